@@ -1,0 +1,174 @@
+//! Attempts: lent to a runner, and reported by it. The first success committed while the task is open wins.
+
+use crate::deadlines::Timer;
+use crate::effect::{Change, Effect, Why};
+use crate::event::{Due, RunnerKey, TaskKey};
+use crate::retry;
+use crate::runners::Lent;
+use crate::scheduler::Scheduler;
+use crate::state::{Final, State};
+use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
+
+impl Scheduler {
+    /// Charges a runner and the job for an attempt.
+    pub(crate) fn lend(&mut self, runner_key: RunnerKey, task: TaskKey, attempt: AttemptId) {
+        let now = self.now.mono_us;
+        let (class, job) = (self.tasks.expect(task).class, self.tasks.expect(task).job);
+        let class = self.ready.class(class);
+        let (slots, expected_us) = (class.requires.slots(), class.mean_us.unwrap_or(limits::PREFETCH_US));
+        let runner = self.runner(runner_key);
+        runner.sent += 1;
+        let last = runner.lent.insert((task, attempt), Lent { slots, expected_us, order: runner.sent });
+        assert!(last.is_none(), "attempt {attempt} of {task:?} is lent twice");
+        runner.used += slots;
+        runner.backlog_us += expected_us;
+        if runner.used > runner.offer.slots && !runner.watched {
+            runner.watched = true;
+            runner.progress_us = now;
+            self.deadlines.insert(now + limits::RECALL_AFTER_MS * 1_000, Timer::Recall(runner_key));
+        }
+        self.charge(job, |share| share.in_use += slots);
+        self.update_room(runner_key);
+    }
+
+    /// Takes the charge back: the attempt has ended here, after `run_us` where it ran.
+    pub(crate) fn give_back(&mut self, key: RunnerKey, task: TaskKey, attempt: AttemptId, run_us: Option<u64>) {
+        let now = self.now.mono_us;
+        let Some(runner) = self.runners.get_mut(&key) else { return };
+        let Some(lent) = runner.lent.remove(&(task, attempt)) else { return };
+        runner.used -= lent.slots;
+        runner.backlog_us -= lent.expected_us;
+        if run_us.is_some() {
+            runner.finished += 1;
+            runner.progress_us = now;
+            runner.stuck = false;
+        }
+        self.update_room(key);
+        let (class, job) = (self.tasks.expect(task).class, self.tasks.expect(task).job);
+        if let Some(run_us) = run_us {
+            let mean = &mut self.ready.class_mut(class).mean_us;
+            *mean = Some(mean.map_or(run_us, |mean| mean - mean / 8 + run_us / 8).max(1));
+        }
+        self.charge(job, |share| {
+            share.in_use -= lent.slots;
+            share.slot_time_us += run_us.unwrap_or(0) * u64::from(lent.slots);
+        });
+    }
+
+    /// The task's own record of an attempt: gone, or (`lost`) kept in case its runner comes back.
+    pub(crate) fn let_go(&mut self, key: TaskKey, attempt: AttemptId, lost: bool, effects: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if lost && !matches!(task.state, State::Ended(_)) {
+            task.held.iter_mut().filter(|held| held.attempt == attempt).for_each(|held| held.runner = None);
+        } else {
+            task.held.retain(|held| held.attempt != attempt);
+            self.forget_if_over(key, effects);
+        }
+    }
+
+    /// Whether a report of this attempt counts: it was not voided, and the task is open.
+    fn counts(&self, key: TaskKey, attempt: AttemptId) -> bool {
+        self.tasks.get(key).is_some_and(|task| {
+            let sent_before = attempt > task.fence && attempt.epoch < self.epoch;
+            let open = matches!(task.state, State::Delayed { .. } | State::Ready { .. } | State::Assigned);
+            open && (sent_before || task.held.iter().any(|held| held.attempt == attempt))
+        })
+    }
+
+    pub(crate) fn attempt_done(
+        &mut self,
+        runner: RunnerKey,
+        key: TaskKey,
+        attempt: AttemptId,
+        run_us: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.runner_heard(runner);
+        let counts = self.counts(key, attempt);
+        self.give_back(runner, key, attempt, Some(run_us));
+        self.let_go(key, attempt, false, effects);
+        if counts {
+            self.end_by(key, Final::Done, Why::Report, attempt, effects);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
+    pub(crate) fn attempt_failed(
+        &mut self,
+        runner: RunnerKey,
+        key: TaskKey,
+        attempt: AttemptId,
+        error: &TaskError,
+        run_us: u64,
+        chance: u32,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.runner_heard(runner);
+        let counts = self.counts(key, attempt);
+        self.give_back(runner, key, attempt, Some(run_us));
+        self.let_go(key, attempt, false, effects);
+        if !counts {
+            return;
+        }
+        let task = self.tasks.expect(key);
+        if task.held.iter().any(|held| held.runner.is_some()) {
+            return;
+        }
+        // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's failure.
+        if error.kind == ErrorKind::Cancelled {
+            if task.state == State::Assigned {
+                self.enter(key, State::Ready { reserved: None }, effects);
+            }
+            return;
+        }
+        task.tries += 1;
+        let (tries, lost) = (task.tries, task.lost);
+        let usual = Retries::default();
+        let policy = task.retries.as_deref().unwrap_or(&usual);
+        let Some(wait_us) = retry::wait_us(policy, error, tries, chance) else {
+            return self.end_by(key, Final::Failed, Why::Report, attempt, effects);
+        };
+        task.fence = task.fence.max(attempt);
+        effects.push(Effect::Store(Change::Retrying { task: key, attempt, tries, lost, wait_us, runner_lost: false }));
+        let until = Due::Mono(self.now.mono_us + wait_us);
+        self.enter(key, State::Delayed { until }, effects);
+    }
+
+    pub(crate) fn attempt_returned(
+        &mut self,
+        runner: RunnerKey,
+        key: TaskKey,
+        attempt: AttemptId,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.runner_heard(runner);
+        let counts = self.counts(key, attempt);
+        self.give_back(runner, key, attempt, None);
+        self.let_go(key, attempt, false, effects);
+        let Some(task) = self.tasks.get(key) else { return };
+        let alone = !task.held.iter().any(|held| held.runner.is_some());
+        if counts && alone && task.state == State::Assigned {
+            self.enter(key, State::Ready { reserved: None }, effects);
+        }
+    }
+
+    /// Attempts have waited on a runner while nothing ended there: they are asked back, and nothing is sent ahead
+    /// until something ends. Those that run already are not given back; nobody here knows which they are.
+    pub(crate) fn recall(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
+        let now = self.now.mono_us;
+        let Some(runner) = self.runners.get_mut(&key) else { return };
+        if runner.used <= runner.offer.slots || runner.absent_until.is_some() {
+            runner.watched = false;
+            return;
+        }
+        let at = runner.progress_us + limits::RECALL_AFTER_MS * 1_000;
+        if at > now {
+            return self.deadlines.insert(at, Timer::Recall(key));
+        }
+        runner.watched = false;
+        runner.stuck = true;
+        let attempts = runner.lent.keys().copied().collect();
+        effects.push(Effect::Recall { runner: key, attempts });
+        self.update_room(key);
+    }
+}

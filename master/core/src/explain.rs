@@ -1,0 +1,128 @@
+//! Why a task is where it is, from state alone.
+
+use crate::event::{Due, RunnerKey, TaskKey};
+use crate::scheduler::Scheduler;
+use crate::state::{Final, State, Task};
+use std::cmp::Reverse;
+use taskmaster_protocol::AttemptId;
+
+/// Why a task is where it is. The shell makes a sentence of it: it knows the names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explanation {
+    /// It waits for this many dependencies.
+    Blocked {
+        /// How many are open.
+        open: u32,
+    },
+    /// It waits for its time.
+    Delayed {
+        /// Which.
+        until: Due,
+        /// Failures counted: more than none means that it is a back-off.
+        tries: u32,
+    },
+    /// It waits for a slot, because of this.
+    Ready(WaitsFor),
+    /// Runners have it.
+    Assigned {
+        /// The attempts; `None`: on a runner that was lost.
+        held: Vec<(AttemptId, Option<RunnerKey>)>,
+    },
+    /// It has ended.
+    Ended(Final),
+}
+
+/// What a ready task waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// The master has just started; its runners may still tell what they hold.
+    Settling,
+    /// Its job is paused.
+    JobPaused,
+    /// Its module's file is gone, or the module is paused.
+    ModuleClosed,
+    /// No runner is connected.
+    NoRunner,
+    /// Runners are connected, and none offers what it requires.
+    NoneSuits {
+        /// How many are connected.
+        connected: usize,
+    },
+    /// A runner keeps its slots for it and has too few free yet.
+    Reserved {
+        /// Which.
+        runner: RunnerKey,
+        /// Slots that it needs.
+        needs: u32,
+        /// Slots that are free there.
+        free: u32,
+    },
+    /// Slots of the runners that suit are taken.
+    Slots {
+        /// Runners that suit.
+        runners: usize,
+        /// Their slots.
+        slots: u64,
+        /// Slots that are taken.
+        used: u64,
+        /// Ready tasks that may come before it: of a higher priority, or earlier in its own job.
+        ahead: u64,
+    },
+}
+
+impl Scheduler {
+    /// Why a task is where it is; `None`: the core does not hold it.
+    pub fn explain(&self, key: TaskKey) -> Option<Explanation> {
+        let task = self.tasks.get(key)?;
+        Some(match task.state() {
+            State::Blocked { open } => Explanation::Blocked { open },
+            State::Delayed { until } => Explanation::Delayed { until, tries: task.tries },
+            State::Ready { reserved } => Explanation::Ready(self.waits_for(task, reserved)),
+            State::Assigned => {
+                Explanation::Assigned { held: task.held.iter().map(|held| (held.attempt, held.runner)).collect() }
+            }
+            State::Ended(how) => Explanation::Ended(how),
+        })
+    }
+
+    fn waits_for(&self, task: &Task, reserved: Option<RunnerKey>) -> WaitsFor {
+        let (class, job) = (self.ready.class(task.class), self.jobs.get(task.job));
+        let connected = self.runners.values().filter(|runner| runner.absent_until.is_none());
+        let suited: Vec<_> = connected.clone().filter(|runner| class.suits(&runner.offer)).collect();
+        if job.paused {
+            WaitsFor::JobPaused
+        } else if !class.open {
+            WaitsFor::ModuleClosed
+        } else if self.settle_until.is_some() {
+            WaitsFor::Settling
+        } else if let Some(runner) = reserved {
+            let free = self.runners.get(&runner).map_or(0, |runner| runner.free());
+            WaitsFor::Reserved { runner, needs: class.requires.slots(), free }
+        } else if connected.clone().next().is_none() {
+            WaitsFor::NoRunner
+        } else if suited.is_empty() {
+            WaitsFor::NoneSuits { connected: connected.count() }
+        } else {
+            WaitsFor::Slots {
+                runners: suited.len(),
+                slots: suited.iter().map(|runner| u64::from(runner.offer.slots)).sum(),
+                used: suited.iter().map(|runner| u64::from(runner.used.min(runner.offer.slots))).sum(),
+                ahead: self.ahead_of(task),
+            }
+        }
+    }
+
+    fn ahead_of(&self, task: &Task) -> u64 {
+        let mut ahead = 0;
+        for (key, job) in self.jobs.iter().filter(|(_, job)| !job.paused) {
+            for ((Reverse(priority), class), queue) in &job.ready {
+                if *priority > task.priority {
+                    ahead += queue.len() as u64;
+                } else if *priority == task.priority && key == task.job && *class == task.class {
+                    ahead += queue.range(..(task.no, TaskKey(0))).count() as u64;
+                }
+            }
+        }
+        ahead
+    }
+}

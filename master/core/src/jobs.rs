@@ -1,0 +1,288 @@
+//! Jobs: groups that are waited for, cancelled and shared fairly by. Counts are kept, never counted.
+
+use crate::deadlines::Timer;
+use crate::effect::{Change, Effect, Why};
+use crate::event::TaskKey;
+use crate::ready::{ClassKey, Place, Share};
+use crate::scheduler::{Scheduler, TOUCHED_MAX};
+use crate::state::{Final, State};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use taskmaster_protocol::{JobName, TaskState, limits};
+
+/// Names a job that the core holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobKey(pub(crate) u32);
+
+/// What a job was when it was last stored: the totals survive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// How many times it had been opened.
+    pub run: u32,
+    /// Tasks ever added to it, and how those that have ended did.
+    pub counts: Counts,
+    /// Whether it is paused.
+    pub paused: bool,
+}
+
+/// Tasks of a job by state; final ones over all runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tasks ever added.
+    pub total: u64,
+    /// By [`TaskState`], in its order.
+    pub by_state: [u64; 8],
+}
+
+impl Counts {
+    /// Tasks in this state.
+    pub fn of(&self, state: TaskState) -> u64 {
+        self.by_state[state as usize]
+    }
+
+    /// Tasks that have not ended.
+    pub fn open(&self) -> u64 {
+        TaskState::ALL.iter().filter(|state| !state.is_final()).map(|state| self.of(*state)).sum()
+    }
+
+    pub(crate) fn add(&mut self, state: TaskState, n: u64) {
+        self.by_state[state as usize] += n;
+    }
+
+    pub(crate) fn moved(&mut self, from: TaskState, to: TaskState) {
+        assert!(self.of(from) > 0, "no task of the job is {}", from.as_str());
+        self.by_state[from as usize] -= 1;
+        self.by_state[to as usize] += 1;
+    }
+}
+
+/// A job as the core keeps it, while it is open or a task of it is held.
+#[derive(Debug)]
+pub struct Job {
+    /// Its name.
+    pub name: JobName,
+    /// How many times it has been opened.
+    pub run: u32,
+    /// Whether it is open: somebody holds it or a task of it is open.
+    pub open: bool,
+    /// Whether its tasks are not sent.
+    pub paused: bool,
+    /// Tasks by state.
+    pub counts: Counts,
+    /// Sessions that hold it; a time: the link is cut, the hold ends then.
+    pub(crate) holders: BTreeMap<Arc<str>, Option<u64>>,
+    /// Its ready tasks, first come first, by priority and class.
+    pub(crate) ready: BTreeMap<(Reverse<i32>, ClassKey), BTreeSet<(u64, TaskKey)>>,
+    /// What it has had so far; who has had less comes first.
+    pub(crate) share: Share,
+    /// Where it stands in queues, under `share`.
+    pub(crate) places: BTreeSet<Place>,
+    /// Tasks in the table that name it.
+    pub(crate) tasks: usize,
+}
+
+/// A job's cancel on its way through the table.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    job: JobKey,
+    up_to: u64,
+    next: u32,
+}
+
+/// Jobs by name and key.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    slots: Vec<Option<Job>>,
+    free: Vec<u32>,
+    names: BTreeMap<JobName, JobKey>,
+    /// Jobs that may be over; looked at when the turn ends, so that the shell can read their last counts.
+    over: Vec<JobKey>,
+    opened: u64,
+}
+
+impl Jobs {
+    pub fn key(&self, name: &JobName) -> Option<JobKey> {
+        self.names.get(name).copied()
+    }
+
+    pub fn get(&self, key: JobKey) -> &Job {
+        let job = self.slots.get(key.0 as usize).and_then(Option::as_ref);
+        assert!(job.is_some(), "the core's own index names job {key:?}, which it does not hold");
+        job.unwrap_or_else(|| unreachable!())
+    }
+
+    pub fn get_mut(&mut self, key: JobKey) -> &mut Job {
+        let job = self.slots.get_mut(key.0 as usize).and_then(Option::as_mut);
+        assert!(job.is_some(), "the core's own index names job {key:?}, which it does not hold");
+        job.unwrap_or_else(|| unreachable!())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (JobKey, &Job)> {
+        self.slots.iter().enumerate().filter_map(|(i, slot)| slot.as_ref().map(|job| (JobKey(i as u32), job)))
+    }
+
+    fn insert(&mut self, name: JobName, past: Past) -> JobKey {
+        self.opened += 1;
+        let job = Job {
+            name: name.clone(),
+            run: past.run,
+            open: false,
+            paused: past.paused,
+            counts: past.counts,
+            holders: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            share: Share { in_use: 0, slot_time_us: 0, opened: self.opened },
+            places: BTreeSet::new(),
+            tasks: 0,
+        };
+        let key = JobKey(self.free.pop().unwrap_or(self.slots.len() as u32));
+        if key.0 as usize == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[key.0 as usize] = Some(job);
+        self.names.insert(name, key);
+        key
+    }
+
+    /// Lets go of jobs that are done and of which no task is held.
+    pub fn drop_done(&mut self) {
+        for key in std::mem::take(&mut self.over) {
+            let Some(job) = self.slots.get(key.0 as usize).and_then(Option::as_ref) else { continue };
+            if job.open {
+                continue;
+            }
+            if job.tasks > 0 {
+                self.over.push(key);
+                continue;
+            }
+            let name = job.name.clone();
+            self.slots[key.0 as usize] = None;
+            self.names.remove(&name);
+            self.free.push(key.0);
+        }
+    }
+}
+
+impl Scheduler {
+    /// The job of this name, if the core holds it.
+    pub fn job(&self, name: &JobName) -> Option<&Job> {
+        self.jobs.key(name).map(|key| self.jobs.get(key))
+    }
+
+    /// Every job that the core holds.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.iter().map(|(_, job)| job)
+    }
+
+    /// The job of this key.
+    pub fn job_of(&self, key: JobKey) -> &Job {
+        self.jobs.get(key)
+    }
+
+    pub(crate) fn open_job(&mut self, name: JobName, past: Past, restored: bool, effects: &mut Vec<Effect>) {
+        let key = self.jobs.key(&name).unwrap_or_else(|| self.jobs.insert(name.clone(), past));
+        let job = self.jobs.get_mut(key);
+        if job.open {
+            return;
+        }
+        job.open = true;
+        if !restored {
+            job.run += 1;
+            effects.push(Effect::Store(Change::JobOpened(name)));
+        }
+    }
+
+    pub(crate) fn hold_job(&mut self, name: &JobName, by: Arc<str>, restored: bool, effects: &mut Vec<Effect>) {
+        let Some(key) = self.jobs.key(name) else { return };
+        let until = restored.then(|| self.now.mono_us + limits::JOB_HOLD_GRACE_MS * 1_000);
+        let last = self.jobs.get_mut(key).holders.insert(by.clone(), until);
+        if let Some(Some(at)) = last {
+            self.deadlines.remove(at, Timer::Hold(key, by.clone()));
+        }
+        if let Some(at) = until {
+            self.deadlines.insert(at, Timer::Hold(key, by.clone()));
+        }
+        if last.is_none() && !restored {
+            effects.push(Effect::Store(Change::JobHeld { job: name.clone(), by, held: true }));
+        }
+    }
+
+    pub(crate) fn release_job(&mut self, name: &JobName, by: &Arc<str>, effects: &mut Vec<Effect>) {
+        if let Some(key) = self.jobs.key(name) {
+            self.unhold(key, by, effects);
+        }
+    }
+
+    pub(crate) fn hold_passed(&mut self, key: JobKey, by: &Arc<str>, effects: &mut Vec<Effect>) {
+        self.unhold(key, by, effects);
+    }
+
+    fn unhold(&mut self, key: JobKey, by: &Arc<str>, effects: &mut Vec<Effect>) {
+        let job = self.jobs.get_mut(key);
+        let Some(until) = job.holders.remove(by) else { return };
+        let name = job.name.clone();
+        if let Some(at) = until {
+            self.deadlines.remove(at, Timer::Hold(key, by.clone()));
+        }
+        effects.push(Effect::Store(Change::JobHeld { job: name, by: by.clone(), held: false }));
+        self.close_if_idle(key, effects);
+    }
+
+    pub(crate) fn holder_lost(&mut self, by: &Arc<str>) {
+        let at = self.now.mono_us + limits::JOB_HOLD_GRACE_MS * 1_000;
+        let held: Vec<JobKey> =
+            self.jobs.iter().filter(|(_, job)| job.holders.get(by) == Some(&None)).map(|(key, _)| key).collect();
+        for key in held {
+            self.jobs.get_mut(key).holders.insert(by.clone(), Some(at));
+            self.deadlines.insert(at, Timer::Hold(key, by.clone()));
+        }
+    }
+
+    /// Ends the job's run where nobody holds it and no task of it is open.
+    pub(crate) fn close_if_idle(&mut self, key: JobKey, effects: &mut Vec<Effect>) {
+        let job = self.jobs.get_mut(key);
+        if job.open && job.holders.is_empty() && job.counts.open() == 0 {
+            job.open = false;
+            effects.push(Effect::Store(Change::JobDone(job.name.clone())));
+            self.jobs.over.push(key);
+        }
+    }
+
+    pub(crate) fn pause_job(&mut self, name: &JobName, paused: bool, effects: &mut Vec<Effect>) {
+        let Some(key) = self.jobs.key(name) else { return };
+        if self.jobs.get(key).paused == paused {
+            return;
+        }
+        self.jobs.get_mut(key).paused = paused;
+        effects.push(Effect::Store(Change::JobPaused { job: name.clone(), paused }));
+        self.place_again(key);
+    }
+
+    pub(crate) fn cancel_job(&mut self, name: &JobName, up_to: u64, restored: bool, effects: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.key(name) else { return };
+        if !restored {
+            effects.push(Effect::Store(Change::JobCancelled { job: name.clone(), up_to }));
+        }
+        self.sweeps.push_back(Sweep { job, up_to, next: 0 });
+    }
+
+    /// Goes a thousand keys further through the table for the first cancel on its way.
+    pub(crate) fn sweep_some(&mut self, effects: &mut Vec<Effect>) {
+        let Some(sweep) = self.sweeps.front_mut() else { return };
+        let (job, up_to, first) = (sweep.job, sweep.up_to, sweep.next);
+        let last = self.tasks.end().min(first + TOUCHED_MAX as u32);
+        sweep.next = last;
+        for key in (first..last).map(TaskKey) {
+            let Some(task) = self.tasks.get(key) else { continue };
+            if task.job == job && task.no <= up_to && !matches!(task.state(), State::Ended(_)) {
+                self.end(key, Final::Cancelled, Why::Cancelled, effects);
+            }
+        }
+        if last == self.tasks.end() {
+            self.sweeps.pop_front();
+            let name = self.jobs.get(job).name.clone();
+            effects.push(Effect::Store(Change::JobCancelled { job: name, up_to: 0 }));
+        }
+    }
+}

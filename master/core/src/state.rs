@@ -1,0 +1,166 @@
+//! The states of a task, the moves between them, and the only record the core keeps of one.
+//!
+//! ```text
+//!           dependencies open            not before, back-off            lent to a slot
+//!  add ──►  blocked  ──────────►  delayed  ──────────►  ready  ──────────►  assigned  ──►  done
+//!              │                     ▲                    ▲                    │  runner lost, retryable error
+//!              │ a dependency failed └────────────────────┴────────────────────┤
+//!              ▼                                                               ▼
+//!           skipped                cancelled ◄── from any open state         failed (retries used up, or permanent)
+//! ```
+
+use crate::event::{Due, RunnerKey, TaskKey};
+use crate::jobs::JobKey;
+use crate::ready::ClassKey;
+use taskmaster_protocol::{AttemptId, Retries, TaskState, When};
+
+/// How a task ended. A final task leaves the core as soon as no runner holds an attempt of it and its dependents know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Final {
+    /// An attempt's result was committed.
+    Done,
+    /// Retries used up, a permanent error, or too many lost runners.
+    Failed,
+    /// Somebody wanted it.
+    Cancelled,
+    /// A dependency ended in another way than it waited for.
+    Skipped,
+}
+
+impl Final {
+    /// Whether a dependency that ended so is what a dependent with `when` waited for.
+    pub fn meets(self, when: When) -> bool {
+        match when {
+            When::Done => self == Final::Done,
+            When::Failed => self == Final::Failed,
+            When::Settled => true,
+        }
+    }
+
+    /// The state as watchers see it.
+    pub fn state(self) -> TaskState {
+        match self {
+            Final::Done => TaskState::Done,
+            Final::Failed => TaskState::Failed,
+            Final::Cancelled => TaskState::Cancelled,
+            Final::Skipped => TaskState::Skipped,
+        }
+    }
+}
+
+/// Where a task is, with what only that state needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// In by: an add with open dependencies. Out by: the last of them met (delayed or ready), one of them ended
+    /// otherwise (skipped), a cancel.
+    Blocked {
+        /// Dependencies still open.
+        open: u32,
+    },
+    /// In by: `delay_ms`, `not_before`, a retry's back-off. Out by: the time (ready), a cancel.
+    Delayed {
+        /// When it becomes ready.
+        until: Due,
+    },
+    /// In by: nothing holds it back; a lost runner; an attempt given back. Out by: a slot (assigned), a cancel. In the
+    /// ready index, but for the one task for which a runner's slots are being kept.
+    Ready {
+        /// The runner that keeps its slots for it.
+        reserved: Option<RunnerKey>,
+    },
+    /// In by: an attempt sent, or found on a runner after a restart. Out by: a result (done), an error (delayed, ready
+    /// or failed), a lost runner (ready), a cancel.
+    Assigned,
+    /// In by: see [`Final`]. Out by: nothing; `tasks retry` makes a new task of the same id.
+    Ended(Final),
+}
+
+impl State {
+    /// The state as watchers see it.
+    pub fn name(self) -> TaskState {
+        match self {
+            State::Blocked { .. } => TaskState::Blocked,
+            State::Delayed { .. } => TaskState::Delayed,
+            State::Ready { .. } => TaskState::Ready,
+            State::Assigned => TaskState::Assigned,
+            State::Ended(how) => how.state(),
+        }
+    }
+
+    /// Whether the move is one of the diagram's.
+    pub fn may_become(self, next: State) -> bool {
+        use State::{Assigned, Blocked, Delayed, Ended, Ready};
+        match (self, next) {
+            (Ended(_), _) => false,
+            (Blocked { .. }, Blocked { .. } | Delayed { .. } | Ready { .. }) => true,
+            (Blocked { .. }, Assigned | Ended(Final::Done | Final::Failed)) => false,
+            // A late success or poison can meet a task that waits for its next try; a held attempt is adopted.
+            (Delayed { .. } | Ready { .. }, Blocked { .. }) => false,
+            (Delayed { .. } | Ready { .. } | Assigned, Ended(Final::Skipped)) => false,
+            (Delayed { .. } | Ready { .. }, _) => true,
+            (Assigned, Blocked { .. }) => false,
+            (Assigned, _) => true,
+            (Blocked { .. }, Ended(_)) => true,
+        }
+    }
+}
+
+/// An attempt that may still report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Who holds it; `None`: a runner that was lost, and may come back with it.
+    pub runner: Option<RunnerKey>,
+}
+
+/// A dependent, remembered by the task that it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiter {
+    /// The dependent.
+    pub task: TaskKey,
+    /// Its `no`: where another task has taken the key since, the entry is stale.
+    pub no: u64,
+    /// How this task must end.
+    pub when: When,
+}
+
+/// All that the core keeps of a task: no id, no params, no results.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its place in the order of adding.
+    pub no: u64,
+    /// Its job.
+    pub job: JobKey,
+    /// Module and requirements.
+    pub class: ClassKey,
+    /// Higher first.
+    pub priority: i32,
+    /// Where it is. Written by [`crate::Scheduler::enter`] alone.
+    pub(crate) state: State,
+    /// The time before which it must not start, kept while it is blocked.
+    pub due: Option<Due>,
+    /// Failures counted.
+    pub tries: u32,
+    /// Lost runners counted.
+    pub lost: u32,
+    /// The number of the last attempt sent in this epoch or counted in an earlier one.
+    pub last_n: u32,
+    /// Attempts of this number and older are void.
+    pub fence: AttemptId,
+    /// Attempts that may still report.
+    pub held: Vec<Held>,
+    /// Who waits for it.
+    pub waiters: Vec<Waiter>,
+    /// It has ended, and not all who waited for it know yet.
+    pub(crate) telling: bool,
+    /// `None`: the default.
+    pub retries: Option<Box<Retries>>,
+}
+
+impl Task {
+    /// Where it is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+}

@@ -1,0 +1,155 @@
+//! What the engine is told, and the handle by which the gateway and the module folder tell it.
+//!
+//! Everything goes through one queue, so that "add after the module was seen" holds by order alone.
+
+use crate::events::EventFeed;
+use crate::prepare::Prepared;
+use crate::store::Reader;
+use taskmaster_protocol::message::{Hello, Query};
+use taskmaster_protocol::{FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, ToMaster};
+use tokio::sync::{mpsc, oneshot};
+
+/// Names one connection as long as this master lives; made by the gateway, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNo(pub u64);
+
+/// Where the engine's answers to one connection go. Unbounded: runners have credits, feeders have a bounded number of
+/// batches in flight, every other message is the answer to one request.
+pub type Outbox = mpsc::UnboundedSender<FromMaster>;
+
+/// One thing the engine is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection said `hello` and was let in. The gateway answers it with `welcome` itself.
+    Connected {
+        /// The connection.
+        session: SessionNo,
+        /// What it said.
+        hello: Hello,
+        /// Where answers go.
+        outbox: Outbox,
+    },
+    /// The connection is closed.
+    Disconnected {
+        /// The connection.
+        session: SessionNo,
+    },
+    /// A message other than `task:add`, `watch`, `task:follow`, `query` (which the gateway deals with).
+    Message {
+        /// Its connection.
+        session: SessionNo,
+        /// What it says.
+        message: ToMaster,
+    },
+    /// A `task:add` whose documents are parsed. Answered with `task:rejected` (where any was) and `task:added`.
+    Add {
+        /// Its connection.
+        session: SessionNo,
+        /// The batch's number.
+        batch: u64,
+        /// The job of tasks that name none.
+        job: Option<JobName>,
+        /// Whether the session holds that job.
+        hold: bool,
+        /// The documents, in order; those that are wrong on their own are refused already.
+        tasks: Vec<Result<Box<Prepared>, Refusal>>,
+    },
+    /// The module folder has something new.
+    Module {
+        /// The module's name.
+        name: ModuleName,
+        /// What was seen.
+        seen: Seen,
+        /// Told when the engine knows it.
+        known: Option<oneshot::Sender<()>>,
+    },
+    /// A question; the answer may have to be completed from the store, see [`Reply`].
+    Ask {
+        /// The question.
+        query: Query,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// A commit is durable: release what waits for it.
+    Committed {
+        /// Every commit up to this number.
+        commit: u64,
+    },
+    /// The view holds every change up to this commit: they need not be kept in memory.
+    Folded {
+        /// Every commit up to this number.
+        commit: u64,
+    },
+    /// The disk does not take commits now (`Some` says why), or takes them again (`None`).
+    Disk {
+        /// Why not.
+        trouble: Option<String>,
+    },
+    /// Stop taking work; finish when nothing is running or the time is over.
+    Shutdown,
+}
+
+/// What the folder holds under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// A whole, valid module; its bytes are in the blob folder.
+    Sound {
+        /// SHA-256 of the file.
+        version: Hash,
+        /// How it is run.
+        kind: ModuleKind,
+        /// Size of the file.
+        bytes: u64,
+    },
+    /// A file that cannot be a module.
+    Unsound {
+        /// Why not, a sentence.
+        error: String,
+    },
+    /// No file of this name any more.
+    Gone,
+}
+
+/// The engine's answer to a question.
+#[derive(Debug)]
+pub enum Reply {
+    /// The whole answer.
+    Answer(Json),
+    /// No, and why.
+    Refused(Refusal),
+    /// The rest is in the store, read by the asker's own thread so that no turn of the engine is long.
+    FromStore(crate::lookup::Lookup),
+}
+
+/// Tells and asks the engine. Cheap to clone.
+#[derive(Clone)]
+pub struct MasterHandle {
+    pub(crate) inbox: std::sync::mpsc::Sender<Input>,
+    pub(crate) reader: Reader,
+    /// Durable and live events, for watchers and followers.
+    pub events: EventFeed,
+    /// How many times a master has started on this journal.
+    pub epoch: u32,
+}
+
+impl MasterHandle {
+    /// Tells the engine. Never blocks; after a shutdown nobody listens any more.
+    pub fn tell(&self, input: Input) {
+        let _ = self.inbox.send(input);
+    }
+
+    /// Asks, and waits for the whole answer.
+    pub async fn ask(&self, query: Query) -> Result<Json, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Ask { query, reply });
+        let gone = || Refusal::new(RefusalCode::Unavailable, "the master is stopping");
+        match answer.await.map_err(|_| gone())? {
+            Reply::Answer(json) => Ok(json),
+            Reply::Refused(refusal) => Err(refusal),
+            Reply::FromStore(lookup) => {
+                let reader = self.reader.clone();
+                tokio::task::spawn_blocking(move || lookup.complete(&reader)).await.map_err(|_| gone())?
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Validation against the engine's features, function bodies on every processor.
+
+use crate::features;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use wasmparser::types::{EntityType, Types};
+use wasmparser::{
+    CompositeInnerType, Error, Export, FuncToValidate, FuncValidatorAllocations, FunctionBody, Import, Parser, Payload,
+    ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+};
+
+/// Below this size one thread is faster than several.
+pub(crate) const PARALLEL_BYTES_MIN: usize = 1 << 20;
+
+/// Bodies that a thread takes at a time: enough that taking them costs nothing, few enough that none is left waiting.
+const BODIES_AT_A_TIME: usize = 64;
+
+/// How often a file is read again to find the next proposal that it needs: each reading may take most of a second.
+const PROPOSALS_MAX: usize = 4;
+
+/// What a module takes and gives.
+pub(crate) struct Outline {
+    /// In the order of the file.
+    pub(crate) imports: Vec<Item>,
+    /// In the order of the file.
+    pub(crate) exports: Vec<Item>,
+}
+
+/// An import or an export.
+pub(crate) struct Item {
+    /// `module.field` of an import, the name of an export.
+    pub(crate) name: String,
+    /// The module of an import, empty for an export.
+    pub(crate) module: String,
+    /// The field of an import, the name of an export.
+    pub(crate) field: String,
+    /// What it is.
+    pub(crate) shape: Shape,
+}
+
+/// What crosses the module's border.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A function: parameters, results; see [`crate::wasi::signature`].
+    Function(String, String),
+    /// A memory.
+    Memory,
+    /// Anything else, by its name.
+    Other(&'static str),
+}
+
+type Body<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
+
+/// Validates a module. Where proposals are missing, all of them (up to four) are named, not only the first.
+pub(crate) fn validate(binary: &[u8]) -> Result<Outline, String> {
+    let first = match validate_with(binary, features::ENGINE) {
+        Ok(outline) => return Ok(outline),
+        Err(error) => error,
+    };
+    let Some(mut missing) = first.missing_wasm_feature() else {
+        return Err(format!("not a valid WebAssembly module: {first}"));
+    };
+    for _ in 1..PROPOSALS_MAX {
+        let more = validate_with(binary, features::ENGINE | missing).err().and_then(|e| e.missing_wasm_feature());
+        match more {
+            Some(feature) if !missing.contains(feature) => missing |= feature,
+            _ => break,
+        }
+    }
+    let list = features::names(missing).join("; ");
+    Err(format!("it uses what the runners' engine does not have: {list} ({first})"))
+}
+
+fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Outline, Error> {
+    let mut validator = Validator::new_with_features(features);
+    let mut parser = Parser::new(0);
+    parser.set_features(features);
+    let (mut imports, mut exports): (Vec<Import>, Vec<Export>) = (Vec::new(), Vec::new());
+    let mut bodies: Vec<Body> = Vec::new();
+    let mut types = None;
+    for payload in parser.parse_all(binary) {
+        let payload = payload?;
+        match validator.payload(&payload)? {
+            ValidPayload::Func(function, body) => bodies.push((function, body)),
+            ValidPayload::End(all) => types = Some(all),
+            ValidPayload::Ok | ValidPayload::Parser(_) => {}
+        }
+        match payload {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    imports.push(import?);
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    exports.push(export?);
+                }
+            }
+            _ => {}
+        }
+    }
+    validate_bodies(bodies, binary.len())?;
+    Ok(outline(types.as_ref(), &imports, &exports))
+}
+
+/// Of several mistakes the one at the lowest offset is told, whatever thread found it.
+fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if bytes < PARALLEL_BYTES_MIN || threads == 1 {
+        let mut allocations = FuncValidatorAllocations::default();
+        return bodies.into_iter().try_for_each(|body| validate_body(body, &mut allocations));
+    }
+    let next = AtomicUsize::new(0);
+    let chunks: Vec<std::sync::Mutex<Vec<Body>>> = chunked(bodies).into_iter().map(Into::into).collect();
+    let work = || {
+        let mut allocations = FuncValidatorAllocations::default();
+        while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let bodies = chunk.lock().map(|mut bodies| std::mem::take(&mut *bodies)).unwrap_or_default();
+            bodies.into_iter().try_for_each(|body| validate_body(body, &mut allocations))?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut errors: Vec<Error> = work().err().into_iter().collect();
+        for thread in others {
+            match thread.join() {
+                Ok(result) => errors.extend(result.err()),
+                // A panic of the validator would be its bug; it must not pass for a valid module.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        errors.into_iter().min_by_key(Error::offset).map_or(Ok(()), Err)
+    })
+}
+
+fn chunked(mut bodies: Vec<Body>) -> Vec<Vec<Body>> {
+    let mut chunks = Vec::with_capacity(bodies.len() / BODIES_AT_A_TIME + 1);
+    while bodies.len() > BODIES_AT_A_TIME {
+        chunks.push(bodies.split_off(bodies.len() - BODIES_AT_A_TIME));
+    }
+    chunks.push(bodies);
+    // Taken from the end above; checked in the order of the file.
+    chunks.reverse();
+    chunks
+}
+
+fn validate_body(
+    (function, body): Body,
+    allocations: &mut FuncValidatorAllocations,
+) -> Result<(), Error> {
+    let mut validator = function.into_validator(std::mem::take(allocations));
+    validator.validate(&body)?;
+    *allocations = validator.into_allocations();
+    Ok(())
+}
+
+fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Outline {
+    let Some(types) = types else { return Outline { imports: Vec::new(), exports: Vec::new() } };
+    let import = |import: &Import| Item {
+        name: format!("{}.{}", import.module, import.name),
+        module: import.module.to_owned(),
+        field: import.name.to_owned(),
+        shape: shape(types, types.as_ref().entity_type_from_import(import)),
+    };
+    let export = |export: &Export| Item {
+        name: export.name.to_owned(),
+        module: String::new(),
+        field: export.name.to_owned(),
+        shape: shape(types, types.as_ref().entity_type_from_export(export)),
+    };
+    Outline { imports: imports.iter().map(import).collect(), exports: exports.iter().map(export).collect() }
+}
+
+fn shape(types: &Types, entity: Option<EntityType>) -> Shape {
+    match entity {
+        Some(EntityType::Func(id) | EntityType::FuncExact(id)) => match &types[id].composite_type.inner {
+            CompositeInnerType::Func(function) => Shape::Function(letters(function.params()), letters(function.results())),
+            _ => Shape::Other("function"),
+        },
+        Some(EntityType::Memory(_)) => Shape::Memory,
+        Some(EntityType::Table(_)) => Shape::Other("table"),
+        Some(EntityType::Global(_)) => Shape::Other("global"),
+        Some(EntityType::Tag(_)) => Shape::Other("tag"),
+        None => Shape::Other("unknown"),
+    }
+}
+
+fn letters(types: &[ValType]) -> String {
+    let letter = |kind: &ValType| match kind {
+        ValType::I32 => 'i',
+        ValType::I64 => 'I',
+        ValType::F32 => 'f',
+        ValType::F64 => 'F',
+        ValType::V128 => 'v',
+        ValType::Ref(_) => 'r',
+    };
+    types.iter().map(letter).collect()
+}

@@ -1,0 +1,94 @@
+//! A JSON value kept as the text it came in: never re-ordered, never rounded, cheap to pass on.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// One valid JSON value, byte for byte as it was sent. Clones share the text.
+#[derive(Clone)]
+pub struct Json(Arc<RawValue>);
+
+impl Json {
+    /// The text, valid JSON without surrounding white space.
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+
+    /// Checks `text` and keeps it. Fails with the position where it is not JSON.
+    pub fn parse(text: &str) -> Result<Json, serde_json::Error> {
+        serde_json::from_str::<Box<RawValue>>(text).map(|raw| Json(raw.into()))
+    }
+
+    /// Like [`Json::parse`] without a copy of the text where its allocation fits.
+    pub fn from_string(text: String) -> Result<Json, serde_json::Error> {
+        RawValue::from_string(text).map(|raw| Json(raw.into()))
+    }
+
+    /// The JSON string that holds `text`.
+    pub fn string(text: &str) -> Json {
+        Json::of(&text)
+    }
+
+    /// `null`.
+    pub fn null() -> Json {
+        Json(RawValue::NULL.to_owned().into())
+    }
+
+    /// A value of ours as JSON. Our own types always serialise (string keys, finite numbers); if one did not,
+    /// it would be seen as `null`.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Json {
+        serde_json::value::to_raw_value(value).map_or_else(|_| Json::null(), |raw| Json(raw.into()))
+    }
+
+    /// Reads the value as `T`.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.get())
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Json) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Json {}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.get())
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            self.0.serialize(serializer)
+        } else {
+            serializer.serialize_str(self.get())
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+        if deserializer.is_human_readable() {
+            Box::<RawValue>::deserialize(deserializer).map(|raw| Json(raw.into()))
+        } else {
+            let text = String::deserialize(deserializer)?;
+            Json::from_string(text).map_err(serde::de::Error::custom)
+        }
+    }
+}
+
+impl schemars::JsonSchema for Json {
+    fn schema_name() -> Cow<'static, str> {
+        "Json".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "description": "any JSON value, kept byte for byte" })
+    }
+}

@@ -1,0 +1,234 @@
+//! The shapes that scripts rely on: what `-o json` prints. Fields are added, never renamed.
+
+use crate::{Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where a task is; see the diagram in `taskmaster-core`'s `state.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Waits for a dependency.
+    Blocked,
+    /// Waits for its time: `delay_ms`, `not_before`, or the back-off of a retry.
+    Delayed,
+    /// Waits for a slot.
+    Ready,
+    /// Lent to a runner's slot.
+    Assigned,
+    /// Ended with a result. Final.
+    Done,
+    /// Ended without one: retries used up, or a permanent error. Final.
+    Failed,
+    /// Cancelled. Final.
+    Cancelled,
+    /// A dependency ended in another way than it waited for. Final.
+    Skipped,
+}
+
+impl TaskState {
+    /// Every state, open ones first.
+    pub const ALL: [TaskState; 8] = [
+        TaskState::Blocked,
+        TaskState::Delayed,
+        TaskState::Ready,
+        TaskState::Assigned,
+        TaskState::Done,
+        TaskState::Failed,
+        TaskState::Cancelled,
+        TaskState::Skipped,
+    ];
+
+    /// Whether the task has ended.
+    pub fn is_final(self) -> bool {
+        matches!(self, TaskState::Done | TaskState::Failed | TaskState::Cancelled | TaskState::Skipped)
+    }
+
+    /// The state as it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TaskState::Blocked => "blocked",
+            TaskState::Delayed => "delayed",
+            TaskState::Ready => "ready",
+            TaskState::Assigned => "assigned",
+            TaskState::Done => "done",
+            TaskState::Failed => "failed",
+            TaskState::Cancelled => "cancelled",
+            TaskState::Skipped => "skipped",
+        }
+    }
+}
+
+/// A task: `tasks show`, `add --wait`, each line of `feed --follow`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskView {
+    /// Its id.
+    pub id: TaskId,
+    /// Its module's name.
+    pub module: ModuleName,
+    /// The module's version that ran last; `null` before the first attempt.
+    pub version: Option<Hash>,
+    /// Where it is.
+    pub state: TaskState,
+    /// Its job.
+    pub job: JobName,
+    /// Higher first.
+    pub priority: i32,
+    /// The number of the last attempt, from 1; 0 before the first.
+    pub attempt: u32,
+    /// The runner of the last attempt.
+    pub runner: Option<String>,
+    /// When it was added, by the master's clock.
+    pub created: Wall,
+    /// When guest code of the last attempt started, by the runner's clock: for people, never for decisions.
+    pub started: Option<Wall>,
+    /// When it became final, by the master's clock.
+    pub finished: Option<Wall>,
+    /// What it gave back, where that is inline.
+    pub result: Option<Json>,
+    /// What it gave back, where that is a blob.
+    pub result_blob: Option<Hash>,
+    /// Why it failed, was cancelled or was skipped; of an open task: why its last attempt failed.
+    pub error: Option<TaskError>,
+    /// Files that it made. Always empty for now.
+    pub outputs: BTreeMap<String, Hash>,
+    /// What the last attempt cost.
+    pub stats: Option<TaskStats>,
+}
+
+/// A job: `jobs show`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JobView {
+    /// Its name.
+    pub job: JobName,
+    /// How many times it has been opened.
+    pub run: u32,
+    /// Whether somebody holds it or a task of it is open.
+    pub open: bool,
+    /// Whether it is paused: its tasks are not sent.
+    #[serde(default)]
+    pub paused: bool,
+    /// Tasks ever added to it.
+    pub total: u64,
+    /// Tasks in this state now, and so on.
+    pub blocked: u64,
+    /// See [`TaskState::Delayed`].
+    pub delayed: u64,
+    /// See [`TaskState::Ready`].
+    pub ready: u64,
+    /// See [`TaskState::Assigned`].
+    pub assigned: u64,
+    /// See [`TaskState::Done`].
+    pub done: u64,
+    /// See [`TaskState::Failed`].
+    pub failed: u64,
+    /// See [`TaskState::Cancelled`].
+    pub cancelled: u64,
+    /// See [`TaskState::Skipped`].
+    pub skipped: u64,
+}
+
+/// How a module's file is read and run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleKind {
+    /// A WASI preview 1 command: `_start`.
+    Command,
+    /// A component. Not supported yet.
+    Component,
+}
+
+/// Where a module is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleState {
+    /// Validated; no runner has compiled it yet.
+    Compiling,
+    /// Compiled by a runner; or no runner is connected and the file is sound.
+    Ready,
+    /// Held back until somebody approves it.
+    Waiting,
+    /// The file cannot be a module.
+    Rejected,
+    /// The file is gone; its tasks wait.
+    Removed,
+    /// Paused by an operator; its tasks wait.
+    Paused,
+}
+
+/// A module: `modules list`, `modules show`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleView {
+    /// Its name: the file's stem.
+    pub name: ModuleName,
+    /// The version that the next attempt takes; `null` where no file of this name was ever sound.
+    pub version: Option<Hash>,
+    /// How it is run.
+    pub kind: Option<ModuleKind>,
+    /// Where it is.
+    pub state: ModuleState,
+    /// Why the newest file was rejected, where it was; an older version may be in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Every version seen, newest first.
+    #[serde(default)]
+    pub versions: Vec<ModuleVersion>,
+}
+
+/// One version of a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleVersion {
+    /// SHA-256 of the file's bytes.
+    pub version: Hash,
+    /// Size of the file.
+    pub bytes: u64,
+    /// When the master first saw it.
+    pub seen: Wall,
+    /// Whether `modules rollback` holds it back: it is not taken again until approved, also if its file returns.
+    pub held: bool,
+    /// Runners that have compiled it.
+    #[serde(default)]
+    pub runners: Vec<String>,
+    /// Attempts of it running or sent now.
+    #[serde(default)]
+    pub attempts: u64,
+}
+
+/// What `modules check FILE` finds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleCheck {
+    /// Whether a runner would load it.
+    pub ok: bool,
+    /// The file's stem.
+    pub name: String,
+    /// How it would be run.
+    pub kind: Option<ModuleKind>,
+    /// SHA-256 of the file's bytes.
+    pub version: Option<Hash>,
+    /// What it imports, as `module.field`.
+    pub imports: Vec<String>,
+    /// Why it would not load.
+    pub error: Option<String>,
+}
+
+/// A runner: `runners list`, `runners show`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunnerView {
+    /// Its name.
+    pub runner: String,
+    /// `connected`, `absent` (its link is cut, its attempts are waited for), or `draining`.
+    pub state: String,
+    /// Room for this many one-slot tasks at a time.
+    pub slots: u32,
+    /// Slots taken by attempts sent to it.
+    pub used: u32,
+    /// Attempts sent to it and not finished.
+    pub attempts: u64,
+    /// Attempts that it has finished since the master started.
+    pub finished: u64,
+    /// What it offers.
+    pub offer: crate::message::Offer,
+    /// When it joined.
+    pub joined: Wall,
+}

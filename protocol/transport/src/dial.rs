@@ -1,0 +1,88 @@
+//! The WebSocket, up to the master's `welcome`.
+
+use crate::Address;
+use futures_util::{SinkExt, StreamExt};
+use std::time::Duration;
+use taskmaster_protocol::message::{Hello, Welcome};
+use taskmaster_protocol::{FromMaster, Refusal, ToMaster, limits};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
+use tokio_tungstenite::WebSocketStream;
+
+/// A connection to a master.
+pub type Socket = WebSocketStream<TcpStream>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// Nobody answers there, or not in time; trying again may help.
+    #[error("no master answers at {address}: {why}")]
+    Unreachable {
+        /// Where.
+        address: Address,
+        /// What the system said.
+        why: String,
+    },
+    /// A master answers, and refuses: a wrong token, another protocol version. Trying again is of no use.
+    #[error("the master at {address} refuses: {refusal}")]
+    Refused {
+        /// Where.
+        address: Address,
+        /// What the master said.
+        refusal: Box<Refusal>,
+    },
+    /// Something answers that is no master.
+    #[error("what answers at {address} is no taskmaster: {why}")]
+    Foreign {
+        /// Where.
+        address: Address,
+        /// What was odd.
+        why: String,
+    },
+}
+
+/// Connects, says `hello`, waits for `welcome`. Takes 5 s at most.
+pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
+    let unreachable = |why: String| DialError::Unreachable { address: address.clone(), why };
+    let limit = Duration::from_millis(limits::HELLO_MS_MAX);
+    match tokio::time::timeout(limit, connect(address, hello)).await {
+        Ok(result) => result,
+        Err(_) => Err(unreachable(format!("no answer within {} s", limit.as_secs()))),
+    }
+}
+
+async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
+    let unreachable = |why: String| DialError::Unreachable { address: address.clone(), why };
+    let foreign = |why: String| DialError::Foreign { address: address.clone(), why };
+    let stream = TcpStream::connect(address.authority()).await.map_err(|error| unreachable(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(limits::MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(limits::MESSAGE_BYTES_MAX));
+    let url = format!("{address}/");
+    let (mut socket, _) = match tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await {
+        Ok(connected) => connected,
+        // A master that dies while it greets is unreachable, not foreign.
+        Err(tungstenite::Error::Io(error)) => return Err(unreachable(error.to_string())),
+        Err(tungstenite::Error::Protocol(error)) => return Err(unreachable(error.to_string())),
+        Err(error) => return Err(foreign(error.to_string())),
+    };
+    let hello = ToMaster::Hello(hello).encode();
+    socket.send(Message::text(hello)).await.map_err(|error| unreachable(error.to_string()))?;
+    loop {
+        let text = match socket.next().await {
+            Some(Ok(Message::Text(text))) => text,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(_)) | None => return Err(unreachable("it closed the connection".into())),
+            Some(Err(error)) => return Err(unreachable(error.to_string())),
+        };
+        return match FromMaster::decode(&text) {
+            Ok(FromMaster::Welcome(welcome)) => Ok((socket, welcome)),
+            Ok(FromMaster::Refused(refused)) => {
+                Err(DialError::Refused { address: address.clone(), refusal: Box::new(refused.error) })
+            }
+            Ok(other) => Err(foreign(format!("it said `{}` before `welcome`", other.event()))),
+            Err(error) => Err(foreign(error.to_string())),
+        };
+    }
+}
