@@ -70,22 +70,19 @@ pub enum Input {
         /// Where the answer goes.
         reply: oneshot::Sender<Reply>,
     },
-    /// A commit is durable: release what waits for it.
-    Committed {
-        /// Every commit up to this number.
-        commit: u64,
-    },
-    /// The view holds every change up to this commit: they need not be kept in memory.
+    /// The view holds every event up to this seq: what they tell of need not be kept in memory.
     Folded {
-        /// Every commit up to this number.
-        commit: u64,
+        /// The seq.
+        seq: u64,
     },
-    /// The disk does not take commits now (`Some` says why), or takes them again (`None`).
-    Disk {
-        /// Why not.
-        trouble: Option<String>,
+    /// May these ended tasks be forgotten? The answer names those that may.
+    Prune {
+        /// Candidates.
+        tasks: Vec<crate::view::Stored>,
+        /// Where the answer goes.
+        reply: std::sync::mpsc::Sender<Vec<crate::view::Stored>>,
     },
-    /// Stop taking work; finish when nothing is running or the time is over.
+    /// Send no more tasks and take no more; commit what is there and end.
     Shutdown,
 }
 

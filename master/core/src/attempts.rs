@@ -9,13 +9,18 @@ use crate::scheduler::Scheduler;
 use crate::state::{Final, State};
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
+/// The longest run time that is believed: enough to tell long from short, too little to overflow a sum.
+const RUN_US_MAX: u64 = 3_600_000_000;
+
 impl Scheduler {
     /// Charges a runner and the job for an attempt.
     pub(crate) fn lend(&mut self, runner_key: RunnerKey, task: TaskKey, attempt: AttemptId) {
         let now = self.now.mono_us;
         let (class, job) = (self.tasks.expect(task).class, self.tasks.expect(task).job);
         let class = self.ready.class(class);
-        let (slots, expected_us) = (class.requires.slots(), class.mean_us.unwrap_or(limits::PREFETCH_US));
+        let slots = class.requires.slots();
+        // A mean is at most RUN_US_MAX, so that these add without overflow.
+        let expected_us = class.mean_us.unwrap_or(limits::PREFETCH_US) * u64::from(slots);
         let runner = self.runner(runner_key);
         runner.sent += 1;
         let last = runner.lent.insert((task, attempt), Lent { slots, expected_us, order: runner.sent });
@@ -31,9 +36,12 @@ impl Scheduler {
         self.update_room(runner_key);
     }
 
-    /// Takes the charge back: the attempt has ended here, after `run_us` where it ran.
-    pub(crate) fn give_back(&mut self, key: RunnerKey, task: TaskKey, attempt: AttemptId, run_us: Option<u64>) {
+    /// Takes the charge back: the attempt has ended here, after `run_us` where it ran. Who holds it counts, not who
+    /// tells of it: that may be the same runner over its last connection.
+    pub(crate) fn give_back(&mut self, by: RunnerKey, task: TaskKey, attempt: AttemptId, run_us: Option<u64>) {
         let now = self.now.mono_us;
+        let held = self.tasks.get(task).and_then(|task| task.held.iter().find(|held| held.attempt == attempt));
+        let key = held.and_then(|held| held.runner).unwrap_or(by);
         let Some(runner) = self.runners.get_mut(&key) else { return };
         let Some(lent) = runner.lent.remove(&(task, attempt)) else { return };
         runner.used -= lent.slots;
@@ -45,13 +53,15 @@ impl Scheduler {
         }
         self.update_room(key);
         let (class, job) = (self.tasks.expect(task).class, self.tasks.expect(task).job);
-        if let Some(run_us) = run_us {
+        let run_us = run_us.unwrap_or(0).min(RUN_US_MAX);
+        // An attempt that never ran (stopped while it waited, no module) tells nothing of how long others will.
+        if run_us > 0 {
             let mean = &mut self.ready.class_mut(class).mean_us;
             *mean = Some(mean.map_or(run_us, |mean| mean - mean / 8 + run_us / 8).max(1));
         }
         self.charge(job, |share| {
             share.in_use -= lent.slots;
-            share.slot_time_us += run_us.unwrap_or(0) * u64::from(lent.slots);
+            share.slot_time_us = share.slot_time_us.saturating_add(run_us * u64::from(lent.slots));
         });
     }
 
@@ -85,7 +95,7 @@ impl Scheduler {
     ) {
         self.runner_heard(runner);
         let counts = self.counts(key, attempt);
-        self.give_back(runner, key, attempt, Some(run_us));
+        self.give_back(runner, key, attempt, Some(run_us.max(1)));
         self.let_go(key, attempt, false, effects);
         if counts {
             self.end_by(key, Final::Done, Why::Report, attempt, effects);
@@ -117,7 +127,7 @@ impl Scheduler {
         // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's failure.
         if error.kind == ErrorKind::Cancelled {
             if task.state == State::Assigned {
-                self.enter(key, State::Ready { reserved: None }, effects);
+                self.unblocked(key, effects);
             }
             return;
         }
@@ -148,7 +158,7 @@ impl Scheduler {
         let Some(task) = self.tasks.get(key) else { return };
         let alone = !task.held.iter().any(|held| held.runner.is_some());
         if counts && alone && task.state == State::Assigned {
-            self.enter(key, State::Ready { reserved: None }, effects);
+            self.unblocked(key, effects);
         }
     }
 

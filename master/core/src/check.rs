@@ -18,6 +18,9 @@ impl Scheduler {
         self.no_runner_is_charged_wrongly(&mut broken);
         self.jobs_stand_where_their_ready_tasks_are_served(&mut broken);
         self.assigned_tasks_are_held_by_somebody(&mut broken);
+        self.runners_with_room_are_listed_and_no_others(&mut broken);
+        self.slots_are_kept_for_ready_tasks_alone(&mut broken);
+        self.what_is_named_is_there(&mut broken);
         broken
     }
 
@@ -44,7 +47,7 @@ impl Scheduler {
         let mut waiting: BTreeMap<_, u32> = BTreeMap::new();
         let lists = self.tasks.iter().map(|(_, task)| &task.waiters).chain(self.settling.iter().map(|s| &s.waiters));
         for waiter in lists.flatten() {
-            if self.tasks.get(waiter.task).is_some_and(|task| task.no == waiter.no) {
+            if self.tasks.get(waiter.task).is_some_and(|task| task.life == waiter.life) {
                 *waiting.entry(waiter.task).or_default() += 1;
             }
         }
@@ -86,6 +89,10 @@ impl Scheduler {
             {
                 broken.push(format!("{key:?} is delayed, and nothing will wake it"));
             }
+        }
+        let delayed = self.tasks.iter().filter(|(_, task)| matches!(task.state(), State::Delayed { .. })).count();
+        if delayed != self.deadlines.tasks_len() {
+            broken.push(format!("{delayed} tasks are delayed, {} have a time", self.deadlines.tasks_len()));
         }
     }
 
@@ -166,6 +173,73 @@ impl Scheduler {
             if (task.state() == State::Assigned) != held && !matches!(task.state(), State::Ended(_)) {
                 broken.push(format!("{key:?} is {:?}, and held by a runner: {held}", task.state()));
             }
+        }
+    }
+
+    fn runners_with_room_are_listed_and_no_others(&self, broken: &mut Vec<String>) {
+        for (key, runner) in &self.runners {
+            let group = runner.group.and_then(|group| self.ready.groups.get(&group));
+            let Some(group) = group.filter(|group| group.members.contains(key)) else {
+                broken.push(format!("{key:?} is in no group"));
+                continue;
+            };
+            let listed = runner.room.is_none_or(|room| group.rooms.contains(&room));
+            if runner.room != runner.room(*key) || !listed {
+                broken.push(format!("{key:?} has room {:?}, and is listed with {:?}", runner.room(*key), runner.room));
+            }
+            let serves: std::collections::BTreeSet<_> =
+                self.ready.classes().filter(|(_, class)| class.suits(&runner.offer)).map(|(class, _)| class).collect();
+            if serves != group.serves {
+                broken.push(format!("{key:?} suits {serves:?}, and its group serves {:?}", group.serves));
+            }
+        }
+        let members: usize = self.ready.groups.values().map(|group| group.members.len()).sum();
+        let rooms: usize = self.ready.groups.values().map(|group| group.rooms.len()).sum();
+        let with_room = self.runners.values().filter(|runner| runner.room.is_some()).count();
+        if (members, rooms) != (self.runners.len(), with_room) {
+            broken.push(format!("groups have {members} members and {rooms} rooms, {} runners {with_room}", self.runners.len()));
+        }
+    }
+
+    fn slots_are_kept_for_ready_tasks_alone(&self, broken: &mut Vec<String>) {
+        for (key, runner) in &self.runners {
+            if runner.reserved.is_some() != self.ready.reserving.contains(key) {
+                broken.push(format!("{key:?} keeps its slots for {:?}, the index does not agree", runner.reserved));
+            }
+            let Some(task) = runner.reserved.and_then(|task| self.tasks.get(task)) else { continue };
+            let may_run = self.ready.class(task.class).open && !self.jobs.get(task.job).paused;
+            if task.state() != (State::Ready { reserved: Some(*key) }) || !may_run {
+                broken.push(format!("{key:?} keeps its slots for a task that is {:?}", task.state()));
+            }
+        }
+        for (key, task) in self.tasks.iter() {
+            if let State::Ready { reserved: Some(runner) } = task.state()
+                && self.runners.get(&runner).and_then(|runner| runner.reserved) != Some(key)
+            {
+                broken.push(format!("{runner:?} does not know that its slots are kept for {key:?}"));
+            }
+        }
+    }
+
+    fn what_is_named_is_there(&self, broken: &mut Vec<String>) {
+        let (mut of_job, mut of_class) = (BTreeMap::new(), BTreeMap::new());
+        for (_, task) in self.tasks.iter() {
+            *of_job.entry(task.job).or_insert(0) += 1;
+            *of_class.entry(task.class).or_insert(0) += 1;
+        }
+        for (key, job) in self.jobs.iter() {
+            let sweeps = self.sweeps.iter().filter(|sweep| sweep.job == key).count();
+            if (of_job.remove(&key).unwrap_or(0), sweeps) != (job.tasks, job.sweeps) {
+                broken.push(format!("job {} counts {} tasks and {} cancels", job.name, job.tasks, job.sweeps));
+            }
+        }
+        for (key, class) in self.ready.classes() {
+            if of_class.remove(&key).unwrap_or(0) != class.tasks {
+                broken.push(format!("{key:?} counts {} tasks wrongly", class.tasks));
+            }
+        }
+        if !of_job.is_empty() || !of_class.is_empty() {
+            broken.push(format!("tasks name {of_job:?} and {of_class:?}, which are not there"));
         }
     }
 }

@@ -76,8 +76,9 @@ impl Deadlines {
         None
     }
 
-    pub fn len(&self) -> usize {
-        self.mono.len() + self.wall.len()
+    /// How many times of tasks are waited for.
+    pub fn tasks_len(&self) -> usize {
+        self.mono.iter().filter(|(_, timer)| matches!(timer, Timer::Task(_))).count() + self.wall.len()
     }
 
     /// Whether this task's time is waited for.
@@ -97,7 +98,7 @@ impl Scheduler {
             match timer {
                 Timer::Task(key) => {
                     assert!(matches!(self.tasks.expect(key).state(), State::Delayed { .. }), "only delayed tasks have a time");
-                    self.enter(key, State::Ready { reserved: None }, effects);
+                    self.unblocked(key, effects);
                 }
                 Timer::Grace(runner) => self.runner_lost(runner, effects),
                 Timer::Recall(runner) => self.recall(runner, effects),

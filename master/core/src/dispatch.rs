@@ -2,9 +2,9 @@
 
 use crate::effect::Effect;
 use crate::event::{RunnerKey, TaskKey};
-use crate::ready::{ClassKey, GroupKey};
+use crate::ready::{Class, ClassKey, GroupKey};
 use crate::scheduler::{Scheduler, TOUCHED_MAX};
-use crate::state::{Held, State};
+use crate::state::{Held, State, Task};
 use std::cmp::Reverse;
 use taskmaster_protocol::{AttemptId, EventKind, limits};
 
@@ -92,15 +92,34 @@ impl Scheduler {
         self.update_room(runner);
     }
 
+    /// Tasks that must not be sent any more let go of the slots that are kept for them.
+    pub(crate) fn unreserve_where(&mut self, of: impl Fn(&Task, &Class) -> bool, effects: &mut Vec<Effect>) {
+        let kept = self.ready.reserving.iter().filter_map(|runner| self.runners[runner].reserved);
+        let of: Vec<TaskKey> = kept
+            .filter(|key| self.tasks.get(*key).is_some_and(|task| of(task, self.ready.class(task.class))))
+            .collect();
+        of.into_iter().for_each(|key| self.enter(key, State::Ready { reserved: None }, effects));
+    }
+
     fn send_reserved(&mut self, effects: &mut Vec<Effect>) {
         let reserving: Vec<RunnerKey> = self.ready.reserving.iter().copied().collect();
         for key in reserving {
             let runner = self.runner(key);
-            let (Some(task), free) = (runner.reserved, runner.free()) else { continue };
-            let class = self.ready.class(self.tasks.expect(task).class);
-            if class.open && class.requires.slots() <= free {
+            let (Some(task), free, full) = (runner.reserved, runner.free(), runner.full()) else { continue };
+            let class_key = self.tasks.expect(task).class;
+            let needs = self.ready.class(class_key).requires.slots();
+            if !full && needs <= free {
                 self.send(key, task, effects);
+            } else if let Some(other) = self.free_for(class_key, needs) {
+                self.send(other, task, effects);
             }
         }
+    }
+
+    /// A runner that has become free for a task before the one that keeps its slots for it.
+    fn free_for(&self, class: ClassKey, needs: u32) -> Option<RunnerKey> {
+        let groups = self.ready.groups.values().filter(|group| group.serves.contains(&class));
+        let (Reverse(free), _, runner) = groups.filter_map(|group| group.rooms.first().copied()).min()?;
+        (needs <= free).then_some(runner)
     }
 }

@@ -42,6 +42,8 @@ pub enum Origin {
     Reopened {
         /// The last attempt of its former life.
         fence: AttemptId,
+        /// How that ended; its job counts it so no longer.
+        was: Final,
     },
     /// It was open when the last master ended. Nothing is stored again.
     Restored {

@@ -48,7 +48,7 @@ impl Scheduler {
         let Some(task) = self.tasks.get(waiter.task) else { return };
         // It may have been cancelled, or skipped for another dependency, and its key given to another task.
         let State::Blocked { open } = task.state else { return };
-        if task.no != waiter.no {
+        if task.life != waiter.life {
             return;
         }
         if !how.meets(waiter.when) {

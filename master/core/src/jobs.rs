@@ -50,6 +50,11 @@ impl Counts {
         self.by_state[state as usize] += n;
     }
 
+    pub(crate) fn no_longer(&mut self, state: TaskState) {
+        assert!(self.of(state) > 0, "no task of the job is {}", state.as_str());
+        self.by_state[state as usize] -= 1;
+    }
+
     pub(crate) fn moved(&mut self, from: TaskState, to: TaskState) {
         assert!(self.of(from) > 0, "no task of the job is {}", from.as_str());
         self.by_state[from as usize] -= 1;
@@ -80,12 +85,20 @@ pub struct Job {
     pub(crate) places: BTreeSet<Place>,
     /// Tasks in the table that name it.
     pub(crate) tasks: usize,
+    /// Cancels of it on their way through the table.
+    pub(crate) sweeps: usize,
+}
+
+impl Job {
+    fn is_idle(&self) -> bool {
+        self.open && self.holders.is_empty() && self.counts.open() == 0
+    }
 }
 
 /// A job's cancel on its way through the table.
 #[derive(Debug)]
 pub(crate) struct Sweep {
-    job: JobKey,
+    pub job: JobKey,
     up_to: u64,
     next: u32,
 }
@@ -96,8 +109,12 @@ pub(crate) struct Jobs {
     slots: Vec<Option<Job>>,
     free: Vec<u32>,
     names: BTreeMap<JobName, JobKey>,
-    /// Jobs that may be over; looked at when the turn ends, so that the shell can read their last counts.
-    over: Vec<JobKey>,
+    /// Jobs that may be over. They are closed when the turn ends: the next task may be of the same batch or restart.
+    idle: Vec<JobKey>,
+    /// Runs of jobs that are over, those of former turns first: which job, the how-manieth opened, its run.
+    over: Vec<(JobKey, u64, u32)>,
+    /// How many of those are of former turns: their last counts have been read by the shell.
+    told: usize,
     opened: u64,
 }
 
@@ -135,6 +152,7 @@ impl Jobs {
             share: Share { in_use: 0, slot_time_us: 0, opened: self.opened },
             places: BTreeSet::new(),
             tasks: 0,
+            sweeps: 0,
         };
         let key = JobKey(self.free.pop().unwrap_or(self.slots.len() as u32));
         if key.0 as usize == self.slots.len() {
@@ -145,15 +163,17 @@ impl Jobs {
         key
     }
 
-    /// Lets go of jobs that are done and of which no task is held.
+    /// Lets go of jobs that are done, of which no task is held, and whose cancels are carried out. Called
+    /// when a turn begins to end, so that the shell can read the last counts of jobs that this turn ended.
     pub fn drop_done(&mut self) {
-        for key in std::mem::take(&mut self.over) {
+        let newer = self.over.split_off(self.told);
+        for (key, opened, run) in std::mem::replace(&mut self.over, newer) {
             let Some(job) = self.slots.get(key.0 as usize).and_then(Option::as_ref) else { continue };
-            if job.open {
+            if job.open || (job.share.opened, job.run) != (opened, run) {
                 continue;
             }
-            if job.tasks > 0 {
-                self.over.push(key);
+            if job.tasks > 0 || job.sweeps > 0 {
+                self.over.push((key, opened, run));
                 continue;
             }
             let name = job.name.clone();
@@ -161,6 +181,11 @@ impl Jobs {
             self.names.remove(&name);
             self.free.push(key.0);
         }
+    }
+
+    /// What is over by now has been told when the next turn ends.
+    pub fn turn_ended(&mut self) {
+        self.told = self.over.len();
     }
 }
 
@@ -191,6 +216,7 @@ impl Scheduler {
             job.run += 1;
             effects.push(Effect::Store(Change::JobOpened(name)));
         }
+        self.close_if_idle(key);
     }
 
     pub(crate) fn hold_job(&mut self, name: &JobName, by: Arc<str>, restored: bool, effects: &mut Vec<Effect>) {
@@ -226,7 +252,7 @@ impl Scheduler {
             self.deadlines.remove(at, Timer::Hold(key, by.clone()));
         }
         effects.push(Effect::Store(Change::JobHeld { job: name, by: by.clone(), held: false }));
-        self.close_if_idle(key, effects);
+        self.close_if_idle(key);
     }
 
     pub(crate) fn holder_lost(&mut self, by: &Arc<str>) {
@@ -239,13 +265,23 @@ impl Scheduler {
         }
     }
 
-    /// Ends the job's run where nobody holds it and no task of it is open.
-    pub(crate) fn close_if_idle(&mut self, key: JobKey, effects: &mut Vec<Effect>) {
-        let job = self.jobs.get_mut(key);
-        if job.open && job.holders.is_empty() && job.counts.open() == 0 {
-            job.open = false;
-            effects.push(Effect::Store(Change::JobDone(job.name.clone())));
-            self.jobs.over.push(key);
+    /// Has the job's run end with the turn where nobody holds it and no task of it is open.
+    pub(crate) fn close_if_idle(&mut self, key: JobKey) {
+        if self.jobs.get(key).is_idle() {
+            self.jobs.idle.push(key);
+        }
+    }
+
+    /// Ends the runs of jobs that are idle still.
+    pub(crate) fn close_idle(&mut self, effects: &mut Vec<Effect>) {
+        for key in std::mem::take(&mut self.jobs.idle) {
+            let job = self.jobs.get_mut(key);
+            if job.is_idle() {
+                job.open = false;
+                effects.push(Effect::Store(Change::JobDone(job.name.clone())));
+                let run = (key, job.share.opened, job.run);
+                self.jobs.over.push(run);
+            }
         }
     }
 
@@ -256,6 +292,7 @@ impl Scheduler {
         }
         self.jobs.get_mut(key).paused = paused;
         effects.push(Effect::Store(Change::JobPaused { job: name.clone(), paused }));
+        self.unreserve_where(|task, _| paused && task.job == key, effects);
         self.place_again(key);
     }
 
@@ -264,6 +301,7 @@ impl Scheduler {
         if !restored {
             effects.push(Effect::Store(Change::JobCancelled { job: name.clone(), up_to }));
         }
+        self.jobs.get_mut(job).sweeps += 1;
         self.sweeps.push_back(Sweep { job, up_to, next: 0 });
     }
 
@@ -279,10 +317,14 @@ impl Scheduler {
                 self.end(key, Final::Cancelled, Why::Cancelled, effects);
             }
         }
-        if last == self.tasks.end() {
+        let books = self.jobs.get_mut(job);
+        if last == self.tasks.end() || books.counts.open() == 0 {
             self.sweeps.pop_front();
-            let name = self.jobs.get(job).name.clone();
-            effects.push(Effect::Store(Change::JobCancelled { job: name, up_to: 0 }));
+            books.sweeps -= 1;
+            // A later cancel of the same job has a wider wish, and that is the durable one.
+            if books.sweeps == 0 {
+                effects.push(Effect::Store(Change::JobCancelled { job: books.name.clone(), up_to: 0 }));
+            }
         }
     }
 }

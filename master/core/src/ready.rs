@@ -4,6 +4,7 @@
 //! Nothing here is searched by task: the next task for a group is the head of the first class, that the group serves,
 //! of its first job. A blocked task is in none of it.
 
+use crate::effect::Effect;
 use crate::event::{RunnerKey, TaskKey};
 use crate::jobs::JobKey;
 use crate::scheduler::Scheduler;
@@ -220,11 +221,12 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn open_module(&mut self, module: ModuleName, open: bool) {
+    pub(crate) fn open_module(&mut self, module: ModuleName, open: bool, effects: &mut Vec<Effect>) {
         if open {
             self.closed.remove(&module);
         } else {
             self.closed.insert(module.clone());
+            self.unreserve_where(|_, class| class.module == module, effects);
         }
         let of: Vec<ClassKey> =
             self.ready.classes().filter(|(_, class)| class.module == module).map(|(key, _)| key).collect();

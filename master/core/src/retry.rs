@@ -12,6 +12,8 @@ pub(crate) fn wait_us(policy: &Retries, error: &TaskError, tries: u32, chance: u
         return None;
     }
     let grown = policy.backoff_ms as f64 * policy.factor.powi(i32::try_from(tries - 1).unwrap_or(i32::MAX));
+    // 0 · ∞ is not a number, and stands for no wait.
+    let grown = if grown.is_nan() { 0.0 } else { grown };
     let whole = grown.min(policy.max_backoff_ms as f64) * 1_000.0;
     let part = if policy.jitter { 0.5 + 0.5 * f64::from(chance) / f64::from(u32::MAX) } else { 1.0 };
     Some((whole * part) as u64)

@@ -62,14 +62,19 @@ impl Runner {
         self.offer.slots.saturating_sub(self.used)
     }
 
+    /// Whether it holds as many attempts as it will.
+    pub fn full(&self) -> bool {
+        self.lent.len() >= self.credits as usize
+    }
+
     fn connected(&self) -> bool {
         self.absent_until.is_none()
     }
 
     /// Whether and how well it could take one more attempt.
-    fn room(&self, key: RunnerKey) -> Option<(Reverse<u32>, u64, RunnerKey)> {
+    pub fn room(&self, key: RunnerKey) -> Option<(Reverse<u32>, u64, RunnerKey)> {
         let takes = self.connected() && !self.draining && self.reserved.is_none();
-        if !takes || self.lent.len() >= self.credits as usize {
+        if !takes || self.full() {
             return None;
         }
         let free = self.free();
@@ -168,14 +173,14 @@ impl Scheduler {
         self.deadlines.insert(now + limits::SILENT_MS_MAX * 1_000, Timer::Lease(key));
         self.join_group(key);
         held.into_iter().for_each(|(task, attempt)| self.adopt(key, task, attempt, effects));
-        orphans.into_iter().for_each(|task| self.orphaned(task, effects));
+        orphans.into_iter().for_each(|(task, attempt)| self.orphaned(task, attempt, effects));
         if self.settle_until.is_some() && self.roster.iter().all(|n| self.runners.values().any(|r| r.offer.name == *n)) {
             self.settled(effects);
         }
     }
 
     /// Takes a runner's record apart: its connection was replaced. What it held is held by nobody for now.
-    fn dissolve(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) -> (Vec<TaskKey>, u64) {
+    fn dissolve(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) -> (Vec<(TaskKey, AttemptId)>, u64) {
         if self.runner(key).connected() {
             effects.push(Effect::HangUp { runner: key });
         }
@@ -186,7 +191,7 @@ impl Scheduler {
         }
         let finished = self.runner(key).finished;
         self.remove_runner(key, effects);
-        (lent.into_iter().map(|(task, _)| task).collect(), finished)
+        (lent, finished)
     }
 
     fn remove_runner(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
@@ -209,6 +214,7 @@ impl Scheduler {
         let fits = matches!(task.state, State::Delayed { .. } | State::Ready { .. } | State::Assigned);
         match known {
             Some(held) if fits && held.runner.is_none() => held.runner = Some(key),
+            Some(held) if held.runner == Some(key) => return, // told twice
             None if fits && attempt > task.fence && attempt.epoch < epoch => {
                 task.held.push(Held { attempt, runner: Some(key) });
             }
@@ -224,11 +230,11 @@ impl Scheduler {
 
     /// An attempt that its runner does not know of any more (it was lost on the way): the task is tried again, and
     /// nobody is blamed.
-    fn orphaned(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
+    fn orphaned(&mut self, key: TaskKey, attempt: AttemptId, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.held.retain(|held| held.runner.is_some());
-        if task.state == State::Assigned && task.held.is_empty() {
-            self.enter(key, State::Ready { reserved: None }, effects);
+        task.held.retain(|held| held.runner.is_some() || held.attempt != attempt);
+        if task.state == State::Assigned && task.held.iter().all(|held| held.runner.is_none()) {
+            self.unblocked(key, effects);
         }
     }
 
@@ -308,7 +314,7 @@ impl Scheduler {
             return;
         }
         if !at_work {
-            return self.enter(key, State::Ready { reserved: None }, effects);
+            return self.unblocked(key, effects);
         }
         task.lost += 1;
         let (tries, lost) = (task.tries, task.lost);
@@ -317,7 +323,7 @@ impl Scheduler {
         }
         let change = Change::Retrying { task: key, attempt, tries, lost, wait_us: 0, runner_lost: true };
         effects.push(Effect::Store(change));
-        self.enter(key, State::Ready { reserved: None }, effects);
+        self.unblocked(key, effects);
     }
 
     /// Brings the runner's place among those with room up to date.

@@ -71,7 +71,7 @@ impl Scheduler {
             Event::JobReleased { job, by } => self.release_job(&job, &by, effects),
             Event::HolderLost { by } => self.holder_lost(&by),
             Event::JobPaused { job, paused } => self.pause_job(&job, paused, effects),
-            Event::ModuleOpened { module, open } => self.open_module(module, open),
+            Event::ModuleOpened { module, open } => self.open_module(module, open, effects),
             Event::RunnerJoined { runner, offer, credits, held } => {
                 self.runner_joined(runner, *offer, credits, held, effects);
             }
@@ -100,10 +100,12 @@ impl Scheduler {
     }
 
     fn turn_ended(&mut self, effects: &mut Vec<Effect>) {
+        self.jobs.drop_done();
         self.fire_deadlines(effects);
         self.settle_some(effects);
         self.sweep_some(effects);
+        self.close_idle(effects);
         self.dispatch(effects);
-        self.jobs.drop_done();
+        self.jobs.turn_ended();
     }
 }

@@ -119,8 +119,8 @@ pub struct Held {
 pub struct Waiter {
     /// The dependent.
     pub task: TaskKey,
-    /// Its `no`: where another task has taken the key since, the entry is stale.
-    pub no: u64,
+    /// Its [`Task::life`]: where another task, or the same one opened again, has taken the key since, the entry is stale.
+    pub life: u32,
     /// How this task must end.
     pub when: When,
 }
@@ -130,6 +130,8 @@ pub struct Waiter {
 pub struct Task {
     /// Its place in the order of adding.
     pub no: u64,
+    /// Tells it from all that had its key before: its number among those that the core was told of.
+    pub life: u32,
     /// Its job.
     pub job: JobKey,
     /// Module and requirements.

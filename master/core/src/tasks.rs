@@ -11,6 +11,8 @@ use taskmaster_protocol::{AttemptId, EventKind};
 pub(crate) struct Tasks {
     slots: Vec<Option<Task>>,
     count: usize,
+    /// How many there have been; where that runs over, no entry is left that could mistake one for another.
+    lives: u32,
 }
 
 impl Tasks {
@@ -31,7 +33,9 @@ impl Tasks {
         task.unwrap_or_else(|| unreachable!())
     }
 
-    fn insert(&mut self, key: TaskKey, task: Task) {
+    fn insert(&mut self, key: TaskKey, mut task: Task) {
+        self.lives = self.lives.wrapping_add(1);
+        task.life = self.lives;
         let index = key.0 as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, || None);
@@ -85,12 +89,16 @@ impl Scheduler {
         let added = new.origin == Origin::Added;
         let (tries, lost, fence) = match new.origin {
             Origin::Added => (0, 0, AttemptId { epoch: 0, n: 0 }),
-            Origin::Reopened { fence } => (0, 0, fence),
+            Origin::Reopened { fence, was } => {
+                self.jobs.get_mut(job).counts.no_longer(was.state());
+                (0, 0, fence)
+            }
             Origin::Restored { tries, lost, fence } => (tries, lost, fence),
         };
         let state = State::Blocked { open: 0 };
         let task = Task {
             no: new.no,
+            life: 0,
             job,
             class,
             priority: new.priority,
@@ -119,13 +127,13 @@ impl Scheduler {
 
     /// Counts what the task waits for, and lets it go on where that is nothing, or ends it where it waits in vain.
     fn depend(&mut self, key: TaskKey, dependencies: &[DependsOn], effects: &mut Vec<Effect>) {
-        let no = self.tasks.expect(key).no;
+        let life = self.tasks.expect(key).life;
         let mut open = 0;
         for (index, dependency) in dependencies.iter().enumerate() {
             match *dependency {
                 DependsOn::Open(on, when) => match self.tasks.get_mut(on) {
                     Some(waited) if !matches!(waited.state, State::Ended(_)) => {
-                        waited.waiters.push(Waiter { task: key, no, when });
+                        waited.waiters.push(Waiter { task: key, life, when });
                         open += 1;
                     }
                     other => {
@@ -152,7 +160,7 @@ impl Scheduler {
         }
     }
 
-    /// Nothing open any more: the task waits for its time, or is ready.
+    /// No dependency is open, and no runner has it: the task waits for its time, or is ready.
     pub(crate) fn unblocked(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
         let task = self.tasks.expect(key);
         let next = match task.due {
@@ -210,7 +218,7 @@ impl Scheduler {
             }
         }
         self.settle(key, how, waiters, effects);
-        self.close_if_idle(job, effects);
+        self.close_if_idle(job);
     }
 
     /// Lets go of an ended task once no runner holds an attempt of it and all its dependents know.

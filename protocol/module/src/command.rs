@@ -25,7 +25,8 @@ pub(crate) fn check(outline: &Outline) -> Result<(), String> {
     }
 }
 
-const START: &str = "it exports no `_start`: a task is a command, a program with a main function built for wasm32-wasip1";
+const START: &str =
+    "it exports no `_start`: a task is a command, a program with a main function built for wasm32-wasip1";
 
 const REACTOR: &str = "it exports `_initialize` and no `_start`: it is a library (a reactor); build it as a command, \
                        a program with a main function";

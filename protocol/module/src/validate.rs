@@ -144,10 +144,7 @@ fn chunked(mut bodies: Vec<Body>) -> Vec<Vec<Body>> {
     chunks
 }
 
-fn validate_body(
-    (function, body): Body,
-    allocations: &mut FuncValidatorAllocations,
-) -> Result<(), Error> {
+fn validate_body((function, body): Body, allocations: &mut FuncValidatorAllocations) -> Result<(), Error> {
     let mut validator = function.into_validator(std::mem::take(allocations));
     validator.validate(&body)?;
     *allocations = validator.into_allocations();
@@ -174,7 +171,9 @@ fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Out
 fn shape(types: &Types, entity: Option<EntityType>) -> Shape {
     match entity {
         Some(EntityType::Func(id) | EntityType::FuncExact(id)) => match &types[id].composite_type.inner {
-            CompositeInnerType::Func(function) => Shape::Function(letters(function.params()), letters(function.results())),
+            CompositeInnerType::Func(function) => {
+                Shape::Function(letters(function.params()), letters(function.results()))
+            }
             _ => Shape::Other("function"),
         },
         Some(EntityType::Memory(_)) => Shape::Memory,

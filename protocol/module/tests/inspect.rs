@@ -60,11 +60,17 @@ fn what_cannot_be_a_module_is_told_in_a_sentence() {
         ("_start is a memory", text(r#"(module (memory (export "_start") 1))"#), &["`_start` is no function"]),
         (
             "no memory",
-            text(r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))) (func (export "_start")))"#),
+            text(
+                r#"(module (import "wasi_snapshot_preview1" "sched_yield" (func (result i32))) (func (export "_start")))"#,
+            ),
             &["does not export its `memory`"],
         ),
         ("unknown imports", command(missing), &["unknown imports: env.puts, host.log;", "wasi_snapshot_preview1"]),
-        ("a typo", command(r#"(import "wasi_snapshot_preview1" "fd_wirte" (func))"#), &["wasi_snapshot_preview1.fd_wirte"]),
+        (
+            "a typo",
+            command(r#"(import "wasi_snapshot_preview1" "fd_wirte" (func))"#),
+            &["wasi_snapshot_preview1.fd_wirte"],
+        ),
         ("old WASI", command(r#"(import "wasi_unstable" "fd_write" (func))"#), &["wasi_unstable.fd_write"]),
         (
             "another type",
@@ -123,11 +129,17 @@ fn proposals_that_the_engine_lacks_are_listed() {
 fn proposals_that_the_engine_has_pass() {
     for (case, bytes) in [
         ("simd", command_with("", "v128.const i32x4 0 0 0 0 drop")),
-        ("relaxed simd", command_with("", "v128.const i32x4 0 0 0 0 v128.const i32x4 0 0 0 0 i8x16.relaxed_swizzle drop")),
+        (
+            "relaxed simd",
+            command_with("", "v128.const i32x4 0 0 0 0 v128.const i32x4 0 0 0 0 i8x16.relaxed_swizzle drop"),
+        ),
         ("tail calls", command_with("(func $f)", "return_call $f")),
         ("several memories", command("(memory 1)")),
         ("memory64", command("(memory i64 1)")),
-        ("function references", command_with("(type $t (func)) (func $f (type $t)) (elem declare func $f)", "ref.func $f call_ref $t")),
+        (
+            "function references",
+            command_with("(type $t (func)) (func $f (type $t)) (elem declare func $f)", "ref.func $f call_ref $t"),
+        ),
         ("bulk memory", command_with("", "i32.const 0 i32.const 0 i32.const 0 memory.copy")),
         ("extended constants", command("(global i32 (i32.add (i32.const 1) (i32.const 2)))")),
     ] {
@@ -161,7 +173,8 @@ fn large(bytes: usize, last: &str) -> Vec<u8> {
     let one = wat::parse_str(format!(r#"(module (func (param i32) {body}))"#)).unwrap().len();
     let functions = format!("(func (param i32) {body})");
     // Text of 60 MB takes long to parse; one function is encoded and repeated instead.
-    let head = wat::parse_str(format!(r#"(module (memory (export "memory") 1) {functions} (func (export "_start") {last}))"#));
+    let head =
+        wat::parse_str(format!(r#"(module (memory (export "memory") 1) {functions} (func (export "_start") {last}))"#));
     repeat_first_function(&head.unwrap(), bytes / one)
 }
 
@@ -176,7 +189,9 @@ fn repeat_first_function(module: &[u8], times: usize) -> Vec<u8> {
         let mut new = content.to_vec();
         if id == 3 || id == 10 {
             let (count, first) = leb(content, 0);
-            let entry = if id == 3 { content[first..first + 1].to_vec() } else {
+            let entry = if id == 3 {
+                content[first..first + 1].to_vec()
+            } else {
                 let (length, start) = leb(content, first);
                 content[first..start + length].to_vec()
             };

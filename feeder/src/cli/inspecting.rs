@@ -1,0 +1,222 @@
+//! Commands that look and change: `tasks`, `jobs`, `modules`, `runners`, `watch`, `top`, `doctor`.
+
+use super::values::{Span, pair, state};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use taskmaster_protocol::{JobName, ModuleName, TaskId, TaskState};
+
+pub(super) const WATCH_HELP: &str = "\
+A filter is event=, job=, task=, module= or runner= and a value. `event` takes a full name or
+its first part, and may be given several times; all the others must match.
+
+Examples:
+  taskmaster watch --filter event=task:failed
+  taskmaster watch --since 0 --filter job=night --filter event=task:done | jq .task";
+
+pub(super) const TOP_HELP: &str = "\
+Keys:
+  q, Esc, Ctrl-C   quit";
+
+pub(super) const DOCTOR_HELP: &str = "\
+Exit codes:
+  0  all is well      1  something is not, with what to do about it      69 no master answers";
+
+/// `tasks`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TasksCommand {
+    /// List tasks: open ones first, then ended ones, the newest first
+    #[command(after_help = "Example:\n  taskmaster tasks list --state failed --limit 10")]
+    List {
+        /// Only of this job
+        #[arg(long)]
+        job: Option<JobName>,
+        /// Only in this state: blocked, delayed, ready, assigned, done, failed, cancelled or skipped
+        #[arg(long, value_parser = state)]
+        state: Option<TaskState>,
+        /// Only of this module
+        #[arg(long)]
+        module: Option<ModuleName>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: usize,
+    },
+    /// Show one task
+    Show {
+        /// The task
+        id: TaskId,
+    },
+    /// Print a task's result alone, text raw
+    #[command(after_help = "Exit codes:\n  0  printed      1  there is no result yet      3  it failed or was skipped      4  it was cancelled")]
+    Result {
+        /// The task
+        id: TaskId,
+    },
+    /// Print what a task wrote to stderr
+    Logs {
+        /// The task
+        id: TaskId,
+    },
+    /// List the files that a task made
+    Files {
+        /// The task
+        id: TaskId,
+    },
+    /// Cancel tasks, or all open tasks of a job; running ones are stopped
+    #[command(after_help = "Examples:\n  taskmaster tasks cancel t1 t2\n  taskmaster tasks cancel --job night")]
+    Cancel {
+        /// The tasks
+        #[arg(required_unless_present = "job", conflicts_with = "job")]
+        ids: Vec<TaskId>,
+        /// Every open task of this job
+        #[arg(long)]
+        job: Option<JobName>,
+    },
+    /// Open failed or cancelled tasks again, and what was skipped because of them
+    #[command(after_help = "Example:\n  taskmaster tasks retry $(taskmaster tasks list --state failed -o quiet)")]
+    Retry {
+        /// The tasks
+        #[arg(required = true)]
+        ids: Vec<TaskId>,
+    },
+    /// Change an open task
+    #[command(after_help = "Example:\n  taskmaster tasks set t1 --priority 9 --delay 0s")]
+    Set {
+        /// The task
+        id: TaskId,
+        /// Its new priority; higher comes first
+        #[arg(long, allow_negative_numbers = true, required_unless_present = "delay")]
+        priority: Option<i32>,
+        /// Its earliest start, counted from now
+        #[arg(long, value_name = "TIME")]
+        delay: Option<Span>,
+    },
+    /// Say in one sentence why a task is where it is
+    Why {
+        /// The task
+        id: TaskId,
+    },
+}
+
+/// `jobs`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum JobsCommand {
+    /// List jobs: open ones, then those done last
+    List,
+    /// Show one job with its counts
+    Show {
+        /// The job
+        job: JobName,
+    },
+    /// Wait until a job is done
+    #[command(after_help = "Exit codes:\n  0  all its tasks are done\n  3  a task failed or was skipped\n  4  none failed, but some were cancelled\n  5  --wait-timeout passed")]
+    Wait {
+        /// The job
+        job: JobName,
+        /// Wait at most so long
+        #[arg(long, value_name = "TIME")]
+        wait_timeout: Option<Span>,
+    },
+    /// Cancel every open task of a job
+    Cancel {
+        /// The job
+        job: JobName,
+    },
+    /// Send no more tasks of a job to runners; running ones go on
+    Pause {
+        /// The job
+        job: JobName,
+    },
+    /// Send tasks of a paused job again
+    Resume {
+        /// The job
+        job: JobName,
+    },
+}
+
+/// `modules`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ModulesCommand {
+    /// List modules
+    List,
+    /// Show one module with its versions
+    Show {
+        /// The module
+        name: ModuleName,
+    },
+    /// Say whether a file would load; needs no master
+    #[command(after_help = "Exit codes:\n  0  it would load      1  it would not, with the reason")]
+    Check {
+        /// A .wasm or .wat file
+        file: PathBuf,
+    },
+    /// Put a file into the master's task folder
+    #[command(after_help = "Example:\n  taskmaster modules push target/wasm32-wasip1/release/resize.wasm")]
+    Push {
+        /// A .wasm or .wat file
+        file: PathBuf,
+    },
+    /// Let a version that was held back be taken again
+    Approve {
+        /// The module
+        name: ModuleName,
+        /// The beginning of the version; the newest that is held if absent
+        version: Option<String>,
+    },
+    /// Go back to an earlier version
+    Rollback {
+        /// The module
+        name: ModuleName,
+        /// The beginning of the version, at least 8 digits; the one before if absent
+        version: Option<String>,
+    },
+    /// Send no more tasks of a module to runners
+    Pause {
+        /// The module
+        name: ModuleName,
+    },
+    /// Send tasks of a paused module again
+    Resume {
+        /// The module
+        name: ModuleName,
+    },
+}
+
+/// `runners`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RunnersCommand {
+    /// List runners
+    List,
+    /// Show one runner
+    Show {
+        /// The runner
+        runner: String,
+    },
+    /// Let a runner finish what it has and send it no more
+    Drain {
+        /// The runner
+        runner: String,
+    },
+}
+
+/// `watch`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WatchOptions {
+    /// Begin with the durable events after this seq; 0: all that are kept. From now on if absent
+    #[arg(long, value_name = "SEQ")]
+    pub since: Option<u64>,
+    /// Only events that match; may be repeated
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = pair)]
+    pub filters: Vec<(String, String)>,
+}
+
+/// `top`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TopOptions {
+    /// How often to look
+    #[arg(long, value_name = "TIME", default_value = "500ms")]
+    pub every: Option<Span>,
+}
+
+/// `doctor`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoctorOptions {}

@@ -1,0 +1,171 @@
+//! Commands that add tasks: `add`, `call`, `feed`, `bench`.
+
+use super::values::{Span, pair, time};
+use clap::Args;
+use std::path::PathBuf;
+use taskmaster_protocol::{JobName, ModuleRef, TaskId, Wall};
+
+pub(super) const ADD_HELP: &str = "\
+Examples:
+  taskmaster add resize --params '{\"width\": 200}'
+  taskmaster add report --after fetch-1 --after fetch-2 --priority 5
+  taskmaster add echo --params - --wait -o json < params.json
+
+Exit codes:
+  0  added; with --wait: done          4  with --wait: it was cancelled
+  1  the master refuses                5  --wait-timeout passed
+  2  wrong usage                       6  no runner could ever qualify
+  3  with --wait: failed or skipped    69 no master answers";
+
+pub(super) const CALL_HELP: &str = "\
+Examples:
+  taskmaster call echo --params '{\"a\": 1}'
+  taskmaster call resize --params '{\"width\": 200}' > small.png
+
+Exit codes:
+  0  done, the result is on stdout     4  it was cancelled
+  1  the master refuses                5  --wait-timeout passed
+  2  wrong usage                       6  no runner could ever qualify
+  3  failed or skipped                 69 no master answers";
+
+pub(super) const FEED_HELP: &str = "\
+One task per line, only `module` is required:
+  {\"module\":\"resize\",\"params\":{\"width\":200},\"id\":\"r1\"}
+  {\"module\":\"report\",\"dependencies\":[\"r1\"],\"params\":{\"$result\":\"r1\"}}
+
+Examples:
+  taskmaster feed tasks.jsonl --job night --wait
+  seq 1000 | jq -c '{module:\"echo\",params:.}' | taskmaster feed --follow | jq .result
+
+--follow prints each task as one JSON line when it has ended, once, also when the
+master was killed and started again meanwhile.
+
+Exit codes:
+  0  all lines added; with --wait, --follow: all done
+  1  lines were refused, or the master refuses the feed
+  2  wrong usage
+  3  with --wait, --follow: a task failed or was skipped
+  4  none failed, but some were cancelled
+  69 no master answers";
+
+pub(super) const BENCH_HELP: &str = "\
+Examples:
+  taskmaster bench
+  taskmaster bench --tasks 1000000 -o json
+
+Exit codes:
+  0  measured      1  a result was wrong, or an error      69 no master answers";
+
+/// What a task is, on the command line.
+#[derive(Debug, Clone, Args)]
+pub struct TaskOptions {
+    /// The module: a name, or NAME@sha256:PREFIX to pin a version
+    #[arg(value_name = "MODULE")]
+    pub module: ModuleArg,
+    /// What the module gets on stdin: JSON, or `-` to read it from stdin
+    #[arg(long, value_name = "JSON|-", allow_hyphen_values = true)]
+    pub params: Option<String>,
+    /// An argument of the program; may be repeated
+    #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub args: Vec<String>,
+    /// A variable of the program's environment; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+    /// The task's id; made up if absent
+    #[arg(long)]
+    pub id: Option<TaskId>,
+    /// The job that it belongs to
+    #[arg(long)]
+    pub job: Option<JobName>,
+    /// Higher comes first
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub priority: Option<i32>,
+    /// Run only when this task is done; may be repeated
+    #[arg(long = "after", value_name = "ID")]
+    pub after: Vec<TaskId>,
+    /// A label that the runner must have; may be repeated
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// Slots of the runner that it takes while it runs
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// Limit of one attempt, such as 10s or 5m
+    #[arg(long, value_name = "TIME")]
+    pub task_timeout: Option<Span>,
+    /// Limit of one attempt's memory, MiB
+    #[arg(long, value_name = "MIB")]
+    pub memory_mb: Option<u32>,
+    /// How often a failed attempt is tried again
+    #[arg(long, value_name = "N")]
+    pub retries: Option<u32>,
+    /// Start no earlier than this after it was added, such as 5s
+    #[arg(long, value_name = "TIME")]
+    pub delay: Option<Span>,
+    /// Start no earlier than this moment, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = time)]
+    pub not_before: Option<Wall>,
+    /// Wait at most so long, then exit with 5; the task goes on
+    #[arg(long, value_name = "TIME")]
+    pub wait_timeout: Option<Span>,
+}
+
+/// A module's name on the command line.
+#[derive(Debug, Clone)]
+pub struct ModuleArg(pub ModuleRef);
+
+impl std::str::FromStr for ModuleArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<ModuleArg, String> {
+        ModuleRef::parse(text).map(ModuleArg).map_err(|error| error.to_string())
+    }
+}
+
+/// `add`.
+#[derive(Debug, Clone, Args)]
+pub struct AddOptions {
+    /// The task.
+    #[command(flatten)]
+    pub task: TaskOptions,
+    /// Stay until the task has ended, and print it
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `call`.
+#[derive(Debug, Clone, Args)]
+pub struct CallOptions {
+    /// The task.
+    #[command(flatten)]
+    pub task: TaskOptions,
+}
+
+/// `feed`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FeedOptions {
+    /// JSON lines or a JSON array; `-` or nothing is stdin
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The job of the lines that name none; a job of its own if absent
+    #[arg(long)]
+    pub job: Option<JobName>,
+    /// Stay until the job is done
+    #[arg(long)]
+    pub wait: bool,
+    /// Print each task as one JSON line when it has ended
+    #[arg(long, conflicts_with = "wait")]
+    pub follow: bool,
+}
+
+/// `bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchOptions {
+    /// How many tasks
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    pub tasks: u32,
+}
+
+impl Default for BenchOptions {
+    fn default() -> BenchOptions {
+        BenchOptions { tasks: 100_000 }
+    }
+}

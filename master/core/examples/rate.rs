@@ -1,0 +1,141 @@
+//! How fast the core alone is: tasks added, sent, and reported done, a second; and the memory of a waiting one.
+//!
+//! `cargo run --release -p taskmaster-core --example rate`
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use taskmaster_core::jobs::Past;
+use taskmaster_core::{DependsOn, Effect, Event, NewTask, Origin, RunnerKey, Scheduler, TaskKey};
+use taskmaster_protocol::message::Offer;
+use taskmaster_protocol::{JobName, ModuleName, Now, Requires, Wall, When};
+
+const TASKS: u32 = 100_000;
+const BATCH: u32 = 1_000;
+
+/// Counts the bytes that are allocated.
+struct Counting;
+
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+#[allow(unsafe_code, reason = "an allocator is unsafe by its trait; this one only counts and passes on")]
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        BYTES.fetch_add(layout.size(), Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        BYTES.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Run {
+    core: Scheduler,
+    now: Now,
+    effects: Vec<Effect>,
+    jobs: Vec<JobName>,
+    modules: Vec<ModuleName>,
+    runners: u64,
+    done: u32,
+}
+
+impl Run {
+    fn new(jobs: usize, classes: usize, runners: u64) -> Run {
+        let jobs = (0..jobs).filter_map(|i| JobName::new(&format!("job{i}")).ok()).collect();
+        let modules = (0..classes).filter_map(|i| ModuleName::new(&format!("module{i}")).ok()).collect();
+        let now = Now { mono_us: 1, wall: Wall(1) };
+        let mut run = Run { core: Scheduler::new(1), now, effects: Vec::new(), jobs, modules, runners, done: 0 };
+        for job in run.jobs.clone() {
+            run.tell(Event::JobOpened { job: job.clone(), past: Past::default(), restored: false });
+            run.tell(Event::JobHeld { job, by: "s".into(), restored: false });
+        }
+        run
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.core.handle(event, self.now, &mut self.effects);
+    }
+
+    /// Every second task waits for the one before it, where half are to be blocked.
+    fn add(&mut self, half_blocked: bool) {
+        for i in 0..TASKS {
+            let blocked = half_blocked && i % 2 == 1;
+            let dependencies = if blocked { vec![DependsOn::Open(TaskKey(i - 1), When::Done)] } else { Vec::new() };
+            let task = NewTask {
+                key: TaskKey(i),
+                no: u64::from(i) + 1,
+                job: self.jobs[i as usize % self.jobs.len()].clone(),
+                module: self.modules[(i as usize / 2 + i as usize / 1_000) % self.modules.len()].clone(),
+                requires: Requires::default(),
+                priority: 0,
+                dependencies,
+                due: None,
+                retries: None,
+                origin: Origin::Added,
+            };
+            self.tell(Event::TaskCame(Box::new(task)));
+            if i % BATCH == BATCH - 1 {
+                self.tell(Event::TurnEnded);
+                self.effects.clear();
+            }
+        }
+    }
+
+    /// Runners of 16 slots, each task 0.1 ms: they report as fast as they are sent.
+    fn work(&mut self) {
+        for runner in 1..=self.runners {
+            let offer = Box::new(Offer { name: format!("runner{runner}"), slots: 16, ..Offer::default() });
+            self.tell(Event::RunnerJoined { runner: RunnerKey(runner), offer, credits: 1_024, held: Vec::new() });
+        }
+        self.tell(Event::TurnEnded);
+        while self.done < TASKS {
+            let effects = std::mem::take(&mut self.effects);
+            for effect in &effects {
+                if let Effect::Send { runner, task, attempt } = *effect {
+                    self.done += 1;
+                    self.now.mono_us += 1;
+                    self.tell(Event::AttemptDone { runner, task, attempt, run_us: 100 });
+                }
+            }
+            self.tell(Event::TurnEnded);
+        }
+    }
+}
+
+#[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a measurement reads a clock; the core does not")]
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = std::time::Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// Tasks a second over the whole way.
+fn measure(name: &str, jobs: usize, classes: usize, half_blocked: bool) -> f64 {
+    let rate = |time: Duration| f64::from(TASKS) / time.as_secs_f64();
+    let mut best = 0.0_f64;
+    for _ in 0..5 {
+        let mut run = Run::new(jobs, classes, 8);
+        let before = BYTES.load(Relaxed);
+        let adding = timed(|| run.add(half_blocked));
+        run.effects = Vec::new();
+        let bytes = (BYTES.load(Relaxed) - before) / TASKS as usize;
+        let working = timed(|| run.work());
+        assert!(run.core.check().is_empty() && run.core.tasks_len() == 0);
+        if rate(adding + working) > best {
+            best = rate(adding + working);
+            println!("{name}: add {:.0}/s, send and done {:.0}/s, both {best:.0}/s; {bytes} bytes a task", rate(adding), rate(working));
+        }
+    }
+    best
+}
+
+fn main() {
+    let plain = measure("1 job, 1 class", 1, 1, false);
+    let mixed = measure("1,000 jobs, 50 classes, half blocked", 1_000, 50, true);
+    println!("ratio {:.2}", mixed / plain);
+}

@@ -1,0 +1,71 @@
+//! The master's part of the command line, shared by `taskmaster master` and `taskmaster up`.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// How a master is started.
+#[derive(Debug, Clone, Args)]
+pub struct MasterArgs {
+    /// Address and port to listen on; port 0 takes a free one, told when the master is ready
+    ///
+    /// A master that listens beyond this machine (0.0.0.0:3232, say) needs a token: one is made and kept in the data
+    /// folder if none is given, and what to type on the other machines is printed.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3232")]
+    pub listen: String,
+
+    /// Folder of the journal, results and blobs; made where it is missing
+    #[arg(long, value_name = "FOLDER", default_value = "./taskmaster-data")]
+    pub data: PathBuf,
+
+    /// Folder of the modules: a .wasm or .wat file dropped here is live within half a second
+    #[arg(long, value_name = "FOLDER", default_value = "./tasks")]
+    pub tasks: PathBuf,
+
+    /// Token that runners and clients must show
+    #[arg(long, value_name = "TOKEN", env = "TASKMASTER_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// When an add is acknowledged: `sync`, when it is on disk; `interval:MS`, at once, with a sync every MS
+    /// milliseconds: a power cut loses what came after the last
+    #[arg(long, value_name = "sync|interval:MS", default_value = "sync")]
+    pub durability: String,
+
+    /// How long finished tasks are kept: a time (`7d`), a number (`1000000`), or both, whichever is less
+    #[arg(long, value_name = "TIME,COUNT", default_value = "7d,1000000")]
+    pub keep: String,
+
+    /// How long running attempts may go on when the master is asked to stop
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub grace: String,
+}
+
+/// For the end of the help text.
+pub const EXAMPLES: &str = "\
+Examples:
+  taskmaster master
+      On this machine alone, data and modules in the current folder.
+  taskmaster master --listen 0.0.0.0:3232 --data /var/lib/taskmaster --tasks /srv/tasks
+      For other machines too; prints the token and the line to type there.
+  taskmaster master --durability interval:50 --keep 1d,100000
+      Faster adds on a slow disk, at most 50 ms of them lost in a power cut; a day of history.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        master: MasterArgs,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let args = Line::parse_from(["x"]).master;
+        assert_eq!((args.listen.as_str(), args.durability.as_str()), ("127.0.0.1:3232", "sync"));
+        assert_eq!((args.keep.as_str(), args.grace.as_str()), ("7d,1000000", "30s"));
+        assert_eq!(args.data, PathBuf::from("./taskmaster-data"));
+        assert_eq!(args.tasks, PathBuf::from("./tasks"));
+    }
+}

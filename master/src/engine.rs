@@ -1,0 +1,347 @@
+//! The engine: turns inputs into events of the core with the facts looked up, and the core's effects into records,
+//! messages and answers. It does no IO but reads of the view; it has no clock and no thread. [`crate::turns`] drives it.
+
+mod add;
+mod ask;
+mod effects;
+mod modules;
+mod operate;
+mod reports;
+mod restore;
+mod why;
+
+pub use ask::{Wanted, no_such_job, no_such_task};
+
+use crate::events::EventFeed;
+use crate::inbox::{Input, Outbox, Reply, SessionNo};
+use crate::record::{Ended, JobRecord, Record, TaskBody};
+use crate::store::Reader;
+use crate::view::Stored;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use taskmaster_core::{Effect, Event, RunnerKey, Scheduler, TaskKey};
+use taskmaster_protocol::message::{Done, Failed, Offer, Role};
+use taskmaster_protocol::{FromMaster, Hash, JobName, Now, TaskError, TaskId, ToMaster, Wall};
+use tokio::sync::oneshot;
+
+/// What an operator can set.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Limit of one attempt where the task names none.
+    pub timeout_ms: u64,
+    /// Limit of one attempt where the task names none.
+    pub memory_mb: u32,
+    /// As `status` and `bench` tell it: `sync` or `interval:<ms>`.
+    pub durability: String,
+    /// A number that differs between two starts, for the jitter of back-offs.
+    pub seed: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> EngineConfig {
+        use taskmaster_protocol::limits;
+        EngineConfig {
+            timeout_ms: limits::TIMEOUT_MS_DEFAULT,
+            memory_mb: limits::MEMORY_MB_DEFAULT,
+            durability: "sync".into(),
+            seed: 1,
+        }
+    }
+}
+
+/// What leaves only when the turn is durable.
+#[derive(Debug)]
+pub enum Release {
+    /// A message to a connection.
+    Say(Outbox, FromMaster),
+    /// The answer to a question.
+    Reply(oneshot::Sender<Reply>, Reply),
+}
+
+/// What one turn of the loop made.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// The seq of its first event, or the next one's.
+    pub first_seq: u64,
+    /// When it ended.
+    pub time: Wall,
+    /// What must become durable.
+    pub records: Vec<Record>,
+    /// What may leave at once: nothing in it says that anything is safe.
+    pub now: Vec<(Outbox, FromMaster)>,
+    /// What leaves when it is durable, in order.
+    pub after: Vec<Release>,
+}
+
+/// A task that the core holds.
+#[derive(Debug)]
+struct Live {
+    body: Arc<TaskBody>,
+    /// Changed by `task:set`.
+    priority: i32,
+    /// The last attempt, once there is one.
+    last: Option<Box<LastAttempt>>,
+    /// It has ended, and a runner still holds an attempt of it or its dependents do not know yet.
+    stored: Option<Stored>,
+}
+
+/// What is known of the last attempt sent.
+#[derive(Debug, Default)]
+struct LastAttempt {
+    version: Option<Hash>,
+    runner: Option<Arc<str>>,
+    started: Option<Wall>,
+    error: Option<TaskError>,
+    n: u32,
+}
+
+/// What memory knows of an id. The view knows the others.
+#[derive(Debug)]
+enum Known {
+    /// The core holds it.
+    Live(TaskKey),
+    /// It has ended, and the view does not have it yet.
+    Ended(Stored),
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Session {
+    role: Role,
+    /// The client's own name, the same across its reconnects.
+    name: Arc<str>,
+    outbox: Outbox,
+    /// What a runner offers.
+    offer: Option<Offer>,
+    /// It has told what it holds.
+    joined: bool,
+    since: Wall,
+}
+
+/// The report that the core is being told of.
+#[derive(Debug)]
+enum Report {
+    Done(Done),
+    Failed(Failed),
+}
+
+/// See the module's documentation.
+pub struct Engine {
+    core: Scheduler,
+    epoch: u32,
+    config: EngineConfig,
+    reader: Reader,
+    events: EventFeed,
+    now: Now,
+    started: Now,
+    /// The `no` of the newest task.
+    last_no: u64,
+    /// The seq of the last event of the turns so far.
+    last_seq: u64,
+    /// The view has all events up to this one.
+    folded: u64,
+    tasks: Vec<Option<Live>>,
+    free: Vec<TaskKey>,
+    ids: HashMap<TaskId, Known>,
+    /// Open tasks in the order of their adding, for lists.
+    open: BTreeMap<u64, TaskKey>,
+    /// Ended tasks that memory still has, in the order of their ending.
+    ended: VecDeque<Arc<Ended>>,
+    /// Skipped tasks that memory still has, by the task they were skipped for.
+    skipped: HashMap<TaskId, Vec<TaskId>>,
+    /// Jobs that are done or paused, as they are now; those that are in the view as they are here are let go of.
+    idle_jobs: BTreeMap<JobName, (u64, JobRecord)>,
+    sessions: BTreeMap<SessionNo, Session>,
+    modules: modules::Modules,
+    report: Option<(RunnerKey, Report)>,
+    /// Ended tasks since this start, by final state.
+    finished: [u64; 4],
+    effects: Vec<Effect>,
+    turn: Turn,
+    chance: u64,
+}
+
+impl Engine {
+    /// Takes one input in.
+    pub fn take(&mut self, input: Input, now: Now) {
+        self.now = now;
+        match input {
+            Input::Connected { session, hello, outbox } => self.connected(session, hello, outbox),
+            Input::Disconnected { session } => self.disconnected(session),
+            Input::Message { session, message } => self.message(session, message),
+            Input::Add { session, batch, job, hold, tasks } => self.add(session, batch, job, hold, tasks),
+            Input::Module { name, seen, known } => {
+                self.module_seen(name, seen);
+                if let Some(known) = known {
+                    let _ = known.send(());
+                }
+            }
+            Input::Ask { query, reply } => {
+                let answer = self.answer(query);
+                self.turn.after.push(Release::Reply(reply, answer));
+            }
+            Input::Folded { seq } => self.view_has(seq),
+            Input::Prune { tasks, reply } => {
+                let _ = reply.send(self.prunable(tasks));
+            }
+            Input::Shutdown => {}
+        }
+    }
+
+    /// Ends the turn: what it made is the caller's to make durable and to release.
+    pub fn end_turn(&mut self, now: Now) -> Turn {
+        self.now = now;
+        self.tell(Event::TurnEnded);
+        self.turn.time = self.now.wall;
+        let next = Turn { first_seq: self.last_seq + 1, ..Turn::default() };
+        std::mem::replace(&mut self.turn, next)
+    }
+
+    /// When a turn is due even if nothing comes, by the monotonic clock.
+    pub fn next_deadline(&self, now: Now) -> Option<u64> {
+        self.core.next_deadline(now)
+    }
+
+    /// The core's invariants that do not hold. For tests.
+    pub fn check(&self) -> Vec<String> {
+        self.core.check()
+    }
+
+    /// Tells the core, and carries out what follows.
+    fn tell(&mut self, event: Event) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.handle(event, self.now, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.effects = effects;
+    }
+
+    /// A random number for the jitter of back-offs (xorshift64*; nothing depends on its quality).
+    fn chance(&mut self) -> u32 {
+        self.chance ^= self.chance >> 12;
+        self.chance ^= self.chance << 25;
+        self.chance ^= self.chance >> 27;
+        (self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    fn live(&self, key: TaskKey) -> &Live {
+        let live = self.tasks.get(key.0 as usize).and_then(Option::as_ref);
+        assert!(live.is_some(), "the core names task {key:?}, which the engine does not hold");
+        live.unwrap_or_else(|| unreachable!())
+    }
+
+    fn live_mut(&mut self, key: TaskKey) -> &mut Live {
+        let live = self.tasks.get_mut(key.0 as usize).and_then(Option::as_mut);
+        assert!(live.is_some(), "the core names task {key:?}, which the engine does not hold");
+        live.unwrap_or_else(|| unreachable!())
+    }
+
+    /// Puts a task under a free key.
+    fn hold(&mut self, live: Live) -> TaskKey {
+        let key = self.free.pop().unwrap_or(TaskKey(self.tasks.len() as u32));
+        if key.0 as usize == self.tasks.len() {
+            self.tasks.push(None);
+        }
+        self.ids.insert(live.body.id.clone(), Known::Live(key));
+        self.open.insert(live.body.no, key);
+        self.tasks[key.0 as usize] = Some(live);
+        key
+    }
+
+    /// Makes a record durable with this turn, and counts its event.
+    fn store(&mut self, record: Record) {
+        self.last_seq += u64::from(record.event().is_some());
+        self.turn.records.push(record);
+    }
+
+    fn connected(&mut self, session: SessionNo, hello: taskmaster_protocol::message::Hello, outbox: Outbox) {
+        let name = hello.session.unwrap_or_else(|| format!("connection-{}", session.0)).into();
+        let offer = hello.runner;
+        let session_record = Session { role: hello.role, name, outbox, offer, joined: false, since: self.now.wall };
+        self.sessions.insert(session, session_record);
+    }
+
+    fn disconnected(&mut self, session: SessionNo) {
+        let Some(gone) = self.sessions.remove(&session) else { return };
+        match gone.role {
+            Role::Runner => self.tell(Event::RunnerCut { runner: RunnerKey(session.0) }),
+            Role::Client => {
+                // The same client may be back already under a new connection.
+                if !self.sessions.values().any(|other| other.name == gone.name) {
+                    self.tell(Event::HolderLost { by: gone.name });
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, session: SessionNo, message: ToMaster) {
+        match message {
+            ToMaster::Request(request) => self.request(session, request),
+            ToMaster::Done(reports) => self.done(session, reports),
+            ToMaster::Failed(reports) => self.failed(session, reports),
+            ToMaster::Returned(attempts) => self.returned(session, attempts),
+            ToMaster::Started(started) => self.guest_started(session, started),
+            ToMaster::Progress(said) => self.said(session, taskmaster_protocol::EventKind::TaskProgress, said),
+            ToMaster::Partial(said) => self.said(session, taskmaster_protocol::EventKind::TaskPartial, said),
+            ToMaster::Log(said) => self.said(session, taskmaster_protocol::EventKind::TaskLog, said),
+            ToMaster::Compiled(compiled) => self.compiled(session, compiled),
+            ToMaster::Release(of) => self.release(session, of.job),
+            ToMaster::Cancel(cancel) => self.cancel(session, cancel),
+            ToMaster::Retry(retry) => self.retry(session, retry),
+            ToMaster::Set(set) => self.set(session, set),
+            ToMaster::Operate(operate) => self.operate(session, operate),
+            // The gateway deals with these, or turns them into other inputs.
+            ToMaster::Hello(_) | ToMaster::Add(_) | ToMaster::Follow(_) | ToMaster::Watch(_) | ToMaster::Ask(_) => {}
+        }
+    }
+
+    /// To a connection, at once. Whoever is gone does not hear it.
+    fn say(&mut self, session: SessionNo, message: FromMaster) {
+        if let Some(session) = self.sessions.get(&session) {
+            self.turn.now.push((session.outbox.clone(), message));
+        }
+    }
+
+    /// To a connection, when this turn is durable.
+    fn say_after(&mut self, session: SessionNo, message: FromMaster) {
+        if let Some(session) = self.sessions.get(&session) {
+            self.turn.after.push(Release::Say(session.outbox.clone(), message));
+        }
+    }
+
+    /// The view has everything up to `seq`: memory lets go of it.
+    fn view_has(&mut self, seq: u64) {
+        self.folded = seq;
+        while let Some(ended) = self.ended.pop_front_if(|ended| ended.seq <= seq) {
+            if matches!(self.ids.get(&ended.id), Some(Known::Ended(stored)) if stored.ended.seq == ended.seq) {
+                self.ids.remove(&ended.id);
+            }
+            if let Some(cause) = &ended.because
+                && let Some(skipped) = self.skipped.get_mut(cause)
+            {
+                skipped.retain(|id| *id != ended.id);
+                if skipped.is_empty() {
+                    self.skipped.remove(cause);
+                }
+            }
+        }
+        self.idle_jobs.retain(|_, (since, _)| *since > seq);
+    }
+
+    /// Of these ended tasks, those that nothing open needs.
+    fn prunable(&self, tasks: Vec<Stored>) -> Vec<Stored> {
+        let hour_ago = Wall(self.now.wall.0 - 3_600_000_000);
+        let needed: std::collections::BTreeSet<&TaskId> = self
+            .open
+            .values()
+            .flat_map(|key| self.live(*key).body.dependencies().iter().map(|dependency| &dependency.on))
+            .collect();
+        tasks
+            .into_iter()
+            .filter(|task| task.ended.finished < hour_ago)
+            .filter(|task| !self.core.job(&task.ended.job).is_some_and(|job| job.open))
+            .filter(|task| !needed.contains(&task.ended.id) && !self.ids.contains_key(&task.ended.id))
+            .collect()
+    }
+}

@@ -1,0 +1,311 @@
+//! Adding tasks: which of a batch are taken, which are refused and why.
+
+use super::{Engine, Known, Live};
+use crate::inbox::SessionNo;
+use crate::prepare::Prepared;
+use crate::record::{JobRecord, TaskBody};
+use crate::view;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use taskmaster_core::jobs::{Counts, Past};
+use taskmaster_core::{DependsOn, Due, Event, Final, NewTask, Origin, TaskKey};
+use taskmaster_protocol::message::{Added, Rejected, Rejection};
+use taskmaster_protocol::{Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall};
+
+/// The job of tasks for which neither document nor batch names one.
+const DEFAULT_JOB: &str = "default";
+
+/// What is known of a task by its id.
+pub(super) enum Fact {
+    /// The core holds it, open.
+    Open(TaskKey),
+    /// It has ended.
+    Ended(Final),
+    /// Nobody has added it.
+    Unknown,
+}
+
+/// A task that was taken: its id, and whether it had ended before.
+type Taken = (TaskId, bool);
+
+/// Documents of one batch that wait for others of the same batch.
+#[derive(Default)]
+struct Deferred {
+    tasks: BTreeMap<usize, Box<Prepared>>,
+    /// Who waits for an id.
+    by_missing: HashMap<TaskId, Vec<usize>>,
+}
+
+impl Engine {
+    pub(super) fn add(
+        &mut self,
+        session: SessionNo,
+        batch: u64,
+        job: Option<JobName>,
+        hold: bool,
+        tasks: Vec<Result<Box<Prepared>, Refusal>>,
+    ) {
+        let Some(by) = self.sessions.get(&session).map(|session| session.name.clone()) else { return };
+        if let Some(job) = job.as_ref().filter(|_| hold) {
+            self.open_job(job);
+            self.tell(Event::JobHeld { job: job.clone(), by, restored: false });
+        }
+        let outcomes = self.admit_all(tasks, job);
+        let (mut added, mut rejected) = (Added { batch, ids: Vec::with_capacity(outcomes.len()), ended: Vec::new() }, Vec::new());
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Ok((id, ended)) => {
+                    if ended {
+                        added.ended.push(id.clone());
+                    }
+                    added.ids.push(id);
+                }
+                Err(error) => rejected.push(Rejection { index, error }),
+            }
+        }
+        if !rejected.is_empty() {
+            self.say_after(session, FromMaster::Rejected(Rejected { batch, tasks: rejected }));
+        }
+        self.say_after(session, FromMaster::Added(added));
+    }
+
+    /// Takes what can be taken, in an order in which dependencies come first, so that a batch may name its own tasks
+    /// in any order. What then still waits for an unknown id is refused, a cycle with its ids.
+    fn admit_all(&mut self, tasks: Vec<Result<Box<Prepared>, Refusal>>, job: Option<JobName>) -> Vec<Result<Taken, Refusal>> {
+        let here: BTreeSet<TaskId> = tasks.iter().flatten().map(|task| task.id.clone()).collect();
+        let mut outcomes: BTreeMap<usize, Result<Taken, Refusal>> = BTreeMap::new();
+        let mut deferred = Deferred::default();
+        for (index, task) in tasks.into_iter().enumerate() {
+            let mut next = vec![(index, task)];
+            while let Some((index, task)) = next.pop() {
+                let outcome = match task {
+                    Ok(task) => self.admit_or_defer(index, task, job.as_ref(), &here, &mut deferred),
+                    Err(refusal) => Some(Err(refusal)),
+                };
+                let Some(outcome) = outcome else { continue };
+                if let Ok((id, _)) = &outcome {
+                    let waiting = deferred.by_missing.remove(id).unwrap_or_default();
+                    next.extend(waiting.into_iter().filter_map(|i| deferred.tasks.remove(&i).map(|task| (i, Ok(task)))));
+                }
+                outcomes.insert(index, outcome);
+            }
+        }
+        for (index, refusal) in refuse_rest(&deferred.tasks, |id| !matches!(self.fact(id), Fact::Unknown)) {
+            outcomes.insert(index, Err(refusal));
+        }
+        outcomes.into_values().collect()
+    }
+
+    fn admit_or_defer(
+        &mut self,
+        index: usize,
+        task: Box<Prepared>,
+        job: Option<&JobName>,
+        here: &BTreeSet<TaskId>,
+        deferred: &mut Deferred,
+    ) -> Option<Result<Taken, Refusal>> {
+        match self.admit(task, job) {
+            Ok(taken) => Some(Ok(taken)),
+            Err((refusal, task)) => {
+                let missing = refusal.ids.iter().find(|id| here.contains(*id)).cloned();
+                match (refusal.code, missing, task) {
+                    (RefusalCode::UnknownDependency, Some(missing), Some(task)) => {
+                        deferred.by_missing.entry(missing).or_default().push(index);
+                        deferred.tasks.insert(index, task);
+                        None
+                    }
+                    _ => Some(Err(refusal)),
+                }
+            }
+        }
+    }
+
+    /// Takes one document, or says why not; a document that waits for unknown ids is handed back.
+    fn admit(&mut self, task: Box<Prepared>, job: Option<&JobName>) -> Result<Taken, (Refusal, Option<Box<Prepared>>)> {
+        if let Some(known) = self.known_document(&task.id, &task.hash) {
+            return known.map_err(|refusal| (refusal, None));
+        }
+        self.usable_module(&task.document.module).map_err(|refusal| (refusal, None))?;
+        let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);
+        let mut unknown: Vec<TaskId> = wanted.filter(|id| matches!(self.fact(id), Fact::Unknown)).cloned().collect();
+        unknown.dedup();
+        if !unknown.is_empty() {
+            return Err((unknown_dependency(unknown), Some(task)));
+        }
+        let document = &task.document;
+        if self.core.classes_full(&document.module.name, &document.requires) {
+            let text = "field `requires`: too many different requirements are queued already; wait until some have run";
+            return Err((Refusal::new(RefusalCode::Unavailable, text).at("requires"), None));
+        }
+        let job = document.job.clone().or_else(|| job.cloned()).or_else(|| JobName::new(DEFAULT_JOB).ok());
+        let Some(job) = job else { return Err((Refusal::new(RefusalCode::Internal, "no job"), None)) };
+        self.open_job(&job);
+        self.last_no += 1;
+        let Prepared { document, id, hash, references } = *task;
+        let body = TaskBody::new(document, hash, references, (self.last_no, self.now.wall), (id.clone(), job));
+        self.came(Arc::new(body), Origin::Added, None);
+        Ok((id, false))
+    }
+
+    /// Whether the id is taken: by the same document (a no-op), or by another (a refusal).
+    fn known_document(&self, id: &TaskId, hash: &[u8; 16]) -> Option<Result<Taken, Refusal>> {
+        let (body, ended) = match self.ids.get(id) {
+            Some(Known::Live(key)) => (self.live(*key).body.clone(), self.live(*key).stored.is_some()),
+            Some(Known::Ended(stored)) => (stored.body.clone(), true),
+            None => (self.from_view(id)?.body, true),
+        };
+        if body.document == *hash {
+            return Some(Ok((id.clone(), ended)));
+        }
+        let text = format!("the id `{id}` is taken by another task document; use another id, or the same document again");
+        Some(Err(Refusal::new(RefusalCode::IdConflict, text).at("id").about(vec![id.clone()])))
+    }
+
+    /// An ended task that memory has let go of. A view that cannot be read is told in the log, and knows nothing.
+    pub(super) fn from_view(&self, id: &TaskId) -> Option<view::Stored> {
+        view::stored(self.reader.as_ref(), id).unwrap_or_else(|error| {
+            tracing::error!(%id, %error, "the view cannot be read");
+            None
+        })
+    }
+
+    pub(super) fn fact(&self, id: &TaskId) -> Fact {
+        let ended = |state: TaskState| Fact::Ended(final_of(state));
+        match self.ids.get(id) {
+            Some(Known::Live(key)) => match &self.live(*key).stored {
+                Some(stored) => ended(stored.ended.state),
+                None => Fact::Open(*key),
+            },
+            Some(Known::Ended(stored)) => ended(stored.ended.state),
+            None => self.from_view(id).map_or(Fact::Unknown, |stored| ended(stored.ended.state)),
+        }
+    }
+
+    /// A dependency as the core takes it. What nobody knows any more was done: only ended tasks are forgotten, and
+    /// none that an open task names.
+    pub(super) fn depends_on(&self, dependency: &Dependency) -> DependsOn {
+        match self.fact(&dependency.on) {
+            Fact::Open(key) => DependsOn::Open(key, dependency.when),
+            Fact::Ended(how) => DependsOn::Ended(how, dependency.when),
+            Fact::Unknown => DependsOn::Ended(Final::Done, dependency.when),
+        }
+    }
+
+    /// Tells the core of a task. `due` overrides what the document says.
+    pub(super) fn came(&mut self, body: Arc<TaskBody>, origin: Origin, due: Option<Due>) -> TaskKey {
+        let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(dependency)).collect();
+        let due = due.or_else(|| due_of(&body, self.now));
+        let priority = body.priority;
+        let key = self.hold(Live { body: body.clone(), priority, last: None, stored: None });
+        self.tell(Event::TaskCame(Box::new(NewTask {
+            key,
+            no: body.no,
+            job: body.job.clone(),
+            module: body.module.clone(),
+            requires: body.rare.as_ref().map(|rare| rare.requires.clone()).unwrap_or_default(),
+            priority,
+            dependencies,
+            due,
+            retries: body.rare.as_ref().and_then(|rare| rare.retries.clone()).map(Box::new),
+            origin,
+        })));
+        key
+    }
+
+    /// Makes sure that the core holds the job, open.
+    pub(super) fn open_job(&mut self, name: &JobName) {
+        if self.core.job(name).is_some_and(|job| job.open) {
+            return;
+        }
+        let past = past_of(&self.idle_job(name).unwrap_or_default());
+        self.tell(Event::JobOpened { job: name.clone(), past, restored: false });
+        self.idle_jobs.remove(name);
+    }
+
+    /// A job that the core does not hold.
+    pub(super) fn idle_job(&self, name: &JobName) -> Option<JobRecord> {
+        if let Some((_, record)) = self.idle_jobs.get(name) {
+            return Some(record.clone());
+        }
+        view::job(self.reader.as_ref(), name).unwrap_or_else(|error| {
+            tracing::error!(job = %name, %error, "the view cannot be read");
+            None
+        })
+    }
+
+    pub(super) fn release(&mut self, session: SessionNo, job: JobName) {
+        if let Some(by) = self.sessions.get(&session).map(|session| session.name.clone()) {
+            self.tell(Event::JobReleased { job, by });
+        }
+    }
+}
+
+/// What a job was, as the core takes it; its open tasks are told of one by one.
+pub(super) fn past_of(record: &JobRecord) -> Past {
+    let mut by_state = [0; 8];
+    by_state[TaskState::Done as usize..].copy_from_slice(&record.ended);
+    Past { run: record.run, counts: Counts { total: record.total, by_state }, paused: record.paused }
+}
+
+/// The core's word for a final state; what is not final would be a bug of ours, and is taken as failed.
+pub(super) fn final_of(state: TaskState) -> Final {
+    match state {
+        TaskState::Done => Final::Done,
+        TaskState::Cancelled => Final::Cancelled,
+        TaskState::Skipped => Final::Skipped,
+        _ => Final::Failed,
+    }
+}
+
+/// When a task may start, by its document: a delay counts on the monotonic clock, a time on the wall's; of both, the
+/// later one.
+pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
+    let rare = body.rare.as_ref()?;
+    let delayed = rare.delay_ms.map(|ms| body.created.plus_us(ms * 1_000));
+    match (delayed, rare.not_before) {
+        (Some(delayed), not_before) if not_before.is_none_or(|wall| wall <= delayed) => Some(mono(delayed, now)),
+        (_, not_before) => not_before.map(Due::Wall),
+    }
+}
+
+/// A wall time as one of the monotonic clock.
+pub(super) fn mono(wall: Wall, now: Now) -> Due {
+    Due::Mono(now.mono_us + wall.since_us(now.wall))
+}
+
+fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
+    let shown: Vec<String> = ids.iter().take(5).map(|id| format!("`{id}`")).collect();
+    let more = if ids.len() > 5 { format!(" and {} more", ids.len() - 5) } else { String::new() };
+    let text = format!("unknown dependency {}{more}: no task of that id has been added", shown.join(", "));
+    Refusal::new(RefusalCode::UnknownDependency, text).at("dependencies").about(ids)
+}
+
+/// Refusals for documents that nothing has let in: those on a cycle name it, the others what they miss.
+fn refuse_rest(rest: &BTreeMap<usize, Box<Prepared>>, known: impl Fn(&TaskId) -> bool) -> Vec<(usize, Refusal)> {
+    let missing_of = |task: &Prepared| -> Vec<TaskId> {
+        let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);
+        wanted.filter(|id| !known(id)).cloned().collect()
+    };
+    let missing: BTreeMap<&TaskId, Vec<TaskId>> = rest.values().map(|task| (&task.id, missing_of(task))).collect();
+    let refusal = |task: &Prepared| match cycle_from(&task.id, &missing) {
+        Some(cycle) => {
+            let names: Vec<&str> = cycle.iter().map(TaskId::as_str).collect();
+            let text = format!("dependency cycle: {} → {}", names.join(" → "), names.first().unwrap_or(&""));
+            Refusal::new(RefusalCode::DependencyCycle, text).at("dependencies").about(cycle)
+        }
+        None => unknown_dependency(missing.get(&task.id).cloned().unwrap_or_default()),
+    };
+    rest.iter().map(|(index, task)| (*index, refusal(task))).collect()
+}
+
+/// The cycle that one reaches by always following the first missing dependency, if one does.
+fn cycle_from(start: &TaskId, missing: &BTreeMap<&TaskId, Vec<TaskId>>) -> Option<Vec<TaskId>> {
+    let mut path: Vec<TaskId> = vec![start.clone()];
+    loop {
+        let next = missing.get(path.last()?)?.iter().find(|id| missing.contains_key(id))?;
+        if let Some(at) = path.iter().position(|id| id == next) {
+            return Some(path.split_off(at));
+        }
+        path.push(next.clone());
+    }
+}

@@ -1,0 +1,215 @@
+//! What clients want changed: cancel, retry, set, and an operator's wishes. Each is answered when it is durable.
+
+use super::add::{final_of, mono};
+use super::{Engine, Known};
+use crate::inbox::SessionNo;
+use crate::record::Record;
+use crate::view::{self, Stored};
+use std::collections::VecDeque;
+use taskmaster_core::{Due, Event, Origin, TaskKey};
+use taskmaster_protocol::message::{Answer, Cancel, Operate, Operation, Refused, Retry, Role, Set};
+use taskmaster_protocol::{FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits};
+
+impl Engine {
+    fn answer_to(&mut self, session: SessionNo, reference: u64, result: Result<serde_json::Value, Refusal>) {
+        let message = match result {
+            Ok(value) => FromMaster::Answer(Answer { reference, data: Json::of(&value) }),
+            Err(error) => FromMaster::Refused(Refused { reference: Some(reference), error }),
+        };
+        self.say_after(session, message);
+    }
+
+    pub(super) fn cancel(&mut self, session: SessionNo, cancel: Cancel) {
+        let result = match &cancel.job {
+            Some(job) => self.cancel_job(job),
+            None => self.cancel_tasks(&cancel.ids),
+        };
+        self.answer_to(session, cancel.reference, result);
+    }
+
+    fn cancel_job(&mut self, job: &JobName) -> Result<serde_json::Value, Refusal> {
+        let Some(open) = self.core.job(job).map(|job| job.counts.open()) else {
+            return self.idle_job(job).map(|_| serde_json::json!({ "cancelled": 0 })).ok_or_else(|| unknown_job(job));
+        };
+        self.tell(Event::JobCancelWanted { job: job.clone(), up_to: self.last_no, restored: false });
+        Ok(serde_json::json!({ "cancelled": open }))
+    }
+
+    fn cancel_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
+        // All or nothing: a list with a wrong id in it is most likely the wrong list.
+        let keys: Vec<Option<TaskKey>> = ids.iter().map(|id| self.cancellable(id)).collect::<Result<_, _>>()?;
+        let keys: Vec<TaskKey> = keys.into_iter().flatten().collect();
+        let count = keys.len();
+        keys.into_iter().for_each(|task| self.tell(Event::CancelWanted { task }));
+        Ok(serde_json::json!({ "cancelled": count }))
+    }
+
+    /// The key of an open task, `None` for one that is cancelled already.
+    fn cancellable(&self, id: &TaskId) -> Result<Option<TaskKey>, Refusal> {
+        let state = match self.ids.get(id) {
+            Some(Known::Live(key)) => match &self.live(*key).stored {
+                None => return Ok(Some(*key)),
+                Some(stored) => stored.ended.state,
+            },
+            Some(Known::Ended(stored)) => stored.ended.state,
+            None => self.from_view(id).ok_or_else(|| unknown_task(id))?.ended.state,
+        };
+        match state {
+            TaskState::Cancelled => Ok(None),
+            state => {
+                let text = format!("the task `{id}` is {} and cannot be cancelled", state.as_str());
+                Err(Refusal::new(RefusalCode::WrongState, text))
+            }
+        }
+    }
+
+    /// Opens final tasks again, and the dependents that were skipped because of them.
+    pub(super) fn retry(&mut self, session: SessionNo, retry: Retry) {
+        let result = self.retry_tasks(&retry.ids);
+        self.answer_to(session, retry.reference, result);
+    }
+
+    fn retry_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
+        let stored: Vec<Stored> = ids.iter().map(|id| self.retriable(id)).collect::<Result<_, _>>()?;
+        let mut queue: VecDeque<Stored> = stored.into();
+        let mut count = 0;
+        while let Some(stored) = queue.pop_front() {
+            // Named twice, or reached over two of its dependencies.
+            if matches!(self.ids.get(&stored.ended.id), Some(Known::Live(_))) {
+                continue;
+            }
+            let id = stored.ended.id.clone();
+            self.reopen(stored);
+            count += 1;
+            queue.extend(self.skipped_for(&id));
+        }
+        Ok(serde_json::json!({ "reopened": count }))
+    }
+
+    fn retriable(&self, id: &TaskId) -> Result<Stored, Refusal> {
+        let wrong = |text: String| Err(Refusal::new(RefusalCode::WrongState, text));
+        let stored = match self.ids.get(id) {
+            Some(Known::Live(key)) if self.live(*key).stored.is_none() => {
+                return wrong(format!("the task `{id}` is open; only failed and cancelled tasks can be retried"));
+            }
+            Some(Known::Live(_)) => return wrong(format!("the task `{id}` is still being stopped; try again in a moment")),
+            Some(Known::Ended(stored)) => stored.clone(),
+            None => self.from_view(id).ok_or_else(|| unknown_task(id))?,
+        };
+        match stored.ended.state {
+            TaskState::Failed | TaskState::Cancelled => Ok(stored),
+            TaskState::Skipped => match &stored.ended.because {
+                Some(cause) => wrong(format!("the task `{id}` was skipped: retry `{cause}`, which it waited for")),
+                None => Ok(stored),
+            },
+            state => wrong(format!("the task `{id}` is {}; only failed and cancelled tasks can be retried", state.as_str())),
+        }
+    }
+
+    fn skipped_for(&self, cause: &TaskId) -> Vec<Stored> {
+        let mut ids = self.skipped.get(cause).cloned().unwrap_or_default();
+        match view::skipped_for(self.reader.as_ref(), cause) {
+            Ok(folded) => ids.extend(folded),
+            Err(error) => tracing::error!(%cause, %error, "the view cannot be read"),
+        }
+        let stored = |id: TaskId| match self.ids.get(&id) {
+            Some(Known::Ended(stored)) => Some(stored.clone()),
+            Some(Known::Live(_)) => None,
+            None => self.from_view(&id),
+        };
+        let still = |stored: &Stored| stored.ended.because.as_ref() == Some(cause);
+        ids.into_iter().filter_map(stored).filter(still).collect()
+    }
+
+    fn reopen(&mut self, stored: Stored) {
+        let Stored { body, ended } = stored;
+        self.open_job(&body.job);
+        let was = ended.state;
+        self.store(Record::Reopened {
+            body: body.clone(),
+            fence: ended.attempt,
+            ended: ended.seq,
+            was,
+            because: ended.because.clone(),
+        });
+        self.came(body, Origin::Reopened { fence: ended.attempt, was: final_of(was) }, Some(Due::Mono(0)));
+    }
+
+    pub(super) fn set(&mut self, session: SessionNo, set: Set) {
+        let result = self.set_task(&set);
+        self.answer_to(session, set.reference, result);
+    }
+
+    fn set_task(&mut self, set: &Set) -> Result<serde_json::Value, Refusal> {
+        let id = &set.id;
+        if set.delay_ms.is_some_and(|ms| ms > limits::DURATION_MS_MAX) {
+            let text = format!("field `delay_ms` must be at most {}", limits::DURATION_MS_MAX);
+            return Err(Refusal::new(RefusalCode::InvalidValue, text).at("delay_ms"));
+        }
+        let task = match self.ids.get(id) {
+            Some(Known::Live(key)) if self.live(*key).stored.is_none() => *key,
+            None if self.from_view(id).is_none() => return Err(unknown_task(id)),
+            _ => {
+                let text = format!("the task `{id}` has ended; only open tasks can be changed");
+                return Err(Refusal::new(RefusalCode::WrongState, text));
+            }
+        };
+        let due = set.delay_ms.map(|ms| mono(self.now.wall.plus_us(ms * 1_000), self.now));
+        self.tell(Event::TaskSet { task, priority: set.priority, due });
+        Ok(serde_json::json!({}))
+    }
+
+    pub(super) fn operate(&mut self, session: SessionNo, operate: Operate) {
+        let result = self.carry_out_operation(operate.operation);
+        self.answer_to(session, operate.reference, result);
+    }
+
+    fn carry_out_operation(&mut self, operation: Operation) -> Result<serde_json::Value, Refusal> {
+        let version = |version| serde_json::json!({ "version": version });
+        match operation {
+            Operation::PauseJob { job } => self.pause_job(job, true),
+            Operation::ResumeJob { job } => self.pause_job(job, false),
+            Operation::PauseModule { name } => self.pause_module(name, true).map(|()| serde_json::json!({})),
+            Operation::ResumeModule { name } => self.pause_module(name, false).map(|()| serde_json::json!({})),
+            Operation::RollbackModule { name, version: to } => self.rollback_module(name, to).map(version),
+            Operation::ApproveModule { name, version: wanted } => self.approve_module(name, wanted).map(version),
+            Operation::DrainRunner { runner } => self.drain(&runner),
+        }
+    }
+
+    /// A job that is not open keeps the wish for its next run.
+    fn pause_job(&mut self, job: JobName, paused: bool) -> Result<serde_json::Value, Refusal> {
+        if self.core.job(&job).is_some_and(|job| job.open) {
+            self.tell(Event::JobPaused { job, paused });
+            return Ok(serde_json::json!({}));
+        }
+        let mut record = self.idle_job(&job).ok_or_else(|| unknown_job(&job))?;
+        record.paused = paused;
+        self.store(Record::JobPaused { job: job.clone(), paused });
+        // Its record has no seq: it is kept until the next event is folded.
+        self.idle_jobs.insert(job, (self.last_seq + 1, record));
+        Ok(serde_json::json!({}))
+    }
+
+    fn drain(&mut self, runner: &str) -> Result<serde_json::Value, Refusal> {
+        let is = |session: &super::Session| {
+            session.role == Role::Runner && session.offer.as_ref().is_some_and(|offer| offer.name == runner)
+        };
+        let found = self.sessions.iter().find(|(_, session)| is(session)).map(|(no, _)| *no);
+        let Some(session) = found else {
+            let names: Vec<&str> = self.sessions.values().filter_map(|s| s.offer.as_ref()).map(|o| o.name.as_str()).collect();
+            let hint = taskmaster_protocol::near::hint(runner, names);
+            return Err(Refusal::new(RefusalCode::UnknownRunner, format!("no runner `{runner}` is connected{hint}")));
+        };
+        self.say(session, FromMaster::Drain(()));
+        Ok(serde_json::json!({}))
+    }
+}
+
+pub(super) fn unknown_task(id: &TaskId) -> Refusal {
+    Refusal::new(RefusalCode::UnknownTask, format!("unknown task `{id}`: it was never added, or ended so long ago that it is no longer kept"))
+}
+
+pub(super) fn unknown_job(job: &JobName) -> Refusal {
+    Refusal::new(RefusalCode::UnknownJob, format!("unknown job `{job}`"))
+}

@@ -1,0 +1,138 @@
+//! What runners say.
+
+use super::{Engine, Known, Report};
+use crate::inbox::SessionNo;
+use std::sync::Arc;
+use taskmaster_core::{Event, RunnerKey, TaskKey};
+use taskmaster_protocol::message::{Attempt, Compiled, Done, Failed, Request, Said, Started};
+use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, TaskId, Wall};
+
+impl Engine {
+    fn live_key(&self, id: &TaskId) -> Option<TaskKey> {
+        match self.ids.get(id) {
+            Some(Known::Live(key)) => Some(*key),
+            _ => None,
+        }
+    }
+
+    /// A runner's credits; the first time, and after a reconnect, with what it holds.
+    pub(super) fn request(&mut self, session: SessionNo, request: Request) {
+        let Some(here) = self.sessions.get_mut(&session) else { return };
+        let Some(offer) = here.offer.clone() else { return };
+        let runner = RunnerKey(session.0);
+        let joins = !std::mem::replace(&mut here.joined, true);
+        if joins {
+            let announced = self.modules.announced();
+            self.say(session, FromMaster::Announce(announced));
+            let (held, void) = self.held(request.held.unwrap_or_default());
+            self.tell(Event::RunnerJoined { runner, offer: Box::new(offer), credits: request.credits, held });
+            if !void.is_empty() {
+                self.say_after(session, FromMaster::Cancel(void));
+            }
+        }
+        if !joins || request.draining {
+            self.tell(Event::RunnerAsked { runner, credits: request.credits, draining: request.draining });
+        }
+    }
+
+    /// Of the attempts that a runner says it holds: those of open tasks, and the others, which are void.
+    fn held(&self, held: Vec<Attempt>) -> (Vec<(TaskKey, AttemptId)>, Vec<Attempt>) {
+        let (mut live, mut void) = (Vec::new(), Vec::new());
+        for attempt in held {
+            match self.live_key(&attempt.id) {
+                Some(key) if self.live(key).stored.is_none() => live.push((key, attempt.attempt)),
+                _ => void.push(attempt),
+            }
+        }
+        (live, void)
+    }
+
+    /// Attempts with a result. Whatever it is worth, the runner may forget it once this turn is durable.
+    pub(super) fn done(&mut self, session: SessionNo, reports: Vec<Done>) {
+        let runner = RunnerKey(session.0);
+        let mut acked = Vec::with_capacity(reports.len());
+        for report in reports {
+            let (id, attempt, run_us) = (report.id.clone(), report.attempt, report.stats.run_us);
+            if let Some(task) = self.live_key(&id) {
+                self.report = Some((runner, Report::Done(report)));
+                self.tell(Event::AttemptDone { runner, task, attempt, run_us });
+                self.report = None;
+            }
+            acked.push(Attempt { id, attempt });
+        }
+        self.say_after(session, FromMaster::Ack(acked));
+    }
+
+    /// Attempts without one.
+    pub(super) fn failed(&mut self, session: SessionNo, reports: Vec<Failed>) {
+        let runner = RunnerKey(session.0);
+        let mut acked = Vec::with_capacity(reports.len());
+        for report in reports {
+            let (id, attempt, run_us) = (report.id.clone(), report.attempt, report.stats.run_us);
+            if let Some(task) = self.live_key(&id) {
+                let (error, chance) = (Box::new(report.error.clone()), self.chance());
+                self.report = Some((runner, Report::Failed(report)));
+                self.tell(Event::AttemptFailed { runner, task, attempt, error, run_us, chance });
+                self.report = None;
+            }
+            acked.push(Attempt { id, attempt });
+        }
+        self.say_after(session, FromMaster::Ack(acked));
+    }
+
+    /// Attempts given back, not started.
+    pub(super) fn returned(&mut self, session: SessionNo, attempts: Vec<Attempt>) {
+        let runner = RunnerKey(session.0);
+        for Attempt { id, attempt } in attempts {
+            if let Some(task) = self.live_key(&id) {
+                self.tell(Event::AttemptReturned { runner, task, attempt });
+            }
+        }
+    }
+
+    pub(super) fn guest_started(&mut self, session: SessionNo, started: Vec<Started>) {
+        let runner = RunnerKey(session.0);
+        self.tell(Event::RunnerHeard { runner });
+        for Started { id, attempt, started_us } in started {
+            let Some(key) = self.live_key(&id) else { continue };
+            if let Some(last) = self.live_mut(key).last.as_mut().filter(|last| last.n == attempt.n) {
+                last.started = Some(Wall(started_us));
+                let data = || Json::of(&serde_json::json!({ "attempt": attempt.n, "started": Wall(started_us) }));
+                self.show(EventKind::TaskStarted, Some(key), Some(runner), data);
+            }
+        }
+    }
+
+    /// Something that a running module said: watchers see it, nobody keeps it.
+    pub(super) fn said(&mut self, session: SessionNo, kind: EventKind, said: Vec<Said>) {
+        let runner = RunnerKey(session.0);
+        self.tell(Event::RunnerHeard { runner });
+        for Said { id, data, .. } in said {
+            if let Some(key) = self.live_key(&id) {
+                self.show(kind, Some(key), Some(runner), || data);
+            }
+        }
+    }
+
+    pub(super) fn compiled(&mut self, session: SessionNo, compiled: Vec<Compiled>) {
+        self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) });
+        let Some(runner) = self.runner_name(RunnerKey(session.0)) else { return };
+        for Compiled { name, version, compile_us, error } in compiled {
+            if let Some(error) = &error {
+                tracing::warn!(module = %name, %version, %runner, %error, "a runner cannot compile the module");
+            } else {
+                self.modules.compiled(version, Arc::clone(&runner));
+            }
+            self.events.show(EventView {
+                seq: None,
+                time: self.now.wall,
+                event: if error.is_none() { EventKind::ModuleReady } else { EventKind::ModuleRejected },
+                task: None,
+                module: Some(name),
+                job: None,
+                runner: Some(runner.to_string()),
+                data: Json::of(&serde_json::json!({ "version": version, "compile_us": compile_us, "error": error })),
+            });
+        }
+    }
+}

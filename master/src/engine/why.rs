@@ -1,0 +1,105 @@
+//! One sentence for why a task is where it is.
+
+use super::{Engine, add::Fact};
+use taskmaster_core::explain::{Explanation, WaitsFor};
+use taskmaster_core::{Due, TaskKey};
+use taskmaster_protocol::{TaskState, Wall};
+
+impl Engine {
+    /// `{"state":…,"why":"one sentence"}` of a task that the core holds.
+    pub(super) fn why(&self, key: TaskKey) -> serde_json::Value {
+        let state = self.core.task(key).map_or(TaskState::Ready, |task| task.state().name());
+        let why = match self.core.explain(key) {
+            Some(explanation) => self.sentence(key, explanation),
+            None => "it has just ended".into(),
+        };
+        serde_json::json!({ "state": state, "why": why })
+    }
+
+    fn sentence(&self, key: TaskKey, explanation: Explanation) -> String {
+        match explanation {
+            Explanation::Blocked { open } => self.blocked(key, open),
+            Explanation::Delayed { until, tries } => {
+                let at = self.wall(until);
+                match tries {
+                    0 => format!("it may not start before {at}"),
+                    n => format!("{} failed; the next try starts at {at}{}", counted(n.into(), "attempt"), self.last_error(key)),
+                }
+            }
+            Explanation::Ready(waits) => self.waits(key, waits),
+            Explanation::Assigned { held } => {
+                let on = |runner| self.runner_name(runner).map_or("a runner that is away".into(), |name| format!("runner `{name}`"));
+                let attempts: Vec<String> = held
+                    .into_iter()
+                    .filter_map(|(attempt, runner)| Some(format!("attempt {} is with {}", attempt.n, on(runner?))))
+                    .collect();
+                attempts.join(", ")
+            }
+            Explanation::Ended(how) => format!("it is {}; what still runs of it is being stopped", how.state().as_str()),
+        }
+    }
+
+    fn blocked(&self, key: TaskKey, open: u32) -> String {
+        let waits_for: Vec<String> = self
+            .live(key)
+            .body
+            .dependencies()
+            .iter()
+            .filter_map(|dependency| match self.fact(&dependency.on) {
+                Fact::Open(on) => {
+                    let state = self.core.task(on).map_or("open", |task| task.state().name().as_str());
+                    Some(format!("`{}` ({state})", dependency.on))
+                }
+                _ => None,
+            })
+            .take(3)
+            .collect();
+        let more = if open as usize > waits_for.len() { " and others" } else { "" };
+        format!("it waits for {}: {}{more}", counted(open.into(), "dependency"), waits_for.join(", "))
+    }
+
+    fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
+        let body = &self.live(key).body;
+        match waits {
+            WaitsFor::Settling => "the master has just started and waits for runners that may still hold attempts".into(),
+            WaitsFor::JobPaused => format!("its job `{0}` is paused; `jobs resume {0}` lets it go on", body.job),
+            WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
+                Some(record) if record.present => format!("its module `{0}` is paused; `modules resume {0}` lets it go on", body.module),
+                _ => format!("the file of its module `{}` is gone from the task folder", body.module),
+            },
+            WaitsFor::NoRunner => "no runner is connected".into(),
+            WaitsFor::NoneSuits { connected } => {
+                let wants = body.rare.as_ref().map(|rare| serde_json::to_string(&rare.requires).unwrap_or_default());
+                let wants = wants.filter(|wants| wants != "{}").map_or(String::new(), |wants| format!(" and requires {wants}"));
+                format!("none of {} takes it: it runs `{}`{wants}", counted(connected as u64, "connected runner"), body.module)
+            }
+            WaitsFor::Reserved { runner, needs, free } => {
+                let name = self.runner_name(runner).unwrap_or_else(|| "?".into());
+                format!("runner `{name}` keeps its slots for it: {free} of the {needs} that it needs are free")
+            }
+            WaitsFor::Slots { runners, slots, used, ahead } => format!(
+                "it waits for a slot: {used} of {} on {} are taken, and {} may come before it",
+                counted(slots, "slot"),
+                counted(runners as u64, "runner"),
+                counted(ahead, "task"),
+            ),
+        }
+    }
+
+    fn wall(&self, due: Due) -> Wall {
+        match due {
+            Due::Wall(wall) => wall,
+            Due::Mono(us) => self.now.wall.plus_us(us.saturating_sub(self.now.mono_us)),
+        }
+    }
+
+    fn last_error(&self, key: TaskKey) -> String {
+        let error = self.live(key).last.as_ref().and_then(|last| last.error.as_ref());
+        error.map_or(String::new(), |error| format!(" ({}: {})", error.kind.as_str(), error.message))
+    }
+}
+
+fn counted(n: u64, what: &str) -> String {
+    let plural = what.strip_suffix('y').map_or_else(|| format!("{what}s"), |stem| format!("{stem}ies"));
+    if n == 1 { format!("1 {what}") } else { format!("{n} {plural}") }
+}

@@ -1,0 +1,99 @@
+//! The master's outside: one port for WebSocket sessions and HTTP.
+//!
+//! Here things are parsed, checked and passed on to the engine; nothing is decided. What comes in is untrusted: a
+//! mistake is answered with a sentence and ends nobody's session.
+
+mod add;
+mod auth;
+mod feed;
+mod follow;
+mod http;
+mod session;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod writer;
+mod ws;
+
+use crate::blobs::Blobs;
+use crate::inbox::MasterHandle;
+use crate::modules::Folder;
+use auth::Auth;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, put};
+use axum::serve::ListenerExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::net::TcpListener;
+use tokio::sync::watch as flag;
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Gate {
+    handle: MasterHandle,
+    folder: Folder,
+    blobs: Blobs,
+    auth: Arc<Auth>,
+    /// The number of the next session.
+    next: Arc<AtomicU64>,
+    /// True when the master stops: sessions are closed.
+    stop: flag::Receiver<bool>,
+}
+
+/// Serves connections until `stop` is true. With a `token`, only who has it is let in.
+pub async fn serve(
+    listener: TcpListener,
+    handle: MasterHandle,
+    folder: Folder,
+    blobs: Blobs,
+    token: Option<String>,
+    stop: flag::Receiver<bool>,
+) -> std::io::Result<()> {
+    let gate =
+        Gate { handle, folder, blobs, auth: Arc::new(Auth::new(token)), next: Arc::default(), stop: stop.clone() };
+    // Small messages must not wait for more to come (Nagle's algorithm).
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, router(gate)).with_graceful_shutdown(stopped(stop)).await
+}
+
+/// Returns when the flag is true, or when nobody can raise it any more.
+async fn stopped(mut stop: flag::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn router(gate: Gate) -> Router {
+    Router::new()
+        .route("/", any(ws::root))
+        .route("/health", get(http::health))
+        .route("/metrics", get(http::metrics))
+        .route("/blobs/{hash}", get(http::get_blob).put(http::put_blob))
+        .route("/modules/{file}", put(http::put_module))
+        .route("/api/status", get(http::status))
+        .route("/api/runners", get(http::runners))
+        .route("/api/modules", get(http::modules))
+        .route("/api/jobs", get(http::jobs))
+        .route("/api/jobs/{job}", get(http::job))
+        .route("/api/tasks/{task}", get(http::task))
+        .fallback(async || (StatusCode::NOT_FOUND, "nothing here; GET / says what this is\n"))
+        .layer(middleware::from_fn_with_state(gate.clone(), guard))
+        .with_state(gate)
+}
+
+/// In front of every request. `/` is let through without a token: there the token comes with `hello`.
+async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    if let Some(reason) = gate.auth.foreign(request.headers()) {
+        return (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
+    }
+    let open = matches!(request.uri().path(), "/" | "/health");
+    if !open && !gate.auth.admits_headers(request.headers()) {
+        let text = "this master wants its token: Authorization: Bearer TOKEN\n";
+        return (StatusCode::UNAUTHORIZED, text).into_response();
+    }
+    next.run(request).await
+}

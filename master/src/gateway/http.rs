@@ -1,0 +1,242 @@
+//! Bytes, modules and questions over HTTP, on the port of the sessions.
+
+use super::Gate;
+use crate::blobs::{Blobs, PutError};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use std::io::Write;
+use taskmaster_protocol::message::{Query, Status};
+use taskmaster_protocol::shape::ModuleCheck;
+use taskmaster_protocol::{Hash, JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, limits};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+
+/// Bytes read from disk, or handed to it, at a time.
+const CHUNK: usize = 256 << 10;
+
+/// A sentence with a status: what every error here looks like.
+type Failure = (StatusCode, String);
+
+fn fail(status: StatusCode, text: impl std::fmt::Display) -> Failure {
+    (status, format!("{text}\n"))
+}
+
+pub(super) async fn health() -> &'static str {
+    "ok\n"
+}
+
+fn parse_hash(text: &str) -> Result<Hash, Failure> {
+    let wrong = || fail(StatusCode::BAD_REQUEST, "a blob's name is its SHA-256: 64 hexadecimal digits");
+    Hash::parse(text).ok_or_else(wrong)
+}
+
+pub(super) async fn get_blob(State(gate): State<Gate>, Path(hash): Path<String>) -> Result<Response, Failure> {
+    let hash = parse_hash(&hash)?;
+    let missing = |error| match std::io::Error::kind(&error) {
+        std::io::ErrorKind::NotFound => fail(StatusCode::NOT_FOUND, format!("no blob {hash} is kept here")),
+        _ => fail(StatusCode::INTERNAL_SERVER_ERROR, format!("blob {hash} cannot be read: {error}")),
+    };
+    let file = tokio::fs::File::open(gate.blobs.path(&hash)).await.map_err(missing)?;
+    let length = file.metadata().await.map_err(missing)?.len();
+    let parts = futures_util::stream::try_unfold(file, |mut file| async move {
+        let mut part = Vec::with_capacity(CHUNK);
+        (&mut file).take(CHUNK as u64).read_to_end(&mut part).await?;
+        Ok::<_, std::io::Error>((!part.is_empty()).then(|| (Bytes::from(part), file)))
+    });
+    let headers = [
+        (header::CONTENT_LENGTH, length.to_string()),
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        // Bytes under a hash never change.
+        (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned()),
+    ];
+    Ok((headers, Body::from_stream(parts)).into_response())
+}
+
+pub(super) async fn put_blob(
+    State(gate): State<Gate>,
+    Path(hash): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Failure> {
+    let hash = parse_hash(&hash)?;
+    let (parts, incoming) = mpsc::channel(8);
+    let kept = tokio::task::spawn_blocking(move || keep(&gate.blobs, hash, incoming));
+    let mut stream = body.into_data_stream();
+    while let Some(part) = stream.next().await {
+        let part = part.map_err(|error| fail(StatusCode::BAD_REQUEST, format!("the upload broke off: {error}")));
+        // Nobody receives any more where the bytes were refused; then the reason follows below.
+        let broken = part.is_err();
+        if parts.send(part).await.is_err() || broken {
+            break;
+        }
+    }
+    drop(parts);
+    kept.await
+        .map_err(|_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be stored; the log has more"))??;
+    Ok(StatusCode::CREATED)
+}
+
+/// Writes what comes to disk; on a thread that may block.
+fn keep(blobs: &Blobs, hash: Hash, mut incoming: mpsc::Receiver<Result<Bytes, Failure>>) -> Result<(), Failure> {
+    let mut upload = blobs.begin().map_err(|error| refused(error.into()))?;
+    while let Some(part) = incoming.blocking_recv() {
+        upload.write(&part?).map_err(refused)?;
+    }
+    upload.finish(hash).map_err(refused)
+}
+
+fn refused(error: PutError) -> Failure {
+    let status = match &error {
+        PutError::WrongHash { .. } => StatusCode::BAD_REQUEST,
+        PutError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        PutError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        PutError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    fail(status, error)
+}
+
+/// Puts a file into the task folder, as a person would, after a look at it; answers what was found.
+pub(super) async fn put_module(
+    State(gate): State<Gate>,
+    Path(file): Path<String>,
+    body: Body,
+) -> Result<Response, Failure> {
+    let bad = |text: String| fail(StatusCode::BAD_REQUEST, text);
+    let (stem, other) = match file.rsplit_once('.') {
+        Some((stem, "wasm")) => (stem, "wat"),
+        Some((stem, "wat")) => (stem, "wasm"),
+        _ => return Err(bad(format!("`{file}` is no module's file: its name must end in .wasm or .wat"))),
+    };
+    let name = ModuleName::new(stem).map_err(|error| bad(error.to_string()))?;
+    let limit = usize::try_from(limits::MODULE_BYTES_MAX).unwrap_or(usize::MAX);
+    let bytes = to_bytes(body, limit).await.map_err(|error| bad(format!("the upload was not read: {error}")))?;
+    let (stem, copy) = (stem.to_owned(), bytes.clone());
+    let lost = |_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the module was not checked; the log has more");
+    let check: ModuleCheck =
+        tokio::task::spawn_blocking(move || taskmaster_module::inspect(&stem, &copy)).await.map_err(lost)?;
+    let Some(version) = check.version.filter(|_| check.ok) else {
+        return Err(bad(check.error.unwrap_or_else(|| "it would not load".into())));
+    };
+    let rival = format!("{name}.{other}");
+    if gate.folder.path().join(&rival).exists() {
+        return Err(fail(
+            StatusCode::CONFLICT,
+            format!("{rival} has the same name; remove it or push under another name"),
+        ));
+    }
+    let folder = gate.folder.clone();
+    let written = tokio::task::spawn_blocking(move || write(folder.path(), &file, &bytes)).await.map_err(lost)?;
+    written.map_err(|error| {
+        fail(StatusCode::INTERNAL_SERVER_ERROR, format!("the task folder does not take the file: {error}"))
+    })?;
+    if !gate.folder.look_for(&name, version).await {
+        let text =
+            "the file was written, and was replaced by another or not taken; `taskmaster modules list` says more";
+        return Err(fail(StatusCode::CONFLICT, text));
+    }
+    Ok(json(Json::of(&check)))
+}
+
+/// Under a hidden name first: nobody sees half a file.
+fn write(folder: &std::path::Path, file: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let unfinished = folder.join(format!(".{file}.{}", uuid::Uuid::now_v7()));
+    let written = std::fs::File::create(&unfinished)
+        .and_then(|mut to| to.write_all(bytes).and_then(|()| to.sync_all()))
+        .and_then(|()| std::fs::rename(&unfinished, folder.join(file)));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    written
+}
+
+fn json(value: Json) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], value.get().to_owned()).into_response()
+}
+
+/// Asks the engine. A refusal has the shape it has everywhere, with a status for those who look at that only.
+async fn ask(gate: &Gate, query: Query) -> Response {
+    match gate.handle.ask(query).await {
+        Ok(answer) => json(answer),
+        Err(refusal) => (status_of(&refusal), json(Json::of(&refusal))).into_response(),
+    }
+}
+
+fn status_of(refusal: &Refusal) -> StatusCode {
+    match refusal.code {
+        RefusalCode::UnknownTask
+        | RefusalCode::UnknownJob
+        | RefusalCode::UnknownModule
+        | RefusalCode::UnknownRunner => StatusCode::NOT_FOUND,
+        RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        RefusalCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+fn bad_name(error: impl ToString) -> Response {
+    let refusal = Refusal::new(RefusalCode::InvalidValue, error.to_string());
+    (StatusCode::BAD_REQUEST, json(Json::of(&refusal))).into_response()
+}
+
+pub(super) async fn status(State(gate): State<Gate>) -> Response {
+    ask(&gate, Query::Status).await
+}
+
+pub(super) async fn runners(State(gate): State<Gate>) -> Response {
+    ask(&gate, Query::Runners).await
+}
+
+pub(super) async fn modules(State(gate): State<Gate>) -> Response {
+    ask(&gate, Query::Modules).await
+}
+
+pub(super) async fn jobs(State(gate): State<Gate>) -> Response {
+    ask(&gate, Query::Jobs).await
+}
+
+pub(super) async fn job(State(gate): State<Gate>, Path(job): Path<String>) -> Response {
+    match JobName::new(&job) {
+        Ok(job) => ask(&gate, Query::Job { job }).await,
+        Err(error) => bad_name(error),
+    }
+}
+
+pub(super) async fn task(State(gate): State<Gate>, Path(task): Path<String>) -> Response {
+    match TaskId::new(&task) {
+        Ok(id) => ask(&gate, Query::Task { id }).await,
+        Err(error) => bad_name(error),
+    }
+}
+
+/// The master at a glance, as Prometheus reads it.
+pub(super) async fn metrics(State(gate): State<Gate>) -> Response {
+    let answer = gate.handle.ask(Query::Status).await;
+    match answer.and_then(|json| json.read::<Status>().map_err(|e| Refusal::new(RefusalCode::Internal, e.to_string())))
+    {
+        Ok(status) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], lines(&status)).into_response(),
+        Err(refusal) => (status_of(&refusal), format!("{refusal}\n")).into_response(),
+    }
+}
+
+fn lines(status: &Status) -> String {
+    let mut text = String::from(
+        "# HELP taskmaster_tasks Tasks by state; final ones since this start.\n# TYPE taskmaster_tasks gauge\n",
+    );
+    for (state, count) in &status.tasks {
+        text.push_str(&format!("taskmaster_tasks{{state=\"{state}\"}} {count}\n"));
+    }
+    for (name, kind, value, help) in [
+        ("taskmaster_events_total", "counter", status.seq, "Seq of the last durable event."),
+        ("taskmaster_epoch", "gauge", u64::from(status.epoch), "Starts of a master on this journal."),
+        ("taskmaster_uptime_seconds", "gauge", status.uptime_ms / 1_000, "Time since this start."),
+        ("taskmaster_jobs_open", "gauge", status.jobs, "Open jobs."),
+        ("taskmaster_runners", "gauge", status.runners, "Runners connected."),
+        ("taskmaster_slots", "gauge", status.slots, "Slots of the runners connected."),
+    ] {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
+    }
+    text
+}

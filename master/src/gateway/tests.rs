@@ -1,0 +1,415 @@
+//! Real sockets on this side, a fake engine on the other.
+
+use super::*;
+use crate::inbox::{Input, Reply};
+use crate::modules::scratch::{Scratch, fake_engine, log_job_done};
+use futures_util::{SinkExt, StreamExt};
+use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
+use taskmaster_protocol::{EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits};
+use taskmaster_transport::{Address, Blobs as Remote, DialError, Socket, dial};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message as Frame;
+
+const SOUND: &str = r#"(module (func (export "_start")))"#;
+
+struct World {
+    scratch: Scratch,
+    address: Address,
+    handle: MasterHandle,
+    inputs: Mutex<Receiver<Input>>,
+    blobs: Blobs,
+    stop: flag::Sender<bool>,
+}
+
+impl World {
+    async fn new(token: Option<&str>) -> World {
+        let scratch = Scratch::new();
+        let (handle, inputs) = fake_engine();
+        let blobs = Blobs::open(scratch.path()).unwrap();
+        let folder = crate::modules::start(&scratch.join("tasks"), blobs.clone(), handle.clone(), Vec::new()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let (stop, stopping) = flag::channel(false);
+        tokio::spawn(serve(listener, handle.clone(), folder, blobs.clone(), token.map(str::to_owned), stopping));
+        World { scratch, address, handle, inputs: Mutex::new(inputs), blobs, stop }
+    }
+
+    async fn client(&self) -> Socket {
+        dial(&self.address, hello(Role::Client)).await.unwrap().0
+    }
+
+    /// The next thing that the engine is told.
+    fn input(&self) -> Input {
+        let inputs = self.inputs.lock().unwrap();
+        tokio::task::block_in_place(|| inputs.recv_timeout(Duration::from_secs(20))).expect("nothing was told in 20 s")
+    }
+
+    fn outbox(&self) -> crate::inbox::Outbox {
+        match self.input() {
+            Input::Connected { outbox, .. } => outbox,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A whole HTTP exchange, as text.
+    async fn http(&self, request: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(self.address.authority()).await.unwrap();
+        stream.write_all(request.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn get(&self, path: &str, headers: &str) -> String {
+        let host = self.address.authority();
+        self.http(&format!("GET {path} HTTP/1.1\nHost: {host}\nConnection: close\n{headers}\n")).await
+    }
+}
+
+fn hello(role: Role) -> Hello {
+    let runner = (role == Role::Runner).then(|| Offer { name: "r".into(), slots: 1, ..Offer::default() });
+    Hello { role, protocol: taskmaster_protocol::PROTOCOL_VERSION, token: None, session: None, runner }
+}
+
+async fn say(socket: &mut Socket, text: &str) {
+    socket.send(Frame::text(text)).await.unwrap();
+}
+
+/// The next message that is no ping.
+async fn hear(socket: &mut Socket) -> FromMaster {
+    loop {
+        match tokio::time::timeout(Duration::from_secs(20), socket.next())
+            .await
+            .expect("nothing in 20 s")
+            .unwrap()
+            .unwrap()
+        {
+            Frame::Text(text) => return FromMaster::decode(&text).unwrap(),
+            Frame::Ping(_) | Frame::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn refusal(socket: &mut Socket) -> (Option<u64>, Refusal) {
+    match hear(socket).await {
+        FromMaster::Refused(refused) => (refused.reference, refused.error),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn added(batch: u64) -> FromMaster {
+    FromMaster::Added(Added { batch, ids: Vec::new(), ended: Vec::new() })
+}
+
+fn live(kind: EventKind) -> EventView {
+    let (task, module, job, runner) = (None, None, None, None);
+    EventView { seq: None, time: Wall(0), event: kind, task, module, job, runner, data: Json::null() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_begins_with_hello_and_ends_once() {
+    let world = World::new(None).await;
+    let (mut socket, welcome) = dial(&world.address, hello(Role::Client)).await.unwrap();
+    assert_eq!((welcome.epoch, welcome.protocol), (7, taskmaster_protocol::PROTOCOL_VERSION));
+    let outbox = world.outbox();
+    outbox.send(added(1)).unwrap();
+    assert_eq!(hear(&mut socket).await, added(1));
+    socket.close(None).await.unwrap();
+    assert!(matches!(world.input(), Input::Disconnected { .. }));
+    drop(socket);
+    let mut another = world.client().await;
+    let _outbox = world.outbox();
+    another.send(Frame::text(r#"{"event":"job:release","data":{"job":"j"}}"#)).await.unwrap();
+    assert!(matches!(world.input(), Input::Message { message: ToMaster::Release(_), .. }), "ended twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_no_right_hello_is_refused_with_the_reason() {
+    let world = World::new(None).await;
+    let old = Hello { protocol: 99, ..hello(Role::Client) };
+    let nothing = Hello { runner: None, ..hello(Role::Runner) };
+    for (hello, code, words) in [
+        (old, RefusalCode::ProtocolVersion, &["version 99", "version 1"][..]),
+        (nothing, RefusalCode::MissingField, &["`runner`"]),
+    ] {
+        let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else { panic!() };
+        assert_eq!(refusal.code, code);
+        assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
+    }
+    for (first, code) in [
+        (Frame::text(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#), RefusalCode::NotAllowed),
+        (Frame::text("hello"), RefusalCode::MalformedJson),
+        (Frame::binary(vec![1]), RefusalCode::MalformedJson),
+    ] {
+        let url = format!("{}/", world.address);
+        let stream = tokio::net::TcpStream::connect(world.address.authority()).await.unwrap();
+        let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+        socket.send(first).await.unwrap();
+        assert_eq!(refusal(&mut socket).await.1.code, code);
+        assert!(matches!(socket.next().await, Some(Ok(Frame::Close(_)))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_wanted_in_hello_and_over_http() {
+    let world = World::new(Some("secret")).await;
+    for token in [None, Some("wrong".to_owned())] {
+        let hello = Hello { token, ..hello(Role::Client) };
+        let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else { panic!() };
+        assert_eq!(refusal.code, RefusalCode::Unauthorized);
+    }
+    dial(&world.address, Hello { token: Some("secret".into()), ..hello(Role::Client) }).await.unwrap();
+    assert!(world.get("/api/jobs", "").await.starts_with("HTTP/1.1 401"));
+    assert!(world.get("/blobs/x", "Authorization: Bearer wrong\n").await.starts_with("HTTP/1.1 401"));
+    assert!(world.get("/blobs/x", "Authorization: Bearer secret\n").await.starts_with("HTTP/1.1 400"));
+    assert!(world.get("/health", "").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_other_sites_are_kept_out() {
+    let world = World::new(None).await;
+    assert!(world.get("/", "Origin: http://evil.example\n").await.starts_with("HTTP/1.1 403"));
+    let upgrade = "Origin: http://evil.example\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n";
+    let host = world.address.authority();
+    let answer = world.http(&format!("GET / HTTP/1.1\nHost: {host}\n{upgrade}Connection: close\n\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert!(world.get("/", &format!("Origin: http://{host}\n")).await.contains("This is a Taskmaster master"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistake_is_answered_and_the_session_goes_on() {
+    let world = World::new(None).await;
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    for (text, reference, code, words) in [
+        ("{", None, RefusalCode::MalformedJson, "not JSON"),
+        (r#"{"event":"task:ad","data":{}}"#, None, RefusalCode::UnknownEvent, "`task:add`"),
+        (r#"{"event":"query","data":{"ref":5,"what":"nothing"}}"#, Some(5), RefusalCode::InvalidValue, "nothing"),
+        (r#"{"event":"task:done","data":[]}"#, None, RefusalCode::NotAllowed, "for a runner to say"),
+        (r#"{"event":"task:follow","data":{}}"#, None, RefusalCode::MissingField, "neither"),
+        (
+            r#"{"event":"watch","data":{"filter":{"events":["task:dnoe"]}}}"#,
+            None,
+            RefusalCode::InvalidValue,
+            "`task:done`",
+        ),
+        (r#"{"event":"hello","data":{"role":"client","protocol":1}}"#, None, RefusalCode::NotAllowed, "already"),
+    ] {
+        say(&mut socket, text).await;
+        let (is, refusal) = refusal(&mut socket).await;
+        assert_eq!((is, refusal.code), (reference, code), "{text}: {refusal}");
+        assert!(refusal.message.contains(words), "{text}: {refusal}");
+    }
+    socket.send(Frame::binary(vec![1, 2, 3])).await.unwrap();
+    assert!(refusal(&mut socket).await.1.message.contains("binary"));
+    let (mut runner, _) = dial(&world.address, hello(Role::Runner)).await.unwrap();
+    let _outbox = world.outbox();
+    say(&mut runner, r#"{"event":"task:add","data":{"batch":1,"tasks":[]}}"#).await;
+    assert_eq!(refusal(&mut runner).await.1.code, RefusalCode::NotAllowed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_above_the_limit_ends_the_session_with_1009() {
+    let world = World::new(None).await;
+    let socket = world.client().await;
+    let _outbox = world.outbox();
+    let (mut sink, mut stream) = socket.split();
+    let large = "x".repeat(limits::MESSAGE_BYTES_MAX + 1);
+    let sending = tokio::spawn(async move {
+        let _ = sink.send(Frame::text(large)).await;
+    });
+    let frame = loop {
+        match stream.next().await {
+            Some(Ok(Frame::Close(frame))) => break frame.unwrap(),
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(u16::from(frame.code), 1009, "{frame:?}");
+    assert!(frame.reason.contains("at most 33554432 bytes"));
+    sending.abort();
+    assert!(matches!(world.input(), Input::Disconnected { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adds_are_parsed_and_their_modules_found_at_once() {
+    let world = World::new(None).await;
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    // Written the moment before it is used: nobody has told the engine yet.
+    std::fs::write(world.scratch.join("tasks").join("echo.wat"), SOUND).unwrap();
+    say(&mut socket, r#"{"event":"task:add","data":{"batch":3,"job":"j","hold":true,"tasks":[{"module":"echo","params":1},{"module":"eco"},{"module":"echo","prams":1}]}}"#).await;
+    let tasks = loop {
+        match world.input() {
+            Input::Module { known, .. } => drop(known),
+            Input::Add { batch, hold, tasks, .. } => {
+                assert_eq!((batch, hold), (3, true));
+                break tasks;
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(tasks[0].is_ok());
+    let unknown = tasks[1].as_ref().unwrap_err();
+    assert_eq!((unknown.code, unknown.field.as_deref()), (RefusalCode::UnknownModule, Some("module")));
+    assert_eq!(unknown.message, "unknown module `eco` (did you mean `echo`?) (looked in the task folder)");
+    assert_eq!(tasks[2].as_ref().unwrap_err().code, RefusalCode::UnknownField);
+    let many = vec![r#"{"module":"echo"}"#; limits::BATCH_TASKS_MAX + 1].join(",");
+    say(&mut socket, &format!(r#"{{"event":"task:add","data":{{"batch":4,"tasks":[{many}]}}}}"#)).await;
+    assert_eq!(refusal(&mut socket).await.1.code, RefusalCode::TooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feeder_that_outruns_the_master_is_not_read() {
+    let world = World::new(None).await;
+    let mut socket = world.client().await;
+    let outbox = world.outbox();
+    let most = limits::BATCHES_IN_FLIGHT_MAX as u64;
+    for batch in 1..=most + 2 {
+        say(&mut socket, &format!(r#"{{"event":"task:add","data":{{"batch":{batch},"tasks":[]}}}}"#)).await;
+    }
+    for wanted in 1..=most {
+        assert!(matches!(world.input(), Input::Add { batch, .. } if batch == wanted));
+    }
+    let quiet = world.inputs.lock().unwrap().recv_timeout(Duration::from_millis(300));
+    assert!(quiet.is_err(), "read on: {quiet:?}");
+    for batch in 1..=2 {
+        outbox.send(added(batch)).unwrap();
+        assert_eq!(hear(&mut socket).await, added(batch));
+        assert!(matches!(world.input(), Input::Add { batch: next, .. } if next == most + batch));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_are_answered_by_their_ref() {
+    let world = World::new(None).await;
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    say(&mut socket, r#"{"event":"query","data":{"ref":9,"what":"jobs"}}"#).await;
+    let Input::Ask { reply, .. } = world.input() else { panic!() };
+    reply.send(Reply::Answer(Json::of(&[1, 2]))).unwrap();
+    let FromMaster::Answer(answer) = hear(&mut socket).await else { panic!() };
+    assert_eq!((answer.reference, answer.data.get()), (9, "[1,2]"));
+    say(&mut socket, r#"{"event":"query","data":{"ref":10,"what":"job","job":"j"}}"#).await;
+    let Input::Ask { reply, .. } = world.input() else { panic!() };
+    reply.send(Reply::Refused(Refusal::new(RefusalCode::UnknownJob, "no job `j`"))).unwrap();
+    assert_eq!(refusal(&mut socket).await.0, Some(10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_sees_what_was_and_what_is() {
+    let world = World::new(None).await;
+    for run in 1..=3 {
+        log_job_done(&world.handle, "j", run);
+    }
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    say(&mut socket, r#"{"event":"watch","data":{"since":1,"filter":{"events":["job","task:log"]}}}"#).await;
+    let mut seqs = Vec::new();
+    while seqs.len() < 2 {
+        let FromMaster::Events(events) = hear(&mut socket).await else { panic!() };
+        seqs.extend(events.iter().map(|event| event.seq));
+    }
+    assert_eq!(seqs, [Some(2), Some(3)]);
+    world.handle.events.show(live(EventKind::TaskProgress));
+    world.handle.events.show(live(EventKind::TaskLog));
+    let FromMaster::Events(events) = hear(&mut socket).await else { panic!() };
+    assert_eq!(events, [live(EventKind::TaskLog)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_of_a_job_hears_of_its_end_and_of_no_other() {
+    let world = World::new(None).await;
+    log_job_done(&world.handle, "mine", 1);
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    say(&mut socket, r#"{"event":"task:follow","data":{"job":"mine","since":0}}"#).await;
+    let FromMaster::Final(told) = hear(&mut socket).await else { panic!() };
+    assert_eq!((told.seq, told.job_done), (Some(1), Some(1)));
+    log_job_done(&world.handle, "other", 1);
+    log_job_done(&world.handle, "mine", 2);
+    let FromMaster::Final(told) = hear(&mut socket).await else { panic!() };
+    assert_eq!((told.seq, told.job_done), (Some(3), Some(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
+    let world = World::new(None).await;
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    say(&mut socket, r#"{"event":"task:follow","data":{"ids":["ended","ghost"]}}"#).await;
+    for _ in 0..2 {
+        let Input::Ask { query: message::Query::Task { id }, reply } = world.input() else { panic!() };
+        reply
+            .send(match id.as_str() {
+                "ended" => Reply::Answer(Json::parse(ENDED).unwrap()),
+                _ => Reply::Refused(Refusal::new(RefusalCode::UnknownTask, "no task `ghost`")),
+            })
+            .unwrap();
+    }
+    let (mut finals, mut refused) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        match hear(&mut socket).await {
+            FromMaster::Final(told) => finals.extend(told.tasks),
+            FromMaster::Refused(told) => refused.extend(told.error.ids),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((finals[0].id.as_str(), refused[0].as_str()), ("ended", "ghost"));
+}
+
+const ENDED: &str = r#"{"id":"ended","module":"m","version":null,"state":"done","job":"j","priority":0,"attempt":1,
+    "runner":null,"created":"2026-01-01T00:00:00.000000Z","started":null,"finished":"2026-01-01T00:00:00.000000Z",
+    "result":1,"result_blob":null,"error":null,"outputs":{},"stats":null}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_are_kept_under_their_true_hash_only() {
+    let world = World::new(None).await;
+    let remote = Remote::new(world.address.clone(), None);
+    let bytes = bytes::Bytes::from(vec![7; 3 << 20]);
+    let hash = Hash::of(&bytes);
+    assert!(remote.get(&hash).await.unwrap_err().to_string().contains("404"));
+    remote.put(&hash, bytes.clone()).await.unwrap();
+    remote.put(&hash, bytes.clone()).await.unwrap();
+    assert_eq!(remote.get(&hash).await.unwrap(), bytes);
+    let wrong = remote.put(&Hash::of(b"other"), bytes).await.unwrap_err().to_string();
+    assert!(wrong.contains("400") && wrong.contains(&hash.to_string()), "{wrong}");
+    assert!(!world.blobs.exists(&Hash::of(b"other")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_is_pushed_into_the_folder_if_it_would_load() {
+    let world = World::new(None).await;
+    let remote = Remote::new(world.address.clone(), None);
+    for (file, bytes, words) in [
+        ("x.wat", "garbage", "line 1"),
+        ("x.txt", SOUND, ".wasm or .wat"),
+        ("..wasm", SOUND, "begin with"),
+        ("-.wasm", SOUND, "begin with"),
+    ] {
+        let error = remote.put_module(file, bytes.into()).await.unwrap_err().to_string();
+        assert!(error.contains("400") && error.contains(words), "{file}: {error}");
+    }
+    let put = tokio::spawn(async move { remote.put_module("x.wat", SOUND.into()).await.map_err(|e| e.to_string()) });
+    let Input::Module { name, known, .. } = world.input() else { panic!() };
+    assert_eq!(name.as_str(), "x");
+    drop(known);
+    let check: taskmaster_protocol::shape::ModuleCheck = serde_json::from_slice(&put.await.unwrap().unwrap()).unwrap();
+    assert!(check.ok);
+    assert_eq!(std::fs::read_to_string(world.scratch.join("tasks").join("x.wat")).unwrap(), SOUND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_closes_every_session() {
+    let world = World::new(None).await;
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    world.stop.send(true).unwrap();
+    let Some(Ok(Frame::Close(Some(frame)))) = socket.next().await else { panic!() };
+    assert_eq!(u16::from(frame.code), 1001);
+    assert!(matches!(world.input(), Input::Disconnected { .. }));
+}

@@ -1,0 +1,170 @@
+//! A whole master: opened, started, stopped.
+
+use crate::blobs::Blobs;
+use crate::config::{ConfigError, DataLock, MasterConfig};
+use crate::engine::{Engine, EngineConfig};
+use crate::events::EventFeed;
+use crate::folding::{self, Folding};
+use crate::inbox::{Input, MasterHandle};
+use crate::journal::ShelfJournal;
+use crate::modules::{self, Folder};
+use crate::steady::SteadyClock;
+use crate::store::{Reader, StoreError, sled::SledShelf};
+use crate::turns::{self, TURNS_WAITING_MAX};
+use crate::{clock, gateway, view};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// Connections get this long to be closed in an orderly way.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Why a master cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterError {
+    /// A setting, the port or the data folder.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The task folder.
+    #[error("{0}")]
+    Folder(String),
+    /// The blob folder, or a thread.
+    #[error("the data folder {0}: {1}")]
+    Data(String, io::Error),
+    /// The journal failed while running. What was acknowledged is safe; start again.
+    #[error("the journal failed, and the master stops so that nothing is promised that is not kept: {0}. Start it again when the disk is well")]
+    Journal(String),
+}
+
+/// A started master.
+pub struct Master {
+    /// Tells and asks it.
+    pub handle: MasterHandle,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What others must show, where it has a token.
+    pub token: Option<String>,
+    /// The line to type on a second machine, where one can connect.
+    pub invitation: Option<String>,
+    stop: watch::Sender<bool>,
+    gateway: tokio::task::JoinHandle<io::Result<()>>,
+    failed: oneshot::Receiver<String>,
+    threads: Vec<JoinHandle<()>>,
+    _folder: Folder,
+    _lock: DataLock,
+}
+
+impl Master {
+    /// Opens the store, takes up where the last master ended, and listens.
+    pub async fn start(mut config: MasterConfig) -> Result<Master, MasterError> {
+        // The port first: a second start by mistake changes nothing on disk.
+        let listener = config.bind()?;
+        let lock = config.lock_data()?;
+        config.settle_token()?;
+        let data = |error| MasterError::Data(config.data.display().to_string(), error);
+        let address = listener.local_addr().map_err(data)?;
+        let blobs = Blobs::open(&config.data).map_err(data)?;
+        let folder = config.data.join("store");
+        let (shelf, restored) = tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
+        let known = restored.modules.iter().filter(|(_, module)| module.present).map(|(name, _)| name.clone()).collect();
+        let epoch = restored.marks.epoch + 1;
+        let (failing, failed) = oneshot::channel();
+        let (handle, threads) = threads(&config, shelf, restored, failing)?;
+        let folder = modules::start(&config.tasks, blobs.clone(), handle.clone(), known).map_err(MasterError::Folder)?;
+        let (stop, stopped) = watch::channel(false);
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(data)?;
+        let serving = gateway::serve(listener, handle.clone(), folder.clone(), blobs, config.token.clone(), stopped);
+        tracing::info!(%address, epoch, "the master has started");
+        Ok(Master {
+            handle,
+            address,
+            invitation: config.invitation(address.port()),
+            token: config.token,
+            stop,
+            gateway: tokio::spawn(serving),
+            failed,
+            threads,
+            _folder: folder,
+            _lock: lock,
+        })
+    }
+
+    /// Serves until `shutdown`, or until the journal fails; then stops in order: what was told is committed and
+    /// answered, connections are closed.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), MasterError> {
+        let failure = tokio::select! {
+            () = shutdown => None,
+            failure = &mut self.failed => failure.ok(),
+        };
+        self.handle.tell(Input::Shutdown);
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let _ = joined.await;
+        let _ = self.stop.send(true);
+        let _ = tokio::time::timeout(CLOSING, &mut self.gateway).await;
+        match failure {
+            None => Ok(()),
+            Some(why) => Err(MasterError::Journal(why)),
+        }
+    }
+}
+
+/// Opens the store and brings the view up to the journal's end.
+fn open(folder: &std::path::Path) -> Result<(Reader, view::Restored), StoreError> {
+    let shelf: Reader = Arc::new(SledShelf::open(folder)?);
+    folding::catch_up(&shelf)?;
+    let restored = view::restore(shelf.as_ref())?;
+    Ok((shelf, restored))
+}
+
+/// Starts the threads of the engine, the writer and the fold.
+fn threads(
+    config: &MasterConfig,
+    shelf: Reader,
+    restored: view::Restored,
+    failing: oneshot::Sender<String>,
+) -> Result<(MasterHandle, Vec<JoinHandle<()>>), MasterError> {
+    let data = |error| MasterError::Data(config.data.display().to_string(), error);
+    let events = EventFeed::new(restored.marks.seq, shelf.clone());
+    let epoch = restored.marks.epoch + 1;
+    let (inbox, inputs) = channel();
+    let (turns, waiting) = sync_channel(TURNS_WAITING_MAX);
+    let (folds, commits) = channel();
+    let handle = MasterHandle { inbox: inbox.clone(), reader: shelf.clone(), events: events.clone(), epoch };
+    let now = clock::now();
+    let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id());
+    let engine_config = EngineConfig { durability: config.durability.to_string(), seed, ..EngineConfig::default() };
+    let engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now);
+    let mut journal = ShelfJournal::open(shelf.clone())?;
+    let mut folding = Folding::new(shelf, config.keep, inbox);
+    let durability = config.durability;
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
+    let threads = vec![
+        spawn("engine", Box::new(move || turns::run_engine(engine, &inputs, &turns, SteadyClock::default()))),
+        spawn(
+            "journal",
+            Box::new(move || {
+                if let Err(error) = turns::run_writer(&waiting, &mut journal, durability, &events, &folds) {
+                    let _ = failing.send(error.to_string());
+                }
+            }),
+        ),
+        spawn(
+            "fold",
+            Box::new(move || {
+                if let Err(error) = folding.run(&commits, || clock::now().wall) {
+                    tracing::error!(%error, "the view cannot be folded; the journal goes on");
+                }
+            }),
+        ),
+    ];
+    Ok((handle, threads.into_iter().collect::<Result<_, _>>().map_err(data)?))
+}

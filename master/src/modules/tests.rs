@@ -1,0 +1,274 @@
+//! Real files in a real folder; the tests wait for what the engine is told, never for the clock.
+
+use super::scratch::{Scratch, fake_engine};
+use super::*;
+use crate::inbox::{Input, Seen};
+use std::fs;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+use taskmaster_protocol::Hash;
+
+/// A sound module that differs by `n`.
+fn sound(n: u32) -> String {
+    format!(r#"(module (global i32 (i32.const {n})) (func (export "_start")))"#)
+}
+
+fn version(n: u32) -> Hash {
+    Hash::of(sound(n).as_bytes())
+}
+
+fn name(text: &str) -> ModuleName {
+    ModuleName::new(text).unwrap()
+}
+
+struct World {
+    scratch: Scratch,
+    blobs: Blobs,
+    folder: Folder,
+    inputs: Receiver<Input>,
+}
+
+impl World {
+    fn new() -> World {
+        World::with(|_| {}, &[])
+    }
+
+    fn with(before: impl Fn(&Path), known: &[&str]) -> World {
+        let scratch = Scratch::new();
+        let tasks = scratch.join("tasks");
+        fs::create_dir_all(&tasks).unwrap();
+        before(&tasks);
+        let blobs = Blobs::open(scratch.path()).unwrap();
+        let (handle, inputs) = fake_engine();
+        let folder = start(&tasks, blobs.clone(), handle, known.iter().map(|n| name(n)).collect()).unwrap();
+        World { scratch, blobs, folder, inputs }
+    }
+
+    fn file(&self, file: &str) -> PathBuf {
+        self.scratch.join("tasks").join(file)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.file(file), text).unwrap();
+    }
+
+    /// The next thing that the engine is told: `x sound 1a2b…`, `x unsound …`, `x gone`.
+    fn told(&self) -> (String, Seen) {
+        match self.inputs.recv_timeout(Duration::from_secs(20)).expect("nothing was told in 20 s") {
+            Input::Module { name, seen, known } => {
+                if let Some(known) = known {
+                    let _ = known.send(());
+                }
+                (name.to_string(), seen)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn told_sound(&self, module: &str, n: u32) {
+        let (name, seen) = self.told();
+        assert!(matches!(&seen, Seen::Sound { version: v, .. } if *v == version(n)), "{name} {seen:?}");
+        assert_eq!(name, module);
+        assert_eq!(self.blobs.get(&version(n)).unwrap(), sound(n).as_bytes(), "told before its bytes were kept");
+    }
+
+    fn told_unsound(&self, module: &str, words: &str) {
+        let (name, seen) = self.told();
+        assert!(matches!(&seen, Seen::Unsound { error } if error.contains(words)), "{name} {seen:?}");
+        assert_eq!(name, module);
+    }
+
+    fn told_gone(&self, module: &str) {
+        assert_eq!(self.told(), (module.to_owned(), Seen::Gone));
+    }
+
+    /// Nothing was told up to here: the next thing is a module dropped now.
+    fn told_nothing_else(&self) {
+        self.write("fence.wat", &sound(4_711));
+        self.told_sound("fence", 4_711);
+    }
+}
+
+#[test]
+fn a_dropped_module_is_live_within_half_a_second_and_a_replaced_one_too() {
+    let world = World::new();
+    let start = Instant::now();
+    world.write("x.wat", &sound(1));
+    world.told_sound("x", 1);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(world.folder.knows(&name("x")));
+    world.write("x.wat", &sound(2));
+    world.told_sound("x", 2);
+    let other = world.file("other.tmp");
+    fs::write(&other, sound(3)).unwrap();
+    fs::rename(&other, world.file("x.wat")).unwrap();
+    world.told_sound("x", 3);
+    world.told_nothing_else();
+}
+
+#[test]
+fn a_file_written_in_two_halves_is_never_rejected() {
+    let world = World::new();
+    let text = sound(1);
+    let (first, second) = text.split_at(text.len() / 2);
+    let mut file = fs::File::create(world.file("x.wat")).unwrap();
+    use std::io::Write;
+    file.write_all(first.as_bytes()).unwrap();
+    file.sync_all().unwrap();
+    // Closed half written, as a copy does that is cut off and taken up again.
+    drop(file);
+    let mut file = fs::OpenOptions::new().append(true).open(world.file("x.wat")).unwrap();
+    file.write_all(second.as_bytes()).unwrap();
+    drop(file);
+    world.told_sound("x", 1);
+    world.told_nothing_else();
+}
+
+#[test]
+fn garbage_after_a_good_version_is_told_and_the_good_one_stays_known() {
+    let world = World::new();
+    world.write("x.wat", &sound(1));
+    world.told_sound("x", 1);
+    world.write("x.wat", "(module garbage");
+    world.told_unsound("x", "line 1 column 9");
+    assert!(world.folder.knows(&name("x")));
+    assert!(world.folder.trouble(&name("x")).unwrap().contains("line 1"));
+    world.write("x.wat", &sound(1));
+    world.told_sound("x", 1);
+    assert_eq!(world.folder.trouble(&name("x")), None);
+    world.write("y.wasm", "");
+    world.told_unsound("y", "empty");
+    assert!(!world.folder.knows(&name("y")));
+    world.told_nothing_else();
+}
+
+#[test]
+fn a_file_rewritten_ten_times_a_second_is_live_all_the_same() {
+    let world = World::new();
+    let path = world.file("x.wat");
+    let writer = std::thread::spawn(move || {
+        for n in 1..=20 {
+            fs::write(&path, sound(n)).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let start = Instant::now();
+    let mut versions = 0;
+    loop {
+        let (_, seen) = world.told();
+        assert!(matches!(seen, Seen::Sound { .. }), "{seen:?}");
+        versions += 1;
+        if matches!(seen, Seen::Sound { version: v, .. } if v == version(20)) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+    writer.join().unwrap();
+    assert!(versions >= 5, "only {versions} versions were seen");
+}
+
+#[test]
+fn the_same_content_is_told_once_and_two_names_may_have_it() {
+    let world = World::new();
+    world.write("x.wat", &sound(1));
+    world.told_sound("x", 1);
+    world.write("x.wat", &sound(1));
+    world.write("y.wat", &sound(1));
+    world.told_sound("y", 1);
+    world.told_nothing_else();
+}
+
+#[test]
+fn renamed_and_deleted_files_are_gone_under_their_old_names() {
+    let world = World::new();
+    world.write("x.wat", &sound(1));
+    world.told_sound("x", 1);
+    fs::rename(world.file("x.wat"), world.file("y.wat")).unwrap();
+    let mut told = [world.told(), world.told()];
+    told.sort_by_key(|(name, _)| name.clone());
+    assert_eq!(told[0], ("x".into(), Seen::Gone));
+    assert!(matches!(told[1], (ref name, Seen::Sound { .. }) if name == "y"));
+    assert_eq!(world.folder.names(), [name("y")]);
+    fs::remove_file(world.file("y.wat")).unwrap();
+    world.told_gone("y");
+    world.told_nothing_else();
+}
+
+#[test]
+fn a_link_is_followed_and_one_that_leads_nowhere_is_no_file() {
+    let world = World::new();
+    let target = world.scratch.join("target.wat");
+    fs::write(&target, sound(1)).unwrap();
+    std::os::unix::fs::symlink(&target, world.file("x.wat")).unwrap();
+    std::os::unix::fs::symlink(world.scratch.join("nowhere"), world.file("y.wat")).unwrap();
+    std::os::unix::fs::symlink(world.scratch.path(), world.file("folder.wat")).unwrap();
+    world.told_sound("x", 1);
+    // Nothing in the folder changes, only what the link leads to: a sweep finds it.
+    fs::write(&target, sound(2)).unwrap();
+    world.told_sound("x", 2);
+    fs::remove_file(&target).unwrap();
+    world.told_gone("x");
+    world.told_nothing_else();
+}
+
+#[test]
+fn of_two_files_of_one_name_the_wasm_counts() {
+    let world = World::new();
+    world.write("x.wasm", &sound(1));
+    world.told_sound("x", 1);
+    world.write("x.wat", &sound(2));
+    world.told_unsound("x", "x.wat: x.wasm has the same name; rename one");
+    world.told_sound("x", 1);
+    fs::remove_file(world.file("x.wasm")).unwrap();
+    world.told_sound("x", 2);
+    world.told_nothing_else();
+}
+
+#[test]
+fn what_is_no_module_file_is_left_alone() {
+    let world = World::new();
+    for file in [".hidden.wat", "x.txt", "x.wat~", "no name.wat", "x.toml", "wasm", ".wat"] {
+        world.write(file, &sound(1));
+    }
+    fs::create_dir(world.file("folder.wat")).unwrap();
+    fs::write(world.file("folder.wat").join("x.wat"), sound(2)).unwrap();
+    world.told_nothing_else();
+}
+
+#[test]
+fn a_start_tells_everything_once_also_what_is_gone() {
+    let before = |tasks: &Path| {
+        fs::write(tasks.join("a.wat"), sound(1)).unwrap();
+        fs::write(tasks.join("b.wat"), "garbage").unwrap();
+    };
+    let world = World::with(before, &["a", "c"]);
+    let mut told = [world.told(), world.told(), world.told()];
+    told.sort_by_key(|(name, _)| name.clone());
+    assert!(matches!(&told[0], (name, Seen::Sound { .. }) if name == "a"));
+    assert!(matches!(&told[1], (name, Seen::Unsound { .. }) if name == "b"));
+    assert_eq!(told[2], ("c".into(), Seen::Gone));
+    world.told_nothing_else();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_finds_what_was_just_written_and_waits_for_the_engine() {
+    let world = World::new();
+    assert!(!world.folder.look(&name("x")).await);
+    let folder = world.folder.clone();
+    world.write("x.wat", &sound(1));
+    let look = tokio::spawn(async move { folder.look(&name("x")).await });
+    tokio::task::block_in_place(|| world.told_sound("x", 1));
+    assert!(look.await.unwrap());
+    world.write("bad.wat", "garbage");
+    assert!(!world.folder.look(&name("bad")).await);
+    assert!(world.folder.look(&name("x")).await);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_told() {
+    let scratch = Scratch::new();
+    fs::write(scratch.join("file"), "").unwrap();
+    let blobs = Blobs::open(scratch.path()).unwrap();
+    let error = start(&scratch.join("file"), blobs, fake_engine().0, Vec::new()).err().unwrap();
+    assert!(error.contains("the task folder") && error.contains("cannot be"), "{error}");
+}

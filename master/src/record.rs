@@ -1,0 +1,470 @@
+//! What is written to disk: one record for each durable change, in a compact form with a version in front.
+//!
+//! **Changing a record:** the order of variants and fields is the format. Add variants at the end; for anything else
+//! raise [`FORMAT`] and write the reader of the old one. Types with `skip_serializing_if` cannot be read back from
+//! this form, so the parts of a task document that are seldom given travel inside as JSON ([`Rare`]).
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use taskmaster_protocol::message::{Log, ResultRef};
+use taskmaster_protocol::shape::TaskState;
+use taskmaster_protocol::{
+    AttemptId, Dependency, EventKind, Hash, JobName, Json, ModuleKind, ModuleName, ModuleRef, Requires, Retries, TaskDocument,
+    TaskError, TaskId, TaskStats, Wall,
+};
+
+/// The version of everything that this module writes.
+pub const FORMAT: u8 = 1;
+
+/// A task as its feeder described it, without what has become of it. Shared between memory, journal and messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskBody {
+    /// Its id.
+    pub id: TaskId,
+    /// Its place in the order of adding, dense and increasing for ever.
+    pub no: u64,
+    /// The first half of the SHA-256 of the document as it was sent: the same id with the same document is a no-op.
+    pub document: [u8; 16],
+    /// Its module.
+    pub module: ModuleName,
+    /// The beginning of the version that it pins.
+    pub pin: Option<Box<str>>,
+    /// Its job.
+    pub job: JobName,
+    /// Higher first.
+    pub priority: i32,
+    /// When it was added.
+    pub created: Wall,
+    /// Its params, references not replaced.
+    pub params: Option<Json>,
+    /// What few documents have.
+    #[serde(with = "as_json")]
+    pub rare: Option<Box<Rare>>,
+}
+
+/// The parts of a task document that few have: most tasks pay one pointer for all of them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rare {
+    /// argv after the module's name.
+    pub args: Vec<String>,
+    /// The module's environment.
+    pub env: BTreeMap<String, String>,
+    /// What it waits for, those that its params imply included.
+    pub dependencies: Vec<Dependency>,
+    /// Tasks whose results its params ask for.
+    pub references: Vec<TaskId>,
+    /// What its runner must offer.
+    pub requires: Requires,
+    /// Limit of one attempt.
+    pub timeout_ms: Option<u64>,
+    /// Limit of one attempt.
+    pub memory_mb: Option<u32>,
+    /// Its retry policy.
+    pub retries: Option<Retries>,
+    /// Earliest start, counted from the add.
+    pub delay_ms: Option<u64>,
+    /// Earliest start, as a time.
+    pub not_before: Option<Wall>,
+}
+
+mod as_json {
+    //! A part of a record as JSON inside the compact form.
+    use super::Rare;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(rare: &Option<Box<Rare>>, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = rare.as_ref().map(|rare| serde_json::to_string(rare).unwrap_or_default());
+        text.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Rare>>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| serde_json::from_str(&text).map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+impl TaskBody {
+    /// From a document; `references` are the ids that its params name.
+    pub fn new(document: TaskDocument, hash: [u8; 16], references: Vec<TaskId>, at: (u64, Wall), to: (TaskId, JobName)) -> TaskBody {
+        let mut dependencies = document.dependencies;
+        for id in &references {
+            if !dependencies.iter().any(|dependency| dependency.on == *id) {
+                dependencies.push(Dependency { on: id.clone(), when: Default::default() });
+            }
+        }
+        let ModuleRef { name, pin } = document.module;
+        let rare = Rare {
+            args: document.args,
+            env: document.env,
+            dependencies,
+            references,
+            requires: document.requires,
+            timeout_ms: document.timeout_ms,
+            memory_mb: document.memory_mb,
+            retries: document.retries,
+            delay_ms: document.delay_ms,
+            not_before: document.not_before,
+        };
+        TaskBody {
+            id: to.0,
+            no: at.0,
+            document: hash,
+            module: name,
+            pin,
+            job: to.1,
+            priority: document.priority,
+            created: at.1,
+            params: document.params,
+            rare: (rare != Rare::default()).then(|| Box::new(rare)),
+        }
+    }
+
+    /// What it waits for.
+    pub fn dependencies(&self) -> &[Dependency] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.dependencies)
+    }
+
+    /// Tasks whose results its params ask for.
+    pub fn references(&self) -> &[TaskId] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.references)
+    }
+}
+
+/// How a task ended: with its body, all there is to know of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The seq of the event that tells of it: its place among all that ended.
+    pub seq: u64,
+    /// Its id.
+    pub id: TaskId,
+    /// Its place in the order of adding.
+    pub no: u64,
+    /// Its module.
+    pub module: ModuleName,
+    /// Its job.
+    pub job: JobName,
+    /// Its priority when it ended.
+    pub priority: i32,
+    /// When it was added.
+    pub created: Wall,
+    /// A final state.
+    pub state: TaskState,
+    /// The last attempt; its `n` is 0 where there was none.
+    pub attempt: AttemptId,
+    /// The version that ran last.
+    pub version: Option<Hash>,
+    /// The runner of the last attempt.
+    pub runner: Option<Arc<str>>,
+    /// What it gave back.
+    pub result: Option<ResultRef>,
+    /// Why it did not.
+    pub error: Option<TaskError>,
+    /// When guest code started, by the runner's clock.
+    pub started: Option<Wall>,
+    /// When it became final.
+    pub finished: Wall,
+    /// What the last attempt cost.
+    pub stats: Option<TaskStats>,
+    /// What it wrote to stderr.
+    pub log: Option<Box<Log>>,
+    /// Of a skipped task: the dependency that ended in another way than it waited for.
+    pub because: Option<TaskId>,
+}
+
+impl Ended {
+    /// The result, inline or as the name of a blob.
+    pub fn result_parts(&self) -> (Option<&Json>, Option<Hash>) {
+        match &self.result {
+            Some(ResultRef::Json(json)) => (Some(json), None),
+            Some(ResultRef::Blob(hash)) => (None, Some(*hash)),
+            None => (None, None),
+        }
+    }
+}
+
+/// An attempt failed and another will follow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Retrying {
+    /// The task.
+    pub id: TaskId,
+    /// Its module.
+    pub module: ModuleName,
+    /// Its job.
+    pub job: JobName,
+    /// Its place in the order of adding.
+    pub no: u64,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The runner.
+    pub runner: Option<Arc<str>>,
+    /// Failures counted.
+    pub tries: u32,
+    /// Lost runners counted.
+    pub lost: u32,
+    /// The last attempt that is void; `None`: none of them.
+    pub fence: Option<AttemptId>,
+    /// When the next try may start.
+    pub due: Wall,
+    /// Why it failed.
+    pub error: TaskError,
+}
+
+/// What the journal knows of a module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct ModuleRecord {
+    /// Every version seen, the newest last.
+    pub versions: Vec<VersionRecord>,
+    /// The version that the next attempt takes.
+    pub current: Option<Hash>,
+    /// Whether its file is there.
+    pub present: bool,
+    /// Whether an operator paused it.
+    pub paused: bool,
+    /// Why the newest file was rejected, where it was.
+    pub error: Option<String>,
+}
+
+/// One version of a module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// SHA-256 of the file.
+    pub version: Hash,
+    /// How it is run.
+    pub kind: ModuleKind,
+    /// Size of the file.
+    pub bytes: u64,
+    /// When it was first seen.
+    pub seen: Wall,
+    /// Rolled back: not taken again until approved.
+    pub held: bool,
+}
+
+/// What the journal knows of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct JobRecord {
+    /// How many times it has been opened.
+    pub run: u32,
+    /// Whether it is open.
+    pub open: bool,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Tasks ever added.
+    pub total: u64,
+    /// Tasks that ended, by final state, over all runs; in the order done, failed, cancelled, skipped.
+    pub ended: [u64; 4],
+    /// Sessions that hold it.
+    pub holders: Vec<Arc<str>>,
+    /// A cancel that is not carried out yet concerns tasks up to this `no`.
+    pub cancelled_up_to: u64,
+}
+
+/// The place of a final state in [`JobRecord::ended`].
+pub fn ended_index(state: TaskState) -> usize {
+    (state as usize).saturating_sub(TaskState::Done as usize)
+}
+
+/// A durable change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// A master started.
+    Started {
+        /// How many times one has.
+        epoch: u32,
+    },
+    /// A task was added.
+    Added(Arc<TaskBody>),
+    /// A task ended.
+    Ended(Arc<Ended>),
+    /// An attempt failed and another will follow.
+    Retrying(Box<Retrying>),
+    /// A final task is open again.
+    Reopened {
+        /// The task.
+        body: Arc<TaskBody>,
+        /// The last attempt of its former life.
+        fence: AttemptId,
+        /// The seq of its former end.
+        ended: u64,
+        /// How that was.
+        was: TaskState,
+        /// The dependency it had been skipped for.
+        because: Option<TaskId>,
+    },
+    /// An open task was changed.
+    Set {
+        /// Its place in the order of adding.
+        no: u64,
+        /// Its priority.
+        priority: i32,
+        /// When it may start, where that was changed.
+        due: Option<Wall>,
+    },
+    /// A job was opened.
+    JobOpened {
+        /// The job.
+        job: JobName,
+        /// How many times it has been.
+        run: u32,
+    },
+    /// A job is done.
+    JobDone {
+        /// The job.
+        job: JobName,
+        /// Its run.
+        run: u32,
+    },
+    /// A session holds a job, or does no longer.
+    JobHeld {
+        /// The job.
+        job: JobName,
+        /// The session.
+        by: Arc<str>,
+        /// Whether it holds it now.
+        held: bool,
+    },
+    /// A job was paused or resumed.
+    JobPaused {
+        /// The job.
+        job: JobName,
+        /// Whether it is paused now.
+        paused: bool,
+    },
+    /// A job's tasks up to this `no` are being cancelled; 0: they are.
+    JobCancelled {
+        /// The job.
+        job: JobName,
+        /// The newest task concerned.
+        up_to: u64,
+    },
+    /// A runner joined.
+    RunnerJoined {
+        /// Its name.
+        name: String,
+    },
+    /// A runner was lost.
+    RunnerLost {
+        /// Its name.
+        name: String,
+    },
+    /// A module changed.
+    Module {
+        /// Its name.
+        name: ModuleName,
+        /// What happened; `None`: nothing that watchers are told of.
+        event: Option<EventKind>,
+        /// What is known of it now.
+        record: ModuleRecord,
+    },
+}
+
+impl Record {
+    /// The kind of event that tells of it; `None`: it has no seq.
+    pub fn event(&self) -> Option<EventKind> {
+        Some(match self {
+            Record::Added(_) => EventKind::TaskAdded,
+            Record::Ended(ended) => match ended.state {
+                TaskState::Done => EventKind::TaskDone,
+                TaskState::Failed => EventKind::TaskFailed,
+                TaskState::Cancelled => EventKind::TaskCancelled,
+                _ => EventKind::TaskSkipped,
+            },
+            Record::Retrying(_) => EventKind::TaskRetrying,
+            Record::Reopened { .. } => EventKind::TaskReopened,
+            Record::JobOpened { .. } => EventKind::JobOpened,
+            Record::JobDone { .. } => EventKind::JobDone,
+            Record::RunnerJoined { .. } => EventKind::RunnerJoined,
+            Record::RunnerLost { .. } => EventKind::RunnerLost,
+            Record::Module { event, .. } => return *event,
+            Record::Started { .. }
+            | Record::Set { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. } => return None,
+        })
+    }
+}
+
+/// One commit: what one or several turns of the loop changed, durable together or not at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The seq of its first event, or the next one's where it has none.
+    pub first_seq: u64,
+    /// When it was made.
+    pub time: Wall,
+    /// The changes, in order.
+    pub records: Vec<Record>,
+}
+
+/// Why bytes on the disk cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Written by another version of this program.
+    #[error("it is of format {0}, this program reads format {FORMAT}")]
+    Format(u8),
+    /// Not what was written.
+    #[error("its checksum does not match")]
+    Checksum,
+    /// The checksum is right and the content is not: a bug of ours.
+    #[error("it does not decode: {0}")]
+    Content(String),
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+}
+
+/// Format, checksum, content.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let start = vec![FORMAT, 0, 0, 0, 0];
+    // Ours always encode: no failing implementations, lengths known.
+    let mut bytes = postcard::to_extend(value, start).unwrap_or_default();
+    if let Some(content) = bytes.get(5..) {
+        let sum = crc32fast::hash(content).to_le_bytes();
+        bytes[1..5].copy_from_slice(&sum);
+    }
+    bytes
+}
+
+/// Reads what [`encode`] wrote.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> {
+    let (head, content) = bytes.split_at_checked(5).ok_or(Unreadable::Empty)?;
+    if head[0] != FORMAT {
+        return Err(Unreadable::Format(head[0]));
+    }
+    if crc32fast::hash(content).to_le_bytes() != head[1..5] {
+        return Err(Unreadable::Checksum);
+    }
+    postcard::from_bytes(content).map_err(|error| Unreadable::Content(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(text: &str) -> TaskBody {
+        let document = TaskDocument::parse(text).unwrap();
+        TaskBody::new(document, [7; 16], vec![TaskId::new("ref").unwrap()], (3, Wall(5)), (TaskId::new("t").unwrap(), JobName::new("j").unwrap()))
+    }
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let text = r#"{"module":"m@sha256:0123456789ab","params":{"a":[1,2.50]},"args":["x"],"retries":{"max":2,"on":["trap"]},
+            "requires":{"labels":{"a":"b"},"slots":2},"dependencies":[{"on":"d","when":"settled"}],"not_before":"2026-01-01T00:00:00Z"}"#;
+        let entry = Entry { first_seq: 9, time: Wall(1), records: vec![Record::Added(Arc::new(body(text))), Record::Started { epoch: 2 }] };
+        let bytes = encode(&entry);
+        assert_eq!(decode::<Entry>(&bytes).unwrap(), entry);
+        let plain = body(r#"{"module":"m"}"#);
+        assert_eq!(plain.dependencies().len(), 1, "a reference implies a dependency");
+    }
+
+    #[test]
+    fn what_is_damaged_is_told() {
+        let mut bytes = encode(&Record::Started { epoch: 2 });
+        assert_eq!(decode::<Record>(&[]), Err(Unreadable::Empty));
+        bytes[5] ^= 1;
+        assert_eq!(decode::<Record>(&bytes), Err(Unreadable::Checksum));
+        bytes[0] = 9;
+        assert_eq!(decode::<Record>(&bytes), Err(Unreadable::Format(9)));
+    }
+}

@@ -1,0 +1,213 @@
+//! What people type: `taskmaster runner` and `taskmaster run`.
+
+mod local;
+
+pub use local::{RunArgs, run_file};
+
+use crate::link::{RunnerConfig, serve};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use taskmaster_protocol::message::Offer;
+use taskmaster_protocol::{ModuleName, limits, time::parse_duration_us};
+use taskmaster_transport::Address;
+
+/// Execute tasks that a master sends.
+///
+/// Connects to a master, takes tasks and executes them as WebAssembly, each in a sandbox: a task sees its params on
+/// stdin, a folder of its own, a clock and random numbers, and nothing else of this machine.
+///
+/// A runner may be started before its master, and stays when the master is restarted: it reconnects for ever, and
+/// delivers what it finished meanwhile. On SIGTERM or Ctrl-C it takes no more, gives back what has not begun, lets
+/// running tasks finish (see --grace) and leaves with exit code 0. A second signal ends it at once.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  taskmaster runner                                      the master on this machine, all processors
+  taskmaster runner --url ws://10.0.0.5:3232 --slots 4 --label gpu=no
+  TASKMASTER_TOKEN=… taskmaster runner --modules resize,thumbnail
+
+Exit codes: 0 left after a signal or a drain · 1 refused by the master, or not able to start · 2 usage")]
+pub struct RunnerArgs {
+    /// Where the master listens; several, separated by commas, are tried in turn
+    #[arg(long, env = "TASKMASTER_URL", value_name = "URL", default_value = "ws://127.0.0.1:3232", value_delimiter = ',', value_parser = address)]
+    pub url: Vec<Address>,
+    /// The token that the master wants
+    #[arg(long, env = "TASKMASTER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The runner's name, unique among runners [default: the host's name and some random digits]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How many tasks it executes at a time [default: the number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SLOTS_MAX)))]
+    pub slots: Option<u32>,
+    /// A label that tasks can require (repeatable)
+    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// A name that tasks can require in `requires.env` (repeatable)
+    #[arg(long = "env", value_name = "NAME")]
+    pub env: Vec<String>,
+    /// The only modules that it takes, separated by commas [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub modules: Vec<ModuleName>,
+    /// Where compiled modules and the folders of running tasks are [default: $XDG_CACHE_HOME/taskmaster]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// How long running tasks may go on after a signal; then they are given back
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub grace: Duration,
+}
+
+impl RunnerArgs {
+    /// What these arguments mean on this machine.
+    pub fn config(self) -> RunnerConfig {
+        let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
+        RunnerConfig {
+            urls: self.url,
+            token: self.token,
+            offer: Offer { labels, env: self.env, modules: self.modules, ..offer(self.name, self.slots) },
+            cache: self.cache.unwrap_or_else(default_cache),
+            grace: self.grace,
+        }
+    }
+}
+
+/// What this machine offers under `name` (by default the host's and some random digits) with `slots` (by default one
+/// for each processor).
+pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    Offer {
+        name: name.unwrap_or_else(default_name),
+        slots: slots.unwrap_or_else(|| u32::try_from(cpus).unwrap_or(1)).clamp(1, limits::SLOTS_MAX),
+        labels: BTreeMap::new(),
+        env: Vec::new(),
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        memory_mb: memory_mb(),
+        modules: Vec::new(),
+    }
+}
+
+/// `taskmaster runner`: runs until `shutdown`, and ends at once on a second signal.
+pub async fn run(args: RunnerArgs, shutdown: impl Future<Output = ()>) -> ExitCode {
+    let config = args.config();
+    let (drain, draining) = tokio::sync::oneshot::channel::<()>();
+    let serving = serve(config, async { drop(draining.await) });
+    tokio::pin!(serving, shutdown);
+    let result = tokio::select! {
+        result = &mut serving => result,
+        () = &mut shutdown => {
+            let _ = drain.send(());
+            tokio::select! {
+                result = &mut serving => result,
+                () = signal() => {
+                    eprintln!("ended by a second signal");
+                    // Guests run on threads that nobody waits for.
+                    std::process::exit(1)
+                }
+            }
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// SIGTERM or Ctrl-C.
+pub async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    // Without signals there is no shutdown to wait for.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// `$XDG_CACHE_HOME/taskmaster`, or `~/.cache/taskmaster`; without either a new folder, so that nothing is kept.
+pub fn default_cache() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    match base {
+        Some(base) => base.join("taskmaster"),
+        // Never a name that somebody else could have made there before: native code is loaded from it.
+        None => std::env::temp_dir().join(format!("taskmaster-{}", uuid::Uuid::now_v7().simple())),
+    }
+}
+
+fn default_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let host =
+        host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).unwrap_or_else(|| "runner".into());
+    // The end of a version 7 UUID is random.
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    format!("{host}-{}", &id[id.len() - 8..])
+}
+
+fn memory_mb() -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return 0 };
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1_024
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    Address::parse(text).map_err(|error| error.to_string())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration_us(text).map(Duration::from_micros)
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not of the form key=value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, Command, FromArgMatches};
+
+    fn parse(args: &[&str]) -> Result<RunnerArgs, clap::Error> {
+        let matches =
+            RunnerArgs::augment_args(Command::new("runner")).try_get_matches_from([&["runner"], args].concat())?;
+        RunnerArgs::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn arguments_become_an_offer() {
+        let args =
+            ["--slots", "3", "--label", "a=b=c", "--modules", "x,y", "--url", "ws://a,ws://b:1", "--grace", "250ms"];
+        let config = parse(&args).unwrap().config();
+        assert_eq!((config.offer.slots, config.urls.len()), (3, 2));
+        assert_eq!(config.offer.labels.get("a").map(String::as_str), Some("b=c"));
+        assert_eq!(config.offer.modules.len(), 2);
+        assert_eq!(config.grace, Duration::from_millis(250));
+        assert!(config.offer.name.len() > 9);
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        for args in [["--slots", "0"], ["--label", "x"], ["--grace", "30"], ["--url", "wss://x"], ["--modules", "a b"]]
+        {
+            let error = parse(&args).unwrap_err().to_string();
+            assert!(error.contains(args[0]) && error.contains(args[1]), "{error}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! A runner: takes tasks from a master over a WebSocket and executes them as WebAssembly, each in a sandbox of its own.
+//!
+//! [`link`] keeps the connection around [`session`], which decides and does nothing else; [`prepare`] gets what an
+//! attempt needs; [`slots`] are the threads that run it; [`sandbox`] is where guest code lives; [`outcome`] says what
+//! its end means. A runner keeps nothing but caches on disk, and never runs anything but WebAssembly.
+
+#![deny(missing_docs)]
+
+pub mod cli;
+pub mod link;
+pub mod modules;
+pub mod outcome;
+pub mod prepare;
+pub mod sandbox;
+pub mod session;
+pub mod slots;
+
+pub use cli::{RunArgs, RunnerArgs};
+pub use link::{RunnerConfig, RunnerError, serve};

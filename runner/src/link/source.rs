@@ -1,0 +1,77 @@
+//! Bytes by their hash, from and to whichever master the link talks to; patient while that one is away.
+
+use crate::modules::Fetch;
+use bytes::Bytes;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use taskmaster_protocol::Hash;
+use taskmaster_transport::{Address, BlobError, Blobs};
+
+/// Tries are this far apart.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A fetch is given up after this time: a master that was restarted is back long before.
+const FETCH_WITHIN: Duration = Duration::from_secs(60);
+
+/// Gets and puts blobs.
+#[derive(Debug)]
+pub struct Source {
+    address: Mutex<Address>,
+    token: Option<String>,
+}
+
+impl Source {
+    /// From the master at `address`.
+    pub fn new(address: Address, token: Option<String>) -> Source {
+        Source { address: Mutex::new(address), token }
+    }
+
+    /// From now on from the one at `address`.
+    pub fn follow(&self, address: Address) {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    fn blobs(&self) -> Blobs {
+        Blobs::new(self.address.lock().unwrap_or_else(PoisonError::into_inner).clone(), self.token.clone())
+    }
+
+    /// As a function.
+    pub fn fetch(self: Arc<Self>) -> Fetch {
+        Arc::new(move |hash| {
+            let source = self.clone();
+            Box::pin(async move { source.get(hash).await })
+        })
+    }
+
+    async fn get(&self, hash: Hash) -> Result<Bytes, String> {
+        let began = Instant::now();
+        loop {
+            match self.blobs().get(&hash).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) if may_pass(&error) && began.elapsed() < FETCH_WITHIN => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Puts `bytes` under their hash. Tries as long as nobody refuses: a result is not given up because its master
+    /// is away.
+    pub async fn put(&self, bytes: Bytes) -> Result<(), String> {
+        let hash = Hash::of(&bytes);
+        loop {
+            match self.blobs().put(&hash, bytes.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if may_pass(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(format!("the result could not be kept: {error}")),
+            }
+        }
+    }
+}
+
+fn may_pass(error: &BlobError) -> bool {
+    match error {
+        BlobError::Unreachable { .. } => true,
+        BlobError::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504 | 507),
+        BlobError::WrongHash(_) => false,
+    }
+}

@@ -1,0 +1,143 @@
+//! From how guest code ended to what the master is told: a result, or a failure of a named kind.
+
+use crate::sandbox::{End, Report};
+use crate::session::Ending;
+use bytes::Bytes;
+use std::time::Duration;
+use taskmaster_protocol::message::{Attempt, Done, Failed, ResultRef};
+use taskmaster_protocol::{ErrorKind, Hash, Json, TaskError, limits};
+
+/// Characters of the last line of stderr that stand in a failure's message.
+const LAST_LINE_MAX: usize = 300;
+
+/// What a task gave back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Small, and text: travels with the message.
+    Inline(Json),
+    /// Must be put under its hash before anything is said.
+    Blob(Bytes),
+}
+
+/// What is to be told of an attempt.
+#[derive(Debug)]
+pub enum Outcome {
+    /// This can be told now.
+    Ready(Ending),
+    /// This can be told when the bytes have been put.
+    Upload(Done, Bytes),
+}
+
+/// Reads stdout as a result: empty is `null`; JSON as it is, byte for byte; other text as a JSON string without one
+/// final newline; what is no text, or large, is a blob.
+pub fn output(stdout: Vec<u8>) -> Output {
+    if stdout.len() > limits::RESULT_INLINE_BYTES_MAX {
+        return Output::Blob(stdout.into());
+    }
+    match String::from_utf8(stdout) {
+        Ok(text) => Output::Inline(text_result(text)),
+        Err(error) => Output::Blob(error.into_bytes().into()),
+    }
+}
+
+fn text_result(text: String) -> Json {
+    let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
+    if trimmed.is_empty() && !text.contains(|c: char| c != '\n' && c != '\r') {
+        // Nothing, or nothing but line ends.
+        return Json::null();
+    }
+    Json::parse(trimmed).unwrap_or_else(|_| Json::string(without_newline(&text)))
+}
+
+fn without_newline(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+/// What to tell of `attempt`, which ran as `report` says.
+pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
+    let Attempt { id, attempt } = attempt;
+    let Report { end, stdout, log, stats, started_us } = report;
+    if end != End::Exit(0) {
+        let last = log.tail.lines().next_back().or_else(|| log.head.lines().next_back());
+        let error = failure(end, timeout, last.unwrap_or_default());
+        return Outcome::Ready(Ending::Failed(Failed { id, attempt, error, started_us, stats, log }));
+    }
+    let started_us = started_us.unwrap_or_default();
+    match output(stdout) {
+        Output::Inline(json) => {
+            let result = ResultRef::Json(json);
+            Outcome::Ready(Ending::Done(Done { id, attempt, result, started_us, stats, log }))
+        }
+        Output::Blob(bytes) => {
+            let result = ResultRef::Blob(Hash::of(&bytes));
+            Outcome::Upload(Done { id, attempt, result, started_us, stats, log }, bytes)
+        }
+    }
+}
+
+/// The failure that `end` is. `last` is the last line of the log.
+pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
+    match end {
+        End::Exit(code) => {
+            let message = match last.trim() {
+                "" => format!("exit code {code}"),
+                last => format!("exit code {code}: {}", &last[..last.floor_char_boundary(LAST_LINE_MAX)]),
+            };
+            TaskError { code: Some(code), ..TaskError::new(ErrorKind::Exit, message) }
+        }
+        End::Trap(reason, backtrace) => TaskError { backtrace, ..TaskError::new(ErrorKind::Trap, reason) },
+        End::Timeout => {
+            let limit = timeout.as_millis();
+            TaskError::new(ErrorKind::Timeout, format!("ran longer than its {limit} ms (`timeout_ms`)"))
+        }
+        End::Memory(text) => TaskError::new(ErrorKind::Memory, text),
+        End::Cancelled => TaskError::new(ErrorKind::Cancelled, "cancelled while it ran"),
+        End::Module(text) => TaskError::new(ErrorKind::Module, text),
+        End::Output(text) => TaskError::new(ErrorKind::Output, text),
+        End::Input(text) => TaskError::new(ErrorKind::Input, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stdout_is_json_text_or_bytes() {
+        for (stdout, expected) in [
+            ("", "null"),
+            ("\n", "null"),
+            (" \t", "\" \\t\""),
+            ("{\"b\":1.50,\"a\":1e400}\n", "{\"b\":1.50,\"a\":1e400}"),
+            (" [1, 2] \r\n", "[1, 2]"),
+            ("hello\n\n", "\"hello\\n\""),
+            ("hello\r\n", "\"hello\""),
+            ("1 2", "\"1 2\""),
+            ("NaN", "\"NaN\""),
+            ("\"text\"", "\"text\""),
+            ("\u{feff}1", "\"\u{feff}1\""),
+        ] {
+            assert_eq!(output(stdout.into()), Output::Inline(Json::parse(expected).unwrap()), "{stdout:?}");
+        }
+        assert_eq!(output(vec![0xff, 1]), Output::Blob(Bytes::from_static(&[0xff, 1])));
+        let large = vec![b'1'; limits::RESULT_INLINE_BYTES_MAX + 1];
+        assert_eq!(output(large.clone()), Output::Blob(large.into()));
+    }
+
+    #[test]
+    fn failures_have_kinds_and_sentences() {
+        let second = Duration::from_secs(1);
+        for (end, kind, words) in [
+            (End::Exit(3), ErrorKind::Exit, "exit code 3: it went wrong"),
+            (End::Trap("unreachable".into(), None), ErrorKind::Trap, "unreachable"),
+            (End::Timeout, ErrorKind::Timeout, "1000 ms"),
+            (End::Cancelled, ErrorKind::Cancelled, "cancelled"),
+        ] {
+            let error = failure(end, second, "it went wrong");
+            assert_eq!(error.kind, kind);
+            assert!(error.message.contains(words), "{}", error.message);
+        }
+        assert_eq!(failure(End::Exit(75), second, "").verdict(), Some(true));
+    }
+}

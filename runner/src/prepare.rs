@@ -1,0 +1,164 @@
+//! Gets an attempt ready to run: its module, its params with results in their places, its environment.
+//!
+//! Nearly every attempt has all that at hand and is prepared at once; the others wait on tasks of their own, so that
+//! no slot and no heartbeat ever waits for them.
+
+use crate::modules::{Fetch, Modules};
+use crate::sandbox::{Command, Control, Listener, Work};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use taskmaster_protocol::message::{Attempt, ResultRef, Send};
+use taskmaster_protocol::{ErrorKind, Hash, Json, Refusal, RefusalCode, TaskError, TaskId, splice};
+use tokio::sync::Semaphore;
+
+/// Results fetched over HTTP at a time, over all attempts: each may be large.
+const FETCHES_MAX: usize = 16;
+
+/// Bytes of stdin once results have taken their places: it is held in memory.
+const INPUT_BYTES_MAX: usize = 256 << 20;
+
+/// Results by task, as the master gives them.
+pub type Results = BTreeMap<TaskId, ResultRef>;
+
+/// Asks the master for results that did not come with the attempt.
+pub type Ask = Arc<
+    dyn Fn(Vec<TaskId>) -> Pin<Box<dyn Future<Output = Result<Results, String>> + std::marker::Send>>
+        + std::marker::Send
+        + Sync,
+>;
+
+/// Prepares attempts.
+#[derive(Clone)]
+pub struct Preparer {
+    /// Where modules are.
+    pub modules: Arc<Modules>,
+    /// Gets blobs.
+    pub fetch: Fetch,
+    /// Gets results.
+    pub ask: Ask,
+    /// Hears what attempts say.
+    pub listener: Listener,
+    fetching: Arc<Semaphore>,
+}
+
+impl Preparer {
+    /// From its sources.
+    pub fn new(modules: Arc<Modules>, fetch: Fetch, ask: Ask, listener: Listener) -> Preparer {
+        Preparer { modules, fetch, ask, listener, fetching: Arc::new(Semaphore::new(FETCHES_MAX)) }
+    }
+
+    /// The attempt ready to run, if nothing has to be waited for; else itself again.
+    pub fn at_once(&self, send: Box<Send>, control: &Arc<Control>) -> Result<Work, Box<Send>> {
+        if send.params.as_ref().is_some_and(|params| splice::may_refer(params.get())) {
+            return Err(send);
+        }
+        let Some(command) = self.modules.ready(&send.version) else { return Err(send) };
+        let input = send.params.as_ref().map_or_else(Bytes::new, |params| Bytes::from_owner(Text(params.clone())));
+        Ok(self.work(*send, command, input, control.clone()))
+    }
+
+    /// The attempt ready to run, once everything is there.
+    pub async fn later(&self, send: Send, control: Arc<Control>) -> Result<Work, TaskError> {
+        let module =
+            |error| TaskError::new(ErrorKind::Module, format!("module `{}` cannot be run: {error}", send.module));
+        let loaded = self.modules.load(send.version).await.map_err(module)?;
+        let input = match &send.params {
+            None => Bytes::new(),
+            Some(params) => {
+                self.input(params, &send.results).await.map_err(|why| TaskError::new(ErrorKind::Input, why))?
+            }
+        };
+        Ok(self.work(send, loaded.command, input, control))
+    }
+
+    fn work(&self, send: Send, command: Arc<Command>, input: Bytes, control: Arc<Control>) -> Work {
+        let needs = command.needs();
+        let env = if needs.env { environment(&send) } else { Vec::new() };
+        let mut args = Vec::new();
+        if needs.args {
+            args.reserve(1 + send.args.len());
+            args.push(send.module.to_string());
+            args.extend(send.args);
+        }
+        Work {
+            attempt: Attempt { id: send.id, attempt: send.attempt },
+            command,
+            input,
+            args,
+            env,
+            timeout: Duration::from_millis(send.timeout_ms),
+            memory_mb: send.memory_mb,
+            control,
+            listener: self.listener.clone(),
+        }
+    }
+
+    /// `params` with every reference replaced.
+    async fn input(&self, params: &Json, given: &Results) -> Result<Bytes, String> {
+        let ids = splice::references(params.get()).map_err(|refusal| refusal.message)?;
+        let missing: Vec<TaskId> = ids.iter().filter(|id| !given.contains_key(*id)).cloned().collect();
+        let asked = if missing.is_empty() { Results::new() } else { (self.ask)(missing).await? };
+        let mut texts = BTreeMap::new();
+        let mut total = params.get().len();
+        for id in &ids {
+            let Some(result) = given.get(id).or_else(|| asked.get(id)) else {
+                return Err(format!("the result of task `{id}` is not there"));
+            };
+            let text = self.text(id, result).await?;
+            total += text.len();
+            if total > INPUT_BYTES_MAX {
+                return Err(format!("params with all results are longer than {} MiB", INPUT_BYTES_MAX >> 20));
+            }
+            texts.insert(id.clone(), text);
+        }
+        let gone = |id: &TaskId| Refusal::new(RefusalCode::Internal, format!("the result of `{id}` is gone"));
+        let spliced = splice::splice(params.get(), |id| texts.get(id).cloned().ok_or_else(|| gone(id)));
+        spliced.map(Bytes::from).map_err(|refusal| refusal.message)
+    }
+
+    async fn text(&self, id: &TaskId, result: &ResultRef) -> Result<String, String> {
+        let hash: Hash = match result {
+            ResultRef::Json(json) => return Ok(json.get().to_owned()),
+            ResultRef::Blob(hash) => *hash,
+        };
+        // The semaphore is never closed.
+        let _turn = self.fetching.acquire().await.ok();
+        let bytes =
+            (self.fetch)(hash).await.map_err(|why| format!("the result of task `{id}` could not be fetched: {why}"))?;
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return Err(format!(
+                "the result of task `{id}` is {} bytes that are no text: they cannot stand in params",
+                bytes.len()
+            ));
+        };
+        let json = Json::parse(text.trim_matches([' ', '\t', '\r', '\n']));
+        Ok(json.unwrap_or_else(|_| Json::string(text.strip_suffix('\n').unwrap_or(text))).get().to_owned())
+    }
+}
+
+fn environment(send: &Send) -> Vec<(String, String)> {
+    let ours = [
+        ("TASKMASTER_TASK_ID", send.id.to_string()),
+        ("TASKMASTER_ATTEMPT", send.attempt.n.to_string()),
+        ("TASKMASTER_MODULE", send.module.to_string()),
+        ("TASKMASTER_JOB", send.job.to_string()),
+    ];
+    // The task's own come first; ours cannot be replaced.
+    let own = send.env.iter().filter(|(key, _)| ours.iter().all(|(name, _)| name != key));
+    let mut env: Vec<(String, String)> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
+    env.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    env
+}
+
+/// Lets params be stdin without a copy.
+struct Text(Json);
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.0.get().as_bytes()
+    }
+}

@@ -1,0 +1,335 @@
+//! Executes one WebAssembly command in isolation: a fresh store and instance for each task, from a pool.
+//!
+//! [`Sandbox`] is the one engine of the process; [`Command`] a module that is ready to run; [`run`] executes a
+//! [`Work`] on the calling thread and says how it ended. Nothing here knows of masters, links or slots.
+
+pub mod command;
+pub mod engine;
+pub mod files;
+pub mod limits;
+pub mod log;
+pub mod stdio;
+
+pub use command::{Command, LoadError, Needs};
+pub use engine::{Sandbox, SandboxError};
+pub use log::{Listener, Utterance};
+
+use crate::sandbox::files::TaskFolder;
+use crate::sandbox::limits::{Denied, Limiter};
+use crate::sandbox::stdio::{OutputTooLarge, Streams};
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use taskmaster_protocol::TaskStats;
+use taskmaster_protocol::message::{Attempt, Log};
+use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx};
+
+/// Guest code that has run this long is said to be started; a shorter attempt's end says it all.
+const STARTED_AFTER: Duration = Duration::from_millis(5);
+
+/// Linear memory is handed out in these.
+const MIB: usize = 1 << 20;
+
+/// One attempt, ready to run.
+pub struct Work {
+    /// Whose it is.
+    pub attempt: Attempt,
+    /// What to run.
+    pub command: Arc<Command>,
+    /// stdin.
+    pub input: Bytes,
+    /// argv, the module's name included.
+    pub args: Vec<String>,
+    /// The environment.
+    pub env: Vec<(String, String)>,
+    /// Limit from the start of guest code.
+    pub timeout: Duration,
+    /// Limit of linear memory, MiB.
+    pub memory_mb: u32,
+    /// Lets others stop it.
+    pub control: Arc<Control>,
+    /// Hears what it says while it runs.
+    pub listener: Listener,
+}
+
+/// The switch by which a running attempt is stopped.
+#[derive(Debug, Default)]
+pub struct Control {
+    cancelled: AtomicBool,
+    /// Wakes a guest that is parked in a host call.
+    wake: tokio::sync::Notify,
+}
+
+impl Control {
+    /// Stops the attempt, within 100 ms; once and for all.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// How guest code ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It returned, or called `proc_exit`.
+    Exit(i32),
+    /// It trapped; the reason, and the frames, innermost first.
+    Trap(String, Option<String>),
+    /// It ran longer than allowed.
+    Timeout,
+    /// It failed after it had been refused memory, or would not fit from the beginning.
+    Memory(String),
+    /// It was cancelled.
+    Cancelled,
+    /// It could not be instantiated.
+    Module(String),
+    /// It wrote more to stdout than is kept.
+    Output(String),
+    /// Its folder could not be made.
+    Input(String),
+}
+
+/// What came out of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub end: End,
+    /// What it wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr, directives left out.
+    pub log: Log,
+    /// What it cost.
+    pub stats: TaskStats,
+    /// When guest code started, µs since 1970; `None` where it never did.
+    pub started_us: Option<i64>,
+}
+
+/// What a store carries while its guest runs.
+pub struct Guest {
+    pub(crate) wasi: WasiP1Ctx,
+    limiter: Limiter,
+    control: Arc<Control>,
+    streams: Arc<Streams>,
+    began: Instant,
+    deadline: Instant,
+    started_us: i64,
+    told_started: bool,
+}
+
+/// Why a guest was stopped; travels through wasmtime as its trap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Stopped {
+    #[error("cancelled")]
+    Cancelled,
+    #[error("timeout")]
+    Timeout,
+}
+
+/// Runs `work` on this thread until it ended. `runtime` belongs to this thread and drives host calls that wait.
+pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> Report {
+    let streams = Arc::new(Streams::new(work.attempt.clone(), work.listener.clone()));
+    let folder = match sandbox.folder_for(&work.command) {
+        Ok(folder) => folder,
+        Err(error) => return Report::not_started(End::Input(format!("the task's folder could not be made: {error}"))),
+    };
+    let wasi = match context(&work, folder.as_ref(), &streams) {
+        Ok(wasi) => wasi,
+        Err(error) => {
+            return Report::not_started(End::Input(format!("the task's folder could not be opened: {error}")));
+        }
+    };
+    let mut store = open_store(sandbox, &work, wasi, streams.clone());
+    let result = {
+        let call = pin!(work.command.call(&mut store));
+        drive(runtime, call, &work.control, work.timeout, &streams)
+    };
+    let guest = store.data();
+    let end = end_of(result, &guest.limiter);
+    let stats = TaskStats {
+        run_us: u64::try_from(guest.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        memory_bytes: guest.limiter.peak_bytes(),
+        log_bytes: 0,
+    };
+    let started_us = Some(guest.started_us);
+    // Dropping the store gives its memory back to the pool, wiped.
+    drop(store);
+    let (stdout, log, log_bytes) = streams.finish();
+    Report { end, stdout, log, stats: TaskStats { log_bytes, ..stats }, started_us }
+}
+
+impl Report {
+    fn not_started(end: End) -> Report {
+        let (stdout, log, stats) = (Vec::new(), Log::default(), TaskStats::default());
+        Report { end, stdout, log, stats, started_us: None }
+    }
+}
+
+fn context(work: &Work, folder: Option<&TaskFolder>, streams: &Arc<Streams>) -> wasmtime::Result<WasiP1Ctx> {
+    let mut wasi = WasiCtx::builder();
+    wasi.stdin(MemoryInputPipe::new(work.input.clone()));
+    wasi.stdout(stdio::Out(streams.clone()));
+    wasi.stderr(stdio::Err(streams.clone()));
+    let needs = work.command.needs();
+    if needs.args {
+        wasi.args(&work.args);
+    }
+    if needs.env {
+        wasi.envs(&work.env);
+    }
+    if let Some(folder) = folder {
+        wasi.preopened_dir(folder.own(), ".", FsPerms::ReadWrite)?;
+        wasi.preopened_dir(folder.own(), "/", FsPerms::ReadWrite)?;
+        wasi.preopened_dir(folder.tmp(), "/tmp", FsPerms::ReadWrite)?;
+    }
+    Ok(wasi.build_p1())
+}
+
+fn open_store(sandbox: &Sandbox, work: &Work, wasi: WasiP1Ctx, streams: Arc<Streams>) -> Store<Guest> {
+    let began = Instant::now();
+    let guest = Guest {
+        wasi,
+        limiter: Limiter::new(work.memory_mb),
+        control: work.control.clone(),
+        streams,
+        began,
+        // A timeout that no clock can hold is none: 366 days are far below.
+        deadline: began.checked_add(work.timeout).unwrap_or(began + Duration::from_secs(366 * 86_400)),
+        started_us: wall_us(),
+        told_started: false,
+    };
+    let mut store = Store::new(sandbox.engine(), guest);
+    store.limiter(|guest| &mut guest.limiter);
+    store.set_hostcall_fuel(limits::HOSTCALL_BYTES_MAX);
+    store.epoch_deadline_callback(on_epoch);
+    store.set_epoch_deadline(1);
+    store
+}
+
+fn wall_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Called inside running guest code, once per epoch: the one place where `loop {}` can be stopped.
+fn on_epoch(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    let guest = store.data_mut();
+    if guest.control.is_cancelled() {
+        return Err(Stopped::Cancelled.into());
+    }
+    let now = Instant::now();
+    if now >= guest.deadline {
+        return Err(Stopped::Timeout.into());
+    }
+    if !guest.told_started && now.duration_since(guest.began) >= STARTED_AFTER {
+        guest.told_started = true;
+        guest.streams.say(Utterance::Started(guest.started_us));
+    }
+    guest.streams.flush_live(now);
+    Ok(UpdateDeadline::Continue(1))
+}
+
+/// Most tasks end at the first poll and never touch a timer; one that parks in a host call is waited for, together
+/// with its cancel switch and its deadline, which no epoch can enforce while it sleeps.
+fn drive(
+    runtime: &tokio::runtime::Runtime,
+    mut call: Pin<&mut impl Future<Output = wasmtime::Result<()>>>,
+    control: &Control,
+    timeout: Duration,
+    streams: &Streams,
+) -> wasmtime::Result<()> {
+    let began = Instant::now();
+    let first = {
+        let _inside = runtime.enter();
+        call.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    };
+    if let Poll::Ready(result) = first {
+        return result;
+    }
+    streams.flush_live_now();
+    runtime.block_on(async {
+        let deadline = tokio::time::sleep(timeout.saturating_sub(began.elapsed()));
+        let started = tokio::time::sleep(STARTED_AFTER.saturating_sub(began.elapsed()));
+        let (mut deadline, mut started) = (pin!(deadline), pin!(started));
+        let mut told = false;
+        loop {
+            if control.is_cancelled() {
+                return Err(Stopped::Cancelled.into());
+            }
+            tokio::select! {
+                biased;
+                () = &mut deadline => return Err(Stopped::Timeout.into()),
+                () = control.wake.notified() => {}
+                result = &mut call => return result,
+                () = &mut started, if !told => {
+                    told = true;
+                    streams.say(Utterance::Started(wall_us() - i64::try_from(began.elapsed().as_micros()).unwrap_or(0)));
+                }
+            }
+        }
+    })
+}
+
+fn end_of(result: wasmtime::Result<()>, limiter: &Limiter) -> End {
+    let Err(error) = result else { return End::Exit(0) };
+    if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
+        return match limiter.denied() {
+            Some(denied) if *code != 0 => End::Memory(memory_text(denied, limiter)),
+            _ => End::Exit(*code),
+        };
+    }
+    match error.downcast_ref::<Stopped>() {
+        Some(Stopped::Cancelled) => return End::Cancelled,
+        Some(Stopped::Timeout) => return End::Timeout,
+        None => {}
+    }
+    if error.downcast_ref::<OutputTooLarge>().is_some() {
+        return End::Output(OutputTooLarge.to_string());
+    }
+    if let Some(denied) = limiter.denied() {
+        return End::Memory(memory_text(denied, limiter));
+    }
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames);
+    if backtrace.is_none() && error.downcast_ref::<Trap>().is_none() {
+        return End::Module(format!("the module could not be instantiated: {}", error.root_cause()));
+    }
+    let reason = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    End::Trap(reason.trim_start_matches("wasm trap: ").to_owned(), backtrace)
+}
+
+fn memory_text(denied: Denied, limiter: &Limiter) -> String {
+    let limit = limiter.limit_bytes() / MIB;
+    match denied {
+        Denied::Memory(bytes) => {
+            let wanted = bytes.div_ceil(MIB);
+            format!("the module asked for {wanted} MiB of memory, its limit (`memory_mb`) is {limit}")
+        }
+        Denied::Table(elements) => {
+            let most = limits::TABLE_ELEMENTS_MAX;
+            format!("the module asked for a table of {elements} elements, at most {most} are allowed")
+        }
+    }
+}
+
+/// wasmtime's own text without its heading: offsets and demangled names, innermost first.
+fn frames(backtrace: &WasmBacktrace) -> String {
+    let text = backtrace.to_string();
+    text.split_once('\n').map_or(String::new(), |(_, frames)| frames.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+use super::*;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use taskmaster_protocol::{AttemptId, TaskId};
+
+const WASI: &str = r#"
+  (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (func $print (param $fd i32) (param $at i32) (param $length i32)
+    (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (local.get $length))
+    (if (call $fd_write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8)) (then (call $exit (i32.const 99)))))
+  (func $read (param $at i32) (param $length i32) (result i32)
+    (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (local.get $length))
+    (if (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)) (then (call $exit (i32.const 98))))
+    (i32.load (i32.const 8)))
+  ;; at 104: a subscription to the monotonic clock
+  (func $sleep_ms (param $ms i64)
+    (i32.store (i32.const 120) (i32.const 1))
+    (i64.store (i32.const 128) (i64.mul (local.get $ms) (i64.const 1000000)))
+    (drop (call $poll (i32.const 104) (i32.const 200) (i32.const 1) (i32.const 8))))
+"#;
+
+fn wasi(body: &str) -> String {
+    format!("(module $test {WASI} {body})")
+}
+
+struct World {
+    folder: PathBuf,
+    sandbox: Option<Arc<Sandbox>>,
+    heard: Arc<Mutex<Vec<Utterance>>>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.sandbox = None;
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl World {
+    fn new() -> World {
+        let folder = std::env::temp_dir().join(format!("taskmaster-sandbox-{}", uuid::Uuid::now_v7().simple()));
+        let sandbox = Some(Arc::new(Sandbox::new(2, &folder).unwrap()));
+        World { folder, sandbox, heard: Arc::default() }
+    }
+
+    fn sandbox(&self) -> &Arc<Sandbox> {
+        self.sandbox.as_ref().unwrap()
+    }
+
+    fn work(&self, text: &str) -> Work {
+        let heard = self.heard.clone();
+        Work {
+            attempt: Attempt { id: TaskId::new("t").unwrap(), attempt: AttemptId { epoch: 1, n: 1 } },
+            command: Arc::new(Command::compile(self.sandbox(), text.as_bytes()).unwrap()),
+            input: Bytes::new(),
+            args: vec!["test".into()],
+            env: vec![("KEY".into(), "value".into())],
+            timeout: Duration::from_secs(10),
+            memory_mb: 16,
+            control: Arc::default(),
+            listener: Arc::new(move |_, utterance| heard.lock().unwrap().push(utterance)),
+        }
+    }
+
+    fn run(&self, work: Work) -> Report {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _busy = self.sandbox().busy();
+        run(self.sandbox(), &runtime, work)
+    }
+
+    fn text(&self, text: &str) -> Report {
+        self.run(self.work(text))
+    }
+
+    /// Runs `work` and cancels it when it has been heard or `after` has passed; how long it took from then.
+    fn cancelled(&self, work: Work, after: Duration) -> (Report, Duration) {
+        let control = work.control.clone();
+        std::thread::scope(|scope| {
+            let canceller = scope.spawn(move || {
+                std::thread::sleep(after);
+                control.cancel();
+                Instant::now()
+            });
+            let report = self.run(work);
+            let ended = Instant::now();
+            (report, ended.duration_since(canceller.join().unwrap()))
+        })
+    }
+}
+
+const ECHO: &str = r#"(func (export "_start") (call $print (i32.const 1) (i32.const 1024) (call $read (i32.const 1024) (i32.const 4096))))"#;
+
+#[test]
+fn params_are_stdin_and_stdout_is_the_result() {
+    let world = World::new();
+    let mut work = world.work(&wasi(ECHO));
+    work.input = Bytes::from_static(b"{\"a\":1}");
+    let report = world.run(work);
+    assert_eq!((report.end, report.stdout.as_slice()), (End::Exit(0), b"{\"a\":1}".as_slice()));
+    assert_eq!(report.stats.memory_bytes, 65_536);
+    assert!(report.started_us.unwrap() > 1_600_000_000_000_000);
+    let report = world.text(&wasi(ECHO));
+    assert_eq!((report.end, report.stdout.len()), (End::Exit(0), 0), "stdin is empty without params");
+}
+
+#[test]
+fn any_exit_code_is_told() {
+    let world = World::new();
+    for code in [0, 1, 64, 75, 126, 255, -1] {
+        let report = world.text(&wasi(&format!(r#"(func (export "_start") (call $exit (i32.const {code})))"#)));
+        assert_eq!(report.end, End::Exit(code));
+    }
+}
+
+#[test]
+fn a_trap_names_its_functions_innermost_first() {
+    let world = World::new();
+    let text = r#"(module $m (func $_start (export "_start") (call $outer)) (func $outer (call $_ZN4core9panicking5panic17h0123456789abcdefE))
+        (func $_ZN4core9panicking5panic17h0123456789abcdefE (unreachable)))"#;
+    let End::Trap(reason, Some(backtrace)) = world.text(text).end else { panic!("no trap") };
+    assert!(reason.contains("unreachable"), "{reason}");
+    let places: Vec<_> = ["core::panicking::panic", "m!outer", "m!_start"].map(|name| backtrace.find(name)).into();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{backtrace}");
+    for (body, words) in [
+        ("(drop (i32.load (i32.const 0x7fffffff)))", "out of bounds"),
+        ("(drop (i32.div_s (i32.const 1) (i32.const 0)))", "divide by zero"),
+        ("(call $again)", "stack"),
+    ] {
+        let text = format!(r#"(module (memory 1) (func $again (call $again)) (func (export "_start") {body}))"#);
+        let End::Trap(reason, _) = world.text(&text).end else { panic!("no trap") };
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[test]
+fn a_timeout_takes_effect_wherever_the_guest_is() {
+    let world = World::new();
+    let grow = r#"(loop $l (drop (memory.grow (i32.const 0))) (br $l))"#;
+    for body in ["(loop $l (br $l))", "(call $sleep_ms (i64.const 60000))", grow] {
+        let mut work = world.work(&wasi(&format!(r#"(func (export "_start") {body})"#)));
+        work.timeout = Duration::from_millis(50);
+        let began = Instant::now();
+        assert_eq!(world.run(work).end, End::Timeout, "{body}");
+        let took = began.elapsed();
+        assert!((50..150).contains(&took.as_millis()), "{body}: {took:?}");
+    }
+}
+
+#[test]
+fn a_loop_in_the_start_section_is_stopped_too() {
+    let world = World::new();
+    let mut work = world.work(r#"(module (func $s (loop $l (br $l))) (start $s) (func (export "_start")))"#);
+    work.timeout = Duration::from_millis(30);
+    assert_eq!(world.run(work).end, End::Timeout);
+}
+
+#[test]
+fn a_cancel_takes_effect_wherever_the_guest_is() {
+    let world = World::new();
+    let nap = "(loop $l (call $sleep_ms (i64.const 1)) (br $l))";
+    for body in ["(loop $l (br $l))", "(call $sleep_ms (i64.const 60000))", nap] {
+        let work = world.work(&wasi(&format!(r#"(func (export "_start") {body})"#)));
+        let (report, took) = world.cancelled(work, Duration::from_millis(20));
+        assert_eq!(report.end, End::Cancelled, "{body}");
+        assert!(took < Duration::from_millis(100), "{body}: {took:?}");
+    }
+    assert!(world.heard.lock().unwrap().iter().any(|said| matches!(said, Utterance::Started(_))));
+}
+
+#[test]
+fn a_sleeper_wakes() {
+    let world = World::new();
+    let report = world.text(&wasi(r#"(func (export "_start") (call $sleep_ms (i64.const 20)))"#));
+    assert_eq!(report.end, End::Exit(0));
+    assert!(report.stats.run_us >= 20_000);
+}
+
+#[test]
+fn a_guest_without_memory_fails_of_that() {
+    let world = World::new();
+    let hoard = r#"(module (memory 1) (func (export "_start")
+        (loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)))"#;
+    let report = world.text(hoard);
+    let End::Memory(text) = report.end else { panic!("{:?}", report.end) };
+    assert!(text.contains("limit (`memory_mb`) is 16"), "{text}");
+    assert_eq!(report.stats.memory_bytes, 65_536 + 15 * (1 << 20));
+    let gives_up = wasi(r#"(func (export "_start") (drop (memory.grow (i32.const 1000))) (call $exit (i32.const 1)))"#);
+    assert!(matches!(world.text(&gives_up).end, End::Memory(_)));
+    let copes = wasi(r#"(func (export "_start") (drop (memory.grow (i32.const 1000))))"#);
+    assert_eq!(world.text(&copes).end, End::Exit(0));
+    let large = r#"(module (memory 1000) (func (export "_start")))"#;
+    assert!(matches!(world.text(large).end, End::Memory(_)));
+}
+
+#[test]
+fn stdout_has_a_limit() {
+    let world = World::new();
+    let body = |times: usize| {
+        wasi(&format!(
+            r#"(func (export "_start") (local $i i32) (loop $l (call $print (i32.const 1) (i32.const 0) (i32.const 65536))
+                (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $l (i32.lt_u (local.get $i) (i32.const {times})))))"#
+        ))
+    };
+    let report = world.text(&body(100));
+    assert_eq!((report.end, report.stdout.len()), (End::Exit(0), 6_553_600));
+    let End::Output(text) = world.text(&body(1_025)).end else { panic!("no limit") };
+    assert!(text.contains("64 MiB"), "{text}");
+}
+
+#[test]
+fn stderr_is_log_and_directives() {
+    let world = World::new();
+    let text = wasi(
+        r#"(data (i32.const 1024) "one\n::progress 0.5 half\ntwo\n")
+        (func (export "_start") (call $print (i32.const 2) (i32.const 1024) (i32.const 28)))"#,
+    );
+    let report = world.text(&text);
+    assert_eq!((report.end, report.log.head.as_str(), report.stats.log_bytes), (End::Exit(0), "one\ntwo\n", 28));
+    let heard = world.heard.lock().unwrap();
+    assert!(
+        heard.iter().any(|said| matches!(said, Utterance::Progress(json) if json.get().contains("half"))),
+        "{heard:?}"
+    );
+}
+
+/// Opens `$path` under fd `$dir` for writing, writes, exits with the errno of `path_open`.
+fn opens(dir: u32, path: &str, flags: u32) -> String {
+    format!(
+        r#"(module
+        (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1) (data (i32.const 64) "{path}")
+        (func (export "_start") (local $error i32)
+          (local.set $error (call $open (i32.const {dir}) (i32.const 0) (i32.const 64) (i32.const {length}) (i32.const {flags})
+            (i64.const 64) (i64.const 64) (i32.const 0) (i32.const 16)))
+          (if (i32.eqz (local.get $error)) (then
+            (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const {length}))
+            (local.set $error (call $fd_write (i32.load (i32.const 16)) (i32.const 0) (i32.const 1) (i32.const 8)))))
+          (call $exit (local.get $error))))"#,
+        length = path.len()
+    )
+}
+
+const CREATE_NEW: u32 = 1 | 4;
+
+#[test]
+fn a_task_has_an_empty_folder_of_its_own() {
+    let world = World::new();
+    // 3 is `.`, 4 is `/`, 5 is `/tmp`. Twice: a second task finds nothing of the first.
+    for dir in [3, 4, 5, 3, 4, 5] {
+        assert_eq!(world.text(&opens(dir, "file", CREATE_NEW)).end, End::Exit(0), "{dir}");
+    }
+    for outside in ["../x", "/etc/passwd", "../../../../etc/passwd"] {
+        assert_ne!(world.text(&opens(3, outside, 0)).end, End::Exit(0), "{outside}");
+    }
+    assert_ne!(world.text(&opens(6, "file", CREATE_NEW)).end, End::Exit(0));
+}
+
+#[test]
+fn folders_are_gone_afterwards() {
+    let mut world = World::new();
+    world.text(&opens(3, "file", CREATE_NEW));
+    world.sandbox = None;
+    let left: Vec<_> = std::fs::read_dir(&world.folder).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn nothing_leaks_from_one_task_to_the_next() {
+    let world = World::new();
+    // Exits with what it finds, having first looked at and then spoilt all of its memory.
+    let text = wasi(
+        r#"(func (export "_start") (local $found i32) (local.set $found (i32.load8_u (i32.const 60000)))
+          (memory.fill (i32.const 0) (i32.const 7) (i32.const 65536)) (call $exit (local.get $found)))"#,
+    );
+    let work = world.work(&text);
+    let command = work.command.clone();
+    for _ in 0..20 {
+        let work = Work { command: command.clone(), ..world.work(&text) };
+        assert_eq!(world.run(work).end, End::Exit(0));
+    }
+}
+
+#[test]
+fn what_cannot_run_is_refused_with_its_reason() {
+    let world = World::new();
+    for (text, words) in [
+        ("(module", "text form"),
+        (r#"(module (func (export "_start") (param i32)))"#, "parameters"),
+        (
+            r#"(module (import "env" "a" (func)) (import "wasi_snapshot_preview1" "sock_dial" (func)) (func (export "_start")))"#,
+            "`env.a`, `wasi_snapshot_preview1.sock_dial`",
+        ),
+        (r#"(module (import "wasi_snapshot_preview1" "fd_close" (func)) (func (export "_start")))"#, "fd_close"),
+        (r#"(module (memory 1) (memory 1) (func (export "_start")))"#, "memor"),
+        ("\0asm\x0d\0\x01\0", "component"),
+        ("\0asm\x01\0\0\0garbage", ""),
+    ] {
+        let error = Command::compile(world.sandbox(), text.as_bytes()).err().unwrap();
+        assert!(error.0.contains(words), "{text}: {error}");
+    }
+    let module = wasmtime::Module::new(world.sandbox().engine(), "(module)").err();
+    assert!(module.is_some(), "text is translated by us, not by wasmtime");
+    let native = world
+        .sandbox()
+        .engine()
+        .precompile_module(&wat::parse_str(r#"(module (func (export "_start")))"#).unwrap())
+        .unwrap();
+    let error = Command::compile(world.sandbox(), &native).err().unwrap();
+    assert!(error.0.contains("precompiled"), "{error}");
+}
+
+#[test]
+fn the_environment_and_arguments_are_the_tasks_own() {
+    let world = World::new();
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "args_sizes_get" (func $args (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start") (drop (call $environ (i32.const 0) (i32.const 4))) (drop (call $args (i32.const 8) (i32.const 12)))
+          (call $exit (i32.add (i32.mul (i32.load (i32.const 0)) (i32.const 10)) (i32.load (i32.const 8))))))"#;
+    assert_eq!(world.text(text).end, End::Exit(11));
+}
