@@ -51,9 +51,15 @@ impl Client {
     /// Connects again after the link broke, however long it takes; says so once. Fails only when the master refuses.
     pub async fn reconnect(&mut self, why: &Trouble) -> Result<(), Trouble> {
         crate::output::chat(&format!("{why}; connecting again …"));
+        self.reconnect_silently().await?;
+        crate::output::chat("connected again");
+        Ok(())
+    }
+
+    /// The same without a word: for those who own the terminal.
+    pub async fn reconnect_silently(&mut self) -> Result<(), Trouble> {
         self.aside.clear();
         self.link = self.target.dial_forever().await?;
-        crate::output::chat("connected again");
         Ok(())
     }
 

@@ -6,6 +6,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use taskmaster_protocol::TaskState;
 
+const FINAL: &str = r#"{"event":"task:final","data":"#;
+const ADDED: &str = r#"{"event":"task:added","data":"#;
+
 /// `task:final`, borrowed.
 #[derive(Deserialize)]
 pub struct Finals<'a> {
@@ -42,14 +45,14 @@ pub enum Hot<'a> {
 
 /// Reads a message where it is one of the hot ones. `None`: it is another, or cannot be read.
 pub fn hot(text: &str) -> Option<Hot<'_>> {
-    if let Some(data) = data_of(text, r#"{"event":"task:final","data":"#) {
+    if let Some(data) = data_of(text, FINAL) {
         return serde_json::from_str(data).ok().map(Hot::Finals);
     }
     if let Some(data) = data_of(text, r#"{"event":"watch","data":"#) {
         return serde_json::from_str(data).ok().map(Hot::Events);
     }
     // Answers to batches are long and frequent, and none of ours: no walk over them.
-    if text.starts_with(r#"{"event":"task:added""#) {
+    if text.starts_with(ADDED) {
         return None;
     }
     let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
@@ -57,6 +60,24 @@ pub fn hot(text: &str) -> Option<Hot<'_>> {
         "task:final" => serde_json::from_str(envelope.data?.get()).ok().map(Hot::Finals),
         "watch" => serde_json::from_str(envelope.data?.get()).ok().map(Hot::Events),
         _ => None,
+    }
+}
+
+/// A message that is written the way our masters write, told by its first bytes alone.
+pub enum Head<'a> {
+    /// `task:final` with its data.
+    Final(&'a str),
+    /// `task:added`.
+    Added,
+}
+
+impl<'a> Head<'a> {
+    /// `None`: it is another message, or written in another way.
+    pub fn of(text: &'a str) -> Option<Head<'a>> {
+        if text.starts_with(ADDED) {
+            return Some(Head::Added);
+        }
+        data_of(text, FINAL).map(Head::Final)
     }
 }
 

@@ -107,7 +107,11 @@ impl Run {
     }
 }
 
-#[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a measurement reads a clock; the core does not")]
+#[allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a measurement reads a clock; the core does not"
+)]
 fn timed(work: impl FnOnce()) -> Duration {
     let start = std::time::Instant::now();
     work();
@@ -128,7 +132,11 @@ fn measure(name: &str, jobs: usize, classes: usize, half_blocked: bool) -> f64 {
         assert!(run.core.check().is_empty() && run.core.tasks_len() == 0);
         if rate(adding + working) > best {
             best = rate(adding + working);
-            println!("{name}: add {:.0}/s, send and done {:.0}/s, both {best:.0}/s; {bytes} bytes a task", rate(adding), rate(working));
+            println!(
+                "{name}: add {:.0}/s, send and done {:.0}/s, both {best:.0}/s; {bytes} bytes a task",
+                rate(adding),
+                rate(working)
+            );
         }
     }
     best

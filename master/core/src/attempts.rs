@@ -7,6 +7,7 @@ use crate::retry;
 use crate::runners::Lent;
 use crate::scheduler::Scheduler;
 use crate::state::{Final, State};
+use crate::tasks;
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
 /// The longest run time that is believed: enough to tell long from short, too little to overflow a sum.
@@ -113,6 +114,7 @@ impl Scheduler {
         chance: u32,
         effects: &mut Vec<Effect>,
     ) {
+        let now = self.now;
         self.runner_heard(runner);
         let counts = self.counts(key, attempt);
         self.give_back(runner, key, attempt, Some(run_us));
@@ -139,8 +141,11 @@ impl Scheduler {
             return self.end_by(key, Final::Failed, Why::Report, attempt, effects);
         };
         task.fence = task.fence.max(attempt);
+        // A delay that was set while it ran holds, too. The wait is kept: a late attempt may come and go meanwhile.
+        let wait_us = task.due.map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
+        let until = Due::Mono(now.mono_us + wait_us);
+        task.due = Some(until);
         effects.push(Effect::Store(Change::Retrying { task: key, attempt, tries, lost, wait_us, runner_lost: false }));
-        let until = Due::Mono(self.now.mono_us + wait_us);
         self.enter(key, State::Delayed { until }, effects);
     }
 

@@ -33,12 +33,21 @@ impl Scheduler {
             let counted = counts.remove(&key).unwrap_or_default();
             for state in TaskState::ALL.into_iter().filter(|state| !state.is_final()) {
                 if job.counts.of(state) != counted[state as usize] {
-                    broken.push(format!("job {} says {} {}, there are {}", job.name, job.counts.of(state), state.as_str(), counted[state as usize]));
+                    broken.push(format!(
+                        "job {} says {} {}, there are {}",
+                        job.name,
+                        job.counts.of(state),
+                        state.as_str(),
+                        counted[state as usize]
+                    ));
                 }
             }
             let total: u64 = job.counts.by_state.iter().sum();
             if total != job.counts.total {
-                broken.push(format!("job {} has {} tasks in all states, and a total of {}", job.name, total, job.counts.total));
+                broken.push(format!(
+                    "job {} has {} tasks in all states, and a total of {}",
+                    job.name, total, job.counts.total
+                ));
             }
         }
     }
@@ -76,6 +85,15 @@ impl Scheduler {
                 }
             }
         }
+        for (_, job) in self.jobs.iter() {
+            let first = |((priority, class), queue): (&(_, _), &crate::ready::Queue)| {
+                queue.first().map(|(no, key)| (*priority, *no, *key, *class))
+            };
+            let heads: std::collections::BTreeSet<_> = job.ready.iter().filter_map(first).collect();
+            if heads != job.heads {
+                broken.push(format!("job {} has heads {:?}, they should be {heads:?}", job.name, job.heads));
+            }
+        }
         let ready = self.tasks.iter().filter(|(_, task)| task.state() == State::Ready { reserved: None }).count();
         if ready != indexed {
             broken.push(format!("{ready} tasks are ready, {indexed} are in the index"));
@@ -107,7 +125,9 @@ impl Scheduler {
         }
         for (runner_key, runner) in &self.runners {
             for (key, attempt) in runner.lent.keys() {
-                let known = |task: &crate::Task| task.held.iter().any(|h| h.attempt == *attempt && h.runner == Some(*runner_key));
+                let known = |task: &crate::Task| {
+                    task.held.iter().any(|h| h.attempt == *attempt && h.runner == Some(*runner_key))
+                };
                 if !self.tasks.get(*key).is_some_and(known) {
                     broken.push(format!("{runner_key:?} holds {attempt} of {key:?}, which does not know"));
                 }
@@ -156,7 +176,10 @@ impl Scheduler {
                     .map(|(priority, _)| *priority)
                     .collect();
                 if wanted != stands {
-                    broken.push(format!("job {} stands at {stands:?} for {group_key:?}, and should at {wanted:?}", job.name));
+                    broken.push(format!(
+                        "job {} stands at {stands:?} for {group_key:?}, and should at {wanted:?}",
+                        job.name
+                    ));
                 }
             }
             let entries: usize = group.queues.values().map(std::collections::BTreeSet::len).sum();
@@ -197,7 +220,10 @@ impl Scheduler {
         let rooms: usize = self.ready.groups.values().map(|group| group.rooms.len()).sum();
         let with_room = self.runners.values().filter(|runner| runner.room.is_some()).count();
         if (members, rooms) != (self.runners.len(), with_room) {
-            broken.push(format!("groups have {members} members and {rooms} rooms, {} runners {with_room}", self.runners.len()));
+            broken.push(format!(
+                "groups have {members} members and {rooms} rooms, {} runners {with_room}",
+                self.runners.len()
+            ));
         }
     }
 

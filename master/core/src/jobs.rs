@@ -3,7 +3,7 @@
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
 use crate::event::TaskKey;
-use crate::ready::{ClassKey, Place, Share};
+use crate::ready::{ClassKey, Place, Queue, Share};
 use crate::scheduler::{Scheduler, TOUCHED_MAX};
 use crate::state::{Final, State};
 use std::cmp::Reverse;
@@ -78,7 +78,9 @@ pub struct Job {
     /// Sessions that hold it; a time: the link is cut, the hold ends then.
     pub(crate) holders: BTreeMap<Arc<str>, Option<u64>>,
     /// Its ready tasks, first come first, by priority and class.
-    pub(crate) ready: BTreeMap<(Reverse<i32>, ClassKey), BTreeSet<(u64, TaskKey)>>,
+    pub(crate) ready: BTreeMap<(Reverse<i32>, ClassKey), Queue>,
+    /// The first of each of those queues, by priority and age: the next to be sent is found without a look at the rest.
+    pub(crate) heads: BTreeSet<(Reverse<i32>, u64, TaskKey, ClassKey)>,
     /// What it has had so far; who has had less comes first.
     pub(crate) share: Share,
     /// Where it stands in queues, under `share`.
@@ -149,6 +151,7 @@ impl Jobs {
             counts: past.counts,
             holders: BTreeMap::new(),
             ready: BTreeMap::new(),
+            heads: BTreeSet::new(),
             share: Share { in_use: 0, slot_time_us: 0, opened: self.opened },
             places: BTreeSet::new(),
             tasks: 0,

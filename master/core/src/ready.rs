@@ -24,6 +24,9 @@ pub(crate) struct GroupKey(pub u32);
 /// One queue in which jobs stand: of a group, at a priority.
 pub(crate) type Place = (GroupKey, Reverse<i32>);
 
+/// Ready tasks of one job, class and priority, first come first.
+pub(crate) type Queue = BTreeSet<(u64, TaskKey)>;
+
 /// What a job has had. Who has fewer slots in use comes first, then who has used less slot time, then who came first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Share {
@@ -194,7 +197,8 @@ impl Scheduler {
         self.ready_group(key).members.insert(runner);
         self.runner(runner).group = Some(key);
         if same.is_none() {
-            let jobs: Vec<JobKey> = self.jobs.iter().filter(|(_, job)| !job.ready.is_empty()).map(|(key, _)| key).collect();
+            let jobs: Vec<JobKey> =
+                self.jobs.iter().filter(|(_, job)| !job.ready.is_empty()).map(|(key, _)| key).collect();
             jobs.into_iter().for_each(|job| self.place_again(job));
         }
         self.update_room(runner);
@@ -243,8 +247,15 @@ impl Scheduler {
         let (no, job_key, class, priority) = (task.no, task.job, task.class, Reverse(task.priority));
         let job = self.jobs.get_mut(job_key);
         let queue = job.ready.entry((priority, class)).or_default();
+        let last = queue.first().copied();
         queue.insert((no, key));
-        if queue.len() == 1 {
+        if last.is_none_or(|last| (no, key) < last) {
+            if let Some((no, key)) = last {
+                job.heads.remove(&(priority, no, key, class));
+            }
+            job.heads.insert((priority, no, key, class));
+        }
+        if last.is_none() {
             self.ready.class_mut(class).jobs.insert((job_key, priority));
             self.place(job_key, class, priority);
         }
@@ -256,7 +267,13 @@ impl Scheduler {
         let job = self.jobs.get_mut(job_key);
         let Some(queue) = job.ready.get_mut(&(priority, class)) else { return };
         queue.remove(&(no, key));
-        if queue.is_empty() {
+        let next = queue.first().copied();
+        if job.heads.remove(&(priority, no, key, class))
+            && let Some((no, key)) = next
+        {
+            job.heads.insert((priority, no, key, class));
+        }
+        if next.is_none() {
             job.ready.remove(&(priority, class));
             self.ready.class_mut(class).jobs.remove(&(job_key, priority));
             self.unplace(job_key, priority);

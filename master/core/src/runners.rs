@@ -174,7 +174,8 @@ impl Scheduler {
         self.join_group(key);
         held.into_iter().for_each(|(task, attempt)| self.adopt(key, task, attempt, effects));
         orphans.into_iter().for_each(|(task, attempt)| self.orphaned(task, attempt, effects));
-        if self.settle_until.is_some() && self.roster.iter().all(|n| self.runners.values().any(|r| r.offer.name == *n)) {
+        if self.settle_until.is_some() && self.roster.iter().all(|n| self.runners.values().any(|r| r.offer.name == *n))
+        {
             self.settled(effects);
         }
     }

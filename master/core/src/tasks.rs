@@ -283,7 +283,7 @@ pub(crate) fn passed(due: Due, now: taskmaster_protocol::Now) -> bool {
 }
 
 /// Microseconds until the time comes.
-fn wait_us(due: Due, now: taskmaster_protocol::Now) -> u64 {
+pub(crate) fn wait_us(due: Due, now: taskmaster_protocol::Now) -> u64 {
     match due {
         Due::Mono(us) => us.saturating_sub(now.mono_us),
         Due::Wall(wall) => wall.since_us(now.wall),

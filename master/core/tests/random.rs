@@ -4,6 +4,8 @@
 //!
 //! `SEEDS=100000` plays that many; `SEED=17 cargo test --release -p taskmaster-core --test random -- --nocapture` plays one seed and prints it.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use harness::{Wanted, World, job_name, module_name, phrase};
@@ -80,7 +82,18 @@ impl Play {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let processes = (0..1 + chance.below(4)).map(|i| Play::process(i, &mut chance)).collect();
         let (sessions, log) = (BTreeSet::new(), Vec::new());
-        Play { world: World::new(), chance, processes, sessions, log, loud, names: 0, told: BTreeSet::new(), settled: true, sent: Vec::new() }
+        Play {
+            world: World::new(),
+            chance,
+            processes,
+            sessions,
+            log,
+            loud,
+            names: 0,
+            told: BTreeSet::new(),
+            settled: true,
+            sent: Vec::new(),
+        }
     }
 
     fn process(i: usize, chance: &mut Chance) -> Process {
@@ -141,7 +154,8 @@ impl Play {
         }
         assert!(!self.world.closed.contains(&wanted.module), "{name} is sent, its module is closed");
         assert!(!self.world.jobs[&wanted.job].past.paused, "{name} is sent, its job is paused");
-        let elsewhere = |process: &Process| process.link.is_some() && process.held.iter().any(|(n, a)| n == name && *a < attempt);
+        let elsewhere =
+            |process: &Process| process.link.is_some() && process.held.iter().any(|(n, a)| n == name && *a < attempt);
         // A runner whose link the master believes cut may hold an older one; one that it hears must not.
         let twice = self.processes.iter().filter(|p| elsewhere(p)).any(|p| self.believes(p, name));
         assert!(!twice, "{name} is sent while a runner works on it");
@@ -152,7 +166,10 @@ impl Play {
         assert!(!process.draining, "{name} is sent to a draining runner");
         process.on_the_way.push((name.to_owned(), attempt));
         let facts = self.world.core.runner_facts(runner).expect("a runner");
-        assert!(facts.attempts <= process.credits as usize || process.credits == 0 && facts.attempts == 0, "{name} is sent beyond the credits");
+        assert!(
+            facts.attempts <= process.credits as usize || process.credits == 0 && facts.attempts == 0,
+            "{name} is sent beyond the credits"
+        );
         assert!(suits(wanted, process), "{name} is sent to a runner that does not suit");
     }
 
@@ -168,8 +185,7 @@ impl Play {
     fn judge_end(&self, name: &str, how: Final, why: Why) {
         let record = &self.world.tasks[name];
         let met = |(on, when): &(String, When)| self.world.tasks[on].ended.is_some_and(|how| how.meets(*when));
-        let missed =
-            |(on, when): &(String, When)| self.world.tasks[on].ended.is_some_and(|how| !how.meets(*when));
+        let missed = |(on, when): &(String, When)| self.world.tasks[on].ended.is_some_and(|how| !how.meets(*when));
         match (how, why) {
             (Final::Done, Why::Report) => assert!(record.wanted.after.iter().all(met), "{name} is done too early"),
             (Final::Failed, Why::Report) => assert!(record.wanted.after.iter().all(met), "{name} failed too early"),
@@ -200,7 +216,8 @@ impl Play {
                 let Some(facts) = process.link.and_then(|link| self.world.core.runner_facts(link)) else { continue };
                 let wanted = &record.wanted;
                 let suits = suits(wanted, process);
-                let room = facts.attempts < process.credits as usize && facts.used + wanted.requires.slots() <= process.offer.slots;
+                let room = facts.attempts < process.credits as usize
+                    && facts.used + wanted.requires.slots() <= process.offer.slots;
                 assert!(!(suits && room) || self.kept(process), "{name} waits, {} has room", process.offer.name);
             }
         }
@@ -224,9 +241,9 @@ impl Play {
 
     /// Whether this process keeps its slots for some task.
     fn kept(&self, process: &Process) -> bool {
-        self.world.tasks.values().filter_map(|record| self.world.core.explain(record.key?)).any(|why| {
-            matches!(why, Explanation::Ready(WaitsFor::Reserved { runner, .. }) if Some(runner) == process.link)
-        })
+        self.world.tasks.values().filter_map(|record| self.world.core.explain(record.key?)).any(
+            |why| matches!(why, Explanation::Ready(WaitsFor::Reserved { runner, .. }) if Some(runner) == process.link),
+        )
     }
 
     /// What is on the way arrives.
@@ -266,7 +283,8 @@ impl Play {
         if chance.one_in(6) {
             let us = chance.below(3_000_000) as u64;
             let now = self.world.now;
-            wanted.due = Some(if chance.one_in(2) { Due::Mono(now.mono_us + us) } else { Due::Wall(now.wall.plus_us(us)) });
+            wanted.due =
+                Some(if chance.one_in(2) { Due::Mono(now.mono_us + us) } else { Due::Wall(now.wall.plus_us(us)) });
         }
         if chance.one_in(2) {
             let (max, backoff_ms) = (chance.below(3) as u32, chance.below(500) as u64);
@@ -277,7 +295,8 @@ impl Play {
 
     /// Some name of an open task.
     fn open_task(&mut self) -> Option<String> {
-        let open: Vec<&String> = self.world.tasks.iter().filter(|(_, r)| r.ended.is_none()).map(|(name, _)| name).collect();
+        let open: Vec<&String> =
+            self.world.tasks.iter().filter(|(_, r)| r.ended.is_none()).map(|(name, _)| name).collect();
         self.chance.of(&open).map(|name| (*name).clone())
     }
 
@@ -451,11 +470,19 @@ impl Play {
     }
 
     fn reopen(&mut self) {
-        let again = |record: &harness::Record| matches!(record.ended, Some(Final::Failed | Final::Cancelled | Final::Skipped));
+        let again =
+            |record: &harness::Record| matches!(record.ended, Some(Final::Failed | Final::Cancelled | Final::Skipped));
         // An open task whose dependency was met, and is open again, goes on; the model would not know.
-        let needed: BTreeSet<&String> =
-            self.world.tasks.values().filter(|r| r.ended.is_none()).flat_map(|r| r.wanted.after.iter().map(|(on, _)| on)).collect();
-        let free = |(name, record): &(&String, &harness::Record)| again(record) && record.key.is_none() && !needed.contains(name);
+        let needed: BTreeSet<&String> = self
+            .world
+            .tasks
+            .values()
+            .filter(|r| r.ended.is_none())
+            .flat_map(|r| r.wanted.after.iter().map(|(on, _)| on))
+            .collect();
+        let free = |(name, record): &(&String, &harness::Record)| {
+            again(record) && record.key.is_none() && !needed.contains(name)
+        };
         let ended: Vec<String> = self.world.tasks.iter().filter(free).map(|(name, _)| name.clone()).collect();
         let Some(name) = self.chance.of(&ended).cloned() else { return };
         let effects = self.world.reopen(&name);
@@ -564,7 +591,10 @@ fn thousands_of_seeds_hold_against_the_model_and_end() {
     }
     for seed in 0..many.unwrap_or(1_500) {
         let played = std::panic::catch_unwind(|| play(seed, false));
-        assert!(played.is_ok(), "seed {seed} failed: SEED={seed} cargo test --release -p taskmaster-core --test random -- --nocapture");
+        assert!(
+            played.is_ok(),
+            "seed {seed} failed: SEED={seed} cargo test --release -p taskmaster-core --test random -- --nocapture"
+        );
     }
 }
 

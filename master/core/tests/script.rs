@@ -14,6 +14,8 @@
 //! | `restart` | another master starts |
 //! | `state a b` · `why a` · `job j` · `next` · `facts r` | questions |
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
 mod harness;
 
 use harness::{Wanted, World, job_name, module_name, phrase, time as shown};
@@ -201,7 +203,11 @@ impl Play {
             "resume" => Event::JobPaused { job: job(1), paused: false },
             "open" | "close" => {
                 let open = line.word(0) == "open";
-                if open { self.world.closed.remove(line.word(1)) } else { self.world.closed.insert(line.word(1).into()) };
+                if open {
+                    self.world.closed.remove(line.word(1))
+                } else {
+                    self.world.closed.insert(line.word(1).into())
+                };
                 Event::ModuleOpened { module: module_name(line.word(1)), open }
             }
             word => panic!("{word} means nothing"),
@@ -279,7 +285,8 @@ impl Play {
             }
             Explanation::Assigned { held } => {
                 let by = |runner: &Option<RunnerKey>| runner.as_ref().map_or("a lost runner".into(), name);
-                let held: Vec<String> = held.iter().map(|(attempt, runner)| format!("{attempt} on {}", by(runner))).collect();
+                let held: Vec<String> =
+                    held.iter().map(|(attempt, runner)| format!("{attempt} on {}", by(runner))).collect();
                 held.join(", ")
             }
             Explanation::Ended(how) => how.state().as_str().into(),
@@ -332,7 +339,9 @@ fn dependency(text: &str) -> (String, When) {
 
 fn policy(text: &str, line: &Line) -> Retries {
     let parts: Vec<&str> = text.split('/').collect();
-    let ms = |i: usize, usual: u64| parts.get(i).map_or(usual, |text| time::parse_duration_us(text).expect("a duration") / 1_000);
+    let ms = |i: usize, usual: u64| {
+        parts.get(i).map_or(usual, |text| time::parse_duration_us(text).expect("a duration") / 1_000)
+    };
     let on: Vec<ErrorKind> = line.all("on").into_iter().map(error_kind).collect();
     Retries {
         max: parts[0].parse().expect("a number of retries"),
@@ -373,7 +382,12 @@ fn check(script: &str, expected: &str) {
         return;
     }
     let title = script.lines().next().unwrap_or_default();
-    let (line, got) = told.lines().chain([""]).enumerate().find(|(i, line)| expected.lines().nth(*i) != Some(line)).unwrap_or_default();
+    let (line, got) = told
+        .lines()
+        .chain([""])
+        .enumerate()
+        .find(|(i, line)| expected.lines().nth(*i) != Some(line))
+        .unwrap_or_default();
     let wanted = expected.lines().nth(line).unwrap_or_default();
     panic!("{title}\nline {line}: expected\n{wanted}\ngot\n{got}\n\nthe whole:\n{told}");
 }
@@ -423,8 +437,8 @@ fn drawn(picture: &[Vec<char>]) -> std::collections::BTreeSet<(String, String)> 
         (start..).map(|c| at(row, c)).take_while(|c| c.is_alphabetic()).collect::<String>()
     };
     let mut moves = std::collections::BTreeSet::new();
-    for row in 0..picture.len() {
-        for col in 0..picture[row].len() {
+    for (row, line) in picture.iter().enumerate() {
+        for col in 0..line.len() {
             let from = word(row, col);
             if !TaskState::ALL.iter().any(|state| state.as_str() == from) {
                 continue;
@@ -435,7 +449,9 @@ fn drawn(picture: &[Vec<char>]) -> std::collections::BTreeSet<(String, String)> 
                 ways.push((row, col + 3, 0, 1));
             }
             while let Some((row, col, down, right)) = ways.pop() {
-                let go = |down: isize, right: isize| (row.wrapping_add_signed(down), col.wrapping_add_signed(right), down, right);
+                let go = |down: isize, right: isize| {
+                    (row.wrapping_add_signed(down), col.wrapping_add_signed(right), down, right)
+                };
                 match (at(row, col), down, right) {
                     ('│', 1 | -1, _) | ('─', _, 1 | -1) => ways.push(go(down, right)),
                     ('┤', 1, _) => ways.extend([go(1, 0), go(0, -1)]),

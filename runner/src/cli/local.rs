@@ -186,13 +186,13 @@ mod tests {
     use taskmaster_protocol::message::Done;
 
     fn run(text: &str, params: Option<&str>) -> Result<Outcome, String> {
+        let input = input(params)?;
         let folder = std::env::temp_dir().join(format!("taskmaster-local-{}", uuid::Uuid::now_v7().simple()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("m.wat");
         std::fs::write(&file, text).unwrap();
         let (args, env) = (Vec::new(), Vec::new());
         let args = RunArgs { file, params: None, args, env, task_timeout: Duration::from_millis(50), memory_mb: 1 };
-        let input = input(params)?;
         let outcome = load(&args.file, &folder.join("work"))
             .and_then(|(sandbox, command)| execute(args, &sandbox, command, input));
         let _ = std::fs::remove_dir_all(&folder);

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::jobs::{Counts, Past};
-use taskmaster_core::{Change, DependsOn, Due, Effect, Event, Final, NewTask, Origin, RunnerKey, Scheduler, TaskKey, Why};
+use taskmaster_core::{
+    Change, DependsOn, Due, Effect, Event, Final, NewTask, Origin, RunnerKey, Scheduler, TaskKey, Why,
+};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{AttemptId, JobName, ModuleName, Now, Requires, Retries, TaskState, Wall, When};
 
@@ -190,7 +192,11 @@ impl World {
             }
             Change::JobHeld { job, by, held } => {
                 let holders = &mut self.jobs.get_mut(job.as_str()).expect("a known job").holders;
-                if *held { holders.insert(by.clone()) } else { holders.remove(by) };
+                if *held {
+                    holders.insert(by.clone())
+                } else {
+                    holders.remove(by)
+                };
             }
             Change::JobPaused { job, paused } => {
                 self.jobs.get_mut(job.as_str()).expect("a known job").past.paused = *paused;
@@ -255,7 +261,8 @@ impl World {
         self.nos += 1;
         let zero = AttemptId { epoch: 0, n: 0 };
         let name = wanted.name.clone();
-        let record = Record { wanted, no: self.nos, key: Some(key), ended: None, last: zero, tries: 0, lost: 0, fence: zero };
+        let record =
+            Record { wanted, no: self.nos, key: Some(key), ended: None, last: zero, tries: 0, lost: 0, fence: zero };
         let event = self.told(&record, key, Origin::Added);
         let due = record.wanted.due.map(|due| self.by_wall(due));
         let record = Record { wanted: Wanted { due, ..record.wanted }, ..record };
@@ -332,7 +339,11 @@ impl World {
         // A reopened task may wait for one that came later: those waited for are told first.
         while !open.is_empty() {
             let waits = |name: &String| {
-                self.tasks[name].wanted.after.iter().any(|(on, _)| self.tasks[on].ended.is_none() && self.tasks[on].key.is_none())
+                self.tasks[name]
+                    .wanted
+                    .after
+                    .iter()
+                    .any(|(on, _)| self.tasks[on].ended.is_none() && self.tasks[on].key.is_none())
             };
             let (later, first): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, name)| waits(name));
             assert!(!first.is_empty(), "a cycle");
@@ -400,7 +411,8 @@ pub fn phrase(world: &World, effect: &Effect) -> String {
     match effect {
         Effect::Send { runner: to, task: key, attempt } => format!("{} → {} {attempt}", task(key), runner(to)),
         Effect::Recall { runner: from, attempts } => {
-            let listed: Vec<String> = attempts.iter().map(|(key, attempt)| format!("{} {attempt}", task(key))).collect();
+            let listed: Vec<String> =
+                attempts.iter().map(|(key, attempt)| format!("{} {attempt}", task(key))).collect();
             format!("recall from {}: {}", runner(from), listed.join(" + "))
         }
         Effect::Stop { runner: on, task: key, attempt } => format!("stop {} {attempt} on {}", task(key), runner(on)),
@@ -431,7 +443,11 @@ fn change_phrase(world: &World, change: &Change) -> String {
         }
         Change::Retrying { task, attempt, tries, lost, wait_us, runner_lost } => {
             let why = if *runner_lost { "runner lost" } else { "error" };
-            format!("{} retrying after {attempt}: {why}, tries {tries} lost {lost}, wait {}", name(task), time(*wait_us))
+            format!(
+                "{} retrying after {attempt}: {why}, tries {tries} lost {lost}, wait {}",
+                name(task),
+                time(*wait_us)
+            )
         }
         Change::Set { task, priority, wait_us } => {
             let wait = wait_us.map(|us| format!(" wait {}", time(us))).unwrap_or_default();
