@@ -379,7 +379,7 @@ mod tests {
         assert!(feed.reject(2, 0, RefusalCode::UnknownModule, &[]).len() == 1);
         assert!(feed.reject(3, 0, RefusalCode::UnknownDependency, &["b"]).is_empty());
         assert_eq!(feed.ledger.held(), 1, "b was refused: a waits for another");
-        [1, 2, 3].map(|batch| feed.add(batch));
+        [1, 2, 3].iter().for_each(|batch| drop(feed.add(*batch)));
         let refusals: Vec<String> = feed.ledger.refuse_held().iter().map(Refusal::to_string).collect();
         assert_eq!(refusals, ["line 1: unknown dependency `b`"]);
         assert_eq!((feed.ledger.refused, feed.ledger.added, feed.ledger.open()), (2, 0, 0));

@@ -1,5 +1,7 @@
 //! Files as they come, and what is said of them.
 
+#![allow(clippy::unwrap_used, reason = "the whole file is a test; what builds its modules may fail it too")]
+
 use std::time::{Duration, Instant};
 use taskmaster_module::{inspect, to_binary};
 use taskmaster_protocol::{Hash, ModuleKind};
