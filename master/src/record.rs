@@ -151,8 +151,10 @@ pub struct Ended {
     pub created: Wall,
     /// A final state.
     pub state: TaskState,
-    /// The last attempt; its `n` is 0 where there was none.
+    /// The attempt that ended it; its `n` is 0 where there was none.
     pub attempt: AttemptId,
+    /// The last attempt that was sent, which may be a later one: if the task is opened again, all up to it are void.
+    pub last_sent: AttemptId,
     /// The version that ran last.
     pub version: Option<Hash>,
     /// The runner of the last attempt.

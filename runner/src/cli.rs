@@ -32,8 +32,9 @@ Examples:
 Exit codes: 0 left after a signal or a drain · 1 refused by the master, or not able to start · 2 usage")]
 pub struct RunnerArgs {
     /// Where the master listens; several, separated by commas, are tried in turn
-    #[arg(long, env = "TASKMASTER_URL", value_name = "URL", default_value = "ws://127.0.0.1:3232", value_delimiter = ',', value_parser = address)]
-    pub url: Vec<Address>,
+    // Text, as every command of the binary has it under this name.
+    #[arg(long, env = "TASKMASTER_URL", value_name = "URL", default_value = "ws://127.0.0.1:3232")]
+    pub url: String,
     /// The token that the master wants
     #[arg(long, env = "TASKMASTER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -62,15 +63,15 @@ pub struct RunnerArgs {
 
 impl RunnerArgs {
     /// What these arguments mean on this machine.
-    pub fn config(self) -> RunnerConfig {
+    pub fn config(self) -> Result<RunnerConfig, String> {
         let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
-        RunnerConfig {
-            urls: self.url,
+        Ok(RunnerConfig {
+            urls: self.url.split(',').map(address).collect::<Result<_, _>>()?,
             token: self.token,
             offer: Offer { labels, env: self.env, modules: self.modules, ..offer(self.name, self.slots) },
             cache: self.cache.unwrap_or_else(default_cache),
             grace: self.grace,
-        }
+        })
     }
 }
 
@@ -92,7 +93,13 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
 
 /// `taskmaster runner`: runs until `shutdown`, and ends at once on a second signal.
 pub async fn run(args: RunnerArgs, shutdown: impl Future<Output = ()>) -> ExitCode {
-    let config = args.config();
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: --url: {error}");
+            return ExitCode::from(2);
+        }
+    };
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
     let serving = serve(config, async { drop(draining.await) });
     tokio::pin!(serving, shutdown);
@@ -194,7 +201,7 @@ mod tests {
     fn arguments_become_an_offer() {
         let args =
             ["--slots", "3", "--label", "a=b=c", "--modules", "x,y", "--url", "ws://a,ws://b:1", "--grace", "250ms"];
-        let config = parse(&args).unwrap().config();
+        let config = parse(&args).unwrap().config().unwrap();
         assert_eq!((config.offer.slots, config.urls.len()), (3, 2));
         assert_eq!(config.offer.labels.get("a").map(String::as_str), Some("b=c"));
         assert_eq!(config.offer.modules.len(), 2);

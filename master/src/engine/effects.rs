@@ -172,9 +172,10 @@ impl Engine {
             _ => None,
         };
         let runner = report.as_ref().and_then(|(runner, _)| self.runner_name(*runner));
-        let (seq, finished) = (self.last_seq + 1, self.now.wall);
+        let (seq, finished, epoch) = (self.last_seq + 1, self.now.wall, self.epoch);
         let live = self.live_mut(key);
         let last = live.last.take().unwrap_or_default();
+        let last_sent = attempt.max(AttemptId { epoch, n: last.n });
         let mut ended = Ended {
             seq,
             id: live.body.id.clone(),
@@ -185,6 +186,7 @@ impl Engine {
             created: live.body.created,
             state: state.state(),
             attempt,
+            last_sent,
             version: last.version,
             runner: runner.or(last.runner),
             result: None,

@@ -177,7 +177,7 @@ impl Engine {
             },
             _ => {
                 let known = self.modules.iter().filter(|(_, record)| record.present).map(|(name, _)| name.as_str());
-                unknown(format!("unknown module `{name}`{}", near::hint(name.as_str(), known)))
+                unknown(format!("unknown module `{name}`{} (looked in the task folder)", near::hint(name.as_str(), known)))
             }
         }
     }

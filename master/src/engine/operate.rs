@@ -127,12 +127,12 @@ impl Engine {
         let was = ended.state;
         self.store(Record::Reopened {
             body: body.clone(),
-            fence: ended.attempt,
+            fence: ended.last_sent,
             ended: ended.seq,
             was,
             because: ended.because.clone(),
         });
-        self.came(body, Origin::Reopened { fence: ended.attempt, was: final_of(was) }, Some(Due::Mono(0)));
+        self.came(body, Origin::Reopened { fence: ended.last_sent, was: final_of(was) }, Some(Due::Mono(0)));
     }
 
     pub(super) fn set(&mut self, session: SessionNo, set: Set) {

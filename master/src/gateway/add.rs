@@ -3,9 +3,9 @@
 use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
 use crate::prepare::{Prepared, prepare};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use taskmaster_protocol::message::Add;
-use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits, near};
+use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits};
 
 type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
 
@@ -21,8 +21,8 @@ pub(super) async fn read(folder: &Folder, session: SessionNo, add: Add) -> Resul
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
-    let mut parsed = heavy(bytes, move || parse(&tasks)).await?;
-    find_modules(folder, &mut parsed).await;
+    let parsed = heavy(bytes, move || parse(&tasks)).await?;
+    find_modules(folder, &parsed).await;
     Ok(Input::Add { session, batch, job, hold, tasks: parsed })
 }
 
@@ -42,33 +42,15 @@ fn parse(tasks: &[Json]) -> Parsed {
     tasks.iter().map(|task| prepare(task).map(Box::new)).collect()
 }
 
-/// Looks into the folder once for every name that is not known: its file may have been dropped a moment ago.
-async fn find_modules(folder: &Folder, parsed: &mut Parsed) {
-    let mut missing: BTreeMap<ModuleName, Option<Refusal>> = BTreeMap::new();
-    for task in parsed.iter_mut() {
-        let Ok(prepared) = task else { continue };
+/// Looks into the folder once for every name that is not known: its file may have been dropped a moment ago. Names that
+/// stay unknown are refused by the engine, which first looks whether the task itself is known: a resend of what was
+/// acknowledged is fine even when its module has gone.
+async fn find_modules(folder: &Folder, parsed: &Parsed) {
+    let mut missing: BTreeSet<&ModuleName> = BTreeSet::new();
+    for prepared in parsed.iter().flatten() {
         let name = &prepared.document.module.name;
-        if folder.knows(name) {
-            continue;
-        }
-        if !missing.contains_key(name) {
-            let refusal = if folder.look(name).await { None } else { Some(unknown(folder, name)) };
-            missing.insert(name.clone(), refusal);
-        }
-        if let Some(Some(refusal)) = missing.get(name) {
-            *task = Err(refusal.clone());
+        if !folder.knows(name) && missing.insert(name) {
+            folder.look(name).await;
         }
     }
-}
-
-fn unknown(folder: &Folder, name: &ModuleName) -> Refusal {
-    let text = match folder.trouble(name) {
-        Some(error) => format!("the file of module `{name}` was rejected: {error}"),
-        None => {
-            let names = folder.names();
-            let hint = near::hint(name.as_str(), names.iter().map(ModuleName::as_str));
-            format!("unknown module `{name}`{hint} (looked in the task folder)")
-        }
-    };
-    Refusal::new(RefusalCode::UnknownModule, text).at("module")
 }

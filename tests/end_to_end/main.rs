@@ -1,0 +1,19 @@
+//! The binary from outside, as people and scripts use it: real processes, real sockets, real kills.
+//!
+//! Every test has a master of its own on a free port with everything in a folder of its own, so all may run at once.
+//! Nothing sleeps for a fixed time and hopes: what must come is waited for, under a deadline.
+
+mod harness;
+mod modules_text;
+mod socket;
+
+mod bad_input;
+mod crashes;
+mod help;
+mod limits;
+mod main_job;
+mod modules;
+mod outputs;
+mod requirements;
+mod samples;
+mod scale;

@@ -1,0 +1,106 @@
+//! Chance from a seed, and what it decides once for a whole history: how many there are and how often what goes wrong.
+
+/// xorshift64*: small, and good enough for faults.
+#[derive(Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Chance {
+        let mut chance = Chance(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        (0..4).for_each(|_| drop(chance.next()));
+        chance
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// 0..n.
+    pub fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 24) % n.max(1)
+    }
+
+    /// low..=high.
+    pub fn within(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
+    }
+
+    /// True `n` times in a thousand.
+    pub fn permille(&mut self, n: u64) -> bool {
+        self.below(1_000) < n
+    }
+
+    pub fn of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        all.get(self.below(all.len() as u64) as usize)
+    }
+
+    /// low..high, each order of magnitude as likely as the next: most are short, some are very long.
+    pub fn spread(&mut self, low: u64, high: u64) -> u64 {
+        let scale = (high / low.max(1)).max(1).ilog2() + 1;
+        let ceiling = low << self.below(u64::from(scale) + 1);
+        self.within(low, ceiling.clamp(low, high))
+    }
+}
+
+/// What this history is like. Rates are drawn once per seed, and some are none: a bug that needs many restarts is not
+/// found in a world in which everything goes wrong at once.
+#[derive(Debug)]
+pub struct Swarm {
+    pub runners: u64,
+    pub feeders: u64,
+    /// Things a feeder does before it is done.
+    pub actions: u64,
+    /// Mean pauses between faults, µs; 0: never.
+    pub kill_master: u64,
+    pub power_off: u64,
+    pub fail_disk: u64,
+    pub kill_runner: u64,
+    pub drain_runner: u64,
+    pub cut: u64,
+    pub stall: u64,
+    pub touch_module: u64,
+    /// The longest of each, µs.
+    pub latency: u64,
+    pub sync: u64,
+    pub run: u64,
+    pub fold: u64,
+    /// Of a thousand attempts, those that fail.
+    pub failing: u64,
+    /// Of a thousand cuts, those that nobody is told of.
+    pub silent: u64,
+    /// Of a thousand wishes, those that are cancels and retries.
+    pub wishes: u64,
+}
+
+impl Swarm {
+    pub fn drawn(chance: &mut Chance) -> Swarm {
+        let rate = |chance: &mut Chance, often: u64| match chance.below(3) {
+            0 => 0,
+            1 => often,
+            _ => often * 4,
+        };
+        Swarm {
+            runners: chance.within(1, 4),
+            feeders: chance.within(1, 3),
+            actions: chance.spread(8, 40),
+            kill_master: rate(chance, 600_000),
+            power_off: rate(chance, 600_000),
+            fail_disk: rate(chance, 2_000_000),
+            kill_runner: rate(chance, 700_000),
+            drain_runner: rate(chance, 2_000_000),
+            cut: rate(chance, 200_000),
+            stall: rate(chance, 300_000),
+            touch_module: rate(chance, 1_000_000),
+            latency: chance.spread(200, 20_000),
+            sync: chance.spread(200, 40_000),
+            run: chance.spread(1_000, 2_000_000),
+            fold: chance.spread(1_000, 1_000_000),
+            failing: chance.within(0, 300),
+            silent: if chance.permille(300) { chance.within(0, 1_000) } else { 0 },
+            wishes: chance.within(0, 400),
+        }
+    }
+}

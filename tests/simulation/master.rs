@@ -1,0 +1,207 @@
+//! The master: the real engine, its loop, its start and its sudden end.
+
+use crate::disk::Written;
+use crate::network::Client;
+use crate::planted;
+use crate::world::{Happening, MS, SECOND, World};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use taskmaster_master::engine::{Engine, EngineConfig, Turn};
+use taskmaster_master::events::EventFeed;
+use taskmaster_master::inbox::{Input, Reply, Seen, SessionNo};
+use taskmaster_master::journal::ShelfJournal;
+use taskmaster_master::prepare::prepare;
+use taskmaster_master::record::Entry;
+use taskmaster_master::store::Reader;
+use taskmaster_master::{folding, view};
+use taskmaster_protocol::message::Query;
+use taskmaster_protocol::{Hash, Json, ModuleKind, ModuleName, Now, ToMaster, Wall};
+
+/// 2026, so that times look like times.
+const WALL: i64 = 1_767_225_600_000_000;
+
+/// The core's own invariants are looked at after so many turns; each look walks through everything.
+const CHECKED_EVERY: u64 = 16;
+
+pub const MODULES: [&str; 2] = ["ma", "mb"];
+
+pub struct Master {
+    pub life: u32,
+    pub epoch: u32,
+    /// When its monotonic clock began.
+    since: u64,
+    pub engine: Engine,
+    pub events: EventFeed,
+    pub journal: ShelfJournal,
+    inbox: VecDeque<Input>,
+    turn_at: Option<u64>,
+    turns: u64,
+    /// Turns that wait for the writer.
+    pub waiting: VecDeque<Turn>,
+    pub writing: Option<Written>,
+    pub write_planned: bool,
+    pub folds: VecDeque<Arc<Entry>>,
+}
+
+impl World {
+    pub fn clock(&self) -> Now {
+        let since = self.master.as_ref().map_or(self.now, |master| master.since);
+        Now { mono_us: 5 * SECOND + self.now - since, wall: Wall(WALL + self.now as i64) }
+    }
+
+    pub fn reader(&self) -> Reader {
+        self.shelf.clone()
+    }
+
+    /// A new process takes up where the last one ended.
+    pub fn master_starts(&mut self) {
+        if self.master.is_some() {
+            return;
+        }
+        let reader = self.reader();
+        let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
+        let restored = match read {
+            Ok(restored) => restored,
+            Err(error) => return self.oracle.broken = Some(format!("the store cannot be read: {error}")),
+        };
+        self.oracle.master_starts(&reader, &restored);
+        let Ok(journal) = ShelfJournal::open(reader.clone()) else { return };
+        self.lives += 1;
+        let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.clock());
+        let events = EventFeed::new(restored.marks.seq, reader.clone());
+        let config = EngineConfig { seed: self.chance.next(), ..EngineConfig::default() };
+        let engine = Engine::restore(restored, config, reader, events.clone(), now);
+        let (inbox, folds, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        let (since, turn_at, turns, writing, write_planned) = (self.now, None, 0, None, false);
+        self.master = Some(Master {
+            life, epoch, since, engine, events, journal, inbox, turn_at, turns, waiting, writing, write_planned, folds,
+        });
+        self.note("master starts", || format!("epoch {epoch}"));
+        self.turn();
+        for name in MODULES {
+            self.sees_module(name, 0);
+        }
+        self.plan(MS, Happening::Fold { life });
+    }
+
+    /// A process ends; with the power, what the disk had not confirmed is lost.
+    pub fn kill_master(&mut self, power: bool) {
+        if power {
+            let unsynced = self.shelf.unsynced() as u64;
+            let kept = self.chance.within(0, unsynced) as usize;
+            self.shelf.crash(kept);
+        }
+        if self.master.take().is_none() {
+            return;
+        }
+        let lines: Vec<u64> = self.links.iter().filter(|(_, link)| !link.cut).map(|(no, _)| *no).collect();
+        lines.into_iter().for_each(|link| self.cut(link));
+        let after = if self.healed { MS } else { self.chance.spread(MS, 4 * SECOND) };
+        self.plan(after, Happening::MasterStarts);
+    }
+
+    /// The folder has a module.
+    fn sees_module(&mut self, name: &str, version: u64) {
+        if let Ok(module) = ModuleName::new(name) {
+            let version = Hash::of(format!("{name} {version}").as_bytes());
+            let seen = Seen::Sound { version, kind: ModuleKind::Command, bytes: 100 };
+            self.tell_master(Input::Module { name: module, seen, known: None });
+        }
+    }
+
+    pub fn touch_module(&mut self) {
+        let version = self.chance.below(4);
+        if let Some(name) = self.chance.of(&MODULES).copied() {
+            self.sees_module(name, version);
+        }
+    }
+
+    /// Into the inbox; the loop wakes.
+    pub fn tell_master(&mut self, input: Input) {
+        let after = self.chance.within(1, 100);
+        let Some(master) = &mut self.master else { return };
+        master.inbox.push_back(input);
+        self.plan_turn(self.now + after);
+    }
+
+    fn plan_turn(&mut self, at: u64) {
+        let Some(master) = &mut self.master else { return };
+        if master.turn_at.is_none_or(|planned| planned > at) {
+            master.turn_at = Some(at);
+            let life = master.life;
+            self.plan(at - self.now, Happening::Turn { life });
+        }
+    }
+
+    /// Drains the inbox and ends the turn, as `run_engine` does.
+    pub fn turn(&mut self) {
+        let now = self.clock();
+        let Some(master) = &mut self.master else { return };
+        // A turn that was planned for later came earlier.
+        if master.turns > 0 && master.turn_at != Some(self.now) {
+            return;
+        }
+        master.turn_at = None;
+        for input in std::mem::take(&mut master.inbox) {
+            master.engine.take(input, now);
+        }
+        let mut turn = master.engine.end_turn(now);
+        master.turns += 1;
+        let sayings = std::mem::take(&mut turn.now);
+        if master.turns % CHECKED_EVERY == 0 {
+            let wrong = master.engine.check();
+            self.oracle.claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
+        }
+        self.oracle.turn_ends(&turn);
+        // Whoever is gone does not hear it.
+        sayings.into_iter().for_each(|(outbox, message)| drop(outbox.send(message)));
+        if !turn.records.is_empty() || !turn.after.is_empty() {
+            master.waiting.push_back(turn);
+            self.plan_write();
+        }
+        self.flush();
+        let Some(master) = &self.master else { return };
+        if let Some(at) = master.engine.next_deadline(now) {
+            self.plan_turn(self.now + at.saturating_sub(now.mono_us).max(1));
+        }
+    }
+
+    /// What the gateway does with a message.
+    pub fn gateway(&mut self, no: u64, client: Client, mut message: ToMaster) {
+        let session = SessionNo(no);
+        if let (Some(planted), Client::Runner(index)) = (self.planted, client) {
+            let just_back = self.runners[index].back_at + 30 * MS > self.now && self.runners[index].connects > 1;
+            let sent = &self.oracle.sent;
+            let last = |id: &taskmaster_protocol::TaskId| {
+                sent.keys().filter(|attempt| attempt.id == *id).map(|attempt| attempt.attempt).max()
+            };
+            if !planted::garble(planted, &mut message, just_back, last) {
+                return;
+            }
+        }
+        self.oracle.master_hears(&message);
+        let input = match message {
+            ToMaster::Add(add) => {
+                let tasks = add.tasks.iter().map(|task| prepare(task).map(Box::new)).collect();
+                Input::Add { session, batch: add.batch, job: add.job, hold: add.hold, tasks }
+            }
+            message => Input::Message { session, message },
+        };
+        self.tell_master(input);
+    }
+
+    /// Asks the engine, as an operator does.
+    pub fn ask(&mut self, query: Query) -> Option<Json> {
+        let now = self.clock();
+        let master = self.master.as_mut()?;
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        master.engine.take(Input::Ask { query, reply }, now);
+        let turn = master.engine.end_turn(now);
+        self.oracle.turn_ends(&turn);
+        taskmaster_master::turns::release(vec![turn]);
+        match answer.try_recv() {
+            Ok(Reply::Answer(json)) => Some(json),
+            _ => None,
+        }
+    }
+}

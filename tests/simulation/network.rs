@@ -1,0 +1,237 @@
+//! Connections between clients and the master. Each keeps its order, as TCP does; it delays, stalls in one direction,
+//! and when it is cut, what was on its way is lost and nothing more comes. Messages cross as text.
+
+use crate::world::{Happening, MS, SECOND, World};
+use std::collections::VecDeque;
+use taskmaster_protocol::message::{Hello, Role, Welcome};
+use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, ToMaster, limits};
+use taskmaster_master::inbox::{Input, SessionNo};
+use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    Runner(usize),
+    Feeder(usize),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parcel {
+    Text(String),
+    Ping,
+    Pong,
+    Close,
+}
+
+/// A connection; its number is the master's for the session. Of each pair, the second is towards the master.
+#[derive(Debug)]
+pub struct Link {
+    pub client: Client,
+    pub life: u32,
+    pub cut: bool,
+    lanes: [VecDeque<Parcel>; 2],
+    last_at: [u64; 2],
+    pub stalled: [u64; 2],
+    /// `None`: the master has let go of it.
+    outgoing: Option<UnboundedReceiver<FromMaster>>,
+}
+
+impl World {
+    /// Something is said into a line.
+    pub fn post(&mut self, link: u64, up: bool, parcel: Parcel) {
+        let latency = self.chance.within(50, self.swarm.latency);
+        let now = self.now;
+        let Some(line) = self.links.get_mut(&link).filter(|link| !link.cut) else { return };
+        let lane = usize::from(up);
+        let at = (now + latency).max(line.last_at[lane]);
+        line.last_at[lane] = at;
+        line.lanes[lane].push_back(parcel);
+        self.plan(at - now, Happening::Deliver { link, up });
+    }
+
+    pub fn deliver(&mut self, link: u64, up: bool) {
+        let now = self.now;
+        let Some(line) = self.links.get_mut(&link).filter(|link| !link.cut) else { return };
+        let lane = usize::from(up);
+        if line.stalled[lane] > now {
+            let after = line.stalled[lane] - now;
+            return self.plan(after, Happening::Deliver { link, up });
+        }
+        let Some(parcel) = line.lanes[lane].pop_front() else { return };
+        let client = line.client;
+        if let Parcel::Text(text) = &parcel {
+            let arrow = if up { "▲" } else { "▼" };
+            self.history.note(now, &format!("{link}{arrow}{client:?}"), text);
+        }
+        if up {
+            return self.master_hears(link, parcel);
+        }
+        if parcel == Parcel::Close {
+            return self.client_loses(link);
+        }
+        match client {
+            Client::Runner(runner) => self.runner_hears(runner, link, parcel),
+            Client::Feeder(feeder) => self.feeder_hears(feeder, link, parcel),
+        }
+    }
+
+    /// Dials; `Dialled` tells what came of it.
+    pub fn dial(&mut self, client: Client, process: u32) {
+        let after = self.chance.within(100, self.swarm.latency + 200);
+        self.plan(after, Happening::Dialled { client, process });
+    }
+
+    pub fn dialled(&mut self, client: Client, process: u32) {
+        if !self.still_dials(client, process) {
+            return;
+        }
+        let Some((life, epoch, seq)) = self.master.as_ref().map(|m| (m.life, m.epoch, m.events.latest())) else {
+            return self.not_connected(client);
+        };
+        self.last_link += 1;
+        let (no, (outbox, outgoing)) = (self.last_link, mpsc::unbounded_channel());
+        let (lanes, outgoing) = (Default::default(), Some(outgoing));
+        let link = Link { client, life, cut: false, lanes, last_at: [0, 0], stalled: [0, 0], outgoing };
+        self.links.insert(no, link);
+        self.note("connects", || format!("{client:?} by {no}"));
+        let (role, session, runner) = match client {
+            Client::Runner(index) => (Role::Runner, None, Some(self.runners[index].offer.clone())),
+            Client::Feeder(index) => (Role::Client, Some(self.feeders[index].name.clone()), None),
+        };
+        let hello = Hello { role, protocol: PROTOCOL_VERSION, token: None, session, runner };
+        self.tell_master(Input::Connected { session: SessionNo(no), hello, outbox });
+        let welcome = Welcome {
+            protocol: PROTOCOL_VERSION,
+            epoch,
+            seq,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX as u64,
+            batch_tasks_max: limits::BATCH_TASKS_MAX as u64,
+            leader: None,
+        };
+        self.post(no, false, Parcel::Text(FromMaster::Welcome(welcome).encode()));
+        match client {
+            Client::Runner(index) => self.runners[index].link = Some(no),
+            Client::Feeder(index) => self.feeders[index].link = Some(no),
+        }
+    }
+
+    fn still_dials(&self, client: Client, process: u32) -> bool {
+        match client {
+            Client::Runner(index) => self.runners[index].process == process && self.runners[index].session.is_some(),
+            Client::Feeder(index) => self.feeders[index].link.is_none(),
+        }
+    }
+
+    fn not_connected(&mut self, client: Client) {
+        match client {
+            Client::Runner(index) => self.runner_lost_line(index),
+            Client::Feeder(_) => self.dial_later(client),
+        }
+    }
+
+    /// What the engine has said since the last time goes into the lines.
+    pub fn flush(&mut self) {
+        let open: Vec<u64> = self.links.iter().filter(|(_, link)| link.outgoing.is_some()).map(|(no, _)| *no).collect();
+        for no in open {
+            while let Some(outgoing) = self.links.get_mut(&no).and_then(|link| link.outgoing.as_mut()) {
+                match outgoing.try_recv() {
+                    Ok(message) => {
+                        self.oracle.master_says(no, &message);
+                        self.post(no, false, Parcel::Text(message.encode()));
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => self.master_closes(no),
+                }
+            }
+        }
+    }
+
+    /// The engine has let go of a connection: the gateway closes it, after what was said.
+    fn master_closes(&mut self, no: u64) {
+        if let Some(link) = self.links.get_mut(&no) {
+            link.outgoing = None;
+        }
+        self.note("master closes", || no.to_string());
+        self.tell_master(Input::Disconnected { session: SessionNo(no) });
+        self.post(no, false, Parcel::Close);
+    }
+
+    /// What was on its way is lost; who notices, and when, is another matter.
+    pub fn cut(&mut self, no: u64) {
+        let Some(link) = self.links.get_mut(&no).filter(|link| !link.cut) else { return };
+        link.cut = true;
+        link.lanes = Default::default();
+        self.note("cut", || no.to_string());
+        for by_master in [true, false] {
+            let silent = self.chance.permille(self.swarm.silent);
+            let most = if silent { limits::SILENT_MS_MAX * MS } else { 50 * MS };
+            let after = self.chance.within(0, most);
+            self.plan(after, Happening::Noticed { link: no, by_master });
+        }
+    }
+
+    /// Nothing comes through in one direction for some time.
+    pub fn stall(&mut self, no: u64) {
+        let (up, until) = (self.chance.below(2) as usize, self.now + self.chance.spread(MS, 3 * SECOND));
+        self.note("stall", || format!("{no} {up} until {until}"));
+        if let Some(link) = self.links.get_mut(&no) {
+            link.stalled[up] = until;
+        }
+    }
+
+    pub fn noticed(&mut self, no: u64, by_master: bool) {
+        if !by_master {
+            return self.client_loses(no);
+        }
+        let here = self.master.as_ref().map(|master| master.life);
+        let Some(link) = self.links.get_mut(&no) else { return };
+        if Some(link.life) == here && link.outgoing.take().is_some() {
+            self.tell_master(Input::Disconnected { session: SessionNo(no) });
+        }
+    }
+
+    /// The client knows that its line is gone.
+    pub fn client_loses(&mut self, no: u64) {
+        let Some(client) = self.links.get(&no).map(|link| link.client) else { return };
+        match client {
+            Client::Runner(index) if self.runners[index].link == Some(no) => self.runner_lost_line(index),
+            Client::Feeder(index) if self.feeders[index].link == Some(no) => {
+                self.feeders[index].link = None;
+                self.feeders[index].up = false;
+                self.dial_later(client);
+            }
+            _ => {}
+        }
+    }
+
+    fn dial_later(&mut self, client: Client) {
+        let after = self.chance.within(20 * MS, 500 * MS);
+        self.plan(after, Happening::Dialled { client, process: 0 });
+    }
+
+    /// A client hangs up; the master notices at once, or late.
+    pub fn hang_up(&mut self, no: u64) {
+        if let Some(client) = self.links.get(&no).map(|link| link.client) {
+            self.cut(no);
+            match client {
+                Client::Runner(index) => self.runners[index].link = None,
+                Client::Feeder(index) => self.feeders[index].link = None,
+            }
+        }
+    }
+
+    /// A message of a client has reached the gateway.
+    fn master_hears(&mut self, no: u64, parcel: Parcel) {
+        let client = match self.links.get(&no) {
+            Some(link) if link.outgoing.is_some() => link.client,
+            _ => return,
+        };
+        match parcel {
+            Parcel::Ping => self.post(no, false, Parcel::Pong),
+            Parcel::Text(text) => match ToMaster::decode(&text) {
+                Ok(message) => self.gateway(no, client, message),
+                Err(refusal) => self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),
+            },
+            Parcel::Pong | Parcel::Close => {}
+        }
+    }
+}
