@@ -9,6 +9,9 @@ use std::process::ExitCode;
 use taskmaster_feeder::{Command as ClientCommand, Global};
 use taskmaster_runner::cli::{RunArgs, RunnerArgs};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Work spread over machines: tasks in WebAssembly, pushed to runners, never lost once acknowledged.
 ///
 /// Drop a module (.wasm or .wat) into the task folder, feed it work from any script, watch it run on every machine you

@@ -14,8 +14,8 @@ use std::time::Duration;
 use taskmaster_protocol::Wall;
 
 /// Records that may wait to be folded while there is load: folding costs more than the journal, and a burst is over
-/// before it begins. About 300 MB of memory at 1 KB a record, and 5 s of a restart.
-const WAITING_RECORDS_MAX: usize = 300_000;
+/// before it begins. About 300 MB of memory, and 5 s of a restart.
+const WAITING_RECORDS_MAX: usize = 400_000;
 
 /// Nothing committed for this long: there is time to fold.
 const IDLE: Duration = Duration::from_millis(200);
@@ -123,12 +123,12 @@ impl Folding {
     /// Forgets the oldest ended tasks that are too many or too old, as far as nothing open needs them.
     fn prune(&mut self, wall: Wall) -> Result<(), StoreError> {
         let surplus = view::marks(self.shelf.as_ref())?.ended.saturating_sub(self.keep.count);
-        let oldest = view::ended_before(self.shelf.as_ref(), u64::MAX, false, PRUNED_MAX)?;
+        let oldest = view::ended_first(self.shelf.as_ref(), PRUNED_MAX)?;
         let limit = Wall(wall.0.saturating_sub(i64::try_from(self.keep.time.as_micros()).unwrap_or(i64::MAX)));
         let mut candidates: Vec<Stored> = Vec::new();
-        for (index, (_, id)) in oldest.into_iter().enumerate() {
-            let Some(stored) = view::stored(self.shelf.as_ref(), &id)? else { continue };
-            if index as u64 >= surplus && stored.ended.finished >= limit {
+        for (seq, id) in oldest {
+            let Some(stored) = view::stored(self.shelf.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else { continue };
+            if candidates.len() as u64 >= surplus && stored.ended.finished >= limit {
                 break;
             }
             candidates.push(stored);

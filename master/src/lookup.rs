@@ -115,14 +115,14 @@ impl Lookup {
 fn ended_page(reader: &Reader, mut before: u64, mut rows: Rows) -> Result<Json, StoreError> {
     let mut looked = 0;
     loop {
-        let ids = view::ended_before(reader.as_ref(), before, true, 256)?;
+        let ids = view::ended_before(reader.as_ref(), before, 256)?;
         if ids.is_empty() {
             return Ok(rows.page(None));
         }
         for (seq, id) in ids {
             before = seq;
             looked += 1;
-            let Some(stored) = view::stored(reader.as_ref(), &id)? else { continue };
+            let Some(stored) = view::stored(reader.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else { continue };
             if rows.take(|| ended_view(&stored.ended)) || looked == LOOKED_AT_MAX {
                 return Ok(rows.page(Some(format!("f{seq}"))));
             }

@@ -1,7 +1,8 @@
 //! The view: records folded from the journal into what is read by key. What was added and has ended between two
 //! folds is written once.
 //!
-//! Keys: `!` marks; `o`+no open tasks; `t`+id ended tasks; `f`+seq → id, the order of ending; `d`+cause+0+id tasks
+//! Keys: `!` marks; `o`+no open tasks; `t`+id ended tasks; `f`+last seq → a
+//! block of (seq, id), the order of ending; `d`+cause+0+id tasks
 //! skipped for a cause; `j`+job; `m`+module; `r`+runner.
 
 use crate::record::{self, Ended, Entry, JobRecord, ModuleRecord, Record, TaskBody, ended_index};
@@ -101,7 +102,8 @@ pub fn stored(shelf: &dyn Shelf, id: &TaskId) -> Result<Option<Stored>, StoreErr
 
 /// A job.
 pub fn job(shelf: &dyn Shelf, name: &JobName) -> Result<Option<JobRecord>, StoreError> {
-    one(shelf, &with(b'j', name.as_str().as_bytes()), name.as_str())
+    let named = one::<Named<JobName, JobRecord>>(shelf, &with(b'j', name.as_str().as_bytes()), name.as_str())?;
+    Ok(named.map(|Named(_, record)| record))
 }
 
 /// Ids of tasks that were skipped because `cause` ended as it did.
@@ -114,14 +116,41 @@ pub fn skipped_for(shelf: &dyn Shelf, cause: &TaskId) -> Result<Vec<TaskId>, Sto
     Ok(pairs.into_iter().filter_map(id).collect())
 }
 
-/// Ids of ended tasks with a seq below `before` (`back`: the newest first; else the oldest first from 0).
-pub fn ended_before(shelf: &dyn Shelf, before: u64, back: bool, most: usize) -> Result<Vec<(u64, TaskId)>, StoreError> {
-    let pairs = shelf.scan(b"f", &with(b'f', &before.to_be_bytes()), back, most)?;
-    let row = |(key, id): (Vec<u8>, Vec<u8>)| {
-        let seq = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
-        Some((seq, TaskId::new(std::str::from_utf8(&id).ok()?).ok()?))
-    };
-    Ok(pairs.into_iter().filter_map(row).collect())
+/// The order of ending, in blocks: a write for each task would cost as much as the task's own. An entry whose task is
+/// gone, or has ended anew since, is stale; readers find that when they look for the task.
+type Block = Vec<(u64, TaskId)>;
+
+/// Entries in a block: its value stays below [`VALUE_BYTES_MAX`] also when every id is as long as it may be.
+const BLOCK_ENTRIES: usize = 28;
+
+fn block_key(last_seq: u64) -> Vec<u8> {
+    with(b'f', &last_seq.to_be_bytes())
+}
+
+fn block((_, value): &(Vec<u8>, Vec<u8>)) -> Result<Block, StoreError> {
+    record::decode(value).map_err(|why| corrupt("the order of ending", why))
+}
+
+/// Ids of ended tasks with a seq below `before`, the newest first.
+pub fn ended_before(shelf: &dyn Shelf, before: u64, most: usize) -> Result<Block, StoreError> {
+    let mut found = Block::new();
+    // The block that holds `before` has a key at or above it; it may be the only one to read from.
+    let above = shelf.scan(&block_key(before), b"g", false, 1)?;
+    let below = shelf.scan(b"f", &block_key(before), true, most.div_ceil(BLOCK_ENTRIES) + 1)?;
+    for pair in above.iter().chain(&below) {
+        found.extend(block(pair)?.into_iter().rev().filter(|(seq, _)| *seq < before));
+    }
+    found.truncate(most);
+    Ok(found)
+}
+
+/// Ids of the tasks that ended first.
+pub fn ended_first(shelf: &dyn Shelf, most: usize) -> Result<Block, StoreError> {
+    let mut found = Block::new();
+    for pair in shelf.scan(b"f", b"g", false, most.div_ceil(BLOCK_ENTRIES))? {
+        found.extend(block(&pair)?);
+    }
+    Ok(found)
 }
 
 /// Every record under a prefix, with the rest of its key. Values that were written in parts are put together.
@@ -253,7 +282,7 @@ impl Fold {
                     task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
                 }
             }
-            Record::Reopened { body, fence, ended, was, because } => self.reopen(body, *fence, *ended, *was, because)?,
+            Record::Reopened { body, fence, was, because, .. } => self.reopen(body, *fence, *was, because)?,
             Record::Set { no, priority, due } => {
                 if let Some(task) = self.open_task(*no)? {
                     task.priority = *priority;
@@ -325,7 +354,6 @@ impl Fold {
         &mut self,
         body: &Arc<TaskBody>,
         fence: AttemptId,
-        seq: u64,
         was: taskmaster_protocol::TaskState,
         because: &Option<TaskId>,
     ) -> Result<(), StoreError> {
@@ -333,15 +361,14 @@ impl Fold {
         *known = known.saturating_sub(1);
         self.marks.ended = self.marks.ended.saturating_sub(1);
         if self.ended.remove(&body.id).is_none() {
-            self.remove_stored(&body.id, seq, because.as_ref())?;
+            self.remove_stored(&body.id, because.as_ref())?;
         }
         self.open.insert(body.no, Some(OpenTask::new(body.clone(), fence)));
         Ok(())
     }
 
-    fn remove_stored(&mut self, id: &TaskId, seq: u64, because: Option<&TaskId>) -> Result<(), StoreError> {
+    fn remove_stored(&mut self, id: &TaskId, because: Option<&TaskId>) -> Result<(), StoreError> {
         self.remove_parts(&task_key(id))?;
-        self.batch.remove(with(b'f', &seq.to_be_bytes()));
         if let Some(cause) = because {
             self.batch.remove(skipped_key(cause, id.as_str()));
         }
@@ -361,9 +388,25 @@ impl Fold {
     /// Forgets ended tasks.
     pub fn prune(&mut self, tasks: &[Stored]) -> Result<(), StoreError> {
         for task in tasks {
-            self.remove_stored(&task.ended.id, task.ended.seq, task.ended.because.as_ref())?;
+            self.remove_stored(&task.ended.id, task.ended.because.as_ref())?;
         }
         self.marks.ended = self.marks.ended.saturating_sub(tasks.len() as u64);
+        self.drop_stale_blocks(tasks)
+    }
+
+    /// Removes the oldest blocks of the order of ending as far as nothing in them is kept.
+    fn drop_stale_blocks(&mut self, pruned: &[Stored]) -> Result<(), StoreError> {
+        let gone: std::collections::BTreeSet<(u64, &TaskId)> =
+            pruned.iter().map(|task| (task.ended.seq, &task.ended.id)).collect();
+        for pair in self.shelf.scan(b"f", b"g", false, pruned.len() / BLOCK_ENTRIES + 2)? {
+            for (seq, id) in block(&pair)? {
+                let kept = !gone.contains(&(seq, &id));
+                if kept && stored(self.shelf.as_ref(), &id)?.is_some_and(|stored| stored.ended.seq == seq) {
+                    return Ok(());
+                }
+            }
+            self.batch.remove(pair.0);
+        }
         Ok(())
     }
 
@@ -387,8 +430,14 @@ impl Fold {
                 None => self.remove_open(no, &key)?,
             }
         }
-        for (id, stored) in std::mem::take(&mut self.ended) {
-            self.batch.put(with(b'f', &stored.ended.seq.to_be_bytes()), id.as_str().as_bytes().to_vec());
+        let ended = std::mem::take(&mut self.ended);
+        let mut order: Block = ended.iter().map(|(id, stored)| (stored.ended.seq, id.clone())).collect();
+        order.sort_unstable();
+        for entries in order.chunks(BLOCK_ENTRIES) {
+            let last = entries.last().map_or(0, |(seq, _)| *seq);
+            self.batch.put(block_key(last), record::encode(&entries));
+        }
+        for (id, stored) in ended {
             if let Some(cause) = &stored.ended.because {
                 self.batch.put(skipped_key(cause, id.as_str()), Vec::new());
             }

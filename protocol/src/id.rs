@@ -12,17 +12,17 @@ use std::sync::Arc;
 pub struct BadName(String);
 
 fn check(text: &str, what: &str, extra: &str) -> Result<(), BadName> {
-    let shown: String = text.chars().take(40).collect();
+    let shown = || text.chars().take(40).collect::<String>();
     if text.is_empty() {
         return Err(BadName(format!("{what} is empty")));
     }
     if text.len() > limits::NAME_BYTES_MAX {
         let (is, max) = (text.len(), limits::NAME_BYTES_MAX);
-        return Err(BadName(format!("{what} `{shown}…` has {is} characters, at most {max} are allowed")));
+        return Err(BadName(format!("{what} `{}…` has {is} characters, at most {max} are allowed", shown())));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(fits) {
-        return Err(BadName(format!("{what} `{shown}` may hold only A-Z a-z 0-9 {extra} and begin with a letter or digit")));
+        return Err(BadName(format!("{what} `{}` may hold only A-Z a-z 0-9 {extra} and begin with a letter or digit", shown())));
     }
     Ok(())
 }

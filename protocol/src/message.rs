@@ -611,6 +611,10 @@ macro_rules! messages {
 
             /// Reads one message. `data` may stand before `event`.
             pub fn decode(text: &str) -> Result<$enum, Refusal> {
+                // serde would take an array for the fields in their order.
+                if text.trim_start().starts_with('[') {
+                    return Err(Refusal::new(RefusalCode::WrongType, "a message is an object, {\"event\":…,\"data\":…}, not an array"));
+                }
                 let Envelope { event, data } = crate::refusal::read(text)?;
                 let data = data.map_or("null", RawValue::get);
                 match event.as_ref() {

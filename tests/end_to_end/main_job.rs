@@ -157,7 +157,7 @@ fn set_changes_an_open_task() {
     assert_eq!(master.task("later")["state"], "delayed");
     master.run(&["tasks", "set", "later", "--delay", "0s"]).with(0);
     master.wait_state("later", "done");
-    master.run(&["tasks", "set", "later", "--priority", "1"]).with(1).says(&["`later`", "done"]);
+    master.run(&["tasks", "set", "later", "--priority", "1"]).with(1).says(&["`later`", "ended"]);
 }
 
 #[test]

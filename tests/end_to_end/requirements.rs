@@ -33,7 +33,7 @@ fn a_task_waits_for_a_runner_that_suits() {
         let why = master.why(id);
         assert!(why.contains("none of 1 connected runner") && why.contains(word), "{id}: {why}");
     }
-    let _eu = master.runner("eu", &["--label", "zone=eu", "--env", "GPU", "--cache", "other-cache"]);
+    let _eu = master.runner("eu", &["--label", "zone=eu", "--env", "GPU"]);
     assert_eq!(master.wait_state("eu", "done")["runner"], "eu");
     assert_eq!(master.wait_state("env", "done")["runner"], "eu");
     let shown = master.json(&["runners", "show", "eu"]);
@@ -48,7 +48,7 @@ fn a_runner_may_take_some_modules_only() {
     master.run(&["add", "sleep", "--params", "1", "--id", "s", "--wait"]).with(0);
     assert_eq!(master.task("e")["state"], "ready");
     assert!(master.why("e").contains("`echo`"), "{}", master.why("e"));
-    let _echoer = master.runner("echoer", &["--modules", "echo,other", "--cache", "other-cache"]);
+    let _echoer = master.runner("echoer", &["--modules", "echo,other"]);
     assert_eq!(master.wait_state("e", "done")["runner"], "echoer");
 }
 

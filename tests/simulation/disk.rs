@@ -76,8 +76,7 @@ impl World {
         master.folds.push_back(entry.clone());
         let end = master.journal.end();
         self.note("synced", || end.to_string());
-        let reader = self.reader();
-        self.oracle.commit_is_durable(&reader, &entry, end);
+        self.oracle.commit_is_durable(&entry);
         turns::release(turns);
         self.flush();
         self.plan_write();

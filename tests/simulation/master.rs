@@ -6,14 +6,14 @@ use crate::planted;
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use taskmaster_master::engine::{Engine, EngineConfig, Turn};
+use taskmaster_master::engine::{Engine, EngineConfig, Release, Turn};
 use taskmaster_master::events::EventFeed;
 use taskmaster_master::inbox::{Input, Reply, Seen, SessionNo};
 use taskmaster_master::journal::ShelfJournal;
 use taskmaster_master::prepare::prepare;
 use taskmaster_master::record::Entry;
 use taskmaster_master::store::Reader;
-use taskmaster_master::{folding, view};
+use taskmaster_master::{folding, turns, view};
 use taskmaster_protocol::message::Query;
 use taskmaster_protocol::{Hash, Json, ModuleKind, ModuleName, Now, ToMaster, Wall};
 
@@ -145,10 +145,15 @@ impl World {
         for input in std::mem::take(&mut master.inbox) {
             master.engine.take(input, now);
         }
-        let mut turn = master.engine.end_turn(now);
+        let turn = master.engine.end_turn(now);
+        self.turn_ended(turn, now);
+    }
+
+    fn turn_ended(&mut self, mut turn: Turn, now: Now) {
+        let Some(master) = &mut self.master else { return };
         master.turns += 1;
         let sayings = std::mem::take(&mut turn.now);
-        if master.turns % CHECKED_EVERY == 0 {
+        if master.turns.is_multiple_of(CHECKED_EVERY) {
             let wrong = master.engine.check();
             self.oracle.claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
         }
@@ -196,9 +201,11 @@ impl World {
         let master = self.master.as_mut()?;
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         master.engine.take(Input::Ask { query, reply }, now);
-        let turn = master.engine.end_turn(now);
-        self.oracle.turn_ends(&turn);
-        taskmaster_master::turns::release(vec![turn]);
+        let mut turn = master.engine.end_turn(now);
+        let place = turn.after.iter().position(|release| matches!(release, Release::Reply(..)))?;
+        let asked = turn.after.remove(place);
+        self.turn_ended(turn, now);
+        turns::release(vec![Turn { after: vec![asked], ..Turn::default() }]);
         match answer.try_recv() {
             Ok(Reply::Answer(json)) => Some(json),
             _ => None,

@@ -14,10 +14,16 @@ Examples:
   taskmaster watch --since 0 --filter job=night --filter event=task:done | jq .task";
 
 pub(super) const TOP_HELP: &str = "\
+Example:
+  taskmaster top --every 1s
+
 Keys:
   q, Esc, Ctrl-C   quit";
 
 pub(super) const DOCTOR_HELP: &str = "\
+Example:
+  taskmaster doctor
+
 Exit codes:
   0  all is well      1  something is not, with what to do about it      69 no master answers";
 
@@ -41,22 +47,25 @@ pub enum TasksCommand {
         limit: usize,
     },
     /// Show one task
+    #[command(after_help = "Example:\n  taskmaster tasks show t1 -o json")]
     Show {
         /// The task
         id: TaskId,
     },
     /// Print a task's result alone, text raw
-    #[command(after_help = "Exit codes:\n  0  printed      1  there is no result yet      3  it failed or was skipped      4  it was cancelled")]
+    #[command(after_help = "Example:\n  taskmaster tasks result t1 > result.json\n\nExit codes:\n  0  printed      1  there is no result yet      3  it failed or was skipped      4  it was cancelled")]
     Result {
         /// The task
         id: TaskId,
     },
     /// Print what a task wrote to stderr
+    #[command(after_help = "Example:\n  taskmaster tasks logs t1")]
     Logs {
         /// The task
         id: TaskId,
     },
     /// List the files that a task made
+    #[command(after_help = "Example:\n  taskmaster tasks files t1")]
     Files {
         /// The task
         id: TaskId,
@@ -91,6 +100,7 @@ pub enum TasksCommand {
         delay: Option<Span>,
     },
     /// Say in one sentence why a task is where it is
+    #[command(after_help = "Example:\n  taskmaster tasks why t1")]
     Why {
         /// The task
         id: TaskId,
@@ -101,14 +111,16 @@ pub enum TasksCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub enum JobsCommand {
     /// List jobs: open ones, then those done last
+    #[command(after_help = "Example:\n  taskmaster jobs list -o json")]
     List,
     /// Show one job with its counts
+    #[command(after_help = "Example:\n  taskmaster jobs show night -o json | jq .done")]
     Show {
         /// The job
         job: JobName,
     },
     /// Wait until a job is done
-    #[command(after_help = "Exit codes:\n  0  all its tasks are done\n  3  a task failed or was skipped\n  4  none failed, but some were cancelled\n  5  --wait-timeout passed")]
+    #[command(after_help = "Example:\n  taskmaster jobs wait night --wait-timeout 1h\n\nExit codes:\n  0  all its tasks are done\n  3  a task failed or was skipped\n  4  none failed, but some were cancelled\n  5  --wait-timeout passed")]
     Wait {
         /// The job
         job: JobName,
@@ -117,16 +129,19 @@ pub enum JobsCommand {
         wait_timeout: Option<Span>,
     },
     /// Cancel every open task of a job
+    #[command(after_help = "Example:\n  taskmaster jobs cancel night")]
     Cancel {
         /// The job
         job: JobName,
     },
     /// Send no more tasks of a job to runners; running ones go on
+    #[command(after_help = "Example:\n  taskmaster jobs pause night")]
     Pause {
         /// The job
         job: JobName,
     },
     /// Send tasks of a paused job again
+    #[command(after_help = "Example:\n  taskmaster jobs resume night")]
     Resume {
         /// The job
         job: JobName,
@@ -137,14 +152,16 @@ pub enum JobsCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub enum ModulesCommand {
     /// List modules
+    #[command(after_help = "Example:\n  taskmaster modules list")]
     List,
     /// Show one module with its versions
+    #[command(after_help = "Example:\n  taskmaster modules show resize")]
     Show {
         /// The module
         name: ModuleName,
     },
     /// Say whether a file would load; needs no master
-    #[command(after_help = "Exit codes:\n  0  it would load      1  it would not, with the reason")]
+    #[command(after_help = "Example:\n  taskmaster modules check resize.wasm\n\nExit codes:\n  0  it would load      1  it would not, with the reason")]
     Check {
         /// A .wasm or .wat file
         file: PathBuf,
@@ -156,6 +173,7 @@ pub enum ModulesCommand {
         file: PathBuf,
     },
     /// Let a version that was held back be taken again
+    #[command(after_help = "Example:\n  taskmaster modules approve resize")]
     Approve {
         /// The module
         name: ModuleName,
@@ -163,6 +181,7 @@ pub enum ModulesCommand {
         version: Option<String>,
     },
     /// Go back to an earlier version
+    #[command(after_help = "Example:\n  taskmaster modules rollback resize")]
     Rollback {
         /// The module
         name: ModuleName,
@@ -170,11 +189,13 @@ pub enum ModulesCommand {
         version: Option<String>,
     },
     /// Send no more tasks of a module to runners
+    #[command(after_help = "Example:\n  taskmaster modules pause resize")]
     Pause {
         /// The module
         name: ModuleName,
     },
     /// Send tasks of a paused module again
+    #[command(after_help = "Example:\n  taskmaster modules resume resize")]
     Resume {
         /// The module
         name: ModuleName,
@@ -185,13 +206,16 @@ pub enum ModulesCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub enum RunnersCommand {
     /// List runners
+    #[command(after_help = "Example:\n  taskmaster runners list -o table")]
     List,
     /// Show one runner
+    #[command(after_help = "Example:\n  taskmaster runners show local")]
     Show {
         /// The runner
         runner: String,
     },
     /// Let a runner finish what it has and send it no more
+    #[command(after_help = "Example:\n  taskmaster runners drain attic-5f3a")]
     Drain {
         /// The runner
         runner: String,

@@ -27,7 +27,7 @@ pub struct Ledger {
     queue: VecDeque<Line>,
     flight: VecDeque<Batch>,
     holding: Holding,
-    /// Ids that authors gave and that were sent and not refused, with the batch.
+    /// Ids that authors gave and that were sent and not refused, with the batch in which they were taken; 0: not yet.
     sent: HashMap<IdKey, u64>,
     /// Ids of tasks that have not ended; only where somebody waits for them.
     open: Option<HashSet<IdKey>>,
@@ -140,7 +140,7 @@ impl Ledger {
             }
             let place = text.len()..text.len() + line.text.len();
             text.push_str(&line.text);
-            entries.push(self.enter(line, place, number));
+            entries.push(self.enter(line, place));
         }
         text.push_str("]}}");
         let message = Utf8Bytes::from(text);
@@ -148,16 +148,11 @@ impl Ledger {
         Some(message)
     }
 
-    /// Notes that a line is being sent, and queues in front those that waited for it.
-    fn enter(&mut self, line: Line, place: Range<usize>, batch: u64) -> Entry {
+    /// Notes that a line is being sent.
+    fn enter(&mut self, line: Line, place: Range<usize>) -> Entry {
         let first = !line.named || !self.sent.contains_key(&line.key);
-        if line.named {
-            if first {
-                self.sent.insert(line.key, batch);
-            }
-            for freed in self.holding.came(line.key).into_iter().rev() {
-                self.queue.push_front(freed);
-            }
+        if line.named && first {
+            self.sent.insert(line.key, 0);
         }
         if first && let Some(open) = &mut self.open {
             open.insert(line.key);
@@ -210,11 +205,13 @@ impl Ledger {
             }
             RefusalCode::UnknownDependency if !refusal.ids.is_empty() => {
                 let unknown = keyed(refusal.ids.clone(), &self.keys);
+                let taken = |key: &IdKey| self.sent.get(key).copied().filter(|batch| *batch > 0);
                 // An id that the master has taken earlier and does not know now will not be known by asking again.
-                if unknown.iter().any(|(key, _)| self.sent.get(key).is_some_and(|sent| *sent <= batch)) {
+                if unknown.iter().any(|(key, _)| taken(key).is_some_and(|taken| taken <= batch)) {
                     return Some(refusal);
                 }
-                let missing: Vec<_> = unknown.into_iter().filter(|(key, _)| !self.sent.contains_key(key)).collect();
+                // What is only on its way may be refused as well: lines of a circle would be sent for ever.
+                let missing: Vec<_> = unknown.into_iter().filter(|(key, _)| taken(key).is_none()).collect();
                 if missing.is_empty() {
                     self.queue.push_back(line);
                     return None;
@@ -233,6 +230,10 @@ impl Ledger {
         let mut last: Option<Option<&str>> = None;
         for entry in batch.entries.iter().filter(|entry| !entry.refused) {
             self.added += 1;
+            if entry.named && entry.first {
+                self.sent.insert(entry.key, batch.number);
+                self.free(entry.key);
+            }
             // Jobs seldom change from line to line.
             if last != Some(entry.job.as_deref()) {
                 last = Some(entry.job.as_deref());
@@ -242,6 +243,18 @@ impl Ledger {
         }
         news.ended = added.ended.into_iter().filter(|id| self.is_open(id.as_str())).collect();
         news
+    }
+
+    /// An id was taken: queues the lines that waited for it, then those that waited for these, and so on. Sent in this
+    /// order, each comes behind what it depends on.
+    fn free(&mut self, key: IdKey) {
+        let mut came = VecDeque::from([key]);
+        while let Some(key) = came.pop_front() {
+            for line in self.holding.came(key) {
+                came.extend(line.named.then_some(line.key));
+                self.queue.push_back(line);
+            }
+        }
     }
 
     /// Whether this feed waits for a task.
@@ -352,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_reference_is_held_until_its_id_is_sent() {
+    fn a_forward_reference_is_held_until_its_id_is_taken() {
         let mut feed = Feed::new();
         feed.offer(&["a"]);
         feed.send();
@@ -361,28 +374,53 @@ mod tests {
         feed.add(1);
         assert_eq!((feed.ledger.held(), feed.ledger.open(), feed.ledger.added), (1, 0, 0));
         feed.offer(&["b"]);
-        assert_eq!(feed.send(), ["b", "a"]);
+        assert_eq!(feed.send(), ["b"]);
         feed.add(2);
+        assert_eq!(feed.send(), ["a"]);
+        feed.add(3);
         assert_eq!((feed.ledger.held(), feed.ledger.open(), feed.ledger.added), (0, 2, 2));
         assert!(feed.ledger.is_settled());
     }
 
     #[test]
-    fn what_was_sent_meanwhile_needs_no_holding_and_nothing_is_asked_for_ever() {
+    fn a_chain_that_is_held_is_sent_in_its_order_at_once() {
+        let mut feed = Feed::new();
+        feed.offer(&["a", "b"]);
+        feed.send();
+        assert!(feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"]).is_empty());
+        assert!(feed.reject(1, 1, RefusalCode::UnknownDependency, &["c"]).is_empty());
+        feed.add(1);
+        feed.offer(&["c"]);
+        feed.send();
+        feed.add(2);
+        assert_eq!(feed.send(), ["b", "a"]);
+    }
+
+    #[test]
+    fn lines_of_a_circle_are_not_sent_for_ever() {
         let mut feed = Feed::new();
         feed.offer(&["a"]);
         feed.send();
         feed.offer(&["b"]);
         feed.send();
         assert!(feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"]).is_empty());
-        assert_eq!(feed.send(), ["a"], "b is on its way");
-        assert!(feed.reject(2, 0, RefusalCode::UnknownModule, &[]).len() == 1);
-        assert!(feed.reject(3, 0, RefusalCode::UnknownDependency, &["b"]).is_empty());
-        assert_eq!(feed.ledger.held(), 1, "b was refused: a waits for another");
-        [1, 2, 3].iter().for_each(|batch| drop(feed.add(*batch)));
+        assert!(feed.reject(2, 0, RefusalCode::UnknownDependency, &["a"]).is_empty());
+        [1, 2].iter().for_each(|batch| drop(feed.add(*batch)));
+        assert!(feed.ledger.is_settled() && feed.send().is_empty());
         let refusals: Vec<String> = feed.ledger.refuse_held().iter().map(Refusal::to_string).collect();
-        assert_eq!(refusals, ["line 1: unknown dependency `b`"]);
+        assert_eq!(refusals, ["line 1: dependency cycle: a → b → a", "line 2: dependency cycle: b → a → b"]);
         assert_eq!((feed.ledger.refused, feed.ledger.added, feed.ledger.open()), (2, 0, 0));
+    }
+
+    #[test]
+    fn what_the_master_has_forgotten_is_not_asked_for_again() {
+        let mut feed = Feed::new();
+        feed.offer(&["b"]);
+        feed.send();
+        feed.add(1);
+        feed.offer(&["a"]);
+        feed.send();
+        assert_eq!(feed.reject(2, 0, RefusalCode::UnknownDependency, &["b"]), ["line 2: no"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::feed;
 use crate::events::{EventFeed, Logged, Pruned};
 use crate::inbox::MasterHandle;
 use futures_util::StreamExt;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use taskmaster_protocol::message::{Final, Query, Refused};
 use taskmaster_protocol::{EventKind, FromMaster, JobName, RefusalCode, TaskId, TaskView};
@@ -27,25 +27,61 @@ type Side = mpsc::Sender<FromMaster>;
 /// The session is over.
 struct Over;
 
-/// Everything that ends in `job` after `seq`, and the job's own end, until the session ends.
-pub(super) async fn job(events: EventFeed, job: JobName, mut seq: u64, side: Side) {
-    let mut told = (seq, Instant::now());
+/// A job to follow, and the seq after which its ends are to be told.
+pub(super) type Wish = (JobName, u64);
+
+/// The jobs that a session follows. One reader for all of them: each event is looked at once, however many there are.
+struct Jobs {
+    /// By job, the seq up to which nothing is to be told (any more).
+    told: BTreeMap<JobName, u64>,
+    /// Where reading is.
+    seq: u64,
+}
+
+impl Jobs {
+    /// Takes a wish in; reading goes back where it begins earlier, and tells nothing of the other jobs again.
+    fn follow(&mut self, (job, since): Wish) {
+        if since < self.seq {
+            self.told.values_mut().for_each(|told| *told = self.seq.max(*told));
+            self.seq = since;
+        }
+        self.told.insert(job, since);
+    }
+
+    fn concerns(&self, event: &Logged) -> bool {
+        event.job().and_then(|job| self.told.get(job)).is_some_and(|told| event.seq() > *told)
+    }
+}
+
+/// Everything that ends in the jobs that are wished for, and the jobs' own ends, until the session ends.
+pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, side: Side) {
+    let Some(first) = wishes.recv().await else { return };
+    let mut jobs = Jobs { seq: first.1, told: BTreeMap::from([first]) };
+    let mut told = (jobs.seq, Instant::now());
     loop {
+        // All that have come, before anything is read: they may have to go back together.
+        while let Ok(wish) = wishes.try_recv() {
+            jobs.follow(wish);
+        }
         let logged = tokio::select! {
-            read = feed::after(&events, seq) => match read {
+            read = feed::after(&events, jobs.seq) => match read {
                 Ok(logged) => logged,
-                Err(pruned) => match side.send(feed::skip(&mut seq, pruned)).await {
+                Err(pruned) => match side.send(feed::skip(&mut jobs.seq, pruned)).await {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
             },
+            Some(wish) = wishes.recv() => {
+                jobs.follow(wish);
+                continue;
+            }
             () = side.closed() => return,
         };
-        seq = logged.last().map_or(seq, Logged::seq);
-        let of_job = || logged.iter().filter(|event| event.job() == Some(&job));
-        let tasks: Vec<TaskView> = of_job().filter_map(Logged::finished).collect();
-        let job_done =
-            of_job().filter(|event| event.kind() == EventKind::JobDone).filter_map(Logged::job_run).next_back();
+        let mine = || logged.iter().filter(|event| jobs.concerns(event));
+        let tasks: Vec<TaskView> = mine().filter_map(Logged::finished).collect();
+        let job_done = mine().filter(|event| event.kind() == EventKind::JobDone).filter_map(Logged::job_run).next_back();
+        let seq = logged.last().map_or(jobs.seq, Logged::seq);
+        jobs.seq = seq;
         let quiet = tasks.is_empty() && job_done.is_none();
         let moved = seq.saturating_sub(told.0) > MOVED && told.1.elapsed() > MOVED_PAUSE;
         if quiet && !moved {
@@ -128,4 +164,24 @@ async fn tell(tasks: Vec<TaskView>, side: &Side) -> Result<(), Over> {
         return Ok(());
     }
     side.send(FromMaster::Final(Final { seq: None, tasks, job_done: None })).await.map_err(|_| Over)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn going_back_for_one_job_tells_nothing_of_another_twice() {
+        let job = |name: &str| JobName::new(name).unwrap();
+        let mut jobs = Jobs { seq: 0, told: BTreeMap::from([(job("a"), 0)]) };
+        jobs.seq = 100;
+        jobs.follow((job("b"), 40));
+        jobs.follow((job("c"), 60));
+        assert_eq!((jobs.seq, jobs.told[&job("a")], jobs.told[&job("b")], jobs.told[&job("c")]), (40, 100, 40, 60));
+        jobs.seq = 50;
+        jobs.follow((job("d"), 10));
+        assert_eq!((jobs.seq, jobs.told[&job("a")], jobs.told[&job("b")], jobs.told[&job("c")]), (10, 100, 50, 60));
+        jobs.follow((job("a"), 10));
+        assert_eq!(jobs.told[&job("a")], 10, "whoever asks again is told again");
+    }
 }

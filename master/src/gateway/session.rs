@@ -8,12 +8,13 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use taskmaster_protocol::message::{Answer, Ask, Follow, Hello, Refused, Role, Watch, Welcome};
 use taskmaster_protocol::{
-    EventKind, FromMaster, Json, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, limits, near,
+    EventKind, FromMaster, JobName, Json, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, limits, near,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -25,8 +26,14 @@ const SIDE: usize = 64;
 /// Questions of one session that are being answered.
 const ASKED_MAX: usize = 64;
 
-/// Subscriptions by `task:follow` of one session.
+/// Groups of tasks that one session follows by id.
 const FOLLOWS_MAX: usize = 256;
+
+/// Jobs that one session follows: their names take some 10 MiB then.
+const JOBS_FOLLOWED_MAX: usize = 100_000;
+
+/// Jobs that wait to be followed.
+const WISHES: usize = 1_024;
 
 /// The close code for a message above the limit. Its rest cannot be read: the connection is left open for a moment, so
 /// that the code is seen before the reset.
@@ -76,6 +83,8 @@ pub(super) async fn run(gate: Gate, socket: WebSocket, hello: Hello) {
         tasks: JoinSet::new(),
         watch: None,
         follows: Vec::new(),
+        wishes: None,
+        jobs: BTreeSet::new(),
     };
     let frame = tokio::select! {
         frame = reader.read(&mut stream) => Some(frame),
@@ -121,6 +130,9 @@ struct Reader {
     tasks: JoinSet<()>,
     watch: Option<AbortHandle>,
     follows: Vec<AbortHandle>,
+    /// To the task that follows jobs, once one is followed.
+    wishes: Option<mpsc::Sender<follow::Wish>>,
+    jobs: BTreeSet<JobName>,
 }
 
 impl Reader {
@@ -234,9 +246,10 @@ impl Reader {
 
     async fn follow(&mut self, follow: Follow) {
         self.follows.retain(|follow| !follow.is_finished());
-        if self.follows.len() >= FOLLOWS_MAX {
-            let text =
-                format!("a session may follow {FOLLOWS_MAX} jobs or groups of tasks at a time; use another for more");
+        if self.follows.len() >= FOLLOWS_MAX || self.jobs.len() >= JOBS_FOLLOWED_MAX {
+            let text = format!(
+                "a session may follow {FOLLOWS_MAX} groups of tasks and {JOBS_FOLLOWED_MAX} jobs at a time; use another for more"
+            );
             return self.refuse(None, Refusal::new(RefusalCode::TooLarge, text)).await;
         }
         let Follow { job, ids, since } = follow;
@@ -247,14 +260,26 @@ impl Reader {
         // Read now, in the order of this session's messages: what it adds after this ends after this.
         let latest = self.gate.handle.events.latest();
         if let Some(job) = job {
-            let events = self.gate.handle.events.clone();
-            let task = follow::job(events, job, since.map_or(latest, |since| since.min(latest)), self.side.clone());
-            self.follows.push(self.tasks.spawn(task));
+            self.jobs.insert(job.clone());
+            let since = since.map_or(latest, |since| since.min(latest));
+            // It ends with the session only.
+            let _ = self.wish((job, since)).await;
         }
         if !ids.is_empty() {
             let task = follow::ids(self.gate.handle.clone(), ids, latest, self.side.clone());
             self.follows.push(self.tasks.spawn(task));
         }
+    }
+
+    async fn wish(&mut self, wish: follow::Wish) -> Result<(), mpsc::error::SendError<follow::Wish>> {
+        if let Some(wishes) = &self.wishes {
+            return wishes.send(wish).await;
+        }
+        let (wishes, wished) = mpsc::channel(WISHES);
+        self.tasks.spawn(follow::jobs(self.gate.handle.events.clone(), wished, self.side.clone()));
+        let sent = wishes.send(wish).await;
+        self.wishes = Some(wishes);
+        sent
     }
 
     async fn ask(&mut self, ask: Ask) {

@@ -254,9 +254,7 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
         }
     };
     assert!(tasks[0].is_ok());
-    let unknown = tasks[1].as_ref().unwrap_err();
-    assert_eq!((unknown.code, unknown.field.as_deref()), (RefusalCode::UnknownModule, Some("module")));
-    assert_eq!(unknown.message, "unknown module `eco` (did you mean `echo`?) (looked in the task folder)");
+    assert!(tasks[1].is_ok(), "whether the module or the task is known is the engine's to say");
     assert_eq!(tasks[2].as_ref().unwrap_err().code, RefusalCode::UnknownField);
     let many = vec![r#"{"module":"echo"}"#; limits::BATCH_TASKS_MAX + 1].join(",");
     say(&mut socket, &format!(r#"{{"event":"task:add","data":{{"batch":4,"tasks":[{many}]}}}}"#)).await;

@@ -1,0 +1,109 @@
+//! Every command explains itself, with an example; every option that DESIGN names is there.
+
+use crate::harness::{Folder, run};
+
+fn help(folder: &Folder, command: &str) -> String {
+    let args: Vec<&str> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
+    run(folder, &args, &[], "").with(0).out
+}
+
+const COMMANDS: &[(&str, &str)] = &[
+    ("up", "--listen --data --tasks --slots --token --durability --keep"),
+    ("demo", "--out"),
+    ("master", "--listen --data --tasks --token --durability --keep"),
+    ("runner", "--url --slots --label --modules --cache --token --env --name"),
+    ("run", "--params --arg"),
+    ("add", "--params --arg --id --job --priority --after --task-timeout --retries --delay --wait --wait-timeout --label --slots"),
+    ("call", "--params --arg --task-timeout --wait-timeout"),
+    ("feed", "--job --wait --follow"),
+    ("tasks list", "--job --state --limit"),
+    ("tasks show", ""),
+    ("tasks result", ""),
+    ("tasks logs", ""),
+    ("tasks files", ""),
+    ("tasks cancel", "--job"),
+    ("tasks retry", ""),
+    ("tasks set", "--priority --delay"),
+    ("tasks why", ""),
+    ("jobs list", ""),
+    ("jobs show", ""),
+    ("jobs wait", "--wait-timeout"),
+    ("jobs cancel", ""),
+    ("jobs pause", ""),
+    ("jobs resume", ""),
+    ("modules list", ""),
+    ("modules show", ""),
+    ("modules check", ""),
+    ("modules push", ""),
+    ("modules approve", ""),
+    ("modules rollback", ""),
+    ("modules pause", ""),
+    ("modules resume", ""),
+    ("runners list", ""),
+    ("runners show", ""),
+    ("runners drain", ""),
+    ("watch", "--since --filter"),
+    ("top", ""),
+    ("bench", "--tasks"),
+    ("completions", ""),
+    ("doctor", ""),
+];
+
+#[test]
+fn every_command_has_an_example() {
+    let folder = Folder::new();
+    for (command, options) in COMMANDS {
+        let text = help(&folder, command);
+        for option in options.split(' ') {
+            assert!(text.contains(option), "`{command}` has no {option}:\n{text}");
+        }
+        for option in ["--output", "--url", "--token"] {
+            assert!(text.contains(option), "`{command}` has no {option}");
+        }
+        let (_, example) = text.split_once("Example").unwrap_or_else(|| panic!("`{command} --help` has no example:\n{text}"));
+        assert!(example.contains(&format!("taskmaster {command}")), "the example of `{command}` is of another command:\n{example}");
+    }
+}
+
+#[test]
+fn no_command_is_forgotten_here() {
+    let folder = Folder::new();
+    let listed = |command: &str| {
+        let text = help(&folder, command);
+        let (_, commands) = text.split_once("Commands:\n").unwrap();
+        let names = commands.lines().take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
+        names.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect::<Vec<_>>()
+    };
+    let known = |path: &str| COMMANDS.iter().any(|(command, _)| *command == path);
+    for name in listed("") {
+        if matches!(name.as_str(), "tasks" | "jobs" | "modules" | "runners") {
+            for inner in listed(&name) {
+                assert!(known(&format!("{name} {inner}")), "`{name} {inner}` is not in this test");
+            }
+        } else {
+            assert!(known(&name), "`{name}` is not in this test");
+        }
+    }
+}
+
+#[test]
+fn help_is_80_to_120_columns_of_text_without_escapes() {
+    let folder = Folder::new();
+    for (command, _) in COMMANDS {
+        let text = help(&folder, command);
+        assert!(!text.contains('\x1b'), "{command}");
+        if let Some(line) = text.lines().find(|line| line.chars().count() > 120) {
+            panic!("`{command} --help` has a line of {} columns: {line}", line.chars().count());
+        }
+    }
+}
+
+#[test]
+fn completions_and_version() {
+    let folder = Folder::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&folder, &["completions", shell], &[], "").with(0).out;
+        assert!(script.contains("taskmaster") && script.contains("rollback"), "{shell}");
+    }
+    assert!(run(&folder, &["--version"], &[], "").with(0).out.starts_with("taskmaster 0."));
+}

@@ -1,0 +1,311 @@
+//! Feeders: batches with dependencies, resent after a reconnect until they are acknowledged; cancels, retries and an
+//! operator's wishes.
+
+use crate::chance::{Chance, Swarm};
+use crate::master::MODULES;
+use crate::network::{Client, Parcel};
+use crate::world::{Happening, MS, World};
+use std::collections::{BTreeMap, VecDeque};
+use taskmaster_protocol::message::{Add, Added, Cancel, OfJob, Operate, Operation, Rejected, Retry, Set};
+use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, TaskId, ToMaster};
+
+const JOBS: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// A batch that is not acknowledged: its number, and for each document its id or why it must be refused.
+#[derive(Debug, Clone)]
+struct Batch {
+    add: Add,
+    wanted: Vec<Result<TaskId, RefusalCode>>,
+    refused: Vec<usize>,
+}
+
+/// What a feeder waits for an answer to.
+#[derive(Debug)]
+pub enum Wish {
+    /// These ids, with the number of their ends that were durable then.
+    Cancel(Vec<(TaskId, usize)>),
+    Other,
+}
+
+pub struct Feeder {
+    pub name: String,
+    pub link: Option<u64>,
+    pub up: bool,
+    left: u64,
+    job: Option<JobName>,
+    hold: bool,
+    unanswered: VecDeque<Batch>,
+    next_batch: u64,
+    /// Its documents, by id.
+    documents: BTreeMap<TaskId, String>,
+    wishes: BTreeMap<u64, Wish>,
+    next_wish: u64,
+}
+
+impl Feeder {
+    pub fn new(index: usize, swarm: &Swarm, chance: &mut Chance) -> Feeder {
+        let job = if chance.permille(700) { chance.of(&JOBS).and_then(|name| JobName::new(name).ok()) } else { None };
+        Feeder {
+            name: format!("f{index}"),
+            link: None,
+            up: false,
+            left: swarm.actions,
+            hold: job.is_some() && chance.permille(500),
+            job,
+            unanswered: VecDeque::new(),
+            next_batch: 1,
+            documents: BTreeMap::new(),
+            wishes: BTreeMap::new(),
+            next_wish: 1,
+        }
+    }
+
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+}
+
+impl World {
+    /// A feeder does its next thing.
+    pub fn feeds(&mut self, index: usize) {
+        let feeder = &mut self.feeders[index];
+        if feeder.next_batch == 1 && feeder.left == self.swarm.actions && feeder.link.is_none() {
+            self.dial(Client::Feeder(index), 0);
+        }
+        let feeder = &mut self.feeders[index];
+        if self.healed || feeder.left == 0 {
+            return;
+        }
+        if feeder.up {
+            feeder.left -= 1;
+            if self.chance.permille(self.swarm.wishes) { self.wish(index) } else { self.add(index) }
+        }
+        let after = self.chance.spread(100, 300 * MS);
+        self.plan(after, Happening::Feeds { feeder: index });
+    }
+
+    fn feeder_says(&mut self, index: usize, message: ToMaster) {
+        if let Some(link) = self.feeders[index].link.filter(|_| self.feeders[index].up) {
+            self.post(link, true, Parcel::Text(message.encode()));
+        }
+    }
+
+    fn add(&mut self, index: usize) {
+        if self.feeders[index].unanswered.len() >= 8 {
+            return;
+        }
+        let number = self.feeders[index].next_batch;
+        self.feeders[index].next_batch += 1;
+        let count = self.chance.spread(1, 12);
+        let ids: Vec<TaskId> = (0..count).filter_map(|i| TaskId::new(&format!("f{index}-{number}-{i}")).ok()).collect();
+        let shape = self.chance.below(4);
+        let mut batch: Vec<(Json, Result<TaskId, RefusalCode>)> = Vec::new();
+        for at in 0..ids.len() {
+            let near = self.near(&ids, at, shape);
+            let text = self.document(index, &ids[at], near);
+            batch.push((text, Ok(ids[at].clone())));
+        }
+        self.odd_ones(index, number, &mut batch);
+        // In any order: forward references are legal within a batch.
+        if self.chance.permille(300) {
+            let turn = self.chance.below(batch.len() as u64) as usize;
+            batch.rotate_left(turn);
+        }
+        let feeder = &mut self.feeders[index];
+        let (tasks, wanted) = batch.into_iter().unzip();
+        let add = Add { batch: number, job: feeder.job.clone(), hold: feeder.hold, tasks };
+        feeder.unanswered.push_back(Batch { add: add.clone(), wanted, refused: Vec::new() });
+        self.feeder_says(index, ToMaster::Add(add));
+    }
+
+    /// Which of its own batch a task waits for: a chain, a fan-in, a fan-out, some earlier ones.
+    fn near(&mut self, ids: &[TaskId], at: usize, shape: u64) -> Vec<TaskId> {
+        match shape {
+            0 if at > 0 => vec![ids[at - 1].clone()],
+            1 if at + 1 == ids.len() => ids[..at].to_vec(),
+            2 if at > 0 => vec![ids[0].clone()],
+            3 if at > 0 && self.chance.permille(400) => {
+                let on = self.chance.below(at as u64) as usize;
+                vec![ids[on].clone()]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn document(&mut self, index: usize, id: &TaskId, near: Vec<TaskId>) -> Json {
+        let chance = &mut self.chance;
+        let mut fields = vec![format!("\"id\":\"{id}\""), format!("\"module\":\"{}\"", chance.of(&MODULES).unwrap_or(&"ma"))];
+        let mut on = near;
+        let acknowledged: &[TaskId] = &self.oracle.acknowledged_ids;
+        if chance.permille(250)
+            && let Some(far) = chance.of(acknowledged)
+            && !on.contains(far)
+        {
+            on.push(far.clone());
+        }
+        if !on.is_empty() {
+            let when = |chance: &mut Chance| match chance.below(6) {
+                0 => "failed",
+                1 | 2 => "settled",
+                _ => "done",
+            };
+            let all: Vec<String> = on.iter().map(|id| format!("{{\"on\":\"{id}\",\"when\":\"{}\"}}", when(chance))).collect();
+            fields.push(format!("\"dependencies\":[{}]", all.join(",")));
+        }
+        for (often, field) in [
+            (300, format!("\"priority\":{}", chance.below(5) as i64 - 2)),
+            (200, format!("\"delay_ms\":{}", chance.spread(1, 2_000))),
+            (200, format!("\"requires\":{{\"slots\":{}}}", chance.within(1, 3))),
+            (200, format!("\"job\":\"{}\"", chance.of(&JOBS).unwrap_or(&"alpha"))),
+            (900, format!("\"retries\":{{\"max\":{},\"backoff_ms\":{}}}", chance.below(4), chance.spread(1, 300))),
+        ] {
+            if chance.permille(often) {
+                fields.push(field);
+            }
+        }
+        let text = format!("{{{}}}", fields.join(","));
+        self.feeders[index].documents.insert(id.clone(), text.clone());
+        Json::from_string(text).unwrap_or_else(|_| Json::null())
+    }
+
+    /// Documents that were sent before, ids that are taken by another, dependencies that nobody knows.
+    fn odd_ones(&mut self, index: usize, number: u64, batch: &mut Vec<(Json, Result<TaskId, RefusalCode>)>) {
+        let parse = |text: String| Json::from_string(text).unwrap_or_else(|_| Json::null());
+        let here = format!("f{index}-{number}-");
+        let known = self.feeders[index].documents.keys().filter(|id| !id.as_str().starts_with(&here));
+        let known: Vec<TaskId> = known.take(50).cloned().collect();
+        if self.chance.permille(200)
+            && let Some(id) = self.chance.of(&known)
+        {
+            let text = self.feeders[index].documents[id].clone();
+            batch.push((parse(text), Ok(id.clone())));
+        }
+        if self.chance.permille(100)
+            && let Some(id) = self.chance.of(&known)
+        {
+            batch.push((parse(format!("{{\"id\":\"{id}\",\"module\":\"ma\",\"params\":\"another\"}}")), Err(RefusalCode::IdConflict)));
+        }
+        if self.chance.permille(100) {
+            let text = format!("{{\"id\":\"f{index}-{number}-x\",\"module\":\"ma\",\"dependencies\":[\"nobody\"]}}");
+            batch.push((parse(text), Err(RefusalCode::UnknownDependency)));
+        }
+    }
+
+    fn wish(&mut self, index: usize) {
+        let ids = self.oracle.acknowledged_ids.clone();
+        let Some(id) = self.chance.of(&ids).cloned() else { return };
+        let reference = self.feeders[index].next_wish;
+        let some = |chance: &mut Chance| (0..chance.within(1, 3)).filter_map(|_| chance.of(&ids).cloned()).collect::<Vec<_>>();
+        let job = self.chance.of(&JOBS).and_then(|name| JobName::new(name).ok());
+        let name = self.chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok());
+        let (message, wish) = match (self.chance.below(12), job, name) {
+            (0..=3, ..) => {
+                let ids = some(&mut self.chance);
+                let wish = Wish::Cancel(ids.iter().map(|id| (id.clone(), self.oracle.ends_of(id))).collect());
+                (ToMaster::Cancel(Cancel { reference, ids, job: None }), wish)
+            }
+            (4, Some(job), _) => (ToMaster::Cancel(Cancel { reference, ids: Vec::new(), job: Some(job) }), Wish::Other),
+            (5..=8, ..) => (ToMaster::Retry(Retry { reference, ids: self.retriable() }), Wish::Other),
+            (9, Some(job), Some(name)) => {
+                let operation = match self.chance.below(4) {
+                    0 => Operation::PauseJob { job },
+                    1 => Operation::ResumeJob { job },
+                    2 => Operation::PauseModule { name },
+                    _ => Operation::ResumeModule { name },
+                };
+                (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
+            }
+            (10, ..) => {
+                let runner = self.chance.below(self.runners.len() as u64) as usize;
+                let operation = Operation::DrainRunner { runner: self.runners[runner].offer.name.clone() };
+                (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
+            }
+            _ => {
+                let (priority, delay_ms) = (Some(self.chance.below(9) as i32), Some(self.chance.below(300)));
+                (ToMaster::Set(Set { reference, id, priority, delay_ms }), Wish::Other)
+            }
+        };
+        self.wants(index, message, wish);
+    }
+
+    fn wants(&mut self, index: usize, message: ToMaster, wish: Wish) {
+        let feeder = &mut self.feeders[index];
+        feeder.wishes.insert(feeder.next_wish, wish);
+        feeder.next_wish += 1;
+        self.feeder_says(index, message);
+    }
+
+    /// Some of the tasks that failed or were cancelled.
+    fn retriable(&mut self) -> Vec<TaskId> {
+        let ended = self.oracle.retriable();
+        (0..self.chance.within(1, 2)).filter_map(|_| self.chance.of(&ended).cloned()).collect()
+    }
+
+    /// After the faults: nothing is paused, nobody holds a job.
+    pub fn put_right(&mut self, index: usize) {
+        let mut operations = Vec::new();
+        operations.extend(JOBS.iter().chain(&["default"]).filter_map(|job| JobName::new(job).ok()).map(|job| Operation::ResumeJob { job }));
+        operations.extend(MODULES.iter().filter_map(|name| ModuleName::new(name).ok()).map(|name| Operation::ResumeModule { name }));
+        for operation in operations {
+            let reference = self.feeders[index].next_wish;
+            self.wants(index, ToMaster::Operate(Operate { reference, operation }), Wish::Other);
+        }
+        if let Some(job) = self.feeders[index].job.clone().filter(|_| self.feeders[index].hold) {
+            self.feeder_says(index, ToMaster::Release(OfJob { job }));
+        }
+    }
+
+    pub fn feeder_hears(&mut self, index: usize, link: u64, parcel: Parcel) {
+        let Parcel::Text(text) = parcel else { return };
+        if self.feeders[index].link != Some(link) {
+            return;
+        }
+        match FromMaster::decode(&text) {
+            Ok(FromMaster::Welcome(_)) => {
+                self.feeders[index].up = true;
+                self.feeders[index].wishes.clear();
+                for batch in self.feeders[index].unanswered.clone() {
+                    self.feeder_says(index, ToMaster::Add(batch.add));
+                }
+                self.feeders[index].unanswered.iter_mut().for_each(|batch| batch.refused.clear());
+                if self.healed {
+                    self.put_right(index);
+                }
+            }
+            Ok(FromMaster::Rejected(rejected)) => self.rejected(index, rejected),
+            Ok(FromMaster::Added(added)) => self.added(index, added),
+            Ok(FromMaster::Answer(answer)) => {
+                if let Some(Wish::Cancel(ids)) = self.feeders[index].wishes.remove(&answer.reference) {
+                    self.oracle.cancel_is_acknowledged(&ids);
+                }
+            }
+            Ok(FromMaster::Refused(refused)) => drop(refused.reference.and_then(|r| self.feeders[index].wishes.remove(&r))),
+            Ok(_) => {}
+            Err(refusal) => self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),
+        }
+    }
+
+    fn rejected(&mut self, index: usize, rejected: Rejected) {
+        let front = self.feeders[index].unanswered.front_mut().filter(|batch| batch.add.batch == rejected.batch);
+        let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {rejected:?}")) };
+        for rejection in rejected.tasks {
+            let wanted = &batch.wanted[rejection.index];
+            let right = wanted.as_ref().is_err_and(|code| *code == rejection.error.code);
+            self.oracle.claim(right, || format!("{wanted:?} of batch {} is refused: {}", rejected.batch, rejection.error));
+            batch.refused.push(rejection.index);
+        }
+    }
+
+    fn added(&mut self, index: usize, added: Added) {
+        let front = self.feeders[index].unanswered.front().filter(|batch| batch.add.batch == added.batch);
+        let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {added:?}")) };
+        let taken = batch.wanted.iter().enumerate().filter(|(at, _)| !batch.refused.contains(at)).map(|(_, wanted)| wanted.clone());
+        let right = taken.eq(added.ids.iter().cloned().map(Ok));
+        self.oracle.claim(right, || format!("batch {batch:?} is acknowledged as {added:?}"));
+        for id in added.ids {
+            let text = self.feeders[index].documents.get(&id).cloned().unwrap_or_default();
+            self.oracle.add_is_acknowledged(id, text);
+        }
+        self.feeders[index].unanswered.pop_front();
+    }
+}

@@ -1,0 +1,258 @@
+//! Who knows what was promised, and looks whether it is kept.
+
+use crate::feeders::Feeder;
+use crate::model::Model;
+use crate::world::World;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use taskmaster_master::engine::Turn;
+use taskmaster_master::events::logged;
+use taskmaster_master::record::{Ended, Entry, Record};
+use taskmaster_master::store::Reader;
+use taskmaster_master::view::{self, Restored};
+use taskmaster_master::{folding, journal};
+use taskmaster_protocol::message::{Attempt, Done, Query, Status};
+use taskmaster_protocol::shape::RunnerView;
+use taskmaster_protocol::{FromMaster, Hash, TaskId, TaskState, ToMaster};
+use taskmaster_runner::session::Ending;
+
+#[derive(Default)]
+pub struct Oracle {
+    /// The first promise that was not kept.
+    pub broken: Option<String>,
+    /// What the journal says, as far as it is safe.
+    pub durable: Model,
+    /// The same, with the turns of the present master that are not safe yet.
+    pending: Model,
+    /// The number of the last commit of which somebody was told that it is safe.
+    safe: u64,
+    acknowledged: BTreeMap<TaskId, Hash>,
+    pub acknowledged_ids: Vec<TaskId>,
+    /// Attempts sent, with the connection.
+    pub sent: BTreeMap<Attempt, u64>,
+    /// How guest code ended, by attempt.
+    ends: BTreeMap<Attempt, Ending>,
+    /// Results that have reached the master.
+    done: BTreeMap<TaskId, Done>,
+    started: BTreeSet<Attempt>,
+    pub healed_at: u64,
+}
+
+impl Oracle {
+    pub fn claim(&mut self, holds: bool, text: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(text());
+        }
+    }
+
+    fn judge(&mut self, verdict: Result<(), String>) {
+        if let Err(text) = verdict {
+            self.claim(false, || text);
+        }
+    }
+
+    /// A turn has ended: what it made is not safe yet, but it is what the master acts on.
+    pub fn turn_ends(&mut self, turn: &Turn) {
+        let verdict = self.pending.take(turn.first_seq, &turn.records);
+        self.judge(verdict.map_err(|text| format!("in a turn: {text}")));
+    }
+
+    /// The writer says that a commit is safe.
+    pub fn commit_is_durable(&mut self, entry: &Arc<Entry>) {
+        let verdict = self.durable.take(entry.first_seq, &entry.records);
+        self.judge(verdict);
+        self.durable.commits += 1;
+        self.safe = self.durable.commits;
+        for (event, seq) in logged(entry).zip(entry.first_seq..) {
+            self.claim(event.seq() == seq, || format!("event {seq} is told as {}", event.seq()));
+        }
+        entry.records.iter().for_each(|record| self.judge_end(record));
+    }
+
+    /// An end by a report is one that guest code of this very attempt came to.
+    fn judge_end(&mut self, record: &Record) {
+        let Record::Ended(ended) = record else { return };
+        let attempt = Attempt { id: ended.id.clone(), attempt: ended.attempt };
+        match (ended.state, &ended.result) {
+            (TaskState::Done, result) => {
+                let ending = self.ends.get(&attempt).cloned();
+                let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref());
+                self.claim(right, || format!("{attempt:?} is done with {result:?}, and ended as {ending:?}"));
+            }
+            (_, None) => {}
+            (state, Some(result)) => self.claim(false, || format!("{attempt:?} is {state:?} with {result:?}")),
+        }
+    }
+
+    /// A new master has read the store: nothing that was promised is missing, and the view says what the journal says.
+    pub fn master_starts(&mut self, reader: &Reader, restored: &Restored) {
+        let end = journal::last(reader).unwrap_or_default();
+        let safe = self.safe;
+        self.claim(end >= safe, || format!("the journal ends with commit {end}, {safe} was safe"));
+        let mut model = Model::default();
+        for number in 1..=end {
+            match journal::entry(reader, number) {
+                Ok(Some(entry)) => {
+                    let verdict = model.take(entry.first_seq, &entry.records);
+                    self.judge(verdict);
+                    entry.records.iter().for_each(|record| self.judge_end(record));
+                }
+                other => self.claim(false, || format!("commit {number} is {other:?}")),
+            }
+        }
+        model.commits = end;
+        for (id, document) in self.acknowledged.clone() {
+            let kept = model.tasks.get(&id).is_some_and(|fate| fate.body.document[..] == document.0[..16]);
+            self.claim(kept, || format!("{id} was acknowledged, and is lost"));
+        }
+        self.compare(reader, restored, &model);
+        (self.pending, self.durable) = (model.clone(), model);
+    }
+
+    /// The view and the records of the journal are one.
+    fn compare(&mut self, reader: &Reader, restored: &Restored, model: &Model) {
+        let marks = &restored.marks;
+        let counts = (marks.folded, marks.seq, marks.epoch, marks.no);
+        let right = (model.commits, model.seq, model.epoch, model.no);
+        self.claim(counts == right, || format!("the view is at {counts:?}, the journal at {right:?}"));
+        let open = model.tasks.values().filter(|fate| fate.open).count();
+        self.claim(open == restored.tasks.len(), || format!("{open} are open, {} in the view", restored.tasks.len()));
+        for task in &restored.tasks {
+            let fate = model.tasks.get(&task.body.id).filter(|fate| fate.open);
+            let counts = (task.priority, task.tries, task.lost, task.fence);
+            let same = fate.is_some_and(|fate| (fate.priority, fate.tries, fate.lost, fate.fence) == counts);
+            self.claim(same, || format!("the view has {task:?}, the journal {fate:?}"));
+        }
+        for (id, fate) in model.tasks.iter().filter(|(_, fate)| !fate.open) {
+            let stored = view::stored(reader.as_ref(), id).ok().flatten();
+            let same = stored.as_ref().is_some_and(|stored| Some(&stored.ended) == fate.ends.last());
+            self.claim(same, || format!("{id} is {stored:?} in the view, in the journal {fate:?}"));
+        }
+        let jobs: BTreeMap<_, _> = restored.jobs.iter().map(|(name, record)| (name, record)).collect();
+        for (name, fate) in model.jobs.iter().filter(|(_, fate)| fate.open || fate.paused) {
+            let same = jobs.get(name).is_some_and(|record| {
+                let holders: BTreeSet<_> = record.holders.iter().cloned().collect();
+                let ended = record.total - record.ended.iter().sum::<u64>();
+                (record.open, record.paused, record.run, record.total) == (fate.open, fate.paused, fate.run, fate.total)
+                    && (holders, ended) == (fate.holders.clone(), fate.open_tasks)
+            });
+            self.claim(same, || format!("job {name} is {:?} in the view, in the journal {fate:?}", jobs.get(name)));
+        }
+        let roster: BTreeSet<String> = restored.roster.iter().cloned().collect();
+        self.claim(roster == model.roster, || format!("runners are {roster:?} in the view, in the journal {:?}", model.roster));
+    }
+
+    /// A message has left the engine.
+    pub fn master_says(&mut self, link: u64, message: &FromMaster) {
+        let FromMaster::Send(sends) = message else { return };
+        for send in sends {
+            let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
+            let twice = self.sent.insert(attempt.clone(), link);
+            self.claim(twice.is_none(), || format!("{attempt:?} is sent twice, over {twice:?} and {link}"));
+            let fate = self.pending.tasks.get(&send.id);
+            let verdict = match fate {
+                Some(fate) if fate.open && send.attempt > fate.fence => self.pending.may_run(&fate.body),
+                other => Err(format!("{attempt:?} is sent, and it is {other:?}")),
+            };
+            self.judge(verdict);
+        }
+    }
+
+    pub fn master_hears(&mut self, message: &ToMaster) {
+        if let ToMaster::Done(reports) = message {
+            self.done.extend(reports.iter().map(|done| (done.id.clone(), done.clone())));
+        }
+    }
+
+    /// The last result that reached the master for a task.
+    pub fn last_done(&self, id: &TaskId) -> Option<Done> {
+        self.done.get(id).cloned()
+    }
+
+    pub fn guest_starts(&mut self, attempt: &Attempt) {
+        let sent = self.sent.contains_key(attempt);
+        self.claim(sent, || format!("{attempt:?} starts, and nobody sent it"));
+        let first = self.started.insert(attempt.clone());
+        self.claim(first, || format!("{attempt:?} starts a second time"));
+    }
+
+    pub fn guest_ends(&mut self, ending: &Ending) {
+        self.ends.insert(ending.attempt(), ending.clone());
+    }
+
+    pub fn add_is_acknowledged(&mut self, id: TaskId, text: String) {
+        let known = self.durable.tasks.contains_key(&id);
+        self.claim(known || self.pending.tasks.contains_key(&id), || format!("{id} is acknowledged, and nobody knows it"));
+        if self.acknowledged.insert(id.clone(), Hash::of(text.as_bytes())).is_none() {
+            self.acknowledged_ids.push(id);
+        }
+    }
+
+    pub fn ends_of(&self, id: &TaskId) -> usize {
+        self.durable.tasks.get(id).map_or(0, |fate| fate.ends.len())
+    }
+
+    /// The cancel of these is told to be done: each has ended so since then, or had before.
+    pub fn cancel_is_acknowledged(&mut self, ids: &[(TaskId, usize)]) {
+        for (id, ends) in ids {
+            let states: Vec<TaskState> = self.durable.tasks.get(id).map_or(Vec::new(), |fate| {
+                fate.ends.iter().skip(ends.saturating_sub(1)).map(|ended: &Arc<Ended>| ended.state).collect()
+            });
+            let right = states.contains(&TaskState::Cancelled);
+            self.claim(right, || format!("the cancel of {id} is acknowledged, and it ended as {states:?}"));
+        }
+    }
+
+    pub fn retriable(&self) -> Vec<TaskId> {
+        let last = |state: TaskState| matches!(state, TaskState::Failed | TaskState::Cancelled);
+        let tasks = self.durable.tasks.iter().filter(|(_, fate)| !fate.open);
+        tasks.filter(|(_, fate)| fate.ends.last().is_some_and(|ended| last(ended.state))).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn open_task(&self) -> Option<String> {
+        let (id, fate) = self.durable.tasks.iter().find(|(_, fate)| fate.open)?;
+        let attempts: Vec<_> = self.sent.iter().filter(|(attempt, _)| attempt.id == *id).collect();
+        Some(format!("{id} is open: {fate:?}; sent {attempts:?}"))
+    }
+
+    fn open_job(&self) -> Option<String> {
+        self.durable.jobs.iter().find(|(_, fate)| fate.open).map(|(job, fate)| format!("job {job} is open: {fate:?}"))
+    }
+}
+
+impl World {
+    /// What has not come to its end yet.
+    pub fn unfinished(&mut self) -> Option<String> {
+        if self.master.as_ref().is_none_or(|master| master.writing.is_some() || !master.waiting.is_empty()) {
+            return Some("the master is not at rest".into());
+        }
+        if let Some(feeder) = self.feeders.iter().find(|feeder| feeder.unanswered() > 0) {
+            return Some(format!("{} has {} batches without an answer", feeder.name, Feeder::unanswered(feeder)));
+        }
+        if let Some(what) = self.oracle.open_task().or_else(|| self.oracle.open_job()) {
+            return Some(what);
+        }
+        if let Some(runner) = self.runners.iter().find(|runner| runner.session.is_none() || runner.held() > 0) {
+            return Some(format!("{} is away or holds {} attempts", runner.offer.name, runner.held()));
+        }
+        let status: Status = self.ask(Query::Status)?.read().ok()?;
+        if (status.runners, status.jobs) != (self.runners.len() as u64, 0) {
+            return Some(format!("the master says {status:?}"));
+        }
+        let runners: Vec<RunnerView> = self.ask(Query::Runners)?.read().ok()?;
+        runners.iter().find(|runner| runner.used > 0 || runner.attempts > 0).map(|runner| format!("{runner:?} is not free"))
+    }
+
+    /// All is over: a last look at what is on the disk.
+    pub fn last_start(&mut self) {
+        let reader = self.reader();
+        self.shelf.crash(0);
+        let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
+        match read {
+            Ok(restored) => self.oracle.master_starts(&reader, &restored),
+            Err(error) => self.oracle.broken = Some(format!("the store cannot be read: {error}")),
+        }
+        let wrong = self.master.as_ref().map_or(Vec::new(), |master| master.engine.check());
+        self.oracle.claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
+    }
+}

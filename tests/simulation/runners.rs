@@ -1,0 +1,285 @@
+//! Runners: the real session, with guest code that takes some time and ends somehow. They are killed, drained and cut
+//! off, and come back.
+
+use crate::chance::Chance;
+use crate::master::MODULES;
+use crate::network::{Client, Parcel};
+use crate::world::{Happening, MS, SECOND, World};
+use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, ResultRef, Send, Started};
+use taskmaster_protocol::{ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskStats, ToMaster};
+use taskmaster_runner::session::{Effect, Ending, Event, Session, Settings};
+
+/// An attempt whose guest code runs.
+#[derive(Debug)]
+struct Running {
+    slots: u32,
+    since: u64,
+    stopping: bool,
+}
+
+pub struct Runner {
+    pub offer: Offer,
+    /// How many attempts it takes at a time; fewer than the session would, so that it matters.
+    credits: u32,
+    /// How many processes it has been.
+    pub process: u32,
+    /// `None`: it is not there.
+    pub session: Option<Session>,
+    pub link: Option<u64>,
+    pub connects: u32,
+    pub back_at: u64,
+    tick_at: Option<u64>,
+    running: BTreeMap<Attempt, Running>,
+    /// What came over this connection and is not over.
+    here: BTreeSet<Attempt>,
+    draining: bool,
+    /// Its work takes so many times as long.
+    slow: u64,
+}
+
+impl Runner {
+    /// The first one suits every task, so that every task can run.
+    pub fn new(index: usize, chance: &mut Chance) -> Runner {
+        let first = index == 0;
+        let slots = if first { chance.within(3, 6) } else { chance.within(1, 4) } as u32;
+        let labels = if first || chance.permille(300) { BTreeMap::from([("zone".into(), "x".into())]) } else { BTreeMap::new() };
+        let only = if first || chance.permille(700) { None } else { chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok()) };
+        let offer = Offer { name: format!("r{index}"), slots, labels, modules: only.into_iter().collect(), ..Offer::default() };
+        Runner {
+            offer,
+            credits: slots + chance.within(0, 6) as u32,
+            process: 0,
+            session: None,
+            link: None,
+            connects: 0,
+            back_at: 0,
+            tick_at: None,
+            running: BTreeMap::new(),
+            here: BTreeSet::new(),
+            draining: false,
+            slow: if chance.permille(200) { 10 } else { 1 },
+        }
+    }
+
+    pub fn held(&self) -> usize {
+        self.session.as_ref().map_or(0, Session::held)
+    }
+}
+
+impl World {
+    /// A new process, sometimes under a new name.
+    pub fn runner_starts(&mut self, index: usize) {
+        let renamed = self.chance.permille(300);
+        let runner = &mut self.runners[index];
+        if runner.session.is_some() {
+            return;
+        }
+        runner.process += 1;
+        if renamed {
+            runner.offer.name = format!("r{index}.{}", runner.process);
+        }
+        runner.session = Some(Session::new(Settings { slots: runner.offer.slots, ahead: 0 }));
+        (runner.draining, runner.connects, runner.tick_at) = (false, 0, None);
+        let name = runner.offer.name.clone();
+        self.note("runner starts", || name);
+        self.tell_runner(index, Event::Tick);
+    }
+
+    /// The process ends without a word.
+    pub fn kill_runner(&mut self, index: usize) {
+        self.note("runner is killed", || index.to_string());
+        self.runner_ends(index);
+    }
+
+    fn runner_ends(&mut self, index: usize) {
+        let runner = &mut self.runners[index];
+        runner.session = None;
+        runner.running.clear();
+        runner.here.clear();
+        if let Some(link) = runner.link {
+            self.hang_up(link);
+        }
+        let after = self.chance.spread(MS, 4 * SECOND);
+        self.plan(after, Happening::RunnerStarts { runner: index });
+    }
+
+    pub fn drain_runner(&mut self, index: usize) {
+        let grace_us = self.chance.permille(500).then(|| self.chance.spread(MS, SECOND));
+        self.runners[index].draining = true;
+        self.tell_runner(index, Event::Drain { grace_us });
+    }
+
+    pub fn runner_tick(&mut self, index: usize, process: u32) {
+        let runner = &mut self.runners[index];
+        if runner.process == process && runner.tick_at == Some(self.now) {
+            runner.tick_at = None;
+            self.tell_runner(index, Event::Tick);
+        }
+    }
+
+    pub fn runner_lost_line(&mut self, index: usize) {
+        let jitter = self.chance.below(1_001) as u32;
+        self.runners[index].link = None;
+        self.tell_runner(index, Event::Disconnected { jitter });
+    }
+
+    pub fn runner_hears(&mut self, index: usize, link: u64, parcel: Parcel) {
+        if self.runners[index].link != Some(link) {
+            return;
+        }
+        self.tell_runner(index, Event::Heard);
+        let Parcel::Text(text) = parcel else { return };
+        let event = match FromMaster::decode(&text) {
+            Ok(FromMaster::Welcome(_)) => {
+                let runner = &mut self.runners[index];
+                (runner.connects, runner.back_at) = (runner.connects + 1, self.now);
+                runner.here.clear();
+                Event::Connected
+            }
+            Ok(FromMaster::Send(sends)) => {
+                let here = sends.iter().map(|send| Attempt { id: send.id.clone(), attempt: send.attempt });
+                self.runners[index].here.extend(here);
+                self.count_credits(index);
+                Event::Send(sends)
+            }
+            Ok(FromMaster::Recall(attempts)) => Event::Recall(attempts),
+            Ok(FromMaster::Cancel(attempts)) => Event::Cancel(attempts),
+            Ok(FromMaster::Ack(attempts)) => Event::Ack(attempts),
+            Ok(FromMaster::Drain(())) => Event::Drain { grace_us: None },
+            Ok(_) => return,
+            Err(refusal) => return self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),
+        };
+        self.tell_runner(index, event);
+    }
+
+    fn count_credits(&mut self, index: usize) {
+        let runner = &self.runners[index];
+        let within = runner.draining || runner.here.len() <= runner.credits as usize;
+        self.oracle.claim(within, || format!("{} was sent {:?}, and takes {}", runner.offer.name, runner.here, runner.credits));
+    }
+
+    /// Into the session, and out what it wants done.
+    fn tell_runner(&mut self, index: usize, event: Event) {
+        let Some(session) = &mut self.runners[index].session else { return };
+        let mut effects = Vec::new();
+        session.handle(event, self.now, &mut effects);
+        for effect in effects {
+            self.runner_does(index, effect);
+        }
+        let now = self.now;
+        let runner = &mut self.runners[index];
+        let Some(at) = runner.session.as_ref().and_then(Session::next_deadline) else { return };
+        let at = at.max(now + 1);
+        if runner.tick_at.is_none_or(|planned| planned > at) {
+            runner.tick_at = Some(at);
+            let process = runner.process;
+            self.plan(at - now, Happening::Tick { runner: index, process });
+        }
+    }
+
+    fn runner_does(&mut self, index: usize, effect: Effect) {
+        let (client, process) = (Client::Runner(index), self.runners[index].process);
+        match effect {
+            Effect::Dial => self.dial(client, process),
+            Effect::Hangup => {
+                if let Some(link) = self.runners[index].link {
+                    self.hang_up(link);
+                }
+                self.runner_lost_line(index);
+            }
+            Effect::Ping => {
+                if let Some(link) = self.runners[index].link {
+                    self.post(link, true, Parcel::Ping);
+                }
+            }
+            Effect::Say(message) => self.runner_says(index, message),
+            Effect::Start(send) => self.guest_starts(index, *send),
+            // A handed out attempt runs: nothing can be taken back.
+            Effect::TakeBack(_) => self.tell_runner(index, Event::TakenBack(Vec::new())),
+            Effect::Stop(attempt) => {
+                let after = self.chance.within(10, 100 * MS);
+                if let Some(running) = self.runners[index].running.get_mut(&attempt) {
+                    running.stopping = true;
+                    self.plan(after, Happening::Ends { runner: index, process, attempt });
+                }
+            }
+            Effect::Leave => {
+                self.note("runner leaves", || index.to_string());
+                self.runner_ends(index);
+            }
+        }
+    }
+
+    fn runner_says(&mut self, index: usize, mut message: ToMaster) {
+        let runner = &mut self.runners[index];
+        match &mut message {
+            ToMaster::Request(request) => {
+                request.credits = request.credits.min(runner.credits);
+                runner.draining |= request.draining;
+            }
+            ToMaster::Done(reports) => reports.iter().for_each(|done| {
+                runner.here.remove(&Attempt { id: done.id.clone(), attempt: done.attempt });
+            }),
+            ToMaster::Failed(reports) => reports.iter().for_each(|failed| {
+                runner.here.remove(&Attempt { id: failed.id.clone(), attempt: failed.attempt });
+            }),
+            ToMaster::Returned(attempts) => attempts.iter().for_each(|attempt| _ = runner.here.remove(attempt)),
+            _ => {}
+        }
+        if let Some(link) = runner.link {
+            self.post(link, true, Parcel::Text(message.encode()));
+        }
+    }
+
+    fn guest_starts(&mut self, index: usize, send: Send) {
+        let attempt = Attempt { id: send.id, attempt: send.attempt };
+        let runner = &mut self.runners[index];
+        let run = self.chance.spread(100, self.swarm.run) * runner.slow;
+        let last = runner.running.insert(attempt.clone(), Running { slots: send.slots, since: self.now, stopping: false });
+        let used: u32 = runner.running.values().map(|running| running.slots).sum();
+        self.oracle.claim(last.is_none(), || format!("{attempt:?} is started twice"));
+        self.oracle.claim(used <= runner.offer.slots, || format!("{} uses {used} slots", runner.offer.name));
+        self.oracle.guest_starts(&attempt);
+        let (process, link) = (runner.process, runner.link);
+        self.note("runs", || format!("{} {} on r{index}", attempt.id, attempt.attempt));
+        if let Some(link) = link.filter(|_| run > 20 * MS) {
+            let Attempt { id, attempt } = attempt.clone();
+            let started = ToMaster::Started(vec![Started { id, attempt, started_us: self.clock().wall.0 }]);
+            self.post(link, true, Parcel::Text(started.encode()));
+        }
+        self.plan(run, Happening::Ends { runner: index, process, attempt });
+    }
+
+    pub fn attempt_ends(&mut self, index: usize, process: u32, attempt: Attempt) {
+        let runner = &mut self.runners[index];
+        if runner.process != process {
+            return;
+        }
+        let Some(running) = runner.running.remove(&attempt) else { return };
+        let ending = self.ending(index, attempt, &running);
+        self.oracle.guest_ends(&ending);
+        self.tell_runner(index, Event::Ended(vec![ending]));
+    }
+
+    /// How guest code ends: mostly with a result that names the attempt.
+    fn ending(&mut self, index: usize, Attempt { id, attempt }: Attempt, running: &Running) -> Ending {
+        let stats = TaskStats { run_us: self.now - running.since, ..TaskStats::default() };
+        let started_us = self.clock().wall.0;
+        // A stopped attempt sometimes ends on its own in the same moment.
+        let stopped = running.stopping && self.chance.permille(800);
+        if stopped || self.chance.permille(self.swarm.failing) {
+            let (kind, code) = match self.chance.below(6) {
+                _ if stopped => (ErrorKind::Cancelled, None),
+                0 => (ErrorKind::Trap, None),
+                1 => (ErrorKind::Exit, Some(65)),
+                2 => (ErrorKind::Timeout, None),
+                _ => (ErrorKind::Exit, Some(1)),
+            };
+            let error = TaskError { code, ..TaskError::new(kind, format!("{id} {attempt} on {index}")) };
+            return Ending::Failed(Failed { id, attempt, error, started_us: Some(started_us), stats, log: Default::default() });
+        }
+        let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
+        Ending::Done(Done { id, attempt, result, started_us, stats, log: Default::default() })
+    }
+}
