@@ -47,7 +47,11 @@ pub struct Up {
 
 impl Up {
     /// Starts both. `slots` is 0: no runner.
-    pub async fn start(config: MasterConfig, slots: Option<u32>, announce: impl FnOnce(&Master)) -> Result<Up, MasterError> {
+    pub async fn start(
+        config: MasterConfig,
+        slots: Option<u32>,
+        announce: impl FnOnce(&Master),
+    ) -> Result<Up, MasterError> {
         let cache = config.data.join("runner");
         let grace = config.grace;
         let master = Master::start(config).await?;
@@ -71,13 +75,15 @@ impl Up {
         Ok(Up { address, stop, master, runner })
     }
 
-    /// Waits for `shutdown` or for one of the two to end by itself, and stops the other.
+    /// Waits for `shutdown`, or for one of the two to fail, and stops the other. A runner that was drained leaves, and
+    /// the master goes on without it.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), String> {
         let runner = async {
-            match self.runner.as_mut() {
-                Some(runner) => flat(runner.await),
-                None => std::future::pending().await,
+            if let Some(runner) = self.runner.as_mut() {
+                flat(runner.await)?;
+                eprintln!("the runner was drained and has left; the master goes on");
             }
+            std::future::pending::<Result<(), String>>().await
         };
         let result = tokio::select! {
             () = shutdown => Ok(()),
@@ -99,6 +105,7 @@ fn flat<E: ToString>(ended: Result<Result<(), E>, tokio::task::JoinError>) -> Re
 }
 
 fn announce(master: &Master) {
+    eprintln!("modules are taken from {}", master.tasks.display());
     eprintln!("listening on ws://{}", master.address);
     if let Some(invitation) = &master.invitation {
         eprintln!("on another machine:  {invitation}");
@@ -157,6 +164,8 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         token: None,
         durability: taskmaster_master::config::Durability::Sync,
         keep: Default::default(),
+        task_timeout: Duration::from_secs(3_600),
+        memory_mb: taskmaster_protocol::limits::MEMORY_MB_DEFAULT,
         grace: Duration::from_secs(1),
     };
     Up::start(config, slots, |_| {}).await.map_err(|error| error.to_string())

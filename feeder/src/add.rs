@@ -10,7 +10,8 @@ use crate::waiting;
 use std::io::Read;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument, TaskId, TaskView, ToMaster, When,
+    Dependency, FromMaster, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument, TaskId, TaskView, ToMaster,
+    When,
 };
 
 /// Runs `add`. The exit code.
@@ -164,8 +165,14 @@ mod tests {
         for (args, expected) in [
             ("echo", r#"{"module":"echo"}"#),
             ("echo --params [1,2.50]", r#"{"module":"echo","params":[1,2.50]}"#),
-            ("echo --id a --job j --after b --after c --priority -3", r#"{"id":"a","module":"echo","priority":-3,"dependencies":[{"on":"b","when":"done"},{"on":"c","when":"done"}],"job":"j"}"#),
-            ("echo --delay 5s --task-timeout 300ms --memory-mb 64", r#"{"module":"echo","timeout_ms":300,"memory_mb":64,"delay_ms":5000}"#),
+            (
+                "echo --id a --job j --after b --after c --priority -3",
+                r#"{"id":"a","module":"echo","priority":-3,"dependencies":[{"on":"b","when":"done"},{"on":"c","when":"done"}],"job":"j"}"#,
+            ),
+            (
+                "echo --delay 5s --task-timeout 300ms --memory-mb 64",
+                r#"{"module":"echo","timeout_ms":300,"memory_mb":64,"delay_ms":5000}"#,
+            ),
             ("echo --label zone=eu --slots 2", r#"{"module":"echo","requires":{"labels":{"zone":"eu"},"slots":2}}"#),
         ] {
             assert_eq!(of(args).unwrap(), expected, "{args}");

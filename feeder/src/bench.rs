@@ -119,7 +119,10 @@ async fn wait_until_ready(client: &mut Client) -> Result<(), Trouble> {
         let why = match client.ask::<ModuleView>(Query::Module { name: name.clone() }).await {
             Ok(module) => {
                 if let (Some(error), true) = (&module.error, module.state == ModuleState::Rejected) {
-                    return Err(Trouble::refused(RefusalCode::InvalidValue, format!("the bench's module was rejected: {error}")));
+                    return Err(Trouble::refused(
+                        RefusalCode::InvalidValue,
+                        format!("the bench's module was rejected: {error}"),
+                    ));
                 }
                 if able && module.state == ModuleState::Ready {
                     return Ok(());
@@ -165,7 +168,14 @@ mod tests {
 
     #[test]
     fn a_report_has_the_fields_that_scripts_read() {
-        let report = BenchReport { tasks: 1, seconds: 0.5, tasks_per_s: 2.0, p50_ms: 0.1, p99_ms: 0.2, durability: "sync".into() };
+        let report = BenchReport {
+            tasks: 1,
+            seconds: 0.5,
+            tasks_per_s: 2.0,
+            p50_ms: 0.1,
+            p99_ms: 0.2,
+            durability: "sync".into(),
+        };
         let text = r#"{"tasks":1,"seconds":0.5,"tasks_per_s":2.0,"p50_ms":0.1,"p99_ms":0.2,"durability":"sync"}"#;
         assert_eq!(Json::of(&report).get(), text);
     }

@@ -22,7 +22,9 @@ pub async fn run(options: &CallOptions, global: &Global) -> Result<u8, Trouble> 
 /// Prints the result of an ended task, or why there is none. The exit code.
 pub async fn print_result(client: &Client, view: &TaskView, output: &Output) -> Result<u8, Trouble> {
     if view.state != TaskState::Done {
-        if output.wants_json() && let Some(error) = &view.error {
+        if output.wants_json()
+            && let Some(error) = &view.error
+        {
             let line = serde_json::json!({"error": {"code": error.kind, "message": error.message, "field": null, "line": null}});
             crate::output::chat(&line.to_string());
         } else {
@@ -41,18 +43,15 @@ pub async fn print_result(client: &Client, view: &TaskView, output: &Output) -> 
 
 /// A JSON string as its text, any other JSON as it is.
 fn raw(json: &str) -> String {
-    if json.starts_with('"') {
-        serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())
-    } else {
-        json.to_owned()
-    }
+    if json.starts_with('"') { serde_json::from_str(json).unwrap_or_else(|_| json.to_owned()) } else { json.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn text_is_raw_and_json_is_as_it_was_written() {
-        for (json, printed) in [(r#""a\nb""#, "a\nb"), ("{\"a\": 1.50}", "{\"a\": 1.50}"), ("null", "null"), ("7", "7")] {
+        for (json, printed) in [(r#""a\nb""#, "a\nb"), ("{\"a\": 1.50}", "{\"a\": 1.50}"), ("null", "null"), ("7", "7")]
+        {
             assert_eq!(super::raw(json), printed);
         }
     }

@@ -4,7 +4,9 @@ mod inspecting;
 mod tasks;
 mod values;
 
-pub use inspecting::{DoctorOptions, JobsCommand, ModulesCommand, RunnersCommand, TasksCommand, TopOptions, WatchOptions};
+pub use inspecting::{
+    DoctorOptions, JobsCommand, ModulesCommand, RunnersCommand, TasksCommand, TopOptions, WatchOptions,
+};
 pub use tasks::{AddOptions, BenchOptions, CallOptions, FeedOptions, TaskOptions};
 pub use values::Span;
 

@@ -148,7 +148,9 @@ fn answer_of(text: &str, reference: u64) -> Option<Result<Json, Trouble>> {
     }
     match FromMaster::decode(text).ok()? {
         FromMaster::Answer(answer) if answer.reference == reference => Some(Ok(answer.data)),
-        FromMaster::Refused(refused) if refused.reference.is_none_or(|r| r == reference) => Some(Err(refused.error.into())),
+        FromMaster::Refused(refused) if refused.reference.is_none_or(|r| r == reference) => {
+            Some(Err(refused.error.into()))
+        }
         _ => None,
     }
 }

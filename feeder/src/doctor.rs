@@ -67,7 +67,11 @@ fn ill(what: &'static str, found: String, advice: &str) -> Finding {
 
 fn version(protocol: u32) -> Finding {
     let found = format!("{protocol}; this program speaks {PROTOCOL_VERSION}");
-    if protocol == PROTOCOL_VERSION { well("protocol", found) } else { ill("protocol", found, "use the same version on both sides") }
+    if protocol == PROTOCOL_VERSION {
+        well("protocol", found)
+    } else {
+        ill("protocol", found, "use the same version on both sides")
+    }
 }
 
 async fn look(client: &mut Client, findings: &mut Vec<Finding>) -> Result<(), Trouble> {
@@ -88,18 +92,26 @@ fn judge_runners(runners: &[RunnerView]) -> Finding {
     match runners.len() - able.len() {
         0 if able.is_empty() => ill("runners", "none".into(), "start one with `taskmaster runner`"),
         0 => well("runners", found),
-        others if able.is_empty() => {
-            ill("runners", format!("{others}, none that takes tasks"), "see `taskmaster runners list`; start one with `taskmaster runner`")
-        }
+        others if able.is_empty() => ill(
+            "runners",
+            format!("{others}, none that takes tasks"),
+            "see `taskmaster runners list`; start one with `taskmaster runner`",
+        ),
         others => well("runners", format!("{found}; {others} absent or draining")),
     }
 }
 
 fn judge_modules(modules: &[ModuleView]) -> Finding {
-    let usable = modules.iter().filter(|module| module.version.is_some() && module.state != ModuleState::Removed).count();
-    let broken: Vec<&str> = modules.iter().filter(|module| module.error.is_some()).map(|module| module.name.as_str()).collect();
+    let usable =
+        modules.iter().filter(|module| module.version.is_some() && module.state != ModuleState::Removed).count();
+    let broken: Vec<&str> =
+        modules.iter().filter(|module| module.error.is_some()).map(|module| module.name.as_str()).collect();
     match (usable, broken.as_slice()) {
-        (0, []) => ill("modules", "none".into(), "put a .wasm or .wat file into the master's task folder, or use `taskmaster modules push FILE`"),
+        (0, []) => ill(
+            "modules",
+            "none".into(),
+            "put a .wasm or .wat file into the master's task folder, or use `taskmaster modules push FILE`",
+        ),
         (_, []) => well("modules", format!("{usable} usable")),
         (_, names) => {
             let found = format!("{usable} usable; the newest file of {} was rejected", names.join(", "));

@@ -139,7 +139,8 @@ impl Feeding {
             }
         }
         self.progress.clear();
-        let summary = Summary::new(self.job.as_str(), &self.ledger, self.until != Until::Added, self.progress.seconds());
+        let summary =
+            Summary::new(self.job.as_str(), &self.ledger, self.until != Until::Added, self.progress.seconds());
         if self.until != Until::Ended && self.output.wants_json() {
             self.output.json(&summary)?;
         }
@@ -284,7 +285,9 @@ impl Feeding {
 
     fn release(&mut self) {
         self.client.say(&ToMaster::Release(OfJob { job: self.job.clone() }));
-        if self.until == Until::JobDone && let Some(following) = &mut self.following {
+        if self.until == Until::JobDone
+            && let Some(following) = &mut self.following
+        {
             following.follow(&self.client, self.job.clone());
         }
         self.released = true;

@@ -21,7 +21,8 @@ async fn rows<T: DeserializeOwned>(client: &mut Client, query: Query) -> Result<
 
 /// Reads an answer of the master.
 fn read<T: DeserializeOwned>(answer: &Json) -> Result<T, Trouble> {
-    serde_json::from_str(answer.get()).map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
+    serde_json::from_str(answer.get())
+        .map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
 }
 
 /// A time for people: to the second, UTC.

@@ -64,7 +64,13 @@ impl Output {
     }
 
     /// Writes a list. `name` gives the id that `quiet` prints.
-    pub fn list<T>(&self, rows: &[Json], typed: &[T], name: impl Fn(&T) -> String, table: impl FnOnce(&[T]) -> Table) -> Result<(), Trouble> {
+    pub fn list<T>(
+        &self,
+        rows: &[Json],
+        typed: &[T],
+        name: impl Fn(&T) -> String,
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> Result<(), Trouble> {
         let mut out = String::new();
         match self.format() {
             Format::Table => out = table(typed).render(self.colour, self.width()),

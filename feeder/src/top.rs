@@ -94,7 +94,8 @@ async fn show(mut client: Client, every: Duration, terminal: &mut ratatui::Defau
 }
 
 fn watch(client: &Client) {
-    let filter = Filter { events: ["task", "module", "runner", "job"].map(str::to_owned).to_vec(), ..Filter::default() };
+    let filter =
+        Filter { events: ["task", "module", "runner", "job"].map(str::to_owned).to_vec(), ..Filter::default() };
     client.say(&ToMaster::Watch(Watch { filter, since: None }));
 }
 
@@ -102,7 +103,8 @@ async fn look(client: &mut Client, picture: &mut Picture) -> Result<(), Trouble>
     let status: Status = client.ask(Query::Status).await?;
     picture.runners = client.ask(Query::Runners).await?;
     picture.jobs = client.ask(Query::Jobs).await?;
-    let ended: u64 = ["done", "failed", "cancelled", "skipped"].iter().filter_map(|state| status.tasks.get(*state)).sum();
+    let ended: u64 =
+        ["done", "failed", "cancelled", "skipped"].iter().filter_map(|state| status.tasks.get(*state)).sum();
     let now = Instant::now();
     if let Some((before, at)) = picture.last {
         let seconds = now.duration_since(at).as_secs_f64().max(1e-3);

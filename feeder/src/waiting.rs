@@ -14,7 +14,11 @@ pub(crate) fn deadline(timeout: Option<Span>) -> Option<Instant> {
 }
 
 /// `future`, but not beyond `end`.
-pub(crate) async fn until<T>(end: Option<Instant>, what: &str, future: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+pub(crate) async fn until<T>(
+    end: Option<Instant>,
+    what: &str,
+    future: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
     let Some(end) = end else { return future.await };
     match tokio::time::timeout_at(end, future).await {
         Ok(result) => result,

@@ -87,7 +87,8 @@ pub fn for_people(event: &EventView) -> String {
         event.runner.as_deref(),
     ];
     let names: Vec<&str> = names.into_iter().flatten().collect();
-    let data = if matches!(event.data.get(), "null" | "{}") { String::new() } else { format!("  {}", event.data.get()) };
+    let data =
+        if matches!(event.data.get(), "null" | "{}") { String::new() } else { format!("  {}", event.data.get()) };
     cell(&format!("{time}  {:<15} {}{data}", event.event.as_str(), names.join(" "))).trim_end().to_owned()
 }
 
@@ -105,14 +106,20 @@ pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
             "runner" => filter.runner = Some(value.clone()),
             other => {
                 let hint = near::hint(other, KEYS);
-                return Err(Trouble::Usage(format!("--filter {other}={value}: unknown key `{other}`{hint}; the keys are {}", KEYS.join(", "))));
+                return Err(Trouble::Usage(format!(
+                    "--filter {other}={value}: unknown key `{other}`{hint}; the keys are {}",
+                    KEYS.join(", ")
+                )));
             }
         }
     }
     if let Some(word) = filter.unknown_events().first() {
         let known: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
         let hint = near::hint(word, known.iter().copied());
-        return Err(Trouble::Usage(format!("--filter event={word}: no event of that name{hint}; the events are {}", known.join(" "))));
+        return Err(Trouble::Usage(format!(
+            "--filter event={word}: no event of that name{hint}; the events are {}",
+            known.join(" ")
+        )));
     }
     Ok(filter)
 }
@@ -129,7 +136,9 @@ mod tests {
     fn filters_are_read_and_typos_answered() {
         let read = pairs(&[("event", "task:done"), ("event", "module"), ("job", "j")]).unwrap();
         assert_eq!((read.events.len(), read.job), (2, JobName::new("j").ok()));
-        for (key, value, words) in [("evnt", "x", "`event`"), ("event", "task:don", "`task:done`"), ("task", "a b", "a b")] {
+        for (key, value, words) in
+            [("evnt", "x", "`event`"), ("event", "task:don", "`task:done`"), ("task", "a b", "a b")]
+        {
             let trouble = pairs(&[(key, value)]).unwrap_err();
             assert!(trouble.exit_code() == 2 && trouble.to_string().contains(words), "{trouble}");
         }

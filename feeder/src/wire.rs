@@ -109,7 +109,9 @@ mod tests {
             let ended: Ended<'_> = serde_json::from_str(finals.tasks[0].get()).unwrap();
             assert_eq!((ended.id.0.as_ref(), ended.state, ended.job.0.as_ref()), ("a", TaskState::Done, "j"));
         }
-        assert!(matches!(hot(r#"{"event":"watch","data":[{"seq":1}]}"#), Some(Hot::Events(events)) if events.len() == 1));
+        assert!(
+            matches!(hot(r#"{"event":"watch","data":[{"seq":1}]}"#), Some(Hot::Events(events)) if events.len() == 1)
+        );
         assert!(hot(r#"{"event":"answer","data":{"ref":1,"data":null}}"#).is_none());
         assert!(hot("garbage").is_none());
     }

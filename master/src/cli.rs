@@ -34,6 +34,14 @@ pub struct MasterArgs {
     #[arg(long, value_name = "TIME,COUNT", default_value = "7d,1000000")]
     pub keep: String,
 
+    /// How long one attempt may run where its task does not say
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub task_timeout: String,
+
+    /// Memory of one attempt where its task does not say, MiB
+    #[arg(long, value_name = "N", default_value_t = taskmaster_protocol::limits::MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(taskmaster_protocol::limits::MEMORY_MB_MAX)))]
+    pub memory_mb: u32,
+
     /// How long running attempts may go on when the master is asked to stop
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub grace: String,

@@ -58,6 +58,10 @@ pub struct MasterConfig {
     pub durability: Durability,
     /// What is kept of finished tasks.
     pub keep: Keep,
+    /// Limit of one attempt where its task names none.
+    pub task_timeout: Duration,
+    /// Limit of one attempt where its task names none, MiB.
+    pub memory_mb: u32,
     /// How long running attempts may go on at a stop.
     pub grace: Duration,
 }
@@ -103,6 +107,10 @@ impl MasterConfig {
             token: args.token.map(|token| token.trim().to_owned()),
             durability: read_durability(&args.durability).map_err(setting("--durability"))?,
             keep: read_keep(&args.keep).map_err(setting("--keep"))?,
+            task_timeout: parse_duration_us(&args.task_timeout)
+                .map(Duration::from_micros)
+                .map_err(setting("--task-timeout"))?,
+            memory_mb: args.memory_mb,
             grace: parse_duration_us(&args.grace).map(Duration::from_micros).map_err(setting("--grace"))?,
         })
     }

@@ -168,6 +168,7 @@ impl Engine {
         match input {
             Input::Connected { session, hello, outbox } => self.connected(session, hello, outbox),
             Input::Disconnected { session } => self.disconnected(session),
+            Input::Heard { session } => self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) }),
             Input::Message { session, message } => self.message(session, message),
             Input::Add { session, batch, job, hold, tasks } => self.add(session, batch, job, hold, tasks),
             Input::Module { name, seen, known } => {

@@ -34,6 +34,11 @@ pub enum Input {
         /// The connection.
         session: SessionNo,
     },
+    /// A sign of life came over it that says nothing else: a ping or a pong.
+    Heard {
+        /// The connection.
+        session: SessionNo,
+    },
     /// A message other than `task:add`, `watch`, `task:follow`, `query` (which the gateway deals with).
     Message {
         /// Its connection.

@@ -40,7 +40,9 @@ pub enum MasterError {
     #[error("the data folder {0}: {1}")]
     Data(String, io::Error),
     /// The journal failed while running. What was acknowledged is safe; start again.
-    #[error("the journal failed, and the master stops so that nothing is promised that is not kept: {0}. Start it again when the disk is well")]
+    #[error(
+        "the journal failed, and the master stops so that nothing is promised that is not kept: {0}. Start it again when the disk is well"
+    )]
     Journal(String),
 }
 
@@ -50,6 +52,8 @@ pub struct Master {
     pub handle: MasterHandle,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where modules are taken from.
+    pub tasks: std::path::PathBuf,
     /// What others must show, where it has a token.
     pub token: Option<String>,
     /// The line to type on a second machine, where one can connect.
@@ -73,12 +77,15 @@ impl Master {
         let address = listener.local_addr().map_err(data)?;
         let blobs = Blobs::open(&config.data).map_err(data)?;
         let folder = config.data.join("store");
-        let (shelf, restored) = tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
-        let known = restored.modules.iter().filter(|(_, module)| module.present).map(|(name, _)| name.clone()).collect();
+        let (shelf, restored) =
+            tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
+        let known =
+            restored.modules.iter().filter(|(_, module)| module.present).map(|(name, _)| name.clone()).collect();
         let epoch = restored.marks.epoch + 1;
         let (failing, failed) = oneshot::channel();
         let (handle, threads) = threads(&config, shelf, restored, failing)?;
-        let folder = modules::start(&config.tasks, blobs.clone(), handle.clone(), known).map_err(MasterError::Folder)?;
+        let folder =
+            modules::start(&config.tasks, blobs.clone(), handle.clone(), known).map_err(MasterError::Folder)?;
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::net::TcpListener::from_std(listener).map_err(data)?;
         let serving = gateway::serve(listener, handle.clone(), folder.clone(), blobs, config.token.clone(), stopped);
@@ -86,6 +93,7 @@ impl Master {
         Ok(Master {
             handle,
             address,
+            tasks: folder.path().to_owned(),
             invitation: config.invitation(address.port()),
             token: config.token,
             stop,
@@ -141,7 +149,12 @@ fn threads(
     let handle = MasterHandle { inbox: inbox.clone(), reader: shelf.clone(), events: events.clone(), epoch };
     let now = clock::now();
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id());
-    let engine_config = EngineConfig { durability: config.durability.to_string(), seed, ..EngineConfig::default() };
+    let engine_config = EngineConfig {
+        timeout_ms: u64::try_from(config.task_timeout.as_millis()).unwrap_or(u64::MAX).max(1),
+        memory_mb: config.memory_mb,
+        durability: config.durability.to_string(),
+        seed,
+    };
     let engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now);
     let mut journal = ShelfJournal::open(shelf.clone())?;
     let mut folding = Folding::new(shelf, config.keep, inbox);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use taskmaster_protocol::message::{Log, ResultRef};
 use taskmaster_protocol::shape::TaskState;
 use taskmaster_protocol::{
-    AttemptId, Dependency, EventKind, Hash, JobName, Json, ModuleKind, ModuleName, ModuleRef, Requires, Retries, TaskDocument,
-    TaskError, TaskId, TaskStats, Wall,
+    AttemptId, Dependency, EventKind, Hash, JobName, Json, ModuleKind, ModuleName, ModuleRef, Requires, Retries,
+    TaskDocument, TaskError, TaskId, TaskStats, Wall,
 };
 
 /// The version of everything that this module writes.
@@ -87,7 +87,13 @@ mod as_json {
 
 impl TaskBody {
     /// From a document; `references` are the ids that its params name.
-    pub fn new(document: TaskDocument, hash: [u8; 16], references: Vec<TaskId>, at: (u64, Wall), to: (TaskId, JobName)) -> TaskBody {
+    pub fn new(
+        document: TaskDocument,
+        hash: [u8; 16],
+        references: Vec<TaskId>,
+        at: (u64, Wall),
+        to: (TaskId, JobName),
+    ) -> TaskBody {
         let mut dependencies = document.dependencies;
         for id in &references {
             if !dependencies.iter().any(|dependency| dependency.on == *id) {
@@ -356,8 +362,8 @@ pub enum Record {
         name: ModuleName,
         /// What happened; `None`: nothing that watchers are told of.
         event: Option<EventKind>,
-        /// What is known of it now.
-        record: ModuleRecord,
+        /// What is known of it now. In a box: this variant would make every record three times as large.
+        record: Box<ModuleRecord>,
     },
 }
 
@@ -446,14 +452,24 @@ mod tests {
 
     fn body(text: &str) -> TaskBody {
         let document = TaskDocument::parse(text).unwrap();
-        TaskBody::new(document, [7; 16], vec![TaskId::new("ref").unwrap()], (3, Wall(5)), (TaskId::new("t").unwrap(), JobName::new("j").unwrap()))
+        TaskBody::new(
+            document,
+            [7; 16],
+            vec![TaskId::new("ref").unwrap()],
+            (3, Wall(5)),
+            (TaskId::new("t").unwrap(), JobName::new("j").unwrap()),
+        )
     }
 
     #[test]
     fn records_are_read_as_they_were_written() {
         let text = r#"{"module":"m@sha256:0123456789ab","params":{"a":[1,2.50]},"args":["x"],"retries":{"max":2,"on":["trap"]},
             "requires":{"labels":{"a":"b"},"slots":2},"dependencies":[{"on":"d","when":"settled"}],"not_before":"2026-01-01T00:00:00Z"}"#;
-        let entry = Entry { first_seq: 9, time: Wall(1), records: vec![Record::Added(Arc::new(body(text))), Record::Started { epoch: 2 }] };
+        let entry = Entry {
+            first_seq: 9,
+            time: Wall(1),
+            records: vec![Record::Added(Arc::new(body(text))), Record::Started { epoch: 2 }],
+        };
         let bytes = encode(&entry);
         assert_eq!(decode::<Entry>(&bytes).unwrap(), entry);
         let plain = body(r#"{"module":"m"}"#);

@@ -747,14 +747,17 @@ mod tests {
         let text = r#"{"event":"query","data":{"ref":7,"what":"task","id":"t"}}"#;
         assert_eq!(ask.encode(), text);
         assert_eq!(ToMaster::decode(text).unwrap(), ask);
-        assert_eq!(ToMaster::decode(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#).unwrap(), ToMaster::Ask(Ask { reference: 1, query: Query::Jobs }));
+        assert_eq!(
+            ToMaster::decode(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#).unwrap(),
+            ToMaster::Ask(Ask { reference: 1, query: Query::Jobs })
+        );
     }
 
     #[test]
     fn what_is_no_message_is_refused() {
         for (text, code, words) in [
             ("", RefusalCode::MalformedJson, "not JSON"),
-            ("[1,2]", RefusalCode::WrongType, "invalid"),
+            ("[1,2]", RefusalCode::WrongType, "is an object"),
             (r#"{"data":1}"#, RefusalCode::MissingField, "event"),
             (r#"{"event":"task:ad","data":{}}"#, RefusalCode::UnknownEvent, "`task:add`"),
             (r#"{"event":"task:add","data":{"batch":"x","tasks":[]}}"#, RefusalCode::WrongType, "`batch`"),

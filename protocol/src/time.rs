@@ -39,7 +39,8 @@ impl Wall {
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        write!(f, "{}", time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ"))
+        // jiff's precision is that of the fraction; its zone is `Z`.
+        write!(f, "{time:.6}")
     }
 }
 
@@ -72,7 +73,8 @@ impl schemars::JsonSchema for Wall {
 /// Reads a duration as people type it: `10m`, `1h30m`, `250ms`, `1.5s`. In microseconds.
 /// A bare number is refused: nobody knows its unit.
 pub fn parse_duration_us(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is not a duration: write a number with its unit, such as 250ms, 10s, 5m, 1h30m, 7d");
+    let wrong =
+        || format!("`{text}` is not a duration: write a number with its unit, such as 250ms, 10s, 5m, 1h30m, 7d");
     // jiff's days have no fixed length without a date; ours are 24 hours.
     if let Some(days) = text.strip_suffix('d').and_then(|n| n.trim().parse::<u64>().ok()) {
         return days.checked_mul(86_400_000_000).ok_or_else(wrong);

@@ -50,19 +50,34 @@ fn bad_lines_of_a_feed_are_named_and_stop_nobody() {
     let feed: String = cases.iter().map(|(line, ..)| format!("{good}{line}\n")).collect::<String>() + good;
     let ran = master.run_with(&["feed", "--job", "mixed", "--follow", "-o", "jsonl"], &feed).with(1);
     assert_eq!(ran.lines().len(), cases.len() + 1, "every good line ran: {}", ran.err);
-    let errors: Vec<Value> =
-        ran.err.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).map(|line| line["error"].clone()).collect();
+    let errors: Vec<Value> = ran
+        .err
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|line| line["error"].clone())
+        .collect();
     assert_eq!(errors.len(), cases.len(), "{}", ran.err);
     for (index, (line, code, field, words)) in cases.iter().enumerate() {
         let number = index * 2 + 2;
-        let error = errors.iter().find(|error| error["line"] == number).unwrap_or_else(|| panic!("nothing of line {number}: {}", ran.err));
+        let error = errors
+            .iter()
+            .find(|error| error["line"] == number)
+            .unwrap_or_else(|| panic!("nothing of line {number}: {}", ran.err));
         assert_eq!(error["code"], *code, "{line}: {error}");
-        assert_eq!(error["field"].as_str().unwrap_or_default(), if field.is_empty() { error["field"].as_str().unwrap_or_default() } else { field }, "{line}: {error}");
+        assert_eq!(
+            error["field"].as_str().unwrap_or_default(),
+            if field.is_empty() { error["field"].as_str().unwrap_or_default() } else { field },
+            "{line}: {error}"
+        );
         let message = error["message"].as_str().unwrap();
         assert!(words.iter().all(|word| message.contains(word)), "{line}: {error}");
     }
     // For people: a sentence with the line's number.
-    master.run_with(&["feed"], &format!("{good}{{\"module\":\"ecko\"}}\n")).with(1).says(&["line 2:", "ecko", "did you mean `echo`"]);
+    master.run_with(&["feed"], &format!("{good}{{\"module\":\"ecko\"}}\n")).with(1).says(&[
+        "line 2:",
+        "ecko",
+        "did you mean `echo`",
+    ]);
     nothing_lost(&master);
 }
 
@@ -84,7 +99,9 @@ fn what_is_too_large_is_refused_with_its_limit() {
     let large = json!("x".repeat(9 << 20)).to_string();
     master.run_with(&["add", "echo", "--params", "-"], &large).with(1).says(&["params", "8388608"]);
     let line = json!({"module": "echo", "params": "x".repeat(40 << 20)}).to_string();
-    let ran = master.run_with(&["feed", "--job", "large", "--follow"], &format!("{line}\n{{\"module\":\"echo\",\"params\":2}}\n")).with(1);
+    let ran = master
+        .run_with(&["feed", "--job", "large", "--follow"], &format!("{line}\n{{\"module\":\"echo\",\"params\":2}}\n"))
+        .with(1);
     ran.lines().iter().for_each(|task| assert_eq!(task["result"], 2));
     assert_eq!(ran.lines().len(), 1, "the line after it ran");
     ran.says(&["line 1:"]);
@@ -108,9 +125,13 @@ fn what_is_no_message_is_refused_and_the_session_goes_on() {
         (r#"{"event":"task:ad","data":{}}"#, "unknown_event", vec!["task:ad", "task:add"]),
         (r#"{"event":"task:add","data":{"batch":1}}"#, "missing_field", vec!["tasks"]),
         (r#"{"event":"task:add","data":{"batch":"x","tasks":[]}}"#, "wrong_type", vec!["batch"]),
-        (r#"{"event":"task:done","data":{}}"#, "missing_field", vec![]),
+        (r#"{"event":"task:done","data":[]}"#, "not_allowed", vec!["task:done", "runner"]),
         (r#"{"event":"hello","data":{"role":"client","protocol":1}}"#, "not_allowed", vec!["hello"]),
-        (r#"{"event":"watch","data":{"filter":{"events":["task:dun"]}}}"#, "invalid_value", vec!["task:dun", "task:done"]),
+        (
+            r#"{"event":"watch","data":{"filter":{"events":["task:dun"]}}}"#,
+            "invalid_value",
+            vec!["task:dun", "task:done"],
+        ),
     ] {
         socket.text(text);
         let error = socket.refusal();
@@ -122,7 +143,11 @@ fn what_is_no_message_is_refused_and_the_session_goes_on() {
     // The same session is still good for work.
     socket.text(r#"{"event":"task:add","data":{"batch":1,"tasks":[{"id":"mine","module":"echo"},{"module":"ecko"}]}}"#);
     let Heard::Text(rejected) = socket.hear() else { panic!("nothing came") };
-    assert_eq!((&rejected["event"], &rejected["data"]["tasks"][0]["index"]), (&json!("task:rejected"), &json!(1)), "{rejected}");
+    assert_eq!(
+        (&rejected["event"], &rejected["data"]["tasks"][0]["index"]),
+        (&json!("task:rejected"), &json!(1)),
+        "{rejected}"
+    );
     let Heard::Text(added) = socket.hear() else { panic!("nothing came") };
     assert_eq!(added["data"]["ids"], json!(["mine"]), "{added}");
     nothing_lost(&master);
@@ -164,7 +189,8 @@ fn a_token_is_wanted_where_there_is_one() {
     let mut runner = Process::start(&master.folder, &["runner", "--url", &master.url, "--token", "wrong"], &[]);
     assert_eq!(runner.exit_code(), Some(1), "{}", runner.said());
     assert!(runner.said().contains("token"), "{}", runner.said());
-    let mut runner = Process::start(&master.folder, &["runner", "--url", &master.url, "--token", "right", "--name", "r"], &[]);
+    let mut runner =
+        Process::start(&master.folder, &["runner", "--url", &master.url, "--token", "right", "--name", "r"], &[]);
     crate::harness::until("the runner", || {
         let ran = run(&master.folder, &["runners", "list", "-o", "quiet"], &settings("right"), "");
         ran.out == "r\n"

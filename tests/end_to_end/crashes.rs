@@ -11,7 +11,8 @@ fn many() -> usize {
 }
 
 fn write_feed(folder: &Folder, tasks: usize) -> String {
-    let lines: String = (0..tasks).map(|n| format!("{}\n", json!({"id": format!("t{n}"), "module": "echo", "params": n}))).collect();
+    let lines: String =
+        (0..tasks).map(|n| format!("{}\n", json!({"id": format!("t{n}"), "module": "echo", "params": n}))).collect();
     folder.write("feed.jsonl", lines)
 }
 
@@ -171,7 +172,11 @@ fn a_runner_that_is_stopped_finishes_what_it_has() {
 #[test]
 fn a_client_finds_no_master() {
     let folder = Folder::new();
-    for args in [["tasks", "list"], ["jobs", "list"], ["call", "echo"], ["add", "echo"], ["watch", "--since=0"], ["feed", "-"]] {
-        run(&folder, &args, &[("TASKMASTER_URL", "ws://127.0.0.1:1")], "").with(69).says(&["127.0.0.1:1", "taskmaster up"]);
+    for args in
+        [["tasks", "list"], ["jobs", "list"], ["call", "echo"], ["add", "echo"], ["watch", "--since=0"], ["feed", "-"]]
+    {
+        run(&folder, &args, &[("TASKMASTER_URL", "ws://127.0.0.1:1")], "")
+            .with(69)
+            .says(&["127.0.0.1:1", "taskmaster up"]);
     }
 }

@@ -258,7 +258,8 @@ impl Master {
         let runner = Process::start(&self.folder, &args, &[("TASKMASTER_URL", &self.url)]);
         until("the runner's name in the list", || {
             let ran = self.run(&["runners", "list", "-o", "json"]);
-            ran.code == 0 && ran.json().as_array().unwrap().iter().any(|r| r["runner"] == name && r["state"] == "connected")
+            ran.code == 0
+                && ran.json().as_array().unwrap().iter().any(|r| r["runner"] == name && r["state"] == "connected")
         });
         runner
     }

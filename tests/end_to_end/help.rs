@@ -13,7 +13,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("master", "--listen --data --tasks --token --durability --keep"),
     ("runner", "--url --slots --label --modules --cache --token --env --name"),
     ("run", "--params --arg"),
-    ("add", "--params --arg --id --job --priority --after --task-timeout --retries --delay --wait --wait-timeout --label --slots"),
+    (
+        "add",
+        "--params --arg --id --job --priority --after --task-timeout --retries --delay --wait --wait-timeout --label --slots",
+    ),
     ("call", "--params --arg --task-timeout --wait-timeout"),
     ("feed", "--job --wait --follow"),
     ("tasks list", "--job --state --limit"),
@@ -60,8 +63,12 @@ fn every_command_has_an_example() {
         for option in ["--output", "--url", "--token"] {
             assert!(text.contains(option), "`{command}` has no {option}");
         }
-        let (_, example) = text.split_once("Example").unwrap_or_else(|| panic!("`{command} --help` has no example:\n{text}"));
-        assert!(example.contains(&format!("taskmaster {command}")), "the example of `{command}` is of another command:\n{example}");
+        let (_, example) =
+            text.split_once("Example").unwrap_or_else(|| panic!("`{command} --help` has no example:\n{text}"));
+        assert!(
+            example.contains(&format!("taskmaster {command}")),
+            "the example of `{command}` is of another command:\n{example}"
+        );
     }
 }
 
@@ -72,7 +79,10 @@ fn no_command_is_forgotten_here() {
         let text = help(&folder, command);
         let (_, commands) = text.split_once("Commands:\n").unwrap();
         let names = commands.lines().take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
-        names.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect::<Vec<_>>()
+        names
+            .map(|line| line.split_whitespace().next().unwrap().to_owned())
+            .filter(|name| name != "help")
+            .collect::<Vec<_>>()
     };
     let known = |path: &str| COMMANDS.iter().any(|(command, _)| *command == path);
     for name in listed("") {

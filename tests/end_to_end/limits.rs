@@ -85,7 +85,8 @@ fn neighbours_do_not_notice() {
             format!("{line}\n")
         })
         .collect();
-    let good: String = (0..600).map(|n| format!("{}\n", json!({"id": format!("g{n}"), "module": "echo", "params": n}))).collect();
+    let good: String =
+        (0..600).map(|n| format!("{}\n", json!({"id": format!("g{n}"), "module": "echo", "params": n}))).collect();
     std::thread::scope(|scope| {
         let bad = scope.spawn(|| master.run_with(&["feed", "--job", "mischief", "--follow"], &mischief));
         let ran = master.run_with(&["feed", "--job", "good", "--follow"], &good).with(0);
@@ -139,7 +140,8 @@ fn exit_codes_decide_whether_it_is_tried_again() {
             assert!(task["error"]["message"].as_str().unwrap().contains("the reason"), "{task}");
         }
     }
-    let line = json!({"id": "insisting", "module": "trap", "retries": {"max": 1, "backoff_ms": 1, "on": ["trap"]}}).to_string();
+    let line = json!({"id": "insisting", "module": "trap", "retries": {"max": 1, "backoff_ms": 1, "on": ["trap"]}})
+        .to_string();
     master.run_with(&["feed", "--wait"], &line).with(3);
     assert_eq!(master.task("insisting")["attempt"], 2);
     master.run(&["add", "exit1", "--retries", "0", "--id", "once", "--wait"]).with(3);

@@ -59,7 +59,8 @@ fn add_prints_an_id_that_can_be_asked_about() {
 #[test]
 fn a_feed_follows_each_task_to_its_end_once() {
     let master = with_echo(2);
-    let lines: String = (0..500).map(|n| format!("{}\n", json!({"id": format!("t{n}"), "module": "echo", "params": n}))).collect();
+    let lines: String =
+        (0..500).map(|n| format!("{}\n", json!({"id": format!("t{n}"), "module": "echo", "params": n}))).collect();
     let ran = master.run_with(&["feed", "--job", "j", "--follow"], &lines).with(0);
     let results: BTreeMap<String, i64> = ran
         .lines()
@@ -106,7 +107,8 @@ fn dependencies_order_results_and_skips() {
     let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
     master.run_with(&["feed", "--job", "dag", "--wait"], &lines).with(3);
     assert_eq!(master.task("sum")["result"], json!([{"x": 1}, [{"x": 1}, 2], {"$result": 1}]));
-    let states = ["b", "bad", "after-bad", "after-that", "cleanup", "either", "never"].map(|id| master.task(id)["state"].clone());
+    let states = ["b", "bad", "after-bad", "after-that", "cleanup", "either", "never"]
+        .map(|id| master.task(id)["state"].clone());
     assert_eq!(states, ["done", "failed", "skipped", "skipped", "done", "done", "skipped"]);
     assert!(master.why("after-that").contains("after-bad") || master.why("after-that").contains("bad"));
     // `retry` runs it anew and revives what it skipped.
@@ -131,7 +133,8 @@ fn priority_decides_who_is_next() {
     let mut lines = format!("{}\n", json!({"id": "gate", "module": "echo", "delay_ms": 300}));
     for n in [1, 5, -3, 9, 5] {
         let id = format!("p{}", lines.lines().count());
-        lines += &format!("{}\n", json!({"id": id, "module": "echo", "params": n, "priority": n, "dependencies": ["gate"]}));
+        lines +=
+            &format!("{}\n", json!({"id": id, "module": "echo", "params": n, "priority": n, "dependencies": ["gate"]}));
     }
     let ran = master.run_with(&["feed", "--follow"], &lines).with(0);
     let mut ends: Vec<_> = ran.lines().into_iter().filter(|task| task["id"] != "gate").collect();
@@ -250,6 +253,9 @@ fn lists_are_filtered() {
     assert_eq!(ids(&["--module", "trap"]), "bad\n");
     assert_eq!(ids(&["--limit", "1"]).lines().count(), 1);
     assert_eq!(ids(&["--state", "blocked"]), "");
-    assert_eq!(master.run(&["jobs", "list", "-o", "quiet"]).with(0).out.lines().collect::<BTreeSet<_>>(), BTreeSet::from(["x", "y"]));
+    assert_eq!(
+        master.run(&["jobs", "list", "-o", "quiet"]).with(0).out.lines().collect::<BTreeSet<_>>(),
+        BTreeSet::from(["x", "y"])
+    );
     master.run(&["doctor"]).with(0);
 }

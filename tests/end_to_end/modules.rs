@@ -61,7 +61,12 @@ fn what_is_no_module_is_rejected_and_never_replaces_one() {
         assert_eq!(master.module("good")["version"], version);
         assert_eq!(result(&master, "good"), "good");
     }
-    for (name, bytes) in [("empty", b"".as_slice()), ("text", b"hello"), ("cut", &binary[..binary.len() / 2]), ("foreign", FOREIGN.as_bytes())] {
+    for (name, bytes) in [
+        ("empty", b"".as_slice()),
+        ("text", b"hello"),
+        ("cut", &binary[..binary.len() / 2]),
+        ("foreign", FOREIGN.as_bytes()),
+    ] {
         let extension = if name == "foreign" { "wat" } else { "wasm" };
         fs::write(master.tasks().join(format!("{name}.{extension}")), bytes).unwrap();
         until("the rejection", || master.module(name)["state"] == "rejected");
@@ -116,7 +121,8 @@ fn links_twins_and_hidden_files() {
     fs::write(master.tasks().join("not a name.wat"), constant("blank")).unwrap();
     fs::write(master.tasks().join("notes.txt"), "notes").unwrap();
     master.drop_module("last.wat", constant("last"));
-    let names: Vec<String> = master.run(&["modules", "list", "-o", "quiet"]).with(0).out.lines().map(str::to_owned).collect();
+    let names: Vec<String> =
+        master.run(&["modules", "list", "-o", "quiet"]).with(0).out.lines().map(str::to_owned).collect();
     assert_eq!(names, ["last", "link", "one", "two"]);
 }
 
@@ -159,7 +165,10 @@ fn a_version_that_was_rolled_back_stays_back() {
     master.run(&["modules", "rollback", "m"]).with(0);
     assert_eq!(result(&master, "m"), "v1");
     let shown = master.json(&["modules", "show", "m"]);
-    assert!(shown["versions"].as_array().unwrap().iter().any(|v| v["version"] == second.as_str() && v["held"] == true), "{shown}");
+    assert!(
+        shown["versions"].as_array().unwrap().iter().any(|v| v["version"] == second.as_str() && v["held"] == true),
+        "{shown}"
+    );
     assert_eq!(shown["state"], "waiting");
     // Over a restart, with the held file still in the folder; also when it is written again.
     master.process.kill();

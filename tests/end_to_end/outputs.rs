@@ -21,8 +21,7 @@ fn has(value: &Value, fields: &str) {
     }
 }
 
-const TASK: &str =
-    "id module version state job priority attempt runner created started finished result result_blob error outputs stats";
+const TASK: &str = "id module version state job priority attempt runner created started finished result result_blob error outputs stats";
 
 #[test]
 fn a_task_has_every_field_in_every_state() {
@@ -62,7 +61,10 @@ fn jobs_modules_runners_and_bench() {
     let bench = master.json(&["bench", "--tasks", "200"]);
     has(&bench, "tasks seconds tasks_per_s p50_ms p99_ms durability");
     assert_eq!((bench["tasks"].as_u64(), bench["durability"].as_str()), (Some(200), Some("sync")));
-    assert!(bench["p50_ms"].as_f64() <= bench["p99_ms"].as_f64() && bench["tasks_per_s"].as_f64() > Some(1.0), "{bench}");
+    assert!(
+        bench["p50_ms"].as_f64() <= bench["p99_ms"].as_f64() && bench["tasks_per_s"].as_f64() > Some(1.0),
+        "{bench}"
+    );
     let lazy = Master::with("up", &["--slots", "1", "--durability", "interval:20"]);
     assert_eq!(lazy.json(&["bench", "--tasks", "50"])["durability"], "interval:20");
 }
@@ -77,8 +79,14 @@ fn check_needs_no_master() {
     };
     let good = check(&echo()).with(0).json();
     has(&good, "ok name kind version imports error");
-    assert_eq!((good["ok"].as_bool(), good["name"].as_str(), good["kind"].as_str()), (Some(true), Some("m"), Some("command")));
-    assert!(good["imports"].as_array().unwrap().iter().any(|import| import == "wasi_snapshot_preview1.fd_read"), "{good}");
+    assert_eq!(
+        (good["ok"].as_bool(), good["name"].as_str(), good["kind"].as_str()),
+        (Some(true), Some("m"), Some("command"))
+    );
+    assert!(
+        good["imports"].as_array().unwrap().iter().any(|import| import == "wasi_snapshot_preview1.fd_read"),
+        "{good}"
+    );
     let bad = check(FOREIGN).with(1).json();
     has(&bad, "ok name kind version imports error");
     assert!(bad["ok"] == false && bad["error"].as_str().unwrap().contains("somewhere"), "{bad}");
@@ -124,7 +132,8 @@ fn errors_are_one_line_of_json_where_json_is_wanted() {
             has(&line["error"], "code message field line");
         }
     }
-    let away = run(&master.folder, &["tasks", "list", "-o", "json"], &[("TASKMASTER_URL", "ws://127.0.0.1:1")], "").with(69);
+    let away =
+        run(&master.folder, &["tasks", "list", "-o", "json"], &[("TASKMASTER_URL", "ws://127.0.0.1:1")], "").with(69);
     let line: Value = serde_json::from_str(&away.err).unwrap();
     assert_eq!(line["error"]["code"], "unreachable");
     // Without -o it is a sentence.

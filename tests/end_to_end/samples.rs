@@ -19,7 +19,8 @@ fn master() -> Master {
 /// The fenced block of the samples' README that follows a comment, `<!-- feed: stocks -->`.
 fn block(mark: &str) -> String {
     let readme = fs::read_to_string(Path::new(TASKS).join("README.md")).unwrap();
-    let (_, after) = readme.split_once(&format!("<!-- {mark} -->")).unwrap_or_else(|| panic!("no `{mark}` in tasks/README.md"));
+    let (_, after) =
+        readme.split_once(&format!("<!-- {mark} -->")).unwrap_or_else(|| panic!("no `{mark}` in tasks/README.md"));
     let mut parts = after.split("```");
     parts.next();
     parts.next().unwrap().split_once('\n').unwrap().1.to_owned()
@@ -27,7 +28,8 @@ fn block(mark: &str) -> String {
 
 /// What a script of the README prints.
 fn script(mark: &str) -> String {
-    let ran = Command::new("python3").args(["-c", &block(mark)]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let ran =
+        Command::new("python3").args(["-c", &block(mark)]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8(ran.stdout).unwrap()
 }
@@ -35,14 +37,17 @@ fn script(mark: &str) -> String {
 /// The size of a picture, if these are the bytes of a PNG file.
 fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
     let number = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    let whole = bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.get(12..16)? == b"IHDR" && bytes.ends_with(b"IEND\xaeB`\x82");
+    let whole =
+        bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.get(12..16)? == b"IHDR" && bytes.ends_with(b"IEND\xaeB`\x82");
     whole.then_some((number(16)?, number(20)?))
 }
 
 #[test]
 fn mandelbrot_makes_a_picture() {
     let master = master();
-    for (name, feed) in [("feed", block("feed: mandelbrot")), ("script", script("script: mandelbrot").replace("mandelbrot-", "m-"))] {
+    for (name, feed) in
+        [("feed", block("feed: mandelbrot")), ("script", script("script: mandelbrot").replace("mandelbrot-", "m-"))]
+    {
         let ids = feed.lines().count();
         let ran = master.run_with(&["feed", "--follow"], &feed).with(0);
         assert_eq!(ran.lines().len(), ids, "{name}");
@@ -64,7 +69,10 @@ fn stocks_makes_a_chart() {
     master.run_with(&["feed", "--wait"], &block("feed: stocks")).with(0);
     assert_eq!(master.task("stocks-MSFT")["result"], expected);
     let chart = master.run(&["tasks", "result", "stocks-chart"]).with(0).out;
-    assert!(chart.trim_start().starts_with("<svg") && chart.trim_end().ends_with("</svg>") && chart.contains("MSFT"), "{chart}");
+    assert!(
+        chart.trim_start().starts_with("<svg") && chart.trim_end().ends_with("</svg>") && chart.contains("MSFT"),
+        "{chart}"
+    );
     let all = script("script: stocks").replace("\"stocks-", "\"all-");
     master.run_with(&["feed", "--wait"], &all).with(0);
     let chart = master.run(&["tasks", "result", "all-chart"]).with(0).out;
@@ -93,7 +101,10 @@ fn wrong_params_are_named() {
         ("stocks", r#"{"symbol":"X","prices":[["yesterday",1]]}"#, "prices"),
     ] {
         let task = master.run(&["add", module, "--params", params, "--wait", "-o", "json"]).with(3).json();
-        assert_eq!((&task["error"]["kind"], &task["error"]["code"], &task["attempt"]), (&json!("exit"), &json!(65), &json!(1)));
+        assert_eq!(
+            (&task["error"]["kind"], &task["error"]["code"], &task["attempt"]),
+            (&json!("exit"), &json!(65), &json!(1))
+        );
         assert!(task["error"]["message"].as_str().unwrap().contains(word), "{task}");
     }
 }
@@ -113,7 +124,9 @@ fn the_demo_leaves_two_pictures() {
 fn calls(folder: &Folder) -> Vec<(String, Value, Vec<u8>)> {
     let mut results = std::collections::BTreeMap::<String, Value>::new();
     let mut calls = Vec::new();
-    for feed in [block("feed: mandelbrot"), block("feed: stocks"), script("script: stocks").replace("\"stocks-", "\"all-")] {
+    for feed in
+        [block("feed: mandelbrot"), block("feed: stocks"), script("script: stocks").replace("\"stocks-", "\"all-")]
+    {
         for line in feed.lines() {
             let task: Value = serde_json::from_str(line).unwrap();
             let mut params = task["params"].clone();

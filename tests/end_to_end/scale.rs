@@ -39,6 +39,10 @@ fn jobs_requirements_and_blocked_tasks_cost_little() {
         json!({"id": format!("hard{n}"), "module": "echo", "params": n, "job": format!("job{}", n % jobs),
                "requires": {"labels": label}, "dependencies": waits_for})
     });
-    println!("{} tasks: plain {plain:.2} s, {jobs} jobs, {classes} classes, half blocked {hard:.2} s, ratio {:.2}", many(), plain / hard);
+    println!(
+        "{} tasks: plain {plain:.2} s, {jobs} jobs, {classes} classes, half blocked {hard:.2} s, ratio {:.2}",
+        many(),
+        plain / hard
+    );
     assert!(plain / hard >= 0.5, "plain {plain:.2} s, the same with jobs, classes and dependencies {hard:.2} s");
 }

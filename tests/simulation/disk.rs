@@ -21,7 +21,8 @@ impl World {
     pub fn plan_write(&mut self) {
         let after = self.chance.within(1, 200);
         let Some(master) = &mut self.master else { return };
-        if master.writing.is_none() && !master.waiting.is_empty() && !std::mem::replace(&mut master.write_planned, true) {
+        if master.writing.is_none() && !master.waiting.is_empty() && !std::mem::replace(&mut master.write_planned, true)
+        {
             let life = master.life;
             self.plan(after, Happening::Write { life });
         }

@@ -134,7 +134,8 @@ impl World {
 
     fn document(&mut self, index: usize, id: &TaskId, near: Vec<TaskId>) -> Json {
         let chance = &mut self.chance;
-        let mut fields = vec![format!("\"id\":\"{id}\""), format!("\"module\":\"{}\"", chance.of(&MODULES).unwrap_or(&"ma"))];
+        let mut fields =
+            vec![format!("\"id\":\"{id}\""), format!("\"module\":\"{}\"", chance.of(&MODULES).unwrap_or(&"ma"))];
         let mut on = near;
         let acknowledged: &[TaskId] = &self.oracle.acknowledged_ids;
         if chance.permille(250)
@@ -149,7 +150,8 @@ impl World {
                 1 | 2 => "settled",
                 _ => "done",
             };
-            let all: Vec<String> = on.iter().map(|id| format!("{{\"on\":\"{id}\",\"when\":\"{}\"}}", when(chance))).collect();
+            let all: Vec<String> =
+                on.iter().map(|id| format!("{{\"on\":\"{id}\",\"when\":\"{}\"}}", when(chance))).collect();
             fields.push(format!("\"dependencies\":[{}]", all.join(",")));
         }
         for (often, field) in [
@@ -183,7 +185,10 @@ impl World {
         if self.chance.permille(100)
             && let Some(id) = self.chance.of(&known)
         {
-            batch.push((parse(format!("{{\"id\":\"{id}\",\"module\":\"ma\",\"params\":\"another\"}}")), Err(RefusalCode::IdConflict)));
+            batch.push((
+                parse(format!("{{\"id\":\"{id}\",\"module\":\"ma\",\"params\":\"another\"}}")),
+                Err(RefusalCode::IdConflict),
+            ));
         }
         if self.chance.permille(100) {
             let text = format!("{{\"id\":\"f{index}-{number}-x\",\"module\":\"ma\",\"dependencies\":[\"nobody\"]}}");
@@ -195,7 +200,8 @@ impl World {
         let ids = self.oracle.acknowledged_ids.clone();
         let Some(id) = self.chance.of(&ids).cloned() else { return };
         let reference = self.feeders[index].next_wish;
-        let some = |chance: &mut Chance| (0..chance.within(1, 3)).filter_map(|_| chance.of(&ids).cloned()).collect::<Vec<_>>();
+        let some =
+            |chance: &mut Chance| (0..chance.within(1, 3)).filter_map(|_| chance.of(&ids).cloned()).collect::<Vec<_>>();
         let job = self.chance.of(&JOBS).and_then(|name| JobName::new(name).ok());
         let name = self.chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok());
         let (message, wish) = match (self.chance.below(12), job, name) {
@@ -244,8 +250,15 @@ impl World {
     /// After the faults: nothing is paused, nobody holds a job.
     pub fn put_right(&mut self, index: usize) {
         let mut operations = Vec::new();
-        operations.extend(JOBS.iter().chain(&["default"]).filter_map(|job| JobName::new(job).ok()).map(|job| Operation::ResumeJob { job }));
-        operations.extend(MODULES.iter().filter_map(|name| ModuleName::new(name).ok()).map(|name| Operation::ResumeModule { name }));
+        operations.extend(
+            JOBS.iter()
+                .chain(&["default"])
+                .filter_map(|job| JobName::new(job).ok())
+                .map(|job| Operation::ResumeJob { job }),
+        );
+        operations.extend(
+            MODULES.iter().filter_map(|name| ModuleName::new(name).ok()).map(|name| Operation::ResumeModule { name }),
+        );
         for operation in operations {
             let reference = self.feeders[index].next_wish;
             self.wants(index, ToMaster::Operate(Operate { reference, operation }), Wish::Other);
@@ -279,7 +292,9 @@ impl World {
                     self.oracle.cancel_is_acknowledged(&ids);
                 }
             }
-            Ok(FromMaster::Refused(refused)) => drop(refused.reference.and_then(|r| self.feeders[index].wishes.remove(&r))),
+            Ok(FromMaster::Refused(refused)) => {
+                drop(refused.reference.and_then(|r| self.feeders[index].wishes.remove(&r)))
+            }
             Ok(_) => {}
             Err(refusal) => self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),
         }
@@ -291,7 +306,8 @@ impl World {
         for rejection in rejected.tasks {
             let wanted = &batch.wanted[rejection.index];
             let right = wanted.as_ref().is_err_and(|code| *code == rejection.error.code);
-            self.oracle.claim(right, || format!("{wanted:?} of batch {} is refused: {}", rejected.batch, rejection.error));
+            self.oracle
+                .claim(right, || format!("{wanted:?} of batch {} is refused: {}", rejected.batch, rejection.error));
             batch.refused.push(rejection.index);
         }
     }
@@ -299,7 +315,12 @@ impl World {
     fn added(&mut self, index: usize, added: Added) {
         let front = self.feeders[index].unanswered.front().filter(|batch| batch.add.batch == added.batch);
         let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {added:?}")) };
-        let taken = batch.wanted.iter().enumerate().filter(|(at, _)| !batch.refused.contains(at)).map(|(_, wanted)| wanted.clone());
+        let taken = batch
+            .wanted
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !batch.refused.contains(at))
+            .map(|(_, wanted)| wanted.clone());
         let right = taken.eq(added.ids.iter().cloned().map(Ok));
         self.oracle.claim(right, || format!("batch {batch:?} is acknowledged as {added:?}"));
         for id in added.ids {

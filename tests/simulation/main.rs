@@ -28,7 +28,9 @@ fn play(seed: u64, planted: Option<Planted>, loud: bool) -> Result<Told, String>
     let played = catch_unwind(AssertUnwindSafe(|| World::new(seed, planted, loud).play()));
     played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string())).unwrap_or_else(|| "a panic".into()))
+        Err(text
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+            .unwrap_or_else(|| "a panic".into()))
     })
 }
 

@@ -74,7 +74,19 @@ impl World {
         let (inbox, folds, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
         let (since, turn_at, turns, writing, write_planned) = (self.now, None, 0, None, false);
         self.master = Some(Master {
-            life, epoch, since, engine, events, journal, inbox, turn_at, turns, waiting, writing, write_planned, folds,
+            life,
+            epoch,
+            since,
+            engine,
+            events,
+            journal,
+            inbox,
+            turn_at,
+            turns,
+            waiting,
+            writing,
+            write_planned,
+            folds,
         });
         self.note("master starts", || format!("epoch {epoch}"));
         self.turn();

@@ -90,7 +90,9 @@ impl Model {
             Record::Retrying(retrying) => {
                 let fate = self.open(&retrying.id, "is to be retried")?;
                 let counts = (fate.tries + fate.lost + 1, fate.fence);
-                claim(counts.0 == retrying.tries + retrying.lost, || format!("{} has miscounted its tries", retrying.id))?;
+                claim(counts.0 == retrying.tries + retrying.lost, || {
+                    format!("{} has miscounted its tries", retrying.id)
+                })?;
                 claim(retrying.attempt > counts.1, || format!("{} failed by a void attempt", retrying.id))?;
                 (fate.tries, fate.lost) = (retrying.tries, retrying.lost);
                 fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
@@ -137,7 +139,11 @@ impl Model {
 
     fn open(&mut self, id: &TaskId, what: &str) -> Result<&mut Fate, String> {
         let fate = self.tasks.get_mut(id).ok_or_else(|| format!("{id} {what}, and nobody added it"))?;
-        if fate.open { Ok(fate) } else { Err(format!("{id} {what}, and has ended as {:?}", fate.ends.last().map(|e| e.state))) }
+        if fate.open {
+            Ok(fate)
+        } else {
+            Err(format!("{id} {what}, and has ended as {:?}", fate.ends.last().map(|e| e.state)))
+        }
     }
 
     fn added(&mut self, body: &Arc<TaskBody>) -> Verdict {

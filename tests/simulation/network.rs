@@ -3,10 +3,13 @@
 
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::VecDeque;
+use taskmaster_master::inbox::{Input, SessionNo};
 use taskmaster_protocol::message::{Hello, Role, Welcome};
 use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, ToMaster, limits};
-use taskmaster_master::inbox::{Input, SessionNo};
 use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
+
+/// So long after the last fault the last dead connection has been noticed, µs.
+const HEALTHY: u64 = 25 * SECOND;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
@@ -147,6 +150,10 @@ impl World {
 
     /// The engine has let go of a connection: the gateway closes it, after what was said.
     fn master_closes(&mut self, no: u64) {
+        let life = self.master.as_ref().map(|master| master.life);
+        let lives = self.links.get(&no).is_some_and(|link| Some(link.life) == life && !link.cut);
+        let wrong = lives && self.healed && self.now > self.oracle.healed_at + HEALTHY;
+        self.oracle.claim(!wrong, || format!("the master hangs up on connection {no}, which is well"));
         if let Some(link) = self.links.get_mut(&no) {
             link.outgoing = None;
         }
@@ -226,7 +233,12 @@ impl World {
             _ => return,
         };
         match parcel {
-            Parcel::Ping => self.post(no, false, Parcel::Pong),
+            Parcel::Ping => {
+                if let Client::Runner(_) = client {
+                    self.tell_master(Input::Heard { session: SessionNo(no) });
+                }
+                self.post(no, false, Parcel::Pong);
+            }
             Parcel::Text(text) => match ToMaster::decode(&text) {
                 Ok(message) => self.gateway(no, client, message),
                 Err(refusal) => self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),

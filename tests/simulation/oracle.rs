@@ -139,7 +139,9 @@ impl Oracle {
             self.claim(same, || format!("job {name} is {:?} in the view, in the journal {fate:?}", jobs.get(name)));
         }
         let roster: BTreeSet<String> = restored.roster.iter().cloned().collect();
-        self.claim(roster == model.roster, || format!("runners are {roster:?} in the view, in the journal {:?}", model.roster));
+        self.claim(roster == model.roster, || {
+            format!("runners are {roster:?} in the view, in the journal {:?}", model.roster)
+        });
     }
 
     /// A message has left the engine.
@@ -182,7 +184,9 @@ impl Oracle {
 
     pub fn add_is_acknowledged(&mut self, id: TaskId, text: String) {
         let known = self.durable.tasks.contains_key(&id);
-        self.claim(known || self.pending.tasks.contains_key(&id), || format!("{id} is acknowledged, and nobody knows it"));
+        self.claim(known || self.pending.tasks.contains_key(&id), || {
+            format!("{id} is acknowledged, and nobody knows it")
+        });
         if self.acknowledged.insert(id.clone(), Hash::of(text.as_bytes())).is_none() {
             self.acknowledged_ids.push(id);
         }
@@ -206,7 +210,10 @@ impl Oracle {
     pub fn retriable(&self) -> Vec<TaskId> {
         let last = |state: TaskState| matches!(state, TaskState::Failed | TaskState::Cancelled);
         let tasks = self.durable.tasks.iter().filter(|(_, fate)| !fate.open);
-        tasks.filter(|(_, fate)| fate.ends.last().is_some_and(|ended| last(ended.state))).map(|(id, _)| id.clone()).collect()
+        tasks
+            .filter(|(_, fate)| fate.ends.last().is_some_and(|ended| last(ended.state)))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     fn open_task(&self) -> Option<String> {
@@ -240,7 +247,10 @@ impl World {
             return Some(format!("the master says {status:?}"));
         }
         let runners: Vec<RunnerView> = self.ask(Query::Runners)?.read().ok()?;
-        runners.iter().find(|runner| runner.used > 0 || runner.attempts > 0).map(|runner| format!("{runner:?} is not free"))
+        runners
+            .iter()
+            .find(|runner| runner.used > 0 || runner.attempts > 0)
+            .map(|runner| format!("{runner:?} is not free"))
     }
 
     /// All is over: a last look at what is on the disk.

@@ -43,9 +43,15 @@ impl Runner {
     pub fn new(index: usize, chance: &mut Chance) -> Runner {
         let first = index == 0;
         let slots = if first { chance.within(3, 6) } else { chance.within(1, 4) } as u32;
-        let labels = if first || chance.permille(300) { BTreeMap::from([("zone".into(), "x".into())]) } else { BTreeMap::new() };
-        let only = if first || chance.permille(700) { None } else { chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok()) };
-        let offer = Offer { name: format!("r{index}"), slots, labels, modules: only.into_iter().collect(), ..Offer::default() };
+        let labels =
+            if first || chance.permille(300) { BTreeMap::from([("zone".into(), "x".into())]) } else { BTreeMap::new() };
+        let only = if first || chance.permille(700) {
+            None
+        } else {
+            chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok())
+        };
+        let offer =
+            Offer { name: format!("r{index}"), slots, labels, modules: only.into_iter().collect(), ..Offer::default() };
         Runner {
             offer,
             credits: slots + chance.within(0, 6) as u32,
@@ -156,7 +162,9 @@ impl World {
     fn count_credits(&mut self, index: usize) {
         let runner = &self.runners[index];
         let within = runner.draining || runner.here.len() <= runner.credits as usize;
-        self.oracle.claim(within, || format!("{} was sent {:?}, and takes {}", runner.offer.name, runner.here, runner.credits));
+        self.oracle.claim(within, || {
+            format!("{} was sent {:?}, and takes {}", runner.offer.name, runner.here, runner.credits)
+        });
     }
 
     /// Into the session, and out what it wants done.
@@ -236,7 +244,8 @@ impl World {
         let attempt = Attempt { id: send.id, attempt: send.attempt };
         let runner = &mut self.runners[index];
         let run = self.chance.spread(100, self.swarm.run) * runner.slow;
-        let last = runner.running.insert(attempt.clone(), Running { slots: send.slots, since: self.now, stopping: false });
+        let last =
+            runner.running.insert(attempt.clone(), Running { slots: send.slots, since: self.now, stopping: false });
         let used: u32 = runner.running.values().map(|running| running.slots).sum();
         self.oracle.claim(last.is_none(), || format!("{attempt:?} is started twice"));
         self.oracle.claim(used <= runner.offer.slots, || format!("{} uses {used} slots", runner.offer.name));
@@ -277,7 +286,14 @@ impl World {
                 _ => (ErrorKind::Exit, Some(1)),
             };
             let error = TaskError { code, ..TaskError::new(kind, format!("{id} {attempt} on {index}")) };
-            return Ending::Failed(Failed { id, attempt, error, started_us: Some(started_us), stats, log: Default::default() });
+            return Ending::Failed(Failed {
+                id,
+                attempt,
+                error,
+                started_us: Some(started_us),
+                stats,
+                log: Default::default(),
+            });
         }
         let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
         Ending::Done(Done { id, attempt, result, started_us, stats, log: Default::default() })

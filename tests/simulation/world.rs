@@ -157,7 +157,9 @@ impl World {
     /// Plays to the end, or to the first broken promise.
     pub fn play(mut self) -> Result<Told, String> {
         while !self.over {
-            let Some(((at, _), happening)) = self.queue.pop_first() else { return Err("nothing happens any more".into()) };
+            let Some(((at, _), happening)) = self.queue.pop_first() else {
+                return Err("nothing happens any more".into());
+            };
             self.now = at;
             self.happens(happening);
             if let Some(broken) = self.oracle.broken.take() {

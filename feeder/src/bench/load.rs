@@ -53,7 +53,17 @@ impl Load {
         let name = format!("b{}", unique.get(20..).unwrap_or(&unique));
         let job = JobName::new(&name).map_err(|error| Trouble::Local(error.to_string()))?;
         let prefix = format!("{name}-");
-        Ok(Load { module: module.to_owned(), job, prefix, batches: 0, next: 0, ended: Vec::new(), first: 0, open: 0, unanswered: 0 })
+        Ok(Load {
+            module: module.to_owned(),
+            job,
+            prefix,
+            batches: 0,
+            next: 0,
+            ended: Vec::new(),
+            first: 0,
+            open: 0,
+            unanswered: 0,
+        })
     }
 
     /// The job of the tasks.
@@ -99,8 +109,9 @@ impl Load {
     fn take(&mut self, text: &str) -> Result<(), Trouble> {
         match Head::of(text) {
             Some(Head::Final(data)) => {
-                let finals: Finals<'_> = serde_json::from_str(data)
-                    .map_err(|error| Trouble::Local(format!("the master told of tasks that cannot be read: {error}")))?;
+                let finals: Finals<'_> = serde_json::from_str(data).map_err(|error| {
+                    Trouble::Local(format!("the master told of tasks that cannot be read: {error}"))
+                })?;
                 finals.tasks.iter().try_for_each(|task| self.check(task))
             }
             // A batch without a rejection is taken whole: its ids need not be read.
@@ -114,7 +125,9 @@ impl Load {
                     Err(refusal.map_or_else(|| wrong("a task was refused".into()), Trouble::from))
                 }
                 Ok(FromMaster::Refused(refused)) => Err(refused.error.into()),
-                Ok(FromMaster::Final(_) | FromMaster::Added(_)) => Err(wrong("this master writes its messages in another way".into())),
+                Ok(FromMaster::Final(_) | FromMaster::Added(_)) => {
+                    Err(wrong("this master writes its messages in another way".into()))
+                }
                 _ => Ok(()),
             },
         }
@@ -175,9 +188,12 @@ mod tests {
     fn a_wrong_a_missing_and_a_second_result_are_noticed() {
         let (mut load, _) = sent(3);
         ended(&mut load, 0, "done", "0").unwrap();
-        for (i, state, result, words) in
-            [(0, "done", "0", "twice"), (1, "done", "7", "with 7"), (2, "failed", "null", "failed"), (9, "done", "9", "not sent")]
-        {
+        for (i, state, result, words) in [
+            (0, "done", "0", "twice"),
+            (1, "done", "7", "with 7"),
+            (2, "failed", "null", "failed"),
+            (9, "done", "9", "not sent"),
+        ] {
             assert!(ended(&mut load, i, state, result).unwrap_err().to_string().contains(words));
         }
         assert_eq!(load.open, 2);

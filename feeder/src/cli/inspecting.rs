@@ -53,7 +53,9 @@ pub enum TasksCommand {
         id: TaskId,
     },
     /// Print a task's result alone, text raw
-    #[command(after_help = "Example:\n  taskmaster tasks result t1 > result.json\n\nExit codes:\n  0  printed      1  there is no result yet      3  it failed or was skipped      4  it was cancelled")]
+    #[command(
+        after_help = "Example:\n  taskmaster tasks result t1 > result.json\n\nExit codes:\n  0  printed      1  there is no result yet      3  it failed or was skipped      4  it was cancelled"
+    )]
     Result {
         /// The task
         id: TaskId,
@@ -120,7 +122,9 @@ pub enum JobsCommand {
         job: JobName,
     },
     /// Wait until a job is done
-    #[command(after_help = "Example:\n  taskmaster jobs wait night --wait-timeout 1h\n\nExit codes:\n  0  all its tasks are done\n  3  a task failed or was skipped\n  4  none failed, but some were cancelled\n  5  --wait-timeout passed")]
+    #[command(
+        after_help = "Example:\n  taskmaster jobs wait night --wait-timeout 1h\n\nExit codes:\n  0  all its tasks are done\n  3  a task failed or was skipped\n  4  none failed, but some were cancelled\n  5  --wait-timeout passed"
+    )]
     Wait {
         /// The job
         job: JobName,
@@ -161,7 +165,9 @@ pub enum ModulesCommand {
         name: ModuleName,
     },
     /// Say whether a file would load; needs no master
-    #[command(after_help = "Example:\n  taskmaster modules check resize.wasm\n\nExit codes:\n  0  it would load      1  it would not, with the reason")]
+    #[command(
+        after_help = "Example:\n  taskmaster modules check resize.wasm\n\nExit codes:\n  0  it would load      1  it would not, with the reason"
+    )]
     Check {
         /// A .wasm or .wat file
         file: PathBuf,

@@ -4,8 +4,8 @@ use super::{Backoff, Link};
 use crate::trouble::Trouble;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use taskmaster_protocol::message::{Hello, Role};
 use taskmaster_protocol::PROTOCOL_VERSION;
+use taskmaster_protocol::message::{Hello, Role};
 use taskmaster_transport::{Address, Blobs, DialError, dial};
 use tokio::time::Instant;
 
@@ -91,7 +91,9 @@ impl Target {
                     return Ok(Link::new(socket, welcome));
                 }
                 Err(DialError::Unreachable { why: reason, .. }) => why = reason,
-                Err(DialError::Refused { refusal, .. }) if refusal.code == taskmaster_protocol::RefusalCode::Unavailable => {
+                Err(DialError::Refused { refusal, .. })
+                    if refusal.code == taskmaster_protocol::RefusalCode::Unavailable =>
+                {
                     why = refusal.message;
                 }
                 Err(DialError::Refused { refusal, .. }) => return Err(Trouble::Refused(refusal)),

@@ -77,7 +77,9 @@ impl Following {
                 seen = JobName::new(&ended.job.0).ok();
                 self.known_up_to(seen.as_ref(), finals.seq);
             }
-            if ledger.ended(&ended.id.0, ended.state) && let Some(out) = &mut self.out {
+            if ledger.ended(&ended.id.0, ended.state)
+                && let Some(out) = &mut self.out
+            {
                 out.write_all(one_line(task.get()).as_bytes())?;
                 out.write_all(b"\n")?;
                 self.unflushed = true;

@@ -30,7 +30,9 @@ impl Holding {
         if self.held.len() >= limits::FEED_HELD_MAX {
             let max = limits::FEED_HELD_MAX;
             let name = missing.first().map_or("", |(_, id)| id.as_str());
-            let text = format!("unknown dependency `{name}`, and {max} lines are held back already: put tasks behind what they depend on");
+            let text = format!(
+                "unknown dependency `{name}`, and {max} lines are held back already: put tasks behind what they depend on"
+            );
             return Err(refuse(&line, RefusalCode::UnknownDependency, text));
         }
         self.next += 1;
@@ -66,7 +68,8 @@ impl Holding {
             .enumerate()
             .map(|(i, h)| match cycles.get(&i) {
                 Some(ids) => {
-                    let text = format!("dependency cycle: {}", ids.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" → "));
+                    let text =
+                        format!("dependency cycle: {}", ids.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" → "));
                     refuse(&h.line, RefusalCode::DependencyCycle, text).about(ids.clone())
                 }
                 None => refuse_unknown(h, &held, &by_key),
@@ -171,7 +174,14 @@ mod tests {
 
     #[test]
     fn what_remains_is_refused_with_its_reason() {
-        let (mut holding, _) = hold(&[("x", &["y"]), ("y", &["x"]), ("z", &["x"]), ("g", &["ghost"]), ("s", &["s"]), ("h", &["g", "ghost"])]);
+        let (mut holding, _) = hold(&[
+            ("x", &["y"]),
+            ("y", &["x"]),
+            ("z", &["x"]),
+            ("g", &["ghost"]),
+            ("s", &["s"]),
+            ("h", &["g", "ghost"]),
+        ]);
         let shown: Vec<String> = holding.refuse_all().iter().map(Refusal::to_string).collect();
         assert_eq!(
             shown,

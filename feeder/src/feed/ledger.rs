@@ -334,7 +334,10 @@ mod tests {
             let Some(text) = self.ledger.next_batch() else { return Vec::new() };
             let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else { panic!("not an add") };
             assert!(add.hold && add.job == JobName::new("j").ok());
-            add.tasks.iter().map(|task| task.read::<serde_json::Value>().unwrap()["id"].as_str().unwrap().to_owned()).collect()
+            add.tasks
+                .iter()
+                .map(|task| task.read::<serde_json::Value>().unwrap()["id"].as_str().unwrap().to_owned())
+                .collect()
         }
 
         fn reject(&mut self, batch: u64, index: usize, code: RefusalCode, ids: &[&str]) -> Vec<String> {

@@ -76,7 +76,10 @@ impl Line {
 
     /// The id, read from the text: needed only when something is wrong.
     pub fn id(&self) -> String {
-        serde_json::from_str::<Peek<'_>>(&self.text).ok().and_then(|peek| peek.id).map_or(String::new(), |id| id.0.into_owned())
+        serde_json::from_str::<Peek<'_>>(&self.text)
+            .ok()
+            .and_then(|peek| peek.id)
+            .map_or(String::new(), |id| id.0.into_owned())
     }
 }
 
@@ -131,7 +134,10 @@ mod tests {
         ] {
             let refusal = read(text).unwrap_err();
             assert_eq!(refusal.code, code, "{text}: {refusal}");
-            assert!(refusal.to_string().starts_with("line 7: ") && refusal.message.contains(words), "{text}: {refusal}");
+            assert!(
+                refusal.to_string().starts_with("line 7: ") && refusal.message.contains(words),
+                "{text}: {refusal}"
+            );
         }
     }
 }

@@ -94,7 +94,14 @@ impl Summary {
         let n = if waits { e.total() } else { ledger.added };
         let tasks_per_s = (rate(n, seconds) * 10.0).round() / 10.0;
         let seconds = (seconds * 1e3).round() / 1e3;
-        Summary { job: job.to_owned(), added: ledger.added, rejected: ledger.refused, endings: waits.then_some(endings), seconds, tasks_per_s }
+        Summary {
+            job: job.to_owned(),
+            added: ledger.added,
+            rejected: ledger.refused,
+            endings: waits.then_some(endings),
+            seconds,
+            tasks_per_s,
+        }
     }
 
     /// Says it in one line on stderr.

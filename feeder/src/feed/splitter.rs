@@ -32,7 +32,12 @@ enum Mode {
     /// Only blanks so far.
     Start,
     Lines,
-    Array { depth: usize, string: bool, escaped: bool, elements: u64 },
+    Array {
+        depth: usize,
+        string: bool,
+        escaped: bool,
+        elements: u64,
+    },
     /// Behind the array's end; `true` once something there was complained about.
     End(bool),
 }
@@ -60,7 +65,10 @@ impl Splitter {
         match self.mode {
             Mode::Lines => self.end_piece(out),
             Mode::Array { .. } => {
-                let refusal = Refusal::new(RefusalCode::MalformedJson, "not JSON: the input ends inside an array, `]` is missing");
+                let refusal = Refusal::new(
+                    RefusalCode::MalformedJson,
+                    "not JSON: the input ends inside an array, `]` is missing",
+                );
                 let line = if self.part.is_empty() { self.line } else { self.part_line };
                 out.push(Piece { line, text: Err(refusal) });
             }
@@ -138,7 +146,8 @@ impl Splitter {
         let Mode::Array { mut depth, mut string, mut escaped, elements } = self.mode else {
             if self.mode == Mode::End(false) && !blank {
                 self.mode = Mode::End(true);
-                let refusal = Refusal::new(RefusalCode::MalformedJson, "not JSON: there is more behind the end of the array");
+                let refusal =
+                    Refusal::new(RefusalCode::MalformedJson, "not JSON: there is more behind the end of the array");
                 out.push(Piece { line, text: Err(refusal) });
             }
             return;
@@ -167,7 +176,10 @@ impl Splitter {
     fn end_element(&mut self, byte: u8, elements: u64, line: u64, out: &mut Vec<Piece>) {
         if self.part.is_empty() && !self.too_long {
             if byte == b',' || elements > 0 {
-                let refusal = Refusal::new(RefusalCode::MalformedJson, format!("not JSON: nothing stands before `{}`", byte as char));
+                let refusal = Refusal::new(
+                    RefusalCode::MalformedJson,
+                    format!("not JSON: nothing stands before `{}`", byte as char),
+                );
                 out.push(Piece { line, text: Err(refusal) });
             }
         } else {
@@ -190,13 +202,20 @@ mod tests {
             let (mut splitter, mut out) = (Splitter::new(64), Vec::new());
             input.chunks(step).for_each(|chunk| splitter.push(chunk, &mut out));
             splitter.finish(&mut out);
-            let shown: Vec<(u64, String)> =
-                out.into_iter().map(|piece| (piece.line, piece.text.unwrap_or_else(|r| format!("!{}", r.message)))).collect();
+            let shown: Vec<(u64, String)> = out
+                .into_iter()
+                .map(|piece| (piece.line, piece.text.unwrap_or_else(|r| format!("!{}", r.message))))
+                .collect();
             let shown: Vec<(u64, &str)> = shown.iter().map(|(line, text)| (*line, text.as_str())).collect();
             let input = String::from_utf8_lossy(input);
             assert_eq!(shown.len(), expected.len(), "{input:?} by {step}: {shown:?}");
             for (is, should) in shown.iter().zip(expected) {
-                assert!(is.0 == should.0 && (is.1 == should.1 || is.1.starts_with('!') && should.1.starts_with('!') && is.1.contains(&should.1[1..])), "{input:?} by {step}: {is:?}, not {should:?}");
+                assert!(
+                    is.0 == should.0
+                        && (is.1 == should.1
+                            || is.1.starts_with('!') && should.1.starts_with('!') && is.1.contains(&should.1[1..])),
+                    "{input:?} by {step}: {is:?}, not {should:?}"
+                );
             }
         }
     }

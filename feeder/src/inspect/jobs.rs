@@ -98,9 +98,31 @@ fn state(job: &JobView) -> &'static str {
 }
 
 fn table(jobs: &[JobView]) -> Table {
-    let mut table = Table::new(&["JOB", "STATE", "TOTAL", "BLOCKED", "DELAYED", "READY", "ASSIGNED", "DONE", "FAILED", "CANCELLED", "SKIPPED"]);
+    let mut table = Table::new(&[
+        "JOB",
+        "STATE",
+        "TOTAL",
+        "BLOCKED",
+        "DELAYED",
+        "READY",
+        "ASSIGNED",
+        "DONE",
+        "FAILED",
+        "CANCELLED",
+        "SKIPPED",
+    ]);
     for job in jobs {
-        let counts = [job.total, job.blocked, job.delayed, job.ready, job.assigned, job.done, job.failed, job.cancelled, job.skipped];
+        let counts = [
+            job.total,
+            job.blocked,
+            job.delayed,
+            job.ready,
+            job.assigned,
+            job.done,
+            job.failed,
+            job.cancelled,
+            job.skipped,
+        ];
         table.row([job.job.to_string(), state(job).to_owned()].into_iter().chain(counts.map(|n| n.to_string())));
     }
     table

@@ -82,7 +82,8 @@ async fn push(client: &mut Client, file: &Path, output: &Output) -> Result<u8, T
         return Err(Trouble::Usage(format!("`{name}` is no module: its name must end with .wasm or .wat")));
     }
     let body = read_file(file)?;
-    let answer = client.blobs().put_module(&name, body.into()).await.map_err(|error| Trouble::Local(error.to_string()))?;
+    let answer =
+        client.blobs().put_module(&name, body.into()).await.map_err(|error| Trouble::Local(error.to_string()))?;
     match std::str::from_utf8(&answer).ok().and_then(|text| Json::parse(text).ok()) {
         Some(answer) if output.wants_json() => output.line(&crate::output::text::one_line(answer.get()))?,
         _ => chat(&plain(&format!("pushed {name}"))),
@@ -133,7 +134,12 @@ fn block(module: &ModuleView) -> Table {
     for (i, version) in module.versions.iter().enumerate() {
         let held = if version.held { ", held back" } else { "" };
         let (runners, size) = (version.runners.len(), bytes(version.bytes));
-        let text = format!("{}  {}  {size}, on {runners} runners, {} attempts{held}", version.version.short(), moment(Some(version.seen)), version.attempts);
+        let text = format!(
+            "{}  {}  {size}, on {runners} runners, {} attempts{held}",
+            version.version.short(),
+            moment(Some(version.seen)),
+            version.attempts
+        );
         block.row([if i == 0 { "versions".to_owned() } else { String::new() }, text]);
     }
     block

@@ -54,7 +54,12 @@ pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> 
 }
 
 /// Cancels tasks or a job; prints what the master says of it with `-o json`.
-pub async fn cancel(client: &mut Client, ids: Vec<TaskId>, job: Option<JobName>, output: &Output) -> Result<(), Trouble> {
+pub async fn cancel(
+    client: &mut Client,
+    ids: Vec<TaskId>,
+    job: Option<JobName>,
+    output: &Output,
+) -> Result<(), Trouble> {
     let cancel = |reference| ToMaster::Cancel(Cancel { reference, ids: ids.clone(), job: job.clone() });
     done(&client.request(cancel).await?, output)
 }
@@ -157,13 +162,19 @@ fn print_log(log: &Log, output: &Output) -> Result<(), Trouble> {
 }
 
 fn print_files(files: &BTreeMap<String, Hash>, output: &Output) -> Result<(), Trouble> {
-    let raw: Vec<Json> = files.iter().map(|(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash}))).collect();
+    let raw: Vec<Json> =
+        files.iter().map(|(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash}))).collect();
     let typed: Vec<(&String, &Hash)> = files.iter().collect();
-    output.list(&raw, &typed, |(path, _)| (*path).clone(), |files| {
-        let mut table = Table::new(&["PATH", "SHA256"]);
-        files.iter().for_each(|(path, hash)| table.row([(*path).clone(), hash.to_string()]));
-        table
-    })
+    output.list(
+        &raw,
+        &typed,
+        |(path, _)| (*path).clone(),
+        |files| {
+            let mut table = Table::new(&["PATH", "SHA256"]);
+            files.iter().for_each(|(path, hash)| table.row([(*path).clone(), hash.to_string()]));
+            table
+        },
+    )
 }
 
 fn why(answer: &Json, output: &Output) -> Result<(), Trouble> {

@@ -80,7 +80,10 @@ mod tests {
     fn numbers_are_written_for_people() {
         assert_eq!(clip("abcdef", 4), "abc…");
         assert_eq!(clip("äöü", 3), "äöü");
-        assert_eq!([thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
         assert_eq!([bytes(12), bytes(2_048), bytes(3 << 20)], ["12 B", "2.0 KiB", "3.0 MiB"]);
         assert_eq!([span(12), span(1_500), span(2_000_000), span(61_000_000)], ["12 µs", "1.5 ms", "2.0 s", "1m01s"]);
     }

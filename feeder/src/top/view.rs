@@ -16,7 +16,13 @@ const BAR: usize = 20;
 pub fn draw(frame: &mut Frame<'_>, picture: &Picture) {
     let runners = u16::try_from(picture.runners.len()).unwrap_or(u16::MAX).clamp(1, 8) + 3;
     let jobs = u16::try_from(picture.jobs.len()).unwrap_or(u16::MAX).clamp(1, 10) + 3;
-    let areas = [Constraint::Length(2), Constraint::Length(4), Constraint::Length(runners), Constraint::Length(jobs), Constraint::Min(3)];
+    let areas = [
+        Constraint::Length(2),
+        Constraint::Length(4),
+        Constraint::Length(runners),
+        Constraint::Length(jobs),
+        Constraint::Min(3),
+    ];
     let [head, rate, runners, jobs, events] = Layout::vertical(areas).areas(frame.area());
     draw_head(frame, head, picture);
     draw_rate(frame, rate, picture);
@@ -29,13 +35,19 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let mut lines = vec![Line::from("taskmaster").bold()];
     if let Some(status) = &picture.status {
         let count = |state: &str| thousands(status.tasks.get(state).copied().unwrap_or(0));
-        let states = ["ready", "assigned", "blocked", "delayed", "done", "failed"].map(|state| format!("{state} {}", count(state)));
+        let states = ["ready", "assigned", "blocked", "delayed", "done", "failed"]
+            .map(|state| format!("{state} {}", count(state)));
         let up = span(status.uptime_ms.saturating_mul(1_000));
         let (runners, slots) = (status.runners, status.slots);
-        let text = format!("taskmaster  {}  up {up}  {runners} runners, {slots} slots  ·  {}", status.durability, states.join("  "));
+        let text = format!(
+            "taskmaster  {}  up {up}  {runners} runners, {slots} slots  ·  {}",
+            status.durability,
+            states.join("  ")
+        );
         lines = vec![Line::from(text).bold()];
     }
-    let note = if picture.note.is_empty() { Line::from("q quits").dim() } else { Line::from(picture.note.as_str()).red() };
+    let note =
+        if picture.note.is_empty() { Line::from("q quits").dim() } else { Line::from(picture.note.as_str()).red() };
     lines.push(note);
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -45,25 +57,52 @@ fn draw_rate(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let shown = usize::from(area.width.saturating_sub(2));
     let skip = picture.rates.len().saturating_sub(shown);
     let rates: Vec<u64> = picture.rates.iter().skip(skip).copied().collect();
-    frame.render_widget(Sparkline::default().data(&rates).style(Style::new().fg(Color::Cyan)).block(Block::bordered().title(title)), area);
+    frame.render_widget(
+        Sparkline::default().data(&rates).style(Style::new().fg(Color::Cyan)).block(Block::bordered().title(title)),
+        area,
+    );
 }
 
 fn draw_runners(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let rows = picture.runners.iter().map(|runner| {
         let slots = format!("{}/{}", runner.used, runner.slots);
-        Row::new([runner.runner.clone(), runner.state.clone(), slots, thousands(runner.attempts), thousands(runner.finished)])
+        Row::new([
+            runner.runner.clone(),
+            runner.state.clone(),
+            slots,
+            thousands(runner.attempts),
+            thousands(runner.finished),
+        ])
     });
-    let widths = [Constraint::Min(16), Constraint::Length(10), Constraint::Length(9), Constraint::Length(9), Constraint::Length(12)];
+    let widths = [
+        Constraint::Min(16),
+        Constraint::Length(10),
+        Constraint::Length(9),
+        Constraint::Length(9),
+        Constraint::Length(12),
+    ];
     let head = Row::new(["runner", "state", "slots", "attempts", "finished"]).bold();
     frame.render_widget(Table::new(rows, widths).header(head).block(Block::bordered().title(" runners ")), area);
 }
 
 fn draw_jobs(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let rows = picture.jobs.iter().map(|job| {
-        let state = if job.paused { "paused" } else if job.open { "open" } else { "done" };
+        let state = if job.paused {
+            "paused"
+        } else if job.open {
+            "open"
+        } else {
+            "done"
+        };
         Row::new([job.job.to_string(), state.to_owned(), bar(job), thousands(job.assigned), thousands(job.failed)])
     });
-    let widths = [Constraint::Min(16), Constraint::Length(7), Constraint::Length(50), Constraint::Length(9), Constraint::Length(9)];
+    let widths = [
+        Constraint::Min(16),
+        Constraint::Length(7),
+        Constraint::Length(50),
+        Constraint::Length(9),
+        Constraint::Length(9),
+    ];
     let head = Row::new(["job", "state", "ended", "assigned", "failed"]).bold();
     frame.render_widget(Table::new(rows, widths).header(head).block(Block::bordered().title(" jobs ")), area);
 }
@@ -95,13 +134,24 @@ mod tests {
             r#"{"job":"night","run":1,"open":true,"total":10,"blocked":0,"delayed":0,"ready":4,"assigned":1,"done":5,"failed":0,"cancelled":0,"skipped":0}"#,
         )
         .unwrap();
-        let picture = Picture { jobs: vec![job], rates: (0..300).collect(), rate: 1234.0, events: ["hello".to_owned()].into(), ..Picture::default() };
+        let picture = Picture {
+            jobs: vec![job],
+            rates: (0..300).collect(),
+            rate: 1234.0,
+            events: ["hello".to_owned()].into(),
+            ..Picture::default()
+        };
         for (width, height) in [(120, 40), (80, 24), (20, 5), (1, 1)] {
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
             terminal.draw(|frame| draw(frame, &picture)).unwrap();
             let shown: String = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
             if width == 120 {
-                assert!(shown.contains("██████████░░░░░░░░░░ 5/10") && shown.contains("1,234 tasks/s") && shown.contains("hello"), "{shown}");
+                assert!(
+                    shown.contains("██████████░░░░░░░░░░ 5/10")
+                        && shown.contains("1,234 tasks/s")
+                        && shown.contains("hello"),
+                    "{shown}"
+                );
             }
         }
     }

@@ -152,7 +152,7 @@ impl Engine {
         let (body, ended) = match self.ids.get(id) {
             Some(Known::Live(key)) => (self.live(*key).body.clone(), self.live(*key).stored.is_some()),
             Some(Known::Ended(stored)) => (stored.body.clone(), true),
-            None => (self.from_view(id)?.body, true),
+            None => (self.ended_in_view(id)?.body, true),
         };
         if body.document == *hash {
             return Some(Ok((id.clone(), ended)));
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// An ended task that memory has let go of. A view that cannot be read is told in the log, and knows nothing.
-    pub(super) fn from_view(&self, id: &TaskId) -> Option<view::Stored> {
+    pub(super) fn ended_in_view(&self, id: &TaskId) -> Option<view::Stored> {
         view::stored(self.reader.as_ref(), id).unwrap_or_else(|error| {
             tracing::error!(%id, %error, "the view cannot be read");
             None
@@ -177,7 +177,7 @@ impl Engine {
                 None => Fact::Open(*key),
             },
             Some(Known::Ended(stored)) => ended(stored.ended.state),
-            None => self.from_view(id).map_or(Fact::Unknown, |stored| ended(stored.ended.state)),
+            None => self.ended_in_view(id).map_or(Fact::Unknown, |stored| ended(stored.ended.state)),
         }
     }
 

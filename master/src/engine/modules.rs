@@ -50,7 +50,11 @@ impl Modules {
 
     /// What runners should have ready.
     pub fn announced(&self) -> Vec<Announce> {
-        self.records.iter().filter(|(_, record)| record.present).filter_map(|(name, record)| announce(name, record)).collect()
+        self.records
+            .iter()
+            .filter(|(_, record)| record.present)
+            .filter_map(|(name, record)| announce(name, record))
+            .collect()
     }
 
     pub fn compiled(&mut self, version: Hash, runner: Arc<str>) {
@@ -70,8 +74,16 @@ impl Modules {
             (Some(version), true) if compiled(&version) || !connected => ModuleState::Ready,
             (Some(_), true) => ModuleState::Compiling,
         };
-        let kind = record.versions.iter().find(|version| Some(version.version) == record.current).map(|version| version.kind);
-        ModuleView { name: name.clone(), version: record.current, kind, state, error: record.error.clone(), versions: Vec::new() }
+        let kind =
+            record.versions.iter().find(|version| Some(version.version) == record.current).map(|version| version.kind);
+        ModuleView {
+            name: name.clone(),
+            version: record.current,
+            kind,
+            state,
+            error: record.error.clone(),
+            versions: Vec::new(),
+        }
     }
 
     /// Its versions, newest first; `attempts` of each are running now.
@@ -152,11 +164,12 @@ impl Engine {
         if last.and_then(|last| last.current) != record.current
             && let Some(announce) = announce(&name, &record)
         {
-            let runners: Vec<_> = self.sessions.iter().filter(|(_, session)| session.joined).map(|(no, _)| *no).collect();
+            let runners: Vec<_> =
+                self.sessions.iter().filter(|(_, session)| session.joined).map(|(no, _)| *no).collect();
             runners.into_iter().for_each(|runner| self.say(runner, FromMaster::Announce(vec![announce.clone()])));
         }
         let open = self.modules.is_open(&name);
-        self.store(Record::Module { name: name.clone(), event, record });
+        self.store(Record::Module { name: name.clone(), event, record: Box::new(record) });
         self.tell(Event::ModuleOpened { module: name, open });
     }
 
@@ -170,14 +183,17 @@ impl Engine {
                 unknown(format!("the module `{name}` was rejected: {why}"))
             }
             Some(record) if record.present => match &wanted.pin {
-                Some(pin) if pinned(record, pin).is_none() => {
-                    unknown(format!("the module `{name}` has no version that begins with {pin}; `modules show {name}` lists them"))
-                }
+                Some(pin) if pinned(record, pin).is_none() => unknown(format!(
+                    "the module `{name}` has no version that begins with {pin}; `modules show {name}` lists them"
+                )),
                 _ => Ok(()),
             },
             _ => {
                 let known = self.modules.iter().filter(|(_, record)| record.present).map(|(name, _)| name.as_str());
-                unknown(format!("unknown module `{name}`{} (looked in the task folder)", near::hint(name.as_str(), known)))
+                unknown(format!(
+                    "unknown module `{name}`{} (looked in the task folder)",
+                    near::hint(name.as_str(), known)
+                ))
             }
         }
     }
@@ -242,7 +258,9 @@ impl Engine {
 
     /// Attempts of a version that runners hold now.
     pub(super) fn attempts_of(&self, version: &Hash) -> u64 {
-        let of = |live: &&super::Live| live.stored.is_none() && live.last.as_ref().is_some_and(|last| last.version == Some(*version));
+        let of = |live: &&super::Live| {
+            live.stored.is_none() && live.last.as_ref().is_some_and(|last| last.version == Some(*version))
+        };
         self.tasks.iter().flatten().filter(of).count() as u64
     }
 }

@@ -5,7 +5,7 @@ use super::{Engine, Known};
 use crate::inbox::SessionNo;
 use crate::record::Record;
 use crate::view::{self, Stored};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use taskmaster_core::{Due, Event, Origin, TaskKey};
 use taskmaster_protocol::message::{Answer, Cancel, Operate, Operation, Refused, Retry, Role, Set};
 use taskmaster_protocol::{FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits};
@@ -52,7 +52,7 @@ impl Engine {
                 Some(stored) => stored.ended.state,
             },
             Some(Known::Ended(stored)) => stored.ended.state,
-            None => self.from_view(id).ok_or_else(|| unknown_task(id))?.ended.state,
+            None => self.ended_in_view(id).ok_or_else(|| unknown_task(id))?.ended.state,
         };
         match state {
             TaskState::Cancelled => Ok(None),
@@ -72,13 +72,13 @@ impl Engine {
     fn retry_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
         let stored: Vec<Stored> = ids.iter().map(|id| self.retriable(id)).collect::<Result<_, _>>()?;
         let mut queue: VecDeque<Stored> = stored.into();
-        let mut count = 0;
+        let (mut count, mut reopened) = (0, BTreeSet::new());
         while let Some(stored) = queue.pop_front() {
-            // Named twice, or reached over two of its dependencies.
-            if matches!(self.ids.get(&stored.ended.id), Some(Known::Live(_))) {
+            let id = stored.ended.id.clone();
+            // Named twice, or reached over two of its dependencies. It may have been skipped again at once.
+            if !reopened.insert(id.clone()) || matches!(self.ids.get(&id), Some(Known::Live(_))) {
                 continue;
             }
-            let id = stored.ended.id.clone();
             self.reopen(stored);
             count += 1;
             queue.extend(self.skipped_for(&id));
@@ -92,9 +92,11 @@ impl Engine {
             Some(Known::Live(key)) if self.live(*key).stored.is_none() => {
                 return wrong(format!("the task `{id}` is open; only failed and cancelled tasks can be retried"));
             }
-            Some(Known::Live(_)) => return wrong(format!("the task `{id}` is still being stopped; try again in a moment")),
+            Some(Known::Live(_)) => {
+                return wrong(format!("the task `{id}` is still being stopped; try again in a moment"));
+            }
             Some(Known::Ended(stored)) => stored.clone(),
-            None => self.from_view(id).ok_or_else(|| unknown_task(id))?,
+            None => self.ended_in_view(id).ok_or_else(|| unknown_task(id))?,
         };
         match stored.ended.state {
             TaskState::Failed | TaskState::Cancelled => Ok(stored),
@@ -102,7 +104,9 @@ impl Engine {
                 Some(cause) => wrong(format!("the task `{id}` was skipped: retry `{cause}`, which it waited for")),
                 None => Ok(stored),
             },
-            state => wrong(format!("the task `{id}` is {}; only failed and cancelled tasks can be retried", state.as_str())),
+            state => {
+                wrong(format!("the task `{id}` is {}; only failed and cancelled tasks can be retried", state.as_str()))
+            }
         }
     }
 
@@ -115,7 +119,7 @@ impl Engine {
         let stored = |id: TaskId| match self.ids.get(&id) {
             Some(Known::Ended(stored)) => Some(stored.clone()),
             Some(Known::Live(_)) => None,
-            None => self.from_view(&id),
+            None => self.ended_in_view(&id),
         };
         let still = |stored: &Stored| stored.ended.because.as_ref() == Some(cause);
         ids.into_iter().filter_map(stored).filter(still).collect()
@@ -148,7 +152,7 @@ impl Engine {
         }
         let task = match self.ids.get(id) {
             Some(Known::Live(key)) if self.live(*key).stored.is_none() => *key,
-            None if self.from_view(id).is_none() => return Err(unknown_task(id)),
+            None if self.ended_in_view(id).is_none() => return Err(unknown_task(id)),
             _ => {
                 let text = format!("the task `{id}` has ended; only open tasks can be changed");
                 return Err(Refusal::new(RefusalCode::WrongState, text));
@@ -197,7 +201,8 @@ impl Engine {
         };
         let found = self.sessions.iter().find(|(_, session)| is(session)).map(|(no, _)| *no);
         let Some(session) = found else {
-            let names: Vec<&str> = self.sessions.values().filter_map(|s| s.offer.as_ref()).map(|o| o.name.as_str()).collect();
+            let names: Vec<&str> =
+                self.sessions.values().filter_map(|s| s.offer.as_ref()).map(|o| o.name.as_str()).collect();
             let hint = taskmaster_protocol::near::hint(runner, names);
             return Err(Refusal::new(RefusalCode::UnknownRunner, format!("no runner `{runner}` is connected{hint}")));
         };
@@ -207,7 +212,10 @@ impl Engine {
 }
 
 pub(super) fn unknown_task(id: &TaskId) -> Refusal {
-    Refusal::new(RefusalCode::UnknownTask, format!("unknown task `{id}`: it was never added, or ended so long ago that it is no longer kept"))
+    Refusal::new(
+        RefusalCode::UnknownTask,
+        format!("unknown task `{id}`: it was never added, or ended so long ago that it is no longer kept"),
+    )
 }
 
 pub(super) fn unknown_job(job: &JobName) -> Refusal {

@@ -151,10 +151,17 @@ impl Reader {
                 Ok(Some(Err(error))) => return broken(&error.to_string()),
                 Ok(Some(Ok(Message::Text(text)))) => self.hear(text).await,
                 Ok(Some(Ok(Message::Binary(_)))) => self.refuse(None, binary()).await,
-                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
+                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => self.heard(),
                 Ok(Some(Ok(Message::Close(_)))) => return frame(1000, ""),
             }
             while self.tasks.try_join_next().is_some() {}
+        }
+    }
+
+    /// A runner's lease is kept alive by whatever comes from it.
+    fn heard(&self) {
+        if self.role == Role::Runner {
+            self.gate.handle.tell(Input::Heard { session: self.session });
         }
     }
 
