@@ -11,7 +11,14 @@ pub struct LogOptions {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, hide_possible_values = true, value_name = "text|json")]
     log_format: LogFormat,
     /// How much is logged: error, warn, info, debug, trace, or by part (`info,taskmaster_master=debug`)
-    #[arg(long, global = true, env = "TASKMASTER_LOG", default_value = "warn", value_name = "LEVEL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "TASKMASTER_LOG",
+        default_value = "warn",
+        value_name = "LEVEL",
+        hide_env_values = true
+    )]
     log: String,
 }
 

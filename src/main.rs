@@ -17,14 +17,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Drop a module (.wasm or .wat) into the task folder, feed it work from any script, watch it run on every machine you
 /// own. `taskmaster demo` shows it in a minute; `taskmaster up` is a master and a runner in one process.
 #[derive(Parser)]
-#[command(name = "taskmaster", version, max_term_width = 110, after_help = "\
+#[command(
+    name = "taskmaster",
+    version,
+    max_term_width = 110,
+    after_help = "\
 Examples:
   taskmaster up                                  a master and a runner here, modules in ./tasks
   taskmaster call echo --params '{\"n\":1}'        one task, its result on stdout
   taskmaster feed tasks.jsonl --follow           many tasks, one JSON line as each ends
 
 Exit codes: 0 ok · 1 error · 2 usage · 3 a waited task failed or was skipped · 4 none failed, some were cancelled
-            5 --wait-timeout passed · 6 no runner could ever qualify · 69 no master answers")]
+            5 --wait-timeout passed · 6 no runner could ever qualify · 69 no master answers"
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,

@@ -20,12 +20,20 @@ pub mod wire;
 
 mod waiting;
 
+use std::pin::Pin;
+
 pub use bench::{BenchReport, bench};
 pub use cli::{BenchOptions, Command, Global};
 pub use trouble::{Trouble, exit};
 
 /// Runs a client command and gives its exit code. What goes wrong is said on stderr here.
-pub async fn run(command: Command, global: &Global) -> u8 {
+///
+/// The future is in a box: whoever calls this crate would else compile all of it again.
+pub fn run<'a>(command: Command, global: &'a Global) -> Pin<Box<dyn Future<Output = u8> + 'a>> {
+    Box::pin(running(command, global))
+}
+
+async fn running(command: Command, global: &Global) -> u8 {
     let result = match command {
         Command::Add(options) => add::run(&options, global).await,
         Command::Call(options) => call::run(&options, global).await,

@@ -127,7 +127,9 @@ impl Folding {
         let limit = Wall(wall.0.saturating_sub(i64::try_from(self.keep.time.as_micros()).unwrap_or(i64::MAX)));
         let mut candidates: Vec<Stored> = Vec::new();
         for (seq, id) in oldest {
-            let Some(stored) = view::stored(self.shelf.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else { continue };
+            let Some(stored) = view::stored(self.shelf.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else {
+                continue;
+            };
             if candidates.len() as u64 >= surplus && stored.ended.finished >= limit {
                 break;
             }

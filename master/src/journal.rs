@@ -99,7 +99,8 @@ pub fn read(shelf: &Reader, commit: u64) -> Result<Option<Vec<u8>>, StoreError> 
 /// One commit, decoded. A damaged one is an error that names it.
 pub fn entry(shelf: &Reader, commit: u64) -> Result<Option<Entry>, StoreError> {
     let Some(bytes) = read(shelf, commit)? else { return Ok(None) };
-    let damaged = |why: Unreadable| StoreError::Corrupt { path: "the journal".into(), why: format!("commit {commit}: {why}") };
+    let damaged =
+        |why: Unreadable| StoreError::Corrupt { path: "the journal".into(), why: format!("commit {commit}: {why}") };
     record::decode(&bytes).map(Some).map_err(damaged)
 }
 

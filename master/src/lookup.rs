@@ -99,13 +99,17 @@ impl Lookup {
                 }
                 Ok(Json::of(&known))
             }
-            Lookup::Job(name) => {
-                view::job(shelf, &name)?.map(|record| Json::of(&job_view(&name, &record, &[0; 8]))).ok_or_else(|| no_such_job(&name))
-            }
+            Lookup::Job(name) => view::job(shelf, &name)?
+                .map(|record| Json::of(&job_view(&name, &record, &[0; 8])))
+                .ok_or_else(|| no_such_job(&name)),
             Lookup::Jobs(mut views) => {
                 let known: Vec<JobName> = views.iter().map(|view| view.job.clone()).collect();
                 let folded = view::jobs(shelf, limits::PAGE_ROWS_MAX)?.into_iter();
-                views.extend(folded.filter(|(name, _)| !known.contains(name)).map(|(name, record)| job_view(&name, &record, &[0; 8])));
+                views.extend(
+                    folded
+                        .filter(|(name, _)| !known.contains(name))
+                        .map(|(name, record)| job_view(&name, &record, &[0; 8])),
+                );
                 Ok(Json::of(&views))
             }
         })
@@ -122,7 +126,9 @@ fn ended_page(reader: &Reader, mut before: u64, mut rows: Rows) -> Result<Json, 
         for (seq, id) in ids {
             before = seq;
             looked += 1;
-            let Some(stored) = view::stored(reader.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else { continue };
+            let Some(stored) = view::stored(reader.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else {
+                continue;
+            };
             if rows.take(|| ended_view(&stored.ended)) || looked == LOOKED_AT_MAX {
                 return Ok(rows.page(Some(format!("f{seq}"))));
             }

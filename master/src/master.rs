@@ -15,6 +15,7 @@ use crate::{clock, gateway, view};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread::JoinHandle;
@@ -46,6 +47,9 @@ pub enum MasterError {
     Journal(String),
 }
 
+/// Something to wait for. In a box, as is what waits for it: whoever calls this crate would else compile all of it again.
+pub type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// A started master.
 pub struct Master {
     /// Tells and asks it.
@@ -68,7 +72,11 @@ pub struct Master {
 
 impl Master {
     /// Opens the store, takes up where the last master ended, and listens.
-    pub async fn start(mut config: MasterConfig) -> Result<Master, MasterError> {
+    pub fn start(config: MasterConfig) -> Waiting<Result<Master, MasterError>> {
+        Box::pin(Master::starting(config))
+    }
+
+    async fn starting(mut config: MasterConfig) -> Result<Master, MasterError> {
         // The port first: a second start by mistake changes nothing on disk.
         let listener = config.bind()?;
         let lock = config.lock_data()?;
@@ -107,7 +115,15 @@ impl Master {
 
     /// Serves until `shutdown`, or until the journal fails; then stops in order: what was told is committed and
     /// answered, connections are closed.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), MasterError> {
+    pub fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Waiting<Result<(), MasterError>> {
+        self.run_until(Box::pin(shutdown))
+    }
+
+    fn run_until(self, shutdown: Waiting<()>) -> Waiting<Result<(), MasterError>> {
+        Box::pin(self.running(shutdown))
+    }
+
+    async fn running(mut self, shutdown: Waiting<()>) -> Result<(), MasterError> {
         let failure = tokio::select! {
             () = shutdown => None,
             failure = &mut self.failed => failure.ok(),

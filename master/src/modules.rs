@@ -69,7 +69,8 @@ impl Drop for Waker {
 /// files are gone are told so.
 pub fn start(folder: &Path, blobs: Blobs, handle: MasterHandle, known: Vec<ModuleName>) -> Result<Folder, String> {
     let shown = folder.display();
-    std::fs::create_dir_all(folder).map_err(|error| format!("the task folder {shown} cannot be made: {error}; choose another with --tasks"))?;
+    std::fs::create_dir_all(folder)
+        .map_err(|error| format!("the task folder {shown} cannot be made: {error}; choose another with --tasks"))?;
     std::fs::read_dir(folder).map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?;
     let path: Arc<Path> =
         folder.canonicalize().map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?.into();

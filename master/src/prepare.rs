@@ -23,7 +23,8 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     let wanted = document.dependencies.len() + references.len();
     if wanted > limits::DEPENDENCIES_MAX {
         let most = limits::DEPENDENCIES_MAX;
-        let text = format!("the task depends on {wanted} others, `$result` in params included; at most {most} are allowed");
+        let text =
+            format!("the task depends on {wanted} others, `$result` in params included; at most {most} are allowed");
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("dependencies"));
     }
     if let Some(id) = document.id.as_ref()
@@ -34,7 +35,8 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     }
     let id = match &document.id {
         Some(id) => id.clone(),
-        None => TaskId::new(&uuid::Uuid::now_v7().to_string()).map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?,
+        None => TaskId::new(&uuid::Uuid::now_v7().to_string())
+            .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?,
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);

@@ -54,7 +54,9 @@ pub enum StoreError {
     #[error("the store in {0} is in use by another master: stop that one, or give this one another --data folder")]
     Locked(String),
     /// It cannot be opened or read as what it should be.
-    #[error("the store in {path} cannot be read: {why}. It was not changed. Restore a copy of the folder, or start with another --data folder")]
+    #[error(
+        "the store in {path} cannot be read: {why}. It was not changed. Restore a copy of the folder, or start with another --data folder"
+    )]
     Corrupt {
         /// Where it is.
         path: String,

@@ -1,13 +1,13 @@
 //! The threads round the engine: one drains the inbox and ends turns, one makes them durable and releases what waited
 //! for that, one folds what is durable into the view. Commit, then speak.
 
-use crate::steady::SteadyClock;
 use crate::config::Durability;
 use crate::engine::{Engine, Release, Turn};
 use crate::events::EventFeed;
 use crate::inbox::Input;
 use crate::journal::{AppendError, Journal};
 use crate::record::{self, Entry};
+use crate::steady::SteadyClock;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::Duration;
@@ -40,7 +40,12 @@ pub fn run_engine(mut engine: Engine, inbox: &Receiver<Input>, turns: &SyncSende
 }
 
 /// Takes in what has come, up to a turn's weight. False: it is time to end.
-fn take_in(engine: &mut Engine, first: Result<Input, RecvTimeoutError>, inbox: &Receiver<Input>, clock: &mut SteadyClock) -> bool {
+fn take_in(
+    engine: &mut Engine,
+    first: Result<Input, RecvTimeoutError>,
+    inbox: &Receiver<Input>,
+    clock: &mut SteadyClock,
+) -> bool {
     let mut input = match first {
         Ok(input) => input,
         Err(RecvTimeoutError::Timeout) => return true,

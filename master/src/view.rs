@@ -112,7 +112,9 @@ pub fn skipped_for(shelf: &dyn Shelf, cause: &TaskId) -> Result<Vec<TaskId>, Sto
     let mut to = from.clone();
     to.push(0xff);
     let pairs = shelf.scan(&from, &to, false, usize::MAX)?;
-    let id = |(key, _): (Vec<u8>, Vec<u8>)| key.get(from.len()..).and_then(|id| TaskId::new(std::str::from_utf8(id).ok()?).ok());
+    let id = |(key, _): (Vec<u8>, Vec<u8>)| {
+        key.get(from.len()..).and_then(|id| TaskId::new(std::str::from_utf8(id).ok()?).ok())
+    };
     Ok(pairs.into_iter().filter_map(id).collect())
 }
 
@@ -325,7 +327,11 @@ impl Fold {
 
     fn job(&mut self, name: &JobName) -> Result<&mut JobRecord, StoreError> {
         if !self.jobs.contains_key(name) {
-            let last = one::<Named<JobName, JobRecord>>(self.shelf.as_ref(), &with(b'j', name.as_str().as_bytes()), name.as_str())?;
+            let last = one::<Named<JobName, JobRecord>>(
+                self.shelf.as_ref(),
+                &with(b'j', name.as_str().as_bytes()),
+                name.as_str(),
+            )?;
             self.jobs.insert(name.clone(), last.map(|Named(_, record)| record).unwrap_or_default());
         }
         Ok(self.jobs.entry(name.clone()).or_default())

@@ -137,7 +137,9 @@ impl Filter {
 
     /// The words in `events` that name no kind of event.
     pub fn unknown_events(&self) -> Vec<&str> {
-        let known = |word: &str| EventKind::ALL.iter().any(|k| k.as_str() == word || k.as_str().split(':').next() == Some(word));
+        let known = |word: &str| {
+            EventKind::ALL.iter().any(|k| k.as_str() == word || k.as_str().split(':').next() == Some(word))
+        };
         self.events.iter().map(String::as_str).filter(|word| !known(word)).collect()
     }
 }

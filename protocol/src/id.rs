@@ -22,7 +22,10 @@ fn check(text: &str, what: &str, extra: &str) -> Result<(), BadName> {
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(fits) {
-        return Err(BadName(format!("{what} `{}` may hold only A-Z a-z 0-9 {extra} and begin with a letter or digit", shown())));
+        return Err(BadName(format!(
+            "{what} `{}` may hold only A-Z a-z 0-9 {extra} and begin with a letter or digit",
+            shown()
+        )));
     }
     Ok(())
 }
@@ -239,7 +242,9 @@ impl ModuleRef {
         let digits = pin.strip_prefix("sha256:").unwrap_or_default().to_ascii_lowercase();
         if !(8..=64).contains(&digits.len()) || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
             let shown: String = pin.chars().take(80).collect();
-            return Err(BadName(format!("`@{shown}` does not pin a version: write `{name}@sha256:` and 8 to 64 hexadecimal digits")));
+            return Err(BadName(format!(
+                "`@{shown}` does not pin a version: write `{name}@sha256:` and 8 to 64 hexadecimal digits"
+            )));
         }
         Ok(ModuleRef { name: ModuleName::new(name)?, pin: Some(digits.into()) })
     }
@@ -295,7 +300,10 @@ mod tests {
             assert!(TaskId::new(bad).is_err(), "{bad:?}");
         }
         assert!(TaskId::new(&"x".repeat(128)).is_ok());
-        assert_eq!(TaskId::new("a b").unwrap_err().to_string(), "the id `a b` may hold only A-Z a-z 0-9 ._:- and begin with a letter or digit");
+        assert_eq!(
+            TaskId::new("a b").unwrap_err().to_string(),
+            "the id `a b` may hold only A-Z a-z 0-9 ._:- and begin with a letter or digit"
+        );
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub use id::{AttemptId, Hash, JobName, ModuleName, ModuleRef, TaskId};
 pub use json::Json;
 pub use message::{FromMaster, ToMaster};
 pub use outcome::{ErrorKind, TaskError, TaskStats};
-pub use shape::{ModuleKind, TaskState, TaskView};
 pub use refusal::{Refusal, RefusalCode};
+pub use shape::{ModuleKind, TaskState, TaskView};
 pub use task::{Dependency, Requires, Retries, TaskDocument, When};
 pub use time::{Now, Wall};
 

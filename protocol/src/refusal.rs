@@ -152,7 +152,12 @@ mod tests {
         for (document, code, field, words) in [
             (r#"{"module":"echo","prams":1}"#, RefusalCode::UnknownField, Some("prams"), "did you mean `params`"),
             (r#"{"params":1}"#, RefusalCode::MissingField, Some("module"), "is missing"),
-            (r#"{"module":"echo","priority":"high"}"#, RefusalCode::WrongType, Some("priority"), "\"high\", expected i32"),
+            (
+                r#"{"module":"echo","priority":"high"}"#,
+                RefusalCode::WrongType,
+                Some("priority"),
+                "\"high\", expected i32",
+            ),
             (r#"{"module":"echo","retries":{"maxx":1}}"#, RefusalCode::UnknownField, Some("retries.maxx"), "`max`"),
             (r#"{"module":"echo","retries":{"max":"x"}}"#, RefusalCode::WrongType, Some("retries.max"), "\"x\""),
             (r#"{"module":"echo","id":"a b"}"#, RefusalCode::InvalidValue, Some("id"), "`a b`"),

@@ -14,9 +14,12 @@ pub fn asyncapi() -> Value {
     let from = FromMaster::schemas(&mut generator);
     let mut messages = messages("to", to);
     messages.extend(self::messages("from", from));
-    messages.insert("TaskDocument".into(), json!({
-        "summary": "One element of `tasks` in task:add, and one line of a feed.", "payload": document,
-    }));
+    messages.insert(
+        "TaskDocument".into(),
+        json!({
+            "summary": "One element of `tasks` in task:add, and one line of a feed.", "payload": document,
+        }),
+    );
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -74,6 +77,9 @@ mod tests {
         if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(path, &made).unwrap();
         }
-        assert!(std::fs::read_to_string(path).unwrap_or_default() == made, "protocol/asyncapi.json is stale: run with UPDATE_EXPECT=1");
+        assert!(
+            std::fs::read_to_string(path).unwrap_or_default() == made,
+            "protocol/asyncapi.json is stale: run with UPDATE_EXPECT=1"
+        );
     }
 }

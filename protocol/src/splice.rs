@@ -30,10 +30,7 @@ pub fn references(params: &str) -> Result<Vec<TaskId>, Refusal> {
 }
 
 /// `params` with every reference replaced by what `result_of` gives for it (JSON text).
-pub fn splice(
-    params: &str,
-    mut result_of: impl FnMut(&TaskId) -> Result<String, Refusal>,
-) -> Result<String, Refusal> {
+pub fn splice(params: &str, mut result_of: impl FnMut(&TaskId) -> Result<String, Refusal>) -> Result<String, Refusal> {
     if !may_refer(params) {
         return Ok(params.to_owned());
     }

@@ -1,6 +1,6 @@
 //! The task document: what a feeder sends. Only `module` is required; an unknown field is an error.
 
-use crate::{ErrorKind, Json, JobName, ModuleRef, Refusal, RefusalCode, TaskId, Wall, limits, outcome::TaskError};
+use crate::{ErrorKind, JobName, Json, ModuleRef, Refusal, RefusalCode, TaskId, Wall, limits, outcome::TaskError};
 use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -119,7 +119,9 @@ impl TaskDocument {
         at_most("env", env, limits::ARGS_BYTES_MAX, "bytes")?;
         at_most("dependencies", self.dependencies.len(), limits::DEPENDENCIES_MAX, "entries")?;
         if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
-            return Err(Refusal::new(RefusalCode::InvalidValue, format!("field `args`: {arg:?} holds a zero byte")).at("args"));
+            return Err(
+                Refusal::new(RefusalCode::InvalidValue, format!("field `args`: {arg:?} holds a zero byte")).at("args")
+            );
         }
         if let Some(key) = self.env.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0')) {
             let text = format!("field `env`: {key:?} is not a variable: no `=` in its name, no zero byte");
@@ -155,7 +157,8 @@ fn at_most(field: &str, is: usize, max: usize, unit: &str) -> Result<(), Refusal
     if is <= max {
         return Ok(());
     }
-    Err(Refusal::new(RefusalCode::TooLarge, format!("field `{field}` has {is} {unit}, at most {max} are allowed")).at(field))
+    Err(Refusal::new(RefusalCode::TooLarge, format!("field `{field}` has {is} {unit}, at most {max} are allowed"))
+        .at(field))
 }
 
 fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<(), Refusal> {
@@ -198,7 +201,11 @@ pub struct Dependency {
 #[allow(dead_code, reason = "read by the schema's generator only")]
 enum DependencyText {
     Id(TaskId),
-    Full { on: TaskId, #[serde(default)] when: When },
+    Full {
+        on: TaskId,
+        #[serde(default)]
+        when: When,
+    },
 }
 
 impl<'de> Deserialize<'de> for Dependency {

@@ -4,7 +4,7 @@ mod local;
 
 pub use local::{RunArgs, run_file};
 
-use crate::link::{RunnerConfig, serve};
+use crate::link::{RunnerConfig, Waiting, serve};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -92,7 +92,15 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
 }
 
 /// `taskmaster runner`: runs until `shutdown`, and ends at once on a second signal.
-pub async fn run(args: RunnerArgs, shutdown: impl Future<Output = ()>) -> ExitCode {
+pub fn run(args: RunnerArgs, shutdown: impl Future<Output = ()> + Send + 'static) -> Waiting<ExitCode> {
+    run_until(args, Box::pin(shutdown))
+}
+
+fn run_until(args: RunnerArgs, shutdown: Waiting<()>) -> Waiting<ExitCode> {
+    Box::pin(running(args, shutdown))
+}
+
+async fn running(args: RunnerArgs, shutdown: Waiting<()>) -> ExitCode {
     let config = match args.config() {
         Ok(config) => config,
         Err(error) => {

@@ -75,8 +75,23 @@ pub enum News {
     Compiled(Compiled),
 }
 
+/// Something to wait for. In a box, as is what waits for it: whoever calls this crate would else compile all of it
+/// again, the sandbox included.
+pub type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// Runs a runner until `shutdown` resolves and everything is delivered, or it is refused.
-pub async fn serve(config: RunnerConfig, shutdown: impl Future<Output = ()>) -> Result<(), RunnerError> {
+pub fn serve(
+    config: RunnerConfig,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Waiting<Result<(), RunnerError>> {
+    begin(config, Box::pin(shutdown))
+}
+
+fn begin(config: RunnerConfig, shutdown: Waiting<()>) -> Waiting<Result<(), RunnerError>> {
+    Box::pin(serving(config, shutdown))
+}
+
+async fn serving(config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), RunnerError> {
     let Some(first) = config.urls.first() else { return Err(RunnerError::NoAddress) };
     let (tell, news) = mpsc::unbounded_channel();
     let source = Arc::new(Source::new(first.clone(), config.token.clone()));

@@ -21,9 +21,16 @@ pub struct Job {
     pub file: &'static str,
 }
 
-fn job(name: &'static str, file: &'static str, parts: Vec<serde_json::Value>, last: impl FnOnce(Vec<String>) -> serde_json::Value) -> Job {
+fn job(
+    name: &'static str,
+    file: &'static str,
+    parts: Vec<serde_json::Value>,
+    last: impl FnOnce(Vec<String>) -> serde_json::Value,
+) -> Job {
     let ids: Vec<String> = (0..parts.len()).map(|n| format!("{name}-{n}")).collect();
-    let document = |id: &str, params: serde_json::Value| Json::of(&serde_json::json!({ "id": id, "module": name, "params": params }));
+    let document = |id: &str, params: serde_json::Value| {
+        Json::of(&serde_json::json!({ "id": id, "module": name, "params": params }))
+    };
     let mut tasks: Vec<Json> = ids.iter().zip(parts).map(|(id, params)| document(id, params)).collect();
     let picture = format!("{name}-picture");
     tasks.push(document(&picture, last(ids)));
@@ -42,9 +49,12 @@ pub fn mandelbrot() -> Job {
         })
     };
     let slices = (0..height).step_by(rows).map(slice).collect();
-    job("mandelbrot", "mandelbrot.png", slices, |ids| {
-        serde_json::json!({ "stitch": { "width": width, "height": height }, "slices": { "$results": ids } })
-    })
+    job(
+        "mandelbrot",
+        "mandelbrot.png",
+        slices,
+        |ids| serde_json::json!({ "stitch": { "width": width, "height": height }, "slices": { "$results": ids } }),
+    )
 }
 
 /// One analysis for each share, and a chart of all.
@@ -60,6 +70,7 @@ pub fn stocks() -> Result<Job, String> {
             None => shares.push((symbol, vec![point])),
         }
     }
-    let parts = shares.into_iter().map(|(symbol, prices)| serde_json::json!({ "symbol": symbol, "prices": prices })).collect();
+    let parts =
+        shares.into_iter().map(|(symbol, prices)| serde_json::json!({ "symbol": symbol, "prices": prices })).collect();
     Ok(job("stocks", "stocks.svg", parts, |ids| serde_json::json!({ "summary": { "$results": ids } })))
 }

@@ -51,7 +51,8 @@ impl Engine {
             self.tell(Event::JobHeld { job: job.clone(), by, restored: false });
         }
         let outcomes = self.admit_all(tasks, job);
-        let (mut added, mut rejected) = (Added { batch, ids: Vec::with_capacity(outcomes.len()), ended: Vec::new() }, Vec::new());
+        let (mut added, mut rejected) =
+            (Added { batch, ids: Vec::with_capacity(outcomes.len()), ended: Vec::new() }, Vec::new());
         for (index, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
                 Ok((id, ended)) => {
@@ -71,7 +72,11 @@ impl Engine {
 
     /// Takes what can be taken, in an order in which dependencies come first, so that a batch may name its own tasks
     /// in any order. What then still waits for an unknown id is refused, a cycle with its ids.
-    fn admit_all(&mut self, tasks: Vec<Result<Box<Prepared>, Refusal>>, job: Option<JobName>) -> Vec<Result<Taken, Refusal>> {
+    fn admit_all(
+        &mut self,
+        tasks: Vec<Result<Box<Prepared>, Refusal>>,
+        job: Option<JobName>,
+    ) -> Vec<Result<Taken, Refusal>> {
         let here: BTreeSet<TaskId> = tasks.iter().flatten().map(|task| task.id.clone()).collect();
         let mut outcomes: BTreeMap<usize, Result<Taken, Refusal>> = BTreeMap::new();
         let mut deferred = Deferred::default();
@@ -85,7 +90,9 @@ impl Engine {
                 let Some(outcome) = outcome else { continue };
                 if let Ok((id, _)) = &outcome {
                     let waiting = deferred.by_missing.remove(id).unwrap_or_default();
-                    next.extend(waiting.into_iter().filter_map(|i| deferred.tasks.remove(&i).map(|task| (i, Ok(task)))));
+                    next.extend(
+                        waiting.into_iter().filter_map(|i| deferred.tasks.remove(&i).map(|task| (i, Ok(task)))),
+                    );
                 }
                 outcomes.insert(index, outcome);
             }
@@ -157,7 +164,8 @@ impl Engine {
         if body.document == *hash {
             return Some(Ok((id.clone(), ended)));
         }
-        let text = format!("the id `{id}` is taken by another task document; use another id, or the same document again");
+        let text =
+            format!("the id `{id}` is taken by another task document; use another id, or the same document again");
         Some(Err(Refusal::new(RefusalCode::IdConflict, text).at("id").about(vec![id.clone()])))
     }
 

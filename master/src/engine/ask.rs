@@ -32,7 +32,11 @@ impl Engine {
                 None => Reply::FromStore(Lookup::Job(job)),
             },
             Query::Modules => {
-                let views: Vec<ModuleView> = self.modules.iter().map(|(name, record)| self.modules.view(name, record, self.has_runner())).collect();
+                let views: Vec<ModuleView> = self
+                    .modules
+                    .iter()
+                    .map(|(name, record)| self.modules.view(name, record, self.has_runner()))
+                    .collect();
                 Reply::Answer(Json::of(&views))
             }
             Query::Module { name } => self.module(&name),
@@ -85,7 +89,8 @@ impl Engine {
     /// A page: open tasks by `no`, then ended ones that memory has, the newest first, then those of the view.
     fn tasks_page(&self, wanted: Wanted, limit: usize, after: Option<&str>) -> Reply {
         let mut rows = Rows { rows: Vec::new(), limit, wanted };
-        let (part, at) = after.map_or(("o", 0), |after| after.split_at_checked(1).map_or(("o", 0), |(p, n)| (p, n.parse().unwrap_or(0))));
+        let (part, at) = after
+            .map_or(("o", 0), |after| after.split_at_checked(1).map_or(("o", 0), |(p, n)| (p, n.parse().unwrap_or(0))));
         let mut looked = 0;
         if part == "o" {
             for (no, key) in self.open.range(at + 1..).take(LOOKED_AT_MAX) {
@@ -121,7 +126,11 @@ impl Engine {
                 known.insert(id, result);
             }
         }
-        if missing.is_empty() { Reply::Answer(Json::of(&known)) } else { Reply::FromStore(Lookup::Results { known, missing }) }
+        if missing.is_empty() {
+            Reply::Answer(Json::of(&known))
+        } else {
+            Reply::FromStore(Lookup::Results { known, missing })
+        }
     }
 
     fn job_in_memory(&self, name: &JobName) -> Option<JobView> {
@@ -154,7 +163,13 @@ impl Engine {
         let view = |(no, session): (&crate::inbox::SessionNo, &super::Session)| {
             let offer = session.offer.clone().filter(|_| session.role == Role::Runner && session.joined)?;
             let facts = self.core.runner_facts(RunnerKey(no.0))?;
-            let state = if facts.draining { "draining" } else if facts.absent { "absent" } else { "connected" };
+            let state = if facts.draining {
+                "draining"
+            } else if facts.absent {
+                "absent"
+            } else {
+                "connected"
+            };
             Some(RunnerView {
                 runner: offer.name.clone(),
                 state: state.into(),
@@ -170,7 +185,8 @@ impl Engine {
     }
 
     fn status(&self) -> Status {
-        let mut tasks: BTreeMap<String, u64> = TaskState::ALL.iter().map(|state| (state.as_str().to_owned(), 0)).collect();
+        let mut tasks: BTreeMap<String, u64> =
+            TaskState::ALL.iter().map(|state| (state.as_str().to_owned(), 0)).collect();
         for job in self.core.jobs() {
             for state in TaskState::ALL.into_iter().filter(|state| !state.is_final()) {
                 *tasks.entry(state.as_str().to_owned()).or_default() += job.counts.of(state);

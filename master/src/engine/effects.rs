@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
 use taskmaster_protocol::message::{Attempt, ResultRef, Send};
-use taskmaster_protocol::{AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, TaskError, TaskId, Wall};
+use taskmaster_protocol::{
+    AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, TaskError, TaskId, Wall,
+};
 
 /// Bytes of results that travel with an attempt; the runner asks for the others.
 const RESULTS_BYTES_MAX: usize = 256 << 10;
@@ -264,7 +266,13 @@ impl Engine {
     }
 
     /// A live event, made only when somebody watches.
-    pub(super) fn show(&mut self, kind: EventKind, task: Option<TaskKey>, runner: Option<RunnerKey>, data: impl FnOnce() -> Json) {
+    pub(super) fn show(
+        &mut self,
+        kind: EventKind,
+        task: Option<TaskKey>,
+        runner: Option<RunnerKey>,
+        data: impl FnOnce() -> Json,
+    ) {
         if !self.events.is_watched() {
             return;
         }

@@ -23,19 +23,27 @@ impl Engine {
                 let at = self.wall(until);
                 match tries {
                     0 => format!("it may not start before {at}"),
-                    n => format!("{} failed; the next try starts at {at}{}", counted(n.into(), "attempt"), self.last_error(key)),
+                    n => format!(
+                        "{} failed; the next try starts at {at}{}",
+                        counted(n.into(), "attempt"),
+                        self.last_error(key)
+                    ),
                 }
             }
             Explanation::Ready(waits) => self.waits(key, waits),
             Explanation::Assigned { held } => {
-                let on = |runner| self.runner_name(runner).map_or("a runner that is away".into(), |name| format!("runner `{name}`"));
+                let on = |runner| {
+                    self.runner_name(runner).map_or("a runner that is away".into(), |name| format!("runner `{name}`"))
+                };
                 let attempts: Vec<String> = held
                     .into_iter()
                     .filter_map(|(attempt, runner)| Some(format!("attempt {} is with {}", attempt.n, on(runner?))))
                     .collect();
                 attempts.join(", ")
             }
-            Explanation::Ended(how) => format!("it is {}; what still runs of it is being stopped", how.state().as_str()),
+            Explanation::Ended(how) => {
+                format!("it is {}; what still runs of it is being stopped", how.state().as_str())
+            }
         }
     }
 
@@ -61,17 +69,26 @@ impl Engine {
     fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
         let body = &self.live(key).body;
         match waits {
-            WaitsFor::Settling => "the master has just started and waits for runners that may still hold attempts".into(),
+            WaitsFor::Settling => {
+                "the master has just started and waits for runners that may still hold attempts".into()
+            }
             WaitsFor::JobPaused => format!("its job `{0}` is paused; `jobs resume {0}` lets it go on", body.job),
             WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
-                Some(record) if record.present => format!("its module `{0}` is paused; `modules resume {0}` lets it go on", body.module),
+                Some(record) if record.present => {
+                    format!("its module `{0}` is paused; `modules resume {0}` lets it go on", body.module)
+                }
                 _ => format!("the file of its module `{}` is gone from the task folder", body.module),
             },
             WaitsFor::NoRunner => "no runner is connected".into(),
             WaitsFor::NoneSuits { connected } => {
                 let wants = body.rare.as_ref().map(|rare| serde_json::to_string(&rare.requires).unwrap_or_default());
-                let wants = wants.filter(|wants| wants != "{}").map_or(String::new(), |wants| format!(" and requires {wants}"));
-                format!("none of {} takes it: it runs `{}`{wants}", counted(connected as u64, "connected runner"), body.module)
+                let wants =
+                    wants.filter(|wants| wants != "{}").map_or(String::new(), |wants| format!(" and requires {wants}"));
+                format!(
+                    "none of {} takes it: it runs `{}`{wants}",
+                    counted(connected as u64, "connected runner"),
+                    body.module
+                )
             }
             WaitsFor::Reserved { runner, needs, free } => {
                 let name = self.runner_name(runner).unwrap_or_else(|| "?".into());

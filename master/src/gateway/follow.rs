@@ -79,7 +79,8 @@ pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, si
         };
         let mine = || logged.iter().filter(|event| jobs.concerns(event));
         let tasks: Vec<TaskView> = mine().filter_map(Logged::finished).collect();
-        let job_done = mine().filter(|event| event.kind() == EventKind::JobDone).filter_map(Logged::job_run).next_back();
+        let job_done =
+            mine().filter(|event| event.kind() == EventKind::JobDone).filter_map(Logged::job_run).next_back();
         let seq = logged.last().map_or(jobs.seq, Logged::seq);
         jobs.seq = seq;
         let quiet = tasks.is_empty() && job_done.is_none();

@@ -34,7 +34,9 @@ impl Address {
         }
         let ends_in_bracket = rest.ends_with(']');
         let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !ends_in_bracket => (host, port.parse().map_err(|_| bad("the port is no number up to 65535"))?),
+            Some((host, port)) if !ends_in_bracket => {
+                (host, port.parse().map_err(|_| bad("the port is no number up to 65535"))?)
+            }
             _ => (rest, 3232),
         };
         if host.is_empty() {

@@ -67,8 +67,9 @@ impl Blobs {
         let fail = |why: String| BlobError::Unreachable { path: path.clone(), why };
         let stream = TcpStream::connect(self.address.authority()).await.map_err(|error| fail(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| fail(error.to_string()))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fail(error.to_string()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| fail(error.to_string()))?;
         let driver = tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(&path).header(header::HOST, self.address.authority());
         if let Some(token) = &self.token {
@@ -78,7 +79,8 @@ impl Blobs {
         let response = sender.send_request(request).await.map_err(|error| fail(error.to_string()))?;
         let status = response.status();
         let limit = usize::try_from(limits::BLOB_BYTES_MAX).unwrap_or(usize::MAX);
-        let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| fail(error.to_string()))?;
+        let body =
+            Limited::new(response.into_body(), limit).collect().await.map_err(|error| fail(error.to_string()))?;
         driver.abort();
         let bytes = body.to_bytes();
         if status == StatusCode::OK || status == StatusCode::CREATED || status == StatusCode::NO_CONTENT {

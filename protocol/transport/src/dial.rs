@@ -6,8 +6,8 @@ use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Welcome};
 use taskmaster_protocol::{FromMaster, Refusal, ToMaster, limits};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
 
 /// A connection to a master.
 pub type Socket = WebSocketStream<TcpStream>;
