@@ -1,5 +1,7 @@
 //! A client against a master that hangs up: the session goes on, batches come again as they were, nothing counts twice.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics, in its fakes too")]
+
 use futures_util::{SinkExt, StreamExt};
 use std::sync::{Arc, Mutex};
 use taskmaster_feeder::cli::FeedOptions;

@@ -243,6 +243,8 @@ mod tests {
             token: None,
             durability: "sync".into(),
             keep: "7d,1000000".into(),
+            task_timeout: "1h".into(),
+            memory_mb: 512,
             grace: "30s".into(),
         }
     }

@@ -257,10 +257,13 @@ impl Engine {
     }
 
     fn connected(&mut self, session: SessionNo, hello: taskmaster_protocol::message::Hello, outbox: Outbox) {
-        let name = hello.session.unwrap_or_else(|| format!("connection-{}", session.0)).into();
-        let offer = hello.runner;
-        let session_record = Session { role: hello.role, name, outbox, offer, joined: false, since: self.now.wall };
-        self.sessions.insert(session, session_record);
+        let name: Arc<str> = hello.session.unwrap_or_else(|| format!("connection-{}", session.0)).into();
+        // A feeder that is back goes on holding what it held, also when it has nothing to add for a while.
+        for job in self.core.held_by(&name) {
+            self.tell(Event::JobHeld { job, by: name.clone(), restored: false });
+        }
+        let (role, offer, since) = (hello.role, hello.runner, self.now.wall);
+        self.sessions.insert(session, Session { role, name, outbox, offer, joined: false, since });
     }
 
     fn disconnected(&mut self, session: SessionNo) {

@@ -87,6 +87,12 @@ impl World {
         if !self.still_dials(client, process) {
             return;
         }
+        if let Client::Runner(index) = client
+            && self.runners[index].away_until > self.now
+            && !self.healed
+        {
+            return self.not_connected(client);
+        }
         let Some((life, epoch, seq)) = self.master.as_ref().map(|m| (m.life, m.epoch, m.events.latest())) else {
             return self.not_connected(client);
         };
@@ -167,7 +173,13 @@ impl World {
         let Some(link) = self.links.get_mut(&no).filter(|link| !link.cut) else { return };
         link.cut = true;
         link.lanes = Default::default();
+        let client = link.client;
         self.note("cut", || no.to_string());
+        if let Client::Runner(index) = client
+            && self.chance.permille(300)
+        {
+            self.runners[index].away_until = self.now + self.chance.within(SECOND, 4 * SECOND);
+        }
         for by_master in [true, false] {
             let silent = self.chance.permille(self.swarm.silent);
             let most = if silent { limits::SILENT_MS_MAX * MS } else { 50 * MS };

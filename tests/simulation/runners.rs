@@ -28,6 +28,8 @@ pub struct Runner {
     pub session: Option<Session>,
     pub link: Option<u64>,
     pub connects: u32,
+    /// No dial of it comes through before then: its attempts are given to others meanwhile.
+    pub away_until: u64,
     pub back_at: u64,
     tick_at: Option<u64>,
     running: BTreeMap<Attempt, Running>,
@@ -59,6 +61,7 @@ impl Runner {
             session: None,
             link: None,
             connects: 0,
+            away_until: 0,
             back_at: 0,
             tick_at: None,
             running: BTreeMap::new(),

@@ -198,6 +198,11 @@ impl Scheduler {
         self.jobs.key(name).map(|key| self.jobs.get(key))
     }
 
+    /// Jobs that a session holds.
+    pub fn held_by(&self, by: &str) -> Vec<JobName> {
+        self.jobs.iter().filter(|(_, job)| job.holders.contains_key(by)).map(|(_, job)| job.name.clone()).collect()
+    }
+
     /// Every job that the core holds.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.iter().map(|(_, job)| job)
