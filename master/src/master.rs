@@ -1,7 +1,7 @@
 //! A whole master: opened, started, stopped.
 
 use crate::blobs::Blobs;
-use crate::config::{ConfigError, DataLock, MasterConfig};
+use crate::config::{ConfigError, DataLock, Durability, MasterConfig};
 use crate::engine::{Engine, EngineConfig};
 use crate::events::EventFeed;
 use crate::folding::{self, Folding};
@@ -171,8 +171,11 @@ fn threads(
         durability: config.durability.to_string(),
         seed,
     };
-    let engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now);
+    let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now);
     let mut journal = ShelfJournal::open(shelf.clone())?;
+    let mut first = [engine.end_turn(now)];
+    turns::commit(&mut first, &mut journal, Durability::Sync, &events, &folds)
+        .map_err(|error| MasterError::Journal(error.to_string()))?;
     let mut folding = Folding::new(shelf, config.keep, inbox);
     let durability = config.durability;
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);

@@ -25,7 +25,6 @@ pub const TURNS_WAITING_MAX: usize = 64;
 /// Turns inputs into turns until it is told to shut down or everybody who could tell it anything is gone.
 pub fn run_engine(mut engine: Engine, inbox: &Receiver<Input>, turns: &SyncSender<Turn>, mut clock: SteadyClock) {
     let mut going = true;
-    end_turn(&mut engine, turns, &mut clock);
     while going {
         let now = clock.now();
         let due = engine.next_deadline(now).map(|at| Duration::from_micros(at.saturating_sub(now.mono_us)));
@@ -130,7 +129,9 @@ pub fn run_writer(
     }
 }
 
-fn commit(
+/// Makes turns durable together. Also a master's first turn, which raises the epoch, before anything can be sent in its
+/// name.
+pub fn commit(
     turns: &mut [Turn],
     journal: &mut dyn Journal,
     durability: Durability,
