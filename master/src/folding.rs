@@ -121,7 +121,7 @@ impl Folding {
     }
 
     /// Forgets the oldest ended tasks that are too many or too old, as far as nothing open needs them.
-    fn prune(&mut self, wall: Wall) -> Result<(), StoreError> {
+    pub(crate) fn prune(&self, wall: Wall) -> Result<(), StoreError> {
         let surplus = view::marks(self.shelf.as_ref())?.ended.saturating_sub(self.keep.count);
         let oldest = view::ended_first(self.shelf.as_ref(), PRUNED_MAX)?;
         let limit = Wall(wall.0.saturating_sub(i64::try_from(self.keep.time.as_micros()).unwrap_or(i64::MAX)));

@@ -149,8 +149,12 @@ pub fn ended_before(shelf: &dyn Shelf, before: u64, most: usize) -> Result<Block
 /// Ids of the tasks that ended first.
 pub fn ended_first(shelf: &dyn Shelf, most: usize) -> Result<Block, StoreError> {
     let mut found = Block::new();
-    for pair in shelf.scan(b"f", b"g", false, most.div_ceil(BLOCK_ENTRIES))? {
+    // A block may have one entry left that something open needs: as many blocks as entries are wanted.
+    for pair in shelf.scan(b"f", b"g", false, most)? {
         found.extend(block(&pair)?);
+        if found.len() >= most {
+            break;
+        }
     }
     Ok(found)
 }
@@ -400,18 +404,29 @@ impl Fold {
         self.drop_stale_blocks(tasks)
     }
 
-    /// Removes the oldest blocks of the order of ending as far as nothing in them is kept.
+    /// Takes what is no longer kept out of the oldest blocks of the order of ending; a block keeps its key, which need
+    /// only be no less than any seq in it.
     fn drop_stale_blocks(&mut self, pruned: &[Stored]) -> Result<(), StoreError> {
         let gone: std::collections::BTreeSet<(u64, &TaskId)> =
             pruned.iter().map(|task| (task.ended.seq, &task.ended.id)).collect();
-        for pair in self.shelf.scan(b"f", b"g", false, pruned.len() / BLOCK_ENTRIES + 2)? {
-            for (seq, id) in block(&pair)? {
-                let kept = !gone.contains(&(seq, &id));
-                if kept && stored(self.shelf.as_ref(), &id)?.is_some_and(|stored| stored.ended.seq == seq) {
-                    return Ok(());
+        for pair in self.shelf.scan(b"f", b"g", false, pruned.len())? {
+            let entries = block(&pair)?;
+            let before = entries.len();
+            let mut kept = Block::new();
+            for (seq, id) in entries {
+                if gone.contains(&(seq, &id)) {
+                    continue;
+                }
+                if stored(self.shelf.as_ref(), &id)?.is_some_and(|stored| stored.ended.seq == seq) {
+                    kept.push((seq, id));
                 }
             }
-            self.batch.remove(pair.0);
+            match kept.len() {
+                // Behind the first block that is whole, all are: tasks are pruned from the oldest on.
+                n if n == before => return Ok(()),
+                0 => self.batch.remove(pair.0),
+                _ => self.batch.put(pair.0, record::encode(&kept)),
+            }
         }
         Ok(())
     }
@@ -466,3 +481,6 @@ impl Fold {
         self.remove_parts(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,9 @@ use taskmaster_protocol::{EventKind, FromMaster, Hash, ModuleName, ModuleRef, Re
 /// Versions of one module that are remembered. The oldest that is neither in use nor held back is forgotten first.
 const VERSIONS_MAX: usize = 64;
 
+/// Versions of which it is remembered who compiled them; far more than are in use.
+const COMPILED_MAX: usize = 4_096;
+
 /// Modules by name.
 #[derive(Debug, Default)]
 pub(super) struct Modules {
@@ -58,6 +61,10 @@ impl Modules {
     }
 
     pub fn compiled(&mut self, version: Hash, runner: Arc<str>) {
+        if self.compiled.len() > COMPILED_MAX {
+            let known: BTreeSet<Hash> = self.records.values().flat_map(|r| &r.versions).map(|v| v.version).collect();
+            self.compiled.retain(|version, _| known.contains(version));
+        }
         self.compiled.entry(version).or_default().insert(runner);
     }
 
