@@ -109,7 +109,7 @@ fn announce(master: &Master) {
     eprintln!("listening on ws://{}", master.address);
     if let Some(invitation) = &master.invitation {
         eprintln!("on another machine:  {invitation}");
-        eprintln!("clients there:       --url ws://THIS-MACHINE:{} and the same --token", master.address.port());
+        eprintln!("clients there take the same --url and --token");
     }
 }
 

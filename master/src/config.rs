@@ -169,12 +169,23 @@ impl MasterConfig {
             return None;
         }
         let host = match self.listen.ip() {
-            ip if ip.is_unspecified() => "THIS-MACHINE".to_owned(),
+            ip if ip.is_unspecified() => own_address(),
             ip => SocketAddr::new(ip, 0).to_string().trim_end_matches(":0").to_owned(),
         };
         let token = self.token.as_deref().unwrap_or_default();
         Some(format!("taskmaster runner --url ws://{host}:{port} --token {token}"))
     }
+}
+
+/// The address under which other machines most likely see this one: the one from which it would send. A UDP socket that
+/// is connected asks the routing table and sends nothing; the address is one that documentation may use (RFC 5737).
+fn own_address() -> String {
+    let routed = || {
+        let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+        socket.connect(("192.0.2.1", 9)).ok()?;
+        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
+    };
+    routed().map_or_else(|| "THIS-MACHINE".to_owned(), |ip| ip.to_string())
 }
 
 /// The data folder, taken by this process.
@@ -285,7 +296,8 @@ mod tests {
         let mut again = MasterConfig::new(args("0.0.0.0:0", scratch.path())).unwrap();
         again.settle_token().unwrap();
         assert_eq!(again.token, Some(token.clone()));
-        assert_eq!(again.invitation(99), Some(format!("taskmaster runner --url ws://THIS-MACHINE:99 --token {token}")));
+        let host = own_address();
+        assert_eq!(again.invitation(99), Some(format!("taskmaster runner --url ws://{host}:99 --token {token}")));
     }
 
     #[test]

@@ -219,10 +219,11 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_named() {
-        for args in [["--slots", "0"], ["--label", "x"], ["--grace", "30"], ["--url", "wss://x"], ["--modules", "a b"]]
-        {
+        for args in [["--slots", "0"], ["--label", "x"], ["--grace", "30"], ["--modules", "a b"]] {
             let error = parse(&args).unwrap_err().to_string();
             assert!(error.contains(args[0]) && error.contains(args[1]), "{error}");
         }
+        let error = parse(&["--url", "ws://a,wss://x"]).unwrap().config().unwrap_err();
+        assert!(error.contains("wss://x"), "{error}");
     }
 }
