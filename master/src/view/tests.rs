@@ -113,7 +113,7 @@ fn a_reopened_task_is_open_and_no_longer_ended() {
         vec![Record::Ended(failed.clone()), Record::Ended(ended(4, &skipped, TaskState::Skipped, "", Some("cause")))],
     ]);
     catch_up(&shelf).unwrap();
-    assert_eq!(skipped_for(shelf.as_ref(), &cause.id).unwrap(), [skipped.id.clone()]);
+    assert_eq!(skipped_for(shelf.as_ref(), &cause.id).unwrap(), std::slice::from_ref(&skipped.id));
     let mut fold = Fold::begin(shelf.clone()).unwrap();
     let reopened = |body: &Arc<TaskBody>, seq, was, because| Record::Reopened {
         body: body.clone(),
