@@ -150,7 +150,8 @@ impl Engine {
         self.last_no += 1;
         let Prepared { document, id, hash, references } = *task;
         let body = TaskBody::new(document, hash, references, (self.last_no, self.now.wall), (id.clone(), job));
-        self.came(Arc::new(body), Origin::Added, None);
+        let priority = body.priority;
+        self.came(Arc::new(body), priority, Origin::Added, None);
         Ok((id, false))
     }
 
@@ -200,10 +201,9 @@ impl Engine {
     }
 
     /// Tells the core of a task. `due` overrides what the document says.
-    pub(super) fn came(&mut self, body: Arc<TaskBody>, origin: Origin, due: Option<Due>) -> TaskKey {
+    pub(super) fn came(&mut self, body: Arc<TaskBody>, priority: i32, origin: Origin, due: Option<Due>) -> TaskKey {
         let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(dependency)).collect();
         let due = due.or_else(|| due_of(&body, self.now));
-        let priority = body.priority;
         let key = self.hold(Live { body: body.clone(), priority, last: None, stored: None });
         self.tell(Event::TaskCame(Box::new(NewTask {
             key,

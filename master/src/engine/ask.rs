@@ -53,7 +53,6 @@ impl Engine {
                 Some(stored) => Reply::Answer(ended(id).of_ended(&stored.ended)),
             },
             Some(Known::Ended(stored)) => Reply::Answer(ended(id).of_ended(&stored.ended)),
-            None if id.as_str().is_empty() => Reply::Refused(unknown_task(&id)),
             None => Reply::FromStore(ended(id)),
         }
     }

@@ -136,7 +136,8 @@ impl Engine {
             was,
             because: ended.because.clone(),
         });
-        self.came(body, Origin::Reopened { fence: ended.last_sent, was: final_of(was) }, Some(Due::Mono(0)));
+        let priority = body.priority;
+        self.came(body, priority, Origin::Reopened { fence: ended.last_sent, was: final_of(was) }, Some(Due::Mono(0)));
     }
 
     pub(super) fn set(&mut self, session: SessionNo, set: Set) {

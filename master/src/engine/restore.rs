@@ -68,15 +68,9 @@ impl Engine {
     fn came_back(&mut self, task: OpenTask) {
         let OpenTask { body, priority, tries, lost, fence, due } = task;
         let due = due.map(|wall| Due::Mono(self.now.mono_us + wall.since_us(self.now.wall)));
-        let key = self.came(body, Origin::Restored { tries, lost, fence }, due);
+        let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
         // A dependency had failed, and the master ended before this one was skipped: it is now, and gone already.
         let Some(live) = self.tasks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
         live.last = (tries + lost > 0).then(|| Box::new(LastAttempt { n: fence.n, ..LastAttempt::default() }));
-        if live.priority != priority {
-            live.priority = priority;
-            self.tell(Event::TaskSet { task: key, priority: Some(priority), due: None });
-            // The priority is durable already.
-            self.turn.records.retain(|record| !matches!(record, Record::Set { .. }));
-        }
     }
 }
