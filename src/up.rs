@@ -21,11 +21,15 @@ Examples:
   taskmaster up --listen 0.0.0.0:3232
       For other machines too: makes a token and prints the line to paste on a second machine.
 
-When it is ready it prints `listening on ws://...` on stderr. Ctrl-C ends it; nothing that was acknowledged is lost.
-Exit codes: 0 ended by a signal · 1 it cannot start or go on · 2 usage";
+When it is ready it prints `listening on ws://...` on stderr. SIGTERM or Ctrl-C stops it: it takes and starts no more,
+lets running tasks finish (see --grace), and ends. A second signal ends it at once. What was acknowledged is kept.
+Exit codes: 0 ended by a signal · 1 it cannot start or go on, or a second signal · 2 usage";
 
 /// The runner inside `up` keeps its name over restarts, so that the next start waits for nobody else.
 const OWN_RUNNER: &str = "local";
+
+/// How long the runner inside `up` may take to leave once its master has.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// `taskmaster up`.
 #[derive(Debug, Clone, Args)]
@@ -78,9 +82,12 @@ impl Up {
     /// Waits for `shutdown`, or for one of the two to fail, and stops the other. A runner that was drained leaves, and
     /// the master goes on without it.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), String> {
+        let drained = &mut self.runner;
         let runner = async {
-            if let Some(runner) = self.runner.as_mut() {
-                flat(runner.await)?;
+            if let Some(runner) = drained.as_mut() {
+                let left = runner.await;
+                *drained = None;
+                flat(left)?;
                 eprintln!("the runner was drained and has left; the master goes on");
             }
             std::future::pending::<Result<(), String>>().await
@@ -92,6 +99,10 @@ impl Up {
         };
         let _ = self.stop.send(true);
         flat(self.master.await)?;
+        if let Some(runner) = self.runner {
+            // It has left, unless what it still ran was cut off by the end of the grace.
+            let _ = tokio::time::timeout(LEAVING, runner).await;
+        }
         result
     }
 }
@@ -123,6 +134,18 @@ fn ended(result: Result<(), String>) -> ExitCode {
     }
 }
 
+/// The first signal: stop in order. The second one ends the process at once.
+async fn signalled(grace: Duration) {
+    signal().await;
+    eprintln!("stopping: running tasks may go on for {grace:?}; a second signal ends it at once");
+    tokio::spawn(async {
+        signal().await;
+        eprintln!("ended by a second signal");
+        // What was acknowledged is on disk; guests run on threads that nobody waits for.
+        std::process::exit(1);
+    });
+}
+
 fn usage(error: ConfigError) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(exit::USAGE)
@@ -134,8 +157,9 @@ pub async fn up(args: UpArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return usage(error),
     };
+    let grace = config.grace;
     match Up::start(config, args.slots, announce).await {
-        Ok(up) => ended(up.run(signal()).await),
+        Ok(up) => ended(up.run(signalled(grace)).await),
         Err(error) => ended(Err(error.to_string())),
     }
 }
@@ -146,10 +170,11 @@ pub async fn master(args: MasterArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return usage(error),
     };
+    let grace = config.grace;
     match Master::start(config).await {
         Ok(master) => {
             announce(&master);
-            ended(master.run(signal()).await.map_err(|error| error.to_string()))
+            ended(master.run(signalled(grace)).await.map_err(|error| error.to_string()))
         }
         Err(error) => ended(Err(error.to_string())),
     }

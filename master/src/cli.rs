@@ -42,7 +42,10 @@ pub struct MasterArgs {
     #[arg(long, value_name = "N", default_value_t = taskmaster_protocol::limits::MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(taskmaster_protocol::limits::MEMORY_MB_MAX)))]
     pub memory_mb: u32,
 
-    /// How long running attempts may go on when the master is asked to stop
+    /// How long running tasks may go on when the master is asked to stop (SIGTERM, Ctrl-C); 0s: not at all
+    ///
+    /// A stopping master refuses new tasks (`unavailable`) and sends none to runners. What runs beyond this time is not
+    /// lost: other runners work on, and the next start takes their results. A second signal ends it at once.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub grace: String,
 }

@@ -159,6 +159,10 @@ pub struct Engine {
     effects: Vec<Effect>,
     turn: Turn,
     chance: u64,
+    /// New tasks are refused: the master is to stop.
+    stopping: bool,
+    /// Who waits for the last running attempt to end.
+    idle: Option<oneshot::Sender<()>>,
 }
 
 impl Engine {
@@ -185,6 +189,11 @@ impl Engine {
             Input::Prune { tasks, reply } => {
                 let _ = reply.send(self.prunable(tasks));
             }
+            Input::Stop { idle } => {
+                self.idle = Some(idle);
+                self.stopping = true;
+                self.tell(Event::StopWanted);
+            }
             Input::Shutdown => {}
         }
     }
@@ -193,6 +202,10 @@ impl Engine {
     pub fn end_turn(&mut self, now: Now) -> Turn {
         self.now = now;
         self.tell(Event::TurnEnded);
+        if let Some(idle) = self.idle.take_if(|_| self.core.attempts_out() == 0) {
+            // Who no longer waits shuts down already.
+            let _ = idle.send(());
+        }
         self.turn.time = self.now.wall;
         let next = Turn { first_seq: self.last_seq + 1, ..Turn::default() };
         std::mem::replace(&mut self.turn, next)

@@ -87,7 +87,12 @@ pub enum Input {
         /// Where the answer goes.
         reply: std::sync::mpsc::Sender<Vec<crate::view::Stored>>,
     },
-    /// Send no more tasks and take no more; commit what is there and end.
+    /// Send no more tasks and take no more; running ones may finish.
+    Stop {
+        /// Told when no runner holds an attempt, at the end of a turn.
+        idle: oneshot::Sender<()>,
+    },
+    /// Commit what is there and end.
     Shutdown,
 }
 

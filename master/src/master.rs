@@ -65,6 +65,8 @@ pub struct Master {
     stop: watch::Sender<bool>,
     gateway: tokio::task::JoinHandle<io::Result<()>>,
     failed: oneshot::Receiver<String>,
+    /// How long running attempts may go on at a stop.
+    grace: Duration,
     threads: Vec<JoinHandle<()>>,
     _folder: Folder,
     _lock: DataLock,
@@ -107,14 +109,15 @@ impl Master {
             stop,
             gateway: tokio::spawn(serving),
             failed,
+            grace: config.grace,
             threads,
             _folder: folder,
             _lock: lock,
         })
     }
 
-    /// Serves until `shutdown`, or until the journal fails; then stops in order: what was told is committed and
-    /// answered, connections are closed.
+    /// Serves until `shutdown`, or until the journal fails; then stops in order: nothing more is taken or sent, running
+    /// attempts have their grace to end, what was told is committed and answered, connections are closed.
     pub fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Waiting<Result<(), MasterError>> {
         self.run_until(Box::pin(shutdown))
     }
@@ -124,8 +127,15 @@ impl Master {
     }
 
     async fn running(mut self, shutdown: Waiting<()>) -> Result<(), MasterError> {
+        let stopped = async {
+            shutdown.await;
+            let (idle, over) = oneshot::channel();
+            self.handle.tell(Input::Stop { idle });
+            // What still runs after that is adopted by the next start.
+            let _ = tokio::time::timeout(self.grace, over).await;
+        };
         let failure = tokio::select! {
-            () = shutdown => None,
+            () = stopped => None,
             failure = &mut self.failed => failure.ok(),
         };
         self.handle.tell(Input::Shutdown);

@@ -29,7 +29,8 @@ Examples:
   taskmaster runner --url ws://10.0.0.5:3232 --slots 4 --label gpu=no
   TASKMASTER_TOKEN=… taskmaster runner --modules resize,thumbnail
 
-Exit codes: 0 left after a signal or a drain · 1 refused by the master, or not able to start · 2 usage")]
+Exit codes: 0 left after a signal or a drain · 1 refused by the master, not able to start, or a second signal
+            2 usage")]
 pub struct RunnerArgs {
     /// Where the master listens; several, separated by commas, are tried in turn
     // Text, as every command of the binary has it under this name.
@@ -108,12 +109,14 @@ async fn running(args: RunnerArgs, shutdown: Waiting<()>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let grace = config.grace;
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
     let serving = serve(config, async { drop(draining.await) });
     tokio::pin!(serving, shutdown);
     let result = tokio::select! {
         result = &mut serving => result,
         () = &mut shutdown => {
+            eprintln!("draining: running tasks may go on for {grace:?}; a second signal ends it at once");
             let _ = drain.send(());
             tokio::select! {
                 result = &mut serving => result,

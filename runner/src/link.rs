@@ -170,7 +170,6 @@ impl Link {
             tokio::select! {
                 () = &mut shutdown, if !draining => {
                     draining = true;
-                    tracing::info!("draining: running tasks may go on for {:?}", self.config.grace);
                     let grace_us = Some(u64::try_from(self.config.grace.as_micros()).unwrap_or(u64::MAX));
                     self.event(Event::Drain { grace_us });
                 }

@@ -19,3 +19,4 @@ mod outputs;
 mod requirements;
 mod samples;
 mod scale;
+mod shutdown;

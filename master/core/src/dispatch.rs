@@ -22,7 +22,7 @@ impl Scheduler {
     /// Sends ready tasks until nobody has room or nothing is ready, a thousand at most.
     pub(crate) fn dispatch(&mut self, effects: &mut Vec<Effect>) {
         self.ready.left_over = false;
-        if self.settle_until.is_some() {
+        if self.settle_until.is_some() || self.stopping {
             return;
         }
         self.send_reserved(effects);

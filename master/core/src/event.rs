@@ -223,6 +223,8 @@ pub enum Event {
         /// Their names.
         roster: Vec<String>,
     },
+    /// The master is to stop: nothing more is sent, and what waits on runners is asked back.
+    StopWanted,
     /// The inbox is drained: deadlines that have passed fire, long work goes on, free slots are filled.
     TurnEnded,
 }

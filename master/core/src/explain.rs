@@ -37,6 +37,8 @@ pub enum Explanation {
 pub enum WaitsFor {
     /// The master has just started; its runners may still tell what they hold.
     Settling,
+    /// The master is stopping and sends nothing more.
+    Stopping,
     /// Its job is paused.
     JobPaused,
     /// Its module's file is gone, or the module is paused.
@@ -89,7 +91,9 @@ impl Scheduler {
         let (class, job) = (self.ready.class(task.class), self.jobs.get(task.job));
         let connected = self.runners.values().filter(|runner| runner.absent_until.is_none());
         let suited: Vec<_> = connected.clone().filter(|runner| class.suits(&runner.offer)).collect();
-        if job.paused {
+        if self.stopping {
+            WaitsFor::Stopping
+        } else if job.paused {
             WaitsFor::JobPaused
         } else if !class.open {
             WaitsFor::ModuleClosed

@@ -110,6 +110,19 @@ impl Scheduler {
         })
     }
 
+    /// How many attempts runners hold, also those whose link is cut and whose grace lasts.
+    pub fn attempts_out(&self) -> usize {
+        self.runners.values().map(|runner| runner.lent.len()).sum()
+    }
+
+    /// Sends nothing more, and asks for what has not begun.
+    pub(crate) fn stop(&mut self, effects: &mut Vec<Effect>) {
+        self.stopping = true;
+        for (key, runner) in self.runners.iter().filter(|(_, runner)| runner.connected() && !runner.lent.is_empty()) {
+            effects.push(Effect::Recall { runner: *key, attempts: runner.lent.keys().copied().collect() });
+        }
+    }
+
     pub(crate) fn runner(&mut self, key: RunnerKey) -> &mut Runner {
         let runner = self.runners.get_mut(&key);
         assert!(runner.is_some(), "the core's own index names runner {key:?}, which it does not hold");

@@ -36,6 +36,8 @@ pub struct Scheduler {
     pub(crate) roster: BTreeSet<String>,
     /// Nothing is sent before this time: runners of an earlier epoch may still tell what they hold.
     pub(crate) settle_until: Option<u64>,
+    /// Nothing is sent any more: the master is to stop.
+    pub(crate) stopping: bool,
 }
 
 impl Scheduler {
@@ -54,6 +56,7 @@ impl Scheduler {
             closed: BTreeSet::new(),
             roster: BTreeSet::new(),
             settle_until: None,
+            stopping: false,
         }
     }
 
@@ -86,6 +89,7 @@ impl Scheduler {
             }
             Event::AttemptReturned { runner, task, attempt } => self.attempt_returned(runner, task, attempt, effects),
             Event::Started { roster } => self.started(roster),
+            Event::StopWanted => self.stop(effects),
             Event::TurnEnded => self.turn_ended(effects),
         }
     }

@@ -132,6 +132,10 @@ impl Engine {
         if let Some(known) = self.known_document(&task.id, &task.hash) {
             return known.map_err(|refusal| (refusal, None));
         }
+        if self.stopping {
+            let text = "the master is stopping and takes no more tasks; add this one again when it has started";
+            return Err((Refusal::new(RefusalCode::Unavailable, text), None));
+        }
         self.usable_module(&task.document.module).map_err(|refusal| (refusal, None))?;
         let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);
         let mut unknown: Vec<TaskId> = wanted.filter(|id| matches!(self.fact(id), Fact::Unknown)).cloned().collect();

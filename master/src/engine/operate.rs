@@ -6,7 +6,7 @@ use crate::inbox::SessionNo;
 use crate::record::Record;
 use crate::view::{self, Stored};
 use std::collections::{BTreeSet, VecDeque};
-use taskmaster_core::{Due, Event, Origin, TaskKey};
+use taskmaster_core::{Due, Event, Origin, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Answer, Cancel, Operate, Operation, Refused, Retry, Role, Set};
 use taskmaster_protocol::{FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits};
 
@@ -208,6 +208,9 @@ impl Engine {
             return Err(Refusal::new(RefusalCode::UnknownRunner, format!("no runner `{runner}` is connected{hint}")));
         };
         self.say(session, FromMaster::Drain(()));
+        // From now on, not only when it has answered: one that does not listen is sent nothing more either.
+        let runner = RunnerKey(session.0);
+        self.tell(Event::RunnerAsked { runner, credits: 0, draining: true });
         Ok(serde_json::json!({}))
     }
 }

@@ -40,6 +40,8 @@ impl Engine {
             report: None,
             finished: [0; 4],
             effects: Vec::new(),
+            stopping: false,
+            idle: None,
             turn: Turn { first_seq: restored.marks.seq + 1, ..Turn::default() },
         };
         engine.store(Record::Started { epoch });

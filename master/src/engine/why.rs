@@ -72,6 +72,7 @@ impl Engine {
             WaitsFor::Settling => {
                 "the master has just started and waits for runners that may still hold attempts".into()
             }
+            WaitsFor::Stopping => "the master is stopping: it runs after the next start".into(),
             WaitsFor::JobPaused => format!("its job `{0}` is paused; `jobs resume {0}` lets it go on", body.job),
             WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
                 Some(record) if record.present => {
