@@ -16,7 +16,8 @@ use crate::events::EventFeed;
 use crate::inbox::{Input, Outbox, Reply, SessionNo};
 use crate::record::{Ended, JobRecord, Record, TaskBody};
 use crate::store::Reader;
-use crate::view::Stored;
+use crate::view::{Places, Stored};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler, TaskKey};
@@ -131,6 +132,8 @@ pub struct Engine {
     epoch: u32,
     config: EngineConfig,
     reader: Reader,
+    /// Where the view has ended tasks. Looked up, it learns.
+    places: RefCell<Places>,
     events: EventFeed,
     now: Now,
     started: Now,
@@ -344,6 +347,9 @@ impl Engine {
             }
         }
         self.idle_jobs.retain(|_, (since, _)| *since > seq);
+        if let Err(error) = self.places.get_mut().renew(self.reader.as_ref()) {
+            tracing::error!(%error, "the view cannot be read");
+        }
     }
 
     /// Of these ended tasks, those that nothing open needs.

@@ -20,25 +20,27 @@ const WAITING_RECORDS_MAX: usize = 400_000;
 /// Nothing committed for this long: there is time to fold.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// Tasks in one batch of the view.
-const BATCH_TASKS_MAX: usize = 2_000;
+/// Values in one batch of the view, about: while a batch is written, some 10 ms, no commit is.
+const WEIGHT_MAX: usize = 500;
 
 /// Events that the journal keeps for watchers who come late.
 const EVENTS_KEPT: u64 = 1_000_000;
 
-/// Ended tasks looked at for pruning at a time.
-const PRUNED_MAX: usize = 500;
+/// Ended tasks pruned at a time when there is time.
+const PRUNED_MAX: usize = 2_000;
+
+/// Ended tasks read at a time to be looked at.
+const PRUNED_PAGE: usize = 64;
 
 /// Folds the whole journal: the start of a master.
 pub fn catch_up(shelf: &Reader) -> Result<(), StoreError> {
     loop {
         let mut fold = Fold::begin(shelf.clone())?;
-        while fold.touched() < BATCH_TASKS_MAX {
+        while fold.weight() < WEIGHT_MAX {
             let Some(entry) = journal::entry(shelf, fold.next())? else {
-                fold.write()?;
-                return Ok(());
+                return fold.write().map(drop);
             };
-            fold.take(&entry)?;
+            fold.take_until(&entry, WEIGHT_MAX)?;
         }
         fold.write()?;
     }
@@ -51,12 +53,14 @@ pub struct Folding {
     engine: Sender<Input>,
     waiting: VecDeque<Arc<Entry>>,
     records: usize,
+    /// What ended before this seq has been looked at for pruning.
+    prune_from: u64,
 }
 
 impl Folding {
     /// For the view on `shelf`, telling `engine` how far it is.
     pub fn new(shelf: Reader, keep: Keep, engine: Sender<Input>) -> Folding {
-        Folding { shelf, keep, engine, waiting: VecDeque::new(), records: 0 }
+        Folding { shelf, keep, engine, waiting: VecDeque::new(), records: 0, prune_from: 0 }
     }
 
     /// Folds until the writer ends. What is left then is folded at the next start.
@@ -67,14 +71,14 @@ impl Folding {
                     self.records += entry.records.len();
                     self.waiting.push_back(entry);
                     if self.records > WAITING_RECORDS_MAX {
-                        self.fold_some()?;
+                        self.fold_some(wall())?;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if self.waiting.is_empty() {
-                        self.prune(wall())?;
+                        self.prune(wall(), PRUNED_MAX)?;
                     } else {
-                        self.fold_some()?;
+                        self.fold_some(wall())?;
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -83,27 +87,23 @@ impl Folding {
     }
 
     /// One batch. On an idle machine the next follows at once unless a commit comes first.
-    fn fold_some(&mut self) -> Result<(), StoreError> {
+    fn fold_some(&mut self, wall: Wall) -> Result<(), StoreError> {
         let mut fold = Fold::begin(self.shelf.clone())?;
-        let mut seq = None;
-        while fold.touched() < BATCH_TASKS_MAX {
-            let Some(entry) = self.waiting.pop_front() else { break };
-            let events = entry.records.iter().filter(|record| record.event().is_some()).count() as u64;
-            seq = Some(entry.first_seq + events - 1);
-            self.records -= entry.records.len();
-            fold.take(&entry)?;
+        let before = fold.ended();
+        while fold.weight() < WEIGHT_MAX {
+            let Some(entry) = self.waiting.front() else { break };
+            if fold.take_until(entry, WEIGHT_MAX)? {
+                self.records -= entry.records.len();
+                self.waiting.pop_front();
+            }
         }
-        let over = fold.ended() > self.keep.count;
+        let (seq, ended) = (fold.seq(), fold.ended());
         fold.write()?;
-        if let Some(seq) = seq {
-            // The engine may have ended before.
-            let _ = self.engine.send(Input::Folded { seq });
-            self.trim(seq)?;
-        }
-        if over {
-            self.prune(Wall(i64::MIN))?;
-        }
-        Ok(())
+        // The engine may have ended before.
+        let _ = self.engine.send(Input::Folded { seq });
+        self.trim(seq)?;
+        // Twice as many as came: under a load that never pauses, what is too old goes too.
+        self.prune(wall, usize::try_from(ended.saturating_sub(before) * 2).unwrap_or(PRUNED_MAX))
     }
 
     /// Lets go of commits that are folded and older than a watcher may ask for.
@@ -120,20 +120,23 @@ impl Folding {
         journal::trim(&self.shelf, below.min(view::marks(self.shelf.as_ref())?.folded))
     }
 
-    /// Forgets the oldest ended tasks that are too many or too old, as far as nothing open needs them.
-    pub(crate) fn prune(&self, wall: Wall) -> Result<(), StoreError> {
+    /// Forgets ended tasks that are too many or too old, the oldest first, as far as nothing open needs them; looks
+    /// at about `most`, and goes on behind them the next time.
+    pub(crate) fn prune(&mut self, wall: Wall, most: usize) -> Result<(), StoreError> {
         let surplus = view::marks(self.shelf.as_ref())?.ended.saturating_sub(self.keep.count);
-        let oldest = view::ended_first(self.shelf.as_ref(), PRUNED_MAX)?;
         let limit = Wall(wall.0.saturating_sub(i64::try_from(self.keep.time.as_micros()).unwrap_or(i64::MAX)));
         let mut candidates: Vec<Stored> = Vec::new();
-        for (seq, id) in oldest {
-            let Some(stored) = view::stored(self.shelf.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else {
-                continue;
-            };
-            if candidates.len() as u64 >= surplus && stored.ended.finished >= limit {
+        while candidates.len() < most {
+            let page = view::ended_from(self.shelf.as_ref(), self.prune_from, PRUNED_PAGE)?;
+            let left = surplus.saturating_sub(candidates.len() as u64);
+            let count = (0..).zip(&page).take_while(|(n, task)| *n < left || task.ended.finished < limit).count();
+            let is_last = count < page.len() || page.is_empty();
+            candidates.extend(page.into_iter().take(count));
+            // At the end, the next time from the first again: what was needed may no longer be.
+            self.prune_from = candidates.last().filter(|_| !is_last).map_or(0, |task| task.ended.seq + 1);
+            if is_last {
                 break;
             }
-            candidates.push(stored);
         }
         if candidates.is_empty() {
             return Ok(());

@@ -119,18 +119,15 @@ impl Lookup {
 fn ended_page(reader: &Reader, mut before: u64, mut rows: Rows) -> Result<Json, StoreError> {
     let mut looked = 0;
     loop {
-        let ids = view::ended_before(reader.as_ref(), before, 256)?;
-        if ids.is_empty() {
+        let tasks = view::ended_before(reader.as_ref(), before, 256)?;
+        if tasks.is_empty() {
             return Ok(rows.page(None));
         }
-        for (seq, id) in ids {
-            before = seq;
+        for stored in tasks {
+            before = stored.ended.seq;
             looked += 1;
-            let Some(stored) = view::stored(reader.as_ref(), &id)?.filter(|stored| stored.ended.seq == seq) else {
-                continue;
-            };
             if rows.take(|| ended_view(&stored.ended)) || looked == LOOKED_AT_MAX {
-                return Ok(rows.page(Some(format!("f{seq}"))));
+                return Ok(rows.page(Some(format!("f{before}"))));
             }
         }
     }

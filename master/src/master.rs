@@ -181,7 +181,7 @@ fn threads(
         durability: config.durability.to_string(),
         seed,
     };
-    let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now);
+    let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;
     let mut journal = ShelfJournal::open(shelf.clone())?;
     let mut first = [engine.end_turn(now)];
     turns::commit(&mut first, &mut journal, Durability::Sync, &events, &folds)

@@ -4,7 +4,7 @@
 //! raise [`FORMAT`] and write the reader of the old one. Types with `skip_serializing_if` cannot be read back from
 //! this form, so the parts of a task document that are seldom given travel inside as JSON ([`Rare`]).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Log, ResultRef};
@@ -15,7 +15,7 @@ use taskmaster_protocol::{
 };
 
 /// The version of everything that this module writes.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// A task as its feeder described it, without what has become of it. Shared between memory, journal and messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,29 +43,72 @@ pub struct TaskBody {
     pub rare: Option<Box<Rare>>,
 }
 
+/// A body as it stays in memory and on disk for long: packed, a fifth of the size.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// As it came, shared with whoever works with it.
+    Whole(Arc<TaskBody>),
+    /// Its bytes.
+    Packed(Box<[u8]>),
+}
+
+impl Body {
+    /// The body, read from its bytes where it is packed.
+    pub fn whole(&self) -> Result<Arc<TaskBody>, Unreadable> {
+        match self {
+            Body::Whole(body) => Ok(body.clone()),
+            Body::Packed(bytes) => unpack(bytes).map(Arc::new),
+        }
+    }
+}
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Body::Whole(body) => serializer.serialize_bytes(&pack(body.as_ref())),
+            Body::Packed(bytes) => serializer.serialize_bytes(bytes),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Body {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Body, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(|bytes| Body::Packed(bytes.into()))
+    }
+}
+
 /// The parts of a task document that few have: most tasks pay one pointer for all of them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rare {
     /// argv after the module's name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     /// The module's environment.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// What it waits for, those that its params imply included.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
     /// Tasks whose results its params ask for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<TaskId>,
     /// What its runner must offer.
     pub requires: Requires,
     /// Limit of one attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// Limit of one attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
     /// Its retry policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
     /// Earliest start, counted from the add.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     /// Earliest start, as a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
 }
 
@@ -434,6 +477,16 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
+/// Content alone, for what lies inside something that has a head.
+pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, Vec::new()).unwrap_or_default()
+}
+
+/// Reads what [`pack`] wrote.
+pub fn unpack<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> {
+    postcard::from_bytes(bytes).map_err(|error| Unreadable::Content(error.to_string()))
+}
+
 /// Reads what [`encode`] wrote.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> {
     let (head, content) = bytes.split_at_checked(5).ok_or(Unreadable::Empty)?;
@@ -443,7 +496,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> 
     if crc32fast::hash(content).to_le_bytes() != head[1..5] {
         return Err(Unreadable::Checksum);
     }
-    postcard::from_bytes(content).map_err(|error| Unreadable::Content(error.to_string()))
+    unpack(content)
 }
 
 #[cfg(test)]

@@ -70,7 +70,10 @@ impl World {
         let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.clock());
         let events = EventFeed::new(restored.marks.seq, reader.clone());
         let config = EngineConfig { seed: self.chance.next(), ..EngineConfig::default() };
-        let engine = Engine::restore(restored, config, reader, events.clone(), now);
+        let engine = match Engine::restore(restored, config, reader, events.clone(), now) {
+            Ok(engine) => engine,
+            Err(error) => return self.oracle.broken = Some(format!("the store cannot be read: {error}")),
+        };
         let (inbox, folds, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
         let (since, turn_at, turns, writing, write_planned) = (self.now, None, 0, None, false);
         self.master = Some(Master {

@@ -116,13 +116,17 @@ impl Oracle {
         let right = (model.commits, model.seq, model.epoch, model.no);
         self.claim(counts == right, || format!("the view is at {counts:?}, the journal at {right:?}"));
         let open = model.tasks.values().filter(|fate| fate.open).count();
-        self.claim(open == restored.tasks.len(), || format!("{open} are open, {} in the view", restored.tasks.len()));
-        for task in &restored.tasks {
-            let fate = model.tasks.get(&task.body.id).filter(|fate| fate.open);
+        let mut in_view = 0;
+        let read = view::open_tasks(reader.as_ref(), &mut |body, task| {
+            in_view += 1;
+            let fate = model.tasks.get(&body.id).filter(|fate| fate.open);
             let counts = (task.priority, task.tries, task.lost, task.fence);
             let same = fate.is_some_and(|fate| (fate.priority, fate.tries, fate.lost, fate.fence) == counts);
             self.claim(same, || format!("the view has {task:?}, the journal {fate:?}"));
-        }
+            Ok(())
+        });
+        self.claim(read.is_ok(), || format!("the open tasks cannot be read: {read:?}"));
+        self.claim(open == in_view, || format!("{open} are open, {in_view} in the view"));
         for (id, fate) in model.tasks.iter().filter(|(_, fate)| !fate.open) {
             let stored = view::stored(reader.as_ref(), id).ok().flatten();
             let same = stored.as_ref().is_some_and(|stored| Some(&stored.ended) == fate.ends.last());

@@ -176,7 +176,7 @@ impl Engine {
 
     /// An ended task that memory has let go of. A view that cannot be read is told in the log, and knows nothing.
     pub(super) fn ended_in_view(&self, id: &TaskId) -> Option<view::Stored> {
-        view::stored(self.reader.as_ref(), id).unwrap_or_else(|error| {
+        view::stored_by(self.reader.as_ref(), &mut self.places.borrow_mut(), id).unwrap_or_else(|error| {
             tracing::error!(%id, %error, "the view cannot be read");
             None
         })

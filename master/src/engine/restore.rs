@@ -4,24 +4,33 @@ use super::add::past_of;
 use super::modules::Modules;
 use super::{Engine, EngineConfig, LastAttempt, Turn};
 use crate::events::EventFeed;
-use crate::record::Record;
-use crate::store::Reader;
-use crate::view::{OpenTask, Restored};
+use crate::record::{Record, TaskBody};
+use crate::store::{Reader, StoreError};
+use crate::view::{self, OpenTask, Places, Restored};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use taskmaster_core::{Due, Event, Origin, Scheduler};
 use taskmaster_protocol::Now;
 
 impl Engine {
     /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it before anything
     /// else is told.
-    pub fn restore(restored: Restored, config: EngineConfig, reader: Reader, events: EventFeed, now: Now) -> Engine {
+    pub fn restore(
+        restored: Restored,
+        config: EngineConfig,
+        reader: Reader,
+        events: EventFeed,
+        now: Now,
+    ) -> Result<Engine, StoreError> {
         let epoch = restored.marks.epoch + 1;
         let mut engine = Engine {
             core: Scheduler::new(epoch),
             epoch,
             chance: config.seed | 1,
             config,
-            reader,
+            places: RefCell::new(Places::with_filters(reader.as_ref())?),
+            reader: reader.clone(),
             events,
             now,
             started: now,
@@ -57,18 +66,21 @@ impl Engine {
                 engine.tell(Event::JobHeld { job: job.clone(), by: by.clone(), restored: true });
             }
         }
-        restored.tasks.into_iter().for_each(|task| engine.came_back(task));
+        view::open_tasks(reader.as_ref(), &mut |body, task| {
+            engine.came_back(body, &task);
+            Ok(())
+        })?;
         for (job, record) in open_jobs {
             if record.cancelled_up_to > 0 {
                 engine.tell(Event::JobCancelWanted { job, up_to: record.cancelled_up_to, restored: true });
             }
         }
         engine.tell(Event::Started { roster: restored.roster });
-        engine
+        Ok(engine)
     }
 
-    fn came_back(&mut self, task: OpenTask) {
-        let OpenTask { body, priority, tries, lost, fence, due } = task;
+    fn came_back(&mut self, body: Arc<TaskBody>, task: &OpenTask) {
+        let OpenTask { body: _, priority, tries, lost, fence, due } = *task;
         let due = due.map(|wall| Due::Mono(self.now.mono_us + wall.since_us(self.now.wall)));
         let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
         // A dependency had failed, and the master ended before this one was skipped: it is now, and gone already.

@@ -5,7 +5,9 @@ use crate::config::Keep;
 use crate::folding::{Folding, catch_up};
 use crate::inbox::Input;
 use crate::journal::{Journal, ShelfJournal};
-use crate::store::memory::MemoryShelf;
+use crate::record::{Entry, Record};
+use crate::store::{Reader, memory::MemoryShelf};
+use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use taskmaster_protocol::message::ResultRef;
@@ -69,6 +71,16 @@ fn many(n: u64) -> Reader {
     shelf
 }
 
+fn open_ids(shelf: &Reader) -> Vec<(String, i32)> {
+    let mut found = Vec::new();
+    open_tasks(shelf.as_ref(), &mut |body, task| {
+        found.push((body.id.to_string(), task.priority));
+        Ok(())
+    })
+    .unwrap();
+    found
+}
+
 #[test]
 fn ended_tasks_are_listed_newest_first_page_by_page() {
     let shelf = many(100);
@@ -76,13 +88,14 @@ fn ended_tasks_are_listed_newest_first_page_by_page() {
     let mut seen = Vec::new();
     loop {
         let page = ended_before(shelf.as_ref(), before, 30).unwrap();
-        let Some((last, _)) = page.last() else { break };
-        before = *last;
-        seen.extend(page.into_iter().map(|(_, id)| id.to_string()));
+        let Some(last) = page.last() else { break };
+        before = last.ended.seq;
+        seen.extend(page.into_iter().map(|task| task.ended.id.to_string()));
     }
     let wanted: Vec<String> = (1..=100).rev().map(|no| format!("t{no}")).collect();
     assert_eq!(seen, wanted);
-    assert_eq!(ended_first(shelf.as_ref(), 10).unwrap()[0].1, id("t1"));
+    assert_eq!(ended_from(shelf.as_ref(), 0, 10).unwrap()[0].ended.id, id("t1"));
+    assert_eq!(ended_from(shelf.as_ref(), 150, 1).unwrap()[0].ended.id, id("t50"));
     assert_eq!(job(shelf.as_ref(), &JobName::new("j").unwrap()).unwrap().unwrap().ended, [100, 0, 0, 0]);
 }
 
@@ -98,7 +111,7 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
     catch_up(&shelf).unwrap();
     let restored = restore(shelf.as_ref()).unwrap();
     assert_eq!((restored.marks.epoch, restored.marks.no, restored.marks.seq), (7, 2, 3));
-    assert_eq!(restored.tasks.iter().map(|task| (&task.body.id, task.priority)).collect::<Vec<_>>(), [(&open.id, 9)]);
+    assert_eq!(open_ids(&shelf), [("open".to_owned(), 9)]);
     let stored = stored(shelf.as_ref(), &long.id).unwrap().unwrap();
     assert_eq!(stored.ended.result, Some(ResultRef::Json(Json::string(&text))));
     assert_eq!(super::stored(shelf.as_ref(), &id("lon")).unwrap(), None, "the beginning of an id is another id");
@@ -128,7 +141,7 @@ fn a_reopened_task_is_open_and_no_longer_ended() {
     ];
     fold.take(&Entry { first_seq: 5, time: Wall(0), records }).unwrap();
     fold.write().unwrap();
-    assert_eq!(restore(shelf.as_ref()).unwrap().tasks.len(), 2);
+    assert_eq!(open_ids(&shelf).len(), 2);
     assert_eq!(stored(shelf.as_ref(), &cause.id).unwrap(), None);
     assert_eq!(skipped_for(shelf.as_ref(), &cause.id).unwrap(), []);
     assert_eq!(job(shelf.as_ref(), &cause.job).unwrap().unwrap().ended, [0; 4]);
@@ -146,8 +159,8 @@ fn what_is_too_old_or_too_many_is_forgotten_unless_the_engine_needs_it() {
         }
     });
     let keep = Keep { count: 40, time: Duration::MAX };
-    let folding = Folding::new(shelf.clone(), keep, engine);
-    folding.prune(Wall(i64::MAX)).unwrap();
+    let mut folding = Folding::new(shelf.clone(), keep, engine);
+    folding.prune(Wall(i64::MAX), 1_000).unwrap();
     drop(folding);
     answering.join().unwrap();
     let kept = |no: u64| stored(shelf.as_ref(), &id(&format!("t{no}"))).unwrap().is_some();
@@ -155,8 +168,110 @@ fn what_is_too_old_or_too_many_is_forgotten_unless_the_engine_needs_it() {
     assert!(!kept(1) && !kept(2) && !kept(60));
     assert_eq!(marks(shelf.as_ref()).unwrap().ended, 41);
     let listed = ended_before(shelf.as_ref(), u64::MAX, 1_000).unwrap();
-    assert!(
-        listed.len() < 100 && listed.iter().any(|(_, id)| id.as_str() == "t3"),
-        "blocks without a kept task are gone"
-    );
+    assert!(listed.len() == 41 && listed.iter().any(|task| task.ended.id == id("t3")), "the list has what is kept");
+}
+
+/// Folds commits one by one from what is in memory, as the folding thread does.
+struct Folder {
+    shelf: Reader,
+    seq: u64,
+}
+
+impl Folder {
+    fn new() -> Folder {
+        Folder { shelf: Arc::new(MemoryShelf::default()), seq: 0 }
+    }
+
+    fn fold(&mut self, records: Vec<Record>) {
+        let events = records.iter().filter(|record| record.event().is_some()).count() as u64;
+        let entry = Entry { first_seq: self.seq + 1, time: Wall(0), records };
+        self.seq += events;
+        // In small steps: a commit need not be folded as a whole.
+        loop {
+            let mut fold = Fold::begin(self.shelf.clone()).unwrap();
+            let over = fold.take_until(&entry, 3).unwrap();
+            fold.write().unwrap();
+            if over {
+                return assert_eq!(marks(self.shelf.as_ref()).unwrap().seq, self.seq);
+            }
+        }
+    }
+}
+
+#[test]
+fn thousands_of_small_folds_leave_every_task_to_be_found() {
+    let mut folder = Folder::new();
+    let mut known = Places::with_filters(folder.shelf.as_ref()).unwrap();
+    let mut no = 0;
+    for round in 0..600u64 {
+        let bodies: Vec<_> = (0..=round % 40).map(|n| body(no + n + 1, &format!("t{}", no + n + 1))).collect();
+        no += bodies.len() as u64;
+        folder.fold(bodies.iter().map(|body| Record::Added(body.clone())).collect());
+        let seq = folder.seq;
+        let end = |(n, body): (usize, &Arc<TaskBody>)| {
+            Record::Ended(ended(seq + n as u64 + 1, body, TaskState::Done, "r", None))
+        };
+        folder.fold(bodies.iter().enumerate().map(end).collect());
+        if round % 7 == 0 {
+            known.renew(folder.shelf.as_ref()).unwrap();
+        }
+        // It has not heard of all merges, and yet finds what it ever knew.
+        let asked = id(&format!("t{}", no / 3 + 1));
+        if round > 20 {
+            assert!(stored_by(folder.shelf.as_ref(), &mut known, &asked).unwrap().is_some(), "round {round}");
+        }
+        assert_eq!(stored_by(folder.shelf.as_ref(), &mut known, &id(&format!("new{round}"))).unwrap(), None);
+    }
+    known.renew(folder.shelf.as_ref()).unwrap();
+    for n in 1..=no {
+        let asked = id(&format!("t{n}"));
+        let found = stored_by(folder.shelf.as_ref(), &mut known, &asked).unwrap().unwrap();
+        assert_eq!((found.body.no, found.ended.id.clone()), (n, asked.clone()));
+        assert_eq!(stored(folder.shelf.as_ref(), &asked).unwrap(), Some(found));
+    }
+    let keys = |from: &[u8], to: &[u8]| folder.shelf.scan(from, to, false, usize::MAX).unwrap().len() as u64;
+    assert!(keys(b"e", b"f") < no / 5, "ended tasks share blocks: {} for {no}", keys(b"e", b"f"));
+    assert!(keys(b"i", b"j") < no / 40, "places share buckets: {} for {no}", keys(b"i", b"j"));
+    assert_eq!(keys(b"o", b"p"), 0, "no open task is left");
+}
+
+#[test]
+fn open_tasks_end_in_any_order_and_come_back_to_their_place() {
+    let mut folder = Folder::new();
+    let bodies: Vec<_> = (1..=200).map(|no| body(no, &format!("t{no}"))).collect();
+    folder.fold(bodies.iter().map(|body| Record::Added(body.clone())).collect());
+    let of = |no: u64| &bodies[no as usize - 1];
+    let mut ends = BTreeMap::new();
+    for no in (1..=200).filter(|no| no % 3 != 0).rev() {
+        let seq = folder.seq + 1;
+        ends.insert(no, seq);
+        folder.fold(vec![Record::Ended(ended(seq, of(no), TaskState::Failed, "", None))]);
+    }
+    let again = |no: u64| Record::Reopened {
+        body: of(no).clone(),
+        fence: AttemptId { epoch: 1, n: 1 },
+        ended: ends[&no],
+        was: TaskState::Failed,
+        because: None,
+    };
+    folder.fold([1, 100, 200, 77].into_iter().map(again).collect());
+    folder.fold(vec![Record::Added(body(201, "t201"))]);
+    let mut wanted: Vec<u64> = (1..=201).filter(|no| no % 3 == 0 || [1, 77, 100, 200].contains(no)).collect();
+    wanted.dedup();
+    let ids: Vec<String> = wanted.iter().map(|no| format!("t{no}")).collect();
+    assert_eq!(open_ids(&folder.shelf).into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ids);
+    assert_eq!(stored(folder.shelf.as_ref(), &id("t77")).unwrap(), None);
+    assert!(stored(folder.shelf.as_ref(), &id("t76")).unwrap().is_some());
+    assert_eq!(marks(folder.shelf.as_ref()).unwrap().ended, 134 - 4);
+}
+
+#[test]
+fn a_store_of_another_format_is_refused_with_a_sentence() {
+    let shelf = many(1);
+    let key = crate::store::part_key(b"!marks", 0);
+    let mut value = shelf.get(&key).unwrap().unwrap();
+    value[0] = 1;
+    shelf.write(crate::store::Batch(vec![(key, Some(value))])).unwrap();
+    let refused = catch_up(&shelf).unwrap_err().to_string();
+    assert!(refused.contains("format 1") && refused.contains("was not changed"), "{refused}");
 }
