@@ -5,8 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
 
+#[path = "../outside/harness.rs"]
 mod harness;
+#[path = "../outside/modules_text.rs"]
+#[allow(dead_code, reason = "the tests of crashes use more of it")]
 mod modules_text;
+#[path = "../outside/socket.rs"]
 mod socket;
 
 mod bad_input;

@@ -113,10 +113,14 @@ impl Process {
         self.exit_code()
     }
 
-    /// Sends a signal, by its short name.
+    /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
         assert!(sent.success());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for the end; the exit code.

@@ -61,6 +61,39 @@ pub fn argument() -> String {
     )
 }
 
+/// Like [`echo`], but its first attempt ends with 75, "try again".
+pub fn flaky() -> String {
+    let head = HEAD.replace(
+        "(memory",
+        "(import \"wasi_snapshot_preview1\" \"environ_sizes_get\" (func $env_sizes (param i32 i32) (result i32)))
+ (import \"wasi_snapshot_preview1\" \"environ_get\" (func $env (param i32 i32) (result i32)))
+ (memory",
+    );
+    format!(
+        "{head}
+ (data (i32.const 512) \"_ATTEMPT=1\\00\")
+ (func $is_first (param $at i32) (result i32) (local $n i32)
+  (loop $next
+   (if (i32.ne (i32.load8_u (i32.add (local.get $at) (local.get $n)))
+               (i32.load8_u (i32.add (i32.const 512) (local.get $n)))) (then (return (i32.const 0))))
+   (local.set $n (i32.add (local.get $n) (i32.const 1)))
+   (br_if $next (i32.lt_u (local.get $n) (i32.const 11))))
+  (i32.const 1))
+ (func (export \"_start\") (local $at i32)
+  (drop (call $env_sizes (i32.const 0) (i32.const 4)))
+  (drop (call $env (i32.const 1024) (i32.const 65536)))
+  (local.set $at (i32.const 65536))
+  (loop $next
+   (if (call $is_first (local.get $at)) (then (call $exit (i32.const 75))))
+   (local.set $at (i32.add (local.get $at) (i32.const 1)))
+   (br_if $next (i32.lt_u (local.get $at) (i32.add (i32.const 65536) (i32.load (i32.const 4))))))
+  (i32.store (i32.const 0) (i32.const 2048)) (i32.store (i32.const 4) (i32.const 60000))
+  (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+  (i32.store (i32.const 4) (i32.load (i32.const 8)))
+  (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"
+    )
+}
+
 /// Imports what no host has.
 pub const FOREIGN: &str =
     r#"(module (import "somewhere" "else" (func)) (memory (export "memory") 1) (func (export "_start")))"#;

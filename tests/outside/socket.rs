@@ -16,6 +16,33 @@ pub enum Heard {
     Ended,
 }
 
+/// A client's frame; the mask is all zero, so the bytes go as they are.
+pub fn frame(opcode: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
+    match bytes.len() {
+        n @ 0..126 => frame.push(0x80 | n as u8),
+        n @ 126..65_536 => {
+            frame.push(0x80 | 126);
+            frame.extend((n as u16).to_be_bytes());
+        }
+        n => {
+            frame.push(0x80 | 127);
+            frame.extend((n as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(bytes);
+    frame
+}
+
+/// What opens a WebSocket; `headers` end with a line break each.
+pub fn handshake(host: &str, headers: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
+}
+
 impl Socket {
     /// Connects and shakes hands, without a `hello`.
     pub fn connect(url: &str) -> Socket {
@@ -27,11 +54,7 @@ impl Socket {
         let host = url.trim_start_matches("ws://");
         let mut stream = TcpStream::connect(host).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let request = format!(
-            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(handshake(host, headers).as_bytes()).unwrap();
         let mut answer = Vec::new();
         let mut byte = [0];
         while !answer.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
@@ -55,23 +78,9 @@ impl Socket {
         self.frame(1, text.as_bytes()).unwrap();
     }
 
-    /// Sends one frame; the mask is all zero, so the bytes go as they are.
+    /// Sends one frame.
     pub fn frame(&mut self, opcode: u8, bytes: &[u8]) -> std::io::Result<()> {
-        let mut head = vec![0x80 | opcode];
-        match bytes.len() {
-            n @ 0..126 => head.push(0x80 | n as u8),
-            n @ 126..65_536 => {
-                head.push(0x80 | 126);
-                head.extend((n as u16).to_be_bytes());
-            }
-            n => {
-                head.push(0x80 | 127);
-                head.extend((n as u64).to_be_bytes());
-            }
-        }
-        head.extend([0; 4]);
-        self.0.write_all(&head)?;
-        self.0.write_all(bytes)
+        self.0.write_all(&frame(opcode, bytes))
     }
 
     /// The next message that is no ping.
