@@ -68,7 +68,7 @@ pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
 /// `hello` must come within this time after a connection, or it is closed: it costs nothing to open one.
 pub const HELLO_MS_MAX: u64 = 5_000;
 
-/// Both sides ping this often on an idle connection.
+/// Both sides ping this often, also while they say other things: whoever only listens is heard of by the answers.
 pub const PING_MS: u64 = 3_000;
 
 /// A connection from which nothing has come for this long is dead (three pings missed, noticed within 10 s).

@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+const PING: Duration = Duration::from_millis(limits::PING_MS);
+
 /// A live connection. What is said goes to a task that writes, so that a peer which is slow to read never keeps us
 /// from reading: two sides that both only write would wait for each other for ever.
 pub struct Link {
@@ -19,6 +21,7 @@ pub struct Link {
     incoming: SplitStream<Socket>,
     beat: Interval,
     heard: Instant,
+    pinged: Instant,
     /// What the master said first.
     pub welcome: Welcome,
 }
@@ -29,9 +32,9 @@ impl Link {
         let (sink, incoming) = socket.split();
         let (out, queue) = mpsc::unbounded_channel();
         let writer = tokio::spawn(write(sink, queue)).abort_handle();
-        let mut beat = tokio::time::interval(Duration::from_millis(limits::PING_MS));
+        let mut beat = tokio::time::interval(PING);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Link { out, writer, incoming, beat, heard: Instant::now(), welcome }
+        Link { out, writer, incoming, beat, heard: Instant::now(), pinged: Instant::now(), welcome }
     }
 
     /// Queues a message. Not bounded here: the wire's own limits (batches in flight, one answer per question) are.
@@ -53,6 +56,10 @@ impl Link {
                         Some(Ok(message)) => message,
                     };
                     self.heard = Instant::now();
+                    // While messages come without end, nobody looks at the clock below.
+                    if self.heard - self.pinged > PING {
+                        self.ping();
+                    }
                     match message {
                         Message::Text(text) => return Ok(text),
                         Message::Close(_) => return Err(Trouble::Lost("the master closed it".into())),
@@ -64,12 +71,18 @@ impl Link {
         }
     }
 
-    fn check_pulse(&self) -> Result<(), Trouble> {
+    fn ping(&mut self) {
+        self.pinged = Instant::now();
+        // The receiver is gone only when the link is broken.
+        let _ = self.out.send(Message::Ping(bytes::Bytes::new()));
+    }
+
+    fn check_pulse(&mut self) -> Result<(), Trouble> {
         let silent = self.heard.elapsed();
         if silent > Duration::from_millis(limits::SILENT_MS_MAX) {
             return Err(Trouble::Lost(format!("nothing was heard for {} s", silent.as_secs())));
         }
-        let _ = self.out.send(Message::Ping(bytes::Bytes::new()));
+        self.ping();
         Ok(())
     }
 }

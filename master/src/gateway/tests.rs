@@ -320,6 +320,29 @@ async fn a_watcher_sees_what_was_and_what_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_who_only_listens_is_pinged_while_events_never_stop() {
+    let world = World::new(None).await;
+    let mut socket = world.client().await;
+    let _outbox = world.outbox();
+    say(&mut socket, r#"{"event":"watch","data":{}}"#).await;
+    let events = world.handle.events.clone();
+    let speaking = tokio::spawn(async move {
+        loop {
+            events.show(live(EventKind::TaskReady));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let began = std::time::Instant::now();
+    let mut heard = 0;
+    while !matches!(socket.next().await.unwrap().unwrap(), Frame::Ping(_)) {
+        heard += 1;
+        assert!(began.elapsed() < Duration::from_secs(20), "no ping among {heard} messages");
+    }
+    assert!(heard > 3, "{heard} messages are no stream");
+    speaking.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_of_a_job_hears_of_its_end_and_of_no_other() {
     let world = World::new(None).await;
     log_job_done(&world.handle, "mine", 1);

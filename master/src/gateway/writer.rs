@@ -20,6 +20,9 @@ const MERGED_BYTES_MAX: usize = 1 << 20;
 /// A write that takes longer is one to somebody who is gone: 32 MiB over a slow line must get through.
 const WRITE: Duration = Duration::from_secs(60);
 
+/// However much else is said: a watcher that only listens is heard of by its answers to these.
+const PING: Duration = Duration::from_millis(limits::PING_MS);
+
 pub(super) type Sink = SplitSink<WebSocket, Message>;
 
 /// What a session's writer has.
@@ -42,8 +45,7 @@ impl Writer {
         if self.write(vec![first]).await.is_err() {
             return;
         }
-        let idle = Duration::from_millis(limits::PING_MS);
-        let mut last = Instant::now();
+        let mut pinged = Instant::now();
         let mut batch = Vec::with_capacity(DRAIN);
         loop {
             tokio::select! {
@@ -66,23 +68,22 @@ impl Writer {
                     return self.end(frame).await;
                 },
                 Some(message) = self.side.recv() => batch.push(message),
-                () = tokio::time::sleep_until(last + idle) => {
-                    last = Instant::now();
-                    if !matches!(timeout(WRITE, self.sink.send(Message::Ping(Default::default()))).await, Ok(Ok(()))) {
-                        return;
-                    }
-                    continue;
-                },
+                () = tokio::time::sleep_until(pinged + PING) => {},
             }
             while batch.len() < DRAIN
                 && let Ok(message) = self.side.try_recv()
             {
                 batch.push(message);
             }
-            if self.write(std::mem::take(&mut batch)).await.is_err() {
+            if !batch.is_empty() && self.write(std::mem::take(&mut batch)).await.is_err() {
                 return;
             }
-            last = Instant::now();
+            if pinged.elapsed() >= PING {
+                pinged = Instant::now();
+                if !matches!(timeout(WRITE, self.sink.send(Message::Ping(Default::default()))).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
         }
     }
 
