@@ -26,7 +26,7 @@ pub struct MasterArgs {
     pub token: Option<String>,
 
     /// When an add is acknowledged: `sync`, when it is on disk; `interval:MS`, at once, with a sync every MS
-    /// milliseconds: a power cut loses what came after the last
+    /// milliseconds: a crash or a power cut loses what came after the last
     #[arg(long, value_name = "sync|interval:MS", default_value = "sync")]
     pub durability: String,
 
@@ -58,7 +58,7 @@ Examples:
   taskmaster master --listen 0.0.0.0:3232 --data /var/lib/taskmaster --tasks /srv/tasks
       For other machines too; prints the token and the line to type there.
   taskmaster master --durability interval:50 --keep 1d,100000
-      Faster adds on a slow disk, at most 50 ms of them lost in a power cut; a day of history.";
+      Faster adds on a slow disk, at most 50 ms of them lost in a crash or power cut; a day of history.";
 
 #[cfg(test)]
 mod tests {

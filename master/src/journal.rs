@@ -3,6 +3,10 @@
 //! The journal is also the log of events: an entry knows the seq of its first event. It decides nothing; the trait is
 //! the seam behind which a replicated log can stand.
 
+mod synced;
+
+pub use synced::SyncedMark;
+
 use crate::record::{self, Entry, Unreadable};
 use crate::store::{Batch, Reader, StoreError, part_key};
 
@@ -42,13 +46,20 @@ pub trait Journal: Send {
 pub struct ShelfJournal {
     shelf: Reader,
     end: u64,
+    /// Where it says how far it is durable; a store in memory has none.
+    mark: Option<SyncedMark>,
 }
 
 impl ShelfJournal {
     /// Finds the end of the journal on `shelf`.
     pub fn open(shelf: Reader) -> Result<ShelfJournal, StoreError> {
         let end = last(&shelf)?;
-        Ok(ShelfJournal { shelf, end })
+        Ok(ShelfJournal { shelf, end, mark: None })
+    }
+
+    /// The same, which notes after each sync how far it is durable.
+    pub fn noting(self, mark: SyncedMark) -> ShelfJournal {
+        ShelfJournal { mark: Some(mark), ..self }
     }
 }
 
@@ -65,7 +76,11 @@ impl Journal for ShelfJournal {
     }
 
     fn sync(&mut self) -> Result<(), AppendError> {
-        self.shelf.sync().map_err(unknown)
+        self.shelf.sync().map_err(unknown)?;
+        if let Some(mark) = &mut self.mark {
+            mark.set(self.end);
+        }
+        Ok(())
     }
 
     fn end(&self) -> u64 {

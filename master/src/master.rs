@@ -6,7 +6,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::events::EventFeed;
 use crate::folding::{self, Folding};
 use crate::inbox::{Input, MasterHandle};
-use crate::journal::ShelfJournal;
+use crate::journal::{self, ShelfJournal, SyncedMark};
 use crate::modules::{self, Folder};
 use crate::steady::SteadyClock;
 use crate::store::{Reader, StoreError, sled::SledShelf};
@@ -87,13 +87,13 @@ impl Master {
         let address = listener.local_addr().map_err(data)?;
         let blobs = Blobs::open(&config.data).map_err(data)?;
         let folder = config.data.join("store");
-        let (shelf, restored) =
+        let (shelf, restored, mark) =
             tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
         let known =
             restored.modules.iter().filter(|(_, module)| module.present).map(|(name, _)| name.clone()).collect();
         let epoch = restored.marks.epoch + 1;
         let (failing, failed) = oneshot::channel();
-        let (handle, threads) = threads(&config, shelf, restored, failing)?;
+        let (handle, threads) = threads(&config, shelf, restored, mark, failing)?;
         let folder =
             modules::start(&config.tasks, blobs.clone(), handle.clone(), known).map_err(MasterError::Folder)?;
         let (stop, stopped) = watch::channel(false);
@@ -152,11 +152,12 @@ impl Master {
 }
 
 /// Opens the store and brings the view up to the journal's end.
-fn open(folder: &std::path::Path) -> Result<(Reader, view::Restored), StoreError> {
+fn open(folder: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), StoreError> {
     let shelf: Reader = Arc::new(SledShelf::open(folder)?);
+    let mark = SyncedMark::open(folder, journal::last(&shelf)?)?;
     folding::catch_up(&shelf)?;
     let restored = view::restore(shelf.as_ref())?;
-    Ok((shelf, restored))
+    Ok((shelf, restored, mark))
 }
 
 /// Starts the threads of the engine, the writer and the fold.
@@ -164,6 +165,7 @@ fn threads(
     config: &MasterConfig,
     shelf: Reader,
     restored: view::Restored,
+    mark: SyncedMark,
     failing: oneshot::Sender<String>,
 ) -> Result<(MasterHandle, Vec<JoinHandle<()>>), MasterError> {
     let data = |error| MasterError::Data(config.data.display().to_string(), error);
@@ -182,7 +184,7 @@ fn threads(
         seed,
     };
     let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;
-    let mut journal = ShelfJournal::open(shelf.clone())?;
+    let mut journal = ShelfJournal::open(shelf.clone())?.noting(mark);
     let mut first = [engine.end_turn(now)];
     turns::commit(&mut first, &mut journal, Durability::Sync, &events, &folds)
         .map_err(|error| MasterError::Journal(error.to_string()))?;

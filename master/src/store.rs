@@ -4,6 +4,7 @@
 pub mod memory;
 pub mod sled;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Reads shared by the gateway's threads, the fold and the engine. Never sees what is not committed.
@@ -62,6 +63,21 @@ pub enum StoreError {
         path: String,
         /// What is wrong.
         why: String,
+    },
+    /// It can be read, and its end is missing: sled takes a log with a damaged end for one that ends earlier.
+    #[error(
+        "the store in {path} has lost what was durable: it ends at commit {end}, and commit {synced} was written and synced. Its end was damaged or cut off, or an older copy was put in its place. Restore a copy of the folder that is whole; or, to go on without what is missing, remove {}",
+        mark.display()
+    )]
+    Cut {
+        /// Where it is.
+        path: String,
+        /// The file that says how far it was durable.
+        mark: PathBuf,
+        /// The last commit that is there.
+        end: u64,
+        /// The last commit that was durable.
+        synced: u64,
     },
     /// The disk or the system said no; nothing is known of what was being written.
     #[error("the disk failed: {0}")]

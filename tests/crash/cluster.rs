@@ -24,6 +24,7 @@ struct Place {
 pub struct Cluster {
     pub folder: Folder,
     pub url: String,
+    more: &'static [&'static str],
     pub proxy: Proxy,
     pub master: Process,
     places: Vec<Place>,
@@ -43,22 +44,28 @@ pub fn free_port() -> u16 {
     }
 }
 
-fn launch(folder: &Folder, url: &str) -> Process {
+fn launch(folder: &Folder, url: &str, more: &[&str]) -> Process {
     let listen = url.trim_start_matches("ws://");
-    Process::start(folder, &["master", "--listen", listen, "--data", "data", "--tasks", "tasks"], &[])
+    let args = ["master", "--listen", listen, "--data", "data", "--tasks", "tasks"];
+    Process::start(folder, &[&args, more].concat(), &[])
 }
 
 impl Cluster {
     /// A master and this many runners; the last of them behind the proxy.
     pub fn new(runners: usize) -> Cluster {
+        Cluster::with(runners, &[])
+    }
+
+    /// The same, with more arguments of the master.
+    pub fn with(runners: usize, more: &'static [&'static str]) -> Cluster {
         let folder = Folder::new();
         fs::create_dir(folder.join("tasks")).unwrap();
         for (name, text) in [("echo.wat", echo()), ("flaky.wat", flaky()), ("sleep.wat", SLEEP.to_owned())] {
             folder.write(&format!("tasks/{name}"), text);
         }
         let url = format!("ws://127.0.0.1:{}", free_port());
-        let (master, proxy) = (launch(&folder, &url), Proxy::before(&url));
-        let mut cluster = Cluster { folder, url, proxy, master, places: Vec::new(), starts: 1 };
+        let (master, proxy) = (launch(&folder, &url, more), Proxy::before(&url));
+        let mut cluster = Cluster { folder, url, more, proxy, master, places: Vec::new(), starts: 1 };
         for index in 0..runners {
             let (name, by_proxy) = (format!("r{index}-0"), index + 1 == runners);
             let process = cluster.launch_runner(&name, by_proxy);
@@ -79,7 +86,7 @@ impl Cluster {
     }
 
     pub fn start_master(&mut self) {
-        self.master = launch(&self.folder, &self.url);
+        self.master = launch(&self.folder, &self.url, self.more);
         self.starts += 1;
     }
 

@@ -33,10 +33,11 @@ mod faults;
 mod feeds;
 mod judge;
 mod proxy;
+mod tails;
 
 use chance::Chance;
 use cluster::Cluster;
-use faults::Faults;
+use faults::{Done, Faults};
 use feeds::Feeds;
 use ledger::Ledger;
 use load::{Feeder, Served};
@@ -57,37 +58,38 @@ impl Drop for Stop<'_> {
     }
 }
 
-#[test]
-fn kills_pauses_and_cuts_lose_nothing() {
-    let kills = number("KILLS").unwrap_or(20) as u32;
-    let seed = number("SEED").unwrap_or(1);
-    println!("SEED={seed} KILLS={kills}");
-    let began = Instant::now();
+/// What a run has left behind.
+struct Run {
+    cluster: Cluster,
+    ledger: Ledger,
+    witness: Witness,
+    feeds: Feeds,
+    done: Done,
+}
+
+/// The load and the faults, until all that was added has ended.
+fn run(kills: u32, seed: u64) -> Run {
     let mut cluster = Cluster::new(3);
     cluster.wait_ready();
-    let (ledger, witness, served) = (Ledger::default(), Witness::default(), Served::default());
-    let (url, proxy) = (cluster.url.clone(), cluster.proxy.clone());
+    let (ledger, witness, served, feeds) = (Ledger::default(), Witness::default(), Served::default(), Feeds::new());
+    let (url, by_proxy) = (cluster.url.clone(), cluster.proxy.url.clone());
     let (load_stop, watch_stop) = (AtomicBool::new(false), AtomicBool::new(false));
-    let feeds = Feeds::new();
     let done = std::thread::scope(|scope| {
         let _stop = Stop(&[&load_stop, &watch_stop]);
         scope.spawn(|| witness.run(&url, &watch_stop));
-        let feeders: Vec<_> = [&url, &proxy.url]
-            .into_iter()
-            .enumerate()
-            .map(|(index, url)| Feeder {
-                name: format!("f{index}"),
-                url: url.clone(),
-                ledger: &ledger,
-                witness: &witness,
-                open_max: 300,
-                rate: 150,
-                nap_ms: 400,
-                chance: Chance::new(seed * 100 + index as u64),
-            })
-            .map(|feeder| scope.spawn(|| feeder.run(&load_stop, &served)))
-            .collect();
-        let feeding = scope.spawn(|| feeds.run(&[&url, &proxy.url], &load_stop));
+        let feeder = |(index, url): (usize, &String)| Feeder {
+            name: format!("f{index}"),
+            url: url.clone(),
+            ledger: &ledger,
+            witness: &witness,
+            open_max: 300,
+            rate: 150,
+            nap_ms: 400,
+            chance: Chance::new(seed * 100 + index as u64),
+        };
+        let feeders = [&url, &by_proxy].into_iter().enumerate().map(feeder);
+        let feeders: Vec<_> = feeders.map(|feeder| scope.spawn(|| feeder.run(&load_stop, &served))).collect();
+        let feeding = scope.spawn(|| feeds.run(&[&url, &by_proxy], &load_stop));
         let mut faults = Faults::new(&mut cluster, &witness, Chance::new(seed));
         faults.run(kills);
         load_stop.store(true, Ordering::Relaxed);
@@ -96,12 +98,21 @@ fn kills_pauses_and_cuts_lose_nothing() {
         harness::until("every task to end", || witness.open(&ledger) == 0);
         std::mem::take(&mut faults.done)
     });
-    let mut wrong = witness.seen().wrong.clone();
+    Run { cluster, ledger, witness, feeds, done }
+}
+
+#[test]
+fn kills_pauses_and_cuts_lose_nothing() {
+    let (kills, seed) = (number("KILLS").unwrap_or(20) as u32, number("SEED").unwrap_or(1));
+    println!("SEED={seed} KILLS={kills}");
+    let began = Instant::now();
+    let Run { cluster, ledger, witness, feeds, done } = run(kills, seed);
+    let heard = witness.seen();
+    let mut wrong = heard.wrong.clone();
     wrong.extend(ledger.complaints());
     wrong.extend(feeds.wrong());
     // What the journal tells a stranger is what was told while it happened, event by event.
-    let heard = witness.seen();
-    let journal = replay(&url, heard.seq);
+    let journal = replay(&cluster.url, heard.seq);
     if journal.digests != heard.digests {
         wrong.push("the journal tells other events than were told before".into());
     }
@@ -113,11 +124,11 @@ fn kills_pauses_and_cuts_lose_nothing() {
             wrong.push(format!("{job} should have {total}, {done} done, {cancelled} cancelled: {shown}"));
         }
     }
-    println!("{}", judge::report(&verdict, judge::repeated(&ledger, &heard), &done, &proxy, began.elapsed()));
+    println!("{}", judge::report(&verdict, judge::repeated(&ledger, &heard), &done, &cluster.proxy, began.elapsed()));
     println!("  fed by {} runs of `feed --follow`, each line once: {}", feeds.ran(), feeds.lines());
     assert!(wrong.is_empty(), "{} promises are broken:\n{}", wrong.len(), wrong[..wrong.len().min(50)].join("\n"));
     assert_eq!(verdict.done_once + verdict.cancelled, verdict.acknowledged);
-    assert!(done.master_kills == kills && done.runner_kills == kills && proxy.cuts() > 0 && done.held > 0);
+    assert!(done.master_kills == kills && done.runner_kills == kills && cluster.proxy.cuts() > 0 && done.held > 0);
     // A second of grace is part of it. The median: on a machine that has other things to do, a single one may be late.
     let rerun = judge::percentile(&done.runner.alone, 0.5);
     assert!(rerun <= Duration::from_secs(2), "what dead runners held ran elsewhere after {rerun:?}");
