@@ -20,6 +20,7 @@ use crate::view::{Places, Stored};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler, TaskKey};
 use taskmaster_protocol::message::{Done, Failed, Offer, Role};
 use taskmaster_protocol::{FromMaster, Hash, JobName, Now, TaskError, TaskId, ToMaster, Wall};
@@ -126,6 +127,9 @@ enum Report {
     Failed(Failed),
 }
 
+/// How long a follower may be away and still find what it missed, whatever is kept of history: an hour, µs.
+const TOLD_US: i64 = 3_600_000_000;
+
 /// See the module's documentation.
 pub struct Engine {
     core: Scheduler,
@@ -166,9 +170,16 @@ pub struct Engine {
     stopping: bool,
     /// Who waits for the last running attempt to end.
     idle: Option<oneshot::Sender<()>>,
+    /// Ended tasks are kept at least this long, µs: a follower that lost its link may still ask for them.
+    told_us: i64,
 }
 
 impl Engine {
+    /// Ended tasks are kept for an hour at least, or for as long as this where that is less.
+    pub fn keep_ended_for(&mut self, time: Duration) {
+        self.told_us = i64::try_from(time.as_micros()).map_or(TOLD_US, |time| time.min(TOLD_US));
+    }
+
     /// Takes one input in.
     pub fn take(&mut self, input: Input, now: Now) {
         self.now = now;
@@ -354,7 +365,7 @@ impl Engine {
 
     /// Of these ended tasks, those that nothing open needs.
     fn prunable(&self, tasks: Vec<Stored>) -> Vec<Stored> {
-        let hour_ago = Wall(self.now.wall.0 - 3_600_000_000);
+        let told = Wall(self.now.wall.0.saturating_sub(self.told_us));
         let needed: std::collections::BTreeSet<&TaskId> = self
             .open
             .values()
@@ -362,7 +373,7 @@ impl Engine {
             .collect();
         tasks
             .into_iter()
-            .filter(|task| task.ended.finished < hour_ago)
+            .filter(|task| task.ended.finished < told)
             .filter(|task| !self.core.job(&task.ended.job).is_some_and(|job| job.open))
             .filter(|task| !needed.contains(&task.ended.id) && !self.ids.contains_key(&task.ended.id))
             .collect()

@@ -184,6 +184,7 @@ fn threads(
         seed,
     };
     let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;
+    engine.keep_ended_for(config.keep.time);
     let mut journal = ShelfJournal::open(shelf.clone())?.noting(mark);
     let mut first = [engine.end_turn(now)];
     turns::commit(&mut first, &mut journal, Durability::Sync, &events, &folds)

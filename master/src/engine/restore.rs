@@ -51,6 +51,7 @@ impl Engine {
             effects: Vec::new(),
             stopping: false,
             idle: None,
+            told_us: super::TOLD_US,
             turn: Turn { first_seq: restored.marks.seq + 1, ..Turn::default() },
         };
         engine.store(Record::Started { epoch });

@@ -1,0 +1,115 @@
+//! Mixed load for as long as you like, and what it costs: memory of master and runner, disk of the store, throughput,
+//! latency. Fails when memory or disk goes on growing.
+//!
+//! `MINUTES=30 cargo test --release --test soak -- --nocapture` prints a row each half minute. Without `MINUTES` it
+//! plays half a minute, which shows that all parts work, and is too short to say what grows.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+
+#[path = "../simulation/chance.rs"]
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod chance;
+#[path = "../outside/client.rs"]
+mod client;
+#[path = "../outside/harness.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod harness;
+#[path = "../outside/ledger.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod ledger;
+#[path = "../outside/load.rs"]
+mod load;
+#[path = "../outside/modules_text.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod modules_text;
+#[path = "../outside/socket.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod socket;
+#[path = "../outside/witness.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod witness;
+
+mod guests;
+mod samples;
+
+use chance::Chance;
+use client::Client;
+use harness::Master;
+use ledger::Ledger;
+use load::{Feeder, Served};
+use samples::{Sample, Sampler};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use witness::Witness;
+
+/// Says stop when it is dropped: also when a test panics, so that no thread is waited for in vain.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn minutes() -> f64 {
+    std::env::var("MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(0.5)
+}
+
+/// Short, so that what is kept is soon as much as it will ever be.
+const KEEP: &str = "1m,50000";
+
+#[test]
+fn a_steady_load_takes_no_more_memory_and_disk_as_time_goes_by() {
+    let time = Duration::from_secs_f64(minutes() * 60.0);
+    let master = Master::with("master", &["--keep", KEEP]);
+    for (name, text) in [
+        ("echo.wat", modules_text::echo()),
+        ("flaky.wat", modules_text::flaky()),
+        ("sleep.wat", modules_text::SLEEP.to_owned()),
+        ("trap.wat", modules_text::TRAP.to_owned()),
+        ("version.wat", modules_text::constant("0")),
+    ] {
+        master.drop_module(name, text);
+    }
+    let runner = master.runner("soak", &["--slots", "16"]);
+    let (ledger, witness, served, stop) =
+        (Ledger::default(), Witness::default(), Served::default(), AtomicBool::new(false));
+    let done = samples::Counter::default();
+    let sampled = std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        // One follows all events for ever; others come and go. What it writes down is let go of: this is no judge.
+        scope.spawn(|| samples::count(&master.url, &done, &witness, &ledger, &stop));
+        scope.spawn(|| guests::watchers(&master.url, &stop));
+        scope.spawn(|| guests::feeders(&master, &stop));
+        scope.spawn(|| guests::replace_module(&master, &stop));
+        for index in 0..2 {
+            let feeder = Feeder {
+                name: format!("f{index}"),
+                url: master.url.clone(),
+                ledger: &ledger,
+                witness: &witness,
+                open_max: 500,
+                rate: 150,
+                nap_ms: 2_000,
+                chance: Chance::new(index),
+            };
+            scope.spawn(|| feeder.run(&stop, &served));
+        }
+        let mut sampler = Sampler::new(&master, &runner, &done, &served);
+        let (began, every) = (Instant::now(), (time / 60).max(Duration::from_secs(2)));
+        while began.elapsed() < time {
+            std::thread::sleep(every);
+            sampler.sample();
+            let wrong = ledger.complaints();
+            assert!(wrong.is_empty(), "{wrong:?}");
+        }
+        sampler.samples
+    });
+    let last: &Sample = sampled.last().unwrap();
+    assert!(last.done > 0 && last.adds > 0, "nothing was done");
+    if time >= Duration::from_secs(600) {
+        samples::judge(&sampled);
+    }
+    master.still_works();
+    drop(Client::dial(&master.url, None).unwrap());
+}
