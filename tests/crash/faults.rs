@@ -181,6 +181,8 @@ impl<'a> Faults<'a> {
 
     /// Nothing else goes wrong until it is noticed: a kill on either side would tell.
     fn lose(&mut self) {
+        // Who is stopped notices nothing.
+        self.wait("paused runners to wake", |faults| (!faults.cluster.has_paused()).then_some(()));
         self.cluster.wait_ready();
         self.done.stalls += 1;
         self.cluster.proxy.lose(self.done.stalls as usize);
