@@ -14,13 +14,13 @@ use std::time::Duration;
 use taskmaster_protocol::Wall;
 
 /// Records that may wait to be folded while there is load: folding costs more than the journal, and a burst is over
-/// before it begins. About 300 MB of memory, and 5 s of a restart.
+/// before it begins. Some hundred MB of memory, and a few seconds of a restart.
 const WAITING_RECORDS_MAX: usize = 400_000;
 
 /// Nothing committed for this long: there is time to fold.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// Values in one batch of the view, about: while a batch is written, some 10 ms, no commit is.
+/// Values in one batch of the view, about: while a batch is written, no commit is.
 const WEIGHT_MAX: usize = 500;
 
 /// Events that the journal keeps for watchers who come late.
