@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler, TaskKey};
 use taskmaster_protocol::message::{Done, Failed, Offer, Role};
-use taskmaster_protocol::{FromMaster, Hash, JobName, Now, TaskError, TaskId, ToMaster, Wall};
+use taskmaster_protocol::{FromMaster, Hash, JobName, Now, Requires, TaskError, TaskId, ToMaster, Wall};
 use tokio::sync::oneshot;
 
 /// What an operator can set.
@@ -115,6 +115,8 @@ struct Session {
     outbox: Outbox,
     /// What a runner offers.
     offer: Option<Offer>,
+    /// The name in it, as every task that ran there has it.
+    runner: Option<Arc<str>>,
     /// It has told what it holds.
     joined: bool,
     since: Wall,
@@ -159,6 +161,8 @@ pub struct Engine {
     /// Jobs that are done or paused, as they are now; those that are in the view as they are here are let go of.
     idle_jobs: BTreeMap<JobName, (u64, JobRecord)>,
     sessions: BTreeMap<SessionNo, Session>,
+    /// What most tasks require.
+    nothing: Arc<Requires>,
     modules: modules::Modules,
     report: Option<(RunnerKey, Report)>,
     /// Ended tasks since this start, by final state.
@@ -290,7 +294,8 @@ impl Engine {
             self.tell(Event::JobHeld { job, by: name.clone(), restored: false });
         }
         let (role, offer, since) = (hello.role, hello.runner, self.now.wall);
-        self.sessions.insert(session, Session { role, name, outbox, offer, joined: false, since });
+        let runner = offer.as_ref().map(|offer| offer.name.as_str().into());
+        self.sessions.insert(session, Session { role, name, outbox, offer, runner, joined: false, since });
     }
 
     fn disconnected(&mut self, session: SessionNo) {

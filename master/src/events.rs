@@ -4,13 +4,13 @@ use crate::journal;
 use crate::record::{Ended, Entry, Record};
 use crate::store::Reader;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use taskmaster_protocol::shape::TaskView;
 use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
 use tokio::sync::{broadcast, watch};
 
-/// Durable events kept in memory: a watcher that is no further behind costs no read from the disk.
-const RING_EVENTS_MAX: usize = 32_768;
+/// Durable events kept in memory for watchers: who is no further behind costs no read from the disk.
+const RECENT_EVENTS_MAX: u64 = 32_768;
 
 /// Live events that a watcher may be behind before it misses some.
 const LIVE_EVENTS_MAX: usize = 4_096;
@@ -53,6 +53,11 @@ impl Logged {
     pub fn kind(&self) -> EventKind {
         // Only records that have a kind become events.
         self.record().event().unwrap_or(EventKind::TaskAdded)
+    }
+
+    /// Whether a task ended by it, or a job.
+    pub fn is_end(&self) -> bool {
+        matches!(self.record(), Record::Ended(_) | Record::JobDone { .. })
     }
 
     /// The job it is about.
@@ -191,10 +196,66 @@ pub fn ended_view(ended: &Ended) -> TaskView {
     }
 }
 
+/// The last commits that have events, by the seq of their first ones.
+#[derive(Default)]
+struct Recent {
+    /// As far back as [`RECENT_EVENTS_MAX`] reaches.
+    kept: VecDeque<Arc<Entry>>,
+    /// Those before, as long as they are in memory anyway because they wait to be folded: under a load that outruns
+    /// its followers these would otherwise be read and decoded again from the disk, and fall behind still more.
+    lent: VecDeque<(u64, Weak<Entry>)>,
+}
+
+impl Recent {
+    fn push(&mut self, entry: &Arc<Entry>, last: u64) {
+        self.kept.push_back(entry.clone());
+        // The front goes when what is left behind it is enough.
+        while self.kept.get(1).is_some_and(|next| last - next.first_seq >= RECENT_EVENTS_MAX) {
+            if let Some(entry) = self.kept.pop_front() {
+                self.lent.push_back((entry.first_seq, Arc::downgrade(&entry)));
+            }
+        }
+        while self.lent.front().is_some_and(|(_, entry)| entry.strong_count() == 0) {
+            self.lent.pop_front();
+        }
+    }
+
+    /// The first seq that is in memory for certain.
+    fn first(&self) -> Option<u64> {
+        self.kept.front().map(|entry| entry.first_seq)
+    }
+
+    /// Commits from the one that has the event `seq` on; `None`: it is not in memory.
+    fn from(&self, seq: u64) -> Option<Vec<Arc<Entry>>> {
+        let events_of = |entry: &Entry| entry.records.len();
+        let mut found: Vec<Arc<Entry>> = Vec::new();
+        let mut count = 0;
+        if self.first()? > seq {
+            let at = self.lent.partition_point(|(first, _)| *first <= seq).checked_sub(1)?;
+            for (_, entry) in self.lent.iter().skip(at) {
+                found.push(entry.upgrade()?);
+                count += found.last().map_or(0, |entry| events_of(entry));
+                if count > READ_EVENTS_MAX {
+                    return Some(found);
+                }
+            }
+        }
+        let at = self.kept.partition_point(|entry| entry.first_seq <= seq).saturating_sub(1);
+        for entry in self.kept.iter().skip(at) {
+            count += events_of(entry);
+            found.push(entry.clone());
+            if count > READ_EVENTS_MAX {
+                break;
+            }
+        }
+        Some(found)
+    }
+}
+
 /// Recent durable events, the number of the last one, and the channel of live ones.
 #[derive(Clone)]
 pub struct EventFeed {
-    ring: Arc<Mutex<VecDeque<Logged>>>,
+    recent: Arc<Mutex<Recent>>,
     latest: watch::Sender<u64>,
     live: broadcast::Sender<Arc<EventView>>,
     reader: Reader,
@@ -204,15 +265,15 @@ impl EventFeed {
     /// A feed whose last durable event is `latest`.
     pub fn new(latest: u64, reader: Reader) -> EventFeed {
         EventFeed {
-            ring: Arc::default(),
+            recent: Arc::default(),
             latest: watch::Sender::new(latest),
             live: broadcast::Sender::new(LIVE_EVENTS_MAX),
             reader,
         }
     }
 
-    fn ring(&self) -> MutexGuard<'_, VecDeque<Logged>> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The seq of the last durable event.
@@ -222,15 +283,13 @@ impl EventFeed {
 
     /// A commit is durable: its events may be seen.
     pub fn publish(&self, entry: &Arc<Entry>) {
-        let mut ring = self.ring();
-        ring.extend(logged(entry));
-        let surplus = ring.len().saturating_sub(RING_EVENTS_MAX);
-        ring.drain(..surplus);
-        let last = ring.back().map(Logged::seq);
-        drop(ring);
-        if let Some(last) = last {
-            self.latest.send_if_modified(|latest| std::mem::replace(latest, last) != last);
+        let events = entry.records.iter().filter(|record| record.event().is_some()).count() as u64;
+        if events == 0 {
+            return;
         }
+        let last = entry.first_seq + events - 1;
+        self.recent().push(entry, last);
+        self.latest.send_if_modified(|latest| std::mem::replace(latest, last) != last);
     }
 
     /// Whether anybody watches live events: if not, none need be made.
@@ -255,8 +314,9 @@ impl EventFeed {
         if latest.wait_for(|latest| *latest > seq).await.is_err() {
             std::future::pending::<()>().await;
         }
-        if let Some(events) = self.recent(seq) {
-            return Ok(events);
+        let entries = self.recent().from(seq + 1);
+        if let Some(entries) = entries {
+            return Ok(after(&entries, seq));
         }
         let reader = self.reader.clone();
         let read = tokio::task::spawn_blocking(move || from_journal(&reader, seq)).await;
@@ -264,22 +324,16 @@ impl EventFeed {
             Ok(Ok(result)) => result,
             failed => {
                 tracing::error!(?failed, "events cannot be read from the journal");
-                let first = self.ring().front().map_or(seq + 1, Logged::seq);
+                let first = self.recent().first().unwrap_or(seq + 1);
                 Err(Pruned { first })
             }
         }
     }
+}
 
-    /// Events after `seq` from memory; `None`: they go back further than that.
-    fn recent(&self, seq: u64) -> Option<Vec<Logged>> {
-        let ring = self.ring();
-        let first = ring.front()?.seq;
-        if first > seq + 1 {
-            return None;
-        }
-        let skip = usize::try_from(seq + 1 - first).unwrap_or(usize::MAX);
-        Some(ring.iter().skip(skip).take(READ_EVENTS_MAX).cloned().collect())
-    }
+/// The events of `entries` after `seq`, no more than are given at a time.
+fn after(entries: &[Arc<Entry>], seq: u64) -> Vec<Logged> {
+    entries.iter().flat_map(logged).filter(|event| event.seq > seq).take(READ_EVENTS_MAX).collect()
 }
 
 /// Events after `seq` from the journal.
@@ -298,4 +352,39 @@ fn from_journal(reader: &Reader, seq: u64) -> Result<Result<Vec<Logged>, Pruned>
         }
     }
     Ok(if events.is_empty() { Err(Pruned { first: seq + 1 }) } else { Ok(events) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::scratch::fake_engine;
+
+    fn entry(first_seq: u64, events: u64) -> Arc<Entry> {
+        let records = (0..events).map(|n| Record::RunnerJoined { name: n.to_string() }).collect();
+        Arc::new(Entry { first_seq, time: Wall(0), records })
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_folded_is_read_from_memory_and_what_is_folded_is_not_kept() {
+        // The journal behind it is empty: whatever is read comes from memory.
+        let (handle, _inputs) = fake_engine();
+        let feed = &handle.events;
+        let mut waiting: VecDeque<Arc<Entry>> = VecDeque::new();
+        for commit in 0..100 {
+            waiting.push_back(entry(commit * 1_000 + 1, 1_000));
+            feed.publish(&waiting[commit as usize]);
+        }
+        for seq in [0, 1, 999, 1_000, 49_999, 99_500] {
+            let events = feed.after(seq).await.unwrap();
+            assert_eq!(events.first().map(Logged::seq), Some(seq + 1));
+            let dense = events.windows(2).all(|pair| pair[0].seq() + 1 == pair[1].seq());
+            assert!(dense && events.len() as u64 == (100_000 - seq).min(READ_EVENTS_MAX as u64), "after {seq}");
+        }
+        waiting.drain(..50);
+        assert!(feed.after(10_000).await.is_err(), "it was folded, and memory holds it still");
+        assert!(feed.after(60_000).await.is_ok());
+        feed.publish(&entry(100_001, 1));
+        waiting.clear();
+        assert!(feed.after(100_001 - RECENT_EVENTS_MAX).await.is_ok(), "the last events are always there");
+    }
 }

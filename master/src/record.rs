@@ -38,6 +38,9 @@ pub struct TaskBody {
     pub created: Wall,
     /// Its params, references not replaced.
     pub params: Option<Json>,
+    /// What its runner must offer; `None`: nothing. Tasks that ask for the same share it.
+    #[serde(with = "as_json")]
+    pub requires: Option<Arc<Requires>>,
     /// What few documents have.
     #[serde(with = "as_json")]
     pub rare: Option<Box<Rare>>,
@@ -93,8 +96,6 @@ pub struct Rare {
     /// Tasks whose results its params ask for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<TaskId>,
-    /// What its runner must offer.
-    pub requires: Requires,
     /// Limit of one attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -114,15 +115,15 @@ pub struct Rare {
 
 mod as_json {
     //! A part of a record as JSON inside the compact form.
-    use super::Rare;
+    use serde::de::DeserializeOwned;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(rare: &Option<Box<Rare>>, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = rare.as_ref().map(|rare| serde_json::to_string(rare).unwrap_or_default());
+    pub fn serialize<T: Serialize, S: Serializer>(part: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = part.as_ref().map(|part| serde_json::to_string(part).unwrap_or_default());
         text.serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<Rare>>, D::Error> {
+    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| serde_json::from_str(&text).map_err(serde::de::Error::custom)).transpose()
     }
@@ -138,6 +139,7 @@ impl TaskBody {
         to: (TaskId, JobName),
     ) -> TaskBody {
         let mut dependencies = document.dependencies;
+        let requires = (!document.requires.is_empty()).then(|| Arc::new(document.requires));
         for id in &references {
             if !dependencies.iter().any(|dependency| dependency.on == *id) {
                 dependencies.push(Dependency { on: id.clone(), when: Default::default() });
@@ -149,7 +151,6 @@ impl TaskBody {
             env: document.env,
             dependencies,
             references,
-            requires: document.requires,
             timeout_ms: document.timeout_ms,
             memory_mb: document.memory_mb,
             retries: document.retries,
@@ -166,8 +167,14 @@ impl TaskBody {
             priority: document.priority,
             created: at.1,
             params: document.params,
+            requires,
             rare: (rare != Rare::default()).then(|| Box::new(rare)),
         }
+    }
+
+    /// Slots that it takes while it runs.
+    pub fn slots(&self) -> u32 {
+        self.requires.as_ref().map_or(1, |requires| requires.slots())
     }
 
     /// What it waits for.

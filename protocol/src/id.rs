@@ -2,9 +2,9 @@
 
 use crate::limits;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 /// Why a name is refused: the sentence for people, without the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $extra:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks `text`: at most 128 of the allowed characters, beginning alphanumeric.
@@ -102,7 +102,7 @@ macro_rules! name {
     };
 }
 
-/// A string borrowed from the input where it holds no escapes: a name is copied once, into its own allocation.
+/// A string borrowed from the input where it holds no escapes: a name is copied once.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

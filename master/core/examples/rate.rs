@@ -8,7 +8,7 @@ use std::time::Duration;
 use taskmaster_core::jobs::Past;
 use taskmaster_core::{DependsOn, Effect, Event, NewTask, Origin, RunnerKey, Scheduler, TaskKey};
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{JobName, ModuleName, Now, Requires, Wall, When};
+use taskmaster_protocol::{JobName, ModuleName, Now, Wall, When};
 
 const TASKS: u32 = 100_000;
 const BATCH: u32 = 1_000;
@@ -71,7 +71,7 @@ impl Run {
                 no: u64::from(i) + 1,
                 job: self.jobs[i as usize % self.jobs.len()].clone(),
                 module: self.modules[(i as usize / 2 + i as usize / 1_000) % self.modules.len()].clone(),
-                requires: Requires::default(),
+                requires: Default::default(),
                 priority: 0,
                 dependencies,
                 due: None,

@@ -72,11 +72,11 @@ impl Scheduler {
     fn ready_tasks_and_no_others_are_in_the_index(&self, broken: &mut Vec<String>) {
         let mut indexed = 0;
         for (_, job) in self.jobs.iter() {
-            for ((priority, class), queue) in &job.ready {
+            for ((priority, class), queue) in job.ready.iter() {
                 indexed += queue.len();
                 for (no, key) in queue {
                     let fits = self.tasks.get(*key).is_some_and(|task| {
-                        let place = (task.no, task.priority, task.class) == (*no, priority.0, *class);
+                        let place = (task.no, task.priority, task.class) == (*no, priority.0, class);
                         place && task.state() == State::Ready { reserved: None }
                     });
                     if !fits {
@@ -86,12 +86,8 @@ impl Scheduler {
             }
         }
         for (_, job) in self.jobs.iter() {
-            let first = |((priority, class), queue): (&(_, _), &crate::ready::Queue)| {
-                queue.first().map(|(no, key)| (*priority, *no, *key, *class))
-            };
-            let heads: std::collections::BTreeSet<_> = job.ready.iter().filter_map(first).collect();
-            if heads != job.heads {
-                broken.push(format!("job {} has heads {:?}, they should be {heads:?}", job.name, job.heads));
+            if !job.ready.are_right() {
+                broken.push(format!("the queues of job {} are not what they would be: {:?}", job.name, job.ready));
             }
         }
         let ready = self.tasks.iter().filter(|(_, task)| task.state() == State::Ready { reserved: None }).count();
@@ -164,7 +160,7 @@ impl Scheduler {
         for (group_key, group) in &self.ready.groups {
             for (job_key, job) in self.jobs.iter() {
                 let mut wanted = std::collections::BTreeSet::new();
-                for (priority, class) in job.ready.keys() {
+                for (priority, class) in &job.ready.keys().collect::<Vec<_>>() {
                     if !job.paused && group.serves.contains(class) && self.ready.class(*class).open {
                         wanted.insert(*priority);
                     }

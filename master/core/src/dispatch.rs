@@ -51,10 +51,9 @@ impl Scheduler {
         let Some((Reverse(free), _, runner)) = group.rooms.first().copied() else { return Next::Nothing };
         let Some((priority, jobs)) = group.queues.first_key_value() else { return Next::Nothing };
         let Some((_, job)) = jobs.first() else { return Next::Nothing };
-        let mut heads = self.jobs.get(*job).heads.range((*priority, 0, TaskKey(0), ClassKey(0))..);
-        let served = heads.find(|(.., class)| group.serves.contains(class) && self.ready.class(*class).open);
-        let Some((_, _, task, class)) = served.filter(|(is, ..)| is == priority) else { return Next::Nothing };
-        let (task, class) = (*task, self.ready.class(*class));
+        let is_served = |class: ClassKey| group.serves.contains(&class) && self.ready.class(class).open;
+        let Some((task, class)) = self.jobs.get(*job).ready.first(*priority, is_served) else { return Next::Nothing };
+        let class = self.ready.class(class);
         let needs = class.requires.slots();
         let short = class.mean_us.is_some_and(|mean| mean < limits::PREFETCH_US);
         match (needs <= free, needs == 1) {

@@ -68,7 +68,7 @@ pub struct NewTask {
     /// Its module.
     pub module: ModuleName,
     /// What its runner must offer.
-    pub requires: Requires,
+    pub requires: Arc<Requires>,
     /// Higher first.
     pub priority: i32,
     /// What it waits for.

@@ -119,10 +119,10 @@ impl Scheduler {
     fn ahead_of(&self, task: &Task) -> u64 {
         let mut ahead = 0;
         for (key, job) in self.jobs.iter().filter(|(_, job)| !job.paused) {
-            for ((Reverse(priority), class), queue) in &job.ready {
-                if *priority > task.priority {
+            for ((Reverse(priority), class), queue) in job.ready.iter() {
+                if priority > task.priority {
                     ahead += queue.len() as u64;
-                } else if *priority == task.priority && key == task.job && *class == task.class {
+                } else if priority == task.priority && key == task.job && class == task.class {
                     ahead += queue.range(..(task.no, TaskKey(0))).count() as u64;
                 }
             }

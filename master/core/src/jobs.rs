@@ -3,10 +3,10 @@
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
 use crate::event::TaskKey;
-use crate::ready::{ClassKey, Place, Queue, Share};
+use crate::queues::Queues;
+use crate::ready::{Place, Share};
 use crate::scheduler::{Scheduler, TOUCHED_MAX};
 use crate::state::{Final, State};
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_protocol::{JobName, TaskState, limits};
@@ -77,10 +77,8 @@ pub struct Job {
     pub counts: Counts,
     /// Sessions that hold it; a time: the link is cut, the hold ends then.
     pub(crate) holders: BTreeMap<Arc<str>, Option<u64>>,
-    /// Its ready tasks, first come first, by priority and class.
-    pub(crate) ready: BTreeMap<(Reverse<i32>, ClassKey), Queue>,
-    /// The first of each of those queues, by priority and age: the next to be sent is found without a look at the rest.
-    pub(crate) heads: BTreeSet<(Reverse<i32>, u64, TaskKey, ClassKey)>,
+    /// Its ready tasks.
+    pub(crate) ready: Queues,
     /// What it has had so far; who has had less comes first.
     pub(crate) share: Share,
     /// Where it stands in queues, under `share`.
@@ -150,8 +148,7 @@ impl Jobs {
             paused: past.paused,
             counts: past.counts,
             holders: BTreeMap::new(),
-            ready: BTreeMap::new(),
-            heads: BTreeSet::new(),
+            ready: Queues::default(),
             share: Share { in_use: 0, slot_time_us: 0, opened: self.opened },
             places: BTreeSet::new(),
             tasks: 0,

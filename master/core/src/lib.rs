@@ -20,6 +20,7 @@ mod event;
 pub mod explain;
 mod graph;
 pub mod jobs;
+mod queues;
 mod ready;
 mod retry;
 mod runners;

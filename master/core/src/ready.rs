@@ -10,6 +10,7 @@ use crate::jobs::JobKey;
 use crate::scheduler::Scheduler;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{ModuleName, Requires, limits};
 
@@ -23,9 +24,6 @@ pub(crate) struct GroupKey(pub u32);
 
 /// One queue in which jobs stand: of a group, at a priority.
 pub(crate) type Place = (GroupKey, Reverse<i32>);
-
-/// Ready tasks of one job, class and priority, first come first.
-pub(crate) type Queue = BTreeSet<(u64, TaskKey)>;
 
 /// What a job has had. Who has fewer slots in use comes first, then who has used less slot time, then who came first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +40,7 @@ pub(crate) struct Share {
 #[derive(Debug)]
 pub(crate) struct Class {
     pub module: ModuleName,
-    pub requires: Requires,
+    pub requires: Arc<Requires>,
     /// Whether its module can be sent now.
     pub open: bool,
     /// Tasks in the table that name it.
@@ -85,7 +83,7 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct ReadyIndex {
     classes: Vec<Option<Class>>,
-    by_need: BTreeMap<(ModuleName, Requires), ClassKey>,
+    by_need: BTreeMap<ModuleName, BTreeMap<Arc<Requires>, ClassKey>>,
     pub groups: BTreeMap<GroupKey, Group>,
     next_group: u32,
     /// Runners that keep their slots for a task of several slots.
@@ -111,11 +109,20 @@ impl ReadyIndex {
         self.classes.iter().enumerate().filter_map(|(i, slot)| slot.as_ref().map(|class| (ClassKey(i as u32), class)))
     }
 
+    fn key_of(&self, module: &ModuleName, requires: &Requires) -> Option<ClassKey> {
+        self.by_need.get(module)?.get(requires).copied()
+    }
+
     /// Lets go of classes that no task names, when there are many.
     fn sweep_classes(&mut self) {
         for (i, slot) in self.classes.iter_mut().enumerate() {
             if let Some(class) = slot.take_if(|class| class.tasks == 0) {
-                self.by_need.remove(&(class.module, class.requires));
+                if let Some(of_module) = self.by_need.get_mut(&class.module) {
+                    of_module.remove(&class.requires);
+                    if of_module.is_empty() {
+                        self.by_need.remove(&class.module);
+                    }
+                }
                 for group in self.groups.values_mut() {
                     group.serves.remove(&ClassKey(i as u32));
                 }
@@ -127,24 +134,31 @@ impl ReadyIndex {
 impl Scheduler {
     /// Whether one more distinct set of requirements would be more than the index takes. The shell refuses adds then.
     pub fn classes_full(&self, module: &ModuleName, requires: &Requires) -> bool {
-        let known = self.ready.by_need.contains_key(&(module.clone(), requires.clone()));
+        let known = self.ready.key_of(module, requires).is_some();
         !known && self.ready.classes().filter(|(_, class)| class.tasks > 0).count() >= limits::CLASSES_MAX
     }
 
-    pub(crate) fn class_of(&mut self, module: ModuleName, requires: Requires) -> ClassKey {
-        let need = (module, requires);
-        if let Some(key) = self.ready.by_need.get(&need) {
-            return *key;
+    /// The same requirements as other tasks have them: a million tasks that ask for the same share one copy.
+    pub fn shared_requires(&self, module: &ModuleName, requires: &Requires) -> Option<Arc<Requires>> {
+        self.ready.key_of(module, requires).map(|key| self.ready.class(key).requires.clone())
+    }
+
+    pub(crate) fn class_of(&mut self, module: ModuleName, requires: Arc<Requires>) -> ClassKey {
+        if let Some(key) = self.ready.key_of(&module, &requires) {
+            return key;
         }
-        if self.ready.by_need.len() >= limits::CLASSES_MAX {
+        let hole = |index: &ReadyIndex| index.classes.iter().position(Option::is_none);
+        let mut free = hole(&self.ready);
+        if free.is_none() && self.ready.classes.len() >= limits::CLASSES_MAX {
             self.ready.sweep_classes();
+            free = hole(&self.ready);
         }
-        let free = self.ready.classes.iter().position(Option::is_none).unwrap_or(self.ready.classes.len());
+        let free = free.unwrap_or(self.ready.classes.len());
         let key = ClassKey(free as u32);
-        let open = !self.closed.contains(&need.0);
+        let open = !self.closed.contains(&module);
         let class = Class {
-            module: need.0.clone(),
-            requires: need.1.clone(),
+            module: module.clone(),
+            requires: requires.clone(),
             open,
             tasks: 0,
             jobs: BTreeSet::new(),
@@ -154,7 +168,7 @@ impl Scheduler {
             self.ready.classes.push(None);
         }
         self.ready.classes[free] = Some(class);
-        self.ready.by_need.insert(need, key);
+        self.ready.by_need.entry(module).or_default().insert(requires, key);
         self.serve_new(key);
         key
     }
@@ -246,16 +260,7 @@ impl Scheduler {
         let task = self.tasks.expect(key);
         let (no, job_key, class, priority) = (task.no, task.job, task.class, Reverse(task.priority));
         let job = self.jobs.get_mut(job_key);
-        let queue = job.ready.entry((priority, class)).or_default();
-        let last = queue.first().copied();
-        queue.insert((no, key));
-        if last.is_none_or(|last| (no, key) < last) {
-            if let Some((no, key)) = last {
-                job.heads.remove(&(priority, no, key, class));
-            }
-            job.heads.insert((priority, no, key, class));
-        }
-        if last.is_none() {
+        if job.ready.insert((priority, class), (no, key)) {
             self.ready.class_mut(class).jobs.insert((job_key, priority));
             self.place(job_key, class, priority);
         }
@@ -265,16 +270,7 @@ impl Scheduler {
         let task = self.tasks.expect(key);
         let (no, job_key, class, priority) = (task.no, task.job, task.class, Reverse(task.priority));
         let job = self.jobs.get_mut(job_key);
-        let Some(queue) = job.ready.get_mut(&(priority, class)) else { return };
-        queue.remove(&(no, key));
-        let next = queue.first().copied();
-        if job.heads.remove(&(priority, no, key, class))
-            && let Some((no, key)) = next
-        {
-            job.heads.insert((priority, no, key, class));
-        }
-        if next.is_none() {
-            job.ready.remove(&(priority, class));
+        if job.ready.remove((priority, class), (no, key)) {
             self.ready.class_mut(class).jobs.remove(&(job_key, priority));
             self.unplace(job_key, priority);
         }
@@ -299,8 +295,7 @@ impl Scheduler {
         let at_priority: Vec<Place> = job.places.iter().filter(|(_, p)| *p == priority).copied().collect();
         for place in at_priority {
             let Some(group) = self.ready.groups.get_mut(&place.0) else { continue };
-            let classes = job.ready.range((priority, ClassKey(0))..=(priority, ClassKey(u32::MAX)));
-            let mut kept = classes.map(|((_, class), _)| *class);
+            let mut kept = job.ready.classes_at(priority);
             let open = |class: &ClassKey| self.ready.classes[class.0 as usize].as_ref().is_some_and(|class| class.open);
             if !job.paused && kept.any(|class| group.serves.contains(&class) && open(&class)) {
                 continue;
@@ -318,7 +313,7 @@ impl Scheduler {
                 remove_from(group, priority, (job.share, job_key));
             }
         }
-        let ready: Vec<(Reverse<i32>, ClassKey)> = self.jobs.get(job_key).ready.keys().copied().collect();
+        let ready: Vec<(Reverse<i32>, ClassKey)> = self.jobs.get(job_key).ready.keys().collect();
         for (priority, class) in ready {
             self.place(job_key, class, priority);
         }

@@ -40,8 +40,7 @@ impl Engine {
     }
 
     pub(super) fn runner_name(&self, runner: RunnerKey) -> Option<Arc<str>> {
-        let session = self.sessions.get(&SessionNo(runner.0))?;
-        session.offer.as_ref().map(|offer| offer.name.as_str().into())
+        self.sessions.get(&SessionNo(runner.0))?.runner.clone()
     }
 
     fn store_change(&mut self, change: Change) {
@@ -101,7 +100,7 @@ impl Engine {
             env: rare.map(|rare| rare.env.clone()).unwrap_or_default(),
             timeout_ms: rare.and_then(|rare| rare.timeout_ms).unwrap_or(self.config.timeout_ms),
             memory_mb: rare.and_then(|rare| rare.memory_mb).unwrap_or(self.config.memory_mb),
-            slots: rare.map_or(1, |rare| rare.requires.slots()),
+            slots: body.slots(),
         };
         let last = self.live_mut(key).last.get_or_insert_default();
         (last.version, last.runner, last.started, last.n) = (Some(version), name, None, attempt.n);

@@ -33,6 +33,11 @@ impl Modules {
         self.records.get(name)
     }
 
+    /// The name as it is held here.
+    pub fn name(&self, name: &ModuleName) -> Option<&ModuleName> {
+        self.records.get_key_value(name).map(|(name, _)| name)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&ModuleName, &ModuleRecord)> {
         self.records.iter()
     }

@@ -45,6 +45,7 @@ impl Engine {
             skipped: HashMap::new(),
             idle_jobs: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            nothing: Arc::default(),
             modules: Modules::restored(restored.modules),
             report: None,
             finished: [0; 4],

@@ -82,7 +82,7 @@ impl Engine {
             },
             WaitsFor::NoRunner => "no runner is connected".into(),
             WaitsFor::NoneSuits { connected } => {
-                let wants = body.rare.as_ref().map(|rare| serde_json::to_string(&rare.requires).unwrap_or_default());
+                let wants = body.requires.as_ref().map(|requires| serde_json::to_string(requires).unwrap_or_default());
                 let wants =
                     wants.filter(|wants| wants != "{}").map_or(String::new(), |wants| format!(" and requires {wants}"));
                 format!(

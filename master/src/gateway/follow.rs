@@ -4,10 +4,10 @@ use super::feed;
 use crate::events::{EventFeed, Logged, Pruned};
 use crate::inbox::MasterHandle;
 use futures_util::StreamExt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use taskmaster_protocol::message::{Final, Query, Refused};
-use taskmaster_protocol::{EventKind, FromMaster, JobName, RefusalCode, TaskId, TaskView};
+use taskmaster_protocol::{FromMaster, JobName, RefusalCode, TaskId, TaskView};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -33,7 +33,7 @@ pub(super) type Wish = (JobName, u64);
 /// The jobs that a session follows. One reader for all of them: each event is looked at once, however many there are.
 struct Jobs {
     /// By job, the seq up to which nothing is to be told (any more).
-    told: BTreeMap<JobName, u64>,
+    told: HashMap<JobName, u64>,
     /// Where reading is.
     seq: u64,
 }
@@ -49,14 +49,14 @@ impl Jobs {
     }
 
     fn concerns(&self, event: &Logged) -> bool {
-        event.job().and_then(|job| self.told.get(job)).is_some_and(|told| event.seq() > *told)
+        event.is_end() && event.job().and_then(|job| self.told.get(job)).is_some_and(|told| event.seq() > *told)
     }
 }
 
 /// Everything that ends in the jobs that are wished for, and the jobs' own ends, until the session ends.
 pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, side: Side) {
     let Some(first) = wishes.recv().await else { return };
-    let mut jobs = Jobs { seq: first.1, told: BTreeMap::from([first]) };
+    let mut jobs = Jobs { seq: first.1, told: HashMap::from([first]) };
     let mut told = (jobs.seq, Instant::now());
     loop {
         // All that have come, before anything is read: they may have to go back together.
@@ -77,10 +77,9 @@ pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, si
             }
             () = side.closed() => return,
         };
-        let mine = || logged.iter().filter(|event| jobs.concerns(event));
-        let tasks: Vec<TaskView> = mine().filter_map(Logged::finished).collect();
-        let job_done =
-            mine().filter(|event| event.kind() == EventKind::JobDone).filter_map(Logged::job_run).next_back();
+        let mine: Vec<&Logged> = logged.iter().filter(|event| jobs.concerns(event)).collect();
+        let tasks: Vec<TaskView> = mine.iter().filter_map(|event| event.finished()).collect();
+        let job_done = mine.iter().rev().find_map(|event| event.job_run());
         let seq = logged.last().map_or(jobs.seq, Logged::seq);
         jobs.seq = seq;
         let quiet = tasks.is_empty() && job_done.is_none();
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn going_back_for_one_job_tells_nothing_of_another_twice() {
         let job = |name: &str| JobName::new(name).unwrap();
-        let mut jobs = Jobs { seq: 0, told: BTreeMap::from([(job("a"), 0)]) };
+        let mut jobs = Jobs { seq: 0, told: HashMap::from([(job("a"), 0)]) };
         jobs.seq = 100;
         jobs.follow((job("b"), 40));
         jobs.follow((job("c"), 60));

@@ -246,7 +246,7 @@ impl World {
             no: record.no,
             job: job_name(&wanted.job),
             module: module_name(&wanted.module),
-            requires: wanted.requires.clone(),
+            requires: wanted.requires.clone().into(),
             priority: wanted.priority,
             dependencies: self.facts(&wanted.after),
             due: wanted.due,
