@@ -16,20 +16,14 @@ mod watch;
 use crate::blobs::Blobs;
 use crate::inbox::MasterHandle;
 use shelf::Shelf;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use taskmaster_protocol::{Hash, ModuleName};
 use tokio::sync::oneshot;
 
-/// What was found so far, for those who ask without waiting.
-#[derive(Debug, Default)]
-struct Known {
-    /// Names under which tasks can be added.
-    sound: BTreeSet<ModuleName>,
-    /// Why the newest file of a name was rejected.
-    unsound: BTreeMap<ModuleName, String>,
-}
+/// Names under which tasks can be added, as far as is known: for those who ask without waiting.
+type Known = BTreeSet<ModuleName>;
 
 /// What the watching thread is woken by.
 enum Wake {
@@ -76,7 +70,7 @@ pub fn start(folder: &Path, blobs: Blobs, handle: MasterHandle, known: Vec<Modul
         folder.canonicalize().map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?.into();
     let (sender, wakes) = mpsc::channel();
     // The engine keeps versions of what it knows: a task of that name can be taken before the first look is over.
-    let listed = Arc::new(RwLock::new(Known { sound: known.iter().cloned().collect(), ..Known::default() }));
+    let listed = Arc::new(RwLock::new(known.iter().cloned().collect::<Known>()));
     let shelf = Shelf::new(path.clone(), blobs, handle, listed.clone(), known);
     let waker = sender.clone();
     std::thread::Builder::new()
@@ -116,17 +110,12 @@ impl Folder {
 
     /// Every name under which a task can be added.
     pub fn names(&self) -> Vec<ModuleName> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).sound.iter().cloned().collect()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Whether a task of this name can be added without a look.
     pub fn knows(&self, name: &ModuleName) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).sound.contains(name)
-    }
-
-    /// Why the newest file of this name was rejected, where it was.
-    pub fn trouble(&self, name: &ModuleName) -> Option<String> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).unsound.get(name).cloned()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Where it is.

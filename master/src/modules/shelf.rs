@@ -206,11 +206,10 @@ impl Shelf {
     fn tell(&mut self, name: &ModuleName, seen: Seen) {
         {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.unsound.remove(name);
             match &seen {
-                Seen::Sound { .. } => drop(known.sound.insert(name.clone())),
-                Seen::Unsound { error } => drop(known.unsound.insert(name.clone(), error.clone())),
-                Seen::Gone => drop(known.sound.remove(name)),
+                Seen::Sound { .. } => drop(known.insert(name.clone())),
+                Seen::Unsound { .. } => {}
+                Seen::Gone => drop(known.remove(name)),
             }
         }
         self.expected.remove(name);
