@@ -6,6 +6,7 @@ use crate::event::{RunnerKey, TaskKey};
 use crate::ready::GroupKey;
 use crate::scheduler::Scheduler;
 use crate::state::{Final, Held, State};
+use crate::tasks;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use taskmaster_protocol::message::Offer;
@@ -335,7 +336,9 @@ impl Scheduler {
         if lost >= limits::RUNNER_LOST_MAX {
             return self.end_by(key, Final::Failed, Why::Poison, attempt, effects);
         }
-        let change = Change::Retrying { task: key, attempt, tries, lost, wait_us: 0, runner_lost: true };
+        // A delay that was set while it ran holds.
+        let wait_us = task.due.map_or(0, |due| tasks::wait_us(due, self.now));
+        let change = Change::Retrying { task: key, attempt, tries, lost, wait_us, runner_lost: true };
         effects.push(Effect::Store(change));
         self.unblocked(key, effects);
     }

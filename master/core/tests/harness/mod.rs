@@ -170,6 +170,8 @@ impl World {
                 (record.tries, record.lost) = (*tries, *lost);
                 if !runner_lost {
                     record.fence = record.fence.max(*attempt);
+                }
+                if !runner_lost || *wait_us > 0 {
                     record.wanted.due = Some(due);
                 }
             }
