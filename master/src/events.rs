@@ -318,8 +318,8 @@ impl EventFeed {
         if let Some(entries) = entries {
             return Ok(after(&entries, seq));
         }
-        let reader = self.reader.clone();
-        let read = tokio::task::spawn_blocking(move || from_journal(&reader, seq)).await;
+        let (reader, last) = (self.reader.clone(), self.latest());
+        let read = tokio::task::spawn_blocking(move || from_journal(&reader, seq, last)).await;
         match read {
             Ok(Ok(result)) => result,
             failed => {
@@ -329,6 +329,17 @@ impl EventFeed {
             }
         }
     }
+
+    /// The same without waiting, from the caller's own thread; none: there are none yet. For the simulation.
+    pub fn read_after(&self, seq: u64) -> Result<Vec<Logged>, Pruned> {
+        let last = self.latest();
+        if last <= seq {
+            return Ok(Vec::new());
+        }
+        let entries = self.recent().from(seq + 1);
+        let read = || from_journal(&self.reader, seq, last).unwrap_or(Err(Pruned { first: seq + 1 }));
+        entries.map_or_else(read, |entries| Ok(after(&entries, seq)))
+    }
 }
 
 /// The events of `entries` after `seq`, no more than are given at a time.
@@ -336,8 +347,9 @@ fn after(entries: &[Arc<Entry>], seq: u64) -> Vec<Logged> {
     entries.iter().flat_map(logged).filter(|event| event.seq > seq).take(READ_EVENTS_MAX).collect()
 }
 
-/// Events after `seq` from the journal.
-fn from_journal(reader: &Reader, seq: u64) -> Result<Result<Vec<Logged>, Pruned>, crate::store::StoreError> {
+/// Events after `seq` up to `last` from the journal. Behind them may be commits that are written and not safe yet: nobody
+/// is told of those.
+fn from_journal(reader: &Reader, seq: u64, last: u64) -> Result<Result<Vec<Logged>, Pruned>, crate::store::StoreError> {
     let Some(first) = journal::first(reader)? else { return Ok(Err(Pruned { first: seq + 1 })) };
     let low = journal::commit_at(reader, seq + 1)?;
     let mut events = Vec::new();
@@ -346,8 +358,8 @@ fn from_journal(reader: &Reader, seq: u64) -> Result<Result<Vec<Logged>, Pruned>
         if commit == first && entry.first_seq > seq + 1 {
             return Ok(Err(Pruned { first: entry.first_seq }));
         }
-        events.extend(logged(&Arc::new(entry)).filter(|event| event.seq > seq));
-        if events.len() >= READ_EVENTS_MAX {
+        events.extend(logged(&Arc::new(entry)).filter(|event| event.seq > seq && event.seq <= last));
+        if events.len() >= READ_EVENTS_MAX || events.last().is_some_and(|event: &Logged| event.seq >= last) {
             break;
         }
     }
