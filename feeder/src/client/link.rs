@@ -13,6 +13,9 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 const PING: Duration = Duration::from_millis(limits::PING_MS);
 
+/// How often the clock is looked at: so much later than it should be a silent master is noticed.
+const BEAT: Duration = Duration::from_millis(250);
+
 /// A live connection. What is said goes to a task that writes, so that a peer which is slow to read never keeps us
 /// from reading: two sides that both only write would wait for each other for ever.
 pub struct Link {
@@ -32,7 +35,7 @@ impl Link {
         let (sink, incoming) = socket.split();
         let (out, queue) = mpsc::unbounded_channel();
         let writer = tokio::spawn(write(sink, queue)).abort_handle();
-        let mut beat = tokio::time::interval(PING);
+        let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Link { out, writer, incoming, beat, heard: Instant::now(), pinged: Instant::now(), welcome }
     }
@@ -82,7 +85,9 @@ impl Link {
         if silent > Duration::from_millis(limits::SILENT_MS_MAX) {
             return Err(Trouble::Lost(format!("nothing was heard for {} s", silent.as_secs())));
         }
-        self.ping();
+        if self.pinged.elapsed() >= PING {
+            self.ping();
+        }
         Ok(())
     }
 }
