@@ -46,6 +46,10 @@ impl Engine {
         tasks: Vec<Result<Box<Prepared>, Refusal>>,
     ) {
         let Some(by) = self.sessions.get(&session).map(|session| session.name.clone()) else { return };
+        // What comes late over a connection that the client has given up must not take up a hold that it has let go of
+        // since, over its new one.
+        let newer = SessionNo(session.0 + 1);
+        let hold = hold && !self.sessions.range(newer..).any(|(_, other)| other.name == by);
         if let Some(job) = job.as_ref().filter(|_| hold) {
             self.open_job(job);
             self.tell(Event::JobHeld { job: job.clone(), by, restored: false });

@@ -20,6 +20,7 @@ impl SledShelf {
         let shown = folder.display().to_string();
         let failed = |error: std::io::Error| StoreError::Failed(format!("{shown}: {error}"));
         let is_new = !folder.join("db").exists();
+        remove_unfinished(folder).map_err(failed)?;
         let config = sled::Config::new()
             .path(folder)
             .cache_capacity(CACHE_BYTES)
@@ -34,6 +35,22 @@ impl SledShelf {
         }
         Ok(shelf)
     }
+}
+
+/// sled takes a snapshot that it had not finished writing for the newest one, and then cannot open the store
+/// (`get_snapshot_files` leaves out `.in___motion`, and what it writes is called `.generating`). It needs none.
+fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "generating") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Files are durable only when the folders that name them are: without this, an early power cut leaves a store that
@@ -89,5 +106,27 @@ impl Shelf for SledShelf {
     fn sync(&self) -> Result<(), StoreError> {
         self.tree.flush().map_err(failed)?;
         self.file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::scratch::Scratch;
+
+    #[test]
+    fn a_snapshot_that_was_not_finished_keeps_nobody_from_opening() {
+        let scratch = Scratch::new();
+        let (folder, copy) = (scratch.join("store"), scratch.join("copy"));
+        let shelf = SledShelf::open(&folder).unwrap();
+        shelf.write(Batch(vec![(b"a".to_vec(), Some(b"value".to_vec()))])).unwrap();
+        shelf.sync().unwrap();
+        // A copy, as the store itself stays locked for a moment after it is dropped.
+        std::fs::create_dir(&copy).unwrap();
+        for name in ["conf", "db"] {
+            std::fs::copy(folder.join(name), copy.join(name)).unwrap();
+        }
+        std::fs::write(copy.join("snap.FFFFFFFFFFFFFFF0.generating"), "half").unwrap();
+        assert!(SledShelf::open(&copy).unwrap().get(b"a").unwrap().is_some());
     }
 }
