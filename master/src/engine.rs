@@ -18,7 +18,7 @@ use crate::record::{Ended, JobRecord, Record, TaskBody};
 use crate::store::Reader;
 use crate::view::{Places, Stored};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler, TaskKey};
@@ -368,19 +368,22 @@ impl Engine {
         }
     }
 
-    /// Of these ended tasks, those that nothing open needs.
-    fn prunable(&self, tasks: Vec<Stored>) -> Vec<Stored> {
+    /// Of these ended tasks, those that nothing open needs. What open tasks name is looked through last, and only for
+    /// what is left: there may be a million of them.
+    fn prunable(&self, mut tasks: Vec<Stored>) -> Vec<Stored> {
         let told = Wall(self.now.wall.0.saturating_sub(self.told_us));
-        let needed: std::collections::BTreeSet<&TaskId> = self
-            .open
-            .values()
-            .flat_map(|key| self.live(*key).body.dependencies().iter().map(|dependency| &dependency.on))
-            .collect();
+        tasks.retain(|task| {
+            task.ended.finished < told
+                && !self.core.job(&task.ended.job).is_some_and(|job| job.open)
+                && !self.ids.contains_key(&task.ended.id)
+        });
+        if tasks.is_empty() {
+            return tasks;
+        }
+        let left: BTreeSet<TaskId> = tasks.iter().map(|task| task.ended.id.clone()).collect();
+        let named = self.open.values().flat_map(|key| self.live(*key).body.dependencies());
+        let needed: BTreeSet<&TaskId> = named.map(|on| &on.on).filter(|on| left.contains(*on)).collect();
+        tasks.retain(|task| !needed.contains(&task.ended.id));
         tasks
-            .into_iter()
-            .filter(|task| task.ended.finished < told)
-            .filter(|task| !self.core.job(&task.ended.job).is_some_and(|job| job.open))
-            .filter(|task| !needed.contains(&task.ended.id) && !self.ids.contains_key(&task.ended.id))
-            .collect()
     }
 }
