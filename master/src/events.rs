@@ -1,7 +1,7 @@
 //! Events for those who watch: the durable ones by seq, from memory or from the journal; the live ones as they come.
 
 use crate::journal;
-use crate::record::{Ended, Entry, Record};
+use crate::record::{self, Ended, Entry, Record};
 use crate::store::Reader;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -225,26 +225,22 @@ impl Recent {
         self.kept.front().map(|entry| entry.first_seq)
     }
 
-    /// Commits from the one that has the event `seq` on; `None`: it is not in memory.
+    /// Commits from the one that has the event `seq` on, enough for one read; `None`: it is not in memory.
     fn from(&self, seq: u64) -> Option<Vec<Arc<Entry>>> {
-        let events_of = |entry: &Entry| entry.records.len();
-        let mut found: Vec<Arc<Entry>> = Vec::new();
-        let mut count = 0;
-        if self.first()? > seq {
-            let at = self.lent.partition_point(|(first, _)| *first <= seq).checked_sub(1)?;
-            for (_, entry) in self.lent.iter().skip(at) {
-                found.push(entry.upgrade()?);
-                count += found.last().map_or(0, |entry| events_of(entry));
-                if count > READ_EVENTS_MAX {
-                    return Some(found);
-                }
-            }
-        }
-        let at = self.kept.partition_point(|entry| entry.first_seq <= seq).saturating_sub(1);
-        for entry in self.kept.iter().skip(at) {
-            count += events_of(entry);
-            found.push(entry.clone());
-            if count > READ_EVENTS_MAX {
+        let lent = if self.first()? > seq {
+            self.lent.partition_point(|(first, _)| *first <= seq).checked_sub(1)?
+        } else {
+            self.lent.len()
+        };
+        let kept = self.kept.partition_point(|entry| entry.first_seq <= seq).saturating_sub(1);
+        let lent = self.lent.iter().skip(lent).map(|(_, entry)| entry.upgrade());
+        let kept = self.kept.iter().skip(kept).map(|entry| Some(entry.clone()));
+        let (mut found, mut records) = (Vec::new(), 0);
+        for entry in lent.chain(kept) {
+            let entry = entry?;
+            records += entry.records.len();
+            found.push(entry);
+            if records > READ_EVENTS_MAX {
                 break;
             }
         }
@@ -283,7 +279,7 @@ impl EventFeed {
 
     /// A commit is durable: its events may be seen.
     pub fn publish(&self, entry: &Arc<Entry>) {
-        let events = entry.records.iter().filter(|record| record.event().is_some()).count() as u64;
+        let events = record::events_of(&entry.records);
         if events == 0 {
             return;
         }
@@ -314,9 +310,8 @@ impl EventFeed {
         if latest.wait_for(|latest| *latest > seq).await.is_err() {
             std::future::pending::<()>().await;
         }
-        let entries = self.recent().from(seq + 1);
-        if let Some(entries) = entries {
-            return Ok(after(&entries, seq));
+        if let Some(events) = self.in_memory(seq) {
+            return Ok(events);
         }
         let (reader, last) = (self.reader.clone(), self.latest());
         let read = tokio::task::spawn_blocking(move || from_journal(&reader, seq, last)).await;
@@ -330,21 +325,21 @@ impl EventFeed {
         }
     }
 
-    /// The same without waiting, from the caller's own thread; none: there are none yet. For the simulation.
+    /// The same without waiting, from the caller's own thread; none: there are none yet. For tests.
     pub fn read_after(&self, seq: u64) -> Result<Vec<Logged>, Pruned> {
         let last = self.latest();
         if last <= seq {
             return Ok(Vec::new());
         }
-        let entries = self.recent().from(seq + 1);
         let read = || from_journal(&self.reader, seq, last).unwrap_or(Err(Pruned { first: seq + 1 }));
-        entries.map_or_else(read, |entries| Ok(after(&entries, seq)))
+        self.in_memory(seq).map_or_else(read, Ok)
     }
-}
 
-/// The events of `entries` after `seq`, no more than are given at a time.
-fn after(entries: &[Arc<Entry>], seq: u64) -> Vec<Logged> {
-    entries.iter().flat_map(logged).filter(|event| event.seq > seq).take(READ_EVENTS_MAX).collect()
+    /// Events after `seq` from memory, no more than are given at a time; `None`: they go back further than that.
+    fn in_memory(&self, seq: u64) -> Option<Vec<Logged>> {
+        let entries = self.recent().from(seq + 1)?;
+        Some(entries.iter().flat_map(logged).filter(|event| event.seq > seq).take(READ_EVENTS_MAX).collect())
+    }
 }
 
 /// Events after `seq` up to `last` from the journal. Behind them may be commits that are written and not safe yet: nobody
@@ -377,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_to_be_folded_is_read_from_memory_and_what_is_folded_is_not_kept() {
+    async fn what_waits_to_be_folded_is_read_in_memory_and_what_is_folded_is_not_kept() {
         // The journal behind it is empty: whatever is read comes from memory.
         let (handle, _inputs) = fake_engine();
         let feed = &handle.events;

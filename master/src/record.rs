@@ -444,6 +444,11 @@ impl Record {
     }
 }
 
+/// How many events tell of these records.
+pub fn events_of(records: &[Record]) -> u64 {
+    records.iter().filter(|record| record.event().is_some()).count() as u64
+}
+
 /// One commit: what one or several turns of the loop changed, durable together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {

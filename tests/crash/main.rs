@@ -40,22 +40,13 @@ use cluster::Cluster;
 use faults::{Done, Faults};
 use feeds::Feeds;
 use ledger::Ledger;
-use load::{Feeder, Served};
+use load::{Feeder, Served, Stop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use witness::{Witness, replay};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
-}
-
-/// Says stop when it is dropped: also when a test panics, so that no thread is waited for in vain.
-struct Stop<'a>(&'a [&'a AtomicBool]);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|stop| stop.store(true, Ordering::Relaxed));
-    }
 }
 
 /// What a run has left behind.

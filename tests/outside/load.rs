@@ -11,6 +11,15 @@ use std::io::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// Says stop when it is dropped: also when a test panics, so that no thread is waited for in vain.
+pub struct Stop<'a>(pub &'a [&'a AtomicBool]);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|stop| stop.store(true, Ordering::Relaxed));
+    }
+}
+
 /// Longer than any test: a task that is to be cancelled never ends by itself.
 const FOR_EVER_MS: u64 = 3_600_000;
 

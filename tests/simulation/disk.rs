@@ -94,7 +94,7 @@ impl World {
         let entries: Vec<Arc<Entry>> = master.folds.drain(..count).collect();
         self.plan(after, Happening::Fold { life });
         let Some(last) = entries.last() else { return };
-        let events = last.records.iter().filter(|record| record.event().is_some()).count() as u64;
+        let events = record::events_of(&last.records);
         let seq = last.first_seq + events - 1;
         let folded = Fold::begin(reader).and_then(|mut fold| {
             entries.iter().try_for_each(|entry| fold.take(entry))?;

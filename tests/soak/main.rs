@@ -36,20 +36,11 @@ use chance::Chance;
 use client::Client;
 use harness::Master;
 use ledger::Ledger;
-use load::{Feeder, Served};
+use load::{Feeder, Served, Stop};
 use samples::{Sample, Sampler};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use witness::Witness;
-
-/// Says stop when it is dropped: also when a test panics, so that no thread is waited for in vain.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 fn minutes() -> f64 {
     std::env::var("MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(0.5)
@@ -76,7 +67,7 @@ fn a_steady_load_takes_no_more_memory_and_disk_as_time_goes_by() {
         (Ledger::default(), Witness::default(), Served::default(), AtomicBool::new(false));
     let done = samples::Counter::default();
     let sampled = std::thread::scope(|scope| {
-        let _stop = Stop(&stop);
+        let _stop = Stop(&[&stop]);
         // One follows all events for ever; others come and go. What it writes down is let go of: this is no judge.
         scope.spawn(|| samples::count(&master.url, &done, &witness, &ledger, &stop));
         scope.spawn(|| guests::watchers(&master.url, &stop));

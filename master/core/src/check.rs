@@ -84,8 +84,6 @@ impl Scheduler {
                     }
                 }
             }
-        }
-        for (_, job) in self.jobs.iter() {
             if !job.ready.are_right() {
                 broken.push(format!("the queues of job {} are not what they would be: {:?}", job.name, job.ready));
             }
@@ -160,9 +158,9 @@ impl Scheduler {
         for (group_key, group) in &self.ready.groups {
             for (job_key, job) in self.jobs.iter() {
                 let mut wanted = std::collections::BTreeSet::new();
-                for (priority, class) in &job.ready.keys().collect::<Vec<_>>() {
-                    if !job.paused && group.serves.contains(class) && self.ready.class(*class).open {
-                        wanted.insert(*priority);
+                for (priority, class) in job.ready.keys() {
+                    if !job.paused && group.serves.contains(&class) && self.ready.class(class).open {
+                        wanted.insert(priority);
                     }
                 }
                 let stands: std::collections::BTreeSet<_> = group

@@ -64,8 +64,8 @@ impl Fold {
     /// one batch, and while a batch is written nothing else is.
     pub fn take_until(&mut self, entry: &Entry, weight_max: usize) -> Result<bool, StoreError> {
         let mut within = self.marks.within as usize;
-        let told = |records: &[Record]| records.iter().filter(|record| record.event().is_some()).count() as u64;
-        let mut seq = entry.first_seq + told(entry.records.get(..within).unwrap_or_default()) - 1;
+        let before = entry.records.get(..within).unwrap_or_default();
+        let mut seq = entry.first_seq + record::events_of(before) - 1;
         for record in entry.records.iter().skip(within) {
             if self.weight() >= weight_max {
                 break;

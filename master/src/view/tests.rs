@@ -52,7 +52,7 @@ fn world(commits: Vec<Vec<Record>>) -> Reader {
     let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
     let mut first_seq = 1;
     for (n, records) in commits.into_iter().enumerate() {
-        let events = records.iter().filter(|record| record.event().is_some()).count() as u64;
+        let events = record::events_of(&records);
         let entry = Entry { first_seq, time: Wall(0), records };
         journal.append(n as u64 + 1, &record::encode(&entry)).unwrap();
         first_seq += events;
@@ -183,7 +183,7 @@ impl Folder {
     }
 
     fn fold(&mut self, records: Vec<Record>) {
-        let events = records.iter().filter(|record| record.event().is_some()).count() as u64;
+        let events = record::events_of(&records);
         let entry = Entry { first_seq: self.seq + 1, time: Wall(0), records };
         self.seq += events;
         // In small steps: a commit need not be folded as a whole.
