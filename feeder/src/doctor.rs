@@ -70,7 +70,7 @@ fn version(protocol: u32) -> Finding {
     if protocol == PROTOCOL_VERSION {
         well("protocol", found)
     } else {
-        ill("protocol", found, "use the same version on both sides")
+        ill("protocol", found, "it works, without what is new: upgrade the older side")
     }
 }
 

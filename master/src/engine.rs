@@ -95,6 +95,10 @@ struct LastAttempt {
     started: Option<Wall>,
     error: Option<TaskError>,
     n: u32,
+    /// When it was sent.
+    sent: Wall,
+    /// Runners that were lost while they had the task, a clause for each.
+    losses: Vec<String>,
 }
 
 /// What memory knows of an id. The view knows the others.
@@ -120,6 +124,8 @@ struct Session {
     /// It has told what it holds.
     joined: bool,
     since: Wall,
+    /// The version of the protocol that is spoken with it.
+    protocol: u32,
 }
 
 /// The report that the core is being told of.
@@ -170,6 +176,8 @@ pub struct Engine {
     effects: Vec<Effect>,
     turn: Turn,
     chance: u64,
+    /// How the link of a runner ended that may still come back.
+    gone: BTreeMap<Arc<str>, &'static str>,
     /// New tasks are refused: the master is to stop.
     stopping: bool,
     /// Who waits for the last running attempt to end.
@@ -212,6 +220,7 @@ impl Engine {
                 self.stopping = true;
                 self.tell(Event::StopWanted);
             }
+            Input::Room(permit) => drop(permit),
             Input::Shutdown => {}
         }
     }
@@ -293,15 +302,20 @@ impl Engine {
         for job in self.core.held_by(&name) {
             self.tell(Event::JobHeld { job, by: name.clone(), restored: false });
         }
-        let (role, offer, since) = (hello.role, hello.runner, self.now.wall);
+        let (role, offer, since, protocol) = (hello.role, hello.runner, self.now.wall, hello.protocol);
         let runner = offer.as_ref().map(|offer| offer.name.as_str().into());
-        self.sessions.insert(session, Session { role, name, outbox, offer, runner, joined: false, since });
+        self.sessions.insert(session, Session { role, name, outbox, offer, runner, joined: false, since, protocol });
     }
 
     fn disconnected(&mut self, session: SessionNo) {
         let Some(gone) = self.sessions.remove(&session) else { return };
         match gone.role {
-            Role::Runner => self.tell(Event::RunnerCut { runner: RunnerKey(session.0) }),
+            Role::Runner => {
+                if let Some(offer) = gone.offer.filter(|_| gone.joined) {
+                    self.gone.insert(offer.name.into(), "its connection ended");
+                }
+                self.tell(Event::RunnerCut { runner: RunnerKey(session.0) });
+            }
             Role::Client => {
                 // The same client may be back already under a new connection.
                 if !self.sessions.values().any(|other| other.name == gone.name) {

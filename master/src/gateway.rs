@@ -8,6 +8,8 @@ mod auth;
 mod feed;
 mod follow;
 mod http;
+mod names;
+mod reports;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,8 @@ struct Gate {
     auth: Arc<Auth>,
     /// The number of the next session.
     next: Arc<AtomicU64>,
+    /// Of connected runners.
+    names: names::Names,
     /// True when the master stops: sessions are closed.
     stop: flag::Receiver<bool>,
 }
@@ -53,8 +57,8 @@ pub async fn serve(
     token: Option<String>,
     stop: flag::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let gate =
-        Gate { handle, folder, blobs, auth: Arc::new(Auth::new(token)), next: Arc::default(), stop: stop.clone() };
+    let (auth, names) = (Arc::new(Auth::new(token)), names::Names::default());
+    let gate = Gate { handle, folder, blobs, auth, next: Arc::default(), names, stop: stop.clone() };
     // Small messages must not wait for more to come (Nagle's algorithm).
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);

@@ -59,6 +59,8 @@ pub enum Input {
         /// The documents, in order; those that are wrong on their own are refused already.
         tasks: Vec<Result<Box<Prepared>, Refusal>>,
     },
+    /// Everything before this has been taken: so much room is free again for its session. Dropped when it is taken.
+    Room(tokio::sync::OwnedSemaphorePermit),
     /// The module folder has something new.
     Module {
         /// The module's name.

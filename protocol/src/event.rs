@@ -65,6 +65,8 @@ kinds! {
     RunnerJoined = "runner:joined",
     /// A runner was lost; durable.
     RunnerLost = "runner:lost",
+    /// A runner lives and answers nothing: it is hung up on, and its tasks run elsewhere; live only.
+    RunnerStuck = "runner:stuck",
     /// A runner takes no more tasks and finishes those it has; live only.
     RunnerDraining = "runner:draining",
     /// A job got its first open task or holder of this run; durable.

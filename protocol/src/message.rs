@@ -28,7 +28,7 @@ pub enum Role {
 pub struct Hello {
     /// What the client is.
     pub role: Role,
-    /// The version of the protocol that it speaks.
+    /// The newest version of the protocol that it speaks; it speaks the one before, too.
     pub protocol: u32,
     /// The token, where the master wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -663,7 +663,7 @@ messages! {
         Done = "task:done": Vec<Done>,
         /// Attempts without one.
         Failed = "task:error": Vec<Failed>,
-        /// The answer to `task:recall`: attempts given back, not started.
+        /// The answer to every `task:recall`, also to an empty one: attempts given back, not started; often none.
         Returned = "task:returned": Vec<Attempt>,
         /// Live.
         Progress = "task:progress": Vec<Said>,
@@ -705,7 +705,7 @@ messages! {
         Answer = "answer": Answer,
         /// Attempts to run.
         Send = "task:send": Vec<Send>,
-        /// Give these back if they have not started.
+        /// Give these back if they have not started. Empty: only answer.
         Recall = "task:recall": Vec<Attempt>,
         /// Stop these; their results are void.
         Cancel = "task:cancel": Vec<Attempt>,

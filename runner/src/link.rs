@@ -114,6 +114,7 @@ async fn serving(config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), Runn
         turn: 0,
         warned: false,
         left: false,
+        process: uuid::Uuid::now_v7().simple().to_string(),
         asks: BTreeMap::new(),
         next_ask: 1,
         executor,
@@ -141,6 +142,8 @@ struct Link {
     /// Whether it was said that nobody answers.
     warned: bool,
     left: bool,
+    /// Tells this process from another one under the same name.
+    process: String,
     asks: BTreeMap<u64, Asked>,
     next_ask: u64,
     executor: Executor,
@@ -252,7 +255,7 @@ impl Link {
             role: Role::Runner,
             protocol: PROTOCOL_VERSION,
             token: self.config.token.clone(),
-            session: None,
+            session: Some(self.process.clone()),
             runner: Some(self.config.offer.clone()),
         };
         self.source.follow(address.clone());

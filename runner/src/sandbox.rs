@@ -8,6 +8,7 @@ pub mod engine;
 pub mod files;
 pub mod limits;
 pub mod log;
+pub mod quota;
 pub mod stdio;
 
 pub use command::{Command, LoadError, Needs};
@@ -20,8 +21,8 @@ use crate::sandbox::stdio::{OutputTooLarge, Streams};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use taskmaster_protocol::TaskStats;
@@ -29,7 +30,7 @@ use taskmaster_protocol::message::{Attempt, Log};
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx};
+use wasmtime_wasi::{FsPerms, I32Exit, ResourceTableError, WasiCtx, WasiView};
 
 /// Guest code that has run this long is said to be started; a shorter attempt's end says it all.
 const STARTED_AFTER: Duration = Duration::from_millis(5);
@@ -63,6 +64,8 @@ pub struct Work {
 #[derive(Debug, Default)]
 pub struct Control {
     cancelled: AtomicBool,
+    /// Why it is stopped, where it has taken too much of the disk.
+    overdrawn: OnceLock<String>,
     /// Wakes a guest that is parked in a host call.
     wake: tokio::sync::Notify,
 }
@@ -72,6 +75,13 @@ impl Control {
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// Stops the attempt because it has taken too much; `text` says of what.
+    pub fn overdraw(&self, text: String) {
+        // The first reason stands.
+        let _ = self.overdrawn.set(text);
+        self.cancel();
     }
 
     /// Whether it was cancelled.
@@ -150,13 +160,17 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
             return Report::not_started(End::Input(format!("the task's folder could not be opened: {error}")));
         }
     };
+    let _watch = folder.as_ref().map(|folder| sandbox.quota().watch(folder.path(), &work.control));
     let mut store = open_store(sandbox, &work, wasi, streams.clone());
     let result = {
         let call = pin!(work.command.call(&mut store));
         drive(runtime, call, &work.control, work.timeout, &streams)
     };
     let guest = store.data();
-    let end = end_of(result, &guest.limiter);
+    let end = match (end_of(result, &guest.limiter), guest.control.overdrawn.get()) {
+        (End::Cancelled, Some(text)) => End::Output(text.clone()),
+        (end, _) => end,
+    };
     let stats = TaskStats {
         run_us: u64::try_from(guest.began.elapsed().as_micros()).unwrap_or(u64::MAX),
         memory_bytes: guest.limiter.peak_bytes(),
@@ -193,7 +207,10 @@ fn context(work: &Work, folder: Option<&TaskFolder>, streams: &Arc<Streams>) -> 
         wasi.preopened_dir(folder.own(), "/", FsPerms::ReadWrite)?;
         wasi.preopened_dir(folder.tmp(), "/tmp", FsPerms::ReadWrite)?;
     }
-    Ok(wasi.build_p1())
+    let mut wasi = wasi.build_p1();
+    // Three folders, stdin, stdout and stderr are in the table, too.
+    wasi.ctx().table.set_max_capacity(limits::OPEN_FILES_MAX + 8);
+    Ok(wasi)
 }
 
 fn open_store(sandbox: &Sandbox, work: &Work, wasi: WasiP1Ctx, streams: Arc<Streams>) -> Store<Guest> {
@@ -304,8 +321,10 @@ fn end_of(result: wasmtime::Result<()>, limiter: &Limiter) -> End {
     if backtrace.is_none() && error.downcast_ref::<Trap>().is_none() {
         return End::Module(format!("the module could not be instantiated: {}", error.root_cause()));
     }
+    let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
     let reason = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
+        None if full => format!("it has more than {} files open at a time", limits::OPEN_FILES_MAX),
         None => error.root_cause().to_string(),
     };
     End::Trap(reason.trim_start_matches("wasm trap: ").to_owned(), backtrace)

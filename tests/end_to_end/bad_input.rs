@@ -166,7 +166,7 @@ fn whoever_is_no_peer_is_told_why() {
     let offer = r#""runner":{"name":"r","slots":1}"#;
     let (code, message) = refused(&format!(r#"{{"event":"hello","data":{{"role":"runner","protocol":99,{offer}}}}}"#));
     assert_eq!(code, "protocol_version");
-    assert!(message.contains("99") && message.contains("version 1"), "{message}");
+    assert!(message.contains("99") && message.contains("2 and 1"), "{message}");
     assert_eq!(refused(r#"{"event":"hello","data":{"role":"runner","protocol":1}}"#).0, "missing_field");
     assert_eq!(refused(r#"{"event":"hello","data":{"role":"boss","protocol":1}}"#).0, "invalid_value");
     assert_eq!(refused(r#"{"event":"task:add","data":{"batch":1,"tasks":[]}}"#).0, "not_allowed");

@@ -74,6 +74,29 @@ impl Socket {
         }
     }
 
+    /// Connected, known as a runner of one slot, and ready for work.
+    pub fn runner(url: &str, name: &str) -> Socket {
+        let mut socket = Socket::connect(url);
+        let hello = serde_json::json!({"event": "hello", "data": {"role": "runner", "protocol": 2,
+            "session": name, "runner": {"name": name, "slots": 1}}});
+        socket.text(&hello.to_string());
+        assert!(matches!(socket.hear(), Heard::Text(welcome) if welcome["event"] == "welcome"));
+        socket.text(r#"{"event":"task:request","data":{"credits":1,"held":[]}}"#);
+        socket
+    }
+
+    /// The data of the next message of this event; others are passed over.
+    #[track_caller]
+    pub fn wait(&mut self, event: &str) -> Value {
+        loop {
+            match self.hear() {
+                Heard::Text(text) if text["event"] == event => return text["data"].clone(),
+                Heard::Text(_) => {}
+                other => panic!("no {event} but {other:?}"),
+            }
+        }
+    }
+
     pub fn text(&mut self, text: &str) {
         self.frame(1, text.as_bytes()).unwrap();
     }
@@ -81,6 +104,35 @@ impl Socket {
     /// Sends one frame.
     pub fn frame(&mut self, opcode: u8, bytes: &[u8]) -> std::io::Result<()> {
         self.0.write_all(&frame(opcode, bytes))
+    }
+
+    /// The head of a frame of `length` bytes, and its first ones.
+    pub fn part(&mut self, opcode: u8, length: u64, bytes: &[u8]) {
+        let mut head = vec![0x80 | opcode, 0x80 | 127];
+        head.extend(length.to_be_bytes());
+        head.extend([0; 4]);
+        self.0.write_all(&head).and_then(|()| self.0.write_all(bytes)).unwrap();
+    }
+
+    /// Bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// How long a write may take before it fails.
+    pub fn patience(&mut self, time: Duration) {
+        self.0.set_write_timeout(Some(time)).unwrap();
+    }
+
+    /// The next message, if something comes in this time.
+    pub fn hear_within(&mut self, time: Duration) -> Option<Heard> {
+        self.0.set_read_timeout(Some(time)).unwrap();
+        let came = self.0.peek(&mut [0]);
+        self.0.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        match came {
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => None,
+            _ => Some(self.hear()),
+        }
     }
 
     /// The next message that is no ping.

@@ -154,7 +154,7 @@ impl Model {
         }
         self.no = body.no;
         self.by_no.insert(body.no, body.id.clone());
-        let fence = AttemptId { epoch: 0, n: 0 };
+        let fence = AttemptId { epoch: self.epoch, n: 0 };
         let (body, priority) = (body.clone(), body.priority);
         self.open_task(&body.job, 1)?;
         let fate = Fate { body: body.clone(), ends: Vec::new(), open: true, priority, tries: 0, lost: 0, fence };

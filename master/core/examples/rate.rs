@@ -90,7 +90,13 @@ impl Run {
     fn work(&mut self) {
         for runner in 1..=self.runners {
             let offer = Box::new(Offer { name: format!("runner{runner}"), slots: 16, ..Offer::default() });
-            self.tell(Event::RunnerJoined { runner: RunnerKey(runner), offer, credits: 1_024, held: Vec::new() });
+            self.tell(Event::RunnerJoined {
+                runner: RunnerKey(runner),
+                offer,
+                credits: 1_024,
+                answers: true,
+                held: Vec::new(),
+            });
         }
         self.tell(Event::TurnEnded);
         while self.done < TASKS {

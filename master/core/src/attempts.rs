@@ -13,6 +13,10 @@ use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 /// The longest run time that is believed: enough to tell long from short, too little to overflow a sum.
 const RUN_US_MAX: u64 = 3_600_000_000;
 
+/// Attempts of one task: more than any retries allow, and far enough from the end of the numbers. A runner that tells
+/// of a greater one makes it up.
+const ATTEMPTS_MAX: u32 = 1_000_000_000;
+
 impl Scheduler {
     /// Charges a runner and the job for an attempt.
     pub(crate) fn lend(&mut self, runner_key: RunnerKey, task: TaskKey, attempt: AttemptId) {
@@ -77,10 +81,26 @@ impl Scheduler {
         }
     }
 
+    /// Whether an earlier master may have sent it. To whom is not known: of a runner that came just before that master
+    /// died, or that it had given up, the journal knows nothing, and what it did is worth no less.
+    pub(crate) fn of_earlier_epoch(&self, attempt: AttemptId) -> bool {
+        attempt.epoch < self.epoch && attempt.n <= ATTEMPTS_MAX
+    }
+
+    /// Whether this runner may speak of the attempt: it was sent to it, over whichever connection, or may have been by
+    /// an earlier master. What a connection says that is no longer the runner's own is said again over the next one.
+    fn may_report(&self, by: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
+        let Some(runner) = self.runners.get(&by) else { return false };
+        match self.tasks.get(key).and_then(|task| task.held.iter().find(|held| held.attempt == attempt)) {
+            Some(held) => held.name == runner.name,
+            None => self.of_earlier_epoch(attempt),
+        }
+    }
+
     /// Whether a report of this attempt counts: it was not voided, and the task is open.
     fn counts(&self, key: TaskKey, attempt: AttemptId) -> bool {
         self.tasks.get(key).is_some_and(|task| {
-            let sent_before = attempt > task.fence && attempt.epoch < self.epoch;
+            let sent_before = attempt > task.fence && self.of_earlier_epoch(attempt);
             let open = matches!(task.state, State::Delayed { .. } | State::Ready { .. } | State::Assigned);
             open && (sent_before || task.held.iter().any(|held| held.attempt == attempt))
         })
@@ -94,7 +114,10 @@ impl Scheduler {
         run_us: u64,
         effects: &mut Vec<Effect>,
     ) {
-        self.runner_heard(runner);
+        self.recall_answered(runner);
+        if !self.may_report(runner, key, attempt) {
+            return;
+        }
         let counts = self.counts(key, attempt);
         self.give_back(runner, key, attempt, Some(run_us.max(1)));
         self.let_go(key, attempt, false, effects);
@@ -115,7 +138,10 @@ impl Scheduler {
         effects: &mut Vec<Effect>,
     ) {
         let now = self.now;
-        self.runner_heard(runner);
+        self.recall_answered(runner);
+        if !self.may_report(runner, key, attempt) {
+            return;
+        }
         let counts = self.counts(key, attempt);
         self.give_back(runner, key, attempt, Some(run_us));
         self.let_go(key, attempt, false, effects);
@@ -156,7 +182,10 @@ impl Scheduler {
         attempt: AttemptId,
         effects: &mut Vec<Effect>,
     ) {
-        self.runner_heard(runner);
+        self.recall_answered(runner);
+        if !self.may_report(runner, key, attempt) {
+            return;
+        }
         let counts = self.counts(key, attempt);
         self.give_back(runner, key, attempt, None);
         self.let_go(key, attempt, false, effects);
@@ -182,6 +211,9 @@ impl Scheduler {
         }
         runner.watched = false;
         runner.stuck = true;
+        if runner.answers {
+            runner.asked_us.get_or_insert(now);
+        }
         let attempts = runner.lent.keys().copied().collect();
         effects.push(Effect::Recall { runner: key, attempts });
         self.update_room(key);

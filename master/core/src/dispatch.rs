@@ -65,12 +65,12 @@ impl Scheduler {
     }
 
     fn send(&mut self, runner: RunnerKey, key: TaskKey, effects: &mut Vec<Effect>) {
-        let epoch = self.epoch;
+        let (epoch, name) = (self.epoch, self.runner(runner).name.clone());
         self.enter(key, State::Assigned, effects);
         let task = self.tasks.expect(key);
         task.last_n += 1;
         let attempt = AttemptId { epoch, n: task.last_n };
-        task.held.push(Held { attempt, runner: Some(runner) });
+        task.held.push(Held { attempt, runner: Some(runner), name });
         self.lend(runner, key, attempt);
         effects.push(Effect::Send { runner, task: key, attempt });
         effects.push(Effect::Show { kind: EventKind::TaskAssigned, task: Some(key), runner: Some(runner) });

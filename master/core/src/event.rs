@@ -161,6 +161,8 @@ pub enum Event {
         offer: Box<Offer>,
         /// How many attempts it will hold.
         credits: u32,
+        /// Whether it answers every recall, so that one without an answer tells that it is stuck.
+        answers: bool,
         /// The attempts it holds of tasks that the core holds.
         held: Vec<(TaskKey, AttemptId)>,
     },
@@ -217,6 +219,11 @@ pub enum Event {
         task: TaskKey,
         /// The attempt.
         attempt: AttemptId,
+    },
+    /// A runner answered a recall, whatever it gave back.
+    RecallAnswered {
+        /// Its connection.
+        runner: RunnerKey,
     },
     /// The master has just started on a journal; these runners may come back with attempts.
     Started {

@@ -9,6 +9,7 @@ use crate::state::{Final, Held, State};
 use crate::tasks;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{AttemptId, EventKind, limits};
 
@@ -27,6 +28,8 @@ pub(crate) struct Lent {
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub offer: Offer,
+    /// The offer's name, shared.
+    pub name: Arc<str>,
     /// How many attempts it will hold.
     pub credits: u32,
     /// It takes no more.
@@ -56,7 +59,14 @@ pub(crate) struct Runner {
     pub watched: bool,
     /// What was sent ahead came back unstarted: nothing is sent ahead until an attempt ends.
     pub stuck: bool,
+    /// It answers every recall, also one that asks for nothing back: who does not is no longer at work.
+    pub answers: bool,
+    /// When it was asked something that it has not answered since.
+    pub asked_us: Option<u64>,
 }
+
+/// How long a runner may be silent, or leave a question without an answer.
+const SILENT_US: u64 = limits::SILENT_MS_MAX * 1_000;
 
 impl Runner {
     pub fn free(&self) -> u32 {
@@ -155,6 +165,7 @@ impl Scheduler {
         key: RunnerKey,
         offer: Offer,
         credits: u32,
+        answers: bool,
         held: Vec<(TaskKey, AttemptId)>,
         effects: &mut Vec<Effect>,
     ) {
@@ -166,6 +177,7 @@ impl Scheduler {
         }
         let now = self.now.mono_us;
         let runner = Runner {
+            name: offer.name.as_str().into(),
             offer: Offer { slots: offer.slots.clamp(1, limits::SLOTS_MAX), ..offer },
             credits: credits.min(limits::CREDITS_MAX),
             draining: false,
@@ -182,9 +194,11 @@ impl Scheduler {
             progress_us: now,
             watched: false,
             stuck: false,
+            answers,
+            asked_us: None,
         };
         self.runners.insert(key, runner);
-        self.deadlines.insert(now + limits::SILENT_MS_MAX * 1_000, Timer::Lease(key));
+        self.deadlines.insert(now + SILENT_US, Timer::Lease(key));
         self.join_group(key);
         held.into_iter().for_each(|(task, attempt)| self.adopt(key, task, attempt, effects));
         orphans.into_iter().for_each(|(task, attempt)| self.orphaned(task, attempt, effects));
@@ -222,16 +236,17 @@ impl Scheduler {
 
     /// A runner says that it holds an attempt: it goes on with it, or is told that it is void.
     fn adopt(&mut self, key: RunnerKey, task_key: TaskKey, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let epoch = self.epoch;
+        let name = self.runner(key).name.clone();
         let stop = Effect::Stop { runner: key, task: task_key, attempt };
+        let earlier = self.of_earlier_epoch(attempt);
         let Some(task) = self.tasks.get_mut(task_key) else { return effects.push(stop) };
         let known = task.held.iter_mut().find(|held| held.attempt == attempt);
         let fits = matches!(task.state, State::Delayed { .. } | State::Ready { .. } | State::Assigned);
         match known {
-            Some(held) if fits && held.runner.is_none() => held.runner = Some(key),
+            Some(held) if fits && held.runner.is_none() && held.name == name => held.runner = Some(key),
             Some(held) if held.runner == Some(key) => return, // told twice
-            None if fits && attempt > task.fence && attempt.epoch < epoch => {
-                task.held.push(Held { attempt, runner: Some(key) });
+            None if fits && attempt > task.fence && earlier => {
+                task.held.push(Held { attempt, runner: Some(key), name });
             }
             _ => return effects.push(stop),
         }
@@ -277,12 +292,43 @@ impl Scheduler {
     pub(crate) fn lease_passed(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         let now = self.now.mono_us;
         let Some(runner) = self.runners.get(&key).filter(|runner| runner.connected()) else { return };
-        let until = runner.heard_us + limits::SILENT_MS_MAX * 1_000;
-        if until > now {
-            return self.deadlines.insert(until, Timer::Lease(key));
+        let silent_at = runner.heard_us + SILENT_US;
+        if silent_at <= now {
+            effects.push(Effect::HangUp { runner: key });
+            return self.runner_cut(key, effects);
         }
+        let runner = self.runner(key);
+        if runner.asked_us.is_some_and(|asked| asked + SILENT_US <= now) {
+            return self.runner_stuck(key, effects);
+        }
+        // Nothing has ended there for long: it may work on something long, or have stopped listening.
+        if runner.answers
+            && runner.asked_us.is_none()
+            && !runner.lent.is_empty()
+            && runner.progress_us + SILENT_US <= now
+        {
+            runner.asked_us = Some(now);
+            effects.push(Effect::Recall { runner: key, attempts: Vec::new() });
+        }
+        let answer_by = runner.asked_us.map_or(u64::MAX, |asked| asked + SILENT_US);
+        self.deadlines.insert(silent_at.min(answer_by), Timer::Lease(key));
+    }
+
+    /// It lives, and does not listen: what it holds runs elsewhere at once.
+    fn runner_stuck(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Show { kind: EventKind::RunnerStuck, task: None, runner: Some(key) });
         effects.push(Effect::HangUp { runner: key });
         self.runner_cut(key, effects);
+        // What it holds is not to blame.
+        self.part_with(key, false, effects);
+    }
+
+    /// It listens: it answered a recall.
+    pub(crate) fn recall_answered(&mut self, key: RunnerKey) {
+        self.runner_heard(key);
+        if let Some(runner) = self.runners.get_mut(&key) {
+            runner.asked_us = None;
+        }
     }
 
     pub(crate) fn runner_cut(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
@@ -303,6 +349,11 @@ impl Scheduler {
     /// The grace is over: what the runner held runs elsewhere. The attempts stay valid: should it come back with a
     /// result while the task is open, that counts.
     pub(crate) fn runner_lost(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
+        self.part_with(key, true, effects);
+    }
+
+    /// `blame`: what was at work may be why.
+    fn part_with(&mut self, key: RunnerKey, blame: bool, effects: &mut Vec<Effect>) {
         let Some(runner) = self.runners.get(&key) else { return };
         let name = runner.offer.name.clone();
         let mut lent: Vec<(u64, u32, TaskKey, AttemptId)> =
@@ -311,7 +362,7 @@ impl Scheduler {
         let mut slots = runner.offer.slots;
         for (_, takes, task, attempt) in lent {
             // Runners start in the order of sending, so only the first ones can have been at work.
-            let at_work = slots > 0;
+            let at_work = blame && slots > 0;
             slots = slots.saturating_sub(takes);
             self.give_back(key, task, attempt, None);
             self.let_go(task, attempt, true, effects);

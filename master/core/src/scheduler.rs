@@ -75,8 +75,8 @@ impl Scheduler {
             Event::HolderLost { by } => self.holder_lost(&by),
             Event::JobPaused { job, paused } => self.pause_job(&job, paused, effects),
             Event::ModuleOpened { module, open } => self.open_module(module, open, effects),
-            Event::RunnerJoined { runner, offer, credits, held } => {
-                self.runner_joined(runner, *offer, credits, held, effects);
+            Event::RunnerJoined { runner, offer, credits, answers, held } => {
+                self.runner_joined(runner, *offer, credits, answers, held, effects);
             }
             Event::RunnerAsked { runner, credits, draining } => self.runner_asked(runner, credits, draining, effects),
             Event::RunnerHeard { runner } => self.runner_heard(runner),
@@ -88,6 +88,7 @@ impl Scheduler {
                 self.attempt_failed(runner, task, attempt, &error, run_us, chance, effects);
             }
             Event::AttemptReturned { runner, task, attempt } => self.attempt_returned(runner, task, attempt, effects),
+            Event::RecallAnswered { runner } => self.recall_answered(runner),
             Event::Started { roster } => self.started(roster),
             Event::StopWanted => self.stop(effects),
             Event::TurnEnded => self.turn_ended(effects),

@@ -12,6 +12,7 @@
 use crate::event::{Due, RunnerKey, TaskKey};
 use crate::jobs::JobKey;
 use crate::ready::ClassKey;
+use std::sync::Arc;
 use taskmaster_protocol::{AttemptId, Retries, TaskState, When};
 
 /// How a task ended. A final task leaves the core as soon as no runner holds an attempt of it and its dependents know.
@@ -106,12 +107,14 @@ impl State {
 }
 
 /// An attempt that may still report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The attempt.
     pub attempt: AttemptId,
     /// Who holds it; `None`: a runner that was lost, and may come back with it.
     pub runner: Option<RunnerKey>,
+    /// The name of the runner that it was sent to: nobody else may speak of it.
+    pub name: Arc<str>,
 }
 
 /// A dependent, remembered by the task that it waits for.

@@ -88,7 +88,8 @@ impl Scheduler {
         let restored = matches!(new.origin, Origin::Restored { .. });
         let added = new.origin == Origin::Added;
         let (tries, lost, fence) = match new.origin {
-            Origin::Added => (0, 0, AttemptId { epoch: 0, n: 0 }),
+            // What an earlier master sent was sent for another task of that id, which is pruned.
+            Origin::Added => (0, 0, AttemptId { epoch: self.epoch, n: 0 }),
             Origin::Reopened { fence, was } => {
                 self.jobs.get_mut(job).counts.no_longer(was.state());
                 (0, 0, fence)

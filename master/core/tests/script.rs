@@ -7,7 +7,7 @@
 //! | `add a after=b,c:failed prio=5 job=x module=m slots=2 label=k:v env=X os=l arch=a mem=64 delay=1s at=5s retries=max/backoff/factor/longest on=trap jitter` | a task comes; `add a*9` adds `a0` to `a8`; `at` is by the wall clock, from its start |
 //! | `reopen a` · `cancel a` · `cancel-job j` · `set a prio=1 delay=2s` | what clients want |
 //! | `runner r slots=2 credits=8 held=a@1.1 …` | a runner joined, or came back |
-//! | `ask r credits=1 drain` · `heard r` · `cut r` | about its connection; `r'` is the one before the newest |
+//! | `ask r credits=1 drain` · `heard r` · `answered r` · `cut r` | about its connection; `r'` is the one before the newest |
 //! | `done r a 1.1 us=900` · `error r a exit=1` · `error r a kind=trap chance=0` · `return r a` | about an attempt; the newest sent where none is given; no time given: 10 ms |
 //! | `hold j by` · `release j by` · `gone by` · `pause j` · `resume j` · `open m` · `close m` | about jobs and modules |
 //! | `end` · `tick 1s` · `wall 1s` · `back 1s` · `run` | the turn ends; time passes and it ends; the wall clock alone; both clocks run backwards; turns until nothing is left over |
@@ -190,6 +190,7 @@ impl Play {
                 let (runner, credits) = (self.runner(line.word(1)), line.number("credits").unwrap_or(100));
                 Event::RunnerAsked { runner, credits, draining: line.has("drain") }
             }
+            "answered" => Event::RecallAnswered { runner: self.runner(line.word(1)) },
             "heard" => Event::RunnerHeard { runner: self.runner(line.word(1)) },
             "cut" => Event::RunnerCut { runner: self.runner(line.word(1)) },
             "hold" => {

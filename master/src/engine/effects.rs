@@ -7,9 +7,10 @@ use crate::view::Stored;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
-use taskmaster_protocol::message::{Attempt, ResultRef, Send};
+use taskmaster_protocol::message::{Attempt, Refused, ResultRef, Send};
 use taskmaster_protocol::{
-    AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, TaskError, TaskId, Wall,
+    AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode, TaskError, TaskId,
+    Wall,
 };
 
 /// Bytes of results that travel with an attempt; the runner asks for the others.
@@ -28,8 +29,8 @@ impl Engine {
                 let attempt = self.attempt(task, attempt);
                 self.say(SessionNo(runner.0), FromMaster::Cancel(vec![attempt]));
             }
-            // Dropping the outbox ends the gateway's session, which closes the connection.
-            Effect::HangUp { runner } => drop(self.sessions.remove(&SessionNo(runner.0))),
+            Effect::HangUp { runner } => self.hang_up(runner),
+            Effect::Show { kind: EventKind::RunnerStuck, runner: Some(runner), .. } => self.stuck(runner),
             Effect::Show { kind, task, runner } => self.show(kind, task, runner, Json::null),
             Effect::Forget(key) => self.forget(key),
         }
@@ -41,6 +42,25 @@ impl Engine {
 
     pub(super) fn runner_name(&self, runner: RunnerKey) -> Option<Arc<str>> {
         self.sessions.get(&SessionNo(runner.0))?.runner.clone()
+    }
+
+    /// Dropping the outbox ends the gateway's session, which closes the connection.
+    fn hang_up(&mut self, runner: RunnerKey) {
+        if let Some(name) = self.runner_name(runner) {
+            self.gone.entry(name).or_insert("it was silent");
+        }
+        self.sessions.remove(&SessionNo(runner.0));
+    }
+
+    fn stuck(&mut self, runner: RunnerKey) {
+        let Some(name) = self.runner_name(runner) else { return };
+        tracing::warn!(runner = %name, "the runner lives and answers nothing; its tasks run elsewhere");
+        self.gone.insert(name, "it answered nothing");
+        let text = "you have not answered `task:recall`; your tasks run elsewhere: connect again when you listen";
+        let refused = Refused { reference: None, error: Refusal::new(RefusalCode::NotAllowed, text) };
+        self.say(SessionNo(runner.0), FromMaster::Refused(refused));
+        let data = || Json::of(&serde_json::json!({ "reason": "it does not answer `task:recall`" }));
+        self.show(EventKind::RunnerStuck, None, Some(runner), data);
     }
 
     fn store_change(&mut self, change: Change) {
@@ -68,7 +88,10 @@ impl Engine {
             Change::JobPaused { job, paused } => self.store(Record::JobPaused { job, paused }),
             Change::JobCancelled { job, up_to } => self.store(Record::JobCancelled { job, up_to }),
             Change::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
-            Change::RunnerLost(name) => self.store(Record::RunnerLost { name }),
+            Change::RunnerLost(name) => {
+                self.gone.remove(name.as_str());
+                self.store(Record::RunnerLost { name });
+            }
         }
     }
 
@@ -102,8 +125,9 @@ impl Engine {
             memory_mb: rare.and_then(|rare| rare.memory_mb).unwrap_or(self.config.memory_mb),
             slots: body.slots(),
         };
+        let now = self.now.wall;
         let last = self.live_mut(key).last.get_or_insert_default();
-        (last.version, last.runner, last.started, last.n) = (Some(version), name, None, attempt.n);
+        (last.version, last.runner, last.started, last.n, last.sent) = (Some(version), name, None, attempt.n, now);
         self.say_send(SessionNo(runner.0), send);
     }
 
@@ -144,7 +168,12 @@ impl Engine {
     fn retrying(&mut self, key: TaskKey, attempt: AttemptId, counts: (u32, u32), wait_us: u64, runner_lost: bool) {
         let error = match (&self.report, runner_lost) {
             (Some((_, Report::Failed(failed))), false) => failed.error.clone(),
-            _ => TaskError::new(ErrorKind::RunnerLost, "the runner was lost"),
+            _ => {
+                let loss = self.loss(key, attempt);
+                let error = TaskError::new(ErrorKind::RunnerLost, format!("the runner was lost: {loss}"));
+                self.live_mut(key).last.get_or_insert_default().losses.push(loss);
+                error
+            }
         };
         let due = self.now.wall.plus_us(wait_us);
         let live = self.live_mut(key);
@@ -166,8 +195,34 @@ impl Engine {
         self.store(Record::Retrying(Box::new(record)));
     }
 
+    /// What became of an attempt whose runner was lost, as a clause.
+    fn loss(&self, key: TaskKey, attempt: AttemptId) -> String {
+        let last = self.live(key).last.as_deref();
+        let Some(last) = last.filter(|last| last.n == attempt.n) else {
+            return format!("attempt {}, which an earlier master had sent, at {}", attempt.n, self.now.wall);
+        };
+        let name = last.runner.as_deref().unwrap_or("a runner of an earlier master");
+        let how = self.gone.get(name).copied().unwrap_or("it did not come back");
+        format!("attempt {} on `{name}`, sent at {}, lost at {}: {how}", attempt.n, last.sent, self.now.wall)
+    }
+
+    fn poison(&self, key: TaskKey, attempt: AttemptId) -> TaskError {
+        let most = taskmaster_protocol::limits::RUNNER_LOST_MAX;
+        let mut losses = self.live(key).last.as_ref().map_or(Vec::new(), |last| last.losses.clone());
+        losses.push(self.loss(key, attempt));
+        let earlier = match (most as usize).saturating_sub(losses.len()) {
+            0 => String::new(),
+            n => format!(" ({n} of them under an earlier master)"),
+        };
+        let story = losses.join("; ");
+        let text = format!(
+            "its runner was lost {most} times while it ran{earlier}, so it is the likely cause (poison): {story}"
+        );
+        TaskError::new(ErrorKind::RunnerLost, text)
+    }
+
     fn ended(&mut self, key: TaskKey, state: Final, why: Why, attempt: AttemptId) {
-        let (error, because) = self.reason(key, why);
+        let (error, because) = self.reason(key, why, attempt);
         let report = match why {
             Why::Report => self.report.take(),
             _ => None,
@@ -230,7 +285,7 @@ impl Engine {
     }
 
     /// Why a task ended, where no report says so.
-    fn reason(&self, key: TaskKey, why: Why) -> (Option<TaskError>, Option<TaskId>) {
+    fn reason(&self, key: TaskKey, why: Why, attempt: AttemptId) -> (Option<TaskError>, Option<TaskId>) {
         let skipped = |on: &TaskId, how: Final| {
             let text = format!("the task `{on}`, on which it depends, ended as {}", how.state().as_str());
             (Some(TaskError::new(ErrorKind::Input, text)), Some(on.clone()))
@@ -243,11 +298,7 @@ impl Engine {
                 Some(dependency) => skipped(&dependency.on, how),
                 None => (None, None),
             },
-            Why::Poison => {
-                let most = taskmaster_protocol::limits::RUNNER_LOST_MAX;
-                let text = format!("its runner was lost {most} times while it ran: it is the likely cause");
-                (Some(TaskError::new(ErrorKind::RunnerLost, text)), None)
-            }
+            Why::Poison => (Some(self.poison(key, attempt)), None),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::inbox::SessionNo;
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Attempt, Compiled, Done, Failed, Request, Said, Started};
-use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, TaskId, Wall};
+use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, TaskId, Wall};
 
 impl Engine {
     fn live_key(&self, id: &TaskId) -> Option<TaskKey> {
@@ -20,12 +20,15 @@ impl Engine {
         let Some(here) = self.sessions.get_mut(&session) else { return };
         let Some(offer) = here.offer.clone() else { return };
         let runner = RunnerKey(session.0);
+        let answers = here.protocol >= RECALLS_ANSWERED_SINCE;
         let joins = !std::mem::replace(&mut here.joined, true);
         if joins {
             let announced = self.modules.announced();
             self.say(session, FromMaster::Announce(announced));
             let (held, void) = self.held(request.held.unwrap_or_default());
-            self.tell(Event::RunnerJoined { runner, offer: Box::new(offer), credits: request.credits, held });
+            self.gone.remove(&*offer.name);
+            let (offer, credits) = (Box::new(offer), request.credits);
+            self.tell(Event::RunnerJoined { runner, offer, credits, answers, held });
             if !void.is_empty() {
                 self.say_after(session, FromMaster::Cancel(void));
             }
@@ -83,6 +86,7 @@ impl Engine {
     /// Attempts given back, not started.
     pub(super) fn returned(&mut self, session: SessionNo, attempts: Vec<Attempt>) {
         let runner = RunnerKey(session.0);
+        self.tell(Event::RecallAnswered { runner });
         for Attempt { id, attempt } in attempts {
             if let Some(task) = self.live_key(&id) {
                 self.tell(Event::AttemptReturned { runner, task, attempt });

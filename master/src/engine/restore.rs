@@ -50,6 +50,7 @@ impl Engine {
             report: None,
             finished: [0; 4],
             effects: Vec::new(),
+            gone: BTreeMap::new(),
             stopping: false,
             idle: None,
             told_us: super::TOLD_US,

@@ -2,7 +2,7 @@
 
 use super::writer::Writer;
 use super::ws::{FAREWELL, binary, short};
-use super::{Gate, add, follow, watch};
+use super::{Gate, add, follow, reports, watch};
 use crate::inbox::{Input, MasterHandle, SessionNo};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::StreamExt;
@@ -13,10 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use taskmaster_protocol::message::{Answer, Ask, Follow, Hello, Refused, Role, Watch, Welcome};
-use taskmaster_protocol::{
-    EventKind, FromMaster, JobName, Json, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, limits, near,
-};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use taskmaster_protocol::{EventKind, FromMaster, JobName, Json, Refusal, RefusalCode, ToMaster, limits, near};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -34,6 +32,18 @@ const JOBS_FOLLOWED_MAX: usize = 100_000;
 
 /// Jobs that wait to be followed.
 const WISHES: usize = 1_024;
+
+/// Messages of one session that the engine has not taken yet, KiB: beyond that nothing more is read from it.
+const INBOX_KIB: usize = 64 << 10;
+
+/// Of these, so many are given back at a time.
+const ROOM_KIB: usize = 1 << 10;
+
+/// Reports of one runner whose acknowledgement is not written yet: a runner that does not read is not read either.
+const REPORTS_UNREAD_MAX: usize = 64 << 10;
+
+/// Wishes of one client whose answer is not written yet.
+const WISHES_UNREAD_MAX: usize = 256;
 
 /// The close code for a message above the limit. Its rest cannot be read: the connection is left open for a moment, so
 /// that the code is seen before the reset.
@@ -59,19 +69,25 @@ pub(super) async fn run(gate: Gate, socket: WebSocket, hello: Hello) {
     let (side, aside) = mpsc::channel(SIDE);
     let (close, closing) = oneshot::channel();
     let batches = Arc::new(Semaphore::new(limits::BATCHES_IN_FLIGHT_MAX));
+    let reports = Arc::new(Semaphore::new(REPORTS_UNREAD_MAX));
+    let wanted = Arc::new(Semaphore::new(WISHES_UNREAD_MAX));
     let writer = Writer {
         sink,
         outbox: outgoing,
         side: aside,
         batches: batches.clone(),
+        reports: reports.clone(),
+        wanted: wanted.clone(),
         close: closing,
         buffer: bytes::BytesMut::new(),
     };
     let role = hello.role;
+    let protocol = hello.protocol;
     let seq = gate.handle.events.latest();
     gate.handle.tell(Input::Connected { session: number, hello, outbox });
     let connected = Connected { handle: gate.handle.clone(), session: number };
-    let mut writing = tokio::spawn(writer.run(FromMaster::Welcome(welcome(gate.handle.epoch, seq))));
+    let welcome = welcome(protocol, gate.handle.epoch, seq);
+    let mut writing = tokio::spawn(writer.run(FromMaster::Welcome(welcome)));
     let asked = Arc::new(Semaphore::new(ASKED_MAX));
     let mut reader = Reader {
         gate,
@@ -80,6 +96,10 @@ pub(super) async fn run(gate: Gate, socket: WebSocket, hello: Hello) {
         side,
         batches,
         asked,
+        reports,
+        wanted,
+        inbox: Arc::new(Semaphore::new(INBOX_KIB)),
+        owed: None,
         tasks: JoinSet::new(),
         watch: None,
         follows: Vec::new(),
@@ -107,9 +127,9 @@ pub(super) async fn run(gate: Gate, socket: WebSocket, hello: Hello) {
     writing.abort();
 }
 
-fn welcome(epoch: u32, seq: u64) -> Welcome {
+fn welcome(protocol: u32, epoch: u32, seq: u64) -> Welcome {
     Welcome {
-        protocol: PROTOCOL_VERSION,
+        protocol,
         epoch,
         seq,
         message_bytes_max: limits::MESSAGE_BYTES_MAX as u64,
@@ -126,6 +146,11 @@ struct Reader {
     side: mpsc::Sender<FromMaster>,
     batches: Arc<Semaphore>,
     asked: Arc<Semaphore>,
+    reports: Arc<Semaphore>,
+    wanted: Arc<Semaphore>,
+    inbox: Arc<Semaphore>,
+    /// Room of the inbox that the engine is to give back.
+    owed: Option<OwnedSemaphorePermit>,
     /// Answers and subscriptions under way; they end with the session.
     tasks: JoinSet<()>,
     watch: Option<AbortHandle>,
@@ -171,12 +196,12 @@ impl Reader {
             Err(refusal) => self.refuse(reference_in(&copy), refusal).await,
             Ok(message) => match self.allows(&message) {
                 Err(refusal) => self.refuse(reference_in(&copy), refusal).await,
-                Ok(()) => self.act(message).await,
+                Ok(()) => self.act(message, copy.len()).await,
             },
         }
     }
 
-    async fn act(&mut self, message: ToMaster) {
+    async fn act(&mut self, message: ToMaster, bytes: usize) {
         match message {
             ToMaster::Add(add) => {
                 // Waiting here is the flow control: nothing more is read from this feeder meanwhile.
@@ -196,7 +221,42 @@ impl Reader {
             ToMaster::Watch(watch) => self.watch(watch).await,
             ToMaster::Follow(follow) => self.follow(follow).await,
             ToMaster::Ask(ask) => self.ask(ask).await,
-            message => self.gate.handle.tell(Input::Message { session: self.session, message }),
+            message => match reports::sound(message, &self.gate.blobs).await {
+                Ok(messages) => {
+                    for message in messages {
+                        self.pass_on(message, bytes).await;
+                    }
+                }
+                Err(refusal) => self.refuse(None, refusal).await,
+            },
+        }
+    }
+
+    /// To the engine, when there is room. Waiting here is the flow control for everything that is no `task:add`.
+    async fn pass_on(&mut self, message: ToMaster, bytes: usize) {
+        let (unread, count) = match &message {
+            ToMaster::Done(list) => (&self.reports, list.len()),
+            ToMaster::Failed(list) => (&self.reports, list.len()),
+            ToMaster::Cancel(_) | ToMaster::Retry(_) | ToMaster::Set(_) | ToMaster::Operate(_) => (&self.wanted, 1),
+            _ => (&self.wanted, 0),
+        };
+        // Given back by the writer, with the acknowledgement or the answer. The semaphores are never closed.
+        let Ok(permit) = unread.acquire_many(u32::try_from(count).unwrap_or(u32::MAX)).await else { return };
+        permit.forget();
+        let kib = u32::try_from((bytes >> 10).min(INBOX_KIB - ROOM_KIB - 1)).unwrap_or(u32::MAX) + 1;
+        let Ok(room) = self.inbox.clone().acquire_many_owned(kib).await else { return };
+        self.gate.handle.tell(Input::Message { session: self.session, message });
+        let owed = match self.owed.take() {
+            Some(mut owed) => {
+                owed.merge(room);
+                owed
+            }
+            None => room,
+        };
+        if owed.num_permits() >= ROOM_KIB {
+            self.gate.handle.tell(Input::Room(owed));
+        } else {
+            self.owed = Some(owed);
         }
     }
 

@@ -133,7 +133,7 @@ async fn who_says_no_right_hello_is_refused_with_the_reason() {
     let old = Hello { protocol: 99, ..hello(Role::Client) };
     let nothing = Hello { runner: None, ..hello(Role::Runner) };
     for (hello, code, words) in [
-        (old, RefusalCode::ProtocolVersion, &["version 99", "version 1"][..]),
+        (old, RefusalCode::ProtocolVersion, &["version 99", "2 and 1", "upgrade the master"][..]),
         (nothing, RefusalCode::MissingField, &["`runner`"]),
     ] {
         let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else { panic!() };

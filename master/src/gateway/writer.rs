@@ -34,6 +34,10 @@ pub(super) struct Writer {
     pub(super) side: mpsc::Receiver<FromMaster>,
     /// A permit for each batch that may be sent without an answer.
     pub(super) batches: Arc<Semaphore>,
+    /// A permit for each report that may be sent without an acknowledgement.
+    pub(super) reports: Arc<Semaphore>,
+    /// A permit for each wish that may be sent without an answer.
+    pub(super) wanted: Arc<Semaphore>,
     /// How the reader ends the session.
     pub(super) close: oneshot::Receiver<CloseFrame>,
     pub(super) buffer: BytesMut,
@@ -48,6 +52,7 @@ impl Writer {
         let mut pinged = Instant::now();
         let mut batch = Vec::with_capacity(DRAIN);
         loop {
+            let mut answers = 0;
             tokio::select! {
                 // The end first: the engine lets go of the session as soon as it hears of it, with less to say.
                 biased;
@@ -66,6 +71,9 @@ impl Writer {
                 count = self.outbox.recv_many(&mut batch, DRAIN) => if count == 0 {
                     let frame = CloseFrame { code: 1001, reason: "the master has let go of this session".into() };
                     return self.end(frame).await;
+                } else {
+                    // All of the engine's: answers from elsewhere come over `side`.
+                    answers = batch.iter().filter(|m| matches!(m, FromMaster::Answer(_) | FromMaster::Refused(_))).count();
                 },
                 Some(message) = self.side.recv() => batch.push(message),
                 () = tokio::time::sleep_until(pinged + PING) => {},
@@ -78,6 +86,7 @@ impl Writer {
             if !batch.is_empty() && self.write(std::mem::take(&mut batch)).await.is_err() {
                 return;
             }
+            self.wanted.add_permits(answers);
             if pinged.elapsed() >= PING {
                 pinged = Instant::now();
                 if !matches!(timeout(WRITE, self.sink.send(Message::Ping(Default::default()))).await, Ok(Ok(()))) {
@@ -95,8 +104,10 @@ impl Writer {
         let messages = merge(batch);
         timeout(WRITE, async {
             for message in messages {
-                if matches!(message, FromMaster::Added(_)) {
-                    self.batches.add_permits(1);
+                match &message {
+                    FromMaster::Added(_) => self.batches.add_permits(1),
+                    FromMaster::Ack(attempts) => self.reports.add_permits(attempts.len()),
+                    _ => {}
                 }
                 let text = self.encode(&message);
                 self.sink.feed(Message::Text(text)).await.map_err(drop)?;

@@ -1,5 +1,6 @@
 //! The door of the WebSocket sessions: the upgrade, `hello`, and who is not let in.
 
+use super::names::Taken;
 use super::{Gate, session};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -8,13 +9,18 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Refused, Role};
-use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, limits};
+use taskmaster_protocol::{
+    FromMaster, PROTOCOL_OLDEST, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, agreed_version, limits,
+};
 use tokio::time::timeout;
 
 /// What `GET /` says to people.
 const ABOUT: &str = "This is a Taskmaster master. Runners and clients connect to this address with a WebSocket:\n\
                      `taskmaster runner --url ws://HOST:PORT`, `taskmaster add MODULE --url ws://HOST:PORT`.\n\
                      Over HTTP: /health /metrics /api/status /api/tasks/ID /api/jobs /api/modules /api/runners\n";
+
+/// Bytes of a `hello`: a runner's labels and modules are kept as long as it is connected.
+const HELLO_BYTES_MAX: usize = 64 << 10;
 
 /// Time for a last message to get through before the connection is cut.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
@@ -48,8 +54,9 @@ async fn greet(gate: Gate, mut socket: WebSocket, admitted: bool) {
         Ok(None) => return,
         Err(_) => Err(Refusal::new(RefusalCode::NotAllowed, format!("no `hello` within {} s", limit.as_secs()))),
     };
-    match hello {
-        Ok(hello) => session::run(gate, socket, hello).await,
+    let admitted = hello.and_then(|hello| take_name(&gate, &hello).map(|name| (hello, name)));
+    match admitted {
+        Ok((hello, _name)) => session::run(gate, socket, hello).await,
         Err(refusal) => {
             let reason = short(&refusal.message);
             let refused = FromMaster::Refused(Refused { reference: None, error: refusal }).encode();
@@ -65,6 +72,10 @@ async fn greet(gate: Gate, mut socket: WebSocket, admitted: bool) {
     }
 }
 
+fn take_name(gate: &Gate, hello: &Hello) -> Result<Option<Taken>, Refusal> {
+    hello.runner.as_ref().map(|offer| gate.names.take(&offer.name, hello.session.as_deref())).transpose()
+}
+
 async fn first_text(socket: &mut WebSocket) -> Option<Result<Utf8Bytes, Refusal>> {
     loop {
         match socket.recv().await?.ok()? {
@@ -77,6 +88,10 @@ async fn first_text(socket: &mut WebSocket) -> Option<Result<Utf8Bytes, Refusal>
 }
 
 fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal> {
+    if text.len() > HELLO_BYTES_MAX {
+        let text = format!("`hello` has {} bytes, at most {HELLO_BYTES_MAX} are allowed", text.len());
+        return Err(Refusal::new(RefusalCode::TooLarge, text));
+    }
     let hello = match ToMaster::decode(text)? {
         ToMaster::Hello(hello) => hello,
         other => {
@@ -84,13 +99,14 @@ fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal
             return Err(Refusal::new(RefusalCode::NotAllowed, text).at("event"));
         }
     };
-    if hello.protocol != PROTOCOL_VERSION {
-        let is = hello.protocol;
+    let Some(agreed) = agreed_version(hello.protocol) else {
+        let (is, older) = (hello.protocol, if hello.protocol < PROTOCOL_VERSION { "your side" } else { "the master" });
         let text = format!(
-            "you speak version {is} of the protocol, this master version {PROTOCOL_VERSION}; use the same release on both sides"
+            "you speak version {is} of the protocol, this master speaks {PROTOCOL_VERSION} and {PROTOCOL_OLDEST}: upgrade {older}"
         );
         return Err(Refusal::new(RefusalCode::ProtocolVersion, text).at("protocol"));
-    }
+    };
+    let hello = Hello { protocol: agreed, ..hello };
     if !admitted && !gate.auth.admits(hello.token.as_deref()) {
         let text = match hello.token {
             Some(_) => "the token is wrong; this master wrote the right one into its data folder, file `token`",
@@ -98,7 +114,15 @@ fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal
         };
         return Err(Refusal::new(RefusalCode::Unauthorized, text).at("token"));
     }
+    if let Some(session) = hello.session.as_ref().filter(|session| session.len() > limits::NAME_BYTES_MAX) {
+        let text = format!("a session's name may have {} bytes, not {}", limits::NAME_BYTES_MAX, session.len());
+        return Err(Refusal::new(RefusalCode::TooLarge, text).at("session"));
+    }
     match (hello.role, &hello.runner) {
+        (Role::Client, Some(_)) => {
+            let text = "a client offers nothing: leave `runner` out, or say `hello` as a runner";
+            Err(Refusal::new(RefusalCode::NotAllowed, text).at("runner"))
+        }
         (Role::Runner, None) => {
             let text = "a runner's `hello` must say what it offers, in `runner`";
             Err(Refusal::new(RefusalCode::MissingField, text).at("runner"))

@@ -105,7 +105,7 @@ impl Fold {
             Record::Added(body) => {
                 self.marks.no = self.marks.no.max(body.no);
                 self.fresh_from = self.fresh_from.or(Some(body.no));
-                let task = OpenTask::new(body.clone(), AttemptId { epoch: 0, n: 0 });
+                let task = OpenTask::new(body.clone(), AttemptId { epoch: self.marks.epoch, n: 0 });
                 self.open.insert(body.no, Some(task));
                 self.job(&body.job)?.total += 1;
             }

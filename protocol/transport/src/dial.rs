@@ -4,7 +4,7 @@ use crate::Address;
 use futures_util::{SinkExt, StreamExt};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Welcome};
-use taskmaster_protocol::{FromMaster, Refusal, ToMaster, limits};
+use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, ToMaster, limits};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
@@ -45,10 +45,26 @@ pub enum DialError {
 pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
     let unreachable = |why: String| DialError::Unreachable { address: address.clone(), why };
     let limit = Duration::from_millis(limits::HELLO_MS_MAX);
-    match tokio::time::timeout(limit, connect(address, hello)).await {
+    let older = Hello { protocol: hello.protocol.saturating_sub(1), ..hello.clone() };
+    let connecting = async {
+        let newest = connect(address, hello).await;
+        if !newest.as_ref().is_err_and(speaks_another_version) {
+            return newest;
+        }
+        // A master of the release before knows no newer version than its own. One that knows neither has said so.
+        match connect(address, older).await {
+            Err(error) if speaks_another_version(&error) => newest,
+            result => result,
+        }
+    };
+    match tokio::time::timeout(limit, connecting).await {
         Ok(result) => result,
         Err(_) => Err(unreachable(format!("no answer within {} s", limit.as_secs()))),
     }
+}
+
+fn speaks_another_version(error: &DialError) -> bool {
+    matches!(error, DialError::Refused { refusal, .. } if refusal.code == RefusalCode::ProtocolVersion)
 }
 
 async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
@@ -84,5 +100,48 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
             Ok(other) => Err(foreign(format!("it said `{}` before `welcome`", other.event()))),
             Err(error) => Err(foreign(error.to_string())),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test: a broken promise ends it")]
+
+    use super::*;
+    use taskmaster_protocol::message::{Refused, Role};
+    use taskmaster_protocol::{PROTOCOL_OLDEST, PROTOCOL_VERSION};
+
+    /// A master that speaks version 1 alone, as the release before did; the versions it was told.
+    async fn old_master(listener: tokio::net::TcpListener) -> Vec<u32> {
+        let mut told = Vec::new();
+        loop {
+            let mut socket = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+            let Some(Ok(Message::Text(text))) = socket.next().await else { panic!("no hello") };
+            let Ok(ToMaster::Hello(hello)) = ToMaster::decode(&text) else { panic!("{text}") };
+            told.push(hello.protocol);
+            let known = hello.protocol == PROTOCOL_OLDEST;
+            let answer = if known {
+                let (protocol, message_bytes_max, batch_tasks_max) = (PROTOCOL_OLDEST, 1, 1);
+                let leader = None;
+                FromMaster::Welcome(Welcome { protocol, epoch: 1, seq: 0, message_bytes_max, batch_tasks_max, leader })
+            } else {
+                let error = Refusal::new(RefusalCode::ProtocolVersion, "you speak another version");
+                FromMaster::Refused(Refused { reference: None, error })
+            };
+            socket.send(Message::text(answer.encode())).await.unwrap();
+            if known {
+                return told;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_master_of_the_release_before_is_spoken_to_in_its_version() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let master = tokio::spawn(old_master(listener));
+        let hello = Hello { role: Role::Client, protocol: PROTOCOL_VERSION, token: None, session: None, runner: None };
+        let (_, welcome) = dial(&address, hello).await.unwrap();
+        assert_eq!((welcome.protocol, master.await.unwrap()), (1, vec![2, 1]));
     }
 }

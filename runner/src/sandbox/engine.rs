@@ -1,6 +1,7 @@
 //! The one engine of the process, its pool, its clock tick and its linker.
 
 use super::files::Folders;
+use super::quota::Quota;
 use super::{Command, Guest, files::TaskFolder, limits};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,6 +29,7 @@ pub struct Sandbox {
     /// The functions of WASI that can be imported.
     functions: BTreeSet<String>,
     folders: Folders,
+    quota: Quota,
     ticker: Ticker,
 }
 
@@ -46,8 +48,9 @@ impl Sandbox {
         let linker = linker(&engine).map_err(|error| failed(&error))?;
         let functions = functions(&engine).map_err(|error| failed(&error))?;
         let folders = Folders::open(work).map_err(|error| failed(&error))?;
+        let quota = Quota::start().map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.weak()).map_err(|error| failed(&error))?;
-        Ok(Sandbox { engine, linker, functions, folders, ticker })
+        Ok(Sandbox { engine, linker, functions, folders, quota, ticker })
     }
 
     /// wasmtime's engine.
@@ -66,6 +69,10 @@ impl Sandbox {
     /// Must be held while guests run: only then does the engine's clock tick.
     pub fn busy(&self) -> Busy {
         self.ticker.busy()
+    }
+
+    pub(super) fn quota(&self) -> &Quota {
+        &self.quota
     }
 
     /// A folder for a task, where its module could use one.

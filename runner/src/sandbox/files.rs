@@ -68,6 +68,11 @@ impl Drop for Folders {
 }
 
 impl TaskFolder {
+    /// Where everything of the task is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the task sees as `.` and `/`.
     pub fn own(&self) -> PathBuf {
         self.path.join("own")

@@ -35,6 +35,19 @@ pub const STACK_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the whole stack on which a guest and the host calls below it run.
 pub const FIBER_BYTES: usize = STACK_BYTES_MAX + (1 << 20);
 
+/// Bytes of disk that the files of one task may take, `/tmp` included; also the length of one file, sparse or not.
+pub const DISK_BYTES_MAX: u64 = 1 << 30;
+
+/// Files and folders of one task: each costs the disk an inode, however short it is.
+pub const FILES_MAX: u64 = 20_000;
+
+/// How often the folders of running tasks are looked at, ms.
+pub const LOOK_MS: u64 = 100;
+
+/// Files that one task may have open at a time: each is one of this process, which needs others for its sockets. A
+/// `ulimit -n` of 1,024 is enough for three such tasks.
+pub const OPEN_FILES_MAX: usize = 256;
+
 /// How often running guests look at their cancel switch and their deadline, ms. Well below the 100 ms promised.
 pub const EPOCH_MS: u64 = 2;
 

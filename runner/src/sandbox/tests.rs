@@ -327,3 +327,64 @@ fn the_environment_and_arguments_are_the_tasks_own() {
           (call $exit (i32.add (i32.mul (i32.load (i32.const 0)) (i32.const 10)) (i32.load (i32.const 8))))))"#;
     assert_eq!(world.text(text).end, End::Exit(11));
 }
+
+/// A command with files: `$open` makes a file named after its argument in `.`, and gives its fd.
+fn with_files(body: &str) -> String {
+    format!(
+        r#"(module
+        (import "wasi_snapshot_preview1" "path_open" (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func $set_size (param i32 i64) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func $open (param $n i32) (result i32)
+          (i64.store (i32.const 64) (i64.add (i64.const 0x3030303030303030) (i64.and (i64.const 0x0f0f0f0f0f0f0f0f)
+            (i64.or (i64.or (i64.extend_i32_u (i32.and (local.get $n) (i32.const 15)))
+                            (i64.shl (i64.extend_i32_u (i32.and (i32.shr_u (local.get $n) (i32.const 4)) (i32.const 15))) (i64.const 8)))
+                    (i64.or (i64.shl (i64.extend_i32_u (i32.and (i32.shr_u (local.get $n) (i32.const 8)) (i32.const 15))) (i64.const 16))
+                            (i64.shl (i64.extend_i32_u (i32.shr_u (local.get $n) (i32.const 12))) (i64.const 24)))))))
+          (if (call $path_open (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 8) (i32.const 1)
+                (i64.const 0x400042) (i64.const 0x400042) (i32.const 0) (i32.const 16)) (then (call $exit (i32.const 77))))
+          (i32.load (i32.const 16)))
+        (func (export "_start") (local $n i32) {body}))"#
+    )
+}
+
+#[test]
+fn open_files_have_a_limit() {
+    let world = World::new();
+    let text = with_files(
+        "(loop $next (drop (call $open (local.get $n))) (local.set $n (i32.add (local.get $n) (i32.const 1)))
+          (br_if $next (i32.lt_u (local.get $n) (i32.const 100000))))",
+    );
+    let End::Trap(reason, _) = world.text(&text).end else { panic!("{:?}", world.text(&text).end) };
+    assert!(reason.contains("more than 256 files open"), "{reason}");
+    assert_eq!(world.text(&opens(3, "file", CREATE_NEW)).end, End::Exit(0), "the next task has all of its own");
+}
+
+#[test]
+fn disk_has_a_limit_sparse_files_and_many_files_included() {
+    let world = World::new();
+    let sparse =
+        "(if (call $set_size (call $open (i32.const 1)) (i64.const 0x10000000000)) (then (call $exit (i32.const 78))))
+        (loop $spin (br $spin))";
+    let many = "(loop $next (drop (call $close (call $open (local.get $n)))) (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (br_if $next (i32.lt_u (local.get $n) (i32.const 30000)))) (loop $spin (br $spin))";
+    for (body, words) in [(sparse, "1048576 MiB"), (many, "more than the 20000 files")] {
+        let mut work = world.work(&with_files(body));
+        work.timeout = Duration::from_secs(300);
+        let End::Output(text) = world.run(work).end else { panic!("{body} was not stopped") };
+        assert!(text.contains(words), "{text}");
+    }
+    assert_eq!(world.text(&opens(3, "file", CREATE_NEW)).end, End::Exit(0));
+}
+
+#[test]
+fn recursion_has_a_limit_and_exports_do_no_harm() {
+    let world = World::new();
+    let deep = "(module (memory (export \"memory\") 1) (func $f (call $f)) (func (export \"_start\") (call $f)))";
+    assert!(matches!(world.text(deep).end, End::Trap(reason, _) if reason.contains("stack")));
+    let exports: String = (0..10_000).map(|n| format!("(func (export \"f{n}\"))")).collect();
+    let many = format!("(module (memory (export \"memory\") 1) {exports} (func (export \"_start\")))");
+    assert_eq!(world.text(&many).end, End::Exit(0));
+}

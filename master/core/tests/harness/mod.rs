@@ -261,10 +261,9 @@ impl World {
         let mut effects = self.open_job(&wanted.job);
         let key = self.free_key();
         self.nos += 1;
-        let zero = AttemptId { epoch: 0, n: 0 };
+        let (zero, fence) = (AttemptId { epoch: 0, n: 0 }, AttemptId { epoch: self.epoch, n: 0 });
         let name = wanted.name.clone();
-        let record =
-            Record { wanted, no: self.nos, key: Some(key), ended: None, last: zero, tries: 0, lost: 0, fence: zero };
+        let record = Record { wanted, no: self.nos, key: Some(key), ended: None, last: zero, tries: 0, lost: 0, fence };
         let event = self.told(&record, key, Origin::Added);
         let due = record.wanted.due.map(|due| self.by_wall(due));
         let record = Record { wanted: Wanted { due, ..record.wanted }, ..record };
@@ -302,7 +301,7 @@ impl World {
         let runner = RunnerKey(self.connections);
         self.runners.insert(runner, offer.name.clone());
         let held = held.iter().filter_map(|(name, attempt)| Some((self.tasks.get(name)?.key?, *attempt))).collect();
-        let effects = self.event(Event::RunnerJoined { runner, offer: Box::new(offer), credits, held });
+        let effects = self.event(Event::RunnerJoined { runner, offer: Box::new(offer), credits, answers: true, held });
         (runner, effects)
     }
 
