@@ -18,7 +18,7 @@ use crate::record::{Ended, JobRecord, Record, TaskBody};
 use crate::store::Reader;
 use crate::view::{Places, Stored};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler, TaskKey};
@@ -164,6 +164,10 @@ pub struct Engine {
     ended: VecDeque<Arc<Ended>>,
     /// Skipped tasks that memory still has, by the task they were skipped for.
     skipped: HashMap<TaskId, Vec<TaskId>>,
+    /// Tasks that were opened again, with the seq of that: the view may still have their former end.
+    reopened: HashMap<TaskId, u64>,
+    /// Ended tasks that the fold was allowed to forget and may still have: nobody may count on them any more.
+    leaving: HashSet<TaskId>,
     /// Jobs that are done or paused, as they are now; those that are in the view as they are here are let go of.
     idle_jobs: BTreeMap<JobName, (u64, JobRecord)>,
     sessions: BTreeMap<SessionNo, Session>,
@@ -284,6 +288,7 @@ impl Engine {
         if key.0 as usize == self.tasks.len() {
             self.tasks.push(None);
         }
+        self.leaving.remove(&live.body.id);
         self.ids.insert(live.body.id.clone(), Known::Live(key));
         self.open.insert(live.body.no, key);
         self.tasks[key.0 as usize] = Some(live);
@@ -380,24 +385,26 @@ impl Engine {
         if let Err(error) = self.places.get_mut().renew(self.reader.as_ref()) {
             tracing::error!(%error, "the view cannot be read");
         }
+        self.reopened.retain(|_, since| *since > seq);
     }
 
-    /// Of these ended tasks, those that nothing open needs. What open tasks name is looked through last, and only for
-    /// what is left: there may be a million of them.
-    fn prunable(&self, mut tasks: Vec<Stored>) -> Vec<Stored> {
+    /// Of these ended tasks, those that nothing open needs; from now on they count as unknown. The fold asks again only
+    /// when the last ones are gone. What open tasks name is looked through last, and only for what is left: there may be
+    /// a million of them.
+    fn prunable(&mut self, mut tasks: Vec<Stored>) -> Vec<Stored> {
         let told = Wall(self.now.wall.0.saturating_sub(self.told_us));
         tasks.retain(|task| {
             task.ended.finished < told
                 && !self.core.job(&task.ended.job).is_some_and(|job| job.open)
                 && !self.ids.contains_key(&task.ended.id)
         });
-        if tasks.is_empty() {
-            return tasks;
+        if !tasks.is_empty() {
+            let left: BTreeSet<TaskId> = tasks.iter().map(|task| task.ended.id.clone()).collect();
+            let named = self.open.values().flat_map(|key| self.live(*key).body.dependencies());
+            let needed: BTreeSet<&TaskId> = named.map(|on| &on.on).filter(|on| left.contains(*on)).collect();
+            tasks.retain(|task| !needed.contains(&task.ended.id));
         }
-        let left: BTreeSet<TaskId> = tasks.iter().map(|task| task.ended.id.clone()).collect();
-        let named = self.open.values().flat_map(|key| self.live(*key).body.dependencies());
-        let needed: BTreeSet<&TaskId> = named.map(|on| &on.on).filter(|on| left.contains(*on)).collect();
-        tasks.retain(|task| !needed.contains(&task.ended.id));
+        self.leaving = tasks.iter().map(|task| task.ended.id.clone()).collect();
         tasks
     }
 }

@@ -5,7 +5,7 @@ use crate::events::ended_view;
 use crate::record::{Ended, JobRecord};
 use crate::store::{Reader, StoreError};
 use crate::view;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_protocol::message::{Page, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits};
@@ -28,6 +28,8 @@ pub enum Lookup {
         before: u64,
         /// What the page has so far.
         rows: Rows,
+        /// Tasks whose end in the view is a former one.
+        open_again: BTreeSet<TaskId>,
     },
     /// Results.
     Results {
@@ -90,7 +92,7 @@ impl Lookup {
             Lookup::Task(ref id) | Lookup::Why(ref id) | Lookup::Logs(ref id) => {
                 view::stored(shelf, id)?.map(|stored| self.of_ended(&stored.ended)).ok_or_else(|| no_such_task(id))
             }
-            Lookup::Ended { before, rows } => Ok(ended_page(reader, before, rows)?),
+            Lookup::Ended { before, rows, open_again } => Ok(ended_page(reader, before, rows, &open_again)?),
             Lookup::Results { mut known, missing } => {
                 for id in missing {
                     if let Some(result) = view::stored(shelf, &id)?.and_then(|stored| stored.ended.result.clone()) {
@@ -116,7 +118,12 @@ impl Lookup {
     }
 }
 
-fn ended_page(reader: &Reader, mut before: u64, mut rows: Rows) -> Result<Json, StoreError> {
+fn ended_page(
+    reader: &Reader,
+    mut before: u64,
+    mut rows: Rows,
+    open_again: &BTreeSet<TaskId>,
+) -> Result<Json, StoreError> {
     let mut looked = 0;
     loop {
         let tasks = view::ended_before(reader.as_ref(), before, 256)?;
@@ -126,6 +133,9 @@ fn ended_page(reader: &Reader, mut before: u64, mut rows: Rows) -> Result<Json, 
         for stored in tasks {
             before = stored.ended.seq;
             looked += 1;
+            if open_again.contains(&stored.ended.id) {
+                continue;
+            }
             if rows.take(|| ended_view(&stored.ended)) || looked == LOOKED_AT_MAX {
                 return Ok(rows.page(Some(format!("f{before}"))));
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use taskmaster_core::jobs::{Counts, Past};
 use taskmaster_core::{DependsOn, Due, Event, Final, NewTask, Origin, TaskKey};
 use taskmaster_protocol::message::{Added, Rejected, Rejection};
-use taskmaster_protocol::{Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall};
+use taskmaster_protocol::{Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When};
 
 /// The job of tasks for which neither document nor batch names one.
 const DEFAULT_JOB: &str = "default";
@@ -180,6 +180,9 @@ impl Engine {
 
     /// An ended task that memory has let go of. A view that cannot be read is told in the log, and knows nothing.
     pub(super) fn ended_in_view(&self, id: &TaskId) -> Option<view::Stored> {
+        if self.leaving.contains(id) {
+            return None;
+        }
         view::stored_by(self.reader.as_ref(), &mut self.places.borrow_mut(), id).unwrap_or_else(|error| {
             tracing::error!(%id, %error, "the view cannot be read");
             None
@@ -198,13 +201,16 @@ impl Engine {
         }
     }
 
-    /// A dependency as the core takes it. What nobody knows any more was done: only ended tasks are forgotten, and
-    /// none that an open task names.
+    /// A dependency as the core takes it. What nobody knows any more is met: only ended tasks are forgotten, and none that
+    /// an open task names, so it is one that is open again, and it has run.
     pub(super) fn depends_on(&self, dependency: &Dependency) -> DependsOn {
         match self.fact(&dependency.on) {
             Fact::Open(key) => DependsOn::Open(key, dependency.when),
             Fact::Ended(how) => DependsOn::Ended(how, dependency.when),
-            Fact::Unknown => DependsOn::Ended(Final::Done, dependency.when),
+            Fact::Unknown => {
+                let met = if dependency.when == When::Failed { Final::Failed } else { Final::Done };
+                DependsOn::Ended(met, dependency.when)
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use super::{Engine, Known, Live};
 use crate::events::ended_view;
 use crate::inbox::Reply;
 use crate::lookup::{Lookup, Rows, job_view};
+use crate::view::Stored;
 use std::collections::BTreeMap;
 use taskmaster_core::{RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Log, Query, Role, Status};
@@ -102,12 +103,25 @@ impl Engine {
         let before = if part == "f" { at } else { u64::MAX };
         for ended in self.ended.iter().rev().filter(|ended| ended.seq < before) {
             looked += 1;
+            // It may have been opened again since, and ended anew.
+            if self.stored(&ended.id).is_none_or(|stored| stored.ended.seq != ended.seq) {
+                continue;
+            }
             if rows.take(|| ended_view(ended)) || looked >= LOOKED_AT_MAX {
                 return Reply::Answer(rows.page(Some(format!("f{}", ended.seq))));
             }
         }
         let before = before.min(self.ended.front().map_or(u64::MAX, |ended| ended.seq));
-        Reply::FromStore(Lookup::Ended { before, rows })
+        let open_again = self.reopened.keys().cloned().collect();
+        Reply::FromStore(Lookup::Ended { before, rows, open_again })
+    }
+
+    /// The end of a task that memory has.
+    fn stored(&self, id: &TaskId) -> Option<&Stored> {
+        match self.ids.get(id)? {
+            Known::Live(key) => self.live(*key).stored.as_ref(),
+            Known::Ended(stored) => Some(stored),
+        }
     }
 
     fn results(&self, ids: Vec<TaskId>) -> Reply {

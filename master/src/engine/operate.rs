@@ -136,6 +136,7 @@ impl Engine {
             was,
             because: ended.because.clone(),
         });
+        self.reopened.insert(body.id.clone(), self.last_seq);
         let priority = body.priority;
         self.came(body, priority, Origin::Reopened { fence: ended.last_sent, was: final_of(was) }, Some(Due::Mono(0)));
     }

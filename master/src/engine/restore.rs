@@ -1,17 +1,18 @@
 //! A new engine from what the view has.
 
-use super::add::past_of;
+use super::add::{due_of, past_of};
 use super::modules::Modules;
 use super::{Engine, EngineConfig, LastAttempt, Turn};
 use crate::events::EventFeed;
+use crate::journal;
 use crate::record::{Record, TaskBody};
 use crate::store::{Reader, StoreError};
 use crate::view::{self, OpenTask, Places, Restored};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Due, Event, Origin, Scheduler};
-use taskmaster_protocol::Now;
+use taskmaster_protocol::{Now, Wall};
 
 impl Engine {
     /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it before anything
@@ -43,6 +44,8 @@ impl Engine {
             open: BTreeMap::new(),
             ended: VecDeque::new(),
             skipped: HashMap::new(),
+            reopened: HashMap::new(),
+            leaving: HashSet::new(),
             idle_jobs: BTreeMap::new(),
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
@@ -69,8 +72,9 @@ impl Engine {
                 engine.tell(Event::JobHeld { job: job.clone(), by: by.clone(), restored: true });
             }
         }
+        let then = last_time(&reader)?.unwrap_or(now.wall);
         view::open_tasks(reader.as_ref(), &mut |body, task| {
-            engine.came_back(body, &task);
+            engine.came_back(body, &task, then);
             Ok(())
         })?;
         for (job, record) in open_jobs {
@@ -82,12 +86,34 @@ impl Engine {
         Ok(engine)
     }
 
-    fn came_back(&mut self, body: Arc<TaskBody>, task: &OpenTask) {
+    /// A task that was open when the last commit was made, at `then`.
+    fn came_back(&mut self, body: Arc<TaskBody>, task: &OpenTask, then: Wall) {
         let OpenTask { body: _, priority, tries, lost, fence, due } = *task;
-        let due = due.map(|wall| Due::Mono(self.now.mono_us + wall.since_us(self.now.wall)));
+        let now = self.now;
+        let until = due.or_else(|| delayed_until(&body, now)).filter(|until| *until > now.wall);
+        // What was left to wait for then, at the most: the clock may have been set back since.
+        let wait_us = until.map(|until| until.since_us(now.wall.max(then)));
+        let (due, no) =
+            (wait_us.map(|us| Due::Mono(now.mono_us + us)).or(due.map(|_| Due::Mono(now.mono_us))), body.no);
+        // It must not be waited for anew at the next start.
+        if let Some(us) = wait_us.filter(|_| then > now.wall) {
+            self.store(Record::Set { no, priority, due: Some(now.wall.plus_us(us)) });
+        }
         let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
         // A dependency had failed, and the master ended before this one was skipped: it is now, and gone already.
         let Some(live) = self.tasks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
         live.last = (tries + lost > 0).then(|| Box::new(LastAttempt { n: fence.n, ..LastAttempt::default() }));
     }
+}
+
+/// Until when a document's `delay_ms` lasts, where that is what the task waits for.
+fn delayed_until(body: &TaskBody, now: Now) -> Option<Wall> {
+    let delay_ms = body.rare.as_ref()?.delay_ms?;
+    matches!(due_of(body, now), Some(Due::Mono(_))).then(|| body.created.plus_us(delay_ms * 1_000))
+}
+
+/// When the last commit was made.
+fn last_time(reader: &Reader) -> Result<Option<Wall>, StoreError> {
+    let last = journal::entry(reader, journal::last(reader)?)?;
+    Ok(last.map(|entry| entry.time))
 }
