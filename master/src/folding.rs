@@ -5,7 +5,7 @@ use crate::config::Keep;
 use crate::inbox::Input;
 use crate::journal;
 use crate::record::Entry;
-use crate::store::{Reader, StoreError};
+use crate::store::{Reader, Shelf, StoreError};
 use crate::view::{self, Fold, Stored};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -123,29 +123,48 @@ impl Folding {
     /// Forgets ended tasks that are too many or too old, the oldest first, as far as nothing open needs them; looks
     /// at about `most`, and goes on behind them the next time.
     pub(crate) fn prune(&mut self, wall: Wall, most: usize) -> Result<(), StoreError> {
-        let surplus = view::marks(self.shelf.as_ref())?.ended.saturating_sub(self.keep.count);
-        let limit = Wall(wall.0.saturating_sub(i64::try_from(self.keep.time.as_micros()).unwrap_or(i64::MAX)));
-        let mut candidates: Vec<Stored> = Vec::new();
-        while candidates.len() < most {
-            let page = view::ended_from(self.shelf.as_ref(), self.prune_from, PRUNED_PAGE)?;
-            let left = surplus.saturating_sub(candidates.len() as u64);
-            let count = (0..).zip(&page).take_while(|(n, task)| *n < left || task.ended.finished < limit).count();
-            let is_last = count < page.len() || page.is_empty();
-            candidates.extend(page.into_iter().take(count));
-            // At the end, the next time from the first again: what was needed may no longer be.
-            self.prune_from = candidates.last().filter(|_| !is_last).map_or(0, |task| task.ended.seq + 1);
-            if is_last {
-                break;
-            }
-        }
-        if candidates.is_empty() {
+        let tasks;
+        (tasks, self.prune_from) = surplus(self.shelf.as_ref(), self.keep, wall, self.prune_from, most)?;
+        if tasks.is_empty() {
             return Ok(());
         }
         let (reply, answer) = channel();
-        let _ = self.engine.send(Input::Prune { tasks: candidates, reply });
+        let _ = self.engine.send(Input::Prune { tasks, reply });
         let Ok(allowed) = answer.recv() else { return Ok(()) };
-        let mut fold = Fold::begin(self.shelf.clone())?;
-        fold.prune(&allowed)?;
-        fold.write().map(drop)
+        forget(&self.shelf, &allowed)
     }
+}
+
+/// The oldest ended tasks that are too many or too old, about `most` of those that ended with event `from` or later; and
+/// where to go on the next time.
+pub fn surplus(
+    shelf: &dyn Shelf,
+    keep: Keep,
+    wall: Wall,
+    mut from: u64,
+    most: usize,
+) -> Result<(Vec<Stored>, u64), StoreError> {
+    let surplus = view::marks(shelf)?.ended.saturating_sub(keep.count);
+    let limit = Wall(wall.0.saturating_sub(i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX)));
+    let mut tasks: Vec<Stored> = Vec::new();
+    while tasks.len() < most {
+        let page = view::ended_from(shelf, from, PRUNED_PAGE)?;
+        let left = surplus.saturating_sub(tasks.len() as u64);
+        let count = (0..).zip(&page).take_while(|(n, task)| *n < left || task.ended.finished < limit).count();
+        let is_last = count < page.len() || page.is_empty();
+        tasks.extend(page.into_iter().take(count));
+        // At the end, the next time from the first again: what was needed may no longer be.
+        from = tasks.last().filter(|_| !is_last).map_or(0, |task| task.ended.seq + 1);
+        if is_last {
+            break;
+        }
+    }
+    Ok((tasks, from))
+}
+
+/// Takes ended tasks out of the view: those that the engine says nothing needs.
+pub fn forget(shelf: &Reader, allowed: &[Stored]) -> Result<(), StoreError> {
+    let mut fold = Fold::begin(shelf.clone())?;
+    fold.prune(allowed)?;
+    fold.write().map(drop)
 }

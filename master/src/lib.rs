@@ -21,7 +21,7 @@ pub mod master;
 pub mod modules;
 pub mod prepare;
 pub mod record;
-mod steady;
+pub mod steady;
 pub mod store;
 pub mod turns;
 pub mod view;

@@ -34,13 +34,15 @@ impl SteadyClock {
         self.now();
     }
 
-    fn waiting_from(&mut self, now: Now, most: Duration) -> Duration {
+    /// The same, at this time of the plain clock.
+    pub fn waiting_from(&mut self, now: Now, most: Duration) -> Duration {
         let most_us = u64::try_from(most.as_micros()).unwrap_or(u64::MAX / 4);
         self.expected_us = Some(now.mono_us.saturating_add(most_us));
         most
     }
 
-    fn at(&mut self, now: Now) -> Now {
+    /// The same as [`SteadyClock::now`], at this time of the plain clock.
+    pub fn at(&mut self, now: Now) -> Now {
         // A turn itself takes milliseconds: a second between two looks at the clock is a stall as well.
         let late = self.expected_us.map_or(0, |expected| now.mono_us.saturating_sub(expected));
         if late > STALL_US {

@@ -32,6 +32,9 @@ impl World {
     pub fn write(&mut self) {
         let Some(master) = &mut self.master else { return };
         master.write_planned = false;
+        if master.writing.is_some() {
+            return;
+        }
         let mut turns: Vec<Turn> = master.waiting.drain(..).collect();
         let Some((first_seq, time)) = turns.first().map(|turn| (turn.first_seq, turn.time)) else { return };
         let mut records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
@@ -73,8 +76,11 @@ impl World {
             self.note("sync fails", || error.to_string());
             return self.kill_master(true);
         }
+        master.listens = true;
         master.events.publish(&entry);
         master.folds.push_back(entry.clone());
+        self.plan_fold();
+        let Some(master) = &mut self.master else { return };
         let end = master.journal.end();
         self.note("synced", || end.to_string());
         self.oracle.commit_is_durable(&entry);
@@ -83,16 +89,27 @@ impl World {
         self.plan_write();
     }
 
+    fn plan_fold(&mut self) {
+        let after = self.chance.within(100, self.swarm.fold);
+        let Some(master) = &mut self.master else { return };
+        if !master.folds.is_empty() && !std::mem::replace(&mut master.fold_planned, true) {
+            let life = master.life;
+            self.plan(after, Happening::Fold { life });
+        }
+    }
+
     /// Folds some of what is durable, at any moment.
     pub fn fold(&mut self) {
-        let after = self.chance.within(100, self.swarm.fold);
         let most = self.chance.within(1, 20) as usize;
         let reader = self.reader();
         let Some(master) = &mut self.master else { return };
-        let life = master.life;
+        master.fold_planned = false;
+        if master.pruning.is_under_way() {
+            return self.plan_fold();
+        }
         let count = most.min(master.folds.len());
         let entries: Vec<Arc<Entry>> = master.folds.drain(..count).collect();
-        self.plan(after, Happening::Fold { life });
+        self.plan_fold();
         let Some(last) = entries.last() else { return };
         let events = record::events_of(&last.records);
         let seq = last.first_seq + events - 1;

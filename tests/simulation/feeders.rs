@@ -15,8 +15,16 @@ const JOBS: [&str; 3] = ["alpha", "beta", "gamma"];
 #[derive(Debug, Clone)]
 struct Batch {
     add: Add,
-    wanted: Vec<Result<TaskId, RefusalCode>>,
+    wanted: Vec<Wanted>,
     refused: Vec<usize>,
+}
+
+/// A document as it was sent, and what must become of it.
+#[derive(Debug, Clone)]
+struct Wanted {
+    id: TaskId,
+    text: Json,
+    verdict: Result<(), RefusalCode>,
 }
 
 /// What a feeder waits for an answer to.
@@ -99,11 +107,11 @@ impl World {
         let count = self.chance.spread(1, 12);
         let ids: Vec<TaskId> = (0..count).filter_map(|i| TaskId::new(&format!("f{index}-{number}-{i}")).ok()).collect();
         let shape = self.chance.below(4);
-        let mut batch: Vec<(Json, Result<TaskId, RefusalCode>)> = Vec::new();
+        let mut batch: Vec<Wanted> = Vec::new();
         for at in 0..ids.len() {
             let near = self.near(&ids, at, shape);
             let text = self.document(index, &ids[at], near);
-            batch.push((text, Ok(ids[at].clone())));
+            batch.push(Wanted { id: ids[at].clone(), text, verdict: Ok(()) });
         }
         self.odd_ones(index, number, &mut batch);
         // In any order: forward references are legal within a batch.
@@ -112,9 +120,9 @@ impl World {
             batch.rotate_left(turn);
         }
         let feeder = &mut self.feeders[index];
-        let (tasks, wanted) = batch.into_iter().unzip();
+        let tasks = batch.iter().map(|wanted| wanted.text.clone()).collect();
         let add = Add { batch: number, job: feeder.job.clone(), hold: feeder.hold, tasks };
-        feeder.unanswered.push_back(Batch { add: add.clone(), wanted, refused: Vec::new() });
+        feeder.unanswered.push_back(Batch { add: add.clone(), wanted: batch, refused: Vec::new() });
         self.feeder_says(index, ToMaster::Add(add));
     }
 
@@ -165,34 +173,52 @@ impl World {
                 fields.push(field);
             }
         }
+        let results: Vec<&TaskId> = on.iter().collect();
+        match results.as_slice() {
+            [one, ..] if chance.permille(300) => {
+                fields.push(format!("\"params\":{{\"in\":{{\"$result\":\"{one}\"}}}}"))
+            }
+            many if !many.is_empty() && chance.permille(200) => {
+                let ids: Vec<String> = many.iter().map(|id| format!("\"{id}\"")).collect();
+                fields.push(format!("\"params\":{{\"$results\":[{}]}}", ids.join(",")));
+            }
+            _ => {}
+        }
         let text = format!("{{{}}}", fields.join(","));
         self.feeders[index].documents.insert(id.clone(), text.clone());
         Json::from_string(text).unwrap_or_else(|_| Json::null())
     }
 
-    /// Documents that were sent before, ids that are taken by another, dependencies that nobody knows.
-    fn odd_ones(&mut self, index: usize, number: u64, batch: &mut Vec<(Json, Result<TaskId, RefusalCode>)>) {
-        let parse = |text: String| Json::from_string(text).unwrap_or_else(|_| Json::null());
+    /// Documents that were sent before, ids that are taken by another, dependencies that nobody knows, a cycle.
+    fn odd_ones(&mut self, index: usize, number: u64, batch: &mut Vec<Wanted>) {
+        let mut put = |id: TaskId, text: String, verdict: Result<(), RefusalCode>| {
+            let text = Json::from_string(text).unwrap_or_else(|_| Json::null());
+            batch.push(Wanted { id, text, verdict });
+        };
         let here = format!("f{index}-{number}-");
         let known = self.feeders[index].documents.keys().filter(|id| !id.as_str().starts_with(&here));
         let known: Vec<TaskId> = known.take(50).cloned().collect();
-        if self.chance.permille(200)
-            && let Some(id) = self.chance.of(&known)
-        {
-            let text = self.feeders[index].documents[id].clone();
-            batch.push((parse(text), Ok(id.clone())));
+        let (again, other) = (self.chance.permille(200), self.chance.permille(100));
+        if let Some(id) = self.chance.of(&known).filter(|_| again || other).cloned() {
+            let again = again.then(|| self.feeders[index].documents[&id].clone());
+            match again {
+                Some(text) => put(id, text, Ok(())),
+                None => {
+                    let text = format!("{{\"id\":\"{id}\",\"module\":\"ma\",\"params\":\"another\"}}");
+                    put(id, text, Err(RefusalCode::IdConflict));
+                }
+            }
         }
-        if self.chance.permille(100)
-            && let Some(id) = self.chance.of(&known)
-        {
-            batch.push((
-                parse(format!("{{\"id\":\"{id}\",\"module\":\"ma\",\"params\":\"another\"}}")),
-                Err(RefusalCode::IdConflict),
-            ));
-        }
+        let waiting =
+            |name: &str, on: &str| format!("{{\"id\":\"{here}{name}\",\"module\":\"ma\",\"dependencies\":[\"{on}\"]}}");
+        let id = |name: &str| TaskId::new(&format!("{here}{name}")).unwrap();
         if self.chance.permille(100) {
-            let text = format!("{{\"id\":\"f{index}-{number}-x\",\"module\":\"ma\",\"dependencies\":[\"nobody\"]}}");
-            batch.push((parse(text), Err(RefusalCode::UnknownDependency)));
+            put(id("x"), waiting("x", "nobody"), Err(RefusalCode::UnknownDependency));
+        }
+        if self.chance.permille(50) {
+            for (name, on) in [("y", "z"), ("z", "y")] {
+                put(id(name), waiting(name, &format!("{here}{on}")), Err(RefusalCode::DependencyCycle));
+            }
         }
     }
 
@@ -204,7 +230,7 @@ impl World {
             |chance: &mut Chance| (0..chance.within(1, 3)).filter_map(|_| chance.of(&ids).cloned()).collect::<Vec<_>>();
         let job = self.chance.of(&JOBS).and_then(|name| JobName::new(name).ok());
         let name = self.chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok());
-        let (message, wish) = match (self.chance.below(12), job, name) {
+        let (message, wish) = match (self.chance.below(13), job, name) {
             (0..=3, ..) => {
                 let ids = some(&mut self.chance);
                 let wish = Wish::Cancel(ids.iter().map(|id| (id.clone(), self.oracle.ends_of(id))).collect());
@@ -218,6 +244,13 @@ impl World {
                     1 => Operation::ResumeJob { job },
                     2 => Operation::PauseModule { name },
                     _ => Operation::ResumeModule { name },
+                };
+                (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
+            }
+            (11, _, Some(name)) => {
+                let operation = match self.chance.permille(500) {
+                    true => Operation::RollbackModule { name, version: None },
+                    false => Operation::ApproveModule { name, version: None },
                 };
                 (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
             }
@@ -304,8 +337,17 @@ impl World {
         let front = self.feeders[index].unanswered.front_mut().filter(|batch| batch.add.batch == rejected.batch);
         let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {rejected:?}")) };
         for rejection in rejected.tasks {
-            let wanted = &batch.wanted[rejection.index];
-            let right = wanted.as_ref().is_err_and(|code| *code == rejection.error.code);
+            let (wanted, code) = (&batch.wanted[rejection.index], rejection.error.code);
+            // What was there when it was written may be forgotten, and its module gone, when it comes.
+            let oracle = &self.oracle;
+            let lost = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
+            let meanwhile = match code {
+                RefusalCode::UnknownDependency => rejection.error.ids.iter().all(lost),
+                RefusalCode::UnknownModule => self.swarm.removing,
+                RefusalCode::IdConflict => oracle.forgotten.contains(&wanted.id),
+                _ => false,
+            };
+            let right = wanted.verdict == Err(code) || meanwhile;
             self.oracle
                 .claim(right, || format!("{wanted:?} of batch {} is refused: {}", rejected.batch, rejection.error));
             batch.refused.push(rejection.index);
@@ -314,18 +356,26 @@ impl World {
 
     fn added(&mut self, index: usize, added: Added) {
         let front = self.feeders[index].unanswered.front().filter(|batch| batch.add.batch == added.batch);
-        let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {added:?}")) };
-        let taken = batch
+        let Some(batch) = front.cloned() else {
+            return self.oracle.broken = Some(format!("nobody waits for {added:?}"));
+        };
+        let taken: Vec<&Wanted> = batch
             .wanted
             .iter()
             .enumerate()
             .filter(|(at, _)| !batch.refused.contains(at))
-            .map(|(_, wanted)| wanted.clone());
-        let right = taken.eq(added.ids.iter().cloned().map(Ok));
+            .map(|(_, wanted)| wanted)
+            .collect();
+        // An id that should be taken is free where it was forgotten, or its first document refused.
+        let oracle = &self.oracle;
+        let free = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
+        let right = taken.iter().map(|wanted| &wanted.id).eq(&added.ids)
+            && taken.iter().all(|wanted| wanted.verdict.is_ok() || free(&wanted.id));
         self.oracle.claim(right, || format!("batch {batch:?} is acknowledged as {added:?}"));
-        for id in added.ids {
-            let text = self.feeders[index].documents.get(&id).cloned().unwrap_or_default();
-            self.oracle.add_is_acknowledged(id, text);
+        for wanted in taken {
+            let text = wanted.text.get().to_owned();
+            self.feeders[index].documents.insert(wanted.id.clone(), text.clone());
+            self.oracle.add_is_acknowledged(wanted.id.clone(), text);
         }
         self.feeders[index].unanswered.pop_front();
     }

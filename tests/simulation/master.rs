@@ -1,27 +1,33 @@
 //! The master: the real engine, its loop, its start and its sudden end.
 
 use crate::disk::Written;
-use crate::network::Client;
-use crate::planted;
+use crate::keeping::Pruning;
+use crate::network::{Client, Parcel};
+use crate::planted::{self, Planted};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use taskmaster_master::engine::{Engine, EngineConfig, Release, Turn};
 use taskmaster_master::events::EventFeed;
 use taskmaster_master::inbox::{Input, Reply, Seen, SessionNo};
 use taskmaster_master::journal::ShelfJournal;
 use taskmaster_master::prepare::prepare;
 use taskmaster_master::record::Entry;
+use taskmaster_master::steady::SteadyClock;
 use taskmaster_master::store::Reader;
 use taskmaster_master::{folding, turns, view};
-use taskmaster_protocol::message::Query;
-use taskmaster_protocol::{Hash, Json, ModuleKind, ModuleName, Now, ToMaster, Wall};
+use taskmaster_protocol::message::{Attempt, Query};
+use taskmaster_protocol::{FromMaster, Hash, Json, ModuleKind, ModuleName, Now, ToMaster, Wall};
 
 /// 2026, so that times look like times.
 const WALL: i64 = 1_767_225_600_000_000;
 
 /// The core's own invariants are looked at after so many turns; each look walks through everything.
 const CHECKED_EVERY: u64 = 16;
+
+/// Of a thousand turns, those after which somebody asks something.
+const QUESTIONS: u64 = 60;
 
 pub const MODULES: [&str; 2] = ["ma", "mb"];
 
@@ -30,23 +36,39 @@ pub struct Master {
     pub epoch: u32,
     /// When its monotonic clock began.
     since: u64,
+    clock: SteadyClock,
+    /// The process is stopped until then.
+    pub asleep_until: u64,
+    /// Its epoch is durable.
+    pub listens: bool,
     pub engine: Engine,
     pub events: EventFeed,
     pub journal: ShelfJournal,
     inbox: VecDeque<Input>,
-    turn_at: Option<u64>,
+    pub turn_at: Option<u64>,
     turns: u64,
     /// Turns that wait for the writer.
     pub waiting: VecDeque<Turn>,
     pub writing: Option<Written>,
     pub write_planned: bool,
     pub folds: VecDeque<Arc<Entry>>,
+    pub fold_planned: bool,
+    pub pruning: Pruning,
 }
 
 impl World {
-    pub fn clock(&self) -> Now {
+    /// What the machines' clocks show.
+    pub fn plain_clock(&mut self) -> Now {
         let since = self.master.as_ref().map_or(self.now, |master| master.since);
-        Now { mono_us: 5 * SECOND + self.now - since, wall: Wall(WALL + self.now as i64) }
+        let wall = self.now as i64 + self.wall_shift;
+        self.latest_wall = self.latest_wall.max(wall);
+        Now { mono_us: 5 * SECOND + self.now - since, wall: Wall(WALL + wall) }
+    }
+
+    /// The master's own clock.
+    pub fn clock(&mut self) -> Now {
+        let plain = self.plain_clock();
+        self.master.as_mut().map_or(plain, |master| master.clock.at(plain))
     }
 
     pub fn reader(&self) -> Reader {
@@ -60,14 +82,17 @@ impl World {
         }
         let reader = self.reader();
         let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
-        let restored = match read {
+        let mut restored = match read {
             Ok(restored) => restored,
             Err(error) => return self.oracle.broken = Some(format!("the store cannot be read: {error}")),
         };
         self.oracle.master_starts(&reader, &restored);
+        if let Some(planted) = self.planted {
+            planted::misread(planted, &mut restored);
+        }
         let Ok(journal) = ShelfJournal::open(reader.clone()) else { return };
         self.lives += 1;
-        let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.clock());
+        let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.plain_clock());
         let events = EventFeed::new(restored.marks.seq, reader.clone());
         let config = EngineConfig { seed: self.chance.next(), ..EngineConfig::default() };
         let engine = match Engine::restore(restored, config, reader, events.clone(), now) {
@@ -75,11 +100,14 @@ impl World {
             Err(error) => return self.oracle.broken = Some(format!("the store cannot be read: {error}")),
         };
         let (inbox, folds, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        let (since, turn_at, turns, writing, write_planned) = (self.now, None, 0, None, false);
+        let (since, turn_at, turns, writing) = (self.now, None, 0, None);
         self.master = Some(Master {
             life,
             epoch,
             since,
+            clock: SteadyClock::default(),
+            asleep_until: 0,
+            listens: false,
             engine,
             events,
             journal,
@@ -88,15 +116,16 @@ impl World {
             turns,
             waiting,
             writing,
-            write_planned,
+            write_planned: false,
             folds,
+            fold_planned: false,
+            pruning: Pruning::default(),
         });
         self.note("master starts", || format!("epoch {epoch}"));
+        // It raises the epoch durably before it listens.
         self.turn();
-        for name in MODULES {
-            self.sees_module(name, 0);
-        }
-        self.plan(MS, Happening::Fold { life });
+        self.write();
+        self.put_modules_back();
     }
 
     /// A process ends; with the power, what the disk had not confirmed is lost.
@@ -126,8 +155,21 @@ impl World {
 
     pub fn touch_module(&mut self) {
         let version = self.chance.below(4);
-        if let Some(name) = self.chance.of(&MODULES).copied() {
-            self.sees_module(name, version);
+        let gone = self.swarm.removing && self.chance.permille(300);
+        match self.chance.of(&MODULES).copied() {
+            Some(name) if !gone => self.sees_module(name, version),
+            Some(name) => {
+                let Ok(name) = ModuleName::new(name) else { return };
+                self.tell_master(Input::Module { name, seen: Seen::Gone, known: None });
+            }
+            None => {}
+        }
+    }
+
+    /// Every module's file is where it was.
+    pub fn put_modules_back(&mut self) {
+        for name in MODULES {
+            self.sees_module(name, 0);
         }
     }
 
@@ -148,20 +190,34 @@ impl World {
         }
     }
 
-    /// Drains the inbox and ends the turn, as `run_engine` does.
+    /// Drains the inbox and ends the turn, as `run_engine` does; or takes one input only.
     pub fn turn(&mut self) {
-        let now = self.clock();
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &self.master else { return };
         // A turn that was planned for later came earlier.
         if master.turns > 0 && master.turn_at != Some(self.now) {
             return;
         }
+        let draining = self.chance.permille(self.swarm.draining);
+        let now = self.clock();
+        let Some(master) = &mut self.master else { return };
         master.turn_at = None;
-        for input in std::mem::take(&mut master.inbox) {
-            master.engine.take(input, now);
-        }
+        let most = if draining { master.inbox.len() } else { master.inbox.len().min(1) };
+        let inputs: Vec<Input> = master.inbox.drain(..most).collect();
+        let expected = inputs.first().filter(|_| !draining).map(|input| self.oracle.pending.expects(input));
+        inputs.into_iter().for_each(|input| master.engine.take(input, now));
         let turn = master.engine.end_turn(now);
+        if let Some(expected) = expected {
+            self.oracle.judge(expected.judge(&turn));
+        }
         self.turn_ended(turn, now);
+        if self.master.as_ref().is_some_and(|master| !master.inbox.is_empty()) {
+            let after = self.chance.within(1, 20);
+            self.plan_turn(self.now + after);
+        }
+        self.prune_allowed();
+        if self.chance.permille(QUESTIONS) {
+            self.question();
+        }
     }
 
     fn turn_ended(&mut self, mut turn: Turn, now: Now) {
@@ -179,16 +235,29 @@ impl World {
             master.waiting.push_back(turn);
             self.plan_write();
         }
+        self.oracle.wall = now.wall;
         self.flush();
-        let Some(master) = &self.master else { return };
-        if let Some(at) = master.engine.next_deadline(now) {
-            self.plan_turn(self.now + at.saturating_sub(now.mono_us).max(1));
+        let plain = self.plain_clock();
+        let Some(master) = &mut self.master else { return };
+        let due = master.engine.next_deadline(now).map(|at| at.saturating_sub(now.mono_us));
+        master.clock.waiting_from(plain, Duration::from_micros(due.unwrap_or(3_600 * SECOND)));
+        if let Some(due) = due {
+            self.plan_turn(self.now + due.max(1));
         }
     }
 
     /// What the gateway does with a message.
     pub fn gateway(&mut self, no: u64, client: Client, mut message: ToMaster) {
         let session = SessionNo(no);
+        if let (Some(Planted::ResultLost), Client::Runner(index), ToMaster::Done(reports)) =
+            (self.planted, client, &message)
+            && self.runners[index].back_at + 30 * MS > self.now
+            && self.runners[index].connects > 1
+        {
+            let done = reports.iter().map(|done| Attempt { id: done.id.clone(), attempt: done.attempt });
+            let ack = FromMaster::Ack(done.collect()).encode();
+            return self.post(no, false, Parcel::Text(ack));
+        }
         if let (Some(planted), Client::Runner(index)) = (self.planted, client) {
             let just_back = self.runners[index].back_at + 30 * MS > self.now && self.runners[index].connects > 1;
             let sent = &self.oracle.sent;
@@ -200,6 +269,9 @@ impl World {
             }
         }
         self.oracle.master_hears(&message);
+        if let ToMaster::Watch(watch) = &message {
+            return self.watch(no, watch);
+        }
         let input = match message {
             ToMaster::Add(add) => {
                 let tasks = add.tasks.iter().map(|task| prepare(task).map(Box::new)).collect();
@@ -223,6 +295,7 @@ impl World {
         turns::release(vec![Turn { after: vec![asked], ..Turn::default() }]);
         match answer.try_recv() {
             Ok(Reply::Answer(json)) => Some(json),
+            Ok(Reply::FromStore(lookup)) => lookup.complete(&self.reader()).ok(),
             _ => None,
         }
     }

@@ -1,10 +1,11 @@
-//! What the records say, read by the simplest means: who is open, how who ended, which job is open. Every record is
-//! judged against what came before it.
+//! What a queue is, read from the records by the simplest means: who is open and waits for whom, how who ended, which
+//! job is open, what is no longer kept. Every record is judged against what came before it; `expect.rs` says from this
+//! what must follow from an input, `questions.rs` what must be answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_master::record::{Ended, Record, TaskBody};
-use taskmaster_protocol::{AttemptId, JobName, TaskId, TaskState, When};
+use taskmaster_master::record::{Ended, ModuleRecord, Record, Retrying, TaskBody, ended_index};
+use taskmaster_protocol::{AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When};
 
 type Verdict = Result<(), String>;
 
@@ -15,7 +16,11 @@ pub struct Fate {
     /// Its ends: more than one where it was opened again.
     pub ends: Vec<Arc<Ended>>,
     pub open: bool,
+    /// Those it waits for, and that are open.
+    pub waits: BTreeSet<TaskId>,
     pub priority: i32,
+    /// It may not start before then, where a back-off or a change of it says so.
+    pub due: Option<Wall>,
     /// Failures, lost runners.
     pub tries: u32,
     pub lost: u32,
@@ -30,6 +35,8 @@ pub struct JobFate {
     pub paused: bool,
     pub open_tasks: u64,
     pub total: u64,
+    /// Over all runs, by [`ended_index`].
+    pub ended: [u64; 4],
     pub holders: BTreeSet<Arc<str>>,
 }
 
@@ -43,6 +50,9 @@ pub struct Model {
     by_no: BTreeMap<u64, TaskId>,
     pub jobs: BTreeMap<JobName, JobFate>,
     pub roster: BTreeSet<String>,
+    pub modules: BTreeMap<ModuleName, ModuleRecord>,
+    /// Ended tasks that are no longer kept, each as it was last.
+    pub gone: BTreeMap<TaskId, Fate>,
 }
 
 fn claim(holds: bool, text: impl FnOnce() -> String) -> Verdict {
@@ -50,6 +60,12 @@ fn claim(holds: bool, text: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Fate {
+    /// Whether a failure with this error is tried again.
+    pub fn tries_again(&self, error: &TaskError) -> bool {
+        let policy = self.body.rare.as_ref().and_then(|rare| rare.retries.clone()).unwrap_or_default();
+        self.tries < policy.max && policy.wants(error)
+    }
+
     /// Whether it ended, in this life or an earlier one, as `when` wants.
     fn has_met(&self, when: When) -> bool {
         self.ends.iter().any(|ended| meets(ended.state, when))
@@ -58,6 +74,10 @@ impl Fate {
     fn has_missed(&self, when: When) -> bool {
         self.ends.iter().any(|ended| !meets(ended.state, when))
     }
+}
+
+fn waited_for(body: &TaskBody) -> impl Iterator<Item = &TaskId> {
+    body.dependencies().iter().map(|dependency| &dependency.on)
 }
 
 fn meets(state: TaskState, when: When) -> bool {
@@ -84,29 +104,22 @@ impl Model {
             Record::Started { epoch } => {
                 claim(*epoch == self.epoch + 1, || format!("epoch {epoch} follows {}", self.epoch))?;
                 self.epoch = *epoch;
+                self.count_anew();
             }
             Record::Added(body) => self.added(body)?,
             Record::Ended(ended) => self.ended(ended)?,
-            Record::Retrying(retrying) => {
-                let fate = self.open(&retrying.id, "is to be retried")?;
-                let counts = (fate.tries + fate.lost + 1, fate.fence);
-                claim(counts.0 == retrying.tries + retrying.lost, || {
-                    format!("{} has miscounted its tries", retrying.id)
-                })?;
-                claim(retrying.attempt > counts.1, || format!("{} failed by a void attempt", retrying.id))?;
-                (fate.tries, fate.lost) = (retrying.tries, retrying.lost);
-                fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
-            }
+            Record::Retrying(retrying) => self.retrying(retrying)?,
             Record::Reopened { body, fence, ended, was, .. } => self.reopened(body, *fence, *ended, *was)?,
-            Record::Set { no, priority, .. } => {
+            Record::Set { no, priority, due } => {
                 let id = self.by_no.get(no).cloned().ok_or_else(|| format!("task number {no} is set, and unknown"))?;
-                self.open(&id, "is set")?.priority = *priority;
+                let fate = self.open(&id, "is set")?;
+                (fate.priority, fate.due) = (*priority, due.or(fate.due));
             }
             Record::RunnerJoined { name } => {
                 claim(self.roster.insert(name.clone()), || format!("runner {name} joined twice"))?;
             }
             Record::RunnerLost { name } => drop(self.roster.remove(name)),
-            Record::Module { .. } => {}
+            Record::Module { name, record, .. } => drop(self.modules.insert(name.clone(), (**record).clone())),
             _ => self.of_job(record)?,
         }
         Ok(())
@@ -137,6 +150,42 @@ impl Model {
         Ok(())
     }
 
+    fn retrying(&mut self, retrying: &Retrying) -> Verdict {
+        let id = &retrying.id;
+        let fate = self.open(id, "is to be retried")?;
+        let (by_report, counted) = (retrying.fence.is_some(), fate.tries + fate.lost + 1);
+        claim(counted == retrying.tries + retrying.lost, || format!("{id} has miscounted its tries"))?;
+        claim(retrying.attempt > fate.fence, || format!("{id} failed by a void attempt"))?;
+        let again = if by_report { fate.tries_again(&retrying.error) } else { fate.lost < 4 };
+        claim(again, || format!("{id} is tried again after {retrying:?}: {fate:?}"))?;
+        (fate.tries, fate.lost) = (retrying.tries, retrying.lost);
+        fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
+        fate.due = if by_report { Some(retrying.due) } else { fate.due.max(Some(retrying.due)) };
+        Ok(())
+    }
+
+    /// A master has started: who waits for whom follows from who is open.
+    fn count_anew(&mut self) {
+        let open: BTreeSet<TaskId> =
+            self.tasks.iter().filter(|(_, fate)| fate.open).map(|(id, _)| id.clone()).collect();
+        for fate in self.tasks.values_mut().filter(|fate| fate.open) {
+            fate.waits = waited_for(&fate.body).filter(|on| open.contains(*on)).cloned().collect();
+        }
+    }
+
+    /// Takes out what is no longer kept, and gives the names of those that something open needs.
+    pub fn forget(&mut self, id: &TaskId, seq: u64) -> Option<String> {
+        let fate = self.tasks.get(id).filter(|fate| !fate.open && fate.ends.last().is_some_and(|e| e.seq == seq))?;
+        let needed = self.tasks.values().find(|other| other.open && waited_for(&other.body).any(|on| on == id));
+        let needed = needed.map(|other| format!("{id} is no longer kept, and {} names it", other.body.id));
+        let job_open = self.jobs.get(&fate.body.job).is_some_and(|job| job.open);
+        let needed = needed.or(job_open.then(|| format!("{id} is no longer kept, and its job is open")));
+        if let Some(fate) = self.tasks.remove(id) {
+            self.gone.insert(id.clone(), fate);
+        }
+        needed
+    }
+
     fn open(&mut self, id: &TaskId, what: &str) -> Result<&mut Fate, String> {
         let fate = self.tasks.get_mut(id).ok_or_else(|| format!("{id} {what}, and nobody added it"))?;
         if fate.open {
@@ -157,9 +206,15 @@ impl Model {
         let fence = AttemptId { epoch: self.epoch, n: 0 };
         let (body, priority) = (body.clone(), body.priority);
         self.open_task(&body.job, 1)?;
-        let fate = Fate { body: body.clone(), ends: Vec::new(), open: true, priority, tries: 0, lost: 0, fence };
+        let waits = self.open_ones(&body);
+        let (ends, open, due, tries, lost) = (Vec::new(), true, None, 0, 0);
+        let fate = Fate { body: body.clone(), ends, open, waits, priority, due, tries, lost, fence };
         self.tasks.insert(body.id.clone(), fate);
         Ok(())
+    }
+
+    fn open_ones(&self, body: &TaskBody) -> BTreeSet<TaskId> {
+        waited_for(body).filter(|on| self.tasks.get(*on).is_some_and(|on| on.open)).cloned().collect()
     }
 
     fn open_task(&mut self, job: &JobName, new: u64) -> Verdict {
@@ -184,18 +239,30 @@ impl Model {
             TaskState::Skipped => {
                 let missed = body.dependencies().iter().find(|dependency| {
                     Some(&dependency.on) == ended.because.as_ref()
-                        && self.tasks.get(&dependency.on).is_some_and(|on| on.has_missed(dependency.when))
+                        && self.known(&dependency.on).any(|on| on.has_missed(dependency.when))
                 });
                 claim(missed.is_some(), || format!("{id} is skipped for {:?}, for no reason", ended.because))?;
+            }
+            TaskState::Failed => {
+                let fate = self.open(id, "ends")?;
+                let error = ended.error.clone().unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
+                let poison = error.kind == ErrorKind::RunnerLost && fate.lost == 4;
+                claim(poison || !fate.tries_again(&error), || format!("{id} fails with {error:?} for good: {fate:?}"))?;
+                claim(ended.attempt > fate.fence, || {
+                    format!("{id} fails by attempt {}, which is void", ended.attempt)
+                })?;
             }
             _ => {}
         }
         let fate = self.open(id, "ends")?;
         fate.open = false;
         fate.ends.push(ended.clone());
+        fate.waits.clear();
+        self.tasks.values_mut().filter(|fate| fate.open).for_each(|fate| _ = fate.waits.remove(id));
         let job = self.jobs.entry(body.job.clone()).or_default();
         claim(job.open_tasks > 0, || format!("job {} has fewer than no open tasks", body.job))?;
         job.open_tasks -= 1;
+        job.ended[ended_index(ended.state)] += 1;
         Ok(())
     }
 
@@ -206,15 +273,25 @@ impl Model {
         claim(last.is_some_and(|last| last.seq == ended && last.state == was), || {
             format!("{id} is opened again from {was:?} of event {ended}, its end was {last:?}")
         })?;
-        (fate.open, fate.tries, fate.lost, fate.priority) = (true, 0, 0, body.priority);
+        (fate.open, fate.tries, fate.lost, fate.priority, fate.due) = (true, 0, 0, body.priority, None);
         fate.fence = fate.fence.max(fence);
-        self.open_task(&body.job, 0)
+        let waits = self.open_ones(body);
+        self.tasks.entry(id.clone()).and_modify(|fate| fate.waits = waits);
+        self.open_task(&body.job, 0)?;
+        let ended = &mut self.jobs.entry(body.job.clone()).or_default().ended[ended_index(was)];
+        *ended = ended.saturating_sub(1);
+        Ok(())
+    }
+
+    /// What is or was known under an id.
+    fn known(&self, id: &TaskId) -> impl Iterator<Item = &Fate> {
+        self.tasks.get(id).into_iter().chain(self.gone.get(id))
     }
 
     /// Whether all that the task waits for has ended as it wants.
     pub fn may_run(&self, body: &TaskBody) -> Verdict {
         for dependency in body.dependencies() {
-            let met = self.tasks.get(&dependency.on).is_some_and(|on| on.has_met(dependency.when));
+            let met = self.known(&dependency.on).any(|on| on.has_met(dependency.when));
             claim(met, || format!("{} runs, and {} is not {:?}", body.id, dependency.on, dependency.when))?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Connections between clients and the master. Each keeps its order, as TCP does; it delays, stalls in one direction,
 //! and when it is cut, what was on its way is lost and nothing more comes. Messages cross as text.
 
+use crate::planted::Planted;
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::VecDeque;
 use taskmaster_master::inbox::{Input, SessionNo};
@@ -15,6 +16,7 @@ const HEALTHY: u64 = 25 * SECOND;
 pub enum Client {
     Runner(usize),
     Feeder(usize),
+    Watcher(usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub struct Link {
     lanes: [VecDeque<Parcel>; 2],
     last_at: [u64; 2],
     pub stalled: [u64; 2],
+    /// Nothing comes through any more, and nobody is told.
+    dead: [bool; 2],
+    /// Durable events up to this one have been sent to the watcher.
+    pub watched: Option<u64>,
     /// `None`: the master has let go of it.
     outgoing: Option<UnboundedReceiver<FromMaster>>,
 }
@@ -43,8 +49,8 @@ impl World {
     pub fn post(&mut self, link: u64, up: bool, parcel: Parcel) {
         let latency = self.chance.within(50, self.swarm.latency);
         let now = self.now;
-        let Some(line) = self.links.get_mut(&link).filter(|link| !link.cut) else { return };
         let lane = usize::from(up);
+        let Some(line) = self.links.get_mut(&link).filter(|link| !link.cut && !link.dead[lane]) else { return };
         let at = (now + latency).max(line.last_at[lane]);
         line.last_at[lane] = at;
         line.lanes[lane].push_back(parcel);
@@ -63,7 +69,7 @@ impl World {
         let client = line.client;
         if let Parcel::Text(text) = &parcel {
             let arrow = if up { "▲" } else { "▼" };
-            self.history.note(now, &format!("{link}{arrow}{client:?}"), text);
+            self.history.note(now, arrow, || format!("{client:?} by {link}: {text}"));
         }
         if up {
             return self.master_hears(link, parcel);
@@ -74,6 +80,7 @@ impl World {
         match client {
             Client::Runner(runner) => self.runner_hears(runner, link, parcel),
             Client::Feeder(feeder) => self.feeder_hears(feeder, link, parcel),
+            Client::Watcher(watcher) => self.watcher_hears(watcher, link, parcel),
         }
     }
 
@@ -93,18 +100,22 @@ impl World {
         {
             return self.not_connected(client);
         }
-        let Some((life, epoch, seq)) = self.master.as_ref().map(|m| (m.life, m.epoch, m.events.latest())) else {
+        let Some((life, epoch, seq)) =
+            self.master.as_ref().filter(|m| m.listens).map(|m| (m.life, m.epoch, m.events.latest()))
+        else {
             return self.not_connected(client);
         };
         self.last_link += 1;
         let (no, (outbox, outgoing)) = (self.last_link, mpsc::unbounded_channel());
         let (lanes, outgoing) = (Default::default(), Some(outgoing));
-        let link = Link { client, life, cut: false, lanes, last_at: [0, 0], stalled: [0, 0], outgoing };
+        let (last_at, stalled, dead, watched) = ([0, 0], [0, 0], [false; 2], None);
+        let link = Link { client, life, cut: false, lanes, last_at, stalled, dead, watched, outgoing };
         self.links.insert(no, link);
         self.note("connects", || format!("{client:?} by {no}"));
         let (role, session, runner) = match client {
             Client::Runner(index) => (Role::Runner, None, Some(self.runners[index].offer.clone())),
             Client::Feeder(index) => (Role::Client, Some(self.feeders[index].name.clone()), None),
+            Client::Watcher(_) => (Role::Client, None, None),
         };
         let hello = Hello { role, protocol: PROTOCOL_VERSION, token: None, session, runner };
         self.tell_master(Input::Connected { session: SessionNo(no), hello, outbox });
@@ -120,6 +131,7 @@ impl World {
         match client {
             Client::Runner(index) => self.runners[index].link = Some(no),
             Client::Feeder(index) => self.feeders[index].link = Some(no),
+            Client::Watcher(index) => self.watchers[index].link = Some(no),
         }
     }
 
@@ -127,18 +139,20 @@ impl World {
         match client {
             Client::Runner(index) => self.runners[index].process == process && self.runners[index].session.is_some(),
             Client::Feeder(index) => self.feeders[index].link.is_none(),
+            Client::Watcher(index) => self.watchers[index].link.is_none(),
         }
     }
 
     fn not_connected(&mut self, client: Client) {
         match client {
             Client::Runner(index) => self.runner_lost_line(index),
-            Client::Feeder(_) => self.dial_later(client),
+            Client::Feeder(_) | Client::Watcher(_) => self.dial_later(client),
         }
     }
 
     /// What the engine has said since the last time goes into the lines.
     pub fn flush(&mut self) {
+        self.feed_watchers();
         let open: Vec<u64> = self.links.iter().filter(|(_, link)| link.outgoing.is_some()).map(|(no, _)| *no).collect();
         for no in open {
             while let Some(outgoing) = self.links.get_mut(&no).and_then(|link| link.outgoing.as_mut()) {
@@ -174,6 +188,7 @@ impl World {
         link.cut = true;
         link.lanes = Default::default();
         let client = link.client;
+        link.watched = None;
         self.note("cut", || no.to_string());
         if let Client::Runner(index) = client
             && self.chance.permille(300)
@@ -202,6 +217,12 @@ impl World {
             return self.client_loses(no);
         }
         let here = self.master.as_ref().map(|master| master.life);
+        if self.planted == Some(Planted::VoidLease)
+            && matches!(self.links.get(&no), Some(l) if matches!(l.client, Client::Runner(_)))
+        {
+            self.tell_master(Input::Heard { session: SessionNo(no) });
+            return self.plan(SECOND, Happening::Noticed { link: no, by_master });
+        }
         let Some(link) = self.links.get_mut(&no) else { return };
         if Some(link.life) == here && link.outgoing.take().is_some() {
             self.tell_master(Input::Disconnected { session: SessionNo(no) });
@@ -218,7 +239,44 @@ impl World {
                 self.feeders[index].up = false;
                 self.dial_later(client);
             }
+            Client::Watcher(index) if self.watchers[index].link == Some(no) => {
+                self.watchers[index].link = None;
+                self.dial_later(client);
+            }
             _ => {}
+        }
+    }
+
+    /// The client gives its line up and dials anew; what is on its way to the master comes through, also after what is
+    /// said again over the next line.
+    pub fn abandon(&mut self, no: u64) {
+        self.note("abandon", || no.to_string());
+        self.client_loses(no);
+        let after = self.chance.within(0, limits::SILENT_MS_MAX * MS);
+        self.plan(after, Happening::Noticed { link: no, by_master: true });
+    }
+
+    /// From now on nothing comes through in one direction. Runners find out by pings, the master by its lease; others
+    /// are told.
+    pub fn cut_one_way(&mut self, no: u64) {
+        let up = self.chance.below(2) as usize;
+        self.note("one way", || format!("{no} {up}"));
+        let Some(link) = self.links.get_mut(&no) else { return };
+        link.dead[up] = true;
+        link.lanes[up].clear();
+        if !matches!(link.client, Client::Runner(_)) {
+            for by_master in [true, false] {
+                let after = self.chance.within(0, limits::SILENT_MS_MAX * MS);
+                self.plan(after, Happening::Noticed { link: no, by_master });
+            }
+        }
+    }
+
+    /// Until when the runner at the end of a line is stopped.
+    pub fn runner_of(&self, no: u64) -> Option<u64> {
+        match self.links.get(&no)?.client {
+            Client::Runner(index) => Some(self.runners[index].asleep_until),
+            _ => None,
         }
     }
 
@@ -234,6 +292,7 @@ impl World {
             match client {
                 Client::Runner(index) => self.runners[index].link = None,
                 Client::Feeder(index) => self.feeders[index].link = None,
+                Client::Watcher(index) => self.watchers[index].link = None,
             }
         }
     }

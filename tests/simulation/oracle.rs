@@ -9,11 +9,11 @@ use taskmaster_master::engine::Turn;
 use taskmaster_master::events::logged;
 use taskmaster_master::record::{Ended, Entry, Record};
 use taskmaster_master::store::Reader;
-use taskmaster_master::view::{self, Restored};
+use taskmaster_master::view::{self, Restored, Stored};
 use taskmaster_master::{folding, journal};
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
-use taskmaster_protocol::{FromMaster, Hash, TaskId, TaskState, ToMaster};
+use taskmaster_protocol::{EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall};
 use taskmaster_runner::session::Ending;
 
 #[derive(Default)]
@@ -22,8 +22,10 @@ pub struct Oracle {
     pub broken: Option<String>,
     /// What the journal says, as far as it is safe.
     pub durable: Model,
+    /// What it said before a start that found more than was safe, until that is safe too.
+    safely: Option<Model>,
     /// The same, with the turns of the present master that are not safe yet.
-    pending: Model,
+    pub pending: Model,
     /// The number of the last commit of which somebody was told that it is safe.
     safe: u64,
     acknowledged: BTreeMap<TaskId, Hash>,
@@ -36,6 +38,16 @@ pub struct Oracle {
     done: BTreeMap<TaskId, Done>,
     started: BTreeSet<Attempt>,
     pub healed_at: u64,
+    /// The time of the last turn.
+    pub wall: Wall,
+    /// Nobody sets clocks in this world.
+    pub steady: bool,
+    /// What watchers must see: the durable events, from the first on.
+    events: Vec<(EventKind, Option<TaskId>, Wall)>,
+    /// The seq of the first event that the journal has.
+    pub kept_from: u64,
+    /// Ids that were forgotten at some time, and may mean another task since.
+    pub forgotten: BTreeSet<TaskId>,
 }
 
 impl Oracle {
@@ -45,7 +57,7 @@ impl Oracle {
         }
     }
 
-    fn judge(&mut self, verdict: Result<(), String>) {
+    pub fn judge(&mut self, verdict: Result<(), String>) {
         if let Err(text) = verdict {
             self.claim(false, || text);
         }
@@ -62,11 +74,47 @@ impl Oracle {
         let verdict = self.durable.take(entry.first_seq, &entry.records);
         self.judge(verdict);
         self.durable.commits += 1;
+        self.safely = None;
         self.safe = self.durable.commits;
-        for (event, seq) in logged(entry).zip(entry.first_seq..) {
-            self.claim(event.seq() == seq, || format!("event {seq} is told as {}", event.seq()));
-        }
+        self.keep_events(entry);
         entry.records.iter().for_each(|record| self.judge_end(record));
+    }
+
+    /// What was written is on the disk, whether somebody was told or not.
+    pub fn all_is_synced(&mut self) {
+        self.safely = None;
+    }
+
+    fn keep_events(&mut self, entry: &Arc<Entry>) {
+        for (event, seq) in logged(entry).zip(entry.first_seq..) {
+            let dense = event.seq() == seq && seq == self.events.len() as u64 + 1;
+            self.claim(dense, || format!("event {seq} is told as {}", event.seq()));
+            self.events.push((event.kind(), event.task().cloned(), entry.time));
+        }
+    }
+
+    /// A watcher is told of an event.
+    pub fn event_is_seen(&mut self, event: &EventView) {
+        let durable = event.seq.and_then(|seq| self.events.get(seq as usize - 1));
+        let same =
+            durable.is_some_and(|(kind, task, time)| (kind, task, time) == (&event.event, &event.task, &event.time));
+        let durable = durable.cloned();
+        self.claim(same, || format!("a watcher is told of {event:?}, durable is {durable:?}"));
+    }
+
+    /// These ended tasks may be forgotten: nobody needs them, and their ids are free.
+    pub fn forgets(&mut self, tasks: &[Stored]) {
+        for Stored { ended, .. } in tasks {
+            let needed = self.pending.forget(&ended.id, ended.seq);
+            self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
+            // The other has what was needed a moment ago.
+            let _ = self.durable.forget(&ended.id, ended.seq);
+            self.safely.iter_mut().for_each(|safely| drop(safely.forget(&ended.id, ended.seq)));
+            self.acknowledged.remove(&ended.id);
+            self.forgotten.insert(ended.id.clone());
+        }
+        let acknowledged = &self.acknowledged;
+        self.acknowledged_ids.retain(|id| acknowledged.contains_key(id));
     }
 
     /// An end by a report is one that guest code of this very attempt came to.
@@ -89,10 +137,16 @@ impl Oracle {
         let end = journal::last(reader).unwrap_or_default();
         let safe = self.safe;
         self.claim(end >= safe, || format!("the journal ends with commit {end}, {safe} was safe"));
-        let mut model = Model::default();
-        for number in 1..=end {
+        // What was safe has been judged; the view, compared below, shows whether it is there. What was written and
+        // never confirmed may have survived.
+        let safely = self.safely.take().unwrap_or_else(|| std::mem::take(&mut self.durable));
+        let mut model = safely.clone();
+        self.events.truncate(model.seq as usize);
+        for number in model.commits + 1..=end {
             match journal::entry(reader, number) {
                 Ok(Some(entry)) => {
+                    let entry = Arc::new(entry);
+                    self.keep_events(&entry);
                     let verdict = model.take(entry.first_seq, &entry.records);
                     self.judge(verdict);
                     entry.records.iter().for_each(|record| self.judge_end(record));
@@ -100,7 +154,19 @@ impl Oracle {
                 other => self.claim(false, || format!("commit {number} is {other:?}")),
             }
         }
+        self.safely = (end > model.commits).then_some(safely);
         model.commits = end;
+        // The power went before what was to be forgotten was.
+        for id in self.forgotten.clone() {
+            let again = view::stored(reader.as_ref(), &id).ok().flatten();
+            let was = model.gone.get(&id).and_then(|fate| fate.ends.last());
+            if again.is_some_and(|stored| Some(&stored.ended) == was)
+                && !model.tasks.contains_key(&id)
+                && let Some(fate) = model.gone.get(&id).cloned()
+            {
+                model.tasks.insert(id, fate);
+            }
+        }
         for (id, document) in self.acknowledged.clone() {
             let kept = model.tasks.get(&id).is_some_and(|fate| fate.body.document[..] == document.0[..16]);
             self.claim(kept, || format!("{id} was acknowledged, and is lost"));
@@ -132,6 +198,10 @@ impl Oracle {
             let same = stored.as_ref().is_some_and(|stored| Some(&stored.ended) == fate.ends.last());
             self.claim(same, || format!("{id} is {stored:?} in the view, in the journal {fate:?}"));
         }
+        self.compare_jobs(restored, model);
+    }
+
+    fn compare_jobs(&mut self, restored: &Restored, model: &Model) {
         let jobs: BTreeMap<_, _> = restored.jobs.iter().map(|(name, record)| (name, record)).collect();
         for (name, fate) in model.jobs.iter().filter(|(_, fate)| fate.open || fate.paused) {
             let same = jobs.get(name).is_some_and(|record| {
@@ -154,9 +224,14 @@ impl Oracle {
         for send in sends {
             let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
             let twice = self.sent.insert(attempt.clone(), link);
-            self.claim(twice.is_none(), || format!("{attempt:?} is sent twice, over {twice:?} and {link}"));
+            // An id that was pruned begins anew, its attempts included.
+            let anew = self.forgotten.contains(&send.id);
+            self.claim(twice.is_none() || anew, || format!("{attempt:?} is sent twice, over {twice:?} and {link}"));
             let fate = self.pending.tasks.get(&send.id);
             let verdict = match fate {
+                Some(fate) if self.steady && fate.due.is_some_and(|due| due > self.wall) => {
+                    Err(format!("{attempt:?} is sent before its time: {:?}, it is {:?}", fate.due, self.wall))
+                }
                 Some(fate) if fate.open && send.attempt > fate.fence => self.pending.may_run(&fate.body),
                 other => Err(format!("{attempt:?} is sent, and it is {other:?}")),
             };
@@ -179,7 +254,8 @@ impl Oracle {
         let sent = self.sent.contains_key(attempt);
         self.claim(sent, || format!("{attempt:?} starts, and nobody sent it"));
         let first = self.started.insert(attempt.clone());
-        self.claim(first, || format!("{attempt:?} starts a second time"));
+        let anew = self.forgotten.contains(&attempt.id);
+        self.claim(first || anew, || format!("{attempt:?} starts a second time"));
     }
 
     pub fn guest_ends(&mut self, ending: &Ending) {
@@ -194,6 +270,10 @@ impl Oracle {
         if self.acknowledged.insert(id.clone(), Hash::of(text.as_bytes())).is_none() {
             self.acknowledged_ids.push(id);
         }
+    }
+
+    pub fn was_acknowledged(&self, id: &TaskId) -> bool {
+        self.acknowledged.contains_key(id)
     }
 
     pub fn ends_of(&self, id: &TaskId) -> usize {
@@ -236,6 +316,9 @@ impl World {
     pub fn unfinished(&mut self) -> Option<String> {
         if self.master.as_ref().is_none_or(|master| master.writing.is_some() || !master.waiting.is_empty()) {
             return Some("the master is not at rest".into());
+        }
+        if let Some(watcher) = self.watchers.iter().find(|watcher| watcher.seen < self.oracle.durable.seq) {
+            return Some(format!("a watcher has seen event {} of {}", watcher.seen, self.oracle.durable.seq));
         }
         if let Some(feeder) = self.feeders.iter().find(|feeder| feeder.unanswered() > 0) {
             return Some(format!("{} has {} batches without an answer", feeder.name, Feeder::unanswered(feeder)));

@@ -1,8 +1,10 @@
-//! Bugs that this simulation can plant in its own writer and transport, to show that it would find such.
+//! Bugs that this simulation can plant, to show that it would find such: in its own writer, transport and gateway, and in
+//! what a starting master reads. The product has no code for them.
 
 use crate::chance::Chance;
 use std::sync::Arc;
 use taskmaster_master::record::{Ended, Record};
+use taskmaster_master::view::Restored;
 use taskmaster_protocol::message::{Done, ResultRef};
 use taskmaster_protocol::{TaskId, TaskState, ToMaster};
 
@@ -22,10 +24,24 @@ pub enum Planted {
     DoubleDelivery,
     /// An attempt is known by its task alone: a late result of a former attempt counts as one of the present.
     NoFence,
+    /// A starting master counts events from the last but one.
+    SeqReused,
+    /// A starting master does not know who holds jobs.
+    HoldForgotten,
+    /// Tasks are pruned that open ones name.
+    PrunedWhileNamed,
+    /// A connection that is gone renews its runner's lease.
+    VoidLease,
+    /// A result that is told again after a reconnect is acknowledged, and lost.
+    ResultLost,
+    /// A watcher that is back goes on at the end.
+    WatcherGap,
+    /// A job's pause is in memory only.
+    PauseLost,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 7] = [
+    pub const ALL: [Planted; 14] = [
         Planted::EarlyAcknowledgement,
         Planted::StaleCommit,
         Planted::RaceOfCancelAndDone,
@@ -33,6 +49,13 @@ impl Planted {
         Planted::LostSkipCascade,
         Planted::DoubleDelivery,
         Planted::NoFence,
+        Planted::SeqReused,
+        Planted::HoldForgotten,
+        Planted::PrunedWhileNamed,
+        Planted::VoidLease,
+        Planted::ResultLost,
+        Planted::WatcherGap,
+        Planted::PauseLost,
     ];
 }
 
@@ -66,6 +89,20 @@ pub fn spoil(planted: Planted, records: &mut Vec<Record>, late: impl Fn(&TaskId)
 fn won(ended: &Ended, done: Done) -> Ended {
     let result: Option<ResultRef> = Some(done.result);
     Ended { state: TaskState::Done, attempt: done.attempt, result, error: None, ..ended.clone() }
+}
+
+/// What a starting master has read, spoilt.
+pub fn misread(planted: Planted, restored: &mut Restored) {
+    for (_, job) in &mut restored.jobs {
+        match planted {
+            Planted::HoldForgotten => job.holders.clear(),
+            Planted::PauseLost => job.paused = false,
+            _ => {}
+        }
+    }
+    if planted == Planted::SeqReused {
+        restored.marks.seq = restored.marks.seq.saturating_sub(1);
+    }
 }
 
 /// What a runner says, spoilt on its way. `newest` is the last attempt sent of a task. False: it is lost.

@@ -7,7 +7,7 @@ use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, ResultRef, Send, Started};
-use taskmaster_protocol::{ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskStats, ToMaster};
+use taskmaster_protocol::{ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskId, TaskStats, ToMaster};
 use taskmaster_runner::session::{Effect, Ending, Event, Session, Settings};
 
 /// An attempt whose guest code runs.
@@ -31,7 +31,9 @@ pub struct Runner {
     /// No dial of it comes through before then: its attempts are given to others meanwhile.
     pub away_until: u64,
     pub back_at: u64,
-    tick_at: Option<u64>,
+    /// The process is stopped until then.
+    pub asleep_until: u64,
+    pub tick_at: Option<u64>,
     running: BTreeMap<Attempt, Running>,
     /// What came over this connection and is not over.
     here: BTreeSet<Attempt>,
@@ -63,6 +65,7 @@ impl Runner {
             connects: 0,
             away_until: 0,
             back_at: 0,
+            asleep_until: 0,
             tick_at: None,
             running: BTreeMap::new(),
             here: BTreeSet::new(),
@@ -89,7 +92,7 @@ impl World {
             runner.offer.name = format!("r{index}.{}", runner.process);
         }
         runner.session = Some(Session::new(Settings { slots: runner.offer.slots, ahead: 0 }));
-        (runner.draining, runner.connects, runner.tick_at) = (false, 0, None);
+        (runner.draining, runner.connects, runner.tick_at, runner.asleep_until) = (false, 0, None, 0);
         let name = runner.offer.name.clone();
         self.note("runner starts", || name);
         self.tell_runner(index, Event::Tick);
@@ -254,13 +257,26 @@ impl World {
         self.oracle.claim(used <= runner.offer.slots, || format!("{} uses {used} slots", runner.offer.name));
         self.oracle.guest_starts(&attempt);
         let (process, link) = (runner.process, runner.link);
+        self.prepare(&attempt.id);
         self.note("runs", || format!("{} {} on r{index}", attempt.id, attempt.attempt));
         if let Some(link) = link.filter(|_| run > 20 * MS) {
             let Attempt { id, attempt } = attempt.clone();
-            let started = ToMaster::Started(vec![Started { id, attempt, started_us: self.clock().wall.0 }]);
+            let started = ToMaster::Started(vec![Started { id, attempt, started_us: self.plain_clock().wall.0 }]);
             self.post(link, true, Parcel::Text(started.encode()));
         }
         self.plan(run, Happening::Ends { runner: index, process, attempt });
+    }
+
+    /// The results that the task's params name can be had, as long as there is a master.
+    fn prepare(&mut self, id: &TaskId) {
+        let body = self.oracle.pending.tasks.get(id).map(|fate| fate.body.clone());
+        let Some(references) = body.map(|body| body.references().to_vec()).filter(|ids| !ids.is_empty()) else {
+            return;
+        };
+        let awake = self.master.as_ref().is_some_and(|master| master.asleep_until <= self.now);
+        if awake && let Err(text) = self.ask_results(references) {
+            self.oracle.claim(false, || text);
+        }
     }
 
     pub fn attempt_ends(&mut self, index: usize, process: u32, attempt: Attempt) {
@@ -277,7 +293,7 @@ impl World {
     /// How guest code ends: mostly with a result that names the attempt.
     fn ending(&mut self, index: usize, Attempt { id, attempt }: Attempt, running: &Running) -> Ending {
         let stats = TaskStats { run_us: self.now - running.since, ..TaskStats::default() };
-        let started_us = self.clock().wall.0;
+        let started_us = self.plain_clock().wall.0;
         // A stopped attempt sometimes ends on its own in the same moment.
         let stopped = running.stopping && self.chance.permille(800);
         if stopped || self.chance.permille(self.swarm.failing) {

@@ -2,12 +2,13 @@
 
 use crate::chance::{Chance, Swarm};
 use crate::feeders::Feeder;
-use crate::history::History;
+use crate::history::{History, Telling};
 use crate::master::Master;
 use crate::network::{Client, Link};
 use crate::oracle::Oracle;
 use crate::planted::Planted;
 use crate::runners::Runner;
+use crate::watchers::Watcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_master::store::memory::MemoryShelf;
@@ -15,6 +16,7 @@ use taskmaster_protocol::message::Attempt;
 
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
+const HOUR: u64 = 3_600 * SECOND;
 
 /// How long everything may take once the world is healed, µs: a hold without its feeder lasts for a minute.
 const HEALED: u64 = 240 * SECOND;
@@ -28,6 +30,7 @@ pub enum Happening {
     Write { life: u32 },
     Synced { life: u32 },
     Fold { life: u32 },
+    Forget { life: u32 },
     Tick { runner: usize, process: u32 },
     Ends { runner: usize, process: u32, attempt: Attempt },
     RunnerStarts { runner: usize },
@@ -48,6 +51,36 @@ pub enum Fault {
     Cut,
     Stall,
     TouchModule,
+    PauseMaster,
+    PauseRunner,
+    StepClock,
+    Abandon,
+    OneWay,
+    Prune,
+    Trim,
+}
+
+impl Fault {
+    /// With its mean pause.
+    fn all(swarm: &Swarm) -> [(Fault, u64); 15] {
+        [
+            (Fault::KillMaster, swarm.kill_master),
+            (Fault::PowerOff, swarm.power_off),
+            (Fault::FailDisk, swarm.fail_disk),
+            (Fault::KillRunner, swarm.kill_runner),
+            (Fault::DrainRunner, swarm.drain_runner),
+            (Fault::Cut, swarm.cut),
+            (Fault::Stall, swarm.stall),
+            (Fault::TouchModule, swarm.touch_module),
+            (Fault::PauseMaster, swarm.pause_master),
+            (Fault::PauseRunner, swarm.pause_runner),
+            (Fault::StepClock, swarm.step_clock),
+            (Fault::Abandon, swarm.abandon),
+            (Fault::OneWay, swarm.one_way),
+            (Fault::Prune, swarm.prune),
+            (Fault::Trim, swarm.trim),
+        ]
+    }
 }
 
 /// What a history was, when it is over.
@@ -71,16 +104,21 @@ pub struct World {
     pub lives: u32,
     pub runners: Vec<Runner>,
     pub feeders: Vec<Feeder>,
+    pub watchers: Vec<Watcher>,
     pub links: BTreeMap<u64, Link>,
     pub last_link: u64,
     pub oracle: Oracle,
     pub history: History,
     pub healed: bool,
+    /// How far the wall clock has been set forward, µs.
+    pub wall_shift: i64,
+    /// The furthest that it has been.
+    pub latest_wall: i64,
     over: bool,
 }
 
 impl World {
-    pub fn new(seed: u64, planted: Option<Planted>, loud: bool) -> World {
+    pub fn new(seed: u64, planted: Option<Planted>, telling: Telling) -> World {
         let mut chance = Chance::new(seed);
         let swarm = Swarm::drawn(&mut chance);
         let mut world = World {
@@ -89,6 +127,7 @@ impl World {
             planned: 0,
             runners: (0..swarm.runners).map(|i| Runner::new(i as usize, &mut chance)).collect(),
             feeders: (0..swarm.feeders).map(|i| Feeder::new(i as usize, &swarm, &mut chance)).collect(),
+            watchers: (0..swarm.watchers).map(|_| Watcher::default()).collect(),
             chance,
             swarm,
             planted,
@@ -98,10 +137,14 @@ impl World {
             links: BTreeMap::new(),
             last_link: 0,
             oracle: Oracle::default(),
-            history: History::new(loud),
+            history: History::new(telling),
             healed: false,
+            wall_shift: 0,
+            latest_wall: 0,
             over: false,
         };
+        world.oracle.steady = world.swarm.step_clock == 0;
+        world.oracle.kept_from = 1;
         let swarm = format!("{:?}", world.swarm);
         world.note("swarm", || swarm);
         world.begin();
@@ -118,12 +161,13 @@ impl World {
             let at = self.chance.within(0, 500 * MS);
             self.plan(at, Happening::Feeds { feeder });
         }
-        use Fault::*;
-        for fault in [KillMaster, PowerOff, FailDisk, KillRunner, DrainRunner, Cut, Stall, TouchModule] {
+        for watcher in 0..self.watchers.len() {
+            self.dial(Client::Watcher(watcher), 0);
+        }
+        for (fault, _) in Fault::all(&self.swarm) {
             self.plan_fault(fault);
         }
-        let at = self.chance.within(SECOND, 5 * SECOND);
-        self.plan(at, Happening::Heals);
+        self.plan(self.swarm.heals, Happening::Heals);
     }
 
     /// Has something happen `after` µs.
@@ -133,16 +177,7 @@ impl World {
     }
 
     fn plan_fault(&mut self, fault: Fault) {
-        let pause = match fault {
-            Fault::KillMaster => self.swarm.kill_master,
-            Fault::PowerOff => self.swarm.power_off,
-            Fault::FailDisk => self.swarm.fail_disk,
-            Fault::KillRunner => self.swarm.kill_runner,
-            Fault::DrainRunner => self.swarm.drain_runner,
-            Fault::Cut => self.swarm.cut,
-            Fault::Stall => self.swarm.stall,
-            Fault::TouchModule => self.swarm.touch_module,
-        };
+        let pause = Fault::all(&self.swarm).iter().find(|(is, _)| *is == fault).map_or(0, |(_, pause)| *pause);
         if pause > 0 && !self.healed {
             let after = self.chance.within(1, 2 * pause);
             self.plan(after, Happening::Fault(fault));
@@ -150,8 +185,7 @@ impl World {
     }
 
     pub fn note(&mut self, what: &str, text: impl FnOnce() -> String) {
-        let text = text();
-        self.history.note(self.now, what, &text);
+        self.history.note(self.now, what, text);
     }
 
     /// Plays to the end, or to the first broken promise.
@@ -172,6 +206,11 @@ impl World {
     }
 
     fn happens(&mut self, happening: Happening) {
+        // Who is stopped does nothing until it wakes; what comes meanwhile waits in its sockets.
+        if let Some(wakes) = self.asleep(&happening) {
+            let after = wakes - self.now + self.chance.within(1, 2 * MS);
+            return self.later(after, happening);
+        }
         let life = self.master.as_ref().map_or(0, |master| master.life);
         match happening {
             Happening::Deliver { link, up } => self.deliver(link, up),
@@ -181,7 +220,9 @@ impl World {
             Happening::Write { life: of } if of == life => self.write(),
             Happening::Synced { life: of } if of == life => self.synced(),
             Happening::Fold { life: of } if of == life => self.fold(),
-            Happening::Turn { .. } | Happening::Write { .. } | Happening::Synced { .. } | Happening::Fold { .. } => {}
+            Happening::Forget { life: of } if of == life => self.forget(),
+            Happening::Turn { .. } | Happening::Write { .. } | Happening::Synced { .. } => {}
+            Happening::Fold { .. } | Happening::Forget { .. } => {}
             Happening::Tick { runner, process } => self.runner_tick(runner, process),
             Happening::Ends { runner, process, attempt } => self.attempt_ends(runner, process, attempt),
             Happening::RunnerStarts { runner } => self.runner_starts(runner),
@@ -198,23 +239,79 @@ impl World {
         }
     }
 
+    /// When the process that this happens to wakes, where it is stopped now.
+    fn asleep(&self, happening: &Happening) -> Option<u64> {
+        let master = || self.master.as_ref().map(|master| master.asleep_until);
+        let wakes = match happening {
+            Happening::Turn { .. } | Happening::Write { .. } | Happening::Synced { .. } => master(),
+            Happening::Fold { .. } | Happening::Forget { .. } | Happening::Dialled { .. } => master(),
+            Happening::Deliver { up: true, .. } | Happening::Noticed { by_master: true, .. } => master(),
+            Happening::Tick { runner, .. } | Happening::Ends { runner, .. } => Some(self.runners[*runner].asleep_until),
+            Happening::Deliver { link, up: false } | Happening::Noticed { link, .. } => self.runner_of(*link),
+            _ => None,
+        };
+        wakes.filter(|at| *at > self.now)
+    }
+
+    /// Plans it anew; what is known by its time is known by its new one.
+    fn later(&mut self, after: u64, happening: Happening) {
+        let at = self.now + after;
+        match (&happening, &mut self.master) {
+            (Happening::Turn { life }, Some(master)) if master.life == *life && master.turn_at == Some(self.now) => {
+                master.turn_at = Some(at);
+            }
+            (Happening::Tick { runner, process }, _) => {
+                let runner = &mut self.runners[*runner];
+                if runner.process == *process && runner.tick_at == Some(self.now) {
+                    runner.tick_at = Some(at);
+                }
+            }
+            _ => {}
+        }
+        self.plan(after, happening);
+    }
+
     fn fault(&mut self, fault: Fault) {
         self.note("fault", || format!("{fault:?}"));
         match fault {
             Fault::KillMaster => self.kill_master(false),
             Fault::PowerOff => self.kill_master(true),
             Fault::FailDisk => self.shelf.fail_syncs(true),
-            Fault::KillRunner | Fault::DrainRunner => {
+            Fault::KillRunner | Fault::DrainRunner | Fault::PauseRunner => {
                 let runner = self.chance.below(self.runners.len() as u64) as usize;
-                if fault == Fault::KillRunner { self.kill_runner(runner) } else { self.drain_runner(runner) }
+                match fault {
+                    Fault::KillRunner => self.kill_runner(runner),
+                    Fault::DrainRunner => self.drain_runner(runner),
+                    _ => self.runners[runner].asleep_until = self.now + self.chance.spread(10 * MS, 14 * SECOND),
+                }
             }
-            Fault::Cut | Fault::Stall => {
+            Fault::Cut | Fault::Stall | Fault::Abandon | Fault::OneWay => {
                 let open: Vec<u64> = self.links.iter().filter(|(_, link)| !link.cut).map(|(no, _)| *no).collect();
                 let Some(link) = self.chance.of(&open).copied() else { return };
-                if fault == Fault::Cut { self.cut(link) } else { self.stall(link) }
+                match fault {
+                    Fault::Cut => self.cut(link),
+                    Fault::Stall => self.stall(link),
+                    Fault::Abandon => self.abandon(link),
+                    _ => self.cut_one_way(link),
+                }
             }
             Fault::TouchModule => self.touch_module(),
+            Fault::PauseMaster => {
+                let until = self.now + self.chance.spread(10 * MS, 14 * SECOND);
+                self.master.iter_mut().for_each(|master| master.asleep_until = until);
+            }
+            Fault::StepClock => self.step_clock(),
+            Fault::Prune => self.prune(),
+            Fault::Trim => self.trim(),
         }
+    }
+
+    /// The wall clock is set: a little or by hours, forward or back.
+    fn step_clock(&mut self) {
+        let most = if self.chance.permille(500) { 3 * HOUR } else { 10 * SECOND };
+        let by = self.chance.spread(MS, most) as i64;
+        self.wall_shift += if self.chance.permille(500) { by } else { -by };
+        self.note("clock", || format!("{by} µs"));
     }
 
     /// From now on nothing goes wrong, and everything must come to its end.
@@ -225,13 +322,19 @@ impl World {
         for link in self.links.values_mut() {
             link.stalled = [0, 0];
         }
+        let stopped = self.runners.iter().map(|runner| runner.asleep_until);
+        let stopped = stopped.chain(self.master.as_ref().map(|master| master.asleep_until)).max().unwrap_or(0);
+        // Nothing runs backwards within a master: it goes on when its clock is where it was.
+        self.plain_clock();
+        self.wall_shift = self.latest_wall - self.now as i64;
         if self.master.is_none() {
             self.plan(MS, Happening::MasterStarts);
         }
+        self.put_modules_back();
         for feeder in 0..self.feeders.len() {
             self.put_right(feeder);
         }
-        self.oracle.healed_at = self.now;
+        self.oracle.healed_at = self.now.max(stopped);
         self.plan(SECOND, Happening::Looks);
     }
 

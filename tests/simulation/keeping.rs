@@ -1,0 +1,95 @@
+//! What is no longer kept: ended tasks are pruned, in two steps as the fold does it, and the journal is trimmed.
+
+use crate::planted::Planted;
+use crate::world::{Happening, MS, World};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use taskmaster_master::config::Keep;
+use taskmaster_master::inbox::Input;
+use taskmaster_master::view::Stored;
+use taskmaster_master::{folding, journal, view};
+
+/// Ended tasks looked at for pruning at a time.
+const PRUNED_MAX: usize = 64;
+
+/// A question of the fold to the engine: which of these may be forgotten; and those that may, until they are.
+#[derive(Default)]
+pub struct Pruning {
+    asked: Option<(Vec<Stored>, std::sync::mpsc::Receiver<Vec<Stored>>)>,
+    allowed: Vec<Stored>,
+}
+
+impl Pruning {
+    /// The fold does nothing else meanwhile.
+    pub fn is_under_way(&self) -> bool {
+        self.asked.is_some() || !self.allowed.is_empty()
+    }
+}
+
+impl World {
+    pub fn prune(&mut self) {
+        let reader = self.reader();
+        let keep = Keep { time: Duration::from_secs(3_600), count: self.chance.below(20) };
+        let wall = self.clock().wall;
+        let Some(master) = self.master.as_mut().filter(|master| !master.pruning.is_under_way()) else { return };
+        let tasks = match folding::surplus(reader.as_ref(), keep, wall, 0, PRUNED_MAX) {
+            Ok((tasks, _)) => tasks,
+            Err(error) => return self.oracle.broken = Some(format!("the view cannot be read: {error}")),
+        };
+        if !tasks.is_empty() {
+            let (reply, answer) = channel();
+            master.pruning.asked = Some((tasks.clone(), answer));
+            self.tell_master(Input::Prune { tasks, reply });
+        }
+    }
+
+    /// The engine may have answered in this turn. From its answer on, nothing new may count on what will be gone.
+    pub fn prune_allowed(&mut self) {
+        let Some(master) = &mut self.master else { return };
+        let Some((candidates, answer)) = &master.pruning.asked else { return };
+        let Ok(mut allowed) = answer.try_recv() else { return };
+        if self.planted == Some(Planted::PrunedWhileNamed) {
+            allowed = candidates.clone();
+        }
+        master.pruning.asked = None;
+        master.pruning.allowed = allowed.clone();
+        let life = master.life;
+        let ids: Vec<String> = allowed.iter().map(|stored| stored.ended.id.to_string()).collect();
+        self.note("may be pruned", || ids.join(" "));
+        self.oracle.forgets(&allowed);
+        if !allowed.is_empty() {
+            let after = self.chance.within(1, 50 * MS);
+            self.plan(after, Happening::Forget { life });
+        }
+    }
+
+    pub fn forget(&mut self) {
+        let reader = self.reader();
+        let Some(master) = &mut self.master else { return };
+        let allowed = std::mem::take(&mut master.pruning.allowed);
+        if let Err(error) = folding::forget(&reader, &allowed) {
+            self.oracle.broken = Some(format!("the view cannot be written: {error}"));
+        }
+        self.note("pruned", || allowed.len().to_string());
+    }
+
+    /// The journal lets go of some of what the view has.
+    pub fn trim(&mut self) {
+        let reader = self.reader();
+        let (Ok(Some(first)), Ok(last), Ok(marks)) =
+            (journal::first(&reader), journal::last(&reader), view::marks(reader.as_ref()))
+        else {
+            return;
+        };
+        let most = marks.folded.min(last.saturating_sub(1));
+        if self.master.is_none() || most <= first || reader.sync().is_err() {
+            return;
+        }
+        self.oracle.all_is_synced();
+        let below = self.chance.within(first, most);
+        if let (Ok(()), Ok(Some(entry))) = (journal::trim(&reader, below), journal::entry(&reader, below)) {
+            self.oracle.kept_from = entry.first_seq;
+        }
+        self.note("trimmed", || below.to_string());
+    }
+}
