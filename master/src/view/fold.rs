@@ -9,7 +9,7 @@ use crate::store::{Batch, Reader, StoreError, VALUE_BYTES_MAX, part_key};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_protocol::{AttemptId, JobName, TaskId};
+use taskmaster_protocol::{AttemptId, JobName, TaskId, Wall};
 
 /// Tasks that are about as much work to write as a block that is written again.
 const TASKS_LIKE_A_BLOCK: usize = 8;
@@ -123,7 +123,9 @@ impl Fold {
                     self.remove_ended(*ended, &body.id, because.as_ref())?;
                 }
                 self.marks.ended = self.marks.ended.saturating_sub(1);
-                self.open.insert(body.no, Some(OpenTask::new(body.clone(), *fence)));
+                // Whoever wants it again does not want it later: what its document says of that is over.
+                let task = OpenTask { due: Some(Wall(0)), ..OpenTask::new(body.clone(), *fence) };
+                self.open.insert(body.no, Some(task));
             }
             Record::Set { no, priority, due } => {
                 if let Some(task) = self.open_task(*no)? {

@@ -112,6 +112,11 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
     let restored = restore(shelf.as_ref()).unwrap();
     assert_eq!((restored.marks.epoch, restored.marks.no, restored.marks.seq), (7, 2, 3));
     assert_eq!(open_ids(&shelf), [("open".to_owned(), 9)]);
+    open_tasks(shelf.as_ref(), &mut |_, task| {
+        assert_eq!(task.fence, AttemptId { epoch: 7, n: 0 }, "earlier attempts were sent for another task of that id");
+        Ok(())
+    })
+    .unwrap();
     let stored = stored(shelf.as_ref(), &long.id).unwrap().unwrap();
     assert_eq!(stored.ended.result, Some(ResultRef::Json(Json::string(&text))));
     assert_eq!(super::stored(shelf.as_ref(), &id("lon")).unwrap(), None, "the beginning of an id is another id");
@@ -142,6 +147,13 @@ fn a_reopened_task_is_open_and_no_longer_ended() {
     fold.take(&Entry { first_seq: 5, time: Wall(0), records }).unwrap();
     fold.write().unwrap();
     assert_eq!(open_ids(&shelf).len(), 2);
+    let mut dues = Vec::new();
+    open_tasks(shelf.as_ref(), &mut |_, task| {
+        dues.push(task.due);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(dues, [Some(Wall(0)); 2], "a document's delay is over, whatever the clock says at the next start");
     assert_eq!(stored(shelf.as_ref(), &cause.id).unwrap(), None);
     assert_eq!(skipped_for(shelf.as_ref(), &cause.id).unwrap(), []);
     assert_eq!(job(shelf.as_ref(), &cause.job).unwrap().unwrap().ended, [0; 4]);
