@@ -5,6 +5,7 @@
 
 pub mod executor;
 pub mod outbox;
+pub mod owed;
 pub mod source;
 pub mod wire;
 
@@ -16,6 +17,7 @@ use crate::session::{Effect, Ending, Event, Session, Settings};
 use crate::slots;
 use executor::{Executor, Prepared};
 use outbox::Outbox;
+use owed::Owed;
 use source::Source;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -120,6 +122,7 @@ async fn serving(config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), Runn
         executor,
         modules,
         source,
+        owed: Arc::new(Owed::new(sandbox.scratch())),
         tell,
         news,
         config,
@@ -149,6 +152,7 @@ struct Link {
     executor: Executor,
     modules: Arc<Modules>,
     source: Arc<Source>,
+    owed: Arc<Owed>,
     tell: mpsc::UnboundedSender<News>,
     news: mpsc::UnboundedReceiver<News>,
     config: RunnerConfig,
@@ -376,12 +380,16 @@ impl Link {
                 self.executor.forget(&ending.attempt());
                 Some(ending)
             }
-            Outcome::Upload(done, bytes) => {
-                let (source, tell) = (self.source.clone(), self.tell.clone());
+            Outcome::Upload(done, hash, bytes) => {
+                let (source, owed, tell) = (self.source.clone(), self.owed.clone(), self.tell.clone());
                 let ending = Ending::Done(done);
                 self.executor.forget(&ending.attempt());
                 tokio::spawn(async move {
-                    let ending = match source.put(bytes).await {
+                    let put = async {
+                        let kept = tokio::task::spawn_blocking(move || owed.keep(bytes)).await;
+                        source.put(hash, &kept.map_err(|error| error.to_string())??).await
+                    };
+                    let ending = match put.await {
                         Ok(()) => ending,
                         Err(why) => Ending::failed(ending.attempt(), TaskError::new(ErrorKind::Output, why)),
                     };

@@ -25,7 +25,7 @@ pub enum Outcome {
     /// This can be told now.
     Ready(Ending),
     /// This can be told when the bytes have been put.
-    Upload(Done, Bytes),
+    Upload(Done, Hash, Bytes),
 }
 
 /// Reads stdout as a result: empty is `null`; JSON as it is, byte for byte; other text as a JSON string without one
@@ -70,8 +70,9 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
             Outcome::Ready(Ending::Done(Done { id, attempt, result, started_us, stats, log }))
         }
         Output::Blob(bytes) => {
-            let result = ResultRef::Blob(Hash::of(&bytes));
-            Outcome::Upload(Done { id, attempt, result, started_us, stats, log }, bytes)
+            let hash = Hash::of(&bytes);
+            let result = ResultRef::Blob(hash);
+            Outcome::Upload(Done { id, attempt, result, started_us, stats, log }, hash, bytes)
         }
     }
 }

@@ -80,7 +80,7 @@ fn tell(outcome: Outcome) -> ExitCode {
             }
             ResultRef::Blob(_) => ExitCode::SUCCESS,
         },
-        Outcome::Upload(_, bytes) => print(&bytes, false),
+        Outcome::Upload(_, _, bytes) => print(&bytes, false),
         Outcome::Ready(Ending::Failed(failed)) => {
             show(&failed.error);
             ExitCode::from(if failed.error.kind == ErrorKind::Module { 1 } else { FAILED })

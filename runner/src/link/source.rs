@@ -1,11 +1,13 @@
 //! Bytes by their hash, from and to whichever master the link talks to; patient while that one is away.
 
+use super::owed::Kept;
 use crate::modules::Fetch;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::Hash;
 use taskmaster_transport::{Address, BlobError, Blobs};
+use tokio::sync::Semaphore;
 
 /// Tries are this far apart.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -13,17 +15,21 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// A fetch is given up after this time: a master that was restarted is back long before.
 const FETCH_WITHIN: Duration = Duration::from_secs(60);
 
+/// Results that are put at a time: each may be large.
+const PUTS_MAX: usize = 4;
+
 /// Gets and puts blobs.
 #[derive(Debug)]
 pub struct Source {
     address: Mutex<Address>,
     token: Option<String>,
+    putting: Semaphore,
 }
 
 impl Source {
     /// From the master at `address`.
     pub fn new(address: Address, token: Option<String>) -> Source {
-        Source { address: Mutex::new(address), token }
+        Source { address: Mutex::new(address), token, putting: Semaphore::new(PUTS_MAX) }
     }
 
     /// From now on from the one at `address`.
@@ -54,12 +60,15 @@ impl Source {
         }
     }
 
-    /// Puts `bytes` under their hash. Tries as long as nobody refuses: a result is not given up because its master
-    /// is away.
-    pub async fn put(&self, bytes: Bytes) -> Result<(), String> {
-        let hash = Hash::of(&bytes);
+    /// Puts a result under its hash. Tries as long as nobody refuses: it is not given up because its master is away.
+    pub async fn put(&self, hash: Hash, kept: &Kept) -> Result<(), String> {
         loop {
-            match self.blobs().put(&hash, bytes.clone()).await {
+            // Only while it is being put is a result that waits on disk in memory, too. The semaphore is never closed.
+            let turn = self.putting.acquire().await.ok();
+            let bytes = kept.bytes().await.map_err(|error| format!("the result could not be read again: {error}"))?;
+            let put = self.blobs().put(&hash, bytes).await;
+            drop(turn);
+            match put {
                 Ok(()) => return Ok(()),
                 Err(error) if may_pass(&error) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(format!("the result could not be kept: {error}")),

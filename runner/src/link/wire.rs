@@ -55,14 +55,27 @@ impl Wire {
     pub async fn write(&mut self, messages: VecDeque<Message>) -> Result<(), Broken> {
         let within = Duration::from_millis(limits::SILENT_MS_MAX);
         let mut messages = messages;
-        let writing = poll_fn(|cx| {
-            if let Poll::Ready(result) = self.poll_write(cx, &mut messages) {
-                return Poll::Ready(result);
+        loop {
+            // Each message has its time: many of them over a slow line are no reason to give up.
+            let left = messages.len();
+            let mut written = false;
+            let writing = poll_fn(|cx| {
+                if let Poll::Ready(result) = self.poll_write(cx, &mut messages) {
+                    written = true;
+                    return Poll::Ready(result);
+                }
+                self.poll_inbox(cx, usize::MAX);
+                match (self.broken, messages.len() < left) {
+                    (true, _) => Poll::Ready(Err(Broken)),
+                    (false, true) => Poll::Ready(Ok(())),
+                    (false, false) => Poll::Pending,
+                }
+            });
+            let result = tokio::time::timeout(within, writing).await.unwrap_or(Err(Broken));
+            if written || result.is_err() {
+                return result;
             }
-            self.poll_inbox(cx, usize::MAX);
-            if self.broken { Poll::Ready(Err(Broken)) } else { Poll::Pending }
-        });
-        tokio::time::timeout(within, writing).await.unwrap_or(Err(Broken))
+        }
     }
 
     /// Says goodbye.

@@ -71,6 +71,11 @@ impl Sandbox {
         self.ticker.busy()
     }
 
+    /// A private folder that is removed when this process ends, or by the next one where it is killed.
+    pub fn scratch(&self) -> &Path {
+        self.folders.base()
+    }
+
     pub(super) fn quota(&self) -> &Quota {
         &self.quota
     }

@@ -43,6 +43,11 @@ impl Folders {
         Ok(Folders { base, next: AtomicU64::new(0), sweep: Some(sweep), sweeper: Some(sweeper), lock })
     }
 
+    /// Where this process makes them.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// A new, empty folder.
     pub fn make(&self) -> io::Result<TaskFolder> {
         let Some(sweep) = self.sweep.clone() else { return Err(io::Error::other("closed")) };

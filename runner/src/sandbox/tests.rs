@@ -380,10 +380,13 @@ fn disk_has_a_limit_sparse_files_and_many_files_included() {
 }
 
 #[test]
-fn recursion_has_a_limit_and_exports_do_no_harm() {
+fn recursion_tables_and_exports_have_limits_or_do_no_harm() {
     let world = World::new();
     let deep = "(module (memory (export \"memory\") 1) (func $f (call $f)) (func (export \"_start\") (call $f)))";
     assert!(matches!(world.text(deep).end, End::Trap(reason, _) if reason.contains("stack")));
+    let table = "(module (memory (export \"memory\") 1) (table $t 1 funcref) (func (export \"_start\")
+        (loop $grow (if (i32.eq (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)) (then unreachable)) (br $grow))))";
+    assert!(matches!(world.text(table).end, End::Memory(text) if text.contains("table")));
     let exports: String = (0..10_000).map(|n| format!("(func (export \"f{n}\"))")).collect();
     let many = format!("(module (memory (export \"memory\") 1) {exports} (func (export \"_start\")))");
     assert_eq!(world.text(&many).end, End::Exit(0));
