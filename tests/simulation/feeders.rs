@@ -5,7 +5,7 @@ use crate::chance::{Chance, Swarm};
 use crate::master::MODULES;
 use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, World};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use taskmaster_protocol::message::{Add, Added, Cancel, OfJob, Operate, Operation, Rejected, Retry, Set};
 use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, TaskId, ToMaster};
 
@@ -334,6 +334,12 @@ impl World {
     }
 
     fn rejected(&mut self, index: usize, rejected: Rejected) {
+        // Where its module was gone the first time, another document had the id since, and a crash the answer.
+        let rivals = self.feeders[index].unanswered.iter().skip(1).flat_map(|batch| &batch.wanted);
+        let rivals: BTreeSet<TaskId> = rivals
+            .filter(|wanted| self.swarm.removing && wanted.verdict.is_err())
+            .map(|wanted| wanted.id.clone())
+            .collect();
         let front = self.feeders[index].unanswered.front_mut().filter(|batch| batch.add.batch == rejected.batch);
         let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {rejected:?}")) };
         for rejection in rejected.tasks {
@@ -344,7 +350,7 @@ impl World {
             let meanwhile = match code {
                 RefusalCode::UnknownDependency => rejection.error.ids.iter().all(lost),
                 RefusalCode::UnknownModule => self.swarm.removing,
-                RefusalCode::IdConflict => oracle.forgotten.contains(&wanted.id),
+                RefusalCode::IdConflict => oracle.forgotten.contains(&wanted.id) || rivals.contains(&wanted.id),
                 _ => false,
             };
             let right = wanted.verdict == Err(code) || meanwhile;
