@@ -2,6 +2,7 @@
 
 mod demo;
 mod log;
+mod store;
 mod up;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -52,6 +53,9 @@ enum Command {
     Master(taskmaster_master::cli::MasterArgs),
     /// Start a runner alone
     Runner(RunnerArgs),
+    /// Check, export, import and back up a master's store
+    #[command(subcommand)]
+    Store(taskmaster_master::cli::StoreCommand),
     /// Execute one module here, without a master
     Run(RunArgs),
     /// Print the completion script of a shell: bash, zsh, fish, elvish, powershell
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => runtime.block_on(demo::demo(args)),
         Command::Master(args) => runtime.block_on(up::master(args)),
         Command::Runner(args) => runtime.block_on(taskmaster_runner::cli::run(args, taskmaster_runner::cli::signal())),
+        Command::Store(command) => runtime.block_on(store::store(command, &cli.global)),
         Command::Run(args) => taskmaster_runner::cli::run_file(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "taskmaster", &mut std::io::stdout());

@@ -77,7 +77,10 @@ fn version(protocol: u32) -> Finding {
 async fn look(client: &mut Client, findings: &mut Vec<Finding>) -> Result<(), Trouble> {
     let status: Status = client.ask(Query::Status).await?;
     let up = crate::output::text::span(status.uptime_ms.saturating_mul(1_000));
-    findings.push(well("store", format!("durability {}, start {}, up for {up}", status.durability, status.epoch)));
+    findings.push(match status.refusing {
+        None => well("store", format!("durability {}, start {}, up for {up}", status.durability, status.epoch)),
+        Some(why) => ill("store", format!("adds are refused: {why}"), "free space on the master's disk"),
+    });
     let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
     findings.push(judge_runners(&runners));
     let modules: Vec<ModuleView> = client.ask(Query::Modules).await?;

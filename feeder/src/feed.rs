@@ -97,6 +97,8 @@ struct Feeding {
     heard: Instant,
     tick: Interval,
     progress: Progress,
+    /// When the master last said that it can take nothing.
+    last_need: Option<Instant>,
     output: Output,
 }
 
@@ -122,6 +124,7 @@ impl Feeding {
             heard: Instant::now(),
             tick,
             progress: Progress::new(waits),
+            last_need: None,
             output,
         }
     }
@@ -309,10 +312,21 @@ impl Feeding {
         }
     }
 
+    /// Says why nothing goes on; once for as long as the reason stays, however its figures change.
+    fn say_need(&mut self) {
+        let Some(why) = self.ledger.need() else { return };
+        if self.last_need.is_none_or(|at| at.elapsed() > STALLED_AFTER) {
+            self.progress.clear();
+            chat(&format!("the master takes nothing for now ({why}); trying again …"));
+        }
+        self.last_need = Some(Instant::now());
+    }
+
     /// Every now and then: progress, lines put off, and a wait that hears nothing.
     async fn look_round(&mut self) -> Result<(), Trouble> {
         self.progress.draw(&self.ledger);
         if self.ledger.is_put_off() {
+            self.say_need();
             self.ledger.try_again();
         }
         if !self.released || self.heard.elapsed() < STALLED_AFTER {

@@ -54,6 +54,17 @@ impl Blobs {
         Ok(Blobs { root: root.into(), next: Arc::default() })
     }
 
+    /// Whether a data folder holds blobs.
+    pub fn any(data: &Path) -> bool {
+        let is_folder = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.path().is_dir());
+        fs::read_dir(data.join("blobs")).is_ok_and(|mut entries| entries.any(is_folder))
+    }
+
+    /// The data folder in which the blob folder is.
+    pub fn data(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
     /// Where the blob is, whether it exists or not.
     pub fn path(&self, hash: &Hash) -> PathBuf {
         let name = hash.to_string();

@@ -1,5 +1,9 @@
 //! The master's part of the command line, shared by `taskmaster master` and `taskmaster up`.
 
+mod store;
+
+pub use store::{Data, StoreCommand};
+
 use clap::Args;
 use std::path::PathBuf;
 

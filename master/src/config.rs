@@ -126,18 +126,9 @@ impl MasterConfig {
         Ok(listener)
     }
 
-    /// Makes the data folder and takes it for this process; free again when the value is dropped, or the process ends
-    /// in whatever way.
+    /// See [`lock_data`].
     pub fn lock_data(&self) -> Result<DataLock, ConfigError> {
-        let fail = |error| ConfigError::Unwritable(self.data.clone(), error);
-        fs::create_dir_all(&self.data).map_err(fail)?;
-        let path = self.data.join("lock");
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
-        match file.try_lock() {
-            Ok(()) => Ok(DataLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(ConfigError::Locked(self.data.clone())),
-            Err(TryLockError::Error(error)) => Err(fail(error)),
-        }
+        lock_data(&self.data)
     }
 
     /// Whether only this machine can connect.
@@ -186,6 +177,19 @@ fn own_address() -> String {
         socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
     };
     routed().map_or_else(|| "THIS-MACHINE".to_owned(), |ip| ip.to_string())
+}
+
+/// Makes the data folder and takes it for this process; free again when the value is dropped, or the process ends in
+/// whatever way.
+pub fn lock_data(data: &Path) -> Result<DataLock, ConfigError> {
+    let fail = |error| ConfigError::Unwritable(data.to_owned(), error);
+    fs::create_dir_all(data).map_err(fail)?;
+    let file = OpenOptions::new().create(true).append(true).open(data.join("lock")).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(DataLock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(ConfigError::Locked(data.to_owned())),
+        Err(TryLockError::Error(error)) => Err(fail(error)),
+    }
 }
 
 /// The data folder, taken by this process.

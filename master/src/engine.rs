@@ -8,13 +8,15 @@ mod modules;
 mod operate;
 mod reports;
 mod restore;
+mod room;
 mod why;
 
 pub use ask::{Wanted, no_such_job, no_such_task};
 
 use crate::events::EventFeed;
-use crate::inbox::{Input, Outbox, Reply, SessionNo};
+use crate::inbox::{self, Input, Outbox, Reply, SessionNo};
 use crate::record::{Ended, JobRecord, Record, TaskBody};
+use crate::room::Disk;
 use crate::store::Reader;
 use crate::view::{Places, Stored};
 use std::cell::RefCell;
@@ -174,6 +176,9 @@ pub struct Engine {
     /// What most tasks require.
     nothing: Arc<Requires>,
     modules: modules::Modules,
+    disk: Disk,
+    /// Reports that came while nothing could be written, in order. Their runners keep them.
+    held_back: Vec<(SessionNo, ToMaster)>,
     report: Option<(RunnerKey, Report)>,
     /// Ended tasks since this start, by final state.
     finished: [u64; 4],
@@ -211,6 +216,9 @@ impl Engine {
                     let _ = known.send(());
                 }
             }
+            Input::Ask { query, reply } if self.is_full() && inbox::promises_nothing(&query) => {
+                let _ = reply.send(self.answer(query));
+            }
             Input::Ask { query, reply } => {
                 let answer = self.answer(query);
                 self.turn.after.push(Release::Reply(reply, answer));
@@ -225,6 +233,7 @@ impl Engine {
                 self.tell(Event::StopWanted);
             }
             Input::Room(permit) => drop(permit),
+            Input::Disk(disk) => self.disk_is(disk),
             Input::Shutdown => {}
         }
     }
@@ -313,6 +322,7 @@ impl Engine {
     }
 
     fn disconnected(&mut self, session: SessionNo) {
+        self.held_back.retain(|(of, _)| *of != session);
         let Some(gone) = self.sessions.remove(&session) else { return };
         match gone.role {
             Role::Runner => {
@@ -331,6 +341,7 @@ impl Engine {
     }
 
     fn message(&mut self, session: SessionNo, message: ToMaster) {
+        let Some(message) = self.there_is_room_for(session, message) else { return };
         match message {
             ToMaster::Request(request) => self.request(session, request),
             ToMaster::Done(reports) => self.done(session, reports),

@@ -26,7 +26,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, put};
+use axum::routing::{any, get, post, put};
 use axum::serve::ListenerExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -78,6 +78,7 @@ fn router(gate: Gate) -> Router {
         .route("/metrics", get(http::metrics))
         .route("/blobs/{hash}", get(http::get_blob).put(http::put_blob))
         .route("/modules/{file}", put(http::put_module))
+        .route("/api/backup", post(http::backup))
         .route("/api/status", get(http::status))
         .route("/api/runners", get(http::runners))
         .route("/api/modules", get(http::modules))

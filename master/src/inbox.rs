@@ -4,6 +4,7 @@
 
 use crate::events::EventFeed;
 use crate::prepare::Prepared;
+use crate::room::{Disk, Room, TRY_EVERY};
 use crate::store::Reader;
 use taskmaster_protocol::message::{Hello, Query};
 use taskmaster_protocol::{FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, ToMaster};
@@ -89,6 +90,8 @@ pub enum Input {
         /// Where the answer goes.
         reply: std::sync::mpsc::Sender<Vec<crate::view::Stored>>,
     },
+    /// It stands otherwise with the disk.
+    Disk(Disk),
     /// Send no more tasks and take no more; running ones may finish.
     Stop {
         /// Told when no runner holds an attempt, at the end of a turn.
@@ -130,6 +133,12 @@ pub enum Reply {
     FromStore(crate::lookup::Lookup),
 }
 
+/// Whether a question is answered also while a commit waits for room: how it stands must be told, and no count of tasks
+/// says that one of them is safe.
+pub fn promises_nothing(query: &Query) -> bool {
+    matches!(query, Query::Status | Query::Runners | Query::Modules | Query::Module { .. } | Query::Jobs)
+}
+
 /// Tells and asks the engine. Cheap to clone.
 #[derive(Clone)]
 pub struct MasterHandle {
@@ -139,6 +148,8 @@ pub struct MasterHandle {
     pub events: EventFeed,
     /// How many times a master has started on this journal.
     pub epoch: u32,
+    /// How it stands with the disk.
+    pub room: Room,
 }
 
 impl MasterHandle {
@@ -147,12 +158,30 @@ impl MasterHandle {
         let _ = self.inbox.send(input);
     }
 
+    async fn answer(&self, query: Query) -> Option<Reply> {
+        let put = |query: &Query| {
+            let (reply, answer) = oneshot::channel();
+            self.tell(Input::Ask { query: query.clone(), reply });
+            answer
+        };
+        let mut answer = put(&query);
+        if !promises_nothing(&query) {
+            return answer.await.ok();
+        }
+        // It may have come just before the engine heard that nothing can be written: then its answer waits for that.
+        loop {
+            match tokio::time::timeout(TRY_EVERY, &mut answer).await {
+                Ok(answer) => return answer.ok(),
+                Err(_) if matches!(self.room.disk(), Disk::Full(_)) => answer = put(&query),
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Asks, and waits for the whole answer.
     pub async fn ask(&self, query: Query) -> Result<Json, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(Input::Ask { query, reply });
         let gone = || Refusal::new(RefusalCode::Unavailable, "the master is stopping");
-        match answer.await.map_err(|_| gone())? {
+        match self.answer(query).await.ok_or_else(gone)? {
             Reply::Answer(json) => Ok(json),
             Reply::Refused(refusal) => Err(refusal),
             Reply::FromStore(lookup) => {

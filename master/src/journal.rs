@@ -70,7 +70,10 @@ impl Journal for ShelfJournal {
         }
         let mut batch = Batch::default();
         batch.put_parts(&key(expected), entry);
-        self.shelf.write(batch).map_err(unknown)?;
+        self.shelf.write(batch).map_err(|error| match error {
+            StoreError::Full(why) => AppendError::Unavailable(why),
+            other => unknown(other),
+        })?;
         self.end = expected;
         Ok(())
     }
@@ -104,6 +107,11 @@ fn key(commit: u64) -> Vec<u8> {
 
 fn commit_of(key: &[u8]) -> u64 {
     key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+/// Whether a key of the store belongs to a commit after this one.
+pub fn is_after(stored: &[u8], commit: u64) -> bool {
+    stored.first() == Some(&JOURNAL) && commit_of(stored) > commit
 }
 
 /// The bytes of one commit.

@@ -1,17 +1,19 @@
 //! A whole master: opened, started, stopped.
 
 use crate::blobs::Blobs;
-use crate::config::{ConfigError, DataLock, Durability, MasterConfig};
+use crate::config::{ConfigError, DataLock, MasterConfig};
 use crate::engine::{Engine, EngineConfig};
 use crate::events::EventFeed;
 use crate::folding::{self, Folding};
 use crate::inbox::{Input, MasterHandle};
-use crate::journal::{self, ShelfJournal, SyncedMark};
+use crate::journal::{self, AppendError, ShelfJournal, SyncedMark};
 use crate::modules::{self, Folder};
+use crate::room::{self, PatientShelf, Room};
 use crate::steady::SteadyClock;
-use crate::store::{Reader, StoreError, sled::SledShelf};
-use crate::turns::{self, TURNS_WAITING_MAX};
-use crate::{clock, gateway, view};
+use crate::store::{Reader, StoreError};
+use crate::turns::{self, TURNS_WAITING_MAX, Writer};
+use crate::{clock, gateway, upkeep, view};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -86,7 +88,7 @@ impl Master {
         let data = |error| MasterError::Data(config.data.display().to_string(), error);
         let address = listener.local_addr().map_err(data)?;
         let blobs = Blobs::open(&config.data).map_err(data)?;
-        let folder = config.data.join("store");
+        let folder = config.data.clone();
         let (shelf, restored, mark) =
             tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
         let known =
@@ -152,9 +154,15 @@ impl Master {
 }
 
 /// Opens the store and brings the view up to the journal's end.
-fn open(folder: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), StoreError> {
-    let shelf: Reader = Arc::new(SledShelf::open(folder)?);
-    let mark = SyncedMark::open(folder, journal::last(&shelf)?)?;
+fn open(data: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), StoreError> {
+    room::wanted_at_start(data)?;
+    let folder = data.join("store");
+    if !folder.exists() && Blobs::any(data) {
+        let why = "it is gone, and the blobs of its tasks and modules are still there beside it".into();
+        return Err(StoreError::Corrupt { path: folder.display().to_string(), why });
+    }
+    let shelf = upkeep::open_sled(&folder)?;
+    let mark = SyncedMark::open(&folder, journal::last(&shelf)?)?;
     folding::catch_up(&shelf)?;
     let restored = view::restore(shelf.as_ref())?;
     Ok((shelf, restored, mark))
@@ -174,7 +182,9 @@ fn threads(
     let (inbox, inputs) = channel();
     let (turns, waiting) = sync_channel(TURNS_WAITING_MAX);
     let (folds, commits) = channel();
-    let handle = MasterHandle { inbox: inbox.clone(), reader: shelf.clone(), events: events.clone(), epoch };
+    let room = Room::new(inbox.clone());
+    let handle =
+        MasterHandle { inbox: inbox.clone(), reader: shelf.clone(), events: events.clone(), epoch, room: room.clone() };
     let now = clock::now();
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id());
     let engine_config = EngineConfig {
@@ -186,22 +196,32 @@ fn threads(
     let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
     let mut journal = ShelfJournal::open(shelf.clone())?.noting(mark);
-    let mut first = [engine.end_turn(now)];
-    turns::commit(&mut first, &mut journal, Durability::Sync, &events, &folds)
-        .map_err(|error| MasterError::Journal(error.to_string()))?;
-    let mut folding = Folding::new(shelf, config.keep, inbox);
-    let durability = config.durability;
+    turns::commit_first(engine.end_turn(now), &mut journal, &events, &folds).map_err(|error| match error {
+        AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
+        other => MasterError::Journal(other.to_string()),
+    })?;
+    let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
+    let mut folding = Folding::new(patient, config.keep, inbox);
+    let (durability, data_folder, measured) = (config.durability, config.data.clone(), room.clone());
+    let (writing, stop) = channel::<()>();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
     let threads = vec![
         spawn("engine", Box::new(move || turns::run_engine(engine, &inputs, &turns, SteadyClock::default()))),
         spawn(
             "journal",
             Box::new(move || {
-                if let Err(error) = turns::run_writer(&waiting, &mut journal, durability, &events, &folds) {
+                let (turns, journal) = (&waiting, &mut journal);
+                let held = VecDeque::new();
+                let mut writer =
+                    Writer { turns, journal, durability, events: &events, folds: &folds, room: &room, held };
+                if let Err(error) = writer.run() {
                     let _ = failing.send(error.to_string());
                 }
+                room.close();
+                drop(writing);
             }),
         ),
+        spawn("disk", Box::new(move || measured.measure(&data_folder, &stop))),
         spawn(
             "fold",
             Box::new(move || {

@@ -28,6 +28,11 @@ impl Batch {
         self.0.push((key, None));
     }
 
+    /// Bytes of its keys and values.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
+    }
+
     /// Writes a value of any size under `key` followed by a part number.
     pub fn put_parts(&mut self, key: &[u8], value: &[u8]) {
         for (part, bytes) in value.chunks(VALUE_BYTES_MAX).enumerate() {
@@ -56,7 +61,7 @@ pub enum StoreError {
     Locked(String),
     /// It cannot be opened or read as what it should be.
     #[error(
-        "the store in {path} cannot be read: {why}. It was not changed. Restore a copy of the folder, or start with another --data folder"
+        "the store in {path} cannot be used: {why}. No task in it was changed. `taskmaster store check` says more. Restore a copy of the folder (`taskmaster store backup` makes them), or start with another --data folder"
     )]
     Corrupt {
         /// Where it is.
@@ -79,6 +84,9 @@ pub enum StoreError {
         /// The last commit that was durable.
         synced: u64,
     },
+    /// There is no room on the disk. Nothing of what was to be written is there, and it may be tried again.
+    #[error("{0}")]
+    Full(String),
     /// The disk or the system said no; nothing is known of what was being written.
     #[error("the disk failed: {0}")]
     Failed(String),
@@ -92,7 +100,8 @@ pub trait Shelf: Send + Sync {
     /// Pairs with `from ≤ key < to`, in order or (`back`) from the end, `most` at the most.
     fn scan(&self, from: &[u8], to: &[u8], back: bool, most: usize) -> Result<Vec<Pair>, StoreError>;
 
-    /// Writes a batch: all of it is seen by the next read, and all or nothing of it after a crash.
+    /// Writes a batch: all of it is seen by the next read, and all or nothing of it after a crash. After
+    /// [`StoreError::Full`] nothing of it is there; after any other error nothing is known.
     fn write(&self, batch: Batch) -> Result<(), StoreError>;
 
     /// Everything written before is durable when this returns. After an error nothing is known; never call it again.

@@ -7,10 +7,12 @@ use crate::events::EventFeed;
 use crate::inbox::Input;
 use crate::journal::{AppendError, Journal};
 use crate::record::{self, Entry};
+use crate::room::{Room, TRY_EVERY};
 use crate::steady::SteadyClock;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use taskmaster_protocol::ToMaster;
 
 /// Tasks and reports taken in before a turn ends, so that no turn is long (about 10 ms).
@@ -91,57 +93,112 @@ fn end_turn(engine: &mut Engine, turns: &SyncSender<Turn>, clock: &mut SteadyClo
     (turn.records.is_empty() && turn.after.is_empty()) || turns.send(turn).is_ok()
 }
 
-/// Makes turns durable, in order, several at a time, and releases what waited for them. Ends when the engine does, or
-/// with the error after which nothing is known of the disk.
-pub fn run_writer(
-    turns: &Receiver<Turn>,
-    journal: &mut dyn Journal,
-    durability: Durability,
-    events: &EventFeed,
-    folds: &Sender<Arc<Entry>>,
-) -> Result<(), AppendError> {
-    let mut unsynced = false;
-    loop {
-        let first = match durability {
-            Durability::Interval(every) if unsynced => match turns.recv_timeout(every) {
-                Err(RecvTimeoutError::Timeout) => {
-                    journal.sync()?;
-                    unsynced = false;
-                    continue;
+/// Makes turns durable, in order, several at a time, and releases what waited for them.
+pub struct Writer<'a> {
+    /// The turns as they end.
+    pub turns: &'a Receiver<Turn>,
+    /// Where they become durable.
+    pub journal: &'a mut dyn Journal,
+    /// When they are taken as durable.
+    pub durability: Durability,
+    /// Who is told of their events.
+    pub events: &'a EventFeed,
+    /// Who folds them.
+    pub folds: &'a Sender<Arc<Entry>>,
+    /// Who is told that the disk is full.
+    pub room: &'a Room,
+    /// Turns that ended while a commit waited for room.
+    pub held: VecDeque<Turn>,
+}
+
+impl Writer<'_> {
+    /// Ends when the engine does, or with the error after which nothing is known of the disk.
+    pub fn run(&mut self) -> Result<(), AppendError> {
+        let mut unsynced = false;
+        loop {
+            let next = match self.durability {
+                _ if !self.held.is_empty() => self.held.pop_front(),
+                Durability::Interval(every) if unsynced => match self.turns.recv_timeout(every) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.journal.sync()?;
+                        unsynced = false;
+                        continue;
+                    }
+                    received => received.ok(),
+                },
+                _ => self.turns.recv().ok(),
+            };
+            let Some(first) = next else { return self.journal.sync() };
+            let mut together = self.together(first);
+            if let Some(entry) = pack(&mut together) {
+                if !self.append(&record::encode(entry.as_ref()))? {
+                    return self.journal.sync();
                 }
-                received => received.ok(),
-            },
-            _ => turns.recv().ok(),
-        };
-        let Some(first) = first else { return journal.sync() };
+                settle(entry, self.journal, self.durability, self.events, self.folds)?;
+                unsynced = true;
+            }
+            release(together);
+        }
+    }
+
+    /// A turn and those that have ended since, as many as make one commit.
+    fn together(&mut self, first: Turn) -> Vec<Turn> {
+        let mut records = first.records.len();
         let mut together = vec![first];
-        let mut records = together[0].records.len();
         while records < COMMIT_RECORDS_MAX {
-            let Ok(turn) = turns.try_recv() else { break };
+            let Some(turn) = self.held.pop_front().or_else(|| self.turns.try_recv().ok()) else { break };
             records += turn.records.len();
             together.push(turn);
         }
-        if records > 0 {
-            commit(&mut together, journal, durability, events, folds)?;
-            unsynced = true;
+        together
+    }
+
+    /// Appends, however long that takes on a full disk. False: the master ended meanwhile. Nobody was told that these
+    /// changes are safe; runners and feeders bring them again.
+    fn append(&mut self, entry: &[u8]) -> Result<bool, AppendError> {
+        loop {
+            match self.journal.append(self.journal.end() + 1, entry) {
+                Err(AppendError::Unavailable(why)) => self.room.written(Some(why)),
+                appended => {
+                    self.room.written(None);
+                    return appended.map(|()| true);
+                }
+            }
+            if !self.wait() {
+                tracing::warn!("the master ends on a full disk: what was not acknowledged is not kept");
+                return Ok(false);
+            }
         }
-        release(together);
+    }
+
+    /// Takes in what comes until it is time to try again: the engine must never wait for a full disk. False: it ended.
+    fn wait(&mut self) -> bool {
+        let until = Instant::now() + TRY_EVERY;
+        loop {
+            match self.turns.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(turn) => self.held.push_back(turn),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
     }
 }
 
-/// Makes turns durable together. Also a master's first turn, which raises the epoch, before anything can be sent in its
-/// name.
-pub fn commit(
-    turns: &mut [Turn],
+/// The records of turns as one commit; `None`: they have none.
+fn pack(turns: &mut [Turn]) -> Option<Arc<Entry>> {
+    let (first_seq, time) = turns.first().map(|turn| (turn.first_seq, turn.time))?;
+    let records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
+    (!records.is_empty()).then(|| Arc::new(Entry { first_seq, time, records }))
+}
+
+/// What was appended is made durable and told.
+fn settle(
+    entry: Arc<Entry>,
     journal: &mut dyn Journal,
     durability: Durability,
     events: &EventFeed,
     folds: &Sender<Arc<Entry>>,
 ) -> Result<(), AppendError> {
-    let (first_seq, time) = (turns[0].first_seq, turns[0].time);
-    let records = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
-    let entry = Arc::new(Entry { first_seq, time, records });
-    journal.append(journal.end() + 1, &record::encode(entry.as_ref()))?;
     if durability == Durability::Sync {
         journal.sync()?;
     }
@@ -149,6 +206,18 @@ pub fn commit(
     // The fold ends after this thread.
     let _ = folds.send(entry);
     Ok(())
+}
+
+/// Makes a master's first turn durable, which raises the epoch, before anything can be sent in its name.
+pub fn commit_first(
+    mut turn: Turn,
+    journal: &mut dyn Journal,
+    events: &EventFeed,
+    folds: &Sender<Arc<Entry>>,
+) -> Result<(), AppendError> {
+    let Some(entry) = pack(std::slice::from_mut(&mut turn)) else { return Ok(()) };
+    journal.append(journal.end() + 1, &record::encode(entry.as_ref()))?;
+    settle(entry, journal, Durability::Sync, events, folds)
 }
 
 /// Says what waited. Consecutive acknowledgements and answers keep their order for each connection.

@@ -557,6 +557,9 @@ pub struct Status {
     pub runners: u64,
     /// Their slots.
     pub slots: u64,
+    /// Why nothing is added now; `null`: all is taken.
+    #[serde(default)]
+    pub refusing: Option<String>,
 }
 
 /// From a client: a question.

@@ -12,6 +12,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("demo", "--out"),
     ("master", "--listen --data --tasks --token --durability --keep"),
     ("runner", "--url --slots --label --modules --cache --token --env --name"),
+    ("store check", "--data"),
+    ("store export", "--data"),
+    ("store import", "--data"),
+    ("store backup", "--data"),
     ("run", "--params --arg"),
     (
         "add",
@@ -86,7 +90,7 @@ fn no_command_is_forgotten_here() {
     };
     let known = |path: &str| COMMANDS.iter().any(|(command, _)| *command == path);
     for name in listed("") {
-        if matches!(name.as_str(), "tasks" | "jobs" | "modules" | "runners") {
+        if matches!(name.as_str(), "tasks" | "jobs" | "modules" | "runners" | "store") {
             for inner in listed(&name) {
                 assert!(known(&format!("{name} {inner}")), "`{name} {inner}` is not in this test");
             }

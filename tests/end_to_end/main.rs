@@ -15,6 +15,7 @@ mod socket;
 
 mod bad_input;
 mod crashes;
+mod disk;
 mod help;
 mod hostile;
 mod limits;
@@ -26,3 +27,4 @@ mod requirements;
 mod samples;
 mod scale;
 mod shutdown;
+mod store;

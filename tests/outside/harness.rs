@@ -76,10 +76,14 @@ pub struct Process {
 impl Process {
     /// Starts the binary with its output in files of `folder`.
     pub fn start(folder: &Folder, args: &[&str], settings: &[(&str, &str)]) -> Process {
+        Process::spawn(folder, command(folder, settings), args)
+    }
+
+    fn spawn(folder: &Folder, mut command: Command, args: &[&str]) -> Process {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{}-{}", args.first().unwrap_or(&"none"), NEXT.fetch_add(1, Ordering::Relaxed));
         let (stdout, stderr) = (folder.join(&format!("{name}.out")), folder.join(&format!("{name}.err")));
-        let child = command(folder, settings)
+        let child = command
             .args(args)
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
@@ -138,7 +142,10 @@ impl Drop for Process {
 
 /// The binary with nothing of the caller's settings, its caches in `folder`.
 pub fn command(folder: &Folder, settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(BINARY);
+    settled(Command::new(BINARY), folder, settings)
+}
+
+fn settled(mut command: Command, folder: &Folder, settings: &[(&str, &str)]) -> Command {
     for name in ["TASKMASTER_URL", "TASKMASTER_TOKEN", "TASKMASTER_LOG"] {
         command.env_remove(name);
     }
@@ -219,6 +226,7 @@ pub struct Master {
     pub url: String,
     role: &'static str,
     more: Vec<String>,
+    settings: Vec<(String, String)>,
     pub process: Process,
 }
 
@@ -233,19 +241,59 @@ impl Master {
         let folder = Folder::new();
         fs::create_dir(folder.join("tasks")).unwrap();
         let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
-        let process = Master::launch(&folder, role, &more, "127.0.0.1:0");
+        let process = Master::launch(&folder, role, &more, "127.0.0.1:0", &[]);
         let url = Master::ready(&process);
-        Master { folder, url, role, more, process }
+        Master { folder, url, role, more, process, settings: Vec::new() }
     }
 
-    fn launch(folder: &Folder, role: &str, more: &[String], listen: &str) -> Process {
+    /// The same with variables; the one named `data` is set to the data folder.
+    pub fn with_settings(role: &'static str, more: &[&str], settings: &[(&str, &str)], data: &str) -> Master {
+        let folder = Folder::new();
+        fs::create_dir(folder.join("tasks")).unwrap();
+        let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
+        let mut settings: Vec<(String, String)> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        settings.push((data.to_owned(), folder.join("data").to_str().unwrap().to_owned()));
+        let process = Master::launch(&folder, role, &more, "127.0.0.1:0", &settings);
+        let url = Master::ready(&process);
+        Master { folder, url, role, more, process, settings }
+    }
+
+    fn launch(folder: &Folder, role: &str, more: &[String], listen: &str, settings: &[(String, String)]) -> Process {
         let mut args = vec![role, "--listen", listen, "--data", "data", "--tasks", "tasks"];
         args.extend(more.iter().map(String::as_str));
-        Process::start(folder, &args, &[])
+        let settings: Vec<(&str, &str)> =
+            settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Process::start(folder, &args, &settings)
+    }
+
+    /// A master whose data folder is a disk of its own, of so many MiB: a tmpfs in a name space that ends with the
+    /// process. `None` where the system lets this user have none.
+    pub fn on_small_disk(mib: u32) -> Option<Master> {
+        let may = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+        if !may.is_ok_and(|tried| tried.status.success()) {
+            return None;
+        }
+        let folder = Folder::new();
+        fs::create_dir(folder.join("tasks")).unwrap();
+        fs::create_dir(folder.join("data")).unwrap();
+        let mount = format!("mount -t tmpfs -o size={mib}m none data && cd . && exec \"$0\" \"$@\"");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-rm", "sh", "-c", &mount, BINARY]);
+        let args = ["master", "--listen", "127.0.0.1:0", "--data", "data", "--tasks", "tasks"];
+        let process = Process::spawn(&folder, settled(unshare, &folder, &[]), &args);
+        let url = Master::ready(&process);
+        Some(Master { folder, url, role: "master", more: Vec::new(), process, settings: Vec::new() })
+    }
+
+    /// The data folder of a master on a small disk, seen from here.
+    pub fn small_disk(&self) -> PathBuf {
+        let inside = self.folder.join("data");
+        PathBuf::from(format!("/proc/{}/root", self.process.id())).join(inside.strip_prefix("/").unwrap())
     }
 
     /// The address in the line that says it is ready.
-    fn ready(process: &Process) -> String {
+    pub fn ready(process: &Process) -> String {
         wait_for("`listening on`", || {
             let said = process.said();
             let line = said.lines().find(|line| line.starts_with("listening on ws://"))?;
@@ -255,9 +303,14 @@ impl Master {
 
     /// Starts it again on the port it had.
     pub fn start_again(&mut self) {
-        let listen = self.url.trim_start_matches("ws://").to_owned();
-        self.process = Master::launch(&self.folder, self.role, &self.more, &listen);
+        self.process = self.launch_again();
         assert_eq!(Master::ready(&self.process), self.url);
+    }
+
+    /// The same without waiting until it is ready: it may refuse to start.
+    pub fn launch_again(&self) -> Process {
+        let listen = self.url.trim_start_matches("ws://");
+        Master::launch(&self.folder, self.role, &self.more, listen, &self.settings)
     }
 
     /// A runner that connects to it; ready when the master lists it.

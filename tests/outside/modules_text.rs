@@ -21,6 +21,23 @@ pub fn echo() -> String {
     )
 }
 
+/// Writes 60,000 times `x` to stdout: little less than what becomes a blob.
+pub fn large() -> String {
+    format!(
+        "{HEAD}
+ (func (export \"_start\")
+  (memory.fill (i32.const 64) (i32.const 120) (i32.const 60000))
+  (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 60000))
+  (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"
+    )
+}
+
+/// Writes 120,000 times `x` to stdout, which becomes a blob.
+pub fn larger() -> String {
+    let write = "(drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))";
+    large().replace(write, &format!("{write} {write}"))
+}
+
 /// Prints `text`, and ends with `code`.
 pub fn says(stdout: &str, stderr: &str, code: u8) -> String {
     format!(

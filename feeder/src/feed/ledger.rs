@@ -33,6 +33,8 @@ pub struct Ledger {
     open: Option<HashSet<IdKey>>,
     /// Lines that a master in need refused for now.
     put_off: Vec<Line>,
+    /// Why, in the master's words, until it is told.
+    need: Option<String>,
     batches: u64,
     /// Lines added.
     pub added: u64,
@@ -87,6 +89,7 @@ impl Ledger {
             sent: HashMap::new(),
             open: wait.then(HashSet::new),
             put_off: Vec::new(),
+            need: None,
             batches: 0,
             added: 0,
             refused: 0,
@@ -201,6 +204,7 @@ impl Ledger {
         match refusal.code {
             RefusalCode::Unavailable => {
                 self.put_off.push(line);
+                self.need = Some(refusal.message);
                 None
             }
             RefusalCode::UnknownDependency if !refusal.ids.is_empty() => {
@@ -281,6 +285,11 @@ impl Ledger {
     /// Whether lines wait for a master in need.
     pub fn is_put_off(&self) -> bool {
         !self.put_off.is_empty()
+    }
+
+    /// Why the master takes nothing for now; once after each answer that said so.
+    pub fn need(&mut self) -> Option<String> {
+        self.need.take()
     }
 
     /// The input has ended and everything is answered: refuses what is still held.
@@ -445,6 +454,7 @@ mod tests {
         feed.send();
         assert!(feed.reject(1, 0, RefusalCode::Unavailable, &[]).is_empty());
         feed.add(1);
+        assert!(feed.ledger.need().is_some() && feed.ledger.need().is_none());
         assert!(!feed.ledger.is_settled() && feed.ledger.try_again());
         assert_eq!(feed.send(), ["a"]);
     }

@@ -46,8 +46,12 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
         );
         lines = vec![Line::from(text).bold()];
     }
-    let note =
-        if picture.note.is_empty() { Line::from("q quits").dim() } else { Line::from(picture.note.as_str()).red() };
+    let refusing = picture.status.as_ref().and_then(|status| status.refusing.as_deref());
+    let note = match (picture.note.as_str(), refusing) {
+        ("", None) => Line::from("q quits").dim(),
+        ("", Some(why)) => Line::from(format!("adds are refused: {why}")).red(),
+        (note, _) => Line::from(note).red(),
+    };
     lines.push(note);
     frame.render_widget(Paragraph::new(lines), area);
 }

@@ -50,7 +50,7 @@ impl Engine {
         // since, over its new one.
         let newer = SessionNo(session.0 + 1);
         let hold = hold && !self.sessions.range(newer..).any(|(_, other)| other.name == by);
-        if let Some(job) = job.as_ref().filter(|_| hold) {
+        if let Some(job) = job.as_ref().filter(|_| hold && self.no_room().is_none()) {
             self.open_job(job);
             self.tell(Event::JobHeld { job: job.clone(), by, restored: false });
         }
@@ -68,10 +68,13 @@ impl Engine {
                 Err(error) => rejected.push(Rejection { index, error }),
             }
         }
+        // A batch of which nothing is taken promises nothing, and on a full disk its answer must not wait for a commit.
+        let at_once = added.ids.is_empty() && self.is_full();
+        let say = if at_once { Engine::say } else { Engine::say_after };
         if !rejected.is_empty() {
-            self.say_after(session, FromMaster::Rejected(Rejected { batch, tasks: rejected }));
+            say(self, session, FromMaster::Rejected(Rejected { batch, tasks: rejected }));
         }
-        self.say_after(session, FromMaster::Added(added));
+        say(self, session, FromMaster::Added(added));
     }
 
     /// Takes what can be taken, in an order in which dependencies come first, so that a batch may name its own tasks
@@ -139,6 +142,9 @@ impl Engine {
         if self.stopping {
             let text = "the master is stopping and takes no more tasks; add this one again when it has started";
             return Err((Refusal::new(RefusalCode::Unavailable, text), None));
+        }
+        if let Some(refusal) = self.no_room() {
+            return Err((refusal, None));
         }
         self.usable_module(&task.document.module).map_err(|refusal| (refusal, None))?;
         let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);

@@ -6,6 +6,7 @@ use super::{Engine, EngineConfig, LastAttempt, Turn};
 use crate::events::EventFeed;
 use crate::journal;
 use crate::record::{Record, TaskBody};
+use crate::room::Disk;
 use crate::store::{Reader, StoreError};
 use crate::view::{self, OpenTask, Places, Restored};
 use std::cell::RefCell;
@@ -50,6 +51,8 @@ impl Engine {
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
             modules: Modules::restored(restored.modules),
+            disk: Disk::Ample,
+            held_back: Vec::new(),
             report: None,
             finished: [0; 4],
             effects: Vec::new(),

@@ -2,6 +2,7 @@
 
 use super::Gate;
 use crate::blobs::{Blobs, PutError};
+use crate::upkeep::backup;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -25,8 +26,9 @@ fn fail(status: StatusCode, text: impl std::fmt::Display) -> Failure {
     (status, format!("{text}\n"))
 }
 
-pub(super) async fn health() -> &'static str {
-    "ok\n"
+/// A full disk is no reason to start a master anew: the status stays 200.
+pub(super) async fn health(State(gate): State<Gate>) -> String {
+    gate.handle.room.disk().refusal().map_or_else(|| "ok\n".into(), |why| format!("ok, but adds are refused: {why}\n"))
 }
 
 fn parse_hash(text: &str) -> Result<Hash, Failure> {
@@ -181,6 +183,31 @@ fn bad_name(error: impl ToString) -> Response {
     (StatusCode::BAD_REQUEST, json(Json::of(&refusal))).into_response()
 }
 
+/// What is asked of a backup.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    /// An absolute path on this machine.
+    to: std::path::PathBuf,
+}
+
+/// Copies the data folder of this running master.
+pub(super) async fn backup(State(gate): State<Gate>, body: Bytes) -> Result<Response, Failure> {
+    let bad = |text: String| fail(StatusCode::BAD_REQUEST, text);
+    let wish: Wish = serde_json::from_slice(&body).map_err(|error| bad(format!("`to` is wanted: {error}")))?;
+    if !wish.to.is_absolute() {
+        return Err(bad(format!("`to` must be an absolute path on the master's machine, not {}", wish.to.display())));
+    }
+    let copying = tokio::task::spawn_blocking(move || {
+        let room = gate.handle.room.clone();
+        let _still = room.stand_still();
+        backup::backup(&gate.handle.reader, gate.blobs.data(), &wish.to)
+    });
+    let lost = |_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the backup was not made; the log has more");
+    let copied = copying.await.map_err(lost)?;
+    copied.map(|copied| json(Json::of(&copied))).map_err(|error| fail(StatusCode::CONFLICT, error))
+}
+
 pub(super) async fn status(State(gate): State<Gate>) -> Response {
     ask(&gate, Query::Status).await
 }
@@ -235,6 +262,12 @@ fn lines(status: &Status) -> String {
         ("taskmaster_jobs_open", "gauge", status.jobs, "Open jobs."),
         ("taskmaster_runners", "gauge", status.runners, "Runners connected."),
         ("taskmaster_slots", "gauge", status.slots, "Slots of the runners connected."),
+        (
+            "taskmaster_disk_full",
+            "gauge",
+            u64::from(status.refusing.is_some()),
+            "1: adds are refused for want of room.",
+        ),
     ] {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));
     }

@@ -40,7 +40,7 @@ pub(crate) fn fake_engine() -> (MasterHandle, std::sync::mpsc::Receiver<Input>) 
     let (inbox, inputs) = std::sync::mpsc::channel();
     let reader: Reader = Arc::new(MemoryShelf::default());
     let events = EventFeed::new(0, reader.clone());
-    (MasterHandle { inbox, reader, events, epoch: 7 }, inputs)
+    (MasterHandle { inbox, reader, events, epoch: 7, room: Default::default() }, inputs)
 }
 
 /// A durable event of the fake engine: `job:done`.

@@ -285,5 +285,5 @@ fn a_store_of_another_format_is_refused_with_a_sentence() {
     value[0] = 1;
     shelf.write(crate::store::Batch(vec![(key, Some(value))])).unwrap();
     let refused = catch_up(&shelf).unwrap_err().to_string();
-    assert!(refused.contains("format 1") && refused.contains("was not changed"), "{refused}");
+    assert!(refused.contains("format 1") && refused.contains("No task in it was changed"), "{refused}");
 }

@@ -63,6 +63,11 @@ impl Blobs {
         self.request(Method::PUT, format!("/modules/{file}"), bytes).await
     }
 
+    /// Asks the master to copy its data folder; `wish` says where to. Answered when the copy is there.
+    pub async fn backup(&self, wish: Bytes) -> Result<Bytes, BlobError> {
+        self.request(Method::POST, "/api/backup".into(), wish).await
+    }
+
     async fn request(&self, method: Method, path: String, body: Bytes) -> Result<Bytes, BlobError> {
         let fail = |why: String| BlobError::Unreachable { path: path.clone(), why };
         let stream = TcpStream::connect(self.address.authority()).await.map_err(|error| fail(error.to_string()))?;

@@ -1,0 +1,57 @@
+//! What is taken when the disk has little room or none: see [`Disk`].
+
+use super::Engine;
+use crate::inbox::SessionNo;
+use crate::room::Disk;
+use taskmaster_core::{Event, RunnerKey};
+use taskmaster_protocol::message::{Operation, Refused};
+use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, ToMaster};
+
+impl Engine {
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self.disk, Disk::Full(_))
+    }
+
+    /// Why nothing is added; `None`: all is.
+    pub(super) fn no_room(&self) -> Option<Refusal> {
+        self.disk.refusal().map(|why| Refusal::new(RefusalCode::Unavailable, why))
+    }
+
+    /// It stands otherwise with the disk: when something can be written again, what was held back comes first.
+    pub(super) fn disk_is(&mut self, disk: Disk) {
+        self.disk = disk;
+        if !self.is_full() {
+            for (session, message) in std::mem::take(&mut self.held_back) {
+                self.message(session, message);
+            }
+        }
+    }
+
+    /// The message, if it can be taken now. Reports are held back: to the core their attempts still run, so their slots
+    /// get nothing new, and their runners keep them. Changes are refused at once.
+    pub(super) fn there_is_room_for(&mut self, session: SessionNo, message: ToMaster) -> Option<ToMaster> {
+        let grows = matches!(message, ToMaster::Retry(_));
+        if self.disk == Disk::Ample || !(self.is_full() || grows) {
+            return Some(message);
+        }
+        let reference = match &message {
+            ToMaster::Done(_) | ToMaster::Failed(_) => {
+                self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) });
+                self.held_back.push((session, message));
+                return None;
+            }
+            ToMaster::Operate(operate) if matches!(operate.operation, Operation::DrainRunner { .. }) => {
+                return Some(message);
+            }
+            ToMaster::Operate(operate) => operate.reference,
+            ToMaster::Cancel(cancel) => cancel.reference,
+            ToMaster::Retry(retry) => retry.reference,
+            ToMaster::Set(set) => set.reference,
+            _ => return Some(message),
+        };
+        if let Some(error) = self.no_room() {
+            self.say(session, FromMaster::Refused(Refused { reference: Some(reference), error }));
+        }
+        None
+    }
+}
