@@ -152,8 +152,9 @@ impl Scheduler {
         if task.held.iter().any(|held| held.runner.is_some()) {
             return;
         }
-        // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's failure.
-        if error.kind == ErrorKind::Cancelled {
+        // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's failure. And where a
+        // newer attempt has failed, this one was counted when its runner was lost; it could only have made good.
+        if error.kind == ErrorKind::Cancelled || attempt <= task.fence {
             if task.state == State::Assigned {
                 self.unblocked(key, effects);
             }

@@ -211,12 +211,14 @@ impl Scheduler {
     }
 
     pub(crate) fn open_job(&mut self, name: JobName, past: Past, restored: bool, effects: &mut Vec<Effect>) {
+        let paused = past.paused;
         let key = self.jobs.key(&name).unwrap_or_else(|| self.jobs.insert(name.clone(), past));
         let job = self.jobs.get_mut(key);
         if job.open {
             return;
         }
-        job.open = true;
+        // It may be held here still, and have been paused since it was done.
+        (job.open, job.paused) = (true, paused);
         if !restored {
             job.run += 1;
             effects.push(Effect::Store(Change::JobOpened(name)));

@@ -170,6 +170,10 @@ impl Scheduler {
         effects: &mut Vec<Effect>,
     ) {
         assert!(!self.runners.contains_key(&key), "the shell uses runner {key:?} twice");
+        // Connections are numbered as they are made: what comes late over one that its runner has replaced is not it.
+        if self.runners.iter().any(|(newer, runner)| *newer > key && runner.offer.name == offer.name) {
+            return effects.push(Effect::HangUp { runner: key });
+        }
         let last = self.runners.iter().find(|(_, runner)| runner.offer.name == offer.name).map(|(key, _)| *key);
         let (orphans, finished) = last.map_or((Vec::new(), 0), |last| self.dissolve(last, effects));
         if self.roster.insert(offer.name.clone()) {

@@ -198,7 +198,9 @@ impl Play {
         let counts = expected.ended.is_none() && !expected.waits && Some(attempt) > expected.void;
         let elsewhere =
             self.processes.iter().any(|other| other.trusted && other.held.iter().any(|(held, _)| *held == task));
-        match (counts, well, elsewhere) {
+        // A newer one has failed since: it can only make good.
+        let late = Some(attempt) < expected.failed;
+        match (counts, well, elsewhere || late) {
             (true, true, _) => self.ends(task, Final::Done),
             (true, false, false) if expected.tries == RETRIES => self.ends(task, Final::Failed),
             (true, false, false) => {

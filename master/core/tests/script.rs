@@ -6,10 +6,10 @@
 //! |---|---|
 //! | `add a after=b,c:failed prio=5 job=x module=m slots=2 label=k:v env=X os=l arch=a mem=64 delay=1s at=5s retries=max/backoff/factor/longest on=trap jitter` | a task comes; `add a*9` adds `a0` to `a8`; `at` is by the wall clock, from its start |
 //! | `reopen a` · `cancel a` · `cancel-job j` · `set a prio=1 delay=2s` | what clients want |
-//! | `runner r slots=2 credits=8 held=a@1.1 …` | a runner joined, or came back |
+//! | `runner r slots=2 credits=8 held=a@1.1 …` · `late r` | a runner joined, or came back; the same, over a connection that it has replaced |
 //! | `ask r credits=1 drain` · `heard r` · `answered r` · `cut r` | about its connection; `r'` is the one before the newest |
 //! | `done r a 1.1 us=900` · `error r a exit=1` · `error r a kind=trap chance=0` · `return r a` | about an attempt; the newest sent where none is given; no time given: 10 ms |
-//! | `hold j by` · `release j by` · `gone by` · `pause j` · `resume j` · `open m` · `close m` | about jobs and modules |
+//! | `hold j by` · `release j by` · `gone by` · `pause j` · `resume j` · `pause-done j` (the engine keeps it for the next run) · `open m` · `close m` | about jobs and modules |
 //! | `end` · `tick 1s` · `wall 1s` · `back 1s` · `run` | the turn ends; time passes and it ends; the wall clock alone; both clocks run backwards; turns until nothing is left over |
 //! | `restart` | another master starts |
 //! | `state a b` · `why a` · `job j` · `next` · `facts r` | questions |
@@ -177,6 +177,16 @@ impl Play {
             "restart" => return Ok(self.world.restart()),
             "tick" | "wall" | "back" | "run" => return Ok(self.pass(&line)),
             "state" | "why" | "job" | "next" | "facts" => return Err(self.answer(&line)),
+            "pause-done" => {
+                self.world.jobs.get_mut(line.word(1)).expect("a known job").past.paused = true;
+                return Ok(Vec::new());
+            }
+            "late" => {
+                let (runner, name) = (RunnerKey(0), line.word(1).to_owned());
+                self.world.runners.insert(runner, name.clone());
+                let offer = Box::new(Offer { name, slots: 1, ..Offer::default() });
+                Event::RunnerJoined { runner, offer, credits: 1, answers: true, held: Vec::new() }
+            }
             "end" => Event::TurnEnded,
             "cancel" => match self.world.key(line.word(1)) {
                 Some(task) => Event::CancelWanted { task },
