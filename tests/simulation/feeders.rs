@@ -334,13 +334,12 @@ impl World {
     }
 
     fn rejected(&mut self, index: usize, rejected: Rejected) {
-        // Where its module was gone the first time, another document had the id since, and a crash the answer.
+        // Where it was refused the first time, another document had the id since, and a crash took the answers.
         let rivals = self.feeders[index].unanswered.iter().skip(1).flat_map(|batch| &batch.wanted);
-        let rivals: BTreeSet<TaskId> = rivals
-            .filter(|wanted| self.swarm.removing && wanted.verdict.is_err())
-            .map(|wanted| wanted.id.clone())
-            .collect();
-        let front = self.feeders[index].unanswered.front_mut().filter(|batch| batch.add.batch == rejected.batch);
+        let rivals: BTreeSet<TaskId> =
+            rivals.filter(|wanted| wanted.verdict.is_err()).map(|wanted| wanted.id.clone()).collect();
+        let feeder = &mut self.feeders[index];
+        let front = feeder.unanswered.front_mut().filter(|batch| batch.add.batch == rejected.batch);
         let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {rejected:?}")) };
         for rejection in rejected.tasks {
             let (wanted, code) = (&batch.wanted[rejection.index], rejection.error.code);
@@ -350,7 +349,10 @@ impl World {
             let meanwhile = match code {
                 RefusalCode::UnknownDependency => rejection.error.ids.iter().all(lost),
                 RefusalCode::UnknownModule => self.swarm.removing,
-                RefusalCode::IdConflict => oracle.forgotten.contains(&wanted.id) || rivals.contains(&wanted.id),
+                RefusalCode::IdConflict => {
+                    let taken = feeder.documents.get(&wanted.id).is_some_and(|text| text != wanted.text.get());
+                    taken || oracle.forgotten.contains(&wanted.id) || rivals.contains(&wanted.id)
+                }
                 _ => false,
             };
             let right = wanted.verdict == Err(code) || meanwhile;

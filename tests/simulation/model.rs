@@ -24,8 +24,12 @@ pub struct Fate {
     /// Failures, lost runners.
     pub tries: u32,
     pub lost: u32,
-    /// Attempts up to this one are void.
+    /// Failures of attempts up to this one count no more, and the next master takes nothing from them.
     pub fence: AttemptId,
+    /// Attempts up to this one are void: the fence when this life or this master began.
+    pub void: AttemptId,
+    /// Attempts whose failure counted under this master.
+    pub failed: BTreeSet<AttemptId>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -49,6 +53,8 @@ pub struct Model {
     pub tasks: BTreeMap<TaskId, Fate>,
     by_no: BTreeMap<u64, TaskId>,
     pub jobs: BTreeMap<JobName, JobFate>,
+    /// Those that the last turn or commit has opened.
+    opened: BTreeSet<JobName>,
     pub roster: BTreeSet<String>,
     pub modules: BTreeMap<ModuleName, ModuleRecord>,
     /// Ended tasks that are no longer kept, each as it was last.
@@ -64,6 +70,12 @@ impl Fate {
     pub fn tries_again(&self, error: &TaskError) -> bool {
         let policy = self.body.rare.as_ref().and_then(|rare| rare.retries.clone()).unwrap_or_default();
         self.tries < policy.max && policy.wants(error)
+    }
+
+    /// Whether a success of this attempt may count: the runner that holds it may have been lost, and come back after a
+    /// newer one has failed.
+    pub fn may_succeed(&self, attempt: AttemptId) -> bool {
+        attempt > self.void && !self.failed.contains(&attempt)
     }
 
     /// Whether it ended, in this life or an earlier one, as `when` wants.
@@ -91,6 +103,7 @@ fn meets(state: TaskState, when: When) -> bool {
 impl Model {
     /// Takes the records of a turn or a commit.
     pub fn take(&mut self, first_seq: u64, records: &[Record]) -> Verdict {
+        self.opened.clear();
         claim(first_seq == self.seq + 1, || format!("after event {} comes event {first_seq}", self.seq))?;
         for record in records {
             self.seq += u64::from(record.event().is_some());
@@ -104,6 +117,10 @@ impl Model {
             Record::Started { epoch } => {
                 claim(*epoch == self.epoch + 1, || format!("epoch {epoch} follows {}", self.epoch))?;
                 self.epoch = *epoch;
+                for fate in self.tasks.values_mut() {
+                    fate.void = fate.fence;
+                    fate.failed.clear();
+                }
                 self.count_anew();
             }
             Record::Added(body) => self.added(body)?,
@@ -131,6 +148,7 @@ impl Model {
                 let fate = self.jobs.entry(job.clone()).or_default();
                 claim(!fate.open && *run == fate.run + 1, || format!("job {job} is opened for run {run}: {fate:?}"))?;
                 (fate.open, fate.run) = (true, *run);
+                self.opened.insert(job.clone());
             }
             Record::JobDone { job, run } => {
                 let fate = self.jobs.entry(job.clone()).or_default();
@@ -155,11 +173,14 @@ impl Model {
         let fate = self.open(id, "is to be retried")?;
         let (by_report, counted) = (retrying.fence.is_some(), fate.tries + fate.lost + 1);
         claim(counted == retrying.tries + retrying.lost, || format!("{id} has miscounted its tries"))?;
-        claim(retrying.attempt > fate.fence, || format!("{id} failed by a void attempt"))?;
+        // One that was lost again is no failure.
+        let above = if by_report { fate.fence } else { fate.void };
+        claim(retrying.attempt > above, || format!("{id} failed by a void attempt"))?;
         let again = if by_report { fate.tries_again(&retrying.error) } else { fate.lost < 4 };
         claim(again, || format!("{id} is tried again after {retrying:?}: {fate:?}"))?;
         (fate.tries, fate.lost) = (retrying.tries, retrying.lost);
         fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
+        fate.failed.extend(retrying.fence);
         fate.due = if by_report { Some(retrying.due) } else { fate.due.max(Some(retrying.due)) };
         Ok(())
     }
@@ -178,7 +199,9 @@ impl Model {
         let fate = self.tasks.get(id).filter(|fate| !fate.open && fate.ends.last().is_some_and(|e| e.seq == seq))?;
         let needed = self.tasks.values().find(|other| other.open && waited_for(&other.body).any(|on| on == id));
         let needed = needed.map(|other| format!("{id} is no longer kept, and {} names it", other.body.id));
-        let job_open = self.jobs.get(&fate.body.job).is_some_and(|job| job.open);
+        // A job may open after the engine was asked.
+        let job = &fate.body.job;
+        let job_open = self.jobs.get(job).is_some_and(|job| job.open) && !self.opened.contains(job);
         let needed = needed.or(job_open.then(|| format!("{id} is no longer kept, and its job is open")));
         if let Some(fate) = self.tasks.remove(id) {
             self.gone.insert(id.clone(), fate);
@@ -207,8 +230,9 @@ impl Model {
         let (body, priority) = (body.clone(), body.priority);
         self.open_task(&body.job, 1)?;
         let waits = self.open_ones(&body);
-        let (ends, open, due, tries, lost) = (Vec::new(), true, None, 0, 0);
-        let fate = Fate { body: body.clone(), ends, open, waits, priority, due, tries, lost, fence };
+        let (ends, open, due, tries, lost, failed) = (Vec::new(), true, None, 0, 0, BTreeSet::new());
+        let fate =
+            Fate { body: body.clone(), ends, open, waits, priority, due, tries, lost, fence, void: fence, failed };
         self.tasks.insert(body.id.clone(), fate);
         Ok(())
     }
@@ -229,7 +253,7 @@ impl Model {
         let (id, seq) = (&ended.id, self.seq);
         claim(ended.seq == seq, || format!("{id} ended with event {}, which is event {seq}", ended.seq))?;
         let fate = self.open(id, "ends")?;
-        let void = ended.attempt <= fate.fence;
+        let void = !fate.may_succeed(ended.attempt);
         let body = fate.body.clone();
         match ended.state {
             TaskState::Done => {
@@ -248,9 +272,8 @@ impl Model {
                 let error = ended.error.clone().unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
                 let poison = error.kind == ErrorKind::RunnerLost && fate.lost == 4;
                 claim(poison || !fate.tries_again(&error), || format!("{id} fails with {error:?} for good: {fate:?}"))?;
-                claim(ended.attempt > fate.fence, || {
-                    format!("{id} fails by attempt {}, which is void", ended.attempt)
-                })?;
+                let above = if poison { fate.void } else { fate.fence };
+                claim(ended.attempt > above, || format!("{id} fails by attempt {}, which is void", ended.attempt))?;
             }
             _ => {}
         }
@@ -275,6 +298,7 @@ impl Model {
         })?;
         (fate.open, fate.tries, fate.lost, fate.priority, fate.due) = (true, 0, 0, body.priority, None);
         fate.fence = fate.fence.max(fence);
+        fate.void = fate.fence;
         let waits = self.open_ones(body);
         self.tasks.entry(id.clone()).and_modify(|fate| fate.waits = waits);
         self.open_task(&body.job, 0)?;

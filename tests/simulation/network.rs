@@ -38,6 +38,8 @@ pub struct Link {
     pub stalled: [u64; 2],
     /// Nothing comes through any more, and nobody is told.
     dead: [bool; 2],
+    /// A runner has been let in.
+    pub welcomed: bool,
     /// Durable events up to this one have been sent to the watcher.
     pub watched: Option<u64>,
     /// `None`: the master has let go of it.
@@ -109,7 +111,7 @@ impl World {
         let (no, (outbox, outgoing)) = (self.last_link, mpsc::unbounded_channel());
         let (lanes, outgoing) = (Default::default(), Some(outgoing));
         let (last_at, stalled, dead, watched) = ([0, 0], [0, 0], [false; 2], None);
-        let link = Link { client, life, cut: false, lanes, last_at, stalled, dead, watched, outgoing };
+        let link = Link { client, life, cut: false, lanes, last_at, stalled, dead, welcomed: false, watched, outgoing };
         self.links.insert(no, link);
         self.note("connects", || format!("{client:?} by {no}"));
         let (role, session, runner) = match client {
@@ -264,10 +266,17 @@ impl World {
         let Some(link) = self.links.get_mut(&no) else { return };
         link.dead[up] = true;
         link.lanes[up].clear();
-        if !matches!(link.client, Client::Runner(_)) {
-            for by_master in [true, false] {
-                let after = self.chance.within(0, limits::SILENT_MS_MAX * MS);
-                self.plan(after, Happening::Noticed { link: no, by_master });
+        match link.client {
+            // Dialling has a limit of its own.
+            Client::Runner(_) if !link.welcomed => {
+                self.plan(limits::HELLO_MS_MAX * MS, Happening::Noticed { link: no, by_master: false });
+            }
+            Client::Runner(_) => {}
+            Client::Feeder(_) | Client::Watcher(_) => {
+                for by_master in [true, false] {
+                    let after = self.chance.within(0, limits::SILENT_MS_MAX * MS);
+                    self.plan(after, Happening::Noticed { link: no, by_master });
+                }
             }
         }
     }

@@ -48,6 +48,8 @@ pub struct Oracle {
     pub kept_from: u64,
     /// Ids that were forgotten at some time, and may mean another task since.
     pub forgotten: BTreeSet<TaskId>,
+    /// The ends of those.
+    forgotten_ends: BTreeMap<TaskId, u64>,
 }
 
 impl Oracle {
@@ -112,6 +114,7 @@ impl Oracle {
             self.safely.iter_mut().for_each(|safely| drop(safely.forget(&ended.id, ended.seq)));
             self.acknowledged.remove(&ended.id);
             self.forgotten.insert(ended.id.clone());
+            self.forgotten_ends.insert(ended.id.clone(), ended.seq);
         }
         let acknowledged = &self.acknowledged;
         self.acknowledged_ids.retain(|id| acknowledged.contains_key(id));
@@ -156,6 +159,12 @@ impl Oracle {
         }
         self.safely = (end > model.commits).then_some(safely);
         model.commits = end;
+        // What ended in commits that are read again, and was forgotten since.
+        for (id, seq) in &self.forgotten_ends {
+            if view::stored(reader.as_ref(), id).ok().flatten().is_none() {
+                let _ = model.forget(id, *seq);
+            }
+        }
         // The power went before what was to be forgotten was.
         for id in self.forgotten.clone() {
             let again = view::stored(reader.as_ref(), &id).ok().flatten();

@@ -147,6 +147,7 @@ impl World {
                 let runner = &mut self.runners[index];
                 (runner.connects, runner.back_at) = (runner.connects + 1, self.now);
                 runner.here.clear();
+                self.links.entry(link).and_modify(|link| link.welcomed = true);
                 Event::Connected
             }
             Ok(FromMaster::Send(sends)) => {
