@@ -34,13 +34,16 @@ const PRUNED_PAGE: usize = 64;
 
 /// Folds the whole journal: the start of a master.
 pub fn catch_up(shelf: &Reader) -> Result<(), StoreError> {
+    // A commit in the middle of which a fold has ended: to read it costs as much as to fold it.
+    let mut begun: Option<Entry> = None;
     loop {
         let mut fold = Fold::begin(shelf.clone())?;
         while fold.weight() < WEIGHT_MAX {
-            let Some(entry) = journal::entry(shelf, fold.next())? else {
+            let read = || journal::entry(shelf, fold.next());
+            let Some(entry) = begun.take().map_or_else(read, |entry| Ok(Some(entry)))? else {
                 return fold.write().map(drop);
             };
-            fold.take_until(&entry, WEIGHT_MAX)?;
+            begun = (!fold.take_until(&entry, WEIGHT_MAX)?).then_some(entry);
         }
         fold.write()?;
     }
@@ -65,9 +68,11 @@ impl Folding {
 
     /// Folds until the writer ends. What is left then is folded at the next start.
     pub fn run(&mut self, commits: &Receiver<Arc<Entry>>, wall: impl Fn() -> Wall) -> Result<(), StoreError> {
+        let mut patience = IDLE;
         loop {
-            match commits.recv_timeout(IDLE) {
+            match commits.recv_timeout(patience) {
                 Ok(entry) => {
+                    patience = IDLE;
                     self.records += entry.records.len();
                     self.waiting.push_back(entry);
                     if self.records > WAITING_RECORDS_MAX {
@@ -80,6 +85,7 @@ impl Folding {
                     } else {
                         self.fold_some(wall())?;
                     }
+                    patience = if self.waiting.is_empty() { IDLE } else { Duration::ZERO };
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
