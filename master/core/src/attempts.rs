@@ -101,7 +101,7 @@ impl Scheduler {
     fn counts(&self, key: TaskKey, attempt: AttemptId) -> bool {
         self.tasks.get(key).is_some_and(|task| {
             let sent_before = attempt > task.fence && self.of_earlier_epoch(attempt);
-            let open = matches!(task.state, State::Delayed { .. } | State::Ready { .. } | State::Assigned);
+            let open = matches!(task.state, State::Delayed | State::Ready { .. } | State::Assigned);
             open && (sent_before || task.held.iter().any(|held| held.attempt == attempt))
         })
     }
@@ -163,17 +163,16 @@ impl Scheduler {
         task.tries += 1;
         let (tries, lost) = (task.tries, task.lost);
         let usual = Retries::default();
-        let policy = task.retries.as_deref().unwrap_or(&usual);
+        let policy = task.retries().unwrap_or(&usual);
         let Some(wait_us) = retry::wait_us(policy, error, tries, chance) else {
             return self.end_by(key, Final::Failed, Why::Report, attempt, effects);
         };
         task.fence = task.fence.max(attempt);
         // A delay that was set while it ran holds, too. The wait is kept: a late attempt may come and go meanwhile.
-        let wait_us = task.due.map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
-        let until = Due::Mono(now.mono_us + wait_us);
-        task.due = Some(until);
+        let wait_us = task.due().map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
+        self.set_due(key, Due::Mono(now.mono_us + wait_us));
         effects.push(Effect::Store(Change::Retrying { task: key, attempt, tries, lost, wait_us, runner_lost: false }));
-        self.enter(key, State::Delayed { until }, effects);
+        self.enter(key, State::Delayed, effects);
     }
 
     pub(crate) fn attempt_returned(

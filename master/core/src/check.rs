@@ -54,7 +54,11 @@ impl Scheduler {
 
     fn open_dependencies_are_those_that_name_the_task(&self, broken: &mut Vec<String>) {
         let mut waiting: BTreeMap<_, u32> = BTreeMap::new();
-        let lists = self.tasks.iter().map(|(_, task)| &task.waiters).chain(self.settling.iter().map(|s| &s.waiters));
+        let lists = self
+            .tasks
+            .iter()
+            .map(|(_, task)| task.waiters.iter())
+            .chain(self.settling.iter().map(|s| s.waiters.iter()));
         for waiter in lists.flatten() {
             if self.tasks.get(waiter.task).is_some_and(|task| task.life == waiter.life) {
                 *waiting.entry(waiter.task).or_default() += 1;
@@ -74,9 +78,9 @@ impl Scheduler {
         for (_, job) in self.jobs.iter() {
             for ((priority, class), queue) in job.ready.iter() {
                 indexed += queue.len();
-                for (no, key) in queue {
-                    let fits = self.tasks.get(*key).is_some_and(|task| {
-                        let place = (task.no, task.priority, task.class) == (*no, priority.0, class);
+                for (no, key) in queue.iter() {
+                    let fits = self.tasks.get(key).is_some_and(|task| {
+                        let place = (task.no, task.priority, task.class) == (no, priority.0, class);
                         place && task.state() == State::Ready { reserved: None }
                     });
                     if !fits {
@@ -96,13 +100,12 @@ impl Scheduler {
 
     fn delayed_tasks_have_their_time(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
-            if let State::Delayed { until } = task.state()
-                && !self.deadlines.has_task(until, key)
-            {
+            let waits = task.due().is_some_and(|due| self.deadlines.has_task(due, key));
+            if task.state() == State::Delayed && !waits {
                 broken.push(format!("{key:?} is delayed, and nothing will wake it"));
             }
         }
-        let delayed = self.tasks.iter().filter(|(_, task)| matches!(task.state(), State::Delayed { .. })).count();
+        let delayed = self.tasks.iter().filter(|(_, task)| task.state() == State::Delayed).count();
         if delayed != self.deadlines.tasks_len() {
             broken.push(format!("{delayed} tasks are delayed, {} have a time", self.deadlines.tasks_len()));
         }
@@ -110,7 +113,7 @@ impl Scheduler {
 
     fn what_a_runner_holds_and_what_its_tasks_say_agree(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
-            for held in &task.held {
+            for held in task.held.iter() {
                 let Some(runner) = held.runner else { continue };
                 if !self.runners.get(&runner).is_some_and(|r| r.lent.contains_key(&(key, held.attempt))) {
                     broken.push(format!("{key:?} says that {runner:?} holds {}, which does not know", held.attempt));
@@ -177,7 +180,8 @@ impl Scheduler {
                 }
             }
             let entries: usize = group.queues.values().map(std::collections::BTreeSet::len).sum();
-            let places = self.jobs.iter().flat_map(|(_, job)| &job.places).filter(|(key, _)| key == group_key).count();
+            let places =
+                self.jobs.iter().flat_map(|(_, job)| job.places.iter()).filter(|(key, _)| key == group_key).count();
             if entries != places {
                 broken.push(format!("{group_key:?} has {entries} entries in its queues, jobs know of {places}"));
             }

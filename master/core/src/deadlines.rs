@@ -97,10 +97,7 @@ impl Scheduler {
             let Some(timer) = self.deadlines.pop(self.now) else { return };
             match timer {
                 Timer::Task(key) => {
-                    assert!(
-                        matches!(self.tasks.expect(key).state(), State::Delayed { .. }),
-                        "only delayed tasks have a time"
-                    );
+                    assert!(self.tasks.expect(key).state() == State::Delayed, "only delayed tasks have a time");
                     self.unblocked(key, effects);
                 }
                 Timer::Grace(runner) => self.runner_lost(runner, effects),

@@ -78,7 +78,7 @@ impl Scheduler {
         let task = self.tasks.get(key)?;
         Some(match task.state() {
             State::Blocked { open } => Explanation::Blocked { open },
-            State::Delayed { until } => Explanation::Delayed { until, tries: task.tries },
+            State::Delayed => Explanation::Delayed { until: task.due()?, tries: task.tries },
             State::Ready { reserved } => Explanation::Ready(self.waits_for(task, reserved)),
             State::Assigned => {
                 Explanation::Assigned { held: task.held.iter().map(|held| (held.attempt, held.runner)).collect() }
@@ -123,7 +123,7 @@ impl Scheduler {
                 if priority > task.priority {
                     ahead += queue.len() as u64;
                 } else if priority == task.priority && key == task.job && class == task.class {
-                    ahead += queue.range(..(task.no, TaskKey(0))).count() as u64;
+                    ahead += queue.older_than(task.no) as u64;
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::effect::{Effect, Why};
 use crate::event::TaskKey;
+use crate::few::Few;
 use crate::scheduler::{Scheduler, TOUCHED_MAX};
 use crate::state::{Final, State, Waiter};
 
@@ -13,13 +14,13 @@ pub(crate) struct Settling {
     /// How.
     pub how: Final,
     /// Who has not been told; the last is told first, so the list is kept in reverse.
-    pub waiters: Vec<Waiter>,
+    pub waiters: Few<Waiter>,
 }
 
 impl Scheduler {
     /// Tells dependents that `task` ended: at once where they are few and nobody is before them, else over several
     /// turns. A crash in between does no harm: a restored task counts its open dependencies anew.
-    pub(crate) fn settle(&mut self, task: TaskKey, how: Final, mut waiters: Vec<Waiter>, effects: &mut Vec<Effect>) {
+    pub(crate) fn settle(&mut self, task: TaskKey, how: Final, mut waiters: Few<Waiter>, effects: &mut Vec<Effect>) {
         if waiters.is_empty() {
             return self.forget_if_over(task, effects);
         }

@@ -3,11 +3,12 @@
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
 use crate::event::TaskKey;
+use crate::few::Few;
 use crate::queues::Queues;
 use crate::ready::{Place, Share};
 use crate::scheduler::{Scheduler, TOUCHED_MAX};
 use crate::state::{Final, State};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_protocol::{JobName, TaskState, limits};
 
@@ -62,29 +63,31 @@ impl Counts {
     }
 }
 
-/// A job as the core keeps it, while it is open or a task of it is held.
+/// A job as the core keeps it, while it is open or a task of it is held. What every task of it touches comes first and
+/// lies together.
 #[derive(Debug)]
+#[repr(C, align(128))]
 pub struct Job {
-    /// Its name.
-    pub name: JobName,
-    /// How many times it has been opened.
-    pub run: u32,
     /// Whether it is open: somebody holds it or a task of it is open.
     pub open: bool,
     /// Whether its tasks are not sent.
     pub paused: bool,
+    /// How many times it has been opened.
+    pub run: u32,
+    /// What it has had so far; who has had less comes first.
+    pub(crate) share: Share,
+    /// Where it stands in queues, under `share`.
+    pub(crate) places: Few<Place>,
+    /// Its ready tasks.
+    pub(crate) ready: Queues,
+    /// Tasks in the table that name it.
+    pub(crate) tasks: usize,
     /// Tasks by state.
     pub counts: Counts,
     /// Sessions that hold it; a time: the link is cut, the hold ends then.
     pub(crate) holders: BTreeMap<Arc<str>, Option<u64>>,
-    /// Its ready tasks.
-    pub(crate) ready: Queues,
-    /// What it has had so far; who has had less comes first.
-    pub(crate) share: Share,
-    /// Where it stands in queues, under `share`.
-    pub(crate) places: BTreeSet<Place>,
-    /// Tasks in the table that name it.
-    pub(crate) tasks: usize,
+    /// Its name.
+    pub name: JobName,
     /// Cancels of it on their way through the table.
     pub(crate) sweeps: usize,
 }
@@ -150,7 +153,7 @@ impl Jobs {
             holders: BTreeMap::new(),
             ready: Queues::default(),
             share: Share { in_use: 0, slot_time_us: 0, opened: self.opened },
-            places: BTreeSet::new(),
+            places: Few::default(),
             tasks: 0,
             sweeps: 0,
         };

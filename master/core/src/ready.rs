@@ -234,7 +234,7 @@ impl Scheduler {
         self.ready.groups.remove(&key);
         for (priority, jobs) in queues {
             for (_, job) in jobs {
-                self.jobs.get_mut(job).places.remove(&(key, priority));
+                self.jobs.get_mut(job).places.retain(|place| *place != (key, priority));
             }
         }
     }
@@ -283,7 +283,8 @@ impl Scheduler {
             return;
         }
         for (key, group) in &mut self.ready.groups {
-            if group.serves.contains(&class) && job.places.insert((*key, priority)) {
+            if group.serves.contains(&class) && !job.places.contains(&(*key, priority)) {
+                job.places.push((*key, priority));
                 group.queues.entry(priority).or_default().insert((job.share, job_key));
             }
         }
@@ -300,7 +301,7 @@ impl Scheduler {
             if !job.paused && kept.any(|class| group.serves.contains(&class) && open(&class)) {
                 continue;
             }
-            job.places.remove(&place);
+            job.places.retain(|other| *other != place);
             remove_from(group, priority, (job.share, job_key));
         }
     }
@@ -308,9 +309,9 @@ impl Scheduler {
     /// Finds a job's places anew: it was paused or resumed, a module opened or closed, a group came.
     pub(crate) fn place_again(&mut self, job_key: JobKey) {
         let job = self.jobs.get_mut(job_key);
-        for (group, priority) in std::mem::take(&mut job.places) {
-            if let Some(group) = self.ready.groups.get_mut(&group) {
-                remove_from(group, priority, (job.share, job_key));
+        for (group, priority) in std::mem::take(&mut job.places).iter() {
+            if let Some(group) = self.ready.groups.get_mut(group) {
+                remove_from(group, *priority, (job.share, job_key));
             }
         }
         let ready: Vec<(Reverse<i32>, ClassKey)> = self.jobs.get(job_key).ready.keys().collect();
@@ -324,7 +325,7 @@ impl Scheduler {
         let job = self.jobs.get_mut(job_key);
         let last = job.share;
         change(&mut job.share);
-        for (group, priority) in &job.places {
+        for (group, priority) in job.places.iter() {
             if let Some(queue) = self.ready.groups.get_mut(group).and_then(|group| group.queues.get_mut(priority)) {
                 queue.remove(&(last, job_key));
                 queue.insert((job.share, job_key));

@@ -245,7 +245,7 @@ impl Scheduler {
         let earlier = self.of_earlier_epoch(attempt);
         let Some(task) = self.tasks.get_mut(task_key) else { return effects.push(stop) };
         let known = task.held.iter_mut().find(|held| held.attempt == attempt);
-        let fits = matches!(task.state, State::Delayed { .. } | State::Ready { .. } | State::Assigned);
+        let fits = matches!(task.state, State::Delayed | State::Ready { .. } | State::Assigned);
         match known {
             Some(held) if fits && held.runner.is_none() && held.name == name => held.runner = Some(key),
             Some(held) if held.runner == Some(key) => return, // told twice
@@ -392,7 +392,7 @@ impl Scheduler {
             return self.end_by(key, Final::Failed, Why::Poison, attempt, effects);
         }
         // A delay that was set while it ran holds.
-        let wait_us = task.due.map_or(0, |due| tasks::wait_us(due, self.now));
+        let wait_us = task.due().map_or(0, |due| tasks::wait_us(due, self.now));
         let change = Change::Retrying { task: key, attempt, tries, lost, wait_us, runner_lost: true };
         effects.push(Effect::Store(change));
         self.unblocked(key, effects);

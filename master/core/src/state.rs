@@ -10,6 +10,7 @@
 //! ```
 
 use crate::event::{Due, RunnerKey, TaskKey};
+use crate::few::Few;
 use crate::jobs::JobKey;
 use crate::ready::ClassKey;
 use std::sync::Arc;
@@ -58,11 +59,8 @@ pub enum State {
         /// Dependencies still open.
         open: u32,
     },
-    /// In by: `delay_ms`, `not_before`, a retry's back-off. Out by: the time (ready), a cancel.
-    Delayed {
-        /// When it becomes ready.
-        until: Due,
-    },
+    /// In by: `delay_ms`, `not_before`, a retry's back-off. Out by: the time, which is [`Task::due`] (ready), a cancel.
+    Delayed,
     /// In by: nothing holds it back; a lost runner; an attempt given back. Out by: a slot (assigned), a cancel. In the
     /// ready index, but for the one task for which a runner's slots are being kept.
     Ready {
@@ -81,7 +79,7 @@ impl State {
     pub fn name(self) -> TaskState {
         match self {
             State::Blocked { .. } => TaskState::Blocked,
-            State::Delayed { .. } => TaskState::Delayed,
+            State::Delayed => TaskState::Delayed,
             State::Ready { .. } => TaskState::Ready,
             State::Assigned => TaskState::Assigned,
             State::Ended(how) => how.state(),
@@ -93,12 +91,12 @@ impl State {
         use State::{Assigned, Blocked, Delayed, Ended, Ready};
         match (self, next) {
             (Ended(_), _) => false,
-            (Blocked { .. }, Blocked { .. } | Delayed { .. } | Ready { .. }) => true,
+            (Blocked { .. }, Blocked { .. } | Delayed | Ready { .. }) => true,
             (Blocked { .. }, Assigned | Ended(Final::Done | Final::Failed)) => false,
             // A late success or poison can meet a task that waits for its next try; a held attempt is adopted.
-            (Delayed { .. } | Ready { .. }, Blocked { .. }) => false,
-            (Delayed { .. } | Ready { .. } | Assigned, Ended(Final::Skipped)) => false,
-            (Delayed { .. } | Ready { .. }, _) => true,
+            (Delayed | Ready { .. }, Blocked { .. }) => false,
+            (Delayed | Ready { .. } | Assigned, Ended(Final::Skipped)) => false,
+            (Delayed | Ready { .. }, _) => true,
             (Assigned, Blocked { .. }) => false,
             (Assigned, _) => true,
             (Blocked { .. }, Ended(_)) => true,
@@ -128,8 +126,19 @@ pub struct Waiter {
     pub when: When,
 }
 
-/// All that the core keeps of a task: no id, no params, no results.
+/// What few tasks have.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Terms {
+    /// The time before which it must not start, kept while it is blocked.
+    pub due: Option<Due>,
+    /// `None`: the default.
+    pub retries: Option<Box<Retries>>,
+}
+
+/// All that the core keeps of a task: no id, no params, no results. Tasks are visited in any order, so each is two
+/// neighbouring lines of the cache and no more: which is what one look into memory fetches.
 #[derive(Debug, Clone)]
+#[repr(align(128))]
 pub struct Task {
     /// Its place in the order of adding.
     pub no: u64,
@@ -143,8 +152,7 @@ pub struct Task {
     pub priority: i32,
     /// Where it is. Written by [`crate::Scheduler::enter`] alone.
     pub(crate) state: State,
-    /// The time before which it must not start, kept while it is blocked.
-    pub due: Option<Due>,
+    pub(crate) terms: Option<Box<Terms>>,
     /// Failures counted.
     pub tries: u32,
     /// Lost runners counted.
@@ -154,16 +162,26 @@ pub struct Task {
     /// Attempts of this number and older are void.
     pub fence: AttemptId,
     /// Attempts that may still report.
-    pub held: Vec<Held>,
+    pub held: Few<Held>,
     /// Who waits for it.
-    pub waiters: Vec<Waiter>,
+    pub waiters: Few<Waiter>,
     /// It has ended, and not all who waited for it know yet.
     pub(crate) telling: bool,
-    /// `None`: the default.
-    pub retries: Option<Box<Retries>>,
 }
 
+const _: () = assert!(size_of::<Option<Task>>() == 128, "a task in the table is two lines of the cache");
+
 impl Task {
+    /// The time before which it must not start.
+    pub fn due(&self) -> Option<Due> {
+        self.terms.as_ref().and_then(|terms| terms.due)
+    }
+
+    /// Its own policy, where it is not the default.
+    pub(crate) fn retries(&self) -> Option<&Retries> {
+        self.terms.as_ref().and_then(|terms| terms.retries.as_deref())
+    }
+
     /// Where it is.
     pub fn state(&self) -> State {
         self.state

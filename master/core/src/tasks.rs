@@ -2,15 +2,16 @@
 
 use crate::effect::{Change, Effect, Why};
 use crate::event::{DependsOn, Due, NewTask, Origin, TaskKey};
+use crate::few::Few;
 use crate::scheduler::Scheduler;
-use crate::state::{Final, State, Task, Waiter};
+use crate::state::{Final, State, Task, Terms, Waiter};
+use crate::table::Table;
 use taskmaster_protocol::{AttemptId, EventKind};
 
-/// Live tasks by key. Keys are dense, so this is an array with holes.
+/// Live tasks by key.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
-    slots: Vec<Option<Task>>,
-    count: usize,
+    table: Table<Task>,
     /// How many there have been; where that runs over, no entry is left that could mistake one for another.
     lives: u32,
 }
@@ -18,12 +19,12 @@ pub(crate) struct Tasks {
 impl Tasks {
     /// The task of this key, if the core holds it.
     pub fn get(&self, key: TaskKey) -> Option<&Task> {
-        self.slots.get(key.0 as usize)?.as_ref()
+        self.table.get(key)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, key: TaskKey) -> Option<&mut Task> {
-        self.slots.get_mut(key.0 as usize)?.as_mut()
+        self.table.get_mut(key)
     }
 
     /// A task that must be there: the caller has found its key in one of the core's own indices.
@@ -36,36 +37,27 @@ impl Tasks {
     fn insert(&mut self, key: TaskKey, mut task: Task) {
         self.lives = self.lives.wrapping_add(1);
         task.life = self.lives;
-        let index = key.0 as usize;
-        if index >= self.slots.len() {
-            self.slots.resize_with(index + 1, || None);
-        }
-        assert!(self.slots[index].is_none(), "the shell uses key {key:?} twice");
-        self.slots[index] = Some(task);
-        self.count += 1;
+        let last = self.table.put(key, task);
+        assert!(last.is_none(), "the shell uses key {key:?} twice");
     }
 
     fn remove(&mut self, key: TaskKey) {
-        if let Some(slot) = self.slots.get_mut(key.0 as usize)
-            && slot.take().is_some()
-        {
-            self.count -= 1;
-        }
+        self.table.take(key);
     }
 
     /// One more than the greatest key ever used.
     pub fn end(&self) -> u32 {
-        self.slots.len() as u32
+        self.table.end()
     }
 
     /// How many tasks there are, those that have ended and are not forgotten included.
     pub fn len(&self) -> usize {
-        self.count
+        self.table.len()
     }
 
     /// Every task, by key.
     pub fn iter(&self) -> impl Iterator<Item = (TaskKey, &Task)> {
-        self.slots.iter().enumerate().filter_map(|(i, slot)| slot.as_ref().map(|task| (TaskKey(i as u32), task)))
+        self.table.iter()
     }
 }
 
@@ -97,6 +89,8 @@ impl Scheduler {
             Origin::Restored { tries, lost, fence } => (tries, lost, fence),
         };
         let state = State::Blocked { open: 0 };
+        let terms = Terms { due: new.due, retries: new.retries };
+        let terms = (terms.due.is_some() || terms.retries.is_some()).then(|| Box::new(terms));
         let task = Task {
             no: new.no,
             life: 0,
@@ -104,15 +98,14 @@ impl Scheduler {
             class,
             priority: new.priority,
             state,
-            due: new.due,
+            terms,
             tries,
             lost,
             last_n: if added { 0 } else { tries.max(fence.n) },
             fence,
-            held: Vec::new(),
-            waiters: Vec::new(),
+            held: Few::default(),
+            waiters: Few::default(),
             telling: false,
-            retries: new.retries,
         };
         self.tasks.insert(new.key, task);
         self.ready.class_mut(class).tasks += 1;
@@ -164,23 +157,31 @@ impl Scheduler {
     /// No dependency is open, and no runner has it: the task waits for its time, or is ready.
     pub(crate) fn unblocked(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
         let task = self.tasks.expect(key);
-        let next = match task.due {
-            Some(until) if !passed(until, self.now) => State::Delayed { until },
-            _ => State::Ready { reserved: None },
-        };
-        self.enter(key, next, effects);
+        let due = task.due();
+        let waits = due.is_some_and(|due| !passed(due, self.now));
+        self.enter(key, if waits { State::Delayed } else { State::Ready { reserved: None } }, effects);
+    }
+
+    /// Sets the time before which a task must not start; a delayed one waits for this one from now on.
+    pub(crate) fn set_due(&mut self, key: TaskKey, due: Due) {
+        let task = self.tasks.expect(key);
+        let last = task.terms.get_or_insert_default().due.replace(due);
+        if task.state == State::Delayed {
+            last.into_iter().for_each(|last| self.deadlines.remove_task(last, key));
+            self.deadlines.insert_task(due, key);
+        }
     }
 
     /// Moves a task from its state to `next`: the only place where a state is written. The ready index, the deadlines
     /// and the job's counts change with it.
     pub(crate) fn enter(&mut self, key: TaskKey, next: State, effects: &mut Vec<Effect>) {
         let task = self.tasks.expect(key);
-        let (last, job) = (task.state, task.job);
+        let (last, job, due) = (task.state, task.job, task.due());
         assert!(last.may_become(next), "task {key:?} cannot go from {last:?} to {next:?}");
         match last {
             State::Ready { reserved: None } => self.ready_remove(key),
             State::Ready { reserved: Some(runner) } if next != last => self.unreserve(runner),
-            State::Delayed { until } => self.deadlines.remove_task(until, key),
+            State::Delayed => due.into_iter().for_each(|due| self.deadlines.remove_task(due, key)),
             _ => {}
         }
         self.tasks.expect(key).state = next;
@@ -192,7 +193,7 @@ impl Scheduler {
                     effects.push(Effect::Show { kind: EventKind::TaskReady, task: Some(key), runner: None });
                 }
             }
-            State::Delayed { until } => self.deadlines.insert_task(until, key),
+            State::Delayed => due.into_iter().for_each(|due| self.deadlines.insert_task(due, key)),
             _ => {}
         }
     }
@@ -213,7 +214,7 @@ impl Scheduler {
         let waiters = std::mem::take(&mut task.waiters);
         let void = task.held.clone();
         effects.push(Effect::Store(Change::Ended { task: key, state: how, why, attempt }));
-        for held in void {
+        for held in void.iter() {
             if let Some(runner) = held.runner {
                 effects.push(Effect::Stop { runner, task: key, attempt: held.attempt });
             }
@@ -255,22 +256,18 @@ impl Scheduler {
         }
         let task = self.tasks.expect(key);
         task.priority = priority.unwrap_or(task.priority);
-        task.due = due.or(task.due);
-        let (priority, due_now) = (task.priority, task.due);
+        let priority = task.priority;
+        due.into_iter().for_each(|due| self.set_due(key, due));
         if in_index {
             self.ready_insert(key);
         }
         let wait_us = due.map(|due| wait_us(due, now));
         effects.push(Effect::Store(Change::Set { task: key, priority, wait_us }));
-        let waits = matches!(state, State::Delayed { .. } | State::Ready { .. });
-        if due.is_some() && waits {
-            let next = match due_now {
-                Some(until) if !passed(until, now) => State::Delayed { until },
-                _ => State::Ready { reserved: None },
-            };
-            if next != state {
-                self.enter(key, next, effects);
-            }
+        let Some(due) = due else { return };
+        match (state, passed(due, now)) {
+            (State::Delayed, true) => self.enter(key, State::Ready { reserved: None }, effects),
+            (State::Ready { .. }, false) => self.enter(key, State::Delayed, effects),
+            _ => {}
         }
     }
 }

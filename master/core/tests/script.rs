@@ -516,10 +516,9 @@ fn the_diagram_draws_the_states_and_the_moves_that_are_legal() {
     ] {
         assert!(moves.insert((from.into(), to.into())), "{from} to {to} is drawn");
     }
-    let due = Due::Mono(1);
     let states = [
         State::Blocked { open: 1 },
-        State::Delayed { until: due },
+        State::Delayed,
         State::Ready { reserved: None },
         State::Assigned,
         State::Ended(Final::Done),
