@@ -4,6 +4,7 @@
 mod add;
 mod ask;
 mod effects;
+mod held;
 mod modules;
 mod operate;
 mod reports;
@@ -15,15 +16,16 @@ pub use ask::{Wanted, no_such_job, no_such_task};
 
 use crate::events::EventFeed;
 use crate::inbox::{self, Input, Outbox, Reply, SessionNo};
-use crate::record::{Ended, JobRecord, Record, TaskBody};
+use crate::record::{Ended, JobRecord, Record};
 use crate::room::Disk;
 use crate::store::Reader;
 use crate::view::{Places, Stored};
+use held::{Held, Known};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use taskmaster_core::{Effect, Event, RunnerKey, Scheduler, TaskKey};
+use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
 use taskmaster_protocol::message::{Done, Failed, Offer, Role};
 use taskmaster_protocol::{FromMaster, Hash, JobName, Now, Requires, TaskError, TaskId, ToMaster, Wall};
 use tokio::sync::oneshot;
@@ -77,18 +79,6 @@ pub struct Turn {
     pub after: Vec<Release>,
 }
 
-/// A task that the core holds.
-#[derive(Debug)]
-struct Live {
-    body: Arc<TaskBody>,
-    /// Changed by `task:set`.
-    priority: i32,
-    /// The last attempt, once there is one.
-    last: Option<Box<LastAttempt>>,
-    /// It has ended, and a runner still holds an attempt of it or its dependents do not know yet.
-    stored: Option<Stored>,
-}
-
 /// What is known of the last attempt sent.
 #[derive(Debug, Default)]
 struct LastAttempt {
@@ -101,15 +91,6 @@ struct LastAttempt {
     sent: Wall,
     /// Runners that were lost while they had the task, a clause for each.
     losses: Vec<String>,
-}
-
-/// What memory knows of an id. The view knows the others.
-#[derive(Debug)]
-enum Known {
-    /// The core holds it.
-    Live(TaskKey),
-    /// It has ended, and the view does not have it yet.
-    Ended(Stored),
 }
 
 /// A connection.
@@ -157,11 +138,8 @@ pub struct Engine {
     last_seq: u64,
     /// The view has all events up to this one.
     folded: u64,
-    tasks: Vec<Option<Live>>,
-    free: Vec<TaskKey>,
-    ids: HashMap<TaskId, Known>,
-    /// Open tasks in the order of their adding, for lists.
-    open: BTreeMap<u64, TaskKey>,
+    /// Tasks that the core holds, and ended ones that the view does not have yet.
+    held: Held,
     /// Ended tasks that memory still has, in the order of their ending.
     ended: VecDeque<Arc<Ended>>,
     /// Skipped tasks that memory still has, by the task they were skipped for.
@@ -279,31 +257,6 @@ impl Engine {
         (self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
     }
 
-    fn live(&self, key: TaskKey) -> &Live {
-        let live = self.tasks.get(key.0 as usize).and_then(Option::as_ref);
-        assert!(live.is_some(), "the core names task {key:?}, which the engine does not hold");
-        live.unwrap_or_else(|| unreachable!())
-    }
-
-    fn live_mut(&mut self, key: TaskKey) -> &mut Live {
-        let live = self.tasks.get_mut(key.0 as usize).and_then(Option::as_mut);
-        assert!(live.is_some(), "the core names task {key:?}, which the engine does not hold");
-        live.unwrap_or_else(|| unreachable!())
-    }
-
-    /// Puts a task under a free key.
-    fn hold(&mut self, live: Live) -> TaskKey {
-        let key = self.free.pop().unwrap_or(TaskKey(self.tasks.len() as u32));
-        if key.0 as usize == self.tasks.len() {
-            self.tasks.push(None);
-        }
-        self.leaving.remove(&live.body.id);
-        self.ids.insert(live.body.id.clone(), Known::Live(key));
-        self.open.insert(live.body.no, key);
-        self.tasks[key.0 as usize] = Some(live);
-        key
-    }
-
     /// Makes a record durable with this turn, and counts its event.
     fn store(&mut self, record: Record) {
         self.last_seq += u64::from(record.event().is_some());
@@ -380,8 +333,8 @@ impl Engine {
     fn view_has(&mut self, seq: u64) {
         self.folded = seq;
         while let Some(ended) = self.ended.pop_front_if(|ended| ended.seq <= seq) {
-            if matches!(self.ids.get(&ended.id), Some(Known::Ended(stored)) if stored.ended.seq == ended.seq) {
-                self.ids.remove(&ended.id);
+            if self.held.ended.get(&ended.id).is_some_and(|stored| stored.ended.seq == ended.seq) {
+                self.held.ended.remove(&ended.id);
             }
             if let Some(cause) = &ended.because
                 && let Some(skipped) = self.skipped.get_mut(cause)
@@ -400,21 +353,15 @@ impl Engine {
     }
 
     /// Of these ended tasks, those that nothing open needs; from now on they count as unknown. The fold asks again only
-    /// when the last ones are gone. What open tasks name is looked through last, and only for what is left: there may be
-    /// a million of them.
+    /// when the last ones are gone.
     fn prunable(&mut self, mut tasks: Vec<Stored>) -> Vec<Stored> {
         let told = Wall(self.now.wall.0.saturating_sub(self.told_us));
         tasks.retain(|task| {
             task.ended.finished < told
                 && !self.core.job(&task.ended.job).is_some_and(|job| job.open)
-                && !self.ids.contains_key(&task.ended.id)
+                && !self.held.is_named(&task.ended.id)
+                && self.held.known(&task.ended.id).is_none()
         });
-        if !tasks.is_empty() {
-            let left: BTreeSet<TaskId> = tasks.iter().map(|task| task.ended.id.clone()).collect();
-            let named = self.open.values().flat_map(|key| self.live(*key).body.dependencies());
-            let needed: BTreeSet<&TaskId> = named.map(|on| &on.on).filter(|on| left.contains(*on)).collect();
-            tasks.retain(|task| !needed.contains(&task.ended.id));
-        }
         self.leaving = tasks.iter().map(|task| task.ended.id.clone()).collect();
         tasks
     }

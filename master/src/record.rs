@@ -15,7 +15,7 @@ use taskmaster_protocol::{
 };
 
 /// The version of everything that this module writes.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
 /// A task as its feeder described it, without what has become of it. Shared between memory, journal and messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct TaskBody {
     /// What its runner must offer; `None`: nothing. Tasks that ask for the same share it.
     #[serde(with = "as_json")]
     pub requires: Option<Arc<Requires>>,
+    /// What it waits for, those that its params imply included.
+    #[serde(with = "as_pairs")]
+    pub dependencies: Box<[Dependency]>,
     /// What few documents have.
     #[serde(with = "as_json")]
     pub rare: Option<Box<Rare>>,
@@ -90,9 +93,6 @@ pub struct Rare {
     /// The module's environment.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// What it waits for, those that its params imply included.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub dependencies: Vec<Dependency>,
     /// Tasks whose results its params ask for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<TaskId>,
@@ -111,6 +111,21 @@ pub struct Rare {
     /// Earliest start, as a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
+}
+
+mod as_pairs {
+    //! Dependencies, which as JSON have two spellings.
+    use serde::{Deserialize, Deserializer, Serializer};
+    use taskmaster_protocol::{Dependency, TaskId, When};
+
+    pub fn serialize<S: Serializer>(of: &[Dependency], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(of.iter().map(|dependency| (&dependency.on, dependency.when)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[Dependency]>, D::Error> {
+        let pairs = Vec::<(TaskId, When)>::deserialize(deserializer)?;
+        Ok(pairs.into_iter().map(|(on, when)| Dependency { on, when }).collect())
+    }
 }
 
 mod as_json {
@@ -149,7 +164,6 @@ impl TaskBody {
         let rare = Rare {
             args: document.args,
             env: document.env,
-            dependencies,
             references,
             timeout_ms: document.timeout_ms,
             memory_mb: document.memory_mb,
@@ -168,6 +182,7 @@ impl TaskBody {
             created: at.1,
             params: document.params,
             requires,
+            dependencies: dependencies.into(),
             rare: (rare != Rare::default()).then(|| Box::new(rare)),
         }
     }
@@ -179,7 +194,7 @@ impl TaskBody {
 
     /// What it waits for.
     pub fn dependencies(&self) -> &[Dependency] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.dependencies)
+        &self.dependencies
     }
 
     /// Tasks whose results its params ask for.

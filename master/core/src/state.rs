@@ -162,7 +162,7 @@ pub struct Task {
     /// Attempts of this number and older are void.
     pub fence: AttemptId,
     /// Attempts that may still report.
-    pub held: Few<Held>,
+    pub held: Vec<Held>,
     /// Who waits for it.
     pub waiters: Few<Waiter>,
     /// It has ended, and not all who waited for it know yet.

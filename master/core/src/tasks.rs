@@ -103,7 +103,7 @@ impl Scheduler {
             lost,
             last_n: if added { 0 } else { tries.max(fence.n) },
             fence,
-            held: Few::default(),
+            held: Vec::new(),
             waiters: Few::default(),
             telling: false,
         };

@@ -1,6 +1,6 @@
 //! Adding tasks: which of a batch are taken, which are refused and why.
 
-use super::{Engine, Known, Live};
+use super::{Engine, Known};
 use crate::inbox::SessionNo;
 use crate::prepare::Prepared;
 use crate::record::{JobRecord, TaskBody};
@@ -171,8 +171,8 @@ impl Engine {
 
     /// Whether the id is taken: by the same document (a no-op), or by another (a refusal).
     fn known_document(&self, id: &TaskId, hash: &[u8; 16]) -> Option<Result<Taken, Refusal>> {
-        let (body, ended) = match self.ids.get(id) {
-            Some(Known::Live(key)) => (self.live(*key).body.clone(), self.live(*key).stored.is_some()),
+        let (body, ended) = match self.held.known(id) {
+            Some(Known::Live(key)) => (self.live(key).body.clone(), self.live(key).ended.is_some()),
             Some(Known::Ended(stored)) => (stored.body.clone(), true),
             None => (self.ended_in_view(id)?.body, true),
         };
@@ -197,10 +197,10 @@ impl Engine {
 
     pub(super) fn fact(&self, id: &TaskId) -> Fact {
         let ended = |state: TaskState| Fact::Ended(final_of(state));
-        match self.ids.get(id) {
-            Some(Known::Live(key)) => match &self.live(*key).stored {
-                Some(stored) => ended(stored.ended.state),
-                None => Fact::Open(*key),
+        match self.held.known(id) {
+            Some(Known::Live(key)) => match &self.live(key).ended {
+                Some(how) => ended(how.state),
+                None => Fact::Open(key),
             },
             Some(Known::Ended(stored)) => ended(stored.ended.state),
             None => self.ended_in_view(id).map_or(Fact::Unknown, |stored| ended(stored.ended.state)),
@@ -227,7 +227,8 @@ impl Engine {
         }
         let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(dependency)).collect();
         let due = due.or_else(|| due_of(&body, self.now));
-        let key = self.hold(Live { body: body.clone(), priority, last: None, stored: None });
+        self.leaving.remove(&body.id);
+        let key = self.held.insert(body.clone(), priority);
         self.tell(Event::TaskCame(Box::new(NewTask {
             key,
             no: body.no,

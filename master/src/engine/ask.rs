@@ -2,12 +2,13 @@
 
 use super::effects::job_record;
 use super::operate::{unknown_job, unknown_task};
-use super::{Engine, Known, Live};
+use super::{Engine, Known};
 use crate::events::ended_view;
 use crate::inbox::Reply;
 use crate::lookup::{Lookup, Rows, job_view};
-use crate::view::Stored;
+use crate::record::Ended;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use taskmaster_core::{RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Log, Query, Role, Status};
 use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
@@ -48,10 +49,10 @@ impl Engine {
 
     /// An answer about one task: from the core's memory, from what is not folded, or from the view.
     fn of_task(&self, id: TaskId, live: impl Fn(&Engine, TaskKey) -> Json, ended: impl Fn(TaskId) -> Lookup) -> Reply {
-        match self.ids.get(&id) {
-            Some(Known::Live(key)) => match &self.live(*key).stored {
-                None => Reply::Answer(live(self, *key)),
-                Some(stored) => Reply::Answer(ended(id).of_ended(&stored.ended)),
+        match self.held.known(&id) {
+            Some(Known::Live(key)) => match &self.live(key).ended {
+                None => Reply::Answer(live(self, key)),
+                Some(how) => Reply::Answer(ended(id).of_ended(how)),
             },
             Some(Known::Ended(stored)) => Reply::Answer(ended(id).of_ended(&stored.ended)),
             None => Reply::FromStore(ended(id)),
@@ -59,12 +60,13 @@ impl Engine {
     }
 
     pub(super) fn task_view(&self, key: TaskKey) -> TaskView {
-        let Live { body, priority, last, stored } = self.live(key);
-        if let Some(stored) = stored {
-            return ended_view(&stored.ended);
+        let live = self.live(key);
+        if let Some(ended) = &live.ended {
+            return ended_view(ended);
         }
+        let body = &live.body;
         let state = self.core.task(key).map_or(TaskState::Ready, |task| task.state().name());
-        let last = last.as_deref();
+        let last = live.last.as_deref();
         let now = |last: &&super::LastAttempt| last.n > 0;
         TaskView {
             id: body.id.clone(),
@@ -72,7 +74,7 @@ impl Engine {
             version: last.and_then(|last| last.version),
             state,
             job: body.job.clone(),
-            priority: *priority,
+            priority: live.priority,
             attempt: last.map_or(0, |last| last.n),
             runner: last.filter(now).and_then(|last| last.runner.as_deref()).map(str::to_owned),
             created: body.created,
@@ -93,7 +95,7 @@ impl Engine {
             .map_or(("o", 0), |after| after.split_at_checked(1).map_or(("o", 0), |(p, n)| (p, n.parse().unwrap_or(0))));
         let mut looked = 0;
         if part == "o" {
-            for (no, key) in self.open.range(at + 1..).take(LOOKED_AT_MAX) {
+            for (no, key) in self.held.open.range(at + 1..).take(LOOKED_AT_MAX) {
                 looked += 1;
                 if rows.take(|| self.task_view(*key)) || looked == LOOKED_AT_MAX {
                     return Reply::Answer(rows.page(Some(format!("o{no}"))));
@@ -104,7 +106,7 @@ impl Engine {
         for ended in self.ended.iter().rev().filter(|ended| ended.seq < before) {
             looked += 1;
             // It may have been opened again since, and ended anew.
-            if self.stored(&ended.id).is_none_or(|stored| stored.ended.seq != ended.seq) {
+            if self.last_end(&ended.id).is_none_or(|last| last.seq != ended.seq) {
                 continue;
             }
             if rows.take(|| ended_view(ended)) || looked >= LOOKED_AT_MAX {
@@ -117,18 +119,18 @@ impl Engine {
     }
 
     /// The end of a task that memory has.
-    fn stored(&self, id: &TaskId) -> Option<&Stored> {
-        match self.ids.get(id)? {
-            Known::Live(key) => self.live(*key).stored.as_ref(),
-            Known::Ended(stored) => Some(stored),
+    fn last_end(&self, id: &TaskId) -> Option<&Arc<Ended>> {
+        match self.held.known(id)? {
+            Known::Live(key) => self.live(key).ended.as_ref(),
+            Known::Ended(stored) => Some(&stored.ended),
         }
     }
 
     fn results(&self, ids: Vec<TaskId>) -> Reply {
         let (mut known, mut missing) = (BTreeMap::new(), Vec::new());
         for id in ids {
-            let ended = match self.ids.get(&id) {
-                Some(Known::Live(key)) => self.live(*key).stored.as_ref().map(|stored| &stored.ended),
+            let ended = match self.held.known(&id) {
+                Some(Known::Live(key)) => self.live(key).ended.as_ref(),
                 Some(Known::Ended(stored)) => Some(&stored.ended),
                 None => {
                     missing.push(id);

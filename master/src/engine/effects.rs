@@ -1,9 +1,8 @@
 //! The core's effects, carried out: records with bodies attached, messages to runners.
 
-use super::{Engine, Known, Live, Report};
+use super::{Engine, Known, Report};
 use crate::inbox::SessionNo;
 use crate::record::{Ended, JobRecord, Record, Retrying, ended_index};
-use crate::view::Stored;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
@@ -144,10 +143,10 @@ impl Engine {
         let mut left = RESULTS_BYTES_MAX;
         let mut results = BTreeMap::new();
         for id in references {
-            let ended = match self.ids.get(id) {
+            let ended = match self.held.known(id) {
                 Some(Known::Ended(stored)) => &stored.ended,
-                Some(Known::Live(key)) => match &self.live(*key).stored {
-                    Some(stored) => &stored.ended,
+                Some(Known::Live(key)) => match &self.live(key).ended {
+                    Some(ended) => ended,
                     None => continue,
                 },
                 None => continue,
@@ -272,10 +271,7 @@ impl Engine {
     }
 
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
-        let live = self.live_mut(key);
-        let (body, no) = (live.body.clone(), live.body.no);
-        live.stored = Some(Stored { body, ended: ended.clone() });
-        self.open.remove(&no);
+        self.close(key, ended.clone());
         if let Some(cause) = &ended.because {
             self.skipped.entry(cause.clone()).or_default().push(ended.id.clone());
         }
@@ -299,19 +295,6 @@ impl Engine {
                 None => (None, None),
             },
             Why::Poison => (Some(self.poison(key, attempt)), None),
-        }
-    }
-
-    fn forget(&mut self, key: TaskKey) {
-        let live = self.tasks.get_mut(key.0 as usize).and_then(Option::take);
-        assert!(live.is_some(), "the core forgets task {key:?}, which the engine does not hold");
-        self.free.push(key);
-        let Some(Live { stored: Some(stored), .. }) = live else { return };
-        let id = stored.ended.id.clone();
-        if stored.ended.seq > self.folded {
-            self.ids.insert(id, Known::Ended(stored));
-        } else {
-            self.ids.remove(&id);
         }
     }
 

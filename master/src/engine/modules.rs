@@ -270,10 +270,10 @@ impl Engine {
 
     /// Attempts of a version that runners hold now.
     pub(super) fn attempts_of(&self, version: &Hash) -> u64 {
-        let of = |live: &&super::Live| {
-            live.stored.is_none() && live.last.as_ref().is_some_and(|last| last.version == Some(*version))
+        let of = |live: &&super::held::Live| {
+            live.ended.is_none() && live.last.as_ref().is_some_and(|last| last.version == Some(*version))
         };
-        self.tasks.iter().flatten().filter(of).count() as u64
+        self.held.iter().filter(of).count() as u64
     }
 }
 

@@ -46,10 +46,10 @@ impl Engine {
 
     /// The key of an open task, `None` for one that is cancelled already.
     fn cancellable(&self, id: &TaskId) -> Result<Option<TaskKey>, Refusal> {
-        let state = match self.ids.get(id) {
-            Some(Known::Live(key)) => match &self.live(*key).stored {
-                None => return Ok(Some(*key)),
-                Some(stored) => stored.ended.state,
+        let state = match self.held.known(id) {
+            Some(Known::Live(key)) => match &self.live(key).ended {
+                None => return Ok(Some(key)),
+                Some(ended) => ended.state,
             },
             Some(Known::Ended(stored)) => stored.ended.state,
             None => self.ended_in_view(id).ok_or_else(|| unknown_task(id))?.ended.state,
@@ -76,7 +76,7 @@ impl Engine {
         while let Some(stored) = queue.pop_front() {
             let id = stored.ended.id.clone();
             // Named twice, or reached over two of its dependencies. It may have been skipped again at once.
-            if !reopened.insert(id.clone()) || matches!(self.ids.get(&id), Some(Known::Live(_))) {
+            if !reopened.insert(id.clone()) || matches!(self.held.known(&id), Some(Known::Live(_))) {
                 continue;
             }
             self.reopen(stored);
@@ -88,8 +88,8 @@ impl Engine {
 
     fn retriable(&self, id: &TaskId) -> Result<Stored, Refusal> {
         let wrong = |text: String| Err(Refusal::new(RefusalCode::WrongState, text));
-        let stored = match self.ids.get(id) {
-            Some(Known::Live(key)) if self.live(*key).stored.is_none() => {
+        let stored = match self.held.known(id) {
+            Some(Known::Live(key)) if self.live(key).ended.is_none() => {
                 return wrong(format!("the task `{id}` is open; only failed and cancelled tasks can be retried"));
             }
             Some(Known::Live(_)) => {
@@ -116,7 +116,7 @@ impl Engine {
             Ok(folded) => ids.extend(folded),
             Err(error) => tracing::error!(%cause, %error, "the view cannot be read"),
         }
-        let stored = |id: TaskId| match self.ids.get(&id) {
+        let stored = |id: TaskId| match self.held.known(&id) {
             Some(Known::Ended(stored)) => Some(stored.clone()),
             Some(Known::Live(_)) => None,
             None => self.ended_in_view(&id),
@@ -152,8 +152,8 @@ impl Engine {
             let text = format!("field `delay_ms` must be at most {}", limits::DURATION_MS_MAX);
             return Err(Refusal::new(RefusalCode::InvalidValue, text).at("delay_ms"));
         }
-        let task = match self.ids.get(id) {
-            Some(Known::Live(key)) if self.live(*key).stored.is_none() => *key,
+        let task = match self.held.known(id) {
+            Some(Known::Live(key)) if self.live(key).ended.is_none() => key,
             None if self.ended_in_view(id).is_none() => return Err(unknown_task(id)),
             _ => {
                 let text = format!("the task `{id}` has ended; only open tasks can be changed");

@@ -9,8 +9,8 @@ use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, REC
 
 impl Engine {
     fn live_key(&self, id: &TaskId) -> Option<TaskKey> {
-        match self.ids.get(id) {
-            Some(Known::Live(key)) => Some(*key),
+        match self.held.known(id) {
+            Some(Known::Live(key)) => Some(key),
             _ => None,
         }
     }
@@ -43,7 +43,7 @@ impl Engine {
         let (mut live, mut void) = (Vec::new(), Vec::new());
         for attempt in held {
             match self.live_key(&attempt.id) {
-                Some(key) if self.live(key).stored.is_none() => live.push((key, attempt.attempt)),
+                Some(key) if self.live(key).ended.is_none() => live.push((key, attempt.attempt)),
                 _ => void.push(attempt),
             }
         }

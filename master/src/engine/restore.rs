@@ -1,6 +1,7 @@
 //! A new engine from what the view has.
 
 use super::add::{due_of, past_of};
+use super::held::Held;
 use super::modules::Modules;
 use super::{Engine, EngineConfig, LastAttempt, Turn};
 use crate::events::EventFeed;
@@ -39,10 +40,7 @@ impl Engine {
             last_no: restored.marks.no,
             last_seq: restored.marks.seq,
             folded: restored.marks.seq,
-            tasks: Vec::new(),
-            free: Vec::new(),
-            ids: HashMap::new(),
-            open: BTreeMap::new(),
+            held: Held::default(),
             ended: VecDeque::new(),
             skipped: HashMap::new(),
             reopened: HashMap::new(),
@@ -104,7 +102,7 @@ impl Engine {
         }
         let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
         // A dependency had failed, and the master ended before this one was skipped: it is now, and gone already.
-        let Some(live) = self.tasks.get_mut(key.0 as usize).and_then(Option::as_mut) else { return };
+        let Some(live) = self.held.get_mut(key) else { return };
         live.last = (tries + lost > 0).then(|| Box::new(LastAttempt { n: fence.n, ..LastAttempt::default() }));
     }
 }
