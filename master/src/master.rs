@@ -11,7 +11,7 @@ use crate::modules::{self, Folder};
 use crate::room::{self, PatientShelf, Room};
 use crate::steady::SteadyClock;
 use crate::store::{Reader, StoreError};
-use crate::turns::{self, TURNS_WAITING_MAX, Writer};
+use crate::turns::{self, Behind, TURNS_WAITING_MAX, Writer};
 use crate::{clock, gateway, upkeep, view};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -181,6 +181,8 @@ fn threads(
     let epoch = restored.marks.epoch + 1;
     let (inbox, inputs) = channel();
     let (turns, waiting) = sync_channel(TURNS_WAITING_MAX);
+    let behind = Behind::default();
+    let ahead = behind.clone();
     let (folds, commits) = channel();
     let room = Room::new(inbox.clone());
     let handle =
@@ -206,14 +208,22 @@ fn threads(
     let (writing, stop) = channel::<()>();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
     let threads = vec![
-        spawn("engine", Box::new(move || turns::run_engine(engine, &inputs, &turns, SteadyClock::default()))),
+        spawn("engine", Box::new(move || turns::run_engine(engine, &inputs, &turns, &ahead, SteadyClock::default()))),
         spawn(
             "journal",
             Box::new(move || {
                 let (turns, journal) = (&waiting, &mut journal);
                 let held = VecDeque::new();
-                let mut writer =
-                    Writer { turns, journal, durability, events: &events, folds: &folds, room: &room, held };
+                let mut writer = Writer {
+                    turns,
+                    journal,
+                    durability,
+                    events: &events,
+                    folds: &folds,
+                    room: &room,
+                    held,
+                    behind: &behind,
+                };
                 if let Err(error) = writer.run() {
                     let _ = failing.send(error.to_string());
                 }

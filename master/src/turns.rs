@@ -11,6 +11,7 @@ use crate::room::{Room, TRY_EVERY};
 use crate::steady::SteadyClock;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::ToMaster;
@@ -24,19 +25,40 @@ const COMMIT_RECORDS_MAX: usize = 8_192;
 /// Turns that may wait for the disk. Beyond that the engine waits too, and with it, by their flow control, feeders.
 pub const TURNS_WAITING_MAX: usize = 64;
 
+/// What is left over of a turn (a job of a million that is being cancelled) waits so long for each turn that is not
+/// durable yet, about what a commit takes: whoever comes meanwhile stands behind a few commits, not behind all of them.
+const PACE: Duration = Duration::from_millis(4);
+
+/// Turns that are not durable yet. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Behind(Arc<AtomicUsize>);
+
+impl Behind {
+    fn pace(&self) -> Duration {
+        PACE * u32::try_from(self.0.load(Relaxed)).unwrap_or(u32::MAX).min(TURNS_WAITING_MAX as u32)
+    }
+}
+
 /// Turns inputs into turns until it is told to shut down or everybody who could tell it anything is gone.
-pub fn run_engine(mut engine: Engine, inbox: &Receiver<Input>, turns: &SyncSender<Turn>, mut clock: SteadyClock) {
+pub fn run_engine(
+    mut engine: Engine,
+    inbox: &Receiver<Input>,
+    turns: &SyncSender<Turn>,
+    behind: &Behind,
+    mut clock: SteadyClock,
+) {
     let mut going = true;
     while going {
         let now = clock.now();
         let due = engine.next_deadline(now).map(|at| Duration::from_micros(at.saturating_sub(now.mono_us)));
+        let due = due.map(|due| if due.is_zero() { behind.pace() } else { due });
         let first = match due {
             Some(due) => inbox.recv_timeout(clock.waiting(due)),
             None => inbox.recv_timeout(clock.waiting(Duration::from_secs(3_600))),
         };
         clock.woke();
         going = take_in(&mut engine, first, inbox, &mut clock);
-        going &= end_turn(&mut engine, turns, &mut clock);
+        going &= end_turn(&mut engine, turns, behind, &mut clock);
     }
 }
 
@@ -84,13 +106,17 @@ fn weight_of(input: &Input) -> usize {
 }
 
 /// Ends the turn; what needs no commit leaves at once. False: the writer is gone.
-fn end_turn(engine: &mut Engine, turns: &SyncSender<Turn>, clock: &mut SteadyClock) -> bool {
+fn end_turn(engine: &mut Engine, turns: &SyncSender<Turn>, behind: &Behind, clock: &mut SteadyClock) -> bool {
     let mut turn = engine.end_turn(clock.now());
     for (outbox, message) in turn.now.drain(..) {
         // Whoever is gone does not hear it.
         let _ = outbox.send(message);
     }
-    (turn.records.is_empty() && turn.after.is_empty()) || turns.send(turn).is_ok()
+    if turn.records.is_empty() && turn.after.is_empty() {
+        return true;
+    }
+    behind.0.fetch_add(1, Relaxed);
+    turns.send(turn).is_ok()
 }
 
 /// Makes turns durable, in order, several at a time, and releases what waited for them.
@@ -109,6 +135,8 @@ pub struct Writer<'a> {
     pub room: &'a Room,
     /// Turns that ended while a commit waited for room.
     pub held: VecDeque<Turn>,
+    /// How many there are that are not durable yet.
+    pub behind: &'a Behind,
 }
 
 impl Writer<'_> {
@@ -137,6 +165,7 @@ impl Writer<'_> {
                 settle(entry, self.journal, self.durability, self.events, self.folds)?;
                 unsynced = true;
             }
+            self.behind.0.fetch_sub(together.len(), Relaxed);
             release(together);
         }
     }

@@ -204,13 +204,9 @@ impl Shelf {
     }
 
     fn tell(&mut self, name: &ModuleName, seen: Seen) {
-        {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            match &seen {
-                Seen::Sound { .. } => drop(known.insert(name.clone())),
-                Seen::Unsound { .. } => {}
-                Seen::Gone => drop(known.remove(name)),
-            }
+        let (is_sound, is_gone) = (matches!(seen, Seen::Sound { .. }), matches!(seen, Seen::Gone));
+        if is_gone {
+            self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         }
         self.expected.remove(name);
         let (sender, receiver) = oneshot::channel();
@@ -222,6 +218,10 @@ impl Shelf {
             ref other => drop(self.told.insert(name.clone(), other.clone())),
         }
         self.handle.tell(Input::Module { name: name.clone(), seen, known: Some(sender) });
+        // Only now: a task of it that is let through must reach the engine behind the module.
+        if is_sound {
+            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        }
     }
 
     fn answer(&mut self, now: Instant) {
