@@ -45,7 +45,7 @@ impl Scheduler {
     /// tells of it: that may be the same runner over its last connection.
     pub(crate) fn give_back(&mut self, by: RunnerKey, task: TaskKey, attempt: AttemptId, run_us: Option<u64>) {
         let now = self.now.mono_us;
-        let held = self.tasks.get(task).and_then(|task| task.held.iter().find(|held| held.attempt == attempt));
+        let held = self.tasks.get(task).and_then(|task| task.held().iter().find(|held| held.attempt == attempt));
         let key = held.and_then(|held| held.runner).unwrap_or(by);
         let Some(runner) = self.runners.get_mut(&key) else { return };
         let Some(lent) = runner.lent.remove(&(task, attempt)) else { return };
@@ -74,9 +74,10 @@ impl Scheduler {
     pub(crate) fn let_go(&mut self, key: TaskKey, attempt: AttemptId, lost: bool, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         if lost && !matches!(task.state, State::Ended(_)) {
-            task.held.iter_mut().filter(|held| held.attempt == attempt).for_each(|held| held.runner = None);
+            let held = task.tried.iter_mut().flat_map(|tried| tried.held.iter_mut());
+            held.filter(|held| held.attempt == attempt).for_each(|held| held.runner = None);
         } else {
-            task.held.retain(|held| held.attempt != attempt);
+            task.retain_held(|held| held.attempt != attempt);
             self.forget_if_over(key, effects);
         }
     }
@@ -91,7 +92,7 @@ impl Scheduler {
     /// an earlier master. What a connection says that is no longer the runner's own is said again over the next one.
     fn may_report(&self, by: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
         let Some(runner) = self.runners.get(&by) else { return false };
-        match self.tasks.get(key).and_then(|task| task.held.iter().find(|held| held.attempt == attempt)) {
+        match self.tasks.get(key).and_then(|task| task.held().iter().find(|held| held.attempt == attempt)) {
             Some(held) => held.name == runner.name,
             None => self.of_earlier_epoch(attempt),
         }
@@ -100,9 +101,9 @@ impl Scheduler {
     /// Whether a report of this attempt counts: it was not voided, and the task is open.
     fn counts(&self, key: TaskKey, attempt: AttemptId) -> bool {
         self.tasks.get(key).is_some_and(|task| {
-            let sent_before = attempt > task.fence && self.of_earlier_epoch(attempt);
+            let sent_before = attempt > task.fence() && self.of_earlier_epoch(attempt);
             let open = matches!(task.state, State::Delayed | State::Ready { .. } | State::Assigned);
-            open && (sent_before || task.held.iter().any(|held| held.attempt == attempt))
+            open && (sent_before || task.held().iter().any(|held| held.attempt == attempt))
         })
     }
 
@@ -149,25 +150,27 @@ impl Scheduler {
             return;
         }
         let task = self.tasks.expect(key);
-        if task.held.iter().any(|held| held.runner.is_some()) {
+        if task.is_held() {
             return;
         }
         // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's failure. And where a
         // newer attempt has failed, this one was counted when its runner was lost; it could only have made good.
-        if error.kind == ErrorKind::Cancelled || attempt <= task.fence {
+        if error.kind == ErrorKind::Cancelled || attempt <= task.fence() {
             if task.state == State::Assigned {
                 self.unblocked(key, effects);
             }
             return;
         }
-        task.tries += 1;
-        let (tries, lost) = (task.tries, task.lost);
+        let tried = task.tried_mut();
+        tried.tries += 1;
+        let (tries, lost) = (tried.tries, tried.lost);
         let usual = Retries::default();
         let policy = task.retries().unwrap_or(&usual);
         let Some(wait_us) = retry::wait_us(policy, error, tries, chance) else {
             return self.end_by(key, Final::Failed, Why::Report, attempt, effects);
         };
-        task.fence = task.fence.max(attempt);
+        let tried = task.tried_mut();
+        tried.fence = tried.fence.max(attempt);
         // A delay that was set while it ran holds, too. The wait is kept: a late attempt may come and go meanwhile.
         let wait_us = task.due().map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
         self.set_due(key, Due::Mono(now.mono_us + wait_us));
@@ -190,7 +193,7 @@ impl Scheduler {
         self.give_back(runner, key, attempt, None);
         self.let_go(key, attempt, false, effects);
         let Some(task) = self.tasks.get(key) else { return };
-        let alone = !task.held.iter().any(|held| held.runner.is_some());
+        let alone = !task.is_held();
         if counts && alone && task.state == State::Assigned {
             self.unblocked(key, effects);
         }

@@ -1,6 +1,8 @@
 //! The invariants, one function each, named as sentences. Tests and the simulation call [`Scheduler::check`] after
 //! every event; it recomputes everything and is slow.
 
+use crate::event::RunnerKey;
+use crate::runners::Runner;
 use crate::scheduler::Scheduler;
 use crate::state::State;
 use std::collections::BTreeMap;
@@ -81,7 +83,7 @@ impl Scheduler {
                 for (no, key) in queue.iter() {
                     let fits = self.tasks.get(key).is_some_and(|task| {
                         let place = (task.no, task.priority, task.class) == (no, priority.0, class);
-                        place && task.state() == State::Ready { reserved: None }
+                        place && task.state() == State::Ready { reserved: false }
                     });
                     if !fits {
                         broken.push(format!("{key:?} is in the ready index and does not belong there"));
@@ -92,7 +94,7 @@ impl Scheduler {
                 broken.push(format!("the queues of job {} are not what they would be: {:?}", job.name, job.ready));
             }
         }
-        let ready = self.tasks.iter().filter(|(_, task)| task.state() == State::Ready { reserved: None }).count();
+        let ready = self.tasks.iter().filter(|(_, task)| task.state() == State::Ready { reserved: false }).count();
         if ready != indexed {
             broken.push(format!("{ready} tasks are ready, {indexed} are in the index"));
         }
@@ -113,7 +115,7 @@ impl Scheduler {
 
     fn what_a_runner_holds_and_what_its_tasks_say_agree(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
-            for held in task.held.iter() {
+            for held in task.held() {
                 let Some(runner) = held.runner else { continue };
                 if !self.runners.get(&runner).is_some_and(|r| r.lent.contains_key(&(key, held.attempt))) {
                     broken.push(format!("{key:?} says that {runner:?} holds {}, which does not know", held.attempt));
@@ -123,7 +125,7 @@ impl Scheduler {
         for (runner_key, runner) in &self.runners {
             for (key, attempt) in runner.lent.keys() {
                 let known = |task: &crate::Task| {
-                    task.held.iter().any(|h| h.attempt == *attempt && h.runner == Some(*runner_key))
+                    task.held().iter().any(|h| h.attempt == *attempt && h.runner == Some(*runner_key))
                 };
                 if !self.tasks.get(*key).is_some_and(known) {
                     broken.push(format!("{runner_key:?} holds {attempt} of {key:?}, which does not know"));
@@ -190,7 +192,7 @@ impl Scheduler {
 
     fn assigned_tasks_are_held_by_somebody(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
-            let held = task.held.iter().any(|held| held.runner.is_some());
+            let held = task.is_held();
             if (task.state() == State::Assigned) != held && !matches!(task.state(), State::Ended(_)) {
                 broken.push(format!("{key:?} is {:?}, and held by a runner: {held}", task.state()));
             }
@@ -227,20 +229,20 @@ impl Scheduler {
 
     fn slots_are_kept_for_ready_tasks_alone(&self, broken: &mut Vec<String>) {
         for (key, runner) in &self.runners {
-            if runner.reserved.is_some() != self.ready.reserving.contains(key) {
-                broken.push(format!("{key:?} keeps its slots for {:?}, the index does not agree", runner.reserved));
-            }
             let Some(task) = runner.reserved.and_then(|task| self.tasks.get(task)) else { continue };
             let may_run = self.ready.class(task.class).open && !self.jobs.get(task.job).paused;
-            if task.state() != (State::Ready { reserved: Some(*key) }) || !may_run {
+            if task.state() != (State::Ready { reserved: true }) || !may_run {
                 broken.push(format!("{key:?} keeps its slots for a task that is {:?}", task.state()));
             }
         }
+        let keeping = |(key, runner): (&RunnerKey, &Runner)| runner.reserved.map(|task| (task, *key));
+        if self.runners.iter().filter_map(keeping).collect::<BTreeMap<_, _>>() != self.ready.reserving {
+            broken.push(format!("slots are said to be kept for {:?}, runners say otherwise", self.ready.reserving));
+        }
         for (key, task) in self.tasks.iter() {
-            if let State::Ready { reserved: Some(runner) } = task.state()
-                && self.runners.get(&runner).and_then(|runner| runner.reserved) != Some(key)
-            {
-                broken.push(format!("{runner:?} does not know that its slots are kept for {key:?}"));
+            let is_kept = self.ready.reserving.contains_key(&key);
+            if (task.state() == State::Ready { reserved: true }) != is_kept {
+                broken.push(format!("{key:?} is {:?}, and slots are kept for it: {is_kept}", task.state()));
             }
         }
     }

@@ -68,42 +68,45 @@ impl Scheduler {
         let (epoch, name) = (self.epoch, self.runner(runner).name.clone());
         self.enter(key, State::Assigned, effects);
         let task = self.tasks.expect(key);
-        task.last_n += 1;
-        let attempt = AttemptId { epoch, n: task.last_n };
-        task.held.push(Held { attempt, runner: Some(runner), name });
+        let tried = task.tried_mut();
+        tried.last_n += 1;
+        let attempt = AttemptId { epoch, n: tried.last_n };
+        tried.held.push(Held { attempt, runner: Some(runner), name });
         self.lend(runner, key, attempt);
         effects.push(Effect::Send { runner, task: key, attempt });
         effects.push(Effect::Show { kind: EventKind::TaskAssigned, task: Some(key), runner: Some(runner) });
     }
 
     fn reserve(&mut self, runner: RunnerKey, task: TaskKey, effects: &mut Vec<Effect>) {
-        self.enter(task, State::Ready { reserved: Some(runner) }, effects);
+        self.enter(task, State::Ready { reserved: true }, effects);
         self.runner(runner).reserved = Some(task);
-        self.ready.reserving.insert(runner);
+        self.ready.reserving.insert(task, runner);
         self.update_room(runner);
     }
 
-    /// The task for which a runner kept its slots has left the state.
-    pub(crate) fn unreserve(&mut self, runner: RunnerKey) {
-        self.ready.reserving.remove(&runner);
+    /// A task for which a runner kept its slots has left the state.
+    pub(crate) fn unreserve(&mut self, task: TaskKey) {
+        let runner = self.ready.reserving.remove(&task);
+        assert!(runner.is_some(), "no runner keeps its slots for {task:?}, which says that one does");
+        let Some(runner) = runner else { return };
         self.runner(runner).reserved = None;
         self.update_room(runner);
     }
 
     /// Tasks that must not be sent any more let go of the slots that are kept for them.
     pub(crate) fn unreserve_where(&mut self, of: impl Fn(&Task, &Class) -> bool, effects: &mut Vec<Effect>) {
-        let kept = self.ready.reserving.iter().filter_map(|runner| self.runners[runner].reserved);
+        let kept = self.ready.reserving.keys().copied();
         let of: Vec<TaskKey> = kept
             .filter(|key| self.tasks.get(*key).is_some_and(|task| of(task, self.ready.class(task.class))))
             .collect();
-        of.into_iter().for_each(|key| self.enter(key, State::Ready { reserved: None }, effects));
+        of.into_iter().for_each(|key| self.enter(key, State::Ready { reserved: false }, effects));
     }
 
     fn send_reserved(&mut self, effects: &mut Vec<Effect>) {
-        let reserving: Vec<RunnerKey> = self.ready.reserving.iter().copied().collect();
-        for key in reserving {
+        let reserving: Vec<(TaskKey, RunnerKey)> = self.ready.reserving.iter().map(|(task, by)| (*task, *by)).collect();
+        for (task, key) in reserving {
             let runner = self.runner(key);
-            let (Some(task), free, full) = (runner.reserved, runner.free(), runner.full()) else { continue };
+            let (free, full) = (runner.free(), runner.full());
             let class_key = self.tasks.expect(task).class;
             let needs = self.ready.class(class_key).requires.slots();
             if !full && needs <= free {

@@ -78,16 +78,16 @@ impl Scheduler {
         let task = self.tasks.get(key)?;
         Some(match task.state() {
             State::Blocked { open } => Explanation::Blocked { open },
-            State::Delayed => Explanation::Delayed { until: task.due()?, tries: task.tries },
-            State::Ready { reserved } => Explanation::Ready(self.waits_for(task, reserved)),
+            State::Delayed => Explanation::Delayed { until: task.due()?, tries: task.tries() },
+            State::Ready { .. } => Explanation::Ready(self.waits_for(key, task)),
             State::Assigned => {
-                Explanation::Assigned { held: task.held.iter().map(|held| (held.attempt, held.runner)).collect() }
+                Explanation::Assigned { held: task.held().iter().map(|held| (held.attempt, held.runner)).collect() }
             }
             State::Ended(how) => Explanation::Ended(how),
         })
     }
 
-    fn waits_for(&self, task: &Task, reserved: Option<RunnerKey>) -> WaitsFor {
+    fn waits_for(&self, key: TaskKey, task: &Task) -> WaitsFor {
         let (class, job) = (self.ready.class(task.class), self.jobs.get(task.job));
         let connected = self.runners.values().filter(|runner| runner.absent_until.is_none());
         let suited: Vec<_> = connected.clone().filter(|runner| class.suits(&runner.offer)).collect();
@@ -99,7 +99,7 @@ impl Scheduler {
             WaitsFor::ModuleClosed
         } else if self.settle_until.is_some() {
             WaitsFor::Settling
-        } else if let Some(runner) = reserved {
+        } else if let Some(runner) = self.ready.reserving.get(&key).copied() {
             let free = self.runners.get(&runner).map_or(0, |runner| runner.free());
             WaitsFor::Reserved { runner, needs: class.requires.slots(), free }
         } else if connected.clone().next().is_none() {

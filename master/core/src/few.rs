@@ -2,41 +2,39 @@
 
 use std::ops::{Deref, DerefMut};
 
-/// One entry lies where the list lies: no memory of its own, no look elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One entry lies where the list lies: no memory of its own, no look elsewhere. Several lie behind a pointer, so that the
+/// list is small where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Few<T> {
+    /// Nothing.
+    #[default]
+    None,
     /// Exactly one.
     One(T),
-    /// None, or several; or what is left of several.
-    Many(Vec<T>),
-}
-
-impl<T> Default for Few<T> {
-    fn default() -> Few<T> {
-        Few::Many(Vec::new())
-    }
+    /// Several, or what is left of several.
+    #[allow(clippy::box_collection, reason = "a pointer is a third of a vector, and few lists have several entries")]
+    Many(Box<Vec<T>>),
 }
 
 impl<T> Few<T> {
     /// Adds one at the end.
     pub fn push(&mut self, entry: T) {
-        match std::mem::take(self) {
-            Few::Many(entries) if entries.is_empty() => *self = Few::One(entry),
-            Few::Many(mut entries) => {
-                entries.push(entry);
-                *self = Few::Many(entries);
-            }
-            Few::One(first) => *self = Few::Many(vec![first, entry]),
+        if let Few::Many(entries) = self {
+            return entries.push(entry);
         }
+        *self = match std::mem::take(self) {
+            Few::One(first) => Few::Many(Box::new(vec![first, entry])),
+            _ => Few::One(entry),
+        };
     }
 
     /// Takes the last one out.
     pub fn pop(&mut self) -> Option<T> {
         match self {
             Few::Many(entries) => entries.pop(),
-            Few::One(_) => match std::mem::take(self) {
+            _ => match std::mem::take(self) {
                 Few::One(entry) => Some(entry),
-                Few::Many(_) => None,
+                _ => None,
             },
         }
     }
@@ -45,8 +43,8 @@ impl<T> Few<T> {
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         match self {
             Few::Many(entries) => entries.retain(keep),
-            Few::One(entry) if keep(entry) => {}
-            Few::One(_) => *self = Few::default(),
+            Few::One(entry) if !keep(entry) => *self = Few::None,
+            _ => {}
         }
     }
 }
@@ -56,6 +54,7 @@ impl<T> Deref for Few<T> {
 
     fn deref(&self) -> &[T] {
         match self {
+            Few::None => &[],
             Few::One(entry) => std::slice::from_ref(entry),
             Few::Many(entries) => entries,
         }
@@ -65,6 +64,7 @@ impl<T> Deref for Few<T> {
 impl<T> DerefMut for Few<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         match self {
+            Few::None => &mut [],
             Few::One(entry) => std::slice::from_mut(entry),
             Few::Many(entries) => entries,
         }

@@ -86,8 +86,8 @@ pub(crate) struct ReadyIndex {
     by_need: BTreeMap<ModuleName, BTreeMap<Arc<Requires>, ClassKey>>,
     pub groups: BTreeMap<GroupKey, Group>,
     next_group: u32,
-    /// Runners that keep their slots for a task of several slots.
-    pub reserving: BTreeSet<RunnerKey>,
+    /// Tasks of several slots for which a runner keeps its own.
+    pub reserving: BTreeMap<TaskKey, RunnerKey>,
     /// Dispatch stopped at its limit, not for lack of room or tasks.
     pub left_over: bool,
 }

@@ -229,7 +229,7 @@ impl Scheduler {
 
     fn remove_runner(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         if let Some(task) = self.runner(key).reserved {
-            self.enter(task, State::Ready { reserved: None }, effects);
+            self.enter(task, State::Ready { reserved: false }, effects);
         }
         self.leave_group(key);
         if let Some(until) = self.runner(key).absent_until {
@@ -244,17 +244,17 @@ impl Scheduler {
         let stop = Effect::Stop { runner: key, task: task_key, attempt };
         let earlier = self.of_earlier_epoch(attempt);
         let Some(task) = self.tasks.get_mut(task_key) else { return effects.push(stop) };
-        let known = task.held.iter_mut().find(|held| held.attempt == attempt);
         let fits = matches!(task.state, State::Delayed | State::Ready { .. } | State::Assigned);
-        match known {
+        let tried = task.tried_mut();
+        match tried.held.iter_mut().find(|held| held.attempt == attempt) {
             Some(held) if fits && held.runner.is_none() && held.name == name => held.runner = Some(key),
             Some(held) if held.runner == Some(key) => return, // told twice
-            None if fits && attempt > task.fence && earlier => {
-                task.held.push(Held { attempt, runner: Some(key), name });
+            None if fits && attempt > tried.fence && earlier => {
+                tried.held.push(Held { attempt, runner: Some(key), name });
             }
             _ => return effects.push(stop),
         }
-        task.last_n = task.last_n.max(attempt.n);
+        tried.last_n = tried.last_n.max(attempt.n);
         let assigned = task.state == State::Assigned;
         self.lend(key, task_key, attempt);
         if !assigned {
@@ -266,8 +266,8 @@ impl Scheduler {
     /// nobody is blamed.
     fn orphaned(&mut self, key: TaskKey, attempt: AttemptId, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.held.retain(|held| held.runner.is_some() || held.attempt != attempt);
-        if task.state == State::Assigned && task.held.iter().all(|held| held.runner.is_none()) {
+        task.retain_held(|held| held.runner.is_some() || held.attempt != attempt);
+        if task.state == State::Assigned && !task.is_held() {
             self.unblocked(key, effects);
         }
     }
@@ -279,7 +279,7 @@ impl Scheduler {
             runner.draining = true;
             effects.push(Effect::Show { kind: EventKind::RunnerDraining, task: None, runner: Some(key) });
             if let Some(task) = runner.reserved {
-                self.enter(task, State::Ready { reserved: None }, effects);
+                self.enter(task, State::Ready { reserved: false }, effects);
             }
         }
         self.runner_heard(key);
@@ -342,7 +342,7 @@ impl Scheduler {
         let (idle, reserved) = (runner.lent.is_empty(), runner.reserved);
         self.deadlines.insert(until, Timer::Grace(key));
         if let Some(task) = reserved {
-            self.enter(task, State::Ready { reserved: None }, effects);
+            self.enter(task, State::Ready { reserved: false }, effects);
         }
         self.update_room(key);
         if idle {
@@ -380,14 +380,15 @@ impl Scheduler {
     /// A task's runner was lost. If nobody else holds it, it is ready again; if that happens too often, it is poison.
     fn bereaved(&mut self, key: TaskKey, attempt: AttemptId, at_work: bool, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        if task.state != State::Assigned || task.held.iter().any(|held| held.runner.is_some()) {
+        if task.state != State::Assigned || task.is_held() {
             return;
         }
         if !at_work {
             return self.unblocked(key, effects);
         }
-        task.lost += 1;
-        let (tries, lost) = (task.tries, task.lost);
+        let tried = task.tried_mut();
+        tried.lost += 1;
+        let (tries, lost) = (tried.tries, tried.lost);
         if lost >= limits::RUNNER_LOST_MAX {
             return self.end_by(key, Final::Failed, Why::Poison, attempt, effects);
         }

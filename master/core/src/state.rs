@@ -62,10 +62,10 @@ pub enum State {
     /// In by: `delay_ms`, `not_before`, a retry's back-off. Out by: the time, which is [`Task::due`] (ready), a cancel.
     Delayed,
     /// In by: nothing holds it back; a lost runner; an attempt given back. Out by: a slot (assigned), a cancel. In the
-    /// ready index, but for the one task for which a runner's slots are being kept.
+    /// ready index, but for a task for which a runner keeps its slots.
     Ready {
-        /// The runner that keeps its slots for it.
-        reserved: Option<RunnerKey>,
+        /// A runner keeps its slots for it.
+        reserved: bool,
     },
     /// In by: an attempt sent, or found on a runner after a restart. Out by: a result (done), an error (delayed, ready
     /// or failed), a lost runner (ready), a cancel.
@@ -126,19 +126,29 @@ pub struct Waiter {
     pub when: When,
 }
 
-/// What few tasks have.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Terms {
+/// What a task has that was tried, or that has terms of its own. Most that wait have neither.
+#[derive(Debug, Clone)]
+pub(crate) struct Tried {
     /// The time before which it must not start, kept while it is blocked.
     pub due: Option<Due>,
     /// `None`: the default.
     pub retries: Option<Box<Retries>>,
+    /// Failures counted.
+    pub tries: u32,
+    /// Lost runners counted.
+    pub lost: u32,
+    /// The number of the last attempt sent in this epoch or counted in an earlier one.
+    pub last_n: u32,
+    /// Attempts of this number and older are void.
+    pub fence: AttemptId,
+    /// Attempts that may still report.
+    pub held: Few<Held>,
 }
 
-/// All that the core keeps of a task: no id, no params, no results. Tasks are visited in any order, so each is two
-/// neighbouring lines of the cache and no more: which is what one look into memory fetches.
+/// All that the core keeps of a task: no id, no params, no results. Tasks are visited in any order, so each is one line
+/// of the cache, and a second one while it is tried.
 #[derive(Debug, Clone)]
-#[repr(align(128))]
+#[repr(align(64))]
 pub struct Task {
     /// Its place in the order of adding.
     pub no: u64,
@@ -150,36 +160,68 @@ pub struct Task {
     pub class: ClassKey,
     /// Higher first.
     pub priority: i32,
+    /// Attempts of earlier epochs are void, where [`Tried`] says nothing else.
+    pub(crate) since: u32,
     /// Where it is. Written by [`crate::Scheduler::enter`] alone.
     pub(crate) state: State,
-    pub(crate) terms: Option<Box<Terms>>,
-    /// Failures counted.
-    pub tries: u32,
-    /// Lost runners counted.
-    pub lost: u32,
-    /// The number of the last attempt sent in this epoch or counted in an earlier one.
-    pub last_n: u32,
-    /// Attempts of this number and older are void.
-    pub fence: AttemptId,
-    /// Attempts that may still report.
-    pub held: Vec<Held>,
+    pub(crate) tried: Option<Box<Tried>>,
     /// Who waits for it.
     pub waiters: Few<Waiter>,
     /// It has ended, and not all who waited for it know yet.
     pub(crate) telling: bool,
 }
 
-const _: () = assert!(size_of::<Option<Task>>() == 128, "a task in the table is two lines of the cache");
+const _: () = assert!(size_of::<Option<Task>>() == 64, "a task in the table is one line of the cache");
 
 impl Task {
     /// The time before which it must not start.
     pub fn due(&self) -> Option<Due> {
-        self.terms.as_ref().and_then(|terms| terms.due)
+        self.tried.as_ref().and_then(|tried| tried.due)
     }
 
     /// Its own policy, where it is not the default.
     pub(crate) fn retries(&self) -> Option<&Retries> {
-        self.terms.as_ref().and_then(|terms| terms.retries.as_deref())
+        self.tried.as_ref().and_then(|tried| tried.retries.as_deref())
+    }
+
+    /// Failures counted.
+    pub fn tries(&self) -> u32 {
+        self.tried.as_ref().map_or(0, |tried| tried.tries)
+    }
+
+    /// The number of the last attempt sent in this epoch or counted in an earlier one.
+    pub(crate) fn last_n(&self) -> u32 {
+        self.tried.as_ref().map_or(0, |tried| tried.last_n)
+    }
+
+    /// Attempts of this number and older are void.
+    pub fn fence(&self) -> AttemptId {
+        self.tried.as_ref().map_or(AttemptId { epoch: self.since, n: 0 }, |tried| tried.fence)
+    }
+
+    /// Attempts that may still report.
+    pub fn held(&self) -> &[Held] {
+        self.tried.as_ref().map_or(&[], |tried| &tried.held)
+    }
+
+    /// Whether a runner holds an attempt of it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held().iter().any(|held| held.runner.is_some())
+    }
+
+    /// Keeps those of its attempts that `keep` says.
+    pub(crate) fn retain_held(&mut self, keep: impl FnMut(&Held) -> bool) {
+        if let Some(tried) = &mut self.tried {
+            tried.held.retain(keep);
+        }
+    }
+
+    /// What it has from now on.
+    pub(crate) fn tried_mut(&mut self) -> &mut Tried {
+        let fence = self.fence();
+        self.tried.get_or_insert_with(|| {
+            Box::new(Tried { due: None, retries: None, tries: 0, lost: 0, last_n: 0, fence, held: Few::None })
+        })
     }
 
     /// Where it is.

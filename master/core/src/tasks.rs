@@ -4,7 +4,7 @@ use crate::effect::{Change, Effect, Why};
 use crate::event::{DependsOn, Due, NewTask, Origin, TaskKey};
 use crate::few::Few;
 use crate::scheduler::Scheduler;
-use crate::state::{Final, State, Task, Terms, Waiter};
+use crate::state::{Final, State, Task, Tried, Waiter};
 use crate::table::Table;
 use taskmaster_protocol::{AttemptId, EventKind};
 
@@ -89,24 +89,23 @@ impl Scheduler {
             Origin::Restored { tries, lost, fence } => (tries, lost, fence),
         };
         let state = State::Blocked { open: 0 };
-        let terms = Terms { due: new.due, retries: new.retries };
-        let terms = (terms.due.is_some() || terms.retries.is_some()).then(|| Box::new(terms));
-        let task = Task {
+        let mut task = Task {
             no: new.no,
             life: 0,
             job,
             class,
             priority: new.priority,
+            since: fence.epoch,
             state,
-            terms,
-            tries,
-            lost,
-            last_n: if added { 0 } else { tries.max(fence.n) },
-            fence,
-            held: Vec::new(),
-            waiters: Few::default(),
+            tried: None,
+            waiters: Few::None,
             telling: false,
         };
+        if new.due.is_some() || new.retries.is_some() || tries + lost + fence.n > 0 {
+            let last_n = tries.max(fence.n);
+            let (due, retries) = (new.due, new.retries);
+            *task.tried_mut() = Tried { due, retries, tries, lost, last_n, fence, held: Few::None };
+        }
         self.tasks.insert(new.key, task);
         self.ready.class_mut(class).tasks += 1;
         let books = self.jobs.get_mut(job);
@@ -159,13 +158,13 @@ impl Scheduler {
         let task = self.tasks.expect(key);
         let due = task.due();
         let waits = due.is_some_and(|due| !passed(due, self.now));
-        self.enter(key, if waits { State::Delayed } else { State::Ready { reserved: None } }, effects);
+        self.enter(key, if waits { State::Delayed } else { State::Ready { reserved: false } }, effects);
     }
 
     /// Sets the time before which a task must not start; a delayed one waits for this one from now on.
     pub(crate) fn set_due(&mut self, key: TaskKey, due: Due) {
         let task = self.tasks.expect(key);
-        let last = task.terms.get_or_insert_default().due.replace(due);
+        let last = task.tried_mut().due.replace(due);
         if task.state == State::Delayed {
             last.into_iter().for_each(|last| self.deadlines.remove_task(last, key));
             self.deadlines.insert_task(due, key);
@@ -179,15 +178,15 @@ impl Scheduler {
         let (last, job, due) = (task.state, task.job, task.due());
         assert!(last.may_become(next), "task {key:?} cannot go from {last:?} to {next:?}");
         match last {
-            State::Ready { reserved: None } => self.ready_remove(key),
-            State::Ready { reserved: Some(runner) } if next != last => self.unreserve(runner),
+            State::Ready { reserved: false } => self.ready_remove(key),
+            State::Ready { reserved: true } if next != last => self.unreserve(key),
             State::Delayed => due.into_iter().for_each(|due| self.deadlines.remove_task(due, key)),
             _ => {}
         }
         self.tasks.expect(key).state = next;
         self.jobs.get_mut(job).counts.moved(last.name(), next.name());
         match next {
-            State::Ready { reserved: None } => {
+            State::Ready { reserved: false } => {
                 self.ready_insert(key);
                 if !matches!(last, State::Ready { .. }) {
                     effects.push(Effect::Show { kind: EventKind::TaskReady, task: Some(key), runner: None });
@@ -201,7 +200,7 @@ impl Scheduler {
     /// Ends a task: stores it, stops what still runs of it, and lets its dependents know.
     pub(crate) fn end(&mut self, key: TaskKey, how: Final, why: Why, effects: &mut Vec<Effect>) {
         let (epoch, task) = (self.epoch, self.tasks.expect(key));
-        let attempt = AttemptId { epoch, n: task.last_n };
+        let attempt = AttemptId { epoch, n: task.last_n() };
         self.end_by(key, how, why, attempt, effects);
     }
 
@@ -209,12 +208,11 @@ impl Scheduler {
     pub(crate) fn end_by(&mut self, key: TaskKey, how: Final, why: Why, attempt: AttemptId, effects: &mut Vec<Effect>) {
         self.enter(key, State::Ended(how), effects);
         let task = self.tasks.expect(key);
-        task.held.retain(|held| held.runner.is_some());
+        task.retain_held(|held| held.runner.is_some());
         let job = task.job;
         let waiters = std::mem::take(&mut task.waiters);
-        let void = task.held.clone();
         effects.push(Effect::Store(Change::Ended { task: key, state: how, why, attempt }));
-        for held in void.iter() {
+        for held in task.held() {
             if let Some(runner) = held.runner {
                 effects.push(Effect::Stop { runner, task: key, attempt: held.attempt });
             }
@@ -226,7 +224,7 @@ impl Scheduler {
     /// Lets go of an ended task once no runner holds an attempt of it and all its dependents know.
     pub(crate) fn forget_if_over(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(key) else { return };
-        let over = matches!(task.state, State::Ended(_)) && task.held.is_empty() && !task.telling;
+        let over = matches!(task.state, State::Ended(_)) && task.held().is_empty() && !task.telling;
         if !over {
             return;
         }
@@ -250,7 +248,7 @@ impl Scheduler {
         if matches!(state, State::Ended(_)) {
             return;
         }
-        let in_index = state == State::Ready { reserved: None };
+        let in_index = state == State::Ready { reserved: false };
         if in_index {
             self.ready_remove(key);
         }
@@ -265,7 +263,7 @@ impl Scheduler {
         effects.push(Effect::Store(Change::Set { task: key, priority, wait_us }));
         let Some(due) = due else { return };
         match (state, passed(due, now)) {
-            (State::Delayed, true) => self.enter(key, State::Ready { reserved: None }, effects),
+            (State::Delayed, true) => self.enter(key, State::Ready { reserved: false }, effects),
             (State::Ready { .. }, false) => self.enter(key, State::Delayed, effects),
             _ => {}
         }

@@ -519,7 +519,7 @@ fn the_diagram_draws_the_states_and_the_moves_that_are_legal() {
     let states = [
         State::Blocked { open: 1 },
         State::Delayed,
-        State::Ready { reserved: None },
+        State::Ready { reserved: false },
         State::Assigned,
         State::Ended(Final::Done),
         State::Ended(Final::Failed),
