@@ -5,11 +5,13 @@ mod add;
 mod ask;
 mod effects;
 mod held;
+mod kept;
 mod modules;
 mod operate;
 mod reports;
 mod restore;
 mod room;
+mod rows;
 mod why;
 
 pub use ask::{Wanted, no_such_job, no_such_task};
@@ -85,12 +87,30 @@ struct LastAttempt {
     version: Option<Hash>,
     runner: Option<Arc<str>>,
     started: Option<Wall>,
-    error: Option<TaskError>,
     n: u32,
     /// When it was sent.
     sent: Wall,
+    /// What went wrong with it, or with those before; most tasks have none.
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What went wrong with a task that is open still.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Why the last attempt failed.
+    error: Option<TaskError>,
     /// Runners that were lost while they had the task, a clause for each.
     losses: Vec<String>,
+}
+
+impl LastAttempt {
+    fn error(&self) -> Option<&TaskError> {
+        self.trouble.as_ref().and_then(|trouble| trouble.error.as_ref())
+    }
+
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
 }
 
 /// A connection.
@@ -138,6 +158,11 @@ pub struct Engine {
     last_seq: u64,
     /// The view has all events up to this one.
     folded: u64,
+    /// The seq of the last event and the `no` of the newest task at the end of each turn with new tasks that the view
+    /// does not have yet.
+    unfolded: VecDeque<(u64, u64)>,
+    /// Up to this `no`, the bodies of tasks that wait are packed.
+    packed_no: u64,
     /// Tasks that the core holds, and ended ones that the view does not have yet.
     held: Held,
     /// Ended tasks that memory still has, in the order of their ending.
@@ -223,6 +248,9 @@ impl Engine {
         if let Some(idle) = self.idle.take_if(|_| self.core.attempts_out() == 0) {
             // Who no longer waits shuts down already.
             let _ = idle.send(());
+        }
+        if self.unfolded.back().is_none_or(|(_, no)| *no < self.last_no) {
+            self.unfolded.push_back((self.last_seq, self.last_no));
         }
         self.turn.time = self.now.wall;
         let next = Turn { first_seq: self.last_seq + 1, ..Turn::default() };
@@ -333,9 +361,7 @@ impl Engine {
     fn view_has(&mut self, seq: u64) {
         self.folded = seq;
         while let Some(ended) = self.ended.pop_front_if(|ended| ended.seq <= seq) {
-            if self.held.ended.get(&ended.id).is_some_and(|stored| stored.ended.seq == ended.seq) {
-                self.held.ended.remove(&ended.id);
-            }
+            self.held.forget_ended(&ended.id, |stored| stored.ended.seq == ended.seq);
             if let Some(cause) = &ended.because
                 && let Some(skipped) = self.skipped.get_mut(cause)
             {
@@ -350,6 +376,9 @@ impl Engine {
             tracing::error!(%error, "the view cannot be read");
         }
         self.reopened.retain(|_, since| *since > seq);
+        while let Some((_, no)) = self.unfolded.pop_front_if(|(last, _)| *last <= seq) {
+            self.pack_bodies(no);
+        }
     }
 
     /// Of these ended tasks, those that nothing open needs; from now on they count as unknown. The fold asks again only

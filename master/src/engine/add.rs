@@ -172,7 +172,7 @@ impl Engine {
     /// Whether the id is taken: by the same document (a no-op), or by another (a refusal).
     fn known_document(&self, id: &TaskId, hash: &[u8; 16]) -> Option<Result<Taken, Refusal>> {
         let (body, ended) = match self.held.known(id) {
-            Some(Known::Live(key)) => (self.live(key).body.clone(), self.live(key).ended.is_some()),
+            Some(Known::Live(key)) => (self.body(key), self.live(key).ended.is_some()),
             Some(Known::Ended(stored)) => (stored.body.clone(), true),
             None => (self.ended_in_view(id)?.body, true),
         };

@@ -64,7 +64,7 @@ impl Engine {
         if let Some(ended) = &live.ended {
             return ended_view(ended);
         }
-        let body = &live.body;
+        let body = self.body(key);
         let state = self.core.task(key).map_or(TaskState::Ready, |task| task.state().name());
         let last = live.last.as_deref();
         let now = |last: &&super::LastAttempt| last.n > 0;
@@ -82,7 +82,7 @@ impl Engine {
             finished: None,
             result: None,
             result_blob: None,
-            error: last.and_then(|last| last.error.clone()),
+            error: last.and_then(super::LastAttempt::error).cloned(),
             outputs: Default::default(),
             stats: None,
         }
@@ -95,9 +95,9 @@ impl Engine {
             .map_or(("o", 0), |after| after.split_at_checked(1).map_or(("o", 0), |(p, n)| (p, n.parse().unwrap_or(0))));
         let mut looked = 0;
         if part == "o" {
-            for (no, key) in self.held.open.range(at + 1..).take(LOOKED_AT_MAX) {
+            for (no, key) in self.held.open.from(at + 1).take(LOOKED_AT_MAX) {
                 looked += 1;
-                if rows.take(|| self.task_view(*key)) || looked == LOOKED_AT_MAX {
+                if rows.take(|| self.task_view(key)) || looked == LOOKED_AT_MAX {
                     return Reply::Answer(rows.page(Some(format!("o{no}"))));
                 }
             }

@@ -36,7 +36,7 @@ impl Engine {
     }
 
     fn attempt(&self, task: TaskKey, attempt: AttemptId) -> Attempt {
-        Attempt { id: self.live(task).body.id.clone(), attempt }
+        Attempt { id: self.body(task).id.clone(), attempt }
     }
 
     pub(super) fn runner_name(&self, runner: RunnerKey) -> Option<Arc<str>> {
@@ -64,7 +64,7 @@ impl Engine {
 
     fn store_change(&mut self, change: Change) {
         match change {
-            Change::Added(task) => self.store(Record::Added(self.live(task).body.clone())),
+            Change::Added(task) => self.store(Record::Added(self.body(task))),
             // `Engine::reopen` stores it: it knows how the task had ended.
             Change::Reopened(_) => {}
             Change::Ended { task, state, why, attempt } => self.ended(task, state, why, attempt),
@@ -73,9 +73,8 @@ impl Engine {
             }
             Change::Set { task, priority, wait_us } => {
                 let due = wait_us.map(|us| self.now.wall.plus_us(us));
-                let live = self.live_mut(task);
-                live.priority = priority;
-                let no = live.body.no;
+                self.live_mut(task).priority = priority;
+                let no = self.body(task).no;
                 self.store(Record::Set { no, priority, due });
             }
             Change::JobOpened(job) => {
@@ -104,8 +103,7 @@ impl Engine {
 
     fn send(&mut self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) {
         let name = self.runner_name(runner);
-        let live = self.live(key);
-        let body = live.body.clone();
+        let body = self.whole(key);
         // A module that can be sent has a version; a pin was checked when the task was added.
         let Some(version) = self.modules.version(&body.module, body.pin.as_deref()) else { return };
         let results = self.results_at_hand(body.references());
@@ -170,19 +168,19 @@ impl Engine {
             _ => {
                 let loss = self.loss(key, attempt);
                 let error = TaskError::new(ErrorKind::RunnerLost, format!("the runner was lost: {loss}"));
-                self.live_mut(key).last.get_or_insert_default().losses.push(loss);
+                self.live_mut(key).last.get_or_insert_default().trouble().losses.push(loss);
                 error
             }
         };
         let due = self.now.wall.plus_us(wait_us);
-        let live = self.live_mut(key);
-        let last = live.last.get_or_insert_default();
-        last.error = Some(error.clone());
+        let body = self.body(key);
+        let last = self.live_mut(key).last.get_or_insert_default();
+        last.trouble().error = Some(error.clone());
         let record = Retrying {
-            id: live.body.id.clone(),
-            module: live.body.module.clone(),
-            job: live.body.job.clone(),
-            no: live.body.no,
+            id: body.id.clone(),
+            module: body.module.clone(),
+            job: body.job.clone(),
+            no: body.no,
             attempt,
             runner: last.runner.clone(),
             tries: counts.0,
@@ -207,7 +205,8 @@ impl Engine {
 
     fn poison(&self, key: TaskKey, attempt: AttemptId) -> TaskError {
         let most = taskmaster_protocol::limits::RUNNER_LOST_MAX;
-        let mut losses = self.live(key).last.as_ref().map_or(Vec::new(), |last| last.losses.clone());
+        let trouble = self.live(key).last.as_ref().and_then(|last| last.trouble.as_ref());
+        let mut losses = trouble.map_or(Vec::new(), |trouble| trouble.losses.clone());
         losses.push(self.loss(key, attempt));
         let earlier = match (most as usize).saturating_sub(losses.len()) {
             0 => String::new(),
@@ -228,17 +227,18 @@ impl Engine {
         };
         let runner = report.as_ref().and_then(|(runner, _)| self.runner_name(*runner));
         let (seq, finished, epoch) = (self.last_seq + 1, self.now.wall, self.epoch);
+        let body = self.whole(key);
         let live = self.live_mut(key);
         let last = live.last.take().unwrap_or_default();
         let last_sent = attempt.max(AttemptId { epoch, n: last.n });
         let mut ended = Ended {
             seq,
-            id: live.body.id.clone(),
-            no: live.body.no,
-            module: live.body.module.clone(),
-            job: live.body.job.clone(),
+            id: body.id.clone(),
+            no: body.no,
+            module: body.module.clone(),
+            job: body.job.clone(),
             priority: live.priority,
-            created: live.body.created,
+            created: body.created,
             state: state.state(),
             attempt,
             last_sent,
@@ -289,8 +289,8 @@ impl Engine {
         match why {
             Why::Report => (None, None),
             Why::Cancelled => (Some(TaskError::new(ErrorKind::Cancelled, "it was cancelled")), None),
-            Why::Dependency(on, how) => skipped(&self.live(on).body.id, how),
-            Why::Earlier(index, how) => match self.live(key).body.dependencies().get(index) {
+            Why::Dependency(on, how) => skipped(&self.body(on).id, how),
+            Why::Earlier(index, how) => match self.body(key).dependencies().get(index) {
                 Some(dependency) => skipped(&dependency.on, how),
                 None => (None, None),
             },
@@ -309,7 +309,7 @@ impl Engine {
         if !self.events.is_watched() {
             return;
         }
-        let body = task.map(|task| self.live(task).body.clone());
+        let body = task.map(|task| self.body(task));
         let runner = runner.and_then(|runner| self.runner_name(runner)).map(|name| name.to_string());
         self.events.show(EventView {
             seq: None,

@@ -1,19 +1,21 @@
 //! The tasks that the engine holds, and what it keeps of each: little, because there may be millions that wait.
 
+use super::kept::Kept;
+use super::rows::Rows;
 use super::{Engine, LastAttempt};
 use crate::record::{Ended, TaskBody};
 use crate::view::Stored;
-use std::collections::hash_map::{Entry, RandomState};
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use hashbrown::HashTable;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use taskmaster_core::{Table, TaskKey};
-use taskmaster_protocol::TaskId;
+use taskmaster_protocol::{Dependency, TaskId};
 
 /// A task that the core holds.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub body: Arc<TaskBody>,
+    pub body: Kept,
     /// The last attempt, once there is one.
     pub last: Option<Box<LastAttempt>>,
     /// It has ended, and a runner still holds an attempt of it or its dependents do not know yet.
@@ -31,26 +33,17 @@ pub(super) enum Known<'a> {
     Ended(&'a Stored),
 }
 
-/// The hash of an id, which is its own hash.
-#[derive(Debug, Default)]
-struct Hashed(u64);
+/// The hash of an id. The id itself would be a fifth of all memory; a table's entry has this beside what it is of, so
+/// that a table that grows looks at nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hashed(u32);
 
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("hashes are u64")
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+impl Hashed {
+    /// As a table wants it: random in its lowest bits, and in its highest.
+    fn wide(self) -> u64 {
+        u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 }
-
-/// Things by the hash of an id: an id of its own for each would be a fifth of all memory.
-type ByHash<T> = HashMap<u64, T, BuildHasherDefault<Hashed>>;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -61,20 +54,19 @@ pub(super) struct Held {
     next: u32,
     /// A hash that nobody outside can foresee: ids come from outside.
     hasher: RandomState,
-    keys: ByHash<TaskKey>,
-    /// Those whose hash another one has.
-    clashes: BTreeMap<TaskId, TaskKey>,
+    /// By id.
+    keys: HashTable<(Hashed, TaskKey)>,
     /// Open tasks in the order of their adding, for lists.
-    pub open: BTreeMap<u64, TaskKey>,
-    /// How many open tasks name an id: these are not pruned.
-    named: ByHash<u32>,
-    /// Ended tasks that the core has let go of, and that the view does not have yet.
-    pub ended: HashMap<TaskId, Stored>,
+    pub open: Rows,
+    /// How many open tasks name an id of this hash: these are not pruned.
+    named: HashTable<(Hashed, u32)>,
+    /// Ended tasks that the core has let go of, and that the view does not have yet, by id.
+    ended: HashTable<(Hashed, Stored)>,
 }
 
 impl Held {
-    fn hash(&self, id: &TaskId) -> u64 {
-        self.hasher.hash_one(id.as_str())
+    fn hash(&self, id: &TaskId) -> Hashed {
+        Hashed(self.hasher.hash_one(id.as_str()) as u32)
     }
 
     /// The task of this key.
@@ -92,16 +84,20 @@ impl Held {
         self.tasks.iter().map(|(_, live)| live)
     }
 
-    /// The key of an id.
-    pub fn key(&self, id: &TaskId) -> Option<TaskKey> {
-        let key = self.keys.get(&self.hash(id)).copied();
-        let is_it = |key: &TaskKey| self.get(*key).is_some_and(|live| live.body.id == *id);
-        key.filter(is_it).or_else(|| self.clashes.get(id).copied())
+    fn key_by(&self, hash: Hashed, id: &TaskId) -> Option<TaskKey> {
+        let is_it = |(of, key): &(Hashed, TaskKey)| {
+            *of == hash && self.tasks.get(*key).is_some_and(|live| live.body.has_id(id))
+        };
+        self.keys.find(hash.wide(), is_it).map(|(_, key)| *key)
     }
 
     /// What is known of an id.
     pub fn known(&self, id: &TaskId) -> Option<Known<'_>> {
-        self.key(id).map(Known::Live).or_else(|| self.ended.get(id).map(Known::Ended))
+        let hash = self.hash(id);
+        self.key_by(hash, id).map(Known::Live).or_else(|| {
+            let is_it = |(of, stored): &(Hashed, Stored)| *of == hash && stored.body.id == *id;
+            self.ended.find(hash.wide(), is_it).map(|(_, stored)| Known::Ended(stored))
+        })
     }
 
     /// Puts a task under a free key.
@@ -110,46 +106,74 @@ impl Held {
             self.next += 1;
             TaskKey(self.next - 1)
         });
-        match self.keys.entry(self.hasher.hash_one(body.id.as_str())) {
-            Entry::Vacant(place) => drop(place.insert(key)),
-            Entry::Occupied(_) => drop(self.clashes.insert(body.id.clone(), key)),
-        }
-        self.ended.remove(&body.id);
+        let hash = self.hash(&body.id);
+        self.keys.insert_unique(hash.wide(), (hash, key), |(of, _)| of.wide());
+        self.forget_ended_by(hash, &body.id, |_| true);
         self.open.insert(body.no, key);
         for dependency in body.dependencies() {
-            *self.named.entry(self.hasher.hash_one(dependency.on.as_str())).or_default() += 1;
+            let named = self.hash(&dependency.on);
+            let same = |(of, _): &(Hashed, u32)| *of == named;
+            self.named.entry(named.wide(), same, |(of, _)| of.wide()).or_insert((named, 0)).into_mut().1 += 1;
         }
-        self.tasks.put(key, Live { body, last: None, ended: None, priority });
+        self.tasks.put(key, Live { body: Kept::Whole(body), last: None, ended: None, priority });
         key
     }
 
     /// A task is open no longer.
-    fn close(&mut self, body: &TaskBody) {
-        self.open.remove(&body.no);
-        for dependency in body.dependencies() {
-            if let Entry::Occupied(mut named) = self.named.entry(self.hasher.hash_one(dependency.on.as_str())) {
-                *named.get_mut() -= 1;
-                if *named.get() == 0 {
-                    named.remove();
-                }
+    fn close(&mut self, no: u64, dependencies: &[Dependency]) {
+        self.open.remove(no);
+        for dependency in dependencies {
+            let named = self.hash(&dependency.on);
+            let Ok(mut entry) = self.named.find_entry(named.wide(), |(of, _)| *of == named) else { continue };
+            entry.get_mut().1 -= 1;
+            if entry.get().1 == 0 {
+                entry.remove();
             }
         }
     }
 
     /// Whether an open task may name this id.
     pub fn is_named(&self, id: &TaskId) -> bool {
-        self.named.contains_key(&self.hash(id))
+        let named = self.hash(id);
+        self.named.find(named.wide(), |(of, _)| *of == named).is_some()
     }
 
     /// Lets go of a key.
-    fn remove(&mut self, key: TaskKey) -> Option<Live> {
+    fn remove(&mut self, key: TaskKey, id: &TaskId) -> Option<Live> {
         let live = self.tasks.take(key)?;
         self.free.push(key);
-        match self.keys.entry(self.hasher.hash_one(live.body.id.as_str())) {
-            Entry::Occupied(place) if *place.get() == key => drop(place.remove()),
-            _ => drop(self.clashes.remove(&live.body.id)),
+        let hash = self.hash(id);
+        if let Ok(entry) = self.keys.find_entry(hash.wide(), |(_, other)| *other == key) {
+            entry.remove();
         }
         Some(live)
+    }
+
+    fn remember_ended(&mut self, stored: Stored) {
+        let hash = self.hash(&stored.body.id);
+        self.ended.insert_unique(hash.wide(), (hash, stored), |(of, _)| of.wide());
+    }
+
+    /// Lets go of an ended task, if it is here and the one that is meant.
+    pub fn forget_ended(&mut self, id: &TaskId, is_meant: impl Fn(&Stored) -> bool) {
+        self.forget_ended_by(self.hash(id), id, is_meant);
+    }
+
+    fn forget_ended_by(&mut self, hash: Hashed, id: &TaskId, is_meant: impl Fn(&Stored) -> bool) {
+        let is_it = |(of, stored): &(Hashed, Stored)| *of == hash && stored.body.id == *id && is_meant(stored);
+        if let Ok(entry) = self.ended.find_entry(hash.wide(), is_it) {
+            entry.remove();
+        }
+    }
+
+    /// Packs the bodies of tasks up to `last` that wait still, from `first` on.
+    pub fn pack(&mut self, first: u64, last: u64) {
+        let (open, tasks) = (&self.open, &mut self.tasks);
+        for (_, key) in open.from(first).take_while(|(no, _)| *no <= last) {
+            if let Some(live) = tasks.get_mut(key).filter(|live| live.last.is_none() && live.ended.is_none()) {
+                live.body.pack();
+            }
+        }
     }
 }
 
@@ -166,21 +190,44 @@ impl Engine {
         live.unwrap_or_else(|| unreachable!())
     }
 
+    /// The body of a task, for a look at it.
+    pub(super) fn body(&self, key: TaskKey) -> Arc<TaskBody> {
+        match &self.live(key).body {
+            Kept::Whole(body) => body.clone(),
+            Kept::Packed(packed) => Arc::new(packed.read()),
+        }
+    }
+
+    /// The body of a task that waits no longer: it is kept whole from now on.
+    pub(super) fn whole(&mut self, key: TaskKey) -> Arc<TaskBody> {
+        let body = self.body(key);
+        let live = self.live_mut(key);
+        if !matches!(live.body, Kept::Whole(_)) {
+            live.body = Kept::Whole(body.clone());
+        }
+        body
+    }
+
     /// An open task has ended: what became of it is known from now on.
     pub(super) fn close(&mut self, key: TaskKey, ended: Arc<Ended>) {
-        let live = self.live_mut(key);
-        live.ended = Some(ended);
-        let body = live.body.clone();
-        self.held.close(&body);
+        let body = self.whole(key);
+        self.live_mut(key).ended = Some(ended);
+        self.held.close(body.no, body.dependencies());
     }
 
     /// The core lets go of a task that has ended. Until the view has it, memory keeps it by its id.
     pub(super) fn forget(&mut self, key: TaskKey) {
-        let live = self.held.remove(key);
-        assert!(live.is_some(), "the core forgets task {key:?}, which the engine does not hold");
-        let Some(super::held::Live { body, ended: Some(ended), .. }) = live else { return };
+        let body = self.body(key);
+        let live = self.held.remove(key, &body.id);
+        let Some(Live { ended: Some(ended), .. }) = live else { return };
         if ended.seq > self.folded {
-            self.held.ended.insert(body.id.clone(), Stored { body, ended });
+            self.held.remember_ended(Stored { body, ended });
         }
+    }
+
+    /// The view has the bodies of tasks up to this number: of those that wait, memory keeps them packed.
+    pub(super) fn pack_bodies(&mut self, last_no: u64) {
+        self.held.pack(self.packed_no + 1, last_no);
+        self.packed_no = self.packed_no.max(last_no);
     }
 }

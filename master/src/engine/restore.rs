@@ -40,6 +40,8 @@ impl Engine {
             last_no: restored.marks.no,
             last_seq: restored.marks.seq,
             folded: restored.marks.seq,
+            unfolded: VecDeque::new(),
+            packed_no: restored.marks.no,
             held: Held::default(),
             ended: VecDeque::new(),
             skipped: HashMap::new(),
@@ -103,6 +105,7 @@ impl Engine {
         let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
         // A dependency had failed, and the master ended before this one was skipped: it is now, and gone already.
         let Some(live) = self.held.get_mut(key) else { return };
+        live.body.pack();
         live.last = (tries + lost > 0).then(|| Box::new(LastAttempt { n: fence.n, ..LastAttempt::default() }));
     }
 }

@@ -49,8 +49,7 @@ impl Engine {
 
     fn blocked(&self, key: TaskKey, open: u32) -> String {
         let waits_for: Vec<String> = self
-            .live(key)
-            .body
+            .body(key)
             .dependencies()
             .iter()
             .filter_map(|dependency| match self.fact(&dependency.on) {
@@ -67,7 +66,7 @@ impl Engine {
     }
 
     fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
-        let body = &self.live(key).body;
+        let body = self.body(key);
         match waits {
             WaitsFor::Settling => {
                 "the master has just started and waits for runners that may still hold attempts".into()
@@ -112,7 +111,7 @@ impl Engine {
     }
 
     fn last_error(&self, key: TaskKey) -> String {
-        let error = self.live(key).last.as_ref().and_then(|last| last.error.as_ref());
+        let error = self.live(key).last.as_deref().and_then(super::LastAttempt::error);
         error.map_or(String::new(), |error| format!(" ({}: {})", error.kind.as_str(), error.message))
     }
 }
