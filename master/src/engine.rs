@@ -6,10 +6,12 @@ mod ask;
 mod effects;
 mod held;
 mod modules;
+mod older;
 mod operate;
 mod reports;
 mod restore;
 mod room;
+mod unmet;
 mod why;
 
 pub use ask::{Wanted, no_such_job, no_such_task};

@@ -188,6 +188,7 @@ async fn ask(gate: &Gate, query: Query) -> Response {
 fn status_of(refusal: &Refusal) -> StatusCode {
     match refusal.code {
         RefusalCode::UnknownTask
+        | RefusalCode::UnknownBlob
         | RefusalCode::UnknownJob
         | RefusalCode::UnknownModule
         | RefusalCode::UnknownRunner => StatusCode::NOT_FOUND,

@@ -41,6 +41,17 @@ pub enum BlobError {
     WrongHash(Hash),
 }
 
+impl BlobError {
+    /// Whether another try may help: the master is away, or in need.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            BlobError::Unreachable { .. } => true,
+            BlobError::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504 | 507),
+            BlobError::WrongHash(_) => false,
+        }
+    }
+}
+
 impl Blobs {
     /// For the master at `address`.
     pub fn new(address: Address, token: Option<String>) -> Blobs {
