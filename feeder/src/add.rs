@@ -7,12 +7,14 @@ use crate::inspect::tasks::block;
 use crate::output::Format;
 use crate::trouble::{Endings, Trouble, exit};
 use crate::waiting;
+use bytes::Bytes;
 use std::io::Read;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument, TaskId, TaskView, ToMaster,
-    When,
+    Dependency, FromMaster, Hash, Json, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, Requires, Retries, TaskDocument,
+    TaskId, TaskView, ToMaster, When, limits, splice,
 };
+use taskmaster_transport::BlobError;
 
 /// Runs `add`. The exit code.
 pub async fn run(options: &AddOptions, global: &Global) -> Result<u8, Trouble> {
@@ -47,6 +49,7 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
         None => TaskId::new(&new_id()).map_err(|error| Trouble::Local(error.to_string()))?,
     };
     document.id = Some(id.clone());
+    put_params(client, &mut document).await?;
     let message = ToMaster::Add(Add { batch: 1, job: None, hold: false, tasks: vec![Json::of(&document)] });
     client.say(&message);
     let mut rejection: Option<Refusal> = None;
@@ -69,6 +72,41 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
     }
 }
 
+/// Puts large params as a blob, so that the document only names them. A master of the release before takes no such
+/// names: it gets them as they are.
+async fn put_params(client: &mut Client, document: &mut TaskDocument) -> Result<(), Trouble> {
+    let is_new = client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE;
+    let Some(params) = document.params.take_if(|params| is_new && is_large(params)) else { return Ok(()) };
+    let hash = Hash::of(params.get().as_bytes());
+    document.params = Some(splice::of_blob(&hash));
+    let params = Bytes::copy_from_slice(params.get().as_bytes());
+    loop {
+        let blobs = client.blobs();
+        let put = blobs.upload(&hash, params.clone());
+        tokio::pin!(put);
+        // Meanwhile the master is heard, and so are its pings.
+        let lost = loop {
+            tokio::select! {
+                done = &mut put => match done {
+                    Ok(()) => return Ok(()),
+                    Err(error @ BlobError::Unreachable { .. }) => break Trouble::Lost(error.to_string()),
+                    Err(error) => return Err(Trouble::Local(format!("the params cannot be put: {error}"))),
+                },
+                heard = client.hear() => match heard {
+                    Ok(_) => {}
+                    Err(lost @ Trouble::Lost(_)) => break lost,
+                    Err(other) => return Err(other),
+                },
+            }
+        };
+        client.reconnect(&lost).await?;
+    }
+}
+
+fn is_large(params: &Json) -> bool {
+    params.get().len() > limits::PARAMS_KEPT_BYTES_MAX
+}
+
 /// The document that the options describe.
 pub fn document(options: &TaskOptions) -> Result<TaskDocument, Trouble> {
     let mut document = TaskDocument::new(options.module.0.clone());
@@ -87,7 +125,17 @@ pub fn document(options: &TaskOptions) -> Result<TaskDocument, Trouble> {
     document.delay_ms = options.delay.map(|span| span.ms());
     document.not_before = options.not_before;
     // The master checks it as well; here the mistake is found before anything is connected.
+    let large = document.params.take_if(|params| is_large(params));
     TaskDocument::parse(Json::of(&document).get())?;
+    if let Some(params) = large {
+        let (is, max) = (params.get().len(), limits::PARAMS_BYTES_MAX);
+        if is > max {
+            let text =
+                format!("field `params` has {is} bytes, at most {max} are allowed; larger input belongs in a file");
+            return Err(Refusal::new(RefusalCode::TooLarge, text).at("params").into());
+        }
+        document.params = Some(params);
+    }
     Ok(document)
 }
 

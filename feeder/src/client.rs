@@ -135,6 +135,11 @@ impl Client {
         }
     }
 
+    /// Which masters it speaks to.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Bytes by hash, from the same master.
     pub fn blobs(&self) -> Blobs {
         self.target.blobs()

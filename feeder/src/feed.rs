@@ -5,6 +5,7 @@
 
 mod following;
 mod holding;
+mod large;
 mod ledger;
 mod line;
 mod progress;
@@ -27,7 +28,7 @@ use source::Chunk;
 use std::time::Duration;
 use taskmaster_protocol::message::{OfJob, Query};
 use taskmaster_protocol::shape::JobView;
-use taskmaster_protocol::{FromMaster, JobName, Refusal, RefusalCode, ToMaster, limits};
+use taskmaster_protocol::{FromMaster, JobName, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, ToMaster, limits};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -39,6 +40,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// Bytes of a batch's message beside its document.
 const MESSAGE_ROOM: usize = 1_024;
+
+/// Bytes of a document beside its params: with all its other fields at their limits.
+const BESIDE_PARAMS: usize = 4 << 20;
 
 /// What a feed stays for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +69,14 @@ pub async fn run(options: &FeedOptions, global: &Global) -> Result<u8, Trouble> 
         None => own_job()?,
     };
     let mut feeding = Feeding::new(client, job, until, global.output());
-    let max = usize::try_from(feeding.client.welcome().message_bytes_max).unwrap_or(usize::MAX);
-    let document_max = max.min(limits::MESSAGE_BYTES_MAX).saturating_sub(MESSAGE_ROOM);
-    feeding.input = Some(source::start(input, feeding.keys.clone(), document_max));
+    feeding.input = Some(if feeding.client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE {
+        let read = source::start(input, feeding.keys.clone(), limits::PARAMS_BYTES_MAX + BESIDE_PARAMS);
+        large::start(read, feeding.client.target().clone())
+    } else {
+        let max = usize::try_from(feeding.client.welcome().message_bytes_max).unwrap_or(usize::MAX);
+        let document_max = max.min(limits::MESSAGE_BYTES_MAX).saturating_sub(MESSAGE_ROOM);
+        source::start(input, feeding.keys.clone(), document_max)
+    });
     feeding.run().await
 }
 

@@ -7,11 +7,13 @@ mod effects;
 mod held;
 mod kept;
 mod modules;
+mod older;
 mod operate;
 mod reports;
 mod restore;
 mod room;
 mod rows;
+mod unmet;
 mod why;
 
 pub use ask::{Wanted, no_such_job, no_such_task};

@@ -21,7 +21,7 @@ const WAITING_RECORDS_MAX: usize = 400_000;
 const IDLE: Duration = Duration::from_millis(200);
 
 /// Values in one batch of the view, about: while a batch is written, no commit is.
-const WEIGHT_MAX: usize = 500;
+const WEIGHT_MAX: usize = 125;
 
 /// Events that the journal keeps for watchers who come late.
 const EVENTS_KEPT: u64 = 1_000_000;

@@ -9,6 +9,7 @@ mod feed;
 mod follow;
 mod http;
 mod names;
+mod params;
 mod reports;
 mod session;
 #[cfg(test)]
@@ -31,7 +32,7 @@ use axum::serve::ListenerExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::net::TcpListener;
-use tokio::sync::watch as flag;
+use tokio::sync::{Semaphore, watch as flag};
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -44,6 +45,8 @@ struct Gate {
     next: Arc<AtomicU64>,
     /// Of connected runners.
     names: names::Names,
+    /// A permit for each batch whose large params are being put or read.
+    large: Arc<Semaphore>,
     /// True when the master stops: sessions are closed.
     stop: flag::Receiver<bool>,
 }
@@ -58,7 +61,8 @@ pub async fn serve(
     stop: flag::Receiver<bool>,
 ) -> std::io::Result<()> {
     let (auth, names) = (Arc::new(Auth::new(token)), names::Names::default());
-    let gate = Gate { handle, folder, blobs, auth, next: Arc::default(), names, stop: stop.clone() };
+    let large = Arc::new(Semaphore::new(params::AT_A_TIME));
+    let gate = Gate { handle, folder, blobs, auth, next: Arc::default(), names, large, stop: stop.clone() };
     // Small messages must not wait for more to come (Nagle's algorithm).
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);

@@ -14,12 +14,31 @@ pub struct Prepared {
     pub hash: [u8; 16],
     /// Tasks whose results its params ask for.
     pub references: Vec<TaskId>,
+    /// The blob that its params stand for. Its bytes have not been looked at here.
+    pub blob: Option<Hash>,
+    /// Why it cannot be added, unless it has been added before.
+    pub wrong: Option<Refusal>,
 }
 
 /// Reads one document.
 pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     let document = TaskDocument::parse(text.get())?;
-    let references = document.params.as_ref().map_or(Ok(Vec::new()), |params| splice::references(params.get()))?;
+    let params = document.params.as_ref().map(Json::get).filter(|params| splice::may_refer(params));
+    let blob = params.map_or(Ok(None), splice::blob)?;
+    let references = params.map_or(Ok(Vec::new()), splice::references)?;
+    waits_for(&document, &references)?;
+    let id = match &document.id {
+        Some(id) => id.clone(),
+        None => TaskId::new(&uuid::Uuid::now_v7().to_string())
+            .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?,
+    };
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
+    Ok(Prepared { document, id, hash, references, blob, wrong: None })
+}
+
+/// Checks what the document waits for, `references` in its params included.
+pub fn waits_for(document: &TaskDocument, references: &[TaskId]) -> Result<(), Refusal> {
     let wanted = document.dependencies.len() + references.len();
     if wanted > limits::DEPENDENCIES_MAX {
         let most = limits::DEPENDENCIES_MAX;
@@ -33,12 +52,5 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
         let refusal = Refusal::new(RefusalCode::DependencyCycle, format!("dependency cycle: {id} → {id}"));
         return Err(refusal.at("dependencies").about(vec![id.clone()]));
     }
-    let id = match &document.id {
-        Some(id) => id.clone(),
-        None => TaskId::new(&uuid::Uuid::now_v7().to_string())
-            .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?,
-    };
-    let mut hash = [0; 16];
-    hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
-    Ok(Prepared { document, id, hash, references })
+    Ok(())
 }

@@ -5,13 +5,13 @@
 //! this form, so the parts of a task document that are seldom given travel inside as JSON ([`Rare`]).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_protocol::message::{Log, ResultRef};
 use taskmaster_protocol::shape::TaskState;
 use taskmaster_protocol::{
     AttemptId, Dependency, EventKind, Hash, JobName, Json, ModuleKind, ModuleName, ModuleRef, Requires, Retries,
-    TaskDocument, TaskError, TaskId, TaskStats, Wall,
+    TaskDocument, TaskError, TaskId, TaskStats, Wall, splice,
 };
 
 /// The version of everything that this module writes.
@@ -155,10 +155,11 @@ impl TaskBody {
     ) -> TaskBody {
         let mut dependencies = document.dependencies;
         let requires = (!document.requires.is_empty()).then(|| Arc::new(document.requires));
-        for id in &references {
-            if !dependencies.iter().any(|dependency| dependency.on == *id) {
-                dependencies.push(Dependency { on: id.clone(), when: Default::default() });
-            }
+        if !references.is_empty() {
+            let named: BTreeSet<&TaskId> = dependencies.iter().map(|dependency| &dependency.on).collect();
+            let implied = references.iter().filter(|id| !named.contains(id));
+            let implied: Vec<_> = implied.map(|id| Dependency { on: id.clone(), when: Default::default() }).collect();
+            dependencies.extend(implied);
         }
         let ModuleRef { name, pin } = document.module;
         let rare = Rare {
@@ -195,6 +196,11 @@ impl TaskBody {
     /// What it waits for.
     pub fn dependencies(&self) -> &[Dependency] {
         &self.dependencies
+    }
+
+    /// The blob that its params stand for, where they are large.
+    pub fn blob(&self) -> Option<Hash> {
+        splice::blob(self.params.as_ref()?.get()).ok().flatten()
     }
 
     /// Tasks whose results its params ask for.

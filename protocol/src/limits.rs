@@ -11,8 +11,19 @@ pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
 /// would delay everybody else.
 pub const BATCH_TASKS_MAX: usize = 4_096;
 
-/// Bytes of params in a task document. They are held in memory while the task is open; larger input belongs in a file.
-pub const PARAMS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of params as they stand in a task document; longer ones are put as a blob first, so that no message is long.
+pub const PARAMS_INLINE_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of params that are held in memory while the task is open, and stand in the journal; longer ones become a blob.
+/// Writing and syncing such a file costs about as much as so many bytes in the journal, which are written twice.
+pub const PARAMS_KEPT_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of params as a blob. They are whole in the memory of whoever reads them: the master once, when the task is
+/// added, and the runner, beside the guest that reads them. Larger input belongs in a file.
+pub const PARAMS_BYTES_MAX: usize = 64 << 20;
+
+/// Objects inside each other in params that ask for results: each is remembered until it ends.
+pub const PARAMS_DEPTH_MAX: usize = 1_000;
 
 /// Bytes of a result that travels and is stored inline; a larger one, or one that is not text, is a blob.
 pub const RESULT_INLINE_BYTES_MAX: usize = 64 << 10;
@@ -28,6 +39,10 @@ pub const LOG_PART_BYTES_MAX: usize = 32 << 10;
 
 /// Dependencies of one task: each is touched when the task is added, in one turn.
 pub const DEPENDENCIES_MAX: usize = 10_000;
+
+/// Dependencies of all tasks of one batch: each is looked up when the batch is taken, in one turn. A feed's batches, of
+/// 1 MiB, cannot have more.
+pub const BATCH_DEPENDENCIES_MAX: usize = 300_000;
 
 /// Bytes of `args`, of `env` together, as a system has such a limit too.
 pub const ARGS_BYTES_MAX: usize = 128 << 10;

@@ -122,7 +122,8 @@ pub struct Send {
     pub version: Hash,
     /// Its job.
     pub job: JobName,
-    /// What goes to stdin, references not yet replaced; absent: stdin is empty.
+    /// What goes to stdin, references not yet replaced; absent: stdin is empty. `{"$blob":"<sha256>"}` and nothing else:
+    /// the text of that blob, in which references are replaced, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub params: Option<Json>,
     /// Results that params refer to, as far as the master had them at hand; the runner asks for the others

@@ -35,6 +35,8 @@ pub enum RefusalCode {
     Unauthorized,
     /// The other side speaks another version of the protocol.
     ProtocolVersion,
+    /// No bytes of this hash.
+    UnknownBlob,
     /// No task of this id.
     UnknownTask,
     /// No job of this name.

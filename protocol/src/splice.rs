@@ -1,12 +1,14 @@
-//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}`, `{"$literal":value}`.
+//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}`, `{"$literal":value}`; and params that are kept
+//! as a blob, `{"$blob":"sha256"}`.
 //!
-//! Everything else keeps its bytes: numbers are not rounded, keys not re-ordered.
+//! Everything else keeps its bytes: numbers are not rounded, keys not re-ordered. Params come from outside and may have
+//! megabytes: they are gone through once, without recursion, and nothing is held but the places that were found.
 
-use crate::{Refusal, RefusalCode, TaskId};
+use crate::{Hash, Json, Refusal, RefusalCode, TaskId, limits};
 use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Whether `params` may hold a reference at all: a cheap test that spares nearly every task the walk.
 pub fn may_refer(params: &str) -> bool {
@@ -15,135 +17,227 @@ pub fn may_refer(params: &str) -> bool {
 
 /// The ids whose results `params` asks for, in order, each once.
 pub fn references(params: &str) -> Result<Vec<TaskId>, Refusal> {
-    let mut found = Vec::new();
-    if may_refer(params) {
-        walk(raw(params)?, &mut |part| {
-            if let Part::Result(id) = part
-                && !found.contains(&id)
-            {
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+    for form in forms(params)? {
+        for id in form.ids(params)? {
+            if seen.insert(id.clone()) {
                 found.push(id);
             }
-            Ok(())
-        })?;
+        }
+        if found.len() > limits::DEPENDENCIES_MAX {
+            let most = limits::DEPENDENCIES_MAX;
+            let text = format!("field `params`: it asks for the results of more than {most} tasks");
+            return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
+        }
     }
     Ok(found)
 }
 
-/// `params` with every reference replaced by what `result_of` gives for it (JSON text).
-pub fn splice(params: &str, mut result_of: impl FnMut(&TaskId) -> Result<String, Refusal>) -> Result<String, Refusal> {
-    if !may_refer(params) {
-        return Ok(params.to_owned());
-    }
-    let mut out = String::with_capacity(params.len() * 2);
-    walk(raw(params)?, &mut |part| {
-        match part {
-            Part::Text(text) => out.push_str(text),
-            Part::Key(key) => out.push_str(&serde_json::to_string(key).unwrap_or_default()),
-            Part::Result(id) => out.push_str(&result_of(&id)?),
+/// `params` with every reference replaced by what `result_of` gives for it (JSON text); at most `bytes_max` long, since
+/// a short text may ask for a long result many times.
+pub fn splice<'r>(
+    params: &str,
+    bytes_max: usize,
+    result_of: impl Fn(&TaskId) -> Result<&'r str, Refusal>,
+) -> Result<String, Refusal> {
+    let mut out = String::with_capacity(params.len());
+    let mut push = |text: &str| {
+        if out.len() + text.len() > bytes_max {
+            let text = format!("params with all results in their places are longer than {bytes_max} bytes");
+            return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
         }
+        out.push_str(text);
         Ok(())
-    })?;
+    };
+    let mut copied = 0;
+    for form in forms(params)? {
+        push(&params[copied..form.place.start])?;
+        copied = form.place.end;
+        match form.kind {
+            Kind::Literal => push(params[form.value.clone()].trim())?,
+            Kind::Result => form.ids(params)?.iter().try_for_each(|id| push(result_of(id)?))?,
+            Kind::Results => {
+                push("[")?;
+                for (i, id) in form.ids(params)?.iter().enumerate() {
+                    push(if i == 0 { "" } else { "," })?;
+                    push(result_of(id)?)?;
+                }
+                push("]")?;
+            }
+        }
+    }
+    push(&params[copied..])?;
     Ok(out)
 }
 
-/// What the walk meets, in the order of the text that will come out.
-enum Part<'a> {
-    /// Text that stays as it is.
-    Text(&'a str),
-    /// An object's key.
-    Key(&'a str),
-    /// The place of a result.
-    Result(TaskId),
+/// Params that stand for the bytes of `hash`.
+pub fn of_blob(hash: &Hash) -> Json {
+    Json::of(&serde_json::json!({ "$blob": hash }))
 }
 
-type Meet<'m> = &'m mut dyn FnMut(Part<'_>) -> Result<(), Refusal>;
-
-fn raw(text: &str) -> Result<&RawValue, Refusal> {
-    serde_json::from_str(text).map_err(|error| Refusal::from_serde(&error, "params"))
+/// The blob that `params` stand for, if they do: all of them, not a part. References in it are references of the task.
+pub fn blob(params: &str) -> Result<Option<Hash>, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Named<'a> {
+        #[serde(rename = "$blob", borrow)]
+        hash: &'a RawValue,
+    }
+    if !params.starts_with('{') || !may_refer(params) {
+        return Ok(None);
+    }
+    let Ok(Named { hash }) = serde_json::from_str::<Named<'_>>(params) else { return Ok(None) };
+    let text: String = parse_field(hash.get(), "params.$blob")?;
+    let wrong = || {
+        let shown: String = text.chars().take(80).collect();
+        let text = format!(
+            "field `params.$blob`: `{shown}` names no blob: a blob's name is its SHA-256, 64 hexadecimal digits"
+        );
+        Refusal::new(RefusalCode::InvalidValue, text).at("params.$blob")
+    };
+    Hash::parse(&text).map(Some).ok_or_else(wrong)
 }
 
-fn walk(value: &RawValue, meet: Meet<'_>) -> Result<(), Refusal> {
-    let text = value.get();
-    match text.as_bytes().first() {
-        Some(b'[') if may_refer(text) => walk_array(text, meet),
-        Some(b'{') if may_refer(text) => walk_object(text, meet),
-        _ => meet(Part::Text(text)),
+/// What an object with one key stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Its value, whatever it looks like.
+    Literal,
+    /// A task's result.
+    Result,
+    /// An array of tasks' results.
+    Results,
+}
+
+impl Kind {
+    /// By the key as it stands in the text, quotes included.
+    fn of(key: &str) -> Option<Kind> {
+        let kind = |key: &str| match key {
+            "$literal" => Some(Kind::Literal),
+            "$result" => Some(Kind::Result),
+            "$results" => Some(Kind::Results),
+            _ => None,
+        };
+        if key.contains('\\') {
+            return may_refer(key).then(|| serde_json::from_str::<String>(key).ok())?.and_then(|key| kind(&key));
+        }
+        kind(key.trim_matches('"'))
     }
 }
 
-fn walk_array(text: &str, meet: Meet<'_>) -> Result<(), Refusal> {
-    let items: Vec<&RawValue> = parse(text)?;
-    for (i, item) in items.into_iter().enumerate() {
-        meet(Part::Text(if i == 0 { "[" } else { "," }))?;
-        walk(item, meet)?;
-    }
-    meet(Part::Text("]"))
+/// A place in params that stands for something else.
+#[derive(Debug)]
+struct Form {
+    kind: Kind,
+    /// The object.
+    place: Range<usize>,
+    /// What is behind its key.
+    value: Range<usize>,
 }
 
-fn walk_object(text: &str, meet: Meet<'_>) -> Result<(), Refusal> {
-    let Members(members) = parse(text)?;
-    if let [(key, value)] = members.as_slice() {
-        match key.as_str() {
-            "$literal" => return meet(Part::Text(value.get())),
-            "$result" => return meet(Part::Result(parse_field(value, "params.$result")?)),
-            "$results" => return walk_results(value, meet),
+impl Form {
+    /// The tasks whose results it asks for.
+    fn ids(&self, params: &str) -> Result<Vec<TaskId>, Refusal> {
+        let value = params[self.value.clone()].trim();
+        match self.kind {
+            Kind::Literal => Ok(Vec::new()),
+            Kind::Result => parse_field(value, "params.$result").map(|id| vec![id]),
+            Kind::Results if value.starts_with('{') => {
+                let text = "`$results` of a whole job is not supported yet: name the ids in an array";
+                Err(Refusal::new(RefusalCode::Unsupported, text).at("params.$results"))
+            }
+            Kind::Results => {
+                // Before it is read: a short id takes more room as a value than in the text.
+                let most = limits::DEPENDENCIES_MAX;
+                if value.bytes().filter(|byte| *byte == b'"').count() / 2 > most {
+                    let text = format!("field `params.$results`: it names more than {most} tasks");
+                    return Err(Refusal::new(RefusalCode::TooLarge, text).at("params.$results"));
+                }
+                parse_field(value, "params.$results")
+            }
+        }
+    }
+}
+
+/// An object whose end has not come.
+#[derive(Default)]
+struct Object {
+    start: usize,
+    /// Its first key, quotes included; empty: it has not come.
+    key: Range<usize>,
+    /// Where its first value begins.
+    value: usize,
+    keys: usize,
+    /// Forms found before it.
+    before: usize,
+}
+
+/// The outermost forms of a JSON text, in order. What is inside of one is its value, and no form.
+fn forms(text: &str) -> Result<Vec<Form>, Refusal> {
+    let mut found: Vec<Form> = Vec::new();
+    if !may_refer(text) {
+        return Ok(found);
+    }
+    let bytes = text.as_bytes();
+    let mut open: Vec<Object> = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                let end = end_of_string(bytes, at);
+                if let Some(object) = open.last_mut().filter(|object| object.key.is_empty()) {
+                    object.key = at..end;
+                }
+                at = end;
+                continue;
+            }
+            b':' => {
+                if let Some(object) = open.last_mut() {
+                    object.keys += 1;
+                    if object.keys == 1 {
+                        object.value = at + 1;
+                    }
+                }
+            }
+            b'{' if open.len() >= limits::PARAMS_DEPTH_MAX => {
+                let most = limits::PARAMS_DEPTH_MAX;
+                let text = format!(
+                    "field `params`: more than {most} objects inside each other, and a key that begins with `$` in them"
+                );
+                return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
+            }
+            b'{' => open.push(Object { start: at, before: found.len(), ..Object::default() }),
+            b'}' => {
+                if let Some(object) = open.pop()
+                    && object.keys == 1
+                    && let Some(kind) = Kind::of(&text[object.key])
+                {
+                    found.truncate(object.before);
+                    found.push(Form { kind, place: object.start..at + 1, value: object.value..at });
+                }
+            }
             _ => {}
         }
+        at += 1;
     }
-    for (i, (key, value)) in members.iter().enumerate() {
-        meet(Part::Text(if i == 0 { "{" } else { "," }))?;
-        meet(Part::Key(key))?;
-        meet(Part::Text(":"))?;
-        walk(value, meet)?;
-    }
-    meet(Part::Text("}"))
+    Ok(found)
 }
 
-fn walk_results(value: &RawValue, meet: Meet<'_>) -> Result<(), Refusal> {
-    if value.get().starts_with('{') {
-        let text = "`$results` of a whole job is not supported yet: name the ids in an array";
-        return Err(Refusal::new(RefusalCode::Unsupported, text).at("params.$results"));
-    }
-    let ids: Vec<TaskId> = parse_field(value, "params.$results")?;
-    meet(Part::Text("["))?;
-    for (i, id) in ids.into_iter().enumerate() {
-        if i > 0 {
-            meet(Part::Text(","))?;
+/// Behind the closing quote of the string that begins at `at`.
+fn end_of_string(bytes: &[u8], at: usize) -> usize {
+    let mut at = at + 1;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
         }
-        meet(Part::Result(id))?;
     }
-    meet(Part::Text("]"))
+    bytes.len()
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
-    serde_json::from_str(text).map_err(|error| Refusal::from_serde(&error, "params"))
-}
-
-fn parse_field<'a, T: Deserialize<'a>>(value: &'a RawValue, field: &str) -> Result<T, Refusal> {
-    serde_json::from_str(value.get()).map_err(|error| Refusal::from_serde(&error, field))
-}
-
-/// An object's members in the order of the text, repeated keys included.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    members.push(entry);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
+fn parse_field<'a, T: Deserialize<'a>>(value: &'a str, field: &str) -> Result<T, Refusal> {
+    serde_json::from_str(value).map_err(|error| Refusal::from_serde(&error, field))
 }
 
 #[cfg(test)]
@@ -154,7 +248,7 @@ mod tests {
     fn results_take_their_place_and_the_rest_keeps_its_bytes() {
         for (params, expected) in [
             (r#"{"$result":"a"}"#, "<a>"),
-            (r#"[ {"$result":"a"}, 1.50, {"x" : {"$result":"b"}} ]"#, r#"[<a>,1.50,{"x":<b>}]"#),
+            (r#"[ {"$result":"a"}, 1.50, {"x" : {"$result":"b"}} ]"#, r#"[ <a>, 1.50, {"x" : <b>} ]"#),
             (r#"{"all":{"$results":["a","b"]},"n":1e400}"#, r#"{"all":[<a>,<b>],"n":1e400}"#),
             (r#"{"$results":[]}"#, "[]"),
             (r#"{"$literal":{"$result":"a"}}"#, r#"{"$result":"a"}"#),
@@ -162,9 +256,47 @@ mod tests {
             (r#"{"\u0024result":"a"}"#, "<a>"),
             (r#"{"price":"$5"}"#, r#"{"price":"$5"}"#),
             (r#"{"b":1,"a":2}"#, r#"{"b":1,"a":2}"#),
+            (r#"{"$result":"a","$result":"b"}"#, r#"{"$result":"a","$result":"b"}"#),
+            (r#"{"$literal":[{"$result":"a"},{"$literal":1}]}"#, r#"[{"$result":"a"},{"$literal":1}]"#),
+            (r#"["}\"{",{"$result":"a"},"\\",{"}":{"$result":"b"}}]"#, r#"["}\"{",<a>,"\\",{"}":<b>}]"#),
+            (r#"{"$re\u0073ult":"a"}"#, "<a>"),
+            (r#"[{"$results":[ ]},{"$literal": {} }]"#, "[[],{}]"),
         ] {
-            let out = splice(params, |id| Ok(format!("<{id}>"))).unwrap();
+            let out = splice(params, 1_000, |id| Ok(if id.as_str() == "a" { "<a>" } else { "<b>" })).unwrap();
             assert_eq!(out, expected, "{params}");
+        }
+    }
+
+    #[test]
+    fn whatever_its_shape_params_are_gone_through_once() {
+        let deep =
+            |open: &str, inner: &str, close: &str, n: usize| format!("{}{inner}{}", open.repeat(n), close.repeat(n));
+        let arrays = deep("[", r#"{"$result":"a"}"#, "]", 2_000_000);
+        assert_eq!(references(&arrays).unwrap().len(), 1);
+        let objects = deep(r#"{"$result":"#, "1", "}", 1_000_000);
+        assert_eq!(references(&objects).unwrap_err().code, RefusalCode::TooLarge);
+        let wide = format!("[{}]", vec![r#"{"$result":"a"}"#; 200_000].join(","));
+        assert_eq!(references(&wide).unwrap().len(), 1);
+        let refused = splice(&wide, 1 << 20, |_| Ok("0123456789")).unwrap_err();
+        assert!(refused.code == RefusalCode::TooLarge && refused.message.contains("1048576"), "{refused}");
+        let different: Vec<String> = (0..200_000).map(|n| format!(r#"{{"$result":"t{n}"}}"#)).collect();
+        assert_eq!(references(&format!("[{}]", different.join(","))).unwrap_err().code, RefusalCode::TooLarge);
+        let named = format!(r#"{{"$results":[{}]}}"#, vec![r#""a""#; 10_001].join(","));
+        assert!(references(&named).unwrap_err().message.contains("more than 10000 tasks"));
+    }
+
+    #[test]
+    fn a_blob_stands_for_all_of_the_params_or_is_data() {
+        let hash = Hash::of(b"x");
+        assert_eq!(blob(of_blob(&hash).get()).unwrap(), Some(hash));
+        assert_eq!(blob(&format!(r#"{{ "\u0024blob" : "{hash}" }}"#)).unwrap(), Some(hash));
+        for data in
+            [r#"{"$blob":"x","y":1}"#, r#"{"a":{"$blob":"x"}}"#, r#"["$blob"]"#, r#"{"$literal":{"$blob":"x"}}"#]
+        {
+            assert_eq!(blob(data).unwrap(), None, "{data}");
+        }
+        for wrong in [r#"{"$blob":"abc"}"#, r#"{"$blob":7}"#] {
+            assert_eq!(blob(wrong).unwrap_err().field.as_deref(), Some("params.$blob"), "{wrong}");
         }
     }
 

@@ -16,7 +16,8 @@ pub struct TaskDocument {
     pub id: Option<TaskId>,
     /// What to run.
     pub module: ModuleRef,
-    /// Any JSON, given to the module on stdin; absent: stdin is empty. See [`crate::splice`] for `$result`.
+    /// Any JSON, given to the module on stdin; absent: stdin is empty. See [`crate::splice`] for `$result`, and
+    /// for `$blob`: params that were put as a blob.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub params: Option<Json>,
     /// argv after the module's name.
@@ -113,7 +114,7 @@ impl TaskDocument {
 
     fn check(&self) -> Result<(), Refusal> {
         self.check_supported()?;
-        at_most("params", self.params.as_ref().map_or(0, |p| p.get().len()), limits::PARAMS_BYTES_MAX, "bytes")?;
+        at_most("params", self.params.as_ref().map_or(0, |p| p.get().len()), limits::PARAMS_INLINE_BYTES_MAX, "bytes")?;
         at_most("args", self.args.iter().map(String::len).sum(), limits::ARGS_BYTES_MAX, "bytes")?;
         let env: usize = self.env.iter().map(|(key, value)| key.len() + value.len()).sum();
         at_most("env", env, limits::ARGS_BYTES_MAX, "bytes")?;

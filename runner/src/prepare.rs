@@ -15,7 +15,7 @@ use taskmaster_protocol::message::{Attempt, ResultRef, Send};
 use taskmaster_protocol::{ErrorKind, Hash, Json, Refusal, RefusalCode, TaskError, TaskId, splice};
 use tokio::sync::Semaphore;
 
-/// Results fetched over HTTP at a time, over all attempts: each may be large.
+/// Results and params fetched over HTTP at a time, over all attempts: each may be large.
 const FETCHES_MAX: usize = 16;
 
 /// Bytes of stdin once results have taken their places: it is held in memory.
@@ -97,13 +97,29 @@ impl Preparer {
         }
     }
 
-    /// `params` with every reference replaced.
+    /// What goes to stdin: `params`, or the blob that they stand for, with every reference replaced.
     async fn input(&self, params: &Json, given: &Results) -> Result<Bytes, String> {
-        let ids = splice::references(params.get()).map_err(|refusal| refusal.message)?;
+        let Some(hash) = splice::blob(params.get()).map_err(|refusal| refusal.message)? else {
+            return self.spliced(params.get(), given).await.map(Bytes::from);
+        };
+        let bytes = self.get(hash).await.map_err(|why| format!("the params could not be fetched: {why}"))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| format!("the params are no text: {error}"))?;
+        if splice::may_refer(text) { self.spliced(text, given).await.map(Bytes::from) } else { Ok(bytes) }
+    }
+
+    async fn get(&self, hash: Hash) -> Result<Bytes, String> {
+        // The semaphore is never closed.
+        let _turn = self.fetching.acquire().await.ok();
+        (self.fetch)(hash).await
+    }
+
+    /// `params` with every reference replaced.
+    async fn spliced(&self, params: &str, given: &Results) -> Result<String, String> {
+        let ids = splice::references(params).map_err(|refusal| refusal.message)?;
         let missing: Vec<TaskId> = ids.iter().filter(|id| !given.contains_key(*id)).cloned().collect();
         let asked = if missing.is_empty() { Results::new() } else { (self.ask)(missing).await? };
         let mut texts = BTreeMap::new();
-        let mut total = params.get().len();
+        let mut total = params.len();
         for id in &ids {
             let Some(result) = given.get(id).or_else(|| asked.get(id)) else {
                 return Err(format!("the result of task `{id}` is not there"));
@@ -116,8 +132,8 @@ impl Preparer {
             texts.insert(id.clone(), text);
         }
         let gone = |id: &TaskId| Refusal::new(RefusalCode::Internal, format!("the result of `{id}` is gone"));
-        let spliced = splice::splice(params.get(), |id| texts.get(id).cloned().ok_or_else(|| gone(id)));
-        spliced.map(Bytes::from).map_err(|refusal| refusal.message)
+        let text_of = |id: &TaskId| texts.get(id).map(String::as_str).ok_or_else(|| gone(id));
+        splice::splice(params, INPUT_BYTES_MAX, text_of).map_err(|refusal| refusal.message)
     }
 
     async fn text(&self, id: &TaskId, result: &ResultRef) -> Result<String, String> {
@@ -125,10 +141,8 @@ impl Preparer {
             ResultRef::Json(json) => return Ok(json.get().to_owned()),
             ResultRef::Blob(hash) => *hash,
         };
-        // The semaphore is never closed.
-        let _turn = self.fetching.acquire().await.ok();
         let bytes =
-            (self.fetch)(hash).await.map_err(|why| format!("the result of task `{id}` could not be fetched: {why}"))?;
+            self.get(hash).await.map_err(|why| format!("the result of task `{id}` could not be fetched: {why}"))?;
         let Ok(text) = std::str::from_utf8(&bytes) else {
             return Err(format!(
                 "the result of task `{id}` is {} bytes that are no text: they cannot stand in params",

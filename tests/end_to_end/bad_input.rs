@@ -96,15 +96,21 @@ fn a_cycle_is_told_with_its_members() {
 #[test]
 fn what_is_too_large_is_refused_with_its_limit() {
     let master = master();
-    let large = json!("x".repeat(9 << 20)).to_string();
-    master.run_with(&["add", "echo", "--params", "-"], &large).with(1).says(&["params", "8388608"]);
-    let line = json!({"module": "echo", "params": "x".repeat(40 << 20)}).to_string();
+    let large = json!("x".repeat(65 << 20)).to_string();
+    master.run_with(&["add", "echo", "--params", "-"], &large).with(1).says(&["params", "67108864"]);
+    let line = json!({"module": "echo", "params": "x".repeat(65 << 20)}).to_string();
     let ran = master
         .run_with(&["feed", "--job", "large", "--follow"], &format!("{line}\n{{\"module\":\"echo\",\"params\":2}}\n"))
         .with(1);
     ran.lines().iter().for_each(|task| assert_eq!(task["result"], 2));
     assert_eq!(ran.lines().len(), 1, "the line after it ran");
     ran.says(&["line 1:"]);
+    // Inline, where they are not put as a blob.
+    let mut socket = Socket::client(&master.url);
+    let task = json!({"module": "echo", "params": "x".repeat(9 << 20)});
+    socket.text(&json!({"event": "task:add", "data": {"batch": 1, "tasks": [task]}}).to_string());
+    let error = socket.wait("task:rejected")["tasks"][0]["error"].clone();
+    assert!(error["message"].as_str().unwrap().contains("8388608") && error["field"] == "params", "{error}");
     // From somebody who does not look at the limits: told, and hung up on.
     let mut socket = Socket::client(&master.url);
     let _ = socket.frame(1, &vec![b' '; 33 << 20]);
@@ -166,8 +172,8 @@ fn whoever_is_no_peer_is_told_why() {
     let offer = r#""runner":{"name":"r","slots":1}"#;
     let (code, message) = refused(&format!(r#"{{"event":"hello","data":{{"role":"runner","protocol":99,{offer}}}}}"#));
     assert_eq!(code, "protocol_version");
-    assert!(message.contains("99") && message.contains("2 and 1"), "{message}");
-    assert_eq!(refused(r#"{"event":"hello","data":{"role":"runner","protocol":1}}"#).0, "missing_field");
+    assert!(message.contains("99") && message.contains("3 and 2"), "{message}");
+    assert_eq!(refused(r#"{"event":"hello","data":{"role":"runner","protocol":2}}"#).0, "missing_field");
     assert_eq!(refused(r#"{"event":"hello","data":{"role":"boss","protocol":1}}"#).0, "invalid_value");
     assert_eq!(refused(r#"{"event":"task:add","data":{"batch":1,"tasks":[]}}"#).0, "not_allowed");
     assert_eq!(refused("hello?").0, "malformed_json");

@@ -173,6 +173,20 @@ fn a_feeder_is_limited_in_what_it_names() {
     assert!(matches!(&answer, Heard::Text(text) if text["data"]["batch"] == 3), "{answer:?}");
     evil.text(&add(4, &format!(r#"{{"id":"deeper","module":"echo","dependencies":{deep}}}"#)));
     while !matches!(evil.hear(), Heard::Text(text) if text["data"]["batch"] == 4 && text["event"] == "task:added") {}
+    // Also where results are looked for in it; and a chain as long as a batch is refused before anybody waits for it.
+    let inside = format!("{}{{\"$result\":\"ghost\"}}{}", "[".repeat(2_000_000), "]".repeat(2_000_000));
+    evil.text(&add(5, &format!(r#"{{"module":"echo","params":{inside}}}"#)));
+    assert_eq!(evil.wait("task:rejected")["tasks"][0]["error"]["code"], "unknown_dependency");
+    evil.wait("task:added");
+    let chain: Vec<String> = (0..4_096)
+        .map(|n| json!({"id": format!("c{n:0>100}"), "module": "echo", "dependencies": [format!("c{:0>100}", (n + 1) % 4_096)]}))
+        .map(|task| task.to_string())
+        .collect();
+    let began = Instant::now();
+    evil.text(&add(6, &chain.join(",")));
+    assert_eq!(evil.wait("task:rejected")["tasks"].as_array().unwrap().len(), 4_096);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    evil.wait("task:added");
     evil.text(&format!(r#"{{"event":"query","data":{deep}}}"#));
     evil.refusal();
     let _runner = master.runner("honest", &["--slots", "1"]);

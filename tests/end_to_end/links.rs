@@ -142,12 +142,12 @@ fn versions_are_agreed_on_or_refused_with_what_to_do() {
         }
     };
     // Its own, the one before, and a peer that is one ahead and speaks ours, too.
-    assert_eq!([1, 2, 3].map(hello), [Ok(1), Ok(2), Ok(2)]);
-    for (version, upgrade) in [(0, "upgrade your side"), (4, "upgrade the master")] {
+    assert_eq!([2, 3, 4].map(hello), [Ok(2), Ok(3), Ok(3)]);
+    for (version, upgrade) in [(1, "upgrade your side"), (5, "upgrade the master")] {
         let error = hello(version).unwrap_err();
         let text = error["message"].as_str().unwrap();
         assert_eq!(error["code"], "protocol_version");
-        assert!(text.contains(&format!("version {version}")) && text.contains("2 and 1"), "{text}");
+        assert!(text.contains(&format!("version {version}")) && text.contains("3 and 2"), "{text}");
         assert!(text.contains(upgrade), "{text}");
     }
 }

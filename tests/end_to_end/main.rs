@@ -23,6 +23,7 @@ mod links;
 mod main_job;
 mod modules;
 mod outputs;
+mod params;
 mod requirements;
 mod samples;
 mod scale;

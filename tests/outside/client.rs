@@ -36,7 +36,7 @@ impl Client {
         if !answer.starts_with(b"HTTP/1.1 101") {
             return Err(Error::other(String::from_utf8_lossy(&answer).into_owned()));
         }
-        client.say("hello", json!({"role": "client", "protocol": 1, "session": session}))?;
+        client.say("hello", json!({"role": "client", "protocol": 2, "session": session}))?;
         let deadline = Instant::now() + ANSWER;
         while client.welcome.is_null() {
             match client.hear(ANSWER)? {

@@ -67,7 +67,7 @@ impl Socket {
     /// Connected, and known as a client.
     pub fn client(url: &str) -> Socket {
         let mut socket = Socket::connect(url);
-        socket.text(r#"{"event":"hello","data":{"role":"client","protocol":1}}"#);
+        socket.text(r#"{"event":"hello","data":{"role":"client","protocol":3}}"#);
         match socket.hear() {
             Heard::Text(welcome) if welcome["event"] == "welcome" => socket,
             other => panic!("no welcome but {other:?}"),
@@ -76,8 +76,13 @@ impl Socket {
 
     /// Connected, known as a runner of one slot, and ready for work.
     pub fn runner(url: &str, name: &str) -> Socket {
+        Socket::runner_of(url, name, 3)
+    }
+
+    /// The same, of a release that speaks this version.
+    pub fn runner_of(url: &str, name: &str, version: u32) -> Socket {
         let mut socket = Socket::connect(url);
-        let hello = serde_json::json!({"event": "hello", "data": {"role": "runner", "protocol": 2,
+        let hello = serde_json::json!({"event": "hello", "data": {"role": "runner", "protocol": version,
             "session": name, "runner": {"name": name, "slots": 1}}});
         socket.text(&hello.to_string());
         assert!(matches!(socket.hear(), Heard::Text(welcome) if welcome["event"] == "welcome"));
@@ -135,23 +140,25 @@ impl Socket {
         }
     }
 
+    /// The next frame: its opcode and its bytes, as they came.
+    pub fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).ok()?;
+        let length = match head[1] & 127 {
+            126 => u64::from(u16::from_be_bytes(self.bytes()?)),
+            127 => u64::from_be_bytes(self.bytes()?),
+            n => u64::from(n),
+        };
+        let mut body = vec![0; length as usize];
+        self.0.read_exact(&mut body).ok()?;
+        Some((head[0] & 15, body))
+    }
+
     /// The next message that is no ping.
     pub fn hear(&mut self) -> Heard {
         loop {
-            let mut head = [0; 2];
-            if self.0.read_exact(&mut head).is_err() {
-                return Heard::Ended;
-            }
-            let length = match head[1] & 127 {
-                126 => u64::from(u16::from_be_bytes(self.bytes())),
-                127 => u64::from_be_bytes(self.bytes()),
-                n => u64::from(n),
-            };
-            let mut body = vec![0; length as usize];
-            if self.0.read_exact(&mut body).is_err() {
-                return Heard::Ended;
-            }
-            match head[0] & 15 {
+            let Some((opcode, body)) = self.next_frame() else { return Heard::Ended };
+            match opcode {
                 1 => return Heard::Text(serde_json::from_slice(&body).unwrap()),
                 8 if body.len() >= 2 => {
                     let reason = String::from_utf8_lossy(&body[2..]).into_owned();
@@ -172,9 +179,9 @@ impl Socket {
         }
     }
 
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
         let mut bytes = [0; N];
-        self.0.read_exact(&mut bytes).unwrap();
-        bytes
+        self.0.read_exact(&mut bytes).ok()?;
+        Some(bytes)
     }
 }

@@ -1,8 +1,10 @@
 //! One task document of a feed, ready to be sent: with an id, and otherwise as it was written.
 
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 use taskmaster_protocol::{Refusal, RefusalCode, refusal};
 
@@ -72,6 +74,19 @@ impl Line {
         let id = make_id();
         let key = keys.of(&id);
         Ok(Line { number, key, named: false, job, text: with_id(&text, &id) })
+    }
+
+    /// The params as they stand in the text, where it has some.
+    pub fn params(&self) -> Option<Range<usize>> {
+        #[derive(Deserialize)]
+        struct Peek<'a> {
+            #[serde(borrow)]
+            params: Option<&'a RawValue>,
+        }
+        let params = serde_json::from_str::<Peek<'_>>(&self.text).ok()?.params?.get();
+        // It is borrowed from the text.
+        let start = (params.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)?;
+        Some(start..start + params.len())
     }
 
     /// The id, read from the text: needed only when something is wrong.

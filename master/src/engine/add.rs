@@ -1,11 +1,12 @@
 //! Adding tasks: which of a batch are taken, which are refused and why.
 
+use super::unmet::{Deferred, unknown_dependency};
 use super::{Engine, Known};
 use crate::inbox::SessionNo;
 use crate::prepare::Prepared;
 use crate::record::{JobRecord, TaskBody};
 use crate::view;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::jobs::{Counts, Past};
 use taskmaster_core::{DependsOn, Due, Event, Final, NewTask, Origin, TaskKey};
@@ -27,14 +28,6 @@ pub(super) enum Fact {
 
 /// A task that was taken: its id, and whether it had ended before.
 type Taken = (TaskId, bool);
-
-/// Documents of one batch that wait for others of the same batch.
-#[derive(Default)]
-struct Deferred {
-    tasks: BTreeMap<usize, Box<Prepared>>,
-    /// Who waits for an id.
-    by_missing: HashMap<TaskId, Vec<usize>>,
-}
 
 impl Engine {
     pub(super) fn add(
@@ -96,17 +89,13 @@ impl Engine {
                 };
                 let Some(outcome) = outcome else { continue };
                 if let Ok((id, _)) = &outcome {
-                    let waiting = deferred.by_missing.remove(id).unwrap_or_default();
-                    next.extend(
-                        waiting.into_iter().filter_map(|i| deferred.tasks.remove(&i).map(|task| (i, Ok(task)))),
-                    );
+                    next.extend(deferred.came(id).into_iter().map(|(index, task)| (index, Ok(task))));
                 }
                 outcomes.insert(index, outcome);
             }
         }
-        for (index, refusal) in refuse_rest(&deferred.tasks, |id| !matches!(self.fact(id), Fact::Unknown)) {
-            outcomes.insert(index, Err(refusal));
-        }
+        let refused = deferred.refuse(|id| !matches!(self.fact(id), Fact::Unknown));
+        outcomes.extend(refused.into_iter().map(|(index, refusal)| (index, Err(refusal))));
         outcomes.into_values().collect()
     }
 
@@ -121,11 +110,10 @@ impl Engine {
         match self.admit(task, job) {
             Ok(taken) => Some(Ok(taken)),
             Err((refusal, task)) => {
-                let missing = refusal.ids.iter().find(|id| here.contains(*id)).cloned();
-                match (refusal.code, missing, task) {
-                    (RefusalCode::UnknownDependency, Some(missing), Some(task)) => {
-                        deferred.by_missing.entry(missing).or_default().push(index);
-                        deferred.tasks.insert(index, task);
+                let missing: BTreeSet<TaskId> = refusal.ids.iter().filter(|id| here.contains(*id)).cloned().collect();
+                match (refusal.code, task) {
+                    (RefusalCode::UnknownDependency, Some(task)) if !missing.is_empty() => {
+                        deferred.hold(index, task, missing);
                         None
                     }
                     _ => Some(Err(refusal)),
@@ -138,6 +126,9 @@ impl Engine {
     fn admit(&mut self, task: Box<Prepared>, job: Option<&JobName>) -> Result<Taken, (Refusal, Option<Box<Prepared>>)> {
         if let Some(known) = self.known_document(&task.id, &task.hash) {
             return known.map_err(|refusal| (refusal, None));
+        }
+        if let Some(refusal) = task.wrong {
+            return Err((refusal, None));
         }
         if self.stopping {
             let text = "the master is stopping and takes no more tasks; add this one again when it has started";
@@ -162,7 +153,7 @@ impl Engine {
         let Some(job) = job else { return Err((Refusal::new(RefusalCode::Internal, "no job"), None)) };
         self.open_job(&job);
         self.last_no += 1;
-        let Prepared { document, id, hash, references } = *task;
+        let Prepared { document, id, hash, references, .. } = *task;
         let body = TaskBody::new(document, hash, references, (self.last_no, self.now.wall), (id.clone(), job));
         let priority = body.priority;
         self.came(Arc::new(body), priority, Origin::Added, None);
@@ -318,41 +309,4 @@ pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
 /// A wall time as one of the monotonic clock.
 pub(super) fn mono(wall: Wall, now: Now) -> Due {
     Due::Mono(now.mono_us + wall.since_us(now.wall))
-}
-
-fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
-    let shown: Vec<String> = ids.iter().take(5).map(|id| format!("`{id}`")).collect();
-    let more = if ids.len() > 5 { format!(" and {} more", ids.len() - 5) } else { String::new() };
-    let text = format!("unknown dependency {}{more}: no task of that id has been added", shown.join(", "));
-    Refusal::new(RefusalCode::UnknownDependency, text).at("dependencies").about(ids)
-}
-
-/// Refusals for documents that nothing has let in: those on a cycle name it, the others what they miss.
-fn refuse_rest(rest: &BTreeMap<usize, Box<Prepared>>, known: impl Fn(&TaskId) -> bool) -> Vec<(usize, Refusal)> {
-    let missing_of = |task: &Prepared| -> Vec<TaskId> {
-        let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);
-        wanted.filter(|id| !known(id)).cloned().collect()
-    };
-    let missing: BTreeMap<&TaskId, Vec<TaskId>> = rest.values().map(|task| (&task.id, missing_of(task))).collect();
-    let refusal = |task: &Prepared| match cycle_from(&task.id, &missing) {
-        Some(cycle) => {
-            let names: Vec<&str> = cycle.iter().map(TaskId::as_str).collect();
-            let text = format!("dependency cycle: {} → {}", names.join(" → "), names.first().unwrap_or(&""));
-            Refusal::new(RefusalCode::DependencyCycle, text).at("dependencies").about(cycle)
-        }
-        None => unknown_dependency(missing.get(&task.id).cloned().unwrap_or_default()),
-    };
-    rest.iter().map(|(index, task)| (*index, refusal(task))).collect()
-}
-
-/// The cycle that one reaches by always following the first missing dependency, if one does.
-fn cycle_from(start: &TaskId, missing: &BTreeMap<&TaskId, Vec<TaskId>>) -> Option<Vec<TaskId>> {
-    let mut path: Vec<TaskId> = vec![start.clone()];
-    loop {
-        let next = missing.get(path.last()?)?.iter().find(|id| missing.contains_key(id))?;
-        if let Some(at) = path.iter().position(|id| id == next) {
-            return Some(path.split_off(at));
-        }
-        path.push(next.clone());
-    }
 }

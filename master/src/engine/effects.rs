@@ -106,7 +106,8 @@ impl Engine {
         let body = self.whole(key);
         // A module that can be sent has a version; a pin was checked when the task was added.
         let Some(version) = self.modules.version(&body.module, body.pin.as_deref()) else { return };
-        let results = self.results_at_hand(body.references());
+        let mut results = self.results_at_hand(body.references());
+        let params = self.params_for(SessionNo(runner.0), &body, &mut results);
         let rare = body.rare.as_deref();
         let send = Send {
             id: body.id.clone(),
@@ -114,7 +115,7 @@ impl Engine {
             module: body.module.clone(),
             version,
             job: body.job.clone(),
-            params: body.params.clone(),
+            params,
             results,
             args: rare.map(|rare| rare.args.clone()).unwrap_or_default(),
             env: rare.map(|rare| rare.env.clone()).unwrap_or_default(),

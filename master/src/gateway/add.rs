@@ -1,5 +1,6 @@
 //! `task:add`: documents are parsed here, in the session's own task, so that the engine's turns stay short.
 
+use super::{Gate, params};
 use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
 use crate::prepare::{Prepared, prepare};
@@ -7,13 +8,13 @@ use std::collections::BTreeSet;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits};
 
-type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
+pub(super) type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
 
 /// More than this is parsed on a thread where it delays no other session (about a millisecond's work).
 pub(super) const HEAVY_BYTES: usize = 256 << 10;
 
 /// Reads a batch; what is wrong with single documents stands in their places.
-pub(super) async fn read(folder: &Folder, session: SessionNo, add: Add) -> Result<Input, Refusal> {
+pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<Input, Refusal> {
     let Add { batch, job, hold, tasks } = add;
     if tasks.len() > limits::BATCH_TASKS_MAX {
         let (is, max) = (tasks.len(), limits::BATCH_TASKS_MAX);
@@ -22,7 +23,17 @@ pub(super) async fn read(folder: &Folder, session: SessionNo, add: Add) -> Resul
     }
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
     let parsed = heavy(bytes, move || parse(&tasks)).await?;
-    find_modules(folder, &parsed).await;
+    let parsed = params::keep(gate, parsed).await?;
+    let named = |task: &Prepared| task.document.dependencies.len() + task.references.len();
+    let named: usize = parsed.iter().flatten().map(|task| named(task)).sum();
+    if named > limits::BATCH_DEPENDENCIES_MAX {
+        let max = limits::BATCH_DEPENDENCIES_MAX;
+        let text = format!(
+            "the tasks of batch {batch} name {named} dependencies, at most {max} are allowed in one; nothing of it was added"
+        );
+        return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
+    }
+    find_modules(&gate.folder, &parsed).await;
     Ok(Input::Add { session, batch, job, hold, tasks: parsed })
 }
 

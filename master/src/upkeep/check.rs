@@ -31,7 +31,7 @@ pub struct Report {
     pub ended: u64,
     /// Jobs.
     pub jobs: u64,
-    /// Large results and modules, each read and hashed.
+    /// Large params, large results and modules, each read and hashed.
     pub blobs: u64,
     /// What is wrong, a sentence each.
     pub wrong: Vec<String>,
@@ -159,6 +159,7 @@ fn hear(record: &Record, seq: u64, words: &mut HashMap<TaskId, Word>) {
 
 fn blobs_named_by(record: &Record) -> Vec<Hash> {
     match record {
+        Record::Added(body) | Record::Reopened { body, .. } => body.blob().into_iter().collect(),
         Record::Ended(ended) => ended.result_parts().1.into_iter().collect(),
         Record::Module { record, .. } => record.versions.iter().map(|version| version.version).collect(),
         _ => Vec::new(),
@@ -179,11 +180,12 @@ fn view_of(shelf: &Reader, told: &Told, hashes: &mut BTreeSet<Hash>, report: &mu
         report.open += 1;
         *open_of.entry(body.job.clone()).or_default() += 1;
         seen.open.insert(body.id.clone());
+        hashes.extend(body.blob());
         Ok(())
     })?;
     export::each_ended(shelf.as_ref(), &mut |task| {
         report.ended += 1;
-        hashes.extend(task.ended.result_parts().1);
+        hashes.extend(task.body.blob().into_iter().chain(task.ended.result_parts().1));
         if told.words.contains_key(&task.ended.id) {
             seen.ended.insert(task.ended.id.clone(), task.ended.seq);
         }

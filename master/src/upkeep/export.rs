@@ -1,7 +1,7 @@
 //! `store export`: what a store knows, as JSON lines that [`super::import`] reads.
 //!
 //! The first line says how it was counted, the last one that all of it is there. Params and results stand as they
-//! came; large results and modules come in lines of their own, before the first line that names them.
+//! came; large ones and modules come in lines of their own, before the first line that names them.
 
 use super::pieces::{self, Piece, SayError};
 use crate::blobs::Blobs;
@@ -31,7 +31,7 @@ pub enum Line {
         /// The seq of the last event.
         seq: u64,
     },
-    /// A part of a large result or of a module's bytes.
+    /// A part of large params, of a large result or of a module's bytes.
     Blob {
         /// Of all of it.
         hash: Hash,
@@ -106,7 +106,7 @@ pub enum ExportError {
 pub struct Exported {
     /// Tasks.
     pub tasks: u64,
-    /// Large results and versions of modules.
+    /// Large params and results, versions of modules.
     pub blobs: u64,
     /// Those that could not be read, with a sentence each.
     pub lost: Vec<String>,
@@ -167,13 +167,16 @@ impl Export<'_> {
         }
         each_ended(shelf, &mut |Stored { body, ended }| {
             self.done.tasks += 1;
-            if let Some(hash) = ended.result_parts().1 {
+            for hash in body.blob().into_iter().chain(ended.result_parts().1) {
                 self.blob(hash)?;
             }
             self.say(&Line::Ended { body, ended })
         })?;
         view::open_tasks(shelf, &mut |body, task| {
             self.done.tasks += 1;
+            if let Some(hash) = body.blob() {
+                self.blob(hash)?;
+            }
             let OpenTask { priority, tries, lost, fence, due, .. } = task;
             self.say(&Line::Open { body, priority, tries, lost, fence, due })
         })?;

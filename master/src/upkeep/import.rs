@@ -22,7 +22,7 @@ const COMMIT_RECORDS: usize = 2_000;
 pub struct Imported {
     /// Tasks.
     pub tasks: u64,
-    /// Large results and versions of modules.
+    /// Large params and results, versions of modules.
     pub blobs: u64,
     /// Those that the export says could not be read, with a sentence each.
     pub lost: Vec<String>,
@@ -114,6 +114,7 @@ impl Writer {
                 self.records.extend(record.holders.into_iter().map(held));
             }
             Line::Open { body, priority, tries, lost, fence, due } => {
+                body.blob().iter().try_for_each(|hash| self.expect(hash))?;
                 self.tasks += 1;
                 let (no, nothing) = (body.no, AttemptId { epoch: 0, n: 0 });
                 let retrying = (tries > 0 || lost > 0 || fence > nothing).then(|| {
@@ -136,7 +137,7 @@ impl Writer {
                 self.records.push(Record::Set { no, priority, due });
             }
             Line::Ended { body, ended } => {
-                ended.result_parts().1.iter().try_for_each(|hash| self.expect(hash))?;
+                body.blob().iter().chain(&ended.result_parts().1).try_for_each(|hash| self.expect(hash))?;
                 self.tasks += 1;
                 self.records.push(Record::Added(body));
                 let seq = self.seq_of_next();

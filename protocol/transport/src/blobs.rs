@@ -41,6 +41,17 @@ pub enum BlobError {
     WrongHash(Hash),
 }
 
+impl BlobError {
+    /// Whether another try may help: the master is away, or in need.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            BlobError::Unreachable { .. } => true,
+            BlobError::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504 | 507),
+            BlobError::WrongHash(_) => false,
+        }
+    }
+}
+
 impl Blobs {
     /// For the master at `address`.
     pub fn new(address: Address, token: Option<String>) -> Blobs {
@@ -56,6 +67,23 @@ impl Blobs {
     /// Puts bytes under their hash. Putting what is there already is fine.
     pub async fn put(&self, hash: &Hash, bytes: Bytes) -> Result<(), BlobError> {
         self.request(Method::PUT, format!("/blobs/{hash}"), bytes).await.map(drop)
+    }
+
+    /// Whether the bytes are there already.
+    pub async fn has(&self, hash: &Hash) -> Result<bool, BlobError> {
+        match self.request(Method::HEAD, format!("/blobs/{hash}"), Bytes::new()).await {
+            Ok(_) => Ok(true),
+            Err(BlobError::Refused { status: 404, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts what a task is about to name, unless it is there. Refused with 503 while the master takes no tasks.
+    pub async fn upload(&self, hash: &Hash, bytes: Bytes) -> Result<(), BlobError> {
+        if self.has(hash).await? {
+            return Ok(());
+        }
+        self.request(Method::PUT, format!("/blobs/{hash}?for=task"), bytes).await.map(drop)
     }
 
     /// Puts a file into the master's task folder. `file` is a bare file name, such as `resize.wasm`.

@@ -142,6 +142,9 @@ mod tests {
         let master = tokio::spawn(old_master(listener));
         let hello = Hello { role: Role::Client, protocol: PROTOCOL_VERSION, token: None, session: None, runner: None };
         let (_, welcome) = dial(&address, hello).await.unwrap();
-        assert_eq!((welcome.protocol, master.await.unwrap()), (1, vec![2, 1]));
+        assert_eq!(
+            (welcome.protocol, master.await.unwrap()),
+            (PROTOCOL_OLDEST, vec![PROTOCOL_VERSION, PROTOCOL_OLDEST])
+        );
     }
 }

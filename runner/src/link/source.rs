@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::Hash;
-use taskmaster_transport::{Address, BlobError, Blobs};
+use taskmaster_transport::{Address, Blobs};
 use tokio::sync::Semaphore;
 
 /// Tries are this far apart.
@@ -54,7 +54,7 @@ impl Source {
         loop {
             match self.blobs().get(&hash).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) if may_pass(&error) && began.elapsed() < FETCH_WITHIN => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.may_pass() && began.elapsed() < FETCH_WITHIN => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -70,17 +70,9 @@ impl Source {
             drop(turn);
             match put {
                 Ok(()) => return Ok(()),
-                Err(error) if may_pass(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.may_pass() => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(format!("the result could not be kept: {error}")),
             }
         }
-    }
-}
-
-fn may_pass(error: &BlobError) -> bool {
-    match error {
-        BlobError::Unreachable { .. } => true,
-        BlobError::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504 | 507),
-        BlobError::WrongHash(_) => false,
     }
 }
