@@ -4,7 +4,7 @@ use super::Gate;
 use crate::blobs::{Blobs, PutError};
 use crate::upkeep::backup;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query as Queried, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -58,12 +58,31 @@ pub(super) async fn get_blob(State(gate): State<Gate>, Path(hash): Path<String>)
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 
+/// What a blob is put for; not said: the result of a task, for which room is kept.
+#[derive(serde::Deserialize)]
+pub(super) struct Purpose {
+    /// `task`: something that a task is about to name. It is refused when adds are.
+    r#for: Option<String>,
+}
+
 pub(super) async fn put_blob(
     State(gate): State<Gate>,
     Path(hash): Path<String>,
+    Queried(purpose): Queried<Purpose>,
     body: Body,
 ) -> Result<StatusCode, Failure> {
     let hash = parse_hash(&hash)?;
+    match purpose.r#for.as_deref() {
+        None => {}
+        Some("task") => {
+            if let Some(why) = gate.handle.room.disk().refusal() {
+                return Err(fail(StatusCode::SERVICE_UNAVAILABLE, why));
+            }
+        }
+        Some(other) => {
+            return Err(fail(StatusCode::BAD_REQUEST, format!("`for` is `{other}`; what can be said is `task`")));
+        }
+    }
     let (parts, incoming) = mpsc::channel(8);
     let kept = tokio::task::spawn_blocking(move || keep(&gate.blobs, hash, incoming));
     let mut stream = body.into_data_stream();

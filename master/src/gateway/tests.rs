@@ -403,6 +403,25 @@ async fn blobs_are_kept_under_their_true_hash_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_task_will_name_is_not_taken_on_a_full_disk() {
+    let world = World::new(None).await;
+    let remote = Remote::new(world.address.clone(), None);
+    let (early, late) = (bytes::Bytes::from_static(b"early"), bytes::Bytes::from_static(b"late"));
+    assert!(!remote.has(&Hash::of(&early)).await.unwrap());
+    remote.upload(&Hash::of(&early), early.clone()).await.unwrap();
+    assert!(remote.has(&Hash::of(&early)).await.unwrap());
+    world.handle.room.written(Some("no room".into()));
+    remote.upload(&Hash::of(&early), early).await.expect("it is there");
+    let refused = remote.upload(&Hash::of(&late), late.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("503") && refused.contains("no room"), "{refused}");
+    remote.put(&Hash::of(&late), late).await.expect("a result is taken as long as it can be written");
+    let host = world.address.authority();
+    let other = format!("PUT /blobs/{} HTTP/1.1\nHost: {host}\nConnection: close\n", Hash::of(b""));
+    let answer = world.http(&format!("{}\n", other.replace(" HTTP", "?for=fun HTTP"))).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("`fun`"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_module_is_pushed_into_the_folder_if_it_would_load() {
     let world = World::new(None).await;
     let remote = Remote::new(world.address.clone(), None);

@@ -58,6 +58,23 @@ impl Blobs {
         self.request(Method::PUT, format!("/blobs/{hash}"), bytes).await.map(drop)
     }
 
+    /// Whether the bytes are there already.
+    pub async fn has(&self, hash: &Hash) -> Result<bool, BlobError> {
+        match self.request(Method::HEAD, format!("/blobs/{hash}"), Bytes::new()).await {
+            Ok(_) => Ok(true),
+            Err(BlobError::Refused { status: 404, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts what a task is about to name, unless it is there. Refused with 503 while the master takes no tasks.
+    pub async fn upload(&self, hash: &Hash, bytes: Bytes) -> Result<(), BlobError> {
+        if self.has(hash).await? {
+            return Ok(());
+        }
+        self.request(Method::PUT, format!("/blobs/{hash}?for=task"), bytes).await.map(drop)
+    }
+
     /// Puts a file into the master's task folder. `file` is a bare file name, such as `resize.wasm`.
     pub async fn put_module(&self, file: &str, bytes: Bytes) -> Result<Bytes, BlobError> {
         self.request(Method::PUT, format!("/modules/{file}"), bytes).await
