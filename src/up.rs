@@ -9,6 +9,7 @@ use taskmaster_master::cli::MasterArgs;
 use taskmaster_master::config::{ConfigError, MasterConfig};
 use taskmaster_master::master::{Master, MasterError};
 use taskmaster_runner::cli::{offer, signal};
+use taskmaster_runner::inputs::CACHE_BYTES_DEFAULT;
 use taskmaster_runner::link::{RunnerConfig, RunnerError, serve};
 use taskmaster_transport::Address;
 use tokio::sync::watch;
@@ -69,7 +70,8 @@ impl Up {
         let (stop, stopped) = watch::channel(false);
         let runner = (slots != Some(0)).then(|| {
             let offer = offer(Some(OWN_RUNNER.into()), slots);
-            let config = RunnerConfig { urls: vec![address.clone()], token, offer, cache, grace };
+            let inputs_bytes = CACHE_BYTES_DEFAULT;
+            let config = RunnerConfig { urls: vec![address.clone()], token, offer, cache, inputs_bytes, grace };
             tokio::spawn(serve(config, raised(stopped.clone())))
         });
         // The runner first, so that its last results still find the master.

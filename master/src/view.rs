@@ -12,11 +12,11 @@ mod places;
 pub use fold::Fold;
 pub use places::Places;
 
-use crate::record::{self, Body, Ended, JobRecord, ModuleRecord, TaskBody};
+use crate::record::{self, Body, Ended, Gave, JobRecord, ModuleRecord, TaskBody};
 use crate::store::{Shelf, StoreError, VALUE_BYTES_MAX, get_parts};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use taskmaster_protocol::message::{Log, ResultRef};
+use taskmaster_protocol::message::Log;
 use taskmaster_protocol::{AttemptId, Hash, JobName, ModuleName, TaskError, TaskId, TaskState, TaskStats, Wall};
 
 /// Prefix of the blocks of open tasks.
@@ -67,7 +67,7 @@ struct Packed {
     last_sent: AttemptId,
     version: Option<Hash>,
     runner: Option<Arc<str>>,
-    result: Option<ResultRef>,
+    result: Option<Gave>,
     error: Option<TaskError>,
     started: Option<Wall>,
     finished: Wall,

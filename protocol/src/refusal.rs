@@ -21,6 +21,8 @@ pub enum RefusalCode {
     UnknownEvent,
     /// No such module in the task folder.
     UnknownModule,
+    /// An input whose bytes nobody has put.
+    UnknownBlob,
     /// A dependency on a task that nobody has added.
     UnknownDependency,
     /// Tasks that wait for each other in a circle.

@@ -1,5 +1,7 @@
 //! `task:add`: documents are parsed here, in the session's own task, so that the engine's turns stay short.
 
+use super::inputs;
+use crate::blobs::Blobs;
 use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
 use crate::prepare::{Prepared, prepare};
@@ -13,7 +15,7 @@ type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
 pub(super) const HEAVY_BYTES: usize = 256 << 10;
 
 /// Reads a batch; what is wrong with single documents stands in their places.
-pub(super) async fn read(folder: &Folder, session: SessionNo, add: Add) -> Result<Input, Refusal> {
+pub(super) async fn read(folder: &Folder, blobs: &Blobs, session: SessionNo, add: Add) -> Result<Input, Refusal> {
     let Add { batch, job, hold, tasks } = add;
     if tasks.len() > limits::BATCH_TASKS_MAX {
         let (is, max) = (tasks.len(), limits::BATCH_TASKS_MAX);
@@ -23,6 +25,7 @@ pub(super) async fn read(folder: &Folder, session: SessionNo, add: Add) -> Resul
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
     let parsed = heavy(bytes, move || parse(&tasks)).await?;
     find_modules(folder, &parsed).await;
+    let parsed = inputs::find(blobs, parsed).await?;
     Ok(Input::Add { session, batch, job, hold, tasks: parsed })
 }
 

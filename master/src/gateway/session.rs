@@ -206,7 +206,7 @@ impl Reader {
             ToMaster::Add(add) => {
                 // Waiting here is the flow control: nothing more is read from this feeder meanwhile.
                 let Ok(permit) = self.batches.acquire().await else { return };
-                match add::read(&self.gate.folder, self.session, add).await {
+                match add::read(&self.gate.folder, &self.gate.blobs, self.session, add).await {
                     Ok(input) => {
                         // Given back by the writer, with the batch's `task:added`.
                         permit.forget();

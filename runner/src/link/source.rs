@@ -1,12 +1,15 @@
 //! Bytes by their hash, from and to whichever master the link talks to; patient while that one is away.
 
 use super::owed::Kept;
+use crate::inputs::FetchFile;
 use crate::modules::Fetch;
 use bytes::Bytes;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::Hash;
-use taskmaster_transport::{Address, BlobError, Blobs};
+use taskmaster_transport::files::{Download, Purpose};
+use taskmaster_transport::{Address, Blobs};
 use tokio::sync::Semaphore;
 
 /// Tries are this far apart.
@@ -49,12 +52,54 @@ impl Source {
         })
     }
 
+    /// As a function that writes into files.
+    pub fn fetch_file(self: Arc<Self>) -> FetchFile {
+        Arc::new(move |hash, path| {
+            let source = self.clone();
+            Box::pin(async move { source.get_file(hash, &path).await })
+        })
+    }
+
+    async fn get_file(&self, hash: Hash, path: &Path) -> Result<u64, String> {
+        let mut download = Download::begin(hash, path).map_err(|error| error.to_string())?;
+        let (mut moved, mut bytes) = (Instant::now(), 0);
+        loop {
+            match self.blobs().get_file(&mut download).await {
+                Ok(()) => return Ok(download.finish()),
+                Err(error) if error.may_pass() => {
+                    if download.bytes() > bytes {
+                        (moved, bytes) = (Instant::now(), download.bytes());
+                    }
+                    if moved.elapsed() > FETCH_WITHIN {
+                        return Err(error.to_string());
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Puts a file that a task gives back. Tries as long as nobody refuses.
+    pub async fn put_file(&self, hash: Hash, path: &Path) -> Result<(), String> {
+        loop {
+            let turn = self.putting.acquire().await.ok();
+            let put = self.blobs().put_file(&hash, path, Purpose::Result).await;
+            drop(turn);
+            match put {
+                Ok(()) => return Ok(()),
+                Err(error) if error.may_pass() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
     async fn get(&self, hash: Hash) -> Result<Bytes, String> {
         let began = Instant::now();
         loop {
             match self.blobs().get(&hash).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) if may_pass(&error) && began.elapsed() < FETCH_WITHIN => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.may_pass() && began.elapsed() < FETCH_WITHIN => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -70,17 +115,9 @@ impl Source {
             drop(turn);
             match put {
                 Ok(()) => return Ok(()),
-                Err(error) if may_pass(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.may_pass() => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(format!("the result could not be kept: {error}")),
             }
         }
-    }
-}
-
-fn may_pass(error: &BlobError) -> bool {
-    match error {
-        BlobError::Unreachable { .. } => true,
-        BlobError::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504 | 507),
-        BlobError::WrongHash(_) => false,
     }
 }
