@@ -191,6 +191,7 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         token: None,
         durability: taskmaster_master::config::Durability::Sync,
         keep: Default::default(),
+        blob_grace: taskmaster_master::blobs::GRACE,
         task_timeout: Duration::from_secs(3_600),
         memory_mb: taskmaster_protocol::limits::MEMORY_MB_DEFAULT,
         grace: Duration::from_secs(1),

@@ -45,6 +45,11 @@ impl Blobs {
         Blobs { grace, ..self }
     }
 
+    /// See [`GRACE`].
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
     /// Whether a data folder holds blobs.
     pub fn any(data: &Path) -> bool {
         let is_folder = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.path().is_dir());

@@ -133,7 +133,7 @@ impl Blobs {
     }
 
     /// Removes what broke off a day ago.
-    pub(super) fn remove_old_parts(&self) -> io::Result<()> {
+    pub(crate) fn remove_old_parts(&self) -> io::Result<()> {
         for entry in fs::read_dir(&*self.root)? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with(PARTIAL) && is_old(&entry.path()) {
