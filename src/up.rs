@@ -9,6 +9,7 @@ use taskmaster_master::cli::MasterArgs;
 use taskmaster_master::config::{ConfigError, MasterConfig};
 use taskmaster_master::master::{Master, MasterError};
 use taskmaster_runner::cli::{offer, signal};
+use taskmaster_runner::inputs::CACHE_BYTES_DEFAULT;
 use taskmaster_runner::link::{RunnerConfig, RunnerError, serve};
 use taskmaster_transport::Address;
 use tokio::sync::watch;
@@ -69,7 +70,8 @@ impl Up {
         let (stop, stopped) = watch::channel(false);
         let runner = (slots != Some(0)).then(|| {
             let offer = offer(Some(OWN_RUNNER.into()), slots);
-            let config = RunnerConfig { urls: vec![address.clone()], token, offer, cache, grace };
+            let inputs_bytes = CACHE_BYTES_DEFAULT;
+            let config = RunnerConfig { urls: vec![address.clone()], token, offer, cache, inputs_bytes, grace };
             tokio::spawn(serve(config, raised(stopped.clone())))
         });
         // The runner first, so that its last results still find the master.
@@ -189,6 +191,7 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         token: None,
         durability: taskmaster_master::config::Durability::Sync,
         keep: Default::default(),
+        blob_grace: taskmaster_master::blobs::GRACE,
         task_timeout: Duration::from_secs(3_600),
         memory_mb: taskmaster_protocol::limits::MEMORY_MB_DEFAULT,
         grace: Duration::from_secs(1),

@@ -7,6 +7,7 @@ use crate::inspect::tasks::block;
 use crate::output::Format;
 use crate::trouble::{Endings, Trouble, exit};
 use crate::waiting;
+use crate::{fetch, inputs};
 use bytes::Bytes;
 use std::io::Read;
 use taskmaster_protocol::message::Add;
@@ -19,8 +20,10 @@ use taskmaster_transport::BlobError;
 /// Runs `add`. The exit code.
 pub async fn run(options: &AddOptions, global: &Global) -> Result<u8, Trouble> {
     let output = global.output();
-    let document = document(&options.task)?;
-    let mut client = Client::connect(global.target()?).await?;
+    let mut document = document(&options.task)?;
+    let target = global.target()?;
+    let mut client = Client::connect(target.clone()).await?;
+    document.inputs = inputs::of_options(target.clone(), &options.task.inputs).await?;
     let end = waiting::deadline(options.task.wait_timeout);
     let id = add(&mut client, document).await?;
     if !options.wait {
@@ -32,6 +35,9 @@ pub async fn run(options: &AddOptions, global: &Global) -> Result<u8, Trouble> {
     }
     let task = waiting::until(end, &format!("task {id}"), waiting::task_end(&mut client, &id)).await?;
     let view = read_view(&task)?;
+    if let Some(folder) = &options.fetch {
+        fetch::bring(&target, folder, &view.id, &view.outputs).await?;
+    }
     if output.explicit().is_none() && !output.is_terminal() {
         // A script reads the bare id, with and without --wait; why it failed goes to stderr.
         output.line(id.as_str())?;
@@ -114,6 +120,7 @@ pub fn document(options: &TaskOptions) -> Result<TaskDocument, Trouble> {
     document.params = options.params.as_deref().map(params).transpose()?;
     document.args.clone_from(&options.args);
     document.env = options.env.iter().cloned().collect();
+    document.outputs = (!options.outputs.is_empty()).then(|| options.outputs.clone());
     document.job.clone_from(&options.job);
     document.priority = options.priority.unwrap_or(0);
     document.dependencies = options.after.iter().map(|on| Dependency { on: on.clone(), when: When::Done }).collect();

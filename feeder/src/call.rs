@@ -6,16 +6,22 @@ use crate::client::Client;
 use crate::output::Output;
 use crate::trouble::{Trouble, exit};
 use crate::waiting;
+use crate::{fetch, inputs};
 use taskmaster_protocol::{TaskState, TaskView};
 
 /// Runs `call`. The exit code.
 pub async fn run(options: &CallOptions, global: &Global) -> Result<u8, Trouble> {
-    let document = add::document(&options.task)?;
-    let mut client = Client::connect(global.target()?).await?;
+    let mut document = add::document(&options.task)?;
+    let target = global.target()?;
+    let mut client = Client::connect(target.clone()).await?;
+    document.inputs = inputs::of_options(target.clone(), &options.task.inputs).await?;
     let end = waiting::deadline(options.task.wait_timeout);
     let id = add::add(&mut client, document).await?;
     let task = waiting::until(end, &format!("task {id}"), waiting::task_end(&mut client, &id)).await?;
     let view = add::read_view(&task)?;
+    if let Some(folder) = &options.fetch {
+        fetch::bring(&target, folder, &view.id, &view.outputs).await?;
+    }
     print_result(&client, &view, &global.output()).await
 }
 

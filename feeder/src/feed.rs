@@ -8,6 +8,7 @@ mod holding;
 mod large;
 mod ledger;
 mod line;
+mod local;
 mod progress;
 mod source;
 mod splitter;
@@ -19,6 +20,8 @@ pub use splitter::{Piece, Splitter};
 
 use crate::cli::{FeedOptions, Global};
 use crate::client::Client;
+use crate::fetch::{Fetched, Fetching};
+use crate::inputs::{Inputs, base_of};
 use crate::output::{Format, Output, chat};
 use crate::trouble::{Trouble, exit};
 use crate::wire::{Hot, hot};
@@ -63,19 +66,28 @@ pub async fn run(options: &FeedOptions, global: &Global) -> Result<u8, Trouble> 
         (true, _) => Until::JobDone,
         _ => Until::Added,
     };
-    let client = Client::connect(global.target()?).await?;
+    if options.fetch.is_some() && until == Until::Added {
+        return Err(Trouble::Usage("--fetch brings files back as tasks end: give --follow or --wait, too".into()));
+    }
+    let target = global.target()?;
+    let client = Client::connect(target.clone()).await?;
     let job = match &options.job {
         Some(job) => job.clone(),
         None => own_job()?,
     };
     let mut feeding = Feeding::new(client, job, until, global.output());
+    let fetching = options.fetch.clone().map(|folder| Fetching::new(target.clone(), folder));
+    if let Some(following) = &mut feeding.following {
+        following.fetching = fetching;
+    }
+    let files = (Inputs::new(target), base_of(options.file.as_deref()));
     feeding.input = Some(if feeding.client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE {
-        let read = source::start(input, feeding.keys.clone(), limits::PARAMS_BYTES_MAX + BESIDE_PARAMS);
+        let read = source::start(input, feeding.keys.clone(), limits::PARAMS_BYTES_MAX + BESIDE_PARAMS, files);
         large::start(read, feeding.client.target().clone())
     } else {
         let max = usize::try_from(feeding.client.welcome().message_bytes_max).unwrap_or(usize::MAX);
         let document_max = max.min(limits::MESSAGE_BYTES_MAX).saturating_sub(MESSAGE_ROOM);
-        source::start(input, feeding.keys.clone(), document_max)
+        source::start(input, feeding.keys.clone(), document_max, files)
     });
     feeding.run().await
 }
@@ -159,7 +171,8 @@ impl Feeding {
         if self.output.explicit() != Some(Format::Quiet) {
             summary.say();
         }
-        Ok(if self.ledger.refused > 0 { exit::ERROR } else { self.ledger.endings.exit_code() })
+        let unfetched = self.following.as_ref().is_some_and(|following| following.unfetched > 0);
+        Ok(if self.ledger.refused > 0 || unfetched { exit::ERROR } else { self.ledger.endings.exit_code() })
     }
 
     /// One round: send, then take what comes first. `true`: the feed is through.
@@ -182,6 +195,7 @@ impl Feeding {
                 self.take_message(&text)?;
             }
             chunk = next(&mut self.input), if wants_more => self.take_chunk(chunk)?,
+            fetched = fetched(&mut self.following) => self.take_fetched(fetched)?,
             // Nothing to do at the moment: who reads our output shall have all of it.
             () = std::future::ready(()), if unflushed => {
                 if let Some(following) = &mut self.following {
@@ -264,6 +278,19 @@ impl Feeding {
         Ok(())
     }
 
+    /// The files of a task are here, or cannot be.
+    fn take_fetched(&mut self, fetched: Fetched) -> Result<(), Trouble> {
+        self.heard = Instant::now();
+        let Some(following) = &mut self.following else { return Ok(()) };
+        following.print(&fetched.line)?;
+        if let Err(trouble) = fetched.result {
+            following.unfetched += 1;
+            self.progress.clear();
+            self.output.complain(&trouble);
+        }
+        Ok(())
+    }
+
     /// The input has ended and every line is answered: gives the job free and sees whether there is more to wait for.
     async fn is_through(&mut self) -> Result<bool, Trouble> {
         if self.ledger.held() > 0 {
@@ -275,6 +302,9 @@ impl Feeding {
         }
         if !self.released {
             self.release();
+        }
+        if self.following.as_ref().is_some_and(|following| !following.has_fetched()) {
+            return Ok(false);
         }
         match self.until {
             Until::JobDone => {
@@ -378,6 +408,14 @@ impl Feeding {
             self.progress.clear();
         }
         refusals.iter().for_each(|refusal| self.output.complain_of(refusal));
+    }
+}
+
+/// What was fetched next; never, where nothing is.
+async fn fetched(following: &mut Option<Following>) -> Fetched {
+    match following.as_mut().and_then(|following| following.fetching.as_mut()) {
+        Some(fetching) => fetching.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -117,7 +117,8 @@ fn job(open: bool) -> Json {
 async fn feed(name: &str, url: &str, lines: &str, wait: bool) -> u8 {
     let file = std::env::temp_dir().join(format!("taskmaster-feeder-{}-{name}.jsonl", std::process::id()));
     std::fs::write(&file, lines).unwrap();
-    let options = FeedOptions { file: Some(file.clone()), job: JobName::new("j").ok(), wait, follow: false };
+    let options =
+        FeedOptions { file: Some(file.clone()), job: JobName::new("j").ok(), wait, follow: false, fetch: None };
     let global = Global { url: Some(url.to_owned()), ..Global::default() };
     let run = taskmaster_feeder::run(Command::Feed(options), &global);
     let code = tokio::time::timeout(std::time::Duration::from_secs(20), run).await.expect("the feed ends");

@@ -1,16 +1,20 @@
 //! Bytes by their hash, on this machine's disk: `<data>/blobs/ab/abcdef…`. A file is there whole and synced, or not
 //! at all: it is written under a temporary name, synced, renamed, and its folder is synced.
 
-use sha2::{Digest, Sha256};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use taskmaster_protocol::{Hash, limits};
+pub mod upload;
 
-/// Files being written have names that begin with this; what is left of them at a start is from a crash.
-const UNFINISHED: &str = "unfinished-";
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, SystemTime};
+use taskmaster_protocol::Hash;
+pub use upload::{PutError, Upload};
+
+/// A blob that was put, or asked for by who is about to name it, is not removed for so long: until then the task that
+/// names it has been added, or never will be. A feed that holds lines back for longer puts their inputs again.
+pub const GRACE: Duration = Duration::from_secs(3_600);
 
 /// The blob folder. Clones share it.
 #[derive(Debug, Clone)]
@@ -18,40 +22,32 @@ pub struct Blobs {
     root: Arc<Path>,
     /// Numbers the temporary files of this process.
     next: Arc<AtomicU64>,
-}
-
-/// Why bytes were not kept under the name that was given for them.
-#[derive(Debug, thiserror::Error)]
-pub enum PutError {
-    /// They have another hash.
-    #[error("the bytes have the hash {is}, not {named}")]
-    WrongHash {
-        /// The name given.
-        named: Hash,
-        /// Their hash.
-        is: Hash,
-    },
-    /// They are more than one blob may have.
-    #[error("a blob may have at most {} bytes", limits::BLOB_BYTES_MAX)]
-    TooLarge,
-    /// The disk said no.
-    #[error("the blob cannot be stored: {0}")]
-    Io(#[from] io::Error),
+    /// Taken alone to remove a blob, shared to say that one is needed: between "it is there" and "it is needed" nobody
+    /// removes it.
+    removing: Arc<RwLock<()>>,
+    /// See [`GRACE`].
+    grace: Duration,
 }
 
 impl Blobs {
-    /// Opens `<data>/blobs`, makes it where it is missing, and removes what a crash left unfinished.
+    /// Opens `<data>/blobs`, makes it where it is missing, and sees to what a crash left unfinished.
     pub fn open(data: &Path) -> io::Result<Blobs> {
         let root = data.join("blobs");
         fs::create_dir_all(&root)?;
         sync_folder(data)?;
-        for entry in fs::read_dir(&root)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(Blobs { root: root.into(), next: Arc::default() })
+        let blobs = Blobs { root: root.into(), next: Arc::default(), removing: Arc::default(), grace: GRACE };
+        blobs.tidy_up()?;
+        Ok(blobs)
+    }
+
+    /// The same with another time than [`GRACE`].
+    pub fn sparing(self, grace: Duration) -> Blobs {
+        Blobs { grace, ..self }
+    }
+
+    /// See [`GRACE`].
+    pub fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// Whether a data folder holds blobs.
@@ -90,74 +86,72 @@ impl Blobs {
 
     /// Like [`Blobs::put`], for bytes that the caller has hashed: a large module is hashed once.
     pub fn put_hashed(&self, hash: Hash, bytes: &[u8]) -> io::Result<()> {
-        if self.exists(&hash) {
+        if self.renew(&hash)? {
             return Ok(());
         }
         let mut upload = self.begin()?;
-        upload.file.write_all(bytes)?;
+        upload.append(bytes)?;
         upload.keep(hash)
     }
 
-    /// Begins a blob that comes in parts.
-    pub fn begin(&self) -> io::Result<Upload> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(format!("{UNFINISHED}{}-{number}", std::process::id()));
-        let file = File::create(&path)?;
-        Ok(Upload { blobs: self.clone(), path, file, hasher: Sha256::new(), bytes: 0 })
+    fn stand(&self) -> RwLockReadGuard<'_, ()> {
+        self.removing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the blob is there; if so, it is not removed within half of [`GRACE`], so that it can be named.
+    pub fn renew(&self, hash: &Hash) -> io::Result<bool> {
+        let _standing = self.stand();
+        let path = self.path(hash);
+        let modified = match fs::metadata(&path) {
+            Ok(about) => about.modified()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        // Half of it, so that what many tasks share is not touched for each of them.
+        if modified.elapsed().is_ok_and(|age| age > self.grace / 2) {
+            File::open(&path)?.set_modified(SystemTime::now())?;
+        }
+        Ok(true)
+    }
+
+    /// Blobs that nobody has put or asked for within [`GRACE`], in order.
+    pub fn old(&self) -> io::Result<Vec<Hash>> {
+        let mut old = Vec::new();
+        for folder in fs::read_dir(&*self.root)? {
+            let folder = folder?;
+            if !folder.file_type()?.is_dir() {
+                continue;
+            }
+            for entry in fs::read_dir(folder.path())? {
+                let entry = entry?;
+                if let Some(hash) = entry.file_name().to_str().and_then(Hash::parse)
+                    && is_older(&entry.metadata()?, self.grace)
+                {
+                    old.push(hash);
+                }
+            }
+        }
+        old.sort_unstable();
+        Ok(old)
+    }
+
+    /// Removes a blob, unless somebody has put it or asked for it within [`GRACE`]; whether it is gone.
+    pub fn remove(&self, hash: &Hash) -> io::Result<bool> {
+        let _alone = self.removing.write().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path(hash);
+        match fs::metadata(&path) {
+            Ok(about) if !is_older(&about, self.grace) => return Ok(false),
+            Ok(_) => fs::remove_file(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        Ok(true)
     }
 }
 
-/// A blob that is being written; removed where it is dropped before [`Upload::finish`].
-#[derive(Debug)]
-pub struct Upload {
-    blobs: Blobs,
-    path: PathBuf,
-    file: File,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl Upload {
-    /// Takes the next part.
-    pub fn write(&mut self, part: &[u8]) -> Result<(), PutError> {
-        self.bytes = self.bytes.saturating_add(part.len() as u64);
-        if self.bytes > limits::BLOB_BYTES_MAX {
-            return Err(PutError::TooLarge);
-        }
-        self.hasher.update(part);
-        Ok(self.file.write_all(part)?)
-    }
-
-    /// Keeps what was written, durably, if it is what `named` says.
-    pub fn finish(self, named: Hash) -> Result<(), PutError> {
-        let is = Hash(self.hasher.clone().finalize().into());
-        if is != named {
-            return Err(PutError::WrongHash { named, is });
-        }
-        if self.blobs.exists(&named) {
-            return Ok(());
-        }
-        Ok(self.keep(named)?)
-    }
-
-    fn keep(self, hash: Hash) -> io::Result<()> {
-        self.file.sync_all()?;
-        let path = self.blobs.path(&hash);
-        let folder = path.parent().unwrap_or(&self.blobs.root);
-        if !folder.is_dir() {
-            fs::create_dir_all(folder)?;
-            sync_folder(&self.blobs.root)?;
-        }
-        fs::rename(&self.path, &path)?;
-        sync_folder(folder)
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        // Gone already where it was kept.
-        let _ = fs::remove_file(&self.path);
-    }
+/// A time in the future is of a clock that was set back: what has it is young.
+fn is_older(about: &fs::Metadata, grace: Duration) -> bool {
+    about.modified().is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= grace))
 }
 
 /// A name in a folder is durable when the folder is synced.
@@ -194,6 +188,62 @@ mod tests {
         assert_eq!(files(), 1);
         Blobs::open(scratch.path()).unwrap();
         assert_eq!(files(), 0);
+    }
+
+    #[test]
+    fn an_upload_that_breaks_off_goes_on_where_it_was_also_after_a_crash() {
+        let scratch = Scratch::new();
+        let hash = Hash::of(b"whole blob");
+        let blobs = Blobs::open(scratch.path()).unwrap();
+        let mut upload = blobs.begin_at(hash, 0).unwrap();
+        upload.write(b"whole ").unwrap();
+        drop(upload);
+        assert_eq!(blobs.part_of(&hash), 6);
+        for wrong in [3, 7] {
+            assert!(matches!(blobs.begin_at(hash, wrong), Err(PutError::Offset(6))), "{wrong}");
+        }
+        let mut upload = blobs.begin_at(hash, 6).unwrap();
+        upload.write(b"bl").unwrap();
+        std::mem::forget(upload);
+        let blobs = Blobs::open(scratch.path()).unwrap();
+        assert_eq!(blobs.part_of(&hash), 8);
+        let mut upload = blobs.begin_at(hash, 8).unwrap();
+        upload.write(b"ob").unwrap();
+        upload.finish(hash).unwrap();
+        assert_eq!((blobs.get(&hash).unwrap(), blobs.part_of(&hash)), (b"whole blob".to_vec(), 0));
+        assert!(matches!(blobs.begin_at(hash, 5), Err(PutError::Offset(0))), "no part is left");
+    }
+
+    #[test]
+    fn what_goes_on_with_other_bytes_is_not_kept() {
+        let scratch = Scratch::new();
+        let blobs = Blobs::open(scratch.path()).unwrap();
+        let hash = Hash::of(b"ab");
+        let mut upload = blobs.begin_at(hash, 0).unwrap();
+        upload.write(b"x").unwrap();
+        drop(upload);
+        let mut upload = blobs.begin_at(hash, 1).unwrap();
+        upload.write(b"b").unwrap();
+        assert!(matches!(upload.finish(hash), Err(PutError::WrongHash { .. })));
+        assert_eq!((blobs.exists(&hash), blobs.part_of(&hash)), (false, 0));
+    }
+
+    #[test]
+    fn what_is_needed_again_is_not_removed() {
+        let scratch = Scratch::new();
+        let blobs = Blobs::open(scratch.path()).unwrap();
+        let (young, old, renewed) =
+            (blobs.put(b"young").unwrap(), blobs.put(b"old").unwrap(), blobs.put(b"re").unwrap());
+        for hash in [old, renewed] {
+            File::open(blobs.path(&hash)).unwrap().set_modified(SystemTime::now() - 2 * GRACE).unwrap();
+        }
+        let mut expected = vec![old, renewed];
+        expected.sort_unstable();
+        assert_eq!(blobs.old().unwrap(), expected);
+        assert!(blobs.renew(&renewed).unwrap() && !blobs.renew(&Hash::of(b"none")).unwrap());
+        let removed = [young, old, renewed].map(|hash| blobs.remove(&hash).unwrap());
+        assert_eq!(removed, [false, true, false]);
+        assert_eq!([young, old, renewed].map(|hash| blobs.exists(&hash)), [true, false, true]);
     }
 
     #[test]

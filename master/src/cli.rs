@@ -38,6 +38,10 @@ pub struct MasterArgs {
     #[arg(long, value_name = "TIME,COUNT", default_value = "7d,1000000")]
     pub keep: String,
 
+    /// How long files are kept that no task names: what was put and whose task has not come, what pruned tasks leave
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub blob_grace: String,
+
     /// How long one attempt may run where its task does not say
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub task_timeout: String,

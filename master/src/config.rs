@@ -58,6 +58,8 @@ pub struct MasterConfig {
     pub durability: Durability,
     /// What is kept of finished tasks.
     pub keep: Keep,
+    /// How long blobs are kept that nothing names.
+    pub blob_grace: Duration,
     /// Limit of one attempt where its task names none.
     pub task_timeout: Duration,
     /// Limit of one attempt where its task names none, MiB.
@@ -107,6 +109,9 @@ impl MasterConfig {
             token: args.token.map(|token| token.trim().to_owned()),
             durability: read_durability(&args.durability).map_err(setting("--durability"))?,
             keep: read_keep(&args.keep).map_err(setting("--keep"))?,
+            blob_grace: parse_duration_us(&args.blob_grace)
+                .map(Duration::from_micros)
+                .map_err(setting("--blob-grace"))?,
             task_timeout: parse_duration_us(&args.task_timeout)
                 .map(Duration::from_micros)
                 .map_err(setting("--task-timeout"))?,
@@ -258,6 +263,7 @@ mod tests {
             token: None,
             durability: "sync".into(),
             keep: "7d,1000000".into(),
+            blob_grace: "1h".into(),
             task_timeout: "1h".into(),
             memory_mb: 512,
             grace: "30s".into(),

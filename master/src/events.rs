@@ -1,7 +1,7 @@
 //! Events for those who watch: the durable ones by seq, from memory or from the journal; the live ones as they come.
 
 use crate::journal;
-use crate::record::{self, Ended, Entry, Record};
+use crate::record::{self, Ended, Entry, Outputs, Record};
 use crate::store::Reader;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -155,6 +155,8 @@ struct EndedData<'a> {
     result: Option<&'a Json>,
     result_blob: Option<taskmaster_protocol::Hash>,
     error: Option<&'a taskmaster_protocol::TaskError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<&'a Outputs>,
     stats: Option<taskmaster_protocol::TaskStats>,
 }
 
@@ -168,6 +170,7 @@ impl<'a> EndedData<'a> {
             result,
             result_blob,
             error: ended.error.as_ref(),
+            outputs: ended.outputs(),
             stats: ended.stats,
         }
     }
@@ -191,7 +194,7 @@ pub fn ended_view(ended: &Ended) -> TaskView {
         result: result.cloned(),
         result_blob,
         error: ended.error.clone(),
-        outputs: Default::default(),
+        outputs: ended.outputs().cloned().unwrap_or_default(),
         stats: ended.stats,
     }
 }

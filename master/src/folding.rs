@@ -1,6 +1,7 @@
 //! Folds what is durable into the view, in the background: late, once, and when there is time. Prunes what is kept no
 //! longer, and trims the journal.
 
+use crate::collecting::{Collecting, Next};
 use crate::config::Keep;
 use crate::inbox::Input;
 use crate::journal;
@@ -32,6 +33,9 @@ const PRUNED_MAX: usize = 2_000;
 /// Ended tasks read at a time to be looked at.
 const PRUNED_PAGE: usize = 64;
 
+/// The pause between two steps of a collection: it leaves the processor and the disk to others.
+const COLLECT_EVERY: Duration = Duration::from_millis(2);
+
 /// Folds the whole journal: the start of a master.
 pub fn catch_up(shelf: &Reader) -> Result<(), StoreError> {
     // A commit in the middle of which a fold has ended: to read it costs as much as to fold it.
@@ -58,12 +62,19 @@ pub struct Folding {
     records: usize,
     /// What ended before this seq has been looked at for pruning.
     prune_from: u64,
+    /// Removes blobs that nothing names any more.
+    collecting: Option<Collecting>,
 }
 
 impl Folding {
     /// For the view on `shelf`, telling `engine` how far it is.
     pub fn new(shelf: Reader, keep: Keep, engine: Sender<Input>) -> Folding {
-        Folding { shelf, keep, engine, waiting: VecDeque::new(), records: 0, prune_from: 0 }
+        Folding { shelf, keep, engine, waiting: VecDeque::new(), records: 0, prune_from: 0, collecting: None }
+    }
+
+    /// The same, and blobs are collected in between.
+    pub fn collecting(self, collecting: Collecting) -> Folding {
+        Folding { collecting: Some(collecting), ..self }
     }
 
     /// Folds until the writer ends. What is left then is folded at the next start.
@@ -74,9 +85,14 @@ impl Folding {
                 Ok(entry) => {
                     patience = IDLE;
                     self.records += entry.records.len();
+                    if let Some(collecting) = &mut self.collecting {
+                        collecting.hear(&entry.records);
+                    }
                     self.waiting.push_back(entry);
                     if self.records > WAITING_RECORDS_MAX {
                         self.fold_some(wall())?;
+                        // Under a load that never pauses, too.
+                        self.collect()?;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -85,11 +101,20 @@ impl Folding {
                     } else {
                         self.fold_some(wall())?;
                     }
-                    patience = if self.waiting.is_empty() { IDLE } else { Duration::ZERO };
+                    patience = match self.collect()? {
+                        _ if !self.waiting.is_empty() => Duration::ZERO,
+                        Next::More => COLLECT_EVERY,
+                        Next::Pause | Next::Rest => IDLE,
+                    };
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
+    }
+
+    fn collect(&mut self) -> Result<Next, StoreError> {
+        let waiting = self.waiting.iter().map(|entry| entry.records.as_slice());
+        self.collecting.as_mut().map_or(Ok(Next::Rest), |collecting| collecting.step(waiting))
     }
 
     /// One batch. On an idle machine the next follows at once unless a commit comes first.

@@ -5,9 +5,11 @@
 
 mod add;
 mod auth;
+mod blobs;
 mod feed;
 mod follow;
 mod http;
+mod inputs;
 mod names;
 mod params;
 mod reports;
@@ -80,7 +82,8 @@ fn router(gate: Gate) -> Router {
         .route("/", any(ws::root))
         .route("/health", get(http::health))
         .route("/metrics", get(http::metrics))
-        .route("/blobs/{hash}", get(http::get_blob).put(http::put_blob))
+        .route("/blobs/{hash}", get(blobs::get).head(blobs::head).put(blobs::put))
+        .route("/blobs/missing", post(blobs::missing))
         .route("/modules/{file}", put(http::put_module))
         .route("/api/backup", post(http::backup))
         .route("/api/status", get(http::status))

@@ -9,6 +9,7 @@
 pub mod blobs;
 pub mod cli;
 pub mod clock;
+pub mod collecting;
 pub mod config;
 pub mod engine;
 pub mod events;
@@ -21,6 +22,7 @@ pub mod master;
 pub mod modules;
 pub mod prepare;
 pub mod record;
+pub mod references;
 pub mod room;
 pub mod steady;
 pub mod store;

@@ -95,8 +95,8 @@ impl Lookup {
             Lookup::Ended { before, rows, open_again } => Ok(ended_page(reader, before, rows, &open_again)?),
             Lookup::Results { mut known, missing } => {
                 for id in missing {
-                    if let Some(result) = view::stored(shelf, &id)?.and_then(|stored| stored.ended.result.clone()) {
-                        known.insert(id, result);
+                    if let Some(gave) = view::stored(shelf, &id)?.and_then(|stored| stored.ended.result.clone()) {
+                        known.insert(id, gave.result());
                     }
                 }
                 Ok(Json::of(&known))

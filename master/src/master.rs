@@ -1,6 +1,7 @@
 //! A whole master: opened, started, stopped.
 
 use crate::blobs::Blobs;
+use crate::collecting::Collecting;
 use crate::config::{ConfigError, DataLock, MasterConfig};
 use crate::engine::{Engine, EngineConfig};
 use crate::events::EventFeed;
@@ -87,7 +88,7 @@ impl Master {
         config.settle_token()?;
         let data = |error| MasterError::Data(config.data.display().to_string(), error);
         let address = listener.local_addr().map_err(data)?;
-        let blobs = Blobs::open(&config.data).map_err(data)?;
+        let blobs = Blobs::open(&config.data).map_err(data)?.sparing(config.blob_grace);
         let folder = config.data.clone();
         let (shelf, restored, mark) =
             tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
@@ -95,7 +96,7 @@ impl Master {
             restored.modules.iter().filter(|(_, module)| module.present).map(|(name, _)| name.clone()).collect();
         let epoch = restored.marks.epoch + 1;
         let (failing, failed) = oneshot::channel();
-        let (handle, threads) = threads(&config, shelf, restored, mark, failing)?;
+        let (handle, threads) = threads(&config, blobs.clone(), shelf, restored, mark, failing)?;
         let folder =
             modules::start(&config.tasks, blobs.clone(), handle.clone(), known).map_err(MasterError::Folder)?;
         let (stop, stopped) = watch::channel(false);
@@ -171,6 +172,7 @@ fn open(data: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), 
 /// Starts the threads of the engine, the writer and the fold.
 fn threads(
     config: &MasterConfig,
+    blobs: Blobs,
     shelf: Reader,
     restored: view::Restored,
     mark: SyncedMark,
@@ -203,7 +205,8 @@ fn threads(
         other => MasterError::Journal(other.to_string()),
     })?;
     let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
-    let mut folding = Folding::new(patient, config.keep, inbox);
+    let collecting = Collecting::new(blobs, patient.clone(), room.clone());
+    let mut folding = Folding::new(patient, config.keep, inbox).collecting(collecting);
     let (durability, data_folder, measured) = (config.durability, config.data.clone(), room.clone());
     let (writing, stop) = channel::<()>();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);

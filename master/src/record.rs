@@ -10,8 +10,8 @@ use std::sync::Arc;
 use taskmaster_protocol::message::{Log, ResultRef};
 use taskmaster_protocol::shape::TaskState;
 use taskmaster_protocol::{
-    AttemptId, Dependency, EventKind, Hash, JobName, Json, ModuleKind, ModuleName, ModuleRef, Requires, Retries,
-    TaskDocument, TaskError, TaskId, TaskStats, Wall, splice,
+    AttemptId, Dependency, EventKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleKind, ModuleName, ModuleRef,
+    Requires, Retries, TaskDocument, TaskError, TaskId, TaskStats, Wall, splice,
 };
 
 /// The version of everything that this module writes.
@@ -111,6 +111,12 @@ pub struct Rare {
     /// Earliest start, as a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
+    /// Files and folders that it finds in its folder.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<FilePath, InputRef>,
+    /// Globs of the files that it gives back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Vec<Glob>>,
 }
 
 mod as_pairs {
@@ -171,6 +177,8 @@ impl TaskBody {
             retries: document.retries,
             delay_ms: document.delay_ms,
             not_before: document.not_before,
+            inputs: document.inputs,
+            outputs: document.outputs,
         };
         TaskBody {
             id: to.0,
@@ -203,9 +211,49 @@ impl TaskBody {
         splice::blob(self.params.as_ref()?.get()).ok().flatten()
     }
 
+    /// What it finds in its folder.
+    pub fn inputs(&self) -> impl Iterator<Item = (&FilePath, &InputRef)> {
+        self.rare.iter().flat_map(|rare| &rare.inputs)
+    }
+
     /// Tasks whose results its params ask for.
     pub fn references(&self) -> &[TaskId] {
         self.rare.as_ref().map_or(&[], |rare| &rare.references)
+    }
+}
+
+/// Files by their path in a task's folder.
+pub type Outputs = BTreeMap<FilePath, Hash>;
+
+/// What a task gave back. The first two are what they were before there were files; few tasks have the third.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gave {
+    /// JSON, and no files.
+    Json(Json),
+    /// Bytes under their hash, and no files.
+    Blob(Hash),
+    /// Files beside one of these.
+    Files(Box<(ResultRef, Outputs)>),
+}
+
+impl Gave {
+    /// From what a runner tells.
+    pub fn new(result: ResultRef, outputs: Outputs) -> Gave {
+        match result {
+            result if !outputs.is_empty() => Gave::Files(Box::new((result, outputs))),
+            ResultRef::Json(json) => Gave::Json(json),
+            ResultRef::Blob(hash) => Gave::Blob(hash),
+        }
+    }
+
+    /// The result, without files.
+    pub fn result(&self) -> ResultRef {
+        match self {
+            Gave::Json(json) => ResultRef::Json(json.clone()),
+            Gave::Blob(hash) => ResultRef::Blob(*hash),
+            Gave::Files(both) => both.0.clone(),
+        }
     }
 }
 
@@ -237,7 +285,7 @@ pub struct Ended {
     /// The runner of the last attempt.
     pub runner: Option<Arc<str>>,
     /// What it gave back.
-    pub result: Option<ResultRef>,
+    pub result: Option<Gave>,
     /// Why it did not.
     pub error: Option<TaskError>,
     /// When guest code started, by the runner's clock.
@@ -256,9 +304,21 @@ impl Ended {
     /// The result, inline or as the name of a blob.
     pub fn result_parts(&self) -> (Option<&Json>, Option<Hash>) {
         match &self.result {
-            Some(ResultRef::Json(json)) => (Some(json), None),
-            Some(ResultRef::Blob(hash)) => (None, Some(*hash)),
+            Some(Gave::Json(json)) => (Some(json), None),
+            Some(Gave::Blob(hash)) => (None, Some(*hash)),
+            Some(Gave::Files(both)) => match &both.0 {
+                ResultRef::Json(json) => (Some(json), None),
+                ResultRef::Blob(hash) => (None, Some(*hash)),
+            },
             None => (None, None),
+        }
+    }
+
+    /// The files that it gave back, where there are any.
+    pub fn outputs(&self) -> Option<&Outputs> {
+        match &self.result {
+            Some(Gave::Files(both)) => Some(&both.1),
+            _ => None,
         }
     }
 }
@@ -550,7 +610,9 @@ mod tests {
     #[test]
     fn records_are_read_as_they_were_written() {
         let text = r#"{"module":"m@sha256:0123456789ab","params":{"a":[1,2.50]},"args":["x"],"retries":{"max":2,"on":["trap"]},
-            "requires":{"labels":{"a":"b"},"slots":2},"dependencies":[{"on":"d","when":"settled"}],"not_before":"2026-01-01T00:00:00Z"}"#;
+            "requires":{"labels":{"a":"b"},"slots":2},"dependencies":[{"on":"d","when":"settled"}],"not_before":"2026-01-01T00:00:00Z",
+            "inputs":{"a/b":{"sha256":"HASH"},"c":{"folder":"HASH"}},"outputs":["*.png"]}"#;
+        let text = &text.replace("HASH", &"0a".repeat(32));
         let entry = Entry {
             first_seq: 9,
             time: Wall(1),
@@ -560,6 +622,18 @@ mod tests {
         assert_eq!(decode::<Entry>(&bytes).unwrap(), entry);
         let plain = body(r#"{"module":"m"}"#);
         assert_eq!(plain.dependencies().len(), 1, "a reference implies a dependency");
+    }
+
+    #[test]
+    fn files_change_nothing_of_how_a_result_without_them_is_written() {
+        for result in [ResultRef::Json(Json::string("x")), ResultRef::Blob(Hash::of(b"x"))] {
+            assert_eq!(pack(&Gave::new(result.clone(), Outputs::new())), pack(&result));
+            let outputs: Outputs = [(FilePath::new("a/b").unwrap(), Hash::of(b"b"))].into();
+            let gave = Gave::new(result.clone(), outputs);
+            assert_eq!((unpack::<Gave>(&pack(&gave)).unwrap(), gave.result()), (gave.clone(), result));
+            let json = serde_json::to_string(&gave).unwrap();
+            assert_eq!(serde_json::from_str::<Gave>(&json).unwrap(), gave, "{json}");
+        }
     }
 
     #[test]

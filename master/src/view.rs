@@ -12,11 +12,11 @@ mod places;
 pub use fold::Fold;
 pub use places::Places;
 
-use crate::record::{self, Body, Ended, JobRecord, ModuleRecord, TaskBody};
+use crate::record::{self, Body, Ended, Gave, JobRecord, ModuleRecord, TaskBody};
 use crate::store::{Shelf, StoreError, VALUE_BYTES_MAX, get_parts};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use taskmaster_protocol::message::{Log, ResultRef};
+use taskmaster_protocol::message::Log;
 use taskmaster_protocol::{AttemptId, Hash, JobName, ModuleName, TaskError, TaskId, TaskState, TaskStats, Wall};
 
 /// Prefix of the blocks of open tasks.
@@ -67,7 +67,7 @@ struct Packed {
     last_sent: AttemptId,
     version: Option<Hash>,
     runner: Option<Arc<str>>,
-    result: Option<ResultRef>,
+    result: Option<Gave>,
     error: Option<TaskError>,
     started: Option<Wall>,
     finished: Wall,
@@ -245,6 +245,30 @@ pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Store
         next = found.last().filter(|_| found.len() > here).map_or(next, |task| task.ended.seq) + 1;
     }
     Ok(found)
+}
+
+/// Open tasks with a `no` of at least `from`, in the order of adding: about `most` of them, none where there are no more.
+pub fn open_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Arc<TaskBody>>, StoreError> {
+    let mut found: Vec<Arc<TaskBody>> = Vec::new();
+    let mut next = from;
+    while found.len() < most {
+        let Some(items) = block::at_or_after(shelf, OPEN, next)? else { break };
+        let here = found.len();
+        for (_, bytes) in items.into_iter().filter(|(no, _)| *no >= next) {
+            let task: OpenTask = record::unpack(&bytes).map_err(|why| corrupt("an open task", why))?;
+            found.push(task.body.whole().map_err(|why| corrupt("an open task", why))?);
+        }
+        // A block's key may be beyond its last item: where this one has nothing, the next may have.
+        next = found.last().filter(|_| found.len() > here).map_or(next, |body| body.no) + 1;
+    }
+    Ok(found)
+}
+
+/// The modules that are known.
+pub fn modules(shelf: &dyn Shelf) -> Result<Vec<(ModuleName, ModuleRecord)>, StoreError> {
+    let mut modules = Vec::new();
+    all(shelf, b'm', &mut |Named(name, module)| modules.push((name, module)))?;
+    Ok(modules)
 }
 
 /// Every value under a prefix with its key, in order; values that were written in parts are put together.

@@ -6,6 +6,8 @@
 #![deny(missing_docs)]
 
 pub mod event;
+pub mod files;
+pub mod glob;
 pub mod id;
 pub mod json;
 pub mod limits;
@@ -20,6 +22,8 @@ pub mod task;
 pub mod time;
 
 pub use event::{EventKind, EventView, Filter};
+pub use files::{FilePath, InputRef, Listing};
+pub use glob::Glob;
 pub use id::{AttemptId, Hash, JobName, ModuleName, ModuleRef, TaskId};
 pub use json::Json;
 pub use message::{FromMaster, ToMaster};

@@ -34,6 +34,30 @@ pub const BLOB_BYTES_MAX: u64 = 4 << 30;
 /// Bytes of one module file: the largest real one known (Ruby's) has 32 MB, Python's 18 MB.
 pub const MODULE_BYTES_MAX: u64 = 256 << 20;
 
+/// Bytes of one path in a task's folder: a path of the host below it stays within the 4,096 that a system takes.
+pub const PATH_BYTES_MAX: usize = 512;
+
+/// Bytes of one part of a path: what every common file system takes.
+pub const PATH_PART_BYTES_MAX: usize = 255;
+
+/// Entries of `inputs`: they stand in the task's record. A folder is one.
+pub const INPUTS_MAX: usize = 1_000;
+
+/// Files in one input folder: each is a link that is made for every task, some 0.1 s for all of them.
+pub const FOLDER_FILES_MAX: usize = 10_000;
+
+/// Bytes of a folder's listing: the most files, with paths of 300 bytes.
+pub const LISTING_BYTES_MAX: usize = 4 << 20;
+
+/// Globs of `outputs`: each is compared with every file of the task's folder.
+pub const OUTPUT_GLOBS_MAX: usize = 100;
+
+/// Files that one task may give back: they stand in its record, by name and hash.
+pub const OUTPUT_FILES_MAX: usize = 4_096;
+
+/// Bytes of the paths of all files that one task gives back, for the same reason.
+pub const OUTPUT_PATHS_BYTES_MAX: usize = 256 << 10;
+
 /// Bytes of a task's log kept from its beginning, and again from its end.
 pub const LOG_PART_BYTES_MAX: usize = 32 << 10;
 

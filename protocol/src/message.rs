@@ -4,7 +4,10 @@
 //! or `refused` with the same `ref`; the numbers are the client's own, per connection.
 
 use crate::outcome::{TaskError, TaskStats};
-use crate::{AttemptId, EventView, Filter, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, TaskId};
+use crate::{
+    AttemptId, EventView, FilePath, Filter, Glob, Hash, InputRef, JobName, Json, ModuleKind, ModuleName, Refusal,
+    RefusalCode, TaskId,
+};
 use crate::{shape::TaskState, shape::TaskView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -136,6 +139,12 @@ pub struct Send {
     /// The module's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Files and folders to put into its folder: fetch `/blobs/<sha256>` where they are not cached.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<FilePath, InputRef>,
+    /// Globs of files to give back; absent: everything in its folder that was created or changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Vec<Glob>>,
     /// Limit from the start of guest code.
     pub timeout_ms: u64,
     /// Limit of linear memory, MiB.
@@ -172,6 +181,9 @@ pub struct Done {
     pub attempt: AttemptId,
     /// What it gave back. A blob has been put (`PUT /blobs/<sha256>`) before this is sent.
     pub result: ResultRef,
+    /// Files that it gives back, by their path in its folder. They have been put before this is sent, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<FilePath, Hash>,
     /// When guest code started, by the runner's clock, microseconds since 1970.
     pub started_us: i64,
     /// What it cost.

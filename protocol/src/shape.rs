@@ -1,6 +1,6 @@
 //! The shapes that scripts rely on: what `-o json` prints. Fields are added, never renamed.
 
-use crate::{Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall};
+use crate::{FilePath, Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -91,8 +91,8 @@ pub struct TaskView {
     pub result_blob: Option<Hash>,
     /// Why it failed, was cancelled or was skipped; of an open task: why its last attempt failed.
     pub error: Option<TaskError>,
-    /// Files that it made. Always empty for now.
-    pub outputs: BTreeMap<String, Hash>,
+    /// Files that it gave back, by their path in its folder.
+    pub outputs: BTreeMap<FilePath, Hash>,
     /// What the last attempt cost.
     pub stats: Option<TaskStats>,
 }

@@ -1,6 +1,9 @@
 //! The task document: what a feeder sends. Only `module` is required; an unknown field is an error.
 
-use crate::{ErrorKind, JobName, Json, ModuleRef, Refusal, RefusalCode, TaskId, Wall, limits, outcome::TaskError};
+use crate::{
+    ErrorKind, FilePath, Glob, InputRef, JobName, Json, ModuleRef, Refusal, RefusalCode, TaskId, Wall, limits,
+    outcome::TaskError,
+};
 use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -26,12 +29,12 @@ pub struct TaskDocument {
     /// The module's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Files to put into the task's folder: path → local path or `{"sha256":…}`. Not supported yet.
+    /// Files and folders to put into the task's folder, by their path there. Their bytes must have been put before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<FilePath, InputRef>,
+    /// Globs of files to bring back; absent: everything in its folder that was created or changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inputs: Option<Json>,
-    /// Globs of files to bring back. Not supported yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outputs: Option<Json>,
+    pub outputs: Option<Vec<Glob>>,
     /// Higher first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
@@ -85,7 +88,7 @@ impl TaskDocument {
             params: None,
             args: Vec::new(),
             env: BTreeMap::new(),
-            inputs: None,
+            inputs: BTreeMap::new(),
             outputs: None,
             priority: 0,
             dependencies: Vec::new(),
@@ -128,6 +131,7 @@ impl TaskDocument {
             let text = format!("field `env`: {key:?} is not a variable: no `=` in its name, no zero byte");
             return Err(Refusal::new(RefusalCode::InvalidValue, text).at("env"));
         }
+        self.check_files()?;
         within("timeout_ms", self.timeout_ms, 1, limits::DURATION_MS_MAX)?;
         within("delay_ms", self.delay_ms, 0, limits::DURATION_MS_MAX)?;
         within("memory_mb", self.memory_mb.map(u64::from), 1, u64::from(limits::MEMORY_MB_MAX))?;
@@ -137,13 +141,18 @@ impl TaskDocument {
         self.requires.check()
     }
 
+    fn check_files(&self) -> Result<(), Refusal> {
+        at_most("inputs", self.inputs.len(), limits::INPUTS_MAX, "entries")?;
+        at_most("outputs", self.outputs.as_ref().map_or(0, Vec::len), limits::OUTPUT_GLOBS_MAX, "globs")?;
+        let refuse = |text: String| Err(Refusal::new(RefusalCode::InvalidValue, text).at("inputs"));
+        if let Some(path) = self.inputs.keys().find(|path| path.is_tmp()) {
+            return refuse(format!("field `inputs`: `{path}` lies in the task's /tmp, which is empty when it starts"));
+        }
+        crate::files::can_coexist(self.inputs.keys()).or_else(|error| refuse(format!("field `inputs`: {error}")))
+    }
+
     fn check_supported(&self) -> Result<(), Refusal> {
-        let later = [
-            ("inputs", self.inputs.is_some()),
-            ("outputs", self.outputs.is_some()),
-            ("cache", self.cache.is_some()),
-            ("limits", self.limits.is_some()),
-        ];
+        let later = [("cache", self.cache.is_some()), ("limits", self.limits.is_some())];
         match later.iter().find(|(_, used)| *used) {
             Some((field, _)) => {
                 let text = format!("field `{field}` is not supported by this version yet; leave it out");
@@ -414,9 +423,13 @@ mod tests {
             ("requires.slots", r#"{"module":"m","requires":{"slots":0}}"#),
             ("env", r#"{"module":"m","env":{"a=b":"c"}}"#),
             ("cache", r#"{"module":"m","cache":{"ttl_s":1}}"#),
-            ("inputs", r#"{"module":"m","inputs":{"a":"b"}}"#),
+            ("inputs.a", r#"{"module":"m","inputs":{"a":"b"}}"#),
+            ("inputs", r#"{"module":"m","inputs":{"tmp/a":{"sha256":"HASH"}}}"#),
+            ("inputs", r#"{"module":"m","inputs":{"a":{"sha256":"HASH"},"A":{"folder":"HASH"}}}"#),
+            ("outputs[1]", r#"{"module":"m","outputs":["*","../*"]}"#),
         ] {
-            let refusal = TaskDocument::parse(text).unwrap_err();
+            let text = text.replace("HASH", &"0a".repeat(32));
+            let refusal = TaskDocument::parse(&text).unwrap_err();
             assert_eq!(refusal.field.as_deref(), Some(field), "{refusal}");
             assert!(refusal.message.contains(field), "{refusal}");
         }

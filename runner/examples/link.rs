@@ -24,8 +24,14 @@ async fn main() -> Result<(), Failure> {
     let url = Address::parse(&listener.local_addr()?.to_string())?;
     let cache = std::env::temp_dir().join(format!("taskmaster-link-{}", std::process::id()));
     let offer = Offer { name: "bench".into(), slots: 2, ..Offer::default() };
-    let config =
-        RunnerConfig { urls: vec![url], token: None, offer, cache: cache.clone(), grace: Duration::from_secs(1) };
+    let config = RunnerConfig {
+        urls: vec![url],
+        token: None,
+        offer,
+        cache: cache.clone(),
+        inputs_bytes: 1 << 20,
+        grace: Duration::from_secs(1),
+    };
     let runner = tokio::spawn(serve(config, std::future::pending()));
     let (stream, _) = listener.accept().await?;
     let mut socket = accept_async(stream).await?;
@@ -82,6 +88,8 @@ fn task(n: u32) -> Result<Send, Failure> {
         results: BTreeMap::new(),
         args: Vec::new(),
         env: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+        outputs: None,
         timeout_ms: 60_000,
         memory_mb: 64,
         slots: 1,

@@ -61,6 +61,7 @@ fn measure(folder: &std::path::Path, slots: u32, text: &str) -> Result<f64, Box<
                 env: Vec::new(),
                 timeout: Duration::from_secs(10),
                 memory_mb: 64,
+                files: Default::default(),
                 control: Arc::new(Control::default()),
                 listener: Arc::new(|_, _| {}),
             },

@@ -4,6 +4,7 @@ mod local;
 
 pub use local::{RunArgs, run_file};
 
+use crate::inputs::CACHE_BYTES_DEFAULT;
 use crate::link::{RunnerConfig, Waiting, serve};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -54,9 +55,12 @@ pub struct RunnerArgs {
     /// The only modules that it takes, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub modules: Vec<ModuleName>,
-    /// Where compiled modules and the folders of running tasks are [default: $XDG_CACHE_HOME/taskmaster]
+    /// Where compiled modules, input files and the folders of running tasks are [default: $XDG_CACHE_HOME/taskmaster]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// How much of input files it keeps there for other tasks, MiB; what was not used for longest goes first
+    #[arg(long, value_name = "N", default_value_t = CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub input_cache_mb: u64,
     /// How long running tasks may go on after a signal; then they are given back
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub grace: Duration,
@@ -71,6 +75,7 @@ impl RunnerArgs {
             token: self.token,
             offer: Offer { labels, env: self.env, modules: self.modules, ..offer(self.name, self.slots) },
             cache: self.cache.unwrap_or_else(default_cache),
+            inputs_bytes: self.input_cache_mb << 20,
             grace: self.grace,
         })
     }

@@ -7,9 +7,11 @@
 #![deny(missing_docs)]
 
 pub mod cli;
+pub mod inputs;
 pub mod link;
 pub mod modules;
 pub mod outcome;
+pub mod outputs;
 pub mod prepare;
 pub mod sandbox;
 pub mod session;

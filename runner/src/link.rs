@@ -4,11 +4,13 @@
 //! preparation and uploads on tasks of their own. Everything that ended since the last write goes out in one message.
 
 pub mod executor;
+pub mod giving;
 pub mod outbox;
 pub mod owed;
 pub mod source;
 pub mod wire;
 
+use crate::inputs::Inputs;
 use crate::modules::Modules;
 use crate::outcome::Outcome;
 use crate::prepare::{Preparer, Results};
@@ -25,7 +27,9 @@ use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::message::{Announce, Ask, Compiled, FromMaster, Hello, Offer, Query, Role, ToMaster, Welcome};
+use taskmaster_protocol::message::{
+    Announce, Ask, Attempt, Compiled, FromMaster, Hello, Offer, Query, Role, ToMaster, Welcome,
+};
 use taskmaster_protocol::{ErrorKind, ModuleKind, PROTOCOL_VERSION, RefusalCode, TaskError, TaskId, limits};
 use taskmaster_transport::{Address, DialError, Socket, dial};
 use tokio::sync::{mpsc, oneshot};
@@ -40,8 +44,10 @@ pub struct RunnerConfig {
     pub token: Option<String>,
     /// What it offers; its name and slots too.
     pub offer: Offer,
-    /// Where compiled modules and task folders are.
+    /// Where compiled modules, input files and task folders are.
     pub cache: PathBuf,
+    /// How many bytes of input files are kept there.
+    pub inputs_bytes: u64,
     /// How long running attempts may go on once it is told to end.
     pub grace: Duration,
 }
@@ -102,8 +108,10 @@ async fn serving(config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), Runn
     let modules =
         Modules::open(sandbox.clone(), &config.cache.join("modules"), source.clone().fetch()).map_err(cache)?;
     let modules = Arc::new(modules);
+    let inputs = Inputs::open(&config.cache.join("inputs"), config.inputs_bytes, source.clone().fetch_file());
+    let inputs = Arc::new(inputs.map_err(cache)?);
     let (ask, listener) = (executor::ask(tell.clone()), executor::listener(tell.clone()));
-    let preparer = Preparer::new(modules.clone(), source.clone().fetch(), ask, listener);
+    let preparer = Preparer::new(modules.clone(), inputs, source.clone().fetch(), ask, listener);
     let executor = Executor::start(config.offer.slots, &sandbox, preparer, tell.clone()).map_err(cache)?;
     let settings = Settings { slots: config.offer.slots, ahead: limits::CREDITS_MAX };
     let link = Link {
@@ -380,18 +388,14 @@ impl Link {
                 self.executor.forget(&ending.attempt());
                 Some(ending)
             }
-            Outcome::Upload(done, hash, bytes) => {
+            Outcome::Upload(upload) => {
                 let (source, owed, tell) = (self.source.clone(), self.owed.clone(), self.tell.clone());
-                let ending = Ending::Done(done);
-                self.executor.forget(&ending.attempt());
+                let attempt = Attempt { id: upload.done.id.clone(), attempt: upload.done.attempt };
+                self.executor.forget(&attempt);
                 tokio::spawn(async move {
-                    let put = async {
-                        let kept = tokio::task::spawn_blocking(move || owed.keep(bytes)).await;
-                        source.put(hash, &kept.map_err(|error| error.to_string())??).await
-                    };
-                    let ending = match put.await {
-                        Ok(()) => ending,
-                        Err(why) => Ending::failed(ending.attempt(), TaskError::new(ErrorKind::Output, why)),
+                    let ending = match giving::give(*upload, &source, &owed).await {
+                        Ok(done) => Ending::Done(done),
+                        Err(why) => Ending::failed(attempt, TaskError::new(ErrorKind::Output, why)),
                     };
                     let _ = tell.send(News::Uploaded(ending));
                 });

@@ -1,8 +1,10 @@
 //! From how guest code ended to what the master is told: a result, or a failure of a named kind.
 
+use crate::outputs::MadeFiles;
 use crate::sandbox::{End, Report};
 use crate::session::Ending;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use taskmaster_protocol::message::{Attempt, Done, Failed, ResultRef};
 use taskmaster_protocol::{ErrorKind, Hash, Json, TaskError, limits};
@@ -24,8 +26,19 @@ pub enum Output {
 pub enum Outcome {
     /// This can be told now.
     Ready(Ending),
-    /// This can be told when the bytes have been put.
-    Upload(Done, Hash, Bytes),
+    /// This can be told when its bytes have been put.
+    Upload(Box<Upload>),
+}
+
+/// A success, and what must be put before it can be told.
+#[derive(Debug)]
+pub struct Upload {
+    /// The success, as far as it is known.
+    pub done: Done,
+    /// The result, where it is a blob.
+    pub result: Option<Bytes>,
+    /// The files that it gives back.
+    pub files: Option<MadeFiles>,
 }
 
 /// Reads stdout as a result: empty is `null`; JSON as it is, byte for byte; other text as a JSON string without one
@@ -57,23 +70,21 @@ fn without_newline(text: &str) -> &str {
 /// What to tell of `attempt`, which ran as `report` says.
 pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
     let Attempt { id, attempt } = attempt;
-    let Report { end, stdout, log, stats, started_us } = report;
+    let Report { end, stdout, files, log, stats, started_us } = report;
     if end != End::Exit(0) {
         let last = log.tail.lines().next_back().or_else(|| log.head.lines().next_back());
         let error = failure(end, timeout, last.unwrap_or_default());
         return Outcome::Ready(Ending::Failed(Failed { id, attempt, error, started_us, stats, log }));
     }
     let started_us = started_us.unwrap_or_default();
-    match output(stdout) {
-        Output::Inline(json) => {
-            let result = ResultRef::Json(json);
-            Outcome::Ready(Ending::Done(Done { id, attempt, result, started_us, stats, log }))
-        }
-        Output::Blob(bytes) => {
-            let hash = Hash::of(&bytes);
-            let result = ResultRef::Blob(hash);
-            Outcome::Upload(Done { id, attempt, result, started_us, stats, log }, hash, bytes)
-        }
+    let (result, bytes) = match output(stdout) {
+        Output::Inline(json) => (ResultRef::Json(json), None),
+        Output::Blob(bytes) => (ResultRef::Blob(Hash::of(&bytes)), Some(bytes)),
+    };
+    let done = Done { id, attempt, result, outputs: BTreeMap::new(), started_us, stats, log };
+    match (bytes, files) {
+        (None, None) => Outcome::Ready(Ending::Done(done)),
+        (result, files) => Outcome::Upload(Box::new(Upload { done, result, files })),
     }
 }
 

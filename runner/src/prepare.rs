@@ -3,8 +3,9 @@
 //! Nearly every attempt has all that at hand and is prepared at once; the others wait on tasks of their own, so that
 //! no slot and no heartbeat ever waits for them.
 
+use crate::inputs::{Inputs, place::Placing};
 use crate::modules::{Fetch, Modules};
-use crate::sandbox::{Command, Control, Listener, Work};
+use crate::sandbox::{Command, Control, Files, Listener, Work};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -36,6 +37,8 @@ pub type Ask = Arc<
 pub struct Preparer {
     /// Where modules are.
     pub modules: Arc<Modules>,
+    /// Where input files are.
+    pub inputs: Arc<Inputs>,
     /// Gets blobs.
     pub fetch: Fetch,
     /// Gets results.
@@ -47,18 +50,18 @@ pub struct Preparer {
 
 impl Preparer {
     /// From its sources.
-    pub fn new(modules: Arc<Modules>, fetch: Fetch, ask: Ask, listener: Listener) -> Preparer {
-        Preparer { modules, fetch, ask, listener, fetching: Arc::new(Semaphore::new(FETCHES_MAX)) }
+    pub fn new(modules: Arc<Modules>, inputs: Arc<Inputs>, fetch: Fetch, ask: Ask, listener: Listener) -> Preparer {
+        Preparer { modules, inputs, fetch, ask, listener, fetching: Arc::new(Semaphore::new(FETCHES_MAX)) }
     }
 
     /// The attempt ready to run, if nothing has to be waited for; else itself again.
     pub fn at_once(&self, send: Box<Send>, control: &Arc<Control>) -> Result<Work, Box<Send>> {
-        if send.params.as_ref().is_some_and(|params| splice::may_refer(params.get())) {
+        if !send.inputs.is_empty() || send.params.as_ref().is_some_and(|params| splice::may_refer(params.get())) {
             return Err(send);
         }
         let Some(command) = self.modules.ready(&send.version) else { return Err(send) };
         let input = send.params.as_ref().map_or_else(Bytes::new, |params| Bytes::from_owner(Text(params.clone())));
-        Ok(self.work(*send, command, input, control.clone()))
+        Ok(self.work(*send, command, input, None, control.clone()))
     }
 
     /// The attempt ready to run, once everything is there.
@@ -72,29 +75,23 @@ impl Preparer {
                 self.input(params, &send.results).await.map_err(|why| TaskError::new(ErrorKind::Input, why))?
             }
         };
-        Ok(self.work(send, loaded.command, input, control))
+        let files = if send.inputs.is_empty() {
+            None
+        } else {
+            Some(self.inputs.get(&send.inputs).await.map_err(|why| TaskError::new(ErrorKind::Input, why))?)
+        };
+        Ok(self.work(send, loaded.command, input, files, control))
     }
 
-    fn work(&self, send: Send, command: Arc<Command>, input: Bytes, control: Arc<Control>) -> Work {
-        let needs = command.needs();
-        let env = if needs.env { environment(&send) } else { Vec::new() };
-        let mut args = Vec::new();
-        if needs.args {
-            args.reserve(1 + send.args.len());
-            args.push(send.module.to_string());
-            args.extend(send.args);
-        }
-        Work {
-            attempt: Attempt { id: send.id, attempt: send.attempt },
-            command,
-            input,
-            args,
-            env,
-            timeout: Duration::from_millis(send.timeout_ms),
-            memory_mb: send.memory_mb,
-            control,
-            listener: self.listener.clone(),
-        }
+    fn work(
+        &self,
+        send: Send,
+        command: Arc<Command>,
+        input: Bytes,
+        inputs: Option<Placing>,
+        control: Arc<Control>,
+    ) -> Work {
+        work(send, command, input, inputs, (control, self.listener.clone()))
     }
 
     /// What goes to stdin: `params`, or the blob that they stand for, with every reference replaced.
@@ -151,6 +148,36 @@ impl Preparer {
         };
         let json = Json::parse(text.trim_matches([' ', '\t', '\r', '\n']));
         Ok(json.unwrap_or_else(|_| Json::string(text.strip_suffix('\n').unwrap_or(text))).get().to_owned())
+    }
+}
+
+/// An attempt for which everything is there.
+pub fn work(
+    send: Send,
+    command: Arc<Command>,
+    input: Bytes,
+    inputs: Option<Placing>,
+    (control, listener): (Arc<Control>, Listener),
+) -> Work {
+    let needs = command.needs();
+    let env = if needs.env { environment(&send) } else { Vec::new() };
+    let mut args = Vec::new();
+    if needs.args {
+        args.reserve(1 + send.args.len());
+        args.push(send.module.to_string());
+        args.extend(send.args);
+    }
+    Work {
+        attempt: Attempt { id: send.id, attempt: send.attempt },
+        command,
+        input,
+        args,
+        env,
+        timeout: Duration::from_millis(send.timeout_ms),
+        memory_mb: send.memory_mb,
+        files: Files { inputs, outputs: send.outputs },
+        control,
+        listener,
     }
 }
 

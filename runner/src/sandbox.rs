@@ -15,6 +15,9 @@ pub use command::{Command, LoadError, Needs};
 pub use engine::{Sandbox, SandboxError};
 pub use log::{Listener, Utterance};
 
+use crate::inputs::guard::give_up_override;
+use crate::inputs::place::Placing;
+use crate::outputs::{self, MadeFiles};
 use crate::sandbox::files::TaskFolder;
 use crate::sandbox::limits::{Denied, Limiter};
 use crate::sandbox::stdio::{OutputTooLarge, Streams};
@@ -25,8 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use taskmaster_protocol::TaskStats;
 use taskmaster_protocol::message::{Attempt, Log};
+use taskmaster_protocol::{Glob, TaskStats};
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
@@ -54,10 +57,21 @@ pub struct Work {
     pub timeout: Duration,
     /// Limit of linear memory, MiB.
     pub memory_mb: u32,
+    /// What it finds in its folder, and what of it it gives back.
+    pub files: Files,
     /// Lets others stop it.
     pub control: Arc<Control>,
     /// Hears what it says while it runs.
     pub listener: Listener,
+}
+
+/// The files of an attempt.
+#[derive(Default)]
+pub struct Files {
+    /// What is put into its folder.
+    pub inputs: Option<Placing>,
+    /// Globs of the files that it gives back; `None`: all that it made.
+    pub outputs: Option<Vec<Glob>>,
 }
 
 /// The switch by which a running attempt is stopped.
@@ -105,9 +119,9 @@ pub enum End {
     Cancelled,
     /// It could not be instantiated.
     Module(String),
-    /// It wrote more to stdout than is kept.
+    /// It wrote more than is kept, or not the files that it was to give back.
     Output(String),
-    /// Its folder could not be made.
+    /// Its folder could not be made, or its inputs not be put there.
     Input(String),
 }
 
@@ -118,6 +132,8 @@ pub struct Report {
     pub end: End,
     /// What it wrote to stdout.
     pub stdout: Vec<u8>,
+    /// The files that it gives back.
+    pub files: Option<MadeFiles>,
     /// What it wrote to stderr, directives left out.
     pub log: Log,
     /// What it cost.
@@ -154,13 +170,20 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
         Ok(folder) => folder,
         Err(error) => return Report::not_started(End::Input(format!("the task's folder could not be made: {error}"))),
     };
+    // Before anything of the guest runs, and before the threads are made that do its file operations.
+    give_up_override();
+    if let (Some(folder), Some(inputs)) = (&folder, &work.files.inputs)
+        && let Err(error) = inputs.place(&folder.own())
+    {
+        return Report::not_started(End::Input(format!("its inputs could not be put into the task's folder: {error}")));
+    }
     let wasi = match context(&work, folder.as_ref(), &streams) {
         Ok(wasi) => wasi,
         Err(error) => {
             return Report::not_started(End::Input(format!("the task's folder could not be opened: {error}")));
         }
     };
-    let _watch = folder.as_ref().map(|folder| sandbox.quota().watch(folder.path(), &work.control));
+    let watch = folder.as_ref().map(|folder| sandbox.quota().watch(folder.path(), &work.control));
     let mut store = open_store(sandbox, &work, wasi, streams.clone());
     let result = {
         let call = pin!(work.command.call(&mut store));
@@ -178,15 +201,38 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     };
     let started_us = Some(guest.started_us);
     // Dropping the store gives its memory back to the pool, wiped.
-    drop(store);
+    drop((store, watch));
+    let (end, files) = give_back(end, folder, &work.files);
     let (stdout, log, log_bytes) = streams.finish();
-    Report { end, stdout, log, stats: TaskStats { log_bytes, ..stats }, started_us }
+    Report { end, stdout, files, log, stats: TaskStats { log_bytes, ..stats }, started_us }
+}
+
+/// What an attempt that succeeded has made; it is no success where that is not what it was to give back.
+fn give_back(end: End, folder: Option<TaskFolder>, files: &Files) -> (End, Option<MadeFiles>) {
+    if end != End::Exit(0) {
+        return (end, None);
+    }
+    let globs = files.outputs.as_deref();
+    let Some(folder) = folder else {
+        return match globs.and_then(<[Glob]>::first) {
+            Some(glob) => {
+                let text = format!("no file matches the output glob `{}`: the module uses no files", glob.as_str());
+                (End::Output(text), None)
+            }
+            None => (end, None),
+        };
+    };
+    match outputs::find(&folder.own(), files.inputs.as_ref(), globs) {
+        Ok(made) if made.is_empty() => (end, None),
+        Ok(made) => (end, Some(MadeFiles { files: made, folder })),
+        Err(text) => (End::Output(text), None),
+    }
 }
 
 impl Report {
     fn not_started(end: End) -> Report {
         let (stdout, log, stats) = (Vec::new(), Log::default(), TaskStats::default());
-        Report { end, stdout, log, stats, started_us: None }
+        Report { end, stdout, files: None, log, stats, started_us: None }
     }
 }
 

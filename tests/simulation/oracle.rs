@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_master::engine::Turn;
 use taskmaster_master::events::logged;
-use taskmaster_master::record::{Ended, Entry, Record};
+use taskmaster_master::record::{Ended, Entry, Gave, Record};
 use taskmaster_master::store::Reader;
 use taskmaster_master::view::{self, Restored, Stored};
 use taskmaster_master::{folding, journal};
@@ -127,7 +127,7 @@ impl Oracle {
         match (ended.state, &ended.result) {
             (TaskState::Done, result) => {
                 let ending = self.ends.get(&attempt).cloned();
-                let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref());
+                let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref().map(Gave::result).as_ref());
                 self.claim(right, || format!("{attempt:?} is done with {result:?}, and ended as {ending:?}"));
             }
             (_, None) => {}

@@ -3,9 +3,9 @@
 
 use crate::chance::Chance;
 use std::sync::Arc;
-use taskmaster_master::record::{Ended, Record};
+use taskmaster_master::record::{Ended, Gave, Record};
 use taskmaster_master::view::Restored;
-use taskmaster_protocol::message::{Done, ResultRef};
+use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{TaskId, TaskState, ToMaster};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn spoil(planted: Planted, records: &mut Vec<Record>, late: impl Fn(&TaskId)
 }
 
 fn won(ended: &Ended, done: Done) -> Ended {
-    let result: Option<ResultRef> = Some(done.result);
+    let result = Some(Gave::new(done.result, done.outputs));
     Ended { state: TaskState::Done, attempt: done.attempt, result, error: None, ..ended.clone() }
 }
 

@@ -3,6 +3,7 @@
 use crate::model::{Fate, Model};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_master::record::Gave;
 use taskmaster_protocol::message::{Page, Query, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{JobName, TaskId, TaskState};
@@ -49,8 +50,9 @@ impl World {
         let told: BTreeMap<TaskId, ResultRef> = json.read().map_err(|error| error.to_string())?;
         for id in ids {
             let Some(fate) = self.oracle.pending.tasks.get(&id) else { continue };
-            let result = fate.ends.last().filter(|_| !fate.open).and_then(|ended| ended.result.as_ref());
-            if told.get(&id) != result {
+            let result =
+                fate.ends.last().filter(|_| !fate.open).and_then(|ended| ended.result.as_ref()).map(Gave::result);
+            if told.get(&id) != result.as_ref() {
                 return Err(format!("the result of {id} is told as {:?}, and is {result:?}", told.get(&id)));
             }
         }

@@ -316,6 +316,14 @@ impl World {
             });
         }
         let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
-        Ending::Done(Done { id, attempt, result, started_us, stats, log: Default::default() })
+        Ending::Done(Done {
+            id,
+            attempt,
+            result,
+            outputs: Default::default(),
+            started_us,
+            stats,
+            log: Default::default(),
+        })
     }
 }

@@ -66,11 +66,14 @@ pub enum TasksCommand {
         /// The task
         id: TaskId,
     },
-    /// List the files that a task made
-    #[command(after_help = "Example:\n  taskmaster tasks files t1")]
+    /// List the files that a task gave back
+    #[command(after_help = "Examples:\n  taskmaster tasks files t1\n  taskmaster tasks files t1 --fetch out")]
     Files {
         /// The task
         id: TaskId,
+        /// Write them to DIR/ID/PATH
+        #[arg(long, value_name = "DIR")]
+        fetch: Option<PathBuf>,
     },
     /// Cancel tasks, or all open tasks of a job; running ones are stopped
     #[command(after_help = "Examples:\n  taskmaster tasks cancel t1 t2\n  taskmaster tasks cancel --job night")]

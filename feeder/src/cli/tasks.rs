@@ -3,13 +3,15 @@
 use super::values::{Span, pair, time};
 use clap::Args;
 use std::path::PathBuf;
-use taskmaster_protocol::{JobName, ModuleRef, TaskId, Wall};
+use taskmaster_protocol::{FilePath, Glob, JobName, ModuleRef, TaskId, Wall};
+use taskmaster_transport::local::parse_input;
 
 pub(super) const ADD_HELP: &str = "\
 Examples:
   taskmaster add resize --params '{\"width\": 200}'
   taskmaster add report --after fetch-1 --after fetch-2 --priority 5
   taskmaster add echo --params - --wait -o json < params.json
+  taskmaster add resvg --input a.svg=./a.svg --arg a.svg --arg a.png --wait --fetch out
 
 Exit codes:
   0  added; with --wait: done          4  with --wait: it was cancelled
@@ -36,6 +38,9 @@ One task per line, only `module` is required:
 Examples:
   taskmaster feed tasks.jsonl --job night --wait
   seq 1000 | jq -c '{module:\"echo\",params:.}' | taskmaster feed --follow | jq .result
+  taskmaster feed icons.jsonl --follow --fetch out
+
+Paths in `inputs` are relative to the feed file: {\"inputs\":{\"a.svg\":\"icons/a.svg\"}}
 
 --follow prints each task as one JSON line when it has ended, once, also when the
 master was killed and started again meanwhile.
@@ -71,6 +76,14 @@ pub struct TaskOptions {
     /// A variable of the program's environment; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
+    /// A file or folder that the program finds in its folder, such as data=./data; uploaded where the master lacks it;
+    /// may be repeated
+    #[arg(long = "input", value_name = "PATH=FILE", value_parser = parse_input)]
+    pub inputs: Vec<(FilePath, PathBuf)>,
+    /// Which files of its folder the program gives back, such as '*.png'; all that it makes or changes if absent; may be
+    /// repeated
+    #[arg(long, value_name = "GLOB")]
+    pub outputs: Vec<Glob>,
     /// The task's id; made up if absent
     #[arg(long)]
     pub id: Option<TaskId>,
@@ -129,6 +142,9 @@ pub struct AddOptions {
     /// Stay until the task has ended, and print it
     #[arg(long)]
     pub wait: bool,
+    /// Write the files that it gives back to DIR/ID/PATH, before it is printed
+    #[arg(long, value_name = "DIR", requires = "wait")]
+    pub fetch: Option<PathBuf>,
 }
 
 /// `call`.
@@ -137,6 +153,9 @@ pub struct CallOptions {
     /// The task.
     #[command(flatten)]
     pub task: TaskOptions,
+    /// Write the files that it gives back to DIR/ID/PATH, before its result is printed
+    #[arg(long, value_name = "DIR")]
+    pub fetch: Option<PathBuf>,
 }
 
 /// `feed`.
@@ -154,6 +173,9 @@ pub struct FeedOptions {
     /// Print each task as one JSON line when it has ended
     #[arg(long, conflicts_with = "wait")]
     pub follow: bool,
+    /// With --follow or --wait: write the files that a task gives back to DIR/ID/PATH, before it is printed
+    #[arg(long, value_name = "DIR")]
+    pub fetch: Option<PathBuf>,
 }
 
 /// `bench`.

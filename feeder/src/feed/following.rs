@@ -2,6 +2,7 @@
 
 use super::ledger::Ledger;
 use crate::client::Client;
+use crate::fetch::{Fetching, Outputs};
 use crate::output::text::one_line;
 use crate::trouble::Trouble;
 use crate::wire::{Ended, Finals};
@@ -24,13 +25,25 @@ pub struct Following {
     /// Where ended tasks are printed, for `--follow`.
     out: Option<BufWriter<Stdout>>,
     unflushed: bool,
+    /// Where files are brought to, for `--fetch`: a task is printed when its files are there.
+    pub fetching: Option<Fetching>,
+    /// Tasks whose files could not be fetched.
+    pub unfetched: u64,
 }
 
 impl Following {
     /// From the seq of the first `welcome`. `print`: each task that ends goes to stdout.
     pub fn new(first_seq: u64, print: bool) -> Following {
         let out = print.then(|| BufWriter::with_capacity(256 << 10, std::io::stdout()));
-        Following { first_seq, jobs: HashMap::new(), asked: HashSet::new(), out, unflushed: false }
+        Following {
+            first_seq,
+            jobs: HashMap::new(),
+            asked: HashSet::new(),
+            out,
+            unflushed: false,
+            fetching: None,
+            unfetched: 0,
+        }
     }
 
     /// Follows a job, unless it is followed already.
@@ -77,12 +90,8 @@ impl Following {
                 seen = JobName::new(&ended.job.0).ok();
                 self.known_up_to(seen.as_ref(), finals.seq);
             }
-            if ledger.ended(&ended.id.0, ended.state)
-                && let Some(out) = &mut self.out
-            {
-                out.write_all(one_line(task.get()).as_bytes())?;
-                out.write_all(b"\n")?;
-                self.unflushed = true;
+            if ledger.ended(&ended.id.0, ended.state) {
+                self.tell(task.get())?;
             }
         }
         // Without a task it is not said which job is meant; that is clear only where there is one.
@@ -91,6 +100,37 @@ impl Following {
             self.known_up_to(job.as_ref(), finals.seq);
         }
         Ok(())
+    }
+
+    /// Prints a task, as soon as its files are here.
+    fn tell(&mut self, task: &str) -> Result<(), Trouble> {
+        let line = one_line(task);
+        if let Some(fetching) = &mut self.fetching {
+            let made: Made = serde_json::from_str(task)
+                .map_err(|error| Trouble::Local(format!("the master told of files that cannot be read: {error}")))?;
+            if !made.outputs.is_empty() {
+                fetching.begin(made.id, made.outputs, line.into_owned());
+                return Ok(());
+            }
+        }
+        self.print(&line)
+    }
+
+    /// Prints a line, where tasks are printed.
+    pub fn print(&mut self, line: &str) -> Result<(), Trouble> {
+        if let Some(out) = &mut self.out
+            && !line.is_empty()
+        {
+            out.write_all(line.as_bytes())?;
+            out.write_all(b"\n")?;
+            self.unflushed = true;
+        }
+        Ok(())
+    }
+
+    /// Whether all files are here.
+    pub fn has_fetched(&self) -> bool {
+        self.fetching.as_ref().is_none_or(Fetching::is_idle)
     }
 
     fn known_up_to(&mut self, job: Option<&JobName>, seq: Option<u64>) {
@@ -114,6 +154,14 @@ impl Following {
             None => Ok(()),
         }
     }
+}
+
+/// What a task gave back.
+#[derive(serde::Deserialize)]
+struct Made {
+    id: TaskId,
+    #[serde(default)]
+    outputs: Outputs,
 }
 
 fn follow_job(client: &Client, job: &JobName, since: u64) {

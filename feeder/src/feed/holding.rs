@@ -151,7 +151,14 @@ mod tests {
     use super::*;
 
     fn line(number: u64, id: &str, keys: &Keys) -> Line {
-        Line { number, key: keys.of(id), named: true, job: None, text: format!(r#"{{"id":"{id}"}}"#) }
+        Line {
+            number,
+            key: keys.of(id),
+            named: true,
+            job: None,
+            text: format!(r#"{{"id":"{id}"}}"#),
+            has_inputs: false,
+        }
     }
 
     fn hold(lines: &[(&str, &[&str])]) -> (Holding, Keys) {

@@ -188,7 +188,14 @@ impl Ledger {
         let entry = batch.entries.get_mut(rejection.index).filter(|entry| !entry.refused)?;
         entry.refused = true;
         let text = batch.message.as_str().get(entry.place.clone())?.to_owned();
-        let line = Line { number: entry.number, key: entry.key, named: entry.named, job: entry.job.clone(), text };
+        let line = Line {
+            number: entry.number,
+            key: entry.key,
+            named: entry.named,
+            job: entry.job.clone(),
+            text,
+            has_inputs: false,
+        };
         if entry.first {
             self.sent.remove(&line.key);
             if let Some(open) = &mut self.open {

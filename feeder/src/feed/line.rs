@@ -36,6 +36,8 @@ pub struct Line {
     pub job: Option<Arc<str>>,
     /// The document; an id made here stands first.
     pub text: String,
+    /// Whether it has `inputs`, which may be files of this machine.
+    pub has_inputs: bool,
 }
 
 /// A string, borrowed where it holds no escapes.
@@ -50,6 +52,8 @@ struct Peek<'a> {
     id: Option<Text<'a>>,
     #[serde(borrow, default)]
     job: Option<Text<'a>>,
+    #[serde(default)]
+    inputs: Option<serde::de::IgnoredAny>,
 }
 
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text<'a>>, D::Error> {
@@ -67,13 +71,14 @@ impl Line {
         }
         let peek: Peek<'_> = refusal::read(&text).map_err(|r| at(r, number))?;
         let job = peek.job.map(|job| Arc::from(job.0.as_ref()));
+        let has_inputs = peek.inputs.is_some();
         if let Some(id) = peek.id {
             let key = keys.of(&id.0);
-            return Ok(Line { number, key, named: true, job, text });
+            return Ok(Line { number, key, named: true, job, text, has_inputs });
         }
         let id = make_id();
         let key = keys.of(&id);
-        Ok(Line { number, key, named: false, job, text: with_id(&text, &id) })
+        Ok(Line { number, key, named: false, job, text: with_id(&text, &id), has_inputs })
     }
 
     /// The params as they stand in the text, where it has some.

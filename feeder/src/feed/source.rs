@@ -1,11 +1,14 @@
 //! Reads a feed's input on a thread of its own, as fast as it comes and no faster than it is taken.
 
 use super::line::{Keys, Line, new_id};
+use super::local;
 use super::splitter::{Piece, Splitter};
+use crate::inputs::Inputs;
 use crate::trouble::Trouble;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use taskmaster_protocol::Refusal;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Bytes read at a time. Lines of one read go on together and at once, so a slow producer's line is never waited with.
@@ -34,37 +37,59 @@ pub fn open(file: Option<&Path>) -> Result<Box<dyn Read + Send>, Trouble> {
 }
 
 /// Starts the thread. The channel ends with the input.
-pub fn start(input: impl Read + Send + 'static, keys: Keys, document_max: usize) -> mpsc::Receiver<Chunk> {
+///
+/// `files` puts the files that lines name, relative to the folder beside it, before the lines are given.
+pub fn start(
+    input: impl Read + Send + 'static,
+    keys: Keys,
+    document_max: usize,
+    files: (Inputs, PathBuf),
+) -> mpsc::Receiver<Chunk> {
     let (sender, receiver) = mpsc::channel(CHUNKS);
+    let reader = Reader { keys, files: files.0, base: files.1, runtime: Handle::current(), sender };
     // Not joined: a read of a terminal or pipe cannot be interrupted, and the process may end meanwhile.
-    std::thread::spawn(move || read_all(input, &keys, document_max, &sender));
+    std::thread::spawn(move || reader.read_all(input, document_max));
     receiver
 }
 
-fn read_all(mut input: impl Read, keys: &Keys, document_max: usize, sender: &mpsc::Sender<Chunk>) {
-    let mut splitter = Splitter::new(document_max);
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        let mut pieces = Vec::new();
-        let ended = match input.read(&mut buffer) {
-            Ok(0) => {
-                splitter.finish(&mut pieces);
-                true
-            }
-            Ok(n) => {
-                splitter.push(&buffer[..n], &mut pieces);
-                false
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => {
-                let _ = sender.blocking_send(Err(Trouble::Local(format!("cannot read the input: {error}"))));
+struct Reader {
+    keys: Keys,
+    files: Inputs,
+    base: PathBuf,
+    runtime: Handle,
+    sender: mpsc::Sender<Chunk>,
+}
+
+impl Reader {
+    fn read_all(mut self, mut input: impl Read, document_max: usize) {
+        let mut splitter = Splitter::new(document_max);
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let mut pieces = Vec::new();
+            let ended = match input.read(&mut buffer) {
+                Ok(0) => {
+                    splitter.finish(&mut pieces);
+                    true
+                }
+                Ok(n) => {
+                    splitter.push(&buffer[..n], &mut pieces);
+                    false
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    let _ = self.sender.blocking_send(Err(Trouble::Local(format!("cannot read the input: {error}"))));
+                    return;
+                }
+            };
+            let mut lines: Vec<_> = pieces.into_iter().map(|piece| read_piece(piece, &self.keys)).collect();
+            if let Err(trouble) = self.runtime.block_on(local::settle(&mut lines, &self.base, &mut self.files)) {
+                let _ = self.sender.blocking_send(Err(trouble));
                 return;
             }
-        };
-        let lines: Vec<_> = pieces.into_iter().map(|piece| read_piece(piece, keys)).collect();
-        // The receiver is gone when the feed has ended early.
-        if (!lines.is_empty() && sender.blocking_send(Ok(lines)).is_err()) || ended {
-            return;
+            // The receiver is gone when the feed has ended early.
+            if (!lines.is_empty() && self.sender.blocking_send(Ok(lines)).is_err()) || ended {
+                return;
+            }
         }
     }
 }

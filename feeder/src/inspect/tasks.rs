@@ -12,7 +12,7 @@ use crate::trouble::{Trouble, exit};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use taskmaster_protocol::message::{Cancel, Log, Query, Retry, Set};
-use taskmaster_protocol::{Hash, JobName, Json, ModuleName, TaskId, TaskState, TaskView, ToMaster, limits};
+use taskmaster_protocol::{FilePath, Hash, JobName, Json, ModuleName, TaskId, TaskState, TaskView, ToMaster, limits};
 
 /// Runs a `tasks` command. The exit code.
 pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> {
@@ -37,7 +37,13 @@ pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> 
             return print_result(client, &view, &output).await;
         }
         TasksCommand::Logs { id } => print_log(&client.ask(Query::Logs { id }).await?, &output)?,
-        TasksCommand::Files { id } => print_files(&client.ask::<TaskView>(Query::Task { id }).await?.outputs, &output)?,
+        TasksCommand::Files { id, fetch } => {
+            let view = client.ask::<TaskView>(Query::Task { id }).await?;
+            if let Some(folder) = fetch {
+                crate::fetch::bring(&global.target()?, &folder, &view.id, &view.outputs).await?;
+            }
+            print_files(&view.outputs, &output)?;
+        }
         TasksCommand::Cancel { ids, job } => cancel(client, ids, job, &output).await?,
         TasksCommand::Retry { ids } => {
             let answer = client.request(|reference| ToMaster::Retry(Retry { reference, ids: ids.clone() })).await?;
@@ -161,17 +167,17 @@ fn print_log(log: &Log, output: &Output) -> Result<(), Trouble> {
     if output.is_terminal() { output.write(plain(&text).as_bytes()) } else { output.write(text.as_bytes()) }
 }
 
-fn print_files(files: &BTreeMap<String, Hash>, output: &Output) -> Result<(), Trouble> {
+fn print_files(files: &BTreeMap<FilePath, Hash>, output: &Output) -> Result<(), Trouble> {
     let raw: Vec<Json> =
         files.iter().map(|(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash}))).collect();
-    let typed: Vec<(&String, &Hash)> = files.iter().collect();
+    let typed: Vec<(&FilePath, &Hash)> = files.iter().collect();
     output.list(
         &raw,
         &typed,
-        |(path, _)| (*path).clone(),
+        |(path, _)| path.to_string(),
         |files| {
             let mut table = Table::new(&["PATH", "SHA256"]);
-            files.iter().for_each(|(path, hash)| table.row([(*path).clone(), hash.to_string()]));
+            files.iter().for_each(|(path, hash)| table.row([path.to_string(), hash.to_string()]));
             table
         },
     )

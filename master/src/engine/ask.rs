@@ -6,7 +6,7 @@ use super::{Engine, Known};
 use crate::events::ended_view;
 use crate::inbox::Reply;
 use crate::lookup::{Lookup, Rows, job_view};
-use crate::record::Ended;
+use crate::record::{Ended, Gave};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{RunnerKey, TaskKey};
@@ -137,7 +137,7 @@ impl Engine {
                     continue;
                 }
             };
-            if let Some(result) = ended.and_then(|ended| ended.result.clone()) {
+            if let Some(result) = ended.and_then(|ended| ended.result.as_ref()).map(Gave::result) {
                 known.insert(id, result);
             }
         }

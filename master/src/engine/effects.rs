@@ -2,7 +2,7 @@
 
 use super::{Engine, Known, Report};
 use crate::inbox::SessionNo;
-use crate::record::{Ended, JobRecord, Record, Retrying, ended_index};
+use crate::record::{Ended, Gave, JobRecord, Record, Retrying, ended_index};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
@@ -119,6 +119,8 @@ impl Engine {
             results,
             args: rare.map(|rare| rare.args.clone()).unwrap_or_default(),
             env: rare.map(|rare| rare.env.clone()).unwrap_or_default(),
+            inputs: rare.map(|rare| rare.inputs.clone()).unwrap_or_default(),
+            outputs: rare.and_then(|rare| rare.outputs.clone()),
             timeout_ms: rare.and_then(|rare| rare.timeout_ms).unwrap_or(self.config.timeout_ms),
             memory_mb: rare.and_then(|rare| rare.memory_mb).unwrap_or(self.config.memory_mb),
             slots: body.slots(),
@@ -150,14 +152,14 @@ impl Engine {
                 },
                 None => continue,
             };
-            let Some(result) = &ended.result else { continue };
-            let size = match result {
+            let Some(result) = ended.result.as_ref().map(Gave::result) else { continue };
+            let size = match &result {
                 ResultRef::Json(json) => json.get().len(),
                 ResultRef::Blob(_) => 64,
             };
             if size <= left {
                 left -= size;
-                results.insert(id.clone(), result.clone());
+                results.insert(id.clone(), result);
             }
         }
         results
@@ -255,7 +257,7 @@ impl Engine {
         };
         match report {
             Some((_, Report::Done(done))) => {
-                ended.result = Some(done.result);
+                ended.result = Some(Gave::new(done.result, done.outputs));
                 ended.started = Some(Wall(done.started_us));
                 ended.stats = Some(done.stats);
                 ended.log = (!done.log.is_empty()).then(|| Box::new(done.log));

@@ -1,6 +1,6 @@
 //! `task:add`: documents are parsed here, in the session's own task, so that the engine's turns stay short.
 
-use super::{Gate, params};
+use super::{Gate, inputs, params};
 use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
 use crate::prepare::{Prepared, prepare};
@@ -34,6 +34,7 @@ pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<In
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     find_modules(&gate.folder, &parsed).await;
+    let parsed = inputs::find(&gate.blobs, parsed).await?;
     Ok(Input::Add { session, batch, job, hold, tasks: parsed })
 }
 

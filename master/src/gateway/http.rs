@@ -1,122 +1,27 @@
-//! Bytes, modules and questions over HTTP, on the port of the sessions.
+//! Modules and questions over HTTP, on the port of the sessions.
 
 use super::Gate;
-use crate::blobs::{Blobs, PutError};
 use crate::upkeep::backup;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Query as Queried, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use std::io::Write;
 use taskmaster_protocol::message::{Query, Status};
 use taskmaster_protocol::shape::ModuleCheck;
-use taskmaster_protocol::{Hash, JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, limits};
-use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
-
-/// Bytes read from disk, or handed to it, at a time.
-const CHUNK: usize = 256 << 10;
+use taskmaster_protocol::{JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, limits};
 
 /// A sentence with a status: what every error here looks like.
-type Failure = (StatusCode, String);
+pub(super) type Failure = (StatusCode, String);
 
-fn fail(status: StatusCode, text: impl std::fmt::Display) -> Failure {
+pub(super) fn fail(status: StatusCode, text: impl std::fmt::Display) -> Failure {
     (status, format!("{text}\n"))
 }
 
 /// A full disk is no reason to start a master anew: the status stays 200.
 pub(super) async fn health(State(gate): State<Gate>) -> String {
     gate.handle.room.disk().refusal().map_or_else(|| "ok\n".into(), |why| format!("ok, but adds are refused: {why}\n"))
-}
-
-fn parse_hash(text: &str) -> Result<Hash, Failure> {
-    let wrong = || fail(StatusCode::BAD_REQUEST, "a blob's name is its SHA-256: 64 hexadecimal digits");
-    Hash::parse(text).ok_or_else(wrong)
-}
-
-pub(super) async fn get_blob(State(gate): State<Gate>, Path(hash): Path<String>) -> Result<Response, Failure> {
-    let hash = parse_hash(&hash)?;
-    let missing = |error| match std::io::Error::kind(&error) {
-        std::io::ErrorKind::NotFound => fail(StatusCode::NOT_FOUND, format!("no blob {hash} is kept here")),
-        _ => fail(StatusCode::INTERNAL_SERVER_ERROR, format!("blob {hash} cannot be read: {error}")),
-    };
-    let file = tokio::fs::File::open(gate.blobs.path(&hash)).await.map_err(missing)?;
-    let length = file.metadata().await.map_err(missing)?.len();
-    let parts = futures_util::stream::try_unfold(file, |mut file| async move {
-        let mut part = Vec::with_capacity(CHUNK);
-        (&mut file).take(CHUNK as u64).read_to_end(&mut part).await?;
-        Ok::<_, std::io::Error>((!part.is_empty()).then(|| (Bytes::from(part), file)))
-    });
-    let headers = [
-        (header::CONTENT_LENGTH, length.to_string()),
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        // Bytes under a hash never change.
-        (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned()),
-    ];
-    Ok((headers, Body::from_stream(parts)).into_response())
-}
-
-/// What a blob is put for; not said: the result of a task, for which room is kept.
-#[derive(serde::Deserialize)]
-pub(super) struct Purpose {
-    /// `task`: something that a task is about to name. It is refused when adds are.
-    r#for: Option<String>,
-}
-
-pub(super) async fn put_blob(
-    State(gate): State<Gate>,
-    Path(hash): Path<String>,
-    Queried(purpose): Queried<Purpose>,
-    body: Body,
-) -> Result<StatusCode, Failure> {
-    let hash = parse_hash(&hash)?;
-    match purpose.r#for.as_deref() {
-        None => {}
-        Some("task") => {
-            if let Some(why) = gate.handle.room.disk().refusal() {
-                return Err(fail(StatusCode::SERVICE_UNAVAILABLE, why));
-            }
-        }
-        Some(other) => {
-            return Err(fail(StatusCode::BAD_REQUEST, format!("`for` is `{other}`; what can be said is `task`")));
-        }
-    }
-    let (parts, incoming) = mpsc::channel(8);
-    let kept = tokio::task::spawn_blocking(move || keep(&gate.blobs, hash, incoming));
-    let mut stream = body.into_data_stream();
-    while let Some(part) = stream.next().await {
-        let part = part.map_err(|error| fail(StatusCode::BAD_REQUEST, format!("the upload broke off: {error}")));
-        // Nobody receives any more where the bytes were refused; then the reason follows below.
-        let broken = part.is_err();
-        if parts.send(part).await.is_err() || broken {
-            break;
-        }
-    }
-    drop(parts);
-    kept.await
-        .map_err(|_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be stored; the log has more"))??;
-    Ok(StatusCode::CREATED)
-}
-
-/// Writes what comes to disk; on a thread that may block.
-fn keep(blobs: &Blobs, hash: Hash, mut incoming: mpsc::Receiver<Result<Bytes, Failure>>) -> Result<(), Failure> {
-    let mut upload = blobs.begin().map_err(|error| refused(error.into()))?;
-    while let Some(part) = incoming.blocking_recv() {
-        upload.write(&part?).map_err(refused)?;
-    }
-    upload.finish(hash).map_err(refused)
-}
-
-fn refused(error: PutError) -> Failure {
-    let status = match &error {
-        PutError::WrongHash { .. } => StatusCode::BAD_REQUEST,
-        PutError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        PutError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        PutError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    fail(status, error)
 }
 
 /// Puts a file into the task folder, as a person would, after a look at it; answers what was found.
@@ -173,7 +78,7 @@ fn write(folder: &std::path::Path, file: &str, bytes: &[u8]) -> std::io::Result<
     written
 }
 
-fn json(value: Json) -> Response {
+pub(super) fn json(value: Json) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], value.get().to_owned()).into_response()
 }
 

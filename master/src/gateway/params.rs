@@ -92,6 +92,8 @@ impl Keeper<'_> {
             ),
             _ => wrong(RefusalCode::Internal, format!("blob {hash} cannot be read: {error}")),
         };
+        // From now on it is kept for the task that is about to name it.
+        self.blobs.renew(&hash).map_err(unreadable)?;
         let bytes = std::fs::metadata(self.blobs.path(&hash)).map_err(unreadable)?.len();
         let most = limits::PARAMS_BYTES_MAX;
         if bytes > most as u64 {

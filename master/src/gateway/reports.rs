@@ -4,8 +4,9 @@
 
 use super::add::heavy;
 use crate::blobs::Blobs;
+use std::collections::BTreeMap;
 use taskmaster_protocol::message::{Compiled, Done, Failed, Log, ResultRef, Said};
-use taskmaster_protocol::{ErrorKind, Refusal, RefusalCode, TaskError, ToMaster, limits};
+use taskmaster_protocol::{ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits};
 
 /// Entries of one message of reports: more than a runner may hold, so that no turn is long.
 const REPORTS_MAX: usize = limits::CREDITS_MAX as usize;
@@ -64,7 +65,8 @@ pub(super) async fn sound(message: ToMaster, blobs: &Blobs) -> Result<Vec<ToMast
 
 /// Results whose bytes are here, and failures of those whose are not.
 async fn judged(done: Vec<Done>, blobs: &Blobs) -> Result<Vec<ToMaster>, Refusal> {
-    let looked_for = done.iter().filter(|done| matches!(done.result, ResultRef::Blob(_))).count();
+    let looked_for: usize =
+        done.iter().map(|done| done.outputs.len() + usize::from(matches!(done.result, ResultRef::Blob(_)))).sum();
     let blobs = blobs.clone();
     let work = move || {
         let (mut kept, mut failed) = (Vec::with_capacity(done.len()), Vec::new());
@@ -101,11 +103,31 @@ fn wrong(done: &Done, blobs: &Blobs) -> Option<String> {
             let (is, max) = (json.get().len(), limits::RESULT_INLINE_BYTES_MAX);
             Some(format!("its runner sent a result of {is} bytes in a message; more than {max} must be put as a blob"))
         }
-        ResultRef::Blob(hash) if !blobs.exists(hash) => {
+        ResultRef::Blob(hash) if !is_here(blobs, hash) => {
             Some(format!("its runner named the blob {hash} as the result, and had not put it"))
         }
-        _ => None,
+        _ => wrong_outputs(&done.outputs, blobs),
     }
+}
+
+fn wrong_outputs(outputs: &BTreeMap<FilePath, Hash>, blobs: &Blobs) -> Option<String> {
+    let (is, max) = (outputs.len(), limits::OUTPUT_FILES_MAX);
+    if is > max {
+        return Some(format!("its runner gave back {is} files, at most {max} are allowed"));
+    }
+    let (is, max) = (outputs.keys().map(|path| path.as_str().len()).sum::<usize>(), limits::OUTPUT_PATHS_BYTES_MAX);
+    if is > max {
+        return Some(format!(
+            "the paths of the files that its runner gave back have {is} bytes, at most {max} are allowed"
+        ));
+    }
+    let (path, hash) = outputs.iter().find(|(_, hash)| !is_here(blobs, hash))?;
+    Some(format!("its runner named the blob {hash} as the file `{path}`, and had not put it"))
+}
+
+/// It is not removed before the engine knows that it is needed. What cannot be read is not here.
+fn is_here(blobs: &Blobs, hash: &Hash) -> bool {
+    blobs.renew(hash).unwrap_or(false)
 }
 
 fn cut_failed(failed: &mut Failed) {

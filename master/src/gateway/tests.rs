@@ -1,5 +1,7 @@
 //! Real sockets on this side, a fake engine on the other.
 
+mod files;
+
 use super::*;
 use crate::inbox::{Input, Reply};
 use crate::modules::scratch::{Scratch, fake_engine, log_job_done};

@@ -4,12 +4,17 @@ use super::{Opened, UpkeepError, export};
 use crate::blobs::Blobs;
 use crate::journal::SyncedMark;
 use crate::record::Record;
+use crate::references::{self, Reference};
 use crate::store::{Reader, StoreError};
 use crate::view::Marks;
 use crate::{clock, journal, view};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use taskmaster_protocol::{Hash, JobName, TaskId, Wall};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use taskmaster_protocol::{Hash, JobName, Listing, TaskId, Wall};
 
 /// Faults that are told; more help nobody.
 const TOLD_MAX: usize = 20;
@@ -31,7 +36,7 @@ pub struct Report {
     pub ended: u64,
     /// Jobs.
     pub jobs: u64,
-    /// Large params, large results and modules, each read and hashed.
+    /// Modules, input and output files, large params and results: each read and hashed.
     pub blobs: u64,
     /// What is wrong, a sentence each.
     pub wrong: Vec<String>,
@@ -67,7 +72,7 @@ enum Word {
 #[derive(Default)]
 struct Told {
     /// Blobs named by what the view does not have yet.
-    hashes: BTreeSet<Hash>,
+    hashes: BTreeSet<Reference>,
     words: HashMap<TaskId, Word>,
     /// When the last commit was made.
     time: Wall,
@@ -140,7 +145,7 @@ fn journal_of(shelf: &Reader, marks: &Marks, report: &mut Report) -> Result<Told
             if commit <= folded || within {
                 hear(record, seq, &mut told.words);
             } else {
-                told.hashes.extend(blobs_named_by(record));
+                told.hashes.extend(references::of_record(record));
             }
             seq += u64::from(record.event().is_some());
         }
@@ -157,15 +162,6 @@ fn hear(record: &Record, seq: u64, words: &mut HashMap<TaskId, Word>) {
     };
 }
 
-fn blobs_named_by(record: &Record) -> Vec<Hash> {
-    match record {
-        Record::Added(body) | Record::Reopened { body, .. } => body.blob().into_iter().collect(),
-        Record::Ended(ended) => ended.result_parts().1.into_iter().collect(),
-        Record::Module { record, .. } => record.versions.iter().map(|version| version.version).collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// What the view holds of the tasks that the journal still tells of.
 #[derive(Default)]
 struct Seen {
@@ -173,19 +169,24 @@ struct Seen {
     ended: HashMap<TaskId, u64>,
 }
 
-fn view_of(shelf: &Reader, told: &Told, hashes: &mut BTreeSet<Hash>, report: &mut Report) -> Result<Seen, StoreError> {
+fn view_of(
+    shelf: &Reader,
+    told: &Told,
+    hashes: &mut BTreeSet<Reference>,
+    report: &mut Report,
+) -> Result<Seen, StoreError> {
     let mut seen = Seen::default();
     let mut open_of: BTreeMap<JobName, u64> = BTreeMap::new();
     view::open_tasks(shelf.as_ref(), &mut |body, _| {
         report.open += 1;
         *open_of.entry(body.job.clone()).or_default() += 1;
+        hashes.extend(references::of_body(&body));
         seen.open.insert(body.id.clone());
-        hashes.extend(body.blob());
         Ok(())
     })?;
     export::each_ended(shelf.as_ref(), &mut |task| {
         report.ended += 1;
-        hashes.extend(task.body.blob().into_iter().chain(task.ended.result_parts().1));
+        hashes.extend(references::of_body(&task.body).chain(references::of_ended(&task.ended)));
         if told.words.contains_key(&task.ended.id) {
             seen.ended.insert(task.ended.id.clone(), task.ended.seq);
         }
@@ -202,7 +203,7 @@ fn view_of(shelf: &Reader, told: &Told, hashes: &mut BTreeSet<Hash>, report: &mu
         report.wrong(format!("open tasks name the job {name}, of which the view has no record"));
     }
     for (_, module) in view::restore(shelf.as_ref())?.modules {
-        hashes.extend(module.versions.iter().map(|version| version.version));
+        hashes.extend(references::of_module(&module));
     }
     Ok(seen)
 }
@@ -231,19 +232,33 @@ fn compare(told: &Told, seen: &Seen, report: &mut Report) {
     }
 }
 
-/// Every large result and every version of a module: there, and what its name says.
-fn blobs_of(opened: &Opened, hashes: BTreeSet<Hash>, report: &mut Report) {
+/// Every blob that something names, and those that folders name: there, and what its name says.
+fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
     let blobs = match Blobs::open(&opened.data) {
         Ok(blobs) => blobs,
         Err(error) => return report.wrong(format!("the blobs cannot be read: {error}")),
     };
+    let mut hashes: BTreeSet<Hash> = named.iter().map(|reference| reference.hash).collect();
+    for Reference { hash, .. } in named.into_iter().filter(|reference| reference.is_listing) {
+        // One that is not there is told below.
+        match blobs.get(&hash).map(|bytes| Listing::decode(&bytes)) {
+            Ok(Ok(listing)) => hashes.extend(listing.blobs()),
+            Ok(Err(why)) => report.wrong(format!("blob {hash}: {why}")),
+            Err(_) => {}
+        }
+    }
     for hash in hashes {
         report.blobs += 1;
-        match blobs.get(&hash) {
-            Ok(bytes) => {
-                report.expect(Hash::of(&bytes) == hash, || format!("blob {hash} has other bytes than its name says"))
-            }
+        match hash_file(&blobs.path(&hash)) {
+            Ok(is) => report.expect(is == hash, || format!("blob {hash} has other bytes than its name says")),
             Err(error) => report.wrong(format!("blob {hash}: {error}")),
         }
     }
+}
+
+/// The hash of a file's bytes; one may be larger than memory.
+fn hash_file(path: &Path) -> io::Result<Hash> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(Hash(hasher.finalize().into()))
 }

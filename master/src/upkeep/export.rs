@@ -1,18 +1,19 @@
 //! `store export`: what a store knows, as JSON lines that [`super::import`] reads.
 //!
 //! The first line says how it was counted, the last one that all of it is there. Params and results stand as they
-//! came; large ones and modules come in lines of their own, before the first line that names them.
+//! came; files, large ones and modules come in lines of their own, before the first line that names them.
 
 use super::pieces::{self, Piece, SayError};
 use crate::blobs::Blobs;
 use crate::record::{Ended, JobRecord, ModuleRecord, TaskBody};
+use crate::references::{self, Reference};
 use crate::store::{Shelf, StoreError};
 use crate::view::{self, OpenTask, Stored};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::Arc;
-use taskmaster_protocol::{AttemptId, Hash, JobName, ModuleName, Wall};
+use taskmaster_protocol::{AttemptId, Hash, JobName, Listing, ModuleName, Wall};
 
 /// The version of these lines.
 pub const FORMAT: u32 = 1;
@@ -106,7 +107,7 @@ pub enum ExportError {
 pub struct Exported {
     /// Tasks.
     pub tasks: u64,
-    /// Large params and results, versions of modules.
+    /// Files, large params and results, versions of modules.
     pub blobs: u64,
     /// Those that could not be read, with a sentence each.
     pub lost: Vec<String>,
@@ -141,6 +142,18 @@ impl Export<'_> {
         })
     }
 
+    /// A blob, and of a folder those in it, first.
+    fn named(&mut self, reference: Reference) -> Result<(), StoreError> {
+        if reference.is_listing
+            && !self.said.contains(&reference.hash)
+            && let Ok(bytes) = self.blobs.get(&reference.hash)
+            && let Ok(listing) = Listing::decode(&bytes)
+        {
+            listing.blobs().into_iter().try_for_each(|hash| self.blob(hash))?;
+        }
+        self.blob(reference.hash)
+    }
+
     fn blob(&mut self, hash: Hash) -> Result<(), StoreError> {
         if !self.said.insert(hash) {
             return Ok(());
@@ -167,16 +180,12 @@ impl Export<'_> {
         }
         each_ended(shelf, &mut |Stored { body, ended }| {
             self.done.tasks += 1;
-            for hash in body.blob().into_iter().chain(ended.result_parts().1) {
-                self.blob(hash)?;
-            }
+            references::of_body(&body).chain(references::of_ended(&ended)).try_for_each(|named| self.named(named))?;
             self.say(&Line::Ended { body, ended })
         })?;
         view::open_tasks(shelf, &mut |body, task| {
             self.done.tasks += 1;
-            if let Some(hash) = body.blob() {
-                self.blob(hash)?;
-            }
+            references::of_body(&body).try_for_each(|named| self.named(named))?;
             let OpenTask { priority, tries, lost, fence, due, .. } = task;
             self.say(&Line::Open { body, priority, tries, lost, fence, due })
         })?;

@@ -8,6 +8,7 @@ use crate::blobs::Blobs;
 use crate::folding;
 use crate::journal::{Journal, ShelfJournal, SyncedMark};
 use crate::record::{self, Ended, Entry, Record, Retrying};
+use crate::references::{self, Reference};
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
@@ -114,7 +115,7 @@ impl Writer {
                 self.records.extend(record.holders.into_iter().map(held));
             }
             Line::Open { body, priority, tries, lost, fence, due } => {
-                body.blob().iter().try_for_each(|hash| self.expect(hash))?;
+                self.expect_all(references::of_body(&body))?;
                 self.tasks += 1;
                 let (no, nothing) = (body.no, AttemptId { epoch: 0, n: 0 });
                 let retrying = (tries > 0 || lost > 0 || fence > nothing).then(|| {
@@ -137,7 +138,7 @@ impl Writer {
                 self.records.push(Record::Set { no, priority, due });
             }
             Line::Ended { body, ended } => {
-                body.blob().iter().chain(&ended.result_parts().1).try_for_each(|hash| self.expect(hash))?;
+                self.expect_all(references::of_body(&body).chain(references::of_ended(&ended)))?;
                 self.tasks += 1;
                 self.records.push(Record::Added(body));
                 let seq = self.seq_of_next();
@@ -149,6 +150,10 @@ impl Writer {
             Line::End { .. } => {}
         }
         if self.records.len() >= COMMIT_RECORDS { self.commit() } else { Ok(()) }
+    }
+
+    fn expect_all(&self, mut named: impl Iterator<Item = Reference>) -> Result<(), String> {
+        named.try_for_each(|reference| self.expect(&reference.hash))
     }
 
     /// The bytes of what a record names must have come before it, or be known to be lost.

@@ -5,12 +5,11 @@ use crate::config::Keep;
 use crate::folding::{Folding, catch_up};
 use crate::inbox::Input;
 use crate::journal::{Journal, ShelfJournal};
-use crate::record::{Entry, Record};
+use crate::record::{Entry, Gave, Record};
 use crate::store::{Reader, memory::MemoryShelf};
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use taskmaster_protocol::message::ResultRef;
 use taskmaster_protocol::{Json, TaskDocument, TaskState};
 
 fn id(text: &str) -> TaskId {
@@ -36,7 +35,7 @@ fn ended(seq: u64, body: &TaskBody, state: TaskState, result: &str, because: Opt
         last_sent: AttemptId { epoch: 1, n: 1 },
         version: None,
         runner: None,
-        result: Some(ResultRef::Json(Json::string(result))),
+        result: Some(Gave::Json(Json::string(result))),
         error: None,
         started: None,
         finished: Wall(seq as i64),
@@ -118,7 +117,7 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
     })
     .unwrap();
     let stored = stored(shelf.as_ref(), &long.id).unwrap().unwrap();
-    assert_eq!(stored.ended.result, Some(ResultRef::Json(Json::string(&text))));
+    assert_eq!(stored.ended.result, Some(Gave::Json(Json::string(&text))));
     assert_eq!(super::stored(shelf.as_ref(), &id("lon")).unwrap(), None, "the beginning of an id is another id");
 }
 

@@ -2,11 +2,15 @@
 
 use crate::Address;
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::http::request::Builder;
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use taskmaster_protocol::{Hash, limits};
+use taskmaster_protocol::{Hash, Json, limits};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 /// Fetches and puts bytes. A connection for each request: they are few and large, results and modules are cached.
 #[derive(Debug, Clone)]
@@ -39,15 +43,23 @@ pub enum BlobError {
     /// Other bytes came than the name says.
     #[error("the bytes of {0} do not have that hash")]
     WrongHash(Hash),
+    /// A file of this machine cannot be read or written.
+    #[error("{path}: {why}")]
+    Local {
+        /// The file.
+        path: String,
+        /// What the system said.
+        why: String,
+    },
 }
 
 impl BlobError {
-    /// Whether another try may help: the master is away, or in need.
+    /// Whether trying again may help: the master is away, or cannot take anything for now.
     pub fn may_pass(&self) -> bool {
         match self {
             BlobError::Unreachable { .. } => true,
-            BlobError::Refused { status, .. } => matches!(status, 429 | 502 | 503 | 504 | 507),
-            BlobError::WrongHash(_) => false,
+            BlobError::Refused { status, .. } => matches!(status, 409 | 429 | 502 | 503 | 504 | 507),
+            BlobError::WrongHash(_) | BlobError::Local { .. } => false,
         }
     }
 }
@@ -96,30 +108,76 @@ impl Blobs {
         self.request(Method::POST, "/api/backup".into(), wish).await
     }
 
+    /// Of `hashes` those that the master lacks; the others can be named from now on. Refused with 503 while it takes no
+    /// tasks.
+    pub async fn missing(&self, hashes: &[Hash]) -> Result<Vec<Hash>, BlobError> {
+        let mut missing = Vec::new();
+        for some in hashes.chunks(limits::FOLDER_FILES_MAX) {
+            let path = "/blobs/missing?for=task";
+            let answer = self.request(Method::POST, path.into(), Bytes::from(Json::of(some).get().to_owned())).await?;
+            let unread =
+                |error: serde_json::Error| BlobError::Unreachable { path: path.into(), why: error.to_string() };
+            missing.extend(serde_json::from_slice::<Vec<Hash>>(&answer).map_err(unread)?);
+        }
+        Ok(missing)
+    }
+
     async fn request(&self, method: Method, path: String, body: Bytes) -> Result<Bytes, BlobError> {
+        let request = Request::builder().method(method).uri(&path);
+        let whole = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        let Answer { status, body, driver, .. } = self.send(&path, request, whole).await?;
         let fail = |why: String| BlobError::Unreachable { path: path.clone(), why };
+        let limit = usize::try_from(limits::BLOB_BYTES_MAX).unwrap_or(usize::MAX);
+        let body = Limited::new(body, limit).collect().await.map_err(|error| fail(error.to_string()))?;
+        drop(driver);
+        let bytes = body.to_bytes();
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        Err(refused(path, status, &bytes))
+    }
+
+    /// Sends one request over a connection of its own, up to the head of the answer.
+    pub(crate) async fn send(&self, path: &str, request: Builder, body: Body) -> Result<Answer, BlobError> {
+        let fail = |why: String| BlobError::Unreachable { path: path.to_owned(), why };
         let stream = TcpStream::connect(self.address.authority()).await.map_err(|error| fail(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| fail(error.to_string()))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| fail(error.to_string()))?;
-        let driver = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(&path).header(header::HOST, self.address.authority());
+        let driver = Driver(tokio::spawn(connection));
+        let mut request = request.header(header::HOST, self.address.authority());
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Full::new(body)).map_err(|error| fail(error.to_string()))?;
+        let request = request.body(body).map_err(|error| fail(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(|error| fail(error.to_string()))?;
-        let status = response.status();
-        let limit = usize::try_from(limits::BLOB_BYTES_MAX).unwrap_or(usize::MAX);
-        let body =
-            Limited::new(response.into_body(), limit).collect().await.map_err(|error| fail(error.to_string()))?;
-        driver.abort();
-        let bytes = body.to_bytes();
-        if status == StatusCode::OK || status == StatusCode::CREATED || status == StatusCode::NO_CONTENT {
-            return Ok(bytes);
-        }
-        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-        Err(BlobError::Refused { path, status: status.as_u16(), text })
+        let (head, body) = response.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body, driver })
     }
+}
+
+/// What is sent.
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// The head of an answer, and the rest of it on its way.
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Incoming,
+    pub driver: Driver,
+}
+
+/// Moves the bytes of a connection; ends it when dropped.
+pub(crate) struct Driver(JoinHandle<Result<(), hyper::Error>>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(crate) fn refused(path: String, status: StatusCode, said: &[u8]) -> BlobError {
+    let text = String::from_utf8_lossy(said).trim().to_owned();
+    BlobError::Refused { path, status: status.as_u16(), text }
 }

@@ -1,17 +1,28 @@
 //! `taskmaster run FILE`: one module, here, without a master, through the same sandbox and the same rules.
 
 use super::{duration, pair};
+use crate::inputs::{FetchFile, Inputs, place::Placing};
 use crate::outcome::{Outcome, outcome};
-use crate::sandbox::{Command, Control, Listener, Sandbox, Utterance, Work};
+use crate::outputs::MadeFiles;
+use crate::prepare::work;
+use crate::sandbox::{Command, Control, Listener, Sandbox, Utterance};
 use crate::session::Ending;
 use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use taskmaster_protocol::message::{Attempt, ResultRef};
-use taskmaster_protocol::{AttemptId, ErrorKind, Json, TaskError, TaskId, limits};
+use taskmaster_protocol::message::{Attempt, ResultRef, Send};
+use taskmaster_protocol::{
+    AttemptId, ErrorKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleName, ModuleRef, TaskDocument,
+    TaskError, TaskId, limits,
+};
+use taskmaster_transport::local::{Local, Place, parse_input};
+
+/// The id and the job of the one task.
+const LOCAL: &str = "local";
 
 /// The exit code of a task that failed, as for everything that waits for tasks.
 const FAILED: u8 = 3;
@@ -28,6 +39,7 @@ const USAGE: u8 = 2;
 Examples:
   taskmaster run resize.wasm --params '{\"width\":200}'
   echo '[1,2,3]' | taskmaster run sum.wat --params -
+  taskmaster run resvg.wasm --input a.svg=icons/a.svg --arg a.svg --arg a.png --fetch out
 
 Exit codes: 0 done · 1 the file could not be read or would not load · 2 usage · 3 the task failed")]
 pub struct RunArgs {
@@ -42,6 +54,15 @@ pub struct RunArgs {
     /// A variable of the module's environment (repeatable)
     #[arg(long = "env", value_name = "K=V", value_parser = pair)]
     pub env: Vec<(String, String)>,
+    /// A file or folder that the module finds in its folder, such as data=./data (repeatable)
+    #[arg(long = "input", value_name = "PATH=FILE", value_parser = parse_input)]
+    pub inputs: Vec<(FilePath, PathBuf)>,
+    /// Which files the module gives back, such as '*.png' (repeatable) [default: all that it makes or changes]
+    #[arg(long = "outputs", value_name = "GLOB")]
+    pub outputs: Vec<Glob>,
+    /// Write the files that it gives back to DIR/local/PATH
+    #[arg(long, value_name = "DIR")]
+    pub fetch: Option<PathBuf>,
     /// Limit from the start of the module's code
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub task_timeout: Duration,
@@ -63,29 +84,57 @@ fn run_here(args: RunArgs) -> ExitCode {
     };
     // Nothing is cached: a module that is being written is another one each time.
     let folder = std::env::temp_dir().join(format!("taskmaster-run-{}", uuid::Uuid::now_v7().simple()));
-    let outcome = load(&args.file, &folder).and_then(|(sandbox, command)| execute(args, &sandbox, command, input));
-    // Empty by now; what cannot be removed lies in the system's temporary folder.
-    let _ = std::fs::remove_dir_all(&folder);
-    match outcome {
-        Ok(outcome) => tell(outcome),
+    let fetch = args.fetch.clone();
+    let outcome = load(&args.file, &folder)
+        .and_then(|(sandbox, command)| execute(args, &sandbox, command, input).map(|outcome| (outcome, sandbox)));
+    let code = match outcome {
+        // The sandbox goes last: the files that are fetched are in its folder.
+        Ok((outcome, _sandbox)) => tell(outcome, fetch.as_deref()),
         Err(why) => complain(&why, 1),
-    }
+    };
+    // What cannot be removed lies in the system's temporary folder.
+    let _ = std::fs::remove_dir_all(&folder);
+    code
 }
 
-fn tell(outcome: Outcome) -> ExitCode {
+fn tell(outcome: Outcome, fetch: Option<&Path>) -> ExitCode {
     match outcome {
-        Outcome::Ready(Ending::Done(done)) => match done.result {
-            ResultRef::Json(json) => {
-                print(json.read::<String>().unwrap_or_else(|_| json.get().to_owned()).as_bytes(), true)
+        Outcome::Ready(Ending::Done(done)) => print_result(&done.result, None),
+        Outcome::Upload(upload) => {
+            if let (Some(folder), Some(files)) = (fetch, &upload.files)
+                && let Err(why) = bring(files, &folder.join(LOCAL))
+            {
+                return complain(&why, 1);
             }
-            ResultRef::Blob(_) => ExitCode::SUCCESS,
-        },
-        Outcome::Upload(_, _, bytes) => print(&bytes, false),
+            print_result(&upload.done.result, upload.result)
+        }
         Outcome::Ready(Ending::Failed(failed)) => {
             show(&failed.error);
             ExitCode::from(if failed.error.kind == ErrorKind::Module { 1 } else { FAILED })
         }
     }
+}
+
+fn print_result(result: &ResultRef, bytes: Option<Bytes>) -> ExitCode {
+    match (result, bytes) {
+        (_, Some(bytes)) => print(&bytes, false),
+        (ResultRef::Json(json), None) => {
+            print(json.read::<String>().unwrap_or_else(|_| json.get().to_owned()).as_bytes(), true)
+        }
+        (ResultRef::Blob(_), None) => ExitCode::SUCCESS,
+    }
+}
+
+/// Copies what the task gave back, as `--fetch` of the other commands does.
+fn bring(files: &MadeFiles, folder: &Path) -> Result<(), String> {
+    for made in &files.files {
+        let to = folder.join(made.path.as_str());
+        let parent = to.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::copy(&made.file, &to))
+            .map_err(|error| format!("{}: {error}", to.display()))?;
+    }
+    Ok(())
 }
 
 fn input(params: Option<&str>) -> Result<Bytes, String> {
@@ -111,32 +160,73 @@ fn load(file: &Path, folder: &Path) -> Result<(Sandbox, Arc<Command>), String> {
 }
 
 fn execute(args: RunArgs, sandbox: &Sandbox, command: Arc<Command>, input: Bytes) -> Result<Outcome, String> {
-    let name = args.file.file_stem().map_or_else(|| "module".into(), |stem| stem.to_string_lossy().into_owned());
-    let id = TaskId::new("local").map_err(|error| error.to_string())?;
-    let mut env = args.env;
-    env.extend(
-        [("TASKMASTER_TASK_ID", "local"), ("TASKMASTER_ATTEMPT", "1")].map(|(k, v)| (k.to_owned(), v.to_owned())),
-    );
-    env.extend(
-        [("TASKMASTER_MODULE", name.as_str()), ("TASKMASTER_JOB", "local")].map(|(k, v)| (k.to_owned(), v.to_owned())),
-    );
-    let attempt = Attempt { id, attempt: AttemptId { epoch: 0, n: 1 } };
-    let work = Work {
-        attempt: attempt.clone(),
-        command,
-        input,
-        args: std::iter::once(name).chain(args.args).collect(),
-        env,
-        timeout: args.task_timeout,
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(|error| error.to_string())?;
+    let stem = args.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let (inputs, placing) = runtime.block_on(gather(&args.inputs, &sandbox.scratch().join("inputs")))?;
+    let send = Send {
+        id: TaskId::new(LOCAL).map_err(|error| text(&error))?,
+        attempt: AttemptId { epoch: 0, n: 1 },
+        module: ModuleName::new(&stem).or_else(|_| ModuleName::new("module")).map_err(|error| text(&error))?,
+        version: Hash([0; 32]),
+        job: JobName::new(LOCAL).map_err(|error| text(&error))?,
+        params: None,
+        results: BTreeMap::new(),
+        args: args.args,
+        env: args.env.into_iter().collect(),
+        inputs,
+        outputs: (!args.outputs.is_empty()).then_some(args.outputs),
+        timeout_ms: u64::try_from(args.task_timeout.as_millis()).unwrap_or(u64::MAX),
         memory_mb: args.memory_mb,
-        control: Arc::new(Control::default()),
-        listener: listener(),
+        slots: 1,
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| error.to_string())?;
+    let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
+    let work = work(send, command, input, placing, (Arc::new(Control::default()), listener()));
     let _busy = sandbox.busy();
     let report = crate::sandbox::run(sandbox, &runtime, work);
     Ok(outcome(attempt, args.task_timeout, report))
+}
+
+/// The inputs as a task names them, and in a cache of their own: copies, so that the task cannot write into the files
+/// that they are.
+async fn gather(
+    wanted: &[(FilePath, PathBuf)],
+    folder: &Path,
+) -> Result<(BTreeMap<FilePath, InputRef>, Option<Placing>), String> {
+    if wanted.is_empty() {
+        return Ok((BTreeMap::new(), None));
+    }
+    let (mut local, mut inputs, mut places) = (Local::default(), BTreeMap::new(), HashMap::new());
+    for (path, file) in wanted {
+        let read = local.read(file).map_err(|why| format!("--input {path}: {why}"))?;
+        inputs.insert(path.clone(), read.input);
+        places.extend(read.blobs.iter().cloned());
+    }
+    let document = TaskDocument { inputs, ..TaskDocument::new(ModuleRef::parse(LOCAL).map_err(|e| e.to_string())?) };
+    let document = TaskDocument::parse(Json::of(&document).get()).map_err(|refusal| refusal.message)?;
+    let places = Arc::new(places);
+    let fetch: FetchFile = Arc::new(move |hash, to| {
+        let place = places.get(&hash).cloned();
+        Box::pin(async move { copy(place, &to).map_err(|error| error.to_string()) })
+    });
+    let cache = Inputs::open(folder, u64::MAX, fetch).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let placing = Arc::new(cache).get(&document.inputs).await?;
+    Ok((document.inputs, Some(placing)))
+}
+
+fn copy(place: Option<Place>, to: &Path) -> std::io::Result<u64> {
+    match place {
+        Some(Place::File(from)) => {
+            // Not the permissions: what cannot be read here must be readable there.
+            std::io::copy(&mut std::fs::File::open(from)?, &mut std::fs::File::create(to)?)
+        }
+        Some(Place::Memory(bytes)) => std::fs::write(to, &bytes).map(|()| bytes.len() as u64),
+        None => Err(std::io::Error::other("it is none of the inputs")),
+    }
 }
 
 /// What a watcher would see, on stderr.
@@ -192,7 +282,9 @@ mod tests {
         let file = folder.join("m.wat");
         std::fs::write(&file, text).unwrap();
         let (args, env) = (Vec::new(), Vec::new());
-        let args = RunArgs { file, params: None, args, env, task_timeout: Duration::from_millis(50), memory_mb: 1 };
+        let (inputs, outputs, fetch) = (Vec::new(), Vec::new(), None);
+        let task_timeout = Duration::from_millis(50);
+        let args = RunArgs { file, params: None, args, env, inputs, outputs, fetch, task_timeout, memory_mb: 1 };
         let outcome = load(&args.file, &folder.join("work"))
             .and_then(|(sandbox, command)| execute(args, &sandbox, command, input));
         let _ = std::fs::remove_dir_all(&folder);

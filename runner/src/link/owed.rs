@@ -52,6 +52,16 @@ impl Owed {
         self.amounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts files that stay where they are until they are put.
+    pub fn wait(self: &Arc<Owed>, bytes: u64) -> Result<Waiting, String> {
+        let mut amounts = self.lock();
+        if amounts.disk + bytes > DISK_BYTES_MAX {
+            return Err(too_much(amounts.disk));
+        }
+        amounts.disk += bytes;
+        Ok(Waiting { bytes, owed: self.clone() })
+    }
+
     /// Keeps `bytes`, on disk where memory has its share. May write a file: not for a thread that must not wait.
     pub fn keep(self: &Arc<Owed>, bytes: Bytes) -> Result<Kept, String> {
         let size = bytes.len() as u64;
@@ -65,10 +75,7 @@ impl Owed {
                 amounts.files += 1;
                 Some(self.folder.join(format!("owed-{}", amounts.files)))
             } else {
-                let (is, max) = (amounts.disk >> 20, DISK_BYTES_MAX >> 20);
-                return Err(format!(
-                    "{is} MiB of results wait for the master already; a runner keeps {max} MiB at most"
-                ));
+                return Err(too_much(amounts.disk));
             }
         };
         let kept = |place| Kept { place, bytes: size, owed: self.clone() };
@@ -81,6 +88,19 @@ impl Owed {
     }
 }
 
+/// Room on the disk for files that wait to be put; free again when this is dropped.
+#[derive(Debug)]
+pub struct Waiting {
+    bytes: u64,
+    owed: Arc<Owed>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.owed.lock().disk -= self.bytes;
+    }
+}
+
 impl Kept {
     /// The result.
     pub async fn bytes(&self) -> io::Result<Bytes> {
@@ -89,6 +109,11 @@ impl Kept {
             Place::Disk(path) => tokio::fs::read(path).await.map(Bytes::from),
         }
     }
+}
+
+fn too_much(disk: u64) -> String {
+    let (is, max) = (disk >> 20, DISK_BYTES_MAX >> 20);
+    format!("{is} MiB of results wait for the master already; a runner keeps {max} MiB at most")
 }
 
 impl Drop for Kept {
@@ -126,6 +151,10 @@ mod tests {
         owed.lock().disk = DISK_BYTES_MAX;
         let refused = owed.keep(large).unwrap_err();
         assert!(refused.contains("8192 MiB"), "{refused}");
+        let refused = owed.wait(1).unwrap_err();
+        assert!(refused.contains("8192 MiB"), "{refused}");
+        owed.lock().disk = DISK_BYTES_MAX - 1;
+        drop(owed.wait(1).unwrap());
         drop((second, third));
         assert_eq!((files(), owed.lock().memory), (0, 0));
         std::fs::remove_dir_all(&folder).unwrap();

@@ -1,11 +1,14 @@
 //! Bytes by their hash, from and to whichever master the link talks to; patient while that one is away.
 
 use super::owed::Kept;
+use crate::inputs::FetchFile;
 use crate::modules::Fetch;
 use bytes::Bytes;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::Hash;
+use taskmaster_transport::files::{Download, Purpose};
 use taskmaster_transport::{Address, Blobs};
 use tokio::sync::Semaphore;
 
@@ -47,6 +50,48 @@ impl Source {
             let source = self.clone();
             Box::pin(async move { source.get(hash).await })
         })
+    }
+
+    /// As a function that writes into files.
+    pub fn fetch_file(self: Arc<Self>) -> FetchFile {
+        Arc::new(move |hash, path| {
+            let source = self.clone();
+            Box::pin(async move { source.get_file(hash, &path).await })
+        })
+    }
+
+    async fn get_file(&self, hash: Hash, path: &Path) -> Result<u64, String> {
+        let mut download = Download::begin(hash, path).map_err(|error| error.to_string())?;
+        let (mut moved, mut bytes) = (Instant::now(), 0);
+        loop {
+            match self.blobs().get_file(&mut download).await {
+                Ok(()) => return Ok(download.finish()),
+                Err(error) if error.may_pass() => {
+                    if download.bytes() > bytes {
+                        (moved, bytes) = (Instant::now(), download.bytes());
+                    }
+                    if moved.elapsed() > FETCH_WITHIN {
+                        return Err(error.to_string());
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Puts a file that a task gives back. Tries as long as nobody refuses.
+    pub async fn put_file(&self, hash: Hash, path: &Path) -> Result<(), String> {
+        loop {
+            let turn = self.putting.acquire().await.ok();
+            let put = self.blobs().put_file(&hash, path, Purpose::Result).await;
+            drop(turn);
+            match put {
+                Ok(()) => return Ok(()),
+                Err(error) if error.may_pass() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     async fn get(&self, hash: Hash) -> Result<Bytes, String> {

@@ -71,6 +71,7 @@ impl Master {
             token: None,
             offer,
             cache: folder.clone(),
+            inputs_bytes: 1 << 30,
             grace: Duration::from_millis(300),
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -144,6 +145,8 @@ fn send(id: &str, module: &str, params: &str) -> Send {
         results: BTreeMap::new(),
         args: Vec::new(),
         env: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+        outputs: None,
         timeout_ms: 10_000,
         memory_mb: 16,
         slots: 1,

@@ -19,6 +19,7 @@ pub struct Folders {
 }
 
 /// The folder of one task, with its `/tmp`.
+#[derive(Debug)]
 pub struct TaskFolder {
     path: PathBuf,
     sweep: mpsc::Sender<PathBuf>,

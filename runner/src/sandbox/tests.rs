@@ -61,6 +61,7 @@ impl World {
             env: vec![("KEY".into(), "value".into())],
             timeout: Duration::from_secs(10),
             memory_mb: 16,
+            files: Files::default(),
             control: Arc::default(),
             listener: Arc::new(move |_, utterance| heard.lock().unwrap().push(utterance)),
         }

@@ -20,6 +20,8 @@ fn send(n: u32, slots: u32) -> Send {
         results: BTreeMap::new(),
         args: Vec::new(),
         env: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+        outputs: None,
         timeout_ms: 1_000,
         memory_mb: 1,
         slots,
@@ -29,7 +31,7 @@ fn send(n: u32, slots: u32) -> Send {
 fn done(n: u32) -> Ending {
     let Attempt { id, attempt } = name(n);
     let (result, stats, log) = (ResultRef::Json(Json::null()), TaskStats::default(), Default::default());
-    Ending::Done(Done { id, attempt, result, started_us: 0, stats, log })
+    Ending::Done(Done { id, attempt, result, outputs: Default::default(), started_us: 0, stats, log })
 }
 
 /// A session and its clock; effects as short words, so that a script reads like one.

@@ -131,6 +131,7 @@ mod tests {
                 env,
                 timeout,
                 memory_mb,
+                files: Default::default(),
                 control,
                 listener,
             };

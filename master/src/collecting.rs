@@ -1,0 +1,236 @@
+//! Removes blobs that nothing names any more: those of pruned tasks, of forgotten versions of modules, of feeds that put
+//! their files and added nothing. On the thread that folds, a little at a time, when there is time.
+//!
+//! A round takes the names of all blobs that nobody has put or asked for within [`GRACE`](crate::blobs::GRACE), crosses
+//! out those that the view names, page by page, and removes the rest. Meanwhile things change. Whatever names a blob
+//! comes through the gateway, which renews it first ([`Blobs::renew`]), so it is young again; or it is a task of the
+//! view that is opened again or ends, and that comes by here as a commit and is crossed out, too ([`Collecting::hear`]).
+//! A crash in the middle leaves blobs for the next round.
+
+use crate::blobs::Blobs;
+use crate::record::Record;
+use crate::references::{self, Reference};
+use crate::room::{Disk, Room};
+use crate::store::{Reader, StoreError};
+use crate::view;
+use std::collections::HashSet;
+use std::io;
+use std::time::{Duration, Instant};
+use taskmaster_protocol::{Hash, Listing};
+
+/// The pause between two rounds, at least; and after a disk was full, whose reports wait in memory.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// A round takes at most one part in so many of the time.
+const SHARE: u32 = 20;
+
+/// Tasks of the view looked at in one step: about a millisecond.
+const PAGE: usize = 256;
+
+/// Blobs removed in one step.
+const REMOVED_MAX: usize = 64;
+
+/// Idle steps between the last look and the first removal. What the gateway let in before the whole process was stopped
+/// for hours, and woke, is committed in the first of them.
+const SETTLE_STEPS: u32 = 10;
+
+/// See the module's text.
+pub struct Collecting {
+    blobs: Blobs,
+    shelf: Reader,
+    room: Room,
+    every: Duration,
+    stage: Stage,
+}
+
+enum Stage {
+    Resting { until: Instant },
+    Working(Box<Round>),
+}
+
+/// One round.
+struct Round {
+    began: Instant,
+    /// Blobs that may go, in order.
+    old: Vec<Hash>,
+    /// Which of them are needed.
+    needed: Vec<bool>,
+    /// Folders that were looked into.
+    listings: HashSet<Hash>,
+    at: At,
+    removed: u64,
+}
+
+enum At {
+    Open { from: u64 },
+    Ended { from: u64 },
+    Settling { steps: u32 },
+    Removing { index: usize },
+}
+
+/// What a step leaves to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing, for long.
+    Rest,
+    /// More, after the usual pause.
+    Pause,
+    /// More, as soon as there is time.
+    More,
+}
+
+impl Collecting {
+    /// For the blobs of the view on `shelf`. A grace that is shorter than the pause between rounds shortens that, too.
+    pub fn new(blobs: Blobs, shelf: Reader, room: Room) -> Collecting {
+        let every = EVERY.min(blobs.grace());
+        let stage = Stage::Resting { until: Instant::now() + every };
+        Collecting { blobs, shelf, room, every, stage }
+    }
+
+    /// A commit came: what it names is needed.
+    pub fn hear(&mut self, records: &[Record]) {
+        if let Stage::Working(round) = &mut self.stage {
+            let named: Vec<Reference> = records.iter().flat_map(references::of_record).collect();
+            let heard = named.into_iter().try_for_each(|reference| round.mark(&self.blobs, reference));
+            self.unless(heard);
+        }
+    }
+
+    /// Where something cannot be read, nothing is removed: not this time.
+    fn unless(&mut self, done: io::Result<()>) {
+        if let Err(error) = done {
+            tracing::warn!("unneeded blobs are not removed now: {error}");
+            self.rest(self.every);
+        }
+    }
+
+    fn rest(&mut self, time: Duration) {
+        self.stage = Stage::Resting { until: Instant::now() + time.max(self.every) };
+    }
+
+    /// Does a little. `waiting`: commits that the view does not have yet.
+    pub fn step<'a>(&mut self, waiting: impl Iterator<Item = &'a [Record]>) -> Result<Next, StoreError> {
+        if matches!(self.room.disk(), Disk::Full(_)) {
+            self.rest(EVERY);
+            return Ok(Next::Rest);
+        }
+        match &mut self.stage {
+            Stage::Resting { until } if Instant::now() < *until => return Ok(Next::Rest),
+            Stage::Resting { .. } => {
+                let begun = self.begin();
+                self.unless(begun);
+                waiting.for_each(|records| self.hear(records));
+            }
+            Stage::Working(round) => {
+                let worked = round.work(&self.blobs, &self.shelf)?;
+                self.unless(worked);
+            }
+        }
+        Ok(match &self.stage {
+            Stage::Resting { .. } => Next::Rest,
+            Stage::Working(round) if round.is_done() => {
+                if round.removed > 0 {
+                    tracing::info!(blobs = round.removed, "blobs that nothing names were removed");
+                }
+                self.rest(round.began.elapsed() * SHARE);
+                Next::Rest
+            }
+            Stage::Working(round) if matches!(round.at, At::Settling { .. }) => Next::Pause,
+            Stage::Working(_) => Next::More,
+        })
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        self.blobs.remove_old_parts()?;
+        let old = self.blobs.old()?;
+        let needed = vec![false; old.len()];
+        let round = Round { began, old, needed, listings: HashSet::new(), at: At::Open { from: 0 }, removed: 0 };
+        self.stage = Stage::Working(Box::new(round));
+        Ok(())
+    }
+}
+
+impl Round {
+    fn is_done(&self) -> bool {
+        matches!(self.at, At::Removing { index } if index >= self.old.len())
+    }
+
+    /// Crosses out what is needed; of a folder, what is in it.
+    fn mark(&mut self, blobs: &Blobs, reference: Reference) -> io::Result<()> {
+        self.cross_out(&reference.hash);
+        if !reference.is_listing || !self.listings.insert(reference.hash) {
+            return Ok(());
+        }
+        let bytes = match blobs.get(&reference.hash) {
+            // Nobody can know what was in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            read => read?,
+        };
+        let listing = Listing::decode(&bytes).map_err(io::Error::other)?;
+        listing.blobs().iter().for_each(|hash| self.cross_out(hash));
+        Ok(())
+    }
+
+    fn cross_out(&mut self, hash: &Hash) {
+        if let Ok(index) = self.old.binary_search(hash) {
+            self.needed[index] = true;
+        }
+    }
+
+    fn work(&mut self, blobs: &Blobs, shelf: &Reader) -> Result<io::Result<()>, StoreError> {
+        match self.at {
+            At::Open { from } => {
+                let page = view::open_from(shelf.as_ref(), from, PAGE)?;
+                self.at = page.last().map_or(At::Ended { from: 0 }, |body| At::Open { from: body.no + 1 });
+                let named = page.iter().flat_map(|body| references::of_body(body));
+                Ok(self.mark_all(blobs, named.collect()))
+            }
+            At::Ended { from } => {
+                let page = view::ended_from(shelf.as_ref(), from, PAGE)?;
+                let mut named: Vec<Reference> = Vec::new();
+                for task in &page {
+                    named.extend(references::of_body(&task.body).chain(references::of_ended(&task.ended)));
+                }
+                self.at = match page.last() {
+                    Some(task) => At::Ended { from: task.ended.seq + 1 },
+                    None => {
+                        let modules = view::modules(shelf.as_ref())?;
+                        modules.iter().for_each(|(_, record)| named.extend(references::of_module(record)));
+                        At::Settling { steps: 0 }
+                    }
+                };
+                Ok(self.mark_all(blobs, named))
+            }
+            At::Settling { steps } if steps < SETTLE_STEPS => {
+                self.at = At::Settling { steps: steps + 1 };
+                Ok(Ok(()))
+            }
+            At::Settling { .. } => {
+                self.at = At::Removing { index: 0 };
+                Ok(Ok(()))
+            }
+            At::Removing { index } => Ok(self.remove(blobs, index)),
+        }
+    }
+
+    fn mark_all(&mut self, blobs: &Blobs, named: Vec<Reference>) -> io::Result<()> {
+        named.into_iter().try_for_each(|reference| self.mark(blobs, reference))
+    }
+
+    fn remove(&mut self, blobs: &Blobs, mut index: usize) -> io::Result<()> {
+        let mut left = REMOVED_MAX;
+        while let (Some(hash), true) = (self.old.get(index), left > 0) {
+            if !self.needed[index] {
+                self.removed += u64::from(blobs.remove(hash)?);
+                left -= 1;
+            }
+            index += 1;
+        }
+        self.at = At::Removing { index };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+use super::*;
+use crate::folding;
+use crate::journal::{Journal, ShelfJournal};
+use crate::modules::scratch::Scratch;
+use crate::record::{self, Ended, Entry, Gave, ModuleRecord, Outputs, TaskBody, VersionRecord};
+use crate::store::memory::MemoryShelf;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::SystemTime;
+use taskmaster_protocol::files::ListedFile;
+use taskmaster_protocol::message::ResultRef;
+use taskmaster_protocol::{
+    AttemptId, FilePath, JobName, ModuleKind, ModuleName, TaskDocument, TaskId, TaskState, Wall,
+};
+
+struct World {
+    scratch: Scratch,
+    blobs: Blobs,
+    shelf: Reader,
+    journal: ShelfJournal,
+    seq: u64,
+    no: u64,
+}
+
+impl World {
+    fn new() -> World {
+        let scratch = Scratch::new();
+        let blobs = Blobs::open(scratch.path()).unwrap();
+        let shelf: Reader = Arc::new(MemoryShelf::default());
+        let journal = ShelfJournal::open(shelf.clone()).unwrap();
+        World { scratch, blobs, shelf, journal, seq: 0, no: 0 }
+    }
+
+    /// Begins its first round at once.
+    fn collecting(&self) -> Collecting {
+        let mut collecting = Collecting::new(self.blobs.clone(), self.shelf.clone(), Room::default());
+        collecting.stage = Stage::Resting { until: Instant::now() };
+        collecting
+    }
+
+    /// A blob that was put long ago.
+    fn old(&self, text: &str) -> Hash {
+        let hash = self.blobs.put(text.as_bytes()).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(100_000);
+        File::open(self.blobs.path(&hash)).unwrap().set_modified(long_ago).unwrap();
+        hash
+    }
+
+    fn folder(&self, texts: &[&str]) -> Hash {
+        let file = |text: &&str| (FilePath::new(text).unwrap(), ListedFile { sha256: self.old(text), bytes: 1 });
+        let listing = Listing { files: texts.iter().map(file).collect() };
+        self.old(std::str::from_utf8(&listing.encode()).unwrap())
+    }
+
+    fn body(&mut self, inputs: &str) -> Arc<TaskBody> {
+        self.no += 1;
+        let document = TaskDocument::parse(&format!(r#"{{"module":"m","inputs":{{{inputs}}}}}"#)).unwrap();
+        let to = (TaskId::new(&format!("t{}", self.no)).unwrap(), JobName::new("j").unwrap());
+        Arc::new(TaskBody::new(document, [0; 16], Vec::new(), (self.no, Wall(0)), to))
+    }
+
+    fn end(&self, body: &TaskBody, result: Hash, output: Hash) -> Record {
+        let outputs: Outputs = [(FilePath::new("out").unwrap(), output)].into();
+        Record::Ended(Arc::new(Ended {
+            seq: self.seq + 1,
+            id: body.id.clone(),
+            no: body.no,
+            module: body.module.clone(),
+            job: body.job.clone(),
+            priority: 0,
+            created: Wall(0),
+            state: TaskState::Done,
+            attempt: AttemptId { epoch: 1, n: 1 },
+            last_sent: AttemptId { epoch: 1, n: 1 },
+            version: None,
+            runner: None,
+            result: Some(Gave::new(ResultRef::Blob(result), outputs)),
+            error: None,
+            started: None,
+            finished: Wall(0),
+            stats: None,
+            log: None,
+            because: None,
+        }))
+    }
+
+    /// Commits and folds.
+    fn fold(&mut self, records: Vec<Record>) {
+        let entry = Entry { first_seq: self.seq + 1, time: Wall(0), records };
+        self.seq += record::events_of(&entry.records);
+        self.journal.append(self.journal.end() + 1, &record::encode(&entry)).unwrap();
+        folding::catch_up(&self.shelf).unwrap();
+    }
+
+    /// A long time passes.
+    fn age(&self) {
+        for hash in self.blobs.clone().sparing(Duration::ZERO).old().unwrap() {
+            let long_ago = SystemTime::now() - Duration::from_secs(100_000);
+            File::open(self.blobs.path(&hash)).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+
+    fn there(&self, hash: Hash) -> bool {
+        self.blobs.exists(&hash)
+    }
+}
+
+fn to_its_end(collecting: &mut Collecting) {
+    while collecting.step(std::iter::empty()).unwrap() != Next::Rest {}
+}
+
+fn file(hash: Hash) -> String {
+    format!(r#""a":{{"sha256":"{hash}"}}"#)
+}
+
+#[test]
+fn what_nothing_names_goes_and_everything_else_stays() {
+    let mut world = World::new();
+    let [open_input, ended_input, result, output, version] = ["1", "2", "3", "4", "5"].map(|text| world.old(text));
+    let folder = world.folder(&["x", "y"]);
+    let open = world.body(&format!(r#"{},"d":{{"folder":"{folder}"}}"#, file(open_input)));
+    let ended = world.body(&file(ended_input));
+    let seen = VersionRecord { version, kind: ModuleKind::Command, bytes: 1, seen: Wall(0), held: false };
+    let module = Box::new(ModuleRecord { versions: vec![seen], ..ModuleRecord::default() });
+    let name = ModuleName::new("m").unwrap();
+    world.fold(vec![
+        Record::Added(open),
+        Record::Added(ended.clone()),
+        Record::Module { name, event: None, record: module },
+    ]);
+    let record = world.end(&ended, result, output);
+    world.fold(vec![record]);
+    let lost = [world.old("lost"), world.folder(&["z"]), Hash::of(b"z")];
+    let young = world.blobs.put(b"young").unwrap();
+    to_its_end(&mut world.collecting());
+    assert!(lost.iter().all(|hash| !world.there(*hash)));
+    let kept = [open_input, ended_input, result, output, version, folder, Hash::of(b"x"), Hash::of(b"y"), young];
+    assert!(kept.iter().all(|hash| world.there(*hash)));
+    // A store whose view is empty, as after everything was pruned.
+    let bare = World { shelf: Arc::new(MemoryShelf::default()), ..world };
+    to_its_end(&mut bare.collecting());
+    assert_eq!(kept.map(|hash| bare.there(hash)), [false, false, false, false, false, false, false, false, true]);
+}
+
+#[test]
+fn what_is_named_again_while_it_is_collected_stays() {
+    for at in ["renewed", "put again", "added", "opened again", "waiting"] {
+        let mut world = World::new();
+        let (hash, inside) = (world.old("again"), world.folder(&["in"]));
+        let body = world.body(&format!(r#"{},"d":{{"folder":"{inside}"}}"#, file(hash)));
+        let unneeded = world.old("unneeded");
+        let mut collecting = world.collecting();
+        let waiting = [Record::Added(body.clone())];
+        let first: &[Record] = if at == "waiting" { &waiting } else { &[] };
+        collecting.step(std::iter::once(first)).unwrap();
+        loop {
+            let Stage::Working(round) = &collecting.stage else { panic!("{at}: it has ended") };
+            if matches!(round.at, At::Removing { .. }) {
+                break;
+            }
+            collecting.step(std::iter::empty()).unwrap();
+        }
+        let fence = AttemptId { epoch: 1, n: 1 };
+        match at {
+            "renewed" => {
+                assert!([hash, inside, Hash::of(b"in")].iter().all(|hash| world.blobs.renew(hash).unwrap()));
+            }
+            "put again" => {
+                world.blobs.put(b"again").unwrap();
+                world.blobs.put(&world.blobs.get(&inside).unwrap()).unwrap();
+                world.blobs.put(b"in").unwrap();
+            }
+            "added" => collecting.hear(&[Record::Added(body)]),
+            "opened again" => {
+                let reopened = Record::Reopened { body, fence, ended: 1, was: TaskState::Failed, because: None };
+                collecting.hear(&[reopened]);
+            }
+            _ => {}
+        }
+        to_its_end(&mut collecting);
+        assert!(!world.there(unneeded), "{at}");
+        assert!([hash, inside, Hash::of(b"in")].iter().all(|hash| world.there(*hash)), "{at}");
+        drop(world.scratch);
+    }
+}
+
+#[test]
+fn where_a_folder_cannot_be_read_nothing_goes() {
+    let mut world = World::new();
+    let spoilt = world.old("no listing");
+    let body = world.body(&format!(r#""d":{{"folder":"{spoilt}"}}"#));
+    world.fold(vec![Record::Added(body)]);
+    let unneeded = world.old("unneeded");
+    to_its_end(&mut world.collecting());
+    assert!(world.there(unneeded));
+}
+
+/// Tasks come, end, are opened again and pruned, in any order with the steps of rounds; now and then the process starts
+/// anew. Whatever the view names is there at any time, and what nothing names goes in the end.
+#[test]
+fn at_random_what_is_needed_is_always_there() {
+    for seed in 1..=60_u64 {
+        let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut draw = move |n: u64| {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            chance % n
+        };
+        let mut world = World::new();
+        let mut collecting = world.collecting();
+        let mut open: Vec<(Arc<TaskBody>, Hash)> = Vec::new();
+        let mut ended: Vec<(Arc<TaskBody>, Vec<Hash>)> = Vec::new();
+        for _ in 0..120 {
+            let mut records = Vec::new();
+            match draw(9) {
+                0 | 1 => {
+                    // As the gateway does: put or renewed, then named.
+                    let hash = world.old(&format!("in{}", draw(6)));
+                    assert!(world.blobs.renew(&hash).unwrap());
+                    let body = world.body(&file(hash));
+                    open.push((body.clone(), hash));
+                    records.push(Record::Added(body));
+                }
+                2 | 3 if !open.is_empty() => {
+                    let (body, input) = open.swap_remove(draw(open.len() as u64) as usize);
+                    let [result, output] = ["r", "o"].map(|kind| world.old(&format!("{kind}{}", body.no % 5)));
+                    assert!(world.blobs.renew(&result).unwrap() && world.blobs.renew(&output).unwrap());
+                    records.push(world.end(&body, result, output));
+                    ended.push((body, vec![input, result, output]));
+                }
+                4 if !ended.is_empty() => {
+                    let (body, named) = ended.swap_remove(draw(ended.len() as u64) as usize);
+                    let stored = view::stored(world.shelf.as_ref(), &body.id).unwrap().unwrap();
+                    let (fence, seq) = (AttemptId { epoch: 1, n: 1 }, stored.ended.seq);
+                    open.push((body.clone(), named[0]));
+                    records.push(Record::Reopened { body, fence, ended: seq, was: TaskState::Done, because: None });
+                }
+                5 if !ended.is_empty() => {
+                    let (body, _) = ended.swap_remove(0);
+                    let stored = view::stored(world.shelf.as_ref(), &body.id).unwrap().unwrap();
+                    folding::forget(&world.shelf, &[stored]).unwrap();
+                }
+                6 => collecting = world.collecting(),
+                7 => world.age(),
+                _ => {
+                    for _ in 0..draw(30) {
+                        if collecting.step(std::iter::empty()).unwrap() == Next::Rest {
+                            collecting = world.collecting();
+                        }
+                    }
+                }
+            }
+            if !records.is_empty() {
+                collecting.hear(&records);
+                world.fold(records);
+            }
+            let named = open.iter().map(|(_, hash)| hash).chain(ended.iter().flat_map(|(_, named)| named));
+            named.for_each(|hash| assert!(world.there(*hash), "seed {seed}: blob {hash} is needed"));
+        }
+        // Long after.
+        let everything = || world.blobs.clone().sparing(Duration::ZERO).old().unwrap();
+        world.age();
+        to_its_end(&mut world.collecting());
+        let needed: HashSet<Hash> =
+            open.iter().map(|(_, hash)| *hash).chain(ended.iter().flat_map(|(_, named)| named.clone())).collect();
+        let left: HashSet<Hash> = everything().into_iter().collect();
+        assert_eq!(left, needed, "seed {seed}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Files as blobs: sent and fetched in parts, and from where it broke off.
+
+use crate::blobs::{Answer, BlobError, Blobs, refused};
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::http::request::Builder;
+use hyper::{Method, Request, StatusCode, header};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use taskmaster_protocol::Hash;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+/// Bytes read or written at a time.
+const CHUNK: usize = 256 << 10;
+
+/// What is smaller is sent without a question whether it is there.
+const ASKED_FROM: u64 = 1 << 20;
+
+/// The header of an upload that goes on: how many bytes the master has.
+const UPLOAD_OFFSET: &str = "upload-offset";
+
+/// What a file is put for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A task that is about to be added names it: it is refused when adds are.
+    Task,
+    /// A task gives it back.
+    Result,
+}
+
+/// The hash of a file's bytes, and how many they are. Blocks on the disk.
+pub fn hash_file(path: &Path) -> io::Result<(Hash, u64)> {
+    let mut file = File::open(path)?;
+    let (mut hasher, mut part, mut bytes) = (Sha256::new(), vec![0; CHUNK], 0);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok((Hash(hasher.finalize().into()), bytes)),
+            n => {
+                hasher.update(&part[..n]);
+                bytes += n as u64;
+            }
+        }
+    }
+}
+
+fn local(path: &Path) -> impl Fn(io::Error) -> BlobError {
+    let path = path.display().to_string();
+    move |error| BlobError::Local { path: path.clone(), why: error.to_string() }
+}
+
+impl Blobs {
+    /// Puts the file at `path` under `hash`, unless it is there; goes on where an earlier upload broke off. One try.
+    /// [`BlobError::WrongHash`]: the file has changed since it was hashed.
+    pub async fn put_file(&self, hash: &Hash, path: &Path, purpose: Purpose) -> Result<(), BlobError> {
+        let file = tokio::fs::File::open(path).await.map_err(local(path))?;
+        let length = file.metadata().await.map_err(local(path))?.len();
+        let offset = if length < ASKED_FROM {
+            0
+        } else {
+            match self.part_of(hash).await? {
+                None => return Ok(()),
+                // A longer part is of other bytes, or of a file that has changed: from the beginning.
+                Some(offset) => {
+                    if offset <= length {
+                        offset
+                    } else {
+                        0
+                    }
+                }
+            }
+        };
+        match self.put_from(hash, file, path, offset, purpose).await {
+            // What the master had of it was spoilt, or of a file that was another then.
+            Err(BlobError::WrongHash(_)) if offset > 0 => {
+                let file = tokio::fs::File::open(path).await.map_err(local(path))?;
+                self.put_from(hash, file, path, 0, purpose).await
+            }
+            other => other,
+        }
+    }
+
+    /// How much of a blob an upload has left that broke off; `None`: the blob is there.
+    async fn part_of(&self, hash: &Hash) -> Result<Option<u64>, BlobError> {
+        let path = format!("/blobs/{hash}");
+        let request = Request::builder().method(Method::HEAD).uri(&path);
+        let Answer { status, headers, .. } = self.send(&path, request, crate::blobs::Body::default()).await?;
+        let offset = headers.get(UPLOAD_OFFSET).and_then(|offset| offset.to_str().ok()?.parse().ok());
+        match status {
+            StatusCode::NOT_FOUND => Ok(Some(offset.unwrap_or(0))),
+            status if status.is_success() => Ok(None),
+            status => Err(refused(path, status, b"")),
+        }
+    }
+
+    async fn put_from(
+        &self,
+        hash: &Hash,
+        mut file: tokio::fs::File,
+        path: &Path,
+        offset: u64,
+        purpose: Purpose,
+    ) -> Result<(), BlobError> {
+        file.seek(io::SeekFrom::Start(offset)).await.map_err(local(path))?;
+        let parts = futures_util::stream::try_unfold(file, |mut file| async move {
+            let mut part = Vec::with_capacity(CHUNK);
+            (&mut file).take(CHUNK as u64).read_to_end(&mut part).await?;
+            Ok::<_, io::Error>((!part.is_empty()).then(|| (Frame::data(Bytes::from(part)), file)))
+        });
+        let uri = match purpose {
+            Purpose::Task => format!("/blobs/{hash}?for=task"),
+            Purpose::Result => format!("/blobs/{hash}"),
+        };
+        let mut request = Request::builder().method(Method::PUT).uri(&uri);
+        if offset > 0 {
+            request = request.header(UPLOAD_OFFSET, offset);
+        }
+        let Answer { status, body, driver, .. } =
+            self.send(&uri, request, StreamBody::new(parts).boxed_unsync()).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        let said = body.collect().await.map(|said| said.to_bytes()).unwrap_or_default();
+        drop(driver);
+        if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&said).contains("have the hash") {
+            return Err(BlobError::WrongHash(*hash));
+        }
+        Err(refused(uri, status, &said))
+    }
+
+    /// Fetches what `download` lacks. One try: after an error that may pass it goes on where it was.
+    pub async fn get_file(&self, download: &mut Download) -> Result<(), BlobError> {
+        let uri = format!("/blobs/{}", download.hash);
+        let mut request: Builder = Request::builder().method(Method::GET).uri(&uri);
+        if download.bytes > 0 {
+            request = request.header(header::RANGE, format!("bytes={}-", download.bytes));
+        }
+        let Answer { status, mut body, driver: _driver, .. } =
+            self.send(&uri, request, crate::blobs::Body::default()).await?;
+        match status {
+            StatusCode::OK => download.start_over()?,
+            StatusCode::PARTIAL_CONTENT => {}
+            status => {
+                let said = body.collect().await.map(|said| said.to_bytes()).unwrap_or_default();
+                return Err(refused(uri, status, &said));
+            }
+        }
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| BlobError::Unreachable { path: uri.clone(), why: error.to_string() })?;
+            if let Ok(part) = frame.into_data() {
+                download.write(&part)?;
+            }
+        }
+        download.check()
+    }
+}
+
+/// A blob on its way into a file; what is not whole is removed when this is dropped.
+#[derive(Debug)]
+pub struct Download {
+    hash: Hash,
+    path: PathBuf,
+    file: File,
+    hasher: Sha256,
+    bytes: u64,
+    whole: bool,
+}
+
+impl Download {
+    /// Into a new file at `path`.
+    pub fn begin(hash: Hash, path: &Path) -> Result<Download, BlobError> {
+        let file = File::create(path).map_err(local(path))?;
+        Ok(Download { hash, path: path.to_owned(), file, hasher: Sha256::new(), bytes: 0, whole: false })
+    }
+
+    /// How many bytes are here.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The file is whole and its hash is right: it is the caller's now.
+    pub fn finish(mut self) -> u64 {
+        self.whole = true;
+        self.bytes
+    }
+
+    fn start_over(&mut self) -> Result<(), BlobError> {
+        if self.bytes > 0 {
+            self.file = File::create(&self.path).map_err(local(&self.path))?;
+            (self.hasher, self.bytes) = (Sha256::new(), 0);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, part: &[u8]) -> Result<(), BlobError> {
+        self.hasher.update(part);
+        self.bytes += part.len() as u64;
+        // The disk's cache takes it; a thread of its own for each part would cost more.
+        self.file.write_all(part).map_err(local(&self.path))
+    }
+
+    fn check(&mut self) -> Result<(), BlobError> {
+        if Hash(self.hasher.clone().finalize().into()) == self.hash {
+            return Ok(());
+        }
+        self.start_over()?;
+        Err(BlobError::WrongHash(self.hash))
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if !self.whole {
+            // There may be nothing left of it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

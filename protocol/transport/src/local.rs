@@ -1,0 +1,280 @@
+//! Files and folders of this machine that become inputs of tasks: looked at, hashed, and named as a task names them.
+
+use crate::files::hash_file;
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+use taskmaster_protocol::files::{FilePath, InputRef, ListedFile, Listing};
+use taskmaster_protocol::{Hash, limits};
+
+/// Hashes that are remembered; beyond that they are reckoned anew.
+const REMEMBERED_MAX: usize = 200_000;
+
+/// Where a blob's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In this file.
+    File(PathBuf),
+    /// Here: the listing of a folder.
+    Memory(Bytes),
+}
+
+/// An input, and the bytes that the master must have before a task names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalInput {
+    /// What the task names.
+    pub input: InputRef,
+    /// Its bytes by hash; a folder's listing comes after its files.
+    pub blobs: Vec<(Hash, Place)>,
+}
+
+/// Tells whether a file has changed since it was hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    /// Of the file itself, not of its name; and of its last change, whatever was changed.
+    inode: (u64, u64, i64, i64),
+}
+
+impl Stamp {
+    fn of(about: &Metadata) -> Stamp {
+        Stamp { bytes: about.len(), modified: about.modified().ok(), inode: inode(about) }
+    }
+}
+
+#[cfg(unix)]
+fn inode(about: &Metadata) -> (u64, u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn inode(_: &Metadata) -> (u64, u64, i64, i64) {
+    (0, 0, 0, 0)
+}
+
+/// Reads inputs, and remembers the hashes of files that have not changed since.
+#[derive(Debug, Default)]
+pub struct Local {
+    hashes: HashMap<PathBuf, (Stamp, Hash)>,
+    /// What was looked at since [`Local::look_again`].
+    seen: HashMap<PathBuf, Result<Arc<LocalInput>, String>>,
+}
+
+impl Local {
+    /// From now on paths are looked at again: files may have changed.
+    pub fn look_again(&mut self) {
+        self.seen.clear();
+        if self.hashes.len() > REMEMBERED_MAX {
+            self.hashes.clear();
+        }
+    }
+
+    /// A file changed while it was sent: whatever its stamp says, its hash is not what was thought.
+    pub fn forget(&mut self, path: &Path) {
+        self.hashes.remove(path);
+    }
+
+    /// The file or folder at `path`. The sentence says what is wrong. Blocks on the disk.
+    pub fn read(&mut self, path: &Path) -> Result<Arc<LocalInput>, String> {
+        if let Some(seen) = self.seen.get(path) {
+            return seen.clone();
+        }
+        let read = self.look(path).map(Arc::new);
+        self.seen.insert(path.to_owned(), read.clone());
+        read
+    }
+
+    fn look(&mut self, path: &Path) -> Result<LocalInput, String> {
+        let about = fs::metadata(path).map_err(cannot(path))?;
+        if about.is_dir() {
+            return self.folder(path);
+        }
+        let file = self.file(path, &about)?;
+        let input = InputRef::File { sha256: file.sha256 };
+        Ok(LocalInput { input, blobs: vec![(file.sha256, Place::File(path.to_owned()))] })
+    }
+
+    fn file(&mut self, path: &Path, about: &Metadata) -> Result<ListedFile, String> {
+        let shown = path.display();
+        if !about.is_file() {
+            return Err(format!("{shown} is neither a file nor a folder"));
+        }
+        if about.len() > limits::BLOB_BYTES_MAX {
+            let (is, max) = (about.len() >> 20, limits::BLOB_BYTES_MAX >> 20);
+            return Err(format!("{shown} has {is} MiB, at most {max} are allowed"));
+        }
+        let stamp = Stamp::of(about);
+        if let Some((known, sha256)) = self.hashes.get(path)
+            && *known == stamp
+        {
+            return Ok(ListedFile { sha256: *sha256, bytes: stamp.bytes });
+        }
+        let (sha256, bytes) = hash_file(path).map_err(cannot(path))?;
+        self.hashes.insert(path.to_owned(), (stamp, sha256));
+        Ok(ListedFile { sha256, bytes })
+    }
+
+    fn folder(&mut self, root: &Path) -> Result<LocalInput, String> {
+        // With all links resolved: what leads outside is told by its beginning.
+        let real = root.canonicalize().map_err(cannot(root))?;
+        let mut files: BTreeMap<FilePath, ListedFile> = BTreeMap::new();
+        let mut places: BTreeMap<Hash, PathBuf> = BTreeMap::new();
+        let mut folders = vec![(root.to_owned(), String::new())];
+        while let Some((folder, below)) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(cannot(&folder))? {
+                let entry = entry.map_err(cannot(&folder))?;
+                let path = entry.path();
+                let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                    return Err(format!("{} has a name that is not UTF-8", path.display()));
+                };
+                let inside = if below.is_empty() { name } else { format!("{below}/{name}") };
+                let about = inside_of(&real, &path)?;
+                if about.is_dir() {
+                    folders.push((path, inside));
+                    continue;
+                }
+                if files.len() == limits::FOLDER_FILES_MAX {
+                    let max = limits::FOLDER_FILES_MAX;
+                    return Err(format!("{} has more than the {max} files that one folder may have", root.display()));
+                }
+                let file = self.file(&path, &about)?;
+                let name = FilePath::new(&inside).map_err(|error| format!("{}: {error}", root.display()))?;
+                places.insert(file.sha256, path);
+                files.insert(name, file);
+            }
+        }
+        let listing = Listing { files };
+        listing.check().map_err(|error| format!("{}: {error}", root.display()))?;
+        let bytes = Bytes::from(listing.encode());
+        if bytes.len() > limits::LISTING_BYTES_MAX {
+            let (is, max) = (bytes.len(), limits::LISTING_BYTES_MAX);
+            return Err(format!("the names in {} have {is} bytes, at most {max} are allowed", root.display()));
+        }
+        let folder = Hash::of(&bytes);
+        let mut blobs: Vec<_> = places.into_iter().map(|(hash, path)| (hash, Place::File(path))).collect();
+        blobs.push((folder, Place::Memory(bytes)));
+        Ok(LocalInput { input: InputRef::Folder { folder }, blobs })
+    }
+}
+
+/// Reads `PATH=FILE`: where an input lies in the task's folder, and the file or folder of this machine that it is.
+pub fn parse_input(text: &str) -> Result<(FilePath, PathBuf), String> {
+    let Some((path, file)) = text.split_once('=').filter(|(_, file)| !file.is_empty()) else {
+        return Err(format!(
+            "`{text}` is not of the form path=file: where it lies in the task's folder, and what it is here"
+        ));
+    };
+    let path = FilePath::new(path).map_err(|error| error.to_string())?;
+    Ok((path, file.into()))
+}
+
+/// What is at `path`. A link to a file inside the folder stands for that file; one that leads outside would send what
+/// nobody meant to send, and one to a folder might never end.
+fn inside_of(real: &Path, path: &Path) -> Result<Metadata, String> {
+    let about = fs::symlink_metadata(path).map_err(cannot(path))?;
+    if !about.is_symlink() {
+        return Ok(about);
+    }
+    let target =
+        path.canonicalize().map_err(|error| format!("{} is a link that leads nowhere: {error}", path.display()))?;
+    if !target.starts_with(real) {
+        return Err(format!(
+            "{} is a link that leads outside the folder, to {}; put a copy there, or name that as an input of its own",
+            path.display(),
+            target.display()
+        ));
+    }
+    let about = fs::metadata(&target).map_err(cannot(path))?;
+    if about.is_dir() {
+        return Err(format!("{} is a link to a folder; put the folder itself there", path.display()));
+    }
+    Ok(about)
+}
+
+fn cannot(path: &Path) -> impl Fn(io::Error) -> String {
+    let path = path.display().to_string();
+    move |error| format!("cannot read {path}: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test: a broken promise ends it")]
+
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("taskmaster-local-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(path.join("in/deep")).unwrap();
+            Scratch(path)
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            fs::write(self.0.join(path), text).unwrap();
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_folder_is_named_by_what_is_in_it() {
+        let scratch = Scratch::new("named");
+        scratch.write("in/a", "1");
+        scratch.write("in/deep/b", "");
+        scratch.write("in/same", "1");
+        symlink("a", scratch.0.join("in/link")).unwrap();
+        let mut local = Local::default();
+        let folder = local.read(&scratch.0.join("in")).unwrap();
+        let Some((hash, Place::Memory(bytes))) = folder.blobs.last() else { panic!("{folder:?}") };
+        assert_eq!(folder.input, InputRef::Folder { folder: *hash });
+        let listing = Listing::decode(bytes).unwrap();
+        let names: Vec<&str> = listing.files.keys().map(FilePath::as_str).collect();
+        assert_eq!(names, ["a", "deep/b", "link", "same"]);
+        assert_eq!(folder.blobs.len(), 3, "the same bytes are sent once, and an empty file is a file");
+        scratch.write("in/a", "2");
+        assert_eq!(local.read(&scratch.0.join("in")).unwrap(), folder, "one look");
+        local.look_again();
+        assert_ne!(local.read(&scratch.0.join("in")).unwrap().input, folder.input);
+    }
+
+    #[test]
+    fn what_would_send_other_than_was_meant_is_refused() {
+        let scratch = Scratch::new("refused");
+        scratch.write("secret", "s");
+        let read = || Local::default().read(&scratch.0.join("in")).unwrap_err();
+        let link = scratch.0.join("in/link");
+        for (target, words) in [
+            ("../secret", "leads outside the folder"),
+            ("/etc/hostname", "leads outside the folder"),
+            ("nowhere", "leads nowhere"),
+            ("deep", "link to a folder"),
+            ("..", "leads outside"),
+        ] {
+            symlink(target, &link).unwrap();
+            let error = read();
+            assert!(error.contains(words) && error.contains("in/link"), "{target}: {error}");
+            fs::remove_file(&link).unwrap();
+        }
+        scratch.write("in/x", "");
+        scratch.write("in/X", "");
+        assert!(read().contains("`X` and `x` differ only by case") || read().contains("`x` and `X`"), "{}", read());
+        let none = Local::default().read(&scratch.0.join("none")).unwrap_err();
+        assert!(none.contains("cannot read") && none.contains("none"), "{none}");
+        let device = Local::default().read(Path::new("/dev/null")).unwrap_err();
+        assert!(device.contains("neither a file nor a folder"), "{device}");
+    }
+}
