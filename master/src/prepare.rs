@@ -1,6 +1,7 @@
 //! A task document, read and checked as far as it can be without knowing anything else. Done by the gateway's
 //! threads, so that the engine's loop does not parse.
 
+use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice};
 
 /// A document that is sound on its own.
@@ -18,7 +19,18 @@ pub struct Prepared {
 
 /// Reads one document.
 pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
-    let document = TaskDocument::parse(text.get())?;
+    read(text, TaskDocument::parse(text.get())?)
+}
+
+/// Reads one document of a module that has a manifest: its defaults stand for what the document leaves out, and params
+/// are what it says.
+pub fn prepare_by(manifest: &Manifest, text: &Json) -> Result<Prepared, Refusal> {
+    let document = TaskDocument::parse(&manifest.complete(text.get()))?;
+    manifest.check(&document)?;
+    read(text, document)
+}
+
+fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
     let references = document.params.as_ref().map_or(Ok(Vec::new()), |params| splice::references(params.get()))?;
     let wanted = document.dependencies.len() + references.len();
     if wanted > limits::DEPENDENCIES_MAX {
