@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the master was seen to have it keeps for longer than this, also where nobody names it.
-const KEPT: Duration = Duration::from_secs(600);
+const KEPT: Duration = Duration::from_secs(60);
 
 /// What became of a path: what a task names in its place, or a sentence.
 pub type Settled = HashMap<PathBuf, Result<InputRef, String>>;

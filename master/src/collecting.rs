@@ -5,6 +5,7 @@
 //! out those that the view names, page by page, and removes the rest. Meanwhile things change. Whatever names a blob
 //! comes through the gateway, which renews it first ([`Blobs::renew`]), so it is young again; or it is a task of the
 //! view that is opened again or ends, and that comes by here as a commit and is crossed out, too ([`Collecting::hear`]).
+//! The view is synced before anything goes.
 //! A crash in the middle leaves blobs for the next round.
 
 use crate::blobs::Blobs;
@@ -208,6 +209,10 @@ impl Round {
             }
             At::Settling { .. } => {
                 self.at = At::Removing { index: 0 };
+                if self.needed.contains(&false) {
+                    // What the view has let go of must be gone for good: after a crash it would name these blobs again.
+                    shelf.sync()?;
+                }
                 Ok(Ok(()))
             }
             At::Removing { index } => Ok(self.remove(blobs, index)),

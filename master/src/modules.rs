@@ -6,6 +6,7 @@
 //! harms nobody.
 
 mod file;
+mod manifests;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod shelf;
@@ -15,11 +16,13 @@ mod watch;
 
 use crate::blobs::Blobs;
 use crate::inbox::MasterHandle;
+use manifests::Manifests;
 use shelf::Shelf;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
-use taskmaster_protocol::{Hash, ModuleName};
+use taskmaster_module::manifest::Manifest;
+use taskmaster_protocol::{Hash, ModuleName, Refusal};
 use tokio::sync::oneshot;
 
 /// Names under which tasks can be added, as far as is known: for those who ask without waiting.
@@ -48,6 +51,7 @@ enum Found {
 pub struct Folder {
     path: Arc<Path>,
     known: Arc<RwLock<Known>>,
+    manifests: Arc<Manifests>,
     waker: Arc<Waker>,
 }
 
@@ -77,7 +81,7 @@ pub fn start(folder: &Path, blobs: Blobs, handle: MasterHandle, known: Vec<Modul
         .name("task folder".into())
         .spawn(move || watch::run(shelf, &wakes, waker))
         .map_err(|error| format!("no thread for the task folder: {error}"))?;
-    Ok(Folder { path, known: listed, waker: Arc::new(Waker(sender)) })
+    Ok(Folder { path, known: listed, manifests: Arc::default(), waker: Arc::new(Waker(sender)) })
 }
 
 impl Folder {
@@ -116,6 +120,11 @@ impl Folder {
     /// Whether a task of this name can be added without a look.
     pub fn knows(&self, name: &ModuleName) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    /// The manifest beside a module, as it stands now; `None`: there is none. Reads the disk, a little.
+    pub fn manifest(&self, name: &ModuleName) -> Result<Option<Arc<Manifest>>, Refusal> {
+        self.manifests.of(&self.path, name)
     }
 
     /// Where it is.

@@ -1,6 +1,8 @@
 //! A task document, read and checked as far as it can be without knowing anything else. Done by the gateway's
 //! threads, so that the engine's loop does not parse.
 
+use std::sync::Arc;
+use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice};
 
 /// A document that is sound on its own.
@@ -16,13 +18,30 @@ pub struct Prepared {
     pub references: Vec<TaskId>,
     /// The blob that its params stand for. Its bytes have not been looked at here.
     pub blob: Option<Hash>,
+    /// What the params in that blob must be like.
+    pub manifest: Option<Arc<Manifest>>,
     /// Why it cannot be added, unless it has been added before.
     pub wrong: Option<Refusal>,
 }
 
 /// Reads one document.
 pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
-    let document = TaskDocument::parse(text.get())?;
+    read(text, TaskDocument::parse(text.get())?)
+}
+
+/// Reads one document of a module that has a manifest: its defaults stand for what the document leaves out, and params
+/// are what it says. Params that are a blob are looked at when that is read.
+pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json) -> Result<Prepared, Refusal> {
+    let document = TaskDocument::parse(&manifest.complete(text.get()))?;
+    let prepared = read(text, document)?;
+    if prepared.blob.is_some() {
+        return Ok(Prepared { manifest: Some(manifest.clone()), ..prepared });
+    }
+    manifest.check(&prepared.document.module.name, prepared.document.params.as_ref())?;
+    Ok(prepared)
+}
+
+fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
     let params = document.params.as_ref().map(Json::get).filter(|params| splice::may_refer(params));
     let blob = params.map_or(Ok(None), splice::blob)?;
     let references = params.map_or(Ok(Vec::new()), splice::references)?;
@@ -34,7 +53,7 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
-    Ok(Prepared { document, id, hash, references, blob, wrong: None })
+    Ok(Prepared { document, id, hash, references, blob, manifest: None, wrong: None })
 }
 
 /// Checks what the document waits for, `references` in its params included.

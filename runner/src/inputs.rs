@@ -28,6 +28,9 @@ const FETCHES_MAX: usize = 8;
 /// Listings of folders kept in memory: each has at most 4 MiB, most have a hundredth of that.
 const LISTINGS_MAX: usize = 64;
 
+/// Locked by the process that uses the folder.
+const LOCK: &str = ".lock";
+
 /// Size of the cache where nobody says, bytes.
 pub const CACHE_BYTES_DEFAULT: u64 = 10 << 30;
 
@@ -66,6 +69,8 @@ pub struct Inputs {
     fetching: Semaphore,
     /// Whether links are safe here; see [`guard`].
     links: bool,
+    /// Held as long as this lives: nobody else removes what stands in the table.
+    _lock: File,
 }
 
 /// Files that stay in the cache as long as this lives.
@@ -87,10 +92,11 @@ impl Drop for Pinned {
 }
 
 impl Inputs {
-    /// Keeps files in `folder`, about `bytes_max` of them; gets what is not there through `fetch`.
+    /// Keeps files in `folder`, or in one beside it where another process has that; about `bytes_max` of them. Gets what
+    /// is not there through `fetch`.
     pub fn open(folder: &Path, bytes_max: u64, fetch: FetchFile) -> io::Result<Inputs> {
-        private_folder(folder)?;
-        let links = guard::holds(folder);
+        let (folder, lock) = claim(folder)?;
+        let links = guard::holds(&folder);
         if !links {
             tracing::warn!(
                 "read-only files can be written in {}: each task gets copies of its inputs, not links",
@@ -98,14 +104,14 @@ impl Inputs {
             );
         }
         let mut table = Table::default();
-        for (hash, bytes, _) in found(folder)? {
+        for (hash, bytes, _) in found(&folder)? {
             table.uses += 1;
             let used = table.uses;
             table.bytes += bytes;
             table.entries.insert(hash, Entry { bytes, used, pins: 0, sound: false });
         }
-        let (folder, fetching) = (folder.to_owned(), Semaphore::new(FETCHES_MAX));
-        let inputs = Inputs { folder, bytes_max, fetch, table: Mutex::new(table), fetching, links };
+        let (table, fetching) = (Mutex::new(table), Semaphore::new(FETCHES_MAX));
+        let inputs = Inputs { folder, bytes_max, fetch, table, fetching, links, _lock: lock };
         inputs.make_room(&mut inputs.table());
         Ok(inputs)
     }
@@ -292,6 +298,23 @@ impl Inputs {
     }
 }
 
+/// A folder of which no other process has hold: `folder`, `folder-2` and so on.
+fn claim(folder: &Path) -> io::Result<(PathBuf, File)> {
+    let (mut claimed, mut n) = (folder.to_owned(), 1);
+    loop {
+        private_folder(&claimed)?;
+        let lock = File::create(claimed.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => return Ok((claimed, lock)),
+            Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        n += 1;
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        claimed = folder.with_file_name(format!("{name}-{n}"));
+    }
+}
+
 /// Read-only, under its name, whole.
 fn place_in_cache(aside: &Path, path: &Path) -> io::Result<()> {
     let mut permissions = fs::metadata(aside)?.permissions();
@@ -309,8 +332,9 @@ fn found(folder: &Path) -> io::Result<Vec<(Hash, u64, SystemTime)>> {
     for below in fs::read_dir(folder)? {
         let below = below?;
         if !below.file_type()?.is_dir() {
-            // Of another process that lives it is made again.
-            let _ = fs::remove_file(below.path());
+            if below.file_name() != LOCK {
+                fs::remove_file(below.path())?;
+            }
             continue;
         }
         for entry in fs::read_dir(below.path())? {

@@ -22,6 +22,7 @@ mod hostile;
 mod limits;
 mod links;
 mod main_job;
+mod manifests;
 mod modules;
 mod outputs;
 mod params;

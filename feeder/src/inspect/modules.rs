@@ -9,6 +9,7 @@ use crate::output::text::{bytes, plain};
 use crate::output::{Output, chat};
 use crate::trouble::{Trouble, exit};
 use std::path::Path;
+use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::message::{Operation, Query};
 use taskmaster_protocol::shape::{ModuleCheck, ModuleKind, ModuleState, ModuleView};
 use taskmaster_protocol::{Json, limits};
@@ -56,7 +57,14 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Trouble> {
 /// Says whether a file would load. Needs no master.
 fn check(file: &Path, output: &Output) -> Result<u8, Trouble> {
     let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let found: ModuleCheck = taskmaster_module::inspect(&stem, &read_file(file)?);
+    let mut found: ModuleCheck = taskmaster_module::inspect(&stem, &read_file(file)?);
+    let beside = file.with_extension("toml");
+    if let (true, Ok(text)) = (found.ok, std::fs::read_to_string(&beside))
+        && let Err(refusal) = Manifest::parse(&text)
+    {
+        found.ok = false;
+        found.error = Some(format!("the manifest {}: {refusal}", beside.display()));
+    }
     let name = found.name.clone();
     output.show(&Json::of(&found), &name, || check_block(&found))?;
     Ok(if found.ok { exit::OK } else { exit::ERROR })

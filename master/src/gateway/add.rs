@@ -3,8 +3,10 @@
 use super::{Gate, inputs, params};
 use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
-use crate::prepare::{Prepared, prepare};
-use std::collections::BTreeSet;
+use crate::prepare::{Prepared, prepare, prepare_by};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits};
 
@@ -22,7 +24,8 @@ pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<In
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
-    let parsed = heavy(bytes, move || parse(&tasks)).await?;
+    let manifests = gate.folder.clone();
+    let parsed = heavy(bytes, move || parse(&manifests, &tasks)).await?;
     let parsed = params::keep(gate, parsed).await?;
     let named = |task: &Prepared| task.document.dependencies.len() + task.references.len();
     let named: usize = parsed.iter().flatten().map(|task| named(task)).sum();
@@ -50,8 +53,21 @@ pub(super) async fn heavy<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }
 
-fn parse(tasks: &[Json]) -> Parsed {
-    tasks.iter().map(|task| prepare(task).map(Box::new)).collect()
+fn parse(folder: &Folder, tasks: &[Json]) -> Parsed {
+    let mut manifests: HashMap<ModuleName, Result<Option<Arc<Manifest>>, Refusal>> = HashMap::new();
+    let mut with_manifest = |task: &Json| {
+        let prepared = prepare(task)?;
+        let name = &prepared.document.module.name;
+        if !manifests.contains_key(name) {
+            manifests.insert(name.clone(), folder.manifest(name));
+        }
+        match manifests.get(name) {
+            Some(Ok(Some(manifest))) => prepare_by(manifest, task),
+            Some(Err(refusal)) => Err(refusal.clone()),
+            _ => Ok(prepared),
+        }
+    };
+    tasks.iter().map(|task| with_manifest(task).map(Box::new)).collect()
 }
 
 /// Looks into the folder once for every name that is not known: its file may have been dropped a moment ago. Names that

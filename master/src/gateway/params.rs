@@ -60,6 +60,9 @@ impl Keeper<'_> {
             (Some(hash), _) => {
                 task.document.params = Some(splice::of_blob(&hash));
                 task.references = self.references(hash)?;
+                if let Some(manifest) = &task.manifest {
+                    manifest.check(&task.document.module.name, Some(&self.json(hash)?))?;
+                }
                 self.asked += task.references.len();
                 // A document of a hundred bytes may name a blob that asks for 10,000.
                 let most = limits::BATCH_DEPENDENCIES_MAX;
@@ -84,6 +87,12 @@ impl Keeper<'_> {
         if let Some(known) = self.read.get(&hash) {
             return Ok(known.clone());
         }
+        let found = splice::references(self.json(hash)?.get())?;
+        self.read.insert(hash, found.clone());
+        Ok(found)
+    }
+
+    fn json(&self, hash: Hash) -> Result<Json, Refusal> {
         let wrong = |code, text: String| Refusal::new(code, format!("field `params`: {text}")).at("params.$blob");
         let unreadable = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound => wrong(
@@ -101,10 +110,6 @@ impl Keeper<'_> {
         }
         let text = String::from_utf8(self.blobs.get(&hash).map_err(unreadable)?).map_err(|error| error.to_string());
         let json = text.and_then(|text| Json::from_string(text).map_err(|error| error.to_string()));
-        let json =
-            json.map_err(|error| wrong(RefusalCode::MalformedJson, format!("blob {hash} is not JSON: {error}")))?;
-        let found = splice::references(json.get())?;
-        self.read.insert(hash, found.clone());
-        Ok(found)
+        json.map_err(|error| wrong(RefusalCode::MalformedJson, format!("blob {hash} is not JSON: {error}")))
     }
 }

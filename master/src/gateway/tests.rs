@@ -134,8 +134,9 @@ async fn who_says_no_right_hello_is_refused_with_the_reason() {
     let world = World::new(None).await;
     let old = Hello { protocol: 99, ..hello(Role::Client) };
     let nothing = Hello { runner: None, ..hello(Role::Runner) };
+    let spoken = format!("{} and {}", taskmaster_protocol::PROTOCOL_VERSION, taskmaster_protocol::PROTOCOL_OLDEST);
     for (hello, code, words) in [
-        (old, RefusalCode::ProtocolVersion, &["version 99", "2 and 1", "upgrade the master"][..]),
+        (old, RefusalCode::ProtocolVersion, &["version 99", &spoken, "upgrade the master"][..]),
         (nothing, RefusalCode::MissingField, &["`runner`"]),
     ] {
         let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else { panic!() };

@@ -7,6 +7,7 @@
 
 mod command;
 mod features;
+pub mod manifest;
 mod text;
 mod validate;
 mod wasi;

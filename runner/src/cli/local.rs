@@ -187,7 +187,9 @@ fn execute(args: RunArgs, sandbox: &Sandbox, command: Arc<Command>, input: Bytes
     let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
     let work = work(send, command, input, placing, (Arc::new(Control::default()), listener()));
     let _busy = sandbox.busy();
-    let report = crate::sandbox::run(sandbox, &runtime, work);
+    // On a thread of its own: it gives up rights that are needed afterwards, where files are brought to somebody's folder.
+    let running = std::thread::scope(|scope| scope.spawn(|| crate::sandbox::run(sandbox, &runtime, work)).join());
+    let report = running.map_err(|_| "the sandbox panicked".to_owned())?;
     Ok(outcome(attempt, args.task_timeout, report))
 }
 

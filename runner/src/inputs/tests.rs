@@ -151,8 +151,14 @@ async fn the_next_process_finds_what_is_sound_and_fetches_the_rest_anew() {
     let world = World::new();
     let (sound, spoilt) = (world.blob(b"sound"), world.blob(b"spoilt"));
     let both = wanted(&[("a", InputRef::File { sha256: sound }), ("b", InputRef::File { sha256: spoilt })]);
-    drop(world.open(1 << 20).get(&both).await.unwrap());
+    let first = world.open(1 << 20);
+    drop(first.get(&both).await.unwrap());
     assert_eq!(world.fetched(), 2);
+    let beside = world.open(1 << 20);
+    assert_ne!(beside.path(&sound), first.path(&sound), "two processes have a folder each");
+    let ended = Arc::downgrade(&first);
+    drop((first, beside));
+    settle(|| ended.strong_count() == 0).await;
     let inputs = world.open(1 << 20);
     // As a power cut may leave it: of its length, with other bytes.
     let path = inputs.path(&spoilt);

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 pub struct Folders {
     base: PathBuf,
     next: AtomicU64,
-    /// Removing happens on a thread of its own: a task's slot does not wait for it.
-    sweep: Option<mpsc::Sender<PathBuf>>,
+    /// Removing happens on a thread of its own: a task's slot does not wait for it. `None` ends it.
+    sweep: mpsc::Sender<Option<PathBuf>>,
     sweeper: Option<JoinHandle<()>>,
     /// Held for as long as the process lives; whoever can take it knows that its owner is gone.
     lock: File,
@@ -22,7 +22,7 @@ pub struct Folders {
 #[derive(Debug)]
 pub struct TaskFolder {
     path: PathBuf,
-    sweep: mpsc::Sender<PathBuf>,
+    sweep: mpsc::Sender<Option<PathBuf>>,
 }
 
 impl Folders {
@@ -35,13 +35,13 @@ impl Folders {
         lock.lock()?;
         let base = work.join(name);
         private_folder(&base)?;
-        let (sweep, dirty) = mpsc::channel::<PathBuf>();
+        let (sweep, dirty) = mpsc::channel::<Option<PathBuf>>();
         let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
-            for path in dirty {
+            for path in dirty.into_iter().map_while(|path| path) {
                 remove(&path);
             }
         })?;
-        Ok(Folders { base, next: AtomicU64::new(0), sweep: Some(sweep), sweeper: Some(sweeper), lock })
+        Ok(Folders { base, next: AtomicU64::new(0), sweep, sweeper: Some(sweeper), lock })
     }
 
     /// Where this process makes them.
@@ -51,8 +51,8 @@ impl Folders {
 
     /// A new, empty folder.
     pub fn make(&self) -> io::Result<TaskFolder> {
-        let Some(sweep) = self.sweep.clone() else { return Err(io::Error::other("closed")) };
-        let folder = TaskFolder { path: self.base.join(self.next.fetch_add(1, Ordering::Relaxed).to_string()), sweep };
+        let path = self.base.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let folder = TaskFolder { path, sweep: self.sweep.clone() };
         fs::create_dir(&folder.path)?;
         fs::create_dir(folder.own())?;
         fs::create_dir(folder.tmp())?;
@@ -62,9 +62,9 @@ impl Folders {
 
 impl Drop for Folders {
     fn drop(&mut self) {
-        drop(self.sweep.take());
+        // A folder whose files wait for a master that is away is there still: nobody waits for it, it goes with the rest.
+        let _ = self.sweep.send(None);
         if let Some(sweeper) = self.sweeper.take() {
-            // It ends when the last task's folder is gone.
             let _ = sweeper.join();
         }
         remove(&self.base);
@@ -92,7 +92,7 @@ impl TaskFolder {
 
 impl Drop for TaskFolder {
     fn drop(&mut self) {
-        if let Err(mpsc::SendError(path)) = self.sweep.send(std::mem::take(&mut self.path)) {
+        if let Err(mpsc::SendError(Some(path))) = self.sweep.send(Some(std::mem::take(&mut self.path))) {
             remove(&path);
         }
     }
@@ -128,4 +128,22 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_still_in_use_holds_up_no_end() {
+        let work = std::env::temp_dir().join(format!("taskmaster-folders-{}", uuid::Uuid::now_v7().simple()));
+        let folders = Folders::open(&work).unwrap();
+        let (one, other) = (folders.make().unwrap(), folders.make().unwrap());
+        fs::write(one.own().join("waits"), "").unwrap();
+        drop(other);
+        drop(folders);
+        assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "all is gone");
+        drop(one);
+        fs::remove_dir_all(&work).unwrap();
+    }
 }

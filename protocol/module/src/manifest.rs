@@ -1,0 +1,239 @@
+//! The file beside a module: `resize.toml` beside `resize.wasm`. It says what the module is for, gives defaults for the
+//! fields of its tasks, and a schema that their params must meet.
+//!
+//! ```toml
+//! description = "Makes a picture smaller"
+//!
+//! [defaults]
+//! timeout_ms = 5000
+//! outputs = ["*.png"]
+//!
+//! [schema]
+//! type = "object"
+//! required = ["width"]
+//! properties.width = { type = "integer", minimum = 1 }
+//! ```
+
+pub mod schema;
+
+use schema::Schema;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal};
+
+/// Bytes of a manifest: a page or two of text, and a schema.
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+
+/// Fields of a document that have no default: they are what makes a task this one.
+const NO_DEFAULT: [&str; 2] = ["id", "module"];
+
+/// What stands in the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    defaults: Map<String, Value>,
+    #[serde(default)]
+    capabilities: Capabilities,
+    #[serde(default)]
+    schema: Option<Schema>,
+}
+
+/// What the module wants beyond its folder, a clock and chance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    /// Hosts that it may speak to over HTTP.
+    #[serde(default)]
+    pub http: Vec<String>,
+    /// Variables of the runner's environment that it may see.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Secrets that it may have, by name.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Folders of the runner that it may read, by name.
+    #[serde(default)]
+    pub folders: Vec<String>,
+}
+
+/// A manifest that is sound.
+#[derive(Debug, Default)]
+pub struct Manifest {
+    /// What the module is for.
+    pub description: String,
+    /// Fields of a document, each as JSON.
+    defaults: BTreeMap<String, String>,
+    /// What params must be.
+    schema: Option<Schema>,
+}
+
+impl Manifest {
+    /// Reads a manifest; the refusal names the field.
+    pub fn parse(text: &str) -> Result<Manifest, Refusal> {
+        let malformed = |error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            Refusal::new(RefusalCode::InvalidValue, format!("line {line}: not TOML: {}", error.message()))
+        };
+        let value: Value = toml::from_str(text).map_err(malformed)?;
+        let Text { description, defaults, capabilities, schema } = refusal::read(&value.to_string())?;
+        refuse_capabilities(&capabilities)?;
+        check_defaults(&defaults)?;
+        let defaults = defaults.into_iter().map(|(field, value)| (field, value.to_string())).collect();
+        Ok(Manifest { description, defaults, schema })
+    }
+
+    /// A document with the defaults of the fields that it does not have; what it has counts as a whole.
+    pub fn complete<'a>(&self, document: &'a str) -> Cow<'a, str> {
+        let Ok(fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, IgnoredAny>>(document) else {
+            // Whoever reads it next says what is wrong with it.
+            return document.into();
+        };
+        let Some(open) = document.trim_end().strip_suffix('}') else { return document.into() };
+        let mut text = open.to_owned();
+        let mut is_empty = fields.is_empty();
+        for (field, value) in self.defaults.iter().filter(|(field, _)| !fields.contains_key(field.as_str())) {
+            let comma = if std::mem::take(&mut is_empty) { "" } else { "," };
+            // Names of fields need no escapes.
+            text.push_str(&format!("{comma}\"{field}\":{value}"));
+        }
+        text.push('}');
+        text.into()
+    }
+
+    /// Whether a task's params are what the module takes. What stands for a result is not known yet, and let through.
+    pub fn check(&self, module: &ModuleName, params: Option<&Json>) -> Result<(), Refusal> {
+        let Some(schema) = &self.schema else { return Ok(()) };
+        let params = match params {
+            None => Value::Null,
+            Some(params) => params.read().map_err(|error| Refusal::from_serde(&error, "params"))?,
+        };
+        schema.check(&params, "params").map_err(|(field, why)| {
+            let text = format!("field `{field}`: {why}, by the schema of module `{module}`");
+            Refusal::new(RefusalCode::InvalidValue, text).at(field)
+        })
+    }
+}
+
+fn refuse_capabilities(wanted: &Capabilities) -> Result<(), Refusal> {
+    let Capabilities { http, env, secrets, folders } = wanted;
+    let all = [("http", http), ("env", env), ("secrets", secrets), ("folders", folders)];
+    match all.iter().find(|(_, names)| !names.is_empty()) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let field = format!("capabilities.{field}");
+            let text = format!("field `{field}` is not supported by this version yet; leave it out");
+            Err(Refusal::new(RefusalCode::Unsupported, text).at(field))
+        }
+    }
+}
+
+/// A default must be what the field takes.
+fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
+    let inside = |refusal: Refusal| {
+        let field = format!("defaults.{}", refusal.field.as_deref().unwrap_or_default());
+        let named = refusal.field.as_deref().map(|name| format!("`{name}`")).unwrap_or_default();
+        let message = refusal.message.replacen(&named, &format!("`{field}`"), 1);
+        Refusal { message, ..refusal }.at(field)
+    };
+    if let Some(field) = NO_DEFAULT.iter().find(|field| defaults.contains_key(**field)) {
+        let text = format!("field `{field}` has no default: it is what makes a task this one");
+        return Err(inside(Refusal::new(RefusalCode::InvalidValue, text).at(*field)));
+    }
+    let mut document = defaults.clone();
+    document.insert("module".into(), "m".into());
+    TaskDocument::parse(&Value::Object(document).to_string()).map(drop).map_err(inside)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test: a broken promise ends it")]
+
+    use super::*;
+
+    const RESIZE: &str = r#"
+description = "Makes a picture smaller"
+
+[defaults]
+timeout_ms = 5000
+outputs = ["*.png"]
+retries = { max = 1 }
+
+[schema]
+type = "object"
+required = ["width"]
+additionalProperties = false
+properties.width = { type = "integer", minimum = 1 }
+properties.name = { type = "string", maxLength = 3 }
+"#;
+
+    #[test]
+    fn defaults_fill_what_a_document_does_not_have() {
+        let manifest = Manifest::parse(RESIZE).unwrap();
+        assert_eq!(manifest.description, "Makes a picture smaller");
+        for (document, expected) in [
+            (
+                r#"{"module":"m","params":1.50}"#,
+                r#"{"module":"m","params":1.50,"outputs":["*.png"],"retries":{"max":1},"timeout_ms":5000}"#,
+            ),
+            (
+                r#"{ "timeout_ms" : 1,"outputs":null,"module":"m" } "#,
+                r#"{ "timeout_ms" : 1,"outputs":null,"module":"m" ,"retries":{"max":1}}"#,
+            ),
+            ("{}", r#"{"outputs":["*.png"],"retries":{"max":1},"timeout_ms":5000}"#),
+            ("[1]", "[1]"),
+        ] {
+            assert_eq!(manifest.complete(document), expected);
+        }
+    }
+
+    #[test]
+    fn params_are_held_against_the_schema() {
+        let manifest = Manifest::parse(RESIZE).unwrap();
+        let check = |params: &str| {
+            let document = TaskDocument::parse(&format!(r#"{{"module":"resize"{params}}}"#)).unwrap();
+            manifest.check(&document.module.name, document.params.as_ref())
+        };
+        for params in [r#"{"width":1}"#, r#"{"width":{"$result":"a"},"name":"abc"}"#, r#"{"$result":"a"}"#] {
+            check(&format!(r#","params":{params}"#)).unwrap();
+        }
+        for (params, field, words) in [
+            (r#","params":{"width":0}"#, "params.width", "less than 1"),
+            (r#","params":{}"#, "params.width", "missing"),
+            (r#","params":{"width":1,"nmae":"x"}"#, "params.nmae", "did you mean `name`"),
+            (r#","params":{"width":1,"name":"long"}"#, "params.name", "4 characters"),
+            (r#","params":{"width":"1"}"#, "params.width", "a string, not an integer"),
+            ("", "params", "null, not an object"),
+        ] {
+            let refusal = check(params).unwrap_err();
+            assert_eq!(refusal.field.as_deref(), Some(field), "{refusal}");
+            assert!(refusal.message.contains(words) && refusal.message.contains("`resize`"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_typo_is_named_with_what_was_meant() {
+        for (text, field, words) in [
+            ("descripton = 'x'", "descripton", "did you mean `description`"),
+            ("[defaults]\ntimout_ms = 1", "defaults.timout_ms", "did you mean `timeout_ms`"),
+            ("[defaults]\nmemory_mb = 0", "defaults.memory_mb", "from 1"),
+            ("[defaults]\nid = 'x'", "defaults.id", "no default"),
+            ("[capabilities]\nhtpt = []", "capabilities.htpt", "did you mean `http`"),
+            ("[capabilities]\nhttp = ['example.org']", "capabilities.http", "not supported"),
+            ("[schema]\ntype = 'objekt'", "schema.type", "object"),
+            ("[schema.properties.a]\nmaxLenght = 3", "schema.properties.a.maxLenght", "did you mean `maxLength`"),
+            ("[schema]\npattern = 'x'", "schema.pattern", "unknown field"),
+        ] {
+            let refusal = Manifest::parse(text).unwrap_err();
+            assert_eq!(refusal.field.as_deref(), Some(field), "{text}: {refusal}");
+            assert!(refusal.message.contains(words), "{text}: {refusal}");
+        }
+        let refusal = Manifest::parse("a = 1\nb = \n").unwrap_err();
+        assert!(refusal.message.starts_with("line 2: not TOML"), "{refusal}");
+    }
+}
