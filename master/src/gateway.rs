@@ -5,6 +5,7 @@
 
 mod add;
 mod auth;
+mod children;
 mod feed;
 mod follow;
 mod http;
@@ -19,6 +20,7 @@ mod ws;
 
 use crate::blobs::Blobs;
 use crate::inbox::MasterHandle;
+use crate::interfaces::Interfaces;
 use crate::modules::Folder;
 use auth::Auth;
 use axum::Router;
@@ -39,6 +41,7 @@ struct Gate {
     handle: MasterHandle,
     folder: Folder,
     blobs: Blobs,
+    interfaces: Interfaces,
     auth: Arc<Auth>,
     /// The number of the next session.
     next: Arc<AtomicU64>,
@@ -53,12 +56,13 @@ pub async fn serve(
     listener: TcpListener,
     handle: MasterHandle,
     folder: Folder,
-    blobs: Blobs,
+    interfaces: Interfaces,
     token: Option<String>,
     stop: flag::Receiver<bool>,
 ) -> std::io::Result<()> {
     let (auth, names) = (Arc::new(Auth::new(token)), names::Names::default());
-    let gate = Gate { handle, folder, blobs, auth, next: Arc::default(), names, stop: stop.clone() };
+    let blobs = interfaces.blobs();
+    let gate = Gate { handle, folder, blobs, interfaces, auth, next: Arc::default(), names, stop: stop.clone() };
     // Small messages must not wait for more to come (Nagle's algorithm).
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);

@@ -14,6 +14,11 @@ pub struct Prepared {
     pub hash: [u8; 16],
     /// Tasks whose results its params ask for.
     pub references: Vec<TaskId>,
+    /// Why its module's function cannot take its params; the same document may have been taken when the module was
+    /// another, so that the engine has the last word.
+    pub unfit: Option<Refusal>,
+    /// A task added it. It is taken also where feeders are refused: its parent cannot add it again.
+    pub of_task: bool,
 }
 
 /// Reads one document.
@@ -40,5 +45,5 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
-    Ok(Prepared { document, id, hash, references })
+    Ok(Prepared { document, id, hash, references, unfit: None, of_task: false })
 }

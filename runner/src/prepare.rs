@@ -4,7 +4,7 @@
 //! no slot and no heartbeat ever waits for them.
 
 use crate::modules::{Fetch, Modules};
-use crate::sandbox::{Command, Control, Listener, Work};
+use crate::sandbox::{Control, Listener, Program, Work};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -56,9 +56,9 @@ impl Preparer {
         if send.params.as_ref().is_some_and(|params| splice::may_refer(params.get())) {
             return Err(send);
         }
-        let Some(command) = self.modules.ready(&send.version) else { return Err(send) };
+        let Some(program) = self.modules.ready(&send.version) else { return Err(send) };
         let input = send.params.as_ref().map_or_else(Bytes::new, |params| Bytes::from_owner(Text(params.clone())));
-        Ok(self.work(*send, command, input, control.clone()))
+        Ok(self.work(*send, program, input, control.clone()))
     }
 
     /// The attempt ready to run, once everything is there.
@@ -72,11 +72,11 @@ impl Preparer {
                 self.input(params, &send.results).await.map_err(|why| TaskError::new(ErrorKind::Input, why))?
             }
         };
-        Ok(self.work(send, loaded.command, input, control))
+        Ok(self.work(send, loaded.program, input, control))
     }
 
-    fn work(&self, send: Send, command: Arc<Command>, input: Bytes, control: Arc<Control>) -> Work {
-        let needs = command.needs();
+    fn work(&self, send: Send, program: Arc<Program>, input: Bytes, control: Arc<Control>) -> Work {
+        let needs = program.needs();
         let env = if needs.env { environment(&send) } else { Vec::new() };
         let mut args = Vec::new();
         if needs.args {
@@ -86,7 +86,7 @@ impl Preparer {
         }
         Work {
             attempt: Attempt { id: send.id, attempt: send.attempt },
-            command,
+            program,
             input,
             args,
             env,

@@ -316,6 +316,7 @@ impl World {
             });
         }
         let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
-        Ending::Done(Done { id, attempt, result, started_us, stats, log: Default::default() })
+        let (log, adds, then) = (Default::default(), Vec::new(), None);
+        Ending::Done(Done { id, attempt, result, started_us, stats, log, adds, then })
     }
 }

@@ -99,7 +99,7 @@ async fn list(
 }
 
 fn table(tasks: &[TaskView]) -> Table {
-    let mut table = Table::new(&["ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "ERROR"]);
+    let mut table = Table::new(&["ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "NOTE"]);
     for task in tasks {
         table.row([
             task.id.to_string(),
@@ -109,7 +109,11 @@ fn table(tasks: &[TaskView]) -> Table {
             task.priority.to_string(),
             task.attempt.to_string(),
             moment(Some(task.created)),
-            task.error.as_ref().map_or(String::new(), |error| format!("{}: {}", error.kind.as_str(), error.message)),
+            match (&task.error, &task.note) {
+                (_, Some(note)) => note.clone(),
+                (Some(error), None) => format!("{}: {}", error.kind.as_str(), error.message),
+                (None, None) => String::new(),
+            },
         ]);
     }
     table
@@ -122,6 +126,7 @@ pub fn block(task: &TaskView) -> Table {
     block.pair("state", task.state.as_str());
     block.pair("module", &task.module);
     block.pair("version", task.version.map_or(String::new(), |version| version.short()));
+    block.pair("note", task.note.clone().unwrap_or_default());
     block.pair("job", &task.job);
     block.pair("priority", task.priority);
     block.pair("attempt", task.attempt);

@@ -2,11 +2,11 @@
 
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
-use crate::event::{Due, RunnerKey, TaskKey};
+use crate::event::{Due, NewTask, RunnerKey, TaskKey};
 use crate::retry;
 use crate::runners::Lent;
 use crate::scheduler::Scheduler;
-use crate::state::{Final, State};
+use crate::state::{Final, State, Terms};
 use crate::tasks;
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
@@ -124,6 +124,55 @@ impl Scheduler {
         if counts {
             self.end_by(key, Final::Done, Why::Report, attempt, effects);
         }
+    }
+
+    /// Whether a report of this attempt by this runner would count now.
+    pub fn report_counts(&self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
+        self.may_report(runner, key, attempt) && self.counts(key, attempt)
+    }
+
+    /// The task goes on as `next`: it keeps its key, its place, its job and who waits for it.
+    pub(crate) fn attempt_continued(
+        &mut self,
+        runner: RunnerKey,
+        attempt: AttemptId,
+        run_us: u64,
+        next: NewTask,
+        effects: &mut Vec<Effect>,
+    ) {
+        let key = next.key;
+        self.recall_answered(runner);
+        if !self.may_report(runner, key, attempt) {
+            return;
+        }
+        let counts = self.counts(key, attempt);
+        self.give_back(runner, key, attempt, Some(run_us.max(1)));
+        self.let_go(key, attempt, false, effects);
+        // A newer attempt may be at work elsewhere, because this one's runner was lost for a while. It will say the same.
+        if !counts || self.tasks.expect(key).held.iter().any(|held| held.runner.is_some()) {
+            return;
+        }
+        let class = self.class_of(next.module, next.requires);
+        if self.tasks.expect(key).state != State::Assigned {
+            self.enter(key, State::Assigned, effects);
+        }
+        // Blocked tasks are in no index: what the indices go by can be changed.
+        self.enter(key, State::Blocked { open: 0 }, effects);
+        let epoch = self.epoch;
+        let task = self.tasks.expect(key);
+        let last = std::mem::replace(&mut task.class, class);
+        let terms = Terms { due: next.due, retries: next.retries };
+        task.terms = (terms.due.is_some() || terms.retries.is_some()).then(|| Box::new(terms));
+        task.priority = next.priority;
+        (task.tries, task.lost) = (0, 0);
+        task.fence = attempt.max(AttemptId { epoch, n: task.last_n });
+        // Those of lost runners: void, as they are not greater than the fence.
+        task.held.clear();
+        let fence = task.fence;
+        self.ready.class_mut(last).tasks -= 1;
+        self.ready.class_mut(class).tasks += 1;
+        effects.push(Effect::Store(Change::Continued(key, fence)));
+        self.depend(key, &next.dependencies, effects);
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]

@@ -79,7 +79,7 @@ impl Engine {
 
     /// Takes what can be taken, in an order in which dependencies come first, so that a batch may name its own tasks
     /// in any order. What then still waits for an unknown id is refused, a cycle with its ids.
-    fn admit_all(
+    pub(super) fn admit_all(
         &mut self,
         tasks: Vec<Result<Box<Prepared>, Refusal>>,
         job: Option<JobName>,
@@ -139,14 +139,17 @@ impl Engine {
         if let Some(known) = self.known_document(&task.id, &task.hash) {
             return known.map_err(|refusal| (refusal, None));
         }
-        if self.stopping {
+        if self.stopping && !task.of_task {
             let text = "the master is stopping and takes no more tasks; add this one again when it has started";
             return Err((Refusal::new(RefusalCode::Unavailable, text), None));
         }
-        if let Some(refusal) = self.no_room() {
+        if let Some(refusal) = self.no_room().filter(|_| !task.of_task) {
             return Err((refusal, None));
         }
         self.usable_module(&task.document.module).map_err(|refusal| (refusal, None))?;
+        if let Some(refusal) = task.unfit {
+            return Err((refusal, None));
+        }
         let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);
         let mut unknown: Vec<TaskId> = wanted.filter(|id| matches!(self.fact(id), Fact::Unknown)).cloned().collect();
         unknown.dedup();
@@ -162,7 +165,7 @@ impl Engine {
         let Some(job) = job else { return Err((Refusal::new(RefusalCode::Internal, "no job"), None)) };
         self.open_job(&job);
         self.last_no += 1;
-        let Prepared { document, id, hash, references } = *task;
+        let Prepared { document, id, hash, references, .. } = *task;
         let body = TaskBody::new(document, hash, references, (self.last_no, self.now.wall), (id.clone(), job));
         let priority = body.priority;
         self.came(Arc::new(body), priority, Origin::Added, None);
@@ -245,7 +248,7 @@ impl Engine {
     }
 
     /// What a task has in common with many others is held once: less memory, and less of it to walk through.
-    fn share(&self, body: &mut TaskBody) {
+    pub(super) fn share(&self, body: &mut TaskBody) {
         if let Some(job) = self.core.job(&body.job) {
             body.job = job.name.clone();
         }
@@ -320,7 +323,7 @@ pub(super) fn mono(wall: Wall, now: Now) -> Due {
     Due::Mono(now.mono_us + wall.since_us(now.wall))
 }
 
-fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
+pub(super) fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
     let shown: Vec<String> = ids.iter().take(5).map(|id| format!("`{id}`")).collect();
     let more = if ids.len() > 5 { format!(" and {} more", ids.len() - 5) } else { String::new() };
     let text = format!("unknown dependency {}{more}: no task of that id has been added", shown.join(", "));

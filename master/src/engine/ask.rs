@@ -85,6 +85,7 @@ impl Engine {
             error: last.and_then(|last| last.error.clone()),
             outputs: Default::default(),
             stats: None,
+            note: self.core.nobody_takes(key).map(|waits| self.waits(key, waits)),
         }
     }
 

@@ -123,9 +123,24 @@ impl Held {
         key
     }
 
+    /// An open task is from now on what `body` says; it keeps its id and its place.
+    pub fn replace(&mut self, key: TaskKey, body: Arc<TaskBody>) {
+        let Some(live) = self.tasks.get_mut(key) else { return };
+        let last = std::mem::replace(&mut live.body, body.clone());
+        live.priority = body.priority;
+        self.name_no_more(&last);
+        for dependency in body.dependencies() {
+            *self.named.entry(self.hasher.hash_one(dependency.on.as_str())).or_default() += 1;
+        }
+    }
+
     /// A task is open no longer.
     fn close(&mut self, body: &TaskBody) {
         self.open.remove(&body.no);
+        self.name_no_more(body);
+    }
+
+    fn name_no_more(&mut self, body: &TaskBody) {
         for dependency in body.dependencies() {
             if let Entry::Occupied(mut named) = self.named.entry(self.hasher.hash_one(dependency.on.as_str())) {
                 *named.get_mut() -= 1;

@@ -1,19 +1,21 @@
 //! `task:add`: documents are parsed here, in the session's own task, so that the engine's turns stay short.
 
+use super::Gate;
 use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
 use crate::prepare::{Prepared, prepare};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_module::{Entry, Inspection, References, Signature};
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits};
 
-type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
+pub(super) type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
 
 /// More than this is parsed on a thread where it delays no other session (about a millisecond's work).
 pub(super) const HEAVY_BYTES: usize = 256 << 10;
 
 /// Reads a batch; what is wrong with single documents stands in their places.
-pub(super) async fn read(folder: &Folder, session: SessionNo, add: Add) -> Result<Input, Refusal> {
+pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<Input, Refusal> {
     let Add { batch, job, hold, tasks } = add;
     if tasks.len() > limits::BATCH_TASKS_MAX {
         let (is, max) = (tasks.len(), limits::BATCH_TASKS_MAX);
@@ -21,9 +23,15 @@ pub(super) async fn read(folder: &Folder, session: SessionNo, add: Add) -> Resul
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
-    let parsed = heavy(bytes, move || parse(&tasks)).await?;
-    find_modules(folder, &parsed).await;
-    Ok(Input::Add { session, batch, job, hold, tasks: parsed })
+    Ok(Input::Add { session, batch, job, hold, tasks: parsed(gate, tasks, bytes).await? })
+}
+
+/// Reads documents, and all that can be known of them before the engine has them.
+pub(super) async fn parsed(gate: &Gate, tasks: Vec<Json>, bytes: usize) -> Result<Parsed, Refusal> {
+    let mut parsed = heavy(bytes, move || parse(&tasks)).await?;
+    find_modules(&gate.folder, &parsed).await;
+    compare_types(gate, &mut parsed, bytes).await?;
+    Ok(parsed)
 }
 
 /// Runs `work` here where it is little, else on a thread for such work.
@@ -53,4 +61,36 @@ async fn find_modules(folder: &Folder, parsed: &Parsed) {
             folder.look(name).await;
         }
     }
+}
+
+/// Compares params with what the functions of components take. What does not fit is noted, not refused: see
+/// [`Prepared::unfit`].
+async fn compare_types(gate: &Gate, parsed: &mut Parsed, bytes: usize) -> Result<(), Refusal> {
+    let mut components = BTreeMap::new();
+    for prepared in parsed.iter().flatten() {
+        let module = &prepared.document.module;
+        if !components.contains_key(module) {
+            let inspection = gate.interfaces.of(module).await;
+            components.insert(module.clone(), inspection);
+        }
+    }
+    if !components.values().flatten().any(|inspection| signature(inspection).is_some()) {
+        return Ok(());
+    }
+    let mut tasks = std::mem::take(parsed);
+    *parsed = heavy(bytes, move || {
+        for prepared in tasks.iter_mut().flatten() {
+            let inspection = components.get(&prepared.document.module).and_then(Option::as_ref);
+            let Some(signature) = inspection.and_then(|inspection| signature(inspection)) else { continue };
+            let params = prepared.document.params.as_ref().map(Json::get);
+            prepared.unfit = signature.arguments(params, References::Open).err();
+        }
+        tasks
+    })
+    .await?;
+    Ok(())
+}
+
+fn signature(inspection: &Inspection) -> Option<&Signature> {
+    inspection.entry.as_ref().and_then(Entry::signature)
 }

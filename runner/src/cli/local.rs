@@ -2,7 +2,7 @@
 
 use super::{duration, pair};
 use crate::outcome::{Outcome, outcome};
-use crate::sandbox::{Command, Control, Listener, Sandbox, Utterance, Work};
+use crate::sandbox::{Control, Listener, Program, Sandbox, Utterance, Work};
 use crate::session::Ending;
 use bytes::Bytes;
 use std::io::{Read, Write};
@@ -63,7 +63,7 @@ fn run_here(args: RunArgs) -> ExitCode {
     };
     // Nothing is cached: a module that is being written is another one each time.
     let folder = std::env::temp_dir().join(format!("taskmaster-run-{}", uuid::Uuid::now_v7().simple()));
-    let outcome = load(&args.file, &folder).and_then(|(sandbox, command)| execute(args, &sandbox, command, input));
+    let outcome = load(&args.file, &folder).and_then(|(sandbox, program)| execute(args, &sandbox, program, input));
     // Empty by now; what cannot be removed lies in the system's temporary folder.
     let _ = std::fs::remove_dir_all(&folder);
     match outcome {
@@ -102,15 +102,15 @@ fn input(params: Option<&str>) -> Result<Bytes, String> {
     Ok(Bytes::copy_from_slice(json.get().as_bytes()))
 }
 
-fn load(file: &Path, folder: &Path) -> Result<(Sandbox, Arc<Command>), String> {
+fn load(file: &Path, folder: &Path) -> Result<(Sandbox, Arc<Program>), String> {
     let named = |why: String| format!("{}: {why}", file.display());
     let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
     let sandbox = Sandbox::new(1, folder).map_err(|error| error.to_string())?;
-    let command = Command::compile(&sandbox, &bytes).map_err(|error| named(error.to_string()))?;
-    Ok((sandbox, Arc::new(command)))
+    let program = Program::compile(&sandbox, &bytes).map_err(|error| named(error.to_string()))?;
+    Ok((sandbox, Arc::new(program)))
 }
 
-fn execute(args: RunArgs, sandbox: &Sandbox, command: Arc<Command>, input: Bytes) -> Result<Outcome, String> {
+fn execute(args: RunArgs, sandbox: &Sandbox, program: Arc<Program>, input: Bytes) -> Result<Outcome, String> {
     let name = args.file.file_stem().map_or_else(|| "module".into(), |stem| stem.to_string_lossy().into_owned());
     let id = TaskId::new("local").map_err(|error| error.to_string())?;
     let mut env = args.env;
@@ -123,7 +123,7 @@ fn execute(args: RunArgs, sandbox: &Sandbox, command: Arc<Command>, input: Bytes
     let attempt = Attempt { id, attempt: AttemptId { epoch: 0, n: 1 } };
     let work = Work {
         attempt: attempt.clone(),
-        command,
+        program,
         input,
         args: std::iter::once(name).chain(args.args).collect(),
         env,
@@ -194,7 +194,7 @@ mod tests {
         let (args, env) = (Vec::new(), Vec::new());
         let args = RunArgs { file, params: None, args, env, task_timeout: Duration::from_millis(50), memory_mb: 1 };
         let outcome = load(&args.file, &folder.join("work"))
-            .and_then(|(sandbox, command)| execute(args, &sandbox, command, input));
+            .and_then(|(sandbox, program)| execute(args, &sandbox, program, input));
         let _ = std::fs::remove_dir_all(&folder);
         outcome
     }

@@ -124,7 +124,7 @@ mod tests {
     fn done(n: u32, text: &str) -> ToMaster {
         let (id, attempt) = (TaskId::new("t").unwrap(), AttemptId { epoch: 1, n });
         let (result, stats, log) = (ResultRef::Json(Json::string(text)), TaskStats::default(), Log::default());
-        ToMaster::Done(vec![Done { id, attempt, result, started_us: 0, stats, log }])
+        ToMaster::Done(vec![Done { id, attempt, result, started_us: 0, stats, log, adds: Vec::new(), then: None }])
     }
 
     #[test]

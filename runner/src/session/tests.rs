@@ -29,7 +29,7 @@ fn send(n: u32, slots: u32) -> Send {
 fn done(n: u32) -> Ending {
     let Attempt { id, attempt } = name(n);
     let (result, stats, log) = (ResultRef::Json(Json::null()), TaskStats::default(), Default::default());
-    Ending::Done(Done { id, attempt, result, started_us: 0, stats, log })
+    Ending::Done(Done { id, attempt, result, started_us: 0, stats, log, adds: Vec::new(), then: None })
 }
 
 /// A session and its clock; effects as short words, so that a script reads like one.
