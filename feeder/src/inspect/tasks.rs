@@ -126,7 +126,6 @@ pub fn block(task: &TaskView) -> Table {
     block.pair("state", task.state.as_str());
     block.pair("module", &task.module);
     block.pair("version", task.version.map_or(String::new(), |version| version.short()));
-    block.pair("note", task.note.clone().unwrap_or_default());
     block.pair("job", &task.job);
     block.pair("priority", task.priority);
     block.pair("attempt", task.attempt);
