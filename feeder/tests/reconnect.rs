@@ -88,6 +88,7 @@ fn ended(name: &str, state: TaskState) -> TaskView {
         error: None,
         outputs: Default::default(),
         stats: None,
+        note: None,
     }
 }
 

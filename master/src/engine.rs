@@ -3,6 +3,7 @@
 
 mod add;
 mod ask;
+mod children;
 mod effects;
 mod held;
 mod kept;
@@ -30,7 +31,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
-use taskmaster_protocol::message::{Done, Failed, Offer, Role};
+use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, Role};
 use taskmaster_protocol::{FromMaster, Hash, JobName, Now, Requires, TaskError, TaskId, ToMaster, Wall};
 use tokio::sync::oneshot;
 
@@ -185,6 +186,8 @@ pub struct Engine {
     /// Reports that came while nothing could be written, in order. Their runners keep them.
     held_back: Vec<(SessionNo, ToMaster)>,
     report: Option<(RunnerKey, Report)>,
+    /// What attempts want added whose report has not been taken yet, with the connection that it comes over.
+    wishes: BTreeMap<Attempt, (SessionNo, inbox::Wishes)>,
     /// Ended tasks since this start, by final state.
     finished: [u64; 4],
     effects: Vec<Effect>,
@@ -204,6 +207,11 @@ impl Engine {
     /// Ended tasks are kept for an hour at least, or for as long as this where that is less.
     pub fn keep_ended_for(&mut self, time: Duration) {
         self.told_us = i64::try_from(time.as_micros()).map_or(TOLD_US, |time| time.min(TOLD_US));
+    }
+
+    /// The versions of components, as they will always be.
+    pub fn components(&self) -> crate::interfaces::Components {
+        self.modules.components()
     }
 
     /// Takes one input in.
@@ -237,6 +245,7 @@ impl Engine {
                 self.stopping = true;
                 self.tell(Event::StopWanted);
             }
+            Input::Wishes { session, attempt, wishes } => drop(self.wishes.insert(attempt, (session, *wishes))),
             Input::Room(permit) => drop(permit),
             Input::Disk(disk) => self.disk_is(disk),
             Input::Shutdown => {}
@@ -306,6 +315,7 @@ impl Engine {
 
     fn disconnected(&mut self, session: SessionNo) {
         self.held_back.retain(|(of, _)| *of != session);
+        self.wishes.retain(|_, (of, _)| *of != session);
         let Some(gone) = self.sessions.remove(&session) else { return };
         match gone.role {
             Role::Runner => {
@@ -335,6 +345,7 @@ impl Engine {
             ToMaster::Partial(said) => self.said(session, taskmaster_protocol::EventKind::TaskPartial, said),
             ToMaster::Log(said) => self.said(session, taskmaster_protocol::EventKind::TaskLog, said),
             ToMaster::Compiled(compiled) => self.compiled(session, compiled),
+            ToMaster::Compiling(compiling) => self.compiling(session, compiling),
             ToMaster::Release(of) => self.release(session, of.job),
             ToMaster::Cancel(cancel) => self.cancel(session, cancel),
             ToMaster::Retry(retry) => self.retry(session, retry),

@@ -63,7 +63,7 @@ impl Logged {
     /// The job it is about.
     pub fn job(&self) -> Option<&JobName> {
         match self.record() {
-            Record::Added(body) | Record::Reopened { body, .. } => Some(&body.job),
+            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.job),
             Record::Ended(ended) => Some(&ended.job),
             Record::Retrying(retrying) => Some(&retrying.job),
             Record::JobOpened { job, .. } | Record::JobDone { job, .. } => Some(job),
@@ -74,7 +74,7 @@ impl Logged {
     /// The task it is about.
     pub fn task(&self) -> Option<&TaskId> {
         match self.record() {
-            Record::Added(body) | Record::Reopened { body, .. } => Some(&body.id),
+            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.id),
             Record::Ended(ended) => Some(&ended.id),
             Record::Retrying(retrying) => Some(&retrying.id),
             _ => None,
@@ -83,7 +83,7 @@ impl Logged {
 
     fn module(&self) -> Option<&ModuleName> {
         match self.record() {
-            Record::Added(body) | Record::Reopened { body, .. } => Some(&body.module),
+            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.module),
             Record::Ended(ended) => Some(&ended.module),
             Record::Retrying(retrying) => Some(&retrying.module),
             Record::Module { name, .. } => Some(name),
@@ -196,6 +196,7 @@ pub fn ended_view(ended: &Ended) -> TaskView {
         error: ended.error.clone(),
         outputs: ended.outputs().cloned().unwrap_or_default(),
         stats: ended.stats,
+        note: None,
     }
 }
 

@@ -6,6 +6,7 @@
 mod add;
 mod auth;
 mod blobs;
+mod children;
 mod feed;
 mod follow;
 mod http;
@@ -22,6 +23,7 @@ mod ws;
 
 use crate::blobs::Blobs;
 use crate::inbox::MasterHandle;
+use crate::interfaces::Interfaces;
 use crate::modules::Folder;
 use auth::Auth;
 use axum::Router;
@@ -42,6 +44,7 @@ struct Gate {
     handle: MasterHandle,
     folder: Folder,
     blobs: Blobs,
+    interfaces: Interfaces,
     auth: Arc<Auth>,
     /// The number of the next session.
     next: Arc<AtomicU64>,
@@ -58,13 +61,14 @@ pub async fn serve(
     listener: TcpListener,
     handle: MasterHandle,
     folder: Folder,
-    blobs: Blobs,
+    interfaces: Interfaces,
     token: Option<String>,
     stop: flag::Receiver<bool>,
 ) -> std::io::Result<()> {
     let (auth, names) = (Arc::new(Auth::new(token)), names::Names::default());
     let large = Arc::new(Semaphore::new(params::AT_A_TIME));
-    let gate = Gate { handle, folder, blobs, auth, next: Arc::default(), names, large, stop: stop.clone() };
+    let blobs = interfaces.blobs();
+    let gate = Gate { handle, folder, blobs, interfaces, auth, next: Arc::default(), names, large, stop: stop.clone() };
     // Small messages must not wait for more to come (Nagle's algorithm).
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);

@@ -6,7 +6,7 @@ use crate::events::EventFeed;
 use crate::prepare::Prepared;
 use crate::room::{Disk, Room, TRY_EVERY};
 use crate::store::Reader;
-use taskmaster_protocol::message::{Hello, Query};
+use taskmaster_protocol::message::{Attempt, Hello, Query};
 use taskmaster_protocol::{FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, ToMaster};
 use tokio::sync::{mpsc, oneshot};
 
@@ -90,6 +90,15 @@ pub enum Input {
         /// Where the answer goes.
         reply: std::sync::mpsc::Sender<Vec<crate::view::Stored>>,
     },
+    /// What the report of an attempt that comes next, or is held back, wants added.
+    Wishes {
+        /// From this connection.
+        session: SessionNo,
+        /// Of this attempt.
+        attempt: Attempt,
+        /// What it wants.
+        wishes: Box<Wishes>,
+    },
     /// It stands otherwise with the disk.
     Disk(Disk),
     /// Send no more tasks and take no more; running ones may finish.
@@ -99,6 +108,24 @@ pub enum Input {
     },
     /// Commit what is there and end.
     Shutdown,
+}
+
+/// Tasks that an attempt wants added when it is done, read and checked.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// To add, in order.
+    pub adds: Vec<Child>,
+    /// As what its task is to go on.
+    pub then: Option<Child>,
+}
+
+/// A task that another one adds.
+#[derive(Debug)]
+pub struct Child {
+    /// The task, or what is wrong with its document.
+    pub task: Result<Box<Prepared>, Refusal>,
+    /// Whether its document says a priority; else it has that of its parent.
+    pub has_priority: bool,
 }
 
 /// What the folder holds under a name.

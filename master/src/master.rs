@@ -7,6 +7,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::events::EventFeed;
 use crate::folding::{self, Folding};
 use crate::inbox::{Input, MasterHandle};
+use crate::interfaces::{Components, Interfaces};
 use crate::journal::{self, AppendError, ShelfJournal, SyncedMark};
 use crate::modules::{self, Folder};
 use crate::room::{self, PatientShelf, Room};
@@ -96,12 +97,13 @@ impl Master {
             restored.modules.iter().filter(|(_, module)| module.present).map(|(name, _)| name.clone()).collect();
         let epoch = restored.marks.epoch + 1;
         let (failing, failed) = oneshot::channel();
-        let (handle, threads) = threads(&config, blobs.clone(), shelf, restored, mark, failing)?;
-        let folder =
-            modules::start(&config.tasks, blobs.clone(), handle.clone(), known).map_err(MasterError::Folder)?;
+        let (handle, components, threads) = threads(&config, blobs.clone(), shelf, restored, mark, failing)?;
+        let interfaces = Interfaces::new(components, blobs.clone());
+        let folder = modules::start(&config.tasks, blobs, handle.clone(), known).map_err(MasterError::Folder)?;
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::net::TcpListener::from_std(listener).map_err(data)?;
-        let serving = gateway::serve(listener, handle.clone(), folder.clone(), blobs, config.token.clone(), stopped);
+        let serving =
+            gateway::serve(listener, handle.clone(), folder.clone(), interfaces, config.token.clone(), stopped);
         tracing::info!(%address, epoch, "the master has started");
         Ok(Master {
             handle,
@@ -177,7 +179,7 @@ fn threads(
     restored: view::Restored,
     mark: SyncedMark,
     failing: oneshot::Sender<String>,
-) -> Result<(MasterHandle, Vec<JoinHandle<()>>), MasterError> {
+) -> Result<(MasterHandle, Components, Vec<JoinHandle<()>>), MasterError> {
     let data = |error| MasterError::Data(config.data.display().to_string(), error);
     let events = EventFeed::new(restored.marks.seq, shelf.clone());
     let epoch = restored.marks.epoch + 1;
@@ -199,6 +201,7 @@ fn threads(
     };
     let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
+    let components = engine.components();
     let mut journal = ShelfJournal::open(shelf.clone())?.noting(mark);
     turns::commit_first(engine.end_turn(now), &mut journal, &events, &folds).map_err(|error| match error {
         AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
@@ -244,5 +247,5 @@ fn threads(
             }),
         ),
     ];
-    Ok((handle, threads.into_iter().collect::<Result<_, _>>().map_err(data)?))
+    Ok((handle, components, threads.into_iter().collect::<Result<_, _>>().map_err(data)?))
 }

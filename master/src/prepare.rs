@@ -20,8 +20,11 @@ pub struct Prepared {
     pub blob: Option<Hash>,
     /// What the params in that blob must be like.
     pub manifest: Option<Arc<Manifest>>,
-    /// Why it cannot be added, unless it has been added before.
+    /// Why it cannot be added; the same document may have been taken when its module was another, so that the engine has
+    /// the last word.
     pub wrong: Option<Refusal>,
+    /// A task added it. It is taken also where feeders are refused: its parent cannot add it again.
+    pub of_task: bool,
 }
 
 /// Reads one document.
@@ -53,7 +56,7 @@ fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
-    Ok(Prepared { document, id, hash, references, blob, manifest: None, wrong: None })
+    Ok(Prepared { document, id, hash, references, blob, manifest: None, wrong: None, of_task: false })
 }
 
 /// Checks what the document waits for, `references` in its params included.

@@ -117,6 +117,9 @@ pub struct Rare {
     /// Globs of the files that it gives back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<Glob>>,
+    /// It has gone on as what stands here: it may wait for tasks that came after it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub continued: bool,
 }
 
 mod as_pairs {
@@ -179,6 +182,7 @@ impl TaskBody {
             not_before: document.not_before,
             inputs: document.inputs,
             outputs: document.outputs,
+            continued: false,
         };
         TaskBody {
             id: to.0,
@@ -199,6 +203,11 @@ impl TaskBody {
     /// Slots that it takes while it runs.
     pub fn slots(&self) -> u32 {
         self.requires.as_ref().map_or(1, |requires| requires.slots())
+    }
+
+    /// Whether it may wait for tasks that came after it.
+    pub fn is_continued(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.continued)
     }
 
     /// What it waits for.
@@ -496,6 +505,13 @@ pub enum Record {
         /// What is known of it now. In a box: this variant would make every record three times as large.
         record: Box<ModuleRecord>,
     },
+    /// An open task goes on as another: with its id, its place and its dependents.
+    Continued {
+        /// What it is from now on.
+        body: Arc<TaskBody>,
+        /// Attempts up to this one are void.
+        fence: AttemptId,
+    },
 }
 
 impl Record {
@@ -516,6 +532,7 @@ impl Record {
             Record::RunnerJoined { .. } => EventKind::RunnerJoined,
             Record::RunnerLost { .. } => EventKind::RunnerLost,
             Record::Module { event, .. } => return *event,
+            Record::Continued { .. } => EventKind::TaskContinued,
             Record::Started { .. }
             | Record::Set { .. }
             | Record::JobHeld { .. }

@@ -41,6 +41,8 @@ kinds! {
     TaskLog = "task:log",
     /// An attempt failed and another will follow; durable.
     TaskRetrying = "task:retrying",
+    /// An attempt ended and the task goes on as another module (`::then`); durable.
+    TaskContinued = "task:continued",
     /// The task is done; durable.
     TaskDone = "task:done",
     /// The task failed for good; durable.
@@ -55,6 +57,8 @@ kinds! {
     ModuleAdded = "module:added",
     /// A module's file was replaced; durable.
     ModuleUpdated = "module:updated",
+    /// A runner is still compiling a version of a module, once a second; live only.
+    ModuleCompiling = "module:compiling",
     /// A version of a module was compiled by a runner; live only.
     ModuleReady = "module:ready",
     /// A file cannot be a module, with the reason; durable.

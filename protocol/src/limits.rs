@@ -61,6 +61,13 @@ pub const OUTPUT_PATHS_BYTES_MAX: usize = 256 << 10;
 /// Bytes of a task's log kept from its beginning, and again from its end.
 pub const LOG_PART_BYTES_MAX: usize = 32 << 10;
 
+/// Tasks that one attempt may add: they are taken in with its report, in one turn, as a batch of a feeder is.
+pub const ADDS_MAX: usize = BATCH_TASKS_MAX;
+
+/// Bytes of their documents: they travel with the report in one message, and are held in the runner until it is
+/// acknowledged.
+pub const ADDS_BYTES_MAX: usize = 8 << 20;
+
 /// Dependencies of one task: each is touched when the task is added, in one turn.
 pub const DEPENDENCIES_MAX: usize = 10_000;
 

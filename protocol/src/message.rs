@@ -191,6 +191,12 @@ pub struct Done {
     /// Its log.
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,
+    /// Task documents that it added, each with an id. They are added together with its end, or not at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adds: Vec<Json>,
+    /// The task document as which it goes on: its result becomes this task's result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Json>,
 }
 
 /// From a runner: an attempt ended without a result.
@@ -267,6 +273,17 @@ pub struct Compiled {
     /// Why it could not be compiled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// From a runner, live: it is still getting a module ready. Said once a second, so of large modules only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Compiling {
+    /// The module.
+    pub name: ModuleName,
+    /// Its version.
+    pub version: Hash,
+    /// Since when, waiting for other compilations included.
+    pub elapsed_ms: u64,
 }
 
 /// From the master to runners: a module to fetch and compile ahead of need.
@@ -689,6 +706,8 @@ messages! {
         Log = "task:log": Vec<Said>,
         /// A runner compiled modules, or failed to.
         Compiled = "module:compiled": Vec<Compiled>,
+        /// Live: modules that a runner is still compiling.
+        Compiling = "module:compiling": Vec<Compiling>,
         /// Tasks to add.
         Add = "task:add": Add,
         /// The feed's input has ended: its session holds the job no longer.

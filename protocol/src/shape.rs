@@ -95,6 +95,9 @@ pub struct TaskView {
     pub outputs: BTreeMap<FilePath, Hash>,
     /// What the last attempt cost.
     pub stats: Option<TaskStats>,
+    /// Of a ready task that no connected runner can take now: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A job: `jobs show`.
@@ -135,7 +138,7 @@ pub struct JobView {
 pub enum ModuleKind {
     /// A WASI preview 1 command: `_start`.
     Command,
-    /// A component. Not supported yet.
+    /// A component: a command (`wasi:cli/run`), one of the world in `tasks/wit`, or one that exports one function.
     Component,
 }
 
@@ -174,6 +177,9 @@ pub struct ModuleView {
     /// Every version seen, newest first.
     #[serde(default)]
     pub versions: Vec<ModuleVersion>,
+    /// What is in the version in use; of a single module only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<ModuleCheck>,
 }
 
 /// One version of a module.
@@ -190,12 +196,15 @@ pub struct ModuleVersion {
     /// Runners that have compiled it.
     #[serde(default)]
     pub runners: Vec<String>,
+    /// The longest that one of them took for it, µs; absent where none compiled it since the master started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compile_us: Option<u64>,
     /// Attempts of it running or sent now.
     #[serde(default)]
     pub attempts: u64,
 }
 
-/// What `modules check FILE` finds.
+/// What `modules check FILE` finds, and `modules show` tells of the version in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleCheck {
     /// Whether a runner would load it.
@@ -206,10 +215,48 @@ pub struct ModuleCheck {
     pub kind: Option<ModuleKind>,
     /// SHA-256 of the file's bytes.
     pub version: Option<Hash>,
-    /// What it imports, as `module.field`.
+    /// What it imports: `module.field` of a command, interfaces of a component.
     pub imports: Vec<String>,
     /// Why it would not load.
     pub error: Option<String>,
+    /// What a task calls in it, with its types where params must have them.
+    #[serde(default)]
+    pub entry: Option<String>,
+    /// What it exports.
+    #[serde(default)]
+    pub exports: Vec<String>,
+    /// The languages that it is written in, where it says so.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// The tools that made it, where it says so.
+    #[serde(default)]
+    pub toolchain: Option<String>,
+    /// Size of the file.
+    #[serde(default)]
+    pub bytes: u64,
+    /// What of the machine it may reach, in a few words.
+    #[serde(default)]
+    pub reach: Option<String>,
+}
+
+impl ModuleCheck {
+    /// Of a file with this stem, of which nothing is known yet.
+    pub fn of(file_stem: &str) -> ModuleCheck {
+        ModuleCheck {
+            ok: false,
+            name: file_stem.to_owned(),
+            kind: None,
+            version: None,
+            imports: Vec::new(),
+            error: None,
+            entry: None,
+            exports: Vec::new(),
+            language: None,
+            toolchain: None,
+            bytes: 0,
+            reach: None,
+        }
+    }
 }
 
 /// A runner: `runners list`, `runners show`.

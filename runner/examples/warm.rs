@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{AttemptId, TaskId};
-use taskmaster_runner::sandbox::{Command, Control, Sandbox, Work};
+use taskmaster_runner::sandbox::{Control, Program, Sandbox, Work};
 use taskmaster_runner::slots::{News, Ready, Slots};
 
 const TASKS: usize = 50_000;
@@ -22,10 +22,26 @@ const ECHO: &str = r#"(module
     (i32.store (i32.const 4) (i32.load (i32.const 8)))
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
+/// A component that gives back a number.
+const FUNCTION: &str = r#"(component
+  (core module $m (func (export "f") (param i32) (result i32) (local.get 0)))
+  (core instance $i (instantiate $m))
+  (func (export "f") (param "n" u32) (result u32) (canon lift (core func $i "f"))))"#;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::temp_dir().join(format!("taskmaster-warm-{}", std::process::id()));
     let empty = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
-    for (name, text) in [("empty", empty), ("echo", ECHO)] {
+    let body = "(call $ok (local.get $at) (local.get $length))";
+    let task = include_str!("../src/sandbox/component/task.wat").replace("DATA", "").replace("BODY", body);
+    let command = include_str!("../src/sandbox/component/command.wat");
+    let modules = [
+        ("empty", empty),
+        ("echo", ECHO),
+        ("one function", FUNCTION),
+        ("taskmaster:task, echo", &task),
+        ("wasi:cli/run, echo", command),
+    ];
+    for (name, text) in modules {
         for slots in [1, 2] {
             let us = measure(&folder, slots, text)?;
             println!("{name}, {slots} slot(s): {us:.1} µs a task and slot");
@@ -37,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn measure(folder: &std::path::Path, slots: u32, text: &str) -> Result<f64, Box<dyn std::error::Error>> {
     let sandbox = Arc::new(Sandbox::new(slots, folder)?);
-    let command = Arc::new(Command::compile(&sandbox, text.as_bytes())?);
+    let program = Arc::new(Program::compile(&sandbox, text.as_bytes())?);
     let ended = Arc::new(AtomicUsize::new(0));
     let (count, main) = (ended.clone(), std::thread::current());
     let pool = Slots::start(
@@ -55,7 +71,7 @@ fn measure(folder: &std::path::Path, slots: u32, text: &str) -> Result<f64, Box<
         let ready = (0..TASKS).map(|n| Ready {
             work: Work {
                 attempt: Attempt { id: id.clone(), attempt: AttemptId { epoch: 1, n: n as u32 } },
-                command: command.clone(),
+                program: program.clone(),
                 input: bytes::Bytes::from_static(b"{\"n\":1}"),
                 args: Vec::new(),
                 env: Vec::new(),

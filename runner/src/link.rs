@@ -28,9 +28,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{
-    Announce, Ask, Attempt, Compiled, FromMaster, Hello, Offer, Query, Role, ToMaster, Welcome,
+    Announce, Ask, Attempt, Compiled, Compiling, FromMaster, Hello, Offer, Query, Role, ToMaster, Welcome,
 };
-use taskmaster_protocol::{ErrorKind, ModuleKind, PROTOCOL_VERSION, RefusalCode, TaskError, TaskId, limits};
+use taskmaster_protocol::{ErrorKind, PROTOCOL_VERSION, RefusalCode, TaskError, TaskId, limits};
 use taskmaster_transport::{Address, DialError, Socket, dial};
 use tokio::sync::{mpsc, oneshot};
 use wire::Wire;
@@ -81,7 +81,12 @@ pub enum News {
     Ask(Vec<TaskId>, oneshot::Sender<Result<Results, String>>),
     /// An announced module was compiled, or cannot be.
     Compiled(Compiled),
+    /// It is still being compiled.
+    Compiling(Compiling),
 }
+
+/// How often it is told that a module is still being compiled: people watch it.
+const COMPILING_EVERY: Duration = Duration::from_secs(1);
 
 /// Something to wait for. In a box, as is what waits for it: whoever calls this crate would else compile all of it
 /// again, the sandbox included.
@@ -342,14 +347,24 @@ impl Link {
         }
     }
 
-    fn compile(&self, Announce { name, version, kind, .. }: Announce) {
+    /// Gets a module ready ahead of need, unless this runner takes only others.
+    fn compile(&self, Announce { name, version, .. }: Announce) {
+        let only = &self.config.offer.modules;
+        if !only.is_empty() && !only.contains(&name) {
+            return;
+        }
         let (modules, tell) = (self.modules.clone(), self.tell.clone());
         tokio::spawn(async move {
-            let result = match kind {
-                ModuleKind::Command => {
-                    modules.load(version).await.map(|loaded| loaded.compile_us).map_err(|error| error.0)
+            let (began, loading) = (Instant::now(), modules.load(version));
+            tokio::pin!(loading);
+            let result = loop {
+                match tokio::time::timeout(COMPILING_EVERY, &mut loading).await {
+                    Ok(result) => break result.map(|loaded| loaded.compile_us).map_err(|error| error.0),
+                    Err(_) => {
+                        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        let _ = tell.send(News::Compiling(Compiling { name: name.clone(), version, elapsed_ms }));
+                    }
                 }
-                ModuleKind::Component => Err("components cannot be run yet".to_owned()),
             };
             let (compile_us, error) = result.map_or_else(|error| (0, Some(error)), |us| (us, None));
             // Nobody hears it when the runner has ended meanwhile.
@@ -375,6 +390,7 @@ impl Link {
                     self.next_ask += 1;
                 }
                 News::Compiled(compiled) => self.outbox.say(ToMaster::Compiled(vec![compiled])),
+                News::Compiling(compiling) => self.outbox.say(ToMaster::Compiling(vec![compiling])),
             }
         }
         if !ended.is_empty() {

@@ -5,7 +5,7 @@
 
 pub mod disk;
 
-use crate::sandbox::{Command, LoadError, Sandbox, command};
+use crate::sandbox::{Compiled, LoadError, Program, Sandbox};
 use bytes::Bytes;
 use disk::Disk;
 use std::collections::HashMap;
@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use taskmaster_protocol::{Hash, limits};
 use tokio::sync::{Semaphore, watch};
-use wasmtime::Module;
 
 /// Compiled modules kept in memory: each is some 10 KB to 100 MB of address space, most of it on disk.
 const IN_MEMORY_MAX: usize = 256;
@@ -27,8 +26,8 @@ const COMPILING_MAX: usize = 1;
 /// A module, ready to run.
 #[derive(Clone)]
 pub struct Loaded {
-    /// The command.
-    pub command: Arc<Command>,
+    /// The program.
+    pub program: Arc<Program>,
     /// Time spent compiling, µs; 0 where it came from a cache.
     pub compile_us: u64,
 }
@@ -39,7 +38,7 @@ pub type Fetch = Arc<dyn Fn(Hash) -> Pin<Box<dyn Future<Output = Result<Bytes, S
 type Loading = watch::Receiver<Option<Result<Loaded, LoadError>>>;
 
 enum Entry {
-    Ready { command: Arc<Command>, used: u64 },
+    Ready { program: Arc<Program>, used: u64 },
     Loading(Loading),
 }
 
@@ -73,14 +72,14 @@ impl Modules {
     }
 
     /// The module, if it is in memory.
-    pub fn ready(&self, version: &Hash) -> Option<Arc<Command>> {
+    pub fn ready(&self, version: &Hash) -> Option<Arc<Program>> {
         let mut table = self.table();
         table.uses += 1;
         let now = table.uses;
         match table.entries.get_mut(version)? {
-            Entry::Ready { command, used } => {
+            Entry::Ready { program, used } => {
                 *used = now;
-                Some(command.clone())
+                Some(program.clone())
             }
             Entry::Loading(_) => None,
         }
@@ -88,8 +87,8 @@ impl Modules {
 
     /// The module, wherever it is.
     pub async fn load(self: &Arc<Self>, version: Hash) -> Result<Loaded, LoadError> {
-        if let Some(command) = self.ready(&version) {
-            return Ok(Loaded { command, compile_us: 0 });
+        if let Some(program) = self.ready(&version) {
+            return Ok(Loaded { program, compile_us: 0 });
         }
         let mut loading = self.join_or_begin(version);
         let gone = || LoadError("the runner is ending".into());
@@ -101,8 +100,8 @@ impl Modules {
         let mut table = self.table();
         match table.entries.get(&version) {
             Some(Entry::Loading(loading)) => return loading.clone(),
-            Some(Entry::Ready { command, .. }) => {
-                return watch::channel(Some(Ok(Loaded { command: command.clone(), compile_us: 0 }))).1;
+            Some(Entry::Ready { program, .. }) => {
+                return watch::channel(Some(Ok(Loaded { program: program.clone(), compile_us: 0 }))).1;
             }
             None => {}
         }
@@ -126,7 +125,7 @@ impl Modules {
         };
         table.uses += 1;
         let used = table.uses;
-        table.entries.insert(version, Entry::Ready { command: loaded.command.clone(), used });
+        table.entries.insert(version, Entry::Ready { program: loaded.program.clone(), used });
         if table.entries.len() > IN_MEMORY_MAX {
             let age = |entry: &Entry| if let Entry::Ready { used, .. } = entry { *used } else { u64::MAX };
             let oldest = table.entries.iter().min_by_key(|(_, entry)| age(entry)).map(|(version, _)| *version);
@@ -137,8 +136,8 @@ impl Modules {
     async fn fetch_and_compile(&self, version: Hash) -> Result<Loaded, LoadError> {
         let (sandbox, disk) = (self.sandbox.clone(), self.disk.clone());
         let kept = blocking(move || Ok(disk.read(sandbox.engine(), &version))).await?;
-        if let Some(module) = kept {
-            return Ok(Loaded { command: Arc::new(Command::link(&self.sandbox, &module)?), compile_us: 0 });
+        if let Some(compiled) = kept {
+            return Ok(Loaded { program: Arc::new(Program::link(&self.sandbox, &compiled)?), compile_us: 0 });
         }
         let bytes = (self.fetch)(version).await.map_err(|why| LoadError(format!("it could not be fetched: {why}")))?;
         if bytes.len() as u64 > limits::MODULE_BYTES_MAX {
@@ -154,15 +153,14 @@ impl Modules {
 
 fn compile(sandbox: &Sandbox, disk: &Disk, version: &Hash, bytes: &[u8]) -> Result<Loaded, LoadError> {
     let began = Instant::now();
-    let wasm = command::binary(bytes)?;
-    let module = Module::new(sandbox.engine(), &wasm).map_err(|error| LoadError(format!("{error:#}")))?;
+    let compiled = Compiled::of(sandbox.engine(), bytes)?;
     let compile_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
-    let command = Arc::new(Command::link(sandbox, &module)?);
-    if let Err(error) = disk.write(&module, version) {
+    let program = Arc::new(Program::link(sandbox, &compiled)?);
+    if let Err(error) = disk.write(&compiled, version) {
         // It runs from memory just as well.
         tracing::warn!("cannot keep the compiled module {}: {error}", version.short());
     }
-    Ok(Loaded { command, compile_us })
+    Ok(Loaded { program, compile_us })
 }
 
 async fn blocking<T: Send + 'static>(

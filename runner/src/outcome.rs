@@ -12,6 +12,9 @@ use taskmaster_protocol::{ErrorKind, Hash, Json, TaskError, limits};
 /// Characters of the last line of stderr that stand in a failure's message.
 const LAST_LINE_MAX: usize = 300;
 
+/// Bytes of what a component says of its failure.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// What a task gave back.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
@@ -70,7 +73,11 @@ fn without_newline(text: &str) -> &str {
 /// What to tell of `attempt`, which ran as `report` says.
 pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
     let Attempt { id, attempt } = attempt;
-    let Report { end, stdout, files, log, stats, started_us } = report;
+    let Report { end, stdout, files, log, wishes, stats, started_us } = report;
+    let end = match (end, wishes.excess) {
+        (End::Exit(0), Some(excess)) => End::Output(excess),
+        (end, _) => end,
+    };
     if end != End::Exit(0) {
         let last = log.tail.lines().next_back().or_else(|| log.head.lines().next_back());
         let error = failure(end, timeout, last.unwrap_or_default());
@@ -81,7 +88,8 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
         Output::Inline(json) => (ResultRef::Json(json), None),
         Output::Blob(bytes) => (ResultRef::Blob(Hash::of(&bytes)), Some(bytes)),
     };
-    let done = Done { id, attempt, result, outputs: BTreeMap::new(), started_us, stats, log };
+    let (adds, then) = (wishes.adds, wishes.then);
+    let done = Done { id, attempt, result, outputs: BTreeMap::new(), started_us, stats, log, adds, then };
     match (bytes, files) {
         (None, None) => Outcome::Ready(Ending::Done(done)),
         (result, files) => Outcome::Upload(Box::new(Upload { done, result, files })),
@@ -108,6 +116,13 @@ pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
         End::Module(text) => TaskError::new(ErrorKind::Module, text),
         End::Output(text) => TaskError::new(ErrorKind::Output, text),
         End::Input(text) => TaskError::new(ErrorKind::Input, text),
+        // The same code as for a command that says that its input is wrong: no other try would find it right.
+        End::Params(text) => TaskError { code: Some(65), ..TaskError::new(ErrorKind::Input, text) },
+        End::Failed(text, code) => {
+            let text = if text.trim().is_empty() { "it failed and did not say why" } else { text.trim() };
+            let message = &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)];
+            TaskError { code: Some(code), ..TaskError::new(ErrorKind::Exit, message) }
+        }
     }
 }
 
@@ -145,11 +160,17 @@ mod tests {
             (End::Trap("unreachable".into(), None), ErrorKind::Trap, "unreachable"),
             (End::Timeout, ErrorKind::Timeout, "1000 ms"),
             (End::Cancelled, ErrorKind::Cancelled, "cancelled"),
+            (End::Params("field `params`".into()), ErrorKind::Input, "params"),
+            (End::Failed(" ".into(), 1), ErrorKind::Exit, "did not say why"),
         ] {
             let error = failure(end, second, "it went wrong");
             assert_eq!(error.kind, kind);
             assert!(error.message.contains(words), "{}", error.message);
         }
         assert_eq!(failure(End::Exit(75), second, "").verdict(), Some(true));
+        assert_eq!(failure(End::Failed("later".into(), 75), second, "").verdict(), Some(true));
+        assert_eq!(failure(End::Failed("never".into(), 65), second, "").verdict(), Some(false));
+        assert_eq!(failure(End::Params("no".into()), second, "").verdict(), Some(false));
+        assert_eq!(failure(End::Input("no".into()), second, "").verdict(), None);
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::inputs::{Inputs, place::Placing};
 use crate::modules::{Fetch, Modules};
-use crate::sandbox::{Command, Control, Files, Listener, Work};
+use crate::sandbox::{Control, Files, Listener, Program, Work};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -59,9 +59,9 @@ impl Preparer {
         if !send.inputs.is_empty() || send.params.as_ref().is_some_and(|params| splice::may_refer(params.get())) {
             return Err(send);
         }
-        let Some(command) = self.modules.ready(&send.version) else { return Err(send) };
+        let Some(program) = self.modules.ready(&send.version) else { return Err(send) };
         let input = send.params.as_ref().map_or_else(Bytes::new, |params| Bytes::from_owner(Text(params.clone())));
-        Ok(self.work(*send, command, input, None, control.clone()))
+        Ok(self.work(*send, program, input, None, control.clone()))
     }
 
     /// The attempt ready to run, once everything is there.
@@ -80,18 +80,18 @@ impl Preparer {
         } else {
             Some(self.inputs.get(&send.inputs).await.map_err(|why| TaskError::new(ErrorKind::Input, why))?)
         };
-        Ok(self.work(send, loaded.command, input, files, control))
+        Ok(self.work(send, loaded.program, input, files, control))
     }
 
     fn work(
         &self,
         send: Send,
-        command: Arc<Command>,
+        program: Arc<Program>,
         input: Bytes,
         inputs: Option<Placing>,
         control: Arc<Control>,
     ) -> Work {
-        work(send, command, input, inputs, (control, self.listener.clone()))
+        work(send, program, input, inputs, (control, self.listener.clone()))
     }
 
     /// What goes to stdin: `params`, or the blob that they stand for, with every reference replaced.
@@ -154,12 +154,12 @@ impl Preparer {
 /// An attempt for which everything is there.
 pub fn work(
     send: Send,
-    command: Arc<Command>,
+    program: Arc<Program>,
     input: Bytes,
     inputs: Option<Placing>,
     (control, listener): (Arc<Control>, Listener),
 ) -> Work {
-    let needs = command.needs();
+    let needs = program.needs();
     let env = if needs.env { environment(&send) } else { Vec::new() };
     let mut args = Vec::new();
     if needs.args {

@@ -1,25 +1,31 @@
-//! Executes one WebAssembly command in isolation: a fresh store and instance for each task, from a pool.
+//! Executes one WebAssembly module in isolation: a fresh store and instance for each task, from a pool.
 //!
-//! [`Sandbox`] is the one engine of the process; [`Command`] a module that is ready to run; [`run`] executes a
-//! [`Work`] on the calling thread and says how it ended. Nothing here knows of masters, links or slots.
+//! [`Sandbox`] is the one engine of the process; [`Program`] a module that is ready to run, of whatever kind; [`run`]
+//! executes a [`Work`] on the calling thread and says how it ended. Nothing here knows of masters, links or slots.
 
 pub mod command;
+pub mod component;
+pub mod directive;
 pub mod engine;
 pub mod files;
+mod host;
 pub mod limits;
 pub mod log;
+pub mod program;
 pub mod quota;
 pub mod stdio;
+mod typed;
 
-pub use command::{Command, LoadError, Needs};
 pub use engine::{Sandbox, SandboxError};
-pub use log::{Listener, Utterance};
+pub use log::{Listener, Utterance, Wishes};
+pub use program::{Compiled, LoadError, Needs, Program};
 
 use crate::inputs::guard::give_up_override;
 use crate::inputs::place::Placing;
 use crate::outputs::{self, MadeFiles};
 use crate::sandbox::files::TaskFolder;
 use crate::sandbox::limits::{Denied, Limiter};
+use crate::sandbox::program::Answer;
 use crate::sandbox::stdio::{OutputTooLarge, Streams};
 use bytes::Bytes;
 use std::future::Future;
@@ -33,7 +39,7 @@ use taskmaster_protocol::{Glob, TaskStats};
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{FsPerms, I32Exit, ResourceTableError, WasiCtx, WasiView};
+use wasmtime_wasi::{FsPerms, I32Exit, ResourceTableError, WasiCtx, WasiCtxView, WasiView};
 
 /// Guest code that has run this long is said to be started; a shorter attempt's end says it all.
 const STARTED_AFTER: Duration = Duration::from_millis(5);
@@ -46,8 +52,8 @@ pub struct Work {
     /// Whose it is.
     pub attempt: Attempt,
     /// What to run.
-    pub command: Arc<Command>,
-    /// stdin.
+    pub program: Arc<Program>,
+    /// Its params: stdin of a command.
     pub input: Bytes,
     /// argv, the module's name included.
     pub args: Vec<String>,
@@ -123,6 +129,10 @@ pub enum End {
     Output(String),
     /// Its folder could not be made, or its inputs not be put there.
     Input(String),
+    /// Its params have another type than its function takes.
+    Params(String),
+    /// It gave back an error: what it said, and the exit code that a command would have had.
+    Failed(String, i32),
 }
 
 /// What came out of a run.
@@ -130,12 +140,14 @@ pub enum End {
 pub struct Report {
     /// How it ended.
     pub end: End,
-    /// What it wrote to stdout.
+    /// What a command wrote to stdout; what a function gave back.
     pub stdout: Vec<u8>,
     /// The files that it gives back.
     pub files: Option<MadeFiles>,
     /// What it wrote to stderr, directives left out.
     pub log: Log,
+    /// What it wants of the master.
+    pub wishes: Wishes,
     /// What it cost.
     pub stats: TaskStats,
     /// When guest code started, µs since 1970; `None` where it never did.
@@ -152,6 +164,14 @@ pub struct Guest {
     deadline: Instant,
     started_us: i64,
     told_started: bool,
+    /// It is instantiated, its function was called: what fails now is its own failure.
+    called: bool,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
+    }
 }
 
 /// Why a guest was stopped; travels through wasmtime as its trap.
@@ -166,7 +186,7 @@ enum Stopped {
 /// Runs `work` on this thread until it ended. `runtime` belongs to this thread and drives host calls that wait.
 pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> Report {
     let streams = Arc::new(Streams::new(work.attempt.clone(), work.listener.clone()));
-    let folder = match sandbox.folder_for(&work.command) {
+    let folder = match sandbox.folder_for(&work.program) {
         Ok(folder) => folder,
         Err(error) => return Report::not_started(End::Input(format!("the task's folder could not be made: {error}"))),
     };
@@ -186,11 +206,12 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     let watch = folder.as_ref().map(|folder| sandbox.quota().watch(folder.path(), &work.control));
     let mut store = open_store(sandbox, &work, wasi, streams.clone());
     let result = {
-        let call = pin!(work.command.call(&mut store));
+        let call = pin!(work.program.call(&mut store, work.input.clone()));
         drive(runtime, call, &work.control, work.timeout, &streams)
     };
     let guest = store.data();
-    let end = match (end_of(result, &guest.limiter), guest.control.overdrawn.get()) {
+    let (end, text) = end_of(result, guest);
+    let end = match (end, guest.control.overdrawn.get()) {
         (End::Cancelled, Some(text)) => End::Output(text.clone()),
         (end, _) => end,
     };
@@ -204,7 +225,8 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     drop((store, watch));
     let (end, files) = give_back(end, folder, &work.files);
     let (stdout, log, log_bytes) = streams.finish();
-    Report { end, stdout, files, log, stats: TaskStats { log_bytes, ..stats }, started_us }
+    let (stdout, wishes) = (text.map_or(stdout, String::into_bytes), streams.wishes());
+    Report { end, stdout, files, log, wishes, stats: TaskStats { log_bytes, ..stats }, started_us }
 }
 
 /// What an attempt that succeeded has made; it is no success where that is not what it was to give back.
@@ -231,17 +253,21 @@ fn give_back(end: End, folder: Option<TaskFolder>, files: &Files) -> (End, Optio
 
 impl Report {
     fn not_started(end: End) -> Report {
-        let (stdout, log, stats) = (Vec::new(), Log::default(), TaskStats::default());
-        Report { end, stdout, files: None, log, stats, started_us: None }
+        let (stdout, log, wishes, stats) = Default::default();
+        Report { end, stdout, files: None, log, wishes, stats, started_us: None }
     }
 }
 
 fn context(work: &Work, folder: Option<&TaskFolder>, streams: &Arc<Streams>) -> wasmtime::Result<WasiP1Ctx> {
     let mut wasi = WasiCtx::builder();
-    wasi.stdin(MemoryInputPipe::new(work.input.clone()));
-    wasi.stdout(stdio::Out(streams.clone()));
+    if work.program.prints_its_result() {
+        wasi.stdin(MemoryInputPipe::new(work.input.clone()));
+        wasi.stdout(stdio::Out(streams.clone()));
+    } else {
+        wasi.stdout(stdio::Err(streams.clone()));
+    }
     wasi.stderr(stdio::Err(streams.clone()));
-    let needs = work.command.needs();
+    let needs = work.program.needs();
     if needs.args {
         wasi.args(&work.args);
     }
@@ -271,6 +297,7 @@ fn open_store(sandbox: &Sandbox, work: &Work, wasi: WasiP1Ctx, streams: Arc<Stre
         deadline: began.checked_add(work.timeout).unwrap_or(began + Duration::from_secs(366 * 86_400)),
         started_us: wall_us(),
         told_started: false,
+        called: false,
     };
     let mut store = Store::new(sandbox.engine(), guest);
     store.limiter(|guest| &mut guest.limiter);
@@ -307,11 +334,11 @@ fn on_epoch(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDea
 /// with its cancel switch and its deadline, which no epoch can enforce while it sleeps.
 fn drive(
     runtime: &tokio::runtime::Runtime,
-    mut call: Pin<&mut impl Future<Output = wasmtime::Result<()>>>,
+    mut call: Pin<&mut impl Future<Output = wasmtime::Result<Answer>>>,
     control: &Control,
     timeout: Duration,
     streams: &Streams,
-) -> wasmtime::Result<()> {
+) -> wasmtime::Result<Answer> {
     let began = Instant::now();
     let first = {
         let _inside = runtime.enter();
@@ -344,13 +371,35 @@ fn drive(
     })
 }
 
-fn end_of(result: wasmtime::Result<()>, limiter: &Limiter) -> End {
-    let Err(error) = result else { return End::Exit(0) };
+/// How it ended, and what a function gave back.
+fn end_of(result: wasmtime::Result<Answer>, guest: &Guest) -> (End, Option<String>) {
+    let end = match result {
+        Ok(Answer::Text(text)) if text.len() > limits::STDOUT_BYTES_MAX => End::Output(OutputTooLarge.to_string()),
+        Ok(Answer::Text(text)) => return (End::Exit(0), Some(text)),
+        Ok(Answer::Stdout) => End::Exit(0),
+        Ok(Answer::Exit(code)) => end_by_code(code, &guest.limiter),
+        Ok(Answer::Failed(text, code)) => match guest.limiter.denied() {
+            Some(denied) => End::Memory(memory_text(denied, &guest.limiter)),
+            None => End::Failed(text, code),
+        },
+        Ok(Answer::Params(text)) => End::Params(text),
+        Err(error) => end_by_error(&error, guest),
+    };
+    (end, None)
+}
+
+/// What was refused memory and fails has failed of that.
+fn end_by_code(code: i32, limiter: &Limiter) -> End {
+    match limiter.denied() {
+        Some(denied) if code != 0 => End::Memory(memory_text(denied, limiter)),
+        _ => End::Exit(code),
+    }
+}
+
+fn end_by_error(error: &wasmtime::Error, guest: &Guest) -> End {
+    let limiter = &guest.limiter;
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {
-        return match limiter.denied() {
-            Some(denied) if *code != 0 => End::Memory(memory_text(denied, limiter)),
-            _ => End::Exit(*code),
-        };
+        return end_by_code(*code, limiter);
     }
     match error.downcast_ref::<Stopped>() {
         Some(Stopped::Cancelled) => return End::Cancelled,
@@ -364,7 +413,7 @@ fn end_of(result: wasmtime::Result<()>, limiter: &Limiter) -> End {
         return End::Memory(memory_text(denied, limiter));
     }
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames);
-    if backtrace.is_none() && error.downcast_ref::<Trap>().is_none() {
+    if !guest.called && backtrace.is_none() && error.downcast_ref::<Trap>().is_none() {
         return End::Module(format!("the module could not be instantiated: {}", error.root_cause()));
     }
     let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));

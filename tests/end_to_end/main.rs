@@ -14,11 +14,14 @@ mod modules_text;
 mod socket;
 
 mod bad_input;
+mod components;
 mod crashes;
+mod directives;
 mod disk;
 mod files;
 mod help;
 mod hostile;
+mod large;
 mod limits;
 mod links;
 mod main_job;

@@ -127,6 +127,7 @@ impl Model {
             Record::Ended(ended) => self.ended(ended)?,
             Record::Retrying(retrying) => self.retrying(retrying)?,
             Record::Reopened { body, fence, ended, was, .. } => self.reopened(body, *fence, *ended, *was)?,
+            Record::Continued { body, fence } => self.continued(body, *fence)?,
             Record::Set { no, priority, due } => {
                 let id = self.by_no.get(no).cloned().ok_or_else(|| format!("task number {no} is set, and unknown"))?;
                 let fate = self.open(&id, "is set")?;
@@ -182,6 +183,24 @@ impl Model {
         fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
         fate.failed.extend(retrying.fence);
         fate.due = if by_report { Some(retrying.due) } else { fate.due.max(Some(retrying.due)) };
+        Ok(())
+    }
+
+    /// An attempt ended, and its task goes on as another.
+    fn continued(&mut self, body: &Arc<TaskBody>, fence: AttemptId) -> Verdict {
+        let last = self.open(&body.id, "goes on")?.body.clone();
+        self.may_run(&last)?;
+        let same = (last.no, &last.job, last.document) == (body.no, &body.job, body.document);
+        claim(same, || format!("{} goes on as another task than it was", body.id))?;
+        for on in waited_for(body) {
+            claim(self.tasks.contains_key(on), || format!("{} waits for nobody", body.id))?;
+        }
+        let waits = self.open_ones(body);
+        let fate = self.open(&body.id, "goes on")?;
+        claim(fence > fate.void, || format!("{} goes on after a void attempt", body.id))?;
+        (fate.body, fate.waits, fate.priority, fate.due) = (body.clone(), waits, body.priority, None);
+        (fate.tries, fate.lost, fate.fence, fate.void) = (0, 0, fence, fence);
+        fate.failed.clear();
         Ok(())
     }
 

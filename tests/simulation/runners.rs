@@ -316,14 +316,7 @@ impl World {
             });
         }
         let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
-        Ending::Done(Done {
-            id,
-            attempt,
-            result,
-            outputs: Default::default(),
-            started_us,
-            stats,
-            log: Default::default(),
-        })
+        let (log, adds, then, outputs) = Default::default();
+        Ending::Done(Done { id, attempt, result, outputs, started_us, stats, log, adds, then })
     }
 }

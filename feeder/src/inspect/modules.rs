@@ -14,6 +14,9 @@ use taskmaster_protocol::message::{Operation, Query};
 use taskmaster_protocol::shape::{ModuleCheck, ModuleKind, ModuleState, ModuleView};
 use taskmaster_protocol::{Json, limits};
 
+/// Imports and exports that a table lists; `-o json` has more.
+const LISTED_MAX: usize = 50;
+
 /// Runs a `modules` command. The exit code.
 pub async fn run(command: ModulesCommand, global: &Global) -> Result<u8, Trouble> {
     let output = global.output();
@@ -57,7 +60,7 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Trouble> {
 /// Says whether a file would load. Needs no master.
 fn check(file: &Path, output: &Output) -> Result<u8, Trouble> {
     let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let mut found: ModuleCheck = taskmaster_module::inspect(&stem, &read_file(file)?);
+    let mut found: ModuleCheck = taskmaster_module::inspect(&stem, &read_file(file)?).check;
     let beside = file.with_extension("toml");
     if let (true, Ok(text)) = (found.ok, std::fs::read_to_string(&beside))
         && let Err(refusal) = Manifest::parse(&text)
@@ -77,10 +80,30 @@ fn check_block(found: &ModuleCheck) -> Table {
     block.pair("kind", kind(found.kind));
     block.pair("version", found.version.map_or(String::new(), |version| version.to_string()));
     block.pair("error", found.error.clone().unwrap_or_default());
-    for (i, import) in found.imports.iter().enumerate() {
-        block.row([if i == 0 { "imports".to_owned() } else { String::new() }, import.clone()]);
-    }
+    contents(found, &mut block);
     block
+}
+
+/// What is in a module's file.
+fn contents(found: &ModuleCheck, block: &mut Table) {
+    block.pair("size", bytes(found.bytes));
+    let said = [
+        ("calls", &found.entry),
+        ("language", &found.language),
+        ("made by", &found.toolchain),
+        ("may reach", &found.reach),
+    ];
+    for (name, value) in said {
+        block.pair(name, value.as_deref().unwrap_or_default());
+    }
+    for (name, all) in [("imports", &found.imports), ("exports", &found.exports)] {
+        for (i, one) in all.iter().take(LISTED_MAX).enumerate() {
+            block.row([if i == 0 { name.to_owned() } else { String::new() }, one.clone()]);
+        }
+        if all.len() > LISTED_MAX {
+            block.row([String::new(), format!("and {} more", all.len() - LISTED_MAX)]);
+        }
+    }
 }
 
 /// Puts a file into the master's task folder.
@@ -142,13 +165,21 @@ fn block(module: &ModuleView) -> Table {
     for (i, version) in module.versions.iter().enumerate() {
         let held = if version.held { ", held back" } else { "" };
         let (runners, size) = (version.runners.len(), bytes(version.bytes));
+        let compiled = version.compile_us.map_or(String::new(), |us| format!(" (compiled in {})", lasted(us)));
         let text = format!(
-            "{}  {}  {size}, on {runners} runners, {} attempts{held}",
+            "{}  {}  {size}, on {runners} runners{compiled}, {} attempts{held}",
             version.version.short(),
             moment(Some(version.seen)),
             version.attempts
         );
         block.row([if i == 0 { "versions".to_owned() } else { String::new() }, text]);
     }
+    if let Some(check) = &module.check {
+        contents(check, &mut block);
+    }
     block
+}
+
+fn lasted(us: u64) -> String {
+    if us < 1_000_000 { format!("{} ms", us.div_ceil(1_000)) } else { format!("{:.1} s", us as f64 / 1e6) }
 }

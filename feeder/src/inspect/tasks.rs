@@ -105,7 +105,7 @@ async fn list(
 }
 
 fn table(tasks: &[TaskView]) -> Table {
-    let mut table = Table::new(&["ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "ERROR"]);
+    let mut table = Table::new(&["ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "NOTE"]);
     for task in tasks {
         table.row([
             task.id.to_string(),
@@ -115,7 +115,11 @@ fn table(tasks: &[TaskView]) -> Table {
             task.priority.to_string(),
             task.attempt.to_string(),
             moment(Some(task.created)),
-            task.error.as_ref().map_or(String::new(), |error| format!("{}: {}", error.kind.as_str(), error.message)),
+            match (&task.error, &task.note) {
+                (_, Some(note)) => note.clone(),
+                (Some(error), None) => format!("{}: {}", error.kind.as_str(), error.message),
+                (None, None) => String::new(),
+            },
         ]);
     }
     table

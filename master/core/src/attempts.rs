@@ -2,11 +2,12 @@
 
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
-use crate::event::{Due, RunnerKey, TaskKey};
+use crate::event::{Due, NewTask, RunnerKey, TaskKey};
 use crate::retry;
 use crate::runners::Lent;
 use crate::scheduler::Scheduler;
-use crate::state::{Final, State};
+use crate::few::Few;
+use crate::state::{Final, State, Tried};
 use crate::tasks;
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
@@ -125,6 +126,52 @@ impl Scheduler {
         if counts {
             self.end_by(key, Final::Done, Why::Report, attempt, effects);
         }
+    }
+
+    /// Whether a report of this attempt by this runner would count now.
+    pub fn report_counts(&self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
+        self.may_report(runner, key, attempt) && self.counts(key, attempt)
+    }
+
+    /// The task goes on as `next`: it keeps its key, its place, its job and who waits for it.
+    pub(crate) fn attempt_continued(
+        &mut self,
+        runner: RunnerKey,
+        attempt: AttemptId,
+        run_us: u64,
+        next: NewTask,
+        effects: &mut Vec<Effect>,
+    ) {
+        let key = next.key;
+        self.recall_answered(runner);
+        if !self.may_report(runner, key, attempt) {
+            return;
+        }
+        let counts = self.counts(key, attempt);
+        self.give_back(runner, key, attempt, Some(run_us.max(1)));
+        self.let_go(key, attempt, false, effects);
+        // A newer attempt may be at work elsewhere, because this one's runner was lost for a while. It will say the same.
+        if !counts || self.tasks.expect(key).is_held() {
+            return;
+        }
+        let class = self.class_of(next.module, next.requires);
+        if self.tasks.expect(key).state != State::Assigned {
+            self.enter(key, State::Assigned, effects);
+        }
+        // Blocked tasks are in no index: what the indices go by can be changed.
+        self.enter(key, State::Blocked { open: 0 }, effects);
+        let epoch = self.epoch;
+        let task = self.tasks.expect(key);
+        let last = std::mem::replace(&mut task.class, class);
+        task.priority = next.priority;
+        let (due, retries, last_n) = (next.due, next.retries, task.last_n());
+        let fence = attempt.max(AttemptId { epoch, n: last_n });
+        // Attempts of lost runners are void: they are not greater than the fence.
+        *task.tried_mut() = Tried { due, retries, tries: 0, lost: 0, last_n, fence, held: Few::None };
+        self.ready.class_mut(last).tasks -= 1;
+        self.ready.class_mut(class).tasks += 1;
+        effects.push(Effect::Store(Change::Continued(key, fence)));
+        self.depend(key, &next.dependencies, effects);
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one event")]

@@ -28,6 +28,8 @@ pub enum Change {
     Added(TaskKey),
     /// A task is open again.
     Reopened(TaskKey),
+    /// A task goes on as another; all attempts up to this one are void.
+    Continued(TaskKey, AttemptId),
     /// A task ended.
     Ended {
         /// The task.

@@ -196,6 +196,18 @@ pub enum Event {
         /// What it took, microseconds of run time.
         run_us: u64,
     },
+    /// An attempt ended, and its task goes on as another: with its own id, job and dependents, and with the module, the
+    /// terms and the dependencies of `next`. Attempts are counted anew; those until now are void.
+    AttemptContinued {
+        /// By this connection.
+        runner: RunnerKey,
+        /// The attempt.
+        attempt: AttemptId,
+        /// What it took, microseconds of run time.
+        run_us: u64,
+        /// As what it goes on, under the key that it has.
+        next: Box<NewTask>,
+    },
     /// An attempt ended without one.
     AttemptFailed {
         /// By this connection.

@@ -87,6 +87,22 @@ impl Scheduler {
         })
     }
 
+    /// Why no connected runner can take a ready task, where that is so. Cheaper than [`Scheduler::explain`]: it is asked of
+    /// every task of a list.
+    pub fn nobody_takes(&self, key: TaskKey) -> Option<WaitsFor> {
+        let task = self.tasks.get(key).filter(|task| task.state() == State::Ready { reserved: false })?;
+        let class = self.ready.class(task.class);
+        let mut connected = self.runners.values().filter(|runner| runner.absent_until.is_none());
+        if !class.open {
+            return Some(WaitsFor::ModuleClosed);
+        }
+        if self.stopping || self.settle_until.is_some() || connected.clone().any(|runner| class.suits(&runner.offer)) {
+            return None;
+        }
+        let waits = |connected| WaitsFor::NoneSuits { connected };
+        connected.next().map_or(Some(WaitsFor::NoRunner), |_| Some(waits(1 + connected.count())))
+    }
+
     fn waits_for(&self, key: TaskKey, task: &Task) -> WaitsFor {
         let (class, job) = (self.ready.class(task.class), self.jobs.get(task.job));
         let connected = self.runners.values().filter(|runner| runner.absent_until.is_none());

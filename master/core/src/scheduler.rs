@@ -84,6 +84,9 @@ impl Scheduler {
             Event::AttemptDone { runner, task, attempt, run_us } => {
                 self.attempt_done(runner, task, attempt, run_us, effects);
             }
+            Event::AttemptContinued { runner, attempt, run_us, next } => {
+                self.attempt_continued(runner, attempt, run_us, *next, effects);
+            }
             Event::AttemptFailed { runner, task, attempt, error, run_us, chance } => {
                 self.attempt_failed(runner, task, attempt, &error, run_us, chance, effects);
             }

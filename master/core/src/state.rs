@@ -53,7 +53,8 @@ impl Final {
 /// Where a task is, with what only that state needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// In by: an add with open dependencies. Out by: the last of them met (delayed or ready), one of them ended
+    /// In by: an add with open dependencies; an attempt after which it goes on as a task with some. Out by: the last of
+    /// them met (delayed or ready), one of them ended
     /// otherwise (skipped), a cancel.
     Blocked {
         /// Dependencies still open.
@@ -68,7 +69,7 @@ pub enum State {
         reserved: bool,
     },
     /// In by: an attempt sent, or found on a runner after a restart. Out by: a result (done), an error (delayed, ready
-    /// or failed), a lost runner (ready), a cancel.
+    /// or failed), a lost runner (ready), a cancel, an attempt after which it goes on as another task (blocked first).
     Assigned,
     /// In by: see [`Final`]. Out by: nothing; `tasks retry` makes a new task of the same id.
     Ended(Final),
@@ -97,7 +98,7 @@ impl State {
             (Delayed | Ready { .. }, Blocked { .. }) => false,
             (Delayed | Ready { .. } | Assigned, Ended(Final::Skipped)) => false,
             (Delayed | Ready { .. }, _) => true,
-            (Assigned, Blocked { .. }) => false,
+            // Also to blocked: it goes on as a task that waits.
             (Assigned, _) => true,
             (Blocked { .. }, Ended(_)) => true,
         }

@@ -119,7 +119,7 @@ impl Scheduler {
     }
 
     /// Counts what the task waits for, and lets it go on where that is nothing, or ends it where it waits in vain.
-    fn depend(&mut self, key: TaskKey, dependencies: &[DependsOn], effects: &mut Vec<Effect>) {
+    pub(crate) fn depend(&mut self, key: TaskKey, dependencies: &[DependsOn], effects: &mut Vec<Effect>) {
         let life = self.tasks.expect(key).life;
         let mut open = 0;
         for (index, dependency) in dependencies.iter().enumerate() {

@@ -9,6 +9,7 @@
 //! | `runner r slots=2 credits=8 held=a@1.1 …` · `late r` | a runner joined, or came back; the same, over a connection that it has replaced |
 //! | `ask r credits=1 drain` · `heard r` · `answered r` · `cut r` | about its connection; `r'` is the one before the newest |
 //! | `done r a 1.1 us=900` · `error r a exit=1` · `error r a kind=trap chance=0` · `return r a` | about an attempt; the newest sent where none is given; no time given: 10 ms |
+//! | `continue r a 1.1 after=b module=n …` | the attempt ended, and its task goes on as another; what is given is as for `add` |
 //! | `hold j by` · `release j by` · `gone by` · `pause j` · `resume j` · `pause-done j` (the engine keeps it for the next run) · `open m` · `close m` | about jobs and modules |
 //! | `end` · `tick 1s` · `wall 1s` · `back 1s` · `run` | the turn ends; time passes and it ends; the wall clock alone; both clocks run backwards; turns until nothing is left over |
 //! | `restart` | another master starts |
@@ -163,6 +164,14 @@ impl Play {
         self.world.event(event)
     }
 
+    fn continued(&mut self, line: &Line) -> Vec<Effect> {
+        let (runner, name) = (self.runner(line.word(1)), line.word(2));
+        let newest = self.world.tasks[name].last;
+        let attempt = line.words.get(3).map_or(newest, |text| attempt(text).expect("epoch.n"));
+        let wanted = self.wanted(name, line);
+        self.world.go_on(runner, attempt, wanted)
+    }
+
     /// What one line tells, or the answer to what it asks.
     fn line(&mut self, text: &str) -> Result<Vec<Effect>, String> {
         let line = Line::read(text);
@@ -172,6 +181,7 @@ impl Play {
             "add" => return Ok(self.add(&line)),
             "runner" => return Ok(self.join(&line)),
             "done" | "error" | "return" => return Ok(self.report(&line)),
+            "continue" => return Ok(self.continued(&line)),
             "reopen" => return Ok(self.world.reopen(line.word(1))),
             "cancel-job" => return Ok(self.world.cancel_job(line.word(1))),
             "restart" => return Ok(self.world.restart()),
@@ -434,7 +444,7 @@ macro_rules! files {
     )* };
 }
 
-files! { states dependencies retries cancels runners restarts fairness slots classes prefetch jobs clocks }
+files! { states dependencies retries continues cancels runners restarts fairness slots classes prefetch jobs clocks }
 
 /// The states and moves that the diagram in `state.rs` draws: lines are followed from a state's word to an arrow's
 /// head, cell by cell.
@@ -513,6 +523,7 @@ fn the_diagram_draws_the_states_and_the_moves_that_are_legal() {
         ("delayed", "failed", "a late error was the last"),
         ("ready", "failed", "a late error was the last"),
         ("assigned", "assigned", "nothing changes"),
+        ("assigned", "blocked", "it goes on as a task that waits for others"),
     ] {
         assert!(moves.insert((from.into(), to.into())), "{from} to {to} is drawn");
     }

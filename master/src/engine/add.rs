@@ -72,7 +72,7 @@ impl Engine {
 
     /// Takes what can be taken, in an order in which dependencies come first, so that a batch may name its own tasks
     /// in any order. What then still waits for an unknown id is refused, a cycle with its ids.
-    fn admit_all(
+    pub(super) fn admit_all(
         &mut self,
         tasks: Vec<Result<Box<Prepared>, Refusal>>,
         job: Option<JobName>,
@@ -130,11 +130,11 @@ impl Engine {
         if let Some(refusal) = task.wrong {
             return Err((refusal, None));
         }
-        if self.stopping {
+        if self.stopping && !task.of_task {
             let text = "the master is stopping and takes no more tasks; add this one again when it has started";
             return Err((Refusal::new(RefusalCode::Unavailable, text), None));
         }
-        if let Some(refusal) = self.no_room() {
+        if let Some(refusal) = self.no_room().filter(|_| !task.of_task) {
             return Err((refusal, None));
         }
         self.usable_module(&task.document.module).map_err(|refusal| (refusal, None))?;
@@ -236,7 +236,7 @@ impl Engine {
     }
 
     /// What a task has in common with many others is held once: less memory, and less of it to walk through.
-    fn share(&self, body: &mut TaskBody) {
+    pub(super) fn share(&self, body: &mut TaskBody) {
         if let Some(job) = self.core.job(&body.job) {
             body.job = job.name.clone();
         }

@@ -85,7 +85,14 @@ impl Engine {
             error: last.and_then(super::LastAttempt::error).cloned(),
             outputs: Default::default(),
             stats: None,
+            note: None,
         }
+    }
+
+    /// As a list shows it: of a task that no connected runner can take, with the reason.
+    fn task_listed(&self, key: TaskKey) -> TaskView {
+        let note = self.core.nobody_takes(key).map(|waits| self.waits(key, waits));
+        TaskView { note, ..self.task_view(key) }
     }
 
     /// A page: open tasks by `no`, then ended ones that memory has, the newest first, then those of the view.
@@ -97,7 +104,7 @@ impl Engine {
         if part == "o" {
             for (no, key) in self.held.open.from(at + 1).take(LOOKED_AT_MAX) {
                 looked += 1;
-                if rows.take(|| self.task_view(key)) || looked == LOOKED_AT_MAX {
+                if rows.take(|| self.task_listed(key)) || looked == LOOKED_AT_MAX {
                     return Reply::Answer(rows.page(Some(format!("o{no}"))));
                 }
             }

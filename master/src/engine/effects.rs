@@ -67,6 +67,9 @@ impl Engine {
             Change::Added(task) => self.store(Record::Added(self.body(task))),
             // `Engine::reopen` stores it: it knows how the task had ended.
             Change::Reopened(_) => {}
+            Change::Continued(task, fence) => {
+                self.store(Record::Continued { body: self.body(task), fence });
+            }
             Change::Ended { task, state, why, attempt } => self.ended(task, state, why, attempt),
             Change::Retrying { task, attempt, tries, lost, wait_us, runner_lost } => {
                 self.retrying(task, attempt, (tries, lost), wait_us, runner_lost);

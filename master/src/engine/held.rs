@@ -110,18 +110,36 @@ impl Held {
         self.keys.insert_unique(hash.wide(), (hash, key), |(of, _)| of.wide());
         self.forget_ended_by(hash, &body.id, |_| true);
         self.open.insert(body.no, key);
-        for dependency in body.dependencies() {
+        self.name(body.dependencies());
+        self.tasks.put(key, Live { body: Kept::Whole(body), last: None, ended: None, priority });
+        key
+    }
+
+    /// An open task is from now on what `body` says; it keeps its id and its place.
+    pub fn replace(&mut self, key: TaskKey, last: &[Dependency], body: Arc<TaskBody>) {
+        let Some(live) = self.tasks.get_mut(key) else { return };
+        live.priority = body.priority;
+        live.body = Kept::Whole(body.clone());
+        self.name_no_more(last);
+        self.name(body.dependencies());
+    }
+
+    /// An open task names these.
+    fn name(&mut self, dependencies: &[Dependency]) {
+        for dependency in dependencies {
             let named = self.hash(&dependency.on);
             let same = |(of, _): &(Hashed, u32)| *of == named;
             self.named.entry(named.wide(), same, |(of, _)| of.wide()).or_insert((named, 0)).into_mut().1 += 1;
         }
-        self.tasks.put(key, Live { body: Kept::Whole(body), last: None, ended: None, priority });
-        key
     }
 
     /// A task is open no longer.
     fn close(&mut self, no: u64, dependencies: &[Dependency]) {
         self.open.remove(no);
+        self.name_no_more(dependencies);
+    }
+
+    fn name_no_more(&mut self, dependencies: &[Dependency]) {
         for dependency in dependencies {
             let named = self.hash(&dependency.on);
             let Ok(mut entry) = self.named.find_entry(named.wide(), |(of, _)| *of == named) else { continue };

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use crate::inbox::Seen;
+use crate::interfaces::Components;
 use crate::record::{ModuleRecord, Record, VersionRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use taskmaster_protocol::{EventKind, FromMaster, Hash, ModuleName, ModuleRef, Re
 /// Versions of one module that are remembered. The oldest that is neither in use nor held back is forgotten first.
 const VERSIONS_MAX: usize = 64;
 
+/// Tasks of a module of this size are sent when a runner has compiled it, or has failed to: until then they would hold
+/// slots in which others could run. A smaller one is compiled within about a second.
+const COMPILED_FIRST_BYTES: u64 = 1 << 20;
+
 /// Versions of which it is remembered who compiled them; far more than are in use.
 const COMPILED_MAX: usize = 4_096;
 
@@ -20,13 +25,24 @@ const COMPILED_MAX: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct Modules {
     records: BTreeMap<ModuleName, ModuleRecord>,
-    /// Runners that have compiled a version, since this start.
-    compiled: BTreeMap<Hash, BTreeSet<Arc<str>>>,
+    /// Runners that have compiled a version, since this start, and how long it took, µs; 0 where they had it already.
+    compiled: BTreeMap<Hash, BTreeMap<Arc<str>, u64>>,
+    /// Versions of which a runner has told how its compilation ended, since this start.
+    tried: BTreeSet<Hash>,
+    /// What others are told of components.
+    components: Components,
 }
 
 impl Modules {
     pub fn restored(records: Vec<(ModuleName, ModuleRecord)>) -> Modules {
-        Modules { records: records.into_iter().collect(), compiled: BTreeMap::new() }
+        let components = Components::default();
+        records.iter().for_each(|(name, record)| components.changed(name, record));
+        Modules {
+            records: records.into_iter().collect(),
+            compiled: BTreeMap::new(),
+            tried: BTreeSet::new(),
+            components,
+        }
     }
 
     pub fn get(&self, name: &ModuleName) -> Option<&ModuleRecord> {
@@ -44,7 +60,25 @@ impl Modules {
 
     /// Whether its tasks can be sent.
     pub fn is_open(&self, name: &ModuleName) -> bool {
-        self.records.get(name).is_some_and(|record| record.present && !record.paused && record.current.is_some())
+        self.records.get(name).is_some_and(|record| {
+            let current = record.versions.iter().find(|version| Some(version.version) == record.current);
+            let is_ready =
+                |version: &VersionRecord| version.bytes < COMPILED_FIRST_BYTES || self.tried.contains(&version.version);
+            record.present && !record.paused && current.is_some_and(is_ready)
+        })
+    }
+
+    /// A runner has told how the compilation of a version ended. The names whose tasks can be sent from now on.
+    pub fn tried(&mut self, version: Hash) -> Vec<ModuleName> {
+        if self.tried.len() > COMPILED_MAX {
+            let known: BTreeSet<Hash> = self.records.values().flat_map(|r| &r.versions).map(|v| v.version).collect();
+            self.tried.retain(|version| known.contains(version));
+        }
+        if !self.tried.insert(version) {
+            return Vec::new();
+        }
+        let of_it = self.records.iter().filter(|(_, record)| record.current == Some(version));
+        of_it.map(|(name, _)| name.clone()).filter(|name| self.is_open(name)).collect()
     }
 
     /// The version that an attempt takes: the pinned one, or the present one.
@@ -56,6 +90,11 @@ impl Modules {
         }
     }
 
+    /// The versions of components, for who checks params.
+    pub fn components(&self) -> Components {
+        self.components.clone()
+    }
+
     /// What runners should have ready.
     pub fn announced(&self) -> Vec<Announce> {
         self.records
@@ -65,12 +104,14 @@ impl Modules {
             .collect()
     }
 
-    pub fn compiled(&mut self, version: Hash, runner: Arc<str>) {
+    pub fn compiled(&mut self, version: Hash, runner: Arc<str>, compile_us: u64) {
         if self.compiled.len() > COMPILED_MAX {
             let known: BTreeSet<Hash> = self.records.values().flat_map(|r| &r.versions).map(|v| v.version).collect();
             self.compiled.retain(|version, _| known.contains(version));
         }
-        self.compiled.entry(version).or_default().insert(runner);
+        let taken = self.compiled.entry(version).or_default().entry(runner).or_default();
+        // After a reconnect it says that it has the module; how long that took once stays true.
+        *taken = compile_us.max(*taken);
     }
 
     /// As `modules list` shows it; `connected`: whether any runner is there that could compile.
@@ -95,17 +136,20 @@ impl Modules {
             state,
             error: record.error.clone(),
             versions: Vec::new(),
+            check: None,
         }
     }
 
     /// Its versions, newest first; `attempts` of each are running now.
     pub fn versions(&self, record: &ModuleRecord, attempts: impl Fn(&Hash) -> u64) -> Vec<ModuleVersion> {
+        let compiled = |version: &Hash| self.compiled.get(version).into_iter().flatten();
         let version = |version: &VersionRecord| ModuleVersion {
             version: version.version,
             bytes: version.bytes,
             seen: version.seen,
             held: version.held,
-            runners: self.compiled.get(&version.version).into_iter().flatten().map(|name| name.to_string()).collect(),
+            runners: compiled(&version.version).map(|(name, _)| name.to_string()).collect(),
+            compile_us: compiled(&version.version).map(|(_, us)| *us).max().filter(|us| *us > 0),
             attempts: attempts(&version.version),
         };
         record.versions.iter().rev().map(version).collect()
@@ -173,6 +217,7 @@ impl Engine {
 
     fn module_changed(&mut self, name: ModuleName, record: ModuleRecord, event: Option<EventKind>) {
         let last = self.modules.records.insert(name.clone(), record.clone());
+        self.modules.components.changed(&name, &record);
         if last.and_then(|last| last.current) != record.current
             && let Some(announce) = announce(&name, &record)
         {

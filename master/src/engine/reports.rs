@@ -4,7 +4,7 @@ use super::{Engine, Known, Report};
 use crate::inbox::SessionNo;
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
-use taskmaster_protocol::message::{Attempt, Compiled, Done, Failed, Request, Said, Started};
+use taskmaster_protocol::message::{Attempt, Compiled, Compiling, Done, Failed, Request, Said, Started};
 use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, TaskId, Wall};
 
 impl Engine {
@@ -55,15 +55,34 @@ impl Engine {
         let runner = RunnerKey(session.0);
         let mut acked = Vec::with_capacity(reports.len());
         for report in reports {
-            let (id, attempt, run_us) = (report.id.clone(), report.attempt, report.stats.run_us);
-            if let Some(task) = self.live_key(&id) {
-                self.report = Some((runner, Report::Done(report)));
-                self.tell(Event::AttemptDone { runner, task, attempt, run_us });
-                self.report = None;
+            let (id, attempt) = (report.id.clone(), report.attempt);
+            let of = Attempt { id, attempt };
+            let wishes = self.wishes.remove(&of).map(|(_, wishes)| wishes);
+            match (self.live_key(&of.id), wishes) {
+                (Some(task), Some(wishes)) => self.done_with_wishes(runner, task, report, wishes),
+                (Some(task), None) => self.attempt_done(runner, task, report),
+                (None, _) => {}
             }
-            acked.push(Attempt { id, attempt });
+            acked.push(of);
         }
         self.say_after(session, FromMaster::Ack(acked));
+    }
+
+    /// Tells the core of a result.
+    pub(super) fn attempt_done(&mut self, runner: RunnerKey, task: TaskKey, report: Done) {
+        let (attempt, run_us) = (report.attempt, report.stats.run_us);
+        self.report = Some((runner, Report::Done(report)));
+        self.tell(Event::AttemptDone { runner, task, attempt, run_us });
+        self.report = None;
+    }
+
+    /// Tells the core of a failure.
+    pub(super) fn attempt_failed(&mut self, runner: RunnerKey, task: TaskKey, report: Failed) {
+        let (attempt, run_us) = (report.attempt, report.stats.run_us);
+        let (error, chance) = (Box::new(report.error.clone()), self.chance());
+        self.report = Some((runner, Report::Failed(report)));
+        self.tell(Event::AttemptFailed { runner, task, attempt, error, run_us, chance });
+        self.report = None;
     }
 
     /// Attempts without one.
@@ -71,12 +90,9 @@ impl Engine {
         let runner = RunnerKey(session.0);
         let mut acked = Vec::with_capacity(reports.len());
         for report in reports {
-            let (id, attempt, run_us) = (report.id.clone(), report.attempt, report.stats.run_us);
+            let (id, attempt) = (report.id.clone(), report.attempt);
             if let Some(task) = self.live_key(&id) {
-                let (error, chance) = (Box::new(report.error.clone()), self.chance());
-                self.report = Some((runner, Report::Failed(report)));
-                self.tell(Event::AttemptFailed { runner, task, attempt, error, run_us, chance });
-                self.report = None;
+                self.attempt_failed(runner, task, report);
             }
             acked.push(Attempt { id, attempt });
         }
@@ -118,14 +134,35 @@ impl Engine {
         }
     }
 
+    /// A runner is still at it: watchers see it.
+    pub(super) fn compiling(&mut self, session: SessionNo, compiling: Vec<Compiling>) {
+        self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) });
+        let Some(runner) = self.runner_name(RunnerKey(session.0)) else { return };
+        for Compiling { name, version, elapsed_ms } in compiling {
+            self.events.show(EventView {
+                seq: None,
+                time: self.now.wall,
+                event: EventKind::ModuleCompiling,
+                task: None,
+                module: Some(name),
+                job: None,
+                runner: Some(runner.to_string()),
+                data: Json::of(&serde_json::json!({ "version": version, "elapsed_ms": elapsed_ms })),
+            });
+        }
+    }
+
     pub(super) fn compiled(&mut self, session: SessionNo, compiled: Vec<Compiled>) {
         self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) });
         let Some(runner) = self.runner_name(RunnerKey(session.0)) else { return };
         for Compiled { name, version, compile_us, error } in compiled {
+            for module in self.modules.tried(version) {
+                self.tell(Event::ModuleOpened { module, open: true });
+            }
             if let Some(error) = &error {
                 tracing::warn!(module = %name, %version, %runner, %error, "a runner cannot compile the module");
             } else {
-                self.modules.compiled(version, Arc::clone(&runner));
+                self.modules.compiled(version, Arc::clone(&runner), compile_us);
             }
             self.events.show(EventView {
                 seq: None,

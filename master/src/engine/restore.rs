@@ -11,10 +11,10 @@ use crate::room::Disk;
 use crate::store::{Reader, StoreError};
 use crate::view::{self, OpenTask, Places, Restored};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Due, Event, Origin, Scheduler};
-use taskmaster_protocol::{Now, Wall};
+use taskmaster_protocol::{Now, TaskId, Wall};
 
 impl Engine {
     /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it before anything
@@ -60,6 +60,7 @@ impl Engine {
             stopping: false,
             idle: None,
             told_us: super::TOLD_US,
+            wishes: BTreeMap::new(),
             turn: Turn { first_seq: restored.marks.seq + 1, ..Turn::default() },
         };
         engine.store(Record::Started { epoch });
@@ -76,10 +77,16 @@ impl Engine {
             }
         }
         let then = last_time(&reader)?.unwrap_or(now.wall);
+        let mut later = Later::default();
         view::open_tasks(reader.as_ref(), &mut |body, task| {
-            engine.came_back(body, &task, then);
+            if let Some((body, task)) = later.hold(body, task) {
+                engine.came_back(body, &task, then);
+            }
             Ok(())
         })?;
+        for (body, task) in later.in_order() {
+            engine.came_back(body, &task, then);
+        }
         for (job, record) in open_jobs {
             if record.cancelled_up_to > 0 {
                 engine.tell(Event::JobCancelWanted { job, up_to: record.cancelled_up_to, restored: true });
@@ -107,6 +114,52 @@ impl Engine {
         let Some(live) = self.held.get_mut(key) else { return };
         live.body.pack();
         live.last = (tries + lost > 0).then(|| Box::new(LastAttempt { n: fence.n, ..LastAttempt::default() }));
+    }
+}
+
+/// Open tasks that are told last. Tasks come back in the order of their adding, which is one in which dependencies come
+/// first; but one that has gone on as another may wait for tasks that came after it, and others wait for it.
+#[derive(Default)]
+struct Later {
+    held: BTreeMap<TaskId, (Arc<TaskBody>, OpenTask)>,
+}
+
+impl Later {
+    /// Holds the task where it must be told later; else gives it back.
+    fn hold(&mut self, body: Arc<TaskBody>, task: OpenTask) -> Option<(Arc<TaskBody>, OpenTask)> {
+        let waits = !self.held.is_empty() && body.dependencies().iter().any(|on| self.held.contains_key(&on.on));
+        if !waits && !body.is_continued() {
+            return Some((body, task));
+        }
+        self.held.insert(body.id.clone(), (body, task));
+        None
+    }
+
+    /// All that were held, dependencies first.
+    fn in_order(mut self) -> Vec<(Arc<TaskBody>, OpenTask)> {
+        let mut missing: BTreeMap<TaskId, usize> = BTreeMap::new();
+        let mut waiting: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
+        for (id, (body, _)) in &self.held {
+            let on: BTreeSet<&TaskId> = body.dependencies().iter().map(|dependency| &dependency.on).collect();
+            let held = on.into_iter().filter(|on| self.held.contains_key(*on));
+            let count = held.map(|on| waiting.entry(on.clone()).or_default().push(id.clone())).count();
+            missing.insert(id.clone(), count);
+        }
+        let mut free: VecDeque<TaskId> = missing.iter().filter(|(_, n)| **n == 0).map(|(id, _)| id.clone()).collect();
+        let mut order = Vec::with_capacity(self.held.len());
+        while let Some(id) = free.pop_front() {
+            for dependent in waiting.remove(&id).unwrap_or_default() {
+                let count = missing.entry(dependent.clone()).or_default();
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    free.push_back(dependent);
+                }
+            }
+            order.extend(self.held.remove(&id));
+        }
+        // No cycle is ever let in; if one were, its tasks would wait for ever, and are told all the same.
+        order.extend(self.held.into_values());
+        order
     }
 }
 

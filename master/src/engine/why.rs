@@ -3,7 +3,8 @@
 use super::{Engine, add::Fact};
 use taskmaster_core::explain::{Explanation, WaitsFor};
 use taskmaster_core::{Due, TaskKey};
-use taskmaster_protocol::{TaskState, Wall};
+use taskmaster_protocol::message::Offer;
+use taskmaster_protocol::{ModuleName, TaskState, Wall};
 
 impl Engine {
     /// `{"state":…,"why":"one sentence"}` of a task that the core holds.
@@ -65,7 +66,7 @@ impl Engine {
         format!("it waits for {}: {}{more}", counted(open.into(), "dependency"), waits_for.join(", "))
     }
 
-    fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
+    pub(super) fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
         let body = self.body(key);
         match waits {
             WaitsFor::Settling => {
@@ -74,6 +75,7 @@ impl Engine {
             WaitsFor::Stopping => "the master is stopping: it runs after the next start".into(),
             WaitsFor::JobPaused => format!("its job `{0}` is paused; `jobs resume {0}` lets it go on", body.job),
             WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
+                Some(record) if record.present && !record.paused => self.not_compiled(&body.module),
                 Some(record) if record.present => {
                     format!("its module `{0}` is paused; `modules resume {0}` lets it go on", body.module)
                 }
@@ -100,6 +102,17 @@ impl Engine {
                 counted(runners as u64, "runner"),
                 counted(ahead, "task"),
             ),
+        }
+    }
+
+    /// Why nobody has compiled a large module yet.
+    fn not_compiled(&self, module: &ModuleName) -> String {
+        let runners = self.sessions.values().filter_map(|session| session.offer.as_ref());
+        let takes = |offer: &&Offer| offer.modules.is_empty() || offer.modules.contains(module);
+        match (runners.clone().filter(takes).count(), runners.count()) {
+            (0, 0) => "no runner is connected".into(),
+            (0, all) => format!("none of {} takes it: it runs `{module}`", counted(all as u64, "connected runner")),
+            _ => format!("its module `{module}` is being compiled; it is large, and no runner has it ready yet"),
         }
     }
 

@@ -4,11 +4,12 @@ use super::{Gate, inputs, params};
 use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
 use crate::prepare::{Prepared, prepare, prepare_by};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use taskmaster_module::manifest::Manifest;
+use taskmaster_module::{Entry, Inspection, References, Signature};
 use taskmaster_protocol::message::Add;
-use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits};
+use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits, splice};
 
 pub(super) type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
 
@@ -24,21 +25,26 @@ pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<In
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
+    Ok(Input::Add { session, batch, job, hold, tasks: parsed(gate, tasks, bytes).await? })
+}
+
+/// Reads documents, and all that can be known of them before the engine has them.
+pub(super) async fn parsed(gate: &Gate, tasks: Vec<Json>, bytes: usize) -> Result<Parsed, Refusal> {
     let manifests = gate.folder.clone();
     let parsed = heavy(bytes, move || parse(&manifests, &tasks)).await?;
-    let parsed = params::keep(gate, parsed).await?;
+    let mut parsed = params::keep(gate, parsed).await?;
     let named = |task: &Prepared| task.document.dependencies.len() + task.references.len();
     let named: usize = parsed.iter().flatten().map(|task| named(task)).sum();
     if named > limits::BATCH_DEPENDENCIES_MAX {
         let max = limits::BATCH_DEPENDENCIES_MAX;
         let text = format!(
-            "the tasks of batch {batch} name {named} dependencies, at most {max} are allowed in one; nothing of it was added"
+            "the tasks of one batch name {named} dependencies, at most {max} are allowed; nothing of it was added"
         );
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     find_modules(&gate.folder, &parsed).await;
-    let parsed = inputs::find(&gate.blobs, parsed).await?;
-    Ok(Input::Add { session, batch, job, hold, tasks: parsed })
+    compare_types(gate, &mut parsed, bytes).await?;
+    inputs::find(&gate.blobs, parsed).await
 }
 
 /// Runs `work` here where it is little, else on a thread for such work.
@@ -81,4 +87,39 @@ async fn find_modules(folder: &Folder, parsed: &Parsed) {
             folder.look(name).await;
         }
     }
+}
+
+/// Compares params with what the functions of components take. What does not fit is noted, not refused: see
+/// [`Prepared::wrong`].
+async fn compare_types(gate: &Gate, parsed: &mut Parsed, bytes: usize) -> Result<(), Refusal> {
+    let mut components = BTreeMap::new();
+    for prepared in parsed.iter().flatten() {
+        let module = &prepared.document.module;
+        if !components.contains_key(module) {
+            let inspection = gate.interfaces.of(module).await;
+            components.insert(module.clone(), inspection);
+        }
+    }
+    if !components.values().flatten().any(|inspection| signature(inspection).is_some()) {
+        return Ok(());
+    }
+    let mut tasks = std::mem::take(parsed);
+    *parsed = heavy(bytes, move || {
+        for prepared in tasks.iter_mut().flatten() {
+            let inspection = components.get(&prepared.document.module).and_then(Option::as_ref);
+            let Some(signature) = inspection.and_then(|inspection| signature(inspection)) else { continue };
+            let params = prepared.document.params.as_ref().map(Json::get);
+            // Params that are a blob are compared where they are read whole: by the runner.
+            if prepared.wrong.is_none() && params.is_none_or(|params| !matches!(splice::blob(params), Ok(Some(_)))) {
+                prepared.wrong = signature.arguments(params, References::Open).err();
+            }
+        }
+        tasks
+    })
+    .await?;
+    Ok(())
+}
+
+fn signature(inspection: &Inspection) -> Option<&Signature> {
+    inspection.entry.as_ref().and_then(Entry::signature)
 }

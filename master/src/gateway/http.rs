@@ -42,7 +42,7 @@ pub(super) async fn put_module(
     let (stem, copy) = (stem.to_owned(), bytes.clone());
     let lost = |_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the module was not checked; the log has more");
     let check: ModuleCheck =
-        tokio::task::spawn_blocking(move || taskmaster_module::inspect(&stem, &copy)).await.map_err(lost)?;
+        tokio::task::spawn_blocking(move || taskmaster_module::inspect(&stem, &copy).check).await.map_err(lost)?;
     let Some(version) = check.version.filter(|_| check.ok) else {
         return Err(bad(check.error.unwrap_or_else(|| "it would not load".into())));
     };

@@ -36,6 +36,7 @@ pub(super) async fn sound(message: ToMaster, blobs: &Blobs) -> Result<Vec<ToMast
         ToMaster::Partial(list) => ("task:partial", list.len(), REPORTS_MAX),
         ToMaster::Log(list) => ("task:log", list.len(), REPORTS_MAX),
         ToMaster::Compiled(list) => ("module:compiled", list.len(), REPORTS_MAX),
+        ToMaster::Compiling(list) => ("module:compiling", list.len(), REPORTS_MAX),
         ToMaster::Returned(list) => ("task:returned", list.len(), HELD_MAX),
         ToMaster::Request(request) => ("task:request", request.held.as_ref().map_or(0, Vec::len), HELD_MAX),
         _ => return Ok(vec![message]),
@@ -98,6 +99,9 @@ async fn judged(done: Vec<Done>, blobs: &Blobs) -> Result<Vec<ToMaster>, Refusal
 }
 
 fn wrong(done: &Done, blobs: &Blobs) -> Option<String> {
+    if let Some(excess) = super::children::excess(done) {
+        return Some(excess);
+    }
     match &done.result {
         ResultRef::Json(json) if json.get().len() > limits::RESULT_INLINE_BYTES_MAX => {
             let (is, max) = (json.get().len(), limits::RESULT_INLINE_BYTES_MAX);

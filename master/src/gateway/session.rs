@@ -2,7 +2,7 @@
 
 use super::writer::Writer;
 use super::ws::{FAREWELL, binary, short};
-use super::{Gate, add, follow, reports, watch};
+use super::{Gate, add, children, follow, reports, watch};
 use crate::inbox::{Input, MasterHandle, SessionNo};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::StreamExt;
@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use taskmaster_protocol::message::{Answer, Ask, Follow, Hello, Refused, Role, Watch, Welcome};
+use taskmaster_protocol::message::{Answer, Ask, Attempt, Done, Follow, Hello, Query, Refused, Role, Watch, Welcome};
+use taskmaster_protocol::shape::ModuleView;
 use taskmaster_protocol::{EventKind, FromMaster, JobName, Json, Refusal, RefusalCode, ToMaster, limits, near};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -223,12 +224,31 @@ impl Reader {
             ToMaster::Ask(ask) => self.ask(ask).await,
             message => match reports::sound(message, &self.gate.blobs).await {
                 Ok(messages) => {
-                    for message in messages {
+                    for mut message in messages {
+                        if let ToMaster::Done(reports) = &mut message {
+                            self.tell_wishes(reports).await;
+                        }
                         self.pass_on(message, bytes).await;
                     }
                 }
                 Err(refusal) => self.refuse(None, refusal).await,
             },
+        }
+    }
+
+    /// What reports want added goes ahead of them, read as a feeder's tasks are. Where that breaks off, the runner's
+    /// attempt has added nothing, which its log does not tell: the master's does.
+    async fn tell_wishes(&self, reports: &mut [Done]) {
+        for report in reports {
+            match children::take(&self.gate, report).await {
+                Ok(None) => {}
+                Ok(Some(wishes)) => {
+                    let attempt = Attempt { id: report.id.clone(), attempt: report.attempt };
+                    let (session, wishes) = (self.session, Box::new(wishes));
+                    self.gate.handle.tell(Input::Wishes { session, attempt, wishes });
+                }
+                Err(error) => tracing::error!(task = %report.id, %error, "the tasks that it adds cannot be read"),
+            }
         }
     }
 
@@ -275,7 +295,8 @@ impl Reader {
             | ToMaster::Progress(_)
             | ToMaster::Partial(_)
             | ToMaster::Log(_)
-            | ToMaster::Compiled(_) => Role::Runner,
+            | ToMaster::Compiled(_)
+            | ToMaster::Compiling(_) => Role::Runner,
             ToMaster::Add(_)
             | ToMaster::Release(_)
             | ToMaster::Follow(_)
@@ -351,10 +372,10 @@ impl Reader {
 
     async fn ask(&mut self, ask: Ask) {
         let Ok(permit) = self.asked.clone().acquire_owned().await else { return };
-        let (handle, side) = (self.gate.handle.clone(), self.side.clone());
+        let (gate, side) = (self.gate.clone(), self.side.clone());
         self.tasks.spawn(async move {
             let Ask { reference, query } = ask;
-            let message = match handle.ask(query).await {
+            let message = match answer(&gate, query).await {
                 Ok(data) => FromMaster::Answer(Answer { reference, data }),
                 Err(error) => FromMaster::Refused(Refused { reference: Some(reference), error }),
             };
@@ -366,6 +387,21 @@ impl Reader {
     async fn refuse(&mut self, reference: Option<u64>, error: Refusal) {
         let _ = self.side.send(FromMaster::Refused(Refused { reference, error })).await;
     }
+}
+
+/// The engine's answer; of one module with what is in its version.
+async fn answer(gate: &Gate, query: Query) -> Result<Json, Refusal> {
+    let of_module = matches!(query, Query::Module { .. });
+    let answer = gate.handle.ask(query).await?;
+    if !of_module {
+        return Ok(answer);
+    }
+    let Ok(mut view) = answer.read::<ModuleView>() else { return Ok(answer) };
+    if let Some(version) = view.version {
+        let inspection = gate.interfaces.inspection(&view.name, version).await;
+        view.check = inspection.map(|inspection| inspection.check.clone());
+    }
+    Ok(Json::of(&view))
 }
 
 fn frame(code: u16, reason: &str) -> CloseFrame {

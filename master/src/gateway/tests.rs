@@ -4,6 +4,7 @@ mod files;
 
 use super::*;
 use crate::inbox::{Input, Reply};
+use crate::interfaces::Components;
 use crate::modules::scratch::{Scratch, fake_engine, log_job_done};
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Mutex;
@@ -35,7 +36,8 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let (stop, stopping) = flag::channel(false);
-        tokio::spawn(serve(listener, handle.clone(), folder, blobs.clone(), token.map(str::to_owned), stopping));
+        let interfaces = Interfaces::new(Components::default(), blobs.clone());
+        tokio::spawn(serve(listener, handle.clone(), folder, interfaces, token.map(str::to_owned), stopping));
         World { scratch, address, handle, inputs: Mutex::new(inputs), blobs, stop }
     }
 

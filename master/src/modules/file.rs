@@ -169,6 +169,7 @@ fn judge(
     let (hash, seen) = match check {
         None => (Hash::of(&bytes), Seen::Unsound { error: "the validator failed on it; the log has more".into() }),
         Some(check) => {
+            let check = check.check;
             let hash = check.version.unwrap_or_else(|| Hash::of(&bytes));
             match (check.kind, check.error) {
                 (Some(kind), None) => (hash, Seen::Sound { version: hash, kind, bytes: stamp.bytes }),

@@ -133,6 +133,11 @@ impl Fold {
                     task.due = due.or(task.due);
                 }
             }
+            Record::Continued { body, fence } => {
+                if let Some(task) = self.open_task(body.no)? {
+                    *task = OpenTask::new(body.clone(), *fence);
+                }
+            }
             Record::JobOpened { job, run } => {
                 let record = self.job(job)?;
                 (record.open, record.run) = (true, *run);

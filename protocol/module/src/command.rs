@@ -37,9 +37,9 @@ fn check_imports(imports: &[Item]) -> Result<(), String> {
     for import in imports {
         let known = if import.module == wasi::MODULE { wasi::signature(&import.field) } else { None };
         match (known, &import.shape) {
-            (None, _) => unknown.push(import.name.as_str()),
+            (None, _) => unknown.push(import.name.clone()),
             (Some((params, results)), Shape::Function(p, r)) if p == params && r == results => {}
-            (Some(_), _) => differing.push(import.name.as_str()),
+            (Some(_), _) => differing.push(import.name.clone()),
         }
     }
     if !unknown.is_empty() {
@@ -52,8 +52,9 @@ fn check_imports(imports: &[Item]) -> Result<(), String> {
     Ok(())
 }
 
-fn list(names: &[&str]) -> String {
-    let shown = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+/// Names in one sentence, the first hundred of them.
+pub(crate) fn list(names: &[String]) -> String {
+    let shown = names.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(NAMED_MAX) {
         0 => shown,
         more => format!("{shown} and {more} more"),

@@ -4,9 +4,10 @@ use wasmparser::WasmFeatures;
 
 /// What wasmtime 48 enables by default on x86-64 when it is built with the workspace's cargo features, see
 /// `Config::features` in its `config.rs`: WebAssembly 3, without what needs the cargo features `gc` (reference types
-/// beyond `funcref`, exceptions) and `threads` (shared memory, atomics). A feature that is taken here and not there
-/// would let a file pass that no runner can compile: change both together.
+/// beyond `funcref`, exceptions) and `threads` (shared memory, atomics); components, without their async part. A feature
+/// that is taken here and not there would let a file pass that no runner can compile: change both together.
 pub(crate) const ENGINE: WasmFeatures = WasmFeatures::WASM3
+    .union(WasmFeatures::COMPONENT_MODEL)
     .difference(WasmFeatures::GC_TYPES)
     .difference(WasmFeatures::EXCEPTIONS)
     .difference(WasmFeatures::THREADS);
@@ -18,6 +19,7 @@ const NAMES: &[(WasmFeatures, &str)] = &[
     (WasmFeatures::THREADS, "threads (shared memory and atomics; build without -pthread)"),
     (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything threads"),
     (WasmFeatures::GC_TYPES, "garbage-collected types (externref, structs, arrays)"),
+    (WasmFeatures::CM_ASYNC, "async components (WASI 0.3; build without async, for WASI 0.2)"),
     (WasmFeatures::STACK_SWITCHING, "stack switching"),
     (WasmFeatures::CUSTOM_PAGE_SIZES, "custom page sizes"),
     (WasmFeatures::WIDE_ARITHMETIC, "wide arithmetic"),

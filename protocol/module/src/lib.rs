@@ -1,33 +1,57 @@
-//! Reads a module file and says what it is: its kind, its version, what it imports, and whether a runner would load
-//! it. Validation is not compilation: nothing is executed, nothing is translated, a large file takes under a second.
+//! Reads a module file and says what it is: its kind, its version, what it imports, what a task calls in it, and whether
+//! a runner would load it. Validation is not compilation: nothing is executed, nothing is translated, a large file takes
+//! under a second.
 //!
-//! The master calls it when a file is dropped, `taskmaster modules check` without any master; both say the same.
+//! The master calls it when a file is dropped, `taskmaster modules check` without any master; both say the same. The
+//! types of a component's function are read here too, and [`Signature::arguments`] is the one place where params are
+//! compared with them: by the master when a task is added, by a runner when it is run.
 
 #![deny(missing_docs)]
 
+mod arguments;
 mod command;
+mod component;
+mod entry;
 mod features;
+mod host;
 pub mod manifest;
+mod producers;
+mod reach;
+mod signature;
 mod text;
 mod validate;
 mod wasi;
+mod wasi2;
 
+pub use arguments::{References, Value};
+pub use entry::{Entry, Exported};
+pub use signature::{Signature, Type};
 pub use text::to_binary;
 
 use taskmaster_protocol::shape::ModuleCheck;
 use taskmaster_protocol::{Hash, ModuleKind, ModuleName};
 
+/// Imports and exports that are listed: what is shown to people, and kept of each version, must end somewhere.
+const LISTED_MAX: usize = 1_000;
+
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// For people and scripts.
+    pub check: ModuleCheck,
+    /// What a task calls; `None` where it would not load.
+    pub entry: Option<Entry>,
+}
+
+/// The interfaces of WASI 0.2 that runners have, with their functions.
+pub fn wasi_interfaces() -> &'static [(&'static str, &'static [&'static str])] {
+    wasi2::INTERFACES
+}
+
 /// What `bytes`, the content of a file called `file_stem.wasm` or `file_stem.wat`, is. Never fails: what is wrong
 /// stands in `error`, as a sentence.
-pub fn inspect(file_stem: &str, bytes: &[u8]) -> ModuleCheck {
-    let mut check = ModuleCheck {
-        ok: false,
-        name: file_stem.to_owned(),
-        kind: None,
-        version: None,
-        imports: Vec::new(),
-        error: None,
-    };
+pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
+    let mut check = ModuleCheck { bytes: bytes.len() as u64, ..ModuleCheck::of(file_stem) };
     // Hashing takes as long as a third of the validation: side by side where there is much.
     let outcome = std::thread::scope(|scope| {
         let hasher = (bytes.len() >= validate::PARALLEL_BYTES_MIN).then(|| scope.spawn(|| Hash::of(bytes)));
@@ -37,27 +61,43 @@ pub fn inspect(file_stem: &str, bytes: &[u8]) -> ModuleCheck {
         outcome
     });
     // The name comes last: what is wrong inside the file is the better news.
-    let outcome = outcome.and_then(|()| ModuleName::new(file_stem).map(drop).map_err(|error| error.to_string()));
+    let named = |entry| ModuleName::new(file_stem).map(|_| entry).map_err(|error| error.to_string());
+    let outcome = outcome.and_then(named);
     check.ok = outcome.is_ok();
-    check.error = outcome.err();
-    check
+    check.reach = Some(reach::reach(&check.imports)).filter(|_| check.ok);
+    check.imports.truncate(LISTED_MAX);
+    check.exports.truncate(LISTED_MAX);
+    match outcome {
+        Ok(entry) => {
+            check.entry = Some(entry.describe());
+            Inspection { check, entry: Some(entry) }
+        }
+        Err(error) => Inspection { check: ModuleCheck { error: Some(error), ..check }, entry: None },
+    }
 }
 
-fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<(), String> {
+fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<Entry, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
     let binary = to_binary(bytes)?;
-    match text::layer(&binary)? {
+    let layer = text::layer(&binary)?;
+    check.kind = matches!(layer, text::Layer::Component).then_some(ModuleKind::Component);
+    let found = validate::validate(&binary)?;
+    check.language = found.producers.language();
+    check.toolchain = found.producers.toolchain();
+    match layer {
         text::Layer::Component => {
-            check.kind = Some(ModuleKind::Component);
-            Err("components are not supported yet; build it as a WASI preview 1 command (target wasm32-wasip1)".into())
+            check.imports = found.component_imports.iter().map(|name| (*name).to_owned()).collect();
+            check.exports = component::exports(&found);
+            component::check(&found)
         }
         text::Layer::Module => {
-            let outline = validate::validate(&binary)?;
-            check.imports = outline.imports.iter().map(|import| import.name.clone()).collect();
-            check.kind = outline.exports.iter().any(|export| export.name == "_start").then_some(ModuleKind::Command);
-            command::check(&outline)
+            let outline = found.outline();
+            check.imports = outline.imports.into_iter().map(|import| import.name).collect();
+            check.exports = outline.exports.into_iter().map(|export| export.name).collect();
+            check.kind = check.exports.iter().any(|export| export == "_start").then_some(ModuleKind::Command);
+            command::check(&found.outline()).map(|()| Entry::Start)
         }
     }
 }

@@ -1,11 +1,13 @@
-//! Validation against the engine's features, function bodies on every processor.
+//! Validation against the engine's features, function bodies on every processor, those of modules inside a component
+//! included.
 
 use crate::features;
+use crate::producers::Producers;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasmparser::types::{EntityType, Types};
 use wasmparser::{
-    CompositeInnerType, Error, Export, FuncToValidate, FuncValidatorAllocations, FunctionBody, Import, Parser, Payload,
-    ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    CompositeInnerType, Error, Export, FuncToValidate, FuncValidatorAllocations, FunctionBody, Import, KnownCustom,
+    Parser, Payload, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
 /// Below this size one thread is faster than several.
@@ -16,6 +18,21 @@ const BODIES_AT_A_TIME: usize = 64;
 
 /// How often a file is read again to find the next proposal that it needs: each reading may take most of a second.
 const PROPOSALS_MAX: usize = 4;
+
+/// What a valid file holds at its outermost layer.
+#[derive(Default)]
+pub(crate) struct Found<'a> {
+    /// Every type in it.
+    pub(crate) types: Option<Types>,
+    imports: Vec<Import<'a>>,
+    exports: Vec<Export<'a>>,
+    /// Of a component, by name, in the order of the file.
+    pub(crate) component_imports: Vec<&'a str>,
+    /// Of a component, by name, in the order of the file.
+    pub(crate) component_exports: Vec<&'a str>,
+    /// What made it, inner modules included.
+    pub(crate) producers: Producers,
+}
 
 /// What a module takes and gives.
 pub(crate) struct Outline {
@@ -50,10 +67,11 @@ pub(crate) enum Shape {
 
 type Body<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
 
-/// Validates a module. Where proposals are missing, all of them (up to four) are named, not only the first.
-pub(crate) fn validate(binary: &[u8]) -> Result<Outline, String> {
+/// Validates a module or a component. Where proposals are missing, all of them (up to four) are named, not only the
+/// first.
+pub(crate) fn validate(binary: &[u8]) -> Result<Found<'_>, String> {
     let first = match validate_with(binary, features::ENGINE) {
-        Ok(outline) => return Ok(outline),
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
     let Some(mut missing) = first.missing_wasm_feature() else {
@@ -70,36 +88,70 @@ pub(crate) fn validate(binary: &[u8]) -> Result<Outline, String> {
     Err(format!("it uses what the runners' engine does not have: {list} ({first})"))
 }
 
-fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Outline, Error> {
+fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Found<'_>, Error> {
     let mut validator = Validator::new_with_features(features);
     let mut parser = Parser::new(0);
     parser.set_features(features);
-    let (mut imports, mut exports): (Vec<Import>, Vec<Export>) = (Vec::new(), Vec::new());
+    let mut found = Found::default();
     let mut bodies: Vec<Body> = Vec::new();
-    let mut types = None;
+    // How many modules and components around the present place are not ended yet.
+    let mut inside = 0_usize;
     for payload in parser.parse_all(binary) {
         let payload = payload?;
         match validator.payload(&payload)? {
             ValidPayload::Func(function, body) => bodies.push((function, body)),
-            ValidPayload::End(all) => types = Some(all),
+            // The outermost one ends last.
+            ValidPayload::End(all) => found.types = Some(all),
             ValidPayload::Ok | ValidPayload::Parser(_) => {}
         }
         match payload {
-            Payload::ImportSection(section) => {
-                for import in section.into_imports() {
-                    imports.push(import?);
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => inside += 1,
+            Payload::End(_) => inside = inside.saturating_sub(1),
+            Payload::CustomSection(section) => {
+                if let KnownCustom::Producers(producers) = section.as_known() {
+                    found.producers.read(producers);
                 }
             }
-            Payload::ExportSection(section) => {
-                for export in section {
-                    exports.push(export?);
-                }
-            }
+            payload if inside == 0 => found.note(payload)?,
             _ => {}
         }
     }
     validate_bodies(bodies, binary.len())?;
-    Ok(outline(types.as_ref(), &imports, &exports))
+    Ok(found)
+}
+
+impl<'a> Found<'a> {
+    fn note(&mut self, payload: Payload<'a>) -> Result<(), Error> {
+        match payload {
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    self.imports.push(import?);
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    self.exports.push(export?);
+                }
+            }
+            Payload::ComponentImportSection(section) => {
+                for import in section {
+                    self.component_imports.push(import?.name.name);
+                }
+            }
+            Payload::ComponentExportSection(section) => {
+                for export in section {
+                    self.component_exports.push(export?.name.name);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a module takes and gives.
+    pub(crate) fn outline(&self) -> Outline {
+        outline(self.types.as_ref(), &self.imports, &self.exports)
+    }
 }
 
 /// Of several mistakes the one at the lowest offset is told, whatever thread found it.

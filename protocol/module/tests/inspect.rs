@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "the whole file is a test; what builds its modules may fail it too")]
 
 use std::time::{Duration, Instant};
-use taskmaster_module::{inspect, to_binary};
+use taskmaster_module::to_binary;
+use taskmaster_protocol::shape::ModuleCheck;
 use taskmaster_protocol::{Hash, ModuleKind};
 
 const ECHO: &str = r#"(module
@@ -11,6 +12,10 @@ const ECHO: &str = r#"(module
  (import "wasi_snapshot_preview1" "fd_write" (func $w (param i32 i32 i32 i32) (result i32)))
  (memory (export "memory") 2)
  (func (export "_start") (drop (call $r (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
+fn inspect(stem: &str, bytes: &[u8]) -> ModuleCheck {
+    taskmaster_module::inspect(stem, bytes).check
+}
 
 /// A command with these items besides its memory and `_start`.
 fn command(items: &str) -> Vec<u8> {
@@ -90,13 +95,6 @@ fn what_cannot_be_a_module_is_told_in_a_sentence() {
             assert!(error.contains(word), "{case}: {error:?} does not say {word:?}");
         }
     }
-}
-
-#[test]
-fn a_component_is_known_as_one() {
-    let check = inspect("c", b"(component)");
-    assert_eq!((check.ok, check.kind), (false, Some(ModuleKind::Component)));
-    assert!(check.error.unwrap().starts_with("components are not supported yet"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::inputs::{FetchFile, Inputs, place::Placing};
 use crate::outcome::{Outcome, outcome};
 use crate::outputs::MadeFiles;
 use crate::prepare::work;
-use crate::sandbox::{Command, Control, Listener, Sandbox, Utterance};
+use crate::sandbox::{Control, Listener, Program, Sandbox, Utterance};
 use crate::session::Ending;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
@@ -86,7 +86,7 @@ fn run_here(args: RunArgs) -> ExitCode {
     let folder = std::env::temp_dir().join(format!("taskmaster-run-{}", uuid::Uuid::now_v7().simple()));
     let fetch = args.fetch.clone();
     let outcome = load(&args.file, &folder)
-        .and_then(|(sandbox, command)| execute(args, &sandbox, command, input).map(|outcome| (outcome, sandbox)));
+        .and_then(|(sandbox, program)| execute(args, &sandbox, program, input).map(|outcome| (outcome, sandbox)));
     let code = match outcome {
         // The sandbox goes last: the files that are fetched are in its folder.
         Ok((outcome, _sandbox)) => tell(outcome, fetch.as_deref()),
@@ -151,15 +151,15 @@ fn input(params: Option<&str>) -> Result<Bytes, String> {
     Ok(Bytes::copy_from_slice(json.get().as_bytes()))
 }
 
-fn load(file: &Path, folder: &Path) -> Result<(Sandbox, Arc<Command>), String> {
+fn load(file: &Path, folder: &Path) -> Result<(Sandbox, Arc<Program>), String> {
     let named = |why: String| format!("{}: {why}", file.display());
     let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
     let sandbox = Sandbox::new(1, folder).map_err(|error| error.to_string())?;
-    let command = Command::compile(&sandbox, &bytes).map_err(|error| named(error.to_string()))?;
-    Ok((sandbox, Arc::new(command)))
+    let program = Program::compile(&sandbox, &bytes).map_err(|error| named(error.to_string()))?;
+    Ok((sandbox, Arc::new(program)))
 }
 
-fn execute(args: RunArgs, sandbox: &Sandbox, command: Arc<Command>, input: Bytes) -> Result<Outcome, String> {
+fn execute(args: RunArgs, sandbox: &Sandbox, program: Arc<Program>, input: Bytes) -> Result<Outcome, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .max_blocking_threads(4)
@@ -185,7 +185,7 @@ fn execute(args: RunArgs, sandbox: &Sandbox, command: Arc<Command>, input: Bytes
         slots: 1,
     };
     let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
-    let work = work(send, command, input, placing, (Arc::new(Control::default()), listener()));
+    let work = work(send, program, input, placing, (Arc::new(Control::default()), listener()));
     let _busy = sandbox.busy();
     // On a thread of its own: it gives up rights that are needed afterwards, where files are brought to somebody's folder.
     let running = std::thread::scope(|scope| scope.spawn(|| crate::sandbox::run(sandbox, &runtime, work)).join());
@@ -288,7 +288,7 @@ mod tests {
         let task_timeout = Duration::from_millis(50);
         let args = RunArgs { file, params: None, args, env, inputs, outputs, fetch, task_timeout, memory_mb: 1 };
         let outcome = load(&args.file, &folder.join("work"))
-            .and_then(|(sandbox, command)| execute(args, &sandbox, command, input));
+            .and_then(|(sandbox, program)| execute(args, &sandbox, program, input));
         let _ = std::fs::remove_dir_all(&folder);
         outcome
     }

@@ -124,7 +124,8 @@ mod tests {
     fn done(n: u32, text: &str) -> ToMaster {
         let (id, attempt) = (TaskId::new("t").unwrap(), AttemptId { epoch: 1, n });
         let (result, stats, log) = (ResultRef::Json(Json::string(text)), TaskStats::default(), Log::default());
-        ToMaster::Done(vec![Done { id, attempt, result, outputs: Default::default(), started_us: 0, stats, log }])
+        let (outputs, adds, then) = Default::default();
+        ToMaster::Done(vec![Done { id, attempt, result, outputs, started_us: 0, stats, log, adds, then }])
     }
 
     #[test]

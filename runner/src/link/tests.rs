@@ -4,7 +4,7 @@ use super::*;
 use futures_util::{SinkExt, StreamExt};
 use std::collections::HashMap;
 use taskmaster_protocol::message::{Attempt, Request, ResultRef, Said, Send};
-use taskmaster_protocol::{AttemptId, Hash, JobName, Json, ModuleName};
+use taskmaster_protocol::{AttemptId, Hash, JobName, Json, ModuleKind, ModuleName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -1,6 +1,7 @@
 //! Compiled modules on disk: `<version>-<engine>.cwasm`, native code that is trusted because only this user can write
 //! into the folder.
 
+use crate::sandbox::Compiled;
 use crate::sandbox::files::private_folder;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
@@ -8,7 +9,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use taskmaster_protocol::Hash;
-use wasmtime::{Engine, Module};
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module, Precompiled};
 
 /// Compiled modules that nobody used for so long are removed when a runner starts.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 86_400);
@@ -41,7 +43,7 @@ impl Disk {
     }
 
     /// The module, if it is here and whole. A file that is not is removed.
-    pub fn read(&self, engine: &Engine, version: &Hash) -> Option<Module> {
+    pub fn read(&self, engine: &Engine, version: &Hash) -> Option<Compiled> {
         let path = self.path(version);
         let code = fs::read(&path).ok()?;
         let sum = fs::read_to_string(path.with_extension("sum")).unwrap_or_default();
@@ -64,8 +66,12 @@ impl Disk {
     }
 
     /// Keeps the module. A file is seen only when it is whole: written aside, then renamed.
-    pub fn write(&self, module: &Module, version: &Hash) -> io::Result<()> {
-        let code = module.serialize().map_err(|error| io::Error::other(error.to_string()))?;
+    pub fn write(&self, compiled: &Compiled, version: &Hash) -> io::Result<()> {
+        let code = match compiled {
+            Compiled::Module(module) => module.serialize(),
+            Compiled::Component(component) => component.serialize(),
+        };
+        let code = code.map_err(|error| io::Error::other(error.to_string()))?;
         let path = self.path(version);
         self.place(&path.with_extension("sum"), Hash::of(&code).to_string().as_bytes())?;
         self.place(&path, &code)
@@ -92,10 +98,18 @@ fn remove_unused(folder: &Path) {
 }
 
 #[allow(unsafe_code, reason = "native code can be mapped in no other way; see the comment inside")]
-fn load(engine: &Engine, path: &Path) -> Result<Module, String> {
+fn load(engine: &Engine, path: &Path) -> Result<Compiled, String> {
     // SAFETY: the file was written by `Disk::write` from wasmtime's own output: the folder is this user's alone (0700),
-    // nothing that came over a network is ever placed in it under such a name (`command::binary` refuses precompiled
+    // nothing that came over a network is ever placed in it under such a name (`Compiled::of` refuses precompiled
     // uploads), the checksum beside it was just compared, and wasmtime itself checks that engine and version match.
     // Files are replaced by rename, never changed in place, so the mapping stays what it was.
-    unsafe { Module::deserialize_file(engine, path) }.map_err(|error| format!("{error:#}"))
+    let compiled = unsafe {
+        match Engine::detect_precompiled_file(path) {
+            Ok(Some(Precompiled::Module)) => Module::deserialize_file(engine, path).map(Compiled::Module),
+            Ok(Some(Precompiled::Component)) => Component::deserialize_file(engine, path).map(Compiled::Component),
+            Ok(None) => return Err("it is no native code".into()),
+            Err(error) => Err(error),
+        }
+    };
+    compiled.map_err(|error| format!("{error:#}"))
 }

@@ -1,9 +1,10 @@
 //! A WASI preview 1 command: what it imports, whether it would load, and one call of it.
 
 use super::engine::WASI;
+use super::program::{LoadError, Needs};
 use super::{Guest, Sandbox};
 use std::fmt::Write;
-use wasmtime::{Engine, ExternType, InstancePre, Module, ModuleExport, Store};
+use wasmtime::{ExternType, InstancePre, Module, ModuleExport, Store};
 
 /// The entry point of a command.
 const START: &str = "_start";
@@ -11,23 +12,7 @@ const START: &str = "_start";
 /// Unknown imports listed in one refusal; the rest is counted.
 const LISTED_MAX: usize = 20;
 
-/// Why a module cannot be run here.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct LoadError(pub String);
-
-/// What a module could use, judged by its imports: what it cannot use is not made for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Needs {
-    /// Its folder and `/tmp`.
-    pub files: bool,
-    /// argv.
-    pub args: bool,
-    /// The environment.
-    pub env: bool,
-}
-
-/// A module that is compiled, linked and ready to be instantiated any number of times.
+/// A command that is compiled, linked and ready to be instantiated any number of times.
 pub struct Command {
     pre: InstancePre<Guest>,
     start: ModuleExport,
@@ -54,13 +39,6 @@ impl Command {
         Ok(Command { pre, start, needs: needs(module) })
     }
 
-    /// Compiles and links `wasm`, or text that is a module; nothing is cached.
-    pub fn compile(sandbox: &Sandbox, bytes: &[u8]) -> Result<Command, LoadError> {
-        let wasm = binary(bytes)?;
-        let module = Module::new(sandbox.engine(), &wasm).map_err(|error| LoadError(format!("{error:#}")))?;
-        Command::link(sandbox, &module)
-    }
-
     /// What it could use.
     pub fn needs(&self) -> Needs {
         self.needs
@@ -69,28 +47,11 @@ impl Command {
     /// One run, from an instance of its own.
     pub(super) async fn call(&self, store: &mut Store<Guest>) -> wasmtime::Result<()> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
+        store.data_mut().called = true;
         let start = instance.get_module_export(&mut *store, &self.start).and_then(wasmtime::Extern::into_func);
         let Some(start) = start else { wasmtime::bail!("its `{START}` is gone") };
         start.typed::<(), ()>(&*store)?.call_async(store, ()).await
     }
-}
-
-/// The module's binary form: itself, or translated from text. What cannot be a command is refused before any work.
-pub fn binary(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, LoadError> {
-    if Engine::detect_precompiled(bytes).is_some() {
-        // Native code: only the cache's own folder may bring that.
-        return Err(LoadError(
-            "it is a precompiled module (.cwasm), which is never accepted; give the .wasm itself".into(),
-        ));
-    }
-    if !bytes.starts_with(b"\0asm") {
-        return wat::parse_bytes(bytes)
-            .map_err(|error| LoadError(format!("neither WebAssembly nor its text form: {error}")));
-    }
-    if bytes.get(4..8) == Some(&[0x0d, 0, 1, 0]) {
-        return Err(LoadError("it is a component; only WASI preview 1 commands can be run yet".into()));
-    }
-    Ok(bytes.into())
 }
 
 fn refuse_unknown_imports(sandbox: &Sandbox, module: &Module) -> Result<(), LoadError> {

@@ -2,13 +2,14 @@
 
 use super::files::Folders;
 use super::quota::Quota;
-use super::{Command, Guest, files::TaskFolder, limits};
+use super::{Guest, Program, files::TaskFolder, host, limits};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
+use wasmtime::component;
 use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, Linker, PoolingAllocationConfig};
 use wasmtime::{Store, WasmBacktraceDetails};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -26,6 +27,7 @@ pub struct SandboxError(pub String);
 pub struct Sandbox {
     engine: Engine,
     linker: Linker<Guest>,
+    component_linker: component::Linker<Guest>,
     /// The functions of WASI that can be imported.
     functions: BTreeSet<String>,
     folders: Folders,
@@ -46,11 +48,12 @@ impl Sandbox {
             }
         };
         let linker = linker(&engine).map_err(|error| failed(&error))?;
+        let component_linker = component_linker(&engine).map_err(|error| failed(&error))?;
         let functions = functions(&engine).map_err(|error| failed(&error))?;
         let folders = Folders::open(work).map_err(|error| failed(&error))?;
         let quota = Quota::start().map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.weak()).map_err(|error| failed(&error))?;
-        Ok(Sandbox { engine, linker, functions, folders, quota, ticker })
+        Ok(Sandbox { engine, linker, component_linker, functions, folders, quota, ticker })
     }
 
     /// wasmtime's engine.
@@ -60,6 +63,10 @@ impl Sandbox {
 
     pub(super) fn linker(&self) -> &Linker<Guest> {
         &self.linker
+    }
+
+    pub(super) fn component_linker(&self) -> &component::Linker<Guest> {
+        &self.component_linker
     }
 
     pub(super) fn knows(&self, function: &str) -> bool {
@@ -81,8 +88,8 @@ impl Sandbox {
     }
 
     /// A folder for a task, where its module could use one.
-    pub(super) fn folder_for(&self, command: &Command) -> std::io::Result<Option<TaskFolder>> {
-        if command.needs().files { self.folders.make().map(Some) } else { Ok(None) }
+    pub(super) fn folder_for(&self, program: &Program) -> std::io::Result<Option<TaskFolder>> {
+        if program.needs().files { self.folders.make().map(Some) } else { Ok(None) }
     }
 }
 
@@ -101,10 +108,16 @@ fn config(pool_for: Option<u32>) -> Config {
         // Twice, because one task's slot is wiped while the next one starts.
         let count = slots.saturating_mul(2).max(4);
         let mut pool = PoolingAllocationConfig::new();
-        pool.total_core_instances(count)
-            .total_memories(count)
-            .total_tables(count.saturating_mul(limits::TABLES_MAX))
+        let memories = count.saturating_mul(limits::MEMORIES_MAX).min(limits::MEMORIES_IN_POOL_MAX).max(count);
+        pool.total_core_instances(count.saturating_mul(limits::CORE_INSTANCES_MAX))
+            .total_component_instances(count)
+            .total_memories(memories)
+            .total_tables(count.saturating_mul(limits::COMPONENT_TABLES_MAX))
             .total_stacks(count)
+            .max_core_instances_per_component(limits::CORE_INSTANCES_MAX)
+            .max_memories_per_component(limits::MEMORIES_MAX)
+            .max_tables_per_component(limits::COMPONENT_TABLES_MAX)
+            .max_component_instance_size(limits::INSTANCE_BYTES_MAX)
             .max_memories_per_module(1)
             .max_tables_per_module(limits::TABLES_MAX)
             .table_elements(limits::TABLE_ELEMENTS_MAX)
@@ -124,6 +137,13 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     // wasmtime's own refuses codes above 125; a program may exit with any.
     linker.allow_shadowing(true);
     linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) })?;
+    Ok(linker)
+}
+
+fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Guest>> {
+    let mut linker = component::Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    host::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

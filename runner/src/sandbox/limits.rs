@@ -16,6 +16,19 @@ pub const TABLE_ELEMENTS_MAX: usize = 200_000;
 /// Tables of one module; compilers make one, hand-written modules seldom more.
 pub const TABLES_MAX: u32 = 4;
 
+/// Core modules that one component instantiates: compilers make one and up to three small ones that tie it to WASI; a
+/// component that was composed of others has as many of each.
+pub const CORE_INSTANCES_MAX: u32 = 16;
+
+/// Memories of one component: one for each program that was composed into it.
+pub const MEMORIES_MAX: u32 = 4;
+
+/// Tables of one component: one for each program, one for what ties it to WASI.
+pub const COMPONENT_TABLES_MAX: u32 = 16;
+
+/// Memories in the pool, whatever the number of slots: together they reserve 64 TiB, half of what a process can address.
+pub const MEMORIES_IN_POOL_MAX: u32 = 16_384;
+
 /// Bytes of bookkeeping that the engine keeps for one instance; grows with a module's functions (32 bytes each).
 pub const INSTANCE_BYTES_MAX: usize = 16 << 20;
 
@@ -60,10 +73,12 @@ pub enum Denied {
     Table(usize),
 }
 
-/// Bounds one guest's memory and tables, and remembers the last refusal: a guest that fails later failed of it.
+/// Bounds one guest's memory and tables, and remembers the last refusal: a guest that fails later failed of it. The
+/// memories of a component count together.
 #[derive(Debug)]
 pub struct Limiter {
     limit_bytes: usize,
+    used_bytes: usize,
     peak_bytes: usize,
     denied: Option<Denied>,
 }
@@ -72,7 +87,7 @@ impl Limiter {
     /// For a task with this `memory_mb`.
     pub fn new(memory_mb: u32) -> Limiter {
         let limit_bytes = usize::try_from(memory_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20);
-        Limiter { limit_bytes: limit_bytes.min(MEMORY_RESERVED_BYTES), peak_bytes: 0, denied: None }
+        Limiter { limit_bytes: limit_bytes.min(MEMORY_RESERVED_BYTES), used_bytes: 0, peak_bytes: 0, denied: None }
     }
 
     /// The most memory that the guest may have, bytes.
@@ -92,16 +107,18 @@ impl Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         // Beyond the module's own maximum the refusal is the module's wish, not ours.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        if desired > self.limit_bytes {
-            self.denied = Some(Denied::Memory(desired));
+        let all = self.used_bytes.saturating_sub(current).saturating_add(desired);
+        if all > self.limit_bytes {
+            self.denied = Some(Denied::Memory(all));
             return Ok(false);
         }
-        self.peak_bytes = self.peak_bytes.max(desired);
+        self.used_bytes = all;
+        self.peak_bytes = self.peak_bytes.max(all);
         Ok(true)
     }
 

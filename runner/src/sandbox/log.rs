@@ -1,12 +1,13 @@
-//! A guest's stderr: cut into lines; directives are told, the rest is the task's log.
+//! What a guest says while it runs. Of stderr, lines that are directives are obeyed, the rest is the task's log; a
+//! component says the same by calling functions.
 
-use std::borrow::Cow;
+use super::directive::{self, Directive};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::Json;
 use taskmaster_protocol::limits::LOG_PART_BYTES_MAX;
 use taskmaster_protocol::message::{Attempt, Log};
+use taskmaster_protocol::{Json, TaskId, limits};
 
 /// A line longer than this is no directive, and is logged in pieces: what a guest can make us keep is bounded. As
 /// long as the largest partial result that is worth a line.
@@ -51,6 +52,38 @@ pub struct Collector {
     progress: Option<Json>,
     window: Option<Instant>,
     told_bytes: usize,
+    wishes: Wishes,
+}
+
+/// What a guest wants of the master when it has ended well.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Task documents to add, each with an id.
+    pub adds: Vec<Json>,
+    /// Go on as this task.
+    pub then: Option<Json>,
+    /// Why they cannot be told: there are too many. The attempt fails of it, as nothing may be lost in silence.
+    pub excess: Option<String>,
+    bytes: usize,
+}
+
+impl Wishes {
+    fn add(&mut self, parent: &TaskId, task: &Json) -> Result<TaskId, String> {
+        let (id, task) = directive::child(parent, self.adds.len() + 1, task)?;
+        self.bytes += task.get().len();
+        if self.adds.len() >= limits::ADDS_MAX {
+            self.excess = Some(format!("it added more than {} tasks", limits::ADDS_MAX));
+        } else if self.bytes > limits::ADDS_BYTES_MAX {
+            self.excess = Some(format!("the tasks that it added have more than {} bytes", limits::ADDS_BYTES_MAX));
+        }
+        match &self.excess {
+            Some(excess) => Err(excess.clone()),
+            None => {
+                self.adds.push(task);
+                Ok(id)
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Collector {
@@ -73,6 +106,7 @@ impl Collector {
             progress: None,
             window: None,
             told_bytes: 0,
+            wishes: Wishes::default(),
         }
     }
 
@@ -137,6 +171,49 @@ impl Collector {
         (std::mem::take(&mut self.log).into_log(), self.bytes)
     }
 
+    /// What it wants of the master.
+    pub fn take_wishes(&mut self) -> Wishes {
+        std::mem::take(&mut self.wishes)
+    }
+
+    /// A line for the log that is no directive, whatever it says.
+    pub fn say_line(&mut self, text: &str) {
+        self.bytes += text.len() as u64 + 1;
+        self.log_line(text);
+    }
+
+    /// Does what a directive says; of a task that it adds, the id.
+    pub fn obey(&mut self, directive: Directive) -> Result<Option<TaskId>, String> {
+        match directive {
+            Directive::Progress(progress) => {
+                // Only the newest counts.
+                self.progress = Some(progress);
+                if self.window.is_none() {
+                    self.flush_live(None);
+                }
+            }
+            Directive::Partial(partial) => {
+                if !self.may_tell(partial.get().len()) {
+                    return Err("`::partial` results come too fast, one was not passed on".into());
+                }
+                self.say(Utterance::Partial(partial));
+            }
+            Directive::Add(task) => return self.wishes.add(&self.attempt.id, &task).map(Some),
+            // The last one counts, as with `exec`.
+            Directive::Then(task) => self.wishes.then = Some(task),
+            // Answers are not kept yet: what was computed is computed again.
+            Directive::Cache(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// The same for what has nobody to answer to: a mistake is a warning in the log.
+    pub fn try_obey(&mut self, directive: Result<Directive, String>) {
+        if let Err(warning) = directive.and_then(|directive| self.obey(directive)) {
+            self.log_line(&format!("taskmaster: {warning}"));
+        }
+    }
+
     fn may_tell(&mut self, bytes: usize) -> bool {
         self.told_bytes += bytes;
         self.told_bytes <= LIVE_BYTES_MAX
@@ -156,21 +233,7 @@ impl Collector {
         let line = String::from_utf8_lossy(line);
         match Directive::parse(line.trim_end_matches('\r')) {
             None => self.log_line(&line),
-            Some(Ok(Directive::Progress(progress))) => {
-                // Only the newest counts.
-                self.progress = Some(progress);
-                if self.window.is_none() {
-                    self.flush_live(None);
-                }
-            }
-            Some(Ok(Directive::Partial(partial))) => {
-                if self.may_tell(partial.get().len()) {
-                    self.say(Utterance::Partial(partial));
-                } else {
-                    self.log_line("taskmaster: `::partial` results come too fast, one was not passed on");
-                }
-            }
-            Some(Err(warning)) => self.log_line(&format!("taskmaster: {warning}")),
+            Some(directive) => self.try_obey(directive),
         }
     }
 
@@ -226,53 +289,6 @@ impl Kept {
     }
 }
 
-/// A line that speaks to the master.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Directive {
-    /// How far the task is.
-    Progress(Json),
-    /// A first part of the result.
-    Partial(Json),
-}
-
-impl Directive {
-    /// `None`: an ordinary line. `Err`: meant as a directive, and wrong; the sentence says how.
-    pub fn parse(line: &str) -> Option<Result<Directive, String>> {
-        let rest = line.strip_prefix("::")?;
-        let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-        match word {
-            "progress" => Some(progress(rest.trim())),
-            "partial" => Some(match Json::parse(rest) {
-                Ok(json) => Ok(Directive::Partial(json)),
-                Err(error) => Err(format!("`{}`: not JSON: {error}", shown(line))),
-            }),
-            "add" | "then" | "cache" => Some(Err(format!("`::{word}` is not supported yet; nothing was done"))),
-            // Programs print `::` for reasons of their own.
-            _ => None,
-        }
-    }
-}
-
-fn progress(rest: &str) -> Result<Directive, String> {
-    let (number, note) = rest.split_once(' ').unwrap_or((rest, ""));
-    match number.parse::<f64>() {
-        Ok(fraction) if (0.0..=1.0).contains(&fraction) => {
-            let note = note.trim();
-            let data = if note.is_empty() {
-                serde_json::json!({ "fraction": fraction })
-            } else {
-                serde_json::json!({ "fraction": fraction, "note": note })
-            };
-            Ok(Directive::Progress(Json::of(&data)))
-        }
-        _ => Err(format!("`::progress {}`: expected a fraction between 0 and 1, then a note", shown(rest))),
-    }
-}
-
-fn shown(text: &str) -> Cow<'_, str> {
-    if text.len() <= 80 { text.into() } else { format!("{}…", &text[..text.floor_char_boundary(80)]).into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,7 +326,11 @@ mod tests {
             ("::progress NaN", "between 0 and 1"),
             ("::progress", "between 0 and 1"),
             ("::partial {", "not JSON"),
-            ("::add {}", "not supported yet"),
+            ("::add {}", "the field `module` is missing"),
+            ("::add [1]", "is an object"),
+            ("::then echo", "not JSON"),
+            ("::then {\"module\":\"echo\",\"prams\":1}", "did you mean `params`"),
+            ("::cache soon", "a number of seconds"),
         ] {
             let (mut collector, _) = collector();
             collector.write(format!("{line}\n").as_bytes());

@@ -1,10 +1,12 @@
 //! stdin, stdout and stderr of a guest: in memory, never waiting.
 
+use super::directive::Directive;
 use super::limits::STDOUT_BYTES_MAX;
-use super::log::{Collector, Listener, Utterance};
+use super::log::{Collector, Listener, Utterance, Wishes};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use taskmaster_protocol::TaskId;
 use taskmaster_protocol::message::{Attempt, Log};
 use tokio::io::{AsyncWrite, sink};
 use wasmtime_wasi::async_trait;
@@ -47,6 +49,26 @@ impl Streams {
     /// Lets the listener hear everything: the guest may now be silent for long.
     pub fn flush_live_now(&self) {
         lock(&self.err).flush_live(None);
+    }
+
+    /// A line for the log.
+    pub fn log(&self, text: &str) {
+        lock(&self.err).say_line(text);
+    }
+
+    /// Does what a directive says; of a task that it adds, the id.
+    pub fn obey(&self, directive: Directive) -> Result<Option<TaskId>, String> {
+        lock(&self.err).obey(directive)
+    }
+
+    /// The same for what has nobody to answer to.
+    pub fn try_obey(&self, directive: Result<Directive, String>) {
+        lock(&self.err).try_obey(directive);
+    }
+
+    /// Takes what the guest wants of the master.
+    pub fn wishes(&self) -> Wishes {
+        lock(&self.err).take_wishes()
     }
 
     /// Takes everything: stdout, the log, and how many bytes went to stderr.

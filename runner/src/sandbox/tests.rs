@@ -27,10 +27,10 @@ fn wasi(body: &str) -> String {
     format!("(module $test {WASI} {body})")
 }
 
-struct World {
+pub(super) struct World {
     folder: PathBuf,
     sandbox: Option<Arc<Sandbox>>,
-    heard: Arc<Mutex<Vec<Utterance>>>,
+    pub(super) heard: Arc<Mutex<Vec<Utterance>>>,
 }
 
 impl Drop for World {
@@ -41,21 +41,21 @@ impl Drop for World {
 }
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         let folder = std::env::temp_dir().join(format!("taskmaster-sandbox-{}", uuid::Uuid::now_v7().simple()));
         let sandbox = Some(Arc::new(Sandbox::new(2, &folder).unwrap()));
         World { folder, sandbox, heard: Arc::default() }
     }
 
-    fn sandbox(&self) -> &Arc<Sandbox> {
+    pub(super) fn sandbox(&self) -> &Arc<Sandbox> {
         self.sandbox.as_ref().unwrap()
     }
 
-    fn work(&self, text: &str) -> Work {
+    pub(super) fn work(&self, text: &str) -> Work {
         let heard = self.heard.clone();
         Work {
             attempt: Attempt { id: TaskId::new("t").unwrap(), attempt: AttemptId { epoch: 1, n: 1 } },
-            command: Arc::new(Command::compile(self.sandbox(), text.as_bytes()).unwrap()),
+            program: Arc::new(Program::compile(self.sandbox(), text.as_bytes()).unwrap()),
             input: Bytes::new(),
             args: vec!["test".into()],
             env: vec![("KEY".into(), "value".into())],
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    fn run(&self, work: Work) -> Report {
+    pub(super) fn run(&self, work: Work) -> Report {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _busy = self.sandbox().busy();
         run(self.sandbox(), &runtime, work)
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Runs `work` and cancels it when it has been heard or `after` has passed; how long it took from then.
-    fn cancelled(&self, work: Work, after: Duration) -> (Report, Duration) {
+    pub(super) fn cancelled(&self, work: Work, after: Duration) -> (Report, Duration) {
         let control = work.control.clone();
         std::thread::scope(|scope| {
             let canceller = scope.spawn(move || {
@@ -280,9 +280,9 @@ fn nothing_leaks_from_one_task_to_the_next() {
           (memory.fill (i32.const 0) (i32.const 7) (i32.const 65536)) (call $exit (local.get $found)))"#,
     );
     let work = world.work(&text);
-    let command = work.command.clone();
+    let program = work.program.clone();
     for _ in 0..20 {
-        let work = Work { command: command.clone(), ..world.work(&text) };
+        let work = Work { program: program.clone(), ..world.work(&text) };
         assert_eq!(world.run(work).end, End::Exit(0));
     }
 }
@@ -291,7 +291,7 @@ fn nothing_leaks_from_one_task_to_the_next() {
 fn what_cannot_run_is_refused_with_its_reason() {
     let world = World::new();
     for (text, words) in [
-        ("(module", "text form"),
+        ("(module", "line 1 column"),
         (r#"(module (func (export "_start") (param i32)))"#, "parameters"),
         (
             r#"(module (import "env" "a" (func)) (import "wasi_snapshot_preview1" "sock_dial" (func)) (func (export "_start")))"#,
@@ -299,10 +299,10 @@ fn what_cannot_run_is_refused_with_its_reason() {
         ),
         (r#"(module (import "wasi_snapshot_preview1" "fd_close" (func)) (func (export "_start")))"#, "fd_close"),
         (r#"(module (memory 1) (memory 1) (func (export "_start")))"#, "memor"),
-        ("\0asm\x0d\0\x01\0", "component"),
+        ("\0asm\x0d\0\x01\0", "exports no function"),
         ("\0asm\x01\0\0\0garbage", ""),
     ] {
-        let error = Command::compile(world.sandbox(), text.as_bytes()).err().unwrap();
+        let error = Program::compile(world.sandbox(), text.as_bytes()).err().unwrap();
         assert!(error.0.contains(words), "{text}: {error}");
     }
     let module = wasmtime::Module::new(world.sandbox().engine(), "(module)").err();
@@ -312,7 +312,7 @@ fn what_cannot_run_is_refused_with_its_reason() {
         .engine()
         .precompile_module(&wat::parse_str(r#"(module (func (export "_start")))"#).unwrap())
         .unwrap();
-    let error = Command::compile(world.sandbox(), &native).err().unwrap();
+    let error = Program::compile(world.sandbox(), &native).err().unwrap();
     assert!(error.0.contains("precompiled"), "{error}");
 }
 

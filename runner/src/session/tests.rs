@@ -31,7 +31,8 @@ fn send(n: u32, slots: u32) -> Send {
 fn done(n: u32) -> Ending {
     let Attempt { id, attempt } = name(n);
     let (result, stats, log) = (ResultRef::Json(Json::null()), TaskStats::default(), Default::default());
-    Ending::Done(Done { id, attempt, result, outputs: Default::default(), started_us: 0, stats, log })
+    let (outputs, adds, then) = Default::default();
+    Ending::Done(Done { id, attempt, result, outputs, started_us: 0, stats, log, adds, then })
 }
 
 /// A session and its clock; effects as short words, so that a script reads like one.

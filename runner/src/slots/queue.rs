@@ -106,7 +106,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::{Command, Sandbox, Work};
+    use crate::sandbox::{Program, Sandbox, Work};
     use std::sync::Arc;
     use std::time::Duration;
     use taskmaster_protocol::{AttemptId, TaskId};
@@ -119,13 +119,13 @@ mod tests {
     fn a_large_attempt_waits_at_the_head_and_can_be_taken_back() {
         let folder = std::env::temp_dir().join(format!("taskmaster-queue-{}", uuid::Uuid::now_v7().simple()));
         let sandbox = Sandbox::new(1, &folder).unwrap();
-        let command = Arc::new(Command::compile(&sandbox, br#"(module (func (export "_start")))"#).unwrap());
+        let program = Arc::new(Program::compile(&sandbox, br#"(module (func (export "_start")))"#).unwrap());
         let ready = |id: &str, slots| {
             let (input, args, env, control) = (Default::default(), Vec::new(), Vec::new(), Arc::default());
             let (timeout, memory_mb, listener) = (Duration::from_secs(1), 1, Arc::new(|_: &_, _| {}));
             let work = Work {
                 attempt: name(id),
-                command: command.clone(),
+                program: program.clone(),
                 input,
                 args,
                 env,

@@ -208,6 +208,10 @@ impl World {
             }
             Change::RunnerJoined(name) => assert!(self.roster.insert(name.clone()), "{name} joins once"),
             Change::RunnerLost(name) => assert!(self.roster.remove(name), "{name} is lost once"),
+            Change::Continued(task, fence) => {
+                let record = self.record_of(*task);
+                (record.tries, record.lost, record.fence) = (0, 0, *fence);
+            }
             Change::Added(_) | Change::Reopened(_) => {}
         }
     }
@@ -242,8 +246,12 @@ impl World {
     }
 
     fn told(&self, record: &Record, key: TaskKey, origin: Origin) -> Event {
+        Event::TaskCame(Box::new(self.new_task(record, key, origin)))
+    }
+
+    fn new_task(&self, record: &Record, key: TaskKey, origin: Origin) -> NewTask {
         let wanted = &record.wanted;
-        Event::TaskCame(Box::new(NewTask {
+        NewTask {
             key,
             no: record.no,
             job: job_name(&wanted.job),
@@ -254,7 +262,21 @@ impl World {
             due: wanted.due,
             retries: wanted.retries.clone(),
             origin,
-        }))
+        }
+    }
+
+    /// An attempt ended, and its task goes on as `wanted`, in the job that it is in.
+    pub fn go_on(&mut self, runner: RunnerKey, attempt: AttemptId, wanted: Wanted) -> Vec<Effect> {
+        let name = wanted.name.clone();
+        let last = self.tasks[&name].clone();
+        let Some(key) = last.key.filter(|_| last.ended.is_none()) else { return Vec::new() };
+        let wanted = Wanted { job: last.wanted.job.clone(), ..wanted };
+        let next = self.new_task(&Record { wanted: wanted.clone(), ..last }, key, Origin::Added);
+        if self.core.report_counts(runner, key, attempt) {
+            let due = wanted.due.map(|due| self.by_wall(due));
+            self.record_of(key).wanted = Wanted { due, ..wanted };
+        }
+        self.event(Event::AttemptContinued { runner, attempt, run_us: 10_000, next: Box::new(next) })
     }
 
     pub fn add(&mut self, wanted: Wanted) -> Vec<Effect> {
@@ -432,6 +454,7 @@ fn change_phrase(world: &World, change: &Change) -> String {
     match change {
         Change::Added(key) => format!("{} added", name(key)),
         Change::Reopened(key) => format!("{} reopened", name(key)),
+        Change::Continued(key, fence) => format!("{} goes on, void up to {fence}", name(key)),
         Change::Ended { task, state, why, attempt } => {
             let how = state.state().as_str();
             match why {

@@ -1,0 +1,193 @@
+//! What a component exports, and whether runners have all that it imports.
+
+use crate::command::list;
+use crate::entry::{Entry, Exported};
+use crate::host;
+use crate::signature::{Signature, Type};
+use crate::validate::Found;
+use crate::wasi2;
+use wasmparser::PrimitiveValType;
+use wasmparser::component_types::{
+    ComponentDefinedType, ComponentEntityType, ComponentFuncTypeId, ComponentInstanceTypeId, ComponentValType,
+};
+use wasmparser::types::TypesRef;
+
+/// The entry of a component; else what it lacks.
+pub(crate) fn check(found: &Found<'_>) -> Result<Entry, String> {
+    let Some(types) = found.types.as_ref() else { return Err("the component does not end".into()) };
+    let types = types.as_ref();
+    check_imports(found, types)?;
+    Entry::choose(functions(found, types))
+}
+
+/// Its exports as WIT writes them, as far as they are functions; the names of the others.
+pub(crate) fn exports(found: &Found<'_>) -> Vec<String> {
+    let Some(types) = found.types.as_ref() else { return Vec::new() };
+    let types = types.as_ref();
+    let mut all = Vec::new();
+    for name in &found.component_exports {
+        match types.component_item_for_export(name).map(|item| item.ty) {
+            Some(ComponentEntityType::Func(id)) => match signature(types, id) {
+                Ok(signature) => all.push(format!("{name}: {signature}")),
+                Err(_) => all.push((*name).to_owned()),
+            },
+            _ => all.push((*name).to_owned()),
+        }
+    }
+    all
+}
+
+fn check_imports(found: &Found<'_>, types: TypesRef<'_>) -> Result<(), String> {
+    let (mut unknown, mut differing) = (Vec::new(), Vec::new());
+    for name in &found.component_imports {
+        match types.component_item_for_import(name).map(|item| item.ty) {
+            Some(ComponentEntityType::Instance(id)) => check_interface(name, id, types, &mut unknown, &mut differing),
+            Some(ComponentEntityType::Func(id)) => match host::function(name) {
+                Some(wanted) if is_of(types, id, wanted) => {}
+                Some(wanted) => differing.push(format!("{name} (it is {wanted})")),
+                None => unknown.push((*name).to_owned()),
+            },
+            // Types that the world names; what uses them is checked itself.
+            Some(ComponentEntityType::Type { .. }) => {}
+            _ => unknown.push((*name).to_owned()),
+        }
+    }
+    if !unknown.is_empty() {
+        let nothing_else = "a component may import WASI 0.2 without wasi:http, and taskmaster:task/host";
+        return Err(format!("unknown imports: {}; {nothing_else}", list(&unknown)));
+    }
+    if !differing.is_empty() {
+        return Err(format!("imports with another type than runners have: {}", list(&differing)));
+    }
+    Ok(())
+}
+
+fn check_interface(
+    name: &str,
+    id: ComponentInstanceTypeId,
+    types: TypesRef<'_>,
+    unknown: &mut Vec<String>,
+    differing: &mut Vec<String>,
+) {
+    let functions = types[id].exports.iter().filter_map(|(function, item)| match item.ty {
+        ComponentEntityType::Func(id) => Some((function.as_str(), id)),
+        _ => None,
+    });
+    if host::is_host(name) {
+        for (function, id) in functions {
+            match host::function(function) {
+                Some(wanted) if is_of(types, id, wanted) => {}
+                Some(wanted) => differing.push(format!("{name}#{function} (it is {wanted})")),
+                None => unknown.push(format!("{name}#{function}")),
+            }
+        }
+        return;
+    }
+    match wasi2::functions(name) {
+        None => unknown.push(name.to_owned()),
+        Some(known) => {
+            let missing = functions.filter(|(function, _)| !known.contains(function));
+            unknown.extend(missing.map(|(function, _)| format!("{name}#{function}")));
+        }
+    }
+}
+
+fn is_of(types: TypesRef<'_>, id: ComponentFuncTypeId, wanted: &str) -> bool {
+    signature(types, id).is_ok_and(|signature| signature.to_string() == wanted)
+}
+
+/// The functions that it exports, those of exported interfaces included.
+fn functions(found: &Found<'_>, types: TypesRef<'_>) -> Vec<Exported> {
+    let mut all = Vec::new();
+    let mut add = |interface: Option<&str>, name: &str, id| {
+        all.push(Exported {
+            interface: interface.map(str::to_owned),
+            name: name.to_owned(),
+            signature: signature(types, id),
+        });
+    };
+    for name in &found.component_exports {
+        match types.component_item_for_export(name).map(|item| item.ty) {
+            Some(ComponentEntityType::Func(id)) => add(None, name, id),
+            Some(ComponentEntityType::Instance(instance)) => {
+                for (function, item) in &types[instance].exports {
+                    if let ComponentEntityType::Func(id) = item.ty {
+                        add(Some(name), function, id);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// The types of a function; else why no JSON could be given to it.
+fn signature(types: TypesRef<'_>, id: ComponentFuncTypeId) -> Result<Signature, String> {
+    let function = &types[id];
+    if function.async_ {
+        return Err("is async".into());
+    }
+    let param = |(name, ty): &(wasmparser::names::KebabString, ComponentValType)| {
+        let ty = value(types, ty).map_err(|what| format!("has a parameter `{name}` that holds {what}"))?;
+        Ok((name.to_string(), ty))
+    };
+    let params = function.params.iter().map(param).collect::<Result<_, String>>()?;
+    let result = function.result.as_ref().map(|ty| value(types, ty)).transpose();
+    Ok(Signature { params, result: result.map_err(|what| format!("gives back {what}"))? })
+}
+
+fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static str> {
+    let id = match ty {
+        ComponentValType::Primitive(primitive) => return plain(*primitive),
+        ComponentValType::Type(id) => *id,
+    };
+    let boxed = |ty: &ComponentValType| value(types, ty).map(Box::new);
+    let maybe = |ty: &Option<ComponentValType>| ty.as_ref().map(boxed).transpose();
+    Ok(match &types[id] {
+        ComponentDefinedType::Primitive(primitive) => return plain(*primitive),
+        ComponentDefinedType::Record(record) => {
+            let field = |(name, ty): (&wasmparser::names::KebabString, &ComponentValType)| {
+                value(types, ty).map(|ty| (name.to_string(), ty))
+            };
+            Type::Record(record.fields.iter().map(field).collect::<Result<_, _>>()?)
+        }
+        ComponentDefinedType::Variant(variant) => {
+            let case = |(name, case): (&wasmparser::names::KebabString, &wasmparser::component_types::VariantCase)| {
+                case.ty.as_ref().map(|ty| value(types, ty)).transpose().map(|ty| (name.to_string(), ty))
+            };
+            Type::Variant(variant.cases.iter().map(case).collect::<Result<_, _>>()?)
+        }
+        ComponentDefinedType::List { element, .. } => Type::List(boxed(element)?),
+        ComponentDefinedType::Tuple(tuple) => {
+            Type::Tuple(tuple.types.iter().map(|ty| value(types, ty)).collect::<Result<_, _>>()?)
+        }
+        ComponentDefinedType::Flags(names) => Type::Flags(names.iter().map(ToString::to_string).collect()),
+        ComponentDefinedType::Enum(names) => Type::Enum(names.iter().map(ToString::to_string).collect()),
+        ComponentDefinedType::Option { ty, .. } => Type::Option(boxed(ty)?),
+        ComponentDefinedType::Result { ok, err, .. } => Type::Result(maybe(ok)?, maybe(err)?),
+        ComponentDefinedType::Own(_) | ComponentDefinedType::Borrow(_) => {
+            return Err("a resource, for which JSON has no value");
+        }
+        _ => return Err("a type for which JSON has no value"),
+    })
+}
+
+fn plain(primitive: PrimitiveValType) -> Result<Type, &'static str> {
+    Ok(match primitive {
+        PrimitiveValType::Bool => Type::Bool,
+        PrimitiveValType::S8 => Type::S8,
+        PrimitiveValType::U8 => Type::U8,
+        PrimitiveValType::S16 => Type::S16,
+        PrimitiveValType::U16 => Type::U16,
+        PrimitiveValType::S32 => Type::S32,
+        PrimitiveValType::U32 => Type::U32,
+        PrimitiveValType::S64 => Type::S64,
+        PrimitiveValType::U64 => Type::U64,
+        PrimitiveValType::F32 => Type::F32,
+        PrimitiveValType::F64 => Type::F64,
+        PrimitiveValType::Char => Type::Char,
+        PrimitiveValType::String => Type::String,
+        PrimitiveValType::ErrorContext => return Err("an error-context, for which JSON has no value"),
+    })
+}

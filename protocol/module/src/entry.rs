@@ -1,0 +1,102 @@
+//! Which function of a module a task calls. Master and runner read it from different types; this is the one place where
+//! it is chosen.
+
+use crate::host;
+use crate::signature::Signature;
+use crate::wasi2;
+
+/// What a task calls in a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// `_start` of a preview 1 command.
+    Start,
+    /// `run` of a component that is a command; the name of the exported interface.
+    Run(String),
+    /// `run` of the world in `tasks/wit`.
+    Task,
+    /// The only function that the component exports.
+    Function {
+        /// The interface that it is in, where it is in one.
+        interface: Option<String>,
+        /// Its name.
+        name: String,
+        /// Its types.
+        signature: Signature,
+    },
+}
+
+/// A function that a component exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// The interface that it is in, where it is in one.
+    pub interface: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its types; else why JSON has no values for them, as the rest of a sentence.
+    pub signature: Result<Signature, String>,
+}
+
+/// Functions named in one refusal.
+const NAMED_MAX: usize = 10;
+
+const NOTHING: &str = "it exports no function: a task is a command (it exports wasi:cli/run), a component of the world \
+                       taskmaster:task (it exports run), or one that exports exactly one function";
+
+impl Entry {
+    /// What a task calls in a component with these functions; else why none.
+    pub fn choose(mut functions: Vec<Exported>) -> Result<Entry, String> {
+        let interface = |function: &Exported| function.interface.clone().filter(|name| wasi2::is_run(name));
+        if let Some(name) = functions.iter().find_map(interface) {
+            return Ok(Entry::Run(name));
+        }
+        let is_ours = |function: &Exported| {
+            let Exported { interface, name, signature } = function;
+            interface.is_none() && name == "run" && signature.as_ref().is_ok_and(host::is_run)
+        };
+        if functions.iter().any(is_ours) {
+            return Ok(Entry::Task);
+        }
+        if functions.len() > 1 {
+            let all: Vec<String> = functions.iter().take(NAMED_MAX).map(Exported::path).collect();
+            let more = if functions.len() > NAMED_MAX { ", …" } else { "" };
+            let count = functions.len();
+            return Err(format!("it exports {count} functions, and a task calls one: {}{more}", all.join(", ")));
+        }
+        let Some(function) = functions.pop() else { return Err(NOTHING.into()) };
+        let path = function.path();
+        let Exported { interface, name, signature } = function;
+        let signature = signature.map_err(|why| format!("its function `{path}` {why}"))?;
+        Ok(Entry::Function { interface, name, signature })
+    }
+
+    /// What is called, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Entry::Start => "_start".into(),
+            Entry::Run(interface) => format!("{interface}#run"),
+            Entry::Task => "run, of the world taskmaster:task".into(),
+            Entry::Function { interface, name, signature } => {
+                format!("{}: {signature}", path(interface.as_deref(), name))
+            }
+        }
+    }
+
+    /// The types that params must have, where there are any.
+    pub fn signature(&self) -> Option<&Signature> {
+        match self {
+            Entry::Function { signature, .. } => Some(signature),
+            _ => None,
+        }
+    }
+}
+
+impl Exported {
+    /// `interface#function`, or the function alone.
+    fn path(&self) -> String {
+        path(self.interface.as_deref(), &self.name)
+    }
+}
+
+fn path(interface: Option<&str>, name: &str) -> String {
+    interface.map_or_else(|| name.to_owned(), |interface| format!("{interface}#{name}"))
+}

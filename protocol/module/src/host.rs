@@ -1,0 +1,46 @@
+//! The world in `tasks/wit`: what a component of it exports, and what runners give it.
+
+use crate::signature::{Signature, Type};
+
+/// The interface that runners have, without a version.
+const HOST: &str = "taskmaster:task/host";
+
+/// Versions of it that runners have.
+const VERSIONS: &str = "1.";
+
+/// Its functions. A component may also import each by its bare name, as a function of its world.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("progress", "func(fraction: f32, note: string)"),
+    ("partial", "func(value: string)"),
+    ("log", "func(text: string)"),
+    ("is-cancelled", "func() -> bool"),
+    ("add", "func(task: string) -> result<string, string>"),
+    ("then", "func(task: string) -> result<_, string>"),
+    ("cache", "func(ttl-seconds: u32)"),
+];
+
+/// Whether this import is our interface.
+pub(crate) fn is_host(name: &str) -> bool {
+    match name.split_once('@') {
+        Some((name, version)) => name == HOST && version.starts_with(VERSIONS),
+        None => name == HOST,
+    }
+}
+
+/// The type of one of its functions, as WIT writes it.
+pub(crate) fn function(name: &str) -> Option<&'static str> {
+    FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, signature)| *signature)
+}
+
+/// Whether this is the type of the world's `run`: `func(params: string) -> result<string, error>`. An error may also be
+/// a string, which says nothing about retries.
+pub(crate) fn is_run(signature: &Signature) -> bool {
+    let Signature { params, result } = signature;
+    let [(name, Type::String)] = params.as_slice() else { return false };
+    let Some(Type::Result(Some(ok), Some(error))) = result else { return false };
+    name == "params" && **ok == Type::String && (**error == Type::String || **error == error_type())
+}
+
+fn error_type() -> Type {
+    Type::Variant(vec![("retryable".into(), Some(Type::String)), ("permanent".into(), Some(Type::String))])
+}

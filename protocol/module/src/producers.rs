@@ -1,0 +1,42 @@
+//! What made a file, as far as it says so itself: its producers sections, those of inner modules included.
+
+use wasmparser::ProducersSectionReader;
+
+/// Entries that are kept: a composed component may have very many, and a file may say anything.
+const ENTRIES_MAX: usize = 32;
+
+/// Characters of one entry.
+const ENTRY_MAX: usize = 80;
+
+/// Languages and tools, each once, in the order of the file.
+#[derive(Debug, Default)]
+pub(crate) struct Producers {
+    languages: Vec<String>,
+    tools: Vec<String>,
+}
+
+impl Producers {
+    /// Adds a section. One that is broken is no reason to refuse the file: it is a custom section.
+    pub(crate) fn read(&mut self, section: ProducersSectionReader<'_>) {
+        for field in section.into_iter().flatten() {
+            let into = if field.name == "language" { &mut self.languages } else { &mut self.tools };
+            for value in field.values.into_iter().flatten() {
+                let entry = format!("{} {}", value.name, value.version);
+                let entry: String = entry.trim().chars().filter(|c| !c.is_control()).take(ENTRY_MAX).collect();
+                if !entry.is_empty() && !into.contains(&entry) && into.len() < ENTRIES_MAX {
+                    into.push(entry);
+                }
+            }
+        }
+    }
+
+    /// The languages, where it names any.
+    pub(crate) fn language(&self) -> Option<String> {
+        (!self.languages.is_empty()).then(|| self.languages.join(", "))
+    }
+
+    /// Compilers and other tools, where it names any.
+    pub(crate) fn toolchain(&self) -> Option<String> {
+        (!self.tools.is_empty()).then(|| self.tools.join(", "))
+    }
+}

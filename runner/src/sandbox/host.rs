@@ -1,0 +1,52 @@
+//! What runners give to a component of the world in `tasks/wit`: the directives of a command, as functions.
+
+use super::Guest;
+use super::directive::Directive;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, LinkerInstance};
+
+/// The interface, under both names that a component may import it by.
+const INTERFACE: [&str; 2] = ["taskmaster:task/host@1.0.0", "taskmaster:task/host"];
+
+type Context<'a> = StoreContextMut<'a, Guest>;
+
+/// Adds the functions as an interface, and each as a function of a world.
+pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    for name in INTERFACE {
+        add(&mut linker.instance(name)?)?;
+    }
+    add(&mut linker.root())
+}
+
+fn add(to: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
+    to.func_wrap("progress", |context: Context<'_>, (fraction, note): (f32, String)| {
+        obey(&context, Directive::progress(f64::from(fraction), &note));
+        Ok(())
+    })?;
+    to.func_wrap("partial", |context: Context<'_>, (value,): (String,)| {
+        obey(&context, Directive::partial(&value));
+        Ok(())
+    })?;
+    to.func_wrap("log", |context: Context<'_>, (text,): (String,)| {
+        context.data().streams.log(&text);
+        Ok(())
+    })?;
+    to.func_wrap("is-cancelled", |context: Context<'_>, (): ()| Ok((context.data().control.is_cancelled(),)))?;
+    to.func_wrap("add", |context: Context<'_>, (task,): (String,)| {
+        let added = Directive::add(&task).and_then(|directive| context.data().streams.obey(directive));
+        Ok((added.map(|id| id.map_or_else(String::new, |id| id.to_string())),))
+    })?;
+    to.func_wrap("then", |context: Context<'_>, (task,): (String,)| {
+        let taken = Directive::then(&task).and_then(|directive| context.data().streams.obey(directive));
+        Ok((taken.map(drop),))
+    })?;
+    to.func_wrap("cache", |context: Context<'_>, (ttl_seconds,): (u32,)| {
+        obey(&context, Directive::cache(&ttl_seconds.to_string()));
+        Ok(())
+    })
+}
+
+/// What has no answer is warned of in the log, as a line of stderr would be.
+fn obey(context: &Context<'_>, directive: Result<Directive, String>) {
+    context.data().streams.try_obey(directive);
+}

@@ -1,0 +1,224 @@
+//! Between the engine's values and JSON, and between its types and ours. What JSON becomes, and why it may not, is
+//! decided in `taskmaster_module`; here is nothing but the translation.
+
+use std::fmt::Write;
+use taskmaster_module::{Exported, Signature, Type, Value};
+use wasmtime::component::types::{self, ComponentFunc, ComponentItem};
+use wasmtime::component::{Component, Val};
+
+/// The functions that a component exports, those of exported interfaces included.
+pub(super) fn exports(component: &Component) -> Vec<Exported> {
+    let (engine, ty) = (component.engine(), component.component_type());
+    let mut all = Vec::new();
+    let mut add = |interface: Option<&str>, name: &str, function: &ComponentFunc| {
+        let (interface, name) = (interface.map(str::to_owned), name.to_owned());
+        all.push(Exported { interface, name, signature: signature(function) });
+    };
+    for (name, export) in ty.exports(engine) {
+        match export.ty {
+            ComponentItem::ComponentFunc(function) => add(None, name, &function),
+            ComponentItem::ComponentInstance(interface) => {
+                for (function, export) in interface.exports(engine) {
+                    if let ComponentItem::ComponentFunc(ty) = export.ty {
+                        add(Some(name), function, &ty);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+fn signature(function: &ComponentFunc) -> Result<Signature, String> {
+    let no_json = || "has values that JSON does not have".to_owned();
+    let param = |(name, ty): (&str, types::Type)| ours(&ty).map(|ty| (name.to_owned(), ty)).ok_or_else(no_json);
+    let params = function.params().map(param).collect::<Result<_, _>>()?;
+    let result = function.results().next().map(|ty| ours(&ty).ok_or_else(no_json)).transpose()?;
+    Ok(Signature { params, result })
+}
+
+fn ours(ty: &types::Type) -> Option<Type> {
+    let boxed = |ty: types::Type| ours(&ty).map(Box::new);
+    // `Some(None)` where there is a type and JSON has no values of it.
+    let maybe = |ty: Option<types::Type>| ty.map(|ty| ours(&ty)).map_or(Some(None), |ty| ty.map(Some));
+    Some(match ty {
+        types::Type::Bool => Type::Bool,
+        types::Type::S8 => Type::S8,
+        types::Type::U8 => Type::U8,
+        types::Type::S16 => Type::S16,
+        types::Type::U16 => Type::U16,
+        types::Type::S32 => Type::S32,
+        types::Type::U32 => Type::U32,
+        types::Type::S64 => Type::S64,
+        types::Type::U64 => Type::U64,
+        types::Type::Float32 => Type::F32,
+        types::Type::Float64 => Type::F64,
+        types::Type::Char => Type::Char,
+        types::Type::String => Type::String,
+        types::Type::List(list) => Type::List(boxed(list.ty())?),
+        types::Type::Record(record) => {
+            let field = |field: types::Field<'_>| ours(&field.ty).map(|ty| (field.name.to_owned(), ty));
+            Type::Record(record.fields().map(field).collect::<Option<_>>()?)
+        }
+        types::Type::Tuple(tuple) => Type::Tuple(tuple.types().map(|ty| ours(&ty)).collect::<Option<_>>()?),
+        types::Type::Variant(variant) => {
+            let case = |case: types::Case<'_>| maybe(case.ty).map(|ty| (case.name.to_owned(), ty));
+            Type::Variant(variant.cases().map(case).collect::<Option<_>>()?)
+        }
+        types::Type::Enum(names) => Type::Enum(names.names().map(str::to_owned).collect()),
+        types::Type::Flags(names) => Type::Flags(names.names().map(str::to_owned).collect()),
+        types::Type::Option(option) => Type::Option(boxed(option.ty())?),
+        types::Type::Result(result) => {
+            Type::Result(maybe(result.ok())?.map(Box::new), maybe(result.err())?.map(Box::new))
+        }
+        _ => return None,
+    })
+}
+
+/// The engine's form of a value that was read by this type.
+pub(super) fn val(ty: &Type, value: Value) -> Val {
+    match (ty, value) {
+        (_, Value::Bool(is)) => Val::Bool(is),
+        (_, Value::Int(number)) => integer(ty, number),
+        (Type::F32, Value::Float(number)) => Val::Float32(number as f32),
+        (_, Value::Float(number)) => Val::Float64(number),
+        (_, Value::Char(character)) => Val::Char(character),
+        (_, Value::String(text)) => Val::String(text),
+        (Type::List(item), Value::Many(values)) => {
+            Val::List(values.into_iter().map(|value| val(item, value)).collect())
+        }
+        (Type::Record(fields), Value::Many(values)) => {
+            let fields = fields.iter().zip(values);
+            Val::Record(fields.map(|((name, ty), value)| (name.clone(), val(ty, value))).collect())
+        }
+        (Type::Tuple(types), Value::Many(values)) => {
+            Val::Tuple(types.iter().zip(values).map(|(ty, value)| val(ty, value)).collect())
+        }
+        (Type::Variant(cases), Value::Case(index, inner)) => {
+            let (name, ty) = cases.get(index).map_or(("", &None), |(name, ty)| (name.as_str(), ty));
+            Val::Variant(name.to_owned(), ty.as_ref().zip(inner).map(|(ty, inner)| Box::new(val(ty, *inner))))
+        }
+        (Type::Enum(names), Value::Case(index, _)) => Val::Enum(names.get(index).cloned().unwrap_or_default()),
+        (Type::Result(ok, err), Value::Case(index, inner)) => {
+            let ty = if index == 0 { ok } else { err };
+            let inner = ty.as_ref().zip(inner).map(|(ty, inner)| Box::new(val(ty, *inner)));
+            Val::Result(if index == 0 { Ok(inner) } else { Err(inner) })
+        }
+        (Type::Flags(names), Value::Flags(set)) => {
+            Val::Flags(set.into_iter().filter_map(|index| names.get(index).cloned()).collect())
+        }
+        (Type::Option(ty), Value::Option(inner)) => Val::Option(inner.map(|inner| Box::new(val(ty, *inner)))),
+        // A value is of the type that it was read by. The engine compares once more, and says no.
+        _ => Val::Option(None),
+    }
+}
+
+/// `number` is within the bounds of `ty`.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was read within its type's bounds")]
+fn integer(ty: &Type, number: i128) -> Val {
+    match ty {
+        Type::S8 => Val::S8(number as i8),
+        Type::U8 => Val::U8(number as u8),
+        Type::S16 => Val::S16(number as i16),
+        Type::U16 => Val::U16(number as u16),
+        Type::S32 => Val::S32(number as i32),
+        Type::U32 => Val::U32(number as u32),
+        Type::S64 => Val::S64(number as i64),
+        _ => Val::U64(number as u64),
+    }
+}
+
+/// A value as JSON, in the form in which it would be read again.
+pub(super) fn json(value: &Val) -> String {
+    let mut out = String::new();
+    write(value, &mut out);
+    out
+}
+
+fn write(value: &Val, out: &mut String) {
+    match value {
+        Val::Bool(is) => plain(is, out),
+        Val::S8(number) => plain(number, out),
+        Val::U8(number) => plain(number, out),
+        Val::S16(number) => plain(number, out),
+        Val::U16(number) => plain(number, out),
+        Val::S32(number) => plain(number, out),
+        Val::U32(number) => plain(number, out),
+        Val::S64(number) => plain(number, out),
+        Val::U64(number) => plain(number, out),
+        Val::Float32(number) => float(f64::from(*number), number.to_string(), out),
+        Val::Float64(number) => float(*number, serde_json::to_string(number).unwrap_or_default(), out),
+        Val::Char(character) => text(character.encode_utf8(&mut [0; 4]), out),
+        Val::String(string) | Val::Enum(string) => text(string, out),
+        Val::List(values) | Val::Tuple(values) | Val::FixedLengthList(values) => {
+            sequence('[', values, ']', out, |value, out| write(value, out));
+        }
+        Val::Record(fields) => sequence('{', fields, '}', out, |(name, value), out| member(name, value, out)),
+        Val::Map(entries) => sequence('[', entries, ']', out, |(key, value), out| {
+            out.push('[');
+            write(key, out);
+            out.push(',');
+            write(value, out);
+            out.push(']');
+        }),
+        Val::Variant(name, None) => text(name, out),
+        Val::Variant(name, Some(value)) => case(name, Some(value), out),
+        Val::Option(None) => out.push_str("null"),
+        // An option in an option must tell `none` from `some(none)`.
+        Val::Option(Some(value)) if matches!(**value, Val::Option(_)) => case("some", Some(value), out),
+        Val::Option(Some(value)) => write(value, out),
+        Val::Result(Ok(value)) => case("ok", value.as_deref(), out),
+        Val::Result(Err(value)) => case("err", value.as_deref(), out),
+        Val::Flags(names) => sequence('[', names, ']', out, |name, out| text(name, out)),
+        // No function that has one is ever called.
+        Val::Resource(_) | Val::Future(_) | Val::Stream(_) | Val::ErrorContext(_) => out.push_str("null"),
+    }
+}
+
+fn plain(value: &impl std::fmt::Display, out: &mut String) {
+    // Writing into a string cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+/// JSON has no words for what is no finite number.
+fn float(number: f64, shown: String, out: &mut String) {
+    out.push_str(match number {
+        _ if number.is_finite() => &shown,
+        _ if number.is_nan() => "\"NaN\"",
+        _ if number > 0.0 => "\"Infinity\"",
+        _ => "\"-Infinity\"",
+    });
+}
+
+fn text(text: &str, out: &mut String) {
+    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+}
+
+fn member(name: &str, value: &Val, out: &mut String) {
+    text(name, out);
+    out.push(':');
+    write(value, out);
+}
+
+fn case(name: &str, value: Option<&Val>, out: &mut String) {
+    out.push('{');
+    text(name, out);
+    out.push(':');
+    match value {
+        Some(value) => write(value, out),
+        None => out.push_str("null"),
+    }
+    out.push('}');
+}
+
+fn sequence<T>(open: char, items: &[T], close: char, out: &mut String, one: impl Fn(&T, &mut String)) {
+    out.push(open);
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        one(item, out);
+    }
+    out.push(close);
+}
