@@ -20,7 +20,7 @@ mod why;
 pub use ask::{Wanted, no_such_job, no_such_task};
 
 use crate::events::EventFeed;
-use crate::inbox::{self, Input, Outbox, Reply, SessionNo};
+use crate::inbox::{Input, Outbox, Reply, SessionNo};
 use crate::record::{Ended, JobRecord, Record};
 use crate::room::Disk;
 use crate::store::Reader;
@@ -229,9 +229,7 @@ impl Engine {
                     let _ = known.send(());
                 }
             }
-            Input::Ask { query, reply } if self.is_full() && inbox::promises_nothing(&query) => {
-                let _ = reply.send(self.answer(query));
-            }
+            Input::Ask { query, reply } if self.is_full() => self.asked_when_full(query, reply),
             Input::Ask { query, reply } => {
                 let answer = self.answer(query);
                 self.turn.after.push(Release::Reply(reply, answer));

@@ -179,8 +179,9 @@ pub fn surplus(
     let limit = Wall(wall.0.saturating_sub(i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX)));
     let mut tasks: Vec<Stored> = Vec::new();
     while tasks.len() < most {
-        let page = view::ended_from(shelf, from, PRUNED_PAGE)?;
         let left = surplus.saturating_sub(tasks.len() as u64);
+        // Where there are not too many, the oldest tells whether any is too old.
+        let page = view::ended_from(shelf, from, if left > 0 || !tasks.is_empty() { PRUNED_PAGE } else { 1 })?;
         let count = (0..).zip(&page).take_while(|(n, task)| *n < left || task.ended.finished < limit).count();
         let is_last = count < page.len() || page.is_empty();
         tasks.extend(page.into_iter().take(count));

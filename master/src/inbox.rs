@@ -160,10 +160,10 @@ pub enum Reply {
     FromStore(crate::lookup::Lookup),
 }
 
-/// Whether a question is answered also while a commit waits for room: how it stands must be told, and no count of tasks
-/// says that one of them is safe.
-pub fn promises_nothing(query: &Query) -> bool {
-    matches!(query, Query::Status | Query::Runners | Query::Modules | Query::Module { .. } | Query::Jobs)
+/// Whether a question is asked by somebody who can only wait when the disk is full: a runner that prepares a task. All
+/// others are told something at once.
+pub fn waits_for_room(query: &Query) -> bool {
+    matches!(query, Query::Results { .. })
 }
 
 /// Tells and asks the engine. Cheap to clone.
@@ -192,7 +192,7 @@ impl MasterHandle {
             answer
         };
         let mut answer = put(&query);
-        if !promises_nothing(&query) {
+        if waits_for_room(&query) {
             return answer.await.ok();
         }
         // It may have come just before the engine heard that nothing can be written: then its answer waits for that.

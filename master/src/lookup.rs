@@ -13,6 +13,9 @@ use taskmaster_protocol::{JobName, Json, Refusal, RefusalCode, TaskId, TaskState
 /// Ended tasks looked at for one page of a list.
 const LOOKED_AT_MAX: usize = 20_000;
 
+/// Of these, so many are read at once.
+const READ_AT_ONCE: usize = 256;
+
 /// What is still to be read.
 #[derive(Debug)]
 pub enum Lookup {
@@ -125,8 +128,10 @@ fn ended_page(
     open_again: &BTreeSet<TaskId>,
 ) -> Result<Json, StoreError> {
     let mut looked = 0;
+    // As many as the page wants, where all fit; then more at a time.
+    let mut most = rows.limit.min(READ_AT_ONCE);
     loop {
-        let tasks = view::ended_before(reader.as_ref(), before, 256)?;
+        let tasks = view::ended_before(reader.as_ref(), before, std::mem::replace(&mut most, READ_AT_ONCE))?;
         if tasks.is_empty() {
             return Ok(rows.page(None));
         }

@@ -142,7 +142,8 @@ impl Room {
         }
     }
 
-    fn measured(&self, folder: &Path, free: u64) {
+    /// The disk that holds `folder` has so many bytes free.
+    pub fn measured(&self, folder: &Path, free: u64) {
         self.change(|state| {
             let mark = if state.low.is_some() { AMPLE_BYTES } else { LOW_BYTES };
             state.low = (free < mark).then(|| low(folder, free));

@@ -210,27 +210,25 @@ pub fn skipped_for(shelf: &dyn Shelf, cause: &TaskId) -> Result<Vec<TaskId>, Sto
     Ok(pairs.into_iter().filter_map(id).collect())
 }
 
-/// Tasks that ended with a seq below `before`, the newest first: about `most` of them, none where there are no more.
+/// Tasks that ended with a seq below `before`, the newest first: `most` of them, fewer only where there are no more.
 pub fn ended_before(shelf: &dyn Shelf, before: u64, most: usize) -> Result<Vec<Stored>, StoreError> {
     let mut found = Vec::new();
     // The block that holds `before` has a key at or above it; it may be the only one to read from.
-    for (seq, bytes) in block::at_or_after(shelf, ENDED, before)?.unwrap_or_default().into_iter().rev() {
-        if seq < before {
-            found.push(Packed::read(seq, &bytes)?);
-        }
-    }
+    let mut items = block::at_or_after(shelf, ENDED, before)?.unwrap_or_default();
     let mut below = before;
-    while found.len() < most {
-        let Some((last, items)) = block::before(shelf, ENDED, below)? else { break };
-        below = last;
-        for (seq, bytes) in items.into_iter().rev() {
+    loop {
+        for (seq, bytes) in items.into_iter().rev().filter(|(seq, _)| *seq < before).take(most - found.len()) {
             found.push(Packed::read(seq, &bytes)?);
         }
+        if found.len() == most {
+            return Ok(found);
+        }
+        let Some(next) = block::before(shelf, ENDED, below)? else { return Ok(found) };
+        (below, items) = next;
     }
-    Ok(found)
 }
 
-/// Tasks that ended with a seq of at least `from`, in the order of their ending: about `most` of them, none where there
+/// Tasks that ended with a seq of at least `from`, in the order of their ending: `most` of them, fewer only where there
 /// are no more.
 pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Stored>, StoreError> {
     let mut found: Vec<Stored> = Vec::new();
@@ -238,7 +236,7 @@ pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Store
     while found.len() < most {
         let Some(items) = block::at_or_after(shelf, ENDED, next)? else { break };
         let here = found.len();
-        for (seq, bytes) in items.into_iter().filter(|(seq, _)| *seq >= next) {
+        for (seq, bytes) in items.into_iter().filter(|(seq, _)| *seq >= next).take(most - here) {
             found.push(Packed::read(seq, &bytes)?);
         }
         // A block's key may be beyond its last item: where this one has nothing, the next may have.

@@ -31,6 +31,33 @@ fn health(master: &Master) -> String {
     text
 }
 
+/// While nothing can be written, whoever asks is told at once: what is durable, or why that is not told.
+fn questions_are_answered(master: &Master, filler: &Path) {
+    let ask = |args: &[&str]| {
+        fill(filler);
+        let mut asking = master.spawn(args);
+        let code = asking.exit_code();
+        (code, asking.printed(), asking.said())
+    };
+    let (mut told, mut refused) = (0, 0);
+    for n in (0..TASKS).step_by(TASKS / 10) {
+        match ask(&["tasks", "show", &format!("first-{n}"), "-o", "json"]) {
+            (Some(0), ..) => told += 1,
+            (code, _, said) => {
+                refused += 1;
+                assert!(code == Some(1) && said.contains("unavailable") && said.contains("is full"), "{said}");
+            }
+        }
+    }
+    assert!(told > 0, "{refused} questions are refused, none is answered");
+    let (code, job, said) = ask(&["jobs", "show", "first", "-o", "json"]);
+    let job: serde_json::Value = serde_json::from_str(&job).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!((code, job["total"].as_u64()), (Some(0), Some(TASKS as u64)));
+    let (code, _, said) = ask(&["tasks", "list", "--job", "first"]);
+    assert_eq!(code, Some(0), "{said}");
+    eprintln!("{told} tasks are told, {refused} are not");
+}
+
 #[test]
 fn a_full_disk_is_a_state_and_loses_nothing() {
     let Some(mut master) = Master::on_small_disk(900) else {
@@ -69,6 +96,7 @@ fn a_full_disk_is_a_state_and_loses_nothing() {
     assert!(status.out.contains("nothing can be written"), "{}", status.out);
     let refused = master.run(&["add", "echo"]);
     assert_eq!(refused.code, 1, "{}", refused.err);
+    questions_are_answered(&master, &filler);
     eprintln!("full after {:?}", began.elapsed());
 
     // With room, all goes on by itself.

@@ -70,6 +70,7 @@ pub struct Swarm {
     pub one_way: u64,
     pub prune: u64,
     pub trim: u64,
+    pub fill_disk: u64,
     /// When the faults end, µs.
     pub heals: u64,
     /// The longest of each, µs.
@@ -77,6 +78,8 @@ pub struct Swarm {
     pub sync: u64,
     pub run: u64,
     pub fold: u64,
+    /// Ended tasks are kept so long at least, µs.
+    pub kept: u64,
     /// Of a thousand attempts, those that fail.
     pub failing: u64,
     /// Of a thousand cuts, those that nobody is told of.
@@ -117,11 +120,13 @@ impl Swarm {
             one_way: rate(chance, 1_000_000),
             prune: rate(chance, 200_000),
             trim: rate(chance, 1_000_000),
+            fill_disk: rate(chance, 1_500_000),
             heals: chance.spread(1_000_000, 20_000_000),
             latency: chance.spread(200, 20_000),
             sync: if chance.permille(50) { 3_000_000 } else { chance.spread(200, 40_000) },
             run: chance.spread(1_000, 2_000_000),
             fold: chance.spread(1_000, 1_000_000),
+            kept: if chance.permille(500) { 3_600_000_000 } else { chance.spread(10_000, 5_000_000) },
             failing: chance.within(0, 300),
             silent: if chance.permille(300) { chance.within(0, 1_000) } else { 0 },
             wishes: chance.within(0, 400),

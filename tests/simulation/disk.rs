@@ -2,12 +2,14 @@
 //! append and sync in which the power may go.
 
 use crate::planted::{self, Planted};
-use crate::world::{Happening, World};
+use crate::world::{Happening, MS, SECOND, World};
+use std::path::Path;
 use std::sync::Arc;
 use taskmaster_master::engine::Turn;
 use taskmaster_master::inbox::Input;
-use taskmaster_master::journal::Journal;
+use taskmaster_master::journal::{AppendError, Journal};
 use taskmaster_master::record::{self, Entry};
+use taskmaster_master::room::{AMPLE_BYTES, LOW_BYTES, TRY_EVERY};
 use taskmaster_master::turns;
 use taskmaster_master::view::Fold;
 
@@ -21,41 +23,61 @@ impl World {
     pub fn plan_write(&mut self) {
         let after = self.chance.within(1, 200);
         let Some(master) = &mut self.master else { return };
-        if master.writing.is_none() && !master.waiting.is_empty() && !std::mem::replace(&mut master.write_planned, true)
-        {
+        let idle = master.writing.is_none() && master.stuck.is_none() && !master.waiting.is_empty();
+        if idle && !std::mem::replace(&mut master.write_planned, true) {
             let life = master.life;
             self.plan(after, Happening::Write { life });
         }
     }
 
-    /// Takes the turns that wait, appends them as one commit; or releases them at once where there is none to make.
+    /// Appends a commit: the one that found no room before, or of the turns that wait.
     pub fn write(&mut self) {
         let Some(master) = &mut self.master else { return };
         master.write_planned = false;
-        if master.writing.is_some() {
-            return;
+        if master.writing.is_none()
+            && let Some(written) = master.stuck.take().or_else(|| self.pack())
+        {
+            self.append(written);
         }
+    }
+
+    /// Makes one commit of the turns that wait; or releases them at once where there is none to make.
+    fn pack(&mut self) -> Option<Written> {
+        let master = self.master.as_mut()?;
         let mut turns: Vec<Turn> = master.waiting.drain(..).collect();
-        let Some((first_seq, time)) = turns.first().map(|turn| (turn.first_seq, turn.time)) else { return };
+        let (first_seq, time) = turns.first().map(|turn| (turn.first_seq, turn.time))?;
         let mut records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
         if records.is_empty() {
             turns::release(turns);
-            return self.flush();
+            self.flush();
+            return None;
         }
         if let Some(planted) = self.planted {
             planted::spoil(planted, &mut records, |id| self.oracle.last_done(id), &mut self.chance);
         }
-        let entry = Arc::new(Entry { first_seq, time, records });
+        Some(Written { turns, entry: Arc::new(Entry { first_seq, time, records }) })
+    }
+
+    fn append(&mut self, Written { mut turns, entry }: Written) {
         let bytes = record::encode(entry.as_ref());
         let Some(master) = &mut self.master else { return };
+        let number = master.journal.end() + 1;
         let forgotten = self.planted == Some(Planted::StaleCommit) && self.chance.permille(20);
-        if !forgotten {
-            let number = master.journal.end() + 1;
-            if let Err(error) = master.journal.append(number, &bytes) {
-                self.oracle.broken = Some(format!("commit {number}: {error}"));
+        match if forgotten { Ok(()) } else { master.journal.append(number, &bytes) } {
+            Ok(()) => master.room.written(None),
+            Err(AppendError::Unavailable(why)) => {
+                master.room.written(Some(why));
+                master.stuck = Some(Written { turns, entry });
+                master.write_planned = true;
+                let life = master.life;
+                self.note("no room", || number.to_string());
+                self.plan(TRY_EVERY.as_micros() as u64, Happening::Write { life });
+                return self.room_is_told();
             }
+            Err(error) => self.oracle.broken = Some(format!("commit {number}: {error}")),
         }
         self.note("append", || format!("{entry:?}"));
+        self.room_is_told();
         if self.planted == Some(Planted::EarlyAcknowledgement) {
             turns::release(std::mem::take(&mut turns));
             self.flush();
@@ -65,6 +87,40 @@ impl World {
             master.writing = Some(Written { turns, entry });
             let life = master.life;
             self.plan(after, Happening::Synced { life });
+        }
+    }
+
+    /// What is known of the room on the disk has changed, perhaps: the engine hears of it.
+    fn room_is_told(&mut self) {
+        while let Some(input) = self.master.as_ref().and_then(|master| master.of_room.try_recv().ok()) {
+            self.tell_master(input);
+        }
+    }
+
+    /// The disk fills: to the first mark, or until nothing can be written. The master finds out when it looks, or writes.
+    pub fn fill_disk(&mut self) {
+        self.free = if self.chance.permille(600) { 0 } else { LOW_BYTES - 1 };
+        self.shelf.fill(self.free == 0);
+        self.has_lacked_room = true;
+        let (looks, lasts) = (self.chance.within(0, 250 * MS), self.chance.spread(10 * MS, 3 * SECOND));
+        self.plan(looks, Happening::Measures);
+        self.plan(lasts, Happening::Room);
+    }
+
+    /// There is room again.
+    pub fn room(&mut self) {
+        self.note("room", String::new);
+        self.free = AMPLE_BYTES;
+        self.shelf.fill(false);
+        let looks = self.chance.within(0, 250 * MS);
+        self.plan(looks, Happening::Measures);
+    }
+
+    /// The master measures how much is free.
+    pub fn measures(&mut self) {
+        if let Some(master) = &self.master {
+            master.room.measured(Path::new("disk"), self.free);
+            self.room_is_told();
         }
     }
 
@@ -104,7 +160,8 @@ impl World {
         let reader = self.reader();
         let Some(master) = &mut self.master else { return };
         master.fold_planned = false;
-        if master.pruning.is_under_way() {
+        // On a full disk it waits, too.
+        if master.pruning.is_under_way() || self.shelf.is_full() {
             return self.plan_fold();
         }
         let count = most.min(master.folds.len());

@@ -7,6 +7,7 @@ use taskmaster_master::engine::{Release, Turn};
 use taskmaster_master::inbox::Input;
 use taskmaster_master::prepare::Prepared;
 use taskmaster_master::record::Record;
+use taskmaster_master::room::Disk;
 use taskmaster_protocol::message::{Attempt, Done, Failed, Operation};
 use taskmaster_protocol::{ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster};
 
@@ -35,7 +36,38 @@ enum Answer {
 }
 
 impl Model {
-    pub fn expects(&self, input: &Input) -> Expected {
+    /// What must follow from an input when it stands so with the disk.
+    pub fn expects(&self, input: &Input, disk: &Disk) -> Expected {
+        let full = matches!(disk, Disk::Full(_));
+        let reference = match input {
+            _ if *disk == Disk::Ample => return self.expects_with_room(input),
+            Input::Add { .. } => {
+                let mut expected = self.expects_with_room(input);
+                if let Answer::Batch(_, outcomes) = &mut expected.answer {
+                    let ids = prepared(input).map(|task| &task.id);
+                    let new = outcomes.iter_mut().zip(ids).filter(|(_, id)| !self.tasks.contains_key(*id));
+                    new.for_each(|(outcome, _)| *outcome = Err(RefusalCode::Unavailable));
+                }
+                return expected;
+            }
+            Input::Message { message: ToMaster::Retry(retry), .. } => retry.reference,
+            Input::Message { message: ToMaster::Cancel(cancel), .. } if full => cancel.reference,
+            Input::Message { message: ToMaster::Set(set), .. } if full => set.reference,
+            Input::Message { message: ToMaster::Operate(operate), .. }
+                if full && !matches!(operate.operation, Operation::DrainRunner { .. }) =>
+            {
+                operate.reference
+            }
+            // They are held back.
+            Input::Message { message: ToMaster::Done(_) | ToMaster::Failed(_), .. } if full => {
+                return Expected::default();
+            }
+            _ => return self.expects_with_room(input),
+        };
+        Expected { answer: Answer::Wish(reference, Err(RefusalCode::Unavailable)), ..Expected::default() }
+    }
+
+    fn expects_with_room(&self, input: &Input) -> Expected {
         let mut expected = Expected::default();
         match input {
             Input::Message { message: ToMaster::Cancel(cancel), .. } => {
@@ -84,7 +116,7 @@ impl Model {
                 expected.may_fail = reports.iter().filter(fails).map(|failed| failed.id.clone()).collect();
             }
             Input::Add { batch, tasks, .. } => {
-                let prepared: Vec<&Prepared> = tasks.iter().flatten().map(|task| &**task).collect();
+                let prepared: Vec<&Prepared> = prepared(input).collect();
                 if prepared.len() == tasks.len() {
                     expected.answer = Answer::Batch(*batch, self.admits(&prepared));
                 }
@@ -162,6 +194,12 @@ impl Model {
     }
 }
 
+/// The documents of an add that are right on their own.
+fn prepared(input: &Input) -> impl Iterator<Item = &Prepared> {
+    let tasks = if let Input::Add { tasks, .. } = input { tasks.as_slice() } else { &[] };
+    tasks.iter().flatten().map(|task| &**task)
+}
+
 fn needs(task: &Prepared) -> impl Iterator<Item = &TaskId> {
     task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references)
 }
@@ -192,7 +230,12 @@ impl Expected {
             Release::Say(_, message) => Some(message),
             Release::Reply(..) => None,
         });
-        self.judge_answer(said.collect())
+        // What promises nothing need not wait.
+        let refused = turn.now.iter().map(|(_, message)| message).filter(|message| match message {
+            FromMaster::Added(added) => added.ids.is_empty(),
+            message => matches!(message, FromMaster::Refused(_) | FromMaster::Rejected(_)),
+        });
+        self.judge_answer(said.chain(refused).collect())
     }
 
     fn judge_answer(&self, said: Vec<&FromMaster>) -> Result<(), String> {

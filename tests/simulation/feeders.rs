@@ -17,6 +17,8 @@ struct Batch {
     add: Add,
     wanted: Vec<Wanted>,
     refused: Vec<usize>,
+    /// Of these, those that there was no room for.
+    put_off: Vec<usize>,
 }
 
 /// A document as it was sent, and what must become of it.
@@ -43,6 +45,10 @@ pub struct Feeder {
     job: Option<JobName>,
     hold: bool,
     unanswered: VecDeque<Batch>,
+    /// Documents that there was no room for, to be sent again.
+    put_off: Vec<Wanted>,
+    /// A wish was refused for the same reason.
+    wish_put_off: bool,
     next_batch: u64,
     /// Its documents, by id.
     documents: BTreeMap<TaskId, String>,
@@ -61,6 +67,8 @@ impl Feeder {
             hold: job.is_some() && chance.permille(500),
             job,
             unanswered: VecDeque::new(),
+            put_off: Vec::new(),
+            wish_put_off: false,
             next_batch: 1,
             documents: BTreeMap::new(),
             wishes: BTreeMap::new(),
@@ -69,7 +77,7 @@ impl Feeder {
     }
 
     pub fn unanswered(&self) -> usize {
-        self.unanswered.len()
+        self.unanswered.len() + usize::from(!self.put_off.is_empty())
     }
 }
 
@@ -80,6 +88,7 @@ impl World {
         if feeder.next_batch == 1 && feeder.left == self.swarm.actions && feeder.link.is_none() {
             self.dial(Client::Feeder(index), 0);
         }
+        self.feed_put_off(index);
         let feeder = &mut self.feeders[index];
         if self.healed || feeder.left == 0 {
             return;
@@ -90,6 +99,44 @@ impl World {
         }
         let after = self.chance.spread(100, 300 * MS);
         self.plan(after, Happening::Feeds { feeder: index });
+    }
+
+    /// What there was no room for is said again.
+    fn feed_put_off(&mut self, index: usize) {
+        let feeder = &mut self.feeders[index];
+        if !feeder.up || feeder.unanswered.len() >= 8 {
+            return;
+        }
+        // Each id once: which of two documents comes first would be chance.
+        let mut ids = BTreeSet::new();
+        let (batch, rest) =
+            std::mem::take(&mut feeder.put_off).into_iter().partition(|wanted: &Wanted| ids.insert(wanted.id.clone()));
+        feeder.put_off = rest;
+        if !batch.is_empty() {
+            self.send_batch(index, batch);
+        }
+        if self.healed && std::mem::take(&mut self.feeders[index].wish_put_off) {
+            self.put_right(index);
+        }
+    }
+
+    /// Something was put off: there is a next time.
+    pub fn feeds_again(&mut self, index: usize) {
+        if self.healed || self.feeders[index].left == 0 {
+            let after = self.chance.within(50 * MS, 300 * MS);
+            self.plan(after, Happening::Feeds { feeder: index });
+        }
+    }
+
+    fn send_batch(&mut self, index: usize, wanted: Vec<Wanted>) {
+        let feeder = &mut self.feeders[index];
+        let tasks = wanted.iter().map(|wanted| wanted.text.clone()).collect();
+        // Once all is healed its job is released, and held no more.
+        let hold = feeder.hold && !self.healed;
+        let add = Add { batch: feeder.next_batch, job: feeder.job.clone(), hold, tasks };
+        feeder.next_batch += 1;
+        feeder.unanswered.push_back(Batch { add: add.clone(), wanted, refused: Vec::new(), put_off: Vec::new() });
+        self.feeder_says(index, ToMaster::Add(add));
     }
 
     fn feeder_says(&mut self, index: usize, message: ToMaster) {
@@ -103,7 +150,6 @@ impl World {
             return;
         }
         let number = self.feeders[index].next_batch;
-        self.feeders[index].next_batch += 1;
         let count = self.chance.spread(1, 12);
         let ids: Vec<TaskId> = (0..count).filter_map(|i| TaskId::new(&format!("f{index}-{number}-{i}")).ok()).collect();
         let shape = self.chance.below(4);
@@ -119,11 +165,7 @@ impl World {
             let turn = self.chance.below(batch.len() as u64) as usize;
             batch.rotate_left(turn);
         }
-        let feeder = &mut self.feeders[index];
-        let tasks = batch.iter().map(|wanted| wanted.text.clone()).collect();
-        let add = Add { batch: number, job: feeder.job.clone(), hold: feeder.hold, tasks };
-        feeder.unanswered.push_back(Batch { add: add.clone(), wanted: batch, refused: Vec::new() });
-        self.feeder_says(index, ToMaster::Add(add));
+        self.send_batch(index, batch);
     }
 
     /// Which of its own batch a task waits for: a chain, a fan-in, a fan-out, some earlier ones.
@@ -223,16 +265,14 @@ impl World {
     }
 
     fn wish(&mut self, index: usize) {
-        let ids = self.oracle.acknowledged_ids.clone();
-        let Some(id) = self.chance.of(&ids).cloned() else { return };
+        let Some(id) = self.chance.of(&self.oracle.acknowledged_ids).cloned() else { return };
         let reference = self.feeders[index].next_wish;
-        let some =
-            |chance: &mut Chance| (0..chance.within(1, 3)).filter_map(|_| chance.of(&ids).cloned()).collect::<Vec<_>>();
         let job = self.chance.of(&JOBS).and_then(|name| JobName::new(name).ok());
         let name = self.chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok());
         let (message, wish) = match (self.chance.below(13), job, name) {
             (0..=3, ..) => {
-                let ids = some(&mut self.chance);
+                let (chance, ids) = (&mut self.chance, &self.oracle.acknowledged_ids);
+                let ids: Vec<TaskId> = (0..chance.within(1, 3)).filter_map(|_| chance.of(ids).cloned()).collect();
                 let wish = Wish::Cancel(ids.iter().map(|id| (id.clone(), self.oracle.ends_of(id))).collect());
                 (ToMaster::Cancel(Cancel { reference, ids, job: None }), wish)
             }
@@ -313,10 +353,14 @@ impl World {
                 for batch in self.feeders[index].unanswered.clone() {
                     self.feeder_says(index, ToMaster::Add(batch.add));
                 }
-                self.feeders[index].unanswered.iter_mut().for_each(|batch| batch.refused.clear());
+                self.feeders[index].unanswered.iter_mut().for_each(|batch| {
+                    batch.refused.clear();
+                    batch.put_off.clear();
+                });
                 if self.healed {
                     self.put_right(index);
                 }
+                self.feeds_again(index);
             }
             Ok(FromMaster::Rejected(rejected)) => self.rejected(index, rejected),
             Ok(FromMaster::Added(added)) => self.added(index, added),
@@ -326,7 +370,11 @@ impl World {
                 }
             }
             Ok(FromMaster::Refused(refused)) => {
-                drop(refused.reference.and_then(|r| self.feeders[index].wishes.remove(&r)))
+                drop(refused.reference.and_then(|r| self.feeders[index].wishes.remove(&r)));
+                if refused.error.code == RefusalCode::Unavailable {
+                    self.feeders[index].wish_put_off = true;
+                    self.feeds_again(index);
+                }
             }
             Ok(_) => {}
             Err(refusal) => self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),
@@ -334,13 +382,18 @@ impl World {
     }
 
     fn rejected(&mut self, index: usize, rejected: Rejected) {
-        // Where it was refused the first time, another document had the id since, and a crash took the answers.
-        let rivals = self.feeders[index].unanswered.iter().skip(1).flat_map(|batch| &batch.wanted);
-        let rivals: BTreeSet<TaskId> =
-            rivals.filter(|wanted| wanted.verdict.is_err()).map(|wanted| wanted.id.clone()).collect();
+        // Where it was refused the first time, or put off, another document had the id since, and the answer is still to
+        // come.
+        let rivals: BTreeSet<(TaskId, String)> = self.feeders[index]
+            .unanswered
+            .iter()
+            .flat_map(|batch| &batch.wanted)
+            .filter(|wanted| wanted.verdict.is_err())
+            .map(|wanted| (wanted.id.clone(), wanted.text.get().to_owned()))
+            .collect();
         let feeder = &mut self.feeders[index];
-        let front = feeder.unanswered.front_mut().filter(|batch| batch.add.batch == rejected.batch);
-        let Some(batch) = front else { return self.oracle.broken = Some(format!("nobody waits for {rejected:?}")) };
+        let batch = feeder.unanswered.iter_mut().find(|batch| batch.add.batch == rejected.batch);
+        let Some(batch) = batch else { return self.oracle.broken = Some(format!("nobody waits for {rejected:?}")) };
         for rejection in rejected.tasks {
             let (wanted, code) = (&batch.wanted[rejection.index], rejection.error.code);
             // What was there when it was written may be forgotten, and its module gone, when it comes.
@@ -349,9 +402,12 @@ impl World {
             let meanwhile = match code {
                 RefusalCode::UnknownDependency => rejection.error.ids.iter().all(lost),
                 RefusalCode::UnknownModule => self.swarm.removing,
+                RefusalCode::Unavailable => self.has_lacked_room,
                 RefusalCode::IdConflict => {
                     let taken = feeder.documents.get(&wanted.id).is_some_and(|text| text != wanted.text.get());
-                    taken || oracle.forgotten.contains(&wanted.id) || rivals.contains(&wanted.id)
+                    taken
+                        || oracle.forgotten.contains(&wanted.id)
+                        || rivals.iter().any(|(id, text)| *id == wanted.id && text != wanted.text.get())
                 }
                 _ => false,
             };
@@ -359,12 +415,17 @@ impl World {
             self.oracle
                 .claim(right, || format!("{wanted:?} of batch {} is refused: {}", rejected.batch, rejection.error));
             batch.refused.push(rejection.index);
+            if code == RefusalCode::Unavailable {
+                batch.put_off.push(rejection.index);
+            }
         }
     }
 
     fn added(&mut self, index: usize, added: Added) {
-        let front = self.feeders[index].unanswered.front().filter(|batch| batch.add.batch == added.batch);
-        let Some(batch) = front.cloned() else {
+        // In order, but for those of which nothing was taken on a full disk.
+        let at = self.feeders[index].unanswered.iter().position(|batch| batch.add.batch == added.batch);
+        let at = at.filter(|at| *at == 0 || added.ids.is_empty());
+        let Some(batch) = at.and_then(|at| self.feeders[index].unanswered.remove(at)) else {
             return self.oracle.broken = Some(format!("nobody waits for {added:?}"));
         };
         let taken: Vec<&Wanted> = batch
@@ -374,17 +435,23 @@ impl World {
             .filter(|(at, _)| !batch.refused.contains(at))
             .map(|(_, wanted)| wanted)
             .collect();
-        // An id that should be taken is free where it was forgotten, or its first document refused.
-        let oracle = &self.oracle;
+        // An id that should be taken is free where it was forgotten, or its first document refused; or it is taken by this
+        // very document, which was put off twice.
+        let (oracle, documents) = (&self.oracle, &self.feeders[index].documents);
         let free = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
+        let again = |wanted: &Wanted| documents.get(&wanted.id).is_some_and(|text| text == wanted.text.get());
         let right = taken.iter().map(|wanted| &wanted.id).eq(&added.ids)
-            && taken.iter().all(|wanted| wanted.verdict.is_ok() || free(&wanted.id));
+            && taken.iter().all(|wanted| wanted.verdict.is_ok() || free(&wanted.id) || again(wanted));
         self.oracle.claim(right, || format!("batch {batch:?} is acknowledged as {added:?}"));
         for wanted in taken {
             let text = wanted.text.get().to_owned();
             self.feeders[index].documents.insert(wanted.id.clone(), text.clone());
             self.oracle.add_is_acknowledged(wanted.id.clone(), text);
         }
-        self.feeders[index].unanswered.pop_front();
+        let put_off = batch.put_off.iter().map(|at| batch.wanted[*at].clone());
+        self.feeders[index].put_off.extend(put_off);
+        if !self.feeders[index].put_off.is_empty() {
+            self.feeds_again(index);
+        }
     }
 }

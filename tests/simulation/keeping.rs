@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 use taskmaster_master::config::Keep;
 use taskmaster_master::inbox::Input;
+use taskmaster_master::room::TRY_EVERY;
 use taskmaster_master::view::Stored;
 use taskmaster_master::{folding, journal, view};
 
@@ -66,6 +67,10 @@ impl World {
     pub fn forget(&mut self) {
         let reader = self.reader();
         let Some(master) = &mut self.master else { return };
+        if self.shelf.is_full() {
+            let life = master.life;
+            return self.plan(TRY_EVERY.as_micros() as u64, Happening::Forget { life });
+        }
         let allowed = std::mem::take(&mut master.pruning.allowed);
         if let Err(error) = folding::forget(&reader, &allowed) {
             self.oracle.broken = Some(format!("the view cannot be written: {error}"));
@@ -82,7 +87,7 @@ impl World {
             return;
         };
         let most = marks.folded.min(last.saturating_sub(1));
-        if self.master.is_none() || most <= first || reader.sync().is_err() {
+        if self.master.is_none() || most <= first || self.shelf.is_full() || reader.sync().is_err() {
             return;
         }
         self.oracle.all_is_synced();

@@ -7,6 +7,7 @@ use crate::planted::{self, Planted};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use taskmaster_master::engine::{Engine, EngineConfig, Release, Turn};
 use taskmaster_master::events::EventFeed;
@@ -14,11 +15,12 @@ use taskmaster_master::inbox::{Input, Reply, Seen, SessionNo};
 use taskmaster_master::journal::ShelfJournal;
 use taskmaster_master::prepare::prepare;
 use taskmaster_master::record::Entry;
+use taskmaster_master::room::{Disk, Room};
 use taskmaster_master::steady::SteadyClock;
 use taskmaster_master::store::Reader;
 use taskmaster_master::{folding, turns, view};
 use taskmaster_protocol::message::{Attempt, Query};
-use taskmaster_protocol::{FromMaster, Hash, Json, ModuleKind, ModuleName, Now, ToMaster, Wall};
+use taskmaster_protocol::{FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall};
 
 /// 2026, so that times look like times.
 const WALL: i64 = 1_767_225_600_000_000;
@@ -50,10 +52,24 @@ pub struct Master {
     /// Turns that wait for the writer.
     pub waiting: VecDeque<Turn>,
     pub writing: Option<Written>,
+    /// A commit that found no room.
+    pub stuck: Option<Written>,
     pub write_planned: bool,
     pub folds: VecDeque<Arc<Entry>>,
     pub fold_planned: bool,
     pub pruning: Pruning,
+    /// How it stands with the disk, and what the engine has not been told of that yet.
+    pub room: Room,
+    pub of_room: Receiver<Input>,
+    /// What the engine knows of it.
+    pub disk: Disk,
+}
+
+impl Master {
+    /// Whether something is not durable yet.
+    pub fn has_unwritten(&self) -> bool {
+        self.writing.is_some() || self.stuck.is_some() || !self.waiting.is_empty()
+    }
 }
 
 impl World {
@@ -80,6 +96,10 @@ impl World {
         if self.master.is_some() {
             return;
         }
+        if self.shelf.is_full() {
+            self.note("no room", || "the master does not start".into());
+            return self.plan(SECOND, Happening::MasterStarts);
+        }
         let reader = self.reader();
         let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         let mut restored = match read {
@@ -95,10 +115,12 @@ impl World {
         let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.plain_clock());
         let events = EventFeed::new(restored.marks.seq, reader.clone());
         let config = EngineConfig { seed: self.chance.next(), ..EngineConfig::default() };
-        let engine = match Engine::restore(restored, config, reader, events.clone(), now) {
+        let mut engine = match Engine::restore(restored, config, reader, events.clone(), now) {
             Ok(engine) => engine,
             Err(error) => return self.oracle.broken = Some(format!("the store cannot be read: {error}")),
         };
+        engine.keep_ended_for(Duration::from_micros(self.swarm.kept));
+        let (told, of_room) = channel();
         let (inbox, folds, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
         let (since, turn_at, turns, writing) = (self.now, None, 0, None);
         self.master = Some(Master {
@@ -116,15 +138,20 @@ impl World {
             turns,
             waiting,
             writing,
+            stuck: None,
             write_planned: false,
             folds,
             fold_planned: false,
             pruning: Pruning::default(),
+            room: Room::new(told),
+            of_room,
+            disk: Disk::Ample,
         });
         self.note("master starts", || format!("epoch {epoch}"));
         // It raises the epoch durably before it listens.
         self.turn();
         self.write();
+        self.measures();
         self.put_modules_back();
     }
 
@@ -203,8 +230,15 @@ impl World {
         master.turn_at = None;
         let most = if draining { master.inbox.len() } else { master.inbox.len().min(1) };
         let inputs: Vec<Input> = master.inbox.drain(..most).collect();
-        let expected = inputs.first().filter(|_| !draining).map(|input| self.oracle.pending.expects(input));
-        inputs.into_iter().for_each(|input| master.engine.take(input, now));
+        // What follows from reports that were held back for want of room, their own inputs would have told.
+        let judged = inputs.first().filter(|input| !draining && !matches!(input, Input::Disk(_)));
+        let expected = judged.map(|input| self.oracle.pending.expects(input, &master.disk));
+        for input in inputs {
+            if let Input::Disk(disk) = &input {
+                master.disk = disk.clone();
+            }
+            master.engine.take(input, now);
+        }
         let turn = master.engine.end_turn(now);
         if let Some(expected) = expected {
             self.oracle.judge(expected.judge(&turn));
@@ -283,20 +317,22 @@ impl World {
     }
 
     /// Asks the engine, as an operator does.
-    pub fn ask(&mut self, query: Query) -> Option<Json> {
+    pub fn ask(&mut self, query: Query) -> Result<Json, Refusal> {
         let now = self.clock();
-        let master = self.master.as_mut()?;
+        let gone = || Refusal::new(RefusalCode::Unavailable, "there is no master");
+        let master = self.master.as_mut().ok_or_else(gone)?;
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         master.engine.take(Input::Ask { query, reply }, now);
         let mut turn = master.engine.end_turn(now);
-        let place = turn.after.iter().position(|release| matches!(release, Release::Reply(..)))?;
-        let asked = turn.after.remove(place);
+        let place = turn.after.iter().position(|release| matches!(release, Release::Reply(..)));
+        let asked = place.map(|place| turn.after.remove(place));
         self.turn_ended(turn, now);
-        turns::release(vec![Turn { after: vec![asked], ..Turn::default() }]);
+        turns::release(vec![Turn { after: asked.into_iter().collect(), ..Turn::default() }]);
         match answer.try_recv() {
-            Ok(Reply::Answer(json)) => Some(json),
-            Ok(Reply::FromStore(lookup)) => lookup.complete(&self.reader()).ok(),
-            _ => None,
+            Ok(Reply::Answer(json)) => Ok(json),
+            Ok(Reply::FromStore(lookup)) => lookup.complete(&self.reader()),
+            Ok(Reply::Refused(refusal)) => Err(refusal),
+            Err(error) => Err(Refusal::new(RefusalCode::Internal, error.to_string())),
         }
     }
 }

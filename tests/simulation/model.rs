@@ -213,19 +213,37 @@ impl Model {
         }
     }
 
-    /// Takes out what is no longer kept, and gives the names of those that something open needs.
-    pub fn forget(&mut self, id: &TaskId, seq: u64) -> Option<String> {
-        let fate = self.tasks.get(id).filter(|fate| !fate.open && fate.ends.last().is_some_and(|e| e.seq == seq))?;
+    /// The end with this seq, where it is the task's last.
+    fn last_end(&self, id: &TaskId, seq: u64) -> Option<&Fate> {
+        self.tasks.get(id).filter(|fate| !fate.open && fate.ends.last().is_some_and(|ended| ended.seq == seq))
+    }
+
+    /// Who needs a task that is to be no longer kept.
+    pub fn needs(&self, id: &TaskId, seq: u64) -> Option<String> {
+        let fate = self.last_end(id, seq)?;
         let needed = self.tasks.values().find(|other| other.open && waited_for(&other.body).any(|on| on == id));
         let needed = needed.map(|other| format!("{id} is no longer kept, and {} names it", other.body.id));
         // A job may open after the engine was asked.
         let job = &fate.body.job;
         let job_open = self.jobs.get(job).is_some_and(|job| job.open) && !self.opened.contains(job);
-        let needed = needed.or(job_open.then(|| format!("{id} is no longer kept, and its job is open")));
-        if let Some(fate) = self.tasks.remove(id) {
+        needed.or(job_open.then(|| format!("{id} is no longer kept, and its job is open")))
+    }
+
+    /// Takes out what is no longer kept.
+    pub fn forget(&mut self, id: &TaskId, seq: u64) {
+        if self.last_end(id, seq).is_some()
+            && let Some(fate) = self.tasks.remove(id)
+        {
             self.gone.insert(id.clone(), fate);
         }
-        needed
+    }
+
+    /// Whether this, of what is durable, has what another, of what is known, says of how a task ended or was opened again.
+    pub fn is_safe(&self, id: &TaskId, known: &Fate) -> bool {
+        match known.ends.last().filter(|_| !known.open) {
+            Some(ended) => ended.seq <= self.seq,
+            None => self.tasks.get(id).is_none_or(|fate| fate.open),
+        }
     }
 
     fn open(&mut self, id: &TaskId, what: &str) -> Result<&mut Fate, String> {

@@ -113,6 +113,7 @@ impl World {
         let (last_at, stalled, dead, watched) = ([0, 0], [0, 0], [false; 2], None);
         let link = Link { client, life, cut: false, lanes, last_at, stalled, dead, welcomed: false, watched, outgoing };
         self.links.insert(no, link);
+        self.open_links.push(no);
         self.note("connects", || format!("{client:?} by {no}"));
         let (role, session, runner) = match client {
             Client::Runner(index) => (Role::Runner, None, Some(self.runners[index].offer.clone())),
@@ -155,8 +156,10 @@ impl World {
     /// What the engine has said since the last time goes into the lines.
     pub fn flush(&mut self) {
         self.feed_watchers();
-        let open: Vec<u64> = self.links.iter().filter(|(_, link)| link.outgoing.is_some()).map(|(no, _)| *no).collect();
-        for no in open {
+        let links = &self.links;
+        self.open_links.retain(|no| links.get(no).is_some_and(|link| link.outgoing.is_some()));
+        for at in 0..self.open_links.len() {
+            let no = self.open_links[at];
             while let Some(outgoing) = self.links.get_mut(&no).and_then(|link| link.outgoing.as_mut()) {
                 match outgoing.try_recv() {
                     Ok(message) => {

@@ -1,6 +1,7 @@
 //! Who knows what was promised, and looks whether it is kept.
 
 use crate::feeders::Feeder;
+use crate::master::Master;
 use crate::model::Model;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,7 @@ use taskmaster_master::engine::Turn;
 use taskmaster_master::events::logged;
 use taskmaster_master::record::{Ended, Entry, Gave, Record};
 use taskmaster_master::store::Reader;
-use taskmaster_master::view::{self, Restored, Stored};
+use taskmaster_master::view::{self, Places, Restored, Stored};
 use taskmaster_master::{folding, journal};
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
@@ -50,7 +51,12 @@ pub struct Oracle {
     pub forgotten: BTreeSet<TaskId>,
     /// The ends of those.
     forgotten_ends: BTreeMap<TaskId, u64>,
+    /// Ends that the view has been asked for by id since they are there.
+    looked_up: BTreeMap<TaskId, u64>,
 }
+
+/// The last ends in the view, by id.
+type InView = BTreeMap<TaskId, Arc<Ended>>;
 
 impl Oracle {
     pub fn claim(&mut self, holds: bool, text: impl FnOnce() -> String) {
@@ -107,11 +113,11 @@ impl Oracle {
     /// These ended tasks may be forgotten: nobody needs them, and their ids are free.
     pub fn forgets(&mut self, tasks: &[Stored]) {
         for Stored { ended, .. } in tasks {
-            let needed = self.pending.forget(&ended.id, ended.seq);
+            let needed = self.pending.needs(&ended.id, ended.seq);
             self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
-            // The other has what was needed a moment ago.
-            let _ = self.durable.forget(&ended.id, ended.seq);
-            self.safely.iter_mut().for_each(|safely| drop(safely.forget(&ended.id, ended.seq)));
+            // The others have what was needed a moment ago.
+            let models = [Some(&mut self.pending), Some(&mut self.durable), self.safely.as_mut()];
+            models.into_iter().flatten().for_each(|model| model.forget(&ended.id, ended.seq));
             self.acknowledged.remove(&ended.id);
             self.forgotten.insert(ended.id.clone());
             self.forgotten_ends.insert(ended.id.clone(), ended.seq);
@@ -159,41 +165,49 @@ impl Oracle {
         }
         self.safely = (end > model.commits).then_some(safely);
         model.commits = end;
+        let in_view = self.ends_in_view(reader);
         // What ended in commits that are read again, and was forgotten since.
         for (id, seq) in &self.forgotten_ends {
-            if view::stored(reader.as_ref(), id).ok().flatten().is_none() {
-                let _ = model.forget(id, *seq);
+            if !in_view.contains_key(id) {
+                model.forget(id, *seq);
             }
         }
         // The power went before what was to be forgotten was.
-        for id in self.forgotten.clone() {
-            let again = view::stored(reader.as_ref(), &id).ok().flatten();
-            let was = model.gone.get(&id).and_then(|fate| fate.ends.last());
-            if again.is_some_and(|stored| Some(&stored.ended) == was)
-                && !model.tasks.contains_key(&id)
-                && let Some(fate) = model.gone.get(&id).cloned()
+        for id in &self.forgotten {
+            if let Some(fate) = model.gone.get(id)
+                && in_view.get(id).is_some_and(|again| Some(again) == fate.ends.last())
+                && !model.tasks.contains_key(id)
             {
-                model.tasks.insert(id, fate);
+                model.tasks.insert(id.clone(), fate.clone());
             }
         }
-        for (id, document) in self.acknowledged.clone() {
-            let kept = model.tasks.get(&id).is_some_and(|fate| fate.body.document[..] == document.0[..16]);
-            self.claim(kept, || format!("{id} was acknowledged, and is lost"));
-        }
-        self.compare(reader, restored, &model);
+        let lost = self
+            .acknowledged
+            .iter()
+            .find(|(id, document)| model.tasks.get(*id).is_none_or(|fate| fate.body.document[..] != document.0[..16]));
+        let lost = lost.map(|(id, _)| format!("{id} was acknowledged, and is lost"));
+        self.judge(lost.map_or(Ok(()), Err));
+        self.compare(reader, restored, &model, &in_view);
         (self.pending, self.durable) = (model.clone(), model);
     }
 
+    /// The ended tasks that the view has, read in a row.
+    fn ends_in_view(&mut self, reader: &Reader) -> InView {
+        let read = view::ended_from(reader.as_ref(), 0, usize::MAX);
+        self.claim(read.is_ok(), || format!("the ended tasks cannot be read: {read:?}"));
+        read.unwrap_or_default().into_iter().map(|stored| (stored.ended.id.clone(), stored.ended)).collect()
+    }
+
     /// The view and the records of the journal are one.
-    fn compare(&mut self, reader: &Reader, restored: &Restored, model: &Model) {
+    fn compare(&mut self, reader: &Reader, restored: &Restored, model: &Model, in_view: &InView) {
         let marks = &restored.marks;
         let counts = (marks.folded, marks.seq, marks.epoch, marks.no);
         let right = (model.commits, model.seq, model.epoch, model.no);
         self.claim(counts == right, || format!("the view is at {counts:?}, the journal at {right:?}"));
         let open = model.tasks.values().filter(|fate| fate.open).count();
-        let mut in_view = 0;
+        let mut open_in_view = 0;
         let read = view::open_tasks(reader.as_ref(), &mut |body, task| {
-            in_view += 1;
+            open_in_view += 1;
             let fate = model.tasks.get(&body.id).filter(|fate| fate.open);
             let counts = (task.priority, task.tries, task.lost, task.fence);
             let same = fate.is_some_and(|fate| (fate.priority, fate.tries, fate.lost, fate.fence) == counts);
@@ -201,13 +215,35 @@ impl Oracle {
             Ok(())
         });
         self.claim(read.is_ok(), || format!("the open tasks cannot be read: {read:?}"));
-        self.claim(open == in_view, || format!("{open} are open, {in_view} in the view"));
+        self.claim(open == open_in_view, || format!("{open} are open, {open_in_view} in the view"));
+        let mut places = Places::with_filters(reader.as_ref()).unwrap_or_default();
         for (id, fate) in model.tasks.iter().filter(|(_, fate)| !fate.open) {
-            let stored = view::stored(reader.as_ref(), id).ok().flatten();
-            let same = stored.as_ref().is_some_and(|stored| Some(&stored.ended) == fate.ends.last());
-            self.claim(same, || format!("{id} is {stored:?} in the view, in the journal {fate:?}"));
+            let ended = in_view.get(id);
+            let same = ended.is_some() && ended == fate.ends.last();
+            self.claim(same, || format!("{id} is {ended:?} in the view, in the journal {fate:?}"));
+            if let Some(ended) = ended
+                && self.looked_up.insert(id.clone(), ended.seq) != Some(ended.seq)
+            {
+                self.look_up(reader, &mut places, ended);
+            }
+        }
+        for (id, ended) in in_view.iter().filter(|(id, _)| !self.forgotten.contains(*id)) {
+            let ours = model.tasks.get(id).is_some_and(|fate| !fate.open);
+            self.broken = self.broken.take().or((!ours).then(|| format!("{ended:?} is in the view, and not ended")));
         }
         self.compare_jobs(restored, model);
+    }
+
+    /// The view has an end under its id, too.
+    fn look_up(&mut self, reader: &Reader, places: &mut Places, ended: &Arc<Ended>) {
+        let stored = view::stored_by(reader.as_ref(), places, &ended.id);
+        let same = matches!(&stored, Ok(Some(stored)) if stored.ended == *ended);
+        self.claim(same, || format!("{} is {stored:?} by its id, and {ended:?} in its place", ended.id));
+    }
+
+    /// From now on every end is looked up anew.
+    pub fn look_up_all(&mut self) {
+        self.looked_up.clear();
     }
 
     fn compare_jobs(&mut self, restored: &Restored, model: &Model) {
@@ -272,11 +308,11 @@ impl Oracle {
     }
 
     pub fn add_is_acknowledged(&mut self, id: TaskId, text: String) {
-        let known = self.durable.tasks.contains_key(&id);
-        self.claim(known || self.pending.tasks.contains_key(&id), || {
-            format!("{id} is acknowledged, and nobody knows it")
-        });
-        if self.acknowledged.insert(id.clone(), Hash::of(text.as_bytes())).is_none() {
+        let known = self.durable.tasks.contains_key(&id) || self.pending.tasks.contains_key(&id);
+        // It may have ended, and be kept no longer, before its feeder hears that it was added.
+        let gone = self.forgotten.contains(&id);
+        self.claim(known || gone, || format!("{id} is acknowledged, and nobody knows it"));
+        if known && self.acknowledged.insert(id.clone(), Hash::of(text.as_bytes())).is_none() {
             self.acknowledged_ids.push(id);
         }
     }
@@ -323,7 +359,7 @@ impl Oracle {
 impl World {
     /// What has not come to its end yet.
     pub fn unfinished(&mut self) -> Option<String> {
-        if self.master.as_ref().is_none_or(|master| master.writing.is_some() || !master.waiting.is_empty()) {
+        if self.master.as_ref().is_none_or(Master::has_unwritten) {
             return Some("the master is not at rest".into());
         }
         if let Some(watcher) = self.watchers.iter().find(|watcher| watcher.seen < self.oracle.durable.seq) {
@@ -338,11 +374,11 @@ impl World {
         if let Some(runner) = self.runners.iter().find(|runner| runner.session.is_none() || runner.held() > 0) {
             return Some(format!("{} is away or holds {} attempts", runner.offer.name, runner.held()));
         }
-        let status: Status = self.ask(Query::Status)?.read().ok()?;
+        let status: Status = self.ask(Query::Status).ok()?.read().ok()?;
         if (status.runners, status.jobs) != (self.runners.len() as u64, 0) {
             return Some(format!("the master says {status:?}"));
         }
-        let runners: Vec<RunnerView> = self.ask(Query::Runners)?.read().ok()?;
+        let runners: Vec<RunnerView> = self.ask(Query::Runners).ok()?.read().ok()?;
         runners
             .iter()
             .find(|runner| runner.used > 0 || runner.attempts > 0)
@@ -353,6 +389,7 @@ impl World {
     pub fn last_start(&mut self) {
         let reader = self.reader();
         self.shelf.crash(0);
+        self.oracle.look_up_all();
         let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         match read {
             Ok(restored) => self.oracle.master_starts(&reader, &restored),

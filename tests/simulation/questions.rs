@@ -4,9 +4,10 @@ use crate::model::{Fate, Model};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_master::record::Gave;
+use taskmaster_master::room::Disk;
 use taskmaster_protocol::message::{Page, Query, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
-use taskmaster_protocol::{JobName, TaskId, TaskState};
+use taskmaster_protocol::{JobName, RefusalCode, TaskId, TaskState};
 
 impl World {
     /// Asks something, as somebody who looks on does.
@@ -20,12 +21,10 @@ impl World {
         {
             return;
         }
-        let ids: Vec<TaskId> = self.oracle.pending.tasks.keys().cloned().collect();
-        let jobs: Vec<JobName> = self.oracle.pending.jobs.keys().cloned().collect();
-        let verdict = match (self.chance.below(8), self.chance.of(&ids).cloned(), self.chance.of(&jobs).cloned()) {
+        let verdict = match (self.chance.below(8), self.any_task(), self.any_job()) {
             (0..4, Some(id), _) => self.ask_task(id),
             (4, Some(_), _) => {
-                let some = (0..3).filter_map(|_| self.chance.of(&ids).cloned()).collect();
+                let some = (0..3).filter_map(|_| self.any_task()).collect();
                 self.ask_results(some)
             }
             (5 | 6, _, Some(job)) => self.ask_job(job),
@@ -37,16 +36,38 @@ impl World {
         }
     }
 
+    fn any_task(&mut self) -> Option<TaskId> {
+        let tasks = &self.oracle.pending.tasks;
+        tasks.keys().nth(self.chance.below(tasks.len() as u64) as usize).cloned()
+    }
+
+    fn any_job(&mut self) -> Option<JobName> {
+        let jobs = &self.oracle.pending.jobs;
+        jobs.keys().nth(self.chance.below(jobs.len() as u64) as usize).cloned()
+    }
+
+    /// The engine knows that nothing can be written.
+    fn is_full(&self) -> bool {
+        self.master.as_ref().is_some_and(|master| matches!(master.disk, Disk::Full(_)))
+    }
+
     fn ask_task(&mut self, id: TaskId) -> Result<(), String> {
-        let Some(json) = self.ask(Query::Task { id: id.clone() }) else { return Err(format!("{id} is not found")) };
-        let view: TaskView = json.read().map_err(|error| error.to_string())?;
+        let answer = self.ask(Query::Task { id: id.clone() });
         let fate = &self.oracle.pending.tasks[&id];
+        if self.is_full() && !self.oracle.durable.is_safe(&id, fate) {
+            let refused = answer.as_ref().is_err_and(|refusal| refusal.code == RefusalCode::Unavailable);
+            return if refused { Ok(()) } else { Err(format!("{answer:?} is told of {id}, which waits for room")) };
+        }
+        let json = answer.map_err(|refusal| format!("{id} is not told: {refusal}"))?;
+        let view: TaskView = json.read().map_err(|error| error.to_string())?;
         if is(&view, fate) { Ok(()) } else { Err(format!("{id} is told as {view:?}, and is {fate:?}")) }
     }
 
     /// What a runner asks for that prepares a task with `$result`.
     pub fn ask_results(&mut self, ids: Vec<TaskId>) -> Result<(), String> {
-        let json = self.ask(Query::Results { ids: ids.clone() }).ok_or("results are not told")?;
+        let json = self
+            .ask(Query::Results { ids: ids.clone() })
+            .map_err(|refusal| format!("results are not told: {refusal}"))?;
         let told: BTreeMap<TaskId, ResultRef> = json.read().map_err(|error| error.to_string())?;
         for id in ids {
             let Some(fate) = self.oracle.pending.tasks.get(&id) else { continue };
@@ -60,7 +81,8 @@ impl World {
     }
 
     fn ask_job(&mut self, job: JobName) -> Result<(), String> {
-        let json = self.ask(Query::Job { job: job.clone() }).ok_or_else(|| format!("job {job} is not found"))?;
+        let json =
+            self.ask(Query::Job { job: job.clone() }).map_err(|refusal| format!("job {job} is not told: {refusal}"))?;
         let view: JobView = json.read().map_err(|error| error.to_string())?;
         let model = &self.oracle.pending;
         let fate = &model.jobs[&job];
@@ -78,11 +100,12 @@ impl World {
 
     /// A list over all its pages has each task once: open ones as they came, then the ended ones, the newest first.
     fn ask_list(&mut self, job: JobName) -> Result<(), String> {
-        let (limit, mut after, mut rows) = (self.chance.within(1, 7) as usize, None, Vec::new());
+        let (limit, mut after, mut rows) = (self.chance.spread(1, 64) as usize, None, Vec::new());
         loop {
             let (state, module) = (None, None);
             let query = Query::Tasks { job: Some(job.clone()), state, module, limit, after };
-            let page: Page = self.ask(query).ok_or("a list is not told")?.read().map_err(|error| error.to_string())?;
+            let json = self.ask(query).map_err(|refusal| format!("a list is not told: {refusal}"))?;
+            let page: Page = json.read().map_err(|error| error.to_string())?;
             rows.extend(page.rows);
             match page.next {
                 None => break,
@@ -91,7 +114,9 @@ impl World {
         }
         let model = &self.oracle.pending;
         let told: Vec<&TaskId> = rows.iter().map(|row| &row.id).collect();
-        let wanted = listed(model, &job);
+        // On a full disk, what ended and is not safe is left out.
+        let safe = if self.is_full() { self.oracle.durable.seq } else { u64::MAX };
+        let wanted = listed(model, &job, safe);
         // What may be forgotten is in the list until it is.
         let told: Vec<&TaskId> = told.into_iter().filter(|id| model.tasks.contains_key(*id)).collect();
         let once: BTreeSet<&TaskId> = told.iter().copied().collect();
@@ -103,11 +128,11 @@ impl World {
     }
 }
 
-fn listed<'a>(model: &'a Model, job: &JobName) -> Vec<&'a TaskId> {
+fn listed<'a>(model: &'a Model, job: &JobName, safe: u64) -> Vec<&'a TaskId> {
     let mine = || model.tasks.iter().filter(|(_, fate)| fate.body.job == *job);
     let mut open: Vec<(u64, &TaskId)> = mine().filter(|(_, f)| f.open).map(|(id, f)| (f.body.no, id)).collect();
     let ended = |(id, fate): (&'a TaskId, &'a Fate)| Some((fate.ends.last().filter(|_| !fate.open)?.seq, id));
-    let mut ended: Vec<(u64, &TaskId)> = mine().filter_map(ended).collect();
+    let mut ended: Vec<(u64, &TaskId)> = mine().filter_map(ended).filter(|(seq, _)| *seq <= safe).collect();
     open.sort_unstable();
     ended.sort_unstable_by(|a, b| b.cmp(a));
     open.into_iter().chain(ended).map(|(_, id)| id).collect()

@@ -17,11 +17,10 @@ pub struct Watcher {
 impl World {
     /// The gateway's part: whoever watches is sent what it has not seen.
     pub fn feed_watchers(&mut self) {
-        let Some(master) = &self.master else { return };
-        let watched = self.links.iter().filter(|(_, link)| link.life == master.life);
-        let watched: Vec<(u64, u64)> = watched.filter_map(|(no, link)| Some((*no, link.watched?))).collect();
-        for (no, seq) in watched {
-            let Some(master) = &self.master else { return };
+        for at in 0..self.open_links.len() {
+            let (no, Some(master)) = (self.open_links[at], &self.master) else { return };
+            let link = self.links.get(&no).filter(|link| link.life == master.life);
+            let Some(seq) = link.and_then(|link| link.watched) else { continue };
             let (last, message) = match master.events.read_after(seq) {
                 Ok(logged) if logged.is_empty() => continue,
                 Ok(logged) => {

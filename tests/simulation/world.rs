@@ -11,6 +11,7 @@ use crate::runners::Runner;
 use crate::watchers::Watcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use taskmaster_master::room::AMPLE_BYTES;
 use taskmaster_master::store::memory::MemoryShelf;
 use taskmaster_protocol::message::Attempt;
 
@@ -23,20 +24,54 @@ const HEALED: u64 = 240 * SECOND;
 
 #[derive(Debug, Clone)]
 pub enum Happening {
-    Deliver { link: u64, up: bool },
-    Dialled { client: Client, process: u32 },
-    Noticed { link: u64, by_master: bool },
-    Turn { life: u32 },
-    Write { life: u32 },
-    Synced { life: u32 },
-    Fold { life: u32 },
-    Forget { life: u32 },
-    Tick { runner: usize, process: u32 },
-    Ends { runner: usize, process: u32, attempt: Attempt },
-    RunnerStarts { runner: usize },
-    Feeds { feeder: usize },
+    Deliver {
+        link: u64,
+        up: bool,
+    },
+    Dialled {
+        client: Client,
+        process: u32,
+    },
+    Noticed {
+        link: u64,
+        by_master: bool,
+    },
+    Turn {
+        life: u32,
+    },
+    Write {
+        life: u32,
+    },
+    Synced {
+        life: u32,
+    },
+    Fold {
+        life: u32,
+    },
+    Forget {
+        life: u32,
+    },
+    Tick {
+        runner: usize,
+        process: u32,
+    },
+    Ends {
+        runner: usize,
+        process: u32,
+        attempt: Attempt,
+    },
+    RunnerStarts {
+        runner: usize,
+    },
+    Feeds {
+        feeder: usize,
+    },
     MasterStarts,
     Fault(Fault),
+    /// Somebody has made room on the disk.
+    Room,
+    /// The master measures how much is free.
+    Measures,
     Heals,
     Looks,
 }
@@ -58,11 +93,12 @@ pub enum Fault {
     OneWay,
     Prune,
     Trim,
+    FillDisk,
 }
 
 impl Fault {
     /// With its mean pause.
-    fn all(swarm: &Swarm) -> [(Fault, u64); 15] {
+    fn all(swarm: &Swarm) -> [(Fault, u64); 16] {
         [
             (Fault::KillMaster, swarm.kill_master),
             (Fault::PowerOff, swarm.power_off),
@@ -79,6 +115,7 @@ impl Fault {
             (Fault::OneWay, swarm.one_way),
             (Fault::Prune, swarm.prune),
             (Fault::Trim, swarm.trim),
+            (Fault::FillDisk, swarm.fill_disk),
         ]
     }
 }
@@ -100,6 +137,10 @@ pub struct World {
     pub swarm: Swarm,
     pub planted: Option<Planted>,
     pub shelf: Arc<MemoryShelf>,
+    /// Bytes that are free on the disk.
+    pub free: u64,
+    /// At some time there was little of it.
+    pub has_lacked_room: bool,
     pub master: Option<Master>,
     pub lives: u32,
     pub runners: Vec<Runner>,
@@ -107,6 +148,8 @@ pub struct World {
     pub watchers: Vec<Watcher>,
     pub links: BTreeMap<u64, Link>,
     pub last_link: u64,
+    /// Connections that the master may still say something into.
+    pub open_links: Vec<u64>,
     pub oracle: Oracle,
     pub history: History,
     pub healed: bool,
@@ -132,10 +175,13 @@ impl World {
             swarm,
             planted,
             shelf: Arc::new(MemoryShelf::default()),
+            free: AMPLE_BYTES,
+            has_lacked_room: false,
             master: None,
             lives: 0,
             links: BTreeMap::new(),
             last_link: 0,
+            open_links: Vec::new(),
             oracle: Oracle::default(),
             history: History::new(telling),
             healed: false,
@@ -234,6 +280,8 @@ impl World {
                     self.plan_fault(fault);
                 }
             }
+            Happening::Room => self.room(),
+            Happening::Measures => self.measures(),
             Happening::Heals => self.heal(),
             Happening::Looks => self.look(),
         }
@@ -245,6 +293,7 @@ impl World {
         let wakes = match happening {
             Happening::Turn { .. } | Happening::Write { .. } | Happening::Synced { .. } => master(),
             Happening::Fold { .. } | Happening::Forget { .. } | Happening::Dialled { .. } => master(),
+            Happening::Measures => master(),
             Happening::Deliver { up: true, .. } | Happening::Noticed { by_master: true, .. } => master(),
             Happening::Tick { runner, .. } | Happening::Ends { runner, .. } => Some(self.runners[*runner].asleep_until),
             Happening::Deliver { link, up: false } | Happening::Noticed { link, .. } => self.runner_of(*link),
@@ -303,6 +352,7 @@ impl World {
             Fault::StepClock => self.step_clock(),
             Fault::Prune => self.prune(),
             Fault::Trim => self.trim(),
+            Fault::FillDisk => self.fill_disk(),
         }
     }
 
@@ -319,6 +369,7 @@ impl World {
         self.healed = true;
         self.note("heals", String::new);
         self.shelf.fail_syncs(false);
+        self.room();
         for link in self.links.values_mut() {
             link.stalled = [0, 0];
         }
@@ -333,6 +384,7 @@ impl World {
         self.put_modules_back();
         for feeder in 0..self.feeders.len() {
             self.put_right(feeder);
+            self.feeds_again(feeder);
         }
         self.oracle.healed_at = self.now.max(stopped);
         self.plan(SECOND, Happening::Looks);

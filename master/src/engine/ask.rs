@@ -109,7 +109,9 @@ impl Engine {
                 }
             }
         }
-        let before = if part == "f" { at } else { u64::MAX };
+        // While nothing can be written, what ended and is not safe is left out.
+        let safe = if self.is_full() { self.events.latest() + 1 } else { u64::MAX };
+        let before = if part == "f" { at.min(safe) } else { safe };
         for ended in self.ended.iter().rev().filter(|ended| ended.seq < before) {
             looked += 1;
             // It may have been opened again since, and ended anew.
@@ -126,7 +128,7 @@ impl Engine {
     }
 
     /// The end of a task that memory has.
-    fn last_end(&self, id: &TaskId) -> Option<&Arc<Ended>> {
+    pub(super) fn last_end(&self, id: &TaskId) -> Option<&Arc<Ended>> {
         match self.held.known(id)? {
             Known::Live(key) => self.live(key).ended.as_ref(),
             Known::Ended(stored) => Some(&stored.ended),

@@ -1,11 +1,12 @@
 //! What is taken when the disk has little room or none: see [`Disk`].
 
-use super::Engine;
-use crate::inbox::SessionNo;
+use super::{Engine, Release};
+use crate::inbox::{self, Reply, SessionNo};
 use crate::room::Disk;
 use taskmaster_core::{Event, RunnerKey};
-use taskmaster_protocol::message::{Operation, Refused};
-use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, ToMaster};
+use taskmaster_protocol::message::{Operation, Query, Refused};
+use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, TaskId, ToMaster};
+use tokio::sync::oneshot;
 
 impl Engine {
     pub(super) fn is_full(&self) -> bool {
@@ -15,6 +16,34 @@ impl Engine {
     /// Why nothing is added; `None`: all is.
     pub(super) fn no_room(&self) -> Option<Refusal> {
         self.disk.refusal().map(|why| Refusal::new(RefusalCode::Unavailable, why))
+    }
+
+    /// A question while nothing can be written, for as long as that lasts. What is durable is told, and what promises
+    /// nothing: that a task is open, how many there are. An end that is not safe yet is not, and nobody knows when it
+    /// will be: whoever asks for it hears why.
+    pub(super) fn asked_when_full(&mut self, query: Query, reply: oneshot::Sender<Reply>) {
+        let safe = match &query {
+            Query::Task { id } | Query::Why { id } | Query::Logs { id } => self.is_safe(id),
+            Query::Results { ids } => ids.iter().all(|id| self.is_safe(id)),
+            _ => true,
+        };
+        let answer = match self.no_room().filter(|_| !safe) {
+            Some(_) if inbox::waits_for_room(&query) => {
+                let answer = self.answer(query);
+                return self.turn.after.push(Release::Reply(reply, answer));
+            }
+            Some(why) => Reply::Refused(why),
+            None => self.answer(query),
+        };
+        // Who no longer waits does not hear it.
+        let _ = reply.send(answer);
+    }
+
+    /// Whether how a task ended is durable, where it has ended, and that it was opened again, where it was.
+    fn is_safe(&self, id: &TaskId) -> bool {
+        let latest = self.events.latest();
+        let ended = self.last_end(id).is_none_or(|ended| ended.seq <= latest);
+        ended && self.reopened.get(id).is_none_or(|since| *since <= latest)
     }
 
     /// It stands otherwise with the disk: when something can be written again, what was held back comes first.

@@ -13,6 +13,7 @@ struct Content {
     unsynced: Vec<Batch>,
     synced: Map,
     failing: bool,
+    full: bool,
 }
 
 /// A store like a disk's.
@@ -44,6 +45,16 @@ impl MemoryShelf {
     pub fn fail_syncs(&self, failing: bool) {
         self.content().failing = failing;
     }
+
+    /// From now on there is no room for any write, or there is again.
+    pub fn fill(&self, full: bool) {
+        self.content().full = full;
+    }
+
+    /// Whether there is no room.
+    pub fn is_full(&self) -> bool {
+        self.content().full
+    }
 }
 
 fn apply(map: &mut Map, batch: Batch) {
@@ -68,6 +79,9 @@ impl Shelf for MemoryShelf {
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let mut content = self.content();
+        if content.full {
+            return Err(StoreError::Full("the simulated disk is full".into()));
+        }
         apply(&mut content.now, batch.clone());
         content.unsynced.push(batch);
         Ok(())
