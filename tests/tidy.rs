@@ -73,9 +73,11 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn every_dependency_has_a_reason() {
-    for (manifest, section) in
-        [("Cargo.toml", "[workspace.dependencies]"), ("tasks/Cargo.toml", "[workspace.dependencies]")]
-    {
+    for (manifest, section) in [
+        ("Cargo.toml", "[workspace.dependencies]"),
+        ("tasks/Cargo.toml", "[workspace.dependencies]"),
+        ("tests/fuzz/Cargo.toml", "[dependencies]"),
+    ] {
         let text = read(manifest);
         let (_, after) = text.split_once(section).unwrap();
         let section = after.split("\n[").next().unwrap();
