@@ -187,7 +187,7 @@ pub struct Engine {
     held_back: Vec<(SessionNo, ToMaster)>,
     report: Option<(RunnerKey, Report)>,
     /// What attempts want added whose report has not been taken yet, with the connection that it comes over.
-    wishes: BTreeMap<Attempt, (SessionNo, inbox::Wishes)>,
+    wishes: BTreeMap<Attempt, (SessionNo, crate::inbox::Wishes)>,
     /// Ended tasks since this start, by final state.
     finished: [u64; 4],
     effects: Vec<Effect>,

@@ -169,7 +169,7 @@ pub fn work(
     }
     Work {
         attempt: Attempt { id: send.id, attempt: send.attempt },
-        command,
+        program,
         input,
         args,
         env,

@@ -3,10 +3,10 @@
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
 use crate::event::{Due, NewTask, RunnerKey, TaskKey};
+use crate::few::Few;
 use crate::retry;
 use crate::runners::Lent;
 use crate::scheduler::Scheduler;
-use crate::few::Few;
 use crate::state::{Final, State, Tried};
 use crate::tasks;
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};

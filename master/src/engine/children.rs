@@ -4,7 +4,8 @@
 //! failed, or that is void, adds nothing, and a report that is told again finds its task ended.
 
 use super::Engine;
-use super::add::{Fact, due_of, unknown_dependency};
+use super::add::{Fact, due_of};
+use super::unmet::unknown_dependency;
 use crate::inbox::{Child, Wishes};
 use crate::prepare::Prepared;
 use crate::record::TaskBody;
