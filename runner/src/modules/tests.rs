@@ -71,7 +71,7 @@ async fn a_new_process_finds_it_on_disk_unless_it_is_spoilt() {
 async fn a_failure_is_told_and_tried_again() {
     for (answer, words) in [
         (Err("the master is gone"), "the master is gone"),
-        (Ok("(module"), "text form"),
+        (Ok("(module"), "line 1 column 8"),
         (Ok("(module)"), "_start"),
         (Ok(r#"(module (import "env" "magic" (func)) (func (export "_start")))"#), "`env.magic`"),
     ] {

@@ -1,5 +1,5 @@
-;; A component of the world in tasks/wit, by hand: BODY is what `run` does with its params, $at and $length. It gives back
-;; the address of its result: 0, where $ok and the two failures write it.
+;; A component of the world in tasks/wit, by hand. What stands in its memory, and what `run` does with its params, $at
+;; and $length, is put in by the tests. It gives back the address of its result: 0, where $ok and $failed write it.
 (component
   (import "taskmaster:task/host@1.0.0" (instance $host
     (type $error' (variant (case "retryable" string) (case "permanent" string)))
