@@ -5,9 +5,11 @@
 
 mod add;
 mod auth;
+mod door;
 mod feed;
 mod follow;
 mod http;
+mod intake;
 mod names;
 mod params;
 mod reports;
@@ -28,7 +30,6 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
-use axum::serve::ListenerExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::net::TcpListener;
@@ -45,6 +46,8 @@ struct Gate {
     next: Arc<AtomicU64>,
     /// Of connected runners.
     names: names::Names,
+    /// The way of new tasks to the engine.
+    intake: intake::Intake,
     /// A permit for each batch whose large params are being put or read.
     large: Arc<Semaphore>,
     /// True when the master stops: sessions are closed.
@@ -62,12 +65,9 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let (auth, names) = (Arc::new(Auth::new(token)), names::Names::default());
     let large = Arc::new(Semaphore::new(params::AT_A_TIME));
-    let gate = Gate { handle, folder, blobs, auth, next: Arc::default(), names, large, stop: stop.clone() };
-    // Small messages must not wait for more to come (Nagle's algorithm).
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router(gate)).with_graceful_shutdown(stopped(stop)).await
+    let (next, intake) = (Arc::default(), intake::Intake::default());
+    let gate = Gate { handle, folder, blobs, auth, next, names, intake, large, stop: stop.clone() };
+    axum::serve(door::Door(listener), router(gate)).with_graceful_shutdown(stopped(stop)).await
 }
 
 /// Returns when the flag is true, or when nobody can raise it any more.

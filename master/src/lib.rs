@@ -15,6 +15,7 @@ pub mod events;
 pub mod folding;
 pub mod gateway;
 pub mod inbox;
+pub mod interests;
 pub mod journal;
 pub mod lookup;
 pub mod master;
