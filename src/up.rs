@@ -194,6 +194,7 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         blob_grace: taskmaster_master::blobs::GRACE,
         task_timeout: Duration::from_secs(3_600),
         memory_mb: taskmaster_protocol::limits::MEMORY_MB_DEFAULT,
+        queue_bytes: u64::MAX,
         grace: Duration::from_secs(1),
     };
     Up::start(config, slots, |_| {}).await.map_err(|error| error.to_string())

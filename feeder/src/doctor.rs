@@ -79,7 +79,11 @@ async fn look(client: &mut Client, findings: &mut Vec<Finding>) -> Result<(), Tr
     let up = crate::output::text::span(status.uptime_ms.saturating_mul(1_000));
     findings.push(match status.refusing {
         None => well("store", format!("durability {}, start {}, up for {up}", status.durability, status.epoch)),
-        Some(why) => ill("store", format!("adds are refused: {why}"), "free space on the master's disk"),
+        Some(why) => ill(
+            "store",
+            format!("adds are refused: {why}"),
+            "free space on the master's disk, or let tasks that are queued end",
+        ),
     });
     let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
     findings.push(judge_runners(&runners));

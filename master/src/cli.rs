@@ -50,6 +50,13 @@ pub struct MasterArgs {
     #[arg(long, value_name = "N", default_value_t = taskmaster_protocol::limits::MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(taskmaster_protocol::limits::MEMORY_MB_MAX)))]
     pub memory_mb: u32,
 
+    /// Memory that tasks which have not ended may take, MiB; half of the machine's where it is not given
+    ///
+    /// Beyond it new tasks are refused (`unavailable`) until some have ended: a feed waits and goes on by itself. Tasks
+    /// with a priority above 0 may take an eighth more.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub queue_mb: Option<u32>,
+
     /// How long running tasks may go on when the master is asked to stop (SIGTERM, Ctrl-C); 0s: not at all
     ///
     /// A stopping master refuses new tasks (`unavailable`) and sends none to runners. What runs beyond this time is not

@@ -64,6 +64,8 @@ pub struct MasterConfig {
     pub task_timeout: Duration,
     /// Limit of one attempt where its task names none, MiB.
     pub memory_mb: u32,
+    /// Memory that tasks which have not ended may take, bytes.
+    pub queue_bytes: u64,
     /// How long running attempts may go on at a stop.
     pub grace: Duration,
 }
@@ -116,6 +118,7 @@ impl MasterConfig {
                 .map(Duration::from_micros)
                 .map_err(setting("--task-timeout"))?,
             memory_mb: args.memory_mb,
+            queue_bytes: args.queue_mb.map_or_else(half_of_memory, |mb| u64::from(mb) << 20),
             grace: parse_duration_us(&args.grace).map(Duration::from_micros).map_err(setting("--grace"))?,
         })
     }
@@ -171,6 +174,15 @@ impl MasterConfig {
         let token = self.token.as_deref().unwrap_or_default();
         Some(format!("taskmaster runner --url ws://{host}:{port} --token {token}"))
     }
+}
+
+/// Half of this machine's memory, or of what this process's group may have where that is less; where nobody tells, 2 GiB.
+fn half_of_memory() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    total.map(|kib| kib << 10).into_iter().chain(group).min().unwrap_or(4 << 30) / 2
 }
 
 /// The address under which other machines most likely see this one: the one from which it would send. A UDP socket that
@@ -266,6 +278,7 @@ mod tests {
             blob_grace: "1h".into(),
             task_timeout: "1h".into(),
             memory_mb: 512,
+            queue_mb: None,
             grace: "30s".into(),
         }
     }

@@ -42,6 +42,8 @@ pub struct EngineConfig {
     pub timeout_ms: u64,
     /// Limit of one attempt where the task names none.
     pub memory_mb: u32,
+    /// Memory that tasks which have not ended may take, bytes; beyond it none are added.
+    pub queue_bytes: u64,
     /// As `status` and `bench` tell it: `sync` or `interval:<ms>`.
     pub durability: String,
     /// A number that differs between two starts, for the jitter of back-offs.
@@ -54,6 +56,7 @@ impl Default for EngineConfig {
         EngineConfig {
             timeout_ms: limits::TIMEOUT_MS_DEFAULT,
             memory_mb: limits::MEMORY_MB_DEFAULT,
+            queue_bytes: u64::MAX,
             durability: "sync".into(),
             seed: 1,
         }

@@ -1,10 +1,11 @@
 //! Events for those who watch: the durable ones by seq, from memory or from the journal; the live ones as they come.
 
+use crate::interests::{Interest, Interests};
 use crate::journal;
 use crate::record::{self, Ended, Entry, Outputs, Record};
 use crate::store::Reader;
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use taskmaster_protocol::shape::TaskView;
 use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
 use tokio::sync::{broadcast, watch};
@@ -12,8 +13,14 @@ use tokio::sync::{broadcast, watch};
 /// Durable events kept in memory for watchers: who is no further behind costs no read from the disk.
 const RECENT_EVENTS_MAX: u64 = 32_768;
 
+/// Commits that a follower looks through before it lets others go on.
+const COMMITS_LOOKED_THROUGH: usize = 64;
+
 /// Live events that a watcher may be behind before it misses some.
 const LIVE_EVENTS_MAX: usize = 4_096;
+
+/// The same of who watches one job.
+const LIVE_OF_JOB_MAX: usize = 256;
 
 /// Events given to a watcher at a time.
 const READ_EVENTS_MAX: usize = 1_000;
@@ -62,13 +69,7 @@ impl Logged {
 
     /// The job it is about.
     pub fn job(&self) -> Option<&JobName> {
-        match self.record() {
-            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.job),
-            Record::Ended(ended) => Some(&ended.job),
-            Record::Retrying(retrying) => Some(&retrying.job),
-            Record::JobOpened { job, .. } | Record::JobDone { job, .. } => Some(job),
-            _ => None,
-        }
+        self.record().job()
     }
 
     /// The task it is about.
@@ -161,7 +162,7 @@ struct EndedData<'a> {
 }
 
 impl<'a> EndedData<'a> {
-    fn of(ended: &'a Ended) -> EndedData<'a> {
+    fn of(ended: &'a record::Ended) -> EndedData<'a> {
         let (result, result_blob) = ended.result_parts();
         EndedData {
             attempt: ended.attempt.n,
@@ -177,7 +178,7 @@ impl<'a> EndedData<'a> {
 }
 
 /// An ended task as scripts see it.
-pub fn ended_view(ended: &Ended) -> TaskView {
+pub fn ended_view(ended: &record::Ended) -> TaskView {
     let (result, result_blob) = ended.result_parts();
     TaskView {
         id: ended.id.clone(),
@@ -200,11 +201,80 @@ pub fn ended_view(ended: &Ended) -> TaskView {
     }
 }
 
+/// A commit in memory.
+#[derive(Debug)]
+struct Commit {
+    entry: Arc<Entry>,
+    /// The seq of its last event.
+    last: u64,
+    /// Made by the first follower who asks; thousands may.
+    ended: OnceLock<Ended>,
+}
+
+/// What ends in a commit: a follower passes over a commit that has nothing of its own with one look.
+#[derive(Debug, Default)]
+pub struct Ended {
+    jobs: HashSet<JobName>,
+    tasks: HashSet<TaskId>,
+}
+
+impl Ended {
+    fn of(entry: &Entry) -> Ended {
+        let mut found = Ended::default();
+        for record in &entry.records {
+            match record {
+                Record::Ended(ended) => {
+                    found.tasks.insert(ended.id.clone());
+                    if !found.jobs.contains(&ended.job) {
+                        found.jobs.insert(ended.job.clone());
+                    }
+                }
+                Record::JobDone { job, .. } => drop(found.jobs.insert(job.clone())),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Whether a task of one of these jobs ends, or one of them.
+    pub fn any_job<T>(&self, of: &HashMap<JobName, T>) -> bool {
+        if of.len() < self.jobs.len() {
+            of.keys().any(|job| self.jobs.contains(job))
+        } else {
+            self.jobs.iter().any(|job| of.contains_key(job))
+        }
+    }
+
+    /// Whether one of these tasks ends.
+    pub fn any_task(&self, of: &BTreeSet<TaskId>) -> bool {
+        if of.len() < self.tasks.len() {
+            of.iter().any(|task| self.tasks.contains(task))
+        } else {
+            self.tasks.iter().any(|task| of.contains(task))
+        }
+    }
+}
+
+/// Somebody whom some ends concern.
+pub trait Concern {
+    /// Whether anything in this commit does.
+    fn any_of(&self, ended: &Ended) -> bool;
+}
+
+/// What [`EventFeed::ends`] found.
+#[derive(Debug)]
+pub struct Ends {
+    /// Events of commits in which something concerns whoever asked; those that do not are his to leave out.
+    pub events: Vec<Logged>,
+    /// Up to here everything was looked at.
+    pub seq: u64,
+}
+
 /// The last commits that have events, by the seq of their first ones.
 #[derive(Default)]
 struct Recent {
     /// As far back as [`RECENT_EVENTS_MAX`] reaches.
-    kept: VecDeque<Arc<Entry>>,
+    kept: VecDeque<Arc<Commit>>,
     /// Those before, as long as they are in memory anyway because they wait to be folded: under a load that outruns
     /// its followers these would otherwise be read and decoded again from the disk, and fall behind still more.
     lent: VecDeque<(u64, Weak<Entry>)>,
@@ -212,11 +282,11 @@ struct Recent {
 
 impl Recent {
     fn push(&mut self, entry: &Arc<Entry>, last: u64) {
-        self.kept.push_back(entry.clone());
+        self.kept.push_back(Arc::new(Commit { entry: entry.clone(), last, ended: OnceLock::new() }));
         // The front goes when what is left behind it is enough.
-        while self.kept.get(1).is_some_and(|next| last - next.first_seq >= RECENT_EVENTS_MAX) {
-            if let Some(entry) = self.kept.pop_front() {
-                self.lent.push_back((entry.first_seq, Arc::downgrade(&entry)));
+        while self.kept.get(1).is_some_and(|next| last - next.entry.first_seq >= RECENT_EVENTS_MAX) {
+            if let Some(commit) = self.kept.pop_front() {
+                self.lent.push_back((commit.entry.first_seq, Arc::downgrade(&commit.entry)));
             }
         }
         while self.lent.front().is_some_and(|(_, entry)| entry.strong_count() == 0) {
@@ -226,7 +296,16 @@ impl Recent {
 
     /// The first seq that is in memory for certain.
     fn first(&self) -> Option<u64> {
-        self.kept.front().map(|entry| entry.first_seq)
+        self.kept.front().map(|commit| commit.entry.first_seq)
+    }
+
+    /// Commits from the one that has the event `seq` on, as many as are looked through at a time; none: it is not kept.
+    fn commits_from(&self, seq: u64) -> Vec<Arc<Commit>> {
+        if self.first().is_none_or(|first| first > seq) {
+            return Vec::new();
+        }
+        let at = self.kept.partition_point(|commit| commit.last < seq);
+        self.kept.iter().skip(at).take(COMMITS_LOOKED_THROUGH).cloned().collect()
     }
 
     /// Commits from the one that has the event `seq` on, enough for one read; `None`: it is not in memory.
@@ -236,9 +315,9 @@ impl Recent {
         } else {
             self.lent.len()
         };
-        let kept = self.kept.partition_point(|entry| entry.first_seq <= seq).saturating_sub(1);
+        let kept = self.kept.partition_point(|commit| commit.entry.first_seq <= seq).saturating_sub(1);
         let lent = self.lent.iter().skip(lent).map(|(_, entry)| entry.upgrade());
-        let kept = self.kept.iter().skip(kept).map(|entry| Some(entry.clone()));
+        let kept = self.kept.iter().skip(kept).map(|commit| Some(commit.entry.clone()));
         let (mut found, mut records) = (Vec::new(), 0);
         for entry in lent.chain(kept) {
             let entry = entry?;
@@ -258,17 +337,28 @@ pub struct EventFeed {
     recent: Arc<Mutex<Recent>>,
     latest: watch::Sender<u64>,
     live: broadcast::Sender<Arc<EventView>>,
+    /// The same for those who watch one job: with a thousand of them each event would else go to all.
+    live_in: Arc<Mutex<HashMap<JobName, broadcast::Sender<Arc<EventView>>>>>,
     reader: Reader,
+    /// Who waits for ends.
+    interests: Interests,
 }
 
 impl EventFeed {
+    /// The interests of a new follower: see [`EventFeed::ends`].
+    pub fn interest(&self) -> Interest {
+        self.interests.none()
+    }
+
     /// A feed whose last durable event is `latest`.
     pub fn new(latest: u64, reader: Reader) -> EventFeed {
         EventFeed {
             recent: Arc::default(),
             latest: watch::Sender::new(latest),
             live: broadcast::Sender::new(LIVE_EVENTS_MAX),
+            live_in: Arc::default(),
             reader,
+            interests: Interests::default(),
         }
     }
 
@@ -289,17 +379,37 @@ impl EventFeed {
         }
         let last = entry.first_seq + events - 1;
         self.recent().push(entry, last);
+        self.interests.wake(entry, last);
         self.latest.send_if_modified(|latest| std::mem::replace(latest, last) != last);
     }
 
     /// Whether anybody watches live events: if not, none need be made.
     pub fn is_watched(&self) -> bool {
-        self.live.receiver_count() > 0
+        self.live.receiver_count() > 0 || !self.live_in().is_empty()
+    }
+
+    fn live_in(&self) -> MutexGuard<'_, HashMap<JobName, broadcast::Sender<Arc<EventView>>>> {
+        self.live_in.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something happened that is not durable.
     pub fn show(&self, event: EventView) {
-        let _ = self.live.send(Arc::new(event));
+        let event = Arc::new(event);
+        if let Some(job) = &event.job {
+            let mut of_jobs = self.live_in();
+            // Nobody watches it any more.
+            if of_jobs.get(job).is_some_and(|channel| channel.send(event.clone()).is_err()) {
+                of_jobs.remove(job);
+            }
+        }
+        let _ = self.live.send(event);
+    }
+
+    /// Live events of one job from now on.
+    pub fn live_of(&self, job: &JobName) -> broadcast::Receiver<Arc<EventView>> {
+        let mut of_jobs = self.live_in();
+        of_jobs.retain(|_, channel| channel.receiver_count() > 0);
+        of_jobs.entry(job.clone()).or_insert_with(|| broadcast::Sender::new(LIVE_OF_JOB_MAX)).subscribe()
     }
 
     /// Live events from now on.
@@ -327,6 +437,34 @@ impl EventFeed {
                 Err(Pruned { first })
             }
         }
+    }
+
+    /// What ends after `seq` and concerns `of`; waits until there are events, and then says how far it has looked. For a
+    /// thousand followers of a job each: a commit without anything of a job costs its follower one look.
+    pub async fn ends(&self, seq: u64, of: &impl Concern) -> Result<Ends, Pruned> {
+        let mut latest = self.latest.subscribe();
+        if latest.wait_for(|latest| *latest > seq).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let commits = self.recent().commits_from(seq + 1);
+        if commits.is_empty() {
+            let events = self.after(seq).await?;
+            return Ok(Ends { seq: events.last().map_or(seq, Logged::seq), events });
+        }
+        let mut found = Ends { events: Vec::new(), seq };
+        for commit in commits {
+            if of.any_of(commit.ended.get_or_init(|| Ended::of(&commit.entry))) {
+                let room = READ_EVENTS_MAX - found.events.len();
+                let more = logged(&commit.entry).filter(|event| event.seq > seq && event.is_end());
+                found.events.extend(more.take(room));
+                if found.events.len() == READ_EVENTS_MAX {
+                    found.seq = found.events.last().map_or(seq, Logged::seq);
+                    return Ok(found);
+                }
+            }
+            found.seq = commit.last;
+        }
+        Ok(found)
     }
 
     /// The same without waiting, from the caller's own thread; none: there are none yet. For tests.

@@ -9,14 +9,21 @@ use crate::record::Entry;
 use crate::store::{Reader, Shelf, StoreError};
 use crate::view::{self, Fold, Stored};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use taskmaster_protocol::Wall;
 
 /// Records that may wait to be folded while there is load: folding costs more than the journal, and a burst is over
 /// before it begins. Some hundred MB of memory, and a few seconds of a restart.
 const WAITING_RECORDS_MAX: usize = 400_000;
+
+/// More than this wait only when commits come faster than they can be folded: then commits wait.
+const BACKLOG_MAX: usize = 600_000;
+
+/// How long one commit waits for the fold at the most: with commits as large as they get, the fold is faster than what
+/// comes then. Whoever waits for an answer waits for a commit or two.
+const HOLD: Duration = Duration::from_millis(40);
 
 /// Nothing committed for this long: there is time to fold.
 const IDLE: Duration = Duration::from_millis(200);
@@ -53,6 +60,34 @@ pub fn catch_up(shelf: &Reader) -> Result<(), StoreError> {
     }
 }
 
+/// Records that are durable and not folded: in memory until they are. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Backlog(Arc<(Mutex<usize>, Condvar)>);
+
+impl Backlog {
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// More records wait. Whoever commits waits too when they are too many, but not for long: the fold may itself wait
+    /// for the engine, and the engine for whoever commits. So what is committed meanwhile is little.
+    pub fn add(&self, records: usize) {
+        let mut waiting = self.lock();
+        *waiting += records;
+        if *waiting > BACKLOG_MAX {
+            drop(self.0.1.wait_timeout_while(waiting, HOLD, |waiting| *waiting > BACKLOG_MAX));
+        }
+    }
+
+    fn take(&self, records: usize) {
+        // The first commit of a start is not counted.
+        let mut waiting = self.lock();
+        *waiting = waiting.saturating_sub(records);
+        drop(waiting);
+        self.0.1.notify_all();
+    }
+}
+
 /// The folding thread.
 pub struct Folding {
     shelf: Reader,
@@ -60,6 +95,7 @@ pub struct Folding {
     engine: Sender<Input>,
     waiting: VecDeque<Arc<Entry>>,
     records: usize,
+    backlog: Backlog,
     /// What ended before this seq has been looked at for pruning.
     prune_from: u64,
     /// Removes blobs that nothing names any more.
@@ -69,12 +105,18 @@ pub struct Folding {
 impl Folding {
     /// For the view on `shelf`, telling `engine` how far it is.
     pub fn new(shelf: Reader, keep: Keep, engine: Sender<Input>) -> Folding {
-        Folding { shelf, keep, engine, waiting: VecDeque::new(), records: 0, prune_from: 0, collecting: None }
+        let (waiting, backlog) = (VecDeque::new(), Backlog::default());
+        Folding { shelf, keep, engine, waiting, records: 0, backlog, prune_from: 0, collecting: None }
     }
 
     /// The same, and blobs are collected in between.
     pub fn collecting(self, collecting: Collecting) -> Folding {
         Folding { collecting: Some(collecting), ..self }
+    }
+
+    /// For whoever commits: see [`Backlog::add`].
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     /// Folds until the writer ends. What is left then is folded at the next start.
@@ -125,6 +167,7 @@ impl Folding {
             let Some(entry) = self.waiting.front() else { break };
             if fold.take_until(entry, WEIGHT_MAX)? {
                 self.records -= entry.records.len();
+                self.backlog.take(entry.records.len());
                 self.waiting.pop_front();
             }
         }

@@ -7,10 +7,12 @@ mod add;
 mod auth;
 mod blobs;
 mod children;
+mod door;
 mod feed;
 mod follow;
 mod http;
 mod inputs;
+mod intake;
 mod names;
 mod params;
 mod reports;
@@ -32,7 +34,6 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
-use axum::serve::ListenerExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::net::TcpListener;
@@ -50,6 +51,8 @@ struct Gate {
     next: Arc<AtomicU64>,
     /// Of connected runners.
     names: names::Names,
+    /// The way of new tasks to the engine.
+    intake: intake::Intake,
     /// A permit for each batch whose large params are being put or read.
     large: Arc<Semaphore>,
     /// True when the master stops: sessions are closed.
@@ -68,12 +71,9 @@ pub async fn serve(
     let (auth, names) = (Arc::new(Auth::new(token)), names::Names::default());
     let large = Arc::new(Semaphore::new(params::AT_A_TIME));
     let blobs = interfaces.blobs();
-    let gate = Gate { handle, folder, blobs, interfaces, auth, next: Arc::default(), names, large, stop: stop.clone() };
-    // Small messages must not wait for more to come (Nagle's algorithm).
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router(gate)).with_graceful_shutdown(stopped(stop)).await
+    let (next, intake, stop_too) = (Arc::default(), intake::Intake::default(), stop.clone());
+    let gate = Gate { handle, folder, blobs, interfaces, auth, next, names, intake, large, stop: stop_too };
+    axum::serve(door::Door(listener), router(gate)).with_graceful_shutdown(stopped(stop)).await
 }
 
 /// Returns when the flag is true, or when nobody can raise it any more.

@@ -16,6 +16,7 @@ pub mod events;
 pub mod folding;
 pub mod gateway;
 pub mod inbox;
+pub mod interests;
 pub mod interfaces;
 pub mod journal;
 pub mod lookup;

@@ -196,6 +196,7 @@ fn threads(
     let engine_config = EngineConfig {
         timeout_ms: u64::try_from(config.task_timeout.as_millis()).unwrap_or(u64::MAX).max(1),
         memory_mb: config.memory_mb,
+        queue_bytes: config.queue_bytes,
         durability: config.durability.to_string(),
         seed,
     };
@@ -210,6 +211,7 @@ fn threads(
     let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
     let collecting = Collecting::new(blobs, patient.clone(), room.clone());
     let mut folding = Folding::new(patient, config.keep, inbox).collecting(collecting);
+    let backlog = folding.backlog();
     let (durability, data_folder, measured) = (config.durability, config.data.clone(), room.clone());
     let (writing, stop) = channel::<()>();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
@@ -226,6 +228,7 @@ fn threads(
                     durability,
                     events: &events,
                     folds: &folds,
+                    backlog: &backlog,
                     room: &room,
                     held,
                     behind: &behind,

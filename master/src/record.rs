@@ -547,6 +547,19 @@ pub fn events_of(records: &[Record]) -> u64 {
     records.iter().filter(|record| record.event().is_some()).count() as u64
 }
 
+impl Record {
+    /// The job that it is about.
+    pub fn job(&self) -> Option<&JobName> {
+        match self {
+            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.job),
+            Record::Ended(ended) => Some(&ended.job),
+            Record::Retrying(retrying) => Some(&retrying.job),
+            Record::JobOpened { job, .. } | Record::JobDone { job, .. } => Some(job),
+            _ => None,
+        }
+    }
+}
+
 /// One commit: what one or several turns of the loop changed, durable together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {

@@ -4,6 +4,7 @@
 use crate::config::Durability;
 use crate::engine::{Engine, Release, Turn};
 use crate::events::EventFeed;
+use crate::folding::Backlog;
 use crate::inbox::Input;
 use crate::journal::{AppendError, Journal};
 use crate::record::{self, Entry};
@@ -16,11 +17,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::ToMaster;
 
-/// Tasks and reports taken in before a turn ends, so that no turn is long (about 10 ms).
-const TURN_WEIGHT_MAX: usize = 4_096;
+/// Tasks and reports taken in before a turn ends, so that no turn is long (a few ms): what is urgent waits for one.
+const TURN_WEIGHT_MAX: usize = 1_024;
 
 /// Records in one commit: above that a commit takes longer than its sync, and everybody waits for it.
-const COMMIT_RECORDS_MAX: usize = 8_192;
+const COMMIT_RECORDS_MAX: usize = 4_096;
 
 /// Turns that may wait for the disk. Beyond that the engine waits too, and with it, by their flow control, feeders.
 pub const TURNS_WAITING_MAX: usize = 64;
@@ -131,6 +132,8 @@ pub struct Writer<'a> {
     pub events: &'a EventFeed,
     /// Who folds them.
     pub folds: &'a Sender<Arc<Entry>>,
+    /// What waits to be folded.
+    pub backlog: &'a Backlog,
     /// Who is told that the disk is full.
     pub room: &'a Room,
     /// Turns that ended while a commit waited for room.
@@ -162,8 +165,13 @@ impl Writer<'_> {
                 if !self.append(&record::encode(entry.as_ref()))? {
                     return self.journal.sync();
                 }
+                let records = entry.records.len();
                 settle(entry, self.journal, self.durability, self.events, self.folds)?;
                 unsynced = true;
+                self.behind.0.fetch_sub(together.len(), Relaxed);
+                release(together);
+                self.backlog.add(records);
+                continue;
             }
             self.behind.0.fetch_sub(together.len(), Relaxed);
             release(together);

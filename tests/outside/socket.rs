@@ -131,13 +131,15 @@ impl Socket {
 
     /// The next message, if something comes in this time.
     pub fn hear_within(&mut self, time: Duration) -> Option<Heard> {
+        self.comes_within(time).then(|| self.hear())
+    }
+
+    /// Whether something comes in this time, be it the end.
+    pub fn comes_within(&mut self, time: Duration) -> bool {
         self.0.set_read_timeout(Some(time)).unwrap();
         let came = self.0.peek(&mut [0]);
         self.0.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        match came {
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => None,
-            _ => Some(self.hear()),
-        }
+        !came.is_err_and(|error| matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
     }
 
     /// The next frame: its opcode and its bytes, as they came.

@@ -134,7 +134,8 @@ impl Engine {
             let text = "the master is stopping and takes no more tasks; add this one again when it has started";
             return Err((Refusal::new(RefusalCode::Unavailable, text), None));
         }
-        if let Some(refusal) = self.no_room().filter(|_| !task.of_task) {
+        let no_room = self.no_room().or_else(|| self.queue_full(task.document.priority));
+        if let Some(refusal) = no_room.filter(|_| !task.of_task) {
             return Err((refusal, None));
         }
         self.usable_module(&task.document.module).map_err(|refusal| (refusal, None))?;

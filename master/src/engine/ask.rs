@@ -229,7 +229,7 @@ impl Engine {
             jobs: self.core.jobs().filter(|job| job.open).count() as u64,
             runners: runners.len() as u64,
             slots: runners.iter().map(|runner| u64::from(runner.slots)).sum(),
-            refusing: self.disk.refusal().map(str::to_owned),
+            refusing: self.no_room().or_else(|| self.queue_full(0)).map(|refusal| refusal.message),
         }
     }
 }

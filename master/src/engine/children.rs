@@ -97,7 +97,7 @@ impl Engine {
             retries: body.rare.as_ref().and_then(|rare| rare.retries.clone()).map(Box::new),
             origin: Origin::Added,
         };
-        self.held.replace(key, last.dependencies(), body);
+        self.held.replace(key, &last, body);
         if let Some(last) = self.live_mut(key).last.as_mut() {
             last.trouble = None;
         }

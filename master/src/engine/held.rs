@@ -60,8 +60,27 @@ pub(super) struct Held {
     pub open: Rows,
     /// How many open tasks name an id of this hash: these are not pruned.
     named: HashTable<(Hashed, u32)>,
+    /// Memory that open tasks take, bytes, about.
+    pub bytes: u64,
     /// Ended tasks that the core has let go of, and that the view does not have yet, by id.
     ended: HashTable<(Hashed, Stored)>,
+}
+
+/// What an open task takes in the core and here beside what its document says, bytes: measured with a million of them
+/// (see ARCHITECTURE.md, "Where the time goes"), the store's share left out.
+const TASK_BYTES: u64 = 350;
+
+/// A dependency: the edge in the core, the id here.
+const DEPENDENCY_BYTES: u64 = 100;
+
+/// The memory of an open task, about.
+fn bytes_of(body: &TaskBody) -> u64 {
+    let params = body.params.as_ref().map_or(0, |params| params.get().len());
+    let rare = body.rare.as_ref().map_or(0, |rare| {
+        let args: usize = rare.args.iter().map(String::len).sum();
+        args + rare.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    });
+    TASK_BYTES + DEPENDENCY_BYTES * body.dependencies().len() as u64 + (params + rare) as u64
 }
 
 impl Held {
@@ -110,17 +129,19 @@ impl Held {
         self.keys.insert_unique(hash.wide(), (hash, key), |(of, _)| of.wide());
         self.forget_ended_by(hash, &body.id, |_| true);
         self.open.insert(body.no, key);
+        self.bytes += bytes_of(&body);
         self.name(body.dependencies());
         self.tasks.put(key, Live { body: Kept::Whole(body), last: None, ended: None, priority });
         key
     }
 
     /// An open task is from now on what `body` says; it keeps its id and its place.
-    pub fn replace(&mut self, key: TaskKey, last: &[Dependency], body: Arc<TaskBody>) {
+    pub fn replace(&mut self, key: TaskKey, last: &TaskBody, body: Arc<TaskBody>) {
         let Some(live) = self.tasks.get_mut(key) else { return };
         live.priority = body.priority;
         live.body = Kept::Whole(body.clone());
-        self.name_no_more(last);
+        self.bytes = self.bytes - bytes_of(last) + bytes_of(&body);
+        self.name_no_more(last.dependencies());
         self.name(body.dependencies());
     }
 
@@ -134,9 +155,10 @@ impl Held {
     }
 
     /// A task is open no longer.
-    fn close(&mut self, no: u64, dependencies: &[Dependency]) {
-        self.open.remove(no);
-        self.name_no_more(dependencies);
+    fn close(&mut self, body: &TaskBody) {
+        self.open.remove(body.no);
+        self.bytes -= bytes_of(body);
+        self.name_no_more(body.dependencies());
     }
 
     fn name_no_more(&mut self, dependencies: &[Dependency]) {
@@ -230,7 +252,7 @@ impl Engine {
     pub(super) fn close(&mut self, key: TaskKey, ended: Arc<Ended>) {
         let body = self.whole(key);
         self.live_mut(key).ended = Some(ended);
-        self.held.close(body.no, body.dependencies());
+        self.held.close(&body);
     }
 
     /// The core lets go of a task that has ended. Until the view has it, memory keeps it by its id.

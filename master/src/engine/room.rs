@@ -1,4 +1,4 @@
-//! What is taken when the disk has little room or none: see [`Disk`].
+//! What is taken when there is little room or none: on the disk, see [`Disk`], and in memory, for tasks that wait.
 
 use super::{Engine, Release};
 use crate::inbox::{self, Reply, SessionNo};
@@ -44,6 +44,20 @@ impl Engine {
         let latest = self.events.latest();
         let ended = self.last_end(id).is_none_or(|ended| ended.seq <= latest);
         ended && self.reopened.get(id).is_none_or(|since| *since <= latest)
+    }
+
+    /// Why no more tasks of this priority may wait; `None`: they may. What ends makes room by itself. For what is more
+    /// urgent than usual there is an eighth more.
+    pub(super) fn queue_full(&self, priority: i32) -> Option<Refusal> {
+        let (is, max) = (self.held.bytes, self.config.queue_bytes);
+        if is < max || (priority > 0 && is - max < max / 8) {
+            return None;
+        }
+        let (tasks, is, max) = (self.held.open.len(), is >> 20, max >> 20);
+        let text = format!(
+            "the queue is full: {tasks} tasks that have not ended take {is} MiB of memory, and {max} MiB are allowed (--queue-mb); add again when some have ended"
+        );
+        Some(Refusal::new(RefusalCode::Unavailable, text))
     }
 
     /// It stands otherwise with the disk: when something can be written again, what was held back comes first.

@@ -41,6 +41,11 @@ impl Rows {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.values().map(|row| row.open).sum()
+    }
+
     /// Those of at least this number, in order.
     pub fn from(&self, first: u64) -> impl Iterator<Item = (u64, TaskKey)> {
         let rows = self.0.range(first / ROW..);

@@ -4,8 +4,8 @@ use crate::prepare::Prepared;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use taskmaster_protocol::{Refusal, RefusalCode, TaskId};
 
-/// Ids of a cycle that are named: every member of it is told of it, so that all of all would be the square of the batch.
-const CYCLE_TOLD: usize = 64;
+/// Ids of a cycle that are named: every member of it is told, and the answer must fit into a message.
+const CYCLE_TOLD: usize = 10;
 
 /// Documents that wait for others of their batch. Each is tried again once, when the last of these has come: a document
 /// may name thousands.

@@ -1,6 +1,6 @@
 //! Reading durable events on and on.
 
-use crate::events::{EventFeed, Logged, Pruned};
+use crate::events::{Concern, Ends, EventFeed, Logged, Pruned};
 use std::time::Duration;
 use taskmaster_protocol::FromMaster;
 use taskmaster_protocol::message::Gap;
@@ -14,6 +14,17 @@ pub(super) async fn after(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, P
         match events.after(seq).await {
             Err(Pruned { first }) if first <= seq.saturating_add(1) => tokio::time::sleep(PAUSE).await,
             Ok(logged) if logged.is_empty() => tokio::time::sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+}
+
+/// The next ends after `seq` that concern somebody; waits for events, not for ends: see [`EventFeed::ends`].
+pub(super) async fn ends(events: &EventFeed, seq: u64, of: &impl Concern) -> Result<Ends, Pruned> {
+    loop {
+        match events.ends(seq, of).await {
+            Err(Pruned { first }) if first <= seq.saturating_add(1) => tokio::time::sleep(PAUSE).await,
+            Ok(ends) if ends.seq <= seq => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
     }

@@ -1,7 +1,7 @@
 //! `task:follow`: tells a feeder of tasks that end, by job from a seq on, or by ids each once.
 
 use super::feed;
-use crate::events::{EventFeed, Logged, Pruned};
+use crate::events::{Concern, Ended, Ends, EventFeed, Logged, Pruned};
 use crate::inbox::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
@@ -19,8 +19,9 @@ const MOVED_PAUSE: Duration = Duration::from_secs(1);
 /// Questions about single tasks at a time.
 const ASKED: usize = 32;
 
-/// Tasks in one message.
+/// Tasks in one message, and bytes of their results: what waits for somebody who does not read is bounded.
 const BATCH: usize = 500;
+const BATCH_BYTES: usize = 256 << 10;
 
 type Side = mpsc::Sender<FromMaster>;
 
@@ -36,6 +37,18 @@ struct Jobs {
     told: HashMap<JobName, u64>,
     /// Where reading is.
     seq: u64,
+}
+
+impl Concern for Jobs {
+    fn any_of(&self, ended: &Ended) -> bool {
+        ended.any_job(&self.told)
+    }
+}
+
+impl Concern for BTreeSet<TaskId> {
+    fn any_of(&self, ended: &Ended) -> bool {
+        ended.any_task(self)
+    }
 }
 
 impl Jobs {
@@ -56,76 +69,140 @@ impl Jobs {
 /// Everything that ends in the jobs that are wished for, and the jobs' own ends, until the session ends.
 pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, side: Side) {
     let Some(first) = wishes.recv().await else { return };
-    let mut jobs = Jobs { seq: first.1, told: HashMap::from([first]) };
+    let mut interest = events.interest();
+    let mut jobs = Jobs { seq: first.1, told: HashMap::new() };
     let mut told = (jobs.seq, Instant::now());
+    let mut wish = Some(first);
+    let mut upto = 0;
     loop {
         // All that have come, before anything is read: they may have to go back together.
-        while let Ok(wish) = wishes.try_recv() {
-            jobs.follow(wish);
+        while let Some(next) = wish.take().or_else(|| wishes.try_recv().ok()) {
+            interest.in_job(&next.0);
+            upto = upto.max(events.latest());
+            jobs.follow(next);
         }
-        let logged = tokio::select! {
-            read = feed::after(&events, jobs.seq) => match read {
-                Ok(logged) => logged,
-                Err(pruned) => match side.send(feed::skip(&mut jobs.seq, pruned)).await {
-                    Ok(()) => continue,
-                    Err(_) => return,
+        // What is read next concerns him, or may: between these he is not woken.
+        if jobs.seq >= upto {
+            let quiet_up_to = events.latest();
+            if interest.is_quiet() {
+                jobs.seq = jobs.seq.max(quiet_up_to);
+            }
+            tokio::select! {
+                (first, last) = interest.next() => {
+                    jobs.seq = jobs.seq.max(first.saturating_sub(1));
+                    upto = last;
+                }
+                next = wishes.recv() => match next {
+                    Some(next) => wish = Some(next),
+                    None => return,
                 },
-            },
-            Some(wish) = wishes.recv() => {
-                jobs.follow(wish);
+                () = tokio::time::sleep(MOVED_PAUSE) => {}
+                () = side.closed() => return,
+            }
+            if jobs.seq >= upto && jobs.seq.saturating_sub(told.0) <= MOVED {
                 continue;
             }
-            () = side.closed() => return,
+        }
+        let ends = if jobs.seq < upto {
+            tokio::select! {
+                read = feed::ends(&events, jobs.seq, &jobs) => match read {
+                    Ok(ends) => ends,
+                    Err(pruned) => match side.send(feed::skip(&mut jobs.seq, pruned)).await {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
+                },
+                () = side.closed() => return,
+            }
+        } else {
+            Ends { events: Vec::new(), seq: jobs.seq }
         };
-        let mine: Vec<&Logged> = logged.iter().filter(|event| jobs.concerns(event)).collect();
-        let tasks: Vec<TaskView> = mine.iter().filter_map(|event| event.finished()).collect();
-        let job_done = mine.iter().rev().find_map(|event| event.job_run());
-        let seq = logged.last().map_or(jobs.seq, Logged::seq);
-        jobs.seq = seq;
-        let quiet = tasks.is_empty() && job_done.is_none();
-        let moved = seq.saturating_sub(told.0) > MOVED && told.1.elapsed() > MOVED_PAUSE;
-        if quiet && !moved {
+        let mine: Vec<&Logged> = ends.events.iter().filter(|event| jobs.concerns(event)).collect();
+        let moved = ends.seq.saturating_sub(told.0) > MOVED && told.1.elapsed() > MOVED_PAUSE;
+        jobs.seq = ends.seq;
+        if mine.is_empty() && !moved {
             continue;
         }
-        told = (seq, Instant::now());
-        if side.send(FromMaster::Final(Final { seq: Some(seq), tasks, job_done })).await.is_err() {
-            return;
+        told = (ends.seq, Instant::now());
+        for message in messages(&mine, ends.seq) {
+            if side.send(FromMaster::Final(message)).await.is_err() {
+                return;
+            }
         }
     }
+}
+
+/// What is told of these events, made as it is taken. Each message says how far it reaches; the last one, up to `seq`.
+fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = Final> {
+    let mut rest = Some(mine);
+    std::iter::from_fn(move || {
+        let events = rest?;
+        let mut message = Final { seq: Some(seq), tasks: Vec::new(), job_done: None };
+        let mut bytes = 0;
+        for (n, event) in events.iter().enumerate() {
+            if message.tasks.len() >= BATCH || bytes >= BATCH_BYTES {
+                message.seq = Some(event.seq() - 1);
+                rest = events.get(n..);
+                return Some(message);
+            }
+            if let Some(task) = event.finished() {
+                bytes += task.result.as_ref().map_or(0, |result| result.get().len());
+                message.tasks.push(task);
+            }
+            message.job_done = event.job_run().or(message.job_done);
+        }
+        rest = None;
+        Some(message)
+    })
 }
 
 /// Each of `ids` once, when it has ended or where it has already. `seq` was the last event when this was asked for:
 /// what ends later is among the events after it, what ended before is final when asked.
 pub(super) async fn ids(handle: MasterHandle, ids: Vec<TaskId>, mut seq: u64, side: Side) {
     let mut waiting: BTreeSet<TaskId> = ids.into_iter().collect();
+    let mut interest = handle.events.interest();
+    waiting.iter().for_each(|id| interest.in_task(id));
+    interest.mark(seq + 1, handle.events.latest());
     if ask(&handle, &mut waiting, &side).await.is_err() {
         return;
     }
     while !waiting.is_empty() {
-        let logged = tokio::select! {
-            read = feed::after(&handle.events, seq) => match read {
-                Ok(logged) => logged,
+        let (first, last) = tokio::select! {
+            unseen = interest.next() => unseen,
+            () = side.closed() => return,
+        };
+        seq = seq.max(first.saturating_sub(1));
+        while seq < last && !waiting.is_empty() {
+            let read = tokio::select! {
+                read = feed::ends(&handle.events, seq, &waiting) => read,
+                () = side.closed() => return,
+            };
+            let told = match read {
+                Ok(ends) => {
+                    seq = ends.seq;
+                    tell(mine(&ends, &mut waiting), &side).await
+                }
                 Err(Pruned { first }) => {
                     // They may have ended in what is no longer kept.
                     seq = first.saturating_sub(1);
-                    if ask(&handle, &mut waiting, &side).await.is_err() {
-                        return;
-                    }
-                    continue;
+                    ask(&handle, &mut waiting, &side).await
                 }
-            },
-            () = side.closed() => return,
-        };
-        seq = logged.last().map_or(seq, Logged::seq);
-        let mine = |event: &&Logged| event.task().is_some_and(|task| waiting.contains(task));
-        let ended: Vec<TaskView> = logged.iter().filter(mine).filter_map(Logged::finished).collect();
-        for task in &ended {
-            waiting.remove(&task.id);
-        }
-        if tell(ended, &side).await.is_err() {
-            return;
+            };
+            if told.is_err() {
+                return;
+            }
         }
     }
+}
+
+/// Those of `waiting` that have ended; they are waited for no longer.
+fn mine(ends: &Ends, waiting: &mut BTreeSet<TaskId>) -> Vec<TaskView> {
+    let is_mine = |event: &&Logged| event.task().is_some_and(|task| waiting.contains(task));
+    let ended: Vec<TaskView> = ends.events.iter().filter(is_mine).filter_map(Logged::finished).collect();
+    for task in &ended {
+        waiting.remove(&task.id);
+    }
+    ended
 }
 
 /// Tells those of `waiting` that have ended, and refuses those that nobody knows; both are waited for no longer.

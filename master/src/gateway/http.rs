@@ -168,12 +168,15 @@ pub(super) async fn metrics(State(gate): State<Gate>) -> Response {
     let answer = gate.handle.ask(Query::Status).await;
     match answer.and_then(|json| json.read::<Status>().map_err(|e| Refusal::new(RefusalCode::Internal, e.to_string())))
     {
-        Ok(status) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], lines(&status)).into_response(),
+        Ok(status) => {
+            let disk_full = gate.handle.room.disk().refusal().is_some();
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], lines(&status, disk_full)).into_response()
+        }
         Err(refusal) => (status_of(&refusal), format!("{refusal}\n")).into_response(),
     }
 }
 
-fn lines(status: &Status) -> String {
+fn lines(status: &Status, disk_full: bool) -> String {
     let mut text = String::from(
         "# HELP taskmaster_tasks Tasks by state; final ones since this start.\n# TYPE taskmaster_tasks gauge\n",
     );
@@ -187,11 +190,12 @@ fn lines(status: &Status) -> String {
         ("taskmaster_jobs_open", "gauge", status.jobs, "Open jobs."),
         ("taskmaster_runners", "gauge", status.runners, "Runners connected."),
         ("taskmaster_slots", "gauge", status.slots, "Slots of the runners connected."),
+        ("taskmaster_disk_full", "gauge", u64::from(disk_full), "1: adds are refused for want of room on the disk."),
         (
-            "taskmaster_disk_full",
+            "taskmaster_adds_refused",
             "gauge",
             u64::from(status.refusing.is_some()),
-            "1: adds are refused for want of room.",
+            "1: adds are refused, for want of room on the disk or in memory.",
         ),
     ] {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"));

@@ -19,8 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-/// Messages of a session's own tasks (answers, events) that wait for its writer.
-const SIDE: usize = 64;
+/// Messages of a session's own tasks (answers, events) that wait for its writer: of somebody who does not read, so many,
+/// and as many that the writer has.
+pub(super) const SIDE: usize = 4;
 
 /// Questions of one session that are being answered.
 const ASKED_MAX: usize = 64;
@@ -73,6 +74,7 @@ pub(super) async fn run(gate: Gate, socket: WebSocket, hello: Hello) {
     let reports = Arc::new(Semaphore::new(REPORTS_UNREAD_MAX));
     let wanted = Arc::new(Semaphore::new(WISHES_UNREAD_MAX));
     let writer = Writer {
+        session: number,
         sink,
         outbox: outgoing,
         side: aside,
@@ -172,7 +174,11 @@ impl Reader {
                 _ = stop.wait_for(|stop| *stop) => return frame(1001, "the master is stopping"),
             };
             match next {
-                Err(_) => return frame(1008, &format!("nothing came for {} ms", silent.as_millis())),
+                Err(_) => {
+                    let reason = format!("nothing came for {} ms", silent.as_millis());
+                    tracing::info!(session = self.session.0, reason, "a session is closed");
+                    return frame(1008, &reason);
+                }
                 Ok(None) => return frame(1000, ""),
                 Ok(Some(Err(error))) => return broken(&error.to_string()),
                 Ok(Some(Ok(Message::Text(text)))) => self.hear(text).await,
@@ -207,11 +213,15 @@ impl Reader {
             ToMaster::Add(add) => {
                 // Waiting here is the flow control: nothing more is read from this feeder meanwhile.
                 let Ok(permit) = self.batches.acquire().await else { return };
+                let alone = self.batches.available_permits() + 1 == limits::BATCHES_IN_FLIGHT_MAX;
+                let tasks = add.tasks.len();
                 match add::read(&self.gate, self.session, add).await {
                     Ok(input) => {
+                        let room = self.gate.intake.enter(tasks, bytes, alone).await;
                         // Given back by the writer, with the batch's `task:added`.
                         permit.forget();
                         self.gate.handle.tell(input);
+                        room.into_iter().for_each(|room| self.gate.handle.tell(Input::Room(room)));
                     }
                     Err(refusal) => {
                         drop(permit);

@@ -408,6 +408,35 @@ async fn blobs_are_kept_under_their_true_hash_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
+    let world = World::new(None).await;
+    let host = world.address.authority();
+    let mut mute = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let mut slow = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let mut upload = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let bytes = vec![7; 200_000];
+    let head = format!("PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 200000\r\n\r\n", Hash::of(&bytes));
+    upload.write_all(head.as_bytes()).await.unwrap();
+    upload.write_all(&bytes[..100_000]).await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let began = std::time::Instant::now();
+    let ended = async |stream: &mut tokio::net::TcpStream| {
+        let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0; 1_000])).await;
+        !matches!(read.expect("it is still open"), Ok(1..))
+    };
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _ = slow.write_all(b"X: y\r\n").await;
+    }
+    assert!(ended(&mut mute).await && ended(&mut slow).await);
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    upload.write_all(&bytes[100_000..]).await.unwrap();
+    let mut answer = [0; 12];
+    upload.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_task_will_name_is_not_taken_on_a_full_disk() {
     let world = World::new(None).await;
     let remote = Remote::new(world.address.clone(), None);

@@ -1,10 +1,11 @@
 //! `watch`: durable events by seq, from wherever the watcher wants, and live ones as they come.
 
 use super::feed;
-use crate::events::EventFeed;
+use crate::events::{EventFeed, Logged, Pruned};
+use crate::interests::Interest;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Gap, Watch};
-use taskmaster_protocol::{EventView, FromMaster};
+use taskmaster_protocol::{EventView, Filter, FromMaster};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
@@ -30,9 +31,16 @@ pub(super) async fn run(events: EventFeed, watch: Watch, seq: u64, side: mpsc::S
     // A seq beyond the end is from another journal: nothing of ours would ever be after it.
     let seq = watch.since.map_or(seq, |since| since.min(seq));
     let mut watcher = Watcher { watch, seq, waiting: Default::default(), missed: 0 };
-    let mut live = events.live();
+    let job = watcher.watch.filter.job.clone();
+    let mut live = job.as_ref().map_or_else(|| events.live(), |job| events.live_of(job));
     let mut live_ended = false;
-    let mut durable = Box::pin(feed::after(&events, watcher.seq));
+    let interest = job.map(|job| {
+        let mut interest = events.interest();
+        interest.in_all_of(&job);
+        interest.mark(watcher.seq + 1, events.latest());
+        interest
+    });
+    let mut durable = Box::pin(next(&events, interest.as_ref(), watcher.seq));
     loop {
         tokio::select! {
             // Room for a message: what waits goes first, then what was missed after it.
@@ -47,19 +55,43 @@ pub(super) async fn run(events: EventFeed, watch: Watch, seq: u64, side: mpsc::S
             },
             read = &mut durable, if watcher.waiting.len() < WAITING_MAX / 2 => {
                 match read {
-                    Ok(logged) => for event in logged {
-                        watcher.seq = event.seq();
-                        if watcher.watch.filter.wants(event.kind()) {
-                            watcher.take(event.view());
-                        }
-                    },
+                    Ok((logged, seq)) => {
+                        watcher.seq = seq;
+                        logged.iter().for_each(|event| watcher.take(event));
+                    }
                     Err(pruned) => if side.send(feed::skip(&mut watcher.seq, pruned)).await.is_err() {
                         return;
                     },
                 }
-                durable.set(feed::after(&events, watcher.seq));
+                durable.set(next(&events, interest.as_ref(), watcher.seq));
             },
             () = side.closed() => return,
+        }
+    }
+}
+
+/// Durable events after `seq`, and up to where. Who watches one job is woken when something happens in it, and passes
+/// over what does not concern it without a look.
+async fn next(events: &EventFeed, interest: Option<&Interest>, seq: u64) -> Result<(Vec<Logged>, u64), Pruned> {
+    let Some(interest) = interest else {
+        let logged = feed::after(events, seq).await?;
+        let last = logged.last().map_or(seq, Logged::seq);
+        return Ok((logged, last));
+    };
+    let (first, last) = interest.next().await;
+    let from = seq.max(first.saturating_sub(1));
+    if from >= last {
+        return Ok((Vec::new(), from));
+    }
+    match feed::after(events, from).await {
+        Ok(logged) => {
+            let read = logged.last().map_or(from, Logged::seq);
+            interest.mark(read + 1, last);
+            Ok((logged, read))
+        }
+        Err(pruned) => {
+            interest.mark(pruned.first, last);
+            Err(pruned)
         }
     }
 }
@@ -90,9 +122,14 @@ impl Watcher {
         }
     }
 
-    fn take(&mut self, event: EventView) {
-        if self.watch.filter.matches(&event) {
-            self.waiting.push_back(event);
+    fn take(&mut self, event: &Logged) {
+        let Filter { job, task, .. } = &self.watch.filter;
+        // To make a view of it costs much more than to look at it.
+        let may = self.watch.filter.wants(event.kind())
+            && (job.is_none() || event.job() == job.as_ref())
+            && (task.is_none() || event.task() == task.as_ref());
+        if may {
+            self.waiting.extend(Some(event.view()).filter(|event| self.watch.filter.matches(event)));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The half of a session that writes: drains what is to be said, merges it, and flushes once.
 
+use super::session::SIDE;
+use crate::inbox::SessionNo;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
@@ -27,6 +29,7 @@ pub(super) type Sink = SplitSink<WebSocket, Message>;
 
 /// What a session's writer has.
 pub(super) struct Writer {
+    pub(super) session: SessionNo,
     pub(super) sink: Sink,
     /// From the engine. Its end means that the engine has let go of the session.
     pub(super) outbox: mpsc::UnboundedReceiver<FromMaster>,
@@ -78,10 +81,8 @@ impl Writer {
                 Some(message) = self.side.recv() => batch.push(message),
                 () = tokio::time::sleep_until(pinged + PING) => {},
             }
-            while batch.len() < DRAIN
-                && let Ok(message) = self.side.try_recv()
-            {
-                batch.push(message);
+            for _ in 0..SIDE {
+                batch.extend(self.side.try_recv().ok());
             }
             if !batch.is_empty() && self.write(std::mem::take(&mut batch)).await.is_err() {
                 return;
@@ -102,7 +103,7 @@ impl Writer {
 
     async fn write(&mut self, batch: Vec<FromMaster>) -> Result<(), ()> {
         let messages = merge(batch);
-        timeout(WRITE, async {
+        let written = timeout(WRITE, async {
             for message in messages {
                 match &message {
                     FromMaster::Added(_) => self.batches.add_permits(1),
@@ -113,9 +114,13 @@ impl Writer {
                 self.sink.feed(Message::Text(text)).await.map_err(drop)?;
             }
             self.sink.flush().await.map_err(drop)
+        });
+        written.await.unwrap_or_else(|_| {
+            // Nothing can be said to it any more.
+            let reason = format!("it has read nothing for {} s", WRITE.as_secs());
+            tracing::info!(session = self.session.0, reason, "a session is closed");
+            Err(())
         })
-        .await
-        .unwrap_or(Err(()))
     }
 
     fn encode(&mut self, message: &FromMaster) -> Utf8Bytes {
