@@ -2,7 +2,7 @@
 
 use crate::interests::{Interest, Interests};
 use crate::journal;
-use crate::record::{self, Ended, Entry, Outputs, Record};
+use crate::record::{self, Entry, Outputs, Record};
 use crate::store::Reader;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -208,19 +208,19 @@ struct Commit {
     /// The seq of its last event.
     last: u64,
     /// Made by the first follower who asks; thousands may.
-    ended: OnceLock<Ended>,
+    ended: OnceLock<EndsOf>,
 }
 
 /// What ends in a commit: a follower passes over a commit that has nothing of its own with one look.
 #[derive(Debug, Default)]
-pub struct Ended {
+pub struct EndsOf {
     jobs: HashSet<JobName>,
     tasks: HashSet<TaskId>,
 }
 
-impl Ended {
-    fn of(entry: &Entry) -> Ended {
-        let mut found = Ended::default();
+impl EndsOf {
+    fn of(entry: &Entry) -> EndsOf {
+        let mut found = EndsOf::default();
         for record in &entry.records {
             match record {
                 Record::Ended(ended) => {
@@ -258,7 +258,7 @@ impl Ended {
 /// Somebody whom some ends concern.
 pub trait Concern {
     /// Whether anything in this commit does.
-    fn any_of(&self, ended: &Ended) -> bool;
+    fn any_of(&self, ended: &EndsOf) -> bool;
 }
 
 /// What [`EventFeed::ends`] found.
@@ -453,7 +453,7 @@ impl EventFeed {
         }
         let mut found = Ends { events: Vec::new(), seq };
         for commit in commits {
-            if of.any_of(commit.ended.get_or_init(|| Ended::of(&commit.entry))) {
+            if of.any_of(commit.ended.get_or_init(|| EndsOf::of(&commit.entry))) {
                 let room = READ_EVENTS_MAX - found.events.len();
                 let more = logged(&commit.entry).filter(|event| event.seq > seq && event.is_end());
                 found.events.extend(more.take(room));

@@ -1,7 +1,7 @@
 //! `task:follow`: tells a feeder of tasks that end, by job from a seq on, or by ids each once.
 
 use super::feed;
-use crate::events::{Concern, Ended, Ends, EventFeed, Logged, Pruned};
+use crate::events::{Concern, Ends, EndsOf, EventFeed, Logged, Pruned};
 use crate::inbox::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
@@ -40,13 +40,13 @@ struct Jobs {
 }
 
 impl Concern for Jobs {
-    fn any_of(&self, ended: &Ended) -> bool {
+    fn any_of(&self, ended: &EndsOf) -> bool {
         ended.any_job(&self.told)
     }
 }
 
 impl Concern for BTreeSet<TaskId> {
-    fn any_of(&self, ended: &Ended) -> bool {
+    fn any_of(&self, ended: &EndsOf) -> bool {
         ended.any_task(self)
     }
 }
