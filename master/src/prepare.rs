@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use taskmaster_module::manifest::Manifest;
-use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice};
+use taskmaster_protocol::{Hash, JobName, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice};
 
 /// A document that is sound on its own.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Prepared {
     /// Why it cannot be added; the same document may have been taken when its module was another, so that the engine has
     /// the last word.
     pub wrong: Option<Refusal>,
+    /// Its job where neither document nor batch names one.
+    pub usual_job: Option<JobName>,
     /// A task added it. It is taken also where feeders are refused: its parent cannot add it again.
     pub of_task: bool,
 }
@@ -33,10 +35,12 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
 }
 
 /// Reads one document of a module that has a manifest: its defaults stand for what the document leaves out, and params
-/// are what it says. Params that are a blob are looked at when that is read.
-pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json) -> Result<Prepared, Refusal> {
-    let document = TaskDocument::parse(&manifest.complete(text.get()))?;
-    let prepared = read(text, document)?;
+/// are what it says. Params that are a blob are looked at when that is read. `has_job`: the document names one.
+pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json, has_job: bool) -> Result<Prepared, Refusal> {
+    let mut document = TaskDocument::parse(&manifest.complete(text.get()))?;
+    // A feed waits for the job that it says: its word counts before the manifest's.
+    let usual_job = document.job.take_if(|_| !has_job);
+    let prepared = Prepared { usual_job, ..read(text, document)? };
     if prepared.blob.is_some() {
         return Ok(Prepared { manifest: Some(manifest.clone()), ..prepared });
     }
@@ -56,7 +60,7 @@ fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
-    Ok(Prepared { document, id, hash, references, blob, manifest: None, wrong: None, of_task: false })
+    Ok(Prepared { document, id, hash, references, blob, manifest: None, wrong: None, usual_job: None, of_task: false })
 }
 
 /// Checks what the document waits for, `references` in its params included.

@@ -225,7 +225,7 @@ fn a_shared_folder_of_a_thousand_files_is_put_once_and_not_copied() {
     let blobs = files_of(&master.folder.join("data/blobs"));
     assert!(blobs.len() <= 1_003 + 2 + 20, "{} blobs", blobs.len());
     let cached = files_of(&master.folder.join("data/runner/inputs"));
-    assert_eq!(cached.len(), 1_003 + 1);
+    assert_eq!(cached.keys().filter(|path| *path != ".lock").count(), 1_003 + 1);
     let task = &master.json(&["tasks", "show", "t0"]);
     assert!(task.to_string().len() < 1_000, "the task carries the folder's name, not its files: {task}");
 }

@@ -53,7 +53,10 @@ fn params_are_held_against_the_schema_and_defaults_fill_the_rest() {
         assert!(said.contains(words), "{line}{words}: {}", ran.err);
     }
     let (good, own, one) = (master.task("good"), master.task("own"), master.task("one"));
-    assert_eq!((&good["priority"], &good["job"], &good["state"]), (&json!(7), &json!("echoes"), &json!("done")));
+    assert_eq!((&good["priority"], &good["state"]), (&json!(7), &json!("done")));
+    assert_ne!(good["job"], "echoes", "a feed waits for its own job");
+    let added = master.json(&["add", "echo", "--params", r#"{"width": 1}"#, "--wait", "-o", "json"]);
+    assert_eq!((&added["priority"], &added["job"]), (&json!(7), &json!("echoes")));
     assert_eq!((&own["priority"], &own["job"]), (&json!(1), &json!("mine")), "what a document says counts");
     assert_eq!((&one["error"]["kind"], &one["attempt"]), (&json!("timeout"), &json!(1)));
     // The same document again is the same task, whatever the manifest says by now.

@@ -150,7 +150,8 @@ impl Engine {
             let text = "field `requires`: too many different requirements are queued already; wait until some have run";
             return Err((Refusal::new(RefusalCode::Unavailable, text).at("requires"), None));
         }
-        let job = document.job.clone().or_else(|| job.cloned()).or_else(|| JobName::new(DEFAULT_JOB).ok());
+        let named = document.job.clone().or_else(|| job.cloned()).or_else(|| task.usual_job.clone());
+        let job = named.or_else(|| JobName::new(DEFAULT_JOB).ok());
         let Some(job) = job else { return Err((Refusal::new(RefusalCode::Internal, "no job"), None)) };
         self.open_job(&job);
         self.last_no += 1;

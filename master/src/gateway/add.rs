@@ -68,7 +68,7 @@ fn parse(folder: &Folder, tasks: &[Json]) -> Parsed {
             manifests.insert(name.clone(), folder.manifest(name));
         }
         match manifests.get(name) {
-            Some(Ok(Some(manifest))) => prepare_by(manifest, task),
+            Some(Ok(Some(manifest))) => prepare_by(manifest, task, prepared.document.job.is_some()),
             Some(Err(refusal)) => Err(refusal.clone()),
             _ => Ok(prepared),
         }
