@@ -55,7 +55,7 @@ fn params_are_held_against_the_schema_and_defaults_fill_the_rest() {
     let (good, own, one) = (master.task("good"), master.task("own"), master.task("one"));
     assert_eq!((&good["priority"], &good["state"]), (&json!(7), &json!("done")));
     assert_ne!(good["job"], "echoes", "a feed waits for its own job");
-    let added = master.json(&["add", "echo", "--params", r#"{"width": 1}"#, "--wait", "-o", "json"]);
+    let added = master.json(&["add", "echo", "--params", r#"{"width": 1}"#, "--wait"]);
     assert_eq!((&added["priority"], &added["job"]), (&json!(7), &json!("echoes")));
     assert_eq!((&own["priority"], &own["job"]), (&json!(1), &json!("mine")), "what a document says counts");
     assert_eq!((&one["error"]["kind"], &one["attempt"]), (&json!("timeout"), &json!(1)));
@@ -63,7 +63,7 @@ fn params_are_held_against_the_schema_and_defaults_fill_the_rest() {
     fs::write(master.tasks().join("echo.toml"), "[defaults]\npriority = 3\n").unwrap();
     let again = json!({"id": "good", "module": "echo", "params": {"width": 1, "sizes": ["s"]}}).to_string();
     master.run_with(&["feed"], &again).with(0);
-    assert_eq!(master.json(&["add", "echo", "--params", "0", "--wait", "-o", "json"])["priority"], 3, "it is hot");
+    assert_eq!(master.json(&["add", "echo", "--params", "0", "--wait"])["priority"], 3, "it is hot");
 }
 
 #[test]
