@@ -26,6 +26,7 @@ pub enum Output {
 
 /// What is to be told of an attempt.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every attempt is ready: a box would be an allocation for each")]
 pub enum Outcome {
     /// This can be told now.
     Ready(Ending),

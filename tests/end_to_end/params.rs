@@ -103,7 +103,7 @@ fn neither_journal_nor_message_has_large_params_and_a_store_takes_them_along() {
     let mut socket = Socket::client(&master.url);
     let params = json!({"text": text(4)});
     let task = json!({"id": "inline", "module": "echo", "params": params, "requires": {"labels": {"no": "where"}}});
-    assert!(add(&mut socket, 1, &[task.clone()]).is_empty());
+    assert!(add(&mut socket, 1, std::slice::from_ref(&task)).is_empty());
     assert!(add(&mut socket, 2, &[task]).is_empty(), "the same again");
     let changed = json!({"id": "inline", "module": "echo", "params": {"text": "other"}});
     assert_eq!(add(&mut socket, 3, &[changed])[0]["code"], "id_conflict");

@@ -76,7 +76,7 @@ fn an_icon_set_is_rendered_as_plain_wasmtime_renders_it() {
     master.drop_module("resvg.wasm", fs::read(&module).unwrap());
     // One file for each task, and the folder that all share: both ways to hand a program its data.
     let line = |number: usize, icon: &String| {
-        let (args, inputs) = if number % 2 == 0 {
+        let (args, inputs) = if number.is_multiple_of(2) {
             (["a.svg".to_owned(), "a.png".to_owned()], serde_json::json!({"a.svg": format!("icons/{icon}")}))
         } else {
             ([format!("icons/{icon}"), "a.png".to_owned()], serde_json::json!({"icons": "icons"}))

@@ -102,7 +102,7 @@ fn a_hundred_feeders_at_full_speed_against_two_runners() {
 /// What asks for the ends in a job: every second one watches its events, the others follow it.
 fn asks(n: usize, since: Option<u64>) -> String {
     let job = format!("j{n}");
-    let asks = if n % 2 == 0 {
+    let asks = if n.is_multiple_of(2) {
         json!({"event": "watch", "data": {"since": since, "filter": {"job": job}}})
     } else {
         json!({"event": "task:follow", "data": {"since": since, "job": job}})

@@ -152,7 +152,7 @@ fn write(value: &Val, out: &mut String) {
         Val::Char(character) => text(character.encode_utf8(&mut [0; 4]), out),
         Val::String(string) | Val::Enum(string) => text(string, out),
         Val::List(values) | Val::Tuple(values) | Val::FixedLengthList(values) => {
-            sequence('[', values, ']', out, |value, out| write(value, out));
+            sequence('[', values, ']', out, write);
         }
         Val::Record(fields) => sequence('{', fields, '}', out, |(name, value), out| member(name, value, out)),
         Val::Map(entries) => sequence('[', entries, ']', out, |(key, value), out| {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "a target uses a part of each file")]
 
+#[path = "../../../runner/src/sandbox/directive.rs"]
+pub mod directive;
 #[path = "../../../feeder/src/feed/line.rs"]
 pub mod line;
 #[path = "../../../runner/src/sandbox/log.rs"]
