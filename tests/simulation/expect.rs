@@ -149,8 +149,11 @@ impl Model {
 
     fn retries(&self, id: &TaskId) -> Refusable<()> {
         let fate = self.tasks.get(id).ok_or(RefusalCode::UnknownTask)?;
-        match fate.ends.last().filter(|_| !fate.open).map(|ended| ended.state) {
-            Some(TaskState::Failed | TaskState::Cancelled) => Ok(()),
+        let ended = fate.ends.last().filter(|_| !fate.open).ok_or(RefusalCode::WrongState)?;
+        // Whether what is no longer kept was done, nobody can tell; one that was sent has waited for it.
+        let kept = fate.body.dependencies().iter().all(|dependency| self.tasks.contains_key(&dependency.on));
+        match ended.state {
+            TaskState::Failed | TaskState::Cancelled if kept || ended.last_sent.n > 0 => Ok(()),
             _ => Err(RefusalCode::WrongState),
         }
     }

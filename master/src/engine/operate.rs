@@ -1,6 +1,6 @@
 //! What clients want changed: cancel, retry, set, and an operator's wishes. Each is answered when it is durable.
 
-use super::add::{final_of, mono};
+use super::add::{Fact, final_of, mono};
 use super::{Engine, Known};
 use crate::inbox::SessionNo;
 use crate::record::Record;
@@ -81,7 +81,8 @@ impl Engine {
             }
             self.reopen(stored);
             count += 1;
-            queue.extend(self.skipped_for(&id));
+            let revived = self.skipped_for(&id).into_iter().filter(|stored| self.lost_dependency(stored).is_none());
+            queue.extend(revived.collect::<Vec<_>>());
         }
         Ok(serde_json::json!({ "reopened": count }))
     }
@@ -98,6 +99,12 @@ impl Engine {
             Some(Known::Ended(stored)) => stored.clone(),
             None => self.ended_in_view(id).ok_or_else(|| unknown_task(id))?,
         };
+        if let Some(on) = self.lost_dependency(&stored) {
+            return wrong(format!(
+                "the task `{id}` has never run, and `{on}`, which it waits for, is no longer kept; add it as a new task \
+                 that does not wait for `{on}`"
+            ));
+        }
         match stored.ended.state {
             TaskState::Failed | TaskState::Cancelled => Ok(stored),
             TaskState::Skipped => match &stored.ended.because {
@@ -108,6 +115,13 @@ impl Engine {
                 wrong(format!("the task `{id}` is {}; only failed and cancelled tasks can be retried", state.as_str()))
             }
         }
+    }
+
+    /// What a task that was never sent waits for and nobody knows any more: whether it was met, nobody can tell.
+    /// One that was sent has waited for all of it.
+    fn lost_dependency<'a>(&self, stored: &'a Stored) -> Option<&'a TaskId> {
+        let mut waits_for = stored.body.dependencies().iter().map(|dependency| &dependency.on);
+        waits_for.find(|on| stored.ended.last_sent.n == 0 && matches!(self.fact(on), Fact::Unknown))
     }
 
     fn skipped_for(&self, cause: &TaskId) -> Vec<Stored> {
