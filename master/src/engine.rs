@@ -20,7 +20,7 @@ mod why;
 pub use ask::{Wanted, no_such_job, no_such_task};
 
 use crate::events::EventFeed;
-use crate::inbox::{Input, Outbox, Reply, SessionNo};
+use crate::inbox::{Input, Outbox, Pass, Reply, SessionNo};
 use crate::record::{Ended, JobRecord, Record};
 use crate::room::Disk;
 use crate::store::Reader;
@@ -70,6 +70,8 @@ pub enum Release {
     Say(Outbox, FromMaster),
     /// The answer to a question.
     Reply(oneshot::Sender<Reply>, Reply),
+    /// Ended tasks that may be forgotten: what needed them has ended, and that must be durable before they go.
+    Pruned(std::sync::mpsc::Sender<Vec<Stored>>, Vec<Stored>),
 }
 
 /// What one turn of the loop made.
@@ -85,6 +87,8 @@ pub struct Turn {
     pub now: Vec<(Outbox, FromMaster)>,
     /// What leaves when it is durable, in order.
     pub after: Vec<Release>,
+    /// Of the large batches in it.
+    pub passes: Vec<Pass>,
 }
 
 /// What is known of the last attempt sent.
@@ -175,7 +179,7 @@ pub struct Engine {
     ended: VecDeque<Arc<Ended>>,
     /// Skipped tasks that memory still has, by the task they were skipped for.
     skipped: HashMap<TaskId, Vec<TaskId>>,
-    /// Tasks that were opened again, with the seq of that: the view may still have their former end.
+    /// Tasks that were opened again, or added anew, with the seq of that: the view may still have their former end.
     reopened: HashMap<TaskId, u64>,
     /// Ended tasks that the fold was allowed to forget and may still have: nobody may count on them any more.
     leaving: HashSet<TaskId>,
@@ -225,7 +229,10 @@ impl Engine {
             Input::Disconnected { session } => self.disconnected(session),
             Input::Heard { session } => self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) }),
             Input::Message { session, message } => self.message(session, message),
-            Input::Add { session, batch, job, hold, tasks } => self.add(session, batch, job, hold, tasks),
+            Input::Add { session, batch, job, hold, tasks, pass } => {
+                self.add(session, batch, job, hold, tasks);
+                self.turn.passes.extend(pass.filter(|pass| matches!(pass, Pass::Bulk(_))));
+            }
             Input::Module { name, seen, known } => {
                 self.module_seen(name, seen);
                 if let Some(known) = known {
@@ -239,7 +246,8 @@ impl Engine {
             }
             Input::Folded { seq } => self.view_has(seq),
             Input::Prune { tasks, reply } => {
-                let _ = reply.send(self.prunable(tasks));
+                let tasks = self.prunable(tasks);
+                self.turn.after.push(Release::Pruned(reply, tasks));
             }
             Input::Stop { idle } => {
                 self.idle = Some(idle);

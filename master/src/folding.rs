@@ -3,7 +3,7 @@
 
 use crate::collecting::{Collecting, Next};
 use crate::config::Keep;
-use crate::inbox::Input;
+use crate::inbox::{Input, Pass};
 use crate::journal;
 use crate::record::Entry;
 use crate::store::{Reader, Shelf, StoreError};
@@ -18,8 +18,11 @@ use taskmaster_protocol::Wall;
 /// before it begins. Some hundred MB of memory, and a few seconds of a restart.
 const WAITING_RECORDS_MAX: usize = 400_000;
 
-/// More than this wait only when commits come faster than they can be folded: then commits wait.
-const BACKLOG_MAX: usize = 600_000;
+/// More than this wait only when commits come faster than they can be folded: then large batches wait.
+const BACKLOG_GOOD: usize = 500_000;
+
+/// When others than large batches make that many more, whatever they are: then commits wait.
+const BACKLOG_MAX: usize = 800_000;
 
 /// How long one commit waits for the fold at the most: with commits as large as they get, the fold is faster than what
 /// comes then. Whoever waits for an answer waits for a commit or two.
@@ -62,27 +65,41 @@ pub fn catch_up(shelf: &Reader) -> Result<(), StoreError> {
 
 /// Records that are durable and not folded: in memory until they are. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Backlog(Arc<(Mutex<usize>, Condvar)>);
+pub struct Backlog(Arc<(Mutex<Waiting>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    records: usize,
+    /// Of large batches that are durable: while too much waits, no more of them come in.
+    passes: Vec<Pass>,
+}
 
 impl Backlog {
-    fn lock(&self) -> MutexGuard<'_, usize> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// More records wait. Whoever commits waits too when they are too many, but not for long: the fold may itself wait
-    /// for the engine, and the engine for whoever commits. So what is committed meanwhile is little.
-    pub fn add(&self, records: usize) {
+    /// More records wait, and with them large batches, when there are too many. Whoever commits waits too when there are
+    /// far too many, but not for long: the fold may itself wait for the engine, and the engine for whoever commits. So
+    /// what is committed meanwhile is little.
+    pub fn add(&self, records: usize, passes: Vec<Pass>) {
         let mut waiting = self.lock();
-        *waiting += records;
-        if *waiting > BACKLOG_MAX {
-            drop(self.0.1.wait_timeout_while(waiting, HOLD, |waiting| *waiting > BACKLOG_MAX));
+        waiting.records += records;
+        if waiting.records > BACKLOG_GOOD {
+            waiting.passes.extend(passes);
+        }
+        if waiting.records > BACKLOG_MAX {
+            drop(self.0.1.wait_timeout_while(waiting, HOLD, |waiting| waiting.records > BACKLOG_MAX));
         }
     }
 
     fn take(&self, records: usize) {
-        // The first commit of a start is not counted.
         let mut waiting = self.lock();
-        *waiting = waiting.saturating_sub(records);
+        // The first commit of a start is not counted.
+        waiting.records = waiting.records.saturating_sub(records);
+        if waiting.records <= BACKLOG_GOOD {
+            waiting.passes.clear();
+        }
         drop(waiting);
         self.0.1.notify_all();
     }

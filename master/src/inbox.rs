@@ -8,7 +8,7 @@ use crate::room::{Disk, Room, TRY_EVERY};
 use crate::store::Reader;
 use taskmaster_protocol::message::{Attempt, Hello, Query};
 use taskmaster_protocol::{FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, ToMaster};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Names one connection as long as this master lives; made by the gateway, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,9 +59,11 @@ pub enum Input {
         hold: bool,
         /// The documents, in order; those that are wrong on their own are refused already.
         tasks: Vec<Result<Box<Prepared>, Refusal>>,
+        /// What let it in.
+        pass: Option<Pass>,
     },
     /// Everything before this has been taken: so much room is free again for its session. Dropped when it is taken.
-    Room(tokio::sync::OwnedSemaphorePermit),
+    Room(OwnedSemaphorePermit),
     /// The module folder has something new.
     Module {
         /// The module's name.
@@ -108,6 +110,15 @@ pub enum Input {
     },
     /// Commit what is there and end.
     Shutdown,
+}
+
+/// The room that a batch has while it is on its way; dropped, it is free for others.
+#[derive(Debug)]
+pub enum Pass {
+    /// Of large batches: until the batch is durable, and what is durable is not far ahead of the view.
+    Bulk(OwnedSemaphorePermit),
+    /// Of small ones: until the engine has taken it.
+    Express(OwnedSemaphorePermit),
 }
 
 /// Tasks that an attempt wants added when it is done, read and checked.

@@ -19,6 +19,7 @@ pub mod inbox;
 pub mod interests;
 pub mod interfaces;
 pub mod journal;
+pub mod lanes;
 pub mod lookup;
 pub mod master;
 pub mod modules;

@@ -7,6 +7,7 @@ use crate::events::EventFeed;
 use crate::folding::Backlog;
 use crate::inbox::Input;
 use crate::journal::{AppendError, Journal};
+use crate::lanes::{self, Lanes};
 use crate::record::{self, Entry};
 use crate::room::{Room, TRY_EVERY};
 use crate::steady::SteadyClock;
@@ -15,10 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
-use taskmaster_protocol::ToMaster;
 
 /// Tasks and reports taken in before a turn ends, so that no turn is long (a few ms): what is urgent waits for one.
-const TURN_WEIGHT_MAX: usize = 1_024;
+const TURN_WEIGHT_MAX: usize = 512;
 
 /// Records in one commit: above that a commit takes longer than its sync, and everybody waits for it.
 const COMMIT_RECORDS_MAX: usize = 4_096;
@@ -29,6 +29,9 @@ pub const TURNS_WAITING_MAX: usize = 64;
 /// What is left over of a turn (a job of a million that is being cancelled) waits so long for each turn that is not
 /// durable yet, about what a commit takes: whoever comes meanwhile stands behind a few commits, not behind all of them.
 const PACE: Duration = Duration::from_millis(4);
+
+/// The longest sleep of an engine that has nothing to do.
+const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Turns that are not durable yet. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -48,62 +51,51 @@ pub fn run_engine(
     behind: &Behind,
     mut clock: SteadyClock,
 ) {
+    let mut lanes = Lanes::default();
     let mut going = true;
     while going {
-        let now = clock.now();
-        let due = engine.next_deadline(now).map(|at| Duration::from_micros(at.saturating_sub(now.mono_us)));
-        let due = due.map(|due| if due.is_zero() { behind.pace() } else { due });
-        let first = match due {
-            Some(due) => inbox.recv_timeout(clock.waiting(due)),
-            None => inbox.recv_timeout(clock.waiting(Duration::from_secs(3_600))),
-        };
-        clock.woke();
-        going = take_in(&mut engine, first, inbox, &mut clock);
+        if lanes.is_empty() {
+            let now = clock.now();
+            let due = engine.next_deadline(now).map(|at| Duration::from_micros(at.saturating_sub(now.mono_us)));
+            let due = due.map_or(IDLE, |due| if due.is_zero() { behind.pace() } else { due });
+            match inbox.recv_timeout(clock.waiting(due)) {
+                Ok(first) => lanes.put(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => going = false,
+            }
+            clock.woke();
+        }
+        going &= take_in(&mut engine, &mut lanes, inbox, &mut clock);
         going &= end_turn(&mut engine, turns, behind, &mut clock);
     }
 }
 
-/// Takes in what has come, up to a turn's weight. False: it is time to end.
-fn take_in(
-    engine: &mut Engine,
-    first: Result<Input, RecvTimeoutError>,
-    inbox: &Receiver<Input>,
-    clock: &mut SteadyClock,
-) -> bool {
-    let mut input = match first {
-        Ok(input) => input,
-        Err(RecvTimeoutError::Timeout) => return true,
-        Err(RecvTimeoutError::Disconnected) => return false,
-    };
-    let mut weight = 0;
-    loop {
+/// Takes in what has come, up to a turn's weight: large batches when nothing else is there, but one in each turn.
+/// False: it is time to end.
+fn take_in(engine: &mut Engine, lanes: &mut Lanes, inbox: &Receiver<Input>, clock: &mut SteadyClock) -> bool {
+    let (mut weight, mut has_bulk) = (0, false);
+    while weight < TURN_WEIGHT_MAX {
+        inbox.try_iter().for_each(|input| lanes.put(input));
+        let input = match lanes.express() {
+            Some(input) => input,
+            None => match lanes.bulk() {
+                Some(input) => {
+                    has_bulk = true;
+                    input
+                }
+                None => return true,
+            },
+        };
         if matches!(input, Input::Shutdown) {
             return false;
         }
-        weight += weight_of(&input);
+        weight += lanes::weight(&input);
         engine.take(input, clock.now());
-        match inbox.try_recv() {
-            Ok(next) if weight < TURN_WEIGHT_MAX => input = next,
-            // What was received beyond the weight begins the next turn.
-            Ok(next) => {
-                if matches!(next, Input::Shutdown) {
-                    return false;
-                }
-                engine.take(next, clock.now());
-                return true;
-            }
-            Err(_) => return true,
-        }
     }
-}
-
-fn weight_of(input: &Input) -> usize {
-    match input {
-        Input::Add { tasks, .. } => tasks.len(),
-        Input::Message { message: ToMaster::Done(reports), .. } => reports.len(),
-        Input::Message { message: ToMaster::Failed(reports), .. } => reports.len(),
-        _ => 1,
+    if !has_bulk && let Some(input) = lanes.bulk() {
+        engine.take(input, clock.now());
     }
+    true
 }
 
 /// Ends the turn; what needs no commit leaves at once. False: the writer is gone.
@@ -162,15 +154,16 @@ impl Writer<'_> {
             let Some(first) = next else { return self.journal.sync() };
             let mut together = self.together(first);
             if let Some(entry) = pack(&mut together) {
-                if !self.append(&record::encode(entry.as_ref()))? {
+                if !self.append(&record::encode(entry.as_ref()), &mut together)? {
                     return self.journal.sync();
                 }
                 let records = entry.records.len();
                 settle(entry, self.journal, self.durability, self.events, self.folds)?;
                 unsynced = true;
                 self.behind.0.fetch_sub(together.len(), Relaxed);
+                let passes = together.iter_mut().flat_map(|turn| std::mem::take(&mut turn.passes)).collect();
                 release(together);
-                self.backlog.add(records);
+                self.backlog.add(records, passes);
                 continue;
             }
             self.behind.0.fetch_sub(together.len(), Relaxed);
@@ -192,10 +185,14 @@ impl Writer<'_> {
 
     /// Appends, however long that takes on a full disk. False: the master ended meanwhile. Nobody was told that these
     /// changes are safe; runners and feeders bring them again.
-    fn append(&mut self, entry: &[u8]) -> Result<bool, AppendError> {
+    fn append(&mut self, entry: &[u8], turns: &mut [Turn]) -> Result<bool, AppendError> {
         loop {
             match self.journal.append(self.journal.end() + 1, entry) {
-                Err(AppendError::Unavailable(why)) => self.room.written(Some(why)),
+                Err(AppendError::Unavailable(why)) => {
+                    // Whoever comes now is to be told so at once.
+                    turns.iter_mut().chain(&mut self.held).for_each(|turn| turn.passes.clear());
+                    self.room.written(Some(why));
+                }
                 appended => {
                     self.room.written(None);
                     return appended.map(|()| true);
@@ -213,7 +210,10 @@ impl Writer<'_> {
         let until = Instant::now() + TRY_EVERY;
         loop {
             match self.turns.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(turn) => self.held.push_back(turn),
+                Ok(mut turn) => {
+                    turn.passes.clear();
+                    self.held.push_back(turn);
+                }
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -263,6 +263,7 @@ pub fn release(turns: Vec<Turn>) {
         match release {
             Release::Say(outbox, message) => drop(outbox.send(message)),
             Release::Reply(reply, answer) => drop(reply.send(answer)),
+            Release::Pruned(reply, tasks) => drop(reply.send(tasks)),
         }
     }
 }

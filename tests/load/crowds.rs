@@ -2,7 +2,7 @@
 
 use crate::harness::{Master, until};
 use crate::modules_text::echo;
-use crate::probe::{PROMISE, Probe, SATURATED};
+use crate::probe::{PROMISE, Probe};
 use crate::socket::{Heard, Socket};
 use crate::{Ends, alone, is_full, lasting, may_open_many_files, peak_mib};
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ fn a_hundred_feeders_at_full_speed_against_two_runners() {
             })
             .collect();
         while began.elapsed() < lasting() {
-            probe.under_load("a hundred feeders", SATURATED);
+            probe.under_load("a hundred feeders", PROMISE);
         }
         over.store(true, SeqCst);
         let refused: Vec<String> = feeders.into_iter().filter_map(|feeder| feeder.join().unwrap()).collect();
@@ -177,7 +177,7 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
         let feeding = scope.spawn(move || rounds(master, followers, feed_over));
         let began = Instant::now();
         while began.elapsed() < lasting() {
-            probe.under_load("a thousand watchers", SATURATED);
+            probe.under_load("a thousand watchers", PROMISE);
         }
         feed_over.store(true, SeqCst);
         let rounds = feeding.join().unwrap();
@@ -203,12 +203,15 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
     master.still_works();
 }
 
-/// One task in each of so many jobs, again and again until `over`, and waits until they are done; how many rounds.
+/// One task in each of so many jobs, a thousand tasks a second until `over`, and waits until they are done; how many
+/// rounds. The load that is meant is that of the watchers: each task is told to two of them, three times and once.
 fn rounds(master: &Master, jobs: usize, over: &AtomicBool) -> usize {
     let mut socket = Socket::client(&master.url);
     let tasks: Vec<Value> = (0..jobs).map(|n| json!({"module": "echo", "params": n, "job": format!("j{n}")})).collect();
-    let mut rounds = 0;
+    let (mut rounds, began) = (0, Instant::now());
     while !over.load(SeqCst) {
+        let due = Duration::from_millis((rounds * jobs) as u64);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
         rounds += 1;
         socket.text(&json!({"event": "task:add", "data": {"batch": rounds, "tasks": tasks}}).to_string());
         socket.wait("task:added");

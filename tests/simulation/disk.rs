@@ -49,6 +49,7 @@ impl World {
         let mut records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
         if records.is_empty() {
             turns::release(turns);
+            self.prune_allowed();
             self.flush();
             return None;
         }
@@ -80,6 +81,7 @@ impl World {
         self.room_is_told();
         if self.planted == Some(Planted::EarlyAcknowledgement) {
             turns::release(std::mem::take(&mut turns));
+            self.prune_allowed();
             self.flush();
         }
         let after = self.chance.within(50, self.swarm.sync);
@@ -141,6 +143,7 @@ impl World {
         self.note("synced", || end.to_string());
         self.oracle.commit_is_durable(&entry);
         turns::release(turns);
+        self.prune_allowed();
         self.flush();
         self.plan_write();
     }

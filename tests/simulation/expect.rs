@@ -231,7 +231,7 @@ impl Expected {
         }
         let said = turn.after.iter().filter_map(|release| match release {
             Release::Say(_, message) => Some(message),
-            Release::Reply(..) => None,
+            Release::Reply(..) | Release::Pruned(..) => None,
         });
         // What promises nothing need not wait.
         let refused = turn.now.iter().map(|(_, message)| message).filter(|message| match message {

@@ -1,6 +1,7 @@
 //! What is no longer kept: ended tasks are pruned, in two steps as the fold does it, and the journal is trimmed.
 
 use crate::planted::Planted;
+use crate::runners::Runner;
 use crate::world::{Happening, MS, World};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use taskmaster_master::inbox::Input;
 use taskmaster_master::room::TRY_EVERY;
 use taskmaster_master::view::Stored;
 use taskmaster_master::{folding, journal, view};
+use taskmaster_protocol::AttemptId;
+use taskmaster_protocol::message::Attempt;
 
 /// Ended tasks looked at for pruning at a time.
 const PRUNED_MAX: usize = 64;
@@ -27,14 +30,24 @@ impl Pruning {
     }
 }
 
+/// Whether a runner has a report of this task that the master has not acknowledged. An hour passes before an ended task
+/// is pruned, and here hours pass in a moment: no runner is cut off for so long.
+fn is_held(runners: &[Runner], task: &Stored) -> bool {
+    let last = task.ended.last_sent;
+    let attempt = |n| Attempt { id: task.ended.id.clone(), attempt: AttemptId { n, ..last } };
+    let held = |runner: &Runner| (1..=last.n).any(|n| runner.session.as_ref().is_some_and(|s| s.holds(&attempt(n))));
+    runners.iter().any(held)
+}
+
 impl World {
     pub fn prune(&mut self) {
         let reader = self.reader();
         let keep = Keep { time: Duration::from_secs(3_600), count: self.chance.below(20) };
         let wall = self.clock().wall;
         let Some(master) = self.master.as_mut().filter(|master| !master.pruning.is_under_way()) else { return };
+        let runners = &self.runners;
         let tasks = match folding::surplus(reader.as_ref(), keep, wall, 0, PRUNED_MAX) {
-            Ok((tasks, _)) => tasks,
+            Ok((tasks, _)) => tasks.into_iter().filter(|task| !is_held(runners, task)).collect::<Vec<_>>(),
             Err(error) => return self.oracle.broken = Some(format!("the view cannot be read: {error}")),
         };
         if !tasks.is_empty() {
@@ -44,7 +57,7 @@ impl World {
         }
     }
 
-    /// The engine may have answered in this turn. From its answer on, nothing new may count on what will be gone.
+    /// The engine may have answered, and what it knew then is durable.
     pub fn prune_allowed(&mut self) {
         let Some(master) = &mut self.master else { return };
         let Some((candidates, answer)) = &master.pruning.asked else { return };

@@ -248,7 +248,6 @@ impl World {
             let after = self.chance.within(1, 20);
             self.plan_turn(self.now + after);
         }
-        self.prune_allowed();
         if self.chance.permille(QUESTIONS) {
             self.question();
         }
@@ -263,6 +262,13 @@ impl World {
             self.oracle.claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
         }
         self.oracle.turn_ends(&turn);
+        let leaving = turn.after.iter().find_map(|release| match release {
+            Release::Pruned(_, tasks) => Some(tasks),
+            _ => None,
+        });
+        if let Some(tasks) = leaving {
+            self.oracle.leave(tasks);
+        }
         // Whoever is gone does not hear it.
         sayings.into_iter().for_each(|(outbox, message)| drop(outbox.send(message)));
         if !turn.records.is_empty() || !turn.after.is_empty() {
@@ -309,7 +315,7 @@ impl World {
         let input = match message {
             ToMaster::Add(add) => {
                 let tasks = add.tasks.iter().map(|task| prepare(task).map(Box::new)).collect();
-                Input::Add { session, batch: add.batch, job: add.job, hold: add.hold, tasks }
+                Input::Add { session, batch: add.batch, job: add.job, hold: add.hold, tasks, pass: None }
             }
             message => Input::Message { session, message },
         };

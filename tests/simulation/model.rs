@@ -57,6 +57,8 @@ pub struct Model {
     opened: BTreeSet<JobName>,
     pub roster: BTreeSet<String>,
     pub modules: BTreeMap<ModuleName, ModuleRecord>,
+    /// Ended tasks that may be forgotten, with the seq of their end: whoever adds their ids begins anew.
+    pub leaving: BTreeMap<TaskId, u64>,
     /// Ended tasks that are no longer kept, each as it was last.
     pub gone: BTreeMap<TaskId, Fate>,
 }
@@ -117,6 +119,7 @@ impl Model {
             Record::Started { epoch } => {
                 claim(*epoch == self.epoch + 1, || format!("epoch {epoch} follows {}", self.epoch))?;
                 self.epoch = *epoch;
+                self.leaving.clear();
                 for fate in self.tasks.values_mut() {
                     fate.void = fate.fence;
                     fate.failed.clear();
@@ -206,10 +209,13 @@ impl Model {
 
     /// A master has started: who waits for whom follows from who is open.
     fn count_anew(&mut self) {
-        let open: BTreeSet<TaskId> =
-            self.tasks.iter().filter(|(_, fate)| fate.open).map(|(id, _)| id.clone()).collect();
+        let open: BTreeMap<TaskId, u64> =
+            self.tasks.iter().filter(|(_, fate)| fate.open).map(|(id, fate)| (id.clone(), fate.body.no)).collect();
         for fate in self.tasks.values_mut().filter(|fate| fate.open) {
-            fate.waits = waited_for(&fate.body).filter(|on| open.contains(*on)).cloned().collect();
+            // One that came later is another than the one that was waited for, under an id that was free again.
+            let body = fate.body.clone();
+            let is_meant = |on: &&TaskId| open.get(*on).is_some_and(|no| *no < body.no || body.is_continued());
+            fate.waits = waited_for(&body).filter(is_meant).cloned().collect();
         }
     }
 
@@ -231,6 +237,7 @@ impl Model {
 
     /// Takes out what is no longer kept.
     pub fn forget(&mut self, id: &TaskId, seq: u64) {
+        self.leaving.remove(id);
         if self.last_end(id, seq).is_some()
             && let Some(fate) = self.tasks.remove(id)
         {
@@ -256,6 +263,9 @@ impl Model {
     }
 
     fn added(&mut self, body: &Arc<TaskBody>) -> Verdict {
+        if let Some(seq) = self.leaving.get(&body.id).copied() {
+            self.forget(&body.id, seq);
+        }
         claim(!self.tasks.contains_key(&body.id), || format!("{} is added twice", body.id))?;
         claim(body.no == self.no + 1, || format!("{} has number {} after {}", body.id, body.no, self.no))?;
         for dependency in body.dependencies() {

@@ -111,19 +111,32 @@ impl Oracle {
     }
 
     /// These ended tasks may be forgotten: nobody needs them, and their ids are free.
-    pub fn forgets(&mut self, tasks: &[Stored]) {
+    pub fn leave(&mut self, tasks: &[Stored]) {
         for Stored { ended, .. } in tasks {
             let needed = self.pending.needs(&ended.id, ended.seq);
             self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
-            // The others have what was needed a moment ago.
-            let models = [Some(&mut self.pending), Some(&mut self.durable), self.safely.as_mut()];
-            models.into_iter().flatten().for_each(|model| model.forget(&ended.id, ended.seq));
+            self.pending.forget(&ended.id, ended.seq);
+            self.durable.leaving.insert(ended.id.clone(), ended.seq);
             self.acknowledged.remove(&ended.id);
             self.forgotten.insert(ended.id.clone());
-            self.forgotten_ends.insert(ended.id.clone(), ended.seq);
         }
         let acknowledged = &self.acknowledged;
         self.acknowledged_ids.retain(|id| acknowledged.contains_key(id));
+    }
+
+    /// They are about to go from the view: after a crash, too, nobody needs them.
+    pub fn forgets(&mut self, tasks: &[Stored]) {
+        for Stored { ended, .. } in tasks {
+            let needed = self.durable.needs(&ended.id, ended.seq);
+            self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
+            let models = [Some(&mut self.durable), self.safely.as_mut()];
+            models.into_iter().flatten().for_each(|model| model.forget(&ended.id, ended.seq));
+            self.forgotten_ends.insert(ended.id.clone(), ended.seq);
+            if !self.pending.tasks.contains_key(&ended.id) && !self.durable.tasks.contains_key(&ended.id) {
+                self.acknowledged.remove(&ended.id);
+                self.acknowledged_ids.retain(|id| *id != ended.id);
+            }
+        }
     }
 
     /// An end by a report is one that guest code of this very attempt came to.

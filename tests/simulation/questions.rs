@@ -95,7 +95,9 @@ impl World {
         let same = told == (fate.run, fate.open, fate.paused, fate.total, blocked)
             && open == fate.open_tasks
             && ends == (done, failed, cancelled, skipped);
-        if same { Ok(()) } else { Err(format!("job {job} is told as {view:?}, and is {fate:?}, {blocked} blocked")) }
+        let waits = || mine().filter(|task| !task.waits.is_empty()).map(|task| (&task.body.id, &task.waits));
+        let is = || format!("{fate:?}, {blocked} blocked: {:?}", waits().collect::<Vec<_>>());
+        if same { Ok(()) } else { Err(format!("job {job} is told as {view:?}, and is {}", is())) }
     }
 
     /// A list over all its pages has each task once: open ones as they came, then the ended ones, the newest first.

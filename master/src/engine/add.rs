@@ -220,7 +220,7 @@ impl Engine {
         }
         let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(dependency)).collect();
         let due = due.or_else(|| due_of(&body, self.now));
-        self.leaving.remove(&body.id);
+        let is_back = self.leaving.remove(&body.id);
         let key = self.held.insert(body.clone(), priority);
         self.tell(Event::TaskCame(Box::new(NewTask {
             key,
@@ -234,6 +234,9 @@ impl Engine {
             retries: body.rare.as_ref().and_then(|rare| rare.retries.clone()).map(Box::new),
             origin,
         })));
+        if is_back {
+            self.reopened.insert(body.id.clone(), self.last_seq);
+        }
         key
     }
 

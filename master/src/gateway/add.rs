@@ -25,7 +25,7 @@ pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<In
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
-    Ok(Input::Add { session, batch, job, hold, tasks: parsed(gate, tasks, bytes).await? })
+    Ok(Input::Add { session, batch, job, hold, tasks: parsed(gate, tasks, bytes).await?, pass: None })
 }
 
 /// Reads documents, and all that can be known of them before the engine has them.

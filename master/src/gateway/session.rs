@@ -213,15 +213,17 @@ impl Reader {
             ToMaster::Add(add) => {
                 // Waiting here is the flow control: nothing more is read from this feeder meanwhile.
                 let Ok(permit) = self.batches.acquire().await else { return };
-                let alone = self.batches.available_permits() + 1 == limits::BATCHES_IN_FLIGHT_MAX;
+                // Itself, and one whose answer may be on its way.
+                let alone = self.batches.available_permits() + 2 >= limits::BATCHES_IN_FLIGHT_MAX;
                 let tasks = add.tasks.len();
                 match add::read(&self.gate, self.session, add).await {
-                    Ok(input) => {
-                        let room = self.gate.intake.enter(tasks, bytes, alone).await;
+                    Ok(mut input) => {
+                        if let Input::Add { pass, .. } = &mut input {
+                            *pass = self.gate.intake.enter(tasks, bytes, alone).await;
+                        }
                         // Given back by the writer, with the batch's `task:added`.
                         permit.forget();
                         self.gate.handle.tell(input);
-                        room.into_iter().for_each(|room| self.gate.handle.tell(Input::Room(room)));
                     }
                     Err(refusal) => {
                         drop(permit);
