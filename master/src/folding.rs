@@ -93,6 +93,11 @@ impl Backlog {
         }
     }
 
+    /// How many wait.
+    pub fn records(&self) -> usize {
+        self.lock().records
+    }
+
     fn take(&self, records: usize) {
         let mut waiting = self.lock();
         // The first commit of a start is not counted.

@@ -185,8 +185,6 @@ fn threads(
     let epoch = restored.marks.epoch + 1;
     let (inbox, inputs) = channel();
     let (turns, waiting) = sync_channel(TURNS_WAITING_MAX);
-    let behind = Behind::default();
-    let ahead = behind.clone();
     let (folds, commits) = channel();
     let room = Room::new(inbox.clone());
     let handle =
@@ -211,7 +209,8 @@ fn threads(
     let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
     let collecting = Collecting::new(blobs, patient.clone(), room.clone());
     let mut folding = Folding::new(patient, config.keep, inbox).collecting(collecting);
-    let backlog = folding.backlog();
+    let behind = Behind::new(folding.backlog());
+    let ahead = behind.clone();
     let (durability, data_folder, measured) = (config.durability, config.data.clone(), room.clone());
     let (writing, stop) = channel::<()>();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
@@ -228,7 +227,6 @@ fn threads(
                     durability,
                     events: &events,
                     folds: &folds,
-                    backlog: &backlog,
                     room: &room,
                     held,
                     behind: &behind,

@@ -27,19 +27,35 @@ const COMMIT_RECORDS_MAX: usize = 4_096;
 pub const TURNS_WAITING_MAX: usize = 64;
 
 /// What is left over of a turn (a job of a million that is being cancelled) waits so long for each turn that is not
-/// durable yet, about what a commit takes: whoever comes meanwhile stands behind a few commits, not behind all of them.
+/// durable yet, about what a commit takes, and for each [`PACE_RECORDS`] that wait to be folded: whoever comes meanwhile
+/// stands behind a few commits, not behind all of them, and finds a core.
 const PACE: Duration = Duration::from_millis(4);
+
+/// See [`PACE`].
+const PACE_RECORDS: usize = 25_000;
+
+/// Steps of [`PACE`] that the fold may cost: where a crowd keeps it busy, what is left over must go on.
+const PACE_FOLD_MAX: usize = 4;
 
 /// The longest sleep of an engine that has nothing to do.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// Turns that are not durable yet. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Behind(Arc<AtomicUsize>);
+/// How much the engine is ahead of what is durable, and of the view. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Behind {
+    turns: Arc<AtomicUsize>,
+    backlog: Backlog,
+}
 
 impl Behind {
+    /// Of turns that are not durable none, and of records that are not folded `backlog`.
+    pub fn new(backlog: Backlog) -> Behind {
+        Behind { turns: Arc::default(), backlog }
+    }
+
     fn pace(&self) -> Duration {
-        PACE * u32::try_from(self.0.load(Relaxed)).unwrap_or(u32::MAX).min(TURNS_WAITING_MAX as u32)
+        let steps = self.turns.load(Relaxed) + (self.backlog.records() / PACE_RECORDS).min(PACE_FOLD_MAX);
+        PACE * u32::try_from(steps).unwrap_or(u32::MAX).min(TURNS_WAITING_MAX as u32)
     }
 }
 
@@ -108,7 +124,7 @@ fn end_turn(engine: &mut Engine, turns: &SyncSender<Turn>, behind: &Behind, cloc
     if turn.records.is_empty() && turn.after.is_empty() {
         return true;
     }
-    behind.0.fetch_add(1, Relaxed);
+    behind.turns.fetch_add(1, Relaxed);
     turns.send(turn).is_ok()
 }
 
@@ -124,13 +140,11 @@ pub struct Writer<'a> {
     pub events: &'a EventFeed,
     /// Who folds them.
     pub folds: &'a Sender<Arc<Entry>>,
-    /// What waits to be folded.
-    pub backlog: &'a Backlog,
     /// Who is told that the disk is full.
     pub room: &'a Room,
     /// Turns that ended while a commit waited for room.
     pub held: VecDeque<Turn>,
-    /// How many there are that are not durable yet.
+    /// How many there are that are not durable yet, and what waits to be folded.
     pub behind: &'a Behind,
 }
 
@@ -160,13 +174,13 @@ impl Writer<'_> {
                 let records = entry.records.len();
                 settle(entry, self.journal, self.durability, self.events, self.folds)?;
                 unsynced = true;
-                self.behind.0.fetch_sub(together.len(), Relaxed);
+                self.behind.turns.fetch_sub(together.len(), Relaxed);
                 let passes = together.iter_mut().flat_map(|turn| std::mem::take(&mut turn.passes)).collect();
                 release(together);
-                self.backlog.add(records, passes);
+                self.behind.backlog.add(records, passes);
                 continue;
             }
-            self.behind.0.fetch_sub(together.len(), Relaxed);
+            self.behind.turns.fetch_sub(together.len(), Relaxed);
             release(together);
         }
     }

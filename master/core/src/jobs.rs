@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_protocol::{JobName, TaskState, limits};
 
+/// Tasks that one turn cancels for a job: each makes a record, and everybody waits for the commit with them.
+const SWEPT_MAX: usize = 256;
+
 /// Names a job that the core holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobKey(pub(crate) u32);
@@ -315,17 +318,25 @@ impl Scheduler {
         self.sweeps.push_back(Sweep { job, up_to, next: 0 });
     }
 
-    /// Goes a thousand keys further through the table for the first cancel on its way.
+    /// Goes further through the table for the first cancel on its way.
     pub(crate) fn sweep_some(&mut self, effects: &mut Vec<Effect>) {
-        let Some(sweep) = self.sweeps.front_mut() else { return };
+        let Some(sweep) = self.sweeps.front() else { return };
         let (job, up_to, first) = (sweep.job, sweep.up_to, sweep.next);
-        let last = self.tasks.end().min(first + TOUCHED_MAX as u32);
-        sweep.next = last;
+        let mut last = self.tasks.end().min(first + TOUCHED_MAX as u32);
+        let mut left = SWEPT_MAX;
         for key in (first..last).map(TaskKey) {
             let Some(task) = self.tasks.get(key) else { continue };
             if task.job == job && task.no <= up_to && !matches!(task.state(), State::Ended(_)) {
                 self.end(key, Final::Cancelled, Why::Cancelled, effects);
+                left -= 1;
             }
+            if left == 0 {
+                last = key.0 + 1;
+                break;
+            }
+        }
+        if let Some(sweep) = self.sweeps.front_mut() {
+            sweep.next = last;
         }
         let books = self.jobs.get_mut(job);
         if last == self.tasks.end() || books.counts.open() == 0 {

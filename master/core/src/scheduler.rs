@@ -28,7 +28,7 @@ pub struct Scheduler {
     pub(crate) deadlines: Deadlines,
     /// Ended tasks whose dependents do not all know yet.
     pub(crate) settling: VecDeque<Settling>,
-    /// Jobs whose tasks are being cancelled, a thousand a turn.
+    /// Jobs whose tasks are being cancelled, some in each turn.
     pub(crate) sweeps: VecDeque<crate::jobs::Sweep>,
     /// Modules whose tasks cannot be sent.
     pub(crate) closed: BTreeSet<ModuleName>,
