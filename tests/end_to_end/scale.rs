@@ -11,7 +11,11 @@ fn many() -> usize {
 }
 
 fn seconds(master: &Master, name: &str, line: impl Fn(usize) -> Value) -> f64 {
-    let tasks = many();
+    seconds_of(master, name, many(), line)
+}
+
+/// How long so many tasks take, from the first add to the last durable end that the feeder knows of.
+fn seconds_of(master: &Master, name: &str, tasks: usize, line: impl Fn(usize) -> Value) -> f64 {
     let lines: String = (0..tasks).map(|n| format!("{}\n", line(n))).collect();
     let file = master.folder.write(&format!("{name}.jsonl"), lines);
     let start = Instant::now();
@@ -171,4 +175,13 @@ fn jobs_requirements_and_blocked_tasks_cost_little() {
         plain / hard
     );
     assert!(plain / hard >= 0.5, "plain {plain:.2} s, the same with jobs, classes and dependencies {hard:.2} s");
+    // And hardly slower than when only a thousand plain ones wait.
+    let few = |round: usize| {
+        let name = format!("few{round}");
+        seconds_of(&master, &name, 1_000, |n| json!({"id": format!("{name}-{n}"), "module": "echo", "params": n}))
+    };
+    let few: f64 = (0..5).map(few).sum::<f64>() / 5.0;
+    let (of_many, of_few) = (many() as f64 / hard, 1_000.0 / few);
+    println!("{of_many:.0} of these a second, {of_few:.0} of a thousand plain ones: {:.2}", of_many / of_few);
+    assert!(of_many >= 0.9 * of_few, "{of_many:.0} a second against {of_few:.0}");
 }
