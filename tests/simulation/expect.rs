@@ -152,8 +152,9 @@ impl Model {
         let ended = fate.ends.last().filter(|_| !fate.open).ok_or(RefusalCode::WrongState)?;
         // Whether what is no longer kept was done, nobody can tell; one that was sent has waited for it.
         let kept = fate.body.dependencies().iter().all(|dependency| self.tasks.contains_key(&dependency.on));
+        let has_waited = ended.last_sent.n > 0 && !fate.body.is_continued();
         match ended.state {
-            TaskState::Failed | TaskState::Cancelled if kept || ended.last_sent.n > 0 => Ok(()),
+            TaskState::Failed | TaskState::Cancelled if kept || has_waited => Ok(()),
             _ => Err(RefusalCode::WrongState),
         }
     }

@@ -101,8 +101,8 @@ impl Engine {
         };
         if let Some(on) = self.lost_dependency(&stored) {
             return wrong(format!(
-                "the task `{id}` has never run, and `{on}`, which it waits for, is no longer kept; add it as a new task \
-                 that does not wait for `{on}`"
+                "the task `{id}` has not run, and `{on}`, which it waits for, is no longer kept; add it as a new task that \
+                 does not wait for `{on}`"
             ));
         }
         match stored.ended.state {
@@ -117,11 +117,12 @@ impl Engine {
         }
     }
 
-    /// What a task that was never sent waits for and nobody knows any more: whether it was met, nobody can tell.
-    /// One that was sent has waited for all of it.
+    /// What a task waits for and nobody knows any more, so that nobody can tell whether it was met. One that was sent has
+    /// waited for all of it, unless it was sent as another task than it is now.
     fn lost_dependency<'a>(&self, stored: &'a Stored) -> Option<&'a TaskId> {
+        let has_waited = stored.ended.last_sent.n > 0 && !stored.body.is_continued();
         let mut waits_for = stored.body.dependencies().iter().map(|dependency| &dependency.on);
-        waits_for.find(|on| stored.ended.last_sent.n == 0 && matches!(self.fact(on), Fact::Unknown))
+        waits_for.find(|on| !has_waited && matches!(self.fact(on), Fact::Unknown))
     }
 
     fn skipped_for(&self, cause: &TaskId) -> Vec<Stored> {
