@@ -26,8 +26,8 @@ pub async fn run(options: &DevOptions, global: &Global) -> Result<u8, Trouble> {
     let mut seen = Sources::default();
     loop {
         let now = project.sources();
-        let must_build = now.code != seen.code;
-        if now != seen || watching.take_typed(&mut params) {
+        let (must_build, typed) = (now.code != seen.code, watching.take_typed(&mut params));
+        if now != seen || typed {
             seen = now;
             // What fails is said; the next change may make it good.
             tokio::select! {
@@ -60,7 +60,7 @@ async fn round(project: &Project, runs: &mut Runs, must_build: bool, params: Opt
     }
 }
 
-/// Whether `./build` went well. What it prints goes where ours goes.
+/// Whether `./build` went well. What it prints goes to stderr: stdout has results.
 async fn build(project: &Project) -> Result<bool, Trouble> {
     let began = std::time::Instant::now();
     let status = running::ended(project.build_command()).await?;

@@ -34,7 +34,6 @@ fn component(core: &[u8]) -> Result<Vec<u8>, String> {
     if module.get(4..8) != Some(&[1, 0, 0, 0]) {
         return Err("it is a component already: it can be used as it is".into());
     }
-    // Below the part that speaks of the whole file stands the reason.
     encode(&mut module).map_err(|error| format!("no component of the world taskmaster:task can be made of it: {error}"))
 }
 

@@ -52,7 +52,7 @@ impl Project {
     /// The command that builds it; the binary that runs is the first `taskmaster` that it finds.
     pub(super) fn build_command(&self) -> Command {
         let mut command = Command::new(self.folder.join("build"));
-        command.current_dir(&self.folder).stdin(Stdio::null());
+        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(std::io::stderr());
         let own = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = own.into_iter().chain(std::env::split_paths(&path));

@@ -2,6 +2,7 @@
 
 use super::project::Project;
 use crate::client::{Client, Target};
+use crate::inspect::tasks::cancel;
 use crate::output::text::plain;
 use crate::output::{Output, chat};
 use crate::trouble::{Trouble, exit};
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{Log, Query};
-use taskmaster_protocol::{Hash, Json, ModuleRef, Retries, TaskDocument};
+use taskmaster_protocol::{Hash, Json, ModuleRef, Retries, TaskDocument, TaskId};
 
 /// How long a master is looked for: most often it is on this machine, or there is none.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -19,12 +20,14 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub(super) struct Runs {
     target: Target,
     output: Output,
+    /// The task that was waited for when something changed: nobody wants its result any more.
+    open: Option<TaskId>,
 }
 
 impl Runs {
     /// By the masters of `target`, if one answers.
     pub(super) fn new(target: Target, output: Output) -> Runs {
-        Runs { target, output }
+        Runs { target, output, open: None }
     }
 
     /// Runs the module once, and shows its log and its result. The exit code that stands for how it ended.
@@ -40,7 +43,11 @@ impl Runs {
         }
     }
 
-    async fn there(&self, client: &mut Client, project: &Project, params: Option<Json>) -> Result<u8, Trouble> {
+    async fn there(&mut self, client: &mut Client, project: &Project, params: Option<Json>) -> Result<u8, Trouble> {
+        if let Some(id) = self.open.take() {
+            // It may have ended meanwhile.
+            let _ = cancel(client, vec![id], None, &Output::new(None)).await;
+        }
         let file = project.module()?;
         let local = |why: String| Trouble::Local(format!("{}: {why}", file.display()));
         let bytes = std::fs::read(&file).map_err(|error| local(error.to_string()))?;
@@ -61,7 +68,9 @@ impl Runs {
         document.inputs = inputs::of_options(self.target.clone(), &project.inputs()).await?;
         let began = Instant::now();
         let id = add::add(client, document).await?;
+        self.open = Some(id.clone());
         let task = waiting::task_end(client, &id).await?;
+        self.open = None;
         let took = began.elapsed();
         let view = add::read_view(&task)?;
         show_log(&client.ask(Query::Logs { id }).await?);

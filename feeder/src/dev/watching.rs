@@ -35,7 +35,7 @@ impl Watching {
     pub(super) fn start(folder: &Path) -> Watching {
         let (look, looks) = mpsc::channel(1);
         // One that waits is enough: all is looked at.
-        let watcher = notify::recommended_watcher(move |_| drop(look.try_send(()))).ok();
+        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| drop(look.try_send(()))).ok();
         let watcher = watcher.and_then(|mut watcher| {
             watcher.watch(folder, RecursiveMode::Recursive).ok()?;
             Some(watcher)

@@ -72,11 +72,13 @@ fn call(comptime task: anytype, gpa: std.mem.Allocator, json: []const u8) Ended 
     return .{ .done = text };
 }
 
-/// The `main` of a command.
-pub fn command(comptime task: anytype) fn (std.process.Init) anyerror!void {
+/// The `main` of a command; of a component one that does nothing.
+pub fn command(comptime task: anytype) if (is_component) fn () void else fn (std.process.Init) anyerror!void {
+    if (is_component) return struct {
+        fn nothing() void {}
+    }.nothing;
     return struct {
         fn main(init: std.process.Init) anyerror!void {
-            if (is_component) return;
             const gpa = init.arena.allocator();
             var buffer: [4096]u8 = undefined;
             var stdin = std.Io.File.stdin().reader(init.io, &buffer);
