@@ -23,7 +23,6 @@ pub mod trouble;
 pub mod watch;
 pub mod wire;
 
-
 mod waiting;
 mod wrap;
 

@@ -180,12 +180,18 @@ fn products(_: &Path, _: &str) -> Vec<(Value, Value)> {
 /// Written down by hand.
 fn changes(_: &Path, _: &str) -> Vec<(Value, Value)> {
     vec![
-        (json!({"from": {"a": 1, "b": [1, 2]}, "to": {"a": 2, "b": [1]}}),
-         json!([{"op": "replace", "path": "/a", "value": 2}, {"op": "remove", "path": "/b/1"}])),
-        (json!({"from": {"x/y": null, "~": [true]}, "to": {"x/y": "ü", "~": [true, {"z": 1}]}}),
-         json!([{"op": "replace", "path": "/x~1y", "value": "ü"}, {"op": "add", "path": "/~0/1", "value": {"z": 1}}])),
-        (json!({"from": [1, 2, 3], "to": [1]}),
-         json!([{"op": "remove", "path": "/2"}, {"op": "remove", "path": "/1"}])),
+        (
+            json!({"from": {"a": 1, "b": [1, 2]}, "to": {"a": 2, "b": [1]}}),
+            json!([{"op": "replace", "path": "/a", "value": 2}, {"op": "remove", "path": "/b/1"}]),
+        ),
+        (
+            json!({"from": {"x/y": null, "~": [true]}, "to": {"x/y": "ü", "~": [true, {"z": 1}]}}),
+            json!([{"op": "replace", "path": "/x~1y", "value": "ü"}, {"op": "add", "path": "/~0/1", "value": {"z": 1}}]),
+        ),
+        (
+            json!({"from": [1, 2, 3], "to": [1]}),
+            json!([{"op": "remove", "path": "/2"}, {"op": "remove", "path": "/1"}]),
+        ),
         (json!({"from": {"a": []}, "to": {"a": {}}}), json!([{"op": "replace", "path": "/a", "value": {}}])),
         (json!({"from": 3, "to": 3}), json!([])),
     ]
@@ -205,8 +211,14 @@ fn orders(_: &Path, _: &str) -> Vec<(Value, Value)> {
         }
         (json!({"needs": needs}), json!({"order": order}))
     };
-    let chain: serde_json::Map<String, Value> =
-        (0..30).map(|n| (format!("n{:02}", n * 7 % 30), json!(if n > 0 { vec![format!("n{:02}", (n - 1) * 7 % 30)] } else { vec![] }))).collect();
+    let chain: serde_json::Map<String, Value> = (0..30)
+        .map(|n| {
+            (
+                format!("n{:02}", n * 7 % 30),
+                json!(if n > 0 { vec![format!("n{:02}", (n - 1) * 7 % 30)] } else { vec![] }),
+            )
+        })
+        .collect();
     vec![
         case(json!({})),
         case(json!({"app": ["lib", "assets"], "lib": ["core"], "assets": [], "core": []})),
@@ -224,7 +236,10 @@ fn lines(_: &Path, _: &str) -> Vec<(Value, Value)> {
         let (xy, xx, yy) = (sum(&|x, y| x * y), sum(&|x, _| x * x), sum(&|_, y| y * y));
         let slope = xy / xx;
         let (x, y): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
-        (json!({"x": x, "y": y}), json!({"slope": slope, "intercept": my - slope * mx, "correlation": xy / (xx * yy).sqrt()}))
+        (
+            json!({"x": x, "y": y}),
+            json!({"slope": slope, "intercept": my - slope * mx, "correlation": xy / (xx * yy).sqrt()}),
+        )
     };
     let wave: Vec<(f64, f64)> = (0..40).map(|n| (f64::from(n), f64::from(n * 13 % 17) + f64::from(n) / 2.0)).collect();
     vec![case(&[(1.0, 2.0), (2.0, 4.0), (3.0, 6.5), (4.0, 7.0)]), case(&[(0.0, 1.0), (10.0, -4.0)]), case(&wave)]

@@ -115,7 +115,11 @@ fn ended(master: &Master, module: &str, params: &Value) -> Value {
 #[track_caller]
 fn says(task: &Value, words: &[&str]) {
     let error = &task["error"];
-    let text = format!("{} {}", error["message"].as_str().unwrap_or_default(), error["backtrace"].as_str().unwrap_or_default());
+    let text = format!(
+        "{} {}",
+        error["message"].as_str().unwrap_or_default(),
+        error["backtrace"].as_str().unwrap_or_default()
+    );
     for word in words {
         assert!(text.contains(word), "`{word}` is not in: {error}");
     }
@@ -137,7 +141,8 @@ fn rust_names_fields_and_brings_panics_and_overflows_to_the_feeder() {
         master.drop_module(&format!("{kind}.wasm"), project.build(kind).1);
     }
     let rows = json!([{"width": 1}, {"width": 200}]);
-    let results = |how: &str| ["command", "component"].map(|kind| ended(&master, kind, &json!({"how": how, "rows": rows})));
+    let results =
+        |how: &str| ["command", "component"].map(|kind| ended(&master, kind, &json!({"how": how, "rows": rows})));
     for how in ["well", "speak"] {
         for task in results(how) {
             assert_eq!(task["result"], json!({"sum": 201}), "{task}");
@@ -159,7 +164,10 @@ fn rust_names_fields_and_brings_panics_and_overflows_to_the_feeder() {
     }
     for kind in ["command", "component"] {
         for (params, place) in [
-            (json!({"how": "well", "rows": [{"width": 1}, {"width": "8"}]}), "params.rows[1].width: invalid type: string \"8\", expected u8"),
+            (
+                json!({"how": "well", "rows": [{"width": 1}, {"width": "8"}]}),
+                "params.rows[1].width: invalid type: string \"8\", expected u8",
+            ),
             (json!({"how": "well", "rows": [{"width": 256}]}), "params.rows[0].width: invalid value: integer `256`"),
             (json!({"how": "well"}), "params: missing field `rows`"),
             (json!({"how": "well", "rows": [], "hwo": 1}), "params.hwo: unknown field `hwo`"),
@@ -179,7 +187,17 @@ fn sizes(project: &Project) {
     std::fs::create_dir_all(project.folder.join("src/bin")).unwrap();
     project.write("src/bin/plain.rs", PLAIN);
     let mut build = project.command("cargo");
-    build.args(["build", "--quiet", "--release", "--target", "wasm32-wasip1", "--target-dir", "target", "--bin", "plain"]);
+    build.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--target",
+        "wasm32-wasip1",
+        "--target-dir",
+        "target",
+        "--bin",
+        "plain",
+    ]);
     let built = build.output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let plain = std::fs::metadata(project.folder.join("target/wasm32-wasip1/release/plain.wasm")).unwrap().len();

@@ -34,8 +34,13 @@ fn every_language_from_new_to_a_fleet_of_two_runners() {
             });
         }
     });
-    let by: std::collections::BTreeSet<String> =
-        master.json(&["tasks", "list", "--limit", "1000"]).as_array().unwrap().iter().map(|task| task["runner"].to_string()).collect();
+    let by: std::collections::BTreeSet<String> = master
+        .json(&["tasks", "list", "--limit", "1000"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["runner"].to_string())
+        .collect();
     assert_eq!(by.len(), 2, "both runners have worked: {by:?}");
     drop(runners);
     let mut rows = rows.into_inner().unwrap();

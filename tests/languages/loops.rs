@@ -39,7 +39,8 @@ fn a_project_is_written_once_and_what_it_says_next_works() {
         ("python", "componentize-py", "pip install componentize-py"),
     ] {
         let empty = folder.join("none");
-        let ran = run(&folder, &["new", &format!("my-{lang}"), "--lang", lang], &[("PATH", empty.to_str().unwrap())], "");
+        let ran =
+            run(&folder, &["new", &format!("my-{lang}"), "--lang", lang], &[("PATH", empty.to_str().unwrap())], "");
         ran.with(0).says(&["missing: ", tool, install]);
     }
 }

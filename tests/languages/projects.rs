@@ -20,7 +20,8 @@ pub fn toolchains() -> Option<&'static Path> {
             eprint!("{}", String::from_utf8_lossy(&installed.stdout));
             assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
             let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-            let base = || set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").unwrap().join(".cache")).join("taskmaster");
+            let base =
+                || set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").unwrap().join(".cache")).join("taskmaster");
             Some(set("TASKMASTER_CACHE").unwrap_or_else(base).join("languages"))
         })
         .as_deref()

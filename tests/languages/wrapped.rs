@@ -40,12 +40,17 @@ fn a_python_script_and_a_node_script_become_tasks() {
     python.write("app.py", "import taskmaster\n\nWitWorld = taskmaster.script(\"report\")\n");
     master.drop_module("report.wasm", python.build("component").1);
     let table = "city,amount\nOslo,1.5\nLima,2\nOslo,3\n";
-    let calls: &[(&[&str], &str)] = &[(&["amount"], table), (&["amount", "--by", "city"], table), (&["amount"], "amount\n")];
+    let calls: &[(&[&str], &str)] =
+        &[(&["amount"], table), (&["amount", "--by", "city"], table), (&["amount"], "amount\n")];
     compare(&master, "report", "python3", "report.py", calls);
     let wrong = json!({"args": ["weight"], "stdin": table}).to_string();
-    let ran = master.run_with(&["add", "report", "--retries", "0", "--wait", "-o", "json", "--params", "-"], &wrong).with(3);
+    let ran =
+        master.run_with(&["add", "report", "--retries", "0", "--wait", "-o", "json", "--params", "-"], &wrong).with(3);
     let error = ran.json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(error.contains("Traceback") && error.contains("in main") && error.contains("KeyError: 'weight'"), "{error}");
+    assert!(
+        error.contains("Traceback") && error.contains("in main") && error.contains("KeyError: 'weight'"),
+        "{error}"
+    );
 
     let node = Project::new(tools, &folder, "words-task", "javascript");
     std::fs::copy(script("words.cjs"), node.folder.join("words.cjs")).unwrap();

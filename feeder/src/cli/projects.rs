@@ -78,7 +78,12 @@ pub struct NewOptions {
     /// The name of the folder and of the module
     pub name: ModuleName,
     /// The language
-    #[arg(long, value_enum, hide_possible_values = true, value_name = "rust|c|cpp|zig|go|assemblyscript|javascript|typescript|python|wat")]
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "rust|c|cpp|zig|go|assemblyscript|javascript|typescript|python|wat"
+    )]
     pub lang: Language,
 }
 

@@ -66,7 +66,11 @@ impl Project {
     pub(super) fn module(&self) -> Result<PathBuf, Trouble> {
         let files = ["wasm", "wat"].map(|end| self.folder.join(format!("{}.{end}", self.name)));
         files.into_iter().find(|file| file.is_file()).ok_or_else(|| {
-            Trouble::Local(format!("./build made neither {0}.wasm nor {0}.wat in {1}", self.name, self.folder.display()))
+            Trouble::Local(format!(
+                "./build made neither {0}.wasm nor {0}.wat in {1}",
+                self.name,
+                self.folder.display()
+            ))
         })
     }
 

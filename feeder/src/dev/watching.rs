@@ -34,9 +34,11 @@ impl Watching {
     /// Begins to listen.
     pub(super) fn start(folder: &Path) -> Watching {
         let (look, looks) = mpsc::channel(1);
-        // One that waits is enough: all is looked at.
-        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| drop(look.try_send(()))).ok();
-        let watcher = watcher.and_then(|mut watcher| {
+        let heard = move |_: notify::Result<notify::Event>| {
+            // One that waits is enough: all is looked at.
+            let _ = look.try_send(());
+        };
+        let watcher = notify::recommended_watcher(heard).ok().and_then(|mut watcher| {
             watcher.watch(folder, RecursiveMode::Recursive).ok()?;
             Some(watcher)
         });

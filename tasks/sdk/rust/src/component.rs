@@ -54,6 +54,18 @@ fn kept(text: String) -> (usize, usize) {
     (text.as_ptr().expose_provenance(), text.len())
 }
 
+/// A library for this target begins without anybody who prepares it, and the linker would do so at the first call of an
+/// export: within `cabi_realloc`, where nothing may be asked of the host yet.
+#[cfg(all(target_os = "wasi", target_env = "p1"))]
+#[unsafe(export_name = "_initialize")]
+extern "C" fn initialize() {
+    unsafe extern "C" {
+        fn __wasm_call_ctors();
+    }
+    // SAFETY: whoever makes an instance calls this once, before all else.
+    unsafe { __wasm_call_ctors() }
+}
+
 /// What the caller allocates its arguments with.
 #[unsafe(export_name = "cabi_realloc")]
 extern "C" fn cabi_realloc(old: *mut u8, was: usize, align: usize, size: usize) -> *mut u8 {

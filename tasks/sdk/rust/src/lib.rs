@@ -181,7 +181,11 @@ mod tests {
     #[test]
     fn wrong_params_name_the_field() {
         for (params, place, why) in [
-            (r#"{"rows":[{"width":1},{"width":"8"}]}"#, "params.rows[1].width", "invalid type: string \"8\", expected u8"),
+            (
+                r#"{"rows":[{"width":1},{"width":"8"}]}"#,
+                "params.rows[1].width",
+                "invalid type: string \"8\", expected u8",
+            ),
             (r#"{"rows":[{"width":300}]}"#, "params.rows[0].width", "invalid value: integer `300`, expected u8"),
             (r#"{"rows":[{"width":1}, {}]}"#, "params.rows[1]", "missing field `width`"),
             (r#"{"rows":[{"widht":1}]}"#, "params.rows[0].widht", "unknown field `widht`"),

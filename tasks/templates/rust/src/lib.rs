@@ -44,7 +44,9 @@ fn totals(params: Params) -> Result<Totals, Error> {
     for (number, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
         let row = fields(line);
         let wrong = |what: &str| Error::permanent(format!("{}: line {}: {what}", params.file, number + 2));
-        let (Some(group), Some(value)) = (row.get(group), row.get(value)) else { return Err(wrong("a column is missing")) };
+        let (Some(group), Some(value)) = (row.get(group), row.get(value)) else {
+            return Err(wrong("a column is missing"));
+        };
         let value: f64 = value.parse().map_err(|_| wrong("the value is no number"))?;
         let group = totals.groups.entry(group.clone()).or_default();
         group.largest = if group.count == 0 { value } else { group.largest.max(value) };
