@@ -1,12 +1,14 @@
 //! What people type: the clap types of every client command, with the text of their help.
 
 mod inspecting;
+mod projects;
 mod tasks;
 mod values;
 
 pub use inspecting::{
     DoctorOptions, JobsCommand, ModulesCommand, RunnersCommand, TasksCommand, TopOptions, WatchOptions,
 };
+pub use projects::{DevOptions, Language, NewOptions};
 pub use tasks::{AddOptions, BenchOptions, CallOptions, FeedOptions, TaskOptions};
 pub use values::Span;
 
@@ -93,6 +95,14 @@ pub enum Command {
     /// every result. Times are from the first add to the last durable completion that the client knows of.
     #[command(after_help = tasks::BENCH_HELP)]
     Bench(BenchOptions),
+    /// Write the project of a new task
+    ///
+    /// Each is a small, real task to begin from. Needs no network and no master; says which tools it would need.
+    #[command(after_help = projects::NEW_HELP)]
+    New(NewOptions),
+    /// Build and run a task project whenever it changes
+    #[command(after_help = projects::DEV_HELP)]
+    Dev(DevOptions),
     /// Check that a master answers and that tasks can run there
     #[command(after_help = inspecting::DOCTOR_HELP)]
     Doctor(DoctorOptions),

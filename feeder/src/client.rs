@@ -39,7 +39,12 @@ pub struct Client {
 impl Client {
     /// Connects to the first master that answers; tries for 5 s.
     pub async fn connect(target: Target) -> Result<Client, Trouble> {
-        let link = target.dial_within(FIRST_CONNECT).await?;
+        Client::connect_within(target, FIRST_CONNECT).await
+    }
+
+    /// The same, for so long.
+    pub async fn connect_within(target: Target, patience: Duration) -> Result<Client, Trouble> {
+        let link = target.dial_within(patience).await?;
         Ok(Client { target, link, reference: 0, aside: VecDeque::new() })
     }
 

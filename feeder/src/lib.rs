@@ -1,6 +1,7 @@
 //! The client side of taskmaster: a library that speaks to a master, and every client command.
 //!
-//! This crate never executes a module and keeps nothing on disk: what must outlast the process is the master's.
+//! This crate never executes a module and keeps nothing on disk: what must outlast the process is the master's. (`dev`
+//! calls the binary itself where there is no master.)
 
 #![deny(missing_docs)]
 
@@ -9,11 +10,13 @@ pub mod bench;
 pub mod call;
 pub mod cli;
 pub mod client;
+mod dev;
 pub mod doctor;
 pub mod feed;
 mod fetch;
 pub mod inputs;
 mod inspect;
+mod new;
 pub mod output;
 pub mod top;
 pub mod trouble;
@@ -21,6 +24,7 @@ pub mod watch;
 pub mod wire;
 
 mod waiting;
+mod wrap;
 
 use std::pin::Pin;
 
@@ -47,6 +51,8 @@ async fn running(command: Command, global: &Global) -> u8 {
         Command::Watch(options) => watch::run(&options, global).await,
         Command::Top(options) => top::run(&options, global).await,
         Command::Bench(options) => bench::run(&options, global).await,
+        Command::New(options) => new::run(&options, global),
+        Command::Dev(options) => dev::run(&options, global).await,
         Command::Doctor(_) => doctor::run(global).await,
     };
     result.unwrap_or_else(|trouble| {

@@ -80,7 +80,7 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
         (end, _) => end,
     };
     if end != End::Exit(0) {
-        let last = log.tail.lines().next_back().or_else(|| log.head.lines().next_back());
+        let last = last_words(&log.tail).or_else(|| last_words(&log.head));
         let error = failure(end, timeout, last.unwrap_or_default());
         return Outcome::Ready(Ending::Failed(Failed { id, attempt, error, started_us, stats, log }));
     }
@@ -97,17 +97,23 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
     }
 }
 
-/// The failure that `end` is. `last` is the last line of the log.
+/// The last line of a log; of a Rust program that panicked, the one before its advice to set a variable.
+fn last_words(log: &str) -> Option<&str> {
+    log.lines().rfind(|line| !line.starts_with("note: run with `RUST_BACKTRACE"))
+}
+
+/// The failure that `end` is. `last` is the last line of the log: what a program that ended itself said of it.
 pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
+    let told = |what: String| match last.trim() {
+        "" => what,
+        last => format!("{what}: {}", &last[..last.floor_char_boundary(LAST_LINE_MAX)]),
+    };
     match end {
         End::Exit(code) => {
-            let message = match last.trim() {
-                "" => format!("exit code {code}"),
-                last => format!("exit code {code}: {}", &last[..last.floor_char_boundary(LAST_LINE_MAX)]),
-            };
+            let message = told(format!("exit code {code}"));
             TaskError { code: Some(code), ..TaskError::new(ErrorKind::Exit, message) }
         }
-        End::Trap(reason, backtrace) => TaskError { backtrace, ..TaskError::new(ErrorKind::Trap, reason) },
+        End::Trap(reason, backtrace) => TaskError { backtrace, ..TaskError::new(ErrorKind::Trap, told(reason)) },
         End::Timeout => {
             let limit = timeout.as_millis();
             TaskError::new(ErrorKind::Timeout, format!("ran longer than its {limit} ms (`timeout_ms`)"))
@@ -158,7 +164,7 @@ mod tests {
         let second = Duration::from_secs(1);
         for (end, kind, words) in [
             (End::Exit(3), ErrorKind::Exit, "exit code 3: it went wrong"),
-            (End::Trap("unreachable".into(), None), ErrorKind::Trap, "unreachable"),
+            (End::Trap("unreachable".into(), None), ErrorKind::Trap, "unreachable: it went wrong"),
             (End::Timeout, ErrorKind::Timeout, "1000 ms"),
             (End::Cancelled, ErrorKind::Cancelled, "cancelled"),
             (End::Params("field `params`".into()), ErrorKind::Input, "params"),
@@ -168,6 +174,8 @@ mod tests {
             assert_eq!(error.kind, kind);
             assert!(error.message.contains(words), "{}", error.message);
         }
+        let panicked = "thread 'main' panicked at src/main.rs:3:5:\nboom\nnote: run with `RUST_BACKTRACE=1` …\n";
+        assert_eq!(last_words(panicked), Some("boom"));
         assert_eq!(failure(End::Exit(75), second, "").verdict(), Some(true));
         assert_eq!(failure(End::Failed("later".into(), 75), second, "").verdict(), Some(true));
         assert_eq!(failure(End::Failed("never".into(), 65), second, "").verdict(), Some(false));

@@ -41,6 +41,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("modules list", ""),
     ("modules show", ""),
     ("modules check", ""),
+    ("modules wrap", ""),
     ("modules push", ""),
     ("modules approve", ""),
     ("modules rollback", ""),
@@ -52,6 +53,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("watch", "--since --filter"),
     ("top", ""),
     ("bench", "--tasks"),
+    ("new", "--lang"),
+    ("dev", "--params --once"),
     ("completions", ""),
     ("doctor", ""),
 ];

@@ -175,6 +175,16 @@ pub enum ModulesCommand {
         /// A .wasm or .wat file
         file: PathBuf,
     },
+    /// Make a component of a core module that exports `run`; needs no master
+    ///
+    /// The world is taskmaster:task. What the module imports of WASI preview 1 is tied to WASI 0.2.
+    #[command(after_help = "Example:\n  taskmaster modules wrap core.wasm resize.wasm")]
+    Wrap {
+        /// The core module, a .wasm or .wat file
+        core: PathBuf,
+        /// The component's file
+        out: PathBuf,
+    },
     /// Put a file into the master's task folder
     #[command(after_help = "Example:\n  taskmaster modules push target/wasm32-wasip1/release/resize.wasm")]
     Push {

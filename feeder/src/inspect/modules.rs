@@ -20,8 +20,10 @@ const LISTED_MAX: usize = 50;
 /// Runs a `modules` command. The exit code.
 pub async fn run(command: ModulesCommand, global: &Global) -> Result<u8, Trouble> {
     let output = global.output();
-    if let ModulesCommand::Check { file } = &command {
-        return check(file, &output);
+    match &command {
+        ModulesCommand::Check { file } => return check(file, &output),
+        ModulesCommand::Wrap { core, out } => return crate::wrap::run(core, out, &output),
+        _ => {}
     }
     let mut client = Client::connect(global.target()?).await?;
     let client = &mut client;
@@ -38,6 +40,7 @@ pub async fn run(command: ModulesCommand, global: &Global) -> Result<u8, Trouble
             return Ok(exit::OK);
         }
         ModulesCommand::Check { file } => return check(&file, &output),
+        ModulesCommand::Wrap { core, out } => return crate::wrap::run(&core, &out, &output),
         ModulesCommand::Push { file } => return push(client, &file, &output).await,
         ModulesCommand::Approve { name, version } => Operation::ApproveModule { name, version },
         ModulesCommand::Rollback { name, version } => Operation::RollbackModule { name, version },

@@ -99,7 +99,9 @@ fn config(pool_for: Option<u32>) -> Config {
     config
         .epoch_interruption(true)
         .memory_init_cow(true)
-        .wasm_multi_memory(false)
+        // Where one part of a component calls another, the engine's own glue has the memories of both. A module of its
+        // own that has several is refused when it is dropped, and by the pool.
+        .wasm_multi_memory(true)
         .max_wasm_stack(limits::STACK_BYTES_MAX)
         .async_stack_size(limits::FIBER_BYTES)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)

@@ -102,13 +102,19 @@ impl Program {
 impl Compiled {
     /// Compiles a file, on every processor.
     pub fn of(engine: &Engine, bytes: &[u8]) -> Result<Compiled, LoadError> {
-        let failed = |error: wasmtime::Error| LoadError(format!("{error:#}"));
         let wasm = binary(bytes)?;
-        if is_component(&wasm) {
-            return wasmtime::component::Component::new(engine, &wasm).map(Compiled::Component).map_err(failed);
-        }
-        Module::new(engine, &wasm).map(Compiled::Module).map_err(failed)
+        // The file is somebody else's: where the compiler has a fault, that is the end of this module and of nothing else.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compile(engine, &wasm)))
+            .unwrap_or_else(|_| Err(LoadError("the compiler failed on it, which is a fault of the compiler".into())))
     }
+}
+
+fn compile(engine: &Engine, wasm: &[u8]) -> Result<Compiled, LoadError> {
+    let failed = |error: wasmtime::Error| LoadError(format!("{error:#}"));
+    if is_component(wasm) {
+        return wasmtime::component::Component::new(engine, wasm).map(Compiled::Component).map_err(failed);
+    }
+    Module::new(engine, wasm).map(Compiled::Module).map_err(failed)
 }
 
 /// The file's binary form: itself, or translated from text. What cannot be a module is refused before any work.

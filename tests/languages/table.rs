@@ -1,0 +1,63 @@
+//! The table of the README: written from a run with `UPDATE=1`, else compared. Times differ from machine to machine and
+//! are not compared; what there is, what it may reach and how large it is, must be as it stands there.
+
+use std::fmt::Write;
+use std::path::Path;
+
+/// A module of a language.
+pub struct Row {
+    pub language: &'static str,
+    pub does: &'static str,
+    pub kind: String,
+    pub bytes: usize,
+    pub build_s: f64,
+    pub compile_ms: f64,
+    pub warm_ms: f64,
+    pub first_s: f64,
+    pub reach: String,
+}
+
+const BEGIN: &str = "<!-- languages: begin -->\n";
+const END: &str = "<!-- languages: end -->\n";
+
+/// How much a size may differ from what is written: compilers are replaced.
+const SIZE_TOLERANCE: f64 = 0.25;
+
+fn text(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| language | what its template does | kind | KiB | build, s | compile, ms | warm, ms | first result, s | may reach |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let Row { language, does, kind, bytes, build_s, compile_ms, warm_ms, first_s, reach } = row;
+        let kib = (bytes + 512) / 1024;
+        let _ = writeln!(
+            text,
+            "| {language} | {does} | {kind} | {kib} | {build_s:.1} | {compile_ms:.0} | {warm_ms:.1} | {first_s:.1} | {reach} |"
+        );
+    }
+    text
+}
+
+/// Compares with the README, or writes it.
+pub fn table(rows: &[Row]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).expect("the mark where the table begins");
+    let (stands, after) = rest.split_once(END).expect("the mark where the table ends");
+    let new = text(rows);
+    println!("{new}");
+    if std::env::var("UPDATE").as_deref() == Ok("1") {
+        std::fs::write(&path, format!("{before}{BEGIN}{new}{END}{after}")).unwrap();
+        return;
+    }
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let (old, new): (Vec<_>, Vec<_>) = (stands.lines().map(cells).collect(), new.lines().map(cells).collect());
+    assert_eq!(old.len(), new.len(), "README.md has another number of rows: UPDATE=1 writes the table anew");
+    for (old, new) in old.iter().zip(&new).skip(2) {
+        for column in [1, 2, 3, 9] {
+            assert_eq!(old[column], new[column], "README.md differs: UPDATE=1 writes the table anew");
+        }
+        let (was, is) = (old[4].parse::<f64>().unwrap(), new[4].parse::<f64>().unwrap());
+        assert!((was - is).abs() <= was.max(4.0) * SIZE_TOLERANCE, "{}: {is} KiB, README.md says {was}", new[1]);
+    }
+}
