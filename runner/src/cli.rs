@@ -50,6 +50,7 @@ pub struct RunnerArgs {
     /// A label that tasks can require (repeatable)
     #[arg(long = "label", value_name = "K=V", value_parser = pair)]
     pub labels: Vec<(String, String)>,
+    /// What modules may be given.
     #[command(flatten)]
     pub grants: GrantArgs,
     /// The only modules that it takes, separated by commas [default: all]

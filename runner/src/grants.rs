@@ -18,6 +18,7 @@ pub struct GrantArgs {
     /// A name that tasks can require in `requires.env`; if it is set here, modules that may see it find its value (repeatable)
     #[arg(long = "env", value_name = "NAME")]
     pub env: Vec<String>,
+    /// Secrets and folders.
     #[command(flatten)]
     pub kept: KeptArgs,
 }

@@ -83,6 +83,7 @@ pub struct RunArgs {
     /// A host that the module may speak to over HTTP, such as example.org or example.org:8080 (repeatable)
     #[arg(long = "allow-http", value_name = "HOST")]
     pub allow_http: Vec<String>,
+    /// Secrets and folders.
     #[command(flatten)]
     pub kept: KeptArgs,
 }
