@@ -8,7 +8,9 @@ use taskmaster_feeder::{Command as ClientCommand, Global, exit};
 use taskmaster_master::cli::MasterArgs;
 use taskmaster_master::config::{ConfigError, MasterConfig};
 use taskmaster_master::master::{Master, MasterError};
-use taskmaster_runner::cli::{offer, signal};
+use taskmaster_protocol::message::Offer;
+use taskmaster_runner::cli::{grants, offer, signal};
+use taskmaster_runner::grants::{GrantArgs, Grants};
 use taskmaster_runner::inputs::CACHE_BYTES_DEFAULT;
 use taskmaster_runner::link::{RunnerConfig, RunnerError, serve};
 use taskmaster_transport::Address;
@@ -40,6 +42,8 @@ pub struct UpArgs {
     /// How many tasks its runner executes at a time; 0: it has no runner [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
     pub slots: Option<u32>,
+    #[command(flatten)]
+    pub grants: GrantArgs,
 }
 
 /// A master and a runner in this process.
@@ -55,6 +59,7 @@ impl Up {
     pub async fn start(
         config: MasterConfig,
         slots: Option<u32>,
+        (env, grants): (Vec<String>, Grants),
         announce: impl FnOnce(&Master),
     ) -> Result<Up, MasterError> {
         let cache = config.data.join("runner");
@@ -69,9 +74,9 @@ impl Up {
         let token = master.token.clone();
         let (stop, stopped) = watch::channel(false);
         let runner = (slots != Some(0)).then(|| {
-            let offer = offer(Some(OWN_RUNNER.into()), slots);
+            let offer = Offer { env, ..offer(Some(OWN_RUNNER.into()), slots) };
             let inputs_bytes = CACHE_BYTES_DEFAULT;
-            let config = RunnerConfig { urls: vec![address.clone()], token, offer, cache, inputs_bytes, grace };
+            let config = RunnerConfig { urls: vec![address.clone()], token, offer, grants, cache, inputs_bytes, grace };
             tokio::spawn(serve(config, raised(stopped.clone())))
         });
         // The runner first, so that its last results still find the master.
@@ -159,8 +164,15 @@ pub async fn up(args: UpArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return usage(error),
     };
+    let grants = match grants(&args.grants) {
+        Ok(grants) => grants,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(exit::USAGE);
+        }
+    };
     let grace = config.grace;
-    match Up::start(config, args.slots, announce).await {
+    match Up::start(config, args.slots, (args.grants.env, grants), announce).await {
         Ok(up) => ended(up.run(signalled(grace)).await),
         Err(error) => ended(Err(error.to_string())),
     }
@@ -192,12 +204,13 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         durability: taskmaster_master::config::Durability::Sync,
         keep: Default::default(),
         blob_grace: taskmaster_master::blobs::GRACE,
+        require_approved: false,
         task_timeout: Duration::from_secs(3_600),
         memory_mb: taskmaster_protocol::limits::MEMORY_MB_DEFAULT,
         queue_bytes: u64::MAX,
         grace: Duration::from_secs(1),
     };
-    Up::start(config, slots, |_| {}).await.map_err(|error| error.to_string())
+    Up::start(config, slots, Default::default(), |_| {}).await.map_err(|error| error.to_string())
 }
 
 /// A client's command. `bench` without a `--url` and without a master there measures one of its own.

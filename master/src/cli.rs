@@ -25,6 +25,13 @@ pub struct MasterArgs {
     #[arg(long, value_name = "FOLDER", default_value = "./tasks")]
     pub tasks: PathBuf,
 
+    /// Use only modules whose hash stands in approved.sha256 in the task folder, as sha256sum writes it
+    ///
+    /// Others wait, and an approved version before them stays in use. The list counts as it stands: a line more or less is
+    /// seen within half a second.
+    #[arg(long)]
+    pub require_approved: bool,
+
     /// Token that runners and clients must show
     #[arg(long, value_name = "TOKEN", env = "TASKMASTER_TOKEN", hide_env_values = true)]
     pub token: Option<String>,

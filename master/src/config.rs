@@ -60,6 +60,8 @@ pub struct MasterConfig {
     pub keep: Keep,
     /// How long blobs are kept that nothing names.
     pub blob_grace: Duration,
+    /// Only modules on the list in the module folder are used.
+    pub require_approved: bool,
     /// Limit of one attempt where its task names none.
     pub task_timeout: Duration,
     /// Limit of one attempt where its task names none, MiB.
@@ -114,6 +116,7 @@ impl MasterConfig {
             blob_grace: parse_duration_us(&args.blob_grace)
                 .map(Duration::from_micros)
                 .map_err(setting("--blob-grace"))?,
+            require_approved: args.require_approved,
             task_timeout: parse_duration_us(&args.task_timeout)
                 .map(Duration::from_micros)
                 .map_err(setting("--task-timeout"))?,
@@ -276,6 +279,7 @@ mod tests {
             durability: "sync".into(),
             keep: "7d,1000000".into(),
             blob_grace: "1h".into(),
+            require_approved: false,
             task_timeout: "1h".into(),
             memory_mb: 512,
             queue_mb: None,

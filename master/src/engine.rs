@@ -2,6 +2,7 @@
 //! messages and answers. It does no IO but reads of the view; it has no clock and no thread. [`crate::turns`] drives it.
 
 mod add;
+mod approval;
 mod ask;
 mod children;
 mod effects;
@@ -17,6 +18,7 @@ mod rows;
 mod unmet;
 mod why;
 
+pub use approval::LIST;
 pub use ask::{Wanted, no_such_job, no_such_task};
 
 use crate::events::EventFeed;
@@ -46,6 +48,8 @@ pub struct EngineConfig {
     pub queue_bytes: u64,
     /// As `status` and `bench` tell it: `sync` or `interval:<ms>`.
     pub durability: String,
+    /// Only modules whose hash is on the list in the task folder are used.
+    pub require_approved: bool,
     /// A number that differs between two starts, for the jitter of back-offs.
     pub seed: u64,
 }
@@ -58,6 +62,7 @@ impl Default for EngineConfig {
             memory_mb: limits::MEMORY_MB_DEFAULT,
             queue_bytes: u64::MAX,
             durability: "sync".into(),
+            require_approved: false,
             seed: 1,
         }
     }
@@ -239,6 +244,7 @@ impl Engine {
                     let _ = known.send(());
                 }
             }
+            Input::Approved(list) => self.approved_list(list),
             Input::Ask { query, reply } if self.is_full() => self.asked_when_full(query, reply),
             Input::Ask { query, reply } => {
                 let answer = self.answer(query);

@@ -87,7 +87,7 @@ impl Logged {
             Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.module),
             Record::Ended(ended) => Some(&ended.module),
             Record::Retrying(retrying) => Some(&retrying.module),
-            Record::Module { name, .. } => Some(name),
+            Record::Module { name, .. } | Record::Rights { name, .. } => Some(name),
             _ => None,
         }
     }
@@ -112,6 +112,12 @@ impl Logged {
             Record::Module { record, .. } => {
                 Json::of(&serde_json::json!({ "version": record.current, "error": record.error }))
             }
+            Record::Rights { rights: Some(rights), .. } => match rights.waiting() {
+                Some(waiting) => Json::of(&serde_json::json!({
+                    "version": waiting.version, "asks": waiting.wants, "more": waiting.wants.beyond(&rights.approved),
+                })),
+                None => Json::null(),
+            },
             _ => Json::null(),
         }
     }

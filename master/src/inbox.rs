@@ -6,8 +6,12 @@ use crate::events::EventFeed;
 use crate::prepare::Prepared;
 use crate::room::{Disk, Room, TRY_EVERY};
 use crate::store::Reader;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use taskmaster_protocol::message::{Attempt, Hello, Query};
-use taskmaster_protocol::{FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, ToMaster};
+use taskmaster_protocol::{
+    Capabilities, FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, ToMaster,
+};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Names one connection as long as this master lives; made by the gateway, never used twice.
@@ -73,6 +77,8 @@ pub enum Input {
         /// Told when the engine knows it.
         known: Option<oneshot::Sender<()>>,
     },
+    /// The hashes that the list of approved modules has. Only with `--require-approved`.
+    Approved(BTreeSet<Hash>),
     /// A question; the answer may have to be completed from the store, see [`Reply`].
     Ask {
         /// The question.
@@ -150,6 +156,8 @@ pub enum Seen {
         kind: ModuleKind,
         /// Size of the file.
         bytes: u64,
+        /// What the manifest beside it asks for; `None`: it cannot be read, and what was known stays so.
+        wants: Option<Arc<Capabilities>>,
     },
     /// A file that cannot be a module.
     Unsound {

@@ -25,9 +25,9 @@ struct Versions {
 }
 
 impl Components {
-    /// A module is now as `record` says.
-    pub fn changed(&self, name: &ModuleName, record: &ModuleRecord) {
-        let of_current = record.versions.iter().find(|version| Some(version.version) == record.current);
+    /// A module is now as `record` says, and this version of it is in use.
+    pub fn changed(&self, name: &ModuleName, record: &ModuleRecord, in_use: Option<Hash>) {
+        let of_current = record.versions.iter().find(|version| Some(version.version) == in_use);
         let mut components = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match of_current.filter(|version| version.kind == ModuleKind::Component) {
             Some(current) => {

@@ -99,7 +99,8 @@ impl Master {
         let (failing, failed) = oneshot::channel();
         let (handle, components, threads) = threads(&config, blobs.clone(), shelf, restored, mark, failing)?;
         let interfaces = Interfaces::new(components, blobs.clone());
-        let folder = modules::start(&config.tasks, blobs, handle.clone(), known).map_err(MasterError::Folder)?;
+        let folder = modules::start(&config.tasks, blobs, handle.clone(), known, config.require_approved)
+            .map_err(MasterError::Folder)?;
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::net::TcpListener::from_std(listener).map_err(data)?;
         let serving =
@@ -196,6 +197,7 @@ fn threads(
         memory_mb: config.memory_mb,
         queue_bytes: config.queue_bytes,
         durability: config.durability.to_string(),
+        require_approved: config.require_approved,
         seed,
     };
     let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;

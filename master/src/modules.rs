@@ -6,6 +6,7 @@
 //! harms nobody.
 
 mod file;
+mod list;
 mod manifests;
 #[cfg(test)]
 pub(crate) mod scratch;
@@ -16,6 +17,7 @@ mod watch;
 
 use crate::blobs::Blobs;
 use crate::inbox::MasterHandle;
+use list::List;
 use manifests::Manifests;
 use shelf::Shelf;
 use std::collections::BTreeSet;
@@ -63,9 +65,16 @@ impl Drop for Waker {
     }
 }
 
-/// Watches `folder` from now on; makes it where it is missing. `known` are the names that the engine has: those whose
+/// Watches `folder` from now on; makes it where it is missing. With `require_approved` the list in it says which modules may
+/// be used. `known` are the names that the engine has: those whose
 /// files are gone are told so.
-pub fn start(folder: &Path, blobs: Blobs, handle: MasterHandle, known: Vec<ModuleName>) -> Result<Folder, String> {
+pub fn start(
+    folder: &Path,
+    blobs: Blobs,
+    handle: MasterHandle,
+    known: Vec<ModuleName>,
+    require_approved: bool,
+) -> Result<Folder, String> {
     let shown = folder.display();
     std::fs::create_dir_all(folder)
         .map_err(|error| format!("the task folder {shown} cannot be made: {error}; choose another with --tasks"))?;
@@ -75,13 +84,15 @@ pub fn start(folder: &Path, blobs: Blobs, handle: MasterHandle, known: Vec<Modul
     let (sender, wakes) = mpsc::channel();
     // The engine keeps versions of what it knows: a task of that name can be taken before the first look is over.
     let listed = Arc::new(RwLock::new(known.iter().cloned().collect::<Known>()));
-    let shelf = Shelf::new(path.clone(), blobs, handle, listed.clone(), known);
+    let manifests = Arc::<Manifests>::default();
+    let list = require_approved.then(|| List::of(&path));
+    let shelf = Shelf::new(path.clone(), blobs, handle, listed.clone(), (known, manifests.clone(), list));
     let waker = sender.clone();
     std::thread::Builder::new()
         .name("task folder".into())
         .spawn(move || watch::run(shelf, &wakes, waker))
         .map_err(|error| format!("no thread for the task folder: {error}"))?;
-    Ok(Folder { path, known: listed, manifests: Arc::default(), waker: Arc::new(Waker(sender)) })
+    Ok(Folder { path, known: listed, manifests, waker: Arc::new(Waker(sender)) })
 }
 
 impl Folder {

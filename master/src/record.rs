@@ -10,8 +10,8 @@ use std::sync::Arc;
 use taskmaster_protocol::message::{Log, ResultRef};
 use taskmaster_protocol::shape::TaskState;
 use taskmaster_protocol::{
-    AttemptId, Dependency, EventKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleKind, ModuleName, ModuleRef,
-    Requires, Retries, TaskDocument, TaskError, TaskId, TaskStats, Wall, splice,
+    AttemptId, Capabilities, Dependency, EventKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleKind,
+    ModuleName, ModuleRef, Requires, Retries, TaskDocument, TaskError, TaskId, TaskStats, Wall, splice,
 };
 
 /// The version of everything that this module writes.
@@ -389,6 +389,35 @@ pub struct VersionRecord {
     pub held: bool,
 }
 
+/// What a module may reach, and what it asks for. Few modules have any of it; it stands beside their [`ModuleRecord`], as
+/// JSON, so that it can grow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct Rights {
+    /// All that an operator ever approved for modules of this name.
+    pub approved: Capabilities,
+    /// What attempts are given now; never more than was approved.
+    pub granted: Arc<Capabilities>,
+    /// The newest file, with what its manifest asks for; `None`: nothing.
+    pub newest: Option<Wishes>,
+}
+
+/// A version with what its manifest asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// The version.
+    pub version: Hash,
+    /// What it asks for.
+    pub wants: Arc<Capabilities>,
+}
+
+impl Rights {
+    /// The newest file, where it asks for more than was approved.
+    pub fn waiting(&self) -> Option<&Wishes> {
+        self.newest.as_ref().filter(|newest| !newest.wants.beyond(&self.approved).is_empty())
+    }
+}
+
 /// What the journal knows of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct JobRecord {
@@ -512,6 +541,16 @@ pub enum Record {
         /// Attempts up to this one are void.
         fence: AttemptId,
     },
+    /// What a module may reach, or asks for, changed.
+    Rights {
+        /// The module.
+        name: ModuleName,
+        /// What happened; `None`: nothing that watchers are told of.
+        event: Option<EventKind>,
+        /// What is known of it now.
+        #[serde(with = "as_json")]
+        rights: Option<Box<Rights>>,
+    },
 }
 
 impl Record {
@@ -531,7 +570,7 @@ impl Record {
             Record::JobDone { .. } => EventKind::JobDone,
             Record::RunnerJoined { .. } => EventKind::RunnerJoined,
             Record::RunnerLost { .. } => EventKind::RunnerLost,
-            Record::Module { event, .. } => return *event,
+            Record::Module { event, .. } | Record::Rights { event, .. } => return *event,
             Record::Continued { .. } => EventKind::TaskContinued,
             Record::Started { .. }
             | Record::Set { .. }

@@ -12,7 +12,7 @@ mod places;
 pub use fold::Fold;
 pub use places::Places;
 
-use crate::record::{self, Body, Ended, Gave, JobRecord, ModuleRecord, TaskBody};
+use crate::record::{self, Body, Ended, Gave, JobRecord, ModuleRecord, Rights, TaskBody};
 use crate::store::{Shelf, StoreError, VALUE_BYTES_MAX, get_parts};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -24,6 +24,9 @@ const OPEN: u8 = b'o';
 
 /// Prefix of the blocks of ended tasks.
 const ENDED: u8 = b'e';
+
+/// Prefix of what modules may reach.
+const RIGHTS: u8 = b'g';
 
 /// An open task as the view keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -321,6 +324,8 @@ pub struct Restored {
     pub jobs: Vec<(JobName, JobRecord)>,
     /// Modules.
     pub modules: Vec<(ModuleName, ModuleRecord)>,
+    /// What modules may reach, of those of which anything is known.
+    pub rights: Vec<(ModuleName, Rights)>,
     /// Names of runners that are durably here.
     pub roster: Vec<String>,
 }
@@ -337,6 +342,14 @@ pub fn restore(shelf: &dyn Shelf) -> Result<Restored, StoreError> {
         }
     })?;
     all(shelf, b'm', &mut |Named(name, module)| restored.modules.push((name, module)))?;
+    each(shelf, RIGHTS, &mut |key, value| {
+        let Named(name, text): Named<ModuleName, String> =
+            record::decode(value).map_err(|why| corrupt(&String::from_utf8_lossy(key), why))?;
+        let read = serde_json::from_str::<Option<Rights>>(&text);
+        let rights = read.map_err(|error| corrupt(name.as_str(), record::Unreadable::Content(error.to_string())))?;
+        restored.rights.extend(rights.map(|rights| (name, rights)));
+        Ok(())
+    })?;
     all(shelf, b'r', &mut |name: String| restored.roster.push(name))?;
     Ok(restored)
 }

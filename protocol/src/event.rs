@@ -13,7 +13,7 @@ macro_rules! kinds {
         }
 
         impl EventKind {
-            /// Every kind, in the order of a task's life, then modules, runners, jobs.
+            /// Every kind, in the order of a task's life, then modules, runners, jobs; what came later behind them.
             pub const ALL: &'static [EventKind] = &[$(EventKind::$kind),*];
 
             /// The kind as it is written in JSON.
@@ -77,6 +77,9 @@ kinds! {
     JobOpened = "job:opened",
     /// Nobody holds the job and no task of it is open; durable.
     JobDone = "job:done",
+    /// A version of a module asks for more than was approved, and waits; durable.
+    // Last: the order is the format on disk.
+    ModuleWaiting = "module:waiting",
 }
 
 /// One event as watchers and scripts see it.

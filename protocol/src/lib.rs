@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+pub mod capabilities;
 pub mod event;
 pub mod files;
 pub mod glob;
@@ -21,6 +22,7 @@ pub mod splice;
 pub mod task;
 pub mod time;
 
+pub use capabilities::Capabilities;
 pub use event::{EventKind, EventView, Filter};
 pub use files::{FilePath, InputRef, Listing};
 pub use glob::Glob;

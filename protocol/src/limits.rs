@@ -81,6 +81,12 @@ pub const ARGS_BYTES_MAX: usize = 128 << 10;
 /// Keys of `requires` (labels, env): each distinct set is a class of its own.
 pub const REQUIRES_MAX: usize = 32;
 
+/// Names of each kind that a manifest may ask for: they are shown to whoever approves them, who must be able to read them.
+pub const CAPABILITIES_MAX: usize = 100;
+
+/// Bytes of a file with secrets.
+pub const SECRETS_BYTES_MAX: u64 = 1 << 20;
+
 /// Distinct classes (module and requirements) with open tasks: each new one is compared with every kind of runner.
 pub const CLASSES_MAX: usize = 10_000;
 

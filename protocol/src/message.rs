@@ -6,13 +6,14 @@
 use crate::outcome::{TaskError, TaskStats};
 use crate::shape::TaskView;
 use crate::{
-    AttemptId, EventView, FilePath, Filter, Glob, Hash, InputRef, JobName, Json, ModuleKind, ModuleName, Refusal,
-    RefusalCode, TaskId,
+    AttemptId, Capabilities, EventView, FilePath, Filter, Glob, Hash, InputRef, JobName, Json, ModuleKind, ModuleName,
+    Refusal, RefusalCode, TaskId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod question;
 
@@ -72,6 +73,20 @@ pub struct Offer {
     /// The only modules that it takes; empty: all.
     #[serde(default)]
     pub modules: Vec<ModuleName>,
+    /// What it gives to modules that may have it; HTTP is given by every runner that has this field. Absent: nothing, it
+    /// is of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+}
+
+impl Offer {
+    /// What of `wanted` it does not offer.
+    pub fn lacks(&self, wanted: &Capabilities) -> Capabilities {
+        match &self.capabilities {
+            None => wanted.clone(),
+            Some(offered) => Capabilities { http: Default::default(), ..wanted.beyond(offered) },
+        }
+    }
 }
 
 /// The master's answer to `hello`.
@@ -155,6 +170,9 @@ pub struct Send {
     /// Slots that it takes.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
+    /// What its module may reach; absent: nothing. Only a runner that offers it all is sent the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Arc<Capabilities>>,
 }
 
 fn one() -> u32 {
@@ -452,13 +470,17 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
     },
-    /// Let a version that was held back be taken again.
+    /// Let a version that waits be used: with what its manifest asks for, or again after a rollback.
     ApproveModule {
         /// The module.
         name: ModuleName,
-        /// The beginning of the version; absent: the newest that is held.
+        /// The beginning of the version; absent: the newest that waits.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
+        /// All that it asks for, as it was shown to who approves it: refused where it asks for something else by now.
+        /// Absent: whatever it asks for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        capabilities: Option<Capabilities>,
     },
     /// Let a runner finish what it has and send it no more.
     DrainRunner {

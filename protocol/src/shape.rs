@@ -1,6 +1,6 @@
 //! The shapes that scripts rely on: what `-o json` prints. Fields are added, never renamed.
 
-use crate::{FilePath, Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall};
+use crate::{Capabilities, FilePath, Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -150,7 +150,7 @@ pub enum ModuleState {
     Compiling,
     /// Compiled by a runner; or no runner is connected and the file is sound.
     Ready,
-    /// Held back until somebody approves it.
+    /// Its newest version waits until somebody approves it; an older one may be in use.
     Waiting,
     /// The file cannot be a module.
     Rejected,
@@ -177,9 +177,33 @@ pub struct ModuleView {
     /// Every version seen, newest first.
     #[serde(default)]
     pub versions: Vec<ModuleVersion>,
+    /// What it may reach now: what its manifest asks for and was approved.
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub capabilities: Capabilities,
+    /// Its newest version, where that is not in use: why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<ModuleWaiting>,
+    /// What its manifest says that it is for; of a single module only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// What is in the version in use; of a single module only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<ModuleCheck>,
+}
+
+/// A version of a module that waits to be approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModuleWaiting {
+    /// Which one.
+    pub version: Hash,
+    /// Why, and what to type, as a sentence.
+    pub why: String,
+    /// All that its manifest asks for.
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub asks: Capabilities,
+    /// What of that was not approved yet.
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub more: Capabilities,
 }
 
 /// One version of a module.
@@ -237,6 +261,12 @@ pub struct ModuleCheck {
     /// What of the machine it may reach, in a few words.
     #[serde(default)]
     pub reach: Option<String>,
+    /// What the manifest beside it says that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What the manifest beside it asks for.
+    #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
+    pub capabilities: Capabilities,
 }
 
 impl ModuleCheck {
@@ -255,6 +285,8 @@ impl ModuleCheck {
             toolchain: None,
             bytes: 0,
             reach: None,
+            description: None,
+            capabilities: Capabilities::default(),
         }
     }
 }

@@ -28,6 +28,7 @@ async fn main() -> Result<(), Failure> {
         urls: vec![url],
         token: None,
         offer,
+        grants: Default::default(),
         cache: cache.clone(),
         inputs_bytes: 1 << 20,
         grace: Duration::from_secs(1),
@@ -93,6 +94,7 @@ fn task(n: u32) -> Result<Send, Failure> {
         timeout_ms: 60_000,
         memory_mb: 64,
         slots: 1,
+        capabilities: None,
     })
 }
 

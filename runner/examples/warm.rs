@@ -75,6 +75,7 @@ fn measure(folder: &std::path::Path, slots: u32, text: &str) -> Result<f64, Box<
                 input: bytes::Bytes::from_static(b"{\"n\":1}"),
                 args: Vec::new(),
                 env: Vec::new(),
+                granted: Default::default(),
                 timeout: Duration::from_secs(10),
                 memory_mb: 64,
                 files: Default::default(),

@@ -4,6 +4,7 @@ mod local;
 
 pub use local::{RunArgs, run_file};
 
+use crate::grants::{GrantArgs, Grants};
 use crate::inputs::CACHE_BYTES_DEFAULT;
 use crate::link::{RunnerConfig, Waiting, serve};
 use std::collections::BTreeMap;
@@ -49,9 +50,9 @@ pub struct RunnerArgs {
     /// A label that tasks can require (repeatable)
     #[arg(long = "label", value_name = "K=V", value_parser = pair)]
     pub labels: Vec<(String, String)>,
-    /// A name that tasks can require in `requires.env` (repeatable)
-    #[arg(long = "env", value_name = "NAME")]
-    pub env: Vec<String>,
+    /// What modules may be given.
+    #[command(flatten)]
+    pub grants: GrantArgs,
     /// The only modules that it takes, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub modules: Vec<ModuleName>,
@@ -71,14 +72,26 @@ impl RunnerArgs {
     pub fn config(self) -> Result<RunnerConfig, String> {
         let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
         Ok(RunnerConfig {
-            urls: self.url.split(',').map(address).collect::<Result<_, _>>()?,
+            urls: self.url.split(',').map(address).collect::<Result<_, _>>().map_err(|why| format!("--url: {why}"))?,
             token: self.token,
-            offer: Offer { labels, env: self.env, modules: self.modules, ..offer(self.name, self.slots) },
+            grants: grants(&self.grants)?,
+            offer: Offer { labels, env: self.grants.env, modules: self.modules, ..offer(self.name, self.slots) },
             cache: self.cache.unwrap_or_else(default_cache),
             inputs_bytes: self.input_cache_mb << 20,
             grace: self.grace,
         })
     }
+}
+
+/// What modules may be given here, as it was typed. A name that is not set in the environment is only one that tasks can
+/// require; so that nobody wonders, that is told.
+pub fn grants(args: &GrantArgs) -> Result<Grants, String> {
+    let grants = Grants::new(args, |name| std::env::var(name).ok())?;
+    let offered = grants.offered();
+    for name in args.env.iter().filter(|name| !offered.env.contains(*name)) {
+        tracing::info!("--env {name}: no such variable is set here; tasks can require the name, modules find no value");
+    }
+    Ok(grants)
 }
 
 /// What this machine offers under `name` (by default the host's and some random digits) with `slots` (by default one
@@ -94,6 +107,7 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
         arch: std::env::consts::ARCH.into(),
         memory_mb: memory_mb(),
         modules: Vec::new(),
+        capabilities: None,
     }
 }
 
@@ -110,7 +124,7 @@ async fn running(args: RunnerArgs, shutdown: Waiting<()>) -> ExitCode {
     let config = match args.config() {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("error: --url: {error}");
+            eprintln!("error: {error}");
             return ExitCode::from(2);
         }
     };

@@ -7,6 +7,7 @@
 #![deny(missing_docs)]
 
 pub mod cli;
+pub mod grants;
 pub mod inputs;
 pub mod link;
 pub mod modules;

@@ -10,6 +10,7 @@ pub mod owed;
 pub mod source;
 pub mod wire;
 
+use crate::grants::Grants;
 use crate::inputs::Inputs;
 use crate::modules::Modules;
 use crate::outcome::Outcome;
@@ -44,6 +45,8 @@ pub struct RunnerConfig {
     pub token: Option<String>,
     /// What it offers; its name and slots too.
     pub offer: Offer,
+    /// What it gives to modules that may have it; told with the offer.
+    pub grants: Grants,
     /// Where compiled modules, input files and task folders are.
     pub cache: PathBuf,
     /// How many bytes of input files are kept there.
@@ -104,7 +107,8 @@ fn begin(config: RunnerConfig, shutdown: Waiting<()>) -> Waiting<Result<(), Runn
     Box::pin(serving(config, shutdown))
 }
 
-async fn serving(config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), RunnerError> {
+async fn serving(mut config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), RunnerError> {
+    config.offer.capabilities = Some(config.grants.offered());
     let Some(first) = config.urls.first() else { return Err(RunnerError::NoAddress) };
     let (tell, news) = mpsc::unbounded_channel();
     let source = Arc::new(Source::new(first.clone(), config.token.clone()));
@@ -116,7 +120,8 @@ async fn serving(config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), Runn
     let inputs = Inputs::open(&config.cache.join("inputs"), config.inputs_bytes, source.clone().fetch_file());
     let inputs = Arc::new(inputs.map_err(cache)?);
     let (ask, listener) = (executor::ask(tell.clone()), executor::listener(tell.clone()));
-    let preparer = Preparer::new(modules.clone(), inputs, source.clone().fetch(), ask, listener);
+    let preparer =
+        Preparer::new((modules.clone(), inputs), config.grants.clone(), source.clone().fetch(), ask, listener);
     let executor = Executor::start(config.offer.slots, &sandbox, preparer, tell.clone()).map_err(cache)?;
     let settings = Settings { slots: config.offer.slots, ahead: limits::CREDITS_MAX };
     let link = Link {

@@ -3,9 +3,10 @@
 //! Nearly every attempt has all that at hand and is prepared at once; the others wait on tasks of their own, so that
 //! no slot and no heartbeat ever waits for them.
 
+use crate::grants::{Granted, Grants};
 use crate::inputs::{Inputs, place::Placing};
 use crate::modules::{Fetch, Modules};
-use crate::sandbox::{Control, Files, Listener, Program, Work};
+use crate::sandbox::{Control, Files, Listener, LoadError, Program, Work};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -39,6 +40,8 @@ pub struct Preparer {
     pub modules: Arc<Modules>,
     /// Where input files are.
     pub inputs: Arc<Inputs>,
+    /// What modules may be given here.
+    pub grants: Arc<Grants>,
     /// Gets blobs.
     pub fetch: Fetch,
     /// Gets results.
@@ -50,8 +53,15 @@ pub struct Preparer {
 
 impl Preparer {
     /// From its sources.
-    pub fn new(modules: Arc<Modules>, inputs: Arc<Inputs>, fetch: Fetch, ask: Ask, listener: Listener) -> Preparer {
-        Preparer { modules, inputs, fetch, ask, listener, fetching: Arc::new(Semaphore::new(FETCHES_MAX)) }
+    pub fn new(
+        (modules, inputs): (Arc<Modules>, Arc<Inputs>),
+        grants: Grants,
+        fetch: Fetch,
+        ask: Ask,
+        listener: Listener,
+    ) -> Preparer {
+        let (grants, fetching) = (Arc::new(grants), Arc::new(Semaphore::new(FETCHES_MAX)));
+        Preparer { modules, inputs, grants, fetch, ask, listener, fetching }
     }
 
     /// The attempt ready to run, if nothing has to be waited for; else itself again.
@@ -60,14 +70,16 @@ impl Preparer {
             return Err(send);
         }
         let Some(program) = self.modules.ready(&send.version) else { return Err(send) };
+        let Ok(granted) = self.grants.give(send.capabilities.as_ref()) else { return Err(send) };
         let input = send.params.as_ref().map_or_else(Bytes::new, |params| Bytes::from_owner(Text(params.clone())));
-        Ok(self.work(*send, program, input, None, control.clone()))
+        Ok(self.work(*send, (program, granted), input, None, control.clone()))
     }
 
     /// The attempt ready to run, once everything is there.
     pub async fn later(&self, send: Send, control: Arc<Control>) -> Result<Work, TaskError> {
         let module =
             |error| TaskError::new(ErrorKind::Module, format!("module `{}` cannot be run: {error}", send.module));
+        let granted = self.grants.give(send.capabilities.as_ref()).map_err(LoadError).map_err(module)?;
         let loaded = self.modules.load(send.version).await.map_err(module)?;
         let input = match &send.params {
             None => Bytes::new(),
@@ -80,13 +92,13 @@ impl Preparer {
         } else {
             Some(self.inputs.get(&send.inputs).await.map_err(|why| TaskError::new(ErrorKind::Input, why))?)
         };
-        Ok(self.work(send, loaded.program, input, files, control))
+        Ok(self.work(send, (loaded.program, granted), input, files, control))
     }
 
     fn work(
         &self,
         send: Send,
-        program: Arc<Program>,
+        program: (Arc<Program>, Granted),
         input: Bytes,
         inputs: Option<Placing>,
         control: Arc<Control>,
@@ -154,13 +166,13 @@ impl Preparer {
 /// An attempt for which everything is there.
 pub fn work(
     send: Send,
-    program: Arc<Program>,
+    (program, granted): (Arc<Program>, Granted),
     input: Bytes,
     inputs: Option<Placing>,
     (control, listener): (Arc<Control>, Listener),
 ) -> Work {
     let needs = program.needs();
-    let env = if needs.env { environment(&send) } else { Vec::new() };
+    let env = if needs.env { environment(&send, &granted) } else { Vec::new() };
     let mut args = Vec::new();
     if needs.args {
         args.reserve(1 + send.args.len());
@@ -173,6 +185,7 @@ pub fn work(
         input,
         args,
         env,
+        granted,
         timeout: Duration::from_millis(send.timeout_ms),
         memory_mb: send.memory_mb,
         files: Files { inputs, outputs: send.outputs },
@@ -181,15 +194,16 @@ pub fn work(
     }
 }
 
-fn environment(send: &Send) -> Vec<(String, String)> {
+fn environment(send: &Send, granted: &Granted) -> Vec<(String, String)> {
     let ours = [
         ("TASKMASTER_TASK_ID", send.id.to_string()),
         ("TASKMASTER_ATTEMPT", send.attempt.n.to_string()),
         ("TASKMASTER_MODULE", send.module.to_string()),
         ("TASKMASTER_JOB", send.job.to_string()),
     ];
-    // The task's own come first; ours cannot be replaced.
-    let own = send.env.iter().filter(|(key, _)| ours.iter().all(|(name, _)| name != key));
+    // The task's own come first; ours, and what the module is given, cannot be replaced.
+    let is_given = |key: &str| granted.variables().any(|(name, _)| name == key);
+    let own = send.env.iter().filter(|(key, _)| ours.iter().all(|(name, _)| name != key) && !is_given(key));
     let mut env: Vec<(String, String)> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
     env.extend(ours.map(|(key, value)| (key.to_owned(), value)));
     env

@@ -9,6 +9,7 @@ pub mod directive;
 pub mod engine;
 pub mod files;
 mod host;
+mod http;
 pub mod limits;
 pub mod log;
 pub mod program;
@@ -20,6 +21,7 @@ pub use engine::{Sandbox, SandboxError};
 pub use log::{Listener, Utterance, Wishes};
 pub use program::{Compiled, LoadError, Needs, Program};
 
+use crate::grants::Granted;
 use crate::inputs::guard::give_up_override;
 use crate::inputs::place::Placing;
 use crate::outputs::{self, MadeFiles};
@@ -59,6 +61,8 @@ pub struct Work {
     pub args: Vec<String>,
     /// The environment.
     pub env: Vec<(String, String)>,
+    /// What its module may reach beyond its folder.
+    pub granted: Granted,
     /// Limit from the start of guest code.
     pub timeout: Duration,
     /// Limit of linear memory, MiB.
@@ -157,6 +161,7 @@ pub struct Report {
 /// What a store carries while its guest runs.
 pub struct Guest {
     pub(crate) wasi: WasiP1Ctx,
+    http: http::Http,
     limiter: Limiter,
     control: Arc<Control>,
     streams: Arc<Streams>,
@@ -204,6 +209,7 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
         }
     };
     let watch = folder.as_ref().map(|folder| sandbox.quota().watch(folder.path(), &work.control));
+    let speaks = !work.granted.http.is_empty();
     let mut store = open_store(sandbox, &work, wasi, streams.clone());
     let result = {
         let call = pin!(work.program.call(&mut store, work.input.clone()));
@@ -223,6 +229,10 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     let started_us = Some(guest.started_us);
     // Dropping the store gives its memory back to the pool, wiped.
     drop((store, watch));
+    if speaks {
+        // Its connections were given up with the store; they are closed when their tasks are run once more.
+        runtime.block_on(tokio::task::yield_now());
+    }
     let (end, files) = give_back(end, folder, &work.files);
     let (stdout, log, log_bytes) = streams.finish();
     let (stdout, wishes) = (text.map_or(stdout, String::into_bytes), streams.wishes());
@@ -273,22 +283,31 @@ fn context(work: &Work, folder: Option<&TaskFolder>, streams: &Arc<Streams>) -> 
     }
     if needs.env {
         wasi.envs(&work.env);
+        for (name, value) in work.granted.variables() {
+            wasi.env(name, value);
+        }
     }
     if let Some(folder) = folder {
         wasi.preopened_dir(folder.own(), ".", FsPerms::ReadWrite)?;
         wasi.preopened_dir(folder.own(), "/", FsPerms::ReadWrite)?;
         wasi.preopened_dir(folder.tmp(), "/tmp", FsPerms::ReadWrite)?;
+        for (name, path) in &work.granted.folders {
+            let opened = wasi.preopened_dir(path, name, FsPerms::ReadOnly);
+            opened.map_err(|error| wasmtime::format_err!("{name}: {error}"))?;
+        }
     }
     let mut wasi = wasi.build_p1();
     // Three folders, stdin, stdout and stderr are in the table, too.
-    wasi.ctx().table.set_max_capacity(limits::OPEN_FILES_MAX + 8);
+    wasi.ctx().table.set_max_capacity(limits::OPEN_FILES_MAX + 8 + work.granted.folders.len());
     Ok(wasi)
 }
 
 fn open_store(sandbox: &Sandbox, work: &Work, wasi: WasiP1Ctx, streams: Arc<Streams>) -> Store<Guest> {
     let began = Instant::now();
+    let http = http::Http::to(work.granted.http.clone(), streams.clone());
     let guest = Guest {
         wasi,
+        http,
         limiter: Limiter::new(work.memory_mb),
         control: work.control.clone(),
         streams,
@@ -419,7 +438,9 @@ fn end_by_error(error: &wasmtime::Error, guest: &Guest) -> End {
     let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
     let reason = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
-        None if full => format!("it has more than {} files open at a time", limits::OPEN_FILES_MAX),
+        None if full => {
+            format!("it has more than {} files or parts of HTTP requests open at a time", limits::OPEN_FILES_MAX)
+        }
         None => error.root_cause().to_string(),
     };
     End::Trap(reason.trim_start_matches("wasm trap: ").to_owned(), backtrace)

@@ -46,8 +46,8 @@ impl Slots {
         let queue = Arc::new(Queue::new(count));
         let threads = (0..count).map(|i| {
             let (queue, sandbox, tell) = (queue.clone(), sandbox.clone(), tell.clone());
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(4).build()?;
+            // Sockets, for the requests of components.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
             std::thread::Builder::new()
                 .name(format!("slot-{i}"))
                 .spawn(move || work_off(&queue, &sandbox, &runtime, &tell))

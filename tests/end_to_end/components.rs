@@ -143,10 +143,10 @@ fn what_a_component_is_and_may_reach_is_told() {
     for words in [entry, "component", "may reach", "compiled in"] {
         assert!(table.contains(words), "{table}");
     }
-    let foreign = REPEAT.replacen("(component", r#"(component (import "wasi:http/types@0.2.0" (instance))"#, 1);
+    let foreign = REPEAT.replacen("(component", r#"(component (import "wasi:nn/graph@0.2.0" (instance))"#, 1);
     std::fs::write(master.tasks().join("foreign.wat"), foreign).unwrap();
     until("the rejection", || master.module("foreign")["state"] == "rejected");
-    assert!(master.module("foreign")["error"].as_str().unwrap().contains("unknown imports: wasi:http/types@0.2.0;"));
+    assert!(master.module("foreign")["error"].as_str().unwrap().contains("unknown imports: wasi:nn/graph@0.2.0;"));
     let file = master.tasks().join("foreign.wat");
     let check = master.run(&["modules", "check", file.to_str().unwrap(), "-o", "json"]).with(1).json();
     assert_eq!((&check["ok"], &check["kind"]), (&json!(false), &json!("component")));

@@ -14,6 +14,7 @@ mod modules_text;
 mod socket;
 
 mod bad_input;
+mod capabilities;
 mod components;
 mod crashes;
 mod directives;

@@ -126,6 +126,48 @@ pub fn flaky() -> String {
     )
 }
 
+/// Writes to stdout: its environment, the name of the fourth folder that it finds, the file `x` in it, and the number of the
+/// error where it makes a file there.
+pub fn peek() -> String {
+    let import = |name: &str, params: &str| {
+        format!("(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} (param {params}) (result i32)))")
+    };
+    let imports = [
+        import("environ_sizes_get", "i32 i32"),
+        import("environ_get", "i32 i32"),
+        import("fd_prestat_get", "i32 i32"),
+        import("fd_prestat_dir_name", "i32 i32 i32"),
+        import("path_open", "i32 i32 i32 i32 i32 i64 i64 i32 i32"),
+        "(memory".into(),
+    ];
+    let head = HEAD.replace("(memory", &imports.join("\n "));
+    format!(
+        "{head}
+ (data (i32.const 512) \"x\") (data (i32.const 528) \" write: ??\")
+ (func $say (param $at i32) (param $length i32)
+  (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (local.get $length))
+  (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+ (func (export \"_start\") (local $error i32)
+  (drop (call $environ_sizes_get (i32.const 16) (i32.const 20)))
+  (drop (call $environ_get (i32.const 1024) (i32.const 65536)))
+  (call $say (i32.const 65536) (i32.load (i32.const 20)))
+  ;; 3 is `.`, 4 is `/`, 5 is `/tmp`
+  (if (i32.eqz (call $fd_prestat_get (i32.const 6) (i32.const 32))) (then
+   (drop (call $fd_prestat_dir_name (i32.const 6) (i32.const 600) (i32.load (i32.const 36))))
+   (call $say (i32.const 600) (i32.load (i32.const 36)))))
+  (if (i32.eqz (call $path_open (i32.const 6) (i32.const 0) (i32.const 512) (i32.const 1) (i32.const 0)
+    (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 40))) (then
+   (i32.store (i32.const 0) (i32.const 800)) (i32.store (i32.const 4) (i32.const 100))
+   (drop (call $read (i32.load (i32.const 40)) (i32.const 0) (i32.const 1) (i32.const 8)))
+   (call $say (i32.const 800) (i32.load (i32.const 8)))))
+  (local.set $error (call $path_open (i32.const 6) (i32.const 0) (i32.const 529) (i32.const 1) (i32.const 1)
+    (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 40)))
+  (i32.store8 (i32.const 536) (i32.add (i32.const 48) (i32.div_u (local.get $error) (i32.const 10))))
+  (i32.store8 (i32.const 537) (i32.add (i32.const 48) (i32.rem_u (local.get $error) (i32.const 10))))
+  (call $say (i32.const 528) (i32.const 10))))"
+    )
+}
+
 /// Imports what no host has.
 pub const FOREIGN: &str =
     r#"(module (import "somewhere" "else" (func)) (memory (export "memory") 1) (func (export "_start")))"#;

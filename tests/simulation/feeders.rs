@@ -290,7 +290,7 @@ impl World {
             (11, _, Some(name)) => {
                 let operation = match self.chance.permille(500) {
                     true => Operation::RollbackModule { name, version: None },
-                    false => Operation::ApproveModule { name, version: None },
+                    false => Operation::ApproveModule { name, version: None, capabilities: None },
                 };
                 (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
             }

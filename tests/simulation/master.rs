@@ -175,7 +175,7 @@ impl World {
     fn sees_module(&mut self, name: &str, version: u64) {
         if let Ok(module) = ModuleName::new(name) {
             let version = Hash::of(format!("{name} {version}").as_bytes());
-            let seen = Seen::Sound { version, kind: ModuleKind::Command, bytes: 100 };
+            let seen = Seen::Sound { version, kind: ModuleKind::Command, bytes: 100, wants: Some(Default::default()) };
             self.tell_master(Input::Module { name: module, seen, known: None });
         }
     }

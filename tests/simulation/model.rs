@@ -148,6 +148,8 @@ impl Model {
 
     fn of_job(&mut self, record: &Record) -> Verdict {
         match record {
+            // No manifest of this world asks for anything.
+            Record::Rights { name, .. } => return Err(format!("the rights of {name} changed")),
             Record::JobOpened { job, run } => {
                 let fate = self.jobs.entry(job.clone()).or_default();
                 claim(!fate.open && *run == fate.run + 1, || format!("job {job} is opened for run {run}: {fate:?}"))?;

@@ -191,12 +191,14 @@ pub enum ModulesCommand {
         /// A .wasm or .wat file
         file: PathBuf,
     },
-    /// Let a version that was held back be taken again
-    #[command(after_help = "Example:\n  taskmaster modules approve resize")]
+    /// Let a version that waits be used: with what its manifest asks for, or again after a rollback
+    #[command(
+        after_help = "Example:\n  taskmaster modules show resize      what it waits for\n  taskmaster modules approve resize"
+    )]
     Approve {
         /// The module
         name: ModuleName,
-        /// The beginning of the version; the newest that is held if absent
+        /// The beginning of the version; the newest that waits if absent
         version: Option<String>,
     },
     /// Go back to an earlier version

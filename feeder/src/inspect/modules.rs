@@ -11,8 +11,8 @@ use crate::trouble::{Trouble, exit};
 use std::path::Path;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::message::{Operation, Query};
-use taskmaster_protocol::shape::{ModuleCheck, ModuleKind, ModuleState, ModuleView};
-use taskmaster_protocol::{Json, limits};
+use taskmaster_protocol::shape::{ModuleCheck, ModuleKind, ModuleState, ModuleView, ModuleWaiting};
+use taskmaster_protocol::{Capabilities, Json, ModuleName, limits};
 
 /// Imports and exports that a table lists; `-o json` has more.
 const LISTED_MAX: usize = 50;
@@ -42,7 +42,7 @@ pub async fn run(command: ModulesCommand, global: &Global) -> Result<u8, Trouble
         ModulesCommand::Check { file } => return check(&file, &output),
         ModulesCommand::Wrap { core, out } => return crate::wrap::run(&core, &out, &output),
         ModulesCommand::Push { file } => return push(client, &file, &output).await,
-        ModulesCommand::Approve { name, version } => Operation::ApproveModule { name, version },
+        ModulesCommand::Approve { name, version } => approval(client, name, version).await?,
         ModulesCommand::Rollback { name, version } => Operation::RollbackModule { name, version },
         ModulesCommand::Pause { name } => Operation::PauseModule { name },
         ModulesCommand::Resume { name } => Operation::ResumeModule { name },
@@ -60,16 +60,36 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Trouble> {
     std::fs::read(file).map_err(|error| fail(error.to_string()))
 }
 
+/// Approves what is shown here: the master refuses it where the module asks for something else by then.
+async fn approval(client: &mut Client, name: ModuleName, version: Option<String>) -> Result<Operation, Trouble> {
+    let view: ModuleView = read(&client.ask_raw(Query::Module { name: name.clone() }).await?)?;
+    let meant = |waiting: &ModuleWaiting| {
+        version.as_ref().is_none_or(|pin| waiting.version.to_string().starts_with(pin.as_str()))
+    };
+    let waiting = view.waiting.filter(meant).filter(|waiting| !waiting.asks.is_empty());
+    if let Some(ModuleWaiting { version, asks, .. }) = &waiting {
+        chat(&plain(&format!("{name} {} may from now on reach {asks}", version.short())));
+    }
+    Ok(Operation::ApproveModule { name, version, capabilities: waiting.map(|waiting| waiting.asks) })
+}
+
 /// Says whether a file would load. Needs no master.
 fn check(file: &Path, output: &Output) -> Result<u8, Trouble> {
     let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let mut found: ModuleCheck = taskmaster_module::inspect(&stem, &read_file(file)?).check;
     let beside = file.with_extension("toml");
-    if let (true, Ok(text)) = (found.ok, std::fs::read_to_string(&beside))
-        && let Err(refusal) = Manifest::parse(&text)
-    {
-        found.ok = false;
-        found.error = Some(format!("the manifest {}: {refusal}", beside.display()));
+    match std::fs::read_to_string(&beside).map(|text| Manifest::parse(&text)) {
+        Ok(Ok(manifest)) => {
+            found.description = Some(manifest.description).filter(|text| !text.is_empty());
+            found.capabilities = manifest.capabilities;
+        }
+        Ok(Err(refusal)) if found.ok => {
+            found.ok = false;
+            found.error = Some(format!("the manifest {}: {refusal}", beside.display()));
+        }
+        Ok(Err(_)) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Trouble::Local(format!("cannot read {}: {error}", beside.display()))),
     }
     let name = found.name.clone();
     output.show(&Json::of(&found), &name, || check_block(&found))?;
@@ -83,8 +103,14 @@ fn check_block(found: &ModuleCheck) -> Table {
     block.pair("kind", kind(found.kind));
     block.pair("version", found.version.map_or(String::new(), |version| version.to_string()));
     block.pair("error", found.error.clone().unwrap_or_default());
+    block.pair("description", found.description.clone().unwrap_or_default());
+    block.pair("asks for", some(&found.capabilities));
     contents(found, &mut block);
     block
+}
+
+fn some(capabilities: &Capabilities) -> String {
+    if capabilities.is_empty() { String::new() } else { capabilities.to_string() }
 }
 
 /// What is in a module's file.
@@ -145,17 +171,23 @@ fn state(state: ModuleState) -> &'static str {
 }
 
 fn table(modules: &[ModuleView]) -> Table {
-    let mut table = Table::new(&["MODULE", "STATE", "KIND", "VERSION", "ERROR"]);
+    let mut table = Table::new(&["MODULE", "STATE", "KIND", "VERSION", "NOTE"]);
     for module in modules {
         table.row([
             module.name.to_string(),
             state(module.state).to_owned(),
             kind(module.kind).to_owned(),
             module.version.map_or(String::new(), |version| version.short()),
-            module.error.clone().unwrap_or_default(),
+            note(module),
         ]);
     }
     table
+}
+
+/// What is wrong with it, or what it waits for.
+fn note(module: &ModuleView) -> String {
+    let why = module.waiting.as_ref().map(|waiting| waiting.why.clone());
+    module.error.clone().or(why).unwrap_or_default()
 }
 
 fn block(module: &ModuleView) -> Table {
@@ -165,6 +197,9 @@ fn block(module: &ModuleView) -> Table {
     block.pair("kind", kind(module.kind));
     block.pair("version", module.version.map_or(String::new(), |version| version.to_string()));
     block.pair("error", module.error.clone().unwrap_or_default());
+    block.pair("waiting", module.waiting.as_ref().map(|waiting| waiting.why.clone()).unwrap_or_default());
+    block.pair("description", module.description.clone().unwrap_or_default());
+    block.pair("has", some(&module.capabilities));
     for (i, version) in module.versions.iter().enumerate() {
         let held = if version.held { ", held back" } else { "" };
         let (runners, size) = (version.runners.len(), bytes(version.bytes));

@@ -3,7 +3,7 @@
 use crate::state::Final;
 use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{AttemptId, JobName, ModuleName, Requires, Retries, TaskError, Wall, When};
+use taskmaster_protocol::{AttemptId, Capabilities, JobName, ModuleName, Requires, Retries, TaskError, Wall, When};
 
 /// Names a task that the core holds. The engine chooses a free number, and may use it again after
 /// [`crate::Effect::Forget`].
@@ -152,6 +152,13 @@ pub enum Event {
         module: ModuleName,
         /// Whether its tasks can be sent.
         open: bool,
+    },
+    /// What a module may reach has changed: a runner must offer all of it to be sent its tasks. Nothing until told.
+    ModuleNeeds {
+        /// The module.
+        module: ModuleName,
+        /// What it may reach.
+        needs: Arc<Capabilities>,
     },
     /// A runner told what it holds: it is ready for work. Also after a reconnect, under a new key.
     RunnerJoined {

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{ModuleName, Requires, limits};
+use taskmaster_protocol::{Capabilities, ModuleName, Requires, limits};
 
 /// Names a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,8 @@ pub(crate) struct Share {
 pub(crate) struct Class {
     pub module: ModuleName,
     pub requires: Arc<Requires>,
+    /// What its module may reach.
+    pub needs: Arc<Capabilities>,
     /// Whether its module can be sent now.
     pub open: bool,
     /// Tasks in the table that name it.
@@ -63,6 +65,7 @@ impl Class {
             && same(&wants.arch, &offer.arch)
             && wants.env.iter().all(|name| offer.env.contains(name))
             && wants.labels.iter().all(|(key, value)| offer.labels.get(key) == Some(value))
+            && (self.needs.is_empty() || offer.lacks(&self.needs).is_empty())
     }
 }
 
@@ -159,6 +162,7 @@ impl Scheduler {
         let class = Class {
             module: module.clone(),
             requires: requires.clone(),
+            needs: self.needs.get(&module).cloned().unwrap_or_default(),
             open,
             tasks: 0,
             jobs: BTreeSet::new(),
@@ -253,6 +257,27 @@ impl Scheduler {
             class.open = open;
             let jobs: BTreeSet<JobKey> = class.jobs.iter().map(|(job, _)| *job).collect();
             jobs.into_iter().for_each(|job| self.place_again(job));
+        }
+    }
+
+    /// A module may reach something else than before: other runners may suit its classes now.
+    pub(crate) fn set_needs(&mut self, module: ModuleName, needs: Arc<Capabilities>, effects: &mut Vec<Effect>) {
+        let last = match needs.is_empty() {
+            true => self.needs.remove(&module),
+            false => self.needs.insert(module.clone(), needs.clone()),
+        };
+        if last.unwrap_or_default() == needs {
+            return;
+        }
+        self.unreserve_where(|_, class| class.module == module, effects);
+        let of: Vec<ClassKey> =
+            self.ready.classes().filter(|(_, class)| class.module == module).map(|(key, _)| key).collect();
+        of.iter().for_each(|key| self.ready.class_mut(*key).needs = needs.clone());
+        if !of.is_empty() {
+            let runners: Vec<RunnerKey> =
+                self.runners.iter().filter(|(_, runner)| runner.group.is_some()).map(|(key, _)| *key).collect();
+            runners.iter().for_each(|runner| self.leave_group(*runner));
+            runners.into_iter().for_each(|runner| self.join_group(runner));
         }
     }
 

@@ -9,7 +9,8 @@ use crate::ready::ReadyIndex;
 use crate::runners::Runner;
 use crate::tasks::Tasks;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use taskmaster_protocol::{ModuleName, Now};
+use std::sync::Arc;
+use taskmaster_protocol::{Capabilities, ModuleName, Now};
 
 /// How many tasks one call of [`Scheduler::handle`] touches at most, so that no turn is long.
 pub(crate) const TOUCHED_MAX: usize = 1_000;
@@ -32,6 +33,8 @@ pub struct Scheduler {
     pub(crate) sweeps: VecDeque<crate::jobs::Sweep>,
     /// Modules whose tasks cannot be sent.
     pub(crate) closed: BTreeSet<ModuleName>,
+    /// What modules may reach, of those that may reach anything.
+    pub(crate) needs: BTreeMap<ModuleName, Arc<Capabilities>>,
     /// Names of the runners that are durably here.
     pub(crate) roster: BTreeSet<String>,
     /// Nothing is sent before this time: runners of an earlier epoch may still tell what they hold.
@@ -54,6 +57,7 @@ impl Scheduler {
             settling: VecDeque::new(),
             sweeps: VecDeque::new(),
             closed: BTreeSet::new(),
+            needs: BTreeMap::new(),
             roster: BTreeSet::new(),
             settle_until: None,
             stopping: false,
@@ -75,6 +79,7 @@ impl Scheduler {
             Event::HolderLost { by } => self.holder_lost(&by),
             Event::JobPaused { job, paused } => self.pause_job(&job, paused, effects),
             Event::ModuleOpened { module, open } => self.open_module(module, open, effects),
+            Event::ModuleNeeds { module, needs } => self.set_needs(module, needs, effects),
             Event::RunnerJoined { runner, offer, credits, answers, held } => {
                 self.runner_joined(runner, *offer, credits, answers, held, effects);
             }

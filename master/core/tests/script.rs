@@ -10,7 +10,7 @@
 //! | `ask r credits=1 drain` · `heard r` · `answered r` · `cut r` | about its connection; `r'` is the one before the newest |
 //! | `done r a 1.1 us=900` · `error r a exit=1` · `error r a kind=trap chance=0` · `return r a` | about an attempt; the newest sent where none is given; no time given: 10 ms |
 //! | `continue r a 1.1 after=b module=n …` | the attempt ended, and its task goes on as another; what is given is as for `add` |
-//! | `hold j by` · `release j by` · `gone by` · `pause j` · `resume j` · `pause-done j` (the engine keeps it for the next run) · `open m` · `close m` | about jobs and modules |
+//! | `hold j by` · `release j by` · `gone by` · `pause j` · `resume j` · `pause-done j` (the engine keeps it for the next run) · `open m` · `close m` · `needs m secret=K folder=d http=h` (a runner has `secret` and `folder`; one that is `old=yes` offers nothing) | about jobs and modules |
 //! | `end` · `tick 1s` · `wall 1s` · `back 1s` · `run` | the turn ends; time passes and it ends; the wall clock alone; both clocks run backwards; turns until nothing is left over |
 //! | `restart` | another master starts |
 //! | `state a b` · `why a` · `job j` · `next` · `facts r` | questions |
@@ -23,10 +23,13 @@ use harness::{Wanted, World, job_name, module_name, phrase, time as shown};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use taskmaster_core::explain::{Explanation, WaitsFor};
 use taskmaster_core::{Due, Effect, Event, RunnerKey};
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{AttemptId, ErrorKind, EventKind, Retries, TaskError, TaskState, Wall, When, time};
+use taskmaster_protocol::{
+    AttemptId, Capabilities, ErrorKind, EventKind, Retries, TaskError, TaskState, Wall, When, time,
+};
 
 /// The words of one line: `name`, then `key=value` in any order.
 struct Line<'a> {
@@ -70,6 +73,11 @@ impl<'a> Line<'a> {
 
     fn strings(&self, key: &str) -> Vec<String> {
         self.all(key).into_iter().map(String::from).collect()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let set = |key: &str| self.strings(key).into_iter().collect();
+        Capabilities { http: set("http"), env: set("variable"), secrets: set("secret"), folders: set("folder") }
     }
 }
 
@@ -138,6 +146,7 @@ impl Play {
             arch: line.text("arch").unwrap_or("x86_64").into(),
             memory_mb: line.number("mem").unwrap_or(1_000),
             modules,
+            capabilities: line.text("old").is_none().then(|| line.capabilities()),
         };
         let held = |text: &str| text.split_once('@').and_then(|(name, id)| Some((name.to_owned(), attempt(id)?)));
         let held: Vec<_> = line.all("held").into_iter().map(|text| held(text).expect("task@epoch.n")).collect();
@@ -231,6 +240,7 @@ impl Play {
                 };
                 Event::ModuleOpened { module: module_name(line.word(1)), open }
             }
+            "needs" => Event::ModuleNeeds { module: module_name(line.word(1)), needs: Arc::new(line.capabilities()) },
             word => panic!("{word} means nothing"),
         };
         Ok(self.world.event(event))

@@ -108,9 +108,14 @@ impl Engine {
         let name = self.runner_name(runner);
         let body = self.whole(key);
         // A module that can be sent has a version; a pin was checked when the task was added.
-        let Some(version) = self.modules.version(&body.module, body.pin.as_deref()) else { return };
+        let Some((version, forbidden)) = self.modules.version(&body.module, body.pin.as_deref()) else { return };
+        let granted = self.modules.granted(&body.module);
         let mut results = self.results_at_hand(body.references());
-        let params = self.params_for(SessionNo(runner.0), &body, &mut results);
+        let params = match forbidden {
+            // Sent, so that it fails with the reason: no runner runs what asks for such a result.
+            Some(why) => Some(Json::of(&serde_json::json!({ "$result": why }))),
+            None => self.params_for(SessionNo(runner.0), &body, &mut results),
+        };
         let rare = body.rare.as_deref();
         let send = Send {
             id: body.id.clone(),
@@ -127,6 +132,7 @@ impl Engine {
             timeout_ms: rare.and_then(|rare| rare.timeout_ms).unwrap_or(self.config.timeout_ms),
             memory_mb: rare.and_then(|rare| rare.memory_mb).unwrap_or(self.config.memory_mb),
             slots: body.slots(),
+            capabilities: (!granted.is_empty()).then_some(granted),
         };
         let now = self.now.wall;
         let last = self.live_mut(key).last.get_or_insert_default();

@@ -1,15 +1,16 @@
 //! The table of modules: versions seen, the one that the next attempt takes, what is held back.
 
 use super::Engine;
-use crate::inbox::Seen;
 use crate::interfaces::Components;
-use crate::record::{ModuleRecord, Record, VersionRecord};
+use crate::record::{ModuleRecord, Record, Rights, VersionRecord};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::Event;
 use taskmaster_protocol::message::{Announce, ModuleVersion};
 use taskmaster_protocol::shape::{ModuleState, ModuleView};
-use taskmaster_protocol::{EventKind, FromMaster, Hash, ModuleName, ModuleRef, Refusal, RefusalCode, near};
+use taskmaster_protocol::{
+    Capabilities, EventKind, FromMaster, Hash, ModuleName, ModuleRef, Refusal, RefusalCode, near,
+};
 
 /// Versions of one module that are remembered. The oldest that is neither in use nor held back is forgotten first.
 const VERSIONS_MAX: usize = 64;
@@ -24,7 +25,11 @@ const COMPILED_MAX: usize = 4_096;
 /// Modules by name.
 #[derive(Debug, Default)]
 pub(super) struct Modules {
-    records: BTreeMap<ModuleName, ModuleRecord>,
+    pub(super) records: BTreeMap<ModuleName, ModuleRecord>,
+    /// What they may reach, of those of which anything is known.
+    pub(super) rights: BTreeMap<ModuleName, Rights>,
+    /// The only versions that may be used; `None`: there is no such list. Not durable: the folder tells of it at each start.
+    pub(super) listed: Option<BTreeSet<Hash>>,
     /// Runners that have compiled a version, since this start, and how long it took, µs; 0 where they had it already.
     compiled: BTreeMap<Hash, BTreeMap<Arc<str>, u64>>,
     /// Versions of which a runner has told how its compilation ended, since this start.
@@ -33,12 +38,28 @@ pub(super) struct Modules {
     components: Components,
 }
 
+/// What of a module has changed, with what watchers are told of it.
+#[derive(Default)]
+pub(super) struct Changed {
+    pub record: Option<(ModuleRecord, Option<EventKind>)>,
+    pub rights: Option<(Rights, Option<EventKind>)>,
+}
+
 impl Modules {
-    pub fn restored(records: Vec<(ModuleName, ModuleRecord)>) -> Modules {
+    /// As the last master left them. With `require_approved` none is in use until the list of approved ones is known.
+    pub fn restored(
+        records: Vec<(ModuleName, ModuleRecord)>,
+        rights: Vec<(ModuleName, Rights)>,
+        require_approved: bool,
+    ) -> Modules {
         let components = Components::default();
-        records.iter().for_each(|(name, record)| components.changed(name, record));
+        if !require_approved {
+            records.iter().for_each(|(name, record)| components.changed(name, record, record.current));
+        }
         Modules {
             records: records.into_iter().collect(),
+            rights: rights.into_iter().collect(),
+            listed: require_approved.then(BTreeSet::new),
             compiled: BTreeMap::new(),
             tried: BTreeSet::new(),
             components,
@@ -61,7 +82,7 @@ impl Modules {
     /// Whether its tasks can be sent.
     pub fn is_open(&self, name: &ModuleName) -> bool {
         self.records.get(name).is_some_and(|record| {
-            let current = record.versions.iter().find(|version| Some(version.version) == record.current);
+            let current = self.in_use(name, record);
             let is_ready =
                 |version: &VersionRecord| version.bytes < COMPILED_FIRST_BYTES || self.tried.contains(&version.version);
             record.present && !record.paused && current.is_some_and(is_ready)
@@ -77,16 +98,46 @@ impl Modules {
         if !self.tried.insert(version) {
             return Vec::new();
         }
-        let of_it = self.records.iter().filter(|(_, record)| record.current == Some(version));
-        of_it.map(|(name, _)| name.clone()).filter(|name| self.is_open(name)).collect()
+        let of_it = self.records.keys().filter(|name| self.version_in_use(name) == Some(version));
+        of_it.filter(|name| self.is_open(name)).cloned().collect()
     }
 
-    /// The version that an attempt takes: the pinned one, or the present one.
-    pub fn version(&self, name: &ModuleName, pin: Option<&str>) -> Option<Hash> {
+    /// The version that attempts take: the one that was taken last, or, where that is not on the list of approved ones,
+    /// the newest before it that is.
+    pub fn in_use<'a>(&self, name: &ModuleName, record: &'a ModuleRecord) -> Option<&'a VersionRecord> {
+        let current = record.versions.iter().find(|version| Some(version.version) == record.current)?;
+        if self.is_listed(&current.version) {
+            return Some(current);
+        }
+        let waiting = self.rights.get(name).and_then(Rights::waiting).map(|waiting| waiting.version);
+        let may = |version: &&VersionRecord| {
+            !version.held && Some(version.version) != waiting && self.is_listed(&version.version)
+        };
+        record.versions.iter().rev().find(may)
+    }
+
+    /// The same, of a name.
+    pub fn version_in_use(&self, name: &ModuleName) -> Option<Hash> {
+        let record = self.records.get(name)?;
+        self.in_use(name, record).map(|version| version.version)
+    }
+
+    /// Whether the list of approved versions, where there is one, has it.
+    pub fn is_listed(&self, version: &Hash) -> bool {
+        self.listed.as_ref().is_none_or(|list| list.contains(version))
+    }
+
+    /// What attempts of a module are given.
+    pub fn granted(&self, name: &ModuleName) -> Arc<Capabilities> {
+        self.rights.get(name).map(|rights| rights.granted.clone()).unwrap_or_default()
+    }
+
+    /// The version that an attempt takes: the pinned one, or the one in use; for one that may not be used, why.
+    pub fn version(&self, name: &ModuleName, pin: Option<&str>) -> Option<(Hash, Option<String>)> {
         let record = self.records.get(name)?;
         match pin {
-            None => record.current,
-            Some(pin) => pinned(record, pin).map(|version| version.version),
+            None => self.in_use(name, record).map(|version| (version.version, None)),
+            Some(pin) => pinned(record, pin).map(|version| (version.version, self.forbidden(name, version))),
         }
     }
 
@@ -97,11 +148,7 @@ impl Modules {
 
     /// What runners should have ready.
     pub fn announced(&self) -> Vec<Announce> {
-        self.records
-            .iter()
-            .filter(|(_, record)| record.present)
-            .filter_map(|(name, record)| announce(name, record))
-            .collect()
+        self.records.iter().filter(|(_, record)| record.present).filter_map(|(name, _)| self.announce(name)).collect()
     }
 
     pub fn compiled(&mut self, version: Hash, runner: Arc<str>, compile_us: u64) {
@@ -114,28 +161,35 @@ impl Modules {
         *taken = compile_us.max(*taken);
     }
 
+    fn announce(&self, name: &ModuleName) -> Option<Announce> {
+        let version = self.in_use(name, self.records.get(name)?)?;
+        Some(Announce { name: name.clone(), version: version.version, kind: version.kind, bytes: version.bytes })
+    }
+
     /// As `modules list` shows it; `connected`: whether any runner is there that could compile.
     pub fn view(&self, name: &ModuleName, record: &ModuleRecord, connected: bool) -> ModuleView {
         let compiled = |version: &Hash| self.compiled.get(version).is_some_and(|runners| !runners.is_empty());
-        let newest_is_held = record.versions.last().is_some_and(|version| version.held);
-        let state = match (record.current, record.present) {
+        let (waiting, in_use) = (self.waiting(name, record), self.in_use(name, record));
+        let version = in_use.map(|version| version.version);
+        let state = match (version, record.present) {
             (None, _) if record.error.is_some() => ModuleState::Rejected,
             (_, false) => ModuleState::Removed,
             (None, true) => ModuleState::Waiting,
             _ if record.paused => ModuleState::Paused,
-            (Some(_), true) if newest_is_held => ModuleState::Waiting,
+            (Some(_), true) if waiting.is_some() => ModuleState::Waiting,
             (Some(version), true) if compiled(&version) || !connected => ModuleState::Ready,
             (Some(_), true) => ModuleState::Compiling,
         };
-        let kind =
-            record.versions.iter().find(|version| Some(version.version) == record.current).map(|version| version.kind);
         ModuleView {
             name: name.clone(),
-            version: record.current,
-            kind,
+            version,
+            kind: in_use.map(|version| version.kind),
             state,
             error: record.error.clone(),
             versions: Vec::new(),
+            capabilities: self.granted(name).as_ref().clone(),
+            waiting,
+            description: None,
             check: None,
         }
     }
@@ -156,17 +210,13 @@ impl Modules {
     }
 }
 
-fn pinned<'a>(record: &'a ModuleRecord, pin: &str) -> Option<&'a VersionRecord> {
+pub(super) fn pinned<'a>(record: &'a ModuleRecord, pin: &str) -> Option<&'a VersionRecord> {
     record.versions.iter().rev().find(|version| version.version.to_string().starts_with(pin))
 }
 
-fn announce(name: &ModuleName, record: &ModuleRecord) -> Option<Announce> {
-    let version = record.versions.iter().find(|version| Some(version.version) == record.current)?;
-    Some(Announce { name: name.clone(), version: version.version, kind: version.kind, bytes: version.bytes })
-}
-
-/// What a sound file changes in a module's record, and the event that tells of it.
-fn take_sound(record: &mut ModuleRecord, seen: VersionRecord) -> Option<EventKind> {
+/// What a sound file changes in a module's record, and the event that tells of it. One that may not be used yet changes
+/// nothing of what is in use.
+pub(super) fn take_sound(record: &mut ModuleRecord, seen: VersionRecord, may_be_used: bool) -> Option<EventKind> {
     let (was_there, last, error) = (record.present, record.current, record.error.take());
     record.present = true;
     let known = record.versions.iter().position(|version| version.version == seen.version);
@@ -174,7 +224,7 @@ fn take_sound(record: &mut ModuleRecord, seen: VersionRecord) -> Option<EventKin
         Some(index) => record.versions.remove(index),
         None => seen,
     };
-    if !version.held {
+    if !version.held && may_be_used {
         record.current = Some(version.version);
     }
     record.versions.push(version);
@@ -183,7 +233,7 @@ fn take_sound(record: &mut ModuleRecord, seen: VersionRecord) -> Option<EventKin
         let old = record.versions.iter().position(|version| !version.held && Some(version.version) != current);
         record.versions.remove(old.unwrap_or(0));
     }
-    match (was_there && last.is_some(), record.current != last) {
+    match (was_there && (last.is_some() || !may_be_used), record.current != last) {
         (false, _) => Some(EventKind::ModuleAdded),
         (true, true) => Some(EventKind::ModuleUpdated),
         (true, false) => error.map(|_| EventKind::ModuleUpdated),
@@ -191,43 +241,44 @@ fn take_sound(record: &mut ModuleRecord, seen: VersionRecord) -> Option<EventKin
 }
 
 impl Engine {
-    /// The folder has something new under a name.
-    pub(super) fn module_seen(&mut self, name: ModuleName, seen: Seen) {
-        let mut record = self.modules.records.get(&name).cloned().unwrap_or_default();
-        let last = record.clone();
-        let event = match seen {
-            Seen::Sound { version, kind, bytes } => {
-                take_sound(&mut record, VersionRecord { version, kind, bytes, seen: self.now.wall, held: false })
-            }
-            Seen::Unsound { error } if record.error.as_ref() == Some(&error) => None,
-            Seen::Unsound { error } => {
-                record.error = Some(error);
-                Some(EventKind::ModuleRejected)
-            }
-            Seen::Gone => {
-                let was_there = record.present || record.error.is_some();
-                (record.present, record.error) = (false, None);
-                was_there.then_some(EventKind::ModuleRemoved)
-            }
-        };
-        if record != last {
-            self.module_changed(name, record, event);
+    /// Makes known, and durable, what has changed of a module.
+    pub(super) fn module_changed(&mut self, name: ModuleName, changed: Changed) {
+        let before = self.modules.version_in_use(&name);
+        if let Some((record, event)) = changed.record {
+            self.modules.records.insert(name.clone(), record.clone());
+            self.store(Record::Module { name: name.clone(), event, record: Box::new(record) });
         }
+        if let Some((rights, event)) = changed.rights {
+            self.modules.rights.insert(name.clone(), rights.clone());
+            self.store(Record::Rights { name: name.clone(), event, rights: Some(Box::new(rights)) });
+        }
+        self.module_is_used(name, before);
     }
 
-    fn module_changed(&mut self, name: ModuleName, record: ModuleRecord, event: Option<EventKind>) {
-        let last = self.modules.records.insert(name.clone(), record.clone());
-        self.modules.components.changed(&name, &record);
-        if last.and_then(|last| last.current) != record.current
-            && let Some(announce) = announce(&name, &record)
+    /// Tells the others which version of a module is in use, where another was `before`, and what it may reach.
+    fn module_is_used(&mut self, name: ModuleName, before: Option<Hash>) {
+        let after = self.modules.version_in_use(&name);
+        if let Some(record) = self.modules.records.get(&name) {
+            self.modules.components.changed(&name, record, after);
+        }
+        if after != before
+            && let Some(announce) = self.modules.announce(&name)
         {
             let runners: Vec<_> =
                 self.sessions.iter().filter(|(_, session)| session.joined).map(|(no, _)| *no).collect();
             runners.into_iter().for_each(|runner| self.say(runner, FromMaster::Announce(vec![announce.clone()])));
         }
-        let open = self.modules.is_open(&name);
-        self.store(Record::Module { name: name.clone(), event, record: Box::new(record) });
+        let (open, needs) = (self.modules.is_open(&name), self.modules.granted(&name));
+        self.tell(Event::ModuleNeeds { module: name.clone(), needs });
         self.tell(Event::ModuleOpened { module: name, open });
+    }
+
+    /// The list of approved modules is now this one.
+    pub(super) fn approved_list(&mut self, list: BTreeSet<Hash>) {
+        let names: Vec<(ModuleName, Option<Hash>)> =
+            self.modules.records.keys().map(|name| (name.clone(), self.modules.version_in_use(name))).collect();
+        self.modules.listed = Some(list);
+        names.into_iter().for_each(|(name, before)| self.module_is_used(name, before));
     }
 
     /// Whether a task may name it.
@@ -240,10 +291,13 @@ impl Engine {
                 unknown(format!("the module `{name}` was rejected: {why}"))
             }
             Some(record) if record.present => match &wanted.pin {
-                Some(pin) if pinned(record, pin).is_none() => unknown(format!(
-                    "the module `{name}` has no version that begins with {pin}; `modules show {name}` lists them"
-                )),
-                _ => Ok(()),
+                Some(pin) => match pinned(record, pin) {
+                    None => unknown(format!(
+                        "the module `{name}` has no version that begins with {pin}; `modules show {name}` lists them"
+                    )),
+                    Some(version) => self.modules.forbidden(name, version).map_or(Ok(()), unknown),
+                },
+                None => Ok(()),
             },
             _ => {
                 let known = self.modules.iter().filter(|(_, record)| record.present).map(|(name, _)| name.as_str());
@@ -259,7 +313,7 @@ impl Engine {
         let mut record = self.module_record(&name)?;
         if record.paused != paused {
             record.paused = paused;
-            self.module_changed(name, record, None);
+            self.module_changed(name, Changed { record: Some((record, None)), ..Changed::default() });
         }
         Ok(())
     }
@@ -268,9 +322,12 @@ impl Engine {
     pub(super) fn rollback_module(&mut self, name: ModuleName, to: Option<String>) -> Result<Hash, Refusal> {
         let mut record = self.module_record(&name)?;
         let present = record.current;
-        let earlier = |version: &&VersionRecord| Some(version.version) != present && !version.held;
+        let is_free = |version: &&VersionRecord| {
+            Some(version.version) != present && self.modules.forbidden(&name, version).is_none()
+        };
+        let earlier = |version: &&VersionRecord| is_free(version) && !version.held;
         let wanted = match &to {
-            Some(pin) => pinned(&record, pin).filter(|version| Some(version.version) != present),
+            Some(pin) => pinned(&record, pin).filter(is_free),
             None => record.versions.iter().rev().find(earlier),
         };
         let Some(target) = wanted.map(|version| version.version) else {
@@ -281,31 +338,12 @@ impl Engine {
             version.held = (version.held || Some(version.version) == present) && version.version != target;
         }
         record.current = Some(target);
-        self.module_changed(name, record, Some(EventKind::ModuleUpdated));
+        let record = Some((record, Some(EventKind::ModuleUpdated)));
+        self.module_changed(name, Changed { record, ..Changed::default() });
         Ok(target)
     }
 
-    /// Lets a version that was held back be taken again.
-    pub(super) fn approve_module(&mut self, name: ModuleName, wanted: Option<String>) -> Result<Hash, Refusal> {
-        let mut record = self.module_record(&name)?;
-        let fits = |version: &VersionRecord| {
-            version.held && wanted.as_ref().is_none_or(|pin| version.version.to_string().starts_with(pin.as_str()))
-        };
-        let Some(index) = record.versions.iter().rposition(fits) else {
-            let text = format!("no version of the module `{name}` is held back");
-            return Err(Refusal::new(RefusalCode::WrongState, text));
-        };
-        record.versions[index].held = false;
-        let version = record.versions[index].version;
-        // The newest file is what the folder holds; an older one is only allowed again.
-        if index + 1 == record.versions.len() {
-            record.current = Some(version);
-        }
-        self.module_changed(name, record, Some(EventKind::ModuleUpdated));
-        Ok(version)
-    }
-
-    fn module_record(&self, name: &ModuleName) -> Result<ModuleRecord, Refusal> {
+    pub(super) fn module_record(&self, name: &ModuleName) -> Result<ModuleRecord, Refusal> {
         self.modules.get(name).cloned().ok_or_else(|| {
             let known = self.modules.iter().map(|(name, _)| name.as_str());
             let text = format!("unknown module `{name}`{}", near::hint(name.as_str(), known));
@@ -334,14 +372,14 @@ mod tests {
     #[test]
     fn a_held_version_is_not_taken_again_when_its_file_returns() {
         let mut record = ModuleRecord::default();
-        assert_eq!(take_sound(&mut record, seen(1)), Some(EventKind::ModuleAdded));
-        assert_eq!(take_sound(&mut record, seen(2)), Some(EventKind::ModuleUpdated));
-        assert_eq!(take_sound(&mut record, seen(2)), None);
+        assert_eq!(take_sound(&mut record, seen(1), true), Some(EventKind::ModuleAdded));
+        assert_eq!(take_sound(&mut record, seen(2), true), Some(EventKind::ModuleUpdated));
+        assert_eq!(take_sound(&mut record, seen(2), true), None);
         record.versions[1].held = true;
         record.current = Some(Hash([1; 32]));
-        assert_eq!(take_sound(&mut record, seen(2)), None);
+        assert_eq!(take_sound(&mut record, seen(2), true), None);
         assert_eq!(record.current, Some(Hash([1; 32])));
-        assert_eq!(take_sound(&mut record, seen(3)), Some(EventKind::ModuleUpdated));
+        assert_eq!(take_sound(&mut record, seen(3), true), Some(EventKind::ModuleUpdated));
         assert_eq!(record.current, Some(Hash([3; 32])));
     }
 }

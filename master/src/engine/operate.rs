@@ -193,7 +193,9 @@ impl Engine {
             Operation::PauseModule { name } => self.pause_module(name, true).map(|()| serde_json::json!({})),
             Operation::ResumeModule { name } => self.pause_module(name, false).map(|()| serde_json::json!({})),
             Operation::RollbackModule { name, version: to } => self.rollback_module(name, to).map(version),
-            Operation::ApproveModule { name, version: wanted } => self.approve_module(name, wanted).map(version),
+            Operation::ApproveModule { name, version, capabilities } => {
+                self.approve_module(name, version.as_deref(), capabilities.as_ref())
+            }
             Operation::DrainRunner { runner } => self.drain(&runner),
         }
     }

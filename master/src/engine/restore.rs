@@ -27,6 +27,7 @@ impl Engine {
         now: Now,
     ) -> Result<Engine, StoreError> {
         let epoch = restored.marks.epoch + 1;
+        let require_approved = config.require_approved;
         let mut engine = Engine {
             core: Scheduler::new(epoch),
             epoch,
@@ -50,7 +51,7 @@ impl Engine {
             idle_jobs: BTreeMap::new(),
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
-            modules: Modules::restored(restored.modules),
+            modules: Modules::restored(restored.modules, restored.rights, require_approved),
             disk: Disk::Ample,
             held_back: Vec::new(),
             report: None,
@@ -66,7 +67,8 @@ impl Engine {
         engine.store(Record::Started { epoch });
         let modules: Vec<_> = engine.modules.iter().map(|(name, _)| name.clone()).collect();
         for module in modules {
-            let open = engine.modules.is_open(&module);
+            let (open, needs) = (engine.modules.is_open(&module), engine.modules.granted(&module));
+            engine.tell(Event::ModuleNeeds { module: module.clone(), needs });
             engine.tell(Event::ModuleOpened { module, open });
         }
         let open_jobs: Vec<_> = restored.jobs.into_iter().filter(|(_, record)| record.open).collect();

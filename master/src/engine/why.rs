@@ -1,10 +1,11 @@
 //! One sentence for why a task is where it is.
 
 use super::{Engine, add::Fact};
+use crate::record::ModuleRecord;
 use taskmaster_core::explain::{Explanation, WaitsFor};
 use taskmaster_core::{Due, TaskKey};
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{ModuleName, TaskState, Wall};
+use taskmaster_protocol::{Capabilities, ModuleName, TaskState, Wall};
 
 impl Engine {
     /// `{"state":…,"why":"one sentence"}` of a task that the core holds.
@@ -75,7 +76,10 @@ impl Engine {
             WaitsFor::Stopping => "the master is stopping: it runs after the next start".into(),
             WaitsFor::JobPaused => format!("its job `{0}` is paused; `jobs resume {0}` lets it go on", body.job),
             WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
-                Some(record) if record.present && !record.paused => self.not_compiled(&body.module),
+                Some(record) if record.present && !record.paused => match self.modules.in_use(&body.module, record) {
+                    Some(_) => self.not_compiled(&body.module),
+                    None => self.not_approved(&body.module, record),
+                },
                 Some(record) if record.present => {
                     format!("its module `{0}` is paused; `modules resume {0}` lets it go on", body.module)
                 }
@@ -87,9 +91,10 @@ impl Engine {
                 let wants =
                     wants.filter(|wants| wants != "{}").map_or(String::new(), |wants| format!(" and requires {wants}"));
                 format!(
-                    "none of {} takes it: it runs `{}`{wants}",
+                    "none of {} takes it: it runs `{}`{}{wants}",
                     counted(connected as u64, "connected runner"),
-                    body.module
+                    body.module,
+                    self.not_offered(&body.module)
                 )
             }
             WaitsFor::Reserved { runner, needs, free } => {
@@ -105,13 +110,46 @@ impl Engine {
         }
     }
 
+    /// Why no version of its module may be used.
+    fn not_approved(&self, module: &ModuleName, record: &ModuleRecord) -> String {
+        let why = self.modules.waiting(module, record).map_or("no version of it may be used".into(), |it| it.why);
+        format!("its module `{module}` waits for approval: {why}")
+    }
+
+    /// What its module may reach that no connected runner offers, and how one would; empty where each is offered.
+    fn not_offered(&self, module: &ModuleName) -> String {
+        let needs = self.modules.granted(module);
+        let offers = self.sessions.values().filter(|session| session.joined).filter_map(|s| s.offer.as_ref());
+        let lacks: Vec<Capabilities> = offers.map(|offer| offer.lacks(&needs)).collect();
+        let everywhere = lacks.iter().cloned().reduce(|all, one| all.beyond(&all.beyond(&one)));
+        // Where each is offered by somebody, what the first one lacks that lacks anything.
+        let lacking = everywhere.filter(|lacking| !lacking.is_empty());
+        let Some(lacking) = lacking.or_else(|| lacks.into_iter().find(|lacking| !lacking.is_empty())) else {
+            return String::new();
+        };
+        let typed = [
+            (!lacking.http.is_empty(), "a newer version"),
+            (!lacking.env.is_empty(), "--env NAME"),
+            (!lacking.secrets.is_empty(), "--secrets FILE"),
+            (!lacking.folders.is_empty(), "--folder NAME=DIR"),
+        ];
+        let typed: Vec<&str> = typed.into_iter().filter(|(is, _)| *is).map(|(_, flag)| flag).collect();
+        format!(", which needs {lacking} (a runner offers that with {})", typed.join(" "))
+    }
+
     /// Why nobody has compiled a large module yet.
     fn not_compiled(&self, module: &ModuleName) -> String {
         let runners = self.sessions.values().filter_map(|session| session.offer.as_ref());
-        let takes = |offer: &&Offer| offer.modules.is_empty() || offer.modules.contains(module);
+        let needs = self.modules.granted(module);
+        let takes = |offer: &&Offer| {
+            (offer.modules.is_empty() || offer.modules.contains(module)) && offer.lacks(&needs).is_empty()
+        };
         match (runners.clone().filter(takes).count(), runners.count()) {
             (0, 0) => "no runner is connected".into(),
-            (0, all) => format!("none of {} takes it: it runs `{module}`", counted(all as u64, "connected runner")),
+            (0, all) => {
+                let all = counted(all as u64, "connected runner");
+                format!("none of {all} takes it: it runs `{module}`{}", self.not_offered(module))
+            }
             _ => format!("its module `{module}` is being compiled; it is large, and no runner has it ready yet"),
         }
     }

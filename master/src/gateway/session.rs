@@ -401,7 +401,7 @@ impl Reader {
     }
 }
 
-/// The engine's answer; of one module with what is in its version.
+/// The engine's answer; of one module with what is in its version, and what it is for.
 async fn answer(gate: &Gate, query: Query) -> Result<Json, Refusal> {
     let of_module = matches!(query, Query::Module { .. });
     let answer = gate.handle.ask(query).await?;
@@ -412,6 +412,9 @@ async fn answer(gate: &Gate, query: Query) -> Result<Json, Refusal> {
     if let Some(version) = view.version {
         let inspection = gate.interfaces.inspection(&view.name, version).await;
         view.check = inspection.map(|inspection| inspection.check.clone());
+    }
+    if let Ok(Some(manifest)) = gate.folder.manifest(&view.name) {
+        view.description = Some(manifest.description.clone()).filter(|text| !text.is_empty());
     }
     Ok(Json::of(&view))
 }

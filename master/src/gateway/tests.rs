@@ -32,7 +32,8 @@ impl World {
         let scratch = Scratch::new();
         let (handle, inputs) = fake_engine();
         let blobs = Blobs::open(scratch.path()).unwrap();
-        let folder = crate::modules::start(&scratch.join("tasks"), blobs.clone(), handle.clone(), Vec::new()).unwrap();
+        let folder =
+            crate::modules::start(&scratch.join("tasks"), blobs.clone(), handle.clone(), Vec::new(), false).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let (stop, stopping) = flag::channel(false);

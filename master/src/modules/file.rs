@@ -172,7 +172,7 @@ fn judge(
             let check = check.check;
             let hash = check.version.unwrap_or_else(|| Hash::of(&bytes));
             match (check.kind, check.error) {
-                (Some(kind), None) => (hash, Seen::Sound { version: hash, kind, bytes: stamp.bytes }),
+                (Some(kind), None) => (hash, Seen::Sound { version: hash, kind, bytes: stamp.bytes, wants: None }),
                 (_, error) => (hash, Seen::Unsound { error: error.unwrap_or_else(|| "it cannot be run".into()) }),
             }
         }

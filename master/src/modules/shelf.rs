@@ -1,6 +1,8 @@
 //! What stands in the folder, name by name, and what the engine was told of it.
 
 use super::file::{SETTLED, Stamp, Watched};
+use super::list::List;
+use super::manifests::Manifests;
 use super::{Found, Known};
 use crate::blobs::Blobs;
 use crate::inbox::{Input, MasterHandle, Seen};
@@ -8,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
-use taskmaster_protocol::{Hash, ModuleName};
+use taskmaster_protocol::{Capabilities, Hash, ModuleName};
 use tokio::sync::oneshot;
 
 /// How long a look waits for a file that is being written.
@@ -23,6 +25,9 @@ pub(super) struct Shelf {
     blobs: Blobs,
     handle: MasterHandle,
     known: Arc<RwLock<Known>>,
+    manifests: Arc<Manifests>,
+    /// Which modules are approved; `None`: all.
+    list: Option<List>,
     /// By module, then in the order of [`EXTENSIONS`].
     files: BTreeMap<ModuleName, [Option<Watched>; 2]>,
     /// What the engine was told last.
@@ -53,13 +58,15 @@ impl Shelf {
         blobs: Blobs,
         handle: MasterHandle,
         known: Arc<RwLock<Known>>,
-        expected: Vec<ModuleName>,
+        (expected, manifests, list): (Vec<ModuleName>, Arc<Manifests>, Option<List>),
     ) -> Shelf {
         Shelf {
             folder,
             blobs,
             handle,
             known,
+            manifests,
+            list,
             files: BTreeMap::new(),
             told: BTreeMap::new(),
             doubled: BTreeSet::new(),
@@ -91,6 +98,9 @@ impl Shelf {
 
     /// Goes through the folder once. The files of `closed` are whole: who wrote them has closed them.
     pub(super) fn sweep(&mut self, closed: &BTreeSet<PathBuf>, now: Instant) {
+        if let Some(list) = self.list.as_mut().and_then(List::news) {
+            self.handle.tell(Input::Approved(list));
+        }
         match self.list() {
             Ok(listing) => {
                 self.trouble = None;
@@ -187,7 +197,7 @@ impl Shelf {
         if !both {
             self.doubled.remove(name);
         }
-        let Some(seen) = seen else { return };
+        let Some(seen) = seen.map(|seen| self.with_wishes(name, seen)) else { return };
         if doubled && self.doubled.insert(name.clone()) {
             let error = format!("{name}.wat: {name}.wasm has the same name; rename one");
             tracing::warn!("rejected {error}");
@@ -197,6 +207,21 @@ impl Shelf {
         if self.told.get(name) != Some(&seen) && (seen != Seen::Gone || self.is_known(name)) {
             self.tell(name, seen);
         }
+    }
+
+    /// What a sound file's manifest asks for, as it stands now.
+    fn with_wishes(&self, name: &ModuleName, seen: Seen) -> Seen {
+        let Seen::Sound { version, kind, bytes, wants: _ } = seen else { return seen };
+        let wants = match self.manifests.of(&self.folder, name) {
+            Ok(manifest) => Some(manifest.map(|manifest| manifest.capabilities.clone()).unwrap_or_default()),
+            // What was told before still counts; nothing, where this is the first that is told of it.
+            Err(_) => None,
+        };
+        let told = || match self.told.get(name) {
+            Some(Seen::Sound { wants, .. }) => wants.clone(),
+            _ => None,
+        };
+        Seen::Sound { version, kind, bytes, wants: wants.map(Arc::<Capabilities>::new).or_else(told) }
     }
 
     fn is_known(&self, name: &ModuleName) -> bool {

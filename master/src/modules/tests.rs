@@ -26,6 +26,8 @@ struct World {
     blobs: Blobs,
     folder: Folder,
     inputs: Receiver<Input>,
+    /// The lists of approved modules that were told on the way.
+    approved: std::cell::RefCell<Vec<BTreeSet<Hash>>>,
 }
 
 impl World {
@@ -40,8 +42,8 @@ impl World {
         before(&tasks);
         let blobs = Blobs::open(scratch.path()).unwrap();
         let (handle, inputs) = fake_engine();
-        let folder = start(&tasks, blobs.clone(), handle, known.iter().map(|n| name(n)).collect()).unwrap();
-        World { scratch, blobs, folder, inputs }
+        let folder = start(&tasks, blobs.clone(), handle, known.iter().map(|n| name(n)).collect(), true).unwrap();
+        World { scratch, blobs, folder, inputs, approved: Default::default() }
     }
 
     fn file(&self, file: &str) -> PathBuf {
@@ -60,6 +62,10 @@ impl World {
                     let _ = known.send(());
                 }
                 (name.to_string(), seen)
+            }
+            Input::Approved(list) => {
+                self.approved.borrow_mut().push(list);
+                self.told()
             }
             other => panic!("{other:?}"),
         }
@@ -104,6 +110,32 @@ fn a_dropped_module_is_live_within_half_a_second_and_a_replaced_one_too() {
     fs::rename(&other, world.file("x.wat")).unwrap();
     world.told_sound("x", 3);
     world.told_nothing_else();
+}
+
+#[test]
+fn what_a_manifest_asks_for_is_told_with_its_module_and_again_when_it_changes() {
+    let world = World::new();
+    let wants = || match world.told() {
+        (name, Seen::Sound { wants, .. }) if name == "x" => wants.map(|wants| wants.to_string()),
+        other => panic!("{other:?}"),
+    };
+    world.write("x.toml", "[capabilities]\nsecrets = ['KEY']");
+    world.write("x.wat", &sound(1));
+    assert_eq!(wants().as_deref(), Some("secret KEY"));
+    world.write("x.toml", "[capabilities]\nsecrets = ['KEY'");
+    std::thread::sleep(Duration::from_millis(600));
+    // It is broken, and not only half written: nothing else is known of it than before.
+    world.told_nothing_else();
+    world.write("x.toml", "[capabilities]\nfolders = ['data']");
+    assert_eq!(wants().as_deref(), Some("folder data"));
+    fs::remove_file(world.file("x.toml")).unwrap();
+    assert_eq!(wants().as_deref(), Some("nothing"));
+    assert_eq!(*world.approved.borrow(), [BTreeSet::new()], "no list is an empty one, told before anything else");
+    fs::write(world.file("approved.sha256"), format!("{}  x.wat\n", version(1))).unwrap();
+    world.write("x.wat", &sound(2));
+    world.told_sound("x", 2);
+    world.told_nothing_else();
+    assert_eq!(*world.approved.borrow(), [BTreeSet::new(), [version(1)].into()]);
 }
 
 #[test]
@@ -267,6 +299,6 @@ fn a_folder_that_cannot_be_made_is_told() {
     let scratch = Scratch::new();
     fs::write(scratch.join("file"), "").unwrap();
     let blobs = Blobs::open(scratch.path()).unwrap();
-    let error = start(&scratch.join("file"), blobs, fake_engine().0, Vec::new()).err().unwrap();
+    let error = start(&scratch.join("file"), blobs, fake_engine().0, Vec::new(), false).err().unwrap();
     assert!(error.contains("the task folder") && error.contains("cannot be"), "{error}");
 }

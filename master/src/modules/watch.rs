@@ -85,7 +85,9 @@ impl Ears {
 /// What an event is worth: the files that are whole by it, or `None` where it is not worth a sweep. Our own reading
 /// makes events too, and every single write of a large file does.
 fn whole(event: Event) -> Option<Vec<PathBuf>> {
-    let ours = |path: &PathBuf| path.extension().is_some_and(|end| end == "wasm" || end == "wat");
+    let ours = |path: &PathBuf| {
+        path.extension().is_some_and(|end| ["wasm", "wat", "toml", "sha256"].iter().any(|known| end == *known))
+    };
     if !event.paths.is_empty() && !event.paths.iter().any(ours) {
         return None;
     }

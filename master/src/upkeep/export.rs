@@ -5,12 +5,12 @@
 
 use super::pieces::{self, Piece, SayError};
 use crate::blobs::Blobs;
-use crate::record::{Ended, JobRecord, ModuleRecord, TaskBody};
+use crate::record::{Ended, JobRecord, ModuleRecord, Rights, TaskBody};
 use crate::references::{self, Reference};
 use crate::store::{Shelf, StoreError};
 use crate::view::{self, OpenTask, Stored};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 use taskmaster_protocol::{AttemptId, Hash, JobName, Listing, ModuleName, Wall};
@@ -54,6 +54,9 @@ pub enum Line {
         name: ModuleName,
         /// What is known of it.
         record: ModuleRecord,
+        /// What it may reach, where anything is known of that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rights: Option<Box<Rights>>,
     },
     /// A job.
     Job {
@@ -172,11 +175,14 @@ impl Export<'_> {
     fn all(&mut self, shelf: &dyn Shelf) -> Result<(), StoreError> {
         let marks = view::marks(shelf)?;
         self.say(&Line::Store { format: FORMAT, epoch: marks.epoch, seq: marks.seq })?;
-        for (name, record) in view::restore(shelf)?.modules {
+        let restored = view::restore(shelf)?;
+        let mut rights: BTreeMap<ModuleName, Rights> = restored.rights.into_iter().collect();
+        for (name, record) in restored.modules {
             for version in &record.versions {
                 self.blob(version.version)?;
             }
-            self.say(&Line::Module { name, record })?;
+            let rights = rights.remove(&name).map(Box::new);
+            self.say(&Line::Module { name, record, rights })?;
         }
         each_ended(shelf, &mut |Stored { body, ended }| {
             self.done.tasks += 1;

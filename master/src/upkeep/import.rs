@@ -96,9 +96,10 @@ impl Writer {
             }
             Line::Blob { hash, last, base64 } => self.pieces.take(hash, last, &base64.0)?,
             Line::Lost { hash, why } => _ = self.lost.insert(hash, why),
-            Line::Module { name, record } => {
+            Line::Module { name, record, rights } => {
                 record.versions.iter().try_for_each(|version| self.expect(&version.version))?;
-                self.records.push(Record::Module { name, event: None, record: Box::new(record) });
+                self.records.push(Record::Module { name: name.clone(), event: None, record: Box::new(record) });
+                self.records.extend(rights.map(|rights| Record::Rights { name, event: None, rights: Some(rights) }));
             }
             Line::Job { name: job, record } => {
                 self.records.push(Record::JobOpened { job: job.clone(), run: record.run });

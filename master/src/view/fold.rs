@@ -2,7 +2,7 @@
 
 use super::block::{Blocks, Items};
 use super::{
-    ENDED, MARKS, Marks, Named, OPEN, OpenTask, Packed, Stored, corrupt, marks, one, places, skipped_key, with,
+    ENDED, MARKS, Marks, Named, OPEN, OpenTask, Packed, RIGHTS, Stored, corrupt, marks, one, places, skipped_key, with,
 };
 use crate::record::{self, Body, Ended, Entry, JobRecord, Record, ended_index};
 use crate::store::{Batch, Reader, StoreError, VALUE_BYTES_MAX, part_key};
@@ -158,6 +158,10 @@ impl Fold {
             Record::JobCancelled { job, up_to } => self.job(job)?.cancelled_up_to = *up_to,
             Record::RunnerJoined { name } => self.put(with(b'r', name.as_bytes()), name),
             Record::RunnerLost { name } => self.batch.remove(part_key(&with(b'r', name.as_bytes()), 0)),
+            Record::Rights { name, rights, .. } => {
+                let text = serde_json::to_string(rights).unwrap_or_default();
+                self.put(with(RIGHTS, name.as_str().as_bytes()), &Named(name, text));
+            }
             Record::Module { name, record, .. } => self.put(with(b'm', name.as_str().as_bytes()), &Named(name, record)),
         }
         Ok(())

@@ -53,7 +53,8 @@ fn check_imports(found: &Found<'_>, types: TypesRef<'_>) -> Result<(), String> {
         }
     }
     if !unknown.is_empty() {
-        let nothing_else = "a component may import WASI 0.2 without wasi:http, and taskmaster:task/host";
+        let nothing_else =
+            "a component may import WASI 0.2, of HTTP wasi:http/types and outgoing-handler, and taskmaster:task/host";
         return Err(format!("unknown imports: {}; {nothing_else}", list(&unknown)));
     }
     if !differing.is_empty() {

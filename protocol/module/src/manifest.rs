@@ -1,5 +1,5 @@
 //! The file beside a module: `resize.toml` beside `resize.wasm`. It says what the module is for, gives defaults for the
-//! fields of its tasks, and a schema that their params must meet.
+//! fields of its tasks, what it asks for beyond its folder, and a schema that their params must meet.
 //!
 //! ```toml
 //! description = "Makes a picture smaller"
@@ -7,6 +7,10 @@
 //! [defaults]
 //! timeout_ms = 5000
 //! outputs = ["*.png"]
+//!
+//! [capabilities]
+//! http = ["images.example.org"]
+//! secrets = ["IMAGES_TOKEN"]
 //!
 //! [schema]
 //! type = "object"
@@ -21,8 +25,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal};
+use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_protocol::{Capabilities, Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal};
 
 /// Bytes of a manifest: a page or two of text, and a schema.
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
@@ -39,27 +43,35 @@ struct Text {
     #[serde(default)]
     defaults: Map<String, Value>,
     #[serde(default)]
-    capabilities: Capabilities,
+    capabilities: Wishes,
     #[serde(default)]
     schema: Option<Schema>,
 }
 
-/// What the module wants beyond its folder, a clock and chance.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+/// [`Capabilities`] as people write them: a typo is an error.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Capabilities {
-    /// Hosts that it may speak to over HTTP.
+struct Wishes {
     #[serde(default)]
-    pub http: Vec<String>,
-    /// Variables of the runner's environment that it may see.
+    http: BTreeSet<String>,
     #[serde(default)]
-    pub env: Vec<String>,
-    /// Secrets that it may have, by name.
+    env: BTreeSet<String>,
     #[serde(default)]
-    pub secrets: Vec<String>,
-    /// Folders of the runner that it may read, by name.
+    secrets: BTreeSet<String>,
     #[serde(default)]
-    pub folders: Vec<String>,
+    folders: BTreeSet<String>,
+}
+
+impl Wishes {
+    fn checked(self) -> Result<Capabilities, Refusal> {
+        let Wishes { http, env, secrets, folders } = self;
+        let wishes = Capabilities { http, env, secrets, folders };
+        wishes.check().map_err(|(field, why)| {
+            let field = format!("capabilities.{field}");
+            Refusal::new(RefusalCode::InvalidValue, format!("field `{field}`: {why}")).at(field)
+        })?;
+        Ok(wishes)
+    }
 }
 
 /// A manifest that is sound.
@@ -67,6 +79,8 @@ pub struct Capabilities {
 pub struct Manifest {
     /// What the module is for.
     pub description: String,
+    /// What it asks for beyond its folder, a clock and chance.
+    pub capabilities: Capabilities,
     /// Fields of a document, each as JSON.
     defaults: BTreeMap<String, String>,
     /// What params must be.
@@ -82,10 +96,10 @@ impl Manifest {
         };
         let value: Value = toml::from_str(text).map_err(malformed)?;
         let Text { description, defaults, capabilities, schema } = refusal::read(&value.to_string())?;
-        refuse_capabilities(&capabilities)?;
+        let capabilities = capabilities.checked()?;
         check_defaults(&defaults)?;
         let defaults = defaults.into_iter().map(|(field, value)| (field, value.to_string())).collect();
-        Ok(Manifest { description, defaults, schema })
+        Ok(Manifest { description, capabilities, defaults, schema })
     }
 
     /// A document with the defaults of the fields that it does not have; what it has counts as a whole.
@@ -120,19 +134,6 @@ impl Manifest {
     }
 }
 
-fn refuse_capabilities(wanted: &Capabilities) -> Result<(), Refusal> {
-    let Capabilities { http, env, secrets, folders } = wanted;
-    let all = [("http", http), ("env", env), ("secrets", secrets), ("folders", folders)];
-    match all.iter().find(|(_, names)| !names.is_empty()) {
-        None => Ok(()),
-        Some((field, _)) => {
-            let field = format!("capabilities.{field}");
-            let text = format!("field `{field}` is not supported by this version yet; leave it out");
-            Err(Refusal::new(RefusalCode::Unsupported, text).at(field))
-        }
-    }
-}
-
 /// A default must be what the field takes.
 fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
     let inside = |refusal: Refusal| {
@@ -164,6 +165,9 @@ timeout_ms = 5000
 outputs = ["*.png"]
 retries = { max = 1 }
 
+[capabilities]
+folders = ["fonts", "fonts"]
+
 [schema]
 type = "object"
 required = ["width"]
@@ -176,6 +180,7 @@ properties.name = { type = "string", maxLength = 3 }
     fn defaults_fill_what_a_document_does_not_have() {
         let manifest = Manifest::parse(RESIZE).unwrap();
         assert_eq!(manifest.description, "Makes a picture smaller");
+        assert_eq!(manifest.capabilities.to_string(), "folder fonts");
         for (document, expected) in [
             (
                 r#"{"module":"m","params":1.50}"#,
@@ -224,7 +229,9 @@ properties.name = { type = "string", maxLength = 3 }
             ("[defaults]\nmemory_mb = 0", "defaults.memory_mb", "from 1"),
             ("[defaults]\nid = 'x'", "defaults.id", "no default"),
             ("[capabilities]\nhtpt = []", "capabilities.htpt", "did you mean `http`"),
-            ("[capabilities]\nhttp = ['example.org']", "capabilities.http", "not supported"),
+            ("[capabilities]\nhttp = ['https://example.org']", "capabilities.http", "without https://"),
+            ("[capabilities]\nsecrets = ['TASKMASTER_JOB']", "capabilities.secrets", "kept for"),
+            ("[capabilities]\nfolders = 'data'", "capabilities.folders", "string"),
             ("[schema]\ntype = 'objekt'", "schema.type", "object"),
             ("[schema.properties.a]\nmaxLenght = 3", "schema.properties.a.maxLenght", "did you mean `maxLength`"),
             ("[schema]\npattern = 'x'", "schema.pattern", "unknown field"),

@@ -20,6 +20,9 @@ pub(crate) fn reach(imports: &[String]) -> String {
         text.push_str(if others.is_empty() { "" } else { " and " });
         text.push_str(last);
     }
+    if any(&["wasi:http/outgoing-handler"]) {
+        text.push_str("; HTTP, to hosts that its manifest names and that are approved");
+    }
     if any(&[".sock_", "wasi:sockets/"]) {
         text.push_str("; it knows sockets, every use of which is refused");
     }
@@ -36,6 +39,7 @@ mod tests {
         let all =
             ["wasi_snapshot_preview1.path_open", "wasi_snapshot_preview1.random_get", "wasi:clocks/wall-clock@0.2.0"];
         assert_eq!(reach(&all), "nothing of the machine but its own folder, clock and random numbers");
+        assert!(reach(&["wasi:http/outgoing-handler@0.2.6"]).contains("hosts that its manifest names"));
         assert!(reach(&["wasi:sockets/tcp@0.2.0"]).ends_with("every use of which is refused"));
     }
 }

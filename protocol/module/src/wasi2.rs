@@ -1,7 +1,8 @@
-//! What the runner's linker offers to a component: WASI 0.2, without HTTP. Sockets are there, and every use of them is
-//! refused.
+//! What the runner's linker offers to a component: WASI 0.2, of HTTP what sends requests. Sockets are there, and every use
+//! of them is refused; so is every request to a host that the module's manifest does not name.
 //!
-//! The list is that of wasmtime-wasi 48, `src/p2/wit/deps`, without what is marked unstable there;
+//! The list is that of wasmtime-wasi 48, `src/p2/wit/deps`, and wasmtime-wasi-http 48, `wit/deps`, without what is marked
+//! unstable there;
 //! `the_list_of_wasi_is_what_the_linker_has` in the runner's sandbox holds that all of it is linked.
 
 /// Versions that are linked: within 0.2 each offers what the earlier ones did.
@@ -34,6 +35,27 @@ pub(crate) const INTERFACES: &[(&str, &[&str])] = &[
         "[method]descriptor.metadata-hash", "[method]descriptor.metadata-hash-at",
         "[method]directory-entry-stream.read-directory-entry", "filesystem-error-code"]),
     ("wasi:filesystem/preopens", &["get-directories"]),
+    ("wasi:http/outgoing-handler", &["handle"]),
+    ("wasi:http/types", &["[constructor]fields", "[static]fields.from-list", "[method]fields.get",
+        "[method]fields.has", "[method]fields.set", "[method]fields.delete", "[method]fields.append",
+        "[method]fields.entries", "[method]fields.clone", "[method]incoming-request.method",
+        "[method]incoming-request.path-with-query", "[method]incoming-request.scheme",
+        "[method]incoming-request.authority", "[method]incoming-request.headers", "[method]incoming-request.consume",
+        "[constructor]outgoing-request", "[method]outgoing-request.body", "[method]outgoing-request.method",
+        "[method]outgoing-request.set-method", "[method]outgoing-request.path-with-query",
+        "[method]outgoing-request.set-path-with-query", "[method]outgoing-request.scheme",
+        "[method]outgoing-request.set-scheme", "[method]outgoing-request.authority",
+        "[method]outgoing-request.set-authority", "[method]outgoing-request.headers", "[constructor]request-options",
+        "[method]request-options.connect-timeout", "[method]request-options.set-connect-timeout",
+        "[method]request-options.first-byte-timeout", "[method]request-options.set-first-byte-timeout",
+        "[method]request-options.between-bytes-timeout", "[method]request-options.set-between-bytes-timeout",
+        "[static]response-outparam.set", "[method]incoming-response.status", "[method]incoming-response.headers",
+        "[method]incoming-response.consume", "[method]incoming-body.stream", "[static]incoming-body.finish",
+        "[method]future-trailers.subscribe", "[method]future-trailers.get", "[constructor]outgoing-response",
+        "[method]outgoing-response.status-code", "[method]outgoing-response.set-status-code",
+        "[method]outgoing-response.headers", "[method]outgoing-response.body", "[method]outgoing-body.write",
+        "[static]outgoing-body.finish", "[method]future-incoming-response.subscribe",
+        "[method]future-incoming-response.get", "http-error-code"]),
     ("wasi:io/error", &["[method]error.to-debug-string"]),
     ("wasi:io/poll", &["[method]pollable.ready", "[method]pollable.block", "poll"]),
     ("wasi:io/streams", &["[method]input-stream.read", "[method]input-stream.blocking-read",

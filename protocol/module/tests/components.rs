@@ -115,9 +115,9 @@ fn what_cannot_be_run_is_told_with_what_is_wrong() {
         (
             "http",
             import(
-                r#"(import "wasi:http/types@0.2.0" (instance)) (import "wasi:nn/graph@0.2.0" (instance))"#,
+                r#"(import "wasi:http/incoming-handler@0.2.0" (instance)) (import "wasi:nn/graph@0.2.0" (instance))"#,
             ),
-            &["unknown imports: wasi:http/types@0.2.0, wasi:nn/graph@0.2.0;", "without wasi:http"],
+            &["unknown imports: wasi:http/incoming-handler@0.2.0, wasi:nn/graph@0.2.0;", "of HTTP wasi:http/types"],
         ),
         ("an unknown function", import(r#"(import "wasi:cli/exit@0.2.0" (instance (export "leave" (func))))"#), &["wasi:cli/exit@0.2.0#leave"]),
         ("WASI 0.3", import(r#"(import "wasi:clocks/wall-clock@0.3.0" (instance))"#), &["unknown imports: wasi:clocks/wall-clock@0.3.0"]),

@@ -70,6 +70,7 @@ impl Master {
             urls: vec![url],
             token: None,
             offer,
+            grants: Default::default(),
             cache: folder.clone(),
             inputs_bytes: 1 << 30,
             grace: Duration::from_millis(300),
@@ -150,6 +151,7 @@ fn send(id: &str, module: &str, params: &str) -> Send {
         timeout_ms: 10_000,
         memory_mb: 16,
         slots: 1,
+        capabilities: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::files::Folders;
 use super::quota::Quota;
-use super::{Guest, Program, files::TaskFolder, host, limits};
+use super::{Guest, Program, files::TaskFolder, host, http, limits};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -145,6 +145,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Guest>> {
     let mut linker = component::Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    http::add_to_linker(&mut linker)?;
     host::add_to_linker(&mut linker)?;
     Ok(linker)
 }

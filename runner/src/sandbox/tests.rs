@@ -59,6 +59,7 @@ impl World {
             input: Bytes::new(),
             args: vec!["test".into()],
             env: vec![("KEY".into(), "value".into())],
+            granted: Default::default(),
             timeout: Duration::from_secs(10),
             memory_mb: 16,
             files: Files::default(),

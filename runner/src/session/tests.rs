@@ -25,6 +25,7 @@ fn send(n: u32, slots: u32) -> Send {
         timeout_ms: 1_000,
         memory_mb: 1,
         slots,
+        capabilities: None,
     }
 }
 

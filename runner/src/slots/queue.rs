@@ -129,6 +129,7 @@ mod tests {
                 input,
                 args,
                 env,
+                granted: Default::default(),
                 timeout,
                 memory_mb,
                 files: Default::default(),
