@@ -126,7 +126,10 @@ fn what_a_manifest_asks_for_is_told_with_its_module_and_again_when_it_changes() 
     std::thread::sleep(Duration::from_millis(600));
     // It is broken, and not only half written: nothing else is known of it than before.
     world.told_nothing_else();
-    world.write("x.toml", "[capabilities]\nfolders = ['data']");
+    // Renamed into its place: half written it is a sound one that asks for nothing.
+    let other = world.file("other.tmp");
+    fs::write(&other, "[capabilities]\nfolders = ['data']").unwrap();
+    fs::rename(&other, world.file("x.toml")).unwrap();
     assert_eq!(wants().as_deref(), Some("folder data"));
     fs::remove_file(world.file("x.toml")).unwrap();
     assert_eq!(wants().as_deref(), Some("nothing"));
