@@ -21,6 +21,7 @@ struct Sum { sum: u32 }
 
 taskmaster::task!(go_wrong);
 
+#[inline(never)]
 fn go_wrong(params: Params) -> Result<Sum, Error> {
     let sum = params.rows.iter().map(|row| u32::from(row.width)).sum();
     match params.how.as_str() {

@@ -64,18 +64,30 @@ def script(name):
     """The task that runs `name`.py as a program. Params are its stdin, or `{"args": [...], "stdin": ...}`; what it prints
     is the result, what it writes to stderr the task's log."""
     loader = importlib.util.find_spec(name).loader
+    before = set(sys.modules)
+    for imported in _imports(loader.get_source(name)):
+        importlib.import_module(imported)
+    # Modules of the library import others only when they are used, as argparse does for its messages. Two steps are
+    # enough for what they are used for; what is not there on this platform is not wanted either.
+    for _ in range(2):
+        loaded = set(sys.modules) - before
+        before |= loaded
+        for module in loaded:
+            with contextlib.suppress(Exception):
+                for imported in _imports(sys.modules[module].__loader__.get_source(module)):
+                    with contextlib.suppress(Exception):
+                        importlib.import_module(imported)
     code = loader.get_code(name)
-    # There are no files when it runs: what it imports must be in memory by then.
-    for node in ast.walk(ast.parse(loader.get_source(name))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            names = [node.module]
-        else:
-            continue
-        for imported in names:
-            importlib.import_module(imported)
     return _task(lambda params: _run(code, name, params))
+
+
+def _imports(source):
+    """What a source imports, wherever in it. There are no files when it runs: it must be in memory by then."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
 
 
 def _run(code, name, text):
