@@ -98,6 +98,7 @@ pub enum Event {
 }
 
 /// What is to be done.
+#[allow(clippy::large_enum_variant, reason = "an effect lives until it is carried out, and most are messages")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Dial a master; answer with `Connected` or `Disconnected`.
