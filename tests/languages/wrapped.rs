@@ -62,7 +62,7 @@ fn a_python_script_and_a_node_script_become_tasks() {
     master.drop_module("words.wasm", node.build("component").1);
     let text = "The fox, the dog; the Ärger.\nFox!";
     compare(&master, "words", "node", "words.cjs", &[(&[], text), (&["2"], text), (&[], "")]);
-    assert_eq!(master.run(&["call", "words", "--params", "\"one two one\""]).with(0).out, "    2 one\n    1 two\n\n");
+    assert_eq!(master.run(&["call", "words", "--params", "\"one two one\""]).with(0).out, "    2 one\n    1 two\n");
     let wrong = json!({"args": ["many"], "stdin": ""}).to_string();
     let ran = master.run_with(&["add", "words", "--wait", "-o", "json", "--params", "-"], &wrong).with(3).json();
     assert_eq!((&ran["error"]["code"], &ran["attempt"]), (&json!(65), &json!(1)), "{ran}");
