@@ -82,7 +82,7 @@ mod tests {
             (r#"(export "run")"#, "", "run"),
             (r#"(export "memory")"#, "", "memory"),
             ("\"progress\"", "\"advance\"", "advance"),
-            ("(module", "(module (", "line 1"),
+            ("(module", "(module (", "line 2"),
         ] {
             let error = component(CORE.replacen(from, to, 1).as_bytes()).unwrap_err();
             assert!(error.contains(word), "{word}: {error}");

@@ -216,18 +216,22 @@ fn the_parts_of_a_component_may_call_each_other() {
         (core instance $i (instantiate $m))
         (func (export "first") (param "text" string) (result u32)
           (canon lift (core func $i "first") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))
+      (component $outer
+        (import "first" (func $inner (param "text" string) (result u32)))
+        (core module $libc (memory (export "memory") 1)
+          (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 2048)))
+        (core instance $libc (instantiate $libc))
+        (core func $first (canon lower (func $inner) (memory (core memory $libc "memory"))))
+        (core module $m (import "inner" "first" (func $first (param i32 i32) (result i32)))
+          (func (export "twice") (param i32 i32) (result i32)
+            (i32.mul (i32.const 2) (call $first (local.get 0) (local.get 1)))))
+        (core instance $i (instantiate $m (with "inner" (instance (export "first" (func $first))))))
+        (func (export "twice") (param "text" string) (result u32)
+          (canon lift (core func $i "twice") (memory (core memory $libc "memory"))
+            (realloc (core func $libc "realloc")))))
       (instance $inner (instantiate $inner))
-      (core module $libc (memory (export "memory") 1)
-        (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 2048)))
-      (core instance $libc (instantiate $libc))
-      (core func $first (canon lower (func $inner "first") (memory (core memory $libc "memory"))))
-      (core module $m (import "inner" "first" (func $first (param i32 i32) (result i32)))
-        (func (export "twice") (param i32 i32) (result i32)
-          (i32.mul (i32.const 2) (call $first (local.get 0) (local.get 1)))))
-      (core instance $i (instantiate $m (with "inner" (instance (export "first" (func $first))))))
-      (func (export "twice") (param "text" string) (result u32)
-        (canon lift (core func $i "twice") (memory (core memory $libc "memory"))
-          (realloc (core func $libc "realloc")))))"#;
+      (instance $outer (instantiate $outer (with "first" (func $inner "first"))))
+      (export "twice" (func $outer "twice")))"#;
     let report = run(&world, text, r#""A""#);
     assert_eq!((report.end, String::from_utf8_lossy(&report.stdout).into_owned()), (End::Exit(0), "130".to_owned()));
 }
