@@ -296,8 +296,10 @@ impl Master {
     pub fn ready(process: &Process) -> String {
         wait_for("`listening on`", || {
             let said = process.said();
-            let line = said.lines().find(|line| line.starts_with("listening on ws://"))?;
-            said.contains('\n').then(|| line.trim_start_matches("listening on ").to_owned())
+            // A line that is being written has no end yet, and half an address is one, too.
+            let whole = |line: &&str| line.starts_with("listening on ws://") && line.ends_with('\n');
+            let line = said.split_inclusive('\n').find(whole)?;
+            Some(line.trim_start_matches("listening on ").trim_end().to_owned())
         })
     }
 
