@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use taskmaster_protocol::Hash;
 
-const PEEK: &str = "description = 'Looks around'\n[capabilities]\nenv = ['ZONE']\nsecrets = ['KEY']\nfolders = ['data']\n";
+const PEEK: &str =
+    "description = 'Looks around'\n[capabilities]\nenv = ['ZONE']\nsecrets = ['KEY']\nfolders = ['data']\n";
 
 /// Component that gets a page, see `guests/`.
 const FETCH: &[u8] = include_bytes!("guests/fetch.wasm");
@@ -47,7 +48,11 @@ fn a_module_is_given_what_was_approved_by_a_runner_that_offers_it() {
     until("the approval", || master.module("peek")["state"] != "waiting");
     // Approved, and no runner has it: that is said, and holds up nobody else.
     let lacks = "needs variable ZONE, secret KEY, folder data (a runner offers that with --env NAME --secrets FILE";
-    assert!(master.why("a").contains("none of 1 connected runner") && master.why("a").contains(lacks), "{}", master.why("a"));
+    assert!(
+        master.why("a").contains("none of 1 connected runner") && master.why("a").contains(lacks),
+        "{}",
+        master.why("a")
+    );
     let listed = master.json(&["tasks", "list"]);
     assert!(listed[0]["note"].as_str().unwrap_or_default().contains(lacks), "{listed}");
     master.run(&["call", "echo", "--params", "1"]).with(0);
@@ -63,6 +68,7 @@ fn a_module_is_given_what_was_approved_by_a_runner_that_offers_it() {
     let own = master.json(&["add", "peek", "--env", "KEY=mine", "--env", "OWN=1", "--wait"]);
     let result = own["result"].as_str().unwrap();
     assert!(result.contains("KEY=hunter2\0") && result.contains("OWN=1\0") && !result.contains("mine"), "{result:?}");
+    master.process.kill();
     master.start_again();
     until("both runners", || master.json(&["runners", "list"]).as_array().unwrap().len() == 2);
     master.run(&["call", "peek"]).with(0);
@@ -132,7 +138,11 @@ fn with_require_approved_only_listed_hashes_are_used() {
     drop_version("v1");
     until("the module to wait", || master.module("m")["state"] == "waiting");
     master.run(&["add", "m", "--id", "early"]).with(0);
-    assert!(master.why("early").contains("approved.sha256 in the task folder lacks the line"), "{}", master.why("early"));
+    assert!(
+        master.why("early").contains("approved.sha256 in the task folder lacks the line"),
+        "{}",
+        master.why("early")
+    );
     master.run(&["modules", "approve", "m"]).with(1).says(&["approved.sha256"]);
     list(&["v1"]);
     assert_eq!(master.wait_state("early", "done")["result"], "v1");
@@ -143,6 +153,7 @@ fn with_require_approved_only_listed_hashes_are_used() {
     master.run(&["add", &format!("m@sha256:{}", &v2[..12])]).with(1).says(&["is not approved"]);
     list(&["v1", "v2"]);
     until("v2", || master.run(&["call", "m"]).with(0).out.trim() == "v2");
+    master.process.kill();
     master.start_again();
     assert_eq!(master.run(&["call", "m"]).with(0).out.trim(), "v2");
     fs::write(master.tasks().join("approved.sha256"), "").unwrap();
@@ -213,14 +224,19 @@ fn a_component_speaks_to_approved_hosts_and_to_no_other() {
     until("the module to wait", || master.module("fetch")["state"] == "waiting");
     master.run(&["modules", "approve", "fetch"]).with(0);
     let params = |authority: &str, path: &str| json!({"authority": authority, "path": path}).to_string();
-    let call = |authority: &str, path: &str| master.run(&["call", "fetch", "--retries", "0", "--params", &params(authority, path)]);
+    let call = |authority: &str, path: &str| {
+        master.run(&["call", "fetch", "--retries", "0", "--params", &params(authority, path)])
+    };
     let good = format!("127.0.0.1:{port}");
     assert_eq!(call(&good, "/a?b=c").with(0).out.trim(), "hello, GET /a?b=c HTTP/1.1");
-    for other in [format!("localhost:{port}"), format!("[::1]:{port}"), "127.0.0.1".into(), format!("x@127.0.0.1:{port}")] {
+    for other in
+        [format!("localhost:{port}"), format!("[::1]:{port}"), "127.0.0.1".into(), format!("x@127.0.0.1:{port}")]
+    {
         call(&other, "/").with(3).says(&["HTTP-request-denied"]);
     }
     assert_eq!(count.load(Ordering::SeqCst), 1, "what is denied never leaves");
-    let denied = master.run(&["add", "fetch", "--id", "d", "--retries", "0", "--wait", "--params", &params("b.org", "/")]);
+    let denied =
+        master.run(&["add", "fetch", "--id", "d", "--retries", "0", "--wait", "--params", &params("b.org", "/")]);
     denied.with(3);
     let log = master.run(&["tasks", "logs", "d"]).with(0).out;
     assert!(log.contains("taskmaster: HTTP to b.org is denied: name it in `capabilities.http`"), "{log}");
@@ -229,7 +245,11 @@ fn a_component_speaks_to_approved_hosts_and_to_no_other() {
     let hung = master.run(&[&hang[..], &[&params(&good, "/hang")]].concat()).with(3).json();
     assert_eq!(hung["error"]["kind"], "timeout");
     call(&good, "/").with(0);
-    assert!(!master.process.said().contains("denied"), "a task's failure is no line of ours: {}", master.process.said());
+    assert!(
+        !master.process.said().contains("denied"),
+        "a task's failure is no line of ours: {}",
+        master.process.said()
+    );
     // Without a master, the same.
     fs::write(master.folder.join("fetch.wasm"), FETCH).unwrap();
     let here = |more: &[&str], authority: &str| {

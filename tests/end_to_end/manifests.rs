@@ -75,7 +75,10 @@ fn a_typo_in_a_manifest_is_named_and_stops_its_own_module_only() {
     for (text, words) in [
         ("[defaults]\ntimout_ms = 5", "unknown field `defaults.timout_ms` (did you mean `timeout_ms`?)"),
         ("[schema]\nrequird = []", "unknown field `schema.requird` (did you mean `required`?)"),
-        ("[capabilities]\nhttp = ['https://example.org']", "field `capabilities.http`: `https://example.org` is no host"),
+        (
+            "[capabilities]\nhttp = ['https://example.org']",
+            "field `capabilities.http`: `https://example.org` is no host",
+        ),
         ("nonsense", "line 1: not TOML"),
     ] {
         fs::write(&manifest, text).unwrap();
