@@ -19,10 +19,9 @@ impl Modules {
         let waiting = self.rights.get(name).and_then(Rights::waiting);
         if !self.is_listed(&version.version) {
             Some(format!("the {}", unlisted(name, &version.version)))
-        } else if let Some(waiting) = waiting.filter(|waiting| waiting.version == version.version && !is_in_use) {
-            Some(format!("the {}", self.asks(name, waiting)))
         } else {
-            None
+            let meant = waiting.filter(|waiting| waiting.version == version.version && !is_in_use);
+            meant.map(|waiting| format!("the {}", self.asks(name, waiting)))
         }
     }
 
