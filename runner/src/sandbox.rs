@@ -439,7 +439,8 @@ fn end_by_error(error: &wasmtime::Error, guest: &Guest) -> End {
     let reason = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
         None if full => {
-            format!("it has more than {} files or parts of HTTP requests open at a time", limits::OPEN_FILES_MAX)
+            let what = if guest.http.is_used() { "files and parts of HTTP requests" } else { "files" };
+            format!("it has more than {} {what} open at a time", limits::OPEN_FILES_MAX)
         }
         None => error.root_cause().to_string(),
     };

@@ -454,7 +454,9 @@ macro_rules! files {
     )* };
 }
 
-files! { states dependencies retries continues cancels runners restarts fairness slots classes prefetch jobs clocks }
+files! {
+    states dependencies retries continues cancels runners restarts fairness slots classes capabilities prefetch jobs clocks
+}
 
 /// The states and moves that the diagram in `state.rs` draws: lines are followed from a state's word to an arrow's
 /// head, cell by cell.

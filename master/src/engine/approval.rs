@@ -18,10 +18,11 @@ impl Modules {
         let is_in_use = self.version_in_use(name) == Some(version.version);
         let waiting = self.rights.get(name).and_then(Rights::waiting);
         if !self.is_listed(&version.version) {
-            return Some(format!("the {}", unlisted(name, &version.version)));
+            Some(format!("the {}", unlisted(name, &version.version)))
+        } else {
+            let meant = waiting.filter(|waiting| waiting.version == version.version && !is_in_use);
+            meant.map(|waiting| format!("the {}", self.asks(name, waiting)))
         }
-        let waiting = waiting.filter(|waiting| waiting.version == version.version && !is_in_use);
-        waiting.map(|waiting| format!("the {}", self.asks(name, waiting)))
     }
 
     /// The newest version, where it may not be used, or may not have all that it asks for.

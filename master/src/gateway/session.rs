@@ -409,7 +409,9 @@ async fn answer(gate: &Gate, query: Query) -> Result<Json, Refusal> {
         return Ok(answer);
     }
     let Ok(mut view) = answer.read::<ModuleView>() else { return Ok(answer) };
-    if let Some(version) = view.version {
+    // Of what waits, so that whoever approves it sees what it is.
+    let version = view.version.or(view.waiting.as_ref().map(|waiting| waiting.version));
+    if let Some(version) = version {
         let inspection = gate.interfaces.inspection(&view.name, version).await;
         view.check = inspection.map(|inspection| inspection.check.clone());
     }

@@ -14,7 +14,7 @@ use taskmaster_protocol::{ModuleName, Refusal, RefusalCode};
 const SETTLED: Duration = Duration::from_millis(500);
 
 /// Tells one state of a file from another.
-type Stamp = (u64, Option<SystemTime>, u64);
+pub(super) type Stamp = (u64, Option<SystemTime>, u64);
 
 /// What is known of a manifest.
 struct Read {
@@ -27,6 +27,14 @@ struct Read {
 /// The manifests of a folder.
 #[derive(Default)]
 pub(super) struct Manifests(Mutex<HashMap<ModuleName, Read>>);
+
+/// The state of a module's manifest: which one, and whether it was written some time ago, by the wall clock. `None`: there
+/// is none, or nothing can be told of it.
+pub(super) fn state(folder: &Path, name: &ModuleName) -> Option<(Stamp, bool)> {
+    let about = fs::metadata(folder.join(format!("{name}.toml"))).ok()?;
+    let is_old = about.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > 2 * SETTLED));
+    Some((stamp(&about), is_old))
+}
 
 impl Manifests {
     fn lock(&self) -> MutexGuard<'_, HashMap<ModuleName, Read>> {

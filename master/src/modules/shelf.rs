@@ -1,8 +1,8 @@
 //! What stands in the folder, name by name, and what the engine was told of it.
 
 use super::file::{SETTLED, Stamp, Watched};
-use super::list::List;
-use super::manifests::Manifests;
+use super::list::{self, List};
+use super::manifests::{self, Manifests, Stamp as ManifestStamp};
 use super::{Found, Known};
 use crate::blobs::Blobs;
 use crate::inbox::{Input, MasterHandle, Seen};
@@ -26,6 +26,10 @@ pub(super) struct Shelf {
     handle: MasterHandle,
     known: Arc<RwLock<Known>>,
     manifests: Arc<Manifests>,
+    /// The state of each module's manifest, and since when it is so.
+    states: BTreeMap<ModuleName, (Option<ManifestStamp>, Instant)>,
+    /// Modules whose manifest changed just now: what it asks for is not certain yet.
+    unsettled: BTreeSet<ModuleName>,
     /// Which modules are approved; `None`: all.
     list: Option<List>,
     /// By module, then in the order of [`EXTENSIONS`].
@@ -66,6 +70,8 @@ impl Shelf {
             handle,
             known,
             manifests,
+            states: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
             list,
             files: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -93,12 +99,16 @@ impl Shelf {
 
     /// Whether the next sweep should come soon.
     pub(super) fn is_restless(&self) -> bool {
-        !self.looks.is_empty() || self.files.values().flatten().flatten().any(Watched::is_restless)
+        let lists = self.list.as_ref().is_some_and(List::is_restless);
+        lists
+            || !self.unsettled.is_empty()
+            || !self.looks.is_empty()
+            || self.files.values().flatten().flatten().any(Watched::is_restless)
     }
 
     /// Goes through the folder once. The files of `closed` are whole: who wrote them has closed them.
     pub(super) fn sweep(&mut self, closed: &BTreeSet<PathBuf>, now: Instant) {
-        if let Some(list) = self.list.as_mut().and_then(List::news) {
+        if let Some(list) = self.list.as_mut().and_then(|list| list.news(now)) {
             self.handle.tell(Input::Approved(list));
         }
         match self.list() {
@@ -197,7 +207,7 @@ impl Shelf {
         if !both {
             self.doubled.remove(name);
         }
-        let Some(seen) = seen.map(|seen| self.with_wishes(name, seen)) else { return };
+        let Some(seen) = seen.and_then(|seen| self.with_wishes(name, seen, now)) else { return };
         if doubled && self.doubled.insert(name.clone()) {
             let error = format!("{name}.wat: {name}.wasm has the same name; rename one");
             tracing::warn!("rejected {error}");
@@ -209,19 +219,51 @@ impl Shelf {
         }
     }
 
-    /// What a sound file's manifest asks for, as it stands now.
-    fn with_wishes(&self, name: &ModuleName, seen: Seen) -> Seen {
-        let Seen::Sound { version, kind, bytes, wants: _ } = seen else { return seen };
-        let wants = match self.manifests.of(&self.folder, name) {
-            Ok(manifest) => Some(manifest.map(|manifest| manifest.capabilities.clone()).unwrap_or_default()),
-            // What was told before still counts; nothing, where this is the first that is told of it.
-            Err(_) => None,
+    /// With what a sound file's manifest asks for. While the manifest may be half written, what was told before counts;
+    /// a module of which nothing was told waits so long.
+    fn with_wishes(&mut self, name: &ModuleName, seen: Seen, now: Instant) -> Option<Seen> {
+        let Seen::Sound { version, kind, bytes, wants: _ } = seen else {
+            self.unsettled.remove(name);
+            return Some(seen);
         };
-        let told = || match self.told.get(name) {
-            Some(Seen::Sound { wants, .. }) => wants.clone(),
+        let told = match self.told.get(name) {
+            Some(Seen::Sound { wants, .. }) => Some(wants.clone()),
             _ => None,
         };
-        Seen::Sound { version, kind, bytes, wants: wants.map(Arc::<Capabilities>::new).or_else(told) }
+        if !self.is_settled(name, now) {
+            self.unsettled.insert(name.clone());
+            return told.map(|wants| Seen::Sound { version, kind, bytes, wants });
+        }
+        self.unsettled.remove(name);
+        let wants = match self.manifests.of(&self.folder, name) {
+            Ok(manifest) => {
+                let wants = manifest.map(|manifest| manifest.capabilities.clone()).unwrap_or_default();
+                Some(Arc::<Capabilities>::new(wants))
+            }
+            // What was told before still counts; nothing is said, where this is the first that is told of it.
+            Err(_) => told.flatten(),
+        };
+        Some(Seen::Sound { version, kind, bytes, wants })
+    }
+
+    /// Whether a module's manifest, or that there is none, has been so for a while.
+    fn is_settled(&mut self, name: &ModuleName, now: Instant) -> bool {
+        let state = manifests::state(&self.folder, name);
+        let (stamp, is_old) = state.map_or((None, false), |(stamp, is_old)| (Some(stamp), is_old));
+        match self.states.get(name) {
+            Some((known, since)) if *known == stamp => now.duration_since(*since) >= list::SETTLED,
+            Some(_) => {
+                self.states.insert(name.clone(), (stamp, now));
+                is_old
+            }
+            // At the first look, a module without a manifest need not wait for one.
+            None => {
+                let is_settled = is_old || stamp.is_none();
+                let since = if is_settled { now.checked_sub(list::SETTLED).unwrap_or(now) } else { now };
+                self.states.insert(name.clone(), (stamp, since));
+                is_settled
+            }
+        }
     }
 
     fn is_known(&self, name: &ModuleName) -> bool {
@@ -239,7 +281,10 @@ impl Shelf {
             look.known = Some(receiver);
         }
         match seen {
-            Seen::Gone => drop(self.told.remove(name)),
+            Seen::Gone => {
+                self.told.remove(name);
+                self.states.remove(name);
+            }
             ref other => drop(self.told.insert(name.clone(), other.clone())),
         }
         self.handle.tell(Input::Module { name: name.clone(), seen, known: Some(sender) });
@@ -253,7 +298,8 @@ impl Shelf {
         for look in std::mem::take(&mut self.looks) {
             let files = self.files.get(&look.name);
             let open = |file: &Watched| !file.is_judged() || file.verdict().is_none();
-            let undecided = files.is_some_and(|files| files.iter().flatten().any(open));
+            let undecided =
+                files.is_some_and(|files| files.iter().flatten().any(open)) || self.unsettled.contains(&look.name);
             let wanted = |version: &Hash| look.version.is_none_or(|wanted| wanted == *version);
             if matches!(self.told.get(&look.name), Some(Seen::Sound { version, .. }) if wanted(version)) {
                 let _ = look.reply.send(Found::Yes(look.known));

@@ -128,19 +128,18 @@ fn what_a_manifest_asks_for_is_told_with_its_module_and_again_when_it_changes() 
     world.write("x.toml", "[capabilities]\nsecrets = ['KEY'");
     std::thread::sleep(Duration::from_millis(600));
     // It is broken, and not only half written: nothing else is known of it than before.
-    world.told_nothing_else();
-    // Renamed into its place: half written it is a sound one that asks for nothing.
-    let other = world.file("other.tmp");
-    fs::write(&other, "[capabilities]\nfolders = ['data']").unwrap();
-    fs::rename(&other, world.file("x.toml")).unwrap();
+    world.write("x.toml", "[capabilities]\nfolders = ['data']");
     assert_eq!(wants().as_deref(), Some("folder data"));
     fs::remove_file(world.file("x.toml")).unwrap();
     assert_eq!(wants().as_deref(), Some("nothing"));
     assert_eq!(*world.approved.borrow(), [BTreeSet::new()], "no list is an empty one, told before anything else");
     fs::write(world.file("approved.sha256"), format!("{}  x.wat\n", version(1))).unwrap();
+    let told = world.inputs.recv_timeout(Duration::from_secs(20));
+    assert!(matches!(&told, Ok(Input::Approved(list)) if *list == [version(1)].into()), "{told:?}");
     world.write("x.wat", &sound(2));
     world.told_sound("x", 2);
-    assert_eq!(*world.approved.borrow(), [BTreeSet::new(), [version(1)].into()]);
+    world.told_nothing_else();
+    assert_eq!(world.approved.borrow().len(), 1, "what has not changed is not told again");
 }
 
 #[test]

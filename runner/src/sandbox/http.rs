@@ -25,6 +25,11 @@ impl Http {
     pub(super) fn to(hosts: BTreeSet<String>, streams: Arc<Streams>) -> Http {
         Http { context: WasiHttpCtx::new(), door: Door { hosts, streams, refused: BTreeSet::new() } }
     }
+
+    /// Whether its guest may speak to anybody.
+    pub(super) fn is_used(&self) -> bool {
+        !self.door.hosts.is_empty()
+    }
 }
 
 /// Adds `wasi:http/types` and `wasi:http/outgoing-handler`.
