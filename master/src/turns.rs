@@ -237,7 +237,9 @@ impl Writer<'_> {
 
 /// The records of turns as one commit; `None`: they have none.
 fn pack(turns: &mut [Turn]) -> Option<Arc<Entry>> {
-    let (first_seq, time) = turns.first().map(|turn| (turn.first_seq, turn.time))?;
+    let first_seq = turns.first()?.first_seq;
+    // A restart asks when the last was known: what is due is so long after this, however long the first was held up.
+    let time = turns.last()?.time;
     let records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
     (!records.is_empty()).then(|| Arc::new(Entry { first_seq, time, records }))
 }

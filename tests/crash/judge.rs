@@ -3,12 +3,12 @@
 use crate::faults::{Done, Times};
 use crate::ledger::{Expected, Ledger};
 use crate::proxy::Proxy;
-use crate::witness::Seen;
-use std::collections::BTreeMap;
+use crate::witness::{End, Seen};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What was found; all but the first three numbers must be 0.
+/// What was found; all but the numbers of these four ends must be 0: done, cancelled, poison, and all.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub acknowledged: usize,
@@ -16,8 +16,21 @@ pub struct Verdict {
     pub cancelled: usize,
     pub done_twice: usize,
     pub lost: usize,
+    /// Failed as poison, because by chance too many runners were killed under them; or skipped after such a one.
+    pub poison: usize,
     /// Ended in another way than was acknowledged, or with the result of another task.
     pub otherwise: usize,
+}
+
+/// A task whose runner was killed five times is failed, and says so; what depends on it is skipped. That is promised too.
+fn is_poison(ends: &HashMap<String, End>, id: &str) -> bool {
+    let Some(end) = ends.get(id) else { return false };
+    let message = end.error["message"].as_str().unwrap_or_default();
+    match end.state.as_str() {
+        "failed" => end.error["kind"] == "runner_lost" && message.contains("lost 5 times while it ran"),
+        "skipped" => message.split('`').nth(1).is_some_and(|on| on != id && is_poison(ends, on)),
+        _ => false,
+    }
 }
 
 /// Compares what was acknowledged with what the journal tells.
@@ -38,13 +51,15 @@ pub fn judge(ledger: &Ledger, journal: &Seen, wrong: &mut Vec<String>) -> Verdic
         match (as_promised, end.times) {
             (true, 1) if end.state == "done" => verdict.done_once += 1,
             (true, 1) => verdict.cancelled += 1,
+            (false, 1) if is_poison(&journal.ends, id) => verdict.poison += 1,
             (true, _) => {
                 verdict.done_twice += 1;
                 wrong.push(format!("{id} ended {} times", end.times));
             }
             (false, _) => {
                 verdict.otherwise += 1;
-                wrong.push(format!("{id} ended as {end:?}, promised was {promise:?}"));
+                let (state, result, error) = (&end.state, &end.result, &end.error);
+                wrong.push(format!("{id} is {state}, result {result}, error {error}; promised was {promise:?}"));
             }
         }
     }
@@ -66,12 +81,13 @@ pub fn counts(ledger: &Ledger, journal: &Seen) -> BTreeMap<String, (u64, u64, u6
     jobs
 }
 
-/// Tasks lent to a runner more often than they need to be; the witness hears of most of it.
-pub fn repeated(ledger: &Ledger, heard: &Seen) -> u64 {
+/// Tasks lent to a runner more often than they need to be: how often in all, and the one most often; the witness hears
+/// of most of it.
+pub fn repeated(ledger: &Ledger, heard: &Seen) -> (u64, u64) {
     let promises = ledger.promises();
     let more =
         |(id, lent): (&String, &u64)| lent.saturating_sub(promises.get(id).map_or(1, |promise| promise.attempts));
-    heard.lent.iter().map(more).sum()
+    (heard.lent.iter().map(more).sum(), heard.lent.iter().map(more).max().unwrap_or(0))
 }
 
 pub fn percentile(times: &[Duration], part: f64) -> Duration {
@@ -93,7 +109,7 @@ fn rows(table: &mut String, name: &str, times: &Times) {
 }
 
 /// The table for people.
-pub fn report(verdict: &Verdict, repeated: u64, done: &Done, proxy: &Proxy, took: Duration) -> String {
+pub fn report(verdict: &Verdict, repeated: (u64, u64), done: &Done, proxy: &Proxy, took: Duration) -> String {
     let mut table = String::new();
     let _ = writeln!(
         table,
@@ -110,10 +126,12 @@ pub fn report(verdict: &Verdict, repeated: u64, done: &Done, proxy: &Proxy, took
         ("acknowledged", verdict.acknowledged),
         ("done once", verdict.done_once),
         ("cancelled, as acknowledged", verdict.cancelled),
+        ("failed as poison, five runners killed under it", verdict.poison),
         ("done twice", verdict.done_twice),
         ("lost", verdict.lost),
         ("ended otherwise", verdict.otherwise),
-        ("lent to a runner again", repeated as usize),
+        ("lent to a runner again", repeated.0 as usize),
+        ("  one task, at the most", repeated.1 as usize),
     ] {
         let _ = writeln!(table, "  {name:<58} {number:>5}");
     }
@@ -129,12 +147,14 @@ pub fn report(verdict: &Verdict, repeated: u64, done: &Done, proxy: &Proxy, took
 #[test]
 fn every_way_to_break_a_promise_is_told() {
     use crate::ledger::Promise;
-    use crate::witness::End;
     let (ledger, mut journal) = (Ledger::default(), Seen::default());
     let mut told = |id: &str, expected: Expected, state: &str, times: u32, result: u64| {
         ledger.acknowledged(id, Promise { job: "j".into(), expected, attempts: 1 });
         if times > 0 {
-            let end = End { state: state.into(), times, result: result.into(), at: std::time::Instant::now() };
+            let error =
+                serde_json::json!({"kind": "runner_lost", "message": "its runner was lost 5 times while it ran"});
+            let (result, at) = (result.into(), std::time::Instant::now());
+            let end = End { state: state.into(), times, result, error, at };
             journal.ends.insert(id.into(), end);
         }
     };
@@ -143,9 +163,11 @@ fn every_way_to_break_a_promise_is_told() {
     told("twice", Expected::Done(1), "done", 2, 1);
     told("lost", Expected::Done(1), "", 0, 0);
     told("of another", Expected::Done(1), "done", 1, 2);
+    told("poison", Expected::Done(1), "failed", 1, 0);
     told("ran on", Expected::Cancelled, "done", 1, 1);
     let mut wrong = Vec::new();
     let verdict = judge(&ledger, &journal, &mut wrong);
-    let expected = Verdict { acknowledged: 6, done_once: 1, cancelled: 1, done_twice: 1, lost: 1, otherwise: 2 };
+    let expected =
+        Verdict { acknowledged: 7, done_once: 1, cancelled: 1, done_twice: 1, lost: 1, poison: 1, otherwise: 2 };
     assert_eq!((verdict, wrong.len()), (expected, 4));
 }

@@ -118,7 +118,8 @@ fn kills_pauses_and_cuts_lose_nothing() {
     println!("{}", judge::report(&verdict, judge::repeated(&ledger, &heard), &done, &cluster.proxy, began.elapsed()));
     println!("  fed by {} runs of `feed --follow`, each line once: {}", feeds.ran(), feeds.lines());
     assert!(wrong.is_empty(), "{} promises are broken:\n{}", wrong.len(), wrong[..wrong.len().min(50)].join("\n"));
-    assert_eq!(verdict.done_once + verdict.cancelled, verdict.acknowledged);
+    assert_eq!(verdict.done_once + verdict.cancelled + verdict.poison, verdict.acknowledged);
+    assert!(verdict.poison <= kills.div_ceil(20) as usize, "kills alone do not make so many poison: {verdict:?}");
     assert!(done.master_kills == kills && done.runner_kills == kills && cluster.proxy.cuts() > 0 && done.held > 0);
     // A second of grace is part of it. The median: on a machine that has other things to do, a single one may be late.
     let rerun = judge::percentile(&done.runner.alone, 0.5);

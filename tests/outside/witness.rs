@@ -16,6 +16,8 @@ pub struct End {
     /// `task:done` of one task: must be 1.
     pub times: u32,
     pub result: Value,
+    /// Why it failed.
+    pub error: Value,
     pub at: Instant,
 }
 
@@ -148,8 +150,9 @@ impl Seen {
         }
         self.load_ended += u64::from(!task.starts_with("feed") && !self.ends.contains_key(&task));
         let state = kind.trim_start_matches("task:").to_owned();
-        let result = event["data"]["result"].clone();
-        let end = self.ends.entry(task.clone()).or_insert(End { state: state.clone(), times: 0, result, at: now });
+        let (result, error) = (event["data"]["result"].clone(), event["data"]["error"].clone());
+        let first = End { state: state.clone(), times: 0, result, error, at: now };
+        let end = self.ends.entry(task.clone()).or_insert(first);
         end.times += 1;
         if end.state != state {
             self.wrong.push(format!("{task} is {} and then {state}", end.state));

@@ -45,7 +45,7 @@ impl World {
     fn pack(&mut self) -> Option<Written> {
         let master = self.master.as_mut()?;
         let mut turns: Vec<Turn> = master.waiting.drain(..).collect();
-        let (first_seq, time) = turns.first().map(|turn| (turn.first_seq, turn.time))?;
+        let (first_seq, time) = (turns.first()?.first_seq, turns.last()?.time);
         let mut records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
         if records.is_empty() {
             turns::release(turns);
