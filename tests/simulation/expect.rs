@@ -108,10 +108,14 @@ impl Model {
                 expected.may_be_done = reports.iter().filter(may).map(|done| done.id.clone()).collect();
             }
             Input::Message { message: ToMaster::Failed(reports), .. } => {
+                // A runner may tell of several attempts at once: those that no master had heard of when it ended.
+                let mut before: BTreeMap<TaskId, u32> = BTreeMap::new();
                 let fails = |failed: &&Failed| {
                     let fate = self.counts(&Attempt { id: failed.id.clone(), attempt: failed.attempt });
-                    let stopped = failed.error.kind == ErrorKind::Cancelled;
-                    !stopped && fate.is_some_and(|fate| !fate.tries_again(&failed.error))
+                    let (Some(fate), false) = (fate, failed.error.kind == ErrorKind::Cancelled) else { return false };
+                    let earlier = before.entry(failed.id.clone()).or_default();
+                    *earlier += 1;
+                    !fate.tries_again(&failed.error, *earlier - 1)
                 };
                 expected.may_fail = reports.iter().filter(fails).map(|failed| failed.id.clone()).collect();
             }

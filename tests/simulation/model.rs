@@ -68,10 +68,10 @@ fn claim(holds: bool, text: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Fate {
-    /// Whether a failure with this error is tried again.
-    pub fn tries_again(&self, error: &TaskError) -> bool {
+    /// Whether a failure with this error is tried again, when so many came just before it.
+    pub fn tries_again(&self, error: &TaskError, before: u32) -> bool {
         let policy = self.body.rare.as_ref().and_then(|rare| rare.retries.clone()).unwrap_or_default();
-        self.tries < policy.max && policy.wants(error)
+        self.tries + before < policy.max && policy.wants(error)
     }
 
     /// Whether a success of this attempt may count: the runner that holds it may have been lost, and come back after a
@@ -182,7 +182,7 @@ impl Model {
         // One that was lost again is no failure.
         let above = if by_report { fate.fence } else { fate.void };
         claim(retrying.attempt > above, || format!("{id} failed by a void attempt"))?;
-        let again = if by_report { fate.tries_again(&retrying.error) } else { fate.lost < 4 };
+        let again = if by_report { fate.tries_again(&retrying.error, 0) } else { fate.lost < 4 };
         claim(again, || format!("{id} is tried again after {retrying:?}: {fate:?}"))?;
         (fate.tries, fate.lost) = (retrying.tries, retrying.lost);
         fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
@@ -320,7 +320,9 @@ impl Model {
                 let fate = self.open(id, "ends")?;
                 let error = ended.error.clone().unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
                 let poison = error.kind == ErrorKind::RunnerLost && fate.lost == 4;
-                claim(poison || !fate.tries_again(&error), || format!("{id} fails with {error:?} for good: {fate:?}"))?;
+                claim(poison || !fate.tries_again(&error, 0), || {
+                    format!("{id} fails with {error:?} for good: {fate:?}")
+                })?;
                 let above = if poison { fate.void } else { fate.fence };
                 claim(ended.attempt > above, || format!("{id} fails by attempt {}, which is void", ended.attempt))?;
             }
