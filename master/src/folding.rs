@@ -120,6 +120,9 @@ pub struct Folding {
     backlog: Backlog,
     /// What ended before this seq has been looked at for pruning.
     prune_from: u64,
+    /// The journal's first commit, and the seq with which it begins: to read thousands of records for that takes longer
+    /// than to fold.
+    oldest: Option<(u64, u64)>,
     /// Removes blobs that nothing names any more.
     collecting: Option<Collecting>,
 }
@@ -128,7 +131,7 @@ impl Folding {
     /// For the view on `shelf`, telling `engine` how far it is.
     pub fn new(shelf: Reader, keep: Keep, engine: Sender<Input>) -> Folding {
         let (waiting, backlog) = (VecDeque::new(), Backlog::default());
-        Folding { shelf, keep, engine, waiting, records: 0, backlog, prune_from: 0, collecting: None }
+        Folding { shelf, keep, engine, waiting, records: 0, backlog, prune_from: 0, oldest: None, collecting: None }
     }
 
     /// The same, and blobs are collected in between.
@@ -203,11 +206,18 @@ impl Folding {
     }
 
     /// Lets go of commits that are folded and older than a watcher may ask for.
-    fn trim(&self, folded_seq: u64) -> Result<(), StoreError> {
+    fn trim(&mut self, folded_seq: u64) -> Result<(), StoreError> {
         let Some(first) = journal::first(&self.shelf)? else { return Ok(()) };
-        let Some(oldest) = journal::entry(&self.shelf, first)? else { return Ok(()) };
+        let oldest_seq = match self.oldest {
+            Some((commit, seq)) if commit == first => seq,
+            _ => match journal::entry(&self.shelf, first)? {
+                Some(oldest) => oldest.first_seq,
+                None => return Ok(()),
+            },
+        };
+        self.oldest = Some((first, oldest_seq));
         // A tenth more than is kept, so that this happens seldom.
-        if folded_seq.saturating_sub(oldest.first_seq) < EVENTS_KEPT + EVENTS_KEPT / 10 {
+        if folded_seq.saturating_sub(oldest_seq) < EVENTS_KEPT + EVENTS_KEPT / 10 {
             return Ok(());
         }
         let below = journal::commit_at(&self.shelf, folded_seq - EVENTS_KEPT)?;
