@@ -179,6 +179,9 @@ impl Collecting {
             Ok(found) => found,
         };
         let begun = found.map(|old| {
+            if old.is_empty() {
+                return self.rest(self.every);
+            }
             let needed = vec![false; old.len()];
             let round = Round { began, old, needed, listings: HashSet::new(), at: At::Open { from: 0 }, removed: 0 };
             self.stage = Stage::Working(Box::new(round));
