@@ -94,7 +94,7 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
         Box::new(File::create(file).map_err(|error| failed(format!("{}: {error}", file.display())))?)
     };
     let mut to = BufWriter::new(to);
-    let blobs = taskmaster_master::blobs::Blobs::open(data).map_err(failed)?;
+    let blobs = taskmaster_master::blobs::Blobs::of(data).map_err(failed)?;
     let written = export(opened.shelf.as_ref(), &blobs, &mut to).and_then(|exported| {
         to.flush()?;
         Ok(exported)
@@ -134,7 +134,7 @@ fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
 
 async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, Failure> {
     let copied = match Opened::open(data) {
-        Ok(opened) => backup(&opened.shelf, data, to)?,
+        Ok(opened) => backup(&opened.shelf, &taskmaster_master::blobs::Blobs::of(data).map_err(failed)?, to)?,
         Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,
         // A master elsewhere, or on another folder, is meant where it is named.
         Err(_) if global.url.is_some() => ask_master(to, global).await?,

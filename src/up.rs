@@ -203,6 +203,8 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         token: None,
         durability: taskmaster_master::config::Durability::Sync,
         keep: Default::default(),
+        blobs: None,
+        blob_cache_bytes: taskmaster_master::blobs::CACHE_BYTES_DEFAULT,
         blob_grace: taskmaster_master::blobs::GRACE,
         require_approved: false,
         task_timeout: Duration::from_secs(3_600),

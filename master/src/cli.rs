@@ -45,6 +45,19 @@ pub struct MasterArgs {
     #[arg(long, value_name = "TIME,COUNT", default_value = "7d,1000000")]
     pub keep: String,
 
+    /// Object store in which blobs are kept (modules, files, large params and results): s3://BUCKET/PREFIX; not given: the
+    /// data folder
+    ///
+    /// The server, the region and who asks are said by the usual variables: AWS_ENDPOINT_URL, AWS_REGION,
+    /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ALLOW_HTTP=true, AWS_CA_BUNDLE. A prefix belongs to
+    /// one data folder. What that has in blobs moves there at the first start.
+    #[arg(long, value_name = "URL", env = "TASKMASTER_BLOBS", hide_env_values = true)]
+    pub blobs: Option<String>,
+
+    /// What the data folder may hold of an object store's blobs, MiB; what nobody has read for longest goes first
+    #[arg(long, value_name = "N", default_value_t = crate::blobs::CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub blob_cache_mb: u64,
+
     /// How long files are kept that no task names: what was put and whose task has not come, what pruned tasks leave
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub blob_grace: String,
@@ -79,6 +92,8 @@ Examples:
       On this machine alone, data and modules in the current folder.
   taskmaster master --listen 0.0.0.0:3232 --data /var/lib/taskmaster --tasks /srv/tasks
       For other machines too; prints the token and the line to type there.
+  AWS_ENDPOINT_URL=https://s3.example.org taskmaster master --blobs s3://work/taskmaster
+      Blobs in a bucket; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say who may use it.
   taskmaster master --durability interval:50 --keep 1d,100000
       Faster adds on a slow disk, at most 50 ms of them lost in a crash or power cut; a day of history.";
 

@@ -7,6 +7,9 @@
 //! view that is opened again or ends, and that comes by here as a commit and is crossed out, too ([`Collecting::hear`]).
 //! The view is synced before anything goes.
 //! A crash in the middle leaves blobs for the next round.
+//!
+//! Where blobs live in an object store, that is asked to list them while nobody waits, and asked to remove them a few at a
+//! time; where it does not answer, nothing more is removed this time.
 
 use crate::blobs::Blobs;
 use crate::record::Record;
@@ -16,6 +19,7 @@ use crate::store::{Reader, StoreError};
 use crate::view;
 use std::collections::HashSet;
 use std::io;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::{Hash, Listing};
 
@@ -45,7 +49,14 @@ pub struct Collecting {
 }
 
 enum Stage {
-    Resting { until: Instant },
+    Resting {
+        until: Instant,
+    },
+    /// Those that may go are being looked for.
+    Looking {
+        began: Instant,
+        old: Receiver<io::Result<Vec<Hash>>>,
+    },
     Working(Box<Round>),
 }
 
@@ -118,8 +129,17 @@ impl Collecting {
         match &mut self.stage {
             Stage::Resting { until } if Instant::now() < *until => return Ok(Next::Rest),
             Stage::Resting { .. } => {
-                let begun = self.begin();
-                self.unless(begun);
+                let looked = self.look();
+                self.unless(looked);
+                if !self.begin() {
+                    return Ok(Next::Pause);
+                }
+                waiting.for_each(|records| self.hear(records));
+            }
+            Stage::Looking { .. } => {
+                if !self.begin() {
+                    return Ok(Next::Pause);
+                }
                 waiting.for_each(|records| self.hear(records));
             }
             Stage::Working(round) => {
@@ -129,6 +149,7 @@ impl Collecting {
         }
         Ok(match &self.stage {
             Stage::Resting { .. } => Next::Rest,
+            Stage::Looking { .. } => Next::Pause,
             Stage::Working(round) if round.is_done() => {
                 if round.removed > 0 {
                     tracing::info!(blobs = round.removed, "blobs that nothing names were removed");
@@ -141,14 +162,32 @@ impl Collecting {
         })
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    fn look(&mut self) -> io::Result<()> {
         let began = Instant::now();
         self.blobs.remove_old_parts()?;
-        let old = self.blobs.old()?;
-        let needed = vec![false; old.len()];
-        let round = Round { began, old, needed, listings: HashSet::new(), at: At::Open { from: 0 }, removed: 0 };
-        self.stage = Stage::Working(Box::new(round));
+        self.stage = Stage::Looking { began, old: self.blobs.look_for_old() };
         Ok(())
+    }
+
+    /// Begins the round when it is known which blobs may go. False: it is not known yet.
+    fn begin(&mut self) -> bool {
+        let Stage::Looking { began, old } = &self.stage else { return true };
+        let began = *began;
+        let found = match old.try_recv() {
+            Err(TryRecvError::Empty) => return false,
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("nobody looked for them")),
+            Ok(found) => found,
+        };
+        let begun = found.map(|old| {
+            if old.is_empty() {
+                return self.rest(self.every);
+            }
+            let needed = vec![false; old.len()];
+            let round = Round { began, old, needed, listings: HashSet::new(), at: At::Open { from: 0 }, removed: 0 };
+            self.stage = Stage::Working(Box::new(round));
+        });
+        self.unless(begun);
+        true
     }
 }
 
@@ -224,14 +263,14 @@ impl Round {
     }
 
     fn remove(&mut self, blobs: &Blobs, mut index: usize) -> io::Result<()> {
-        let mut left = REMOVED_MAX;
-        while let (Some(hash), true) = (self.old.get(index), left > 0) {
+        let mut some = Vec::with_capacity(REMOVED_MAX);
+        while let (Some(hash), true) = (self.old.get(index), some.len() < REMOVED_MAX) {
             if !self.needed[index] {
-                self.removed += u64::from(blobs.remove(hash)?);
-                left -= 1;
+                some.push(*hash);
             }
             index += 1;
         }
+        self.removed += blobs.remove(&some)?;
         self.at = At::Removing { index };
         Ok(())
     }

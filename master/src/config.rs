@@ -1,5 +1,6 @@
 //! What a master is started with, checked; and the first things that can go wrong, each with what to do about it.
 
+use crate::blobs::Address;
 use crate::cli::MasterArgs;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -58,6 +59,10 @@ pub struct MasterConfig {
     pub durability: Durability,
     /// What is kept of finished tasks.
     pub keep: Keep,
+    /// The object store in which blobs are kept; `None`: in the data folder.
+    pub blobs: Option<Address>,
+    /// What the blob folder may take where it is a cache of an object store, bytes.
+    pub blob_cache_bytes: u64,
     /// How long blobs are kept that nothing names.
     pub blob_grace: Duration,
     /// Only modules on the list in the module folder are used.
@@ -113,6 +118,8 @@ impl MasterConfig {
             token: args.token.map(|token| token.trim().to_owned()),
             durability: read_durability(&args.durability).map_err(setting("--durability"))?,
             keep: read_keep(&args.keep).map_err(setting("--keep"))?,
+            blobs: args.blobs.as_deref().map(Address::parse).transpose().map_err(setting("--blobs"))?,
+            blob_cache_bytes: args.blob_cache_mb << 20,
             blob_grace: parse_duration_us(&args.blob_grace)
                 .map(Duration::from_micros)
                 .map_err(setting("--blob-grace"))?,
@@ -278,6 +285,8 @@ mod tests {
             token: None,
             durability: "sync".into(),
             keep: "7d,1000000".into(),
+            blobs: None,
+            blob_cache_mb: 1,
             blob_grace: "1h".into(),
             require_approved: false,
             task_timeout: "1h".into(),
@@ -306,6 +315,9 @@ mod tests {
         let mut wrong = args("127.0.0.1:0", Path::new("/x"));
         wrong.grace = "soon".into();
         assert!(MasterConfig::new(wrong).unwrap_err().to_string().starts_with("--grace: `soon`"));
+        let mut wrong = args("127.0.0.1:0", Path::new("/x"));
+        wrong.blobs = Some("gs://bucket".into());
+        assert!(MasterConfig::new(wrong).unwrap_err().to_string().starts_with("--blobs: `gs://bucket`"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The engine says which versions there are; what is in a version is read from its bytes, which never change, when it is
 //! first wanted. So nothing of it is stored a second time.
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, is_away};
 use crate::record::ModuleRecord;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -87,11 +87,14 @@ impl Interfaces {
             all.entry(version).or_default().clone()
         };
         let (blobs, name) = (self.blobs.clone(), name.clone());
-        let inspect = move || {
-            let bytes = blobs.get(&version).ok()?;
-            Some(Arc::new(taskmaster_module::inspect(name.as_str(), &bytes)))
+        let inspect = move || match blobs.get(&version) {
+            Ok(bytes) => Ok(Some(Arc::new(taskmaster_module::inspect(name.as_str(), &bytes)))),
+            // Read when it is wanted again.
+            Err(error) if is_away(&error) => Err(error),
+            Err(_) => Ok(None),
         };
         // A panic would be a bug of the validator's: the version is then taken for one of which nothing is known.
-        read.get_or_init(async || tokio::task::spawn_blocking(inspect).await.ok().flatten()).await.clone()
+        let inspected = async || tokio::task::spawn_blocking(inspect).await.unwrap_or(Ok(None));
+        read.get_or_try_init(inspected).await.ok()?.clone()
     }
 }

@@ -1,6 +1,6 @@
 //! A whole master: opened, started, stopped.
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, OpenError};
 use crate::collecting::Collecting;
 use crate::config::{ConfigError, DataLock, MasterConfig};
 use crate::engine::{Engine, EngineConfig};
@@ -89,7 +89,7 @@ impl Master {
         config.settle_token()?;
         let data = |error| MasterError::Data(config.data.display().to_string(), error);
         let address = listener.local_addr().map_err(data)?;
-        let blobs = Blobs::open(&config.data).map_err(data)?.sparing(config.blob_grace);
+        let blobs = settled(&config).await?.sparing(config.blob_grace);
         let folder = config.data.clone();
         let (shelf, restored, mark) =
             tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
@@ -155,6 +155,17 @@ impl Master {
             Some(why) => Err(MasterError::Journal(why)),
         }
     }
+}
+
+/// The blobs, where the settings want them. An object store may take its time.
+async fn settled(config: &MasterConfig) -> Result<Blobs, MasterError> {
+    let (folder, address, cache) = (config.data.clone(), config.blobs.clone(), config.blob_cache_bytes);
+    let data = |error| MasterError::Data(config.data.display().to_string(), error);
+    let settling = tokio::task::spawn_blocking(move || Blobs::settle(&folder, address.as_ref(), cache));
+    settling.await.map_err(|error| data(io::Error::other(error)))?.map_err(|error| match error {
+        OpenError::Io(error) => data(error),
+        OpenError::Store(why) => ConfigError::Setting { flag: "--blobs", why }.into(),
+    })
 }
 
 /// Opens the store and brings the view up to the journal's end.

@@ -6,6 +6,7 @@ pub mod export;
 pub mod import;
 pub mod pieces;
 
+use crate::blobs::OpenError;
 use crate::config::{self, ConfigError, DataLock};
 use crate::store::sled::{self, SledShelf};
 use crate::store::{Reader, StoreError};
@@ -22,6 +23,9 @@ pub enum UpkeepError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The blobs.
+    #[error(transparent)]
+    Blobs(#[from] OpenError),
     /// A file.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),

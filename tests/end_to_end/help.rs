@@ -8,9 +8,9 @@ fn help(folder: &Folder, command: &str) -> String {
 }
 
 const COMMANDS: &[(&str, &str)] = &[
-    ("up", "--listen --data --tasks --slots --token --durability --keep"),
+    ("up", "--listen --data --tasks --slots --token --durability --keep --blobs"),
     ("demo", "--out"),
-    ("master", "--listen --data --tasks --token --durability --keep"),
+    ("master", "--listen --data --tasks --token --durability --keep --blobs"),
     ("runner", "--url --slots --label --modules --cache --token --env --name"),
     ("store check", "--data"),
     ("store export", "--data"),

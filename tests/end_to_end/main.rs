@@ -10,6 +10,8 @@ mod harness;
 #[path = "../outside/modules_text.rs"]
 #[allow(dead_code, reason = "the tests of crashes use more of it")]
 mod modules_text;
+#[path = "../outside/s3.rs"]
+mod s3;
 #[path = "../outside/socket.rs"]
 mod socket;
 
@@ -28,6 +30,7 @@ mod links;
 mod main_job;
 mod manifests;
 mod modules;
+mod object_store;
 mod outputs;
 mod params;
 mod programs;

@@ -146,7 +146,7 @@ pub fn command(folder: &Folder, settings: &[(&str, &str)]) -> Command {
 }
 
 fn settled(mut command: Command, folder: &Folder, settings: &[(&str, &str)]) -> Command {
-    for name in ["TASKMASTER_URL", "TASKMASTER_TOKEN", "TASKMASTER_LOG"] {
+    for name in ["TASKMASTER_URL", "TASKMASTER_TOKEN", "TASKMASTER_LOG", "TASKMASTER_BLOBS"] {
         command.env_remove(name);
     }
     command.env("NO_COLOR", "1").env("XDG_CACHE_HOME", folder.join("cache")).current_dir(folder.path());

@@ -1,8 +1,10 @@
-//! A blob on its way to the disk: written under a temporary name while it is hashed, synced, renamed.
+//! A blob on its way to the disk: written under a temporary name while it is hashed, synced, put into the object store
+//! where blobs live in one, renamed.
 //!
-//! What a broken connection leaves is kept for a day, so that a large upload goes on where it was.
+//! What a broken connection leaves is kept for a day, so that a large upload goes on where it was; and so is what an
+//! object store does not take at the moment.
 
-use super::{Blobs, sync_folder};
+use super::{Blobs, is_away};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,6 +20,9 @@ pub(super) const PARTIAL: &str = "partial-";
 
 /// What broke off longer ago is not gone on with.
 pub(super) const PARTIAL_KEPT: Duration = Duration::from_secs(86_400);
+
+/// What is larger is put into an object store only when that does not have it.
+const ASKED_FROM: u64 = 1 << 20;
 
 /// Bytes hashed at a time when an upload goes on.
 const CHUNK: usize = 1 << 20;
@@ -110,7 +115,7 @@ impl Blobs {
         self.root.join(format!("{PARTIAL}{hash}"))
     }
 
-    fn temporary(&self, end: &str) -> PathBuf {
+    pub(super) fn temporary(&self, end: &str) -> PathBuf {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.root.join(format!("{UNFINISHED}{}-{number}-{end}", std::process::id()))
     }
@@ -172,36 +177,47 @@ impl Upload {
 
     /// Keeps what was written, durably, if it is what `named` says.
     pub fn finish(mut self, named: Hash) -> Result<(), PutError> {
-        // Whatever comes of it, no part of it is of use.
-        self.partial = None;
+        // Whatever comes of it, no part of it is of use: unless all that is wanting is the object store.
+        let partial = self.partial.take();
         let is = Hash(self.hasher.clone().finalize().into());
         if is != named {
             return Err(PutError::WrongHash { named, is });
         }
-        Ok(self.keep(named)?)
+        let kept = self.keep_as(named);
+        if kept.as_ref().is_err_and(is_away) {
+            self.partial = partial;
+        }
+        Ok(kept?)
     }
 
     /// Takes bytes whose hash is known.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len() as u64;
         self.file.write_all(bytes)
     }
 
+    /// Keeps what was written under the hash that it has.
     pub(super) fn keep(self, hash: Hash) -> io::Result<()> {
-        if self.blobs.renew(&hash)? {
+        self.keep_as(hash)
+    }
+
+    fn keep_as(&self, hash: Hash) -> io::Result<()> {
+        let far = self.blobs.far.as_deref();
+        let _turn = far.map(|far| far.turns.take(hash));
+        if self.blobs.is_here(&hash)? {
             return Ok(());
         }
         self.file.sync_all()?;
-        let path = self.blobs.path(&hash);
-        let folder = path.parent().unwrap_or(&self.blobs.root);
-        if !folder.is_dir() {
-            fs::create_dir_all(folder)?;
-            sync_folder(&self.blobs.root)?;
-        }
+        if let Some(far) = far
+            && (self.bytes <= ASKED_FROM || !far.home.has(&hash)?)
         {
-            let _standing = self.blobs.stand();
-            fs::rename(&self.path, &path)?;
+            far.home.put(&hash, &self.path, self.bytes)?;
         }
-        sync_folder(folder)
+        self.blobs.name(&self.path, &hash)?;
+        if let Some(far) = far {
+            far.cache.grew(self.bytes, &self.blobs.root, &self.blobs.path(&hash));
+        }
+        Ok(())
     }
 }
 

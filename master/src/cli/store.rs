@@ -18,7 +18,8 @@ pub enum StoreCommand {
     ///
     /// Checksums, the order of commits and events, whether journal and view agree, counts of jobs, and the bytes of
     /// large results and modules. The master must not be running. Nothing is repaired: where something is wrong, start
-    /// on a backup, or take what can be read with `store export` and begin a new store with `store import`.
+    /// on a backup, or take what can be read with `store export` and begin a new store with `store import`. Blobs in an object
+    /// store are looked for and read there; the AWS_... variables say how, as they do for the master.
     #[command(after_help = CHECK_HELP)]
     Check(Data),
     /// Write tasks, results, jobs and modules as JSON lines
@@ -51,6 +52,7 @@ pub enum StoreCommand {
     ///
     /// The copy holds everything that was acknowledged when it was begun. A running master makes it itself, on its own
     /// machine; where none has the data folder, this command does. To restore, start a master with the copy as --data.
+    /// Blobs that live in an object store are fetched: the copy needs none, until a master is started on it with --blobs.
     #[command(after_help = BACKUP_HELP)]
     Backup {
         /// Whose store.

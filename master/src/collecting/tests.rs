@@ -268,3 +268,34 @@ fn at_random_what_is_needed_is_always_there() {
         assert_eq!(left, needed, "seed {seed}");
     }
 }
+
+#[test]
+fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round() {
+    let mut world = World::new();
+    let store = Arc::new(crate::blobs::tests::Switched::default());
+    world.blobs = crate::blobs::tests::in_memory(world.scratch.path(), &store, 1 << 30).sparing(Duration::ZERO);
+    let [named, listed, orphan] = ["named", "listed", "orphan"].map(|text| world.blobs.put(text.as_bytes()).unwrap());
+    let body = world.body(&format!(r#""a":{{"sha256":"{named}"}}"#));
+    let listing = Listing {
+        files: [(FilePath::new("x").unwrap(), ListedFile { sha256: listed, bytes: 6 })].into_iter().collect(),
+    };
+    let folder = world.blobs.put(&listing.encode()).unwrap();
+    let other = world.body(&format!(r#""f":{{"folder":"{folder}"}}"#));
+    world.fold(vec![Record::Added(body), Record::Added(other)]);
+    store.switch(true);
+    let mut collecting = world.collecting();
+    until_rest(&mut collecting);
+    store.switch(false);
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert!(world.there(orphan));
+    let mut collecting = world.collecting();
+    until_rest(&mut collecting);
+    assert_eq!([named, listed, folder, orphan].map(|hash| world.there(hash)), [true, true, true, false]);
+}
+
+/// An object store is asked on another thread: a step may have nothing to do yet.
+fn until_rest(collecting: &mut Collecting) {
+    while collecting.step(std::iter::empty()).unwrap() != Next::Rest {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

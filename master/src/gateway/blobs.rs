@@ -2,7 +2,7 @@
 
 use super::Gate;
 use super::http::{Failure, fail, json};
-use crate::blobs::{Blobs, PutError};
+use crate::blobs::{Blobs, PutError, is_away};
 use axum::body::Body;
 use axum::extract::{Path, Query as Queried, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -33,11 +33,11 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let hash = parse_hash(&hash)?;
-    let missing = |error| match std::io::Error::kind(&error) {
+    let missing = move |error| match std::io::Error::kind(&error) {
         std::io::ErrorKind::NotFound => fail(StatusCode::NOT_FOUND, format!("no blob {hash} is kept here")),
-        _ => fail(StatusCode::INTERNAL_SERVER_ERROR, format!("blob {hash} cannot be read: {error}")),
+        _ => fail(status_of(&error), format!("blob {hash} cannot be read: {error}")),
     };
-    let mut file = tokio::fs::File::open(gate.blobs.path(&hash)).await.map_err(missing)?;
+    let mut file = tokio::fs::File::from_std(blocking(move || gate.blobs.file(&hash).map_err(missing)).await?);
     let length = file.metadata().await.map_err(missing)?.len();
     // Other ranges may be ignored; nobody of ours asks for them.
     let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
@@ -88,20 +88,25 @@ pub(super) async fn missing(
     }
     let blobs = gate.blobs.clone();
     let missing: Vec<Hash> = blocking(move || {
-        let mut missing = Vec::new();
-        for hash in asked {
-            if !blobs.renew(&hash).map_err(unread)? {
-                missing.push(hash);
-            }
-        }
-        Ok(missing)
+        let asked: Vec<Hash> = asked.into_iter().collect();
+        let there = blobs.renew_all(&asked).map_err(unread)?;
+        Ok(asked.into_iter().zip(there).filter(|(_, there)| !there).map(|(hash, _)| hash).collect())
     })
     .await?;
     Ok(json(Json::of(&missing)))
 }
 
 fn unread(error: std::io::Error) -> Failure {
-    fail(StatusCode::INTERNAL_SERVER_ERROR, format!("the blobs cannot be read: {error}"))
+    fail(status_of(&error), format!("the blobs cannot be read: {error}"))
+}
+
+/// An object store that is away may be asked again, and so may a disk that is full.
+fn status_of(error: &std::io::Error) -> StatusCode {
+    match error.kind() {
+        _ if is_away(error) => StatusCode::SERVICE_UNAVAILABLE,
+        std::io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
@@ -183,8 +188,7 @@ impl From<PutError> for Kept {
             PutError::Offset(offset) => return Kept::Elsewhere(*offset),
             PutError::WrongHash { .. } => StatusCode::BAD_REQUEST,
             PutError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            PutError::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-            PutError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            PutError::Io(io) => status_of(io),
         };
         Kept::Refused(fail(status, error))
     }

@@ -126,7 +126,7 @@ pub(super) async fn backup(State(gate): State<Gate>, body: Bytes) -> Result<Resp
     let copying = tokio::task::spawn_blocking(move || {
         let room = gate.handle.room.clone();
         let _still = room.stand_still();
-        backup::backup(&gate.handle.reader, gate.blobs.data(), &wish.to)
+        backup::backup(&gate.handle.reader, &gate.blobs, &wish.to)
     });
     let lost = |_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the backup was not made; the log has more");
     let copied = copying.await.map_err(lost)?;

@@ -2,7 +2,7 @@
 //! here is not removed before the engine knows who needs it.
 
 use super::add::heavy;
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, is_away};
 use crate::prepare::Prepared;
 use std::collections::HashMap;
 use taskmaster_protocol::{Hash, InputRef, Listing, Refusal, RefusalCode};
@@ -17,7 +17,7 @@ pub(super) async fn find(blobs: &Blobs, mut parsed: Parsed) -> Result<Parsed, Re
     let blobs = blobs.clone();
     // Every one is looked for on the disk.
     heavy(usize::MAX, move || {
-        let mut found = HashMap::new();
+        let mut found = Found::new();
         for task in &mut parsed {
             let refusal = task.as_ref().ok().and_then(|task| refusal(&blobs, task, &mut found));
             if let Some(refusal) = refusal {
@@ -29,40 +29,61 @@ pub(super) async fn find(blobs: &Blobs, mut parsed: Parsed) -> Result<Parsed, Re
     .await
 }
 
-/// Why a task's inputs cannot be had, if so. `found` has what this batch has looked for already.
-fn refusal(blobs: &Blobs, task: &Prepared, found: &mut HashMap<InputRef, Option<String>>) -> Option<Refusal> {
+/// Why an input cannot be had, and whether it may be had later.
+type Missed = Option<(RefusalCode, String)>;
+
+/// What a batch has looked for already.
+type Found = HashMap<InputRef, Missed>;
+
+/// Why a task's inputs cannot be had, if so.
+fn refusal(blobs: &Blobs, task: &Prepared, found: &mut Found) -> Option<Refusal> {
     task.document.inputs.iter().find_map(|(path, input)| {
-        let why = found.entry(*input).or_insert_with(|| why_not(blobs, input)).as_ref()?;
+        let (code, why) = found.entry(*input).or_insert_with(|| why_not(blobs, input)).as_ref()?;
         let field = format!("inputs.{path}");
-        Some(Refusal::new(RefusalCode::UnknownBlob, format!("field `{field}`: {why}")).at(field))
+        Some(Refusal::new(*code, format!("field `{field}`: {why}")).at(field))
     })
 }
 
-fn why_not(blobs: &Blobs, input: &InputRef) -> Option<String> {
+fn why_not(blobs: &Blobs, input: &InputRef) -> Missed {
     match input {
         InputRef::File { sha256 } => missing(blobs, sha256),
         InputRef::Folder { folder } => missing(blobs, folder).or_else(|| missing_below(blobs, folder)),
     }
 }
 
-fn missing(blobs: &Blobs, hash: &Hash) -> Option<String> {
+fn missing(blobs: &Blobs, hash: &Hash) -> Missed {
     match blobs.renew(hash) {
         Ok(true) => None,
-        Ok(false) => Some(format!("no blob {hash} is kept here; put its bytes at /blobs/{hash} first")),
-        Err(error) => Some(format!("blob {hash} cannot be read: {error}")),
+        Ok(false) => Some((RefusalCode::UnknownBlob, not_here(hash))),
+        Err(error) => Some(unread(hash, &error)),
     }
 }
 
+fn not_here(hash: &Hash) -> String {
+    format!("no blob {hash} is kept here; put its bytes at /blobs/{hash} first")
+}
+
+fn unread(hash: &Hash, error: &std::io::Error) -> (RefusalCode, String) {
+    let code = if is_away(error) { RefusalCode::Unavailable } else { RefusalCode::UnknownBlob };
+    (code, format!("blob {hash} cannot be read: {error}"))
+}
+
 /// Looks for every file of a folder: some 5 ms for a thousand, once in a batch.
-fn missing_below(blobs: &Blobs, folder: &Hash) -> Option<String> {
-    let listing = match blobs.get(folder).map_err(|error| error.to_string()) {
-        Ok(bytes) => Listing::decode(&bytes).map_err(|error| error.to_string()),
-        Err(error) => Err(error),
+fn missing_below(blobs: &Blobs, folder: &Hash) -> Missed {
+    let listing = match blobs.get(folder) {
+        Ok(bytes) => Listing::decode(&bytes),
+        Err(error) => return Some(unread(folder, &error)),
     };
-    match listing {
-        Err(why) => Some(format!("blob {folder}: {why}")),
-        Ok(listing) => listing.files.iter().find_map(|(path, file)| {
-            missing(blobs, &file.sha256).map(|why| format!("of the folder's file `{path}` {why}"))
-        }),
-    }
+    let listing = match listing {
+        Ok(listing) => listing,
+        Err(why) => return Some((RefusalCode::UnknownBlob, format!("blob {folder}: {why}"))),
+    };
+    let hashes: Vec<Hash> = listing.files.values().map(|file| file.sha256).collect();
+    let there = match blobs.renew_all(&hashes) {
+        Ok(there) => there,
+        Err(error) => return Some(unread(folder, &error)),
+    };
+    let ((path, file), _) = listing.files.iter().zip(there).find(|(_, there)| !there)?;
+    let why = format!("of the folder's file `{path}` {}", not_here(&file.sha256));
+    Some((RefusalCode::UnknownBlob, why))
 }

@@ -6,10 +6,10 @@
 
 use super::Gate;
 use super::add::Parsed;
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, is_away};
 use crate::prepare::{Prepared, waits_for};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
 
 /// Batches with large params that are worked on at a time: each takes up to twice [`limits::PARAMS_BYTES_MAX`].
@@ -99,16 +99,20 @@ impl Keeper<'_> {
                 RefusalCode::UnknownBlob,
                 format!("no blob {hash} is kept here; put it first: PUT /blobs/{hash}?for=task"),
             ),
+            _ if is_away(&error) => wrong(RefusalCode::Unavailable, format!("blob {hash} cannot be read: {error}")),
             _ => wrong(RefusalCode::Internal, format!("blob {hash} cannot be read: {error}")),
         };
         // From now on it is kept for the task that is about to name it.
         self.blobs.renew(&hash).map_err(unreadable)?;
-        let bytes = std::fs::metadata(self.blobs.path(&hash)).map_err(unreadable)?.len();
+        let mut file = self.blobs.file(&hash).map_err(unreadable)?;
+        let bytes = file.metadata().map_err(unreadable)?.len();
         let most = limits::PARAMS_BYTES_MAX;
         if bytes > most as u64 {
             return Err(wrong(RefusalCode::TooLarge, format!("blob {hash} has {bytes} bytes, params at most {most}")));
         }
-        let text = String::from_utf8(self.blobs.get(&hash).map_err(unreadable)?).map_err(|error| error.to_string());
+        let mut read = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+        file.read_to_end(&mut read).map_err(unreadable)?;
+        let text = String::from_utf8(read).map_err(|error| error.to_string());
         let json = text.and_then(|text| Json::from_string(text).map_err(|error| error.to_string()));
         json.map_err(|error| wrong(RefusalCode::MalformedJson, format!("blob {hash} is not JSON: {error}")))
     }

@@ -3,7 +3,7 @@
 //! A report that cannot be taken as it is becomes a failure of its own attempt, so that it harms no other.
 
 use super::add::heavy;
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, is_away};
 use std::collections::BTreeMap;
 use taskmaster_protocol::message::{Compiled, Done, Failed, Log, ResultRef, Said};
 use taskmaster_protocol::{ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits};
@@ -68,6 +68,7 @@ pub(super) async fn sound(message: ToMaster, blobs: &Blobs) -> Result<Vec<ToMast
 async fn judged(done: Vec<Done>, blobs: &Blobs) -> Result<Vec<ToMaster>, Refusal> {
     let looked_for: usize =
         done.iter().map(|done| done.outputs.len() + usize::from(matches!(done.result, ResultRef::Blob(_)))).sum();
+    let far = blobs.lives_in().is_some();
     let blobs = blobs.clone();
     let work = move || {
         let (mut kept, mut failed) = (Vec::with_capacity(done.len()), Vec::new());
@@ -87,7 +88,9 @@ async fn judged(done: Vec<Done>, blobs: &Blobs) -> Result<Vec<ToMaster>, Refusal
         }
         (kept, failed)
     };
-    let (kept, failed) = heavy(if looked_for > LOOKED_FOR { usize::MAX } else { 0 }, work).await?;
+    // Whatever is not in the folder may take an object store's time.
+    let most = if far { 0 } else { LOOKED_FOR };
+    let (kept, failed) = heavy(if looked_for > most { usize::MAX } else { 0 }, work).await?;
     let mut messages = Vec::new();
     if !kept.is_empty() {
         messages.push(ToMaster::Done(kept));
@@ -129,9 +132,10 @@ fn wrong_outputs(outputs: &BTreeMap<FilePath, Hash>, blobs: &Blobs) -> Option<St
     Some(format!("its runner named the blob {hash} as the file `{path}`, and had not put it"))
 }
 
-/// It is not removed before the engine knows that it is needed. What cannot be read is not here.
+/// It is not removed before the engine knows that it is needed. What cannot be read is not here; but where an object store
+/// does not answer, a runner is believed that says it has put something: it was told so when that was there.
 fn is_here(blobs: &Blobs, hash: &Hash) -> bool {
-    blobs.renew(hash).unwrap_or(false)
+    blobs.renew(hash).unwrap_or_else(|error| is_away(&error))
 }
 
 fn cut_failed(failed: &mut Failed) {

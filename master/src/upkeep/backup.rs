@@ -4,6 +4,7 @@
 //! copied. Adds and results go on meanwhile.
 
 use super::{UpkeepError, open_sled};
+use crate::blobs::Blobs;
 use crate::journal::{self, SyncedMark};
 use crate::store::{Batch, Reader, Shelf};
 use serde::{Deserialize, Serialize};
@@ -26,9 +27,9 @@ pub struct Copied {
     pub blobs: u64,
 }
 
-/// Copies the store on `shelf` and the blobs of `data` into `to`, which must not exist or be empty. Nobody may fold
-/// meanwhile.
-pub fn backup(shelf: &Reader, data: &Path, to: &Path) -> Result<Copied, UpkeepError> {
+/// Copies the store on `shelf` and the `blobs`, wherever they live, into `to`, which must not exist or be empty: what is
+/// there then needs no object store. Nobody may fold meanwhile.
+pub fn backup(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<Copied, UpkeepError> {
     let fail = UpkeepError::file(to);
     match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
         Ok(false) => {}
@@ -40,7 +41,7 @@ pub fn backup(shelf: &Reader, data: &Path, to: &Path) -> Result<Copied, UpkeepEr
         }
         Err(_) => fs::create_dir_all(to).map_err(fail)?,
     }
-    let copied = copy(shelf, data, to);
+    let copied = copy(shelf, blobs, to);
     if copied.is_err() {
         // Half a copy must not be taken for one.
         let _ = fs::remove_dir_all(to);
@@ -48,12 +49,12 @@ pub fn backup(shelf: &Reader, data: &Path, to: &Path) -> Result<Copied, UpkeepEr
     copied
 }
 
-fn copy(shelf: &Reader, data: &Path, to: &Path) -> Result<Copied, UpkeepError> {
+fn copy(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<Copied, UpkeepError> {
     let commit = journal::last(shelf)?;
     let copy = open_sled(&to.join("store"))?;
     let records = copy_pairs(shelf.as_ref(), copy.as_ref(), commit)?;
     // Blobs after records: what a record names is there before the record is.
-    let blobs = copy_blobs(&data.join("blobs"), &to.join("blobs"))?;
+    let blobs = blobs.copy_all(to).map_err(UpkeepError::file(to))?;
     copy.sync()?;
     // Of what is durable here, and so of the copy.
     SyncedMark::open(&to.join("store"), commit)?.set(commit);
@@ -77,24 +78,4 @@ fn copy_pairs(from: &dyn Shelf, to: &dyn Shelf, commit: u64) -> Result<u64, Upke
         }
         to.write(batch)?;
     }
-}
-
-/// Copies, not links: what spoils one must not spoil the other.
-fn copy_blobs(from: &Path, to: &Path) -> Result<u64, UpkeepError> {
-    let mut copied = 0;
-    fs::create_dir_all(to).map_err(UpkeepError::file(to))?;
-    for entry in fs::read_dir(from).map_err(UpkeepError::file(from))? {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).map_err(UpkeepError::file(from))?;
-        let target = to.join(&name);
-        if path.is_dir() {
-            copied += copy_blobs(&path, &target)?;
-        } else if name.len() == 64 {
-            fs::copy(&path, &target)
-                .and_then(|_| fs::File::open(&target)?.sync_all())
-                .map_err(UpkeepError::file(&target))?;
-            copied += 1;
-        }
-    }
-    fs::File::open(to).and_then(|folder| folder.sync_all()).map_err(UpkeepError::file(to))?;
-    Ok(copied)
 }

@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use taskmaster_protocol::{Hash, JobName, Listing, TaskId};
 
 /// Faults that are told; more help nobody.
@@ -230,7 +229,7 @@ fn compare(told: &Told, seen: &Seen, report: &mut Report) {
 
 /// Every blob that something names, and those that folders name: there, and what its name says.
 fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
-    let blobs = match Blobs::open(&opened.data) {
+    let blobs = match Blobs::of(&opened.data) {
         Ok(blobs) => blobs,
         Err(error) => return report.wrong(format!("the blobs cannot be read: {error}")),
     };
@@ -243,9 +242,19 @@ fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
             Err(_) => {}
         }
     }
+    let hashes: Vec<Hash> = hashes.into_iter().collect();
+    match blobs.last(&hashes) {
+        Ok(last) => {
+            let place = blobs.lives_in().unwrap_or("the blob folder");
+            for (hash, _) in hashes.iter().zip(last).filter(|(_, there)| !there) {
+                report.wrong(format!("blob {hash} is not in {place}"));
+            }
+        }
+        Err(error) => report.wrong(format!("it is not known which blobs are there: {error}")),
+    }
     for hash in hashes {
         report.blobs += 1;
-        match hash_file(&blobs.path(&hash)) {
+        match blobs.file(&hash).and_then(|mut file| hash_of(&mut file)) {
             Ok(is) => report.expect(is == hash, || format!("blob {hash} has other bytes than its name says")),
             Err(error) => report.wrong(format!("blob {hash}: {error}")),
         }
@@ -253,8 +262,8 @@ fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
 }
 
 /// The hash of a file's bytes; one may be larger than memory.
-fn hash_file(path: &Path) -> io::Result<Hash> {
+fn hash_of(file: &mut File) -> io::Result<Hash> {
     let mut hasher = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hasher)?;
+    io::copy(file, &mut hasher)?;
     Ok(Hash(hasher.finalize().into()))
 }

@@ -47,7 +47,7 @@ pub fn import(data: &Path, lines: &mut dyn BufRead) -> Result<Imported, UpkeepEr
 fn read(opened: &Opened, lines: &mut dyn BufRead) -> Result<Imported, UpkeepError> {
     let mark = SyncedMark::open(&opened.folder, 0)?;
     let journal = ShelfJournal::open(opened.shelf.clone())?.noting(mark);
-    let blobs = Blobs::open(&opened.data).map_err(UpkeepError::file(&opened.data))?;
+    let blobs = Blobs::of(&opened.data)?;
     let pieces = Pieces::new(blobs);
     let mut writer = Writer { journal, pieces, lost: BTreeMap::new(), records: Vec::new(), next_seq: 0, tasks: 0 };
     let mut ended = false;

@@ -6,8 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use taskmaster_protocol::Hash;
 
 /// Bytes in one line; a multiple of 3, so that no piece is filled up.
@@ -45,14 +44,14 @@ pub(super) fn say<E>(
     line: &mut dyn FnMut(&Line) -> Result<(), E>,
 ) -> Result<(), SayError<E>> {
     let lost = |error: io::Error| SayError::Lost(error.to_string());
-    let path = blobs.path(&hash);
+    let mut file = blobs.file(&hash).map_err(lost)?;
     let mut hasher = Sha256::new();
-    io::copy(&mut File::open(&path).map_err(lost)?, &mut hasher).map_err(lost)?;
+    io::copy(&mut file, &mut hasher).map_err(lost)?;
     let is = Hash(hasher.finalize().into());
     if is != hash {
         return Err(SayError::Lost(format!("its bytes have the hash {is}")));
     }
-    let mut file = File::open(&path).map_err(lost)?;
+    file.rewind().map_err(lost)?;
     loop {
         let mut bytes = Vec::with_capacity(PIECE_BYTES);
         (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut bytes).map_err(lost)?;
