@@ -55,6 +55,8 @@ pub struct Model {
     pub jobs: BTreeMap<JobName, JobFate>,
     /// Those that the last turn or commit has opened.
     opened: BTreeSet<JobName>,
+    /// Tasks that it has opened again.
+    revived: BTreeSet<TaskId>,
     pub roster: BTreeSet<String>,
     pub modules: BTreeMap<ModuleName, ModuleRecord>,
     /// Ended tasks that may be forgotten, with the seq of their end: whoever adds their ids begins anew.
@@ -106,6 +108,7 @@ impl Model {
     /// Takes the records of a turn or a commit.
     pub fn take(&mut self, first_seq: u64, records: &[Record]) -> Verdict {
         self.opened.clear();
+        self.revived.clear();
         claim(first_seq == self.seq + 1, || format!("after event {} comes event {first_seq}", self.seq))?;
         for record in records {
             self.seq += u64::from(record.event().is_some());
@@ -229,7 +232,11 @@ impl Model {
     /// Who needs a task that is to be no longer kept.
     pub fn needs(&self, id: &TaskId, seq: u64) -> Option<String> {
         let fate = self.last_end(id, seq)?;
-        let needed = self.tasks.values().find(|other| other.open && waited_for(&other.body).any(|on| on == id));
+        // One that has run may be tried again after the engine was asked: it has waited for all that it names.
+        let names = |other: &&Fate| {
+            other.open && !self.revived.contains(&other.body.id) && waited_for(&other.body).any(|on| on == id)
+        };
+        let needed = self.tasks.values().find(names);
         let needed = needed.map(|other| format!("{id} is no longer kept, and {} names it", other.body.id));
         // A job may open after the engine was asked.
         let job = &fate.body.job;
@@ -350,6 +357,9 @@ impl Model {
         (fate.open, fate.tries, fate.lost, fate.priority, fate.due) = (true, 0, 0, body.priority, None);
         fate.fence = fate.fence.max(fence);
         fate.void = fate.fence;
+        if fence.n > 0 && !body.is_continued() {
+            self.revived.insert(id.clone());
+        }
         let waits = self.open_ones(body);
         self.tasks.entry(id.clone()).and_modify(|fate| fate.waits = waits);
         self.open_task(&body.job, 0)?;

@@ -344,7 +344,8 @@ impl Oracle {
             let states: Vec<TaskState> = self.durable.tasks.get(id).map_or(Vec::new(), |fate| {
                 fate.ends.iter().skip(ends.saturating_sub(1)).map(|ended: &Arc<Ended>| ended.state).collect()
             });
-            let right = states.contains(&TaskState::Cancelled);
+            // Forgotten since: the answer was long on its way, and somebody else had it tried again meanwhile.
+            let right = states.contains(&TaskState::Cancelled) || self.forgotten.contains(id);
             self.claim(right, || format!("the cancel of {id} is acknowledged, and it ended as {states:?}"));
         }
     }
