@@ -350,6 +350,12 @@ impl Oracle {
         }
     }
 
+    /// Whether somebody has paused a job or a module, and nobody has let it go on.
+    pub fn is_anything_paused(&self) -> bool {
+        let durable = &self.durable;
+        durable.jobs.values().any(|job| job.paused) || durable.modules.values().any(|module| module.paused)
+    }
+
     pub fn retriable(&self) -> Vec<TaskId> {
         let last = |state: TaskState| matches!(state, TaskState::Failed | TaskState::Cancelled);
         let tasks = self.durable.tasks.iter().filter(|(_, fate)| !fate.open);

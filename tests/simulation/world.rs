@@ -400,7 +400,13 @@ impl World {
             Some(what) if self.now > self.oracle.healed_at + HEALED => {
                 self.oracle.broken = Some(format!("long after all is healed, {what}"));
             }
-            Some(_) => self.plan(SECOND, Happening::Looks),
+            Some(_) => {
+                // A wish to pause was on its way for longer than those that all may go on.
+                if self.oracle.is_anything_paused() {
+                    (0..self.feeders.len()).for_each(|feeder| self.put_right(feeder));
+                }
+                self.plan(SECOND, Happening::Looks);
+            }
         }
     }
 }

@@ -158,7 +158,9 @@ impl Engine {
     }
 
     fn job_in_memory(&self, name: &JobName) -> Option<JobView> {
-        let held = self.core.job(name).map(|job| job_view(name, &job_record(job), &job.counts.by_state));
+        // The core holds one that is done until its last attempt is given back, and hears no more of it.
+        let open = self.core.job(name).filter(|job| job.open);
+        let held = open.map(|job| job_view(name, &job_record(job), &job.counts.by_state));
         held.or_else(|| self.idle_jobs.get(name).map(|(_, record)| job_view(name, record, &[0; 8])))
     }
 
