@@ -250,7 +250,7 @@ fn what_nothing_names_is_removed_from_the_bucket_and_the_folder_holds_no_more_th
     let large = noise(600 << 10);
     fs::write(master.folder.join("large"), &large).unwrap();
     master.run(&["add", "files", "--id", "waits", "--delay", "1h", "--input", "k=kept", "--input", "l=large"]).with(0);
-    master.run(&["call", "files", "--params", "\"r g;w out made;\"", "--input", "g=gone"]).with(0);
+    master.run(&["call", "files", "--params", "\"r g;w out made;\"", "--input", "g=gone", "--job", "over"]).with(0);
     let there = |text: &[u8]| server.object(&object(&sha256(text))).is_some();
     assert!(there(b"made") || there(b"gone"), "put before it is acknowledged");
     let removed = |server: &Server| {
@@ -268,7 +268,7 @@ fn what_nothing_names_is_removed_from_the_bucket_and_the_folder_holds_no_more_th
     forget(&master, &["data/blobs"]);
     master.start_again();
     master.folder.write("gone", "gone again");
-    master.run(&["call", "files", "--params", "\"r g;\"", "--input", "g=gone"]).with(0);
+    master.run(&["call", "files", "--params", "\"r g;\"", "--input", "g=gone", "--job", "over"]).with(0);
     until("it is collected after a start, too", || !there(b"gone again"));
     master.run(&["tasks", "set", "waits", "--delay", "0s"]).with(0);
     master.wait_state("waits", "done");
