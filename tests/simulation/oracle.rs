@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_master::engine::Turn;
+use taskmaster_master::engine::{Release, Turn};
 use taskmaster_master::events::logged;
 use taskmaster_master::record::{Ended, Entry, Gave, Record};
 use taskmaster_master::store::Reader;
@@ -73,6 +73,12 @@ impl Oracle {
 
     /// A turn has ended: what it made is not safe yet, but it is what the master acts on.
     pub fn turn_ends(&mut self, turn: &Turn) {
+        // The fold may have asked in this turn, before somebody added one of their ids anew.
+        for release in &turn.after {
+            if let Release::Pruned(_, tasks) = release {
+                self.pending.leaving.extend(tasks.iter().map(|task| (task.ended.id.clone(), task.ended.seq)));
+            }
+        }
         let verdict = self.pending.take(turn.first_seq, &turn.records);
         self.judge(verdict.map_err(|text| format!("in a turn: {text}")));
     }
