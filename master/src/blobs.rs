@@ -277,14 +277,13 @@ impl Blobs {
 
     /// See [`Blobs::look_for_old`].
     pub(crate) fn old(&self) -> io::Result<Vec<Hash>> {
-        let named = |path: &Path| path.file_name().and_then(|name| name.to_str()).and_then(Hash::parse);
         let mut old: Vec<Hash> = match &self.far {
             None => {
                 let files = cache::files(&self.root)?;
                 files
                     .iter()
                     .filter(|(_, about)| is_older(about, self.grace))
-                    .filter_map(|(path, _)| named(path))
+                    .filter_map(|(path, _)| cache::hash_of(path))
                     .collect()
             }
             Some(far) if far.young.has_all(self.grace) => Vec::new(),
@@ -346,7 +345,7 @@ impl Blobs {
             Some(far) => far.home.list()?,
             None => {
                 let files = cache::files(&self.root)?;
-                files.iter().filter_map(|(path, _)| path.file_name()?.to_str().and_then(Hash::parse)).collect()
+                files.iter().filter_map(|(path, _)| cache::hash_of(path)).collect()
             }
         };
         for hash in &hashes {

@@ -92,7 +92,7 @@ Examples:
       On this machine alone, data and modules in the current folder.
   taskmaster master --listen 0.0.0.0:3232 --data /var/lib/taskmaster --tasks /srv/tasks
       For other machines too; prints the token and the line to type there.
-  AWS_ENDPOINT_URL=https://s3.example.org taskmaster master --blobs s3://work/taskmaster
+  AWS_ENDPOINT_URL=https://s3.example.org taskmaster master --blobs s3://farm/taskmaster
       Blobs in a bucket; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say who may use it.
   taskmaster master --durability interval:50 --keep 1d,100000
       Faster adds on a slow disk, at most 50 ms of them lost in a crash or power cut; a day of history.";

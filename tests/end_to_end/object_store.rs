@@ -13,7 +13,7 @@ use std::path::Path;
 const ECHO: &str = include_str!("../../tasks/echo.wat");
 
 /// Where the blobs of these tests are.
-const PLACE: &str = "s3://work/some/place";
+const PLACE: &str = "s3://farm/some/place";
 
 fn up(server: &Server, more: &[&str]) -> Master {
     let settings = server.settings();
@@ -223,9 +223,9 @@ fn what_is_wrong_is_told_at_the_start_and_secrets_are_not() {
     let Some(server) = Server::start() else { return };
     for (url, settings, words) in [
         ("s3://no-such-bucket/x", server.settings(), "there is no bucket for s3://no-such-bucket/x"),
-        ("s3://work/x", server.settings_of("tester", "wrong"), "SignatureDoesNotMatch"),
-        ("s3://work/x", server.settings_of("nobody", SECRET), "may not be used"),
-        ("s3://work/x", server.settings_of(READER, READERS_SECRET), "read, write, list and remove"),
+        ("s3://farm/x", server.settings_of("tester", "wrong"), "SignatureDoesNotMatch"),
+        ("s3://farm/x", server.settings_of("nobody", SECRET), "may not be used"),
+        ("s3://farm/x", server.settings_of(READER, READERS_SECRET), "read, write, list and remove"),
     ] {
         let (code, said) = refused(&folder, url, &settings);
         assert!(code == Some(1) && said.contains("--blobs: ") && said.contains(words), "{url}: {said}");
@@ -283,7 +283,7 @@ fn the_way_there_may_be_encrypted() {
     assert!(server.object(&object(&sha256(b"1"))).is_some());
     let folder = Folder::new();
     let strangers: Vec<_> = server.settings().into_iter().filter(|(name, _)| *name != "AWS_CA_BUNDLE").collect();
-    let (code, said) = refused(&folder, "s3://work/other", &strangers);
+    let (code, said) = refused(&folder, "s3://farm/other", &strangers);
     assert!(code == Some(1) && said.contains("ertificate"), "{said}");
 }
 

@@ -16,7 +16,7 @@ pub const READER: &str = "reader";
 pub const READERS_SECRET: &str = "the-secret-of-the-reader";
 
 /// The bucket that is there from the beginning.
-pub const BUCKET: &str = "work";
+pub const BUCKET: &str = "farm";
 
 /// Its ports, each used as its name says.
 const PORTS: [&str; 8] = [

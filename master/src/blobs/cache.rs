@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+use taskmaster_protocol::Hash;
 
 /// What the cache may take unless its keeper says something else: 10 GiB.
 pub const CACHE_BYTES_DEFAULT: u64 = 10 << 30;
@@ -42,6 +43,11 @@ pub(super) fn files(root: &Path) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
         }
     }
     Ok(files)
+}
+
+/// The blob that a file in a blob folder is; `None`: it is another file.
+pub(super) fn hash_of(path: &Path) -> Option<Hash> {
+    path.file_name()?.to_str().and_then(Hash::parse)
 }
 
 impl Cache {

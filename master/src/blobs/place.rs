@@ -135,7 +135,7 @@ impl Blobs {
         tracing::info!(blobs = files.len(), store = home.name(), "the blobs of the data folder move");
         for some in files.chunks(MOVED_AT_A_TIME) {
             let named = |(path, about): &(std::path::PathBuf, fs::Metadata)| {
-                let hash = path.file_name()?.to_str().and_then(Hash::parse)?;
+                let hash = cache::hash_of(path)?;
                 Some((hash, path.clone(), about.len()))
             };
             let some: Vec<_> = some.iter().filter_map(named).collect();
