@@ -98,6 +98,11 @@ impl Backlog {
         self.lock().records
     }
 
+    /// Whether large batches wait for the fold: then no commit comes that would make it go on.
+    fn is_waited_for(&self) -> bool {
+        !self.lock().passes.is_empty()
+    }
+
     fn take(&self, records: usize) {
         let mut waiting = self.lock();
         // The first commit of a start is not counted.
@@ -150,7 +155,6 @@ impl Folding {
         loop {
             match commits.recv_timeout(patience) {
                 Ok(entry) => {
-                    patience = IDLE;
                     self.records += entry.records.len();
                     if let Some(collecting) = &mut self.collecting {
                         collecting.hear(&entry.records);
@@ -161,6 +165,7 @@ impl Folding {
                         // Under a load that never pauses, too.
                         self.collect()?;
                     }
+                    patience = if self.backlog.is_waited_for() { Duration::ZERO } else { IDLE };
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if self.waiting.is_empty() {
