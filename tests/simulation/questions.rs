@@ -115,12 +115,15 @@ impl World {
             }
         }
         let model = &self.oracle.pending;
-        let told: Vec<&TaskId> = rows.iter().map(|row| &row.id).collect();
         // On a full disk, what ended and is not safe is left out.
         let safe = if self.is_full() { self.oracle.durable.seq } else { u64::MAX };
         let wanted = listed(model, &job, safe);
-        // What may be forgotten is in the list until it is.
-        let told: Vec<&TaskId> = told.into_iter().filter(|id| model.tasks.contains_key(*id)).collect();
+        // What may be forgotten is in the list until it is; then its id may be another task's, which is before it.
+        let (relapsed, mut newer) = (&self.oracle.relapsed, BTreeSet::new());
+        let mut is_meant =
+            |row: &TaskView, fate| !relapsed.contains(&row.id) || is(row, fate) && newer.insert(row.id.clone());
+        rows.retain(|row| model.tasks.get(&row.id).is_some_and(|fate| is_meant(row, fate)));
+        let told: Vec<&TaskId> = rows.iter().map(|row| &row.id).collect();
         let once: BTreeSet<&TaskId> = told.iter().copied().collect();
         if told != wanted || once.len() != told.len() {
             return Err(format!("of job {job} are told {told:?}, there are {wanted:?}"));

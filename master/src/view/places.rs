@@ -270,10 +270,12 @@ impl Places {
         Ok(())
     }
 
-    /// The seqs under which a task with this hash may lie.
+    /// The seqs under which a task with this hash may lie, the newest first: what was to be pruned when the power went
+    /// is there again, and its id may mean another task since.
     pub(super) fn find(&mut self, shelf: &dyn Shelf, hash: u64) -> Result<Vec<u64>, StoreError> {
         loop {
-            if let Some(found) = self.look(shelf, hash)? {
+            if let Some(mut found) = self.look(shelf, hash)? {
+                found.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
                 return Ok(found);
             }
             // A run was merged and removed since.
