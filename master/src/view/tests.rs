@@ -246,6 +246,28 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
     assert_eq!(keys(b"o", b"p"), 0, "no open task is left");
 }
 
+/// What was to be pruned when the power went is there again, and its id may mean another task since. However runs were
+/// merged meanwhile, the newest is told.
+#[test]
+fn of_two_ends_of_one_id_the_newest_is_found() {
+    for again in 1..24 {
+        let mut folder = Folder::new();
+        let mut newest = 0;
+        for round in 0..60u64 {
+            let name = if round == 0 || round == again { "twice".into() } else { format!("t{round}") };
+            let body = body(round + 1, &name);
+            folder.fold(vec![Record::Added(body.clone())]);
+            let seq = folder.seq + 1;
+            if name == "twice" {
+                newest = seq;
+            }
+            folder.fold(vec![Record::Ended(ended(seq, &body, TaskState::Done, "r", None))]);
+            let found = stored(folder.shelf.as_ref(), &id("twice")).unwrap().unwrap();
+            assert_eq!(found.ended.seq, newest, "added again in round {again}, asked in round {round}");
+        }
+    }
+}
+
 #[test]
 fn open_tasks_end_in_any_order_and_come_back_to_their_place() {
     let mut folder = Folder::new();
