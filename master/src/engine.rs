@@ -29,7 +29,7 @@ use crate::store::Reader;
 use crate::view::{Places, Stored};
 use held::{Held, Known};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
@@ -186,8 +186,9 @@ pub struct Engine {
     skipped: HashMap<TaskId, Vec<TaskId>>,
     /// Tasks that were opened again, or added anew, with the seq of that: the view may still have their former end.
     reopened: HashMap<TaskId, u64>,
-    /// Ended tasks that the fold was allowed to forget and may still have: nobody may count on them any more.
-    leaving: HashSet<TaskId>,
+    /// Ended tasks that the fold was allowed to forget and may still have, and the seqs of their ends: nobody may count
+    /// on them any more. An id may have a newer end.
+    leaving: HashMap<TaskId, u64>,
     /// Jobs that are done or paused, as they are now; those that are in the view as they are here are let go of.
     idle_jobs: BTreeMap<JobName, (u64, JobRecord)>,
     sessions: BTreeMap<SessionNo, Session>,
@@ -419,7 +420,7 @@ impl Engine {
                 && !self.held.is_named(&task.ended.id)
                 && self.held.known(&task.ended.id).is_none()
         });
-        self.leaving = tasks.iter().map(|task| task.ended.id.clone()).collect();
+        self.leaving = tasks.iter().map(|task| (task.ended.id.clone(), task.ended.seq)).collect();
         tasks
     }
 }

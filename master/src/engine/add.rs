@@ -179,13 +179,12 @@ impl Engine {
 
     /// An ended task that memory has let go of. A view that cannot be read is told in the log, and knows nothing.
     pub(super) fn ended_in_view(&self, id: &TaskId) -> Option<view::Stored> {
-        if self.leaving.contains(id) {
-            return None;
-        }
-        view::stored_by(self.reader.as_ref(), &mut self.places.borrow_mut(), id).unwrap_or_else(|error| {
+        let read = view::stored_by(self.reader.as_ref(), &mut self.places.borrow_mut(), id);
+        let stored = read.unwrap_or_else(|error| {
             tracing::error!(%id, %error, "the view cannot be read");
             None
-        })
+        })?;
+        (self.leaving.get(id) != Some(&stored.ended.seq)).then_some(stored)
     }
 
     pub(super) fn fact(&self, id: &TaskId) -> Fact {
@@ -220,7 +219,7 @@ impl Engine {
         }
         let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(dependency)).collect();
         let due = due.or_else(|| due_of(&body, self.now));
-        let is_back = self.leaving.remove(&body.id);
+        let is_back = self.leaving.remove(&body.id).is_some();
         let key = self.held.insert(body.clone(), priority);
         self.tell(Event::TaskCame(Box::new(NewTask {
             key,

@@ -11,7 +11,7 @@ use crate::room::Disk;
 use crate::store::{Reader, StoreError};
 use crate::view::{self, OpenTask, Places, Restored};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Due, Event, Origin, Scheduler};
 use taskmaster_protocol::{Now, TaskId, Wall};
@@ -47,7 +47,7 @@ impl Engine {
             ended: VecDeque::new(),
             skipped: HashMap::new(),
             reopened: HashMap::new(),
-            leaving: HashSet::new(),
+            leaving: HashMap::new(),
             idle_jobs: BTreeMap::new(),
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
