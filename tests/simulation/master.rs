@@ -2,7 +2,7 @@
 
 use crate::disk::Written;
 use crate::keeping::Pruning;
-use crate::network::{Client, Parcel};
+use crate::network::{self, Client, Parcel};
 use crate::planted::{self, Planted};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::VecDeque;
@@ -232,7 +232,12 @@ impl World {
         let inputs: Vec<Input> = master.inbox.drain(..most).collect();
         // What follows from reports that were held back for want of room, their own inputs would have told.
         let judged = inputs.first().filter(|input| !draining && !matches!(input, Input::Disk(_)));
-        let expected = judged.map(|input| self.oracle.pending.expects(input, &master.disk));
+        let mut expected = judged.map(|input| self.oracle.pending.expects(input, &master.disk));
+        if let Some((expected, Input::Message { session, .. })) = expected.as_mut().zip(judged)
+            && network::is_given_up(&self.links, &self.runners, session.0)
+        {
+            expected.comes_late();
+        }
         for input in inputs {
             if let Input::Disk(disk) = &input {
                 master.disk = disk.clone();

@@ -2,8 +2,9 @@
 //! and when it is cut, what was on its way is lost and nothing more comes. Messages cross as text.
 
 use crate::planted::Planted;
+use crate::runners::Runner;
 use crate::world::{Happening, MS, SECOND, World};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use taskmaster_master::inbox::{Input, SessionNo};
 use taskmaster_protocol::message::{Hello, Role, Welcome};
 use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, ToMaster, limits};
@@ -44,6 +45,13 @@ pub struct Link {
     pub watched: Option<u64>,
     /// `None`: the master has let go of it.
     outgoing: Option<UnboundedReceiver<FromMaster>>,
+}
+
+/// Whether the runner at the end of a line has been let in over another one.
+pub fn is_given_up(links: &BTreeMap<u64, Link>, runners: &[Runner], no: u64) -> bool {
+    let Some(Link { client: Client::Runner(index), .. }) = links.get(&no) else { return false };
+    let now = runners[*index].link.filter(|now| *now != no);
+    now.is_some_and(|now| links.get(&now).is_some_and(|link| link.welcomed))
 }
 
 impl World {
