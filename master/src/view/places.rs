@@ -265,8 +265,6 @@ impl Places {
             let filters = known.remove(&run.no).unwrap_or_else(|| vec![None; buckets]);
             self.runs.push((run, filters));
         }
-        // The newest first: most questions are about new tasks.
-        self.runs.sort_unstable_by_key(|(run, _)| std::cmp::Reverse(run.no));
         Ok(())
     }
 
