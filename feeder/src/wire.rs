@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use taskmaster_protocol::TaskState;
 
 const FINAL: &str = r#"{"event":"task:final","data":"#;
+const WATCH: &str = r#"{"event":"watch","data":"#;
 const ADDED: &str = r#"{"event":"task:added","data":"#;
 
 /// `task:final`, borrowed.
@@ -45,11 +46,16 @@ pub enum Hot<'a> {
 
 /// Reads a message where it is one of the hot ones. `None`: it is another, or cannot be read.
 pub fn hot(text: &str) -> Option<Hot<'_>> {
-    if let Some(data) = data_of(text, FINAL) {
-        return serde_json::from_str(data).ok().map(Hot::Finals);
+    // What only begins as our masters write it, with more behind the data, is read the long way below.
+    if let Some(data) = data_of(text, FINAL)
+        && let Ok(finals) = serde_json::from_str(data)
+    {
+        return Some(Hot::Finals(finals));
     }
-    if let Some(data) = data_of(text, r#"{"event":"watch","data":"#) {
-        return serde_json::from_str(data).ok().map(Hot::Events);
+    if let Some(data) = data_of(text, WATCH)
+        && let Ok(events) = serde_json::from_str(data)
+    {
+        return Some(Hot::Events(events));
     }
     // Answers to batches are long and frequent, and none of ours: no walk over them.
     if text.starts_with(ADDED) {
@@ -103,6 +109,7 @@ mod tests {
         for text in [
             r#"{"event":"task:final","data":{"seq":7,"tasks":[{"id":"a","state":"done","job":"j","result": 1 }]}}"#,
             r#"{ "data":{"tasks":[{"id":"a","state":"done","job":"j","result": 1 }],"seq":7}, "event":"task:final" }"#,
+            r#"{"event":"task:final","data":{"seq":7,"tasks":[{"id":"a","state":"done","job":"j","result": 1 }]},"more":{}}"#,
         ] {
             let Some(Hot::Finals(finals)) = hot(text) else { panic!("{text}") };
             assert_eq!((finals.seq, finals.job_done, finals.tasks.len()), (Some(7), None, 1));
@@ -111,6 +118,9 @@ mod tests {
         }
         assert!(
             matches!(hot(r#"{"event":"watch","data":[{"seq":1}]}"#), Some(Hot::Events(events)) if events.len() == 1)
+        );
+        assert!(
+            matches!(hot(r#"{"event":"watch","data":[],"more":[]}"#), Some(Hot::Events(events)) if events.is_empty())
         );
         assert!(hot(r#"{"event":"answer","data":{"ref":1,"data":null}}"#).is_none());
         assert!(hot("garbage").is_none());

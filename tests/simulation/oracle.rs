@@ -51,7 +51,8 @@ pub struct Oracle {
     pub forgotten: BTreeSet<TaskId>,
     /// The ends of those.
     forgotten_ends: BTreeMap<TaskId, u64>,
-    /// Ids with an end that was to be forgotten when the power went: the view may have it again, until it is pruned again.
+    /// Ids with an end that was forgotten, or permitted to be, when the power went: the view may have it again, until it
+    /// is pruned again.
     pub relapsed: BTreeSet<TaskId>,
     /// Ends that the view has been asked for by id since they are there.
     looked_up: BTreeMap<TaskId, u64>,
@@ -187,7 +188,7 @@ impl Oracle {
         self.safely = (end > model.commits).then_some(safely);
         model.commits = end;
         let in_view = self.ends_in_view(reader);
-        self.relapsed.extend(self.forgotten_ends.keys().cloned());
+        self.relapsed.clone_from(&self.forgotten);
         // What ended in commits that are read again, and was forgotten since.
         for (id, seq) in &self.forgotten_ends {
             if !in_view.contains_key(id) {
