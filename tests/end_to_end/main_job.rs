@@ -128,6 +128,25 @@ fn dependencies_order_results_and_skips() {
 }
 
 #[test]
+fn a_skipped_task_waits_for_no_other_task_of_the_same_id() {
+    let master = Master::with("up", &["--slots", "1", "--keep", "10s"]);
+    master.drop_module("echo.wat", echo());
+    master.run(&["add", "echo", "--id", "first", "--wait"]).with(0);
+    master.run(&["add", "echo", "--id", "cause", "--delay", "1h"]).with(0);
+    master.run(&["add", "echo", "--id", "skipped", "--after", "cause", "--after", "first"]).with(0);
+    // Those two are to be kept for longer than the first.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    master.run(&["tasks", "cancel", "cause"]).with(0);
+    master.wait_state("skipped", "skipped");
+    until("the first one to be forgotten", || master.run(&["tasks", "show", "first"]).code != 0);
+    master.run(&["add", "echo", "--id", "first", "--delay", "1h"]).with(0);
+    master.run(&["tasks", "retry", "cause"]).with(0);
+    master.wait_state("cause", "done");
+    assert_eq!(master.task("skipped")["state"], "skipped");
+    master.run(&["tasks", "retry", "skipped"]).with(1).says(&["`first`", "no longer kept"]);
+}
+
+#[test]
 fn priority_decides_who_is_next() {
     let master = with_echo(1);
     let mut lines = format!("{}\n", json!({"id": "gate", "module": "echo", "delay_ms": 300}));

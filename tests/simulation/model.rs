@@ -214,13 +214,11 @@ impl Model {
 
     /// A master has started: who waits for whom follows from who is open.
     fn count_anew(&mut self) {
-        let open: BTreeMap<TaskId, u64> =
-            self.tasks.iter().filter(|(_, fate)| fate.open).map(|(id, fate)| (id.clone(), fate.body.no)).collect();
-        for fate in self.tasks.values_mut().filter(|fate| fate.open) {
-            // One that came later is another than the one that was waited for, under an id that was free again.
-            let body = fate.body.clone();
-            let is_meant = |on: &&TaskId| open.get(*on).is_some_and(|no| *no < body.no || body.is_continued());
-            fate.waits = waited_for(&body).filter(is_meant).cloned().collect();
+        let open: Vec<Arc<TaskBody>> =
+            self.tasks.values().filter(|fate| fate.open).map(|fate| fate.body.clone()).collect();
+        for body in open {
+            let waits = self.open_ones(&body);
+            self.tasks.entry(body.id.clone()).and_modify(|fate| fate.waits = waits);
         }
     }
 
@@ -293,8 +291,14 @@ impl Model {
         Ok(())
     }
 
+    /// The task that another waits for under this id, where it is kept. One that came later, under an id that was free
+    /// again, is meant only by one that has gone on as another task.
+    pub fn meant(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
+        self.tasks.get(id).filter(|fate| fate.body.no < body.no || body.is_continued())
+    }
+
     fn open_ones(&self, body: &TaskBody) -> BTreeSet<TaskId> {
-        waited_for(body).filter(|on| self.tasks.get(*on).is_some_and(|on| on.open)).cloned().collect()
+        waited_for(body).filter(|on| self.meant(body, on).is_some_and(|on| on.open)).cloned().collect()
     }
 
     fn open_task(&mut self, job: &JobName, new: u64) -> Verdict {
@@ -359,6 +363,11 @@ impl Model {
         fate.void = fate.fence;
         if fence.n > 0 && !body.is_continued() {
             self.revived.insert(id.clone());
+        } else {
+            let lost = waited_for(body).find(|on| self.meant(body, on).is_none());
+            claim(lost.is_none(), || {
+                format!("{} is opened again, and what it waits for is not kept: {lost:?}", body.id)
+            })?;
         }
         let waits = self.open_ones(body);
         self.tasks.entry(id.clone()).and_modify(|fate| fate.waits = waits);

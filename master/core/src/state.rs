@@ -229,4 +229,9 @@ impl Task {
     pub fn state(&self) -> State {
         self.state
     }
+
+    /// Which it is of all that were added, counted from 1.
+    pub fn no(&self) -> u64 {
+        self.no
+    }
 }

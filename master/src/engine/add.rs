@@ -4,7 +4,7 @@ use super::unmet::{Deferred, unknown_dependency};
 use super::{Engine, Known};
 use crate::inbox::SessionNo;
 use crate::prepare::Prepared;
-use crate::record::{JobRecord, TaskBody};
+use crate::record::{Ended, JobRecord, TaskBody};
 use crate::view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ const DEFAULT_JOB: &str = "default";
 pub(super) enum Fact {
     /// The core holds it, open.
     Open(TaskKey),
-    /// It has ended.
-    Ended(Final),
+    /// It has ended; the second is its number.
+    Ended(Final, u64),
     /// Nobody has added it.
     Unknown,
 }
@@ -188,23 +188,32 @@ impl Engine {
     }
 
     pub(super) fn fact(&self, id: &TaskId) -> Fact {
-        let ended = |state: TaskState| Fact::Ended(final_of(state));
+        let ended = |ended: &Ended| Fact::Ended(final_of(ended.state), ended.no);
         match self.held.known(id) {
-            Some(Known::Live(key)) => match &self.live(key).ended {
-                Some(how) => ended(how.state),
-                None => Fact::Open(key),
-            },
-            Some(Known::Ended(stored)) => ended(stored.ended.state),
-            None => self.ended_in_view(id).map_or(Fact::Unknown, |stored| ended(stored.ended.state)),
+            Some(Known::Live(key)) => self.live(key).ended.as_ref().map_or(Fact::Open(key), |how| ended(how)),
+            Some(Known::Ended(stored)) => ended(&stored.ended),
+            None => self.ended_in_view(id).map_or(Fact::Unknown, |stored| ended(&stored.ended)),
         }
     }
 
-    /// A dependency as the core takes it. What nobody knows any more is met: only ended tasks are forgotten, and none that
-    /// an open task names, so it is one that is open again, and it has run.
-    pub(super) fn depends_on(&self, dependency: &Dependency) -> DependsOn {
-        match self.fact(&dependency.on) {
+    /// What is known of the task that `body` waits for under this id. It came before `body`, unless that has gone on as
+    /// another task: one that came later has an id that was free again, and the one that is meant is no longer kept.
+    pub(super) fn meant(&self, body: &TaskBody, id: &TaskId) -> Fact {
+        let fact = self.fact(id);
+        let no = match &fact {
+            Fact::Open(key) => self.core.task(*key).map_or(0, |task| task.no()),
+            Fact::Ended(_, no) => *no,
+            Fact::Unknown => return fact,
+        };
+        if no < body.no || body.is_continued() { fact } else { Fact::Unknown }
+    }
+
+    /// A dependency of `body` as the core takes it. What nobody knows any more is met: only ended tasks are forgotten, and
+    /// none that an open task names, so it is one that is open again, and it has run.
+    pub(super) fn depends_on(&self, body: &TaskBody, dependency: &Dependency) -> DependsOn {
+        match self.meant(body, &dependency.on) {
             Fact::Open(key) => DependsOn::Open(key, dependency.when),
-            Fact::Ended(how) => DependsOn::Ended(how, dependency.when),
+            Fact::Ended(how, _) => DependsOn::Ended(how, dependency.when),
             Fact::Unknown => {
                 let met = if dependency.when == When::Failed { Final::Failed } else { Final::Done };
                 DependsOn::Ended(met, dependency.when)
@@ -217,7 +226,7 @@ impl Engine {
         if let Some(own) = Arc::get_mut(&mut body) {
             self.share(own);
         }
-        let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(dependency)).collect();
+        let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(&body, dependency)).collect();
         let due = due.or_else(|| due_of(&body, self.now));
         let is_back = self.leaving.remove(&body.id).is_some();
         let key = self.held.insert(body.clone(), priority);

@@ -122,7 +122,7 @@ impl Engine {
     fn lost_dependency<'a>(&self, stored: &'a Stored) -> Option<&'a TaskId> {
         let has_waited = stored.ended.last_sent.n > 0 && !stored.body.is_continued();
         let mut waits_for = stored.body.dependencies().iter().map(|dependency| &dependency.on);
-        waits_for.find(|on| !has_waited && matches!(self.fact(on), Fact::Unknown))
+        waits_for.find(|on| !has_waited && matches!(self.meant(&stored.body, on), Fact::Unknown))
     }
 
     fn skipped_for(&self, cause: &TaskId) -> Vec<Stored> {

@@ -50,11 +50,11 @@ impl Engine {
     }
 
     fn blocked(&self, key: TaskKey, open: u32) -> String {
-        let waits_for: Vec<String> = self
-            .body(key)
+        let body = self.body(key);
+        let waits_for: Vec<String> = body
             .dependencies()
             .iter()
-            .filter_map(|dependency| match self.fact(&dependency.on) {
+            .filter_map(|dependency| match self.meant(&body, &dependency.on) {
                 Fact::Open(on) => {
                     let state = self.core.task(on).map_or("open", |task| task.state().name().as_str());
                     Some(format!("`{}` ({state})", dependency.on))
