@@ -19,8 +19,9 @@ pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
 const HOUR: u64 = 3_600 * SECOND;
 
-/// How long everything may take once the world is healed, µs: a hold without its feeder lasts for a minute.
-const HEALED: u64 = 240 * SECOND;
+/// How long everything may take once the world is healed, µs: a hold without its feeder lasts for a minute, and a single
+/// runner may have hundreds of tasks before it that take seconds each.
+const HEALED: u64 = 600 * SECOND;
 
 #[derive(Debug, Clone)]
 pub enum Happening {
