@@ -46,25 +46,18 @@ pub enum Hot<'a> {
 
 /// Reads a message where it is one of the hot ones. `None`: it is another, or cannot be read.
 pub fn hot(text: &str) -> Option<Hot<'_>> {
-    // What only begins as our masters write it, with more behind the data, is read the long way below.
-    if let Some(data) = data_of(text, FINAL)
-        && let Ok(finals) = serde_json::from_str(data)
-    {
-        return Some(Hot::Finals(finals));
-    }
-    if let Some(data) = data_of(text, WATCH)
-        && let Ok(events) = serde_json::from_str(data)
-    {
-        return Some(Hot::Events(events));
-    }
+    let finals = |data| serde_json::from_str(data).ok().map(Hot::Finals);
+    let events = |data| serde_json::from_str(data).ok().map(Hot::Events);
+    let quick = data_of(text, FINAL).and_then(finals).or_else(|| data_of(text, WATCH).and_then(events));
     // Answers to batches are long and frequent, and none of ours: no walk over them.
-    if text.starts_with(ADDED) {
-        return None;
+    if quick.is_some() || text.starts_with(ADDED) {
+        return quick;
     }
+    // What only begins as our masters write it, with more behind the data, is read here, too.
     let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
     match envelope.event.0.as_ref() {
-        "task:final" => serde_json::from_str(envelope.data?.get()).ok().map(Hot::Finals),
-        "watch" => serde_json::from_str(envelope.data?.get()).ok().map(Hot::Events),
+        "task:final" => finals(envelope.data?.get()),
+        "watch" => events(envelope.data?.get()),
         _ => None,
     }
 }

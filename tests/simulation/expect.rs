@@ -155,7 +155,7 @@ impl Model {
         let fate = self.tasks.get(id).ok_or(RefusalCode::UnknownTask)?;
         let ended = fate.ends.last().filter(|_| !fate.open).ok_or(RefusalCode::WrongState)?;
         // Whether what is no longer kept was done, nobody can tell; one that was sent has waited for it.
-        let kept = fate.body.dependencies().iter().all(|dependency| self.meant(&fate.body, &dependency.on).is_some());
+        let kept = self.lost_dependency(&fate.body).is_none();
         let has_waited = ended.last_sent.n > 0 && !fate.body.is_continued();
         match ended.state {
             TaskState::Failed | TaskState::Cancelled if kept || has_waited => Ok(()),

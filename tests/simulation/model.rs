@@ -293,8 +293,13 @@ impl Model {
 
     /// The task that another waits for under this id, where it is kept. One that came later, under an id that was free
     /// again, is meant only by one that has gone on as another task.
-    pub fn meant(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
+    fn meant(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
         self.tasks.get(id).filter(|fate| fate.body.no < body.no || body.is_continued())
+    }
+
+    /// What a task waits for and is no longer kept.
+    pub fn lost_dependency<'a>(&self, body: &'a TaskBody) -> Option<&'a TaskId> {
+        waited_for(body).find(|on| self.meant(body, on).is_none())
     }
 
     fn open_ones(&self, body: &TaskBody) -> BTreeSet<TaskId> {
@@ -364,7 +369,7 @@ impl Model {
         if fence.n > 0 && !body.is_continued() {
             self.revived.insert(id.clone());
         } else {
-            let lost = waited_for(body).find(|on| self.meant(body, on).is_none());
+            let lost = self.lost_dependency(body);
             claim(lost.is_none(), || {
                 format!("{} is opened again, and what it waits for is not kept: {lost:?}", body.id)
             })?;

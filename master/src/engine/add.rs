@@ -208,17 +208,16 @@ impl Engine {
         if no < body.no || body.is_continued() { fact } else { Fact::Unknown }
     }
 
-    /// A dependency of `body` as the core takes it. What nobody knows any more is met: only ended tasks are forgotten, and
-    /// none that an open task names, so it is one that is open again, and it has run.
-    pub(super) fn depends_on(&self, body: &TaskBody, dependency: &Dependency) -> DependsOn {
-        match self.meant(body, &dependency.on) {
-            Fact::Open(key) => DependsOn::Open(key, dependency.when),
-            Fact::Ended(how, _) => DependsOn::Ended(how, dependency.when),
-            Fact::Unknown => {
-                let met = if dependency.when == When::Failed { Final::Failed } else { Final::Done };
-                DependsOn::Ended(met, dependency.when)
-            }
-        }
+    /// What `body` waits for, as the core takes it. What nobody knows any more is met: only ended tasks are forgotten, and
+    /// none that an open task names, so `body` is open again, and it has run.
+    pub(super) fn dependencies_of(&self, body: &TaskBody) -> Vec<DependsOn> {
+        let as_it_is = |Dependency { on, when }: &Dependency| match (self.meant(body, on), when) {
+            (Fact::Open(key), when) => DependsOn::Open(key, *when),
+            (Fact::Ended(how, _), when) => DependsOn::Ended(how, *when),
+            (Fact::Unknown, When::Failed) => DependsOn::Ended(Final::Failed, When::Failed),
+            (Fact::Unknown, when) => DependsOn::Ended(Final::Done, *when),
+        };
+        body.dependencies().iter().map(as_it_is).collect()
     }
 
     /// Tells the core of a task. `due` overrides what the document says.
@@ -226,7 +225,7 @@ impl Engine {
         if let Some(own) = Arc::get_mut(&mut body) {
             self.share(own);
         }
-        let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(&body, dependency)).collect();
+        let dependencies = self.dependencies_of(&body);
         let due = due.or_else(|| due_of(&body, self.now));
         let is_back = self.leaving.remove(&body.id).is_some();
         let key = self.held.insert(body.clone(), priority);

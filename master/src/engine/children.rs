@@ -84,7 +84,7 @@ impl Engine {
         rare.not_before = rare.not_before.max(until);
         self.share(&mut body);
         let body = Arc::new(body);
-        let dependencies = body.dependencies().iter().map(|dependency| self.depends_on(&body, dependency)).collect();
+        let dependencies = self.dependencies_of(&body);
         let next = NewTask {
             key,
             no: body.no,
