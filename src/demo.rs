@@ -70,7 +70,9 @@ async fn run(out: &Path, folder: &Path) -> Result<(), String> {
 }
 
 async fn feed_all(target: Target, out: &Path) -> Result<(), String> {
-    let mut client = Client::connect(target).await.map_err(|error| error.to_string())?;
+    let mut client = Client::connect(target)
+        .await
+        .map_err(|error| error.to_string())?;
     let mut table = String::from("job          tasks    seconds   tasks/s   p50 ms   p99 ms\n");
     for job in [jobs::mandelbrot(), jobs::stocks()?] {
         let run = feed(&mut client, &job).await?;
@@ -96,9 +98,20 @@ struct Run {
 impl Run {
     fn row(mut self, job: &Job) -> String {
         self.times.sort_by(f64::total_cmp);
-        let at = |part: f64| self.times.get(((self.times.len() - 1) as f64 * part) as usize).copied().unwrap_or(0.0);
+        let at = |part: f64| {
+            self.times
+                .get(((self.times.len() - 1) as f64 * part) as usize)
+                .copied()
+                .unwrap_or(0.0)
+        };
         let (tasks, rate) = (job.tasks.len(), job.tasks.len() as f64 / self.seconds);
-        format!("{:<12} {tasks:>5} {:>10.3} {rate:>9.0} {:>8.1} {:>8.1}\n", job.name, self.seconds, at(0.5), at(0.99))
+        format!(
+            "{:<12} {tasks:>5} {:>10.3} {rate:>9.0} {:>8.1} {:>8.1}\n",
+            job.name,
+            self.seconds,
+            at(0.5),
+            at(0.99)
+        )
     }
 }
 
@@ -106,40 +119,82 @@ async fn feed(client: &mut Client, job: &Job) -> Result<Run, String> {
     let name = JobName::new(job.name).map_err(|error| error.to_string())?;
     let since = Some(client.welcome().seq);
     let started = Instant::now();
-    client.say(&ToMaster::Follow(Follow { job: Some(name.clone()), ids: Vec::new(), since }));
-    client.say(&ToMaster::Add(Add { batch: 1, job: Some(name), hold: false, tasks: job.tasks.clone() }));
+    client.say(&ToMaster::Follow(Follow {
+        job: Some(name.clone()),
+        ids: Vec::new(),
+        since,
+    }));
+    client.say(&ToMaster::Add(Add {
+        batch: 1,
+        job: Some(name),
+        hold: false,
+        tasks: job.tasks.clone(),
+    }));
     let mut ended: Vec<TaskView> = Vec::new();
     while ended.len() < job.tasks.len() {
         let text = client.hear().await.map_err(|error| error.to_string())?;
         match FromMaster::decode(&text) {
             Ok(FromMaster::Final(finals)) => {
-                ended.extend(finals.tasks.into_iter().filter(|task| task.job.as_str() == job.name));
+                ended.extend(
+                    finals
+                        .tasks
+                        .into_iter()
+                        .filter(|task| task.job.as_str() == job.name),
+                );
                 bar(job.name, ended.len(), job.tasks.len());
             }
             Ok(FromMaster::Rejected(rejected)) => {
-                let why = rejected.tasks.first().map(|task| task.error.message.clone());
-                return Err(format!("the master refuses a task of {}: {}", job.name, why.unwrap_or_default()));
+                let why = rejected
+                    .tasks
+                    .first()
+                    .map(|task| task.error.message.clone());
+                return Err(format!(
+                    "the master refuses a task of {}: {}",
+                    job.name,
+                    why.unwrap_or_default()
+                ));
             }
             _ => {}
         }
     }
     let seconds = started.elapsed().as_secs_f64();
     if let Some(task) = ended.iter().find(|task| task.state != TaskState::Done) {
-        let why = task.error.as_ref().map_or("", |error| error.message.as_str());
-        return Err(format!("task {} is {}: {why}", task.id, task.state.as_str()));
+        let why = task
+            .error
+            .as_ref()
+            .map_or("", |error| error.message.as_str());
+        return Err(format!(
+            "task {} is {}: {why}",
+            task.id,
+            task.state.as_str()
+        ));
     }
-    let ms = |task: &TaskView| task.finished.map_or(0.0, |end| end.since_us(task.created) as f64 / 1_000.0);
+    let ms = |task: &TaskView| {
+        task.finished
+            .map_or(0.0, |end| end.since_us(task.created) as f64 / 1_000.0)
+    };
     let times = ended.iter().map(ms).collect();
     let last: TaskId = job.last.clone();
-    let last = client.ask(Query::Task { id: last }).await.map_err(|error| error.to_string())?;
-    Ok(Run { seconds, times, last })
+    let last = client
+        .ask(Query::Task { id: last })
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(Run {
+        seconds,
+        times,
+        last,
+    })
 }
 
 /// A bar that fills, on a terminal; its last state elsewhere.
 fn bar(name: &str, done: usize, all: usize) {
     let width = 40;
     let filled = width * done / all.max(1);
-    let line = format!("{name:<12} [{}{}] {done}/{all}", "#".repeat(filled), "-".repeat(width - filled));
+    let line = format!(
+        "{name:<12} [{}{}] {done}/{all}",
+        "#".repeat(filled),
+        "-".repeat(width - filled)
+    );
     let mut stderr = std::io::stderr();
     if stderr.is_terminal() {
         let end = if done == all { "\n" } else { "" };
@@ -156,7 +211,15 @@ async fn result_bytes(client: &Client, task: &TaskView) -> Result<Vec<u8>, Strin
         (None, None) => return Err(format!("task {} has no result", task.id)),
     };
     match result {
-        ResultRef::Json(json) => Ok(json.read::<String>().map_err(|error| error.to_string())?.into_bytes()),
-        ResultRef::Blob(hash) => Ok(client.blobs().get(&hash).await.map_err(|error| error.to_string())?.to_vec()),
+        ResultRef::Json(json) => Ok(json
+            .read::<String>()
+            .map_err(|error| error.to_string())?
+            .into_bytes()),
+        ResultRef::Blob(hash) => Ok(client
+            .blobs()
+            .get(&hash)
+            .await
+            .map_err(|error| error.to_string())?
+            .to_vec()),
     }
 }

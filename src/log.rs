@@ -31,11 +31,17 @@ enum LogFormat {
 /// Starts it. A filter that cannot be read is told, and the default taken.
 pub fn start(options: &LogOptions) {
     let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|error| {
-        eprintln!("--log {:?} cannot be read ({error}); logging warnings", options.log);
+        eprintln!(
+            "--log {:?} cannot be read ({error}); logging warnings",
+            options.log
+        );
         EnvFilter::new("warn")
     });
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours);
     match options.log_format {
         LogFormat::Text => subscriber.with_target(false).init(),
         LogFormat::Json => subscriber.json().init(),

@@ -59,7 +59,9 @@ enum Command {
     /// Execute one module here, without a master
     Run(RunArgs),
     /// Print the completion script of a shell: bash, zsh, fish, elvish, powershell
-    #[command(after_help = "Example:\n  taskmaster completions bash > /etc/bash_completion.d/taskmaster")]
+    #[command(
+        after_help = "Example:\n  taskmaster completions bash > /etc/bash_completion.d/taskmaster"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -71,7 +73,10 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log::start(&cli.log);
-    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().enable_all().build() else {
+    let Ok(runtime) = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    else {
         eprintln!("error: the system gives no threads");
         return ExitCode::FAILURE;
     };
@@ -79,11 +84,19 @@ fn main() -> ExitCode {
         Command::Up(args) => runtime.block_on(up::up(args)),
         Command::Demo(args) => runtime.block_on(demo::demo(args)),
         Command::Master(args) => runtime.block_on(up::master(args)),
-        Command::Runner(args) => runtime.block_on(taskmaster_runner::cli::run(args, taskmaster_runner::cli::signal())),
+        Command::Runner(args) => runtime.block_on(taskmaster_runner::cli::run(
+            args,
+            taskmaster_runner::cli::signal(),
+        )),
         Command::Store(command) => runtime.block_on(store::store(command, &cli.global)),
         Command::Run(args) => taskmaster_runner::cli::run_file(args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "taskmaster", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "taskmaster",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
         Command::Client(command) => runtime.block_on(up::client(command, cli.global)),

@@ -36,7 +36,11 @@ struct Failure(u8, String);
 impl From<UpkeepError> for Failure {
     fn from(error: UpkeepError) -> Failure {
         let runs = matches!(error, UpkeepError::Config(ConfigError::Locked(_)));
-        let more = if runs { "; of a running master, `taskmaster store backup` makes a copy to look at" } else { "" };
+        let more = if runs {
+            "; of a running master, `taskmaster store backup` makes a copy to look at"
+        } else {
+            ""
+        };
         Failure(exit::ERROR, format!("{error}{more}"))
     }
 }
@@ -58,9 +62,21 @@ fn checked(data: &Path, global: &Global) -> Result<ExitCode, Failure> {
     if global.output().wants_json() {
         json(&report)?;
     } else {
-        let Report { commits, records, unfolded, open, ended, jobs, blobs, .. } = &report;
-        let waits =
-            if *unfolded > 0 { format!("; {unfolded} commits are not counted in these yet") } else { String::new() };
+        let Report {
+            commits,
+            records,
+            unfolded,
+            open,
+            ended,
+            jobs,
+            blobs,
+            ..
+        } = &report;
+        let waits = if *unfolded > 0 {
+            format!("; {unfolded} commits are not counted in these yet")
+        } else {
+            String::new()
+        };
         print(&format!(
             "{commits} commits with {records} records; {open} open and {ended} ended tasks, {jobs} jobs, {blobs} blobs{waits}"
         ))?;
@@ -91,7 +107,9 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
     let to: Box<dyn Write> = if is_standard(file) {
         Box::new(io::stdout().lock())
     } else {
-        Box::new(File::create(file).map_err(|error| failed(format!("{}: {error}", file.display())))?)
+        Box::new(
+            File::create(file).map_err(|error| failed(format!("{}: {error}", file.display())))?,
+        )
     };
     let mut to = BufWriter::new(to);
     let blobs = taskmaster_master::blobs::Blobs::of(data).map_err(failed)?;
@@ -104,7 +122,9 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
             eprintln!("{tasks} tasks and {blobs} blobs exported");
             if !lost.is_empty() {
                 say_lost(&lost);
-                return Err(failed("all else is exported; an import of it will say that these are missing"));
+                return Err(failed(
+                    "all else is exported; an import of it will say that these are missing",
+                ));
             }
         }
         // Whoever read stdout has seen enough.
@@ -124,17 +144,25 @@ fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
     let Imported { tasks, blobs, lost } = if is_standard(file) {
         import(data, &mut io::stdin().lock())?
     } else {
-        let from = File::open(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
+        let from =
+            File::open(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
         import(data, &mut BufReader::new(from))?
     };
-    eprintln!("{tasks} tasks and {blobs} blobs imported into {}", data.display());
+    eprintln!(
+        "{tasks} tasks and {blobs} blobs imported into {}",
+        data.display()
+    );
     say_lost(&lost);
     Ok(ExitCode::SUCCESS)
 }
 
 async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, Failure> {
     let copied = match Opened::open(data) {
-        Ok(opened) => backup(&opened.shelf, &taskmaster_master::blobs::Blobs::of(data).map_err(failed)?, to)?,
+        Ok(opened) => backup(
+            &opened.shelf,
+            &taskmaster_master::blobs::Blobs::of(data).map_err(failed)?,
+            to,
+        )?,
         Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,
         // A master elsewhere, or on another folder, is meant where it is named.
         Err(_) if global.url.is_some() => ask_master(to, global).await?,
@@ -143,8 +171,16 @@ async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, 
     if global.output().wants_json() {
         json(&copied)?;
     } else {
-        let Copied { to, commit, records, blobs } = &copied;
-        print(&format!("{}: up to commit {commit}, {records} records, {blobs} blobs", to.display()))?;
+        let Copied {
+            to,
+            commit,
+            records,
+            blobs,
+        } = &copied;
+        print(&format!(
+            "{}: up to commit {commit}, {records} records, {blobs} blobs",
+            to.display()
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -67,23 +67,49 @@ impl Up {
         let master = Master::start(config).await?;
         announce(&master);
         let own = master.address.port();
-        let host = if master.address.ip().is_ipv6() { "[::1]" } else { "127.0.0.1" };
-        let listens_here = master.address.ip().is_unspecified() || master.address.ip().is_loopback();
-        let address = if listens_here { format!("ws://{host}:{own}") } else { format!("ws://{}", master.address) };
-        let address = Address::parse(&address).map_err(|error| MasterError::Folder(error.to_string()))?;
+        let host = if master.address.ip().is_ipv6() {
+            "[::1]"
+        } else {
+            "127.0.0.1"
+        };
+        let listens_here =
+            master.address.ip().is_unspecified() || master.address.ip().is_loopback();
+        let address = if listens_here {
+            format!("ws://{host}:{own}")
+        } else {
+            format!("ws://{}", master.address)
+        };
+        let address =
+            Address::parse(&address).map_err(|error| MasterError::Folder(error.to_string()))?;
         let token = master.token.clone();
         let (stop, stopped) = watch::channel(false);
         let runner = (slots != Some(0)).then(|| {
-            let offer = Offer { env, ..offer(Some(OWN_RUNNER.into()), slots) };
+            let offer = Offer {
+                env,
+                ..offer(Some(OWN_RUNNER.into()), slots)
+            };
             let inputs_bytes = CACHE_BYTES_DEFAULT;
-            let config = RunnerConfig { urls: vec![address.clone()], token, offer, grants, cache, inputs_bytes, grace };
+            let config = RunnerConfig {
+                urls: vec![address.clone()],
+                token,
+                offer,
+                grants,
+                cache,
+                inputs_bytes,
+                grace,
+            };
             tokio::spawn(serve(config, raised(stopped.clone())))
         });
         // The runner first, so that its last results still find the master.
         let master = tokio::spawn(master.run(async move {
             raised(stopped).await;
         }));
-        Ok(Up { address, stop, master, runner })
+        Ok(Up {
+            address,
+            stop,
+            master,
+            runner,
+        })
     }
 
     /// Waits for `shutdown`, or for one of the two to fail, and stops the other. A runner that was drained leaves, and
@@ -119,7 +145,9 @@ async fn raised(mut flag: watch::Receiver<bool>) {
 }
 
 fn flat<E: ToString>(ended: Result<Result<(), E>, tokio::task::JoinError>) -> Result<(), String> {
-    ended.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    ended
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
 }
 
 fn announce(master: &Master) {
@@ -188,7 +216,12 @@ pub async fn master(args: MasterArgs) -> ExitCode {
     match Master::start(config).await {
         Ok(master) => {
             announce(&master);
-            ended(master.run(signalled(grace)).await.map_err(|error| error.to_string()))
+            ended(
+                master
+                    .run(signalled(grace))
+                    .await
+                    .map_err(|error| error.to_string()),
+            )
         }
         Err(error) => ended(Err(error.to_string())),
     }
@@ -212,17 +245,24 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         queue_bytes: u64::MAX,
         grace: Duration::from_secs(1),
     };
-    Up::start(config, slots, Default::default(), |_| {}).await.map_err(|error| error.to_string())
+    Up::start(config, slots, Default::default(), |_| {})
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// A client's command. `bench` without a `--url` and without a master there measures one of its own.
 pub async fn client(command: ClientCommand, mut global: Global) -> ExitCode {
-    let own = matches!(command, ClientCommand::Bench(_)) && global.url.is_none() && nobody_listens().await;
+    let own = matches!(command, ClientCommand::Bench(_))
+        && global.url.is_none()
+        && nobody_listens().await;
     if !own {
         return ExitCode::from(taskmaster_feeder::run(command, &global).await);
     }
     let folder = std::env::temp_dir().join(format!("taskmaster-bench-{}", std::process::id()));
-    eprintln!("no master at {}; measuring one of its own", taskmaster_feeder::cli::DEFAULT_URL);
+    eprintln!(
+        "no master at {}; measuring one of its own",
+        taskmaster_feeder::cli::DEFAULT_URL
+    );
     let code = match temporary(&folder, folder.join("tasks"), None).await {
         Ok(up) => {
             global.url = Some(up.address.to_string());
@@ -242,7 +282,9 @@ pub async fn client(command: ClientCommand, mut global: Global) -> ExitCode {
 
 async fn nobody_listens() -> bool {
     match Address::parse(taskmaster_feeder::cli::DEFAULT_URL) {
-        Ok(address) => tokio::net::TcpStream::connect(address.authority()).await.is_err(),
+        Ok(address) => tokio::net::TcpStream::connect(address.authority())
+            .await
+            .is_err(),
         Err(_) => false,
     }
 }

@@ -1,6 +1,11 @@
 //! The house rules that a machine can check.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: a broken promise ends it"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +20,12 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !matches!(name.as_str(), "target" | ".git" | "taskmaster-data" | "node_modules") {
+        if path.is_dir()
+            && !matches!(
+                name.as_str(),
+                "target" | ".git" | "taskmaster-data" | "node_modules"
+            )
+        {
             files(&path, found);
         } else if path.is_file() {
             found.push(path);
@@ -27,7 +37,11 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     files(Path::new(ROOT), &mut found);
     let is_source = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-    found.into_iter().filter(is_source).map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+    found
+        .into_iter()
+        .filter(is_source)
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 fn read(name: &str) -> String {
@@ -37,10 +51,18 @@ fn read(name: &str) -> String {
 #[test]
 fn no_source_is_too_long() {
     let sources = sources();
-    assert!(sources.len() > 100, "only {} sources were found: is this test looking in the right place?", sources.len());
+    assert!(
+        sources.len() > 100,
+        "only {} sources were found: is this test looking in the right place?",
+        sources.len()
+    );
     for (path, text) in sources {
         let lines = text.lines().count();
-        assert!(lines <= LINES_MAX, "{} has {lines} lines, at most {LINES_MAX} are good", path.display());
+        assert!(
+            lines <= LINES_MAX,
+            "{} has {lines} lines, at most {LINES_MAX} are good",
+            path.display()
+        );
     }
 }
 
@@ -52,8 +74,15 @@ fn every_room_is_named_for_what_is_in_it() {
         let inside = path.strip_prefix(ROOT).unwrap();
         for part in inside.iter().map(|part| part.to_string_lossy()) {
             let stem = part.split('.').next().unwrap_or_default();
-            let vague = matches!(stem, "util" | "utils" | "common" | "helper" | "helpers" | "manager" | "misc");
-            assert!(!vague, "{}: `{part}` says nothing of what it is for", inside.display());
+            let vague = matches!(
+                stem,
+                "util" | "utils" | "common" | "helper" | "helpers" | "manager" | "misc"
+            );
+            assert!(
+                !vague,
+                "{}: `{part}` says nothing of what it is for",
+                inside.display()
+            );
         }
     }
 }
@@ -61,7 +90,8 @@ fn every_room_is_named_for_what_is_in_it() {
 #[test]
 fn nothing_is_left_for_later() {
     // In parts, so that this file does not find itself.
-    let words = [["to", "do!"], ["unimple", "mented!"], ["#[ig", "nore"]].map(|parts| parts.concat());
+    let words =
+        [["to", "do!"], ["unimple", "mented!"], ["#[ig", "nore"]].map(|parts| parts.concat());
     for (path, text) in sources() {
         for (index, line) in text.lines().enumerate() {
             if let Some(word) = words.iter().find(|word| line.contains(word.as_str())) {
@@ -82,25 +112,45 @@ fn every_dependency_has_a_reason() {
         let (_, after) = text.split_once(section).unwrap();
         let section = after.split("\n[").next().unwrap();
         let mut checked = 0;
-        for line in
-            section.lines().filter(|line| line.contains('=') && !line.contains("path = ") && !line.starts_with('#'))
-        {
-            let reason = line.rsplit_once(" # ").map(|(_, reason)| reason.trim()).unwrap_or_default();
+        for line in section.lines().filter(|line| {
+            line.contains('=') && !line.contains("path = ") && !line.starts_with('#')
+        }) {
+            let reason = line
+                .rsplit_once(" # ")
+                .map(|(_, reason)| reason.trim())
+                .unwrap_or_default();
             assert!(reason.len() >= 5, "{manifest}: no reason beside `{line}`");
             checked += 1;
         }
-        assert!(checked >= 3, "{manifest}: only {checked} dependencies were found");
+        assert!(
+            checked >= 3,
+            "{manifest}: only {checked} dependencies were found"
+        );
     }
     // Versions and features stand in one place: a member says `.workspace = true` and nothing else.
-    for member in
-        ["protocol", "protocol/module", "protocol/transport", "master", "master/core", "runner", "feeder", "."]
-    {
+    for member in [
+        "protocol",
+        "protocol/module",
+        "protocol/transport",
+        "master",
+        "master/core",
+        "runner",
+        "feeder",
+        ".",
+    ] {
         let text = read(&format!("{member}/Cargo.toml"));
-        for part in
-            text.split("\n[").filter(|part| part.starts_with("dependencies]") || part.starts_with("dev-dependencies]"))
-        {
-            for line in part.lines().skip(1).filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
-                assert!(line.contains(".workspace = true"), "{member}/Cargo.toml: `{line}`");
+        for part in text.split("\n[").filter(|part| {
+            part.starts_with("dependencies]") || part.starts_with("dev-dependencies]")
+        }) {
+            for line in part
+                .lines()
+                .skip(1)
+                .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+            {
+                assert!(
+                    line.contains(".workspace = true"),
+                    "{member}/Cargo.toml: `{line}`"
+                );
             }
         }
     }
@@ -108,8 +158,15 @@ fn every_dependency_has_a_reason() {
 
 /// The lines of a file before its tests, without comments.
 fn code(text: &str) -> String {
-    let before = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    before.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    let before = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default();
+    before
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[test]
@@ -127,8 +184,13 @@ fn the_core_and_the_runners_session_are_pure() {
     assert_eq!(dependencies, ["taskmaster-protocol"]);
     let mut checked = 0;
     for (path, text) in sources() {
-        let inside = path.strip_prefix(ROOT).unwrap().to_string_lossy().into_owned();
-        let pure = inside.starts_with("master/core/src/") || inside.starts_with("runner/src/session");
+        let inside = path
+            .strip_prefix(ROOT)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let pure =
+            inside.starts_with("master/core/src/") || inside.starts_with("runner/src/session");
         if !pure || inside.ends_with("/tests.rs") {
             continue;
         }
@@ -146,7 +208,10 @@ fn the_core_and_the_runners_session_are_pure() {
             "rand::",
             "println!",
         ] {
-            assert!(!code(&text).contains(word), "{inside}: `{word}` in what must be a function of its input");
+            assert!(
+                !code(&text).contains(word),
+                "{inside}: `{word}` in what must be a function of its input"
+            );
         }
     }
     assert!(checked >= 10, "only {checked} files were checked");
@@ -154,14 +219,32 @@ fn the_core_and_the_runners_session_are_pure() {
 
 #[test]
 fn documents_know_every_state() {
-    let diagram: String = read("master/core/src/state.rs").lines().filter(|line| line.starts_with("//!")).collect();
-    let states = ["blocked", "delayed", "ready", "assigned", "done", "failed", "cancelled", "skipped"];
+    let diagram: String = read("master/core/src/state.rs")
+        .lines()
+        .filter(|line| line.starts_with("//!"))
+        .collect();
+    let states = [
+        "blocked",
+        "delayed",
+        "ready",
+        "assigned",
+        "done",
+        "failed",
+        "cancelled",
+        "skipped",
+    ];
     for state in states {
-        assert!(diagram.contains(state), "the diagram of state.rs has no `{state}`");
+        assert!(
+            diagram.contains(state),
+            "the diagram of state.rs has no `{state}`"
+        );
     }
     if let Ok(text) = fs::read_to_string(Path::new(ROOT).join("ARCHITECTURE.md")) {
         for state in states {
-            assert!(text.contains(state), "ARCHITECTURE.md does not tell of the state `{state}`");
+            assert!(
+                text.contains(state),
+                "ARCHITECTURE.md does not tell of the state `{state}`"
+            );
         }
     }
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use std::io::Read;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Hash, Json, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, Requires, Retries, TaskDocument,
-    TaskId, TaskView, ToMaster, When, limits, splice,
+    Dependency, FromMaster, Hash, Json, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, Requires,
+    Retries, TaskDocument, TaskId, TaskView, ToMaster, When, limits, splice,
 };
 use taskmaster_transport::BlobError;
 
@@ -33,7 +33,12 @@ pub async fn run(options: &AddOptions, global: &Global) -> Result<u8, Trouble> {
         }
         return Ok(exit::OK);
     }
-    let task = waiting::until(end, &format!("task {id}"), waiting::task_end(&mut client, &id)).await?;
+    let task = waiting::until(
+        end,
+        &format!("task {id}"),
+        waiting::task_end(&mut client, &id),
+    )
+    .await?;
     let view = read_view(&task)?;
     if let Some(folder) = &options.fetch {
         fetch::bring(&target, folder, &view.id, &view.outputs).await?;
@@ -56,7 +61,12 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
     };
     document.id = Some(id.clone());
     put_params(client, &mut document).await?;
-    let message = ToMaster::Add(Add { batch: 1, job: None, hold: false, tasks: vec![Json::of(&document)] });
+    let message = ToMaster::Add(Add {
+        batch: 1,
+        job: None,
+        hold: false,
+        tasks: vec![Json::of(&document)],
+    });
     client.say(&message);
     let mut rejection: Option<Refusal> = None;
     loop {
@@ -70,8 +80,12 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
             Err(other) => return Err(other),
         };
         match FromMaster::decode(&text) {
-            Ok(FromMaster::Rejected(rejected)) => rejection = rejected.tasks.into_iter().next().map(|task| task.error),
-            Ok(FromMaster::Added(_)) => return rejection.map_or(Ok(id), |refusal| Err(refusal.into())),
+            Ok(FromMaster::Rejected(rejected)) => {
+                rejection = rejected.tasks.into_iter().next().map(|task| task.error)
+            }
+            Ok(FromMaster::Added(_)) => {
+                return rejection.map_or(Ok(id), |refusal| Err(refusal.into()));
+            }
             Ok(FromMaster::Refused(refused)) => return Err(refused.error.into()),
             _ => {}
         }
@@ -82,7 +96,9 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
 /// names: it gets them as they are.
 async fn put_params(client: &mut Client, document: &mut TaskDocument) -> Result<(), Trouble> {
     let is_new = client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE;
-    let Some(params) = document.params.take_if(|params| is_new && is_large(params)) else { return Ok(()) };
+    let Some(params) = document.params.take_if(|params| is_new && is_large(params)) else {
+        return Ok(());
+    };
     let hash = Hash::of(params.get().as_bytes());
     document.params = Some(splice::of_blob(&hash));
     let params = Bytes::copy_from_slice(params.get().as_bytes());
@@ -123,12 +139,25 @@ pub fn document(options: &TaskOptions) -> Result<TaskDocument, Trouble> {
     document.outputs = (!options.outputs.is_empty()).then(|| options.outputs.clone());
     document.job.clone_from(&options.job);
     document.priority = options.priority.unwrap_or(0);
-    document.dependencies = options.after.iter().map(|on| Dependency { on: on.clone(), when: When::Done }).collect();
-    document.requires =
-        Requires { labels: options.labels.iter().cloned().collect(), slots: options.slots, ..Requires::default() };
+    document.dependencies = options
+        .after
+        .iter()
+        .map(|on| Dependency {
+            on: on.clone(),
+            when: When::Done,
+        })
+        .collect();
+    document.requires = Requires {
+        labels: options.labels.iter().cloned().collect(),
+        slots: options.slots,
+        ..Requires::default()
+    };
     document.timeout_ms = options.task_timeout.map(|span| span.ms());
     document.memory_mb = options.memory_mb;
-    document.retries = options.retries.map(|max| Retries { max, ..Retries::default() });
+    document.retries = options.retries.map(|max| Retries {
+        max,
+        ..Retries::default()
+    });
     document.delay_ms = options.delay.map(|span| span.ms());
     document.not_before = options.not_before;
     // The master checks it as well; here the mistake is found before anything is connected.
@@ -137,9 +166,12 @@ pub fn document(options: &TaskOptions) -> Result<TaskDocument, Trouble> {
     if let Some(params) = large {
         let (is, max) = (params.get().len(), limits::PARAMS_BYTES_MAX);
         if is > max {
-            let text =
-                format!("field `params` has {is} bytes, at most {max} are allowed; larger input belongs in a file");
-            return Err(Refusal::new(RefusalCode::TooLarge, text).at("params").into());
+            let text = format!(
+                "field `params` has {is} bytes, at most {max} are allowed; larger input belongs in a file"
+            );
+            return Err(Refusal::new(RefusalCode::TooLarge, text)
+                .at("params")
+                .into());
         }
         document.params = Some(params);
     }
@@ -150,7 +182,9 @@ pub fn document(options: &TaskOptions) -> Result<TaskDocument, Trouble> {
 fn params(text: &str) -> Result<Json, Trouble> {
     let mut read = String::new();
     let (text, place) = if text == "-" {
-        std::io::stdin().read_to_string(&mut read).map_err(|e| Trouble::Local(format!("cannot read stdin: {e}")))?;
+        std::io::stdin()
+            .read_to_string(&mut read)
+            .map_err(|e| Trouble::Local(format!("cannot read stdin: {e}")))?;
         (read.trim(), "what came on stdin")
     } else {
         (text.trim(), "--params")
@@ -165,7 +199,8 @@ fn params(text: &str) -> Result<Json, Trouble> {
 
 /// Reads what the master says of a task.
 pub fn read_view(task: &Json) -> Result<TaskView, Trouble> {
-    task.read().map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
+    task.read()
+        .map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
 }
 
 /// The exit code that an ended task stands for.
@@ -193,7 +228,11 @@ pub fn explain(view: &TaskView) {
 
 /// The refusal of what cannot be answered yet.
 pub fn no_result(view: &TaskView) -> Trouble {
-    let text = format!("task {} has no result yet: it is {}", view.id, view.state.as_str());
+    let text = format!(
+        "task {} has no result yet: it is {}",
+        view.id,
+        view.state.as_str()
+    );
     Trouble::refused(RefusalCode::WrongState, text)
 }
 
@@ -211,7 +250,9 @@ mod tests {
 
     fn of(args: &str) -> Result<String, Trouble> {
         let words = ["t", "add"].into_iter().chain(args.split_whitespace());
-        let Command::Add(options) = Cli::parse_from(words).command else { panic!("not add") };
+        let Command::Add(options) = Cli::parse_from(words).command else {
+            panic!("not add")
+        };
         document(&options.task).map(|document| Json::of(&document).get().to_owned())
     }
 
@@ -219,7 +260,10 @@ mod tests {
     fn options_become_a_document() {
         for (args, expected) in [
             ("echo", r#"{"module":"echo"}"#),
-            ("echo --params [1,2.50]", r#"{"module":"echo","params":[1,2.50]}"#),
+            (
+                "echo --params [1,2.50]",
+                r#"{"module":"echo","params":[1,2.50]}"#,
+            ),
             (
                 "echo --id a --job j --after b --after c --priority -3",
                 r#"{"id":"a","module":"echo","priority":-3,"dependencies":[{"on":"b","when":"done"},{"on":"c","when":"done"}],"job":"j"}"#,
@@ -228,13 +272,19 @@ mod tests {
                 "echo --delay 5s --task-timeout 300ms --memory-mb 64",
                 r#"{"module":"echo","timeout_ms":300,"memory_mb":64,"delay_ms":5000}"#,
             ),
-            ("echo --label zone=eu --slots 2", r#"{"module":"echo","requires":{"labels":{"zone":"eu"},"slots":2}}"#),
+            (
+                "echo --label zone=eu --slots 2",
+                r#"{"module":"echo","requires":{"labels":{"zone":"eu"},"slots":2}}"#,
+            ),
         ] {
             assert_eq!(of(args).unwrap(), expected, "{args}");
         }
         let usage = of("echo --params hello").unwrap_err();
         assert_eq!(usage.exit_code(), exit::USAGE);
         assert!(usage.to_string().contains("'\"hello\"'"), "{usage}");
-        assert_eq!(of("echo --memory-mb 0").unwrap_err().exit_code(), exit::ERROR);
+        assert_eq!(
+            of("echo --memory-mb 0").unwrap_err().exit_code(),
+            exit::ERROR
+        );
     }
 }

@@ -53,10 +53,16 @@ impl BenchReport {
         let rate = crate::output::text::thousands(self.tasks_per_s.round() as u64);
         output.show(&Json::of(self), &rate, || {
             let mut block = Table::new(&[]);
-            block.pair("tasks", crate::output::text::thousands(u64::from(self.tasks)));
+            block.pair(
+                "tasks",
+                crate::output::text::thousands(u64::from(self.tasks)),
+            );
             block.pair("seconds", format!("{:.3}", self.seconds));
             block.pair("tasks/s", &rate);
-            block.pair("one task", format!("p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms));
+            block.pair(
+                "one task",
+                format!("p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms),
+            );
             block.pair("durability", &self.durability);
             block
         })
@@ -65,7 +71,9 @@ impl BenchReport {
 
 /// Runs `bench` against the master that the options name. The exit code.
 pub async fn run(options: &BenchOptions, global: &Global) -> Result<u8, Trouble> {
-    bench_target(global.target()?, options).await?.print(&global.output())?;
+    bench_target(global.target()?, options)
+        .await?
+        .print(&global.output())?;
     Ok(exit::OK)
 }
 
@@ -84,7 +92,11 @@ pub async fn bench_target(target: Target, options: &BenchOptions) -> Result<Benc
         .map_err(|error| Trouble::Local(format!("cannot upload the bench's module: {error}")))?;
     wait_until_ready(&mut client).await?;
     let mut load = Load::new(MODULE)?;
-    let follow = Follow { job: Some(load.job().clone()), ids: Vec::new(), since: Some(client.welcome().seq) };
+    let follow = Follow {
+        job: Some(load.job().clone()),
+        ids: Vec::new(),
+        since: Some(client.welcome().seq),
+    };
     client.say(&ToMaster::Follow(follow));
     load.run(&mut client, WARM_UP.min(options.tasks)).await?;
     let began = Instant::now();
@@ -96,7 +108,9 @@ pub async fn bench_target(target: Target, options: &BenchOptions) -> Result<Benc
         load.run(&mut client, 1).await?;
         singles.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    client.say(&ToMaster::Release(OfJob { job: load.job().clone() }));
+    client.say(&ToMaster::Release(OfJob {
+        job: load.job().clone(),
+    }));
     let status: Status = client.ask(Query::Status).await?;
     Ok(BenchReport {
         tasks: options.tasks,
@@ -116,9 +130,13 @@ async fn wait_until_ready(client: &mut Client) -> Result<(), Trouble> {
     loop {
         let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
         let able = runners.iter().any(|runner| runner.state == "connected");
-        let why = match client.ask::<ModuleView>(Query::Module { name: name.clone() }).await {
+        let why = match client
+            .ask::<ModuleView>(Query::Module { name: name.clone() })
+            .await
+        {
             Ok(module) => {
-                if let (Some(error), true) = (&module.error, module.state == ModuleState::Rejected) {
+                if let (Some(error), true) = (&module.error, module.state == ModuleState::Rejected)
+                {
                     return Err(Trouble::refused(
                         RefusalCode::InvalidValue,
                         format!("the bench's module was rejected: {error}"),
@@ -129,14 +147,20 @@ async fn wait_until_ready(client: &mut Client) -> Result<(), Trouble> {
                 }
                 format!("module {MODULE} is not ready ({:?})", module.state)
             }
-            Err(Trouble::Refused(refusal)) if refusal.code == RefusalCode::UnknownModule => refusal.message,
+            Err(Trouble::Refused(refusal)) if refusal.code == RefusalCode::UnknownModule => {
+                refusal.message
+            }
             Err(other) => return Err(other),
         };
         if !able && !std::mem::replace(&mut told, true) {
             chat("waiting for a runner; start one with `taskmaster runner`");
         }
         if Instant::now() > end {
-            let why = if able { why } else { "no runner is connected: start one with `taskmaster runner`".to_owned() };
+            let why = if able {
+                why
+            } else {
+                "no runner is connected: start one with `taskmaster runner`".to_owned()
+            };
             return Err(Trouble::Local(why));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -161,7 +185,10 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_were_measured() {
         let mut values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
-        assert_eq!((percentile(&mut values, 50), percentile(&mut values, 99)), (100.0, 198.0));
+        assert_eq!(
+            (percentile(&mut values, 50), percentile(&mut values, 99)),
+            (100.0, 198.0)
+        );
         assert_eq!(percentile(&mut [], 50), 0.0);
         assert_eq!(percentile(&mut [7.0], 99), 7.0);
     }

@@ -6,7 +6,8 @@ mod tasks;
 mod values;
 
 pub use inspecting::{
-    DoctorOptions, JobsCommand, ModulesCommand, RunnersCommand, TasksCommand, TopOptions, WatchOptions,
+    DoctorOptions, JobsCommand, ModulesCommand, RunnersCommand, TasksCommand, TopOptions,
+    WatchOptions,
 };
 pub use projects::{DevOptions, Language, NewOptions};
 pub use tasks::{AddOptions, BenchOptions, CallOptions, FeedOptions, TaskOptions};
@@ -24,20 +25,41 @@ pub const DEFAULT_URL: &str = "ws://127.0.0.1:3232";
 #[derive(Debug, Clone, Default, Args)]
 pub struct Global {
     /// How to write data: a table on a terminal and JSON lines elsewhere, unless given
-    #[arg(short = 'o', long = "output", global = true, value_enum, value_name = "FORMAT")]
+    #[arg(
+        short = 'o',
+        long = "output",
+        global = true,
+        value_enum,
+        value_name = "FORMAT"
+    )]
     pub output: Option<Format>,
     /// The master; several, comma-separated, are tried in turn [default: ws://127.0.0.1:3232]
-    #[arg(long, global = true, env = "TASKMASTER_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "TASKMASTER_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub url: Option<String>,
     /// The token, where the master wants one
-    #[arg(long, global = true, env = "TASKMASTER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "TASKMASTER_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
 }
 
 impl Global {
     /// The masters to try.
     pub fn target(&self) -> Result<Target, Trouble> {
-        Target::parse(self.url.as_deref().unwrap_or(DEFAULT_URL), self.token.as_deref())
+        Target::parse(
+            self.url.as_deref().unwrap_or(DEFAULT_URL),
+            self.token.as_deref(),
+        )
     }
 
     /// Where and how to write.
@@ -131,9 +153,24 @@ mod tests {
         let cli = Cli::parse_from(["t", "tasks", "show", "x", "-o", "json", "--url", "ws://a"]);
         assert_eq!(cli.global.output, Some(Format::Json));
         assert_eq!(cli.global.url.as_deref(), Some("ws://a"));
-        assert!(matches!(cli.command, Command::Tasks(TasksCommand::Show { .. })));
-        let cli = Cli::parse_from(["t", "add", "echo", "--env", "A=b=c", "--task-timeout", "300ms", "--arg", "-v"]);
-        let Command::Add(add) = cli.command else { panic!("not add") };
+        assert!(matches!(
+            cli.command,
+            Command::Tasks(TasksCommand::Show { .. })
+        ));
+        let cli = Cli::parse_from([
+            "t",
+            "add",
+            "echo",
+            "--env",
+            "A=b=c",
+            "--task-timeout",
+            "300ms",
+            "--arg",
+            "-v",
+        ]);
+        let Command::Add(add) = cli.command else {
+            panic!("not add")
+        };
         assert_eq!(add.task.env, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(add.task.task_timeout.map(|span| span.ms()), Some(300));
         assert!(Cli::try_parse_from(["t", "add", "echo", "--task-timeout", "300"]).is_err());

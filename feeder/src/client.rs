@@ -45,7 +45,12 @@ impl Client {
     /// The same, for so long.
     pub async fn connect_within(target: Target, patience: Duration) -> Result<Client, Trouble> {
         let link = target.dial_within(patience).await?;
-        Ok(Client { target, link, reference: 0, aside: VecDeque::new() })
+        Ok(Client {
+            target,
+            link,
+            reference: 0,
+            aside: VecDeque::new(),
+        })
     }
 
     /// What the master said first on the present connection.
@@ -100,17 +105,31 @@ impl Client {
     /// Asks something and reads the answer as `T`.
     pub async fn ask<T: DeserializeOwned>(&mut self, query: Query) -> Result<T, Trouble> {
         let answer = self.ask_raw(query).await?;
-        answer.read().map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
+        answer
+            .read()
+            .map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
     }
 
     /// Asks something; the answer as it was sent, so that fields this version does not know are passed on.
     pub async fn ask_raw(&mut self, query: Query) -> Result<Json, Trouble> {
-        self.request(|reference| ToMaster::Ask(Ask { reference, query: query.clone() })).await
+        self.request(|reference| {
+            ToMaster::Ask(Ask {
+                reference,
+                query: query.clone(),
+            })
+        })
+        .await
     }
 
     /// Does what an operator wishes.
     pub async fn operate(&mut self, operation: Operation) -> Result<Json, Trouble> {
-        self.request(|reference| ToMaster::Operate(Operate { reference, operation: operation.clone() })).await
+        self.request(|reference| {
+            ToMaster::Operate(Operate {
+                reference,
+                operation: operation.clone(),
+            })
+        })
+        .await
     }
 
     /// Sends what `message` makes of a reference and waits for its answer. Where the link breaks meanwhile it connects
@@ -127,7 +146,10 @@ impl Client {
     }
 
     /// The same, but a broken link is an error: for those who have more to restore than one question.
-    pub async fn request_once(&mut self, message: impl Fn(u64) -> ToMaster) -> Result<Json, Trouble> {
+    pub async fn request_once(
+        &mut self,
+        message: impl Fn(u64) -> ToMaster,
+    ) -> Result<Json, Trouble> {
         let reference = self.next_reference();
         self.say(&message(reference));
         loop {

@@ -19,7 +19,11 @@ pub async fn run(options: &DevOptions, global: &Global) -> Result<u8, Trouble> {
     let mut params = options.params.clone();
     let mut runs = Runs::new(global.target()?, global.output());
     if options.once {
-        return if build(&project).await? { runs.run(&project, params.as_ref()).await } else { Ok(exit::ERROR) };
+        return if build(&project).await? {
+            runs.run(&project, params.as_ref()).await
+        } else {
+            Ok(exit::ERROR)
+        };
     }
     let mut watching = Watching::start(project.folder());
     // Nothing has been built yet.
@@ -34,7 +38,10 @@ pub async fn run(options: &DevOptions, global: &Global) -> Result<u8, Trouble> {
                 ended = round(&project, &mut runs, must_build, params.as_ref()) => ended?,
                 () = watching.until_changed(&project, &seen) => chat("changed: once more"),
             }
-            chat(&format!("waiting for changes in {}", project.folder().display()));
+            chat(&format!(
+                "waiting for changes in {}",
+                project.folder().display()
+            ));
         }
         if let Change::Typed(line) = watching.next().await {
             match Json::parse(line.trim()) {
@@ -46,7 +53,12 @@ pub async fn run(options: &DevOptions, global: &Global) -> Result<u8, Trouble> {
 }
 
 /// Builds, where it must, and runs. Says what went wrong with either; an error is what ends the loop.
-async fn round(project: &Project, runs: &mut Runs, must_build: bool, params: Option<&Json>) -> Result<(), Trouble> {
+async fn round(
+    project: &Project,
+    runs: &mut Runs,
+    must_build: bool,
+    params: Option<&Json>,
+) -> Result<(), Trouble> {
     if must_build && !build(project).await? {
         return Ok(());
     }

@@ -37,7 +37,9 @@ pub async fn run(global: &Global) -> Result<u8, Trouble> {
         Err(trouble) => {
             code = trouble.exit_code();
             let advice = match code {
-                exit::UNREACHABLE => "start one with `taskmaster up`, or set --url or TASKMASTER_URL",
+                exit::UNREACHABLE => {
+                    "start one with `taskmaster up`, or set --url or TASKMASTER_URL"
+                }
                 exit::USAGE => "write the address like ws://127.0.0.1:3232",
                 _ => "check --token or TASKMASTER_TOKEN, and that both sides have the same version",
             };
@@ -58,11 +60,21 @@ pub async fn run(global: &Global) -> Result<u8, Trouble> {
 }
 
 fn well(what: &'static str, found: String) -> Finding {
-    Finding { ok: true, what, found, advice: None }
+    Finding {
+        ok: true,
+        what,
+        found,
+        advice: None,
+    }
 }
 
 fn ill(what: &'static str, found: String, advice: &str) -> Finding {
-    Finding { ok: false, what, found, advice: Some(advice.to_owned()) }
+    Finding {
+        ok: false,
+        what,
+        found,
+        advice: Some(advice.to_owned()),
+    }
 }
 
 fn version(protocol: u32) -> Finding {
@@ -70,7 +82,11 @@ fn version(protocol: u32) -> Finding {
     if protocol == PROTOCOL_VERSION {
         well("protocol", found)
     } else {
-        ill("protocol", found, "it works, without what is new: upgrade the older side")
+        ill(
+            "protocol",
+            found,
+            "it works, without what is new: upgrade the older side",
+        )
     }
 }
 
@@ -78,7 +94,13 @@ async fn look(client: &mut Client, findings: &mut Vec<Finding>) -> Result<(), Tr
     let status: Status = client.ask(Query::Status).await?;
     let up = crate::output::text::span(status.uptime_ms.saturating_mul(1_000));
     findings.push(match status.refusing {
-        None => well("store", format!("durability {}, start {}, up for {up}", status.durability, status.epoch)),
+        None => well(
+            "store",
+            format!(
+                "durability {}, start {}, up for {up}",
+                status.durability, status.epoch
+            ),
+        ),
         Some(why) => ill(
             "store",
             format!("adds are refused: {why}"),
@@ -93,11 +115,21 @@ async fn look(client: &mut Client, findings: &mut Vec<Finding>) -> Result<(), Tr
 }
 
 fn judge_runners(runners: &[RunnerView]) -> Finding {
-    let able: Vec<&RunnerView> = runners.iter().filter(|runner| runner.state == "connected").collect();
-    let slots: u32 = able.iter().map(|runner| runner.slots).fold(0, u32::saturating_add);
+    let able: Vec<&RunnerView> = runners
+        .iter()
+        .filter(|runner| runner.state == "connected")
+        .collect();
+    let slots: u32 = able
+        .iter()
+        .map(|runner| runner.slots)
+        .fold(0, u32::saturating_add);
     let found = format!("{} connected with {slots} slots", able.len());
     match runners.len() - able.len() {
-        0 if able.is_empty() => ill("runners", "none".into(), "start one with `taskmaster runner`"),
+        0 if able.is_empty() => ill(
+            "runners",
+            "none".into(),
+            "start one with `taskmaster runner`",
+        ),
         0 => well("runners", found),
         others if able.is_empty() => ill(
             "runners",
@@ -109,10 +141,15 @@ fn judge_runners(runners: &[RunnerView]) -> Finding {
 }
 
 fn judge_modules(modules: &[ModuleView]) -> Finding {
-    let usable =
-        modules.iter().filter(|module| module.version.is_some() && module.state != ModuleState::Removed).count();
-    let broken: Vec<&str> =
-        modules.iter().filter(|module| module.error.is_some()).map(|module| module.name.as_str()).collect();
+    let usable = modules
+        .iter()
+        .filter(|module| module.version.is_some() && module.state != ModuleState::Removed)
+        .count();
+    let broken: Vec<&str> = modules
+        .iter()
+        .filter(|module| module.error.is_some())
+        .map(|module| module.name.as_str())
+        .collect();
     match (usable, broken.as_slice()) {
         (0, []) => ill(
             "modules",
@@ -121,8 +158,15 @@ fn judge_modules(modules: &[ModuleView]) -> Finding {
         ),
         (_, []) => well("modules", format!("{usable} usable")),
         (_, names) => {
-            let found = format!("{usable} usable; the newest file of {} was rejected", names.join(", "));
-            ill("modules", found, "see `taskmaster modules show NAME` for the reason")
+            let found = format!(
+                "{usable} usable; the newest file of {} was rejected",
+                names.join(", ")
+            );
+            ill(
+                "modules",
+                found,
+                "see `taskmaster modules show NAME` for the reason",
+            )
         }
     }
 }
@@ -131,7 +175,11 @@ fn table(findings: &[Finding]) -> Table {
     let mut table = Table::new(&[]);
     for finding in findings {
         let mark = if finding.ok { "ok" } else { "FAIL" };
-        table.row([mark.to_owned(), finding.what.to_owned(), finding.found.clone()]);
+        table.row([
+            mark.to_owned(),
+            finding.what.to_owned(),
+            finding.found.clone(),
+        ]);
         if let Some(advice) = &finding.advice {
             table.row([String::new(), String::new(), format!("→ {advice}")]);
         }

@@ -31,7 +31,9 @@ use source::Chunk;
 use std::time::Duration;
 use taskmaster_protocol::message::{OfJob, Query};
 use taskmaster_protocol::shape::JobView;
-use taskmaster_protocol::{FromMaster, JobName, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, ToMaster, limits};
+use taskmaster_protocol::{
+    FromMaster, JobName, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, ToMaster, limits,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -67,7 +69,9 @@ pub async fn run(options: &FeedOptions, global: &Global) -> Result<u8, Trouble> 
         _ => Until::Added,
     };
     if options.fetch.is_some() && until == Until::Added {
-        return Err(Trouble::Usage("--fetch brings files back as tasks end: give --follow or --wait, too".into()));
+        return Err(Trouble::Usage(
+            "--fetch brings files back as tasks end: give --follow or --wait, too".into(),
+        ));
     }
     let target = global.target()?;
     let client = Client::connect(target.clone()).await?;
@@ -76,19 +80,32 @@ pub async fn run(options: &FeedOptions, global: &Global) -> Result<u8, Trouble> 
         None => own_job()?,
     };
     let mut feeding = Feeding::new(client, job, until, global.output());
-    let fetching = options.fetch.clone().map(|folder| Fetching::new(target.clone(), folder));
+    let fetching = options
+        .fetch
+        .clone()
+        .map(|folder| Fetching::new(target.clone(), folder));
     if let Some(following) = &mut feeding.following {
         following.fetching = fetching;
     }
     let files = (Inputs::new(target), base_of(options.file.as_deref()));
-    feeding.input = Some(if feeding.client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE {
-        let read = source::start(input, feeding.keys.clone(), limits::PARAMS_BYTES_MAX + BESIDE_PARAMS, files);
-        large::start(read, feeding.client.target().clone())
-    } else {
-        let max = usize::try_from(feeding.client.welcome().message_bytes_max).unwrap_or(usize::MAX);
-        let document_max = max.min(limits::MESSAGE_BYTES_MAX).saturating_sub(MESSAGE_ROOM);
-        source::start(input, feeding.keys.clone(), document_max, files)
-    });
+    feeding.input = Some(
+        if feeding.client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE {
+            let read = source::start(
+                input,
+                feeding.keys.clone(),
+                limits::PARAMS_BYTES_MAX + BESIDE_PARAMS,
+                files,
+            );
+            large::start(read, feeding.client.target().clone())
+        } else {
+            let max =
+                usize::try_from(feeding.client.welcome().message_bytes_max).unwrap_or(usize::MAX);
+            let document_max = max
+                .min(limits::MESSAGE_BYTES_MAX)
+                .saturating_sub(MESSAGE_ROOM);
+            source::start(input, feeding.keys.clone(), document_max, files)
+        },
+    );
     feeding.run().await
 }
 
@@ -163,16 +180,27 @@ impl Feeding {
             }
         }
         self.progress.clear();
-        let summary =
-            Summary::new(self.job.as_str(), &self.ledger, self.until != Until::Added, self.progress.seconds());
+        let summary = Summary::new(
+            self.job.as_str(),
+            &self.ledger,
+            self.until != Until::Added,
+            self.progress.seconds(),
+        );
         if self.until != Until::Ended && self.output.wants_json() {
             self.output.json(&summary)?;
         }
         if self.output.explicit() != Some(Format::Quiet) {
             summary.say();
         }
-        let unfetched = self.following.as_ref().is_some_and(|following| following.unfetched > 0);
-        Ok(if self.ledger.refused > 0 || unfetched { exit::ERROR } else { self.ledger.endings.exit_code() })
+        let unfetched = self
+            .following
+            .as_ref()
+            .is_some_and(|following| following.unfetched > 0);
+        Ok(if self.ledger.refused > 0 || unfetched {
+            exit::ERROR
+        } else {
+            self.ledger.endings.exit_code()
+        })
     }
 
     /// One round: send, then take what comes first. `true`: the feed is through.
@@ -266,14 +294,22 @@ impl Feeding {
             Ok(FromMaster::Added(added)) => {
                 let news = self.ledger.added(added);
                 if let Some(following) = &mut self.following {
-                    news.jobs.into_iter().for_each(|job| following.follow(&self.client, job));
+                    news.jobs
+                        .into_iter()
+                        .for_each(|job| following.follow(&self.client, job));
                     following.ask_for(&self.client, news.ended);
                 }
             }
             // Something that we said was not understood: it is not known what, so nothing can be repaired.
-            Ok(FromMaster::Refused(refused)) if refused.reference.is_none() => return Err(refused.error.into()),
+            Ok(FromMaster::Refused(refused)) if refused.reference.is_none() => {
+                return Err(refused.error.into());
+            }
             Ok(_) => {}
-            Err(refusal) => return Err(Trouble::Local(format!("the master said what cannot be read: {refusal}"))),
+            Err(refusal) => {
+                return Err(Trouble::Local(format!(
+                    "the master said what cannot be read: {refusal}"
+                )));
+            }
         }
         Ok(())
     }
@@ -281,7 +317,9 @@ impl Feeding {
     /// The files of a task are here, or cannot be.
     fn take_fetched(&mut self, fetched: Fetched) -> Result<(), Trouble> {
         self.heard = Instant::now();
-        let Some(following) = &mut self.following else { return Ok(()) };
+        let Some(following) = &mut self.following else {
+            return Ok(());
+        };
         following.print(&fetched.line)?;
         if let Err(trouble) = fetched.result {
             following.unfetched += 1;
@@ -303,7 +341,11 @@ impl Feeding {
         if !self.released {
             self.release();
         }
-        if self.following.as_ref().is_some_and(|following| !following.has_fetched()) {
+        if self
+            .following
+            .as_ref()
+            .is_some_and(|following| !following.has_fetched())
+        {
             return Ok(false);
         }
         match self.until {
@@ -326,7 +368,9 @@ impl Feeding {
     }
 
     fn release(&mut self) {
-        self.client.say(&ToMaster::Release(OfJob { job: self.job.clone() }));
+        self.client.say(&ToMaster::Release(OfJob {
+            job: self.job.clone(),
+        }));
         if self.until == Until::JobDone
             && let Some(following) = &mut self.following
         {
@@ -339,13 +383,18 @@ impl Feeding {
     /// Whether nobody holds the job and no task of it is open. A job that nothing was added to is done.
     async fn is_job_done(&mut self, job: JobName) -> Result<bool, Trouble> {
         let ask = |reference| {
-            ToMaster::Ask(taskmaster_protocol::message::Ask { reference, query: Query::Job { job: job.clone() } })
+            ToMaster::Ask(taskmaster_protocol::message::Ask {
+                reference,
+                query: Query::Job { job: job.clone() },
+            })
         };
         match self.client.request_once(ask).await {
             Ok(answer) => answer
                 .read::<JobView>()
                 .map(|job| !job.open)
-                .map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}"))),
+                .map_err(|error| {
+                    Trouble::Local(format!("the master's answer cannot be read: {error}"))
+                }),
             Err(Trouble::Refused(refusal)) if refusal.code == RefusalCode::UnknownJob => Ok(true),
             Err(trouble) => Err(trouble),
         }
@@ -353,10 +402,14 @@ impl Feeding {
 
     /// Says why nothing goes on; once for as long as the reason stays, however its figures change.
     fn say_need(&mut self) {
-        let Some(why) = self.ledger.need() else { return };
+        let Some(why) = self.ledger.need() else {
+            return;
+        };
         if self.last_need.is_none_or(|at| at.elapsed() > STALLED_AFTER) {
             self.progress.clear();
-            chat(&format!("the master takes nothing for now ({why}); trying again …"));
+            chat(&format!(
+                "the master takes nothing for now ({why}); trying again …"
+            ));
         }
         self.last_need = Some(Instant::now());
     }
@@ -373,7 +426,11 @@ impl Feeding {
         }
         self.heard = Instant::now();
         self.ask_job = true;
-        let jobs = self.following.as_ref().map(Following::jobs).unwrap_or_default();
+        let jobs = self
+            .following
+            .as_ref()
+            .map(Following::jobs)
+            .unwrap_or_default();
         if self.ledger.open() == 0 {
             return Ok(());
         }
@@ -393,7 +450,9 @@ impl Feeding {
     async fn restore(&mut self, lost: &Trouble) -> Result<(), Trouble> {
         self.progress.clear();
         self.client.reconnect(lost).await?;
-        self.ledger.unanswered().for_each(|batch| self.client.say_text(batch));
+        self.ledger
+            .unanswered()
+            .for_each(|batch| self.client.say_text(batch));
         if let Some(following) = &self.following {
             following.restore(&self.client);
         }
@@ -407,13 +466,18 @@ impl Feeding {
         if !refusals.is_empty() {
             self.progress.clear();
         }
-        refusals.iter().for_each(|refusal| self.output.complain_of(refusal));
+        refusals
+            .iter()
+            .for_each(|refusal| self.output.complain_of(refusal));
     }
 }
 
 /// What was fetched next; never, where nothing is.
 async fn fetched(following: &mut Option<Following>) -> Fetched {
-    match following.as_mut().and_then(|following| following.fetching.as_mut()) {
+    match following
+        .as_mut()
+        .and_then(|following| following.fetching.as_mut())
+    {
         Some(fetching) => fetching.next().await,
         None => std::future::pending().await,
     }

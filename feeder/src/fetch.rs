@@ -24,11 +24,19 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub type Outputs = BTreeMap<FilePath, Hash>;
 
 /// Brings the files of one task into `folder`, for as long as it takes.
-pub async fn bring(target: &Target, folder: &Path, id: &TaskId, outputs: &Outputs) -> Result<(), Trouble> {
+pub async fn bring(
+    target: &Target,
+    folder: &Path,
+    id: &TaskId,
+    outputs: &Outputs,
+) -> Result<(), Trouble> {
     for (path, hash) in outputs {
         let to = folder.join(id.as_str()).join(path.as_str());
         bring_one(target, &to, *hash).await.map_err(|why| {
-            Trouble::Local(format!("the file `{path}` of task {id} cannot be fetched into {}: {why}", to.display()))
+            Trouble::Local(format!(
+                "the file `{path}` of task {id} cannot be fetched into {}: {why}",
+                to.display()
+            ))
         })?;
     }
     Ok(())
@@ -75,16 +83,25 @@ pub struct Fetching {
 impl Fetching {
     /// Into `folder`.
     pub fn new(target: Target, folder: PathBuf) -> Fetching {
-        Fetching { target, folder, turns: Arc::new(Semaphore::new(AT_ONCE)), running: JoinSet::new() }
+        Fetching {
+            target,
+            folder,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            running: JoinSet::new(),
+        }
     }
 
     /// Begins with the files of a task.
     pub fn begin(&mut self, id: TaskId, outputs: Outputs, line: String) {
-        let (target, folder, turns) = (self.target.clone(), self.folder.clone(), self.turns.clone());
+        let (target, folder, turns) =
+            (self.target.clone(), self.folder.clone(), self.turns.clone());
         self.running.spawn(async move {
             // The semaphore is never closed.
             let _turn = turns.acquire().await.ok();
-            Fetched { result: bring(&target, &folder, &id, &outputs).await, line }
+            Fetched {
+                result: bring(&target, &folder, &id, &outputs).await,
+                line,
+            }
         });
     }
 
@@ -97,9 +114,10 @@ impl Fetching {
     pub async fn next(&mut self) -> Fetched {
         match self.running.join_next().await {
             Some(Ok(fetched)) => fetched,
-            Some(Err(error)) => {
-                Fetched { line: String::new(), result: Err(Trouble::Local(format!("fetching broke off: {error}"))) }
-            }
+            Some(Err(error)) => Fetched {
+                line: String::new(),
+                result: Err(Trouble::Local(format!("fetching broke off: {error}"))),
+            },
             None => std::future::pending().await,
         }
     }

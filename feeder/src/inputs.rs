@@ -45,7 +45,12 @@ struct Changed(BTreeSet<PathBuf>);
 impl Inputs {
     /// For the masters of `target`.
     pub fn new(target: Target) -> Inputs {
-        Inputs { target, local: Local::default(), there: HashMap::new(), said: false }
+        Inputs {
+            target,
+            local: Local::default(),
+            there: HashMap::new(),
+            said: false,
+        }
     }
 
     /// Sees to it that the master has what is at these paths. Waits for a master that is away. Blocks on the disk.
@@ -66,17 +71,29 @@ impl Inputs {
             .collect())
     }
 
-    fn read(&mut self, paths: &BTreeSet<PathBuf>) -> HashMap<PathBuf, Result<Arc<LocalInput>, String>> {
-        paths.iter().map(|path| (path.clone(), self.local.read(path))).collect()
+    fn read(
+        &mut self,
+        paths: &BTreeSet<PathBuf>,
+    ) -> HashMap<PathBuf, Result<Arc<LocalInput>, String>> {
+        paths
+            .iter()
+            .map(|path| (path.clone(), self.local.read(path)))
+            .collect()
     }
 
     /// Puts what the master lacks.
-    async fn put(&mut self, inputs: &HashMap<PathBuf, Result<Arc<LocalInput>, String>>) -> Result<Changed, Trouble> {
+    async fn put(
+        &mut self,
+        inputs: &HashMap<PathBuf, Result<Arc<LocalInput>, String>>,
+    ) -> Result<Changed, Trouble> {
         let now = Instant::now();
-        self.there.retain(|_, seen| now.duration_since(*seen) < KEPT);
+        self.there
+            .retain(|_, seen| now.duration_since(*seen) < KEPT);
         let named = inputs.values().flatten().flat_map(|input| &input.blobs);
-        let unknown: BTreeMap<Hash, &Place> =
-            named.filter(|(hash, _)| !self.there.contains_key(hash)).map(|(hash, place)| (*hash, place)).collect();
+        let unknown: BTreeMap<Hash, &Place> = named
+            .filter(|(hash, _)| !self.there.contains_key(hash))
+            .map(|(hash, place)| (*hash, place))
+            .collect();
         let asked: Vec<Hash> = unknown.keys().copied().collect();
         let missing = loop {
             match self.target.blobs().missing(&asked).await {
@@ -86,8 +103,11 @@ impl Inputs {
         };
         let mut changed = BTreeSet::new();
         let target = &self.target;
-        let puts =
-            missing.into_iter().filter_map(|hash| unknown.get(&hash).map(|place| put_one(target, hash, place, now)));
+        let puts = missing.into_iter().filter_map(|hash| {
+            unknown
+                .get(&hash)
+                .map(|place| put_one(target, hash, place, now))
+        });
         let mut puts = stream::iter(puts).buffer_unordered(PUTS_AT_ONCE);
         while let Some(put) = puts.next().await {
             changed.extend(put?);
@@ -95,7 +115,8 @@ impl Inputs {
         drop(puts);
         // Where one of its files has changed, a folder is another.
         let whole = |hash: &&Hash| !matches!(unknown.get(*hash), Some(Place::File(path)) if changed.contains(path));
-        self.there.extend(asked.iter().filter(whole).map(|hash| (*hash, now)));
+        self.there
+            .extend(asked.iter().filter(whole).map(|hash| (*hash, now)));
         Ok(Changed(changed))
     }
 
@@ -113,7 +134,12 @@ impl Inputs {
 }
 
 /// Puts one blob, for as long as it takes. Gives the file back where it has changed.
-async fn put_one(target: &Target, hash: Hash, place: &Place, since: Instant) -> Result<Option<PathBuf>, Trouble> {
+async fn put_one(
+    target: &Target,
+    hash: Hash,
+    place: &Place,
+    since: Instant,
+) -> Result<Option<PathBuf>, Trouble> {
     let mut said = false;
     loop {
         let put = match place {
@@ -128,7 +154,9 @@ async fn put_one(target: &Target, hash: Hash, place: &Place, since: Instant) -> 
             }
             (Err(error), _) if error.may_pass() => {
                 if since.elapsed() > PATIENCE && !std::mem::replace(&mut said, true) {
-                    chat(&format!("an input waits to be put ({error}); trying again …"));
+                    chat(&format!(
+                        "an input waits to be put ({error}); trying again …"
+                    ));
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -166,10 +194,15 @@ pub async fn of_options(
     let settled = Inputs::new(target).settle(&paths).await?;
     let mut inputs = BTreeMap::new();
     for (path, file) in wanted {
-        let input = settled.get(file).cloned().unwrap_or_else(|| Err("it was not read".into()));
+        let input = settled
+            .get(file)
+            .cloned()
+            .unwrap_or_else(|| Err("it was not read".into()));
         let input = input.map_err(|why| Trouble::from(refusal(path.as_str(), &why)))?;
         if inputs.insert(path.clone(), input).is_some() {
-            return Err(Trouble::Usage(format!("--input names the path `{path}` twice")));
+            return Err(Trouble::Usage(format!(
+                "--input names the path `{path}` twice"
+            )));
         }
     }
     Ok(inputs)
@@ -178,7 +211,9 @@ pub async fn of_options(
 /// The folder that paths in a feed are relative to: the feed file's, or the present one.
 pub fn base_of(file: Option<&Path>) -> PathBuf {
     match file {
-        Some(file) if file != Path::new("-") => file.parent().map(Path::to_owned).unwrap_or_default(),
+        Some(file) if file != Path::new("-") => {
+            file.parent().map(Path::to_owned).unwrap_or_default()
+        }
         _ => PathBuf::new(),
     }
 }

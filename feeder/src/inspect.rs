@@ -12,7 +12,10 @@ use taskmaster_protocol::message::Query;
 use taskmaster_protocol::{Json, Wall};
 
 /// The rows of a list as the master wrote them, and as we read them.
-async fn rows<T: DeserializeOwned>(client: &mut Client, query: Query) -> Result<(Vec<Json>, Vec<T>), Trouble> {
+async fn rows<T: DeserializeOwned>(
+    client: &mut Client,
+    query: Query,
+) -> Result<(Vec<Json>, Vec<T>), Trouble> {
     let answer = client.ask_raw(query).await?;
     let raw: Vec<Json> = read(&answer)?;
     let typed = raw.iter().map(read).collect::<Result<_, _>>()?;
@@ -27,5 +30,11 @@ fn read<T: DeserializeOwned>(answer: &Json) -> Result<T, Trouble> {
 
 /// A time for people: to the second, UTC.
 fn moment(time: Option<Wall>) -> String {
-    time.map_or(String::new(), |time| time.to_string().replace('T', " ").chars().take(19).collect())
+    time.map_or(String::new(), |time| {
+        time.to_string()
+            .replace('T', " ")
+            .chars()
+            .take(19)
+            .collect()
+    })
 }

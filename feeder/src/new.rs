@@ -17,23 +17,30 @@ pub fn run(options: &NewOptions, global: &Global) -> Result<u8, Trouble> {
     let missing = tools::missing(language);
     let next = next(name, language);
     if output.wants_json() {
-        let missing: Vec<_> =
-            missing.iter().map(|tool| serde_json::json!({"tool": tool.name, "install": tool.install})).collect();
+        let missing: Vec<_> = missing
+            .iter()
+            .map(|tool| serde_json::json!({"tool": tool.name, "install": tool.install}))
+            .collect();
         let said = serde_json::json!({"folder": name, "lang": language.name(), "missing": missing, "next": next});
         output.json(&said)?;
         return Ok(exit::OK);
     }
     chat(&format!("{name}: a task in {}", language.name()));
     for tool in missing {
-        chat(&format!("missing: {}. To install it: {}", tool.name, tool.install));
+        chat(&format!(
+            "missing: {}. To install it: {}",
+            tool.name, tool.install
+        ));
     }
     chat("next:");
-    next.iter().try_for_each(|line| output.line(&format!("  {line}")))?;
+    next.iter()
+        .try_for_each(|line| output.line(&format!("  {line}")))?;
     Ok(exit::OK)
 }
 
 fn write(folder: &Path, name: &str, language: Language) -> Result<(), Trouble> {
-    let named = |path: &Path, why: std::io::Error| Trouble::Local(format!("{}: {why}", path.display()));
+    let named =
+        |path: &Path, why: std::io::Error| Trouble::Local(format!("{}: {why}", path.display()));
     // Made by us alone: what is there already is somebody's work.
     std::fs::create_dir(folder).map_err(|error| named(folder, error))?;
     for file in files(language) {
@@ -68,11 +75,20 @@ fn executable(_: &Path) -> std::io::Result<()> {
 fn next(name: &str, language: Language) -> [String; 3] {
     let reads = files(language).any(|file| file.path.starts_with("data/"));
     let inputs = if reads { " --input data=data" } else { "" };
-    let file = format!("{name}.{}", if language == Language::Wat { "wat" } else { "wasm" });
+    let file = format!(
+        "{name}.{}",
+        if language == Language::Wat {
+            "wat"
+        } else {
+            "wasm"
+        }
+    );
     [
         format!("cd {name} && ./build"),
         format!("taskmaster run {file}{inputs} --params - < params.json"),
-        format!("taskmaster modules push {file} && taskmaster call {name}{inputs} --params - < params.json"),
+        format!(
+            "taskmaster modules push {file} && taskmaster call {name}{inputs} --params - < params.json"
+        ),
     ]
 }
 
@@ -86,12 +102,23 @@ mod tests {
         for language in Language::value_variants() {
             let found: Vec<_> = files(*language).collect();
             for needed in ["build", "params.json", ".gitignore"] {
-                assert!(found.iter().any(|file| file.path == needed), "{}: no {needed}", language.name());
+                assert!(
+                    found.iter().any(|file| file.path == needed),
+                    "{}: no {needed}",
+                    language.name()
+                );
             }
             let build = found.iter().find(|file| file.path == "build").unwrap();
             let text = std::str::from_utf8(build.bytes).unwrap();
-            assert!(text.starts_with("#!/bin/sh\n") && text.contains(PLACEHOLDER), "{}", language.name());
-            let params = found.iter().find(|file| file.path == "params.json").unwrap();
+            assert!(
+                text.starts_with("#!/bin/sh\n") && text.contains(PLACEHOLDER),
+                "{}",
+                language.name()
+            );
+            let params = found
+                .iter()
+                .find(|file| file.path == "params.json")
+                .unwrap();
             serde_json::from_slice::<serde_json::Value>(params.bytes).unwrap();
             let mut paths: Vec<_> = found.iter().map(|file| file.path).collect();
             paths.sort_unstable();
@@ -102,13 +129,17 @@ mod tests {
 
     #[test]
     fn a_folder_that_exists_is_left_alone() {
-        let folder = std::env::temp_dir().join(format!("taskmaster-new-{}", uuid::Uuid::now_v7().simple()));
+        let folder =
+            std::env::temp_dir().join(format!("taskmaster-new-{}", uuid::Uuid::now_v7().simple()));
         write(&folder, "hello", Language::Wat).unwrap();
         let before = std::fs::read_to_string(folder.join("build")).unwrap();
         assert!(before.contains("hello.wat") && !before.contains(PLACEHOLDER));
         let error = write(&folder, "other", Language::Wat).unwrap_err();
         assert!(error.to_string().contains("exists"), "{error}");
-        assert_eq!(std::fs::read_to_string(folder.join("build")).unwrap(), before);
+        assert_eq!(
+            std::fs::read_to_string(folder.join("build")).unwrap(),
+            before
+        );
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

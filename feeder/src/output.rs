@@ -35,12 +35,20 @@ impl Output {
     pub fn new(explicit: Option<Format>) -> Output {
         let terminal = std::io::stdout().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Output { explicit, terminal, colour }
+        Output {
+            explicit,
+            terminal,
+            colour,
+        }
     }
 
     /// The format of a list or a thing: what was asked for, else a table on a terminal and JSON lines elsewhere.
     pub fn format(&self) -> Format {
-        self.explicit.unwrap_or(if self.terminal { Format::Table } else { Format::Jsonl })
+        self.explicit.unwrap_or(if self.terminal {
+            Format::Table
+        } else {
+            Format::Jsonl
+        })
     }
 
     /// What `-o` says; commands whose plain output is not a table look at this.
@@ -75,17 +83,27 @@ impl Output {
         match self.format() {
             Format::Table => out = table(typed).render(self.colour, self.width()),
             Format::Json => {
-                let rows: Vec<String> = rows.iter().map(|row| text::one_line(row.get()).into_owned()).collect();
+                let rows: Vec<String> = rows
+                    .iter()
+                    .map(|row| text::one_line(row.get()).into_owned())
+                    .collect();
                 out = format!("[{}]\n", rows.join(",\n"));
             }
-            Format::Jsonl => rows.iter().for_each(|row| push_line(&mut out, &text::one_line(row.get()))),
+            Format::Jsonl => rows
+                .iter()
+                .for_each(|row| push_line(&mut out, &text::one_line(row.get()))),
             Format::Quiet => typed.iter().for_each(|row| push_line(&mut out, &name(row))),
         }
         self.write(out.as_bytes())
     }
 
     /// Writes one thing: as a block of names and values for people.
-    pub fn show(&self, value: &Json, name: &str, block: impl FnOnce() -> Table) -> Result<(), Trouble> {
+    pub fn show(
+        &self,
+        value: &Json,
+        name: &str,
+        block: impl FnOnce() -> Table,
+    ) -> Result<(), Trouble> {
         match self.format() {
             Format::Table => self.write(block().render(self.colour, None).as_bytes()),
             Format::Json | Format::Jsonl => self.line(&text::one_line(value.get())),
@@ -132,7 +150,10 @@ impl Output {
         if !self.terminal {
             return None;
         }
-        ratatui::crossterm::terminal::size().ok().map(|(columns, _)| usize::from(columns)).filter(|width| *width >= 40)
+        ratatui::crossterm::terminal::size()
+            .ok()
+            .map(|(columns, _)| usize::from(columns))
+            .filter(|width| *width >= 40)
     }
 }
 

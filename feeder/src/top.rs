@@ -47,17 +47,26 @@ pub struct Picture {
 /// Runs `top`, until q is pressed. The exit code.
 pub async fn run(options: &TopOptions, global: &Global) -> Result<u8, Trouble> {
     if !std::io::stdout().is_terminal() {
-        return Err(Trouble::Usage("top needs a terminal; for scripts there is `taskmaster watch`".into()));
+        return Err(Trouble::Usage(
+            "top needs a terminal; for scripts there is `taskmaster watch`".into(),
+        ));
     }
     let client = Client::connect(global.target()?).await?;
-    let every = options.every.map_or(Duration::from_millis(500), |span| span.duration()).max(Duration::from_millis(50));
+    let every = options
+        .every
+        .map_or(Duration::from_millis(500), |span| span.duration())
+        .max(Duration::from_millis(50));
     let mut terminal = ratatui::try_init()?;
     let result = show(client, every, &mut terminal).await;
     ratatui::restore();
     result.map(|()| exit::OK)
 }
 
-async fn show(mut client: Client, every: Duration, terminal: &mut ratatui::DefaultTerminal) -> Result<(), Trouble> {
+async fn show(
+    mut client: Client,
+    every: Duration,
+    terminal: &mut ratatui::DefaultTerminal,
+) -> Result<(), Trouble> {
     let mut picture = Picture::default();
     let mut keys = keys();
     let mut tick = tokio::time::interval(every);
@@ -94,17 +103,26 @@ async fn show(mut client: Client, every: Duration, terminal: &mut ratatui::Defau
 }
 
 fn watch(client: &Client) {
-    let filter =
-        Filter { events: ["task", "module", "runner", "job"].map(str::to_owned).to_vec(), ..Filter::default() };
-    client.say(&ToMaster::Watch(Watch { filter, since: None }));
+    let filter = Filter {
+        events: ["task", "module", "runner", "job"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..Filter::default()
+    };
+    client.say(&ToMaster::Watch(Watch {
+        filter,
+        since: None,
+    }));
 }
 
 async fn look(client: &mut Client, picture: &mut Picture) -> Result<(), Trouble> {
     let status: Status = client.ask(Query::Status).await?;
     picture.runners = client.ask(Query::Runners).await?;
     picture.jobs = client.ask(Query::Jobs).await?;
-    let ended: u64 =
-        ["done", "failed", "cancelled", "skipped"].iter().filter_map(|state| status.tasks.get(*state)).sum();
+    let ended: u64 = ["done", "failed", "cancelled", "skipped"]
+        .iter()
+        .filter_map(|state| status.tasks.get(*state))
+        .sum();
     let now = Instant::now();
     if let Some((before, at)) = picture.last {
         let seconds = now.duration_since(at).as_secs_f64().max(1e-3);
@@ -120,7 +138,9 @@ async fn look(client: &mut Client, picture: &mut Picture) -> Result<(), Trouble>
 }
 
 fn take(text: &str, picture: &mut Picture) {
-    let Some(Hot::Events(events)) = hot(text) else { return };
+    let Some(Hot::Events(events)) = hot(text) else {
+        return;
+    };
     // Only those that can be seen are read: at full load there are tens of thousands a second.
     let skip = events.len().saturating_sub(EVENTS_KEPT);
     for event in events.into_iter().skip(skip) {
@@ -157,7 +177,8 @@ fn keys() -> mpsc::UnboundedReceiver<Event> {
 fn quits(event: Event) -> bool {
     let Event::Key(key) = event else { return false };
     let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-    key.kind == KeyEventKind::Press && (control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
+    key.kind == KeyEventKind::Press
+        && (control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
 }
 
 async fn quit_pressed(keys: &mut mpsc::UnboundedReceiver<Event>) {

@@ -70,22 +70,30 @@ impl Trouble {
             Trouble::TimedOut(_) => "wait_timeout",
             Trouble::PipeClosed => "pipe_closed",
         };
-        json!({"error": {"code": code, "message": self.to_string(), "field": null, "line": null}}).to_string()
+        json!({"error": {"code": code, "message": self.to_string(), "field": null, "line": null}})
+            .to_string()
     }
 }
 
 /// A refusal as the line that scripts read; `field` and `line` are always there, `null` where there is none.
 pub fn refusal_json(refusal: &Refusal) -> String {
-    let Refusal { code, message, field, line, .. } = refusal;
+    let Refusal {
+        code,
+        message,
+        field,
+        line,
+        ..
+    } = refusal;
     json!({"error": {"code": code, "message": message, "field": field, "line": line}}).to_string()
 }
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Unreachable(text) | Trouble::Usage(text) | Trouble::Local(text) | Trouble::TimedOut(text) => {
-                f.write_str(text)
-            }
+            Trouble::Unreachable(text)
+            | Trouble::Usage(text)
+            | Trouble::Local(text)
+            | Trouble::TimedOut(text) => f.write_str(text),
             Trouble::Lost(why) => write!(f, "the connection to the master broke: {why}"),
             Trouble::Refused(refusal) => write!(f, "{refusal}"),
             Trouble::PipeClosed => f.write_str("stdout was closed"),
@@ -143,8 +151,17 @@ impl Endings {
     /// 3 where any failed or was skipped, 4 where none did but some were cancelled, else 0.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Endings { failed: 0, skipped: 0, cancelled: 0, .. } => exit::OK,
-            Endings { failed: 0, skipped: 0, .. } => exit::CANCELLED,
+            Endings {
+                failed: 0,
+                skipped: 0,
+                cancelled: 0,
+                ..
+            } => exit::OK,
+            Endings {
+                failed: 0,
+                skipped: 0,
+                ..
+            } => exit::CANCELLED,
             _ => exit::FAILED,
         }
     }
@@ -173,7 +190,11 @@ mod tests {
     #[test]
     fn an_error_for_scripts_is_one_line_with_all_four_fields() {
         let refusal = Refusal::new(RefusalCode::UnknownField, "unknown field `prams`").at("prams");
-        let text = Trouble::from(Refusal { line: Some(3), ..refusal }).to_json();
+        let text = Trouble::from(Refusal {
+            line: Some(3),
+            ..refusal
+        })
+        .to_json();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["error"]["code"], "unknown_field");
         assert_eq!(value["error"]["line"], 3);

@@ -22,13 +22,19 @@ pub(crate) async fn until<T>(
     let Some(end) = end else { return future.await };
     match tokio::time::timeout_at(end, future).await {
         Ok(result) => result,
-        Err(_) => Err(Trouble::TimedOut(format!("--wait-timeout passed; {what} goes on"))),
+        Err(_) => Err(Trouble::TimedOut(format!(
+            "--wait-timeout passed; {what} goes on"
+        ))),
     }
 }
 
 /// The task as it was when it had ended, as the master wrote it.
 pub(crate) async fn task_end(client: &mut Client, id: &TaskId) -> Result<Json, Trouble> {
-    let follow = ToMaster::Follow(Follow { job: None, ids: vec![id.clone()], since: None });
+    let follow = ToMaster::Follow(Follow {
+        job: None,
+        ids: vec![id.clone()],
+        since: None,
+    });
     client.say(&follow);
     loop {
         let text = match client.hear().await {
@@ -52,7 +58,8 @@ pub(crate) async fn task_end(client: &mut Client, id: &TaskId) -> Result<Json, T
 
 fn find(finals: &Finals<'_>, id: &TaskId) -> Option<Json> {
     let task = finals.tasks.iter().find(|task| {
-        serde_json::from_str::<crate::wire::Ended<'_>>(task.get()).is_ok_and(|ended| ended.id.0 == id.as_str())
+        serde_json::from_str::<crate::wire::Ended<'_>>(task.get())
+            .is_ok_and(|ended| ended.id.0 == id.as_str())
     })?;
     Json::parse(task.get()).ok()
 }

@@ -8,7 +8,9 @@ use crate::trouble::Trouble;
 use crate::wire::{Hot, hot};
 use std::io::Write;
 use taskmaster_protocol::message::{Gap, Watch};
-use taskmaster_protocol::{EventKind, EventView, Filter, FromMaster, JobName, ModuleName, TaskId, ToMaster, near};
+use taskmaster_protocol::{
+    EventKind, EventView, Filter, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
+};
 
 /// Runs `watch`, until it is stopped.
 pub async fn run(options: &WatchOptions, global: &Global) -> Result<u8, Trouble> {
@@ -17,14 +19,20 @@ pub async fn run(options: &WatchOptions, global: &Global) -> Result<u8, Trouble>
     let mut client = Client::connect(global.target()?).await?;
     // Without --since the first watch is from now on; what comes after a reconnect begins where that was.
     let mut since = options.since.unwrap_or(client.welcome().seq);
-    client.say(&ToMaster::Watch(Watch { filter: filter.clone(), since: options.since }));
+    client.say(&ToMaster::Watch(Watch {
+        filter: filter.clone(),
+        since: options.since,
+    }));
     let mut out = std::io::stdout().lock();
     loop {
         let text = match client.hear().await {
             Ok(text) => text,
             Err(lost @ Trouble::Lost(_)) => {
                 client.reconnect(&lost).await?;
-                client.say(&ToMaster::Watch(Watch { filter: filter.clone(), since: Some(since) }));
+                client.say(&ToMaster::Watch(Watch {
+                    filter: filter.clone(),
+                    since: Some(since),
+                }));
                 continue;
             }
             Err(other) => return Err(other),
@@ -54,8 +62,15 @@ fn gap_text(gap: &Gap, json: bool) -> String {
     if json {
         return FromMaster::Gap(gap.clone()).encode();
     }
-    let why = if gap.reason == "slow" { "they came faster than they were read" } else { "they are no longer kept" };
-    format!("watch:gap: {} events were missed ({why}); going on from seq {}", gap.missed, gap.resume)
+    let why = if gap.reason == "slow" {
+        "they came faster than they were read"
+    } else {
+        "they are no longer kept"
+    };
+    format!(
+        "watch:gap: {} events were missed ({why}); going on from seq {}",
+        gap.missed, gap.resume
+    )
 }
 
 #[derive(serde::Deserialize)]
@@ -71,7 +86,10 @@ fn seq_of(event: &str) -> Option<u64> {
 fn line(event: &str, format: Option<Format>) -> Option<String> {
     match format {
         None | Some(Format::Json | Format::Jsonl) => Some(one_line(event).into_owned()),
-        Some(Format::Quiet) => serde_json::from_str::<EventView>(event).ok()?.task.map(|task| task.to_string()),
+        Some(Format::Quiet) => serde_json::from_str::<EventView>(event)
+            .ok()?
+            .task
+            .map(|task| task.to_string()),
         Some(Format::Table) => Some(for_people(&serde_json::from_str(event).ok()?)),
     }
 }
@@ -87,9 +105,18 @@ pub fn for_people(event: &EventView) -> String {
         event.runner.as_deref(),
     ];
     let names: Vec<&str> = names.into_iter().flatten().collect();
-    let data =
-        if matches!(event.data.get(), "null" | "{}") { String::new() } else { format!("  {}", event.data.get()) };
-    cell(&format!("{time}  {:<15} {}{data}", event.event.as_str(), names.join(" "))).trim_end().to_owned()
+    let data = if matches!(event.data.get(), "null" | "{}") {
+        String::new()
+    } else {
+        format!("  {}", event.data.get())
+    };
+    cell(&format!(
+        "{time}  {:<15} {}{data}",
+        event.event.as_str(),
+        names.join(" ")
+    ))
+    .trim_end()
+    .to_owned()
 }
 
 /// The filter that `--filter` describes; unknown words are answered with near ones.
@@ -97,7 +124,9 @@ pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
     const KEYS: [&str; 5] = ["event", "job", "task", "module", "runner"];
     let mut filter = Filter::default();
     for (key, value) in pairs {
-        let bad = |error: taskmaster_protocol::id::BadName| Trouble::Usage(format!("--filter {key}={value}: {error}"));
+        let bad = |error: taskmaster_protocol::id::BadName| {
+            Trouble::Usage(format!("--filter {key}={value}: {error}"))
+        };
         match key.as_str() {
             "event" => filter.events.push(value.clone()),
             "job" => filter.job = Some(JobName::new(value).map_err(bad)?),
@@ -129,18 +158,28 @@ mod tests {
     use super::*;
 
     fn pairs(list: &[(&str, &str)]) -> Result<Filter, Trouble> {
-        filter(&list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>())
+        filter(
+            &list
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn filters_are_read_and_typos_answered() {
         let read = pairs(&[("event", "task:done"), ("event", "module"), ("job", "j")]).unwrap();
         assert_eq!((read.events.len(), read.job), (2, JobName::new("j").ok()));
-        for (key, value, words) in
-            [("evnt", "x", "`event`"), ("event", "task:don", "`task:done`"), ("task", "a b", "a b")]
-        {
+        for (key, value, words) in [
+            ("evnt", "x", "`event`"),
+            ("event", "task:don", "`task:done`"),
+            ("task", "a b", "a b"),
+        ] {
             let trouble = pairs(&[(key, value)]).unwrap_err();
-            assert!(trouble.exit_code() == 2 && trouble.to_string().contains(words), "{trouble}");
+            assert!(
+                trouble.exit_code() == 2 && trouble.to_string().contains(words),
+                "{trouble}"
+            );
         }
     }
 
@@ -149,7 +188,10 @@ mod tests {
         let event = r#"{"seq":7,"time":"2026-01-31T12:00:00.000000Z","event":"task:done","task":"t","module":"echo","job":"j","runner":null,"data":{}}"#;
         assert_eq!(line(event, None).as_deref(), Some(event));
         assert_eq!(line(event, Some(Format::Quiet)).as_deref(), Some("t"));
-        assert_eq!(line(event, Some(Format::Table)).as_deref(), Some("12:00:00.000  task:done       t echo j"));
+        assert_eq!(
+            line(event, Some(Format::Table)).as_deref(),
+            Some("12:00:00.000  task:done       t echo j")
+        );
         assert_eq!(seq_of(event), Some(7));
     }
 }

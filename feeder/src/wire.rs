@@ -48,7 +48,9 @@ pub enum Hot<'a> {
 pub fn hot(text: &str) -> Option<Hot<'_>> {
     let finals = |data| serde_json::from_str(data).ok().map(Hot::Finals);
     let events = |data| serde_json::from_str(data).ok().map(Hot::Events);
-    let quick = data_of(text, FINAL).and_then(finals).or_else(|| data_of(text, WATCH).and_then(events));
+    let quick = data_of(text, FINAL)
+        .and_then(finals)
+        .or_else(|| data_of(text, WATCH).and_then(events));
     // Answers to batches are long and frequent, and none of ours: no walk over them.
     if quick.is_some() || text.starts_with(ADDED) {
         return quick;
@@ -104,10 +106,18 @@ mod tests {
             r#"{ "data":{"tasks":[{"id":"a","state":"done","job":"j","result": 1 }],"seq":7}, "event":"task:final" }"#,
             r#"{"event":"task:final","data":{"seq":7,"tasks":[{"id":"a","state":"done","job":"j","result": 1 }]},"more":{}}"#,
         ] {
-            let Some(Hot::Finals(finals)) = hot(text) else { panic!("{text}") };
-            assert_eq!((finals.seq, finals.job_done, finals.tasks.len()), (Some(7), None, 1));
+            let Some(Hot::Finals(finals)) = hot(text) else {
+                panic!("{text}")
+            };
+            assert_eq!(
+                (finals.seq, finals.job_done, finals.tasks.len()),
+                (Some(7), None, 1)
+            );
             let ended: Ended<'_> = serde_json::from_str(finals.tasks[0].get()).unwrap();
-            assert_eq!((ended.id.0.as_ref(), ended.state, ended.job.0.as_ref()), ("a", TaskState::Done, "j"));
+            assert_eq!(
+                (ended.id.0.as_ref(), ended.state, ended.job.0.as_ref()),
+                ("a", TaskState::Done, "j")
+            );
         }
         assert!(
             matches!(hot(r#"{"event":"watch","data":[{"seq":1}]}"#), Some(Hot::Events(events)) if events.len() == 1)

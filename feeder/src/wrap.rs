@@ -13,7 +13,9 @@ pub(crate) const WIT: &str = include_str!("../../tasks/wit/task.wit");
 
 /// Runs `modules wrap`. The exit code.
 pub(crate) fn run(core: &Path, out: &Path, output: &Output) -> Result<u8, Trouble> {
-    let named = |path: &Path, why: &dyn std::fmt::Display| Trouble::Local(format!("{}: {why}", path.display()));
+    let named = |path: &Path, why: &dyn std::fmt::Display| {
+        Trouble::Local(format!("{}: {why}", path.display()))
+    };
     let read = std::fs::read(core).map_err(|error| named(core, &error))?;
     let component = component(&read).map_err(|why| named(core, &why))?;
     // Beside its place and renamed: whoever watches the file sees it whole.
@@ -23,7 +25,11 @@ pub(crate) fn run(core: &Path, out: &Path, output: &Output) -> Result<u8, Troubl
     if output.wants_json() {
         output.json(&serde_json::json!({"file": out, "bytes": component.len()}))?;
     } else {
-        chat(&format!("{}: a component, {}", out.display(), bytes(component.len() as u64)));
+        chat(&format!(
+            "{}: a component, {}",
+            out.display(),
+            bytes(component.len() as u64)
+        ));
     }
     Ok(exit::OK)
 }
@@ -34,15 +40,22 @@ fn component(core: &[u8]) -> Result<Vec<u8>, String> {
     if module.get(4..8) != Some(&[1, 0, 0, 0]) {
         return Err("it is a component already: it can be used as it is".into());
     }
-    encode(&mut module).map_err(|error| format!("no component of the world taskmaster:task can be made of it: {error}"))
+    encode(&mut module).map_err(|error| {
+        format!("no component of the world taskmaster:task can be made of it: {error}")
+    })
 }
 
 fn encode(module: &mut Vec<u8>) -> Result<Vec<u8>, String> {
     let text = |error: &dyn std::fmt::Display| format!("{error:#}");
     let mut resolve = Resolve::default();
-    let package = resolve.push_str("task.wit", WIT).map_err(|error| text(&error))?;
-    let world = resolve.select_world(&[package], Some("task")).map_err(|error| text(&error))?;
-    embed_component_metadata(module, &resolve, world, StringEncoding::UTF8).map_err(|error| text(&error))?;
+    let package = resolve
+        .push_str("task.wit", WIT)
+        .map_err(|error| text(&error))?;
+    let world = resolve
+        .select_world(&[package], Some("task"))
+        .map_err(|error| text(&error))?;
+    embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
+        .map_err(|error| text(&error))?;
     let encoder = ComponentEncoder::default()
         .validate(true)
         // The Go runtime cannot allocate before it has started, and what ties it to WASI needs memory by then.
@@ -50,7 +63,10 @@ fn encode(module: &mut Vec<u8>) -> Result<Vec<u8>, String> {
         .module(module)
         .map_err(|error| text(&error))?;
     let encoder = encoder
-        .adapter(adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)
+        .adapter(
+            adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+            adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+        )
         .map_err(|error| text(&error));
     encoder?.encode().map_err(|error| text(&error))
 }
@@ -72,7 +88,10 @@ mod tests {
         let made = component(CORE.as_bytes()).unwrap();
         let check = inspect("made", &made).check;
         assert!(check.ok, "{:?}", check.error);
-        assert_eq!(check.entry.as_deref(), Some("run, of the world taskmaster:task"));
+        assert_eq!(
+            check.entry.as_deref(),
+            Some("run, of the world taskmaster:task")
+        );
         assert!(component(&made).unwrap_err().contains("already"));
     }
 

@@ -1,6 +1,10 @@
 //! A client against a master that hangs up: the session goes on, batches come again as they were, nothing counts twice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics, in its fakes too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on panics, in its fakes too"
+)]
 
 use futures_util::{SinkExt, StreamExt};
 use std::sync::{Arc, Mutex};
@@ -8,7 +12,9 @@ use taskmaster_feeder::cli::FeedOptions;
 use taskmaster_feeder::{Command, Global, exit};
 use taskmaster_protocol::message::{Added, Answer, Final, Query, Rejected, Rejection, Welcome};
 use taskmaster_protocol::shape::{JobView, TaskState, TaskView};
-use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, ToMaster, Wall};
+use taskmaster_protocol::{
+    FromMaster, JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, ToMaster, Wall,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -36,9 +42,12 @@ async fn master(behaviour: Behaviour) -> (String, Seen) {
 }
 
 async fn serve(stream: TcpStream, connection: usize, behaviour: Behaviour, seen: &Seen) {
-    let mut socket: WebSocketStream<TcpStream> = tokio_tungstenite::accept_async(stream).await.unwrap();
+    let mut socket: WebSocketStream<TcpStream> =
+        tokio_tungstenite::accept_async(stream).await.unwrap();
     while let Some(Ok(message)) = socket.next().await {
-        let Message::Text(text) = message else { continue };
+        let Message::Text(text) = message else {
+            continue;
+        };
         seen.lock().unwrap()[connection].push(text.to_string());
         let answers = match ToMaster::decode(&text).unwrap() {
             ToMaster::Hello(_) => Some(vec![FromMaster::Welcome(welcome())]),
@@ -46,7 +55,10 @@ async fn serve(stream: TcpStream, connection: usize, behaviour: Behaviour, seen:
         };
         let Some(answers) = answers else { return };
         // By then the client has said everything: what it was told before is not lost when the link goes.
-        let last = connection == 0 && answers.iter().any(|answer| matches!(answer, FromMaster::Answer(_)));
+        let last = connection == 0
+            && answers
+                .iter()
+                .any(|answer| matches!(answer, FromMaster::Answer(_)));
         for answer in answers {
             if socket.send(Message::text(answer.encode())).await.is_err() {
                 return;
@@ -59,7 +71,14 @@ async fn serve(stream: TcpStream, connection: usize, behaviour: Behaviour, seen:
 }
 
 fn welcome() -> Welcome {
-    Welcome { protocol: 1, epoch: 1, seq: 7, message_bytes_max: 1 << 20, batch_tasks_max: 2, leader: None }
+    Welcome {
+        protocol: 1,
+        epoch: 1,
+        seq: 7,
+        message_bytes_max: 1 << 20,
+        batch_tasks_max: 2,
+        leader: None,
+    }
 }
 
 fn id(text: &str) -> TaskId {
@@ -67,7 +86,14 @@ fn id(text: &str) -> TaskId {
 }
 
 fn ids_of(tasks: &[Json]) -> Vec<TaskId> {
-    tasks.iter().map(|task| id(task.read::<serde_json::Value>().unwrap()["id"].as_str().unwrap())).collect()
+    tasks
+        .iter()
+        .map(|task| {
+            id(task.read::<serde_json::Value>().unwrap()["id"]
+                .as_str()
+                .unwrap())
+        })
+        .collect()
 }
 
 fn ended(name: &str, state: TaskState) -> TaskView {
@@ -116,29 +142,53 @@ fn job(open: bool) -> Json {
 
 /// Runs `feed` on these lines and gives its exit code.
 async fn feed(name: &str, url: &str, lines: &str, wait: bool) -> u8 {
-    let file = std::env::temp_dir().join(format!("taskmaster-feeder-{}-{name}.jsonl", std::process::id()));
+    let file = std::env::temp_dir().join(format!(
+        "taskmaster-feeder-{}-{name}.jsonl",
+        std::process::id()
+    ));
     std::fs::write(&file, lines).unwrap();
-    let options =
-        FeedOptions { file: Some(file.clone()), job: JobName::new("j").ok(), wait, follow: false, fetch: None };
-    let global = Global { url: Some(url.to_owned()), ..Global::default() };
+    let options = FeedOptions {
+        file: Some(file.clone()),
+        job: JobName::new("j").ok(),
+        wait,
+        follow: false,
+        fetch: None,
+    };
+    let global = Global {
+        url: Some(url.to_owned()),
+        ..Global::default()
+    };
     let run = taskmaster_feeder::run(Command::Feed(options), &global);
-    let code = tokio::time::timeout(std::time::Duration::from_secs(20), run).await.expect("the feed ends");
+    let code = tokio::time::timeout(std::time::Duration::from_secs(20), run)
+        .await
+        .expect("the feed ends");
     std::fs::remove_file(file).unwrap();
     code
 }
 
 fn with_event(seen: &Seen, connection: usize, event: &str) -> Vec<String> {
     let start = format!("{{\"event\":\"{event}\"");
-    seen.lock().unwrap()[connection].iter().filter(|text| text.starts_with(&start)).cloned().collect()
+    seen.lock().unwrap()[connection]
+        .iter()
+        .filter(|text| text.starts_with(&start))
+        .cloned()
+        .collect()
 }
 
 fn take(message: &ToMaster) -> Vec<FromMaster> {
     match message {
         ToMaster::Add(add) => {
-            vec![FromMaster::Added(Added { batch: add.batch, ids: ids_of(&add.tasks), ended: Vec::new() })]
+            vec![FromMaster::Added(Added {
+                batch: add.batch,
+                ids: ids_of(&add.tasks),
+                ended: Vec::new(),
+            })]
         }
         ToMaster::Ask(ask) if matches!(ask.query, Query::Job { .. }) => {
-            vec![FromMaster::Answer(Answer { reference: ask.reference, data: job(false) })]
+            vec![FromMaster::Answer(Answer {
+                reference: ask.reference,
+                data: job(false),
+            })]
         }
         _ => Vec::new(),
     }
@@ -152,12 +202,21 @@ async fn unanswered_batches_come_again_as_they_were_in_the_same_session() {
         message => Some(take(message)),
     })
     .await;
-    let lines: String = (0..4).map(|i| format!("{{\"module\":\"echo\",\"params\":{i}}}\n")).collect();
+    let lines: String = (0..4)
+        .map(|i| format!("{{\"module\":\"echo\",\"params\":{i}}}\n"))
+        .collect();
     assert_eq!(feed("again", &url, &lines, false).await, exit::OK);
-    let (first, second) = (with_event(&seen, 0, "task:add"), with_event(&seen, 1, "task:add"));
+    let (first, second) = (
+        with_event(&seen, 0, "task:add"),
+        with_event(&seen, 1, "task:add"),
+    );
     assert_eq!((first.len(), second.len()), (2, 1));
     assert_eq!(first[1], second[0], "byte for byte, ids included");
-    assert_eq!(with_event(&seen, 0, "hello"), with_event(&seen, 1, "hello"), "the same session");
+    assert_eq!(
+        with_event(&seen, 0, "hello"),
+        with_event(&seen, 1, "hello"),
+        "the same session"
+    );
     assert_eq!(with_event(&seen, 1, "job:release").len(), 1);
 }
 
@@ -174,24 +233,40 @@ async fn a_wait_follows_on_from_where_it_was_and_counts_each_task_once() {
         }
         ToMaster::Follow(follow) => {
             assert_eq!(follow.since, Some(9), "what was told is known");
-            let tasks = vec![ended("a", TaskState::Done), ended("b", TaskState::Cancelled)];
-            Some(vec![FromMaster::Final(Final { seq: Some(10), tasks, job_done: Some(1) })])
+            let tasks = vec![
+                ended("a", TaskState::Done),
+                ended("b", TaskState::Cancelled),
+            ];
+            Some(vec![FromMaster::Final(Final {
+                seq: Some(10),
+                tasks,
+                job_done: Some(1),
+            })])
         }
         message => Some(take(message)),
     })
     .await;
     let lines = "{\"id\":\"a\",\"module\":\"echo\"}\n{\"id\":\"b\",\"module\":\"echo\"}\n";
     assert_eq!(feed("follow", &url, lines, true).await, exit::CANCELLED);
-    assert_eq!(with_event(&seen, 1, "task:add").len(), 0, "everything was answered");
+    assert_eq!(
+        with_event(&seen, 1, "task:add").len(),
+        0,
+        "everything was answered"
+    );
 }
 
 #[tokio::test]
 async fn a_forward_reference_waits_and_a_refusal_names_its_line() {
     let (url, seen) = master(|_, message| {
-        let ToMaster::Add(add) = message else { return Some(take(message)) };
+        let ToMaster::Add(add) = message else {
+            return Some(take(message));
+        };
         let refuse = |index, code, ids: &[&str]| {
             let error = Refusal::new(code, "no").about(ids.iter().map(|name| id(name)).collect());
-            FromMaster::Rejected(Rejected { batch: add.batch, tasks: vec![Rejection { index, error }] })
+            FromMaster::Rejected(Rejected {
+                batch: add.batch,
+                tasks: vec![Rejection { index, error }],
+            })
         };
         let mut answers = match add.batch {
             1 => vec![refuse(0, RefusalCode::UnknownDependency, &["late"])],
@@ -205,10 +280,15 @@ async fn a_forward_reference_waits_and_a_refusal_names_its_line() {
     assert_eq!(feed("forward", &url, lines, false).await, exit::OK);
     let batches = with_event(&seen, 0, "task:add");
     assert!(
-        batches.len() == 3 && batches[2].contains("early") && !batches[2].contains("\"id\":\"late\""),
+        batches.len() == 3
+            && batches[2].contains("early")
+            && !batches[2].contains("\"id\":\"late\""),
         "{batches:?}"
     );
-    assert_eq!(feed("bad", &url, "{\"module\":\n", false).await, exit::ERROR);
+    assert_eq!(
+        feed("bad", &url, "{\"module\":\n", false).await,
+        exit::ERROR
+    );
 }
 
 #[tokio::test]
@@ -220,7 +300,10 @@ async fn a_refused_hello_is_told_and_not_tried_again() {
         let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
         socket.next().await.unwrap().unwrap();
         let error = Refusal::new(RefusalCode::Unauthorized, "the token is wrong");
-        let refused = FromMaster::Refused(taskmaster_protocol::message::Refused { reference: None, error });
+        let refused = FromMaster::Refused(taskmaster_protocol::message::Refused {
+            reference: None,
+            error,
+        });
         socket.send(Message::text(refused.encode())).await.unwrap();
     });
     assert_eq!(feed("token", &url, "", false).await, exit::ERROR);

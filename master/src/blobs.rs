@@ -72,8 +72,13 @@ impl Blobs {
         let root = data.join("blobs");
         fs::create_dir_all(&root)?;
         sync_folder(data)?;
-        let blobs =
-            Blobs { root: root.into(), next: Arc::default(), removing: Arc::default(), grace: GRACE, far: None };
+        let blobs = Blobs {
+            root: root.into(),
+            next: Arc::default(),
+            removing: Arc::default(),
+            grace: GRACE,
+            far: None,
+        };
         blobs.tidy_up()?;
         Ok(blobs)
     }
@@ -81,8 +86,16 @@ impl Blobs {
     /// The same blobs, living in `home`; of their files at most so many bytes stay here. What is here must be there.
     fn living_in(self, home: Home, cache_bytes: u64) -> io::Result<Blobs> {
         let cache = Cache::of(&self.root, cache_bytes)?;
-        let far = Far { home, turns: Turns::default(), young: Young::new(), cache };
-        Ok(Blobs { far: Some(Arc::new(far)), ..self })
+        let far = Far {
+            home,
+            turns: Turns::default(),
+            young: Young::new(),
+            cache,
+        };
+        Ok(Blobs {
+            far: Some(Arc::new(far)),
+            ..self
+        })
     }
 
     /// The same with another time than [`GRACE`].
@@ -102,7 +115,8 @@ impl Blobs {
 
     /// Whether a data folder holds blobs.
     pub fn any(data: &Path) -> bool {
-        let is_folder = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.path().is_dir());
+        let is_folder =
+            |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.path().is_dir());
         fs::read_dir(data.join("blobs")).is_ok_and(|mut entries| entries.any(is_folder))
     }
 
@@ -114,7 +128,11 @@ impl Blobs {
 
     /// Whether the blob is there. Where nobody can be asked it is taken for missing.
     pub fn exists(&self, hash: &Hash) -> bool {
-        self.path(hash).is_file() || self.far.as_ref().is_some_and(|far| far.home.has(hash).unwrap_or(false))
+        self.path(hash).is_file()
+            || self
+                .far
+                .as_ref()
+                .is_some_and(|far| far.home.has(hash).unwrap_or(false))
     }
 
     /// The blob's file, at its beginning; fetched first where it is not here.
@@ -123,7 +141,9 @@ impl Blobs {
         let mut fetches = 0;
         loop {
             match (File::open(&path), &self.far) {
-                (Err(error), Some(far)) if error.kind() == io::ErrorKind::NotFound && fetches < FETCHES => {
+                (Err(error), Some(far))
+                    if error.kind() == io::ErrorKind::NotFound && fetches < FETCHES =>
+                {
                     self.fetch(far, hash, &path)?;
                     fetches += 1;
                 }
@@ -219,8 +239,13 @@ impl Blobs {
 
     /// The same for many: an object store is asked for all of them together.
     pub fn renew_all(&self, hashes: &[Hash]) -> io::Result<Vec<bool>> {
-        let mut there = hashes.iter().map(|hash| self.is_here(hash)).collect::<io::Result<Vec<bool>>>()?;
-        let Some(far) = &self.far else { return Ok(there) };
+        let mut there = hashes
+            .iter()
+            .map(|hash| self.is_here(hash))
+            .collect::<io::Result<Vec<bool>>>()?;
+        let Some(far) = &self.far else {
+            return Ok(there);
+        };
         let missed: Vec<usize> = (0..hashes.len()).filter(|at| !there[*at]).collect();
         if missed.is_empty() {
             return Ok(there);
@@ -269,7 +294,10 @@ impl Blobs {
         let look = move || drop(sender.send(blobs.old()));
         if self.far.is_none() {
             look();
-        } else if let Err(error) = std::thread::Builder::new().name("old blobs".into()).spawn(look) {
+        } else if let Err(error) = std::thread::Builder::new()
+            .name("old blobs".into())
+            .spawn(look)
+        {
             tracing::warn!("blobs are not looked for: {error}");
         }
         old
@@ -287,7 +315,12 @@ impl Blobs {
                     .collect()
             }
             Some(far) if far.young.has_all(self.grace) => Vec::new(),
-            Some(far) => far.home.list()?.into_iter().filter(|hash| !far.young.has(hash, self.grace)).collect(),
+            Some(far) => far
+                .home
+                .list()?
+                .into_iter()
+                .filter(|hash| !far.young.has(hash, self.grace))
+                .collect(),
         };
         old.sort_unstable();
         old.dedup();
@@ -297,12 +330,20 @@ impl Blobs {
     /// Removes blobs, but those that somebody has put or asked for within [`GRACE`]; how many are gone.
     pub fn remove(&self, hashes: &[Hash]) -> io::Result<u64> {
         let Some(far) = &self.far else {
-            return hashes.iter().try_fold(0, |gone, hash| Ok(gone + u64::from(self.remove_file(hash)?)));
+            return hashes.iter().try_fold(0, |gone, hash| {
+                Ok(gone + u64::from(self.remove_file(hash)?))
+            });
         };
         // Who has a turn at one needs it.
-        let mut turns: Vec<_> = hashes.iter().filter_map(|hash| far.turns.try_take(*hash)).collect();
+        let mut turns: Vec<_> = hashes
+            .iter()
+            .filter_map(|hash| far.turns.try_take(*hash))
+            .collect();
         {
-            let _alone = self.removing.write().unwrap_or_else(PoisonError::into_inner);
+            let _alone = self
+                .removing
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             turns.retain(|turn| !far.young.has(&turn.hash(), self.grace));
             for turn in &turns {
                 match fs::remove_file(self.path(&turn.hash())) {
@@ -318,7 +359,10 @@ impl Blobs {
     }
 
     fn remove_file(&self, hash: &Hash) -> io::Result<bool> {
-        let _alone = self.removing.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self
+            .removing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let path = self.path(hash);
         match fs::metadata(&path) {
             Ok(about) if !is_older(&about, self.grace) => return Ok(false),
@@ -333,7 +377,10 @@ impl Blobs {
     pub fn last(&self, hashes: &[Hash]) -> io::Result<Vec<bool>> {
         match &self.far {
             Some(far) => far.home.has_all(hashes),
-            None => Ok(hashes.iter().map(|hash| self.path(hash).is_file()).collect()),
+            None => Ok(hashes
+                .iter()
+                .map(|hash| self.path(hash).is_file())
+                .collect()),
         }
     }
 
@@ -345,7 +392,10 @@ impl Blobs {
             Some(far) => far.home.list()?,
             None => {
                 let files = cache::files(&self.root)?;
-                files.iter().filter_map(|(path, _)| cache::hash_of(path)).collect()
+                files
+                    .iter()
+                    .filter_map(|(path, _)| cache::hash_of(path))
+                    .collect()
             }
         };
         for hash in &hashes {
@@ -365,7 +415,9 @@ impl Blobs {
 
 /// A time in the future is of a clock that was set back: what has it is young.
 fn is_older(about: &fs::Metadata, grace: Duration) -> bool {
-    about.modified().is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= grace))
+    about
+        .modified()
+        .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= grace))
 }
 
 /// A name in a folder is durable when the folder is synced.
@@ -414,7 +466,10 @@ mod folder_tests {
         drop(upload);
         assert_eq!(blobs.part_of(&hash), 6);
         for wrong in [3, 7] {
-            assert!(matches!(blobs.begin_at(hash, wrong), Err(PutError::Offset(6))), "{wrong}");
+            assert!(
+                matches!(blobs.begin_at(hash, wrong), Err(PutError::Offset(6))),
+                "{wrong}"
+            );
         }
         let mut upload = blobs.begin_at(hash, 6).unwrap();
         upload.write(b"bl").unwrap();
@@ -424,8 +479,14 @@ mod folder_tests {
         let mut upload = blobs.begin_at(hash, 8).unwrap();
         upload.write(b"ob").unwrap();
         upload.finish(hash).unwrap();
-        assert_eq!((blobs.get(&hash).unwrap(), blobs.part_of(&hash)), (b"whole blob".to_vec(), 0));
-        assert!(matches!(blobs.begin_at(hash, 5), Err(PutError::Offset(0))), "no part is left");
+        assert_eq!(
+            (blobs.get(&hash).unwrap(), blobs.part_of(&hash)),
+            (b"whole blob".to_vec(), 0)
+        );
+        assert!(
+            matches!(blobs.begin_at(hash, 5), Err(PutError::Offset(0))),
+            "no part is left"
+        );
     }
 
     #[test]
@@ -438,7 +499,10 @@ mod folder_tests {
         drop(upload);
         let mut upload = blobs.begin_at(hash, 1).unwrap();
         upload.write(b"b").unwrap();
-        assert!(matches!(upload.finish(hash), Err(PutError::WrongHash { .. })));
+        assert!(matches!(
+            upload.finish(hash),
+            Err(PutError::WrongHash { .. })
+        ));
         assert_eq!((blobs.exists(&hash), blobs.part_of(&hash)), (false, 0));
     }
 
@@ -446,10 +510,16 @@ mod folder_tests {
     fn what_is_needed_again_is_not_removed() {
         let scratch = Scratch::new();
         let blobs = Blobs::open(scratch.path()).unwrap();
-        let (young, old, renewed) =
-            (blobs.put(b"young").unwrap(), blobs.put(b"old").unwrap(), blobs.put(b"re").unwrap());
+        let (young, old, renewed) = (
+            blobs.put(b"young").unwrap(),
+            blobs.put(b"old").unwrap(),
+            blobs.put(b"re").unwrap(),
+        );
         for hash in [old, renewed] {
-            File::open(blobs.path(&hash)).unwrap().set_modified(SystemTime::now() - 2 * GRACE).unwrap();
+            File::open(blobs.path(&hash))
+                .unwrap()
+                .set_modified(SystemTime::now() - 2 * GRACE)
+                .unwrap();
         }
         let mut expected = vec![old, renewed];
         expected.sort_unstable();
@@ -457,7 +527,10 @@ mod folder_tests {
         assert!(blobs.renew(&renewed).unwrap() && !blobs.renew(&Hash::of(b"none")).unwrap());
         let removed = [young, old, renewed].map(|hash| blobs.remove(&[hash]).unwrap());
         assert_eq!(removed, [0, 1, 0]);
-        assert_eq!([young, old, renewed].map(|hash| blobs.exists(&hash)), [true, false, true]);
+        assert_eq!(
+            [young, old, renewed].map(|hash| blobs.exists(&hash)),
+            [true, false, true]
+        );
     }
 
     #[test]
@@ -468,7 +541,9 @@ mod folder_tests {
         let mut upload = blobs.begin().unwrap();
         upload.write(b"a").unwrap();
         upload.write(b"b").unwrap();
-        assert!(matches!(upload.finish(named), Err(PutError::WrongHash { is, .. }) if is == Hash::of(b"ab")));
+        assert!(
+            matches!(upload.finish(named), Err(PutError::WrongHash { is, .. }) if is == Hash::of(b"ab"))
+        );
         assert!(!blobs.exists(&named) && !blobs.exists(&Hash::of(b"ab")));
     }
 }

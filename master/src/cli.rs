@@ -33,7 +33,12 @@ pub struct MasterArgs {
     pub require_approved: bool,
 
     /// Token that runners and clients must show
-    #[arg(long, value_name = "TOKEN", env = "TASKMASTER_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "TASKMASTER_TOKEN",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
 
     /// When an add is acknowledged: `sync`, when it is on disk; `interval:MS`, at once, with a sync every MS
@@ -51,7 +56,12 @@ pub struct MasterArgs {
     /// The server, the region and who asks are said by the usual variables: AWS_ENDPOINT_URL, AWS_REGION,
     /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ALLOW_HTTP=true, AWS_CA_BUNDLE. A prefix belongs to
     /// one data folder. What that has in blobs moves there at the first start.
-    #[arg(long, value_name = "URL", env = "TASKMASTER_BLOBS", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TASKMASTER_BLOBS",
+        hide_env_values = true
+    )]
     pub blobs: Option<String>,
 
     /// What the data folder may hold of an object store's blobs, MiB; what nobody has read for longest goes first
@@ -111,8 +121,14 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_design() {
         let args = Line::parse_from(["x"]).master;
-        assert_eq!((args.listen.as_str(), args.durability.as_str()), ("127.0.0.1:3232", "sync"));
-        assert_eq!((args.keep.as_str(), args.grace.as_str()), ("7d,1000000", "30s"));
+        assert_eq!(
+            (args.listen.as_str(), args.durability.as_str()),
+            ("127.0.0.1:3232", "sync")
+        );
+        assert_eq!(
+            (args.keep.as_str(), args.grace.as_str()),
+            ("7d,1000000", "30s")
+        );
         assert_eq!(args.data, PathBuf::from("./taskmaster-data"));
         assert_eq!(args.tasks, PathBuf::from("./tasks"));
     }

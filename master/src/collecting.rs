@@ -95,15 +95,25 @@ impl Collecting {
     /// For the blobs of the view on `shelf`. A grace that is shorter than the pause between rounds shortens that, too.
     pub fn new(blobs: Blobs, shelf: Reader, room: Room) -> Collecting {
         let every = EVERY.min(blobs.grace());
-        let stage = Stage::Resting { until: Instant::now() + every };
-        Collecting { blobs, shelf, room, every, stage }
+        let stage = Stage::Resting {
+            until: Instant::now() + every,
+        };
+        Collecting {
+            blobs,
+            shelf,
+            room,
+            every,
+            stage,
+        }
     }
 
     /// A commit came: what it names is needed.
     pub fn hear(&mut self, records: &[Record]) {
         if let Stage::Working(round) = &mut self.stage {
             let named: Vec<Reference> = records.iter().flat_map(references::of_record).collect();
-            let heard = named.into_iter().try_for_each(|reference| round.mark(&self.blobs, reference));
+            let heard = named
+                .into_iter()
+                .try_for_each(|reference| round.mark(&self.blobs, reference));
             self.unless(heard);
         }
     }
@@ -117,11 +127,16 @@ impl Collecting {
     }
 
     fn rest(&mut self, time: Duration) {
-        self.stage = Stage::Resting { until: Instant::now() + time.max(self.every) };
+        self.stage = Stage::Resting {
+            until: Instant::now() + time.max(self.every),
+        };
     }
 
     /// Does a little. `waiting`: commits that the view does not have yet.
-    pub fn step<'a>(&mut self, waiting: impl Iterator<Item = &'a [Record]>) -> Result<Next, StoreError> {
+    pub fn step<'a>(
+        &mut self,
+        waiting: impl Iterator<Item = &'a [Record]>,
+    ) -> Result<Next, StoreError> {
         if matches!(self.room.disk(), Disk::Full(_)) {
             self.rest(EVERY);
             return Ok(Next::Rest);
@@ -152,7 +167,10 @@ impl Collecting {
             Stage::Looking { .. } => Next::Pause,
             Stage::Working(round) if round.is_done() => {
                 if round.removed > 0 {
-                    tracing::info!(blobs = round.removed, "blobs that nothing names were removed");
+                    tracing::info!(
+                        blobs = round.removed,
+                        "blobs that nothing names were removed"
+                    );
                 }
                 self.rest(round.began.elapsed() * SHARE);
                 Next::Rest
@@ -165,13 +183,18 @@ impl Collecting {
     fn look(&mut self) -> io::Result<()> {
         let began = Instant::now();
         self.blobs.remove_old_parts()?;
-        self.stage = Stage::Looking { began, old: self.blobs.look_for_old() };
+        self.stage = Stage::Looking {
+            began,
+            old: self.blobs.look_for_old(),
+        };
         Ok(())
     }
 
     /// Begins the round when it is known which blobs may go. False: it is not known yet.
     fn begin(&mut self) -> bool {
-        let Stage::Looking { began, old } = &self.stage else { return true };
+        let Stage::Looking { began, old } = &self.stage else {
+            return true;
+        };
         let began = *began;
         let found = match old.try_recv() {
             Err(TryRecvError::Empty) => return false,
@@ -183,7 +206,14 @@ impl Collecting {
                 return self.rest(self.every);
             }
             let needed = vec![false; old.len()];
-            let round = Round { began, old, needed, listings: HashSet::new(), at: At::Open { from: 0 }, removed: 0 };
+            let round = Round {
+                began,
+                old,
+                needed,
+                listings: HashSet::new(),
+                at: At::Open { from: 0 },
+                removed: 0,
+            };
             self.stage = Stage::Working(Box::new(round));
         });
         self.unless(begun);
@@ -222,7 +252,9 @@ impl Round {
         match self.at {
             At::Open { from } => {
                 let page = view::open_from(shelf.as_ref(), from, PAGE)?;
-                self.at = page.last().map_or(At::Ended { from: 0 }, |body| At::Open { from: body.no + 1 });
+                self.at = page
+                    .last()
+                    .map_or(At::Ended { from: 0 }, |body| At::Open { from: body.no + 1 });
                 let named = page.iter().flat_map(|body| references::of_body(body));
                 Ok(self.mark_all(blobs, named.collect()))
             }
@@ -230,13 +262,19 @@ impl Round {
                 let page = view::ended_from(shelf.as_ref(), from, PAGE)?;
                 let mut named: Vec<Reference> = Vec::new();
                 for task in &page {
-                    named.extend(references::of_body(&task.body).chain(references::of_ended(&task.ended)));
+                    named.extend(
+                        references::of_body(&task.body).chain(references::of_ended(&task.ended)),
+                    );
                 }
                 self.at = match page.last() {
-                    Some(task) => At::Ended { from: task.ended.seq + 1 },
+                    Some(task) => At::Ended {
+                        from: task.ended.seq + 1,
+                    },
                     None => {
                         let modules = view::modules(shelf.as_ref())?;
-                        modules.iter().for_each(|(_, record)| named.extend(references::of_module(record)));
+                        modules
+                            .iter()
+                            .for_each(|(_, record)| named.extend(references::of_module(record)));
                         At::Settling { steps: 0 }
                     }
                 };
@@ -259,7 +297,9 @@ impl Round {
     }
 
     fn mark_all(&mut self, blobs: &Blobs, named: Vec<Reference>) -> io::Result<()> {
-        named.into_iter().try_for_each(|reference| self.mark(blobs, reference))
+        named
+            .into_iter()
+            .try_for_each(|reference| self.mark(blobs, reference))
     }
 
     fn remove(&mut self, blobs: &Blobs, mut index: usize) -> io::Result<()> {

@@ -40,7 +40,10 @@ pub struct Keep {
 
 impl Default for Keep {
     fn default() -> Keep {
-        Keep { time: Duration::from_secs(7 * 86_400), count: 1_000_000 }
+        Keep {
+            time: Duration::from_secs(7 * 86_400),
+            count: 1_000_000,
+        }
     }
 }
 
@@ -97,10 +100,14 @@ pub enum ConfigError {
     #[error("cannot listen on {0}: {1}; choose another address with --listen")]
     Listen(SocketAddr, io::Error),
     /// The data folder cannot be written.
-    #[error("the data folder {0} cannot be written: {1}; make it writable, or choose another with --data")]
+    #[error(
+        "the data folder {0} cannot be written: {1}; make it writable, or choose another with --data"
+    )]
     Unwritable(PathBuf, io::Error),
     /// Another master has the data folder.
-    #[error("the data folder {0} is in use by another master; stop it, or choose another folder with --data")]
+    #[error(
+        "the data folder {0} is in use by another master; stop it, or choose another folder with --data"
+    )]
     Locked(PathBuf),
 }
 
@@ -108,8 +115,14 @@ impl MasterConfig {
     /// Reads what was typed.
     pub fn new(args: MasterArgs) -> Result<MasterConfig, ConfigError> {
         let setting = |flag: &'static str| move |why: String| ConfigError::Setting { flag, why };
-        if args.token.as_deref().is_some_and(|token| token.trim().is_empty() || !token.is_ascii()) {
-            return Err(setting("--token")("a token has at least one character, ASCII only".into()));
+        if args
+            .token
+            .as_deref()
+            .is_some_and(|token| token.trim().is_empty() || !token.is_ascii())
+        {
+            return Err(setting("--token")(
+                "a token has at least one character, ASCII only".into(),
+            ));
         }
         Ok(MasterConfig {
             listen: read_listen(&args.listen).map_err(setting("--listen"))?,
@@ -118,7 +131,12 @@ impl MasterConfig {
             token: args.token.map(|token| token.trim().to_owned()),
             durability: read_durability(&args.durability).map_err(setting("--durability"))?,
             keep: read_keep(&args.keep).map_err(setting("--keep"))?,
-            blobs: args.blobs.as_deref().map(Address::parse).transpose().map_err(setting("--blobs"))?,
+            blobs: args
+                .blobs
+                .as_deref()
+                .map(Address::parse)
+                .transpose()
+                .map_err(setting("--blobs"))?,
             blob_cache_bytes: args.blob_cache_mb << 20,
             blob_grace: parse_duration_us(&args.blob_grace)
                 .map(Duration::from_micros)
@@ -128,8 +146,12 @@ impl MasterConfig {
                 .map(Duration::from_micros)
                 .map_err(setting("--task-timeout"))?,
             memory_mb: args.memory_mb,
-            queue_bytes: args.queue_mb.map_or_else(half_of_memory, |mb| u64::from(mb) << 20),
-            grace: parse_duration_us(&args.grace).map(Duration::from_micros).map_err(setting("--grace"))?,
+            queue_bytes: args
+                .queue_mb
+                .map_or_else(half_of_memory, |mb| u64::from(mb) << 20),
+            grace: parse_duration_us(&args.grace)
+                .map(Duration::from_micros)
+                .map_err(setting("--grace"))?,
         })
     }
 
@@ -179,20 +201,41 @@ impl MasterConfig {
         }
         let host = match self.listen.ip() {
             ip if ip.is_unspecified() => own_address(),
-            ip => SocketAddr::new(ip, 0).to_string().trim_end_matches(":0").to_owned(),
+            ip => SocketAddr::new(ip, 0)
+                .to_string()
+                .trim_end_matches(":0")
+                .to_owned(),
         };
         let token = self.token.as_deref().unwrap_or_default();
-        Some(format!("taskmaster runner --url ws://{host}:{port} --token {token}"))
+        Some(format!(
+            "taskmaster runner --url ws://{host}:{port} --token {token}"
+        ))
     }
 }
 
 /// Half of this machine's memory, or of what this process's group may have where that is less; where nobody tells, 2 GiB.
 fn half_of_memory() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let total = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse::<u64>().ok());
-    total.map(|kib| kib << 10).into_iter().chain(group).min().unwrap_or(4 << 30) / 2
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|rest| {
+        rest.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    total
+        .map(|kib| kib << 10)
+        .into_iter()
+        .chain(group)
+        .min()
+        .unwrap_or(4 << 30)
+        / 2
 }
 
 /// The address under which other machines most likely see this one: the one from which it would send. A UDP socket that
@@ -201,7 +244,11 @@ fn own_address() -> String {
     let routed = || {
         let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
         socket.connect(("192.0.2.1", 9)).ok()?;
-        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
+        socket
+            .local_addr()
+            .ok()
+            .map(|address| address.ip())
+            .filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
     };
     routed().map_or_else(|| "THIS-MACHINE".to_owned(), |ip| ip.to_string())
 }
@@ -211,7 +258,11 @@ fn own_address() -> String {
 pub fn lock_data(data: &Path) -> Result<DataLock, ConfigError> {
     let fail = |error| ConfigError::Unwritable(data.to_owned(), error);
     fs::create_dir_all(data).map_err(fail)?;
-    let file = OpenOptions::new().create(true).append(true).open(data.join("lock")).map_err(fail)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(data.join("lock"))
+        .map_err(fail)?;
     match file.try_lock() {
         Ok(()) => Ok(DataLock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(ConfigError::Locked(data.to_owned())),
@@ -226,8 +277,12 @@ pub struct DataLock {
 }
 
 fn read_listen(text: &str) -> Result<SocketAddr, String> {
-    let wrong = |why: &str| format!("`{text}` is no address to listen on ({why}); write it like 127.0.0.1:3232");
-    let mut found = text.to_socket_addrs().map_err(|error| wrong(&error.to_string()))?;
+    let wrong = |why: &str| {
+        format!("`{text}` is no address to listen on ({why}); write it like 127.0.0.1:3232")
+    };
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| wrong(&error.to_string()))?;
     found.next().ok_or_else(|| wrong("the name leads nowhere"))
 }
 
@@ -235,26 +290,42 @@ fn read_durability(text: &str) -> Result<Durability, String> {
     if text == "sync" {
         return Ok(Durability::Sync);
     }
-    let wrong = || format!("`{text}` is neither `sync` nor `interval:MS` with 1 to 60000 milliseconds");
+    let wrong =
+        || format!("`{text}` is neither `sync` nor `interval:MS` with 1 to 60000 milliseconds");
     let ms = text.strip_prefix("interval:").ok_or_else(wrong)?;
-    let ms: u64 = ms.strip_suffix("ms").unwrap_or(ms).parse().map_err(|_| wrong())?;
-    if (1..=60_000).contains(&ms) { Ok(Durability::Interval(Duration::from_millis(ms))) } else { Err(wrong()) }
+    let ms: u64 = ms
+        .strip_suffix("ms")
+        .unwrap_or(ms)
+        .parse()
+        .map_err(|_| wrong())?;
+    if (1..=60_000).contains(&ms) {
+        Ok(Durability::Interval(Duration::from_millis(ms)))
+    } else {
+        Err(wrong())
+    }
 }
 
 fn read_keep(text: &str) -> Result<Keep, String> {
     let (mut time, mut count) = (None, None);
-    let twice = || format!("`{text}` says the same thing twice; write a time, a number, or both: 7d,1000000");
+    let twice = || {
+        format!("`{text}` says the same thing twice; write a time, a number, or both: 7d,1000000")
+    };
     for part in text.split(',').map(str::trim) {
         if let Ok(number) = part.parse::<u64>() {
             count.replace(number).map_or(Ok(()), |_| Err(twice()))?;
         } else {
-            let us = parse_duration_us(part)
-                .map_err(|_| format!("`{part}` is neither a time such as 7d nor a number of tasks"))?;
-            time.replace(Duration::from_micros(us)).map_or(Ok(()), |_| Err(twice()))?;
+            let us = parse_duration_us(part).map_err(|_| {
+                format!("`{part}` is neither a time such as 7d nor a number of tasks")
+            })?;
+            time.replace(Duration::from_micros(us))
+                .map_or(Ok(()), |_| Err(twice()))?;
         }
     }
     // What is not said has no limit: `--keep 1000` keeps a thousand, however old.
-    Ok(Keep { time: time.unwrap_or(Duration::MAX), count: count.unwrap_or(u64::MAX) })
+    Ok(Keep {
+        time: time.unwrap_or(Duration::MAX),
+        count: count.unwrap_or(u64::MAX),
+    })
 }
 
 /// 128 random bits, from the system's source, as 32 hexadecimal digits; readable by this user alone.
@@ -264,7 +335,11 @@ fn make_token(path: &Path) -> io::Result<String> {
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let unfinished = path.with_extension("new");
     let _ = fs::remove_file(&unfinished);
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&unfinished)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     writeln!(file, "{token}")?;
     file.sync_all()?;
     fs::rename(unfinished, path)?;
@@ -298,26 +373,57 @@ mod tests {
 
     #[test]
     fn settings_are_read_or_told_what_is_wrong() {
-        assert_eq!(read_durability("interval:50"), Ok(Durability::Interval(Duration::from_millis(50))));
-        assert_eq!(read_durability("interval:50").unwrap().to_string(), "interval:50");
+        assert_eq!(
+            read_durability("interval:50"),
+            Ok(Durability::Interval(Duration::from_millis(50)))
+        );
+        assert_eq!(
+            read_durability("interval:50").unwrap().to_string(),
+            "interval:50"
+        );
         assert_eq!(read_keep("7d,1000000"), Ok(Keep::default()));
-        assert_eq!(read_keep("5"), Ok(Keep { time: Duration::MAX, count: 5 }));
+        assert_eq!(
+            read_keep("5"),
+            Ok(Keep {
+                time: Duration::MAX,
+                count: 5
+            })
+        );
         assert_eq!(read_keep("2h").unwrap().time, Duration::from_secs(7_200));
-        for bad in ["async", "interval:", "interval:0", "interval:x", "interval:99999999"] {
+        for bad in [
+            "async",
+            "interval:",
+            "interval:0",
+            "interval:x",
+            "interval:99999999",
+        ] {
             assert!(read_durability(bad).unwrap_err().contains(bad));
         }
         for bad in ["", "7x", "1,2", "1d,2d"] {
             assert!(read_keep(bad).is_err(), "{bad}");
         }
         for bad in ["3232", "127.0.0.1", "127.0.0.1:x", ""] {
-            assert!(read_listen(bad).unwrap_err().contains("127.0.0.1:3232"), "{bad}");
+            assert!(
+                read_listen(bad).unwrap_err().contains("127.0.0.1:3232"),
+                "{bad}"
+            );
         }
         let mut wrong = args("127.0.0.1:0", Path::new("/x"));
         wrong.grace = "soon".into();
-        assert!(MasterConfig::new(wrong).unwrap_err().to_string().starts_with("--grace: `soon`"));
+        assert!(
+            MasterConfig::new(wrong)
+                .unwrap_err()
+                .to_string()
+                .starts_with("--grace: `soon`")
+        );
         let mut wrong = args("127.0.0.1:0", Path::new("/x"));
         wrong.blobs = Some("gs://bucket".into());
-        assert!(MasterConfig::new(wrong).unwrap_err().to_string().starts_with("--blobs: `gs://bucket`"));
+        assert!(
+            MasterConfig::new(wrong)
+                .unwrap_err()
+                .to_string()
+                .starts_with("--blobs: `gs://bucket`")
+        );
     }
 
     #[test]
@@ -330,13 +436,21 @@ mod tests {
         config.settle_token().unwrap();
         let token = config.token.clone().unwrap();
         assert!(token.len() == 32 && token.bytes().all(|b| b.is_ascii_hexdigit()));
-        let mode = fs::metadata(scratch.join("token")).unwrap().permissions().mode();
+        let mode = fs::metadata(scratch.join("token"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut again = MasterConfig::new(args("0.0.0.0:0", scratch.path())).unwrap();
         again.settle_token().unwrap();
         assert_eq!(again.token, Some(token.clone()));
         let host = own_address();
-        assert_eq!(again.invitation(99), Some(format!("taskmaster runner --url ws://{host}:99 --token {token}")));
+        assert_eq!(
+            again.invitation(99),
+            Some(format!(
+                "taskmaster runner --url ws://{host}:99 --token {token}"
+            ))
+        );
     }
 
     #[test]
@@ -351,6 +465,12 @@ mod tests {
         drop(lock);
         config.lock_data().unwrap();
         config.data = scratch.join("lock").join("data");
-        assert!(config.lock_data().unwrap_err().to_string().contains("--data"));
+        assert!(
+            config
+                .lock_data()
+                .unwrap_err()
+                .to_string()
+                .contains("--data")
+        );
     }
 }

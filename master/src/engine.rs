@@ -34,7 +34,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
 use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, Role};
-use taskmaster_protocol::{FromMaster, Hash, JobName, Now, Requires, TaskError, TaskId, ToMaster, Wall};
+use taskmaster_protocol::{
+    FromMaster, Hash, JobName, Now, Requires, TaskError, TaskId, ToMaster, Wall,
+};
 use tokio::sync::oneshot;
 
 /// What an operator can set.
@@ -120,7 +122,9 @@ struct Trouble {
 
 impl LastAttempt {
     fn error(&self) -> Option<&TaskError> {
-        self.trouble.as_ref().and_then(|trouble| trouble.error.as_ref())
+        self.trouble
+            .as_ref()
+            .and_then(|trouble| trouble.error.as_ref())
     }
 
     fn trouble(&mut self) -> &mut Trouble {
@@ -231,13 +235,28 @@ impl Engine {
     pub fn take(&mut self, input: Input, now: Now) {
         self.now = now;
         match input {
-            Input::Connected { session, hello, outbox } => self.connected(session, hello, outbox),
+            Input::Connected {
+                session,
+                hello,
+                outbox,
+            } => self.connected(session, hello, outbox),
             Input::Disconnected { session } => self.disconnected(session),
-            Input::Heard { session } => self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) }),
+            Input::Heard { session } => self.tell(Event::RunnerHeard {
+                runner: RunnerKey(session.0),
+            }),
             Input::Message { session, message } => self.message(session, message),
-            Input::Add { session, batch, job, hold, tasks, pass } => {
+            Input::Add {
+                session,
+                batch,
+                job,
+                hold,
+                tasks,
+                pass,
+            } => {
                 self.add(session, batch, job, hold, tasks);
-                self.turn.passes.extend(pass.filter(|pass| matches!(pass, Pass::Bulk(_))));
+                self.turn
+                    .passes
+                    .extend(pass.filter(|pass| matches!(pass, Pass::Bulk(_))));
             }
             Input::Module { name, seen, known } => {
                 self.module_seen(name, seen);
@@ -261,7 +280,11 @@ impl Engine {
                 self.stopping = true;
                 self.tell(Event::StopWanted);
             }
-            Input::Wishes { session, attempt, wishes } => drop(self.wishes.insert(attempt, (session, *wishes))),
+            Input::Wishes {
+                session,
+                attempt,
+                wishes,
+            } => drop(self.wishes.insert(attempt, (session, *wishes))),
             Input::Room(permit) => drop(permit),
             Input::Disk(disk) => self.disk_is(disk),
             Input::Shutdown => {}
@@ -276,11 +299,18 @@ impl Engine {
             // Who no longer waits shuts down already.
             let _ = idle.send(());
         }
-        if self.unfolded.back().is_none_or(|(_, no)| *no < self.last_no) {
+        if self
+            .unfolded
+            .back()
+            .is_none_or(|(_, no)| *no < self.last_no)
+        {
             self.unfolded.push_back((self.last_seq, self.last_no));
         }
         self.turn.time = self.now.wall;
-        let next = Turn { first_seq: self.last_seq + 1, ..Turn::default() };
+        let next = Turn {
+            first_seq: self.last_seq + 1,
+            ..Turn::default()
+        };
         std::mem::replace(&mut self.turn, next)
     }
 
@@ -318,27 +348,56 @@ impl Engine {
         self.turn.records.push(record);
     }
 
-    fn connected(&mut self, session: SessionNo, hello: taskmaster_protocol::message::Hello, outbox: Outbox) {
-        let name: Arc<str> = hello.session.unwrap_or_else(|| format!("connection-{}", session.0)).into();
+    fn connected(
+        &mut self,
+        session: SessionNo,
+        hello: taskmaster_protocol::message::Hello,
+        outbox: Outbox,
+    ) {
+        let name: Arc<str> = hello
+            .session
+            .unwrap_or_else(|| format!("connection-{}", session.0))
+            .into();
         // A feeder that is back goes on holding what it held, also when it has nothing to add for a while.
         for job in self.core.held_by(&name) {
-            self.tell(Event::JobHeld { job, by: name.clone(), restored: false });
+            self.tell(Event::JobHeld {
+                job,
+                by: name.clone(),
+                restored: false,
+            });
         }
-        let (role, offer, since, protocol) = (hello.role, hello.runner, self.now.wall, hello.protocol);
+        let (role, offer, since, protocol) =
+            (hello.role, hello.runner, self.now.wall, hello.protocol);
         let runner = offer.as_ref().map(|offer| offer.name.as_str().into());
-        self.sessions.insert(session, Session { role, name, outbox, offer, runner, joined: false, since, protocol });
+        self.sessions.insert(
+            session,
+            Session {
+                role,
+                name,
+                outbox,
+                offer,
+                runner,
+                joined: false,
+                since,
+                protocol,
+            },
+        );
     }
 
     fn disconnected(&mut self, session: SessionNo) {
         self.held_back.retain(|(of, _)| *of != session);
         self.wishes.retain(|_, (of, _)| *of != session);
-        let Some(gone) = self.sessions.remove(&session) else { return };
+        let Some(gone) = self.sessions.remove(&session) else {
+            return;
+        };
         match gone.role {
             Role::Runner => {
                 if let Some(offer) = gone.offer.filter(|_| gone.joined) {
                     self.gone.insert(offer.name.into(), "its connection ended");
                 }
-                self.tell(Event::RunnerCut { runner: RunnerKey(session.0) });
+                self.tell(Event::RunnerCut {
+                    runner: RunnerKey(session.0),
+                });
             }
             Role::Client => {
                 // The same client may be back already under a new connection.
@@ -350,16 +409,24 @@ impl Engine {
     }
 
     fn message(&mut self, session: SessionNo, message: ToMaster) {
-        let Some(message) = self.there_is_room_for(session, message) else { return };
+        let Some(message) = self.there_is_room_for(session, message) else {
+            return;
+        };
         match message {
             ToMaster::Request(request) => self.request(session, request),
             ToMaster::Done(reports) => self.done(session, reports),
             ToMaster::Failed(reports) => self.failed(session, reports),
             ToMaster::Returned(attempts) => self.returned(session, attempts),
             ToMaster::Started(started) => self.guest_started(session, started),
-            ToMaster::Progress(said) => self.said(session, taskmaster_protocol::EventKind::TaskProgress, said),
-            ToMaster::Partial(said) => self.said(session, taskmaster_protocol::EventKind::TaskPartial, said),
-            ToMaster::Log(said) => self.said(session, taskmaster_protocol::EventKind::TaskLog, said),
+            ToMaster::Progress(said) => {
+                self.said(session, taskmaster_protocol::EventKind::TaskProgress, said)
+            }
+            ToMaster::Partial(said) => {
+                self.said(session, taskmaster_protocol::EventKind::TaskPartial, said)
+            }
+            ToMaster::Log(said) => {
+                self.said(session, taskmaster_protocol::EventKind::TaskLog, said)
+            }
             ToMaster::Compiled(compiled) => self.compiled(session, compiled),
             ToMaster::Compiling(compiling) => self.compiling(session, compiling),
             ToMaster::Release(of) => self.release(session, of.job),
@@ -368,7 +435,11 @@ impl Engine {
             ToMaster::Set(set) => self.set(session, set),
             ToMaster::Operate(operate) => self.operate(session, operate),
             // The gateway deals with these, or turns them into other inputs.
-            ToMaster::Hello(_) | ToMaster::Add(_) | ToMaster::Follow(_) | ToMaster::Watch(_) | ToMaster::Ask(_) => {}
+            ToMaster::Hello(_)
+            | ToMaster::Add(_)
+            | ToMaster::Follow(_)
+            | ToMaster::Watch(_)
+            | ToMaster::Ask(_) => {}
         }
     }
 
@@ -382,7 +453,9 @@ impl Engine {
     /// To a connection, when this turn is durable.
     fn say_after(&mut self, session: SessionNo, message: FromMaster) {
         if let Some(session) = self.sessions.get(&session) {
-            self.turn.after.push(Release::Say(session.outbox.clone(), message));
+            self.turn
+                .after
+                .push(Release::Say(session.outbox.clone(), message));
         }
     }
 
@@ -390,7 +463,8 @@ impl Engine {
     fn view_has(&mut self, seq: u64) {
         self.folded = seq;
         while let Some(ended) = self.ended.pop_front_if(|ended| ended.seq <= seq) {
-            self.held.forget_ended(&ended.id, |stored| stored.ended.seq == ended.seq);
+            self.held
+                .forget_ended(&ended.id, |stored| stored.ended.seq == ended.seq);
             if let Some(cause) = &ended.because
                 && let Some(skipped) = self.skipped.get_mut(cause)
             {
@@ -420,7 +494,10 @@ impl Engine {
                 && !self.held.is_named(&task.ended.id)
                 && self.held.known(&task.ended.id).is_none()
         });
-        self.leaving = tasks.iter().map(|task| (task.ended.id.clone(), task.ended.seq)).collect();
+        self.leaving = tasks
+            .iter()
+            .map(|task| (task.ended.id.clone(), task.ended.seq))
+            .collect();
         tasks
     }
 }

@@ -42,8 +42,16 @@ pub struct Pruned {
 
 /// The durable events of one commit.
 pub fn logged(entry: &Arc<Entry>) -> impl Iterator<Item = Logged> + '_ {
-    let told = entry.records.iter().enumerate().filter(|(_, record)| record.event().is_some());
-    told.zip(entry.first_seq..).map(|((index, _), seq)| Logged { entry: entry.clone(), index, seq })
+    let told = entry
+        .records
+        .iter()
+        .enumerate()
+        .filter(|(_, record)| record.event().is_some());
+    told.zip(entry.first_seq..).map(|((index, _), seq)| Logged {
+        entry: entry.clone(),
+        index,
+        seq,
+    })
 }
 
 impl Logged {
@@ -75,7 +83,9 @@ impl Logged {
     /// The task it is about.
     pub fn task(&self) -> Option<&TaskId> {
         match self.record() {
-            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.id),
+            Record::Added(body)
+            | Record::Reopened { body, .. }
+            | Record::Continued { body, .. } => Some(&body.id),
             Record::Ended(ended) => Some(&ended.id),
             Record::Retrying(retrying) => Some(&retrying.id),
             _ => None,
@@ -84,7 +94,9 @@ impl Logged {
 
     fn module(&self) -> Option<&ModuleName> {
         match self.record() {
-            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.module),
+            Record::Added(body)
+            | Record::Reopened { body, .. }
+            | Record::Continued { body, .. } => Some(&body.module),
             Record::Ended(ended) => Some(&ended.module),
             Record::Retrying(retrying) => Some(&retrying.module),
             Record::Module { name, .. } | Record::Rights { name, .. } => Some(name),
@@ -108,11 +120,16 @@ impl Logged {
             Record::Retrying(retrying) => Json::of(&serde_json::json!({
                 "attempt": retrying.attempt.n, "tries": retrying.tries, "not_before": retrying.due, "error": retrying.error,
             })),
-            Record::JobOpened { run, .. } | Record::JobDone { run, .. } => Json::of(&serde_json::json!({ "run": run })),
+            Record::JobOpened { run, .. } | Record::JobDone { run, .. } => {
+                Json::of(&serde_json::json!({ "run": run }))
+            }
             Record::Module { record, .. } => {
                 Json::of(&serde_json::json!({ "version": record.current, "error": record.error }))
             }
-            Record::Rights { rights: Some(rights), .. } => match rights.waiting() {
+            Record::Rights {
+                rights: Some(rights),
+                ..
+            } => match rights.waiting() {
                 Some(waiting) => Json::of(&serde_json::json!({
                     "version": waiting.version, "asks": waiting.wants, "more": waiting.wants.beyond(&rights.approved),
                 })),
@@ -288,14 +305,27 @@ struct Recent {
 
 impl Recent {
     fn push(&mut self, entry: &Arc<Entry>, last: u64) {
-        self.kept.push_back(Arc::new(Commit { entry: entry.clone(), last, ended: OnceLock::new() }));
+        self.kept.push_back(Arc::new(Commit {
+            entry: entry.clone(),
+            last,
+            ended: OnceLock::new(),
+        }));
         // The front goes when what is left behind it is enough.
-        while self.kept.get(1).is_some_and(|next| last - next.entry.first_seq >= RECENT_EVENTS_MAX) {
+        while self
+            .kept
+            .get(1)
+            .is_some_and(|next| last - next.entry.first_seq >= RECENT_EVENTS_MAX)
+        {
             if let Some(commit) = self.kept.pop_front() {
-                self.lent.push_back((commit.entry.first_seq, Arc::downgrade(&commit.entry)));
+                self.lent
+                    .push_back((commit.entry.first_seq, Arc::downgrade(&commit.entry)));
             }
         }
-        while self.lent.front().is_some_and(|(_, entry)| entry.strong_count() == 0) {
+        while self
+            .lent
+            .front()
+            .is_some_and(|(_, entry)| entry.strong_count() == 0)
+        {
             self.lent.pop_front();
         }
     }
@@ -311,19 +341,37 @@ impl Recent {
             return Vec::new();
         }
         let at = self.kept.partition_point(|commit| commit.last < seq);
-        self.kept.iter().skip(at).take(COMMITS_LOOKED_THROUGH).cloned().collect()
+        self.kept
+            .iter()
+            .skip(at)
+            .take(COMMITS_LOOKED_THROUGH)
+            .cloned()
+            .collect()
     }
 
     /// Commits from the one that has the event `seq` on, enough for one read; `None`: it is not in memory.
     fn from(&self, seq: u64) -> Option<Vec<Arc<Entry>>> {
         let lent = if self.first()? > seq {
-            self.lent.partition_point(|(first, _)| *first <= seq).checked_sub(1)?
+            self.lent
+                .partition_point(|(first, _)| *first <= seq)
+                .checked_sub(1)?
         } else {
             self.lent.len()
         };
-        let kept = self.kept.partition_point(|commit| commit.entry.first_seq <= seq).saturating_sub(1);
-        let lent = self.lent.iter().skip(lent).map(|(_, entry)| entry.upgrade());
-        let kept = self.kept.iter().skip(kept).map(|commit| Some(commit.entry.clone()));
+        let kept = self
+            .kept
+            .partition_point(|commit| commit.entry.first_seq <= seq)
+            .saturating_sub(1);
+        let lent = self
+            .lent
+            .iter()
+            .skip(lent)
+            .map(|(_, entry)| entry.upgrade());
+        let kept = self
+            .kept
+            .iter()
+            .skip(kept)
+            .map(|commit| Some(commit.entry.clone()));
         let (mut found, mut records) = (Vec::new(), 0);
         for entry in lent.chain(kept) {
             let entry = entry?;
@@ -386,7 +434,8 @@ impl EventFeed {
         let last = entry.first_seq + events - 1;
         self.recent().push(entry, last);
         self.interests.wake(entry, last);
-        self.latest.send_if_modified(|latest| std::mem::replace(latest, last) != last);
+        self.latest
+            .send_if_modified(|latest| std::mem::replace(latest, last) != last);
     }
 
     /// Whether anybody watches live events: if not, none need be made.
@@ -404,7 +453,10 @@ impl EventFeed {
         if let Some(job) = &event.job {
             let mut of_jobs = self.live_in();
             // Nobody watches it any more.
-            if of_jobs.get(job).is_some_and(|channel| channel.send(event.clone()).is_err()) {
+            if of_jobs
+                .get(job)
+                .is_some_and(|channel| channel.send(event.clone()).is_err())
+            {
                 of_jobs.remove(job);
             }
         }
@@ -415,7 +467,10 @@ impl EventFeed {
     pub fn live_of(&self, job: &JobName) -> broadcast::Receiver<Arc<EventView>> {
         let mut of_jobs = self.live_in();
         of_jobs.retain(|_, channel| channel.receiver_count() > 0);
-        of_jobs.entry(job.clone()).or_insert_with(|| broadcast::Sender::new(LIVE_OF_JOB_MAX)).subscribe()
+        of_jobs
+            .entry(job.clone())
+            .or_insert_with(|| broadcast::Sender::new(LIVE_OF_JOB_MAX))
+            .subscribe()
     }
 
     /// Live events from now on.
@@ -455,9 +510,15 @@ impl EventFeed {
         let commits = self.recent().commits_from(seq + 1);
         if commits.is_empty() {
             let events = self.after(seq).await?;
-            return Ok(Ends { seq: events.last().map_or(seq, Logged::seq), events });
+            return Ok(Ends {
+                seq: events.last().map_or(seq, Logged::seq),
+                events,
+            });
         }
-        let mut found = Ends { events: Vec::new(), seq };
+        let mut found = Ends {
+            events: Vec::new(),
+            seq,
+        };
         for commit in commits {
             if of.any_of(commit.ended.get_or_init(|| EndsOf::of(&commit.entry))) {
                 let room = READ_EVENTS_MAX - found.events.len();
@@ -479,34 +540,61 @@ impl EventFeed {
         if last <= seq {
             return Ok(Vec::new());
         }
-        let read = || from_journal(&self.reader, seq, last).unwrap_or(Err(Pruned { first: seq + 1 }));
+        let read =
+            || from_journal(&self.reader, seq, last).unwrap_or(Err(Pruned { first: seq + 1 }));
         self.in_memory(seq).map_or_else(read, Ok)
     }
 
     /// Events after `seq` from memory, no more than are given at a time; `None`: they go back further than that.
     fn in_memory(&self, seq: u64) -> Option<Vec<Logged>> {
         let entries = self.recent().from(seq + 1)?;
-        Some(entries.iter().flat_map(logged).filter(|event| event.seq > seq).take(READ_EVENTS_MAX).collect())
+        Some(
+            entries
+                .iter()
+                .flat_map(logged)
+                .filter(|event| event.seq > seq)
+                .take(READ_EVENTS_MAX)
+                .collect(),
+        )
     }
 }
 
 /// Events after `seq` up to `last` from the journal. Behind them may be commits that are written and not safe yet: nobody
 /// is told of those.
-fn from_journal(reader: &Reader, seq: u64, last: u64) -> Result<Result<Vec<Logged>, Pruned>, crate::store::StoreError> {
-    let Some(first) = journal::first(reader)? else { return Ok(Err(Pruned { first: seq + 1 })) };
+fn from_journal(
+    reader: &Reader,
+    seq: u64,
+    last: u64,
+) -> Result<Result<Vec<Logged>, Pruned>, crate::store::StoreError> {
+    let Some(first) = journal::first(reader)? else {
+        return Ok(Err(Pruned { first: seq + 1 }));
+    };
     let low = journal::commit_at(reader, seq + 1)?;
     let mut events = Vec::new();
     for commit in low.. {
-        let Some(entry) = journal::entry(reader, commit)? else { break };
+        let Some(entry) = journal::entry(reader, commit)? else {
+            break;
+        };
         if commit == first && entry.first_seq > seq + 1 {
-            return Ok(Err(Pruned { first: entry.first_seq }));
+            return Ok(Err(Pruned {
+                first: entry.first_seq,
+            }));
         }
-        events.extend(logged(&Arc::new(entry)).filter(|event| event.seq > seq && event.seq <= last));
-        if events.len() >= READ_EVENTS_MAX || events.last().is_some_and(|event: &Logged| event.seq >= last) {
+        events
+            .extend(logged(&Arc::new(entry)).filter(|event| event.seq > seq && event.seq <= last));
+        if events.len() >= READ_EVENTS_MAX
+            || events
+                .last()
+                .is_some_and(|event: &Logged| event.seq >= last)
+        {
             break;
         }
     }
-    Ok(if events.is_empty() { Err(Pruned { first: seq + 1 }) } else { Ok(events) })
+    Ok(if events.is_empty() {
+        Err(Pruned { first: seq + 1 })
+    } else {
+        Ok(events)
+    })
 }
 
 #[cfg(test)]
@@ -515,8 +603,16 @@ mod tests {
     use crate::modules::scratch::fake_engine;
 
     fn entry(first_seq: u64, events: u64) -> Arc<Entry> {
-        let records = (0..events).map(|n| Record::RunnerJoined { name: n.to_string() }).collect();
-        Arc::new(Entry { first_seq, time: Wall(0), records })
+        let records = (0..events)
+            .map(|n| Record::RunnerJoined {
+                name: n.to_string(),
+            })
+            .collect();
+        Arc::new(Entry {
+            first_seq,
+            time: Wall(0),
+            records,
+        })
     }
 
     #[tokio::test]
@@ -532,14 +628,25 @@ mod tests {
         for seq in [0, 1, 999, 1_000, 49_999, 99_500] {
             let events = feed.after(seq).await.unwrap();
             assert_eq!(events.first().map(Logged::seq), Some(seq + 1));
-            let dense = events.windows(2).all(|pair| pair[0].seq() + 1 == pair[1].seq());
-            assert!(dense && events.len() as u64 == (100_000 - seq).min(READ_EVENTS_MAX as u64), "after {seq}");
+            let dense = events
+                .windows(2)
+                .all(|pair| pair[0].seq() + 1 == pair[1].seq());
+            assert!(
+                dense && events.len() as u64 == (100_000 - seq).min(READ_EVENTS_MAX as u64),
+                "after {seq}"
+            );
         }
         waiting.drain(..50);
-        assert!(feed.after(10_000).await.is_err(), "it was folded, and memory holds it still");
+        assert!(
+            feed.after(10_000).await.is_err(),
+            "it was folded, and memory holds it still"
+        );
         assert!(feed.after(60_000).await.is_ok());
         feed.publish(&entry(100_001, 1));
         waiting.clear();
-        assert!(feed.after(100_001 - RECENT_EVENTS_MAX).await.is_ok(), "the last events are always there");
+        assert!(
+            feed.after(100_001 - RECENT_EVENTS_MAX).await.is_ok(),
+            "the last events are always there"
+        );
     }
 }

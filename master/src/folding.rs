@@ -89,7 +89,11 @@ impl Backlog {
             waiting.passes.extend(passes);
         }
         if waiting.records > BACKLOG_MAX {
-            drop(self.0.1.wait_timeout_while(waiting, HOLD, |waiting| waiting.records > BACKLOG_MAX));
+            drop(
+                self.0
+                    .1
+                    .wait_timeout_while(waiting, HOLD, |waiting| waiting.records > BACKLOG_MAX),
+            );
         }
     }
 
@@ -136,12 +140,25 @@ impl Folding {
     /// For the view on `shelf`, telling `engine` how far it is.
     pub fn new(shelf: Reader, keep: Keep, engine: Sender<Input>) -> Folding {
         let (waiting, backlog) = (VecDeque::new(), Backlog::default());
-        Folding { shelf, keep, engine, waiting, records: 0, backlog, prune_from: 0, oldest: None, collecting: None }
+        Folding {
+            shelf,
+            keep,
+            engine,
+            waiting,
+            records: 0,
+            backlog,
+            prune_from: 0,
+            oldest: None,
+            collecting: None,
+        }
     }
 
     /// The same, and blobs are collected in between.
     pub fn collecting(self, collecting: Collecting) -> Folding {
-        Folding { collecting: Some(collecting), ..self }
+        Folding {
+            collecting: Some(collecting),
+            ..self
+        }
     }
 
     /// For whoever commits: see [`Backlog::add`].
@@ -150,7 +167,11 @@ impl Folding {
     }
 
     /// Folds until the writer ends. What is left then is folded at the next start.
-    pub fn run(&mut self, commits: &Receiver<Arc<Entry>>, wall: impl Fn() -> Wall) -> Result<(), StoreError> {
+    pub fn run(
+        &mut self,
+        commits: &Receiver<Arc<Entry>>,
+        wall: impl Fn() -> Wall,
+    ) -> Result<(), StoreError> {
         let mut patience = IDLE;
         loop {
             match commits.recv_timeout(patience) {
@@ -165,7 +186,11 @@ impl Folding {
                         // Under a load that never pauses, too.
                         self.collect()?;
                     }
-                    patience = if self.backlog.is_waited_for() { Duration::ZERO } else { IDLE };
+                    patience = if self.backlog.is_waited_for() {
+                        Duration::ZERO
+                    } else {
+                        IDLE
+                    };
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if self.waiting.is_empty() {
@@ -186,7 +211,9 @@ impl Folding {
 
     fn collect(&mut self) -> Result<Next, StoreError> {
         let waiting = self.waiting.iter().map(|entry| entry.records.as_slice());
-        self.collecting.as_mut().map_or(Ok(Next::Rest), |collecting| collecting.step(waiting))
+        self.collecting
+            .as_mut()
+            .map_or(Ok(Next::Rest), |collecting| collecting.step(waiting))
     }
 
     /// One batch. On an idle machine the next follows at once unless a commit comes first.
@@ -194,7 +221,9 @@ impl Folding {
         let mut fold = Fold::begin(self.shelf.clone())?;
         let before = fold.ended();
         while fold.weight() < WEIGHT_MAX {
-            let Some(entry) = self.waiting.front() else { break };
+            let Some(entry) = self.waiting.front() else {
+                break;
+            };
             if fold.take_until(entry, WEIGHT_MAX)? {
                 self.records -= entry.records.len();
                 self.backlog.take(entry.records.len());
@@ -207,12 +236,17 @@ impl Folding {
         let _ = self.engine.send(Input::Folded { seq });
         self.trim(seq)?;
         // Twice as many as came: under a load that never pauses, what is too old goes too.
-        self.prune(wall, usize::try_from(ended.saturating_sub(before) * 2).unwrap_or(PRUNED_MAX))
+        self.prune(
+            wall,
+            usize::try_from(ended.saturating_sub(before) * 2).unwrap_or(PRUNED_MAX),
+        )
     }
 
     /// Lets go of commits that are folded and older than a watcher may ask for.
     fn trim(&mut self, folded_seq: u64) -> Result<(), StoreError> {
-        let Some(first) = journal::first(&self.shelf)? else { return Ok(()) };
+        let Some(first) = journal::first(&self.shelf)? else {
+            return Ok(());
+        };
         let oldest_seq = match self.oldest {
             Some((commit, seq)) if commit == first => seq,
             _ => match journal::entry(&self.shelf, first)? {
@@ -228,20 +262,26 @@ impl Folding {
         let below = journal::commit_at(&self.shelf, folded_seq - EVENTS_KEPT)?;
         // The view must be durable before what it was made of goes.
         self.shelf.sync()?;
-        journal::trim(&self.shelf, below.min(view::marks(self.shelf.as_ref())?.folded))
+        journal::trim(
+            &self.shelf,
+            below.min(view::marks(self.shelf.as_ref())?.folded),
+        )
     }
 
     /// Forgets ended tasks that are too many or too old, the oldest first, as far as nothing open needs them; looks
     /// at about `most`, and goes on behind them the next time.
     pub(crate) fn prune(&mut self, wall: Wall, most: usize) -> Result<(), StoreError> {
         let tasks;
-        (tasks, self.prune_from) = surplus(self.shelf.as_ref(), self.keep, wall, self.prune_from, most)?;
+        (tasks, self.prune_from) =
+            surplus(self.shelf.as_ref(), self.keep, wall, self.prune_from, most)?;
         if tasks.is_empty() {
             return Ok(());
         }
         let (reply, answer) = channel();
         let _ = self.engine.send(Input::Prune { tasks, reply });
-        let Ok(allowed) = answer.recv() else { return Ok(()) };
+        let Ok(allowed) = answer.recv() else {
+            return Ok(());
+        };
         forget(&self.shelf, &allowed)
     }
 }
@@ -256,17 +296,34 @@ pub fn surplus(
     most: usize,
 ) -> Result<(Vec<Stored>, u64), StoreError> {
     let surplus = view::marks(shelf)?.ended.saturating_sub(keep.count);
-    let limit = Wall(wall.0.saturating_sub(i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX)));
+    let limit = Wall(
+        wall.0
+            .saturating_sub(i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX)),
+    );
     let mut tasks: Vec<Stored> = Vec::new();
     while tasks.len() < most {
         let left = surplus.saturating_sub(tasks.len() as u64);
         // Where there are not too many, the oldest tells whether any is too old.
-        let page = view::ended_from(shelf, from, if left > 0 || !tasks.is_empty() { PRUNED_PAGE } else { 1 })?;
-        let count = (0..).zip(&page).take_while(|(n, task)| *n < left || task.ended.finished < limit).count();
+        let page = view::ended_from(
+            shelf,
+            from,
+            if left > 0 || !tasks.is_empty() {
+                PRUNED_PAGE
+            } else {
+                1
+            },
+        )?;
+        let count = (0..)
+            .zip(&page)
+            .take_while(|(n, task)| *n < left || task.ended.finished < limit)
+            .count();
         let is_last = count < page.len() || page.is_empty();
         tasks.extend(page.into_iter().take(count));
         // At the end, the next time from the first again: what was needed may no longer be.
-        from = tasks.last().filter(|_| !is_last).map_or(0, |task| task.ended.seq + 1);
+        from = tasks
+            .last()
+            .filter(|_| !is_last)
+            .map_or(0, |task| task.ended.seq + 1);
         if is_last {
             break;
         }

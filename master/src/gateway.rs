@@ -72,8 +72,21 @@ pub async fn serve(
     let large = Arc::new(Semaphore::new(params::AT_A_TIME));
     let blobs = interfaces.blobs();
     let (next, intake, stop_too) = (Arc::default(), intake::Intake::default(), stop.clone());
-    let gate = Gate { handle, folder, blobs, interfaces, auth, next, names, intake, large, stop: stop_too };
-    axum::serve(door::Door(listener), router(gate)).with_graceful_shutdown(stopped(stop)).await
+    let gate = Gate {
+        handle,
+        folder,
+        blobs,
+        interfaces,
+        auth,
+        next,
+        names,
+        intake,
+        large,
+        stop: stop_too,
+    };
+    axum::serve(door::Door(listener), router(gate))
+        .with_graceful_shutdown(stopped(stop))
+        .await
 }
 
 /// Returns when the flag is true, or when nobody can raise it any more.
@@ -86,7 +99,10 @@ fn router(gate: Gate) -> Router {
         .route("/", any(ws::root))
         .route("/health", get(http::health))
         .route("/metrics", get(http::metrics))
-        .route("/blobs/{hash}", get(blobs::get).head(blobs::head).put(blobs::put))
+        .route(
+            "/blobs/{hash}",
+            get(blobs::get).head(blobs::head).put(blobs::put),
+        )
         .route("/blobs/missing", post(blobs::missing))
         .route("/modules/{file}", put(http::put_module))
         .route("/api/backup", post(http::backup))
@@ -96,7 +112,12 @@ fn router(gate: Gate) -> Router {
         .route("/api/jobs", get(http::jobs))
         .route("/api/jobs/{job}", get(http::job))
         .route("/api/tasks/{task}", get(http::task))
-        .fallback(async || (StatusCode::NOT_FOUND, "nothing here; GET / says what this is\n"))
+        .fallback(async || {
+            (
+                StatusCode::NOT_FOUND,
+                "nothing here; GET / says what this is\n",
+            )
+        })
         .layer(middleware::from_fn_with_state(gate.clone(), guard))
         .with_state(gate)
 }

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Attempt, Hello, Query};
 use taskmaster_protocol::{
-    Capabilities, FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode, ToMaster,
+    Capabilities, FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, RefusalCode,
+    ToMaster,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -207,7 +208,10 @@ impl MasterHandle {
     async fn answer(&self, query: Query) -> Option<Reply> {
         let put = |query: &Query| {
             let (reply, answer) = oneshot::channel();
-            self.tell(Input::Ask { query: query.clone(), reply });
+            self.tell(Input::Ask {
+                query: query.clone(),
+                reply,
+            });
             answer
         };
         let mut answer = put(&query);
@@ -232,7 +236,9 @@ impl MasterHandle {
             Reply::Refused(refusal) => Err(refusal),
             Reply::FromStore(lookup) => {
                 let reader = self.reader.clone();
-                tokio::task::spawn_blocking(move || lookup.complete(&reader)).await.map_err(|_| gone())?
+                tokio::task::spawn_blocking(move || lookup.complete(&reader))
+                    .await
+                    .map_err(|_| gone())?
             }
         }
     }

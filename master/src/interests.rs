@@ -53,7 +53,13 @@ impl Interests {
     /// For one follower.
     pub fn none(&self) -> Interest {
         let (marks, jobs, watched, tasks) = (Arc::default(), Vec::new(), Vec::new(), Vec::new());
-        Interest { all: self.clone(), marks, jobs, watched, tasks }
+        Interest {
+            all: self.clone(),
+            marks,
+            jobs,
+            watched,
+            tasks,
+        }
     }
 
     /// A commit is durable, and its events up to `last` are in memory: wakes whom it concerns.
@@ -63,7 +69,9 @@ impl Interests {
             return;
         }
         let mark = |whom: Option<&Vec<Arc<Marks>>>| {
-            whom.into_iter().flatten().for_each(|marks| marks.add(entry.first_seq, last));
+            whom.into_iter()
+                .flatten()
+                .for_each(|marks| marks.add(entry.first_seq, last));
         };
         for record in &entry.records {
             if let Some(job) = record.job().filter(|_| !table.watched.is_empty()) {
@@ -139,14 +147,24 @@ impl Interest {
 impl Drop for Interest {
     fn drop(&mut self) {
         let mut table = lock(&self.all.0);
-        self.jobs.iter().for_each(|job| remove(&mut table.jobs, job, &self.marks));
-        self.watched.iter().for_each(|job| remove(&mut table.watched, job, &self.marks));
-        self.tasks.iter().for_each(|task| remove(&mut table.tasks, task, &self.marks));
+        self.jobs
+            .iter()
+            .for_each(|job| remove(&mut table.jobs, job, &self.marks));
+        self.watched
+            .iter()
+            .for_each(|job| remove(&mut table.watched, job, &self.marks));
+        self.tasks
+            .iter()
+            .for_each(|task| remove(&mut table.tasks, task, &self.marks));
     }
 }
 
 /// Whether it was not there.
-fn add<K: Clone + Eq + Hash>(table: &mut HashMap<K, Vec<Arc<Marks>>>, key: &K, marks: &Arc<Marks>) -> bool {
+fn add<K: Clone + Eq + Hash>(
+    table: &mut HashMap<K, Vec<Arc<Marks>>>,
+    key: &K,
+    marks: &Arc<Marks>,
+) -> bool {
     let there = table.entry(key.clone()).or_default();
     let is_new = !there.iter().any(|other| Arc::ptr_eq(other, marks));
     if is_new {
@@ -155,7 +173,11 @@ fn add<K: Clone + Eq + Hash>(table: &mut HashMap<K, Vec<Arc<Marks>>>, key: &K, m
     is_new
 }
 
-fn remove<K: Clone + Eq + Hash>(table: &mut HashMap<K, Vec<Arc<Marks>>>, key: &K, marks: &Arc<Marks>) {
+fn remove<K: Clone + Eq + Hash>(
+    table: &mut HashMap<K, Vec<Arc<Marks>>>,
+    key: &K,
+    marks: &Arc<Marks>,
+) {
     if let Place::Occupied(mut there) = table.entry(key.clone()) {
         there.get_mut().retain(|other| !Arc::ptr_eq(other, marks));
         if there.get().is_empty() {
@@ -170,8 +192,15 @@ mod tests {
     use taskmaster_protocol::Wall;
 
     fn done(job: &str, first_seq: u64) -> Entry {
-        let records = vec![Record::JobDone { job: JobName::new(job).unwrap(), run: 1 }];
-        Entry { first_seq, time: Wall(0), records }
+        let records = vec![Record::JobDone {
+            job: JobName::new(job).unwrap(),
+            run: 1,
+        }];
+        Entry {
+            first_seq,
+            time: Wall(0),
+            records,
+        }
     }
 
     #[tokio::test]
@@ -188,7 +217,11 @@ mod tests {
         assert!(one.is_quiet() && other.is_quiet());
         other.mark(2, 4);
         interests.wake(&done("b", 8), 8);
-        assert_eq!(other.next().await, (2, 8), "what was before is looked at, too");
+        assert_eq!(
+            other.next().await,
+            (2, 8),
+            "what was before is looked at, too"
+        );
         drop(one);
         assert_eq!(lock(&interests.0).jobs.len(), 1);
     }

@@ -27,12 +27,25 @@ struct Versions {
 impl Components {
     /// A module is now as `record` says, and this version of it is in use.
     pub fn changed(&self, name: &ModuleName, record: &ModuleRecord, in_use: Option<Hash>) {
-        let of_current = record.versions.iter().find(|version| Some(version.version) == in_use);
+        let of_current = record
+            .versions
+            .iter()
+            .find(|version| Some(version.version) == in_use);
         let mut components = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match of_current.filter(|version| version.kind == ModuleKind::Component) {
             Some(current) => {
-                let all = record.versions.iter().map(|version| version.version).collect();
-                components.insert(name.clone(), Versions { current: current.version, all });
+                let all = record
+                    .versions
+                    .iter()
+                    .map(|version| version.version)
+                    .collect();
+                components.insert(
+                    name.clone(),
+                    Versions {
+                        current: current.version,
+                        all,
+                    },
+                );
             }
             None => drop(components.remove(name)),
         }
@@ -44,7 +57,12 @@ impl Components {
         let versions = components.get(&wanted.name)?;
         match &wanted.pin {
             None => Some(versions.current),
-            Some(pin) => versions.all.iter().rev().find(|version| version.to_string().starts_with(&**pin)).copied(),
+            Some(pin) => versions
+                .all
+                .iter()
+                .rev()
+                .find(|version| version.to_string().starts_with(&**pin))
+                .copied(),
         }
     }
 }
@@ -63,7 +81,11 @@ pub struct Interfaces {
 impl Interfaces {
     /// Of these components, whose bytes are in `blobs`.
     pub fn new(components: Components, blobs: Blobs) -> Interfaces {
-        Interfaces { components, blobs, read: Arc::default() }
+        Interfaces {
+            components,
+            blobs,
+            read: Arc::default(),
+        }
     }
 
     /// Where the bytes are.
@@ -88,13 +110,20 @@ impl Interfaces {
         };
         let (blobs, name) = (self.blobs.clone(), name.clone());
         let inspect = move || match blobs.get(&version) {
-            Ok(bytes) => Ok(Some(Arc::new(taskmaster_module::inspect(name.as_str(), &bytes)))),
+            Ok(bytes) => Ok(Some(Arc::new(taskmaster_module::inspect(
+                name.as_str(),
+                &bytes,
+            )))),
             // Read when it is wanted again.
             Err(error) if is_away(&error) => Err(error),
             Err(_) => Ok(None),
         };
         // A panic would be a bug of the validator's: the version is then taken for one of which nothing is known.
-        let inspected = async || tokio::task::spawn_blocking(inspect).await.unwrap_or(Ok(None));
+        let inspected = async || {
+            tokio::task::spawn_blocking(inspect)
+                .await
+                .unwrap_or(Ok(None))
+        };
         read.get_or_try_init(inspected).await.ok()?.clone()
     }
 }

@@ -54,12 +54,19 @@ impl ShelfJournal {
     /// Finds the end of the journal on `shelf`.
     pub fn open(shelf: Reader) -> Result<ShelfJournal, StoreError> {
         let end = last(&shelf)?;
-        Ok(ShelfJournal { shelf, end, mark: None })
+        Ok(ShelfJournal {
+            shelf,
+            end,
+            mark: None,
+        })
     }
 
     /// The same, which notes after each sync how far it is durable.
     pub fn noting(self, mark: SyncedMark) -> ShelfJournal {
-        ShelfJournal { mark: Some(mark), ..self }
+        ShelfJournal {
+            mark: Some(mark),
+            ..self
+        }
     }
 }
 
@@ -106,7 +113,9 @@ fn key(commit: u64) -> Vec<u8> {
 }
 
 fn commit_of(key: &[u8]) -> u64 {
-    key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+    key.get(1..9)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes)
 }
 
 /// Whether a key of the store belongs to a commit after this one.
@@ -121,20 +130,30 @@ pub fn read(shelf: &Reader, commit: u64) -> Result<Option<Vec<u8>>, StoreError> 
 
 /// One commit, decoded. A damaged one is an error that names it.
 pub fn entry(shelf: &Reader, commit: u64) -> Result<Option<Entry>, StoreError> {
-    let Some(bytes) = read(shelf, commit)? else { return Ok(None) };
-    let damaged =
-        |why: Unreadable| StoreError::Corrupt { path: "the journal".into(), why: format!("commit {commit}: {why}") };
+    let Some(bytes) = read(shelf, commit)? else {
+        return Ok(None);
+    };
+    let damaged = |why: Unreadable| StoreError::Corrupt {
+        path: "the journal".into(),
+        why: format!("commit {commit}: {why}"),
+    };
     record::decode(&bytes).map(Some).map_err(damaged)
 }
 
 /// The number of the first commit that is kept; `None`: there is none.
 pub fn first(shelf: &Reader) -> Result<Option<u64>, StoreError> {
-    Ok(shelf.scan(&[JOURNAL], &[JOURNAL + 1], false, 1)?.first().map(|(key, _)| commit_of(key)))
+    Ok(shelf
+        .scan(&[JOURNAL], &[JOURNAL + 1], false, 1)?
+        .first()
+        .map(|(key, _)| commit_of(key)))
 }
 
 /// The number of the last commit; 0: there is none.
 pub fn last(shelf: &Reader) -> Result<u64, StoreError> {
-    Ok(shelf.scan(&[JOURNAL], &[JOURNAL + 1], true, 1)?.first().map_or(0, |(key, _)| commit_of(key)))
+    Ok(shelf
+        .scan(&[JOURNAL], &[JOURNAL + 1], true, 1)?
+        .first()
+        .map_or(0, |(key, _)| commit_of(key)))
 }
 
 /// The number of the last commit whose first event is not after `seq`. Entries are dense in their number and ordered
@@ -187,6 +206,9 @@ mod tests {
         journal.append(3, b"three").unwrap();
         assert!(matches!(journal.sync(), Err(AppendError::Unknown(_))));
         trim(&shelf, 2).unwrap();
-        assert_eq!((first(&shelf).unwrap(), read(&shelf, 1).unwrap()), (Some(2), None));
+        assert_eq!(
+            (first(&shelf).unwrap(), read(&shelf, 1).unwrap()),
+            (Some(2), None)
+        );
     }
 }

@@ -17,7 +17,13 @@ pub struct Lanes {
 impl Lanes {
     /// Takes an input in.
     pub fn put(&mut self, input: Input) {
-        let is_large = matches!(&input, Input::Add { pass: Some(Pass::Bulk(_)), .. });
+        let is_large = matches!(
+            &input,
+            Input::Add {
+                pass: Some(Pass::Bulk(_)),
+                ..
+            }
+        );
         match session_of(&input) {
             Some(session) if is_large || self.behind.contains_key(&session) => {
                 *self.behind.entry(session).or_default() += 1;
@@ -56,8 +62,14 @@ impl Lanes {
 pub fn weight(input: &Input) -> usize {
     match input {
         Input::Add { tasks, .. } => tasks.len(),
-        Input::Message { message: ToMaster::Done(reports), .. } => reports.len(),
-        Input::Message { message: ToMaster::Failed(reports), .. } => reports.len(),
+        Input::Message {
+            message: ToMaster::Done(reports),
+            ..
+        } => reports.len(),
+        Input::Message {
+            message: ToMaster::Failed(reports),
+            ..
+        } => reports.len(),
         _ => 1,
     }
 }
@@ -82,12 +94,25 @@ mod tests {
 
     fn add(session: u64, batch: u64, is_large: bool) -> Input {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let pass = if is_large { Pass::Bulk(permit) } else { Pass::Express(permit) };
-        Input::Add { session: SessionNo(session), batch, job: None, hold: false, tasks: Vec::new(), pass: Some(pass) }
+        let pass = if is_large {
+            Pass::Bulk(permit)
+        } else {
+            Pass::Express(permit)
+        };
+        Input::Add {
+            session: SessionNo(session),
+            batch,
+            job: None,
+            hold: false,
+            tasks: Vec::new(),
+            pass: Some(pass),
+        }
     }
 
     fn batch(input: Option<Input>) -> u64 {
-        let Some(Input::Add { batch, .. }) = input else { panic!("{input:?}") };
+        let Some(Input::Add { batch, .. }) = input else {
+            panic!("{input:?}")
+        };
         batch
     }
 
@@ -98,7 +123,9 @@ mod tests {
         lanes.put(add(2, 20, true));
         lanes.put(add(3, 30, false));
         lanes.put(add(1, 11, false));
-        lanes.put(Input::Disconnected { session: SessionNo(2) });
+        lanes.put(Input::Disconnected {
+            session: SessionNo(2),
+        });
         lanes.put(add(3, 31, false));
         assert_eq!(batch(lanes.express()), 30);
         assert_eq!(batch(lanes.express()), 31);

@@ -70,7 +70,10 @@ impl Rows {
 
     /// The page, and where the next one begins.
     pub fn page(self, next: Option<String>) -> Json {
-        Json::of(&Page { rows: self.rows, next })
+        Json::of(&Page {
+            rows: self.rows,
+            next,
+        })
     }
 }
 
@@ -86,19 +89,28 @@ impl Lookup {
 
     /// Reads the rest. Blocks on the disk.
     pub fn complete(self, reader: &Reader) -> Result<Json, Refusal> {
-        self.read(reader).map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?
+        self.read(reader)
+            .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?
     }
 
     fn read(self, reader: &Reader) -> Result<Result<Json, Refusal>, StoreError> {
         let shelf = reader.as_ref();
         Ok(match self {
             Lookup::Task(ref id) | Lookup::Why(ref id) | Lookup::Logs(ref id) => {
-                view::stored(shelf, id)?.map(|stored| self.of_ended(&stored.ended)).ok_or_else(|| no_such_task(id))
+                view::stored(shelf, id)?
+                    .map(|stored| self.of_ended(&stored.ended))
+                    .ok_or_else(|| no_such_task(id))
             }
-            Lookup::Ended { before, rows, open_again } => Ok(ended_page(reader, before, rows, &open_again)?),
+            Lookup::Ended {
+                before,
+                rows,
+                open_again,
+            } => Ok(ended_page(reader, before, rows, &open_again)?),
             Lookup::Results { mut known, missing } => {
                 for id in missing {
-                    if let Some(gave) = view::stored(shelf, &id)?.and_then(|stored| stored.ended.result.clone()) {
+                    if let Some(gave) =
+                        view::stored(shelf, &id)?.and_then(|stored| stored.ended.result.clone())
+                    {
                         known.insert(id, gave.result());
                     }
                 }
@@ -131,7 +143,11 @@ fn ended_page(
     // As many as the page wants, where all fit; then more at a time.
     let mut most = rows.limit.min(READ_AT_ONCE);
     loop {
-        let tasks = view::ended_before(reader.as_ref(), before, std::mem::replace(&mut most, READ_AT_ONCE))?;
+        let tasks = view::ended_before(
+            reader.as_ref(),
+            before,
+            std::mem::replace(&mut most, READ_AT_ONCE),
+        )?;
         if tasks.is_empty() {
             return Ok(rows.page(None));
         }
@@ -150,7 +166,10 @@ fn ended_page(
 
 fn why_ended(ended: &Ended) -> serde_json::Value {
     let why = match (&ended.state, &ended.error) {
-        (TaskState::Done, _) => format!("it is done: attempt {} ended at {}", ended.attempt.n, ended.finished),
+        (TaskState::Done, _) => format!(
+            "it is done: attempt {} ended at {}",
+            ended.attempt.n, ended.finished
+        ),
         (state, Some(error)) => format!("it is {}: {}", state.as_str(), error.message),
         (state, None) => format!("it is {}", state.as_str()),
     };

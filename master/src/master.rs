@@ -91,20 +91,38 @@ impl Master {
         let address = listener.local_addr().map_err(data)?;
         let blobs = settled(&config).await?.sparing(config.blob_grace);
         let folder = config.data.clone();
-        let (shelf, restored, mark) =
-            tokio::task::spawn_blocking(move || open(&folder)).await.map_err(|e| data(io::Error::other(e)))??;
-        let known =
-            restored.modules.iter().filter(|(_, module)| module.present).map(|(name, _)| name.clone()).collect();
+        let (shelf, restored, mark) = tokio::task::spawn_blocking(move || open(&folder))
+            .await
+            .map_err(|e| data(io::Error::other(e)))??;
+        let known = restored
+            .modules
+            .iter()
+            .filter(|(_, module)| module.present)
+            .map(|(name, _)| name.clone())
+            .collect();
         let epoch = restored.marks.epoch + 1;
         let (failing, failed) = oneshot::channel();
-        let (handle, components, threads) = threads(&config, blobs.clone(), shelf, restored, mark, failing)?;
+        let (handle, components, threads) =
+            threads(&config, blobs.clone(), shelf, restored, mark, failing)?;
         let interfaces = Interfaces::new(components, blobs.clone());
-        let folder = modules::start(&config.tasks, blobs, handle.clone(), known, config.require_approved)
-            .map_err(MasterError::Folder)?;
+        let folder = modules::start(
+            &config.tasks,
+            blobs,
+            handle.clone(),
+            known,
+            config.require_approved,
+        )
+        .map_err(MasterError::Folder)?;
         let (stop, stopped) = watch::channel(false);
         let listener = tokio::net::TcpListener::from_std(listener).map_err(data)?;
-        let serving =
-            gateway::serve(listener, handle.clone(), folder.clone(), interfaces, config.token.clone(), stopped);
+        let serving = gateway::serve(
+            listener,
+            handle.clone(),
+            folder.clone(),
+            interfaces,
+            config.token.clone(),
+            stopped,
+        );
         tracing::info!(%address, epoch, "the master has started");
         Ok(Master {
             handle,
@@ -124,7 +142,10 @@ impl Master {
 
     /// Serves until `shutdown`, or until the journal fails; then stops in order: nothing more is taken or sent, running
     /// attempts have their grace to end, what was told is committed and answered, connections are closed.
-    pub fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Waiting<Result<(), MasterError>> {
+    pub fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Waiting<Result<(), MasterError>> {
         self.run_until(Box::pin(shutdown))
     }
 
@@ -146,7 +167,9 @@ impl Master {
         };
         self.handle.tell(Input::Shutdown);
         let threads = std::mem::take(&mut self.threads);
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()))
+        });
         let _ = joined.await;
         let _ = self.stop.send(true);
         let _ = tokio::time::timeout(CLOSING, &mut self.gateway).await;
@@ -159,13 +182,25 @@ impl Master {
 
 /// The blobs, where the settings want them. An object store may take its time.
 async fn settled(config: &MasterConfig) -> Result<Blobs, MasterError> {
-    let (folder, address, cache) = (config.data.clone(), config.blobs.clone(), config.blob_cache_bytes);
+    let (folder, address, cache) = (
+        config.data.clone(),
+        config.blobs.clone(),
+        config.blob_cache_bytes,
+    );
     let data = |error| MasterError::Data(config.data.display().to_string(), error);
-    let settling = tokio::task::spawn_blocking(move || Blobs::settle(&folder, address.as_ref(), cache));
-    settling.await.map_err(|error| data(io::Error::other(error)))?.map_err(|error| match error {
-        OpenError::Io(error) => data(error),
-        OpenError::Store(why) => ConfigError::Setting { flag: "--blobs", why }.into(),
-    })
+    let settling =
+        tokio::task::spawn_blocking(move || Blobs::settle(&folder, address.as_ref(), cache));
+    settling
+        .await
+        .map_err(|error| data(io::Error::other(error)))?
+        .map_err(|error| match error {
+            OpenError::Io(error) => data(error),
+            OpenError::Store(why) => ConfigError::Setting {
+                flag: "--blobs",
+                why,
+            }
+            .into(),
+        })
 }
 
 /// Opens the store and brings the view up to the journal's end.
@@ -173,8 +208,12 @@ fn open(data: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), 
     room::wanted_at_start(data)?;
     let folder = data.join("store");
     if !folder.exists() && Blobs::any(data) {
-        let why = "it is gone, and the blobs of its tasks and modules are still there beside it".into();
-        return Err(StoreError::Corrupt { path: folder.display().to_string(), why });
+        let why =
+            "it is gone, and the blobs of its tasks and modules are still there beside it".into();
+        return Err(StoreError::Corrupt {
+            path: folder.display().to_string(),
+            why,
+        });
     }
     let shelf = upkeep::open_sled(&folder)?;
     let mark = SyncedMark::open(&folder, journal::last(&shelf)?)?;
@@ -199,12 +238,19 @@ fn threads(
     let (turns, waiting) = sync_channel(TURNS_WAITING_MAX);
     let (folds, commits) = channel();
     let room = Room::new(inbox.clone());
-    let handle =
-        MasterHandle { inbox: inbox.clone(), reader: shelf.clone(), events: events.clone(), epoch, room: room.clone() };
+    let handle = MasterHandle {
+        inbox: inbox.clone(),
+        reader: shelf.clone(),
+        events: events.clone(),
+        epoch,
+        room: room.clone(),
+    };
     let now = clock::now();
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id());
     let engine_config = EngineConfig {
-        timeout_ms: u64::try_from(config.task_timeout.as_millis()).unwrap_or(u64::MAX).max(1),
+        timeout_ms: u64::try_from(config.task_timeout.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1),
         memory_mb: config.memory_mb,
         queue_bytes: config.queue_bytes,
         durability: config.durability.to_string(),
@@ -215,20 +261,30 @@ fn threads(
     engine.keep_ended_for(config.keep.time);
     let components = engine.components();
     let mut journal = ShelfJournal::open(shelf.clone())?.noting(mark);
-    turns::commit_first(engine.end_turn(now), &mut journal, &events, &folds).map_err(|error| match error {
-        AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
-        other => MasterError::Journal(other.to_string()),
+    turns::commit_first(engine.end_turn(now), &mut journal, &events, &folds).map_err(|error| {
+        match error {
+            AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
+            other => MasterError::Journal(other.to_string()),
+        }
     })?;
     let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
     let collecting = Collecting::new(blobs, patient.clone(), room.clone());
     let mut folding = Folding::new(patient, config.keep, inbox).collecting(collecting);
     let behind = Behind::new(folding.backlog());
     let ahead = behind.clone();
-    let (durability, data_folder, measured) = (config.durability, config.data.clone(), room.clone());
+    let (durability, data_folder, measured) =
+        (config.durability, config.data.clone(), room.clone());
     let (writing, stop) = channel::<()>();
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.into()).spawn(run)
+    };
     let threads = vec![
-        spawn("engine", Box::new(move || turns::run_engine(engine, &inputs, &turns, &ahead, SteadyClock::default()))),
+        spawn(
+            "engine",
+            Box::new(move || {
+                turns::run_engine(engine, &inputs, &turns, &ahead, SteadyClock::default())
+            }),
+        ),
         spawn(
             "journal",
             Box::new(move || {
@@ -251,7 +307,10 @@ fn threads(
                 drop(writing);
             }),
         ),
-        spawn("disk", Box::new(move || measured.measure(&data_folder, &stop))),
+        spawn(
+            "disk",
+            Box::new(move || measured.measure(&data_folder, &stop)),
+        ),
         spawn(
             "fold",
             Box::new(move || {
@@ -261,5 +320,12 @@ fn threads(
             }),
         ),
     ];
-    Ok((handle, components, threads.into_iter().collect::<Result<_, _>>().map_err(data)?))
+    Ok((
+        handle,
+        components,
+        threads
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(data)?,
+    ))
 }

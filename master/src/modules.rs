@@ -76,23 +76,38 @@ pub fn start(
     require_approved: bool,
 ) -> Result<Folder, String> {
     let shown = folder.display();
-    std::fs::create_dir_all(folder)
-        .map_err(|error| format!("the task folder {shown} cannot be made: {error}; choose another with --tasks"))?;
-    std::fs::read_dir(folder).map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?;
-    let path: Arc<Path> =
-        folder.canonicalize().map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?.into();
+    std::fs::create_dir_all(folder).map_err(|error| {
+        format!("the task folder {shown} cannot be made: {error}; choose another with --tasks")
+    })?;
+    std::fs::read_dir(folder)
+        .map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?;
+    let path: Arc<Path> = folder
+        .canonicalize()
+        .map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?
+        .into();
     let (sender, wakes) = mpsc::channel();
     // The engine keeps versions of what it knows: a task of that name can be taken before the first look is over.
     let listed = Arc::new(RwLock::new(known.iter().cloned().collect::<Known>()));
     let manifests = Arc::<Manifests>::default();
     let list = require_approved.then(|| List::of(&path));
-    let shelf = Shelf::new(path.clone(), blobs, handle, listed.clone(), (known, manifests.clone(), list));
+    let shelf = Shelf::new(
+        path.clone(),
+        blobs,
+        handle,
+        listed.clone(),
+        (known, manifests.clone(), list),
+    );
     let waker = sender.clone();
     std::thread::Builder::new()
         .name("task folder".into())
         .spawn(move || watch::run(shelf, &wakes, waker))
         .map_err(|error| format!("no thread for the task folder: {error}"))?;
-    Ok(Folder { path, known: listed, manifests, waker: Arc::new(Waker(sender)) })
+    Ok(Folder {
+        path,
+        known: listed,
+        manifests,
+        waker: Arc::new(Waker(sender)),
+    })
 }
 
 impl Folder {
@@ -109,7 +124,12 @@ impl Folder {
 
     async fn seek(&self, name: &ModuleName, version: Option<Hash>) -> bool {
         let (reply, found) = oneshot::channel();
-        if self.waker.0.send(Wake::Look(name.clone(), version, reply)).is_err() {
+        if self
+            .waker
+            .0
+            .send(Wake::Look(name.clone(), version, reply))
+            .is_err()
+        {
             return false;
         }
         match found.await {
@@ -125,12 +145,20 @@ impl Folder {
 
     /// Every name under which a task can be added.
     pub fn names(&self) -> Vec<ModuleName> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 
     /// Whether a task of this name can be added without a look.
     pub fn knows(&self, name: &ModuleName) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+        self.known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(name)
     }
 
     /// The manifest beside a module, as it stands now; `None`: there is none. Reads the disk, a little.

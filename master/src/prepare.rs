@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 use taskmaster_module::manifest::Manifest;
-use taskmaster_protocol::{Hash, JobName, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice};
+use taskmaster_protocol::{
+    Hash, JobName, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice,
+};
 
 /// A document that is sound on its own.
 #[derive(Debug)]
@@ -36,20 +38,37 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
 
 /// Reads one document of a module that has a manifest: its defaults stand for what the document leaves out, and params
 /// are what it says. Params that are a blob are looked at when that is read. `has_job`: the document names one.
-pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json, has_job: bool) -> Result<Prepared, Refusal> {
+pub fn prepare_by(
+    manifest: &Arc<Manifest>,
+    text: &Json,
+    has_job: bool,
+) -> Result<Prepared, Refusal> {
     let mut document = TaskDocument::parse(&manifest.complete(text.get()))?;
     // A feed waits for the job that it says: its word counts before the manifest's.
     let usual_job = document.job.take_if(|_| !has_job);
-    let prepared = Prepared { usual_job, ..read(text, document)? };
+    let prepared = Prepared {
+        usual_job,
+        ..read(text, document)?
+    };
     if prepared.blob.is_some() {
-        return Ok(Prepared { manifest: Some(manifest.clone()), ..prepared });
+        return Ok(Prepared {
+            manifest: Some(manifest.clone()),
+            ..prepared
+        });
     }
-    manifest.check(&prepared.document.module.name, prepared.document.params.as_ref())?;
+    manifest.check(
+        &prepared.document.module.name,
+        prepared.document.params.as_ref(),
+    )?;
     Ok(prepared)
 }
 
 fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
-    let params = document.params.as_ref().map(Json::get).filter(|params| splice::may_refer(params));
+    let params = document
+        .params
+        .as_ref()
+        .map(Json::get)
+        .filter(|params| splice::may_refer(params));
     let blob = params.map_or(Ok(None), splice::blob)?;
     let references = params.map_or(Ok(Vec::new()), splice::references)?;
     waits_for(&document, &references)?;
@@ -60,7 +79,17 @@ fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
     };
     let mut hash = [0; 16];
     hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
-    Ok(Prepared { document, id, hash, references, blob, manifest: None, wrong: None, usual_job: None, of_task: false })
+    Ok(Prepared {
+        document,
+        id,
+        hash,
+        references,
+        blob,
+        manifest: None,
+        wrong: None,
+        usual_job: None,
+        of_task: false,
+    })
 }
 
 /// Checks what the document waits for, `references` in its params included.
@@ -68,14 +97,22 @@ pub fn waits_for(document: &TaskDocument, references: &[TaskId]) -> Result<(), R
     let wanted = document.dependencies.len() + references.len();
     if wanted > limits::DEPENDENCIES_MAX {
         let most = limits::DEPENDENCIES_MAX;
-        let text =
-            format!("the task depends on {wanted} others, `$result` in params included; at most {most} are allowed");
+        let text = format!(
+            "the task depends on {wanted} others, `$result` in params included; at most {most} are allowed"
+        );
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("dependencies"));
     }
     if let Some(id) = document.id.as_ref()
-        && (references.contains(id) || document.dependencies.iter().any(|dependency| dependency.on == *id))
+        && (references.contains(id)
+            || document
+                .dependencies
+                .iter()
+                .any(|dependency| dependency.on == *id))
     {
-        let refusal = Refusal::new(RefusalCode::DependencyCycle, format!("dependency cycle: {id} → {id}"));
+        let refusal = Refusal::new(
+            RefusalCode::DependencyCycle,
+            format!("dependency cycle: {id} → {id}"),
+        );
         return Err(refusal.at("dependencies").about(vec![id.clone()]));
     }
     Ok(())

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use taskmaster_protocol::message::{Log, ResultRef};
 use taskmaster_protocol::shape::TaskState;
 use taskmaster_protocol::{
-    AttemptId, Capabilities, Dependency, EventKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleKind,
-    ModuleName, ModuleRef, Requires, Retries, TaskDocument, TaskError, TaskId, TaskStats, Wall, splice,
+    AttemptId, Capabilities, Dependency, EventKind, FilePath, Glob, Hash, InputRef, JobName, Json,
+    ModuleKind, ModuleName, ModuleRef, Requires, Retries, TaskDocument, TaskError, TaskId,
+    TaskStats, Wall, splice,
 };
 
 /// The version of everything that this module writes.
@@ -128,12 +129,20 @@ mod as_pairs {
     use taskmaster_protocol::{Dependency, TaskId, When};
 
     pub fn serialize<S: Serializer>(of: &[Dependency], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(of.iter().map(|dependency| (&dependency.on, dependency.when)))
+        serializer.collect_seq(
+            of.iter()
+                .map(|dependency| (&dependency.on, dependency.when)),
+        )
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[Dependency]>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Box<[Dependency]>, D::Error> {
         let pairs = Vec::<(TaskId, When)>::deserialize(deserializer)?;
-        Ok(pairs.into_iter().map(|(on, when)| Dependency { on, when }).collect())
+        Ok(pairs
+            .into_iter()
+            .map(|(on, when)| Dependency { on, when })
+            .collect())
     }
 }
 
@@ -142,14 +151,22 @@ mod as_json {
     use serde::de::DeserializeOwned;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<T: Serialize, S: Serializer>(part: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = part.as_ref().map(|part| serde_json::to_string(part).unwrap_or_default());
+    pub fn serialize<T: Serialize, S: Serializer>(
+        part: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = part
+            .as_ref()
+            .map(|part| serde_json::to_string(part).unwrap_or_default());
         text.serialize(serializer)
     }
 
-    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| serde_json::from_str(&text).map_err(serde::de::Error::custom)).transpose()
+        text.map(|text| serde_json::from_str(&text).map_err(serde::de::Error::custom))
+            .transpose()
     }
 }
 
@@ -165,9 +182,17 @@ impl TaskBody {
         let mut dependencies = document.dependencies;
         let requires = (!document.requires.is_empty()).then(|| Arc::new(document.requires));
         if !references.is_empty() {
-            let named: BTreeSet<&TaskId> = dependencies.iter().map(|dependency| &dependency.on).collect();
+            let named: BTreeSet<&TaskId> = dependencies
+                .iter()
+                .map(|dependency| &dependency.on)
+                .collect();
             let implied = references.iter().filter(|id| !named.contains(id));
-            let implied: Vec<_> = implied.map(|id| Dependency { on: id.clone(), when: Default::default() }).collect();
+            let implied: Vec<_> = implied
+                .map(|id| Dependency {
+                    on: id.clone(),
+                    when: Default::default(),
+                })
+                .collect();
             dependencies.extend(implied);
         }
         let ModuleRef { name, pin } = document.module;
@@ -202,7 +227,9 @@ impl TaskBody {
 
     /// Slots that it takes while it runs.
     pub fn slots(&self) -> u32 {
-        self.requires.as_ref().map_or(1, |requires| requires.slots())
+        self.requires
+            .as_ref()
+            .map_or(1, |requires| requires.slots())
     }
 
     /// Whether it may wait for tasks that came after it.
@@ -414,7 +441,9 @@ pub struct Wishes {
 impl Rights {
     /// The newest file, where it asks for more than was approved.
     pub fn waiting(&self) -> Option<&Wishes> {
-        self.newest.as_ref().filter(|newest| !newest.wants.beyond(&self.approved).is_empty())
+        self.newest
+            .as_ref()
+            .filter(|newest| !newest.wants.beyond(&self.approved).is_empty())
     }
 }
 
@@ -583,14 +612,19 @@ impl Record {
 
 /// How many events tell of these records.
 pub fn events_of(records: &[Record]) -> u64 {
-    records.iter().filter(|record| record.event().is_some()).count() as u64
+    records
+        .iter()
+        .filter(|record| record.event().is_some())
+        .count() as u64
 }
 
 impl Record {
     /// The job that it is about.
     pub fn job(&self) -> Option<&JobName> {
         match self {
-            Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => Some(&body.job),
+            Record::Added(body)
+            | Record::Reopened { body, .. }
+            | Record::Continued { body, .. } => Some(&body.job),
             Record::Ended(ended) => Some(&ended.job),
             Record::Retrying(retrying) => Some(&retrying.job),
             Record::JobOpened { job, .. } | Record::JobDone { job, .. } => Some(job),
@@ -685,21 +719,37 @@ mod tests {
         let entry = Entry {
             first_seq: 9,
             time: Wall(1),
-            records: vec![Record::Added(Arc::new(body(text))), Record::Started { epoch: 2 }],
+            records: vec![
+                Record::Added(Arc::new(body(text))),
+                Record::Started { epoch: 2 },
+            ],
         };
         let bytes = encode(&entry);
         assert_eq!(decode::<Entry>(&bytes).unwrap(), entry);
         let plain = body(r#"{"module":"m"}"#);
-        assert_eq!(plain.dependencies().len(), 1, "a reference implies a dependency");
+        assert_eq!(
+            plain.dependencies().len(),
+            1,
+            "a reference implies a dependency"
+        );
     }
 
     #[test]
     fn files_change_nothing_of_how_a_result_without_them_is_written() {
-        for result in [ResultRef::Json(Json::string("x")), ResultRef::Blob(Hash::of(b"x"))] {
-            assert_eq!(pack(&Gave::new(result.clone(), Outputs::new())), pack(&result));
+        for result in [
+            ResultRef::Json(Json::string("x")),
+            ResultRef::Blob(Hash::of(b"x")),
+        ] {
+            assert_eq!(
+                pack(&Gave::new(result.clone(), Outputs::new())),
+                pack(&result)
+            );
             let outputs: Outputs = [(FilePath::new("a/b").unwrap(), Hash::of(b"b"))].into();
             let gave = Gave::new(result.clone(), outputs);
-            assert_eq!((unpack::<Gave>(&pack(&gave)).unwrap(), gave.result()), (gave.clone(), result));
+            assert_eq!(
+                (unpack::<Gave>(&pack(&gave)).unwrap(), gave.result()),
+                (gave.clone(), result)
+            );
             let json = serde_json::to_string(&gave).unwrap();
             assert_eq!(serde_json::from_str::<Gave>(&json).unwrap(), gave, "{json}");
         }

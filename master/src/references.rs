@@ -13,20 +13,33 @@ pub struct Reference {
 }
 
 fn blob(hash: Hash) -> Reference {
-    Reference { hash, is_listing: false }
+    Reference {
+        hash,
+        is_listing: false,
+    }
 }
 
 /// What a task finds in its folder, and its params where they are large.
 pub fn of_body(body: &TaskBody) -> impl Iterator<Item = Reference> {
-    let inputs =
-        body.inputs().map(|(_, input)| Reference { hash: input.blob(), is_listing: input.listing().is_some() });
+    let inputs = body.inputs().map(|(_, input)| Reference {
+        hash: input.blob(),
+        is_listing: input.listing().is_some(),
+    });
     body.blob().map(blob).into_iter().chain(inputs)
 }
 
 /// What a task gave back.
 pub fn of_ended(ended: &Ended) -> impl Iterator<Item = Reference> {
-    let files = ended.outputs().into_iter().flat_map(|outputs| outputs.values());
-    ended.result_parts().1.into_iter().chain(files.copied()).map(blob)
+    let files = ended
+        .outputs()
+        .into_iter()
+        .flat_map(|outputs| outputs.values());
+    ended
+        .result_parts()
+        .1
+        .into_iter()
+        .chain(files.copied())
+        .map(blob)
 }
 
 /// The versions of a module.

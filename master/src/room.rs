@@ -76,7 +76,10 @@ pub struct Room {
 impl Room {
     /// Changes are told to `engine`.
     pub fn new(engine: Sender<Input>) -> Room {
-        Room { engine: Some(engine), ..Room::default() }
+        Room {
+            engine: Some(engine),
+            ..Room::default()
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,7 +103,9 @@ impl Room {
         match &after {
             Disk::Ample => tracing::warn!("there is room on the disk again: everything is taken"),
             Disk::Low(why) => tracing::warn!(%why, "adds are refused"),
-            Disk::Full(why) => tracing::error!(%why, "nothing can be written; commits wait for room"),
+            Disk::Full(why) => {
+                tracing::error!(%why, "nothing can be written; commits wait for room")
+            }
         }
         if let Some(engine) = &self.engine {
             // The engine may have ended.
@@ -136,7 +141,10 @@ impl Room {
             if let Ok(free) = free_bytes(folder) {
                 self.measured(folder, free);
             }
-            if !matches!(stop.recv_timeout(LOOK_EVERY), Err(RecvTimeoutError::Timeout)) {
+            if !matches!(
+                stop.recv_timeout(LOOK_EVERY),
+                Err(RecvTimeoutError::Timeout)
+            ) {
                 return;
             }
         }
@@ -145,7 +153,11 @@ impl Room {
     /// The disk that holds `folder` has so many bytes free.
     pub fn measured(&self, folder: &Path, free: u64) {
         self.change(|state| {
-            let mark = if state.low.is_some() { AMPLE_BYTES } else { LOW_BYTES };
+            let mark = if state.low.is_some() {
+                AMPLE_BYTES
+            } else {
+                LOW_BYTES
+            };
             state.low = (free < mark).then(|| low(folder, free));
         });
     }
@@ -208,7 +220,13 @@ impl Shelf for PatientShelf {
         self.shelf.get(key)
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], back: bool, most: usize) -> Result<Vec<Pair>, StoreError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        back: bool,
+        most: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
         self.shelf.scan(from, to, back, most)
     }
 
@@ -246,7 +264,13 @@ mod tests {
         room.measured(folder, AMPLE_BYTES);
         assert_eq!(said(), None, "nothing has changed");
         room.measured(folder, LOW_BYTES - 1);
-        assert!(said().unwrap().refusal().unwrap().contains("/data is full: 127 MiB are free"));
+        assert!(
+            said()
+                .unwrap()
+                .refusal()
+                .unwrap()
+                .contains("/data is full: 127 MiB are free")
+        );
         room.measured(folder, LOW_BYTES + 1);
         assert_eq!(said(), None, "between the marks it stays as it is");
         room.written(Some("no room".into()));

@@ -44,13 +44,21 @@ impl SteadyClock {
     /// The same as [`SteadyClock::now`], at this time of the plain clock.
     pub fn at(&mut self, now: Now) -> Now {
         // A turn itself takes milliseconds: a second between two looks at the clock is a stall as well.
-        let late = self.expected_us.map_or(0, |expected| now.mono_us.saturating_sub(expected));
+        let late = self
+            .expected_us
+            .map_or(0, |expected| now.mono_us.saturating_sub(expected));
         if late > STALL_US {
             self.slept_us += late;
         }
         self.expected_us = Some(now.mono_us);
-        let mono_us = now.mono_us.saturating_sub(self.slept_us).max(self.last.mono_us);
-        self.last = Now { mono_us, wall: now.wall.max(self.last.wall) };
+        let mono_us = now
+            .mono_us
+            .saturating_sub(self.slept_us)
+            .max(self.last.mono_us);
+        self.last = Now {
+            mono_us,
+            wall: now.wall.max(self.last.wall),
+        };
         self.last
     }
 }
@@ -61,7 +69,10 @@ mod tests {
     use taskmaster_protocol::Wall;
 
     fn plain(seconds: u64) -> Now {
-        Now { mono_us: seconds * 1_000_000, wall: Wall(0) }
+        Now {
+            mono_us: seconds * 1_000_000,
+            wall: Wall(0),
+        }
     }
 
     #[test]
@@ -69,12 +80,28 @@ mod tests {
         let mut clock = SteadyClock::default();
         assert_eq!(clock.at(plain(10)).mono_us, 10_000_000);
         clock.waiting_from(plain(10), Duration::from_secs(60));
-        assert_eq!(clock.at(plain(40)).mono_us, 40_000_000, "woken early by a message");
+        assert_eq!(
+            clock.at(plain(40)).mono_us,
+            40_000_000,
+            "woken early by a message"
+        );
         clock.waiting_from(plain(40), Duration::from_secs(5));
-        assert_eq!(clock.at(plain(45)).mono_us, 45_000_000, "woken by its deadline");
+        assert_eq!(
+            clock.at(plain(45)).mono_us,
+            45_000_000,
+            "woken by its deadline"
+        );
         clock.waiting_from(plain(45), Duration::from_secs(5));
-        assert_eq!(clock.at(plain(110)).mono_us, 50_000_000, "stopped for a minute while it waited");
-        assert_eq!(clock.at(plain(170)).mono_us, 50_000_000, "stopped for a minute in a turn");
+        assert_eq!(
+            clock.at(plain(110)).mono_us,
+            50_000_000,
+            "stopped for a minute while it waited"
+        );
+        assert_eq!(
+            clock.at(plain(170)).mono_us,
+            50_000_000,
+            "stopped for a minute in a turn"
+        );
         assert_eq!(clock.at(plain(171)).mono_us, 51_000_000);
     }
 }

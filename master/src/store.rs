@@ -30,7 +30,10 @@ impl Batch {
 
     /// Bytes of its keys and values.
     pub fn bytes(&self) -> usize {
-        self.0.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
+        self.0
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+            .sum()
     }
 
     /// Writes a value of any size under `key` followed by a part number.
@@ -57,7 +60,9 @@ pub fn part_key(key: &[u8], part: usize) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
-    #[error("the store in {0} is in use by another master: stop that one, or give this one another --data folder")]
+    #[error(
+        "the store in {0} is in use by another master: stop that one, or give this one another --data folder"
+    )]
     Locked(String),
     /// It cannot be opened or read as what it should be.
     #[error(
@@ -98,7 +103,13 @@ pub trait Shelf: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Pairs with `from ≤ key < to`, in order or (`back`) from the end, `most` at the most.
-    fn scan(&self, from: &[u8], to: &[u8], back: bool, most: usize) -> Result<Vec<Pair>, StoreError>;
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        back: bool,
+        most: usize,
+    ) -> Result<Vec<Pair>, StoreError>;
 
     /// Writes a batch: all of it is seen by the next read, and all or nothing of it after a crash. After
     /// [`StoreError::Full`] nothing of it is there; after any other error nothing is known.
@@ -110,7 +121,9 @@ pub trait Shelf: Send + Sync {
 
 /// A value that was written in parts; `None` where there is none.
 pub fn get_parts(shelf: &dyn Shelf, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(mut whole) = shelf.get(&part_key(key, 0))? else { return Ok(None) };
+    let Some(mut whole) = shelf.get(&part_key(key, 0))? else {
+        return Ok(None);
+    };
     if whole.len() == VALUE_BYTES_MAX {
         let mut end = key.to_vec();
         end.extend_from_slice(&[0xff, 0xff]);

@@ -50,12 +50,18 @@ pub struct Behind {
 impl Behind {
     /// Of turns that are not durable none, and of records that are not folded `backlog`.
     pub fn new(backlog: Backlog) -> Behind {
-        Behind { turns: Arc::default(), backlog }
+        Behind {
+            turns: Arc::default(),
+            backlog,
+        }
     }
 
     fn pace(&self) -> Duration {
-        let steps = self.turns.load(Relaxed) + (self.backlog.records() / PACE_RECORDS).min(PACE_FOLD_MAX);
-        PACE * u32::try_from(steps).unwrap_or(u32::MAX).min(TURNS_WAITING_MAX as u32)
+        let steps =
+            self.turns.load(Relaxed) + (self.backlog.records() / PACE_RECORDS).min(PACE_FOLD_MAX);
+        PACE * u32::try_from(steps)
+            .unwrap_or(u32::MAX)
+            .min(TURNS_WAITING_MAX as u32)
     }
 }
 
@@ -72,7 +78,9 @@ pub fn run_engine(
     while going {
         if lanes.is_empty() {
             let now = clock.now();
-            let due = engine.next_deadline(now).map(|at| Duration::from_micros(at.saturating_sub(now.mono_us)));
+            let due = engine
+                .next_deadline(now)
+                .map(|at| Duration::from_micros(at.saturating_sub(now.mono_us)));
             let due = due.map_or(IDLE, |due| if due.is_zero() { behind.pace() } else { due });
             match inbox.recv_timeout(clock.waiting(due)) {
                 Ok(first) => lanes.put(first),
@@ -88,7 +96,12 @@ pub fn run_engine(
 
 /// Takes in what has come, up to a turn's weight: large batches when nothing else is there, but one in each turn.
 /// False: it is time to end.
-fn take_in(engine: &mut Engine, lanes: &mut Lanes, inbox: &Receiver<Input>, clock: &mut SteadyClock) -> bool {
+fn take_in(
+    engine: &mut Engine,
+    lanes: &mut Lanes,
+    inbox: &Receiver<Input>,
+    clock: &mut SteadyClock,
+) -> bool {
     let (mut weight, mut has_bulk) = (0, false);
     while weight < TURN_WEIGHT_MAX {
         inbox.try_iter().for_each(|input| lanes.put(input));
@@ -115,7 +128,12 @@ fn take_in(engine: &mut Engine, lanes: &mut Lanes, inbox: &Receiver<Input>, cloc
 }
 
 /// Ends the turn; what needs no commit leaves at once. False: the writer is gone.
-fn end_turn(engine: &mut Engine, turns: &SyncSender<Turn>, behind: &Behind, clock: &mut SteadyClock) -> bool {
+fn end_turn(
+    engine: &mut Engine,
+    turns: &SyncSender<Turn>,
+    behind: &Behind,
+    clock: &mut SteadyClock,
+) -> bool {
     let mut turn = engine.end_turn(clock.now());
     for (outbox, message) in turn.now.drain(..) {
         // Whoever is gone does not hear it.
@@ -165,17 +183,28 @@ impl Writer<'_> {
                 },
                 _ => self.turns.recv().ok(),
             };
-            let Some(first) = next else { return self.journal.sync() };
+            let Some(first) = next else {
+                return self.journal.sync();
+            };
             let mut together = self.together(first);
             if let Some(entry) = pack(&mut together) {
                 if !self.append(&record::encode(entry.as_ref()), &mut together)? {
                     return self.journal.sync();
                 }
                 let records = entry.records.len();
-                settle(entry, self.journal, self.durability, self.events, self.folds)?;
+                settle(
+                    entry,
+                    self.journal,
+                    self.durability,
+                    self.events,
+                    self.folds,
+                )?;
                 unsynced = true;
                 self.behind.turns.fetch_sub(together.len(), Relaxed);
-                let passes = together.iter_mut().flat_map(|turn| std::mem::take(&mut turn.passes)).collect();
+                let passes = together
+                    .iter_mut()
+                    .flat_map(|turn| std::mem::take(&mut turn.passes))
+                    .collect();
                 release(together);
                 self.behind.backlog.add(records, passes);
                 continue;
@@ -190,7 +219,9 @@ impl Writer<'_> {
         let mut records = first.records.len();
         let mut together = vec![first];
         while records < COMMIT_RECORDS_MAX {
-            let Some(turn) = self.held.pop_front().or_else(|| self.turns.try_recv().ok()) else { break };
+            let Some(turn) = self.held.pop_front().or_else(|| self.turns.try_recv().ok()) else {
+                break;
+            };
             records += turn.records.len();
             together.push(turn);
         }
@@ -204,7 +235,10 @@ impl Writer<'_> {
             match self.journal.append(self.journal.end() + 1, entry) {
                 Err(AppendError::Unavailable(why)) => {
                     // Whoever comes now is to be told so at once.
-                    turns.iter_mut().chain(&mut self.held).for_each(|turn| turn.passes.clear());
+                    turns
+                        .iter_mut()
+                        .chain(&mut self.held)
+                        .for_each(|turn| turn.passes.clear());
                     self.room.written(Some(why));
                 }
                 appended => {
@@ -213,7 +247,9 @@ impl Writer<'_> {
                 }
             }
             if !self.wait() {
-                tracing::warn!("the master ends on a full disk: what was not acknowledged is not kept");
+                tracing::warn!(
+                    "the master ends on a full disk: what was not acknowledged is not kept"
+                );
                 return Ok(false);
             }
         }
@@ -223,7 +259,10 @@ impl Writer<'_> {
     fn wait(&mut self) -> bool {
         let until = Instant::now() + TRY_EVERY;
         loop {
-            match self.turns.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self
+                .turns
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
                 Ok(mut turn) => {
                     turn.passes.clear();
                     self.held.push_back(turn);
@@ -240,8 +279,17 @@ fn pack(turns: &mut [Turn]) -> Option<Arc<Entry>> {
     let first_seq = turns.first()?.first_seq;
     // A restart asks when the last was known: what is due is so long after this, however long the first was held up.
     let time = turns.last()?.time;
-    let records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
-    (!records.is_empty()).then(|| Arc::new(Entry { first_seq, time, records }))
+    let records: Vec<_> = turns
+        .iter_mut()
+        .flat_map(|turn| std::mem::take(&mut turn.records))
+        .collect();
+    (!records.is_empty()).then(|| {
+        Arc::new(Entry {
+            first_seq,
+            time,
+            records,
+        })
+    })
 }
 
 /// What was appended is made durable and told.
@@ -268,7 +316,9 @@ pub fn commit_first(
     events: &EventFeed,
     folds: &Sender<Arc<Entry>>,
 ) -> Result<(), AppendError> {
-    let Some(entry) = pack(std::slice::from_mut(&mut turn)) else { return Ok(()) };
+    let Some(entry) = pack(std::slice::from_mut(&mut turn)) else {
+        return Ok(());
+    };
     journal.append(journal.end() + 1, &record::encode(entry.as_ref()))?;
     settle(entry, journal, Durability::Sync, events, folds)
 }

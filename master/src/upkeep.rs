@@ -57,11 +57,19 @@ impl Opened {
     pub fn open(data: &Path) -> Result<Opened, UpkeepError> {
         let folder = data.join("store");
         if !folder.join("db").is_file() {
-            let text = format!("there is no store in {}; name the master's data folder with --data", data.display());
+            let text = format!(
+                "there is no store in {}; name the master's data folder with --data",
+                data.display()
+            );
             return Err(UpkeepError::Refused(text));
         }
         let lock = config::lock_data(data)?;
-        Ok(Opened { data: data.to_owned(), shelf: open_sled(&folder)?, folder, lock })
+        Ok(Opened {
+            data: data.to_owned(),
+            shelf: open_sled(&folder)?,
+            folder,
+            lock,
+        })
     }
 }
 
@@ -80,7 +88,10 @@ impl Making {
     /// Begins one in `data`, where there must be none.
     pub fn begin(data: &Path) -> Result<Making, UpkeepError> {
         if data.join("store").exists() {
-            let text = format!("{} holds a store already; name another folder with --data", data.display());
+            let text = format!(
+                "{} holds a store already; name another folder with --data",
+                data.display()
+            );
             return Err(UpkeepError::Refused(text));
         }
         let lock = config::lock_data(data)?;
@@ -89,12 +100,24 @@ impl Making {
             // Of one that was ended in the middle.
             std::fs::remove_dir_all(&folder).map_err(UpkeepError::file(&folder))?;
         }
-        Ok(Making { opened: Opened { data: data.to_owned(), shelf: open_sled(&folder)?, folder, lock } })
+        Ok(Making {
+            opened: Opened {
+                data: data.to_owned(),
+                shelf: open_sled(&folder)?,
+                folder,
+                lock,
+            },
+        })
     }
 
     /// Gives it its name.
     pub fn finish(self) -> Result<(), UpkeepError> {
-        let Opened { data, folder, shelf, lock } = self.opened;
+        let Opened {
+            data,
+            folder,
+            shelf,
+            lock,
+        } = self.opened;
         shelf.sync()?;
         drop(shelf);
         sled::let_go(&folder.join("db"))
@@ -126,7 +149,13 @@ mod tests {
     use taskmaster_protocol::Wall;
 
     fn entry(commit: u64) -> Vec<u8> {
-        record::encode(&Entry { first_seq: 1, time: Wall(1), records: vec![Record::Started { epoch: commit as u32 }] })
+        record::encode(&Entry {
+            first_seq: 1,
+            time: Wall(1),
+            records: vec![Record::Started {
+                epoch: commit as u32,
+            }],
+        })
     }
 
     #[test]
@@ -142,15 +171,27 @@ mod tests {
         newer[0] = FORMAT + 1;
         journal.append(2, &newer).unwrap();
         let refused = folding::catch_up(&opened.shelf).unwrap_err().to_string();
-        let told = format!("commit 2: it is of format {}, this program reads format {FORMAT}", FORMAT + 1);
+        let told = format!(
+            "commit 2: it is of format {}, this program reads format {FORMAT}",
+            FORMAT + 1
+        );
         assert!(refused.contains(&told), "{refused}");
         let mut spoilt = entry(3);
         spoilt[6] ^= 1;
         journal.append(3, &spoilt).unwrap();
         let report = check::check(&opened).unwrap();
         assert!(!report.ok && report.wrong.len() == 2, "{report:?}");
-        assert!(report.wrong[0].contains(&told) && report.wrong[1].contains("commit 3: its checksum"), "{report:?}");
-        assert_eq!(view::marks(opened.shelf.as_ref()).unwrap().folded, 1, "nothing was changed");
-        assert!(Making::begin(scratch.path()).is_err() && Opened::open(&scratch.join("none")).is_err());
+        assert!(
+            report.wrong[0].contains(&told) && report.wrong[1].contains("commit 3: its checksum"),
+            "{report:?}"
+        );
+        assert_eq!(
+            view::marks(opened.shelf.as_ref()).unwrap().folded,
+            1,
+            "nothing was changed"
+        );
+        assert!(
+            Making::begin(scratch.path()).is_err() && Opened::open(&scratch.join("none")).is_err()
+        );
     }
 }

@@ -17,7 +17,9 @@ use crate::store::{Shelf, StoreError, VALUE_BYTES_MAX, get_parts};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use taskmaster_protocol::message::Log;
-use taskmaster_protocol::{AttemptId, Hash, JobName, ModuleName, TaskError, TaskId, TaskState, TaskStats, Wall};
+use taskmaster_protocol::{
+    AttemptId, Hash, JobName, ModuleName, TaskError, TaskId, TaskState, TaskStats, Wall,
+};
 
 /// Prefix of the blocks of open tasks.
 const OPEN: u8 = b'o';
@@ -47,7 +49,14 @@ pub struct OpenTask {
 
 impl OpenTask {
     fn new(body: Arc<TaskBody>, fence: AttemptId) -> OpenTask {
-        OpenTask { priority: body.priority, body: Body::Whole(body), tries: 0, lost: 0, fence, due: None }
+        OpenTask {
+            priority: body.priority,
+            body: Body::Whole(body),
+            tries: 0,
+            lost: 0,
+            fence,
+            due: None,
+        }
     }
 }
 
@@ -81,9 +90,30 @@ struct Packed {
 
 impl Packed {
     fn bytes(body: Body, ended: &Ended) -> Vec<u8> {
-        let Ended { seq: _, id: _, no: _, module: _, job: _, created: _, priority, state, .. } = *ended;
         let Ended {
-            attempt, last_sent, version, runner, result, error, started, finished, stats, log, because, ..
+            seq: _,
+            id: _,
+            no: _,
+            module: _,
+            job: _,
+            created: _,
+            priority,
+            state,
+            ..
+        } = *ended;
+        let Ended {
+            attempt,
+            last_sent,
+            version,
+            runner,
+            result,
+            error,
+            started,
+            finished,
+            stats,
+            log,
+            because,
+            ..
         } = ended.clone();
         record::pack(&Packed {
             body,
@@ -105,7 +135,10 @@ impl Packed {
 
     fn read(seq: u64, bytes: &[u8]) -> Result<Stored, StoreError> {
         let packed: Packed = record::unpack(bytes).map_err(|why| corrupt("an ended task", why))?;
-        let body = packed.body.whole().map_err(|why| corrupt("an ended task", why))?;
+        let body = packed
+            .body
+            .whole()
+            .map_err(|why| corrupt("an ended task", why))?;
         let ended = Ended {
             seq,
             id: body.id.clone(),
@@ -127,7 +160,10 @@ impl Packed {
             log: packed.log,
             because: packed.because,
         };
-        Ok(Stored { body, ended: Arc::new(ended) })
+        Ok(Stored {
+            body,
+            ended: Arc::new(ended),
+        })
     }
 }
 
@@ -164,12 +200,23 @@ fn skipped_key(cause: &TaskId, id: &str) -> Vec<u8> {
 }
 
 fn corrupt(what: &str, why: record::Unreadable) -> StoreError {
-    StoreError::Corrupt { path: "the view".into(), why: format!("{what}: {why}") }
+    StoreError::Corrupt {
+        path: "the view".into(),
+        why: format!("{what}: {why}"),
+    }
 }
 
-fn one<T: for<'a> Deserialize<'a>>(shelf: &dyn Shelf, key: &[u8], what: &str) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = get_parts(shelf, key)? else { return Ok(None) };
-    record::decode(&bytes).map(Some).map_err(|why| corrupt(what, why))
+fn one<T: for<'a> Deserialize<'a>>(
+    shelf: &dyn Shelf,
+    key: &[u8],
+    what: &str,
+) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = get_parts(shelf, key)? else {
+        return Ok(None);
+    };
+    record::decode(&bytes)
+        .map(Some)
+        .map_err(|why| corrupt(what, why))
 }
 
 /// How far the view is.
@@ -183,7 +230,11 @@ pub fn stored(shelf: &dyn Shelf, id: &TaskId) -> Result<Option<Stored>, StoreErr
 }
 
 /// An ended task, for one who asks often and keeps `places`.
-pub fn stored_by(shelf: &dyn Shelf, places: &mut Places, id: &TaskId) -> Result<Option<Stored>, StoreError> {
+pub fn stored_by(
+    shelf: &dyn Shelf,
+    places: &mut Places,
+    id: &TaskId,
+) -> Result<Option<Stored>, StoreError> {
     for seq in places.find(shelf, places::hash_of(id))? {
         if let Some(bytes) = block::item(shelf, ENDED, seq)? {
             let stored = Packed::read(seq, &bytes)?;
@@ -197,7 +248,11 @@ pub fn stored_by(shelf: &dyn Shelf, places: &mut Places, id: &TaskId) -> Result<
 
 /// A job.
 pub fn job(shelf: &dyn Shelf, name: &JobName) -> Result<Option<JobRecord>, StoreError> {
-    let named = one::<Named<JobName, JobRecord>>(shelf, &with(b'j', name.as_str().as_bytes()), name.as_str())?;
+    let named = one::<Named<JobName, JobRecord>>(
+        shelf,
+        &with(b'j', name.as_str().as_bytes()),
+        name.as_str(),
+    )?;
     Ok(named.map(|Named(_, record)| record))
 }
 
@@ -208,25 +263,37 @@ pub fn skipped_for(shelf: &dyn Shelf, cause: &TaskId) -> Result<Vec<TaskId>, Sto
     to.push(0xff);
     let pairs = shelf.scan(&from, &to, false, usize::MAX)?;
     let id = |(key, _): (Vec<u8>, Vec<u8>)| {
-        key.get(from.len()..).and_then(|id| TaskId::new(std::str::from_utf8(id).ok()?).ok())
+        key.get(from.len()..)
+            .and_then(|id| TaskId::new(std::str::from_utf8(id).ok()?).ok())
     };
     Ok(pairs.into_iter().filter_map(id).collect())
 }
 
 /// Tasks that ended with a seq below `before`, the newest first: `most` of them, fewer only where there are no more.
-pub fn ended_before(shelf: &dyn Shelf, before: u64, most: usize) -> Result<Vec<Stored>, StoreError> {
+pub fn ended_before(
+    shelf: &dyn Shelf,
+    before: u64,
+    most: usize,
+) -> Result<Vec<Stored>, StoreError> {
     let mut found = Vec::new();
     // The block that holds `before` has a key at or above it; it may be the only one to read from.
     let mut items = block::at_or_after(shelf, ENDED, before)?.unwrap_or_default();
     let mut below = before;
     loop {
-        for (seq, bytes) in items.into_iter().rev().filter(|(seq, _)| *seq < before).take(most - found.len()) {
+        for (seq, bytes) in items
+            .into_iter()
+            .rev()
+            .filter(|(seq, _)| *seq < before)
+            .take(most - found.len())
+        {
             found.push(Packed::read(seq, &bytes)?);
         }
         if found.len() == most {
             return Ok(found);
         }
-        let Some(next) = block::before(shelf, ENDED, below)? else { return Ok(found) };
+        let Some(next) = block::before(shelf, ENDED, below)? else {
+            return Ok(found);
+        };
         (below, items) = next;
     }
 }
@@ -237,30 +304,55 @@ pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Store
     let mut found: Vec<Stored> = Vec::new();
     let mut next = from;
     while found.len() < most {
-        let Some(items) = block::at_or_after(shelf, ENDED, next)? else { break };
+        let Some(items) = block::at_or_after(shelf, ENDED, next)? else {
+            break;
+        };
         let here = found.len();
-        for (seq, bytes) in items.into_iter().filter(|(seq, _)| *seq >= next).take(most - here) {
+        for (seq, bytes) in items
+            .into_iter()
+            .filter(|(seq, _)| *seq >= next)
+            .take(most - here)
+        {
             found.push(Packed::read(seq, &bytes)?);
         }
         // A block's key may be beyond its last item: where this one has nothing, the next may have.
-        next = found.last().filter(|_| found.len() > here).map_or(next, |task| task.ended.seq) + 1;
+        next = found
+            .last()
+            .filter(|_| found.len() > here)
+            .map_or(next, |task| task.ended.seq)
+            + 1;
     }
     Ok(found)
 }
 
 /// Open tasks with a `no` of at least `from`, in the order of adding: about `most` of them, none where there are no more.
-pub fn open_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Arc<TaskBody>>, StoreError> {
+pub fn open_from(
+    shelf: &dyn Shelf,
+    from: u64,
+    most: usize,
+) -> Result<Vec<Arc<TaskBody>>, StoreError> {
     let mut found: Vec<Arc<TaskBody>> = Vec::new();
     let mut next = from;
     while found.len() < most {
-        let Some(items) = block::at_or_after(shelf, OPEN, next)? else { break };
+        let Some(items) = block::at_or_after(shelf, OPEN, next)? else {
+            break;
+        };
         let here = found.len();
         for (_, bytes) in items.into_iter().filter(|(no, _)| *no >= next) {
-            let task: OpenTask = record::unpack(&bytes).map_err(|why| corrupt("an open task", why))?;
-            found.push(task.body.whole().map_err(|why| corrupt("an open task", why))?);
+            let task: OpenTask =
+                record::unpack(&bytes).map_err(|why| corrupt("an open task", why))?;
+            found.push(
+                task.body
+                    .whole()
+                    .map_err(|why| corrupt("an open task", why))?,
+            );
         }
         // A block's key may be beyond its last item: where this one has nothing, the next may have.
-        next = found.last().filter(|_| found.len() > here).map_or(next, |body| body.no) + 1;
+        next = found
+            .last()
+            .filter(|_| found.len() > here)
+            .map_or(next, |body| body.no)
+            + 1;
     }
     Ok(found)
 }
@@ -268,7 +360,9 @@ pub fn open_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Arc<Ta
 /// The modules that are known.
 pub fn modules(shelf: &dyn Shelf) -> Result<Vec<(ModuleName, ModuleRecord)>, StoreError> {
     let mut modules = Vec::new();
-    all(shelf, b'm', &mut |Named(name, module)| modules.push((name, module)))?;
+    all(shelf, b'm', &mut |Named(name, module)| {
+        modules.push((name, module))
+    })?;
     Ok(modules)
 }
 
@@ -281,13 +375,17 @@ fn each(
     let mut from = vec![prefix];
     loop {
         let pairs = shelf.scan(&from, &[prefix + 1], false, 512)?;
-        let Some((last, _)) = pairs.last() else { return Ok(()) };
+        let Some((last, _)) = pairs.last() else {
+            return Ok(());
+        };
         from = last.clone();
         from.push(0);
         for (key, value) in pairs {
             let (stem, part) = key.split_at(key.len() - 2);
             match (part, value.len()) {
-                ([0, 0], VALUE_BYTES_MAX) => meet(stem, &get_parts(shelf, stem)?.unwrap_or_default())?,
+                ([0, 0], VALUE_BYTES_MAX) => {
+                    meet(stem, &get_parts(shelf, stem)?.unwrap_or_default())?
+                }
                 ([0, 0], _) => meet(stem, &value)?,
                 _ => {}
             }
@@ -296,7 +394,11 @@ fn each(
 }
 
 /// Every record under a prefix.
-fn all<T: for<'a> Deserialize<'a>>(shelf: &dyn Shelf, prefix: u8, meet: &mut dyn FnMut(T)) -> Result<(), StoreError> {
+fn all<T: for<'a> Deserialize<'a>>(
+    shelf: &dyn Shelf,
+    prefix: u8,
+    meet: &mut dyn FnMut(T),
+) -> Result<(), StoreError> {
     each(shelf, prefix, &mut |key, value| {
         meet(record::decode(value).map_err(|why| corrupt(&String::from_utf8_lossy(key), why))?);
         Ok(())
@@ -310,7 +412,10 @@ pub fn open_tasks(
 ) -> Result<(), StoreError> {
     block::each(shelf, OPEN, &mut |_, bytes| {
         let task: OpenTask = record::unpack(bytes).map_err(|why| corrupt("an open task", why))?;
-        let body = task.body.whole().map_err(|why| corrupt("an open task", why))?;
+        let body = task
+            .body
+            .whole()
+            .map_err(|why| corrupt("an open task", why))?;
         meet(body, task)
     })
 }
@@ -335,18 +440,31 @@ struct Named<N, R>(N, R);
 
 /// Reads the view. The journal must be folded to its end before.
 pub fn restore(shelf: &dyn Shelf) -> Result<Restored, StoreError> {
-    let mut restored = Restored { marks: marks(shelf)?, ..Restored::default() };
-    all(shelf, b'j', &mut |Named(name, job): Named<JobName, JobRecord>| {
+    let mut restored = Restored {
+        marks: marks(shelf)?,
+        ..Restored::default()
+    };
+    all(shelf, b'j', &mut |Named(name, job): Named<
+        JobName,
+        JobRecord,
+    >| {
         if job.open || job.paused {
             restored.jobs.push((name, job));
         }
     })?;
-    all(shelf, b'm', &mut |Named(name, module)| restored.modules.push((name, module)))?;
+    all(shelf, b'm', &mut |Named(name, module)| {
+        restored.modules.push((name, module))
+    })?;
     each(shelf, RIGHTS, &mut |key, value| {
         let Named(name, text): Named<ModuleName, String> =
             record::decode(value).map_err(|why| corrupt(&String::from_utf8_lossy(key), why))?;
         let read = serde_json::from_str::<Option<Rights>>(&text);
-        let rights = read.map_err(|error| corrupt(name.as_str(), record::Unreadable::Content(error.to_string())))?;
+        let rights = read.map_err(|error| {
+            corrupt(
+                name.as_str(),
+                record::Unreadable::Content(error.to_string()),
+            )
+        })?;
         restored.rights.extend(rights.map(|rights| (name, rights)));
         Ok(())
     })?;
@@ -357,7 +475,11 @@ pub fn restore(shelf: &dyn Shelf) -> Result<Restored, StoreError> {
 /// The jobs that are kept, `most` at the most.
 pub fn jobs(shelf: &dyn Shelf, most: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
     let pairs = shelf.scan(b"j", b"k", false, most)?;
-    let row = |(_, value): (Vec<u8>, Vec<u8>)| record::decode(&value).ok().map(|Named(name, job)| (name, job));
+    let row = |(_, value): (Vec<u8>, Vec<u8>)| {
+        record::decode(&value)
+            .ok()
+            .map(|Named(name, job)| (name, job))
+    };
     Ok(pairs.into_iter().filter_map(row).collect())
 }
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// Names by kind. The same type says what a manifest asks for, what was approved, and what a runner offers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Capabilities {
     /// Hosts that it may speak to over HTTP: `example.org` on the usual ports, `example.org:8080` on another.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -26,7 +28,12 @@ pub struct Capabilities {
 impl Capabilities {
     /// The names by the field that they stand in.
     pub fn fields(&self) -> [(&'static str, &BTreeSet<String>); 4] {
-        [("http", &self.http), ("env", &self.env), ("secrets", &self.secrets), ("folders", &self.folders)]
+        [
+            ("http", &self.http),
+            ("env", &self.env),
+            ("secrets", &self.secrets),
+            ("folders", &self.folders),
+        ]
     }
 
     /// Whether there is nothing.
@@ -36,7 +43,9 @@ impl Capabilities {
 
     /// What of it is not in `others`.
     pub fn beyond(&self, others: &Capabilities) -> Capabilities {
-        let more = |of: &BTreeSet<String>, others: &BTreeSet<String>| of.difference(others).cloned().collect();
+        let more = |of: &BTreeSet<String>, others: &BTreeSet<String>| {
+            of.difference(others).cloned().collect()
+        };
         Capabilities {
             http: more(&self.http, &others.http),
             env: more(&self.env, &others.env),
@@ -58,7 +67,10 @@ impl Capabilities {
         for (field, names) in self.fields() {
             if names.len() > limits::CAPABILITIES_MAX {
                 let max = limits::CAPABILITIES_MAX;
-                return Err((field, format!("it has {} names, at most {max} are allowed", names.len())));
+                return Err((
+                    field,
+                    format!("it has {} names, at most {max} are allowed", names.len()),
+                ));
             }
             for name in names {
                 let shown: String = name.chars().take(80).collect();
@@ -71,7 +83,10 @@ impl Capabilities {
             }
         }
         match self.env.intersection(&self.secrets).next() {
-            Some(name) => Err(("secrets", format!("`{name}` is in `env`, too; a module finds both under one name"))),
+            Some(name) => Err((
+                "secrets",
+                format!("`{name}` is in `env`, too; a module finds both under one name"),
+            )),
             None => Ok(()),
         }
     }
@@ -80,10 +95,19 @@ impl Capabilities {
 /// For people: `HTTP to example.org, variable HOME, secrets key and token, folder data`.
 impl std::fmt::Display for Capabilities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = [("HTTP to", "HTTP to"), ("variable", "variables"), ("secret", "secrets"), ("folder", "folders")];
+        let words = [
+            ("HTTP to", "HTTP to"),
+            ("variable", "variables"),
+            ("secret", "secrets"),
+            ("folder", "folders"),
+        ];
         let mut first = true;
         for ((_, names), (one, several)) in self.fields().into_iter().zip(words) {
-            let Some((last, others)) = names.iter().collect::<Vec<_>>().split_last().map(|(l, o)| (*l, o.to_vec()))
+            let Some((last, others)) = names
+                .iter()
+                .collect::<Vec<_>>()
+                .split_last()
+                .map(|(l, o)| (*l, o.to_vec()))
             else {
                 continue;
             };
@@ -96,14 +120,19 @@ impl std::fmt::Display for Capabilities {
             write!(f, "{}{last}", if others.is_empty() { "" } else { " and " })?;
             first = false;
         }
-        if first { f.write_str("nothing") } else { Ok(()) }
+        if first {
+            f.write_str("nothing")
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Whether it can be the name of a variable that a module sees.
 pub fn check_variable(name: &str) -> Result<(), String> {
     let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    let is_sound = name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
+    let is_sound =
+        name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
     if !is_sound || name.len() > limits::NAME_BYTES_MAX {
         return Err("is no name of a variable: letters, digits and _, not beginning with a digit, 128 at most".into());
     }
@@ -116,10 +145,11 @@ pub fn check_variable(name: &str) -> Result<(), String> {
 /// Whether it can be the name of a folder.
 pub fn check_folder(name: &str) -> Result<(), String> {
     let is_sound = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         && name.len() <= limits::NAME_BYTES_MAX;
-    let why =
-        "is no name of a folder: letters, digits, `.`, `_` and `-`, beginning with a letter or digit, 128 at most";
+    let why = "is no name of a folder: letters, digits, `.`, `_` and `-`, beginning with a letter or digit, 128 at most";
     if is_sound { Ok(()) } else { Err(why.into()) }
 }
 
@@ -131,17 +161,34 @@ fn check_host(text: &str) -> Result<(), String> {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or(why)?;
             let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
-            (is_address, if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or(why)?) })
+            (
+                is_address,
+                if after.is_empty() {
+                    None
+                } else {
+                    Some(after.strip_prefix(':').ok_or(why)?)
+                },
+            )
         }
         None => {
-            let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+            let (host, port) = text
+                .split_once(':')
+                .map_or((text, None), |(host, port)| (host, Some(port)));
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
-            let is_sound = host.starts_with(|c: char| c.is_ascii_alphanumeric()) && host.chars().all(plain);
+            let is_sound =
+                host.starts_with(|c: char| c.is_ascii_alphanumeric()) && host.chars().all(plain);
             (is_sound && host.len() <= 253, port)
         }
     };
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|n| n > 0 && n.to_string() == port);
-    if host && port.is_none_or(is_port) { Ok(()) } else { Err(why.into()) }
+    let is_port = |port: &str| {
+        port.parse::<u16>()
+            .is_ok_and(|n| n > 0 && n.to_string() == port)
+    };
+    if host && port.is_none_or(is_port) {
+        Ok(())
+    } else {
+        Err(why.into())
+    }
 }
 
 #[cfg(test)]
@@ -150,16 +197,31 @@ mod tests {
 
     fn of(http: &[&str], env: &[&str], secrets: &[&str], folders: &[&str]) -> Capabilities {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Capabilities { http: set(http), env: set(env), secrets: set(secrets), folders: set(folders) }
+        Capabilities {
+            http: set(http),
+            env: set(env),
+            secrets: set(secrets),
+            folders: set(folders),
+        }
     }
 
     #[test]
     fn what_is_more_is_told_and_said() {
         let approved = of(&["a.org"], &["HOME"], &[], &[]);
-        let wants = of(&["a.org", "b.org"], &["HOME"], &["key", "pin", "token"], &["data"]);
+        let wants = of(
+            &["a.org", "b.org"],
+            &["HOME"],
+            &["key", "pin", "token"],
+            &["data"],
+        );
         let more = wants.beyond(&approved);
-        assert_eq!(more.to_string(), "HTTP to b.org, secrets key, pin and token, folder data");
-        assert!(approved.beyond(&wants).is_empty() && Capabilities::default().to_string() == "nothing");
+        assert_eq!(
+            more.to_string(),
+            "HTTP to b.org, secrets key, pin and token, folder data"
+        );
+        assert!(
+            approved.beyond(&wants).is_empty() && Capabilities::default().to_string() == "nothing"
+        );
         let mut all = approved.clone();
         all.extend(&more);
         assert!(wants.beyond(&all).is_empty());
@@ -167,7 +229,12 @@ mod tests {
 
     #[test]
     fn names_are_checked() {
-        let good = of(&["a.org", "127.0.0.1:80", "[::1]:8080", "[::1]", "x_y-z"], &["A_1"], &["key"], &["a.b-c"]);
+        let good = of(
+            &["a.org", "127.0.0.1:80", "[::1]:8080", "[::1]", "x_y-z"],
+            &["A_1"],
+            &["key"],
+            &["a.b-c"],
+        );
         good.check().unwrap();
         for (bad, field) in [
             (of(&["https://a.org"], &[], &[], &[]), "http"),

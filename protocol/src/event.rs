@@ -129,7 +129,11 @@ impl Filter {
     pub fn wants(&self, kind: EventKind) -> bool {
         let name = kind.as_str();
         let part = name.split(':').next().unwrap_or_default();
-        self.events.is_empty() || self.events.iter().any(|wanted| wanted == name || wanted == part)
+        self.events.is_empty()
+            || self
+                .events
+                .iter()
+                .any(|wanted| wanted == name || wanted == part)
     }
 
     /// Whether this event is wanted.
@@ -147,8 +151,14 @@ impl Filter {
     /// The words in `events` that name no kind of event.
     pub fn unknown_events(&self) -> Vec<&str> {
         let known = |word: &str| {
-            EventKind::ALL.iter().any(|k| k.as_str() == word || k.as_str().split(':').next() == Some(word))
+            EventKind::ALL
+                .iter()
+                .any(|k| k.as_str() == word || k.as_str().split(':').next() == Some(word))
         };
-        self.events.iter().map(String::as_str).filter(|word| !known(word)).collect()
+        self.events
+            .iter()
+            .map(String::as_str)
+            .filter(|word| !known(word))
+            .collect()
     }
 }

@@ -30,13 +30,19 @@ impl FilePath {
     pub fn new(text: &str) -> Result<FilePath, BadPath> {
         let bad = |why: &str| {
             let shown: String = text.chars().take(80).collect();
-            Err(BadPath(format!("the path `{shown}` {why}; write it like `data/points.csv`, inside the task's folder")))
+            Err(BadPath(format!(
+                "the path `{shown}` {why}; write it like `data/points.csv`, inside the task's folder"
+            )))
         };
         if text.is_empty() {
             return bad("is empty");
         }
         if text.len() > limits::PATH_BYTES_MAX {
-            return bad(&format!("has {} bytes, at most {} are allowed", text.len(), limits::PATH_BYTES_MAX));
+            return bad(&format!(
+                "has {} bytes, at most {} are allowed",
+                text.len(),
+                limits::PATH_BYTES_MAX
+            ));
         }
         if text.starts_with('/') {
             return bad("is absolute");
@@ -50,7 +56,9 @@ impl FilePath {
                 "." | ".." => return bad(&format!("has the part `{part}`")),
                 part if part.len() > limits::PATH_PART_BYTES_MAX => {
                     let (is, max) = (part.len(), limits::PATH_PART_BYTES_MAX);
-                    return bad(&format!("has a part of {is} bytes, at most {max} are allowed"));
+                    return bad(&format!(
+                        "has a part of {is} bytes, at most {max} are allowed"
+                    ));
                 }
                 _ => {}
             }
@@ -80,13 +88,17 @@ pub fn can_coexist<'a>(paths: impl IntoIterator<Item = &'a FilePath>) -> Result<
     let mut seen: BTreeMap<String, &FilePath> = BTreeMap::new();
     for path in paths {
         if let Some(other) = seen.insert(path.as_str().to_lowercase(), path) {
-            return Err(BadPath(format!("the paths `{other}` and `{path}` differ only by case")));
+            return Err(BadPath(format!(
+                "the paths `{other}` and `{path}` differ only by case"
+            )));
         }
     }
     for (lower, path) in &seen {
         for (end, _) in lower.match_indices('/') {
             if let Some(outer) = seen.get(&lower[..end]) {
-                return Err(BadPath(format!("`{path}` lies inside `{outer}`, which is another file or folder")));
+                return Err(BadPath(format!(
+                    "`{path}` lies inside `{outer}`, which is another file or folder"
+                )));
             }
         }
     }
@@ -101,7 +113,9 @@ fn different_case_of_folders<'a>(paths: impl Iterator<Item = &'a FilePath>) -> R
             let folder = &path.as_str()[..end];
             let known = *folders.entry(folder.to_lowercase()).or_insert(folder);
             if known != folder {
-                return Err(BadPath(format!("the folders `{known}` and `{folder}` differ only by case")));
+                return Err(BadPath(format!(
+                    "the folders `{known}` and `{folder}` differ only by case"
+                )));
             }
         }
     }
@@ -206,7 +220,9 @@ impl<'de> Deserialize<'de> for InputRef {
         impl<'de> Visitor<'de> for Either {
             type Value = InputRef;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("{\"sha256\": a file's hash} or {\"folder\": the hash of a folder's listing}")
+                f.write_str(
+                    "{\"sha256\": a file's hash} or {\"folder\": the hash of a folder's listing}",
+                )
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<InputRef, E> {
                 let shown: String = text.chars().take(80).collect();
@@ -216,9 +232,17 @@ impl<'de> Deserialize<'de> for InputRef {
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<InputRef, A::Error> {
                 match Fields::deserialize(MapAccessDeserializer::new(map))? {
-                    Fields { sha256: Some(sha256), folder: None } => Ok(InputRef::File { sha256 }),
-                    Fields { sha256: None, folder: Some(folder) } => Ok(InputRef::Folder { folder }),
-                    _ => Err(serde::de::Error::custom("it must have one of `sha256` and `folder`")),
+                    Fields {
+                        sha256: Some(sha256),
+                        folder: None,
+                    } => Ok(InputRef::File { sha256 }),
+                    Fields {
+                        sha256: None,
+                        folder: Some(folder),
+                    } => Ok(InputRef::Folder { folder }),
+                    _ => Err(serde::de::Error::custom(
+                        "it must have one of `sha256` and `folder`",
+                    )),
                 }
             }
         }
@@ -256,10 +280,12 @@ impl Listing {
     pub fn decode(bytes: &[u8]) -> Result<Listing, BadPath> {
         if bytes.len() > limits::LISTING_BYTES_MAX {
             let (is, max) = (bytes.len(), limits::LISTING_BYTES_MAX);
-            return Err(BadPath(format!("a folder's listing has {is} bytes, at most {max} are allowed")));
+            return Err(BadPath(format!(
+                "a folder's listing has {is} bytes, at most {max} are allowed"
+            )));
         }
-        let listing: Listing =
-            serde_json::from_slice(bytes).map_err(|error| BadPath(format!("it is no listing of a folder: {error}")))?;
+        let listing: Listing = serde_json::from_slice(bytes)
+            .map_err(|error| BadPath(format!("it is no listing of a folder: {error}")))?;
         listing.check()?;
         Ok(listing)
     }
@@ -268,7 +294,9 @@ impl Listing {
     pub fn check(&self) -> Result<(), BadPath> {
         let (is, max) = (self.files.len(), limits::FOLDER_FILES_MAX);
         if is > max {
-            return Err(BadPath(format!("the folder has {is} files, at most {max} are allowed")));
+            return Err(BadPath(format!(
+                "the folder has {is} files, at most {max} are allowed"
+            )));
         }
         can_coexist(self.files.keys())
     }
@@ -307,10 +335,17 @@ mod tests {
             let error = FilePath::new(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text:?}: {error}");
         }
-        for text in ["a", "a/b.c", ".hidden", "..a", "a b/ü", "a\\b", "...", "-rf"] {
+        for text in [
+            "a", "a/b.c", ".hidden", "..a", "a b/ü", "a\\b", "...", "-rf",
+        ] {
             assert_eq!(path(text).as_str(), text);
         }
-        assert!(path("tmp/a").is_tmp() && path("tmp").is_tmp() && !path("tmpx").is_tmp() && !path("a/tmp").is_tmp());
+        assert!(
+            path("tmp/a").is_tmp()
+                && path("tmp").is_tmp()
+                && !path("tmpx").is_tmp()
+                && !path("a/tmp").is_tmp()
+        );
     }
 
     #[test]
@@ -326,7 +361,10 @@ mod tests {
             let error = can_coexist(&paths).unwrap_err().to_string();
             assert!(error.contains(words), "{paths:?}: {error}");
         }
-        let fine: Vec<FilePath> = ["a/b", "a/c", "ab", "a.b", "b/a"].iter().map(|text| path(text)).collect();
+        let fine: Vec<FilePath> = ["a/b", "a/c", "ab", "a.b", "b/a"]
+            .iter()
+            .map(|text| path(text))
+            .collect();
         can_coexist(&fine).unwrap();
     }
 
@@ -334,10 +372,21 @@ mod tests {
     fn an_input_is_a_file_or_a_folder() {
         let hash = Hash::of(b"x");
         let read = |text: &str| serde_json::from_str::<InputRef>(text);
-        assert_eq!(read(&format!(r#"{{"sha256":"{hash}"}}"#)).unwrap(), InputRef::File { sha256: hash });
-        assert_eq!(read(&format!(r#"{{"folder":"{hash}"}}"#)).unwrap().listing(), Some(hash));
+        assert_eq!(
+            read(&format!(r#"{{"sha256":"{hash}"}}"#)).unwrap(),
+            InputRef::File { sha256: hash }
+        );
+        assert_eq!(
+            read(&format!(r#"{{"folder":"{hash}"}}"#))
+                .unwrap()
+                .listing(),
+            Some(hash)
+        );
         for (text, words) in [
-            (r#""./a.svg""#, "`./a.svg` is a path of the machine that sends the task"),
+            (
+                r#""./a.svg""#,
+                "`./a.svg` is a path of the machine that sends the task",
+            ),
             ("{}", "one of `sha256` and `folder`"),
             (r#"{"sha265":"x"}"#, "unknown field `sha265`"),
             (r#"{"sha256":"x"}"#, "64 hexadecimal digits"),
@@ -350,16 +399,28 @@ mod tests {
 
     #[test]
     fn a_listing_is_the_same_bytes_for_the_same_files() {
-        let file = |text: &str| ListedFile { sha256: Hash::of(text.as_bytes()), bytes: text.len() as u64 };
-        let listing = Listing { files: [(path("b/c"), file("1")), (path("a"), file(""))].into() };
+        let file = |text: &str| ListedFile {
+            sha256: Hash::of(text.as_bytes()),
+            bytes: text.len() as u64,
+        };
+        let listing = Listing {
+            files: [(path("b/c"), file("1")), (path("a"), file(""))].into(),
+        };
         let bytes = listing.encode();
-        assert!(bytes.starts_with(br#"{"a":{"sha256":""#), "{}", String::from_utf8_lossy(&bytes));
+        assert!(
+            bytes.starts_with(br#"{"a":{"sha256":""#),
+            "{}",
+            String::from_utf8_lossy(&bytes)
+        );
         assert_eq!(Listing::decode(&bytes).unwrap(), listing);
         for (text, words) in [
             ("[]", "no listing"),
             (r#"{"../a":{"sha256":"x","bytes":1}}"#, "the part `..`"),
             (
-                &format!(r#"{{"a":{{"sha256":"{0}","bytes":1}},"A":{{"sha256":"{0}","bytes":1}}}}"#, Hash::of(b"")),
+                &format!(
+                    r#"{{"a":{{"sha256":"{0}","bytes":1}},"A":{{"sha256":"{0}","bytes":1}}}}"#,
+                    Hash::of(b"")
+                ),
                 "case",
             ),
         ] {

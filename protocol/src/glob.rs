@@ -15,13 +15,19 @@ impl Glob {
     pub fn new(text: &str) -> Result<Glob, String> {
         let bad = |why: &str| {
             let shown: String = text.chars().take(80).collect();
-            Err(format!("the glob `{shown}` {why}; write it like `*.png` or `out/**`, relative to the task's folder"))
+            Err(format!(
+                "the glob `{shown}` {why}; write it like `*.png` or `out/**`, relative to the task's folder"
+            ))
         };
         if text.is_empty() {
             return bad("is empty");
         }
         if text.len() > limits::PATH_BYTES_MAX {
-            return bad(&format!("has {} bytes, at most {} are allowed", text.len(), limits::PATH_BYTES_MAX));
+            return bad(&format!(
+                "has {} bytes, at most {} are allowed",
+                text.len(),
+                limits::PATH_BYTES_MAX
+            ));
         }
         if text.starts_with('/') {
             return bad("is absolute");
@@ -33,8 +39,12 @@ impl Glob {
             match part {
                 "" => return bad("has an empty part"),
                 "." | ".." => return bad(&format!("has the part `{part}`")),
-                part if part != "**" && part.contains("**") => return bad("has `**` beside other text in a part"),
-                part if part.split('[').skip(1).any(|set| !set.contains(']')) => return bad("has a `[` without `]`"),
+                part if part != "**" && part.contains("**") => {
+                    return bad("has `**` beside other text in a part");
+                }
+                part if part.split('[').skip(1).any(|set| !set.contains(']')) => {
+                    return bad("has a `[` without `]`");
+                }
                 _ => {}
             }
         }
@@ -48,7 +58,8 @@ impl Glob {
 
     /// Whether `path`, written with `/`, is meant.
     pub fn matches(&self, path: &str) -> bool {
-        let (pattern, path): (Vec<&str>, Vec<&str>) = (self.0.split('/').collect(), path.split('/').collect());
+        let (pattern, path): (Vec<&str>, Vec<&str>) =
+            (self.0.split('/').collect(), path.split('/').collect());
         // `reached[i]`: the first `i` parts of the path are matched by the pattern so far. No backtracking, so that no
         // pattern takes longer than pattern times path.
         let mut reached = vec![false; path.len() + 1];
@@ -123,7 +134,10 @@ impl Set {
     }
 
     fn holds(&self, c: char) -> bool {
-        self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != self.negated
+        self.ranges
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&c))
+            != self.negated
     }
 }
 
@@ -147,7 +161,11 @@ mod tests {
     #[test]
     fn globs_match_whole_paths() {
         for (glob, yes, no) in [
-            ("*.png", &["a.png", ".png"][..], &["a/b.png", "a.PNG", "a.png.x"][..]),
+            (
+                "*.png",
+                &["a.png", ".png"][..],
+                &["a/b.png", "a.PNG", "a.png.x"][..],
+            ),
             ("**/*.png", &["a.png", "a/b.png", "a/b/c.png"], &["a/b.txt"]),
             ("out/**", &["out/a", "out/a/b"], &["outer/a", "a/out/b"]),
             ("**", &["a", "a/b"], &[]),
@@ -157,8 +175,10 @@ mod tests {
             ("exact/name.txt", &["exact/name.txt"], &["exact/name"]),
         ] {
             let pattern = Glob::new(glob).unwrap();
-            yes.iter().for_each(|path| assert!(pattern.matches(path), "{glob} and {path}"));
-            no.iter().for_each(|path| assert!(!pattern.matches(path), "{glob} and {path}"));
+            yes.iter()
+                .for_each(|path| assert!(pattern.matches(path), "{glob} and {path}"));
+            no.iter()
+                .for_each(|path| assert!(!pattern.matches(path), "{glob} and {path}"));
         }
     }
 

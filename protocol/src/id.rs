@@ -18,7 +18,10 @@ fn check(text: &str, what: &str, extra: &str) -> Result<(), BadName> {
     }
     if text.len() > limits::NAME_BYTES_MAX {
         let (is, max) = (text.len(), limits::NAME_BYTES_MAX);
-        return Err(BadName(format!("{what} `{}…` has {is} characters, at most {max} are allowed", shown())));
+        return Err(BadName(format!(
+            "{what} `{}…` has {is} characters, at most {max} are allowed",
+            shown()
+        )));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(fits) {
@@ -143,7 +146,10 @@ impl Hash {
             return None;
         }
         for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
-            let (high, low) = ((pair[0] as char).to_digit(16)?, (pair[1] as char).to_digit(16)?);
+            let (high, low) = (
+                (pair[0] as char).to_digit(16)?,
+                (pair[1] as char).to_digit(16)?,
+            );
             *byte = (high * 16 + low) as u8;
         }
         Some(Hash(hash))
@@ -187,7 +193,8 @@ impl<'de> Deserialize<'de> for Hash {
             return <[u8; 32]>::deserialize(deserializer).map(Hash);
         }
         let text = Text::deserialize(deserializer)?;
-        Hash::parse(&text.0).ok_or_else(|| serde::de::Error::custom("a SHA-256 has 64 hexadecimal digits"))
+        Hash::parse(&text.0)
+            .ok_or_else(|| serde::de::Error::custom("a SHA-256 has 64 hexadecimal digits"))
     }
 }
 
@@ -202,7 +209,19 @@ impl schemars::JsonSchema for Hash {
 
 /// One try at a task: the master's epoch in which it was sent, and the number of the try. Ordered; a later try of
 /// the same task is greater, also across restarts, because each start raises the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(from = "(u32, u32)", into = "(u32, u32)")]
 pub struct AttemptId {
     /// How many times a master had started on its journal when it sent this attempt.
@@ -242,16 +261,25 @@ impl ModuleRef {
     /// Reads `name` or `name@sha256:<prefix ≥ 8 digits>`.
     pub fn parse(text: &str) -> Result<ModuleRef, BadName> {
         let Some((name, pin)) = text.split_once('@') else {
-            return Ok(ModuleRef { name: ModuleName::new(text)?, pin: None });
+            return Ok(ModuleRef {
+                name: ModuleName::new(text)?,
+                pin: None,
+            });
         };
-        let digits = pin.strip_prefix("sha256:").unwrap_or_default().to_ascii_lowercase();
+        let digits = pin
+            .strip_prefix("sha256:")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         if !(8..=64).contains(&digits.len()) || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
             let shown: String = pin.chars().take(80).collect();
             return Err(BadName(format!(
                 "`@{shown}` does not pin a version: write `{name}@sha256:` and 8 to 64 hexadecimal digits"
             )));
         }
-        Ok(ModuleRef { name: ModuleName::new(name)?, pin: Some(digits.into()) })
+        Ok(ModuleRef {
+            name: ModuleName::new(name)?,
+            pin: Some(digits.into()),
+        })
     }
 }
 
@@ -314,7 +342,10 @@ mod tests {
     #[test]
     fn a_module_can_be_pinned() {
         let pinned = ModuleRef::parse("echo@sha256:DEADBEEF").unwrap();
-        assert_eq!((pinned.name.as_str(), pinned.pin.as_deref()), ("echo", Some("deadbeef")));
+        assert_eq!(
+            (pinned.name.as_str(), pinned.pin.as_deref()),
+            ("echo", Some("deadbeef"))
+        );
         assert_eq!(pinned.to_string(), "echo@sha256:deadbeef");
         assert!(ModuleRef::parse("echo@sha256:dead").is_err());
         assert!(ModuleRef::parse("echo@latest").is_err());

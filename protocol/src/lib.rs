@@ -50,5 +50,7 @@ pub const PARAMS_AS_BLOBS_SINCE: u32 = 3;
 /// The version that a master speaks with a peer whose newest is `theirs`, if there is one. Every release speaks its own
 /// version and the one before, so a peer that is one ahead is spoken to in ours.
 pub fn agreed_version(theirs: u32) -> Option<u32> {
-    (PROTOCOL_OLDEST..=PROTOCOL_VERSION + 1).contains(&theirs).then(|| theirs.min(PROTOCOL_VERSION))
+    (PROTOCOL_OLDEST..=PROTOCOL_VERSION + 1)
+        .contains(&theirs)
+        .then(|| theirs.min(PROTOCOL_VERSION))
 }

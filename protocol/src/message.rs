@@ -6,8 +6,8 @@
 use crate::outcome::{TaskError, TaskStats};
 use crate::shape::TaskView;
 use crate::{
-    AttemptId, Capabilities, EventView, FilePath, Filter, Glob, Hash, InputRef, JobName, Json, ModuleKind, ModuleName,
-    Refusal, RefusalCode, TaskId,
+    AttemptId, Capabilities, EventView, FilePath, Filter, Glob, Hash, InputRef, JobName, Json,
+    ModuleKind, ModuleName, Refusal, RefusalCode, TaskId,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,9 @@ pub struct Hello {
 }
 
 /// What a runner offers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Offer {
     /// Its name, the same as long as its process lives; `up` uses the same name at every start.
     pub name: String,
@@ -84,7 +86,10 @@ impl Offer {
     pub fn lacks(&self, wanted: &Capabilities) -> Capabilities {
         match &self.capabilities {
             None => wanted.clone(),
-            Some(offered) => Capabilities { http: Default::default(), ..wanted.beyond(offered) },
+            Some(offered) => Capabilities {
+                http: Default::default(),
+                ..wanted.beyond(offered)
+            },
         }
     }
 }
@@ -108,7 +113,9 @@ pub struct Welcome {
 }
 
 /// An attempt of a task, named.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Attempt {
     /// The task.
     pub id: TaskId,
@@ -590,7 +597,11 @@ struct Envelope<'a> {
 fn unknown_event(event: &str, known: &[&str]) -> Refusal {
     let shown: String = event.chars().take(40).collect();
     let hint = crate::near::hint(&shown, known.iter().copied());
-    Refusal::new(RefusalCode::UnknownEvent, format!("unknown event `{shown}`{hint}")).at("event")
+    Refusal::new(
+        RefusalCode::UnknownEvent,
+        format!("unknown event `{shown}`{hint}"),
+    )
+    .at("event")
 }
 
 messages! {
@@ -681,20 +692,36 @@ mod tests {
     fn a_message_reads_what_it_writes_in_either_order() {
         let text = r#"{"event":"job:release","data":{"job":"j"}}"#;
         let message = ToMaster::decode(text).unwrap();
-        assert_eq!(message, ToMaster::Release(OfJob { job: JobName::new("j").unwrap() }));
+        assert_eq!(
+            message,
+            ToMaster::Release(OfJob {
+                job: JobName::new("j").unwrap()
+            })
+        );
         assert_eq!(message.encode(), text);
-        assert_eq!(ToMaster::decode(r#"{"data":{"job":"j"},"event":"job:release"}"#).unwrap(), message);
+        assert_eq!(
+            ToMaster::decode(r#"{"data":{"job":"j"},"event":"job:release"}"#).unwrap(),
+            message
+        );
     }
 
     #[test]
     fn questions_are_flat() {
-        let ask = ToMaster::Ask(Ask { reference: 7, query: Query::Task { id: TaskId::new("t").unwrap() } });
+        let ask = ToMaster::Ask(Ask {
+            reference: 7,
+            query: Query::Task {
+                id: TaskId::new("t").unwrap(),
+            },
+        });
         let text = r#"{"event":"query","data":{"ref":7,"what":"task","id":"t"}}"#;
         assert_eq!(ask.encode(), text);
         assert_eq!(ToMaster::decode(text).unwrap(), ask);
         assert_eq!(
             ToMaster::decode(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#).unwrap(),
-            ToMaster::Ask(Ask { reference: 1, query: Query::Jobs })
+            ToMaster::Ask(Ask {
+                reference: 1,
+                query: Query::Jobs
+            })
         );
     }
 
@@ -704,8 +731,16 @@ mod tests {
             ("", RefusalCode::MalformedJson, "not JSON"),
             ("[1,2]", RefusalCode::WrongType, "is an object"),
             (r#"{"data":1}"#, RefusalCode::MissingField, "event"),
-            (r#"{"event":"task:ad","data":{}}"#, RefusalCode::UnknownEvent, "`task:add`"),
-            (r#"{"event":"task:add","data":{"batch":"x","tasks":[]}}"#, RefusalCode::WrongType, "`batch`"),
+            (
+                r#"{"event":"task:ad","data":{}}"#,
+                RefusalCode::UnknownEvent,
+                "`task:add`",
+            ),
+            (
+                r#"{"event":"task:add","data":{"batch":"x","tasks":[]}}"#,
+                RefusalCode::WrongType,
+                "`batch`",
+            ),
         ] {
             let refusal = ToMaster::decode(text).unwrap_err();
             assert_eq!(refusal.code, code, "{text}: {refusal}");

@@ -8,7 +8,8 @@ pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a
         .into_iter()
         .filter_map(|name| {
             let d = distance(word, name);
-            let prefix = word.len() >= 2 && (name.starts_with(word) || (name.len() >= 2 && word.starts_with(name)));
+            let prefix = word.len() >= 2
+                && (name.starts_with(word) || (name.len() >= 2 && word.starts_with(name)));
             (d <= far || prefix).then_some((d, name))
         })
         .collect();
@@ -20,7 +21,11 @@ pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a
 /// ` (did you mean …?)`, or nothing where no name is near.
 pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let names = near(word, known);
-    if names.is_empty() { String::new() } else { format!(" (did you mean `{}`?)", names.join("` or `")) }
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" (did you mean `{}`?)", names.join("` or `"))
+    }
 }
 
 /// Edit distance with neighbours swapped counted once (optimal string alignment).

@@ -3,7 +3,19 @@
 use serde::{Deserialize, Serialize};
 
 /// Why an attempt failed. Each is caused by another thing and noticed by another mechanism.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The program ended with another exit code than 0.
@@ -62,7 +74,12 @@ pub struct TaskError {
 impl TaskError {
     /// A failure without backtrace and exit code.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> TaskError {
-        TaskError { kind, message: message.into(), backtrace: None, code: None }
+        TaskError {
+            kind,
+            message: message.into(),
+            backtrace: None,
+            code: None,
+        }
     }
 
     /// Whether the program itself said that trying again is of no use (exit 64, 65) or is (exit 75), or its params are
@@ -77,7 +94,9 @@ impl TaskError {
 }
 
 /// What an attempt cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct TaskStats {
     /// Microseconds from the start of guest code to its end, waiting included.
     pub run_us: u64,

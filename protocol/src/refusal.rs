@@ -74,7 +74,13 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without a field.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into(), field: None, line: None, ids: Vec::new() }
+        Refusal {
+            code,
+            message: message.into(),
+            field: None,
+            line: None,
+            ids: Vec::new(),
+        }
     }
 
     /// The same, naming the field at fault.
@@ -102,19 +108,35 @@ impl Refusal {
         if message.starts_with("unknown field") {
             let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
             let hint = crate::near::hint(&quoted, known.iter().copied());
-            let all = if hint.is_empty() { format!("; the fields are {}", known.join(", ")) } else { hint };
+            let all = if hint.is_empty() {
+                format!("; the fields are {}", known.join(", "))
+            } else {
+                hint
+            };
             let field = inside(&quoted);
-            return Refusal::new(RefusalCode::UnknownField, format!("unknown field `{field}`{all}")).at(field);
+            return Refusal::new(
+                RefusalCode::UnknownField,
+                format!("unknown field `{field}`{all}"),
+            )
+            .at(field);
         }
         if message.starts_with("missing field") {
             let field = inside(&quoted);
-            return Refusal::new(RefusalCode::MissingField, format!("the field `{field}` is missing")).at(field);
+            return Refusal::new(
+                RefusalCode::MissingField,
+                format!("the field `{field}` is missing"),
+            )
+            .at(field);
         }
         if !error.is_data() {
             return Refusal::new(RefusalCode::MalformedJson, format!("not JSON: {text}"));
         }
         let typed = message.starts_with("invalid type");
-        let code = if typed { RefusalCode::WrongType } else { RefusalCode::InvalidValue };
+        let code = if typed {
+            RefusalCode::WrongType
+        } else {
+            RefusalCode::InvalidValue
+        };
         match path.trim_matches('.') {
             "" => Refusal::new(code, message),
             field => Refusal::new(code, format!("field `{field}`: {message}")).at(field),
@@ -152,19 +174,54 @@ mod tests {
     #[test]
     fn a_mistake_names_field_value_and_what_would_be_right() {
         for (document, code, field, words) in [
-            (r#"{"module":"echo","prams":1}"#, RefusalCode::UnknownField, Some("prams"), "did you mean `params`"),
-            (r#"{"params":1}"#, RefusalCode::MissingField, Some("module"), "is missing"),
+            (
+                r#"{"module":"echo","prams":1}"#,
+                RefusalCode::UnknownField,
+                Some("prams"),
+                "did you mean `params`",
+            ),
+            (
+                r#"{"params":1}"#,
+                RefusalCode::MissingField,
+                Some("module"),
+                "is missing",
+            ),
             (
                 r#"{"module":"echo","priority":"high"}"#,
                 RefusalCode::WrongType,
                 Some("priority"),
                 "\"high\", expected i32",
             ),
-            (r#"{"module":"echo","retries":{"maxx":1}}"#, RefusalCode::UnknownField, Some("retries.maxx"), "`max`"),
-            (r#"{"module":"echo","retries":{"max":"x"}}"#, RefusalCode::WrongType, Some("retries.max"), "\"x\""),
-            (r#"{"module":"echo","id":"a b"}"#, RefusalCode::InvalidValue, Some("id"), "`a b`"),
-            (r#"{"module":"#, RefusalCode::MalformedJson, None, "line 1 column 10"),
-            (r#"["echo","echo"]"#, RefusalCode::WrongType, None, "an object"),
+            (
+                r#"{"module":"echo","retries":{"maxx":1}}"#,
+                RefusalCode::UnknownField,
+                Some("retries.maxx"),
+                "`max`",
+            ),
+            (
+                r#"{"module":"echo","retries":{"max":"x"}}"#,
+                RefusalCode::WrongType,
+                Some("retries.max"),
+                "\"x\"",
+            ),
+            (
+                r#"{"module":"echo","id":"a b"}"#,
+                RefusalCode::InvalidValue,
+                Some("id"),
+                "`a b`",
+            ),
+            (
+                r#"{"module":"#,
+                RefusalCode::MalformedJson,
+                None,
+                "line 1 column 10",
+            ),
+            (
+                r#"["echo","echo"]"#,
+                RefusalCode::WrongType,
+                None,
+                "an object",
+            ),
         ] {
             let refusal = TaskDocument::parse(document).unwrap_err();
             assert_eq!(refusal.code, code, "{document}: {refusal}");

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 /// The whole document. The same types always give the same text, so that a test can hold the published copy equal.
 pub fn asyncapi() -> Value {
-    let settings = SchemaSettings::draft07().with(|s| s.definitions_path = "/components/schemas".into());
+    let settings =
+        SchemaSettings::draft07().with(|s| s.definitions_path = "/components/schemas".into());
     let mut generator = settings.into_generator();
     let document = generator.subschema_for::<TaskDocument>();
     let to = ToMaster::schemas(&mut generator);
@@ -43,13 +44,21 @@ fn messages(direction: &str, schemas: Vec<(&'static str, Schema)>) -> Map<String
             "properties": { "event": { "const": event }, "data": data },
             "required": ["event", "data"],
         });
-        (format!("{direction}.{}", event.replace(':', ".")), json!({ "name": event, "payload": payload }))
+        (
+            format!("{direction}.{}", event.replace(':', ".")),
+            json!({ "name": event, "payload": payload }),
+        )
     };
     schemas.into_iter().map(entry).collect()
 }
 
 fn references(messages: &Map<String, Value>) -> Value {
-    let entry = |name: &String| (name.clone(), json!({ "$ref": format!("#/components/messages/{name}") }));
+    let entry = |name: &String| {
+        (
+            name.clone(),
+            json!({ "$ref": format!("#/components/messages/{name}") }),
+        )
+    };
     Value::Object(messages.keys().map(entry).collect())
 }
 

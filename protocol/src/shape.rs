@@ -1,12 +1,16 @@
 //! The shapes that scripts rely on: what `-o json` prints. Fields are added, never renamed.
 
-use crate::{Capabilities, FilePath, Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall};
+use crate::{
+    Capabilities, FilePath, Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Where a task is; see the diagram in `taskmaster-core`'s `state.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
     /// Waits for a dependency.
@@ -42,7 +46,10 @@ impl TaskState {
 
     /// Whether the task has ended.
     pub fn is_final(self) -> bool {
-        matches!(self, TaskState::Done | TaskState::Failed | TaskState::Cancelled | TaskState::Skipped)
+        matches!(
+            self,
+            TaskState::Done | TaskState::Failed | TaskState::Cancelled | TaskState::Skipped
+        )
     }
 
     /// The state as it is written in JSON.
@@ -133,7 +140,9 @@ pub struct JobView {
 }
 
 /// How a module's file is read and run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleKind {
     /// A WASI preview 1 command: `_start`.
@@ -143,7 +152,9 @@ pub enum ModuleKind {
 }
 
 /// Where a module is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleState {
     /// Validated; no runner has compiled it yet.

@@ -43,7 +43,9 @@ pub fn splice<'r>(
     let mut out = String::with_capacity(params.len());
     let mut push = |text: &str| {
         if out.len() + text.len() > bytes_max {
-            let text = format!("params with all results in their places are longer than {bytes_max} bytes");
+            let text = format!(
+                "params with all results in their places are longer than {bytes_max} bytes"
+            );
             return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
         }
         out.push_str(text);
@@ -55,7 +57,10 @@ pub fn splice<'r>(
         copied = form.place.end;
         match form.kind {
             Kind::Literal => push(params[form.value.clone()].trim())?,
-            Kind::Result => form.ids(params)?.iter().try_for_each(|id| push(result_of(id)?))?,
+            Kind::Result => form
+                .ids(params)?
+                .iter()
+                .try_for_each(|id| push(result_of(id)?))?,
             Kind::Results => {
                 push("[")?;
                 for (i, id) in form.ids(params)?.iter().enumerate() {
@@ -86,7 +91,9 @@ pub fn blob(params: &str) -> Result<Option<Hash>, Refusal> {
     if !params.starts_with('{') || !may_refer(params) {
         return Ok(None);
     }
-    let Ok(Named { hash }) = serde_json::from_str::<Named<'_>>(params) else { return Ok(None) };
+    let Ok(Named { hash }) = serde_json::from_str::<Named<'_>>(params) else {
+        return Ok(None);
+    };
     let text: String = parse_field(hash.get(), "params.$blob")?;
     let wrong = || {
         let shown: String = text.chars().take(80).collect();
@@ -119,7 +126,9 @@ impl Kind {
             _ => None,
         };
         if key.contains('\\') {
-            return may_refer(key).then(|| serde_json::from_str::<String>(key).ok())?.and_then(|key| kind(&key));
+            return may_refer(key)
+                .then(|| serde_json::from_str::<String>(key).ok())?
+                .and_then(|key| kind(&key));
         }
         kind(key.trim_matches('"'))
     }
@@ -143,7 +152,8 @@ impl Form {
             Kind::Literal => Ok(Vec::new()),
             Kind::Result => parse_field(value, "params.$result").map(|id| vec![id]),
             Kind::Results if value.starts_with('{') => {
-                let text = "`$results` of a whole job is not supported yet: name the ids in an array";
+                let text =
+                    "`$results` of a whole job is not supported yet: name the ids in an array";
                 Err(Refusal::new(RefusalCode::Unsupported, text).at("params.$results"))
             }
             Kind::Results => {
@@ -206,14 +216,22 @@ fn forms(text: &str) -> Result<Vec<Form>, Refusal> {
                 );
                 return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
             }
-            b'{' => open.push(Object { start: at, before: found.len(), ..Object::default() }),
+            b'{' => open.push(Object {
+                start: at,
+                before: found.len(),
+                ..Object::default()
+            }),
             b'}' => {
                 if let Some(object) = open.pop()
                     && object.keys == 1
                     && let Some(kind) = Kind::of(&text[object.key])
                 {
                     found.truncate(object.before);
-                    found.push(Form { kind, place: object.start..at + 1, value: object.value..at });
+                    found.push(Form {
+                        kind,
+                        place: object.start..at + 1,
+                        value: object.value..at,
+                    });
                 }
             }
             _ => {}
@@ -248,70 +266,135 @@ mod tests {
     fn results_take_their_place_and_the_rest_keeps_its_bytes() {
         for (params, expected) in [
             (r#"{"$result":"a"}"#, "<a>"),
-            (r#"[ {"$result":"a"}, 1.50, {"x" : {"$result":"b"}} ]"#, r#"[ <a>, 1.50, {"x" : <b>} ]"#),
-            (r#"{"all":{"$results":["a","b"]},"n":1e400}"#, r#"{"all":[<a>,<b>],"n":1e400}"#),
+            (
+                r#"[ {"$result":"a"}, 1.50, {"x" : {"$result":"b"}} ]"#,
+                r#"[ <a>, 1.50, {"x" : <b>} ]"#,
+            ),
+            (
+                r#"{"all":{"$results":["a","b"]},"n":1e400}"#,
+                r#"{"all":[<a>,<b>],"n":1e400}"#,
+            ),
             (r#"{"$results":[]}"#, "[]"),
             (r#"{"$literal":{"$result":"a"}}"#, r#"{"$result":"a"}"#),
-            (r#"{"$result":"a","other":1}"#, r#"{"$result":"a","other":1}"#),
+            (
+                r#"{"$result":"a","other":1}"#,
+                r#"{"$result":"a","other":1}"#,
+            ),
             (r#"{"\u0024result":"a"}"#, "<a>"),
             (r#"{"price":"$5"}"#, r#"{"price":"$5"}"#),
             (r#"{"b":1,"a":2}"#, r#"{"b":1,"a":2}"#),
-            (r#"{"$result":"a","$result":"b"}"#, r#"{"$result":"a","$result":"b"}"#),
-            (r#"{"$literal":[{"$result":"a"},{"$literal":1}]}"#, r#"[{"$result":"a"},{"$literal":1}]"#),
-            (r#"["}\"{",{"$result":"a"},"\\",{"}":{"$result":"b"}}]"#, r#"["}\"{",<a>,"\\",{"}":<b>}]"#),
+            (
+                r#"{"$result":"a","$result":"b"}"#,
+                r#"{"$result":"a","$result":"b"}"#,
+            ),
+            (
+                r#"{"$literal":[{"$result":"a"},{"$literal":1}]}"#,
+                r#"[{"$result":"a"},{"$literal":1}]"#,
+            ),
+            (
+                r#"["}\"{",{"$result":"a"},"\\",{"}":{"$result":"b"}}]"#,
+                r#"["}\"{",<a>,"\\",{"}":<b>}]"#,
+            ),
             (r#"{"$re\u0073ult":"a"}"#, "<a>"),
             (r#"[{"$results":[ ]},{"$literal": {} }]"#, "[[],{}]"),
         ] {
-            let out = splice(params, 1_000, |id| Ok(if id.as_str() == "a" { "<a>" } else { "<b>" })).unwrap();
+            let out = splice(params, 1_000, |id| {
+                Ok(if id.as_str() == "a" { "<a>" } else { "<b>" })
+            })
+            .unwrap();
             assert_eq!(out, expected, "{params}");
         }
     }
 
     #[test]
     fn whatever_its_shape_params_are_gone_through_once() {
-        let deep =
-            |open: &str, inner: &str, close: &str, n: usize| format!("{}{inner}{}", open.repeat(n), close.repeat(n));
+        let deep = |open: &str, inner: &str, close: &str, n: usize| {
+            format!("{}{inner}{}", open.repeat(n), close.repeat(n))
+        };
         let arrays = deep("[", r#"{"$result":"a"}"#, "]", 2_000_000);
         assert_eq!(references(&arrays).unwrap().len(), 1);
         let objects = deep(r#"{"$result":"#, "1", "}", 1_000_000);
-        assert_eq!(references(&objects).unwrap_err().code, RefusalCode::TooLarge);
+        assert_eq!(
+            references(&objects).unwrap_err().code,
+            RefusalCode::TooLarge
+        );
         let wide = format!("[{}]", vec![r#"{"$result":"a"}"#; 200_000].join(","));
         assert_eq!(references(&wide).unwrap().len(), 1);
         let refused = splice(&wide, 1 << 20, |_| Ok("0123456789")).unwrap_err();
-        assert!(refused.code == RefusalCode::TooLarge && refused.message.contains("1048576"), "{refused}");
-        let different: Vec<String> = (0..200_000).map(|n| format!(r#"{{"$result":"t{n}"}}"#)).collect();
-        assert_eq!(references(&format!("[{}]", different.join(","))).unwrap_err().code, RefusalCode::TooLarge);
+        assert!(
+            refused.code == RefusalCode::TooLarge && refused.message.contains("1048576"),
+            "{refused}"
+        );
+        let different: Vec<String> = (0..200_000)
+            .map(|n| format!(r#"{{"$result":"t{n}"}}"#))
+            .collect();
+        assert_eq!(
+            references(&format!("[{}]", different.join(",")))
+                .unwrap_err()
+                .code,
+            RefusalCode::TooLarge
+        );
         let named = format!(r#"{{"$results":[{}]}}"#, vec![r#""a""#; 10_001].join(","));
-        assert!(references(&named).unwrap_err().message.contains("more than 10000 tasks"));
+        assert!(
+            references(&named)
+                .unwrap_err()
+                .message
+                .contains("more than 10000 tasks")
+        );
     }
 
     #[test]
     fn a_blob_stands_for_all_of_the_params_or_is_data() {
         let hash = Hash::of(b"x");
         assert_eq!(blob(of_blob(&hash).get()).unwrap(), Some(hash));
-        assert_eq!(blob(&format!(r#"{{ "\u0024blob" : "{hash}" }}"#)).unwrap(), Some(hash));
-        for data in
-            [r#"{"$blob":"x","y":1}"#, r#"{"a":{"$blob":"x"}}"#, r#"["$blob"]"#, r#"{"$literal":{"$blob":"x"}}"#]
-        {
+        assert_eq!(
+            blob(&format!(r#"{{ "\u0024blob" : "{hash}" }}"#)).unwrap(),
+            Some(hash)
+        );
+        for data in [
+            r#"{"$blob":"x","y":1}"#,
+            r#"{"a":{"$blob":"x"}}"#,
+            r#"["$blob"]"#,
+            r#"{"$literal":{"$blob":"x"}}"#,
+        ] {
             assert_eq!(blob(data).unwrap(), None, "{data}");
         }
         for wrong in [r#"{"$blob":"abc"}"#, r#"{"$blob":7}"#] {
-            assert_eq!(blob(wrong).unwrap_err().field.as_deref(), Some("params.$blob"), "{wrong}");
+            assert_eq!(
+                blob(wrong).unwrap_err().field.as_deref(),
+                Some("params.$blob"),
+                "{wrong}"
+            );
         }
     }
 
     #[test]
     fn references_are_found_once_each_in_order() {
-        let ids = references(r#"[{"$result":"b"},{"$results":["a","b"]},{"$literal":{"$result":"c"}}]"#).unwrap();
-        assert_eq!(ids.iter().map(TaskId::as_str).collect::<Vec<_>>(), ["b", "a"]);
+        let ids =
+            references(r#"[{"$result":"b"},{"$results":["a","b"]},{"$literal":{"$result":"c"}}]"#)
+                .unwrap();
+        assert_eq!(
+            ids.iter().map(TaskId::as_str).collect::<Vec<_>>(),
+            ["b", "a"]
+        );
         assert_eq!(references(r#"{"a":1}"#).unwrap(), []);
     }
 
     #[test]
     fn a_wrong_reference_is_named() {
-        for (params, field) in [(r#"{"$result":1}"#, "params.$result"), (r#"{"$results":"a"}"#, "params.$results")] {
-            assert_eq!(references(params).unwrap_err().field.as_deref(), Some(field), "{params}");
+        for (params, field) in [
+            (r#"{"$result":1}"#, "params.$result"),
+            (r#"{"$results":"a"}"#, "params.$results"),
+        ] {
+            assert_eq!(
+                references(params).unwrap_err().field.as_deref(),
+                Some(field),
+                "{params}"
+            );
         }
-        assert_eq!(references(r#"{"$results":{"job":"x"}}"#).unwrap_err().code, RefusalCode::Unsupported);
+        assert_eq!(
+            references(r#"{"$results":{"job":"x"}}"#).unwrap_err().code,
+            RefusalCode::Unsupported
+        );
     }
 }

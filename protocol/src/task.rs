@@ -1,8 +1,8 @@
 //! The task document: what a feeder sends. Only `module` is required; an unknown field is an error.
 
 use crate::{
-    ErrorKind, FilePath, Glob, InputRef, JobName, Json, ModuleRef, Refusal, RefusalCode, TaskId, Wall, limits,
-    outcome::TaskError,
+    ErrorKind, FilePath, Glob, InputRef, JobName, Json, ModuleRef, Refusal, RefusalCode, TaskId,
+    Wall, limits, outcome::TaskError,
 };
 use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
@@ -21,7 +21,11 @@ pub struct TaskDocument {
     pub module: ModuleRef,
     /// Any JSON, given to the module on stdin; absent: stdin is empty. See [`crate::splice`] for `$result`, and
     /// for `$blob`: params that were put as a blob.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub params: Option<Json>,
     /// argv after the module's name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -108,7 +112,10 @@ impl TaskDocument {
     pub fn parse(text: &str) -> Result<TaskDocument, Refusal> {
         // serde would take an array for the fields in their order.
         if text.trim_start().starts_with('[') {
-            return Err(Refusal::new(RefusalCode::WrongType, "a task document is an object, not an array"));
+            return Err(Refusal::new(
+                RefusalCode::WrongType,
+                "a task document is an object, not an array",
+            ));
         }
         let document: TaskDocument = crate::refusal::read(text)?;
         document.check()?;
@@ -117,24 +124,55 @@ impl TaskDocument {
 
     fn check(&self) -> Result<(), Refusal> {
         self.check_supported()?;
-        at_most("params", self.params.as_ref().map_or(0, |p| p.get().len()), limits::PARAMS_INLINE_BYTES_MAX, "bytes")?;
-        at_most("args", self.args.iter().map(String::len).sum(), limits::ARGS_BYTES_MAX, "bytes")?;
-        let env: usize = self.env.iter().map(|(key, value)| key.len() + value.len()).sum();
+        at_most(
+            "params",
+            self.params.as_ref().map_or(0, |p| p.get().len()),
+            limits::PARAMS_INLINE_BYTES_MAX,
+            "bytes",
+        )?;
+        at_most(
+            "args",
+            self.args.iter().map(String::len).sum(),
+            limits::ARGS_BYTES_MAX,
+            "bytes",
+        )?;
+        let env: usize = self
+            .env
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
         at_most("env", env, limits::ARGS_BYTES_MAX, "bytes")?;
-        at_most("dependencies", self.dependencies.len(), limits::DEPENDENCIES_MAX, "entries")?;
+        at_most(
+            "dependencies",
+            self.dependencies.len(),
+            limits::DEPENDENCIES_MAX,
+            "entries",
+        )?;
         if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
-            return Err(
-                Refusal::new(RefusalCode::InvalidValue, format!("field `args`: {arg:?} holds a zero byte")).at("args")
-            );
+            return Err(Refusal::new(
+                RefusalCode::InvalidValue,
+                format!("field `args`: {arg:?} holds a zero byte"),
+            )
+            .at("args"));
         }
-        if let Some(key) = self.env.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0')) {
-            let text = format!("field `env`: {key:?} is not a variable: no `=` in its name, no zero byte");
+        if let Some(key) = self
+            .env
+            .iter()
+            .find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0'))
+        {
+            let text =
+                format!("field `env`: {key:?} is not a variable: no `=` in its name, no zero byte");
             return Err(Refusal::new(RefusalCode::InvalidValue, text).at("env"));
         }
         self.check_files()?;
         within("timeout_ms", self.timeout_ms, 1, limits::DURATION_MS_MAX)?;
         within("delay_ms", self.delay_ms, 0, limits::DURATION_MS_MAX)?;
-        within("memory_mb", self.memory_mb.map(u64::from), 1, u64::from(limits::MEMORY_MB_MAX))?;
+        within(
+            "memory_mb",
+            self.memory_mb.map(u64::from),
+            1,
+            u64::from(limits::MEMORY_MB_MAX),
+        )?;
         if let Some(retries) = &self.retries {
             retries.check()?;
         }
@@ -143,19 +181,31 @@ impl TaskDocument {
 
     fn check_files(&self) -> Result<(), Refusal> {
         at_most("inputs", self.inputs.len(), limits::INPUTS_MAX, "entries")?;
-        at_most("outputs", self.outputs.as_ref().map_or(0, Vec::len), limits::OUTPUT_GLOBS_MAX, "globs")?;
+        at_most(
+            "outputs",
+            self.outputs.as_ref().map_or(0, Vec::len),
+            limits::OUTPUT_GLOBS_MAX,
+            "globs",
+        )?;
         let refuse = |text: String| Err(Refusal::new(RefusalCode::InvalidValue, text).at("inputs"));
         if let Some(path) = self.inputs.keys().find(|path| path.is_tmp()) {
-            return refuse(format!("field `inputs`: `{path}` lies in the task's /tmp, which is empty when it starts"));
+            return refuse(format!(
+                "field `inputs`: `{path}` lies in the task's /tmp, which is empty when it starts"
+            ));
         }
-        crate::files::can_coexist(self.inputs.keys()).or_else(|error| refuse(format!("field `inputs`: {error}")))
+        crate::files::can_coexist(self.inputs.keys())
+            .or_else(|error| refuse(format!("field `inputs`: {error}")))
     }
 
     fn check_supported(&self) -> Result<(), Refusal> {
-        let later = [("cache", self.cache.is_some()), ("limits", self.limits.is_some())];
+        let later = [
+            ("cache", self.cache.is_some()),
+            ("limits", self.limits.is_some()),
+        ];
         match later.iter().find(|(_, used)| *used) {
             Some((field, _)) => {
-                let text = format!("field `{field}` is not supported by this version yet; leave it out");
+                let text =
+                    format!("field `{field}` is not supported by this version yet; leave it out");
                 Err(Refusal::new(RefusalCode::Unsupported, text).at(*field))
             }
             None => Ok(()),
@@ -167,8 +217,11 @@ fn at_most(field: &str, is: usize, max: usize, unit: &str) -> Result<(), Refusal
     if is <= max {
         return Ok(());
     }
-    Err(Refusal::new(RefusalCode::TooLarge, format!("field `{field}` has {is} {unit}, at most {max} are allowed"))
-        .at(field))
+    Err(Refusal::new(
+        RefusalCode::TooLarge,
+        format!("field `{field}` has {is} {unit}, at most {max} are allowed"),
+    )
+    .at(field))
 }
 
 fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<(), Refusal> {
@@ -182,7 +235,20 @@ fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<(), Ref
 }
 
 /// How a dependency must have ended for the dependent to run; where it ends otherwise, the dependent is skipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
     /// It is done.
@@ -231,10 +297,17 @@ impl<'de> Deserialize<'de> for Dependency {
         impl<'de> Visitor<'de> for Either {
             type Value = Dependency;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a task's id, or {\"on\": id, \"when\": \"done\" | \"failed\" | \"settled\"}")
+                f.write_str(
+                    "a task's id, or {\"on\": id, \"when\": \"done\" | \"failed\" | \"settled\"}",
+                )
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Dependency, E> {
-                TaskId::new(text).map(|on| Dependency { on, when: When::Done }).map_err(E::custom)
+                TaskId::new(text)
+                    .map(|on| Dependency {
+                        on,
+                        when: When::Done,
+                    })
+                    .map_err(E::custom)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Dependency, A::Error> {
                 let Full { on, when } = Full::deserialize(MapAccessDeserializer::new(map))?;
@@ -246,7 +319,9 @@ impl<'de> Deserialize<'de> for Dependency {
 }
 
 /// What a runner must offer to be sent the task.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Requires {
     /// Names that the runner was started to offer (`--env NAME`).
@@ -281,14 +356,40 @@ impl Requires {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        at_most("requires.labels", self.labels.len(), limits::REQUIRES_MAX, "entries")?;
-        at_most("requires.env", self.env.len(), limits::REQUIRES_MAX, "entries")?;
+        at_most(
+            "requires.labels",
+            self.labels.len(),
+            limits::REQUIRES_MAX,
+            "entries",
+        )?;
+        at_most(
+            "requires.env",
+            self.env.len(),
+            limits::REQUIRES_MAX,
+            "entries",
+        )?;
         let long = |text: &&String| text.len() > limits::NAME_BYTES_MAX;
-        let texts = self.labels.iter().flat_map(|(k, v)| [k, v]).chain(&self.env).chain(&self.os).chain(&self.arch);
+        let texts = self
+            .labels
+            .iter()
+            .flat_map(|(k, v)| [k, v])
+            .chain(&self.env)
+            .chain(&self.os)
+            .chain(&self.arch);
         if let Some(text) = texts.into_iter().find(long) {
-            at_most("requires", text.len(), limits::NAME_BYTES_MAX, "bytes in one name or value")?;
+            at_most(
+                "requires",
+                text.len(),
+                limits::NAME_BYTES_MAX,
+                "bytes in one name or value",
+            )?;
         }
-        within("requires.slots", self.slots.map(u64::from), 1, u64::from(limits::SLOTS_MAX))
+        within(
+            "requires.slots",
+            self.slots.map(u64::from),
+            1,
+            u64::from(limits::SLOTS_MAX),
+        )
     }
 }
 
@@ -314,7 +415,14 @@ pub struct Retries {
 
 impl Default for Retries {
     fn default() -> Retries {
-        Retries { max: 3, backoff_ms: 1_000, factor: 2.0, max_backoff_ms: 60_000, jitter: true, on: None }
+        Retries {
+            max: 3,
+            backoff_ms: 1_000,
+            factor: 2.0,
+            max_backoff_ms: 60_000,
+            jitter: true,
+            on: None,
+        }
     }
 }
 
@@ -326,18 +434,34 @@ impl Retries {
         }
         match &self.on {
             Some(kinds) => kinds.contains(&error.kind),
-            None => matches!(error.kind, ErrorKind::Exit | ErrorKind::Input | ErrorKind::Output | ErrorKind::Module),
+            None => matches!(
+                error.kind,
+                ErrorKind::Exit | ErrorKind::Input | ErrorKind::Output | ErrorKind::Module
+            ),
         }
     }
 
     fn check(&self) -> Result<(), Refusal> {
         within("retries.max", Some(u64::from(self.max)), 0, 1_000_000)?;
-        within("retries.backoff_ms", Some(self.backoff_ms), 0, limits::DURATION_MS_MAX)?;
-        within("retries.max_backoff_ms", Some(self.max_backoff_ms), 0, limits::DURATION_MS_MAX)?;
+        within(
+            "retries.backoff_ms",
+            Some(self.backoff_ms),
+            0,
+            limits::DURATION_MS_MAX,
+        )?;
+        within(
+            "retries.max_backoff_ms",
+            Some(self.max_backoff_ms),
+            0,
+            limits::DURATION_MS_MAX,
+        )?;
         if (1.0..=1_000.0).contains(&self.factor) {
             return Ok(());
         }
-        let text = format!("field `retries.factor` is {}, it must be from 1 to 1000", self.factor);
+        let text = format!(
+            "field `retries.factor` is {}, it must be from 1 to 1000",
+            self.factor
+        );
         Err(Refusal::new(RefusalCode::InvalidValue, text).at("retries.factor"))
     }
 }
@@ -368,11 +492,17 @@ impl<'de> Deserialize<'de> for Retries {
         impl<'de> Visitor<'de> for Either {
             type Value = Retries;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of retries, or an object such as {\"max\": 3, \"backoff_ms\": 1000}")
+                f.write_str(
+                    "a number of retries, or an object such as {\"max\": 3, \"backoff_ms\": 1000}",
+                )
             }
             fn visit_u64<E: serde::de::Error>(self, max: u64) -> Result<Retries, E> {
-                let max = u32::try_from(max).map_err(|_| E::custom(format!("{max} retries are too many")))?;
-                Ok(Retries { max, ..Retries::default() })
+                let max = u32::try_from(max)
+                    .map_err(|_| E::custom(format!("{max} retries are too many")))?;
+                Ok(Retries {
+                    max,
+                    ..Retries::default()
+                })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Retries, A::Error> {
                 let full = RetriesFull::deserialize(MapAccessDeserializer::new(map))?;
@@ -400,17 +530,27 @@ mod tests {
         let text = r#"{"module":"echo","params":null,"retries":2,"dependencies":["a",{"on":"b","when":"settled"}]}"#;
         let document = TaskDocument::parse(text).unwrap();
         assert_eq!(document.params.unwrap().get(), "null");
-        assert_eq!(document.retries.unwrap(), Retries { max: 2, ..Retries::default() });
+        assert_eq!(
+            document.retries.unwrap(),
+            Retries {
+                max: 2,
+                ..Retries::default()
+            }
+        );
         assert_eq!(document.dependencies[0].when, When::Done);
         assert_eq!(document.dependencies[1].when, When::Settled);
         let text = r#"{"module":"echo","retries":{"backoff_ms":5,"on":["trap"]}}"#;
         let retries = TaskDocument::parse(text).unwrap().retries.unwrap();
-        assert_eq!((retries.max, retries.backoff_ms, retries.on), (3, 5, Some(vec![ErrorKind::Trap])));
+        assert_eq!(
+            (retries.max, retries.backoff_ms, retries.on),
+            (3, 5, Some(vec![ErrorKind::Trap]))
+        );
     }
 
     #[test]
     fn params_keep_their_bytes() {
-        let document = TaskDocument::parse(r#"{"module":"echo","params":{"n":1.10,"a": 1e3}}"#).unwrap();
+        let document =
+            TaskDocument::parse(r#"{"module":"echo","params":{"n":1.10,"a": 1e3}}"#).unwrap();
         assert_eq!(document.params.unwrap().get(), r#"{"n":1.10,"a": 1e3}"#);
     }
 
@@ -424,8 +564,14 @@ mod tests {
             ("env", r#"{"module":"m","env":{"a=b":"c"}}"#),
             ("cache", r#"{"module":"m","cache":{"ttl_s":1}}"#),
             ("inputs.a", r#"{"module":"m","inputs":{"a":"b"}}"#),
-            ("inputs", r#"{"module":"m","inputs":{"tmp/a":{"sha256":"HASH"}}}"#),
-            ("inputs", r#"{"module":"m","inputs":{"a":{"sha256":"HASH"},"A":{"folder":"HASH"}}}"#),
+            (
+                "inputs",
+                r#"{"module":"m","inputs":{"tmp/a":{"sha256":"HASH"}}}"#,
+            ),
+            (
+                "inputs",
+                r#"{"module":"m","inputs":{"a":{"sha256":"HASH"},"A":{"folder":"HASH"}}}"#,
+            ),
             ("outputs[1]", r#"{"module":"m","outputs":["*","../*"]}"#),
         ] {
             let text = text.replace("HASH", &"0a".repeat(32));
@@ -437,12 +583,22 @@ mod tests {
 
     #[test]
     fn a_program_may_decide_on_its_retry() {
-        let exit = |code| TaskError { code: Some(code), ..TaskError::new(ErrorKind::Exit, "") };
+        let exit = |code| TaskError {
+            code: Some(code),
+            ..TaskError::new(ErrorKind::Exit, "")
+        };
         let usual = Retries::default();
         assert!(usual.wants(&exit(1)) && usual.wants(&exit(75)));
         assert!(!usual.wants(&exit(64)) && !usual.wants(&exit(65)));
         assert!(!usual.wants(&TaskError::new(ErrorKind::Trap, "")));
-        let traps = Retries { on: Some(vec![ErrorKind::Trap]), ..Retries::default() };
-        assert!(traps.wants(&TaskError::new(ErrorKind::Trap, "")) && !traps.wants(&exit(1)) && traps.wants(&exit(75)));
+        let traps = Retries {
+            on: Some(vec![ErrorKind::Trap]),
+            ..Retries::default()
+        };
+        assert!(
+            traps.wants(&TaskError::new(ErrorKind::Trap, ""))
+                && !traps.wants(&exit(1))
+                && traps.wants(&exit(75))
+        );
     }
 }

@@ -46,7 +46,11 @@ impl fmt::Display for Wall {
 
 impl Serialize for Wall {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_i64(self.0) }
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_i64(self.0)
+        }
     }
 }
 
@@ -73,10 +77,16 @@ impl schemars::JsonSchema for Wall {
 /// Reads a duration as people type it: `10m`, `1h30m`, `250ms`, `1.5s`. In microseconds.
 /// A bare number is refused: nobody knows its unit.
 pub fn parse_duration_us(text: &str) -> Result<u64, String> {
-    let wrong =
-        || format!("`{text}` is not a duration: write a number with its unit, such as 250ms, 10s, 5m, 1h30m, 7d");
+    let wrong = || {
+        format!(
+            "`{text}` is not a duration: write a number with its unit, such as 250ms, 10s, 5m, 1h30m, 7d"
+        )
+    };
     // jiff's days have no fixed length without a date; ours are 24 hours.
-    if let Some(days) = text.strip_suffix('d').and_then(|n| n.trim().parse::<u64>().ok()) {
+    if let Some(days) = text
+        .strip_suffix('d')
+        .and_then(|n| n.trim().parse::<u64>().ok())
+    {
         return days.checked_mul(86_400_000_000).ok_or_else(wrong);
     }
     let span: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
@@ -90,8 +100,14 @@ mod tests {
     #[test]
     fn times_always_have_six_decimals() {
         assert_eq!(Wall(0).to_string(), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(Wall(1_700_000_000_123_456).to_string(), "2023-11-14T22:13:20.123456Z");
-        assert_eq!(Wall::parse("2023-11-14T22:13:20.123456Z"), Ok(Wall(1_700_000_000_123_456)));
+        assert_eq!(
+            Wall(1_700_000_000_123_456).to_string(),
+            "2023-11-14T22:13:20.123456Z"
+        );
+        assert_eq!(
+            Wall::parse("2023-11-14T22:13:20.123456Z"),
+            Ok(Wall(1_700_000_000_123_456))
+        );
         assert!(Wall::parse("yesterday").is_err());
     }
 

@@ -5,7 +5,9 @@ use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{Attempt, Offer, Send, Welcome};
-use taskmaster_protocol::{AttemptId, FromMaster, Hash, JobName, Json, ModuleName, PROTOCOL_VERSION, TaskId, ToMaster};
+use taskmaster_protocol::{
+    AttemptId, FromMaster, Hash, JobName, Json, ModuleName, PROTOCOL_VERSION, TaskId, ToMaster,
+};
 use taskmaster_runner::{RunnerConfig, serve};
 use taskmaster_transport::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +25,11 @@ async fn main() -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = Address::parse(&listener.local_addr()?.to_string())?;
     let cache = std::env::temp_dir().join(format!("taskmaster-link-{}", std::process::id()));
-    let offer = Offer { name: "bench".into(), slots: 2, ..Offer::default() };
+    let offer = Offer {
+        name: "bench".into(),
+        slots: 2,
+        ..Offer::default()
+    };
     let config = RunnerConfig {
         urls: vec![url],
         token: None,
@@ -38,14 +44,24 @@ async fn main() -> Result<(), Failure> {
     let mut socket = accept_async(stream).await?;
     socket.next().await;
     let (epoch, seq, message_bytes_max, batch_tasks_max) = (1, 0, 1 << 20, 1);
-    let welcome = Welcome { protocol: PROTOCOL_VERSION, epoch, seq, message_bytes_max, batch_tasks_max, leader: None };
+    let welcome = Welcome {
+        protocol: PROTOCOL_VERSION,
+        epoch,
+        seq,
+        message_bytes_max,
+        batch_tasks_max,
+        leader: None,
+    };
     say(&mut socket, FromMaster::Welcome(welcome)).await?;
     say(&mut socket, FromMaster::Send(vec![task(0)?])).await?;
     let (mut module, _) = listener.accept().await?;
     give_module(&mut module).await?;
     let began = Instant::now();
     feed(&mut socket).await?;
-    println!("{:.0} tasks/s through one link, 2 slots", f64::from(TASKS) / began.elapsed().as_secs_f64());
+    println!(
+        "{:.0} tasks/s through one link, 2 slots",
+        f64::from(TASKS) / began.elapsed().as_secs_f64()
+    );
     runner.abort();
     std::fs::remove_dir_all(&cache)?;
     Ok(())
@@ -57,17 +73,26 @@ async fn feed(socket: &mut WebSocketStream<TcpStream>) -> Result<(), Failure> {
     while done < TASKS {
         let more = TASKS.min(done + WINDOW);
         if more - sent >= WINDOW / 8 || more == TASKS && sent < more {
-            let tasks = (sent + 1..=more).map(task).collect::<Result<Vec<_>, Failure>>()?;
+            let tasks = (sent + 1..=more)
+                .map(task)
+                .collect::<Result<Vec<_>, Failure>>()?;
             for batch in tasks.chunks(256) {
                 say(socket, FromMaster::Send(batch.to_vec())).await?;
             }
             sent = more;
         }
-        let Some(Ok(message)) = socket.next().await else { return Err("the runner is gone".into()) };
-        let Message::Text(text) = message else { continue };
+        let Some(Ok(message)) = socket.next().await else {
+            return Err("the runner is gone".into());
+        };
+        let Message::Text(text) = message else {
+            continue;
+        };
         if let ToMaster::Done(ended) = ToMaster::decode(&text)? {
             done += u32::try_from(ended.len())?;
-            let ack = ended.into_iter().map(|done| Attempt { id: done.id, attempt: done.attempt });
+            let ack = ended.into_iter().map(|done| Attempt {
+                id: done.id,
+                attempt: done.attempt,
+            });
             say(socket, FromMaster::Ack(ack.collect())).await?;
         }
     }
@@ -103,6 +128,9 @@ async fn give_module(stream: &mut TcpStream) -> Result<(), Failure> {
     while !request.ends_with(b"\r\n\r\n") {
         request.push(stream.read_u8().await?);
     }
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{MODULE}", MODULE.len());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{MODULE}",
+        MODULE.len()
+    );
     Ok(stream.write_all(head.as_bytes()).await?)
 }

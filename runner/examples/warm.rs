@@ -32,7 +32,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::temp_dir().join(format!("taskmaster-warm-{}", std::process::id()));
     let empty = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
     let body = "(call $ok (local.get $at) (local.get $length))";
-    let task = include_str!("../src/sandbox/component/task.wat").replace("DATA", "").replace("BODY", body);
+    let task = include_str!("../src/sandbox/component/task.wat")
+        .replace("DATA", "")
+        .replace("BODY", body);
     let command = include_str!("../src/sandbox/component/command.wat");
     let modules = [
         ("empty", empty),
@@ -51,7 +53,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn measure(folder: &std::path::Path, slots: u32, text: &str) -> Result<f64, Box<dyn std::error::Error>> {
+fn measure(
+    folder: &std::path::Path,
+    slots: u32,
+    text: &str,
+) -> Result<f64, Box<dyn std::error::Error>> {
     let sandbox = Arc::new(Sandbox::new(slots, folder)?);
     let program = Arc::new(Program::compile(&sandbox, text.as_bytes())?);
     let ended = Arc::new(AtomicUsize::new(0));
@@ -60,7 +66,9 @@ fn measure(folder: &std::path::Path, slots: u32, text: &str) -> Result<f64, Box<
         slots,
         &sandbox,
         &(Arc::new(move |news| {
-            if matches!(news, News::Ended(_)) && (count.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TASKS) {
+            if matches!(news, News::Ended(_))
+                && (count.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TASKS)
+            {
                 main.unpark();
             }
         }) as _),
@@ -70,7 +78,13 @@ fn measure(folder: &std::path::Path, slots: u32, text: &str) -> Result<f64, Box<
     for round in 1..=5 {
         let ready = (0..TASKS).map(|n| Ready {
             work: Work {
-                attempt: Attempt { id: id.clone(), attempt: AttemptId { epoch: 1, n: n as u32 } },
+                attempt: Attempt {
+                    id: id.clone(),
+                    attempt: AttemptId {
+                        epoch: 1,
+                        n: n as u32,
+                    },
+                },
                 program: program.clone(),
                 input: bytes::Bytes::from_static(b"{\"n\":1}"),
                 args: Vec::new(),

@@ -36,10 +36,20 @@ Exit codes: 0 left after a signal or a drain · 1 refused by the master, not abl
 pub struct RunnerArgs {
     /// Where the master listens; several, separated by commas, are tried in turn
     // Text, as every command of the binary has it under this name.
-    #[arg(long, env = "TASKMASTER_URL", value_name = "URL", default_value = "ws://127.0.0.1:3232")]
+    #[arg(
+        long,
+        env = "TASKMASTER_URL",
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:3232"
+    )]
     pub url: String,
     /// The token that the master wants
-    #[arg(long, env = "TASKMASTER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "TASKMASTER_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
     /// The runner's name, unique among runners [default: the host's name and some random digits]
     #[arg(long)]
@@ -72,10 +82,20 @@ impl RunnerArgs {
     pub fn config(self) -> Result<RunnerConfig, String> {
         let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
         Ok(RunnerConfig {
-            urls: self.url.split(',').map(address).collect::<Result<_, _>>().map_err(|why| format!("--url: {why}"))?,
+            urls: self
+                .url
+                .split(',')
+                .map(address)
+                .collect::<Result<_, _>>()
+                .map_err(|why| format!("--url: {why}"))?,
             token: self.token,
             grants: grants(&self.grants)?,
-            offer: Offer { labels, env: self.grants.env, modules: self.modules, ..offer(self.name, self.slots) },
+            offer: Offer {
+                labels,
+                env: self.grants.env,
+                modules: self.modules,
+                ..offer(self.name, self.slots)
+            },
             cache: self.cache.unwrap_or_else(default_cache),
             inputs_bytes: self.input_cache_mb << 20,
             grace: self.grace,
@@ -89,7 +109,9 @@ pub fn grants(args: &GrantArgs) -> Result<Grants, String> {
     let grants = Grants::new(args, |name| std::env::var(name).ok())?;
     let offered = grants.offered();
     for name in args.env.iter().filter(|name| !offered.env.contains(*name)) {
-        tracing::info!("--env {name}: no such variable is set here; tasks can require the name, modules find no value");
+        tracing::info!(
+            "--env {name}: no such variable is set here; tasks can require the name, modules find no value"
+        );
     }
     Ok(grants)
 }
@@ -100,7 +122,9 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     Offer {
         name: name.unwrap_or_else(default_name),
-        slots: slots.unwrap_or_else(|| u32::try_from(cpus).unwrap_or(1)).clamp(1, limits::SLOTS_MAX),
+        slots: slots
+            .unwrap_or_else(|| u32::try_from(cpus).unwrap_or(1))
+            .clamp(1, limits::SLOTS_MAX),
         labels: BTreeMap::new(),
         env: Vec::new(),
         os: std::env::consts::OS.into(),
@@ -112,7 +136,10 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
 }
 
 /// `taskmaster runner`: runs until `shutdown`, and ends at once on a second signal.
-pub fn run(args: RunnerArgs, shutdown: impl Future<Output = ()> + Send + 'static) -> Waiting<ExitCode> {
+pub fn run(
+    args: RunnerArgs,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Waiting<ExitCode> {
     run_until(args, Box::pin(shutdown))
 }
 
@@ -177,7 +204,11 @@ pub async fn signal() {
 
 /// `$XDG_CACHE_HOME/taskmaster`, or `~/.cache/taskmaster`; without either a new folder, so that nothing is kept.
 pub fn default_cache() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     match base {
         Some(base) => base.join("taskmaster"),
@@ -187,18 +218,33 @@ pub fn default_cache() -> PathBuf {
 }
 
 fn default_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
-    let host =
-        host.map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).unwrap_or_else(|| "runner".into());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok());
+    let host = host
+        .map(|host| host.trim().to_owned())
+        .filter(|host| !host.is_empty())
+        .unwrap_or_else(|| "runner".into());
     // The end of a version 7 UUID is random.
     let id = uuid::Uuid::now_v7().simple().to_string();
     format!("{host}-{}", &id[id.len() - 8..])
 }
 
 fn memory_mb() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return 0 };
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
+        return 0;
+    };
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1_024
+    total
+        .and_then(|rest| {
+            rest.trim()
+                .trim_end_matches("kB")
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+        .unwrap_or(0)
+        / 1_024
 }
 
 fn address(text: &str) -> Result<Address, String> {
@@ -222,18 +268,31 @@ mod tests {
     use clap::{Args, Command, FromArgMatches};
 
     fn parse(args: &[&str]) -> Result<RunnerArgs, clap::Error> {
-        let matches =
-            RunnerArgs::augment_args(Command::new("runner")).try_get_matches_from([&["runner"], args].concat())?;
+        let matches = RunnerArgs::augment_args(Command::new("runner"))
+            .try_get_matches_from([&["runner"], args].concat())?;
         RunnerArgs::from_arg_matches(&matches)
     }
 
     #[test]
     fn arguments_become_an_offer() {
-        let args =
-            ["--slots", "3", "--label", "a=b=c", "--modules", "x,y", "--url", "ws://a,ws://b:1", "--grace", "250ms"];
+        let args = [
+            "--slots",
+            "3",
+            "--label",
+            "a=b=c",
+            "--modules",
+            "x,y",
+            "--url",
+            "ws://a,ws://b:1",
+            "--grace",
+            "250ms",
+        ];
         let config = parse(&args).unwrap().config().unwrap();
         assert_eq!((config.offer.slots, config.urls.len()), (3, 2));
-        assert_eq!(config.offer.labels.get("a").map(String::as_str), Some("b=c"));
+        assert_eq!(
+            config.offer.labels.get("a").map(String::as_str),
+            Some("b=c")
+        );
         assert_eq!(config.offer.modules.len(), 2);
         assert_eq!(config.grace, Duration::from_millis(250));
         assert!(config.offer.name.len() > 9);
@@ -241,11 +300,22 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_named() {
-        for args in [["--slots", "0"], ["--label", "x"], ["--grace", "30"], ["--modules", "a b"]] {
+        for args in [
+            ["--slots", "0"],
+            ["--label", "x"],
+            ["--grace", "30"],
+            ["--modules", "a b"],
+        ] {
             let error = parse(&args).unwrap_err().to_string();
-            assert!(error.contains(args[0]) && error.contains(args[1]), "{error}");
+            assert!(
+                error.contains(args[0]) && error.contains(args[1]),
+                "{error}"
+            );
         }
-        let error = parse(&["--url", "ws://a,wss://x"]).unwrap().config().unwrap_err();
+        let error = parse(&["--url", "ws://a,wss://x"])
+            .unwrap()
+            .config()
+            .unwrap_err();
         assert!(error.contains("wss://x"), "{error}");
     }
 }

@@ -74,17 +74,25 @@ pub struct Granted {
 impl Granted {
     /// Variables and secrets, as the module's environment has them.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.variables.iter().map(|(name, value)| (name.as_str(), value.0.as_str()))
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.0.as_str()))
     }
 }
 
 impl Grants {
     /// From what was typed, and `variable`, which looks into this process's environment. An error says what to do.
-    pub fn new(args: &GrantArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Grants, String> {
+    pub fn new(
+        args: &GrantArgs,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Grants, String> {
         let mut grants = Grants::kept(&args.kept)?;
         let set = |name: &String| Some((name.clone(), Secret(variable(name)?)));
         // What cannot be the name of a variable is a name that tasks require, and nothing else.
-        let names = args.env.iter().filter(|name| capabilities::check_variable(name).is_ok());
+        let names = args
+            .env
+            .iter()
+            .filter(|name| capabilities::check_variable(name).is_ok());
         grants.env = names.filter_map(set).collect();
         Ok(grants)
     }
@@ -94,14 +102,17 @@ impl Grants {
         let mut grants = Grants::default();
         for (name, path) in &args.folders {
             let folder = fs::canonicalize(path).and_then(|path| fs::read_dir(&path).map(|_| path));
-            let folder = folder.map_err(|error| format!("--folder {name}={}: {error}", path.display()))?;
+            let folder =
+                folder.map_err(|error| format!("--folder {name}={}: {error}", path.display()))?;
             if grants.folders.insert(name.clone(), folder).is_some() {
                 return Err(format!("--folder {name}: the name is given twice"));
             }
         }
         if let Some(path) = &args.secrets {
-            let text = read_secrets(path).map_err(|why| format!("--secrets {}: {why}", path.display()))?;
-            grants.secrets = parse_secrets(&text).map_err(|why| format!("--secrets {}: {why}", path.display()))?;
+            let text =
+                read_secrets(path).map_err(|why| format!("--secrets {}: {why}", path.display()))?;
+            grants.secrets = parse_secrets(&text)
+                .map_err(|why| format!("--secrets {}: {why}", path.display()))?;
         }
         Ok(grants)
     }
@@ -124,19 +135,34 @@ impl Grants {
 
     /// What an attempt that may have `wanted` is given. An error names what is not here.
     pub fn give(&self, wanted: Option<&Arc<Capabilities>>) -> Result<Granted, String> {
-        let Some(wanted) = wanted else { return Ok(Granted::default()) };
-        let missing = Capabilities { http: BTreeSet::new(), ..wanted.beyond(&self.offered()) };
+        let Some(wanted) = wanted else {
+            return Ok(Granted::default());
+        };
+        let missing = Capabilities {
+            http: BTreeSet::new(),
+            ..wanted.beyond(&self.offered())
+        };
         if !missing.is_empty() {
             return Err(format!("this runner does not offer {missing}"));
         }
-        let named = |names: &BTreeSet<String>, all: &BTreeMap<String, Secret>| -> Vec<(String, Secret)> {
-            names.iter().filter_map(|name| all.get_key_value(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
-        };
+        let named =
+            |names: &BTreeSet<String>, all: &BTreeMap<String, Secret>| -> Vec<(String, Secret)> {
+                names
+                    .iter()
+                    .filter_map(|name| all.get_key_value(name))
+                    .map(|(n, v)| (n.clone(), v.clone()))
+                    .collect()
+            };
         let mut variables = named(&wanted.env, &self.env);
         variables.extend(named(&wanted.secrets, &self.secrets));
-        let folder = |name: &String| Some((format!("{FOLDERS}/{name}"), self.folders.get(name)?.clone()));
+        let folder =
+            |name: &String| Some((format!("{FOLDERS}/{name}"), self.folders.get(name)?.clone()));
         let folders = wanted.folders.iter().filter_map(folder).collect();
-        Ok(Granted { variables, folders, http: wanted.http.clone() })
+        Ok(Granted {
+            variables,
+            folders,
+            http: wanted.http.clone(),
+        })
     }
 }
 
@@ -152,13 +178,22 @@ fn read_secrets(path: &Path) -> Result<String, String> {
     {
         let mode = std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777;
         if mode & 0o077 != 0 {
-            return Err(format!("others may read it (mode {mode:03o}): chmod 600 {}", path.display()));
+            return Err(format!(
+                "others may read it (mode {mode:03o}): chmod 600 {}",
+                path.display()
+            ));
         }
     }
     let max = limits::SECRETS_BYTES_MAX;
     let mut text = String::new();
-    file.take(max + 1).read_to_string(&mut text).map_err(unread)?;
-    if text.len() as u64 > max { Err(format!("it has more than {max} bytes")) } else { Ok(text) }
+    file.take(max + 1)
+        .read_to_string(&mut text)
+        .map_err(unread)?;
+    if text.len() as u64 > max {
+        Err(format!("it has more than {max} bytes"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// `NAME=VALUE`, a line each; empty lines and those that begin with `#` are left out. Mistakes never repeat what stands
@@ -174,13 +209,19 @@ fn parse_secrets(text: &str) -> Result<BTreeMap<String, Secret>, String> {
         };
         let name = name.trim();
         if capabilities::check_variable(name).is_err() {
-            let why = "letters, digits and _, not beginning with a digit or TASKMASTER_, 128 at most";
-            return Err(format!("line {i}: what stands before `=` is no name of a secret ({why})"));
+            let why =
+                "letters, digits and _, not beginning with a digit or TASKMASTER_, 128 at most";
+            return Err(format!(
+                "line {i}: what stands before `=` is no name of a secret ({why})"
+            ));
         }
         if value.contains('\0') {
             return Err(format!("line {i}: the value of `{name}` holds a zero byte"));
         }
-        if secrets.insert(name.to_owned(), Secret(value.to_owned())).is_some() {
+        if secrets
+            .insert(name.to_owned(), Secret(value.to_owned()))
+            .is_some()
+        {
             return Err(format!("line {i}: `{name}` is given twice"));
         }
     }
@@ -192,7 +233,10 @@ mod tests {
     use super::*;
 
     fn scratch() -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("taskmaster-grants-{}", uuid::Uuid::now_v7().simple()));
+        let folder = std::env::temp_dir().join(format!(
+            "taskmaster-grants-{}",
+            uuid::Uuid::now_v7().simple()
+        ));
         fs::create_dir_all(&folder).unwrap();
         folder
     }
@@ -206,25 +250,49 @@ mod tests {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
             fs::set_permissions(&file, mode).unwrap();
         };
-        let kept = KeptArgs { secrets: Some(file.clone()), folders: vec![("data".into(), folder.clone())] };
-        let args = GrantArgs { env: vec!["LANG".into(), "gpu!".into(), "UNSET".into()], kept };
+        let kept = KeptArgs {
+            secrets: Some(file.clone()),
+            folders: vec![("data".into(), folder.clone())],
+        };
+        let args = GrantArgs {
+            env: vec!["LANG".into(), "gpu!".into(), "UNSET".into()],
+            kept,
+        };
         let variable = |name: &str| (name == "LANG").then(|| "C".to_owned());
         chmod(0o644);
         let error = Grants::new(&args, variable).unwrap_err();
-        assert!(error.contains("mode 644") && error.contains("chmod 600"), "{error}");
+        assert!(
+            error.contains("mode 644") && error.contains("chmod 600"),
+            "{error}"
+        );
         chmod(0o600);
         let grants = Grants::new(&args, variable).unwrap();
-        assert_eq!(grants.offered().to_string(), "variable LANG, secrets KEY and PIN, folder data");
+        assert_eq!(
+            grants.offered().to_string(),
+            "variable LANG, secrets KEY and PIN, folder data"
+        );
         assert!(!format!("{grants:?}").contains("a=b"), "{grants:?}");
         let mut wanted = grants.offered();
         wanted.secrets.remove("PIN");
         wanted.http.insert("a.org".into());
         let given = grants.give(Some(&Arc::new(wanted.clone()))).unwrap();
-        assert_eq!(given.variables().collect::<Vec<_>>(), [("LANG", "C"), ("KEY", " a=b ")]);
-        assert_eq!(given.folders, [("/folders/data".to_owned(), fs::canonicalize(&folder).unwrap())]);
+        assert_eq!(
+            given.variables().collect::<Vec<_>>(),
+            [("LANG", "C"), ("KEY", " a=b ")]
+        );
+        assert_eq!(
+            given.folders,
+            [(
+                "/folders/data".to_owned(),
+                fs::canonicalize(&folder).unwrap()
+            )]
+        );
         assert!(given.http.contains("a.org"));
         wanted.folders.insert("more".into());
-        assert_eq!(grants.give(Some(&Arc::new(wanted))).unwrap_err(), "this runner does not offer folder more");
+        assert_eq!(
+            grants.give(Some(&Arc::new(wanted))).unwrap_err(),
+            "this runner does not offer folder more"
+        );
         assert!(grants.give(None).unwrap().variables().next().is_none());
         fs::remove_dir_all(&folder).unwrap();
     }
@@ -238,14 +306,27 @@ mod tests {
             ("TASKMASTER_JOB=hunter2", "line 1"),
         ] {
             let error = parse_secrets(text).unwrap_err();
-            assert!(error.contains(words) && !error.contains("hunter"), "{error}");
+            assert!(
+                error.contains(words) && !error.contains("hunter"),
+                "{error}"
+            );
         }
-        for (text, words) in
-            [("x", "NAME=DIR"), ("=x", "no name of a folder"), ("a/b=x", "no name"), ("a=", "NAME=DIR")]
-        {
+        for (text, words) in [
+            ("x", "NAME=DIR"),
+            ("=x", "no name of a folder"),
+            ("a/b=x", "no name"),
+            ("a=", "NAME=DIR"),
+        ] {
             assert!(folder(text).unwrap_err().contains(words), "{text}");
         }
-        let missing = KeptArgs { secrets: None, folders: vec![("a".into(), "/nowhere/at/all".into())] };
-        assert!(Grants::kept(&missing).unwrap_err().contains("--folder a=/nowhere/at/all"));
+        let missing = KeptArgs {
+            secrets: None,
+            folders: vec![("a".into(), "/nowhere/at/all".into())],
+        };
+        assert!(
+            Grants::kept(&missing)
+                .unwrap_err()
+                .contains("--folder a=/nowhere/at/all")
+        );
     }
 }

@@ -35,8 +35,11 @@ const LOCK: &str = ".lock";
 pub const CACHE_BYTES_DEFAULT: u64 = 10 << 30;
 
 /// Fetches the bytes of a hash into a new file; says in one sentence why not.
-pub type FetchFile =
-    Arc<dyn Fn(Hash, PathBuf) -> Pin<Box<dyn Future<Output = Result<u64, String>> + Send>> + Send + Sync>;
+pub type FetchFile = Arc<
+    dyn Fn(Hash, PathBuf) -> Pin<Box<dyn Future<Output = Result<u64, String>> + Send>>
+        + Send
+        + Sync,
+>;
 
 type Loading = watch::Receiver<Option<Result<(), String>>>;
 
@@ -108,10 +111,26 @@ impl Inputs {
             table.uses += 1;
             let used = table.uses;
             table.bytes += bytes;
-            table.entries.insert(hash, Entry { bytes, used, pins: 0, sound: false });
+            table.entries.insert(
+                hash,
+                Entry {
+                    bytes,
+                    used,
+                    pins: 0,
+                    sound: false,
+                },
+            );
         }
         let (table, fetching) = (Mutex::new(table), Semaphore::new(FETCHES_MAX));
-        let inputs = Inputs { folder, bytes_max, fetch, table, fetching, links, _lock: lock };
+        let inputs = Inputs {
+            folder,
+            bytes_max,
+            fetch,
+            table,
+            fetching,
+            links,
+            _lock: lock,
+        };
         inputs.make_room(&mut inputs.table());
         Ok(inputs)
     }
@@ -124,7 +143,9 @@ impl Inputs {
     /// Where a file is, if it is here.
     pub(crate) fn path(&self, hash: &Hash) -> PathBuf {
         let name = hash.to_string();
-        self.folder.join(name.get(..2).unwrap_or_default()).join(name)
+        self.folder
+            .join(name.get(..2).unwrap_or_default())
+            .join(name)
     }
 
     /// Whether tasks get links.
@@ -133,7 +154,10 @@ impl Inputs {
     }
 
     /// Everything that a task names, here and ready to be put into its folder. The sentence says what is missing.
-    pub async fn get(self: &Arc<Self>, wanted: &BTreeMap<FilePath, InputRef>) -> Result<Placing, String> {
+    pub async fn get(
+        self: &Arc<Self>,
+        wanted: &BTreeMap<FilePath, InputRef>,
+    ) -> Result<Placing, String> {
         let listings: BTreeSet<Hash> = wanted.values().filter_map(InputRef::listing).collect();
         let mut pinned = vec![self.pin(listings.clone()).await?];
         let mut parts = Vec::with_capacity(wanted.len());
@@ -145,7 +169,9 @@ impl Inputs {
                     Part::File(*sha256)
                 }
                 InputRef::Folder { folder } => {
-                    let listing = self.listing(*folder).map_err(|why| format!("the input folder `{path}`: {why}"))?;
+                    let listing = self
+                        .listing(*folder)
+                        .map_err(|why| format!("the input folder `{path}`: {why}"))?;
                     hashes.extend(listing.files.values().map(|file| file.sha256));
                     Part::Folder(listing)
                 }
@@ -175,7 +201,11 @@ impl Inputs {
         let used = table.uses;
         table.listings.insert(folder, (listing.clone(), used));
         if table.listings.len() > LISTINGS_MAX {
-            let oldest = table.listings.iter().min_by_key(|(_, (_, used))| *used).map(|(hash, _)| *hash);
+            let oldest = table
+                .listings
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(hash, _)| *hash);
             oldest.and_then(|hash| table.listings.remove(&hash));
         }
         Ok(listing)
@@ -183,16 +213,29 @@ impl Inputs {
 
     /// Makes sure that files are here, and that they stay.
     async fn pin(self: &Arc<Self>, hashes: BTreeSet<Hash>) -> Result<Pinned, String> {
-        let mut pinned = Pinned { inputs: self.clone(), hashes: Vec::with_capacity(hashes.len()) };
+        let mut pinned = Pinned {
+            inputs: self.clone(),
+            hashes: Vec::with_capacity(hashes.len()),
+        };
         let missing = self.pin_those_here(hashes, &mut pinned);
         // All are begun at once; the semaphore bounds how many are fetched at a time.
-        let loading: Vec<(Hash, Loading)> = missing.into_iter().map(|hash| (hash, self.join_or_begin(hash))).collect();
+        let loading: Vec<(Hash, Loading)> = missing
+            .into_iter()
+            .map(|hash| (hash, self.join_or_begin(hash)))
+            .collect();
         for (hash, mut loading) in loading {
             let gone = || "the runner is ending".to_owned();
-            let result = loading.wait_for(Option::is_some).await.map_err(|_| gone())?.clone();
+            let result = loading
+                .wait_for(Option::is_some)
+                .await
+                .map_err(|_| gone())?
+                .clone();
             result.unwrap_or_else(|| Err(gone()))?;
             if !self.pin_those_here([hash].into(), &mut pinned).is_empty() {
-                return Err(format!("the input {hash} does not fit into the cache of {} MiB", self.bytes_max >> 20));
+                return Err(format!(
+                    "the input {hash} does not fit into the cache of {} MiB",
+                    self.bytes_max >> 20
+                ));
             }
         }
         Ok(pinned)
@@ -235,7 +278,10 @@ impl Inputs {
             if loaded {
                 // Until then it could go before anybody has it.
                 tell.closed().await;
-                drop(Pinned { inputs: inputs.clone(), hashes: vec![hash] });
+                drop(Pinned {
+                    inputs: inputs.clone(),
+                    hashes: vec![hash],
+                });
             }
         });
         loading
@@ -251,7 +297,8 @@ impl Inputs {
                 && is == hash
             {
                 // The next process knows that it was used by this one; it only goes a little early where this fails.
-                let _ = File::open(self.path(&hash)).and_then(|file| file.set_modified(SystemTime::now()));
+                let _ = File::open(self.path(&hash))
+                    .and_then(|file| file.set_modified(SystemTime::now()));
                 return self.keep(hash, bytes);
             }
             let mut table = self.table();
@@ -261,9 +308,12 @@ impl Inputs {
         }
         // The semaphore is never closed.
         let _turn = self.fetching.acquire().await.ok();
-        let aside = self.folder.join(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
+        let aside = self
+            .folder
+            .join(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
         let fetched = (self.fetch)(hash, aside.clone()).await;
-        let bytes = fetched.map_err(|why| format!("the input {hash} could not be fetched: {why}"))?;
+        let bytes =
+            fetched.map_err(|why| format!("the input {hash} could not be fetched: {why}"))?;
         let path = self.path(&hash);
         let placed = tokio::task::spawn_blocking(move || place_in_cache(&aside, &path)).await;
         placed
@@ -277,8 +327,16 @@ impl Inputs {
         let mut table = self.table();
         table.uses += 1;
         let used = table.uses;
-        let entry = Entry { bytes, used, pins: 1, sound: true };
-        let before = table.entries.insert(hash, entry).map_or(0, |before| before.bytes);
+        let entry = Entry {
+            bytes,
+            used,
+            pins: 1,
+            sound: true,
+        };
+        let before = table
+            .entries
+            .insert(hash, entry)
+            .map_or(0, |before| before.bytes);
         table.bytes = table.bytes - before + bytes;
         self.make_room(&mut table);
         Ok(())
@@ -288,8 +346,15 @@ impl Inputs {
     fn make_room(&self, table: &mut Table) {
         while table.bytes > self.bytes_max {
             let free = table.entries.iter().filter(|(_, entry)| entry.pins == 0);
-            let Some(oldest) = free.min_by_key(|(_, entry)| entry.used).map(|(hash, _)| *hash) else { return };
-            let Some(entry) = table.entries.remove(&oldest) else { return };
+            let Some(oldest) = free
+                .min_by_key(|(_, entry)| entry.used)
+                .map(|(hash, _)| *hash)
+            else {
+                return;
+            };
+            let Some(entry) = table.entries.remove(&oldest) else {
+                return;
+            };
             table.bytes -= entry.bytes;
             if let Err(error) = fs::remove_file(self.path(&oldest)) {
                 tracing::warn!("the input {oldest} cannot be removed from the cache: {error}");
@@ -310,7 +375,11 @@ fn claim(folder: &Path) -> io::Result<(PathBuf, File)> {
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
         n += 1;
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         claimed = folder.with_file_name(format!("{name}-{n}"));
     }
 }
@@ -353,7 +422,8 @@ fn found(folder: &Path) -> io::Result<Vec<(Hash, u64, SystemTime)>> {
 fn too_many(parts: &[(FilePath, Part)]) -> Option<String> {
     let files: usize = parts.iter().map(|(_, part)| part.len()).sum();
     let max = limits::FOLDER_FILES_MAX;
-    (files > max).then(|| format!("its inputs are {files} files, at most {max} are allowed for one task"))
+    (files > max)
+        .then(|| format!("its inputs are {files} files, at most {max} are allowed for one task"))
 }
 
 #[cfg(test)]

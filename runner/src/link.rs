@@ -29,7 +29,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{
-    Announce, Ask, Attempt, Compiled, Compiling, FromMaster, Hello, Offer, Query, Role, ToMaster, Welcome,
+    Announce, Ask, Attempt, Compiled, Compiling, FromMaster, Hello, Offer, Query, Role, ToMaster,
+    Welcome,
 };
 use taskmaster_protocol::{ErrorKind, PROTOCOL_VERSION, RefusalCode, TaskError, TaskId, limits};
 use taskmaster_transport::{Address, DialError, Socket, dial};
@@ -109,21 +110,46 @@ fn begin(config: RunnerConfig, shutdown: Waiting<()>) -> Waiting<Result<(), Runn
 
 async fn serving(mut config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), RunnerError> {
     config.offer.capabilities = Some(config.grants.offered());
-    let Some(first) = config.urls.first() else { return Err(RunnerError::NoAddress) };
+    let Some(first) = config.urls.first() else {
+        return Err(RunnerError::NoAddress);
+    };
     let (tell, news) = mpsc::unbounded_channel();
     let source = Arc::new(Source::new(first.clone(), config.token.clone()));
     let cache = |error| RunnerError::Cache(config.cache.clone(), error);
-    let sandbox = Arc::new(Sandbox::new(config.offer.slots, &config.cache.join("work"))?);
-    let modules =
-        Modules::open(sandbox.clone(), &config.cache.join("modules"), source.clone().fetch()).map_err(cache)?;
+    let sandbox = Arc::new(Sandbox::new(
+        config.offer.slots,
+        &config.cache.join("work"),
+    )?);
+    let modules = Modules::open(
+        sandbox.clone(),
+        &config.cache.join("modules"),
+        source.clone().fetch(),
+    )
+    .map_err(cache)?;
     let modules = Arc::new(modules);
-    let inputs = Inputs::open(&config.cache.join("inputs"), config.inputs_bytes, source.clone().fetch_file());
+    let inputs = Inputs::open(
+        &config.cache.join("inputs"),
+        config.inputs_bytes,
+        source.clone().fetch_file(),
+    );
     let inputs = Arc::new(inputs.map_err(cache)?);
-    let (ask, listener) = (executor::ask(tell.clone()), executor::listener(tell.clone()));
-    let preparer =
-        Preparer::new((modules.clone(), inputs), config.grants.clone(), source.clone().fetch(), ask, listener);
-    let executor = Executor::start(config.offer.slots, &sandbox, preparer, tell.clone()).map_err(cache)?;
-    let settings = Settings { slots: config.offer.slots, ahead: limits::CREDITS_MAX };
+    let (ask, listener) = (
+        executor::ask(tell.clone()),
+        executor::listener(tell.clone()),
+    );
+    let preparer = Preparer::new(
+        (modules.clone(), inputs),
+        config.grants.clone(),
+        source.clone().fetch(),
+        ask,
+        listener,
+    );
+    let executor =
+        Executor::start(config.offer.slots, &sandbox, preparer, tell.clone()).map_err(cache)?;
+    let settings = Settings {
+        slots: config.offer.slots,
+        ahead: limits::CREDITS_MAX,
+    };
     let link = Link {
         session: Session::new(settings),
         began: Instant::now(),
@@ -211,7 +237,11 @@ impl Link {
     }
 
     fn deadline(&self) -> Instant {
-        let us = self.session.next_deadline().unwrap_or(u64::MAX).min(self.now_us() + 60_000_000);
+        let us = self
+            .session
+            .next_deadline()
+            .unwrap_or(u64::MAX)
+            .min(self.now_us() + 60_000_000);
         self.began + Duration::from_micros(us)
     }
 
@@ -228,7 +258,9 @@ impl Link {
             }
         }
         self.executor.flush();
-        let Some(wire) = &mut self.wire else { return self.outbox.clear() };
+        let Some(wire) = &mut self.wire else {
+            return self.outbox.clear();
+        };
         if !self.outbox.is_empty() && wire.write(self.outbox.take()).await.is_err() {
             self.hang_up();
             Box::pin(self.settle()).await;
@@ -272,7 +304,14 @@ impl Link {
     }
 
     fn dial(&mut self) {
-        let Some(address) = self.config.urls.get(self.turn % self.config.urls.len()).cloned() else { return };
+        let Some(address) = self
+            .config
+            .urls
+            .get(self.turn % self.config.urls.len())
+            .cloned()
+        else {
+            return;
+        };
         let hello = Hello {
             role: Role::Runner,
             protocol: PROTOCOL_VERSION,
@@ -290,7 +329,11 @@ impl Link {
             Ok((socket, welcome)) => {
                 let address = self.config.urls.get(self.turn % self.config.urls.len());
                 let address = address.map_or_else(String::new, ToString::to_string);
-                tracing::info!("connected to {address} as `{}` (epoch {})", self.config.offer.name, welcome.epoch);
+                tracing::info!(
+                    "connected to {address} as `{}` (epoch {})",
+                    self.config.offer.name,
+                    welcome.epoch
+                );
                 self.warned = false;
                 self.wire = Some(Wire::new(socket));
                 self.event(Event::Connected);
@@ -318,7 +361,9 @@ impl Link {
         for text in texts {
             match FromMaster::decode(&text) {
                 Ok(message) => self.obey(message),
-                Err(refusal) => tracing::warn!("a message from the master could not be read: {refusal}"),
+                Err(refusal) => {
+                    tracing::warn!("a message from the master could not be read: {refusal}")
+                }
             }
         }
         if broken {
@@ -334,15 +379,25 @@ impl Link {
             FromMaster::Cancel(attempts) => self.event(Event::Cancel(attempts)),
             FromMaster::Ack(attempts) => self.event(Event::Ack(attempts)),
             FromMaster::Drain(()) => self.event(Event::Drain { grace_us: None }),
-            FromMaster::Announce(modules) => modules.into_iter().for_each(|module| self.compile(module)),
+            FromMaster::Announce(modules) => {
+                modules.into_iter().for_each(|module| self.compile(module))
+            }
             FromMaster::Answer(answer) => {
                 if let Some((_, reply)) = self.asks.remove(&answer.reference) {
                     // Who asked may be gone: its attempt was cancelled.
-                    let _ = reply.send(answer.data.read::<Results>().map_err(|error| error.to_string()));
+                    let _ = reply.send(
+                        answer
+                            .data
+                            .read::<Results>()
+                            .map_err(|error| error.to_string()),
+                    );
                 }
             }
             FromMaster::Refused(refused) => {
-                match refused.reference.and_then(|reference| self.asks.remove(&reference)) {
+                match refused
+                    .reference
+                    .and_then(|reference| self.asks.remove(&reference))
+                {
                     Some((_, reply)) => drop(reply.send(Err(refused.error.message))),
                     None => tracing::warn!("the master refuses: {}", refused.error),
                 }
@@ -364,16 +419,30 @@ impl Link {
             tokio::pin!(loading);
             let result = loop {
                 match tokio::time::timeout(COMPILING_EVERY, &mut loading).await {
-                    Ok(result) => break result.map(|loaded| loaded.compile_us).map_err(|error| error.0),
+                    Ok(result) => {
+                        break result
+                            .map(|loaded| loaded.compile_us)
+                            .map_err(|error| error.0);
+                    }
                     Err(_) => {
-                        let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                        let _ = tell.send(News::Compiling(Compiling { name: name.clone(), version, elapsed_ms }));
+                        let elapsed_ms =
+                            u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        let _ = tell.send(News::Compiling(Compiling {
+                            name: name.clone(),
+                            version,
+                            elapsed_ms,
+                        }));
                     }
                 }
             };
             let (compile_us, error) = result.map_or_else(|error| (0, Some(error)), |us| (us, None));
             // Nobody hears it when the runner has ended meanwhile.
-            let _ = tell.send(News::Compiled(Compiled { name, version, compile_us, error }));
+            let _ = tell.send(News::Compiled(Compiled {
+                name,
+                version,
+                compile_us,
+                error,
+            }));
         });
     }
 
@@ -410,8 +479,12 @@ impl Link {
                 Some(ending)
             }
             Outcome::Upload(upload) => {
-                let (source, owed, tell) = (self.source.clone(), self.owed.clone(), self.tell.clone());
-                let attempt = Attempt { id: upload.done.id.clone(), attempt: upload.done.attempt };
+                let (source, owed, tell) =
+                    (self.source.clone(), self.owed.clone(), self.tell.clone());
+                let attempt = Attempt {
+                    id: upload.done.id.clone(),
+                    attempt: upload.done.attempt,
+                };
                 self.executor.forget(&attempt);
                 tokio::spawn(async move {
                     let ending = match giving::give(*upload, &source, &owed).await {
@@ -427,7 +500,10 @@ impl Link {
 }
 
 fn question(reference: u64, ids: &[TaskId]) -> ToMaster {
-    ToMaster::Ask(Ask { reference, query: Query::Results { ids: ids.to_vec() } })
+    ToMaster::Ask(Ask {
+        reference,
+        query: Query::Results { ids: ids.to_vec() },
+    })
 }
 
 /// Whether trying again is of no use.

@@ -33,7 +33,8 @@ pub struct Loaded {
 }
 
 /// Fetches the bytes of a version; says in one sentence why not.
-pub type Fetch = Arc<dyn Fn(Hash) -> Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>> + Send + Sync>;
+pub type Fetch =
+    Arc<dyn Fn(Hash) -> Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>> + Send + Sync>;
 
 type Loading = watch::Receiver<Option<Result<Loaded, LoadError>>>;
 
@@ -63,7 +64,13 @@ impl Modules {
     pub fn open(sandbox: Arc<Sandbox>, folder: &Path, fetch: Fetch) -> std::io::Result<Modules> {
         let disk = Arc::new(Disk::open(folder, sandbox.engine())?);
         let compiling = Arc::new(Semaphore::new(COMPILING_MAX));
-        Ok(Modules { sandbox, disk, fetch, table: Mutex::default(), compiling })
+        Ok(Modules {
+            sandbox,
+            disk,
+            fetch,
+            table: Mutex::default(),
+            compiling,
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -88,11 +95,17 @@ impl Modules {
     /// The module, wherever it is.
     pub async fn load(self: &Arc<Self>, version: Hash) -> Result<Loaded, LoadError> {
         if let Some(program) = self.ready(&version) {
-            return Ok(Loaded { program, compile_us: 0 });
+            return Ok(Loaded {
+                program,
+                compile_us: 0,
+            });
         }
         let mut loading = self.join_or_begin(version);
         let gone = || LoadError("the runner is ending".into());
-        let result = loading.wait_for(Option::is_some).await.map_err(|_| gone())?;
+        let result = loading
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| gone())?;
         result.clone().unwrap_or_else(|| Err(gone()))
     }
 
@@ -101,12 +114,18 @@ impl Modules {
         match table.entries.get(&version) {
             Some(Entry::Loading(loading)) => return loading.clone(),
             Some(Entry::Ready { program, .. }) => {
-                return watch::channel(Some(Ok(Loaded { program: program.clone(), compile_us: 0 }))).1;
+                return watch::channel(Some(Ok(Loaded {
+                    program: program.clone(),
+                    compile_us: 0,
+                })))
+                .1;
             }
             None => {}
         }
         let (tell, loading) = watch::channel(None);
-        table.entries.insert(version, Entry::Loading(loading.clone()));
+        table
+            .entries
+            .insert(version, Entry::Loading(loading.clone()));
         drop(table);
         let modules = self.clone();
         tokio::spawn(async move {
@@ -125,10 +144,26 @@ impl Modules {
         };
         table.uses += 1;
         let used = table.uses;
-        table.entries.insert(version, Entry::Ready { program: loaded.program.clone(), used });
+        table.entries.insert(
+            version,
+            Entry::Ready {
+                program: loaded.program.clone(),
+                used,
+            },
+        );
         if table.entries.len() > IN_MEMORY_MAX {
-            let age = |entry: &Entry| if let Entry::Ready { used, .. } = entry { *used } else { u64::MAX };
-            let oldest = table.entries.iter().min_by_key(|(_, entry)| age(entry)).map(|(version, _)| *version);
+            let age = |entry: &Entry| {
+                if let Entry::Ready { used, .. } = entry {
+                    *used
+                } else {
+                    u64::MAX
+                }
+            };
+            let oldest = table
+                .entries
+                .iter()
+                .min_by_key(|(_, entry)| age(entry))
+                .map(|(version, _)| *version);
             oldest.and_then(|version| table.entries.remove(&version));
         }
     }
@@ -137,12 +172,20 @@ impl Modules {
         let (sandbox, disk) = (self.sandbox.clone(), self.disk.clone());
         let kept = blocking(move || Ok(disk.read(sandbox.engine(), &version))).await?;
         if let Some(compiled) = kept {
-            return Ok(Loaded { program: Arc::new(Program::link(&self.sandbox, &compiled)?), compile_us: 0 });
+            return Ok(Loaded {
+                program: Arc::new(Program::link(&self.sandbox, &compiled)?),
+                compile_us: 0,
+            });
         }
-        let bytes = (self.fetch)(version).await.map_err(|why| LoadError(format!("it could not be fetched: {why}")))?;
+        let bytes = (self.fetch)(version)
+            .await
+            .map_err(|why| LoadError(format!("it could not be fetched: {why}")))?;
         if bytes.len() as u64 > limits::MODULE_BYTES_MAX {
             let most = limits::MODULE_BYTES_MAX >> 20;
-            return Err(LoadError(format!("it has {} bytes, at most {most} MiB are allowed", bytes.len())));
+            return Err(LoadError(format!(
+                "it has {} bytes, at most {most} MiB are allowed",
+                bytes.len()
+            )));
         }
         // The semaphore is never closed.
         let _turn = self.compiling.acquire().await.ok();
@@ -151,16 +194,29 @@ impl Modules {
     }
 }
 
-fn compile(sandbox: &Sandbox, disk: &Disk, version: &Hash, bytes: &[u8]) -> Result<Loaded, LoadError> {
+fn compile(
+    sandbox: &Sandbox,
+    disk: &Disk,
+    version: &Hash,
+    bytes: &[u8],
+) -> Result<Loaded, LoadError> {
     let began = Instant::now();
     let compiled = Compiled::of(sandbox.engine(), bytes)?;
-    let compile_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+    let compile_us = u64::try_from(began.elapsed().as_micros())
+        .unwrap_or(u64::MAX)
+        .max(1);
     let program = Arc::new(Program::link(sandbox, &compiled)?);
     if let Err(error) = disk.write(&compiled, version) {
         // It runs from memory just as well.
-        tracing::warn!("cannot keep the compiled module {}: {error}", version.short());
+        tracing::warn!(
+            "cannot keep the compiled module {}: {error}",
+            version.short()
+        );
     }
-    Ok(Loaded { program, compile_us })
+    Ok(Loaded {
+        program,
+        compile_us,
+    })
 }
 
 async fn blocking<T: Send + 'static>(

@@ -26,7 +26,10 @@ pub enum Output {
 
 /// What is to be told of an attempt.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly every attempt is ready: a box would be an allocation for each")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every attempt is ready: a box would be an allocation for each"
+)]
 pub enum Outcome {
     /// This can be told now.
     Ready(Ending),
@@ -74,7 +77,15 @@ fn without_newline(text: &str) -> &str {
 /// What to tell of `attempt`, which ran as `report` says.
 pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
     let Attempt { id, attempt } = attempt;
-    let Report { end, stdout, files, log, wishes, stats, started_us } = report;
+    let Report {
+        end,
+        stdout,
+        files,
+        log,
+        wishes,
+        stats,
+        started_us,
+    } = report;
     let end = match (end, wishes.excess) {
         (End::Exit(0), Some(excess)) => End::Output(excess),
         (end, _) => end,
@@ -82,7 +93,14 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
     if end != End::Exit(0) {
         let last = last_words(&log.tail).or_else(|| last_words(&log.head));
         let error = failure(end, timeout, last.unwrap_or_default());
-        return Outcome::Ready(Ending::Failed(Failed { id, attempt, error, started_us, stats, log }));
+        return Outcome::Ready(Ending::Failed(Failed {
+            id,
+            attempt,
+            error,
+            started_us,
+            stats,
+            log,
+        }));
     }
     let started_us = started_us.unwrap_or_default();
     let (result, bytes) = match output(stdout) {
@@ -90,33 +108,60 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
         Output::Blob(bytes) => (ResultRef::Blob(Hash::of(&bytes)), Some(bytes)),
     };
     let (adds, then) = (wishes.adds, wishes.then);
-    let done = Done { id, attempt, result, outputs: BTreeMap::new(), started_us, stats, log, adds, then };
+    let done = Done {
+        id,
+        attempt,
+        result,
+        outputs: BTreeMap::new(),
+        started_us,
+        stats,
+        log,
+        adds,
+        then,
+    };
     match (bytes, files) {
         (None, None) => Outcome::Ready(Ending::Done(done)),
-        (result, files) => Outcome::Upload(Box::new(Upload { done, result, files })),
+        (result, files) => Outcome::Upload(Box::new(Upload {
+            done,
+            result,
+            files,
+        })),
     }
 }
 
 /// The last line of a log; of a Rust program that panicked, the one before its advice to set a variable.
 fn last_words(log: &str) -> Option<&str> {
-    log.lines().rfind(|line| !line.starts_with("note: run with `RUST_BACKTRACE"))
+    log.lines()
+        .rfind(|line| !line.starts_with("note: run with `RUST_BACKTRACE"))
 }
 
 /// The failure that `end` is. `last` is the last line of the log: what a program that ended itself said of it.
 pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
     let told = |what: String| match last.trim() {
         "" => what,
-        last => format!("{what}: {}", &last[..last.floor_char_boundary(LAST_LINE_MAX)]),
+        last => format!(
+            "{what}: {}",
+            &last[..last.floor_char_boundary(LAST_LINE_MAX)]
+        ),
     };
     match end {
         End::Exit(code) => {
             let message = told(format!("exit code {code}"));
-            TaskError { code: Some(code), ..TaskError::new(ErrorKind::Exit, message) }
+            TaskError {
+                code: Some(code),
+                ..TaskError::new(ErrorKind::Exit, message)
+            }
         }
-        End::Trap(reason, backtrace) => TaskError { backtrace, ..TaskError::new(ErrorKind::Trap, told(reason)) },
+        End::Trap(reason, backtrace) => TaskError {
+            backtrace,
+            ..TaskError::new(ErrorKind::Trap, told(reason))
+        },
         End::Timeout => {
             let limit = timeout.as_millis();
-            TaskError::new(ErrorKind::Timeout, format!("ran longer than its {limit} ms (`timeout_ms`)"))
+            TaskError::new(
+                ErrorKind::Timeout,
+                format!("ran longer than its {limit} ms (`timeout_ms`)"),
+            )
         }
         End::Memory(text) => TaskError::new(ErrorKind::Memory, text),
         End::Cancelled => TaskError::new(ErrorKind::Cancelled, "cancelled while it ran"),
@@ -124,11 +169,21 @@ pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
         End::Output(text) => TaskError::new(ErrorKind::Output, text),
         End::Input(text) => TaskError::new(ErrorKind::Input, text),
         // The same code as for a command that says that its input is wrong: no other try would find it right.
-        End::Params(text) => TaskError { code: Some(65), ..TaskError::new(ErrorKind::Input, text) },
+        End::Params(text) => TaskError {
+            code: Some(65),
+            ..TaskError::new(ErrorKind::Input, text)
+        },
         End::Failed(text, code) => {
-            let text = if text.trim().is_empty() { "it failed and did not say why" } else { text.trim() };
+            let text = if text.trim().is_empty() {
+                "it failed and did not say why"
+            } else {
+                text.trim()
+            };
             let message = &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)];
-            TaskError { code: Some(code), ..TaskError::new(ErrorKind::Exit, message) }
+            TaskError {
+                code: Some(code),
+                ..TaskError::new(ErrorKind::Exit, message)
+            }
         }
     }
 }
@@ -152,9 +207,16 @@ mod tests {
             ("\"text\"", "\"text\""),
             ("\u{feff}1", "\"\u{feff}1\""),
         ] {
-            assert_eq!(output(stdout.into()), Output::Inline(Json::parse(expected).unwrap()), "{stdout:?}");
+            assert_eq!(
+                output(stdout.into()),
+                Output::Inline(Json::parse(expected).unwrap()),
+                "{stdout:?}"
+            );
         }
-        assert_eq!(output(vec![0xff, 1]), Output::Blob(Bytes::from_static(&[0xff, 1])));
+        assert_eq!(
+            output(vec![0xff, 1]),
+            Output::Blob(Bytes::from_static(&[0xff, 1]))
+        );
         let large = vec![b'1'; limits::RESULT_INLINE_BYTES_MAX + 1];
         assert_eq!(output(large.clone()), Output::Blob(large.into()));
     }
@@ -164,11 +226,23 @@ mod tests {
         let second = Duration::from_secs(1);
         for (end, kind, words) in [
             (End::Exit(3), ErrorKind::Exit, "exit code 3: it went wrong"),
-            (End::Trap("unreachable".into(), None), ErrorKind::Trap, "unreachable: it went wrong"),
+            (
+                End::Trap("unreachable".into(), None),
+                ErrorKind::Trap,
+                "unreachable: it went wrong",
+            ),
             (End::Timeout, ErrorKind::Timeout, "1000 ms"),
             (End::Cancelled, ErrorKind::Cancelled, "cancelled"),
-            (End::Params("field `params`".into()), ErrorKind::Input, "params"),
-            (End::Failed(" ".into(), 1), ErrorKind::Exit, "did not say why"),
+            (
+                End::Params("field `params`".into()),
+                ErrorKind::Input,
+                "params",
+            ),
+            (
+                End::Failed(" ".into(), 1),
+                ErrorKind::Exit,
+                "did not say why",
+            ),
         ] {
             let error = failure(end, second, "it went wrong");
             assert_eq!(error.kind, kind);
@@ -177,9 +251,18 @@ mod tests {
         let panicked = "thread 'main' panicked at src/main.rs:3:5:\nboom\nnote: run with `RUST_BACKTRACE=1` …\n";
         assert_eq!(last_words(panicked), Some("boom"));
         assert_eq!(failure(End::Exit(75), second, "").verdict(), Some(true));
-        assert_eq!(failure(End::Failed("later".into(), 75), second, "").verdict(), Some(true));
-        assert_eq!(failure(End::Failed("never".into(), 65), second, "").verdict(), Some(false));
-        assert_eq!(failure(End::Params("no".into()), second, "").verdict(), Some(false));
+        assert_eq!(
+            failure(End::Failed("later".into(), 75), second, "").verdict(),
+            Some(true)
+        );
+        assert_eq!(
+            failure(End::Failed("never".into(), 65), second, "").verdict(),
+            Some(false)
+        );
+        assert_eq!(
+            failure(End::Params("no".into()), second, "").verdict(),
+            Some(false)
+        );
         assert_eq!(failure(End::Input("no".into()), second, "").verdict(), None);
     }
 }

@@ -49,13 +49,22 @@ struct Met {
 
 /// The files in `own` that are given back: those that one of `globs` matches, or all; never what the task found there
 /// and left as it was. The sentence says why it is no success.
-pub fn find(own: &Path, inputs: Option<&Placing>, globs: Option<&[Glob]>) -> Result<Vec<Made>, String> {
+pub fn find(
+    own: &Path,
+    inputs: Option<&Placing>,
+    globs: Option<&[Glob]>,
+) -> Result<Vec<Made>, String> {
     if globs.is_some_and(<[Glob]>::is_empty) {
         return Ok(Vec::new());
     }
     let mut met = Met::default();
-    walk(own, inputs, &mut met).map_err(|error| format!("the task's folder could not be read: {error}"))?;
-    let Met { mut made, unchanged, odd } = met;
+    walk(own, inputs, &mut met)
+        .map_err(|error| format!("the task's folder could not be read: {error}"))?;
+    let Met {
+        mut made,
+        unchanged,
+        odd,
+    } = met;
     made.sort_by(|a, b| a.path.cmp(&b.path));
     if let Some(globs) = globs {
         for glob in globs {
@@ -65,7 +74,9 @@ pub fn find(own: &Path, inputs: Option<&Placing>, globs: Option<&[Glob]>) -> Res
         }
         made.retain(|file| globs.iter().any(|glob| glob.matches(file.path.as_str())));
     } else if let Some(name) = odd.first() {
-        return Err(format!("the task made a file that cannot be given back: {name}"));
+        return Err(format!(
+            "the task made a file that cannot be given back: {name}"
+        ));
     }
     within_limits(&made)?;
     Ok(made)
@@ -74,13 +85,23 @@ pub fn find(own: &Path, inputs: Option<&Placing>, globs: Option<&[Glob]>) -> Res
 fn nothing_for(glob: &Glob, made: &[Made], unchanged: &[String]) -> String {
     let glob_text = glob.as_str();
     if unchanged.iter().any(|path| glob.matches(path)) {
-        return format!("the output glob `{glob_text}` matches only inputs that the task left as they were");
+        return format!(
+            "the output glob `{glob_text}` matches only inputs that the task left as they were"
+        );
     }
-    let mut names: Vec<&str> = made.iter().take(SHOWN_MAX).map(|file| file.path.as_str()).collect();
+    let mut names: Vec<&str> = made
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|file| file.path.as_str())
+        .collect();
     if made.len() > SHOWN_MAX {
         names.push("…");
     }
-    let has = if names.is_empty() { "made no file".to_owned() } else { format!("made {}", names.join(", ")) };
+    let has = if names.is_empty() {
+        "made no file".to_owned()
+    } else {
+        format!("made {}", names.join(", "))
+    };
     format!("no file matches the output glob `{glob_text}`; the task {has}")
 }
 
@@ -91,13 +112,27 @@ fn within_limits(made: &[Made]) -> Result<(), String> {
             "the task made {is} files, at most {max} are given back; name fewer with `outputs`, or pack them"
         ));
     }
-    let (is, max) = (made.iter().map(|file| file.bytes).sum::<u64>(), DISK_BYTES_MAX);
+    let (is, max) = (
+        made.iter().map(|file| file.bytes).sum::<u64>(),
+        DISK_BYTES_MAX,
+    );
     if is > max {
-        return Err(format!("the files that the task made have {} MiB, at most {} are allowed", is >> 20, max >> 20));
+        return Err(format!(
+            "the files that the task made have {} MiB, at most {} are allowed",
+            is >> 20,
+            max >> 20
+        ));
     }
-    let (is, max) = (made.iter().map(|file| file.path.as_str().len()).sum::<usize>(), limits::OUTPUT_PATHS_BYTES_MAX);
+    let (is, max) = (
+        made.iter()
+            .map(|file| file.path.as_str().len())
+            .sum::<usize>(),
+        limits::OUTPUT_PATHS_BYTES_MAX,
+    );
     if is > max {
-        return Err(format!("the paths of the files that the task made have {is} bytes, at most {max} are allowed"));
+        return Err(format!(
+            "the paths of the files that the task made have {is} bytes, at most {max} are allowed"
+        ));
     }
     Ok(())
 }
@@ -112,7 +147,8 @@ fn walk(own: &Path, inputs: Option<&Placing>, met: &mut Met) -> std::io::Result<
                 Some(name) if below.is_empty() => name.to_owned(),
                 Some(name) => format!("{below}/{name}"),
                 None => {
-                    met.odd.push(format!("`{}` is not UTF-8", name.to_string_lossy()));
+                    met.odd
+                        .push(format!("`{}` is not UTF-8", name.to_string_lossy()));
                     continue;
                 }
             };
@@ -137,7 +173,9 @@ fn regular(own: &Path, path: PathBuf, about: Metadata) -> Option<(PathBuf, Metad
     }
     let target = path.canonicalize().ok()?;
     let about = target.metadata().ok().filter(Metadata::is_file)?;
-    target.starts_with(own.canonicalize().ok()?).then_some((target, about))
+    target
+        .starts_with(own.canonicalize().ok()?)
+        .then_some((target, about))
 }
 
 fn meet(inside: &str, file: PathBuf, about: &Metadata, inputs: Option<&Placing>, met: &mut Met) {
@@ -149,5 +187,9 @@ fn meet(inside: &str, file: PathBuf, about: &Metadata, inputs: Option<&Placing>,
     if inputs.is_some_and(|inputs| inputs.is_unchanged(inside, &file, about)) {
         return met.unchanged.push(inside.to_owned());
     }
-    met.made.push(Made { path, file, bytes: about.len() });
+    met.made.push(Made {
+        path,
+        file,
+        bytes: about.len(),
+    });
 }

@@ -193,22 +193,32 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     let streams = Arc::new(Streams::new(work.attempt.clone(), work.listener.clone()));
     let folder = match sandbox.folder_for(&work.program) {
         Ok(folder) => folder,
-        Err(error) => return Report::not_started(End::Input(format!("the task's folder could not be made: {error}"))),
+        Err(error) => {
+            return Report::not_started(End::Input(format!(
+                "the task's folder could not be made: {error}"
+            )));
+        }
     };
     // Before anything of the guest runs, and before the threads are made that do its file operations.
     give_up_override();
     if let (Some(folder), Some(inputs)) = (&folder, &work.files.inputs)
         && let Err(error) = inputs.place(&folder.own())
     {
-        return Report::not_started(End::Input(format!("its inputs could not be put into the task's folder: {error}")));
+        return Report::not_started(End::Input(format!(
+            "its inputs could not be put into the task's folder: {error}"
+        )));
     }
     let wasi = match context(&work, folder.as_ref(), &streams) {
         Ok(wasi) => wasi,
         Err(error) => {
-            return Report::not_started(End::Input(format!("the task's folder could not be opened: {error}")));
+            return Report::not_started(End::Input(format!(
+                "the task's folder could not be opened: {error}"
+            )));
         }
     };
-    let watch = folder.as_ref().map(|folder| sandbox.quota().watch(folder.path(), &work.control));
+    let watch = folder
+        .as_ref()
+        .map(|folder| sandbox.quota().watch(folder.path(), &work.control));
     let speaks = !work.granted.http.is_empty();
     let mut store = open_store(sandbox, &work, wasi, streams.clone());
     let result = {
@@ -236,7 +246,15 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     let (end, files) = give_back(end, folder, &work.files);
     let (stdout, log, log_bytes) = streams.finish();
     let (stdout, wishes) = (text.map_or(stdout, String::into_bytes), streams.wishes());
-    Report { end, stdout, files, log, wishes, stats: TaskStats { log_bytes, ..stats }, started_us }
+    Report {
+        end,
+        stdout,
+        files,
+        log,
+        wishes,
+        stats: TaskStats { log_bytes, ..stats },
+        started_us,
+    }
 }
 
 /// What an attempt that succeeded has made; it is no success where that is not what it was to give back.
@@ -248,7 +266,10 @@ fn give_back(end: End, folder: Option<TaskFolder>, files: &Files) -> (End, Optio
     let Some(folder) = folder else {
         return match globs.and_then(<[Glob]>::first) {
             Some(glob) => {
-                let text = format!("no file matches the output glob `{}`: the module uses no files", glob.as_str());
+                let text = format!(
+                    "no file matches the output glob `{}`: the module uses no files",
+                    glob.as_str()
+                );
                 (End::Output(text), None)
             }
             None => (end, None),
@@ -256,7 +277,13 @@ fn give_back(end: End, folder: Option<TaskFolder>, files: &Files) -> (End, Optio
     };
     match outputs::find(&folder.own(), files.inputs.as_ref(), globs) {
         Ok(made) if made.is_empty() => (end, None),
-        Ok(made) => (end, Some(MadeFiles { files: made, folder })),
+        Ok(made) => (
+            end,
+            Some(MadeFiles {
+                files: made,
+                folder,
+            }),
+        ),
         Err(text) => (End::Output(text), None),
     }
 }
@@ -264,11 +291,23 @@ fn give_back(end: End, folder: Option<TaskFolder>, files: &Files) -> (End, Optio
 impl Report {
     fn not_started(end: End) -> Report {
         let (stdout, log, wishes, stats) = Default::default();
-        Report { end, stdout, files: None, log, wishes, stats, started_us: None }
+        Report {
+            end,
+            stdout,
+            files: None,
+            log,
+            wishes,
+            stats,
+            started_us: None,
+        }
     }
 }
 
-fn context(work: &Work, folder: Option<&TaskFolder>, streams: &Arc<Streams>) -> wasmtime::Result<WasiP1Ctx> {
+fn context(
+    work: &Work,
+    folder: Option<&TaskFolder>,
+    streams: &Arc<Streams>,
+) -> wasmtime::Result<WasiP1Ctx> {
     let mut wasi = WasiCtx::builder();
     if work.program.prints_its_result() {
         wasi.stdin(MemoryInputPipe::new(work.input.clone()));
@@ -298,11 +337,18 @@ fn context(work: &Work, folder: Option<&TaskFolder>, streams: &Arc<Streams>) -> 
     }
     let mut wasi = wasi.build_p1();
     // Three folders, stdin, stdout and stderr are in the table, too.
-    wasi.ctx().table.set_max_capacity(limits::OPEN_FILES_MAX + 8 + work.granted.folders.len());
+    wasi.ctx()
+        .table
+        .set_max_capacity(limits::OPEN_FILES_MAX + 8 + work.granted.folders.len());
     Ok(wasi)
 }
 
-fn open_store(sandbox: &Sandbox, work: &Work, wasi: WasiP1Ctx, streams: Arc<Streams>) -> Store<Guest> {
+fn open_store(
+    sandbox: &Sandbox,
+    work: &Work,
+    wasi: WasiP1Ctx,
+    streams: Arc<Streams>,
+) -> Store<Guest> {
     let began = Instant::now();
     let http = http::Http::to(work.granted.http.clone(), streams.clone());
     let guest = Guest {
@@ -313,7 +359,9 @@ fn open_store(sandbox: &Sandbox, work: &Work, wasi: WasiP1Ctx, streams: Arc<Stre
         streams,
         began,
         // A timeout that no clock can hold is none: 366 days are far below.
-        deadline: began.checked_add(work.timeout).unwrap_or(began + Duration::from_secs(366 * 86_400)),
+        deadline: began
+            .checked_add(work.timeout)
+            .unwrap_or(began + Duration::from_secs(366 * 86_400)),
         started_us: wall_us(),
         told_started: false,
         called: false,
@@ -327,7 +375,9 @@ fn open_store(sandbox: &Sandbox, work: &Work, wasi: WasiP1Ctx, streams: Arc<Stre
 }
 
 fn wall_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -393,7 +443,9 @@ fn drive(
 /// How it ended, and what a function gave back.
 fn end_of(result: wasmtime::Result<Answer>, guest: &Guest) -> (End, Option<String>) {
     let end = match result {
-        Ok(Answer::Text(text)) if text.len() > limits::STDOUT_BYTES_MAX => End::Output(OutputTooLarge.to_string()),
+        Ok(Answer::Text(text)) if text.len() > limits::STDOUT_BYTES_MAX => {
+            End::Output(OutputTooLarge.to_string())
+        }
         Ok(Answer::Text(text)) => return (End::Exit(0), Some(text)),
         Ok(Answer::Stdout) => End::Exit(0),
         Ok(Answer::Exit(code)) => end_by_code(code, &guest.limiter),
@@ -433,18 +485,34 @@ fn end_by_error(error: &wasmtime::Error, guest: &Guest) -> End {
     }
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames);
     if !guest.called && backtrace.is_none() && error.downcast_ref::<Trap>().is_none() {
-        return End::Module(format!("the module could not be instantiated: {}", error.root_cause()));
+        return End::Module(format!(
+            "the module could not be instantiated: {}",
+            error.root_cause()
+        ));
     }
-    let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+    let full = matches!(
+        error.downcast_ref::<ResourceTableError>(),
+        Some(ResourceTableError::Full)
+    );
     let reason = match error.downcast_ref::<Trap>() {
         Some(trap) => trap.to_string(),
         None if full => {
-            let what = if guest.http.is_used() { "files and parts of HTTP requests" } else { "files" };
-            format!("it has more than {} {what} open at a time", limits::OPEN_FILES_MAX)
+            let what = if guest.http.is_used() {
+                "files and parts of HTTP requests"
+            } else {
+                "files"
+            };
+            format!(
+                "it has more than {} {what} open at a time",
+                limits::OPEN_FILES_MAX
+            )
         }
         None => error.root_cause().to_string(),
     };
-    End::Trap(reason.trim_start_matches("wasm trap: ").to_owned(), backtrace)
+    End::Trap(
+        reason.trim_start_matches("wasm trap: ").to_owned(),
+        backtrace,
+    )
 }
 
 fn memory_text(denied: Denied, limiter: &Limiter) -> String {
@@ -452,11 +520,15 @@ fn memory_text(denied: Denied, limiter: &Limiter) -> String {
     match denied {
         Denied::Memory(bytes) => {
             let wanted = bytes.div_ceil(MIB);
-            format!("the module asked for {wanted} MiB of memory, its limit (`memory_mb`) is {limit}")
+            format!(
+                "the module asked for {wanted} MiB of memory, its limit (`memory_mb`) is {limit}"
+            )
         }
         Denied::Table(elements) => {
             let most = limits::TABLE_ELEMENTS_MAX;
-            format!("the module asked for a table of {elements} elements, at most {most} are allowed")
+            format!(
+                "the module asked for a table of {elements} elements, at most {most} are allowed"
+            )
         }
     }
 }
@@ -464,7 +536,8 @@ fn memory_text(denied: Denied, limiter: &Limiter) -> String {
 /// wasmtime's own text without its heading: offsets and demangled names, innermost first.
 fn frames(backtrace: &WasmBacktrace) -> String {
     let text = backtrace.to_string();
-    text.split_once('\n').map_or(String::new(), |(_, frames)| frames.to_owned())
+    text.split_once('\n')
+        .map_or(String::new(), |(_, frames)| frames.to_owned())
 }
 
 #[cfg(test)]

@@ -47,20 +47,36 @@ impl Ending {
     /// The attempt that ended.
     pub fn attempt(&self) -> Attempt {
         match self {
-            Ending::Done(done) => Attempt { id: done.id.clone(), attempt: done.attempt },
-            Ending::Failed(failed) => Attempt { id: failed.id.clone(), attempt: failed.attempt },
+            Ending::Done(done) => Attempt {
+                id: done.id.clone(),
+                attempt: done.attempt,
+            },
+            Ending::Failed(failed) => Attempt {
+                id: failed.id.clone(),
+                attempt: failed.attempt,
+            },
         }
     }
 
     /// A cancelled attempt of which no guest code ran.
     pub fn cancelled(attempt: Attempt) -> Ending {
-        Ending::failed(attempt, TaskError::new(ErrorKind::Cancelled, "cancelled before it started"))
+        Ending::failed(
+            attempt,
+            TaskError::new(ErrorKind::Cancelled, "cancelled before it started"),
+        )
     }
 
     /// An attempt that failed before guest code ran.
     pub fn failed(Attempt { id, attempt }: Attempt, error: TaskError) -> Ending {
         let (started_us, stats, log) = (None, TaskStats::default(), Default::default());
-        Ending::Failed(Failed { id, attempt, error, started_us, stats, log })
+        Ending::Failed(Failed {
+            id,
+            attempt,
+            error,
+            started_us,
+            stats,
+            log,
+        })
     }
 }
 
@@ -98,7 +114,10 @@ pub enum Event {
 }
 
 /// What is to be done.
-#[allow(clippy::large_enum_variant, reason = "an effect lives until it is carried out, and most are messages")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an effect lives until it is carried out, and most are messages"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Dial a master; answer with `Connected` or `Disconnected`.
@@ -160,7 +179,10 @@ impl Session {
     /// A runner that has nothing and is not connected. The first `Tick` dials.
     pub fn new(settings: Settings) -> Session {
         Session {
-            settings: Settings { slots: settings.slots.clamp(1, limits::SLOTS_MAX), ..settings },
+            settings: Settings {
+                slots: settings.slots.clamp(1, limits::SLOTS_MAX),
+                ..settings
+            },
             held: BTreeMap::new(),
             queue: VecDeque::new(),
             handed_slots: 0,
@@ -191,7 +213,10 @@ impl Session {
     pub fn next_deadline(&self) -> Option<u64> {
         let line = match self.line {
             Line::Down { dial_at_us } => Some(dial_at_us),
-            Line::Up { heard_us, ping_at_us } => Some(ping_at_us.min(heard_us + limits::SILENT_MS_MAX * 1_000)),
+            Line::Up {
+                heard_us,
+                ping_at_us,
+            } => Some(ping_at_us.min(heard_us + limits::SILENT_MS_MAX * 1_000)),
             Line::Dialling | Line::Left => None,
         };
         match self.line {
@@ -233,13 +258,23 @@ impl Session {
 
     fn request(&self, held: Option<Vec<Attempt>>) -> ToMaster {
         let credits = (self.settings.slots + CREDITS_BEYOND_SLOTS).min(limits::CREDITS_MAX);
-        ToMaster::Request(Request { credits: if self.draining { 0 } else { credits }, held, draining: self.draining })
+        ToMaster::Request(Request {
+            credits: if self.draining { 0 } else { credits },
+            held,
+            draining: self.draining,
+        })
     }
 
     fn connected(&mut self, effects: &mut Vec<Effect>) {
-        self.line = Line::Up { heard_us: self.now_us, ping_at_us: self.now_us + limits::PING_MS * 1_000 };
+        self.line = Line::Up {
+            heard_us: self.now_us,
+            ping_at_us: self.now_us + limits::PING_MS * 1_000,
+        };
         self.backoff_us = BACKOFF_FIRST_US;
-        self.say(self.request(Some(self.held.keys().cloned().collect())), effects);
+        self.say(
+            self.request(Some(self.held.keys().cloned().collect())),
+            effects,
+        );
         let finished = self.held.values().filter_map(|state| match state {
             State::Finished(ending) => Some((**ending).clone()),
             State::Waiting(_) | State::Handed(_) => None,
@@ -248,8 +283,11 @@ impl Session {
     }
 
     fn disconnected(&mut self, jitter: u32) {
-        let pause = self.backoff_us / 2 + self.backoff_us / 2 * u64::from(jitter.min(1_000)) / 1_000;
-        self.line = Line::Down { dial_at_us: self.now_us + pause };
+        let pause =
+            self.backoff_us / 2 + self.backoff_us / 2 * u64::from(jitter.min(1_000)) / 1_000;
+        self.line = Line::Down {
+            dial_at_us: self.now_us + pause,
+        };
         self.backoff_us = (self.backoff_us * 2).min(BACKOFF_MAX_US);
     }
 
@@ -262,7 +300,10 @@ impl Session {
     fn send(&mut self, sends: Vec<Send>, effects: &mut Vec<Effect>) {
         let mut returned = Vec::new();
         for mut send in sends {
-            let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
+            let attempt = Attempt {
+                id: send.id.clone(),
+                attempt: send.attempt,
+            };
             if self.held.contains_key(&attempt) {
                 continue;
             }
@@ -318,7 +359,8 @@ impl Session {
             match self.held.get(&attempt) {
                 Some(State::Waiting(_)) => {
                     let ending = Ending::cancelled(attempt.clone());
-                    self.held.insert(attempt, State::Finished(Box::new(ending.clone())));
+                    self.held
+                        .insert(attempt, State::Finished(Box::new(ending.clone())));
                     dropped.push(ending);
                 }
                 Some(State::Handed(_)) => effects.push(Effect::Stop(attempt)),
@@ -343,7 +385,9 @@ impl Session {
         let mut news = Vec::with_capacity(endings.len());
         for ending in endings {
             let attempt = ending.attempt();
-            let Some(state @ State::Handed(_)) = self.held.get_mut(&attempt) else { continue };
+            let Some(state @ State::Handed(_)) = self.held.get_mut(&attempt) else {
+                continue;
+            };
             if let State::Handed(slots) = *state {
                 self.handed_slots = self.handed_slots.saturating_sub(slots);
             }
@@ -379,7 +423,10 @@ impl Session {
             self.draining = true;
             self.say(self.request(None), effects);
             // Others can run at once what has not begun here.
-            let open = self.held.iter().filter(|(_, state)| !matches!(state, State::Finished(_)));
+            let open = self
+                .held
+                .iter()
+                .filter(|(_, state)| !matches!(state, State::Finished(_)));
             let open: Vec<Attempt> = open.map(|(attempt, _)| attempt.clone()).collect();
             if !open.is_empty() {
                 self.recall(open, effects);
@@ -393,7 +440,9 @@ impl Session {
                 self.line = Line::Dialling;
                 effects.push(Effect::Dial);
             }
-            Line::Up { heard_us, .. } if *heard_us + limits::SILENT_MS_MAX * 1_000 <= self.now_us => {
+            Line::Up { heard_us, .. }
+                if *heard_us + limits::SILENT_MS_MAX * 1_000 <= self.now_us =>
+            {
                 // Until `Disconnected` comes, nothing more is said into the dead line.
                 self.line = Line::Dialling;
                 effects.push(Effect::Hangup);
@@ -415,7 +464,9 @@ impl Session {
                 self.queue.pop_front();
                 continue;
             };
-            let State::Waiting(send) = &*state else { return };
+            let State::Waiting(send) = &*state else {
+                return;
+            };
             let slots = send.slots;
             if self.handed_slots + slots > room {
                 return;
@@ -436,7 +487,10 @@ impl Session {
             self.line = Line::Left;
             effects.push(Effect::Leave);
         } else if self.give_up_us.is_some_and(|limit| limit <= self.now_us) {
-            let open = self.held.iter().filter(|(_, state)| !matches!(state, State::Finished(_)));
+            let open = self
+                .held
+                .iter()
+                .filter(|(_, state)| !matches!(state, State::Finished(_)));
             let open: Vec<Attempt> = open.map(|(attempt, _)| attempt.clone()).collect();
             effects.extend(open.iter().cloned().map(Effect::Stop));
             if !open.is_empty() {

@@ -47,7 +47,10 @@ impl Slots {
         let threads = (0..count).map(|i| {
             let (queue, sandbox, tell) = (queue.clone(), sandbox.clone(), tell.clone());
             // Sockets, for the requests of components.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(4)
+                .build()?;
             std::thread::Builder::new()
                 .name(format!("slot-{i}"))
                 .spawn(move || work_off(&queue, &sandbox, &runtime, &tell))
@@ -86,14 +89,17 @@ fn work_off(queue: &Queue, sandbox: &Sandbox, runtime: &tokio::runtime::Runtime,
             busy = None;
             queue.wait()
         });
-        let Some(Ready { work, slots }) = next else { return };
+        let Some(Ready { work, slots }) = next else {
+            return;
+        };
         busy.get_or_insert_with(|| sandbox.busy());
         let (attempt, timeout) = (work.attempt.clone(), work.timeout);
         let ended = match catch_unwind(AssertUnwindSafe(|| run(sandbox, runtime, work))) {
             Ok(report) => outcome(attempt, timeout, report),
-            Err(_) => {
-                Outcome::Ready(Ending::failed(attempt, TaskError::new(ErrorKind::Module, "the sandbox panicked")))
-            }
+            Err(_) => Outcome::Ready(Ending::failed(
+                attempt,
+                TaskError::new(ErrorKind::Module, "the sandbox panicked"),
+            )),
         };
         tell(News::Ended(ended));
         free = slots;

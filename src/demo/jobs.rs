@@ -4,7 +4,10 @@ use taskmaster_protocol::{Json, TaskId};
 
 /// Modules, by the name of their file.
 pub const MODULES: [(&str, &[u8]); 2] = [
-    ("mandelbrot.wasm", include_bytes!("../../tasks/mandelbrot.wasm")),
+    (
+        "mandelbrot.wasm",
+        include_bytes!("../../tasks/mandelbrot.wasm"),
+    ),
     ("stocks.wasm", include_bytes!("../../tasks/stocks.wasm")),
 ];
 
@@ -31,12 +34,21 @@ fn job(
     let document = |id: &str, params: serde_json::Value| {
         Json::of(&serde_json::json!({ "id": id, "module": name, "params": params }))
     };
-    let mut tasks: Vec<Json> = ids.iter().zip(parts).map(|(id, params)| document(id, params)).collect();
+    let mut tasks: Vec<Json> = ids
+        .iter()
+        .zip(parts)
+        .map(|(id, params)| document(id, params))
+        .collect();
     let picture = format!("{name}-picture");
     tasks.push(document(&picture, last(ids)));
     // The name is one of the two below, and fits.
     let last = TaskId::new(&picture).unwrap_or_else(|_| unreachable!());
-    Job { name, tasks, last, file }
+    Job {
+        name,
+        tasks,
+        last,
+        file,
+    }
 }
 
 /// A valley of the Mandelbrot set in 40 slices.
@@ -62,15 +74,26 @@ pub fn stocks() -> Result<Job, String> {
     let mut shares: Vec<(&str, Vec<serde_json::Value>)> = Vec::new();
     for line in PRICES.lines().skip(1).filter(|line| !line.is_empty()) {
         let row: Vec<&str> = line.split(',').collect();
-        let [symbol, date, price] = row[..] else { return Err(format!("stocks.csv: {line:?} has not three columns")) };
-        let price: f64 = price.parse().map_err(|_| format!("stocks.csv: {price:?} is no price"))?;
+        let [symbol, date, price] = row[..] else {
+            return Err(format!("stocks.csv: {line:?} has not three columns"));
+        };
+        let price: f64 = price
+            .parse()
+            .map_err(|_| format!("stocks.csv: {price:?} is no price"))?;
         let point = serde_json::json!([date, price]);
         match shares.iter_mut().find(|(known, _)| *known == symbol) {
             Some((_, prices)) => prices.push(point),
             None => shares.push((symbol, vec![point])),
         }
     }
-    let parts =
-        shares.into_iter().map(|(symbol, prices)| serde_json::json!({ "symbol": symbol, "prices": prices })).collect();
-    Ok(job("stocks", "stocks.svg", parts, |ids| serde_json::json!({ "summary": { "$results": ids } })))
+    let parts = shares
+        .into_iter()
+        .map(|(symbol, prices)| serde_json::json!({ "symbol": symbol, "prices": prices }))
+        .collect();
+    Ok(job(
+        "stocks",
+        "stocks.svg",
+        parts,
+        |ids| serde_json::json!({ "summary": { "$results": ids } }),
+    ))
 }

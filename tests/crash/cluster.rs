@@ -37,7 +37,8 @@ pub struct Cluster {
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
-        let port = 10_000 + ((std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000) as u16;
+        let port =
+            10_000 + ((std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000) as u16;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -46,7 +47,9 @@ pub fn free_port() -> u16 {
 
 fn launch(folder: &Folder, url: &str, more: &[&str]) -> Process {
     let listen = url.trim_start_matches("ws://");
-    let args = ["master", "--listen", listen, "--data", "data", "--tasks", "tasks"];
+    let args = [
+        "master", "--listen", listen, "--data", "data", "--tasks", "tasks",
+    ];
     Process::start(folder, &[&args, more].concat(), &[])
 }
 
@@ -60,23 +63,49 @@ impl Cluster {
     pub fn with(runners: usize, more: &'static [&'static str]) -> Cluster {
         let folder = Folder::new();
         fs::create_dir(folder.join("tasks")).unwrap();
-        for (name, text) in [("echo.wat", echo()), ("flaky.wat", flaky()), ("sleep.wat", SLEEP.to_owned())] {
+        for (name, text) in [
+            ("echo.wat", echo()),
+            ("flaky.wat", flaky()),
+            ("sleep.wat", SLEEP.to_owned()),
+        ] {
             folder.write(&format!("tasks/{name}"), text);
         }
         let url = format!("ws://127.0.0.1:{}", free_port());
         let (master, proxy) = (launch(&folder, &url, more), Proxy::before(&url));
-        let mut cluster = Cluster { folder, url, more, proxy, master, places: Vec::new(), starts: 1 };
+        let mut cluster = Cluster {
+            folder,
+            url,
+            more,
+            proxy,
+            master,
+            places: Vec::new(),
+            starts: 1,
+        };
         for index in 0..runners {
             let (name, by_proxy) = (format!("r{index}-0"), index + 1 == runners);
             let process = cluster.launch_runner(&name, by_proxy);
-            cluster.places.push(Place { name, process, lives: 1, by_proxy, paused: None });
+            cluster.places.push(Place {
+                name,
+                process,
+                lives: 1,
+                by_proxy,
+                paused: None,
+            });
         }
         cluster
     }
 
     fn launch_runner(&self, name: &str, by_proxy: bool) -> Process {
         let url = if by_proxy { &self.proxy.url } else { &self.url };
-        let args = ["runner", "--name", name, "--slots", "4", "--cache", "runner-cache"];
+        let args = [
+            "runner",
+            "--name",
+            name,
+            "--slots",
+            "4",
+            "--cache",
+            "runner-cache",
+        ];
         Process::start(&self.folder, &args, &[("TASKMASTER_URL", url)])
     }
 
@@ -102,13 +131,20 @@ impl Cluster {
 
     /// A runner that is not paused.
     pub fn some_runner(&self, chance: &mut Chance) -> usize {
-        let awake: Vec<usize> = (0..self.places.len()).filter(|place| self.places[*place].paused.is_none()).collect();
+        let awake: Vec<usize> = (0..self.places.len())
+            .filter(|place| self.places[*place].paused.is_none())
+            .collect();
         *chance.of(&awake).unwrap()
     }
 
     pub fn kill_runner(&mut self, place: usize) -> String {
         let place = &mut self.places[place];
-        assert!(!place.process.has_ended(), "{} has ended by itself: {}", place.name, place.process.said());
+        assert!(
+            !place.process.has_ended(),
+            "{} has ended by itself: {}",
+            place.name,
+            place.process.said()
+        );
         place.process.kill();
         place.name.clone()
     }
@@ -150,7 +186,11 @@ impl Cluster {
         let began = Instant::now();
         while !self.master.said().contains("listening on ws://") {
             self.check_master();
-            assert!(began.elapsed() < PATIENCE, "the master does not get ready: {}", self.master.said());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "the master does not get ready: {}",
+                self.master.said()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -158,7 +198,11 @@ impl Cluster {
     /// What the master says of a job.
     pub fn job(&self, name: &str) -> Value {
         let mut stream = TcpStream::connect(self.url.trim_start_matches("ws://")).unwrap();
-        write!(stream, "GET /api/jobs/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "GET /api/jobs/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let body = answer.split_once("\r\n\r\n").unwrap().1;

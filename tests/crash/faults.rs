@@ -41,7 +41,12 @@ pub struct Times {
 
 impl Times {
     fn take(&mut self, alone: bool, time: Duration) {
-        if alone { &mut self.alone } else { &mut self.among }.push(time);
+        if alone {
+            &mut self.alone
+        } else {
+            &mut self.among
+        }
+        .push(time);
     }
 }
 
@@ -68,7 +73,14 @@ pub struct Faults<'a> {
 
 impl<'a> Faults<'a> {
     pub fn new(cluster: &'a mut Cluster, witness: &'a Witness, chance: Chance) -> Faults<'a> {
-        Faults { cluster, witness, chance, done: Done::default(), healed: true, waiting: Vec::new() }
+        Faults {
+            cluster,
+            witness,
+            chance,
+            done: Done::default(),
+            healed: true,
+            waiting: Vec::new(),
+        }
     }
 
     /// Kills the master and runners so many times each, with pauses and stalls in between.
@@ -93,7 +105,12 @@ impl<'a> Faults<'a> {
             self.tidy();
             if index % 20 == 19 {
                 let seen = self.witness.seen();
-                println!("  {:4} of {} faults, {} tasks ended", index + 1, plan.len(), seen.ends.len());
+                println!(
+                    "  {:4} of {} faults, {} tasks ended",
+                    index + 1,
+                    plan.len(),
+                    seen.ends.len()
+                );
             }
         }
         self.heal();
@@ -122,9 +139,14 @@ impl<'a> Faults<'a> {
         let found = self.wait("a task done after a kill of the master", |faults| {
             faults.cluster.check_master();
             let seen = faults.witness.seen();
-            seen.first_done.iter().find(|(epoch, _)| before.is_none_or(|before| **epoch > before)).map(|(_, at)| *at)
+            seen.first_done
+                .iter()
+                .find(|(epoch, _)| before.is_none_or(|before| **epoch > before))
+                .map(|(_, at)| *at)
         });
-        self.done.master.take(alone, found.saturating_duration_since(killed));
+        self.done
+            .master
+            .take(alone, found.saturating_duration_since(killed));
     }
 
     fn is_alone(&self) -> bool {
@@ -134,7 +156,11 @@ impl<'a> Faults<'a> {
     /// The tasks that a runner holds, as far as that was heard.
     fn held_by(&self, runner: &str) -> Vec<String> {
         let seen = self.witness.seen();
-        seen.holders.iter().filter(|(_, holder)| *holder == runner).map(|(id, _)| id.clone()).collect()
+        seen.holders
+            .iter()
+            .filter(|(_, holder)| *holder == runner)
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// When the last of these gave a sign after `since`: begun anew, or ended.
@@ -144,7 +170,10 @@ impl<'a> Faults<'a> {
             let ended = seen.ends.get(id).map(|end| end.at);
             ended.or_else(|| seen.signs.get(id).copied().filter(|at| *at > since))
         };
-        tasks.iter().map(sign).try_fold(since, |last, at| Some(last.max(at?)))
+        tasks
+            .iter()
+            .map(sign)
+            .try_fold(since, |last, at| Some(last.max(at?)))
     }
 
     fn kill_runner(&mut self, hasty: bool) {
@@ -161,8 +190,12 @@ impl<'a> Faults<'a> {
         if hasty || held.is_empty() {
             return;
         }
-        let last = self.wait("what a dead runner held to run elsewhere", |faults| faults.last_sign(&held, killed));
-        self.done.runner.take(alone, last.saturating_duration_since(killed));
+        let last = self.wait("what a dead runner held to run elsewhere", |faults| {
+            faults.last_sign(&held, killed)
+        });
+        self.done
+            .runner
+            .take(alone, last.saturating_duration_since(killed));
     }
 
     fn pause_master(&mut self) {
@@ -176,13 +209,17 @@ impl<'a> Faults<'a> {
             faults.cluster.check_master();
             faults.witness.seen().last_done.filter(|at| *at > woken)
         });
-        self.done.woken_master.push(next.saturating_duration_since(woken));
+        self.done
+            .woken_master
+            .push(next.saturating_duration_since(woken));
     }
 
     /// Nothing else goes wrong until it is noticed: a kill on either side would tell.
     fn lose(&mut self) {
         // Who is stopped notices nothing.
-        self.wait("paused runners to wake", |faults| (!faults.cluster.has_paused()).then_some(()));
+        self.wait("paused runners to wake", |faults| {
+            (!faults.cluster.has_paused()).then_some(())
+        });
         self.cluster.wait_ready();
         self.done.stalls += 1;
         self.cluster.proxy.lose(self.done.stalls as usize);
@@ -205,7 +242,10 @@ impl<'a> Faults<'a> {
         for (since, tasks) in waiting {
             match self.last_sign(&tasks, since) {
                 Some(_) if tasks.is_empty() => {}
-                Some(last) => self.done.paused_runner.push(last.saturating_duration_since(since)),
+                Some(last) => self
+                    .done
+                    .paused_runner
+                    .push(last.saturating_duration_since(since)),
                 None => self.waiting.push((since, tasks)),
             }
         }
@@ -230,7 +270,11 @@ impl<'a> Faults<'a> {
                 return found;
             }
             let seen = self.witness.seen().seq;
-            assert!(began.elapsed() < PATIENCE, "waited for {what}; seq {seen}; {}", self.cluster.master.said());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "waited for {what}; seq {seen}; {}",
+                self.cluster.master.said()
+            );
             self.cluster.wake_runners();
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -25,7 +25,11 @@ pub struct Feeds {
 
 impl Feeds {
     pub fn new() -> Feeds {
-        Feeds { folder: Folder::new(), ran: AtomicU64::new(0), wrong: Mutex::default() }
+        Feeds {
+            folder: Folder::new(),
+            ran: AtomicU64::new(0),
+            wrong: Mutex::default(),
+        }
     }
 
     /// How many have ended.
@@ -54,11 +58,20 @@ impl Feeds {
     }
 
     fn feed(&self, url: &str, round: usize, stop: &AtomicBool) {
-        let line = |n: u64| json!({"id": format!("feed{round}-{n}"), "module": "echo", "params": n}).to_string() + "\n";
-        let file = self.folder.write("feed.jsonl", (0..LINES).map(line).collect::<String>());
+        let line = |n: u64| {
+            json!({"id": format!("feed{round}-{n}"), "module": "echo", "params": n}).to_string()
+                + "\n"
+        };
+        let file = self
+            .folder
+            .write("feed.jsonl", (0..LINES).map(line).collect::<String>());
         let job = format!("feed{round}");
         let settings = [("TASKMASTER_URL", url)];
-        let mut feed = Process::start(&self.folder, &["feed", &file, "--job", &job, "--follow"], &settings);
+        let mut feed = Process::start(
+            &self.folder,
+            &["feed", &file, "--job", &job, "--follow"],
+            &settings,
+        );
         let began = Instant::now();
         while !feed.has_ended() {
             if began.elapsed() > PATIENCE_OF_A_FEED {
@@ -73,10 +86,19 @@ impl Feeds {
         }
         let lines = json_lines(&feed.printed());
         let whole = lines.iter().all(|task| {
-            task["state"] == "done" && task["id"] == format!("feed{round}-{}", task["result"]) && task["job"] == job
+            task["state"] == "done"
+                && task["id"] == format!("feed{round}-{}", task["result"])
+                && task["job"] == job
         });
-        let different: HashSet<&str> = lines.iter().filter_map(|task| task["id"].as_str()).collect();
-        if code != Some(0) || !whole || lines.len() as u64 != LINES || different.len() as u64 != LINES {
+        let different: HashSet<&str> = lines
+            .iter()
+            .filter_map(|task| task["id"].as_str())
+            .collect();
+        if code != Some(0)
+            || !whole
+            || lines.len() as u64 != LINES
+            || different.len() as u64 != LINES
+        {
             let (told, different) = (lines.len(), different.len());
             let text = format!(
                 "{job} ended with {code:?} and told of {told} tasks, {different} of them different: {}",

@@ -24,11 +24,18 @@ pub struct Verdict {
 
 /// A task whose runner was killed five times is failed, and says so; what depends on it is skipped. That is promised too.
 fn is_poison(ends: &HashMap<String, End>, id: &str) -> bool {
-    let Some(end) = ends.get(id) else { return false };
+    let Some(end) = ends.get(id) else {
+        return false;
+    };
     let message = end.error["message"].as_str().unwrap_or_default();
     match end.state.as_str() {
-        "failed" => end.error["kind"] == "runner_lost" && message.contains("lost 5 times while it ran"),
-        "skipped" => message.split('`').nth(1).is_some_and(|on| on != id && is_poison(ends, on)),
+        "failed" => {
+            end.error["kind"] == "runner_lost" && message.contains("lost 5 times while it ran")
+        }
+        "skipped" => message
+            .split('`')
+            .nth(1)
+            .is_some_and(|on| on != id && is_poison(ends, on)),
         _ => false,
     }
 }
@@ -36,7 +43,10 @@ fn is_poison(ends: &HashMap<String, End>, id: &str) -> bool {
 /// Compares what was acknowledged with what the journal tells.
 pub fn judge(ledger: &Ledger, journal: &Seen, wrong: &mut Vec<String>) -> Verdict {
     let promises = ledger.promises();
-    let mut verdict = Verdict { acknowledged: promises.len(), ..Verdict::default() };
+    let mut verdict = Verdict {
+        acknowledged: promises.len(),
+        ..Verdict::default()
+    };
     for (id, promise) in promises.iter() {
         let Some(end) = journal.ends.get(id) else {
             verdict.lost += 1;
@@ -46,7 +56,9 @@ pub fn judge(ledger: &Ledger, journal: &Seen, wrong: &mut Vec<String>) -> Verdic
         let as_promised = match &promise.expected {
             Expected::Done(result) => end.state == "done" && end.result == *result,
             Expected::Cancelled => end.state == "cancelled",
-            Expected::Either(result) => end.state == "cancelled" || (end.state == "done" && end.result == *result),
+            Expected::Either(result) => {
+                end.state == "cancelled" || (end.state == "done" && end.result == *result)
+            }
         };
         match (as_promised, end.times) {
             (true, 1) if end.state == "done" => verdict.done_once += 1,
@@ -59,7 +71,9 @@ pub fn judge(ledger: &Ledger, journal: &Seen, wrong: &mut Vec<String>) -> Verdic
             (false, _) => {
                 verdict.otherwise += 1;
                 let (state, result, error) = (&end.state, &end.result, &end.error);
-                wrong.push(format!("{id} is {state}, result {result}, error {error}; promised was {promise:?}"));
+                wrong.push(format!(
+                    "{id} is {state}, result {result}, error {error}; promised was {promise:?}"
+                ));
             }
         }
     }
@@ -85,9 +99,13 @@ pub fn counts(ledger: &Ledger, journal: &Seen) -> BTreeMap<String, (u64, u64, u6
 /// of most of it.
 pub fn repeated(ledger: &Ledger, heard: &Seen) -> (u64, u64) {
     let promises = ledger.promises();
-    let more =
-        |(id, lent): (&String, &u64)| lent.saturating_sub(promises.get(id).map_or(1, |promise| promise.attempts));
-    (heard.lent.iter().map(more).sum(), heard.lent.iter().map(more).max().unwrap_or(0))
+    let more = |(id, lent): (&String, &u64)| {
+        lent.saturating_sub(promises.get(id).map_or(1, |promise| promise.attempts))
+    };
+    (
+        heard.lent.iter().map(more).sum(),
+        heard.lent.iter().map(more).max().unwrap_or(0),
+    )
 }
 
 pub fn percentile(times: &[Duration], part: f64) -> Duration {
@@ -100,7 +118,12 @@ pub fn percentile(times: &[Duration], part: f64) -> Duration {
 fn row(table: &mut String, name: &str, times: &[Duration]) {
     let ms = |part| percentile(times, part).as_millis();
     let (count, max) = (times.len(), ms(1.0));
-    let _ = writeln!(table, "  {name:<58} {count:>5} {:>8} {:>8} {max:>8}", ms(0.5), ms(0.99));
+    let _ = writeln!(
+        table,
+        "  {name:<58} {count:>5} {:>8} {:>8} {max:>8}",
+        ms(0.5),
+        ms(0.99)
+    );
 }
 
 fn rows(table: &mut String, name: &str, times: &Times) {
@@ -109,7 +132,13 @@ fn rows(table: &mut String, name: &str, times: &Times) {
 }
 
 /// The table for people.
-pub fn report(verdict: &Verdict, repeated: (u64, u64), done: &Done, proxy: &Proxy, took: Duration) -> String {
+pub fn report(
+    verdict: &Verdict,
+    repeated: (u64, u64),
+    done: &Done,
+    proxy: &Proxy,
+    took: Duration,
+) -> String {
     let mut table = String::new();
     let _ = writeln!(
         table,
@@ -126,7 +155,10 @@ pub fn report(verdict: &Verdict, repeated: (u64, u64), done: &Done, proxy: &Prox
         ("acknowledged", verdict.acknowledged),
         ("done once", verdict.done_once),
         ("cancelled, as acknowledged", verdict.cancelled),
-        ("failed as poison, five runners killed under it", verdict.poison),
+        (
+            "failed as poison, five runners killed under it",
+            verdict.poison,
+        ),
         ("done twice", verdict.done_twice),
         ("lost", verdict.lost),
         ("ended otherwise", verdict.otherwise),
@@ -135,12 +167,36 @@ pub fn report(verdict: &Verdict, repeated: (u64, u64), done: &Done, proxy: &Prox
     ] {
         let _ = writeln!(table, "  {name:<58} {number:>5}");
     }
-    let _ = writeln!(table, "  {:<58} {:>5} {:>8} {:>8} {:>8}", "time of healing, ms", "", "p50", "p99", "max");
-    rows(&mut table, "kill of the master → next task durably done", &done.master);
-    rows(&mut table, "kill of a runner → all it held runs elsewhere", &done.runner);
-    row(&mut table, "pause of a runner → all it held runs elsewhere", &done.paused_runner);
-    row(&mut table, "master wakes from a pause → next task done", &done.woken_master);
-    row(&mut table, "half-open connection → hung up", &proxy.noticed().0);
+    let _ = writeln!(
+        table,
+        "  {:<58} {:>5} {:>8} {:>8} {:>8}",
+        "time of healing, ms", "", "p50", "p99", "max"
+    );
+    rows(
+        &mut table,
+        "kill of the master → next task durably done",
+        &done.master,
+    );
+    rows(
+        &mut table,
+        "kill of a runner → all it held runs elsewhere",
+        &done.runner,
+    );
+    row(
+        &mut table,
+        "pause of a runner → all it held runs elsewhere",
+        &done.paused_runner,
+    );
+    row(
+        &mut table,
+        "master wakes from a pause → next task done",
+        &done.woken_master,
+    );
+    row(
+        &mut table,
+        "half-open connection → hung up",
+        &proxy.noticed().0,
+    );
     table
 }
 
@@ -149,12 +205,24 @@ fn every_way_to_break_a_promise_is_told() {
     use crate::ledger::Promise;
     let (ledger, mut journal) = (Ledger::default(), Seen::default());
     let mut told = |id: &str, expected: Expected, state: &str, times: u32, result: u64| {
-        ledger.acknowledged(id, Promise { job: "j".into(), expected, attempts: 1 });
+        ledger.acknowledged(
+            id,
+            Promise {
+                job: "j".into(),
+                expected,
+                attempts: 1,
+            },
+        );
         if times > 0 {
-            let error =
-                serde_json::json!({"kind": "runner_lost", "message": "its runner was lost 5 times while it ran"});
+            let error = serde_json::json!({"kind": "runner_lost", "message": "its runner was lost 5 times while it ran"});
             let (result, at) = (result.into(), std::time::Instant::now());
-            let end = End { state: state.into(), times, result, error, at };
+            let end = End {
+                state: state.into(),
+                times,
+                result,
+                error,
+                at,
+            };
             journal.ends.insert(id.into(), end);
         }
     };
@@ -167,7 +235,14 @@ fn every_way_to_break_a_promise_is_told() {
     told("ran on", Expected::Cancelled, "done", 1, 1);
     let mut wrong = Vec::new();
     let verdict = judge(&ledger, &journal, &mut wrong);
-    let expected =
-        Verdict { acknowledged: 7, done_once: 1, cancelled: 1, done_twice: 1, lost: 1, poison: 1, otherwise: 2 };
+    let expected = Verdict {
+        acknowledged: 7,
+        done_once: 1,
+        cancelled: 1,
+        done_twice: 1,
+        lost: 1,
+        poison: 1,
+        otherwise: 2,
+    };
     assert_eq!((verdict, wrong.len()), (expected, 4));
 }

@@ -5,7 +5,12 @@
 //! prints what it took; `SEED=7` draws other moments. The moments are the machine's too, so a seed does not play the
 //! same history again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: a broken promise ends it"
+)]
 
 #[path = "../simulation/chance.rs"]
 #[allow(dead_code, reason = "the simulation uses more of it")]
@@ -62,7 +67,12 @@ struct Run {
 fn run(kills: u32, seed: u64) -> Run {
     let mut cluster = Cluster::new(3);
     cluster.wait_ready();
-    let (ledger, witness, served, feeds) = (Ledger::default(), Witness::default(), Served::default(), Feeds::new());
+    let (ledger, witness, served, feeds) = (
+        Ledger::default(),
+        Witness::default(),
+        Served::default(),
+        Feeds::new(),
+    );
     let (url, by_proxy) = (cluster.url.clone(), cluster.proxy.url.clone());
     let (load_stop, watch_stop) = (AtomicBool::new(false), AtomicBool::new(false));
     let done = std::thread::scope(|scope| {
@@ -79,25 +89,44 @@ fn run(kills: u32, seed: u64) -> Run {
             chance: Chance::new(seed * 100 + index as u64),
         };
         let feeders = [&url, &by_proxy].into_iter().enumerate().map(feeder);
-        let feeders: Vec<_> = feeders.map(|feeder| scope.spawn(|| feeder.run(&load_stop, &served))).collect();
+        let feeders: Vec<_> = feeders
+            .map(|feeder| scope.spawn(|| feeder.run(&load_stop, &served)))
+            .collect();
         let feeding = scope.spawn(|| feeds.run(&[&url, &by_proxy], &load_stop));
         let mut faults = Faults::new(&mut cluster, &witness, Chance::new(seed));
         faults.run(kills);
         load_stop.store(true, Ordering::Relaxed);
-        feeders.into_iter().for_each(|feeder| feeder.join().unwrap());
+        feeders
+            .into_iter()
+            .for_each(|feeder| feeder.join().unwrap());
         feeding.join().unwrap();
         harness::until("every task to end", || witness.open(&ledger) == 0);
         std::mem::take(&mut faults.done)
     });
-    Run { cluster, ledger, witness, feeds, done }
+    Run {
+        cluster,
+        ledger,
+        witness,
+        feeds,
+        done,
+    }
 }
 
 #[test]
 fn kills_pauses_and_cuts_lose_nothing() {
-    let (kills, seed) = (number("KILLS").unwrap_or(20) as u32, number("SEED").unwrap_or(1));
+    let (kills, seed) = (
+        number("KILLS").unwrap_or(20) as u32,
+        number("SEED").unwrap_or(1),
+    );
     println!("SEED={seed} KILLS={kills}");
     let began = Instant::now();
-    let Run { cluster, ledger, witness, feeds, done } = run(kills, seed);
+    let Run {
+        cluster,
+        ledger,
+        witness,
+        feeds,
+        done,
+    } = run(kills, seed);
     let heard = witness.seen();
     let mut wrong = heard.wrong.clone();
     wrong.extend(ledger.complaints());
@@ -110,18 +139,55 @@ fn kills_pauses_and_cuts_lose_nothing() {
     let verdict = judge::judge(&ledger, &journal, &mut wrong);
     for (job, (total, done, cancelled)) in judge::counts(&ledger, &journal) {
         let shown = cluster.job(&job);
-        if shown["total"] != total || shown["done"] != done || shown["cancelled"] != cancelled || shown["open"] != false
+        if shown["total"] != total
+            || shown["done"] != done
+            || shown["cancelled"] != cancelled
+            || shown["open"] != false
         {
-            wrong.push(format!("{job} should have {total}, {done} done, {cancelled} cancelled: {shown}"));
+            wrong.push(format!(
+                "{job} should have {total}, {done} done, {cancelled} cancelled: {shown}"
+            ));
         }
     }
-    println!("{}", judge::report(&verdict, judge::repeated(&ledger, &heard), &done, &cluster.proxy, began.elapsed()));
-    println!("  fed by {} runs of `feed --follow`, each line once: {}", feeds.ran(), feeds.lines());
-    assert!(wrong.is_empty(), "{} promises are broken:\n{}", wrong.len(), wrong[..wrong.len().min(50)].join("\n"));
-    assert_eq!(verdict.done_once + verdict.cancelled + verdict.poison, verdict.acknowledged);
-    assert!(verdict.poison <= kills.div_ceil(20) as usize, "kills alone do not make so many poison: {verdict:?}");
-    assert!(done.master_kills == kills && done.runner_kills == kills && cluster.proxy.cuts() > 0 && done.held > 0);
+    println!(
+        "{}",
+        judge::report(
+            &verdict,
+            judge::repeated(&ledger, &heard),
+            &done,
+            &cluster.proxy,
+            began.elapsed()
+        )
+    );
+    println!(
+        "  fed by {} runs of `feed --follow`, each line once: {}",
+        feeds.ran(),
+        feeds.lines()
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} promises are broken:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(50)].join("\n")
+    );
+    assert_eq!(
+        verdict.done_once + verdict.cancelled + verdict.poison,
+        verdict.acknowledged
+    );
+    assert!(
+        verdict.poison <= kills.div_ceil(20) as usize,
+        "kills alone do not make so many poison: {verdict:?}"
+    );
+    assert!(
+        done.master_kills == kills
+            && done.runner_kills == kills
+            && cluster.proxy.cuts() > 0
+            && done.held > 0
+    );
     // A second of grace is part of it. The median: on a machine that has other things to do, a single one may be late.
     let rerun = judge::percentile(&done.runner.alone, 0.5);
-    assert!(rerun <= Duration::from_secs(2), "what dead runners held ran elsewhere after {rerun:?}");
+    assert!(
+        rerun <= Duration::from_secs(2),
+        "what dead runners held ran elsewhere after {rerun:?}"
+    );
 }

@@ -42,13 +42,20 @@ impl Proxy {
     /// In front of the master at `url`.
     pub fn before(url: &str) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy =
-            Proxy { url: format!("ws://{}", listener.local_addr().unwrap()), state: Arc::new(State::default()) };
-        let (state, target) = (proxy.state.clone(), url.trim_start_matches("ws://").to_owned());
+        let proxy = Proxy {
+            url: format!("ws://{}", listener.local_addr().unwrap()),
+            state: Arc::new(State::default()),
+        };
+        let (state, target) = (
+            proxy.state.clone(),
+            url.trim_start_matches("ws://").to_owned(),
+        );
         std::thread::spawn(move || {
             for from in listener.incoming().flatten() {
                 // A master that is away is told by a closed connection, as without a proxy.
-                let Ok(to) = TcpStream::connect(&target) else { continue };
+                let Ok(to) = TcpStream::connect(&target) else {
+                    continue;
+                };
                 connect(&state, from, to);
             }
         });
@@ -64,8 +71,9 @@ impl Proxy {
     /// the third; `turn` says which is first. New connections are well.
     pub fn lose(&self, turn: usize) {
         let connections = self.state.connections.lock().unwrap();
-        let open =
-            connections.iter().filter(|c| !c.over.load(Ordering::Relaxed) && c.lost.load(Ordering::Relaxed) == 0);
+        let open = connections
+            .iter()
+            .filter(|c| !c.over.load(Ordering::Relaxed) && c.lost.load(Ordering::Relaxed) == 0);
         for (index, connection) in open.enumerate() {
             let directions = [TO_MASTER, FROM_MASTER, TO_MASTER | FROM_MASTER][(turn + index) % 3];
             *connection.lost_since.lock().unwrap() = Some(Instant::now());
@@ -81,15 +89,18 @@ impl Proxy {
     /// How long each half-open connection lasted; and how many still do.
     pub fn noticed(&self) -> (Vec<Duration>, usize) {
         let connections = self.state.connections.lock().unwrap();
-        let waiting =
-            connections.iter().filter(|c| c.lost.load(Ordering::Relaxed) != 0 && !c.over.load(Ordering::Relaxed));
+        let waiting = connections
+            .iter()
+            .filter(|c| c.lost.load(Ordering::Relaxed) != 0 && !c.over.load(Ordering::Relaxed));
         (self.state.noticed.lock().unwrap().clone(), waiting.count())
     }
 }
 
 fn connect(state: &Arc<State>, from: TcpStream, to: TcpStream) {
     let clone = |stream: &TcpStream| stream.try_clone().unwrap();
-    [&from, &to].into_iter().for_each(|stream| stream.set_nodelay(true).unwrap());
+    [&from, &to]
+        .into_iter()
+        .for_each(|stream| stream.set_nodelay(true).unwrap());
     let ends = [clone(&from), clone(&to)];
     let connection = Arc::new(Connection {
         lost: AtomicU8::new(0),
@@ -102,14 +113,23 @@ fn connect(state: &Arc<State>, from: TcpStream, to: TcpStream) {
     connections.retain(|connection| !connection.over.load(Ordering::Relaxed));
     connections.push(connection.clone());
     drop(connections);
-    for (mut source, mut target, direction) in [(clone(&from), clone(&to), TO_MASTER), (to, from, FROM_MASTER)] {
+    for (mut source, mut target, direction) in [
+        (clone(&from), clone(&to), TO_MASTER),
+        (to, from, FROM_MASTER),
+    ] {
         let (state, connection) = (state.clone(), connection.clone());
         std::thread::spawn(move || pump(&state, &connection, &mut source, &mut target, direction));
     }
 }
 
 /// Carries bytes one way until the connection ends.
-fn pump(state: &State, connection: &Connection, source: &mut TcpStream, target: &mut TcpStream, direction: u8) {
+fn pump(
+    state: &State,
+    connection: &Connection,
+    source: &mut TcpStream,
+    target: &mut TcpStream,
+    direction: u8,
+) {
     let mut frames = Frames::default();
     let mut part = [0; 65_536];
     while let Ok(length @ 1..) = source.read(&mut part) {
@@ -119,7 +139,10 @@ fn pump(state: &State, connection: &Connection, source: &mut TcpStream, target: 
         }
         let wanted = |cuts: u64| cuts.checked_sub(1);
         if let Some(inside) = frames.pass(bytes)
-            && state.cuts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, wanted).is_ok()
+            && state
+                .cuts
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, wanted)
+                .is_ok()
         {
             // What was sent before the cut arrives: it is the frame that is broken, not more.
             let _ = target.write_all(&bytes[..inside]);
@@ -145,7 +168,9 @@ impl Connection {
         if let Some(since) = *self.lost_since.lock().unwrap() {
             state.noticed.lock().unwrap().push(since.elapsed());
         }
-        self.ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+        self.ends
+            .iter()
+            .for_each(|end| drop(end.shutdown(Shutdown::Both)));
     }
 }
 
@@ -200,15 +225,27 @@ impl Frames {
 fn a_place_inside_a_frame_is_found() {
     let mut stream = crate::socket::handshake("x", "").into_bytes();
     let http = stream.len();
-    let (small, large) = (crate::socket::frame(1, b"0123456789"), crate::socket::frame(1, &[b'x'; 70_000]));
+    let (small, large) = (
+        crate::socket::frame(1, b"0123456789"),
+        crate::socket::frame(1, &[b'x'; 70_000]),
+    );
     stream.extend(small.iter().chain(&large).chain(&small));
     // However the stream is cut into parts, the place is never between two frames.
-    let borders = [http, http + small.len(), http + small.len() + large.len(), stream.len()];
+    let borders = [
+        http,
+        http + small.len(),
+        http + small.len() + large.len(),
+        stream.len(),
+    ];
     for size in [1, 7, 100, 65_536, stream.len()] {
         let (mut frames, mut at) = (Frames::default(), 0);
         for part in stream.chunks(size) {
             if let Some(inside) = frames.pass(part) {
-                assert!(at + inside > http && !borders.contains(&(at + inside)), "{size}: {}", at + inside);
+                assert!(
+                    at + inside > http && !borders.contains(&(at + inside)),
+                    "{size}: {}",
+                    at + inside
+                );
             }
             at += part.len();
         }

@@ -48,11 +48,17 @@ impl Copies {
     fn new(cluster: &Cluster, before: Vec<u8>) -> Copies {
         let store = cluster.folder.join("data/store");
         let after = fs::read(store.join("db")).unwrap();
-        let newest: Vec<usize> =
-            (0..after.len().div_ceil(SECTOR)).filter(|at| sector(&before, *at) != sector(&after, *at)).collect();
+        let newest: Vec<usize> = (0..after.len().div_ceil(SECTOR))
+            .filter(|at| sector(&before, *at) != sector(&after, *at))
+            .collect();
         assert!(!newest.is_empty(), "nothing was written");
         copy(&store, &store.with_file_name("copy"));
-        Copies { store, before, after, newest }
+        Copies {
+            store,
+            before,
+            after,
+            newest,
+        }
     }
 
     fn restore(&self) {
@@ -68,18 +74,28 @@ impl Copies {
         match damage {
             Gone => return fs::remove_file(file).unwrap(),
             Empty => bytes.clear(),
-            CutOff => bytes.truncate(self.newest[first] * SECTOR + chance.below(SECTOR as u64) as usize),
+            CutOff => {
+                bytes.truncate(self.newest[first] * SECTOR + chance.below(SECTOR as u64) as usize)
+            }
             Flipped => {
                 let whole = sector(&self.after, self.newest[first]).len() as u64;
-                bytes[self.newest[first] * SECTOR + chance.below(whole) as usize] ^= 1 << chance.below(8);
+                bytes[self.newest[first] * SECTOR + chance.below(whole) as usize] ^=
+                    1 << chance.below(8);
             }
-            Unwritten => self.newest.iter().for_each(|at| self.put(&mut bytes, *at, sector(&self.before, *at))),
+            Unwritten => self
+                .newest
+                .iter()
+                .for_each(|at| self.put(&mut bytes, *at, sector(&self.before, *at))),
             SomeOf => {
                 let lost = self.newest.iter().filter(|_| chance.permille(500));
                 lost.for_each(|at| self.put(&mut bytes, *at, sector(&self.before, *at)));
             }
-            First => self.newest[first..].iter().for_each(|at| self.put(&mut bytes, *at, sector(&self.before, *at))),
-            Torn => self.newest[first..].iter().for_each(|at| self.put(&mut bytes, *at, &[])),
+            First => self.newest[first..]
+                .iter()
+                .for_each(|at| self.put(&mut bytes, *at, sector(&self.before, *at))),
+            Torn => self.newest[first..]
+                .iter()
+                .for_each(|at| self.put(&mut bytes, *at, &[])),
         }
         fs::write(file, bytes).unwrap();
     }
@@ -94,7 +110,9 @@ impl Copies {
 }
 
 fn sector(bytes: &[u8], at: usize) -> &[u8] {
-    bytes.get(at * SECTOR..).map_or(&[], |rest| &rest[..rest.len().min(SECTOR)])
+    bytes
+        .get(at * SECTOR..)
+        .map_or(&[], |rest| &rest[..rest.len().min(SECTOR)])
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -114,7 +132,9 @@ fn add(cluster: &Cluster, numbers: std::ops::Range<u64>) {
     let mut client = Client::dial(&cluster.url, None).unwrap();
     for (batch, no) in (1..).zip(numbers) {
         let task = json!({"id": format!("t{no}"), "module": "echo", "params": "x".repeat(300), "job": "tail"});
-        client.say("task:add", json!({"batch": batch, "tasks": [task]})).unwrap();
+        client
+            .say("task:add", json!({"batch": batch, "tasks": [task]}))
+            .unwrap();
         let answer = client.hear(Duration::from_secs(60)).unwrap().unwrap();
         assert_eq!(answer["event"], "task:added", "{answer}");
     }
@@ -127,7 +147,12 @@ fn start(cluster: &mut Cluster) -> Result<u64, String> {
         cluster.master.said().contains("listening on ws://") || cluster.master.has_ended()
     });
     if cluster.master.has_ended() {
-        assert_eq!(cluster.master.exit_code(), Some(1), "{}", cluster.master.said());
+        assert_eq!(
+            cluster.master.exit_code(),
+            Some(1),
+            "{}",
+            cluster.master.said()
+        );
         return Err(cluster.master.said());
     }
     let total = cluster.job("tail")["total"].as_u64().unwrap_or(0);
@@ -156,14 +181,22 @@ fn a_store_that_has_lost_what_was_synced_is_refused_with_what_to_do() {
                 // What is damaged need not be needed: an older copy of a page, a word of sled's own.
                 Ok(100) => whole += 1,
                 Ok(found) => {
-                    panic!("{damage:?}, round {round}: 100 tasks were acknowledged, and it starts with {found}")
+                    panic!(
+                        "{damage:?}, round {round}: 100 tasks were acknowledged, and it starts with {found}"
+                    )
                 }
                 Err(said) => {
                     refused += 1;
                     let path = copies.store.to_str().unwrap();
                     assert!(!said.contains("panicked"), "{damage:?}: {said}");
-                    assert!(said.contains(path.rsplit_once("data/").unwrap().1), "{damage:?} names no folder: {said}");
-                    assert!(said.contains("Restore a copy"), "{damage:?} does not say what to do: {said}");
+                    assert!(
+                        said.contains(path.rsplit_once("data/").unwrap().1),
+                        "{damage:?} names no folder: {said}"
+                    );
+                    assert!(
+                        said.contains("Restore a copy"),
+                        "{damage:?} does not say what to do: {said}"
+                    );
                 }
             }
         }
@@ -182,7 +215,12 @@ fn a_store_that_has_lost_only_what_was_not_synced_opens() {
     let mut cluster = Cluster::with(0, &["--durability", "interval:60000"]);
     cluster.wait_ready();
     add(&cluster, 0..50);
-    assert_eq!(cluster.master.terminate(), Some(0), "{}", cluster.master.said());
+    assert_eq!(
+        cluster.master.terminate(),
+        Some(0),
+        "{}",
+        cluster.master.said()
+    );
     cluster.start_master();
     cluster.wait_ready();
     let before = fs::read(cluster.folder.join("data/store/db")).unwrap();
@@ -193,8 +231,12 @@ fn a_store_that_has_lost_only_what_was_not_synced_opens() {
     for round in 0..crate::number("TAILS").unwrap_or(4) {
         for damage in [Unwritten, SomeOf, First] {
             copies.damage(damage, &mut chance);
-            let tasks = start(&mut cluster).unwrap_or_else(|said| panic!("{damage:?}, round {round}: {said}"));
-            assert!((50..=100).contains(&tasks), "{damage:?}, round {round}: 50 were synced, {tasks} are there");
+            let tasks = start(&mut cluster)
+                .unwrap_or_else(|said| panic!("{damage:?}, round {round}: {said}"));
+            assert!(
+                (50..=100).contains(&tasks),
+                "{damage:?}, round {round}: 50 were synced, {tasks} are there"
+            );
             found.push(tasks);
         }
     }

@@ -7,12 +7,21 @@ use std::collections::HashSet;
 
 /// Tasks of a feed in whose middle processes are killed.
 fn many() -> usize {
-    std::env::var("TASKMASTER_E2E_TASKS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000)
+    std::env::var("TASKMASTER_E2E_TASKS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20_000)
 }
 
 fn write_feed(folder: &Folder, tasks: usize) -> String {
-    let lines: String =
-        (0..tasks).map(|n| format!("{}\n", json!({"id": format!("t{n}"), "module": "echo", "params": n}))).collect();
+    let lines: String = (0..tasks)
+        .map(|n| {
+            format!(
+                "{}\n",
+                json!({"id": format!("t{n}"), "module": "echo", "params": n})
+            )
+        })
+        .collect();
     folder.write("feed.jsonl", lines)
 }
 
@@ -30,21 +39,48 @@ fn check_all_done_once(master: &Master, feed: &mut Process, tasks: usize) {
     assert_eq!(feed.exit_code(), Some(0), "{}", feed.said());
     let lines = crate::harness::json_lines(&feed.printed());
     assert_eq!(lines.len(), tasks, "one line for each task");
-    let ids: HashSet<&str> = lines.iter().map(|task| task["id"].as_str().unwrap()).collect();
+    let ids: HashSet<&str> = lines
+        .iter()
+        .map(|task| task["id"].as_str().unwrap())
+        .collect();
     assert_eq!(ids.len(), tasks, "each task once");
     for task in &lines {
         assert_eq!(task["state"], "done", "{task}");
-        assert_eq!(task["id"].as_str().unwrap()[1..], task["result"].to_string(), "the result of another task");
+        assert_eq!(
+            task["id"].as_str().unwrap()[1..],
+            task["result"].to_string(),
+            "the result of another task"
+        );
     }
     let job = master.job("kill");
-    assert_eq!((&job["done"], &job["total"]), (&json!(tasks), &json!(tasks)), "{job}");
+    assert_eq!(
+        (&job["done"], &job["total"]),
+        (&json!(tasks), &json!(tasks)),
+        "{job}"
+    );
     // Committed exactly once: the durable events tell of each end once.
-    let mut events = master.spawn(&["watch", "--since", "0", "--filter", "event=task:done", "--filter", "job=kill"]);
-    until("every end among the events", || events.printed().lines().count() >= tasks);
+    let mut events = master.spawn(&[
+        "watch",
+        "--since",
+        "0",
+        "--filter",
+        "event=task:done",
+        "--filter",
+        "job=kill",
+    ]);
+    until("every end among the events", || {
+        events.printed().lines().count() >= tasks
+    });
     events.kill();
     let text = events.printed();
     let done: Vec<_> = crate::harness::json_lines(&text[..=text.rfind('\n').unwrap()]);
-    assert_eq!(done.iter().map(|event| event["task"].as_str().unwrap()).collect::<HashSet<_>>().len(), tasks);
+    assert_eq!(
+        done.iter()
+            .map(|event| event["task"].as_str().unwrap())
+            .collect::<HashSet<_>>()
+            .len(),
+        tasks
+    );
     assert_eq!(done.len(), tasks);
 }
 
@@ -65,7 +101,10 @@ fn a_feed_survives_kills_of_its_master() {
         hits += usize::from(!feed.has_ended());
         master.start_again();
     }
-    assert!(hits >= 2, "the feed was through after {hits} kills: raise TASKMASTER_E2E_TASKS");
+    assert!(
+        hits >= 2,
+        "the feed was through after {hits} kills: raise TASKMASTER_E2E_TASKS"
+    );
     check_all_done_once(&master, &mut feed, tasks);
 }
 
@@ -93,12 +132,27 @@ fn a_runner_that_dies_costs_its_task_no_try() {
     let master = Master::with("master", &[]);
     master.drop_module("sleep.wat", SLEEP);
     let mut runner = master.runner("first", &[]);
-    master.run(&["add", "sleep", "--params", "1000", "--id", "s", "--retries", "0"]).with(0);
+    master
+        .run(&[
+            "add",
+            "sleep",
+            "--params",
+            "1000",
+            "--id",
+            "s",
+            "--retries",
+            "0",
+        ])
+        .with(0);
     master.wait_state("s", "assigned");
     runner.kill();
     let _second = master.runner("second", &[]);
     let task = master.wait_state("s", "done");
-    assert_eq!((&task["runner"], &task["result"]), (&json!("second"), &json!(1000)), "{task}");
+    assert_eq!(
+        (&task["runner"], &task["result"]),
+        (&json!("second"), &json!(1000)),
+        "{task}"
+    );
 }
 
 #[test]
@@ -106,12 +160,17 @@ fn a_runner_works_on_while_its_master_is_away() {
     let mut master = Master::with("master", &[]);
     master.drop_module("sleep.wat", SLEEP);
     let _runner = master.runner("r", &[]);
-    master.run(&["add", "sleep", "--params", "1500", "--id", "s"]).with(0);
+    master
+        .run(&["add", "sleep", "--params", "1500", "--id", "s"])
+        .with(0);
     let before = master.wait_state("s", "assigned");
     master.process.kill();
     master.start_again();
     let task = master.wait_state("s", "done");
-    assert_eq!(task["attempt"], 1, "re-adopted, not run again: {before} {task}");
+    assert_eq!(
+        task["attempt"], 1,
+        "re-adopted, not run again: {before} {task}"
+    );
 }
 
 #[test]
@@ -119,15 +178,48 @@ fn a_restarted_master_has_everything() {
     let mut master = Master::up(1);
     master.drop_module("echo.wat", echo());
     master.drop_module("trap.wat", TRAP);
-    master.run(&["add", "echo", "--id", "done", "--job", "j", "--params", "{\"kept\":1}", "--wait"]).with(0);
-    master.run(&["add", "trap", "--id", "failed", "--job", "j", "--wait"]).with(3);
-    master.run(&["add", "echo", "--id", "blocked", "--job", "j", "--after", "delayed", "--params", "2"]).with(1);
-    master.run(&["add", "echo", "--id", "delayed", "--job", "j", "--delay", "1h"]).with(0);
-    master.run(&["add", "echo", "--id", "blocked", "--job", "j", "--after", "delayed", "--params", "2"]).with(0);
-    master.run(&["jobs", "pause", "paused"]).with(1).says(&["paused"]);
+    master
+        .run(&[
+            "add",
+            "echo",
+            "--id",
+            "done",
+            "--job",
+            "j",
+            "--params",
+            "{\"kept\":1}",
+            "--wait",
+        ])
+        .with(0);
+    master
+        .run(&["add", "trap", "--id", "failed", "--job", "j", "--wait"])
+        .with(3);
+    master
+        .run(&[
+            "add", "echo", "--id", "blocked", "--job", "j", "--after", "delayed", "--params", "2",
+        ])
+        .with(1);
+    master
+        .run(&[
+            "add", "echo", "--id", "delayed", "--job", "j", "--delay", "1h",
+        ])
+        .with(0);
+    master
+        .run(&[
+            "add", "echo", "--id", "blocked", "--job", "j", "--after", "delayed", "--params", "2",
+        ])
+        .with(0);
+    master
+        .run(&["jobs", "pause", "paused"])
+        .with(1)
+        .says(&["paused"]);
     let shown = |master: &Master| {
         let tasks = ["done", "failed", "blocked", "delayed"].map(|id| master.task(id));
-        (tasks, master.job("j"), master.module("echo")["version"].clone())
+        (
+            tasks,
+            master.job("j"),
+            master.module("echo")["version"].clone(),
+        )
     };
     let before = shown(&master);
     for way in ["kill", "terminate"] {
@@ -138,7 +230,9 @@ fn a_restarted_master_has_everything() {
         master.start_again();
         assert_eq!(shown(&master), before, "after {way}");
     }
-    master.run(&["tasks", "set", "delayed", "--delay", "0s"]).with(0);
+    master
+        .run(&["tasks", "set", "delayed", "--delay", "0s"])
+        .with(0);
     assert_eq!(master.wait_state("blocked", "done")["result"], 2);
 }
 
@@ -149,11 +243,18 @@ fn a_signal_ends_every_role_with_0() {
     let mut master = Master::with("master", &[]);
     let mut runner = master.runner("r", &[]);
     assert_eq!(runner.terminate(), Some(0), "{}", runner.said());
-    assert_eq!(master.process.terminate(), Some(0), "{}", master.process.said());
+    assert_eq!(
+        master.process.terminate(),
+        Some(0),
+        "{}",
+        master.process.said()
+    );
     // A runner whose master is away ends too.
     let folder = Folder::new();
     let mut lonely = Process::start(&folder, &["runner", "--url", "ws://127.0.0.1:1"], &[]);
-    until("it to look for its master", || !lonely.said().is_empty() || lonely.has_ended());
+    until("it to look for its master", || {
+        !lonely.said().is_empty() || lonely.has_ended()
+    });
     assert_eq!(lonely.terminate(), Some(0), "{}", lonely.said());
 }
 
@@ -162,21 +263,37 @@ fn a_runner_that_is_stopped_finishes_what_it_has() {
     let master = Master::with("master", &[]);
     master.drop_module("sleep.wat", SLEEP);
     let mut runner = master.runner("r", &["--slots", "1"]);
-    master.run(&["add", "sleep", "--params", "700", "--id", "s"]).with(0);
+    master
+        .run(&["add", "sleep", "--params", "700", "--id", "s"])
+        .with(0);
     master.wait_state("s", "assigned");
     assert_eq!(runner.terminate(), Some(0));
     let task = master.task("s");
-    assert_eq!((&task["state"], &task["attempt"]), (&json!("done"), &json!(1)), "{task}");
+    assert_eq!(
+        (&task["state"], &task["attempt"]),
+        (&json!("done"), &json!(1)),
+        "{task}"
+    );
 }
 
 #[test]
 fn a_client_finds_no_master() {
     let folder = Folder::new();
-    for args in
-        [["tasks", "list"], ["jobs", "list"], ["call", "echo"], ["add", "echo"], ["watch", "--since=0"], ["feed", "-"]]
-    {
-        run(&folder, &args, &[("TASKMASTER_URL", "ws://127.0.0.1:1")], "")
-            .with(69)
-            .says(&["127.0.0.1:1", "taskmaster up"]);
+    for args in [
+        ["tasks", "list"],
+        ["jobs", "list"],
+        ["call", "echo"],
+        ["add", "echo"],
+        ["watch", "--since=0"],
+        ["feed", "-"],
+    ] {
+        run(
+            &folder,
+            &args,
+            &[("TASKMASTER_URL", "ws://127.0.0.1:1")],
+            "",
+        )
+        .with(69)
+        .says(&["127.0.0.1:1", "taskmaster up"]);
     }
 }

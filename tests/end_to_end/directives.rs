@@ -14,7 +14,9 @@ fn master(slots: u32) -> Master {
 /// A task that says these lines.
 fn speaker(id: &str, lines: &[&str], more: Value) -> String {
     let mut task = json!({ "id": id, "module": "speak", "args": [lines.join("\n")], "retries": 0 });
-    task.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    task.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().cloned().unwrap_or_default());
     task.to_string()
 }
 
@@ -31,11 +33,20 @@ fn a_task_adds_tasks_and_its_result_is_made_of_theirs_in_one_slot() {
         r#"::then {"module":"echo","params":{"$results":["p.1","mine"]}}"#,
     ];
     let feed = speaker("p", &lines, json!({ "priority": 5 }));
-    let ran = master.run_with(&["feed", "--job", "j", "--follow"], &feed).with(0);
-    let ended: Vec<String> = ran.lines().iter().map(|task| task["id"].as_str().unwrap().to_owned()).collect();
+    let ran = master
+        .run_with(&["feed", "--job", "j", "--follow"], &feed)
+        .with(0);
+    let ended: Vec<String> = ran
+        .lines()
+        .iter()
+        .map(|task| task["id"].as_str().unwrap().to_owned())
+        .collect();
     assert!(ended.contains(&"p".to_owned()), "{ended:?}");
     let p = master.task("p");
-    assert_eq!((&p["state"], &p["result"], &p["module"]), (&json!("done"), &json!([1, 2]), &json!("echo")));
+    assert_eq!(
+        (&p["state"], &p["result"], &p["module"]),
+        (&json!("done"), &json!([1, 2]), &json!("echo"))
+    );
     for (id, priority) in [("p.1", 5), ("mine", 9)] {
         let child = master.task(id);
         assert_eq!(
@@ -56,15 +67,26 @@ fn what_failed_adds_nothing_and_what_is_retried_adds_once() {
     let master = master(1);
     let add = "::add {\"id\":\"child\",\"module\":\"echo\"}\n";
     master.drop_module("fails.wat", says("", add, 1));
-    master.run_with(&["feed", "--wait"], r#"{"id":"f","module":"fails","retries":0}"#).with(3);
+    master
+        .run_with(
+            &["feed", "--wait"],
+            r#"{"id":"f","module":"fails","retries":0}"#,
+        )
+        .with(3);
     master.run(&["tasks", "show", "child"]).with(1);
     master.drop_module("works.wat", says("", add, 0));
     for id in ["w1", "w2"] {
         master.run(&["call", "works", "--id", id]).with(0);
     }
-    until("the child", || master.run(&["tasks", "show", "child"]).code == 0);
+    until("the child", || {
+        master.run(&["tasks", "show", "child"]).code == 0
+    });
     master.wait_state("child", "done");
-    assert_eq!(master.job("default")["total"], 3, "the same id with the same document is one task");
+    assert_eq!(
+        master.job("default")["total"],
+        3,
+        "the same id with the same document is one task"
+    );
 }
 
 #[test]
@@ -80,7 +102,9 @@ fn what_cannot_be_added_is_told_in_the_log_and_fails_nobody() {
         "::cache 60",
         "::then",
     ];
-    master.run_with(&["feed", "--wait"], &speaker("p", &lines, json!({}))).with(0);
+    master
+        .run_with(&["feed", "--wait"], &speaker("p", &lines, json!({})))
+        .with(0);
     let log = logs(&master, "p");
     for words in [
         "taskmaster: `::add nothing`: not JSON",
@@ -98,19 +122,37 @@ fn what_cannot_be_added_is_told_in_the_log_and_fails_nobody() {
 #[test]
 fn a_task_that_cannot_go_on_fails_with_the_reason() {
     let master = master(1);
-    let then = |id: &str, document: &str| speaker(id, &[&format!("::then {document}")], json!({ "delay_ms": 600 }));
+    let then = |id: &str, document: &str| {
+        speaker(
+            id,
+            &[&format!("::then {document}")],
+            json!({ "delay_ms": 600 }),
+        )
+    };
     let feed = [
         then("a", r#"{"module":"ecco"}"#),
         then("b", r#"{"module":"echo","dependencies":["nobody"]}"#),
         then("c", r#"{"module":"echo","dependencies":["waits"]}"#),
         r#"{"id":"waits","module":"echo","dependencies":["c"]}"#.to_owned(),
     ];
-    master.run_with(&["feed", "--wait"], &feed.join("\n")).with(3);
-    for (id, words) in [("a", "unknown module `ecco`"), ("b", "unknown dependency `nobody`"), ("c", "dependency cycle")]
-    {
+    master
+        .run_with(&["feed", "--wait"], &feed.join("\n"))
+        .with(3);
+    for (id, words) in [
+        ("a", "unknown module `ecco`"),
+        ("b", "unknown dependency `nobody`"),
+        ("c", "dependency cycle"),
+    ] {
         let task = master.task(id);
-        assert_eq!((&task["state"], &task["error"]["kind"]), (&json!("failed"), &json!("output")), "{task}");
-        assert!(task["error"]["message"].as_str().unwrap().contains(words), "{task}");
+        assert_eq!(
+            (&task["state"], &task["error"]["kind"]),
+            (&json!("failed"), &json!("output")),
+            "{task}"
+        );
+        assert!(
+            task["error"]["message"].as_str().unwrap().contains(words),
+            "{task}"
+        );
     }
     assert_eq!(master.task("waits")["state"], "skipped");
 }
@@ -127,7 +169,9 @@ fn a_task_that_went_on_is_what_it_was_after_a_kill_of_the_master() {
         r#"{"id":"after","module":"echo","params":{"of":{"$result":"p"}}}"#.to_owned(),
         r#"{"id":"last","module":"echo","dependencies":["after"]}"#.to_owned(),
     ];
-    master.run_with(&["feed", "--job", "j"], &feed.join("\n")).with(0);
+    master
+        .run_with(&["feed", "--job", "j"], &feed.join("\n"))
+        .with(0);
     master.wait_state("p", "blocked");
     // The document that it came with is a no-op all the same: the job's total tells.
     master.run_with(&["feed", "--job", "j"], &feed[0]).with(0);
@@ -137,7 +181,10 @@ fn a_task_that_went_on_is_what_it_was_after_a_kill_of_the_master() {
         assert_eq!(master.task(id)["state"], "blocked", "{id}");
     }
     assert_eq!(master.wait_state("p", "done")["result"], 7);
-    assert_eq!(master.wait_state("after", "done")["result"], json!({ "of": 7 }));
+    assert_eq!(
+        master.wait_state("after", "done")["result"],
+        json!({ "of": 7 })
+    );
     master.wait_state("last", "done");
     assert_eq!(master.job("j")["total"], 4);
 }
@@ -147,10 +194,20 @@ fn a_thousand_children_are_added_at_once() {
     let master = master(2);
     let ids: Vec<String> = (1..=1000).map(|n| format!("p.{n}")).collect();
     // An argument may have 128 KiB: short documents.
-    let mut lines: Vec<String> = (0..1000).map(|n| format!("::add {{\"module\":\"echo\",\"params\":{n}}}")).collect();
-    lines.push(format!("::then {{\"module\":\"echo\",\"params\":{{\"$results\":{}}}}}", json!(ids)));
+    let mut lines: Vec<String> = (0..1000)
+        .map(|n| format!("::add {{\"module\":\"echo\",\"params\":{n}}}"))
+        .collect();
+    lines.push(format!(
+        "::then {{\"module\":\"echo\",\"params\":{{\"$results\":{}}}}}",
+        json!(ids)
+    ));
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    master.run_with(&["feed", "--job", "j", "--wait"], &speaker("p", &lines, json!({}))).with(0);
+    master
+        .run_with(
+            &["feed", "--job", "j", "--wait"],
+            &speaker("p", &lines, json!({})),
+        )
+        .with(0);
     let numbers: Vec<u32> = (0..1000).collect();
     assert_eq!(master.task("p")["result"], json!(numbers));
     assert_eq!(master.job("j")["total"], 1001);

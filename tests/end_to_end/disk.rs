@@ -12,20 +12,32 @@ const TASKS: usize = 2_500;
 
 /// Takes what the disk still has.
 fn fill(path: &Path) {
-    let mut filler = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    let mut filler = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
     let block = vec![7; 64 << 10];
     while filler.write(&block).is_ok_and(|written| written > 0) {}
 }
 
 fn feed_file(master: &Master, name: &str, count: usize) -> String {
-    let line = |n: usize| format!("{{\"id\":\"{name}-{n}\",\"module\":\"large\",\"params\":{n}}}\n");
-    master.folder.write(&format!("{name}.jsonl"), (0..count).map(line).collect::<String>())
+    let line =
+        |n: usize| format!("{{\"id\":\"{name}-{n}\",\"module\":\"large\",\"params\":{n}}}\n");
+    master.folder.write(
+        &format!("{name}.jsonl"),
+        (0..count).map(line).collect::<String>(),
+    )
 }
 
 fn health(master: &Master) -> String {
     let address = master.url.trim_start_matches("ws://");
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
@@ -45,13 +57,20 @@ fn questions_are_answered(master: &Master, filler: &Path) {
             (Some(0), ..) => told += 1,
             (code, _, said) => {
                 refused += 1;
-                assert!(code == Some(1) && said.contains("unavailable") && said.contains("is full"), "{said}");
+                assert!(
+                    code == Some(1) && said.contains("unavailable") && said.contains("is full"),
+                    "{said}"
+                );
             }
         }
     }
-    assert!(told > 0, "{refused} questions are refused, none is answered");
+    assert!(
+        told > 0,
+        "{refused} questions are refused, none is answered"
+    );
     let (code, job, said) = ask(&["jobs", "show", "first", "-o", "json"]);
-    let job: serde_json::Value = serde_json::from_str(&job).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let job: serde_json::Value =
+        serde_json::from_str(&job).unwrap_or_else(|error| panic!("{error}: {said}"));
     assert_eq!((code, job["total"].as_u64()), (Some(0), Some(TASKS as u64)));
     let (code, _, said) = ask(&["tasks", "list", "--job", "first"]);
     assert_eq!(code, Some(0), "{said}");
@@ -61,7 +80,9 @@ fn questions_are_answered(master: &Master, filler: &Path) {
 #[test]
 fn a_full_disk_is_a_state_and_loses_nothing() {
     let Some(mut master) = Master::on_small_disk(900) else {
-        return eprintln!("skipped: this user may not mount a tmpfs in a name space of its own (unshare -rm)");
+        return eprintln!(
+            "skipped: this user may not mount a tmpfs in a name space of its own (unshare -rm)"
+        );
     };
     master.drop_module("echo.wat", echo());
     master.drop_module("large.wat", large());
@@ -71,7 +92,9 @@ fn a_full_disk_is_a_state_and_loses_nothing() {
     fill(&filler);
 
     // Adds are refused, with the reason; everybody who looks is told.
-    until("the master to notice", || health(&master).contains("ok, but adds are refused: the disk that holds"));
+    until("the master to notice", || {
+        health(&master).contains("ok, but adds are refused: the disk that holds")
+    });
     let refused = master.run(&["add", "echo", "-o", "json"]);
     assert_eq!(refused.code, 1, "{}", refused.err);
     refused.says(&["unavailable", "the disk that holds", "is full"]);
@@ -81,7 +104,9 @@ fn a_full_disk_is_a_state_and_loses_nothing() {
     // A feed waits for better times, and says so.
     let later = feed_file(&master, "later", 100);
     let mut feed = master.spawn(&["feed", &later, "--job", "later", "--wait"]);
-    until("the feed to say why it waits", || feed.said().contains("is full"));
+    until("the feed to say why it waits", || {
+        feed.said().contains("is full")
+    });
 
     // Tasks that were taken run; when not even their results find room, their runner keeps them.
     let runner = master.runner("r", &["--slots", "2"]);
@@ -93,7 +118,11 @@ fn a_full_disk_is_a_state_and_loses_nothing() {
         master.process.said().contains("nothing can be written")
     });
     let status = master.run(&["doctor", "-o", "json"]);
-    assert!(status.out.contains("nothing can be written"), "{}", status.out);
+    assert!(
+        status.out.contains("nothing can be written"),
+        "{}",
+        status.out
+    );
     let refused = master.run(&["add", "echo"]);
     assert_eq!(refused.code, 1, "{}", refused.err);
     questions_are_answered(&master, &filler);
@@ -103,8 +132,18 @@ fn a_full_disk_is_a_state_and_loses_nothing() {
     fs::remove_file(&filler).unwrap();
     until("the first job", || job("first", "done") == TASKS as u64);
     assert_eq!(feed.exit_code(), Some(0), "{}", feed.said());
-    assert_eq!((job("later", "done"), job("later", "total"), job("first", "total")), (100, 100, TASKS as u64));
-    assert_eq!(master.task("first-7")["result"].as_str().map(str::len), Some(60_000));
+    assert_eq!(
+        (
+            job("later", "done"),
+            job("later", "total"),
+            job("first", "total")
+        ),
+        (100, 100, TASKS as u64)
+    );
+    assert_eq!(
+        master.task("first-7")["result"].as_str().map(str::len),
+        Some(60_000)
+    );
     assert!(began.elapsed() < PATIENCE);
     master.still_works();
     drop(runner);
@@ -114,12 +153,22 @@ fn a_full_disk_is_a_state_and_loses_nothing() {
 #[test]
 fn a_master_is_not_started_on_a_full_disk() {
     let Some(master) = Master::on_small_disk(80) else {
-        return eprintln!("skipped: this user may not mount a tmpfs in a name space of its own (unshare -rm)");
+        return eprintln!(
+            "skipped: this user may not mount a tmpfs in a name space of its own (unshare -rm)"
+        );
     };
     fill(&master.small_disk().join("filler"));
     let data = master.small_disk().join("other");
     fs::create_dir(&data).unwrap();
-    let args = ["master", "--listen", "127.0.0.1:0", "--tasks", "tasks", "--data", data.to_str().unwrap()];
+    let args = [
+        "master",
+        "--listen",
+        "127.0.0.1:0",
+        "--tasks",
+        "tasks",
+        "--data",
+        data.to_str().unwrap(),
+    ];
     let ran = run(&master.folder, &args, &[], "");
     assert_eq!(ran.code, 1, "{}", ran.err);
     ran.says(&["is full", "make room and start it again"]);

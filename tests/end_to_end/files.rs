@@ -102,7 +102,12 @@ fn master() -> Master {
     let master = Master::up(2);
     master.drop_module("files.wat", GUEST);
     fs::create_dir_all(master.folder.join("given/deep")).unwrap();
-    for (path, text) in [("given/one", "1"), ("given/deep/two", "2"), ("given/empty", ""), ("single", "s")] {
+    for (path, text) in [
+        ("given/one", "1"),
+        ("given/deep/two", "2"),
+        ("given/empty", ""),
+        ("single", "s"),
+    ] {
         fs::write(master.folder.join(path), text).unwrap();
     }
     master
@@ -119,7 +124,9 @@ fn http(url: &str, request: &str) -> String {
 /// A task that does `steps`.
 fn task(id: &str, steps: &str, more: Value) -> String {
     let mut task = json!({"id": id, "module": "files", "params": steps, "retries": 0});
-    task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    task.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     format!("{task}\n")
 }
 
@@ -133,7 +140,12 @@ fn files_of(folder: &Path) -> BTreeMap<String, String> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                let name = path
+                    .strip_prefix(folder)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
                 found.insert(name, fs::read_to_string(&path).unwrap());
             }
         }
@@ -142,7 +154,10 @@ fn files_of(folder: &Path) -> BTreeMap<String, String> {
 }
 
 fn expected(files: &[(&str, &str)]) -> BTreeMap<String, String> {
-    files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+    files
+        .iter()
+        .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -153,34 +168,85 @@ fn files_go_in_and_come_back_whatever_the_command() {
     let params = json!(steps).to_string();
     let made = [("made", "new"), ("renamed", "1"), ("sub/x", "y")];
     let under = |id: &str| -> BTreeMap<String, String> {
-        made.iter().map(|(path, text)| (format!("{id}/{path}"), (*text).to_owned())).collect()
+        made.iter()
+            .map(|(path, text)| (format!("{id}/{path}"), (*text).to_owned()))
+            .collect()
     };
     let options = [&["--params", &params, "--fetch", "out"], inputs.as_slice()].concat();
     let printed = "12s";
-    let added =
-        master.run(&[&["add", "files", "--id", "a", "--wait", "-o", "json"], options.as_slice()].concat()).with(0);
+    let added = master
+        .run(
+            &[
+                &["add", "files", "--id", "a", "--wait", "-o", "json"],
+                options.as_slice(),
+            ]
+            .concat(),
+        )
+        .with(0);
     assert_eq!(added.json()["result"], printed);
     let outputs = added.json()["outputs"].as_object().unwrap().clone();
-    assert_eq!(outputs.keys().collect::<Vec<_>>(), ["made", "renamed", "sub/x"]);
-    let called = master.run(&[&["call", "files", "--id", "c"], options.as_slice()].concat()).with(0);
+    assert_eq!(
+        outputs.keys().collect::<Vec<_>>(),
+        ["made", "renamed", "sub/x"]
+    );
+    let called = master
+        .run(&[&["call", "files", "--id", "c"], options.as_slice()].concat())
+        .with(0);
     assert_eq!(called.out.trim_end(), printed);
-    let ran = run(&master.folder, &[&["run", "tasks/files.wat"], options.as_slice()].concat(), &[], "").with(0);
-    assert_eq!(ran.out.trim_end(), printed, "without a master it is the same");
+    let ran = run(
+        &master.folder,
+        &[&["run", "tasks/files.wat"], options.as_slice()].concat(),
+        &[],
+        "",
+    )
+    .with(0);
+    assert_eq!(
+        ran.out.trim_end(),
+        printed,
+        "without a master it is the same"
+    );
     // Relative to the feed file, wherever the command is given.
     fs::create_dir(master.folder.join("feeds")).unwrap();
-    let line = task("f", steps, json!({"inputs": {"in": "../given", "f": "../single"}}));
+    let line = task(
+        "f",
+        steps,
+        json!({"inputs": {"in": "../given", "f": "../single"}}),
+    );
     master.folder.write("feeds/feed.jsonl", &line);
-    let fed = master.run(&["feed", "feeds/feed.jsonl", "--follow", "--fetch", "out"]).with(0).lines();
-    assert_eq!((&fed[0]["result"], fed[0]["outputs"].as_object().unwrap().len()), (&json!(printed), 3));
+    let fed = master
+        .run(&["feed", "feeds/feed.jsonl", "--follow", "--fetch", "out"])
+        .with(0)
+        .lines();
+    assert_eq!(
+        (
+            &fed[0]["result"],
+            fed[0]["outputs"].as_object().unwrap().len()
+        ),
+        (&json!(printed), 3)
+    );
     let out = files_of(&master.folder.join("out"));
-    assert_eq!(out, [under("a"), under("c"), under("f"), under("local")].into_iter().flatten().collect());
+    assert_eq!(
+        out,
+        [under("a"), under("c"), under("f"), under("local")]
+            .into_iter()
+            .flatten()
+            .collect()
+    );
     // Again: nothing is run, and what is there is not fetched again, what is not is.
     fs::remove_file(master.folder.join("out/f/made")).unwrap();
-    master.run(&["feed", "feeds/feed.jsonl", "--follow", "--fetch", "out"]).with(0);
+    master
+        .run(&["feed", "feeds/feed.jsonl", "--follow", "--fetch", "out"])
+        .with(0);
     assert_eq!(files_of(&master.folder.join("out")), out);
-    let listed = master.run(&["tasks", "files", "f", "--fetch", "again"]).with(0).lines();
+    let listed = master
+        .run(&["tasks", "files", "f", "--fetch", "again"])
+        .with(0)
+        .lines();
     assert_eq!(
-        listed.iter().map(|file| file["path"].as_str().unwrap()).collect::<Vec<_>>(),
+        listed
+            .iter()
+            .map(|file| file["path"].as_str().unwrap())
+            .collect::<Vec<_>>(),
         ["made", "renamed", "sub/x"]
     );
     assert_eq!(files_of(&master.folder.join("again")), under("f"));
@@ -195,47 +261,96 @@ fn what_a_task_does_to_its_inputs_no_other_task_sees() {
         .flat_map(|n| {
             [
                 task(&format!("w{n}"), spoil, inputs.clone()),
-                task(&format!("r{n}"), "r f;r in/one;r in/deep/two;r in/empty;", inputs.clone()),
+                task(
+                    &format!("r{n}"),
+                    "r f;r in/one;r in/deep/two;r in/empty;",
+                    inputs.clone(),
+                ),
             ]
         })
         .collect();
-    let ended = master.run_with(&["feed", "--follow"], &feed).with(0).lines();
+    let ended = master
+        .run_with(&["feed", "--follow"], &feed)
+        .with(0)
+        .lines();
     for task in &ended {
         let reads = task["id"].as_str().unwrap().starts_with('r');
         let denied = format!("w{DENIED}w{DENIED}w{DENIED}X");
-        assert_eq!(task["result"], if reads { json!("s12") } else { json!(denied) }, "{task}");
-        let outputs: Vec<String> = task["outputs"].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(outputs, if reads { vec![] } else { vec!["f", "g", "in/empty"] }, "{task}");
+        assert_eq!(
+            task["result"],
+            if reads { json!("s12") } else { json!(denied) },
+            "{task}"
+        );
+        let outputs: Vec<String> = task["outputs"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        assert_eq!(
+            outputs,
+            if reads {
+                vec![]
+            } else {
+                vec!["f", "g", "in/empty"]
+            },
+            "{task}"
+        );
     }
-    assert_eq!(files_of(&master.folder.join("given")), expected(&[("deep/two", "2"), ("empty", ""), ("one", "1")]));
+    assert_eq!(
+        files_of(&master.folder.join("given")),
+        expected(&[("deep/two", "2"), ("empty", ""), ("one", "1")])
+    );
 }
 
 #[test]
 fn a_shared_folder_of_a_thousand_files_is_put_once_and_not_copied() {
     let master = master();
     for n in 0..1_000 {
-        fs::write(master.folder.join(&format!("given/{n}.txt")), format!("file {n}")).unwrap();
+        fs::write(
+            master.folder.join(&format!("given/{n}.txt")),
+            format!("file {n}"),
+        )
+        .unwrap();
     }
     let feed: String = (0..20)
-        .map(|n| task(&format!("t{n}"), &format!("r in/{n}.txt;w out {n};"), json!({"inputs": {"in": "given"}})))
+        .map(|n| {
+            task(
+                &format!("t{n}"),
+                &format!("r in/{n}.txt;w out {n};"),
+                json!({"inputs": {"in": "given"}}),
+            )
+        })
         .collect();
-    let ended = master.run_with(&["feed", "--follow"], &feed).with(0).lines();
-    assert!(ended.iter().all(|task| task["state"] == "done" && task["outputs"].as_object().unwrap().len() == 1));
+    let ended = master
+        .run_with(&["feed", "--follow"], &feed)
+        .with(0)
+        .lines();
+    assert!(
+        ended
+            .iter()
+            .all(|task| task["state"] == "done" && task["outputs"].as_object().unwrap().len() == 1)
+    );
     // 1,003 files, of which the empty one and 1,002 others differ, the listing, the module; and 20 outputs.
     let blobs = files_of(&master.folder.join("data/blobs"));
     assert!(blobs.len() <= 1_003 + 2 + 20, "{} blobs", blobs.len());
     let cached = files_of(&master.folder.join("data/runner/inputs"));
-    assert_eq!(cached.keys().filter(|path| *path != ".lock").count(), 1_003 + 1);
+    assert_eq!(
+        cached.keys().filter(|path| *path != ".lock").count(),
+        1_003 + 1
+    );
     let task = &master.json(&["tasks", "show", "t0"]);
-    assert!(task.to_string().len() < 1_000, "the task carries the folder's name, not its files: {task}");
+    assert!(
+        task.to_string().len() < 1_000,
+        "the task carries the folder's name, not its files: {task}"
+    );
 }
 
 #[test]
 fn outputs_are_chosen_by_globs_and_a_glob_without_a_file_is_a_failure() {
     let master = master();
     let more = |outputs: Value| json!({"inputs": {"in": "given"}, "outputs": outputs});
-    let steps =
-        "w a.png 1;w b.txt 2;d sub;w sub/c.png 3;s inside a.png;s outside ../../../../../../etc/hostname;s loop loop;";
+    let steps = "w a.png 1;w b.txt 2;d sub;w sub/c.png 3;s inside a.png;s outside ../../../../../../etc/hostname;s loop loop;";
     let feed = [
         task("all", steps, json!({"inputs": {"in": "given"}})),
         task("png", steps, more(json!(["**/*.png"]))),
@@ -245,20 +360,46 @@ fn outputs_are_chosen_by_globs_and_a_glob_without_a_file_is_a_failure() {
         task("odd", "w a.txt 1;", more(json!(["*.txt"]))),
     ]
     .concat();
-    let ended = master.run_with(&["feed", "--follow"], &feed).with(3).lines();
-    let of = |id: &str| ended.iter().find(|task| task["id"] == id).unwrap_or_else(|| panic!("{id}: {ended:?}"));
-    let names = |id: &str| of(id)["outputs"].as_object().unwrap().keys().cloned().collect::<Vec<String>>();
+    let ended = master
+        .run_with(&["feed", "--follow"], &feed)
+        .with(3)
+        .lines();
+    let of = |id: &str| {
+        ended
+            .iter()
+            .find(|task| task["id"] == id)
+            .unwrap_or_else(|| panic!("{id}: {ended:?}"))
+    };
+    let names = |id: &str| {
+        of(id)["outputs"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<String>>()
+    };
     // A link inside the folder stands for its file; what one outside leads to is nobody's to see.
     assert_eq!(names("all"), ["a.png", "b.txt", "inside", "sub/c.png"]);
     assert_eq!(
         (names("png"), names("none"), names("odd")),
-        (vec!["a.png".to_owned(), "sub/c.png".into()], vec![], vec!["a.txt".to_owned()])
+        (
+            vec!["a.png".to_owned(), "sub/c.png".into()],
+            vec![],
+            vec!["a.txt".to_owned()]
+        )
     );
-    for (id, words) in
-        [("missing", "`*.jpg`; the task made a.png, b.txt, inside, sub/c.png"), ("unchanged", "matches only inputs")]
-    {
+    for (id, words) in [
+        (
+            "missing",
+            "`*.jpg`; the task made a.png, b.txt, inside, sub/c.png",
+        ),
+        ("unchanged", "matches only inputs"),
+    ] {
         let error = &of(id)["error"];
-        assert!(error["kind"] == "output" && error["message"].as_str().unwrap().contains(words), "{id}: {error}");
+        assert!(
+            error["kind"] == "output" && error["message"].as_str().unwrap().contains(words),
+            "{id}: {error}"
+        );
     }
 }
 
@@ -277,11 +418,20 @@ fn bad_files_are_refused_by_name_and_stop_nobody() {
         (json!({"../x": "single"}), "the part `..`"),
         (json!({"/x": "single"}), "is absolute"),
         (json!({"a//b": "single"}), "an empty part"),
-        (json!({"a": "single", "A": "single"}), "`A` and `a` differ only by case"),
-        (json!({"a": "single", "a/b": "single"}), "`a/b` lies inside `a`"),
+        (
+            json!({"a": "single", "A": "single"}),
+            "`A` and `a` differ only by case",
+        ),
+        (
+            json!({"a": "single", "a/b": "single"}),
+            "`a/b` lies inside `a`",
+        ),
         (json!({"tmp/a": "single"}), "/tmp"),
         (json!({"a": "nowhere"}), "inputs.a`: cannot read"),
-        (json!({"a": "given"}), "given/leak is a link that leads outside the folder, to /etc/hostname"),
+        (
+            json!({"a": "given"}),
+            "given/leak is a link that leads outside the folder, to /etc/hostname",
+        ),
         (json!({"a": "cases"}), "differ only by case"),
         (json!({"a": "/dev/null"}), "neither a file nor a folder"),
         (json!({"a": {"sha256": hash}}), "no blob 0a0a"),
@@ -289,70 +439,147 @@ fn bad_files_are_refused_by_name_and_stop_nobody() {
         (json!({"a": {"sha265": hash}}), "unknown field"),
         (json!({"a": 7}), "inputs.a"),
     ];
-    let mut feed: String = bad.iter().map(|(inputs, _)| task("bad", "", json!({"inputs": inputs}))).collect();
+    let mut feed: String = bad
+        .iter()
+        .map(|(inputs, _)| task("bad", "", json!({"inputs": inputs})))
+        .collect();
     feed.push_str(&task("globs", "", json!({"outputs": ["../*"]})));
-    feed.push_str(&task("good", "r f;", json!({"inputs": {"f": "single", "clean": "clean"}})));
+    feed.push_str(&task(
+        "good",
+        "r f;",
+        json!({"inputs": {"f": "single", "clean": "clean"}}),
+    ));
     let ran = master.run_with(&["feed", "--follow"], &feed).with(1);
     for (number, (_, words)) in bad.iter().enumerate() {
-        let line = ran.err.lines().find(|line| line.starts_with(&format!("line {}: ", number + 1)));
-        assert!(line.is_some_and(|line| line.contains(words)), "line {}, `{words}`: {}", number + 1, ran.err);
+        let line = ran
+            .err
+            .lines()
+            .find(|line| line.starts_with(&format!("line {}: ", number + 1)));
+        assert!(
+            line.is_some_and(|line| line.contains(words)),
+            "line {}, `{words}`: {}",
+            number + 1,
+            ran.err
+        );
     }
-    assert!(ran.err.contains("line 15: ") && ran.err.contains("the glob `../*`"), "{}", ran.err);
+    assert!(
+        ran.err.contains("line 15: ") && ran.err.contains("the glob `../*`"),
+        "{}",
+        ran.err
+    );
     assert_eq!(ran.lines().len(), 1);
     assert_eq!(ran.lines()[0]["result"], "s");
     for (args, words) in [
         (vec!["add", "files", "--input", "single"], vec!["path=file"]),
-        (vec!["add", "files", "--input", "../x=single"], vec!["the part `..`"]),
-        (vec!["add", "files", "--outputs", "a**"], vec!["--outputs", "a**"]),
+        (
+            vec!["add", "files", "--input", "../x=single"],
+            vec!["the part `..`"],
+        ),
+        (
+            vec!["add", "files", "--outputs", "a**"],
+            vec!["--outputs", "a**"],
+        ),
         (vec!["add", "files", "--fetch", "out"], vec!["--wait"]),
         (vec!["feed", "--fetch", "out"], vec!["--follow"]),
-        (vec!["run", "tasks/files.wat", "--input", "x"], vec!["path=file"]),
+        (
+            vec!["run", "tasks/files.wat", "--input", "x"],
+            vec!["path=file"],
+        ),
     ] {
         master.run(&args).with(2).says(&words);
     }
-    master.run(&["call", "files", "--input", "x=nowhere"]).with(1).says(&["inputs.x", "nowhere"]);
-    run(&master.folder, &["run", "tasks/files.wat", "--input", "x=nowhere"], &[], "").with(1).says(&["nowhere"]);
+    master
+        .run(&["call", "files", "--input", "x=nowhere"])
+        .with(1)
+        .says(&["inputs.x", "nowhere"]);
+    run(
+        &master.folder,
+        &["run", "tasks/files.wat", "--input", "x=nowhere"],
+        &[],
+        "",
+    )
+    .with(1)
+    .says(&["nowhere"]);
 }
 
 #[test]
 fn bytes_with_another_hash_are_not_taken() {
     let master = master();
     let hash = "0a".repeat(32);
-    let put =
-        format!("PUT /blobs/{hash} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc");
+    let put = format!(
+        "PUT /blobs/{hash} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
+    );
     let answer = http(&master.url, &put);
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("the bytes have the hash"), "{answer}");
-    assert_eq!(files_of(&master.folder.join("data/blobs")).len(), 1, "only the module");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("the bytes have the hash"),
+        "{answer}"
+    );
+    assert_eq!(
+        files_of(&master.folder.join("data/blobs")).len(),
+        1,
+        "only the module"
+    );
 }
 
 #[test]
 fn an_upload_and_a_fetch_outlast_a_restart_of_their_master() {
     let mut master = master();
-    let line = task("late", "r f;w out done;", json!({"inputs": {"f": "given/one"}}));
+    let line = task(
+        "late",
+        "r f;w out done;",
+        json!({"inputs": {"f": "given/one"}}),
+    );
     master.folder.write("late.jsonl", &line);
     let mut feeding = master.spawn(&["feed", "late.jsonl", "--follow", "--fetch", "out"]);
-    until("the feed has a master", || feeding.said().contains("job feed-"));
+    until("the feed has a master", || {
+        feeding.said().contains("job feed-")
+    });
     master.process.kill();
     master.start_again();
-    until("the file of the task", || master.folder.join("out/late/out").exists());
+    until("the file of the task", || {
+        master.folder.join("out/late/out").exists()
+    });
     assert_eq!(feeding.exit_code(), Some(0), "{}", feeding.said());
     assert_eq!(json_lines(&feeding.printed())[0]["result"], 1);
     let folder = Folder::new();
-    master.run(&["tasks", "files", "late", "--fetch", folder.path().to_str().unwrap()]).with(0);
+    master
+        .run(&[
+            "tasks",
+            "files",
+            "late",
+            "--fetch",
+            folder.path().to_str().unwrap(),
+        ])
+        .with(0);
     assert_eq!(files_of(folder.path()), expected(&[("late/out", "done")]));
 }
 
 #[test]
 fn what_nothing_names_any_more_is_removed() {
-    let mut master = Master::with("up", &["--slots", "2", "--keep", "1s", "--blob-grace", "1s"]);
+    let mut master = Master::with(
+        "up",
+        &["--slots", "2", "--keep", "1s", "--blob-grace", "1s"],
+    );
     master.drop_module("files.wat", GUEST);
     fs::create_dir(master.folder.join("given")).unwrap();
-    for (path, text) in [("given/one", "1"), ("given/two", "2"), ("gone", "gone"), ("kept", "kept")] {
+    for (path, text) in [
+        ("given/one", "1"),
+        ("given/two", "2"),
+        ("gone", "gone"),
+        ("kept", "kept"),
+    ] {
         fs::write(master.folder.join(path), text).unwrap();
     }
-    let waits = ["add", "files", "--id", "waits", "--delay", "1h", "--input", "in=given", "--input", "k=kept"];
+    let waits = [
+        "add", "files", "--id", "waits", "--delay", "1h", "--input", "in=given", "--input",
+        "k=kept",
+    ];
     master.run(&waits).with(0);
-    let blobs = || files_of(&master.folder.join("data/blobs")).into_values().collect::<Vec<String>>();
+    let blobs = || {
+        files_of(&master.folder.join("data/blobs"))
+            .into_values()
+            .collect::<Vec<String>>()
+    };
     master
         .run(&[
             "call",
@@ -374,28 +601,53 @@ fn what_nothing_names_any_more_is_removed() {
     );
     assert!(http(&master.url, &orphan).starts_with("HTTP/1.1 201"));
     until("what nothing names is gone", || {
-        !["gone", "made", "abc"].iter().any(|text| blobs().contains(&(*text).to_owned()))
+        !["gone", "made", "abc"]
+            .iter()
+            .any(|text| blobs().contains(&(*text).to_owned()))
     });
     let mut left = blobs();
     left.retain(|text| text.len() < 10);
     left.sort();
-    assert_eq!(left, ["1", "2", "kept"], "beside them, the listing and the module");
+    assert_eq!(
+        left,
+        ["1", "2", "kept"],
+        "beside them, the listing and the module"
+    );
     assert_eq!(blobs().len(), 5);
     // The same after a start, in a check, and in what is exported and imported.
     master.process.kill();
     master.start_again();
-    master.run(&["tasks", "set", "waits", "--delay", "0s"]).with(0);
+    master
+        .run(&["tasks", "set", "waits", "--delay", "0s"])
+        .with(0);
     master.wait_state("waits", "done");
-    master.run(&["add", "files", "--id", "again", "--delay", "1h", "--input", "in=given"]).with(0);
+    master
+        .run(&[
+            "add", "files", "--id", "again", "--delay", "1h", "--input", "in=given",
+        ])
+        .with(0);
     assert_eq!(master.process.terminate(), Some(0));
     let store = |args: &[&str]| run(&master.folder, &[&["store"], args].concat(), &[], "").with(0);
-    assert_eq!(store(&["check", "--data", "data", "-o", "json"]).json()["ok"], true);
+    assert_eq!(
+        store(&["check", "--data", "data", "-o", "json"]).json()["ok"],
+        true
+    );
     store(&["export", "all.jsonl", "--data", "data"]);
     store(&["import", "all.jsonl", "--data", "fresh"]);
     let checked = store(&["check", "--data", "fresh", "-o", "json"]).json();
-    assert!(checked["ok"] == true && checked["blobs"].as_u64() >= Some(4), "{checked}");
-    let fresh: Vec<String> = files_of(&master.folder.join("fresh/blobs")).into_values().collect();
-    assert!(["1", "2"].iter().all(|text| fresh.contains(&(*text).to_owned())), "a folder's files go with it");
+    assert!(
+        checked["ok"] == true && checked["blobs"].as_u64() >= Some(4),
+        "{checked}"
+    );
+    let fresh: Vec<String> = files_of(&master.folder.join("fresh/blobs"))
+        .into_values()
+        .collect();
+    assert!(
+        ["1", "2"]
+            .iter()
+            .all(|text| fresh.contains(&(*text).to_owned())),
+        "a folder's files go with it"
+    );
 }
 
 fn sha256(text: &str) -> String {
@@ -430,6 +682,10 @@ fn a_file_of_a_gigabyte_is_a_file_like_any_other() {
     assert_eq!(ran.out.trim(), "null");
     let moved = fs::metadata(master.folder.join("out/l/moved")).unwrap();
     assert_eq!(moved.len(), 1 << 30);
-    let same = std::process::Command::new("cmp").arg(&path).arg(master.folder.join("out/l/moved")).status().unwrap();
+    let same = std::process::Command::new("cmp")
+        .arg(&path)
+        .arg(master.folder.join("out/l/moved"))
+        .status()
+        .unwrap();
     assert!(same.success());
 }

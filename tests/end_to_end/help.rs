@@ -3,15 +3,28 @@
 use crate::harness::{Folder, run};
 
 fn help(folder: &Folder, command: &str) -> String {
-    let args: Vec<&str> = command.split(' ').chain(["--help"]).filter(|word| !word.is_empty()).collect();
+    let args: Vec<&str> = command
+        .split(' ')
+        .chain(["--help"])
+        .filter(|word| !word.is_empty())
+        .collect();
     run(folder, &args, &[], "").with(0).out
 }
 
 const COMMANDS: &[(&str, &str)] = &[
-    ("up", "--listen --data --tasks --slots --token --durability --keep --blobs"),
+    (
+        "up",
+        "--listen --data --tasks --slots --token --durability --keep --blobs",
+    ),
     ("demo", "--out"),
-    ("master", "--listen --data --tasks --token --durability --keep --blobs"),
-    ("runner", "--url --slots --label --modules --cache --token --env --name"),
+    (
+        "master",
+        "--listen --data --tasks --token --durability --keep --blobs",
+    ),
+    (
+        "runner",
+        "--url --slots --label --modules --cache --token --env --name",
+    ),
     ("store check", "--data"),
     ("store export", "--data"),
     ("store import", "--data"),
@@ -65,13 +78,17 @@ fn every_command_has_an_example() {
     for (command, options) in COMMANDS {
         let text = help(&folder, command);
         for option in options.split(' ') {
-            assert!(text.contains(option), "`{command}` has no {option}:\n{text}");
+            assert!(
+                text.contains(option),
+                "`{command}` has no {option}:\n{text}"
+            );
         }
         for option in ["--output", "--url", "--token"] {
             assert!(text.contains(option), "`{command}` has no {option}");
         }
-        let (_, example) =
-            text.split_once("Example").unwrap_or_else(|| panic!("`{command} --help` has no example:\n{text}"));
+        let (_, example) = text
+            .split_once("Example")
+            .unwrap_or_else(|| panic!("`{command} --help` has no example:\n{text}"));
         assert!(
             example.contains(&format!("taskmaster {command}")),
             "the example of `{command}` is of another command:\n{example}"
@@ -85,7 +102,10 @@ fn no_command_is_forgotten_here() {
     let listed = |command: &str| {
         let text = help(&folder, command);
         let (_, commands) = text.split_once("Commands:\n").unwrap();
-        let names = commands.lines().take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   "));
+        let names = commands
+            .lines()
+            .take_while(|line| line.starts_with("  "))
+            .filter(|line| !line.starts_with("   "));
         names
             .map(|line| line.split_whitespace().next().unwrap().to_owned())
             .filter(|name| name != "help")
@@ -93,9 +113,15 @@ fn no_command_is_forgotten_here() {
     };
     let known = |path: &str| COMMANDS.iter().any(|(command, _)| *command == path);
     for name in listed("") {
-        if matches!(name.as_str(), "tasks" | "jobs" | "modules" | "runners" | "store") {
+        if matches!(
+            name.as_str(),
+            "tasks" | "jobs" | "modules" | "runners" | "store"
+        ) {
             for inner in listed(&name) {
-                assert!(known(&format!("{name} {inner}")), "`{name} {inner}` is not in this test");
+                assert!(
+                    known(&format!("{name} {inner}")),
+                    "`{name} {inner}` is not in this test"
+                );
             }
         } else {
             assert!(known(&name), "`{name}` is not in this test");
@@ -110,7 +136,10 @@ fn help_is_80_to_120_columns_of_text_without_escapes() {
         let text = help(&folder, command);
         assert!(!text.contains('\x1b'), "{command}");
         if let Some(line) = text.lines().find(|line| line.chars().count() > 120) {
-            panic!("`{command} --help` has a line of {} columns: {line}", line.chars().count());
+            panic!(
+                "`{command} --help` has a line of {} columns: {line}",
+                line.chars().count()
+            );
         }
     }
 }
@@ -120,7 +149,15 @@ fn completions_and_version() {
     let folder = Folder::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&folder, &["completions", shell], &[], "").with(0).out;
-        assert!(script.contains("taskmaster") && script.contains("rollback"), "{shell}");
+        assert!(
+            script.contains("taskmaster") && script.contains("rollback"),
+            "{shell}"
+        );
     }
-    assert!(run(&folder, &["--version"], &[], "").with(0).out.starts_with("taskmaster 0."));
+    assert!(
+        run(&folder, &["--version"], &[], "")
+            .with(0)
+            .out
+            .starts_with("taskmaster 0.")
+    );
 }

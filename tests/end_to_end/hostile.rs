@@ -31,7 +31,9 @@ fn say(socket: &mut Socket, event: &str, data: Value) {
 fn runner_with(master: &Master, name: &str, id: &str) -> Socket {
     let mut socket = Socket::runner(&master.url, name);
     socket.wait("module:announce");
-    master.run(&["add", "echo", "--params", "1", "--id", id, "--retries", "0"]).with(0);
+    master
+        .run(&["add", "echo", "--params", "1", "--id", id, "--retries", "0"])
+        .with(0);
     assert_eq!(socket.wait("task:send")[0]["id"], id);
     socket
 }
@@ -41,12 +43,27 @@ fn a_runner_cannot_end_what_others_hold() {
     let master = master();
     master.drop_module("sleep.wat", SLEEP);
     let _honest = master.runner("honest", &["--slots", "1"]);
-    master.run(&["add", "sleep", "--params", "3000", "--id", "s"]).with(0);
+    master
+        .run(&["add", "sleep", "--params", "3000", "--id", "s"])
+        .with(0);
     master.wait_state("s", "assigned");
     let mut evil = Socket::runner(&master.url, "evil");
-    for at in [json!([1, 1]), json!([1, 2]), json!([0, 7]), json!([4_294_967_295_u32, 4_294_967_295_u32])] {
-        say(&mut evil, "task:done", json!([done("s", at.clone(), json!({"json": "forged"}))]));
-        assert_eq!(evil.wait("task:ack")[0], json!({"id": "s", "attempt": at}), "it may forget it");
+    for at in [
+        json!([1, 1]),
+        json!([1, 2]),
+        json!([0, 7]),
+        json!([4_294_967_295_u32, 4_294_967_295_u32]),
+    ] {
+        say(
+            &mut evil,
+            "task:done",
+            json!([done("s", at.clone(), json!({"json": "forged"}))]),
+        );
+        assert_eq!(
+            evil.wait("task:ack")[0],
+            json!({"id": "s", "attempt": at}),
+            "it may forget it"
+        );
         let error = json!({"kind": "exit", "message": "no", "code": 64});
         say(
             &mut evil,
@@ -55,9 +72,17 @@ fn a_runner_cannot_end_what_others_hold() {
             "stats": {"run_us": 1, "memory_bytes": 0, "log_bytes": 0}}]),
         );
         evil.wait("task:ack");
-        say(&mut evil, "task:returned", json!([{"id": "s", "attempt": at}]));
+        say(
+            &mut evil,
+            "task:returned",
+            json!([{"id": "s", "attempt": at}]),
+        );
     }
-    say(&mut evil, "task:done", json!([done("nobody", json!([1, 1]), json!({"json": 1}))]));
+    say(
+        &mut evil,
+        "task:done",
+        json!([done("nobody", json!([1, 1]), json!({"json": 1}))]),
+    );
     assert_eq!(evil.wait("task:ack"), json!([attempt("nobody")]));
     assert_eq!(master.task("s")["state"], "assigned");
     // Nor by a claim that it holds it: that is void.
@@ -67,23 +92,50 @@ fn a_runner_cannot_end_what_others_hold() {
     say(&mut other, "task:request", claims);
     assert_eq!(other.wait("task:cancel")[0], attempt("s"));
     let task = master.wait_state("s", "done");
-    assert_eq!((&task["runner"], &task["result"], &task["attempt"]), (&json!("honest"), &json!(3_000), &json!(1)));
+    assert_eq!(
+        (&task["runner"], &task["result"], &task["attempt"]),
+        (&json!("honest"), &json!(3_000), &json!(1))
+    );
 }
 
 #[test]
 fn a_runner_that_lies_about_its_results_is_found_out() {
     let master = master();
     let mut evil = runner_with(&master, "evil", "blob");
-    say(&mut evil, "task:done", json!([done("blob", json!([1, 1]), json!({"blob": "a".repeat(64)}))]));
+    say(
+        &mut evil,
+        "task:done",
+        json!([done("blob", json!([1, 1]), json!({"blob": "a".repeat(64)}))]),
+    );
     evil.wait("task:ack");
     let error = master.wait_state("blob", "failed")["error"].clone();
     assert_eq!(error["kind"], "output");
-    assert!(error["message"].as_str().unwrap().contains("had not put it"), "{error}");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("had not put it"),
+        "{error}"
+    );
     drop(evil);
     let mut evil = runner_with(&master, "evil-2", "large");
-    say(&mut evil, "task:done", json!([done("large", json!([1, 1]), json!({"json": "x".repeat(1 << 20)}))]));
+    say(
+        &mut evil,
+        "task:done",
+        json!([done(
+            "large",
+            json!([1, 1]),
+            json!({"json": "x".repeat(1 << 20)})
+        )]),
+    );
     let error = master.wait_state("large", "failed")["error"].clone();
-    assert!(error["message"].as_str().unwrap().contains("must be put as a blob"), "{error}");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("must be put as a blob"),
+        "{error}"
+    );
     // Bytes under another name than their own.
     let host = master.url.trim_start_matches("ws://");
     let mut stream = TcpStream::connect(host).unwrap();
@@ -94,19 +146,34 @@ fn a_runner_that_lies_about_its_results_is_found_out() {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("hash"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 4") && answer.contains("hash"),
+        "{answer}"
+    );
 }
 
 #[test]
 fn texts_of_a_runner_are_cut_and_its_lists_are_bounded() {
     let master = master();
     let mut evil = runner_with(&master, "evil", "t");
-    let logs: Vec<Value> = (0..9_000).map(|_| json!({"id": "t", "attempt": [1, 1], "data": 1})).collect();
+    let logs: Vec<Value> = (0..9_000)
+        .map(|_| json!({"id": "t", "attempt": [1, 1], "data": 1}))
+        .collect();
     say(&mut evil, "task:log", json!(logs));
     let refused = evil.wait("refused");
     assert_eq!(refused["error"]["code"], "too_large");
-    assert!(refused["error"]["message"].as_str().unwrap().contains("8192"), "{refused}");
-    say(&mut evil, "task:progress", json!([{"id": "t", "attempt": [1, 1], "data": "p".repeat(9 << 20)}]));
+    assert!(
+        refused["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("8192"),
+        "{refused}"
+    );
+    say(
+        &mut evil,
+        "task:progress",
+        json!([{"id": "t", "attempt": [1, 1], "data": "p".repeat(9 << 20)}]),
+    );
     let megabytes = |n: usize| "m".repeat(n << 20);
     let error = json!({"kind": "trap", "message": megabytes(8), "backtrace": megabytes(8)});
     say(
@@ -128,7 +195,10 @@ fn texts_of_a_runner_are_cut_and_its_lists_are_bounded() {
 /// The most memory that a process had, MiB.
 fn peak_mib(master: &Master) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", master.process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
@@ -137,15 +207,27 @@ fn a_runner_that_floods_and_does_not_read_is_held_back() {
     let master = master();
     let before = peak_mib(&master);
     let mut evil = Socket::runner(&master.url, "evil");
-    let reports: Vec<Value> =
-        (0..8_000).map(|n| done(&format!("none-{n}"), json!([1, 1]), json!({"json": "x".repeat(500)}))).collect();
+    let reports: Vec<Value> = (0..8_000)
+        .map(|n| {
+            done(
+                &format!("none-{n}"),
+                json!([1, 1]),
+                json!({"json": "x".repeat(500)}),
+            )
+        })
+        .collect();
     let flood = json!({"event": "task:done", "data": reports}).to_string();
     // More than 4 GB, were it taken; nothing is read. It ends when the master no longer reads, or hangs up.
     evil.patience(Duration::from_secs(5));
-    let sent = (0..800).take_while(|_| evil.frame(1, flood.as_bytes()).is_ok()).count();
+    let sent = (0..800)
+        .take_while(|_| evil.frame(1, flood.as_bytes()).is_ok())
+        .count();
     assert!(sent < 800, "it was never held back");
     let after = peak_mib(&master);
-    assert!(after < before + 800, "{before} MiB before, {after} MiB at the peak, {sent} messages");
+    assert!(
+        after < before + 800,
+        "{before} MiB before, {after} MiB at the peak, {sent} messages"
+    );
     let _honest = master.runner("honest", &["--slots", "1"]);
     master.still_works();
 }
@@ -155,28 +237,66 @@ fn a_feeder_is_limited_in_what_it_names() {
     let master = master();
     let mut evil = Socket::client(&master.url);
     let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-    let add =
-        |batch: u32, tasks: &str| format!(r#"{{"event":"task:add","data":{{"batch":{batch},"tasks":[{tasks}]}}}}"#);
-    evil.text(&add(1, &format!(r#"{{"id":"{}","module":"echo"}}"#, "i".repeat(1 << 20))));
+    let add = |batch: u32, tasks: &str| {
+        format!(r#"{{"event":"task:add","data":{{"batch":{batch},"tasks":[{tasks}]}}}}"#)
+    };
+    evil.text(&add(
+        1,
+        &format!(r#"{{"id":"{}","module":"echo"}}"#, "i".repeat(1 << 20)),
+    ));
     let rejected = evil.wait("task:rejected");
     evil.wait("task:added");
     let message = rejected["tasks"][0]["error"]["message"].as_str().unwrap();
-    assert!(message.contains("128") && message.len() < 1_000, "{}", message.len());
+    assert!(
+        message.contains("128") && message.len() < 1_000,
+        "{}",
+        message.len()
+    );
     let many: Vec<String> = (0..1_000_000).map(|n| format!("\"d{n}\"")).collect();
-    evil.text(&add(2, &format!(r#"{{"id":"many","module":"echo","dependencies":[{}]}}"#, many.join(","))));
+    evil.text(&add(
+        2,
+        &format!(
+            r#"{{"id":"many","module":"echo","dependencies":[{}]}}"#,
+            many.join(",")
+        ),
+    ));
     let rejected = evil.wait("task:rejected");
     evil.wait("task:added");
-    assert_eq!(rejected["tasks"][0]["error"]["code"], "too_large", "{rejected}");
+    assert_eq!(
+        rejected["tasks"][0]["error"]["code"], "too_large",
+        "{rejected}"
+    );
     // Deep JSON is a value like any other where nobody has to understand it, and an error where somebody does.
-    evil.text(&add(3, &format!(r#"{{"id":"deep","module":"echo","params":{deep}}}"#)));
+    evil.text(&add(
+        3,
+        &format!(r#"{{"id":"deep","module":"echo","params":{deep}}}"#),
+    ));
     let answer = evil.hear();
-    assert!(matches!(&answer, Heard::Text(text) if text["data"]["batch"] == 3), "{answer:?}");
-    evil.text(&add(4, &format!(r#"{{"id":"deeper","module":"echo","dependencies":{deep}}}"#)));
-    while !matches!(evil.hear(), Heard::Text(text) if text["data"]["batch"] == 4 && text["event"] == "task:added") {}
+    assert!(
+        matches!(&answer, Heard::Text(text) if text["data"]["batch"] == 3),
+        "{answer:?}"
+    );
+    evil.text(&add(
+        4,
+        &format!(r#"{{"id":"deeper","module":"echo","dependencies":{deep}}}"#),
+    ));
+    while !matches!(evil.hear(), Heard::Text(text) if text["data"]["batch"] == 4 && text["event"] == "task:added")
+    {
+    }
     // Also where results are looked for in it; and a chain as long as a batch is refused before anybody waits for it.
-    let inside = format!("{}{{\"$result\":\"ghost\"}}{}", "[".repeat(2_000_000), "]".repeat(2_000_000));
-    evil.text(&add(5, &format!(r#"{{"module":"echo","params":{inside}}}"#)));
-    assert_eq!(evil.wait("task:rejected")["tasks"][0]["error"]["code"], "unknown_dependency");
+    let inside = format!(
+        "{}{{\"$result\":\"ghost\"}}{}",
+        "[".repeat(2_000_000),
+        "]".repeat(2_000_000)
+    );
+    evil.text(&add(
+        5,
+        &format!(r#"{{"module":"echo","params":{inside}}}"#),
+    ));
+    assert_eq!(
+        evil.wait("task:rejected")["tasks"][0]["error"]["code"],
+        "unknown_dependency"
+    );
     evil.wait("task:added");
     let chain: Vec<String> = (0..4_096)
         .map(|n| json!({"id": format!("c{n:0>100}"), "module": "echo", "dependencies": [format!("c{:0>100}", (n + 1) % 4_096)]}))
@@ -184,10 +304,20 @@ fn a_feeder_is_limited_in_what_it_names() {
         .collect();
     let began = Instant::now();
     evil.text(&add(6, &chain.join(",")));
-    assert_eq!(evil.wait("task:rejected")["tasks"].as_array().unwrap().len(), 4_096);
+    assert_eq!(
+        evil.wait("task:rejected")["tasks"]
+            .as_array()
+            .unwrap()
+            .len(),
+        4_096
+    );
     // What came had some megabytes: whoever reads it says that he is still there.
     evil.frame(9, b"").unwrap();
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
     evil.wait("task:added");
     evil.text(&format!(r#"{{"event":"query","data":{deep}}}"#));
     evil.refusal();
@@ -199,17 +329,23 @@ fn a_feeder_is_limited_in_what_it_names() {
 fn ten_thousand_jobs_and_a_crowd_behind_one_task_delay_nobody() {
     let master = master();
     let _runner = master.runner("honest", &["--slots", "2"]);
-    let jobs: String =
-        (0..10_000).map(|n| format!("{}\n", json!({"module": "echo", "job": format!("j{n}")}))).collect();
+    let jobs: String = (0..10_000)
+        .map(|n| format!("{}\n", json!({"module": "echo", "job": format!("j{n}")})))
+        .collect();
     let file = master.folder.write("jobs.jsonl", jobs);
     master.run(&["feed", &file, "--wait"]).with(0);
-    master.run(&["add", "echo", "--id", "first", "--delay", "1h"]).with(0);
-    let crowd: String =
-        (0..50_000).map(|_| format!("{}\n", json!({"module": "echo", "dependencies": ["first"]}))).collect();
+    master
+        .run(&["add", "echo", "--id", "first", "--delay", "1h"])
+        .with(0);
+    let crowd: String = (0..50_000)
+        .map(|_| format!("{}\n", json!({"module": "echo", "dependencies": ["first"]})))
+        .collect();
     let file = master.folder.write("crowd.jsonl", crowd);
     master.run(&["feed", &file, "--job", "crowd"]).with(0);
     master.still_works();
-    master.run(&["tasks", "set", "first", "--delay", "0s"]).with(0);
+    master
+        .run(&["tasks", "set", "first", "--delay", "0s"])
+        .with(0);
     master.still_works();
     until("the crowd", || master.job("crowd")["done"] == 50_000);
 }
@@ -221,8 +357,16 @@ fn a_frame_that_never_ends_and_a_connection_that_never_speaks_are_closed() {
     half.part(1, 30 << 20, b"{\"event\":");
     let mut mute = Socket::connect(&master.url);
     let began = Instant::now();
-    let Heard::Text(refused) = mute.hear() else { panic!("closed without a word") };
-    assert!(refused["data"]["error"]["message"].as_str().unwrap().contains("no `hello` within 5 s"), "{refused}");
+    let Heard::Text(refused) = mute.hear() else {
+        panic!("closed without a word")
+    };
+    assert!(
+        refused["data"]["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("no `hello` within 5 s"),
+        "{refused}"
+    );
     // A byte now and then is no message.
     let closed = wait_for("the end of it", || {
         let _ = half.raw(b"x");
@@ -244,7 +388,9 @@ fn a_thousand_connections_in_a_burst_are_served_and_let_go() {
     let host = master.url.trim_start_matches("ws://").to_owned();
     for _ in 0..3 {
         // Half of them say nothing at all.
-        let burst: Vec<TcpStream> = (0..300).filter_map(|_| TcpStream::connect(&host).ok()).collect();
+        let burst: Vec<TcpStream> = (0..300)
+            .filter_map(|_| TcpStream::connect(&host).ok())
+            .collect();
         for mut stream in burst.iter().step_by(2) {
             let _ = stream.write_all(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
         }
@@ -268,10 +414,21 @@ fn a_guest_that_takes_all_it_can_gets_its_own_failure() {
     master.drop_module("loud.wat", loud);
     let _runner = master.runner("honest", &["--slots", "2"]);
     let before = peak_mib(&master);
-    let task = master.run(&["add", "loud", "--id", "loud", "--wait", "-o", "json"]).with(0).json();
-    assert_eq!(task["stats"]["log_bytes"], 1_600 * 65_536, "100 MB of stderr: {task}");
+    let task = master
+        .run(&["add", "loud", "--id", "loud", "--wait", "-o", "json"])
+        .with(0)
+        .json();
+    assert_eq!(
+        task["stats"]["log_bytes"],
+        1_600 * 65_536,
+        "100 MB of stderr: {task}"
+    );
     let logs = master.run(&["tasks", "logs", "loud"]).with(0).out;
-    assert!((60 << 10..80 << 10).contains(&logs.len()), "first and last 32 KiB: {}", logs.len());
+    assert!(
+        (60 << 10..80 << 10).contains(&logs.len()),
+        "first and last 32 KiB: {}",
+        logs.len()
+    );
     assert!(peak_mib(&master) < before + 200);
     master.still_works();
     let done = json_lines(&master.run(&["tasks", "list", "-o", "jsonl"]).with(0).out);

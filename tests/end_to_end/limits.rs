@@ -9,7 +9,12 @@ const LATE_US: i64 = 100_000;
 
 fn with_all(slots: u32) -> Master {
     let master = Master::up(slots);
-    for (name, text) in [("echo", echo().as_str()), ("spin", SPIN), ("trap", TRAP), ("hoard", HOARD)] {
+    for (name, text) in [
+        ("echo", echo().as_str()),
+        ("spin", SPIN),
+        ("trap", TRAP),
+        ("hoard", HOARD),
+    ] {
         master.drop_module(&format!("{name}.wat"), text);
     }
     master
@@ -27,10 +32,26 @@ fn an_endless_loop_ends_at_its_deadline() {
     let mut best = i64::MAX;
     for n in 0..5 {
         let id = format!("t{n}");
-        master.run(&["add", "spin", "--id", &id, "--wait", "--task-timeout", "250ms"]).with(3);
+        master
+            .run(&[
+                "add",
+                "spin",
+                "--id",
+                &id,
+                "--wait",
+                "--task-timeout",
+                "250ms",
+            ])
+            .with(3);
         let task = master.task(&id);
         assert_eq!(task["error"]["kind"], "timeout", "{task}");
-        assert!(task["error"]["message"].as_str().unwrap().contains("250 ms"), "{task}");
+        assert!(
+            task["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("250 ms"),
+            "{task}"
+        );
         assert_eq!(task["attempt"], 1, "a timeout is not tried again: {task}");
         let late = late(&task, 250);
         assert!(late >= 0, "ended before its deadline: {task}");
@@ -60,13 +81,18 @@ fn an_endless_loop_ends_when_it_is_cancelled() {
         watch.kill();
     }
     // With the time of two commands of a client.
-    assert!(best < LATE_US + 50_000, "the slot was free {best} µs after the cancel");
+    assert!(
+        best < LATE_US + 50_000,
+        "the slot was free {best} µs after the cancel"
+    );
 }
 
 #[test]
 fn memory_ends_with_its_own_name() {
     let master = with_all(1);
-    let ran = master.run(&["add", "hoard", "--memory-mb", "64", "--wait", "-o", "json"]).with(3);
+    let ran = master
+        .run(&["add", "hoard", "--memory-mb", "64", "--wait", "-o", "json"])
+        .with(3);
     let error = &ran.json()["error"];
     assert_eq!(error["kind"], "memory", "{error}");
     assert!(error["message"].as_str().unwrap().contains("64"), "{error}");
@@ -85,12 +111,25 @@ fn neighbours_do_not_notice() {
             format!("{line}\n")
         })
         .collect();
-    let good: String =
-        (0..600).map(|n| format!("{}\n", json!({"id": format!("g{n}"), "module": "echo", "params": n}))).collect();
+    let good: String = (0..600)
+        .map(|n| {
+            format!(
+                "{}\n",
+                json!({"id": format!("g{n}"), "module": "echo", "params": n})
+            )
+        })
+        .collect();
     std::thread::scope(|scope| {
-        let bad = scope.spawn(|| master.run_with(&["feed", "--job", "mischief", "--follow"], &mischief));
-        let ran = master.run_with(&["feed", "--job", "good", "--follow"], &good).with(0);
-        assert!(ran.lines().iter().all(|task| task["state"] == "done" && task["attempt"] == 1));
+        let bad =
+            scope.spawn(|| master.run_with(&["feed", "--job", "mischief", "--follow"], &mischief));
+        let ran = master
+            .run_with(&["feed", "--job", "good", "--follow"], &good)
+            .with(0);
+        assert!(
+            ran.lines()
+                .iter()
+                .all(|task| task["state"] == "done" && task["attempt"] == 1)
+        );
         assert_eq!(ran.lines().len(), 600);
         let bad = bad.join().unwrap().with(3);
         for task in bad.lines() {
@@ -103,9 +142,15 @@ fn neighbours_do_not_notice() {
         }
     });
     let runners = master.json(&["runners", "list"]);
-    assert_eq!(runners.as_array().unwrap().len(), 1, "the same runner throughout: {runners}");
+    assert_eq!(
+        runners.as_array().unwrap().len(),
+        1,
+        "the same runner throughout: {runners}"
+    );
     let mut events = master.spawn(&["watch", "--since", "0"]);
-    until("the events", || events.printed().contains("\"job\":\"good\""));
+    until("the events", || {
+        events.printed().contains("\"job\":\"good\"")
+    });
     events.kill();
     assert!(!events.printed().contains("runner:lost"));
 }
@@ -113,12 +158,23 @@ fn neighbours_do_not_notice() {
 #[test]
 fn a_trap_names_the_functions_on_its_way() {
     let master = with_all(1);
-    let task = master.run(&["add", "trap", "--wait", "-o", "json"]).with(3).json();
+    let task = master
+        .run(&["add", "trap", "--wait", "-o", "json"])
+        .with(3)
+        .json();
     let backtrace = task["error"]["backtrace"].as_str().unwrap();
-    let places: Vec<_> = ["deep", "outer", "_start"].map(|name| backtrace.find(name)).into();
-    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{backtrace}");
+    let places: Vec<_> = ["deep", "outer", "_start"]
+        .map(|name| backtrace.find(name))
+        .into();
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{backtrace}"
+    );
     assert_eq!(task["error"]["kind"], "trap");
-    let ran = master.run(&["call", "trap"]).with(3).says(&["deep", "outer"]);
+    let ran = master
+        .run(&["call", "trap"])
+        .with(3)
+        .says(&["deep", "outer"]);
     assert_eq!(ran.out, "", "nothing but results on stdout");
 }
 
@@ -129,7 +185,13 @@ fn exit_codes_decide_whether_it_is_tried_again() {
         master.drop_module(&format!("exit{code}.wat"), says("", "the reason\n", code));
     }
     let policy = json!({"max": 2, "backoff_ms": 10, "max_backoff_ms": 20, "jitter": false});
-    for (module, attempts) in [("exit1", 3), ("exit64", 1), ("exit65", 1), ("exit75", 3), ("trap", 1)] {
+    for (module, attempts) in [
+        ("exit1", 3),
+        ("exit64", 1),
+        ("exit65", 1),
+        ("exit75", 3),
+        ("trap", 1),
+    ] {
         let line = json!({"id": module, "module": module, "retries": policy}).to_string();
         master.run_with(&["feed", "--wait"], &line).with(3);
         let task = master.task(module);
@@ -137,19 +199,32 @@ fn exit_codes_decide_whether_it_is_tried_again() {
         if let Some(code) = module.strip_prefix("exit") {
             assert_eq!(task["error"]["kind"], "exit");
             assert_eq!(task["error"]["code"].to_string(), code, "{task}");
-            assert!(task["error"]["message"].as_str().unwrap().contains("the reason"), "{task}");
+            assert!(
+                task["error"]["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("the reason"),
+                "{task}"
+            );
         }
     }
     let line = json!({"id": "insisting", "module": "trap", "retries": {"max": 1, "backoff_ms": 1, "on": ["trap"]}})
         .to_string();
     master.run_with(&["feed", "--wait"], &line).with(3);
     assert_eq!(master.task("insisting")["attempt"], 2);
-    master.run(&["add", "exit1", "--retries", "0", "--id", "once", "--wait"]).with(3);
+    master
+        .run(&["add", "exit1", "--retries", "0", "--id", "once", "--wait"])
+        .with(3);
     assert_eq!(master.task("once")["attempt"], 1);
     // While it waits for its next try, `why` says what went wrong.
-    let line = json!({"id": "later", "module": "exit1", "retries": {"max": 1, "backoff_ms": 3_600_000}}).to_string();
+    let line =
+        json!({"id": "later", "module": "exit1", "retries": {"max": 1, "backoff_ms": 3_600_000}})
+            .to_string();
     master.run_with(&["feed"], &line).with(0);
     master.wait_state("later", "delayed");
     let why = master.why("later");
-    assert!(why.contains("1 attempt failed") && why.contains("the reason"), "{why}");
+    assert!(
+        why.contains("1 attempt failed") && why.contains("the reason"),
+        "{why}"
+    );
 }

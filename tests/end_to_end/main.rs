@@ -3,7 +3,12 @@
 //! Every test has a master of its own on a free port with everything in a folder of its own, so all may run at once.
 //! Nothing sleeps for a fixed time and hopes: what must come is waited for, under a deadline.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: a broken promise ends it"
+)]
 
 #[path = "../outside/harness.rs"]
 mod harness;

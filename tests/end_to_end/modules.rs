@@ -12,7 +12,10 @@ fn result(master: &Master, module: &str) -> String {
 }
 
 fn error_of(master: &Master, module: &str) -> String {
-    master.module(module)["error"].as_str().unwrap_or_default().to_owned()
+    master.module(module)["error"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[test]
@@ -24,17 +27,31 @@ fn replaced_renamed_and_deleted() {
     fs::write(master.tasks().join("m.wat"), constant("v2")).unwrap();
     until("the new version", || result(&master, "m") == "v2");
     // Half a second is the promise; the rest is for a busy machine and the clients that ask.
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
     fs::rename(master.tasks().join("m.wat"), master.tasks().join("n.wat")).unwrap();
     assert_eq!(result(&master, "n"), "v2");
-    until("the old name to be gone", || master.module("m")["state"] == "removed");
+    until("the old name to be gone", || {
+        master.module("m")["state"] == "removed"
+    });
     master.run(&["add", "m"]).with(1).says(&["`m`"]);
     // A task that is open when its module goes waits, and says so.
-    master.run(&["add", "n", "--id", "waits", "--delay", "1500ms"]).with(0);
+    master
+        .run(&["add", "n", "--id", "waits", "--delay", "1500ms"])
+        .with(0);
     fs::remove_file(master.tasks().join("n.wat")).unwrap();
-    until("the module to be gone", || master.module("n")["state"] == "removed");
+    until("the module to be gone", || {
+        master.module("n")["state"] == "removed"
+    });
     master.wait_state("waits", "ready");
-    assert!(master.why("waits").contains("gone from the task folder"), "{}", master.why("waits"));
+    assert!(
+        master.why("waits").contains("gone from the task folder"),
+        "{}",
+        master.why("waits")
+    );
     fs::write(master.tasks().join("n.wat"), constant("v3")).unwrap();
     assert_eq!(master.wait_state("waits", "done")["result"], "v3");
 }
@@ -69,11 +86,21 @@ fn what_is_no_module_is_rejected_and_never_replaces_one() {
     ] {
         let extension = if name == "foreign" { "wat" } else { "wasm" };
         fs::write(master.tasks().join(format!("{name}.{extension}")), bytes).unwrap();
-        until("the rejection", || master.module(name)["state"] == "rejected");
-        assert!(error_of(&master, name).len() > 10, "{}", error_of(&master, name));
+        until("the rejection", || {
+            master.module(name)["state"] == "rejected"
+        });
+        assert!(
+            error_of(&master, name).len() > 10,
+            "{}",
+            error_of(&master, name)
+        );
         master.run(&["add", name]).with(1).says(&[name]);
     }
-    assert!(error_of(&master, "foreign").contains("somewhere"), "{}", error_of(&master, "foreign"));
+    assert!(
+        error_of(&master, "foreign").contains("somewhere"),
+        "{}",
+        error_of(&master, "foreign")
+    );
     // A good file under the same name heals it.
     fs::write(master.tasks().join("good.wat"), constant("better")).unwrap();
     until("the better version", || result(&master, "good") == "better");
@@ -90,7 +117,10 @@ fn a_file_that_is_written_slowly_is_taken_when_it_is_whole() {
         file.write_all(part).unwrap();
         file.sync_data().unwrap();
         std::thread::sleep(Duration::from_millis(60));
-        assert!(master.module("slow")["version"].is_null() || file.metadata().unwrap().len() == text.len() as u64);
+        assert!(
+            master.module("slow")["version"].is_null()
+                || file.metadata().unwrap().len() == text.len() as u64
+        );
     }
     drop(file);
     assert_eq!(result(&master, "slow"), "whole");
@@ -104,25 +134,39 @@ fn links_twins_and_hidden_files() {
     std::os::unix::fs::symlink(&outside, master.tasks().join("link.wat")).unwrap();
     assert_eq!(result(&master, "link"), "linked");
     fs::write(&outside, constant("relinked")).unwrap();
-    until("what the link leads to", || result(&master, "link") == "relinked");
+    until("what the link leads to", || {
+        result(&master, "link") == "relinked"
+    });
     std::os::unix::fs::symlink("nowhere", master.tasks().join("dead.wat")).unwrap();
     // Two names for the same bytes are two modules.
     for name in ["one", "two"] {
         master.drop_module(&format!("{name}.wat"), constant("same"));
         assert_eq!(result(&master, name), "same");
     }
-    assert_eq!(master.module("one")["version"], master.module("two")["version"]);
+    assert_eq!(
+        master.module("one")["version"],
+        master.module("two")["version"]
+    );
     fs::write(master.tasks().join("two.wat"), constant("other")).unwrap();
     until("the second to differ", || result(&master, "two") == "other");
     assert_eq!(result(&master, "one"), "same");
     fs::create_dir(master.tasks().join("folder.wat")).unwrap();
-    fs::write(master.tasks().join("folder.wat/inner.wat"), constant("inner")).unwrap();
+    fs::write(
+        master.tasks().join("folder.wat/inner.wat"),
+        constant("inner"),
+    )
+    .unwrap();
     fs::write(master.tasks().join(".hidden.wat"), constant("hidden")).unwrap();
     fs::write(master.tasks().join("not a name.wat"), constant("blank")).unwrap();
     fs::write(master.tasks().join("notes.txt"), "notes").unwrap();
     master.drop_module("last.wat", constant("last"));
-    let names: Vec<String> =
-        master.run(&["modules", "list", "-o", "quiet"]).with(0).out.lines().map(str::to_owned).collect();
+    let names: Vec<String> = master
+        .run(&["modules", "list", "-o", "quiet"])
+        .with(0)
+        .out
+        .lines()
+        .map(str::to_owned)
+        .collect();
     assert_eq!(names, ["last", "link", "one", "two"]);
 }
 
@@ -136,7 +180,8 @@ fn of_x_wasm_and_x_wat_the_first_counts() {
     until("the complaint", || {
         let watch = master.folder.join("events");
         fs::write(&watch, "").unwrap();
-        let mut events = master.spawn(&["watch", "--since", "0", "--filter", "event=module:rejected"]);
+        let mut events =
+            master.spawn(&["watch", "--since", "0", "--filter", "event=module:rejected"]);
         let mut looks = 0;
         until("events", || {
             looks += 1;
@@ -147,7 +192,9 @@ fn of_x_wasm_and_x_wat_the_first_counts() {
     });
     assert_eq!(master.module("x")["version"], version);
     fs::remove_file(master.tasks().join("x.wasm")).unwrap();
-    until("the other kind", || master.module("x")["version"] != version && result(&master, "x") == "text");
+    until("the other kind", || {
+        master.module("x")["version"] != version && result(&master, "x") == "text"
+    });
 }
 
 #[test]
@@ -156,17 +203,26 @@ fn a_version_that_was_rolled_back_stays_back() {
     master.drop_module("m.wat", constant("v1"));
     let first = master.module("m")["version"].as_str().unwrap().to_owned();
     fs::write(master.tasks().join("m.wat"), constant("v2")).unwrap();
-    until("the second version", || master.module("m")["version"] != first.as_str());
+    until("the second version", || {
+        master.module("m")["version"] != first.as_str()
+    });
     let second = master.module("m")["version"].as_str().unwrap().to_owned();
     // Pinned, each is to be had.
     assert_eq!(result(&master, &format!("m@sha256:{}", &first[..12])), "v1");
     assert_eq!(result(&master, &format!("m@sha256:{second}")), "v2");
-    master.run(&["call", "m@sha256:00000000"]).with(1).says(&["00000000", "modules show m"]);
+    master
+        .run(&["call", "m@sha256:00000000"])
+        .with(1)
+        .says(&["00000000", "modules show m"]);
     master.run(&["modules", "rollback", "m"]).with(0);
     assert_eq!(result(&master, "m"), "v1");
     let shown = master.json(&["modules", "show", "m"]);
     assert!(
-        shown["versions"].as_array().unwrap().iter().any(|v| v["version"] == second.as_str() && v["held"] == true),
+        shown["versions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|v| v["version"] == second.as_str() && v["held"] == true),
         "{shown}"
     );
     assert_eq!(shown["state"], "waiting");
@@ -179,7 +235,10 @@ fn a_version_that_was_rolled_back_stays_back() {
     assert_eq!(result(&master, "m"), "v1");
     master.run(&["modules", "approve", "m"]).with(0);
     until("the approved version", || result(&master, "m") == "v2");
-    master.run(&["modules", "approve", "m"]).with(1).says(&["held"]);
+    master
+        .run(&["modules", "approve", "m"])
+        .with(1)
+        .says(&["held"]);
 }
 
 #[test]
@@ -190,7 +249,10 @@ fn push_puts_a_file_into_the_folder() {
     assert_eq!(result(&master, "pushed"), "pushed");
     assert!(master.tasks().join("pushed.wat").is_file());
     let bad = master.folder.write("bad.wat", "(module garbage");
-    master.run(&["modules", "push", &bad]).with(1).says(&["bad"]);
+    master
+        .run(&["modules", "push", &bad])
+        .with(1)
+        .says(&["bad"]);
     assert!(!master.tasks().join("bad.wat").exists());
 }
 
@@ -205,15 +267,25 @@ fn a_file_rewritten_ten_times_a_second_does_not_keep_others_waiting() {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                fs::write(master.tasks().join("busy.wat"), constant(&format!("busy {n}"))).unwrap();
+                fs::write(
+                    master.tasks().join("busy.wat"),
+                    constant(&format!("busy {n}")),
+                )
+                .unwrap();
                 std::thread::sleep(Duration::from_millis(100));
             }
         });
         for n in 0..5 {
             let start = Instant::now();
             fs::write(master.tasks().join(format!("calm{n}.wat")), echo()).unwrap();
-            until("the calm module", || !master.module(&format!("calm{n}"))["version"].is_null());
-            assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+            until("the calm module", || {
+                !master.module(&format!("calm{n}"))["version"].is_null()
+            });
+            assert!(
+                start.elapsed() < Duration::from_secs(3),
+                "{:?}",
+                start.elapsed()
+            );
             assert!(result(&master, "busy").starts_with("busy "));
         }
         stop.store(true, Ordering::Relaxed);
@@ -243,12 +315,16 @@ fn fifty_replacements_under_load_lose_no_task() {
             }
             stop.store(true, Ordering::Relaxed);
         });
-        let lines: String = (0..50).map(|n| format!("{}\n", json!({"module": "m", "params": n}))).collect();
+        let lines: String = (0..50)
+            .map(|n| format!("{}\n", json!({"module": "m", "params": n})))
+            .collect();
         while !stop.load(Ordering::Relaxed) {
             let ran = master.run_with(&["feed", "--follow"], &lines).with(0);
             for task in ran.lines() {
                 assert_eq!(task["state"], "done", "{task}");
-                let Value::String(result) = &task["result"] else { panic!("{task}") };
+                let Value::String(result) = &task["result"] else {
+                    panic!("{task}")
+                };
                 let n: usize = result.trim_start_matches('v').parse().unwrap();
                 assert!(n <= versions, "{task}");
                 seen.insert(n);
@@ -256,6 +332,11 @@ fn fifty_replacements_under_load_lose_no_task() {
             }
         }
     });
-    until("the last version", || result(&master, "m") == format!("v{versions}"));
-    assert!(seen.len() >= 10, "{tasks} tasks saw only the versions {seen:?}");
+    until("the last version", || {
+        result(&master, "m") == format!("v{versions}")
+    });
+    assert!(
+        seen.len() >= 10,
+        "{tasks} tasks saw only the versions {seen:?}"
+    );
 }

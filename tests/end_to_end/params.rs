@@ -31,7 +31,10 @@ fn put(master: &Master, name: &str, bytes: &[u8]) -> String {
         "PUT /blobs/{name}?for=task HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         bytes.len()
     );
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(bytes)).unwrap();
+    stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(bytes))
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.lines().next().unwrap_or_default().to_owned()
@@ -39,12 +42,19 @@ fn put(master: &Master, name: &str, bytes: &[u8]) -> String {
 
 /// Adds documents over a socket; what was said of them.
 fn add(socket: &mut Socket, batch: u32, tasks: &[Value]) -> Vec<Value> {
-    socket.text(&json!({"event": "task:add", "data": {"batch": batch, "tasks": tasks}}).to_string());
+    socket
+        .text(&json!({"event": "task:add", "data": {"batch": batch, "tasks": tasks}}).to_string());
     let mut rejected = Vec::new();
     loop {
         match socket.hear() {
             Heard::Text(text) if text["event"] == "task:rejected" => {
-                rejected.extend(text["data"]["tasks"].as_array().unwrap().iter().map(|one| one["error"].clone()));
+                rejected.extend(
+                    text["data"]["tasks"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|one| one["error"].clone()),
+                );
             }
             Heard::Text(text) if text["event"] == "task:added" => return rejected,
             other => panic!("{other:?}"),
@@ -53,47 +63,91 @@ fn add(socket: &mut Socket, batch: u32, tasks: &[Value]) -> Vec<Value> {
 }
 
 fn export(master: &Master) -> Ran {
-    run(&master.folder, &["store", "export", "--data", "data"], &[], "").with(0)
+    run(
+        &master.folder,
+        &["store", "export", "--data", "data"],
+        &[],
+        "",
+    )
+    .with(0)
 }
 
 #[test]
 fn ten_megabytes_of_params_come_back_and_small_tasks_beside_them_too() {
     let master = master(2);
     let large = json!({"n": 1, "text": text(10)}).to_string();
-    let ran = master.run_with(&["call", "echo", "--params", "-"], &large).with(0);
-    assert!(ran.out == large || ran.out == format!("{large}\n"), "{} bytes came back", ran.out.len());
-    let mut lines: Vec<String> =
-        (0..200).map(|n| json!({"id": format!("s{n}"), "module": "echo", "params": n}).to_string()).collect();
-    lines.insert(100, format!(r#"{{"id":"large","params": {large} ,"module":"echo"}}"#));
+    let ran = master
+        .run_with(&["call", "echo", "--params", "-"], &large)
+        .with(0);
+    assert!(
+        ran.out == large || ran.out == format!("{large}\n"),
+        "{} bytes came back",
+        ran.out.len()
+    );
+    let mut lines: Vec<String> = (0..200)
+        .map(|n| json!({"id": format!("s{n}"), "module": "echo", "params": n}).to_string())
+        .collect();
+    lines.insert(
+        100,
+        format!(r#"{{"id":"large","params": {large} ,"module":"echo"}}"#),
+    );
     let feed = lines.join("\n");
-    let ran = master.run_with(&["feed", "--job", "mixed", "--follow"], &feed).with(0);
+    let ran = master
+        .run_with(&["feed", "--job", "mixed", "--follow"], &feed)
+        .with(0);
     assert_eq!(ran.lines().len(), 201);
     let task = master.task("large");
     assert!(task["result_blob"].is_string(), "{task}");
     let result = master.run(&["tasks", "result", "large"]).with(0);
-    assert!(result.out.trim_end() == large, "{} bytes came back", result.out.len());
+    assert!(
+        result.out.trim_end() == large,
+        "{} bytes came back",
+        result.out.len()
+    );
     // The same again is known; something else under its id is not taken.
-    let again = master.run_with(&["feed", "--job", "mixed", "--follow"], &lines[100]).with(0);
+    let again = master
+        .run_with(&["feed", "--job", "mixed", "--follow"], &lines[100])
+        .with(0);
     assert_eq!(again.lines().len(), 1);
     let other = lines[100].replacen("\"n\":1", "\"n\":2", 1);
-    master.run_with(&["feed", "--job", "mixed"], &other).with(1).says(&["line 1", "`large` is taken"]);
+    master
+        .run_with(&["feed", "--job", "mixed"], &other)
+        .with(1)
+        .says(&["line 1", "`large` is taken"]);
 }
 
 #[test]
 fn results_are_put_into_large_params_and_are_waited_for() {
     let mut master = master(1);
-    master.run(&["add", "echo", "--id", "first", "--params", "[1.50]", "--delay", "1h"]).with(0);
-    let large = format!(r#"{{"text":"{}","sum":{{"$result":"first"}},"all":{{"$results":["first"]}}}}"#, text(9));
-    master.run_with(&["add", "echo", "--id", "second", "--params", "-"], &large).with(0);
+    master
+        .run(&[
+            "add", "echo", "--id", "first", "--params", "[1.50]", "--delay", "1h",
+        ])
+        .with(0);
+    let large = format!(
+        r#"{{"text":"{}","sum":{{"$result":"first"}},"all":{{"$results":["first"]}}}}"#,
+        text(9)
+    );
+    master
+        .run_with(&["add", "echo", "--id", "second", "--params", "-"], &large)
+        .with(0);
     assert_eq!(master.task("second")["state"], "blocked");
     // What it needs is there after a start, too.
     assert_eq!(master.process.terminate(), Some(0));
     master.start_again();
     assert_eq!(master.task("second")["state"], "blocked");
-    master.run(&["tasks", "set", "first", "--delay", "0s"]).with(0);
+    master
+        .run(&["tasks", "set", "first", "--delay", "0s"])
+        .with(0);
     master.wait_state("second", "done");
     let result = master.run(&["tasks", "result", "second"]).with(0).out;
-    assert!(result.trim_end().ends_with(r#","sum":[1.50],"all":[[1.50]]}"#), "{} bytes", result.len());
+    assert!(
+        result
+            .trim_end()
+            .ends_with(r#","sum":[1.50],"all":[[1.50]]}"#),
+        "{} bytes",
+        result.len()
+    );
 }
 
 #[test]
@@ -107,30 +161,75 @@ fn neither_journal_nor_message_has_large_params_and_a_store_takes_them_along() {
     assert!(add(&mut socket, 2, &[task]).is_empty(), "the same again");
     let changed = json!({"id": "inline", "module": "echo", "params": {"text": "other"}});
     assert_eq!(add(&mut socket, 3, &[changed])[0]["code"], "id_conflict");
-    master.run_with(&["call", "echo", "--id", "ended", "--params", "-"], &json!(text(3)).to_string()).with(0);
+    master
+        .run_with(
+            &["call", "echo", "--id", "ended", "--params", "-"],
+            &json!(text(3)).to_string(),
+        )
+        .with(0);
     assert_eq!(master.process.terminate(), Some(0));
-    let size = fs::metadata(master.folder.join("data/store/db")).unwrap().len();
+    let size = fs::metadata(master.folder.join("data/store/db"))
+        .unwrap()
+        .len();
     let lines = export(&master).lines();
-    let of = |id: &str| lines.iter().find(|line| line["open"]["body"]["id"] == id || line["ended"]["body"]["id"] == id);
+    let of = |id: &str| {
+        lines
+            .iter()
+            .find(|line| line["open"]["body"]["id"] == id || line["ended"]["body"]["id"] == id)
+    };
     let body = of("inline").unwrap()["open"]["body"].clone();
-    let hash = body["params"]["$blob"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned();
+    let hash = body["params"]["$blob"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{body}"))
+        .to_owned();
     assert_eq!(hash, sha256(&params.to_string()));
     assert!(of("ended").unwrap()["ended"]["body"]["params"]["$blob"].is_string());
-    let pieces = lines.iter().filter(|line| line["blob"]["hash"] == *hash).count();
+    let pieces = lines
+        .iter()
+        .filter(|line| line["blob"]["hash"] == *hash)
+        .count();
     assert!(pieces >= 4, "{pieces} pieces of 4 MiB");
     // sled's file grows by steps of 512 KiB.
     assert!(size < 4 << 20, "the journal has {size} bytes");
 
     // Imported elsewhere, checked, and run there.
     let whole: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    run(&master.folder, &["store", "import", "--data", "new"], &[], &whole).with(0);
-    run(&master.folder, &["store", "check", "--data", "new"], &[], "").with(0);
-    let without: String =
-        lines.iter().filter(|line| line["blob"]["hash"] != *hash).map(|line| format!("{line}\n")).collect();
-    let refused = run(&master.folder, &["store", "import", "--data", "newer"], &[], &without).with(1);
+    run(
+        &master.folder,
+        &["store", "import", "--data", "new"],
+        &[],
+        &whole,
+    )
+    .with(0);
+    run(
+        &master.folder,
+        &["store", "check", "--data", "new"],
+        &[],
+        "",
+    )
+    .with(0);
+    let without: String = lines
+        .iter()
+        .filter(|line| line["blob"]["hash"] != *hash)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let refused = run(
+        &master.folder,
+        &["store", "import", "--data", "newer"],
+        &[],
+        &without,
+    )
+    .with(1);
     refused.says(&["names blob", &hash]);
     fs::remove_file(master.folder.join("new/blobs").join(&hash[..2]).join(&hash)).unwrap();
-    run(&master.folder, &["store", "check", "--data", "new"], &[], "").with(1).says(&["wrong: blob", &hash]);
+    run(
+        &master.folder,
+        &["store", "check", "--data", "new"],
+        &[],
+        "",
+    )
+    .with(1)
+    .says(&["wrong: blob", &hash]);
 }
 
 #[test]
@@ -140,11 +239,17 @@ fn params_that_name_no_blob_are_refused_and_a_blob_that_is_gone_fails_its_task()
     let not_json = "no JSON, though text";
     assert!(put(&master, &sha256(not_json), not_json.as_bytes()).contains("201"));
     assert!(put(&master, &sha256("other"), not_json.as_bytes()).contains("400"));
-    let named = |id: &str, hash: &str| json!({"id": id, "module": "echo", "params": {"$blob": hash}});
+    let named =
+        |id: &str, hash: &str| json!({"id": id, "module": "echo", "params": {"$blob": hash}});
     let errors = add(
         &mut socket,
         1,
-        &[named("a", &"ab".repeat(32)), named("b", "abc"), named("c", &sha256(not_json)), named("d", &sha256("other"))],
+        &[
+            named("a", &"ab".repeat(32)),
+            named("b", "abc"),
+            named("c", &sha256(not_json)),
+            named("d", &sha256("other")),
+        ],
     );
     for (error, code, words) in [
         (&errors[0], "unknown_blob", "put it first"),
@@ -152,23 +257,41 @@ fn params_that_name_no_blob_are_refused_and_a_blob_that_is_gone_fails_its_task()
         (&errors[2], "malformed_json", "is not JSON"),
         (&errors[3], "unknown_blob", "no blob"),
     ] {
-        assert!(error["code"] == code && error["message"].as_str().unwrap().contains(words), "{error}");
+        assert!(
+            error["code"] == code && error["message"].as_str().unwrap().contains(words),
+            "{error}"
+        );
         assert_eq!(error["field"], "params.$blob", "{error}");
     }
     // A blob that is put by hand, small and with blanks around it, is as good; and one that is lost is named.
     let by_hand = " {\"n\": 1.0}\n";
     put(&master, &sha256(by_hand), by_hand.as_bytes());
     assert!(add(&mut socket, 2, &[named("hand", &sha256(by_hand))]).is_empty());
-    assert_eq!(master.wait_state("hand", "done")["result"].to_string(), r#"{"n":1.0}"#);
+    assert_eq!(
+        master.wait_state("hand", "done")["result"].to_string(),
+        r#"{"n":1.0}"#
+    );
     let later = json!({"id": "lost", "module": "echo", "params": {"$blob": sha256(by_hand)}, "delay_ms": 3_600_000,
         "retries": 0});
     assert!(add(&mut socket, 3, &[later]).is_empty());
     let hash = sha256(by_hand);
-    fs::remove_file(master.folder.join("data/blobs").join(&hash[..2]).join(&hash)).unwrap();
-    master.run(&["tasks", "set", "lost", "--delay", "0s"]).with(0);
+    fs::remove_file(
+        master
+            .folder
+            .join("data/blobs")
+            .join(&hash[..2])
+            .join(&hash),
+    )
+    .unwrap();
+    master
+        .run(&["tasks", "set", "lost", "--delay", "0s"])
+        .with(0);
     let error = master.wait_state("lost", "failed")["error"].clone();
     assert_eq!(error["kind"], "input", "{error}");
-    assert!(error["message"].as_str().unwrap().contains(&hash), "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains(&hash),
+        "{error}"
+    );
     // What is known already is answered as before, also without its blob.
     assert!(add(&mut socket, 4, &[named("hand", &hash)]).is_empty());
     assert_eq!(master.process.terminate(), Some(0));
@@ -181,7 +304,9 @@ fn a_runner_of_the_release_before_gets_large_params_in_its_own_way() {
     let mut older = Socket::runner_of(&master.url, "older", 2);
     older.wait("module:announce");
     let large = json!(text(1)).to_string();
-    master.run_with(&["add", "echo", "--id", "plain", "--params", "-"], &large).with(0);
+    master
+        .run_with(&["add", "echo", "--id", "plain", "--params", "-"], &large)
+        .with(0);
     let send = older.wait("task:send")[0].clone();
     assert_eq!(send["params"], json!({"$result": "plain"}));
     assert_eq!(send["results"], json!({"plain": {"blob": sha256(&large)}}));
@@ -191,17 +316,29 @@ fn a_runner_of_the_release_before_gets_large_params_in_its_own_way() {
     older.text(&json!({"event": "task:error", "data": failed}).to_string());
     master.wait_state("plain", "failed");
     // It would not look for references in a blob: it gets what it refuses, with a sentence.
-    master.run(&["add", "echo", "--id", "first", "--delay", "1h"]).with(0);
+    master
+        .run(&["add", "echo", "--id", "first", "--delay", "1h"])
+        .with(0);
     let params = format!(r#"["{}",{{"$result":"first"}}]"#, text(1));
-    let line = format!(r#"{{"id":"within","module":"echo","params":{params},"dependencies":[],"retries":0}}"#);
+    let line = format!(
+        r#"{{"id":"within","module":"echo","params":{params},"dependencies":[],"retries":0}}"#
+    );
     master.run_with(&["feed", "--job", "j"], &line).with(0);
-    master.run(&["tasks", "set", "first", "--delay", "0s"]).with(0);
+    master
+        .run(&["tasks", "set", "first", "--delay", "0s"])
+        .with(0);
     let first = older.wait("task:send")[0].clone();
     let done = json!([{"id": "first", "attempt": first["attempt"], "result": {"json": 1}, "started_us": 0,
         "stats": {"run_us": 1, "memory_bytes": 0, "log_bytes": 0}}]);
     older.text(&json!({"event": "task:done", "data": done}).to_string());
     let send = older.wait("task:send")[0].clone();
-    assert!(send["params"]["$result"].as_str().unwrap().contains("upgrade it"), "{send}");
+    assert!(
+        send["params"]["$result"]
+            .as_str()
+            .unwrap()
+            .contains("upgrade it"),
+        "{send}"
+    );
     // A newer one does it right.
     drop(older);
     let _runner = master.runner("newer", &["--slots", "1"]);

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 /// Tasks, as `TASKMASTER_E2E_TASKS` says; the issue's figure is 100,000.
 fn many() -> usize {
-    std::env::var("TASKMASTER_E2E_TASKS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000)
+    std::env::var("TASKMASTER_E2E_TASKS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20_000)
 }
 
 fn seconds(master: &Master, name: &str, line: impl Fn(usize) -> Value) -> f64 {
@@ -19,7 +22,9 @@ fn seconds_of(master: &Master, name: &str, tasks: usize, line: impl Fn(usize) ->
     let lines: String = (0..tasks).map(|n| format!("{}\n", line(n))).collect();
     let file = master.folder.write(&format!("{name}.jsonl"), lines);
     let start = Instant::now();
-    let ran = master.run(&["feed", &file, "--job", name, "--follow", "-o", "jsonl"]).with(0);
+    let ran = master
+        .run(&["feed", &file, "--job", name, "--follow", "-o", "jsonl"])
+        .with(0);
     assert_eq!(ran.out.lines().count(), tasks);
     start.elapsed().as_secs_f64()
 }
@@ -28,7 +33,11 @@ fn seconds_of(master: &Master, name: &str, tasks: usize, line: impl Fn(usize) ->
 fn hard_task(n: usize, jobs: usize, classes: usize) -> Value {
     let mut label = serde_json::Map::new();
     label.insert(format!("class{}", n % classes), "yes".into());
-    let waits_for: Vec<String> = if n % 2 == 1 { vec![format!("hard{}", n - 1)] } else { vec![] };
+    let waits_for: Vec<String> = if n % 2 == 1 {
+        vec![format!("hard{}", n - 1)]
+    } else {
+        vec![]
+    };
     json!({"id": format!("hard{n}"), "module": "echo", "params": n, "job": format!("job{}", n % jobs),
            "requires": {"labels": label}, "dependencies": waits_for})
 }
@@ -48,7 +57,9 @@ fn settle(master: &Master) {
         std::thread::sleep(Duration::from_secs(1));
         let ticks = ticks(master);
         // An idle second costs less than 50 ms.
-        std::mem::replace(&mut last, ticks).wrapping_add(5) >= ticks && last != u64::MAX && ticks > 0
+        std::mem::replace(&mut last, ticks).wrapping_add(5) >= ticks
+            && last != u64::MAX
+            && ticks > 0
     });
 }
 
@@ -60,14 +71,22 @@ fn process_text(master: &Master, file: &str) -> String {
 /// Hundredths of a second of CPU.
 fn ticks(master: &Master) -> u64 {
     let stat = process_text(master, "stat");
-    let numbers: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let numbers: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
     numbers[11].parse::<u64>().unwrap() + numbers[12].parse::<u64>().unwrap()
 }
 
 /// Resident memory in KiB.
 fn memory_kib(master: &Master) -> u64 {
     let status = process_text(master, "status");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -88,13 +107,26 @@ fn a_long_queue_is_small_and_comes_back() {
     let queued = memory_kib(&master).saturating_sub(empty);
     let seconds = restart(&mut master);
     let restored = memory_kib(&master).saturating_sub(empty);
-    println!("{} queued: {queued} KiB, after a restart of {seconds:.1} s {restored} KiB", many());
+    println!(
+        "{} queued: {queued} KiB, after a restart of {seconds:.1} s {restored} KiB",
+        many()
+    );
     // sled's cache and what the allocator keeps of the burst, then a kilobyte a task.
     let most = 500_000 + many() as u64;
-    assert!(queued < most && restored < most, "{queued} and {restored} KiB for {} tasks", many());
+    assert!(
+        queued < most && restored < most,
+        "{queued} and {restored} KiB for {} tasks",
+        many()
+    );
     assert!(seconds < 20.0 + many() as f64 / 20_000.0, "{seconds:.1} s");
-    let (first, last) = (master.task("hard0"), master.task(&format!("hard{}", many() - 1)));
-    assert_eq!((&first["state"], &last["state"]), (&json!("ready"), &json!("blocked")));
+    let (first, last) = (
+        master.task("hard0"),
+        master.task(&format!("hard{}", many() - 1)),
+    );
+    assert_eq!(
+        (&first["state"], &last["state"]),
+        (&json!("ready"), &json!("blocked"))
+    );
     let open = master
         .json(&["jobs", "list"])
         .as_array()
@@ -129,8 +161,14 @@ fn cancelling_a_large_job_delays_nobody_else() {
         master.job("large")["cancelled"] == many()
     });
     drop(cancelling);
-    println!("a call takes {idle:.0?} at most, {slowest:.0?} while {} tasks are cancelled", many());
-    assert!(slowest < idle * 10 + Duration::from_secs(2), "{slowest:?}, {idle:?} before");
+    println!(
+        "a call takes {idle:.0?} at most, {slowest:.0?} while {} tasks are cancelled",
+        many()
+    );
+    assert!(
+        slowest < idle * 10 + Duration::from_secs(2),
+        "{slowest:?}, {idle:?} before"
+    );
 }
 
 #[test]
@@ -138,19 +176,32 @@ fn history_costs_no_memory_and_no_start() {
     let mut master = Master::with("master", &[]);
     master.drop_module("echo.wat", echo());
     let runner = master.runner("r", &["--slots", "2"]);
-    seconds(&master, "past", |n| json!({"id": format!("past{n}"), "module": "echo", "params": n}));
+    seconds(
+        &master,
+        "past",
+        |n| json!({"id": format!("past{n}"), "module": "echo", "params": n}),
+    );
     settle(&master);
     drop(runner);
     let seconds = restart(&mut master);
     let memory = memory_kib(&master);
-    println!("{} in the past: a start of {seconds:.1} s, {memory} KiB", many());
-    assert!(seconds < 20.0 && memory < 200_000, "{seconds:.1} s, {memory} KiB");
+    println!(
+        "{} in the past: a start of {seconds:.1} s, {memory} KiB",
+        many()
+    );
+    assert!(
+        seconds < 20.0 && memory < 200_000,
+        "{seconds:.1} s, {memory} KiB"
+    );
     assert_eq!(master.task("past0")["result"], json!(0));
     // The same document is known, another one of the same id is refused.
     let again = |params: usize| {
         master.run_with(
             &["feed", "-", "--job", "past"],
-            &format!("{}\n", json!({"id": "past7", "module": "echo", "params": params})),
+            &format!(
+                "{}\n",
+                json!({"id": "past7", "module": "echo", "params": params})
+            ),
         )
     };
     again(7).with(0);
@@ -166,22 +217,44 @@ fn jobs_requirements_and_blocked_tasks_cost_little() {
     let _runner = master.runner("r", &labels.iter().map(String::as_str).collect::<Vec<_>>());
     let (jobs, classes) = (1_000, 50);
     // The first feed pays for a cold start: it is not measured.
-    seconds(&master, "warm", |n| json!({"id": format!("warm{n}"), "module": "echo", "params": n}));
-    let plain = seconds(&master, "plain", |n| json!({"id": format!("plain{n}"), "module": "echo", "params": n}));
+    seconds(
+        &master,
+        "warm",
+        |n| json!({"id": format!("warm{n}"), "module": "echo", "params": n}),
+    );
+    let plain = seconds(
+        &master,
+        "plain",
+        |n| json!({"id": format!("plain{n}"), "module": "echo", "params": n}),
+    );
     let hard = seconds(&master, "hard", |n| hard_task(n, jobs, classes));
     println!(
         "{} tasks: plain {plain:.2} s, {jobs} jobs, {classes} classes, half blocked {hard:.2} s, ratio {:.2}",
         many(),
         plain / hard
     );
-    assert!(plain / hard >= 0.5, "plain {plain:.2} s, the same with jobs, classes and dependencies {hard:.2} s");
+    assert!(
+        plain / hard >= 0.5,
+        "plain {plain:.2} s, the same with jobs, classes and dependencies {hard:.2} s"
+    );
     // And hardly slower than when only a thousand plain ones wait.
     let few = |round: usize| {
         let name = format!("few{round}");
-        seconds_of(&master, &name, 1_000, |n| json!({"id": format!("{name}-{n}"), "module": "echo", "params": n}))
+        seconds_of(
+            &master,
+            &name,
+            1_000,
+            |n| json!({"id": format!("{name}-{n}"), "module": "echo", "params": n}),
+        )
     };
     let few: f64 = (0..5).map(few).sum::<f64>() / 5.0;
     let (of_many, of_few) = (many() as f64 / hard, 1_000.0 / few);
-    println!("{of_many:.0} of these a second, {of_few:.0} of a thousand plain ones: {:.2}", of_many / of_few);
-    assert!(of_many >= 0.9 * of_few, "{of_many:.0} a second against {of_few:.0}");
+    println!(
+        "{of_many:.0} of these a second, {of_few:.0} of a thousand plain ones: {:.2}",
+        of_many / of_few
+    );
+    assert!(
+        of_many >= 0.9 * of_few,
+        "{of_many:.0} a second against {of_few:.0}"
+    );
 }

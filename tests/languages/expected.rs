@@ -20,16 +20,66 @@ const BOTH: &[&str] = &["command", "component"];
 const COMPONENT: &[&str] = &["component"];
 
 pub const LANGUAGES: &[Language] = &[
-    Language { name: "rust", does: "totals of a CSV file", kinds: BOTH, cases: totals },
-    Language { name: "c", does: "a smaller picture", kinds: BOTH, cases: pictures },
-    Language { name: "cpp", does: "what a regular expression finds", kinds: BOTH, cases: matches },
-    Language { name: "zig", does: "the root of a hash tree", kinds: BOTH, cases: roots },
-    Language { name: "go", does: "durations in a log", kinds: BOTH, cases: durations },
-    Language { name: "assemblyscript", does: "a matrix product", kinds: BOTH, cases: products },
-    Language { name: "javascript", does: "what differs in two JSON documents", kinds: COMPONENT, cases: changes },
-    Language { name: "typescript", does: "an order of building", kinds: COMPONENT, cases: orders },
-    Language { name: "python", does: "the line that fits points best", kinds: COMPONENT, cases: lines },
-    Language { name: "wat", does: "a CRC-32", kinds: BOTH, cases: checksums },
+    Language {
+        name: "rust",
+        does: "totals of a CSV file",
+        kinds: BOTH,
+        cases: totals,
+    },
+    Language {
+        name: "c",
+        does: "a smaller picture",
+        kinds: BOTH,
+        cases: pictures,
+    },
+    Language {
+        name: "cpp",
+        does: "what a regular expression finds",
+        kinds: BOTH,
+        cases: matches,
+    },
+    Language {
+        name: "zig",
+        does: "the root of a hash tree",
+        kinds: BOTH,
+        cases: roots,
+    },
+    Language {
+        name: "go",
+        does: "durations in a log",
+        kinds: BOTH,
+        cases: durations,
+    },
+    Language {
+        name: "assemblyscript",
+        does: "a matrix product",
+        kinds: BOTH,
+        cases: products,
+    },
+    Language {
+        name: "javascript",
+        does: "what differs in two JSON documents",
+        kinds: COMPONENT,
+        cases: changes,
+    },
+    Language {
+        name: "typescript",
+        does: "an order of building",
+        kinds: COMPONENT,
+        cases: orders,
+    },
+    Language {
+        name: "python",
+        does: "the line that fits points best",
+        kinds: COMPONENT,
+        cases: lines,
+    },
+    Language {
+        name: "wat",
+        does: "a CRC-32",
+        kinds: BOTH,
+        cases: checksums,
+    },
 ];
 
 /// Whether two results are the same; numbers may differ by what rounding does.
@@ -39,9 +89,13 @@ pub fn same(a: &Value, b: &Value) -> bool {
             let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
             (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0)
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+            a.len() == b.len()
+                && a.iter()
+                    .all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
         }
         _ => a == b,
     }
@@ -59,7 +113,12 @@ print(json.dumps({'rows': len(rows), 'groups':
     let mut cases = Vec::new();
     for group in ["city", "item"] {
         let file = project.join("data/sales.csv");
-        let ran = Command::new("python3").args(["-c", SCRIPT]).arg(file).arg(group).output().unwrap();
+        let ran = Command::new("python3")
+            .args(["-c", SCRIPT])
+            .arg(file)
+            .arg(group)
+            .output()
+            .unwrap();
         let params = json!({"file": "data/sales.csv", "group": group, "value": "amount"});
         cases.push((params, serde_json::from_slice(&ran.stdout).unwrap()));
     }
@@ -69,7 +128,10 @@ print(json.dumps({'rows': len(rows), 'groups':
 fn pictures(_: &Path, _: &str) -> Vec<(Value, Value)> {
     let case = |width: u64| {
         let params = json!({"file": "data/photo.ppm", "width": width});
-        (params, json!({"width": width, "height": (32 * width / 48).max(1), "file": "small.ppm"}))
+        (
+            params,
+            json!({"width": width, "height": (32 * width / 48).max(1), "file": "small.ppm"}),
+        )
     };
     [1, 5, 12, 31, 48].map(case).into()
 }
@@ -84,7 +146,9 @@ pub fn smaller(photo: &[u8], width: usize) -> Vec<u8> {
             for channel in 0..3 {
                 let part = |at: usize, of: usize, from: usize| at * from / of..(at + 1) * from / of;
                 let inside: Vec<usize> = part(y, height, 32)
-                    .flat_map(|row| part(x, width, 48).map(move |column| (row * 48 + column) * 3 + channel))
+                    .flat_map(|row| {
+                        part(x, width, 48).map(move |column| (row * 48 + column) * 3 + channel)
+                    })
                     .map(|at| usize::from(pixels[at]))
                     .collect();
                 out.push(u8::try_from(inside.iter().sum::<usize>() / inside.len()).unwrap());
@@ -96,13 +160,21 @@ pub fn smaller(photo: &[u8], width: usize) -> Vec<u8> {
 
 /// Words with a capital, found letter by letter.
 fn matches(_: &Path, _: &str) -> Vec<(Value, Value)> {
-    let texts = ["Anna met Otto, and Otto met Ida.", "nobody", "Zoë \"Quoted\" and\nBack\\slash Ab", ""];
+    let texts = [
+        "Anna met Otto, and Otto met Ida.",
+        "nobody",
+        "Zoë \"Quoted\" and\nBack\\slash Ab",
+        "",
+    ];
     let case = |text: &&str| {
         let mut counts = BTreeMap::<String, u32>::new();
         let bytes = text.as_bytes();
         let mut at = 0;
         while at < bytes.len() {
-            let length = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_lowercase()).count();
+            let length = bytes[at + 1..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_lowercase())
+                .count();
             if bytes[at].is_ascii_uppercase() && length > 0 {
                 *counts.entry(text[at..=at + length].to_owned()).or_default() += 1;
                 at += length;
@@ -110,7 +182,10 @@ fn matches(_: &Path, _: &str) -> Vec<(Value, Value)> {
             at += 1;
         }
         let all: u32 = counts.values().sum();
-        (json!({"pattern": "[A-Z][a-z]+", "text": text}), json!({"matches": all, "counts": counts}))
+        (
+            json!({"pattern": "[A-Z][a-z]+", "text": text}),
+            json!({"matches": all, "counts": counts}),
+        )
     };
     texts.iter().map(case).collect()
 }
@@ -131,8 +206,14 @@ fn roots(_: &Path, _: &str) -> Vec<(Value, Value)> {
     let text = "The quick brown fox jumps over the lazy dog. ".repeat(9);
     let case = |chunk: usize| {
         let chunks: Vec<&[u8]> = text.as_bytes().chunks(chunk).collect();
-        let hex: String = root(&chunks).iter().map(|byte| format!("{byte:02x}")).collect();
-        (json!({"text": text, "chunk": chunk}), json!({"chunks": chunks.len(), "root": hex}))
+        let hex: String = root(&chunks)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        (
+            json!({"text": text, "chunk": chunk}),
+            json!({"chunks": chunks.len(), "root": hex}),
+        )
     };
     [1, 7, 64, 405, 1_000].map(case).into()
 }
@@ -144,7 +225,9 @@ fn durations(_: &Path, _: &str) -> Vec<(Value, Value)> {
         for n in 0..count {
             let (path, ms, second) = (format!("/{}", n % 3), n * 37 % 101, n * 7 % 60);
             let status = if n % 5 == 0 { 503 } else { 200 };
-            lines.push(format!("2026-01-31T12:00:{second:02}Z {path} {status} {ms}ms"));
+            lines.push(format!(
+                "2026-01-31T12:00:{second:02}Z {path} {status} {ms}ms"
+            ));
             let entry = paths.entry(path).or_default();
             entry.0.push(ms);
             entry.1 += u64::from(status == 503);
@@ -168,10 +251,21 @@ fn durations(_: &Path, _: &str) -> Vec<(Value, Value)> {
 
 fn products(_: &Path, _: &str) -> Vec<(Value, Value)> {
     let case = |n: usize| {
-        let a: Vec<Vec<f64>> = (0..n).map(|i| (0..n + 1).map(|j| i as f64 - j as f64 / 4.0).collect()).collect();
-        let b: Vec<Vec<f64>> = (0..n + 1).map(|i| (0..2).map(|j| (i * j) as f64 * 1.5 - 2.0).collect()).collect();
-        let cell = |i: usize, j: usize| a[i].iter().zip(&b).map(|(left, row)| left * row[j]).sum::<f64>();
-        let product: Vec<Vec<f64>> = (0..n).map(|i| (0..2).map(|j| cell(i, j)).collect()).collect();
+        let a: Vec<Vec<f64>> = (0..n)
+            .map(|i| (0..n + 1).map(|j| i as f64 - j as f64 / 4.0).collect())
+            .collect();
+        let b: Vec<Vec<f64>> = (0..n + 1)
+            .map(|i| (0..2).map(|j| (i * j) as f64 * 1.5 - 2.0).collect())
+            .collect();
+        let cell = |i: usize, j: usize| {
+            a[i].iter()
+                .zip(&b)
+                .map(|(left, row)| left * row[j])
+                .sum::<f64>()
+        };
+        let product: Vec<Vec<f64>> = (0..n)
+            .map(|i| (0..2).map(|j| cell(i, j)).collect())
+            .collect();
         (json!({"a": a, "b": b}), json!(product))
     };
     [1, 2, 3, 20].map(case).into()
@@ -192,7 +286,10 @@ fn changes(_: &Path, _: &str) -> Vec<(Value, Value)> {
             json!({"from": [1, 2, 3], "to": [1]}),
             json!([{"op": "remove", "path": "/2"}, {"op": "remove", "path": "/1"}]),
         ),
-        (json!({"from": {"a": []}, "to": {"a": {}}}), json!([{"op": "replace", "path": "/a", "value": {}}])),
+        (
+            json!({"from": {"a": []}, "to": {"a": {}}}),
+            json!([{"op": "replace", "path": "/a", "value": {}}]),
+        ),
         (json!({"from": 3, "to": 3}), json!([])),
     ]
 }
@@ -200,7 +297,8 @@ fn changes(_: &Path, _: &str) -> Vec<(Value, Value)> {
 /// Again and again the first name of which all needs are there.
 fn orders(_: &Path, _: &str) -> Vec<(Value, Value)> {
     let case = |needs: Value| {
-        let graph: BTreeMap<String, BTreeSet<String>> = serde_json::from_value(needs.clone()).unwrap();
+        let graph: BTreeMap<String, BTreeSet<String>> =
+            serde_json::from_value(needs.clone()).unwrap();
         let mut order: Vec<String> = Vec::new();
         while order.len() < graph.len() {
             let may = |(name, needs): &(&String, &BTreeSet<String>)| {
@@ -215,7 +313,11 @@ fn orders(_: &Path, _: &str) -> Vec<(Value, Value)> {
         .map(|n| {
             (
                 format!("n{:02}", n * 7 % 30),
-                json!(if n > 0 { vec![format!("n{:02}", (n - 1) * 7 % 30)] } else { vec![] }),
+                json!(if n > 0 {
+                    vec![format!("n{:02}", (n - 1) * 7 % 30)]
+                } else {
+                    vec![]
+                }),
             )
         })
         .collect();
@@ -231,8 +333,13 @@ fn orders(_: &Path, _: &str) -> Vec<(Value, Value)> {
 fn lines(_: &Path, _: &str) -> Vec<(Value, Value)> {
     let case = |points: &[(f64, f64)]| {
         let n = points.len() as f64;
-        let (mx, my) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
-        let sum = |f: &dyn Fn(f64, f64) -> f64| points.iter().map(|(x, y)| f(x - mx, y - my)).sum::<f64>();
+        let (mx, my) = (
+            points.iter().map(|p| p.0).sum::<f64>() / n,
+            points.iter().map(|p| p.1).sum::<f64>() / n,
+        );
+        let sum = |f: &dyn Fn(f64, f64) -> f64| {
+            points.iter().map(|(x, y)| f(x - mx, y - my)).sum::<f64>()
+        };
         let (xy, xx, yy) = (sum(&|x, y| x * y), sum(&|x, _| x * x), sum(&|_, y| y * y));
         let slope = xy / xx;
         let (x, y): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
@@ -241,16 +348,33 @@ fn lines(_: &Path, _: &str) -> Vec<(Value, Value)> {
             json!({"slope": slope, "intercept": my - slope * mx, "correlation": xy / (xx * yy).sqrt()}),
         )
     };
-    let wave: Vec<(f64, f64)> = (0..40).map(|n| (f64::from(n), f64::from(n * 13 % 17) + f64::from(n) / 2.0)).collect();
-    vec![case(&[(1.0, 2.0), (2.0, 4.0), (3.0, 6.5), (4.0, 7.0)]), case(&[(0.0, 1.0), (10.0, -4.0)]), case(&wave)]
+    let wave: Vec<(f64, f64)> = (0..40)
+        .map(|n| (f64::from(n), f64::from(n * 13 % 17) + f64::from(n) / 2.0))
+        .collect();
+    vec![
+        case(&[(1.0, 2.0), (2.0, 4.0), (3.0, 6.5), (4.0, 7.0)]),
+        case(&[(0.0, 1.0), (10.0, -4.0)]),
+        case(&wave),
+    ]
 }
 
 /// The command reads the JSON text, the component the string that it stands for.
 fn checksums(_: &Path, kind: &str) -> Vec<(Value, Value)> {
     let case = |text: &String| {
         let params = json!(text);
-        let bytes = if kind == "command" { params.to_string() } else { text.clone() };
+        let bytes = if kind == "command" {
+            params.to_string()
+        } else {
+            text.clone()
+        };
         (params, json!(crc32fast::hash(bytes.as_bytes())))
     };
-    ["".to_owned(), "The quick brown fox".to_owned(), "ü".repeat(40_000)].iter().map(case).collect()
+    [
+        "".to_owned(),
+        "The quick brown fox".to_owned(),
+        "ü".repeat(40_000),
+    ]
+    .iter()
+    .map(case)
+    .collect()
 }

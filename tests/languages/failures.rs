@@ -107,7 +107,17 @@ fn sum(params: Params) -> Result<Sum, Error> {
 "#;
 
 fn ended(master: &Master, module: &str, params: &Value) -> Value {
-    let add = ["add", module, "--retries", "0", "--wait", "-o", "json", "--params", "-"];
+    let add = [
+        "add",
+        module,
+        "--retries",
+        "0",
+        "--wait",
+        "-o",
+        "json",
+        "--params",
+        "-",
+    ];
     let ran = master.run_with(&add, &params.to_string());
     assert!(ran.code == 0 || ran.code == 3, "{}", ran.err);
     ran.json()
@@ -137,13 +147,18 @@ fn rust_names_fields_and_brings_panics_and_overflows_to_the_feeder() {
     std::os::unix::fs::symlink(kept, project.folder.join("target")).unwrap();
     project.write("src/lib.rs", RUST);
     let manifest = std::fs::read_to_string(project.folder.join("Cargo.toml")).unwrap();
-    project.write("Cargo.toml", manifest.replace("[dependencies]\n", "[dependencies]\nserde_json = \"1\"\n"));
+    project.write(
+        "Cargo.toml",
+        manifest.replace("[dependencies]\n", "[dependencies]\nserde_json = \"1\"\n"),
+    );
     for kind in ["command", "component"] {
         master.drop_module(&format!("{kind}.wasm"), project.build(kind).1);
     }
     let rows = json!([{"width": 1}, {"width": 200}]);
-    let results =
-        |how: &str| ["command", "component"].map(|kind| ended(&master, kind, &json!({"how": how, "rows": rows})));
+    let results = |how: &str| {
+        ["command", "component"]
+            .map(|kind| ended(&master, kind, &json!({"how": how, "rows": rows})))
+    };
     for how in ["well", "speak"] {
         for task in results(how) {
             assert_eq!(task["result"], json!({"sum": 201}), "{task}");
@@ -159,7 +174,8 @@ fn rust_names_fields_and_brings_panics_and_overflows_to_the_feeder() {
         // Which of its two stacks ends first, the engine's or the one in its memory, is the compiler's to say.
         let message = task["error"]["message"].as_str().unwrap();
         assert!(
-            message.contains("call stack exhausted") || message.contains("out of bounds memory access"),
+            message.contains("call stack exhausted")
+                || message.contains("out of bounds memory access"),
             "{message}"
         );
     }
@@ -175,12 +191,22 @@ fn rust_names_fields_and_brings_panics_and_overflows_to_the_feeder() {
                 json!({"how": "well", "rows": [{"width": 1}, {"width": "8"}]}),
                 "params.rows[1].width: invalid type: string \"8\", expected u8",
             ),
-            (json!({"how": "well", "rows": [{"width": 256}]}), "params.rows[0].width: invalid value: integer `256`"),
+            (
+                json!({"how": "well", "rows": [{"width": 256}]}),
+                "params.rows[0].width: invalid value: integer `256`",
+            ),
             (json!({"how": "well"}), "params: missing field `rows`"),
-            (json!({"how": "well", "rows": [], "hwo": 1}), "params.hwo: unknown field `hwo`"),
+            (
+                json!({"how": "well", "rows": [], "hwo": 1}),
+                "params.hwo: unknown field `hwo`",
+            ),
         ] {
             let task = ended(&master, kind, &params);
-            assert_eq!((&task["error"]["code"], &task["attempt"]), (&json!(65), &json!(1)), "{task}");
+            assert_eq!(
+                (&task["error"]["code"], &task["attempt"]),
+                (&json!(65), &json!(1)),
+                "{task}"
+            );
             says(&task, &[place]);
         }
     }
@@ -206,10 +232,23 @@ fn sizes(project: &Project) {
         "plain",
     ]);
     let built = build.output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let plain = std::fs::metadata(project.folder.join("target/wasm32-wasip1/release/plain.wasm")).unwrap().len();
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let plain = std::fs::metadata(
+        project
+            .folder
+            .join("target/wasm32-wasip1/release/plain.wasm"),
+    )
+    .unwrap()
+    .len();
     println!("a plain program: {plain} bytes; with the SDK: {with}");
-    assert!(with as f64 <= plain as f64 * 1.2, "the SDK makes {with} bytes of {plain}");
+    assert!(
+        with as f64 <= plain as f64 * 1.2,
+        "the SDK makes {with} bytes of {plain}"
+    );
 }
 
 #[test]
@@ -231,8 +270,20 @@ fn python_and_javascript_bring_their_own_traceback() {
 
     let task = ended(&master, "python", &json!({"n": 0}));
     assert_eq!(task["error"]["code"], 75, "{task}");
-    says(&task, &["Traceback", "app.py", "in outer", "in inner", "ZeroDivisionError: division by zero"]);
-    says(&ended(&master, "python", &json!({})), &["Traceback", "KeyError: 'n'"]);
+    says(
+        &task,
+        &[
+            "Traceback",
+            "app.py",
+            "in outer",
+            "in inner",
+            "ZeroDivisionError: division by zero",
+        ],
+    );
+    says(
+        &ended(&master, "python", &json!({})),
+        &["Traceback", "KeyError: 'n'"],
+    );
     says(&ended(&master, "python", &json!({"n": 1})), &["Recursion"]);
     let task = ended(&master, "javascript", &json!({"n": 0}));
     assert_eq!(task["error"]["code"], 75, "{task}");

@@ -24,8 +24,15 @@ fn every_language_from_new_to_a_fleet_of_two_runners() {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
-                    let Some(language) = waiting.lock().unwrap().next() else { return };
-                    let project = Project::new(tools, &folder, &format!("hello-{}", language.name), language.name);
+                    let Some(language) = waiting.lock().unwrap().next() else {
+                        return;
+                    };
+                    let project = Project::new(
+                        tools,
+                        &folder,
+                        &format!("hello-{}", language.name),
+                        language.name,
+                    );
                     for kind in language.kinds {
                         let row = through(&master, &folder, language, &project, kind);
                         rows.lock().unwrap().push(row);
@@ -44,24 +51,53 @@ fn every_language_from_new_to_a_fleet_of_two_runners() {
     assert_eq!(by.len(), 2, "both runners have worked: {by:?}");
     drop(runners);
     let mut rows = rows.into_inner().unwrap();
-    rows.sort_by_key(|row| LANGUAGES.iter().position(|language| language.name == row.language));
+    rows.sort_by_key(|row| {
+        LANGUAGES
+            .iter()
+            .position(|language| language.name == row.language)
+    });
     table(&rows);
 }
 
 /// One language, of one kind. What it took.
-fn through(master: &Master, folder: &Folder, language: &Language, project: &Project, kind: &str) -> Row {
+fn through(
+    master: &Master,
+    folder: &Folder,
+    language: &Language,
+    project: &Project,
+    kind: &str,
+) -> Row {
     let (built, bytes) = project.build(kind);
     let began = Instant::now();
     let cases = (language.cases)(&project.folder, kind);
     let file = project.module().to_str().unwrap().to_owned();
-    let check = run(folder, &["modules", "check", &file, "-o", "json"], &[], "").with(0).json();
-    assert_eq!(check["kind"], if kind == "command" { "command" } else { "component" }, "{check}");
-    let input = project.data().map(|data| format!("data={}", data.display()));
-    let input: Vec<&str> = input.iter().flat_map(|input| ["--input", input.as_str()]).collect();
+    let check = run(folder, &["modules", "check", &file, "-o", "json"], &[], "")
+        .with(0)
+        .json();
+    assert_eq!(
+        check["kind"],
+        if kind == "command" {
+            "command"
+        } else {
+            "component"
+        },
+        "{check}"
+    );
+    let input = project
+        .data()
+        .map(|data| format!("data={}", data.display()));
+    let input: Vec<&str> = input
+        .iter()
+        .flat_map(|input| ["--input", input.as_str()])
+        .collect();
     here(folder, project, &file, &input);
 
     // Dropped as people do it: whole, by a rename.
-    let name = if kind == "command" { project.name.clone() } else { format!("{}-component", project.name) };
+    let name = if kind == "command" {
+        project.name.clone()
+    } else {
+        format!("{}-component", project.name)
+    };
     let end = file.rsplit_once('.').unwrap().1;
     let place = master.tasks().join(format!("{name}.{end}"));
     std::fs::write(place.with_extension("new"), &bytes).unwrap();
@@ -73,7 +109,9 @@ fn through(master: &Master, folder: &Folder, language: &Language, project: &Proj
 
     feed(master, language, project, kind, &name, &cases);
     let shown = master.json(&["modules", "show", &name]);
-    let compiled = shown["versions"][0]["compile_us"].as_u64().unwrap_or_default();
+    let compiled = shown["versions"][0]["compile_us"]
+        .as_u64()
+        .unwrap_or_default();
     assert_eq!(shown["state"], "ready", "{shown}");
     Row {
         language: language.name,
@@ -96,7 +134,14 @@ fn here(folder: &Folder, project: &Project, file: &str, input: &[&str]) {
 }
 
 /// Each case three times over, so that both runners get some.
-fn feed(master: &Master, language: &Language, project: &Project, kind: &str, name: &str, cases: &[(Value, Value)]) {
+fn feed(
+    master: &Master,
+    language: &Language,
+    project: &Project,
+    kind: &str,
+    name: &str,
+    cases: &[(Value, Value)],
+) {
     let mut lines = String::new();
     for round in 0..3 {
         for (number, (params, _)) in cases.iter().enumerate() {
@@ -109,7 +154,13 @@ fn feed(master: &Master, language: &Language, project: &Project, kind: &str, nam
         }
     }
     let out = format!("{name}-files");
-    let ended = master.run_with(&["feed", "--job", name, "--follow", "--fetch", &out], &lines).with(0).lines();
+    let ended = master
+        .run_with(
+            &["feed", "--job", name, "--follow", "--fetch", &out],
+            &lines,
+        )
+        .with(0)
+        .lines();
     assert_eq!(ended.len(), cases.len() * 3);
     for task in ended {
         let id = task["id"].as_str().unwrap();
@@ -119,19 +170,30 @@ fn feed(master: &Master, language: &Language, project: &Project, kind: &str, nam
             true => task["result"].clone(),
             false => master.run(&["tasks", "result", id]).with(0).json(),
         };
-        assert!(same(&result, expected), "{id}: {result}, expected {expected}");
+        assert!(
+            same(&result, expected),
+            "{id}: {result}, expected {expected}"
+        );
         if language.name == "c" {
             let photo = std::fs::read(project.folder.join("data/photo.ppm")).unwrap();
             let width = usize::try_from(params["width"].as_u64().unwrap()).unwrap();
-            let small = std::fs::read(master.folder.join(&format!("{out}/{id}/small.ppm"))).unwrap();
-            assert!(small == smaller(&photo, width), "{id}: the picture is another");
+            let small =
+                std::fs::read(master.folder.join(&format!("{out}/{id}/small.ppm"))).unwrap();
+            assert!(
+                small == smaller(&photo, width),
+                "{id}: the picture is another"
+            );
         }
     }
 }
 
 /// Milliseconds from the add of a task to its end, where the module has run before: the median of a few.
 fn warm(master: &Master, name: &str, input: &[&str], params: &Value) -> f64 {
-    let add = [&["add", name, "--wait", "-o", "json", "--params", "-"], input].concat();
+    let add = [
+        &["add", name, "--wait", "-o", "json", "--params", "-"],
+        input,
+    ]
+    .concat();
     let mut took: Vec<i64> = (0..WARM)
         .map(|_| {
             let task = master.run_with(&add, &params.to_string()).with(0).json();

@@ -16,19 +16,33 @@ fn project() -> Folder {
     let mut typed = Command::new("bash");
     let own = Path::new(BINARY).parent().unwrap().display();
     let path = format!("{own}:{}", std::env::var("PATH").unwrap());
-    typed.current_dir(folder.path()).env("PATH", path).args(["-ec", &format!("{}\n{}", lines[0], lines[1])]);
+    typed
+        .current_dir(folder.path())
+        .env("PATH", path)
+        .args(["-ec", &format!("{}\n{}", lines[0], lines[1])]);
     let said = typed.output().unwrap();
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    assert_eq!(String::from_utf8_lossy(&said.stdout).lines().last(), Some("4064708671"));
+    assert!(
+        said.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout).lines().last(),
+        Some("4064708671")
+    );
     folder
 }
 
 #[test]
 fn a_project_is_written_once_and_what_it_says_next_works() {
     let folder = project();
-    run(&folder, &["new", "hello", "--lang", "c"], &[], "").with(1).says(&["hello", "exists"]);
+    run(&folder, &["new", "hello", "--lang", "c"], &[], "")
+        .with(1)
+        .says(&["hello", "exists"]);
     run(&folder, &["new", "../x", "--lang", "c"], &[], "").with(2);
-    run(&folder, &["new", "x", "--lang", "cobol"], &[], "").with(2).says(&["cobol"]);
+    run(&folder, &["new", "x", "--lang", "cobol"], &[], "")
+        .with(2)
+        .says(&["cobol"]);
     // Without any tool at all it is written, and each is told.
     for (lang, tool, install) in [
         ("rust", "cargo", "rustup"),
@@ -39,8 +53,12 @@ fn a_project_is_written_once_and_what_it_says_next_works() {
         ("python", "componentize-py", "pip install componentize-py"),
     ] {
         let empty = folder.join("none");
-        let ran =
-            run(&folder, &["new", &format!("my-{lang}"), "--lang", lang], &[("PATH", empty.to_str().unwrap())], "");
+        let ran = run(
+            &folder,
+            &["new", &format!("my-{lang}"), "--lang", lang],
+            &[("PATH", empty.to_str().unwrap())],
+            "",
+        );
         ran.with(0).says(&["missing: ", tool, install]);
     }
 }
@@ -51,17 +69,38 @@ fn dev_builds_and_runs_on_each_change_with_and_without_a_master() {
     let nobody = [("TASKMASTER_URL", "ws://127.0.0.1:9")];
     let ran = run(&folder, &["dev", "hello", "--once"], &nobody, "").with(0);
     assert_eq!(ran.out, "4064708671\n");
-    let ran = run(&folder, &["dev", "hello", "--once", "--params", "1"], &nobody, "").with(0);
+    let ran = run(
+        &folder,
+        &["dev", "hello", "--once", "--params", "1"],
+        &nobody,
+        "",
+    )
+    .with(0);
     assert_eq!(ran.out, "2212294583\n");
-    run(&folder, &["dev", "none"], &nobody, "").with(1).says(&["none"]);
+    run(&folder, &["dev", "none"], &nobody, "")
+        .with(1)
+        .says(&["none"]);
     fs::create_dir(folder.join("empty")).unwrap();
-    run(&folder, &["dev", "empty"], &nobody, "").with(1).says(&["no `build`", "taskmaster new"]);
+    run(&folder, &["dev", "empty"], &nobody, "")
+        .with(1)
+        .says(&["no `build`", "taskmaster new"]);
 
     let master = Master::up(1);
-    let dev = Process::start(&folder, &["dev", "hello"], &[("TASKMASTER_URL", &master.url)]);
-    let printed = |line: &str| until(&format!("`{line}`"), || dev.printed().lines().last() == Some(line));
+    let dev = Process::start(
+        &folder,
+        &["dev", "hello"],
+        &[("TASKMASTER_URL", &master.url)],
+    );
+    let printed = |line: &str| {
+        until(&format!("`{line}`"), || {
+            dev.printed().lines().last() == Some(line)
+        })
+    };
     printed("4064708671");
-    assert!(master.tasks().join("hello.wat").is_file(), "the module is in the master's task folder");
+    assert!(
+        master.tasks().join("hello.wat").is_file(),
+        "the module is in the master's task folder"
+    );
     // New params are run without a build, new code is built.
     let builds = || dev.said().matches("built in").count();
     fs::write(folder.join("hello/params.json"), "1").unwrap();

@@ -31,16 +31,31 @@ pub fn toolchains() -> Option<&'static Path> {
 fn path(tools: &Path) -> std::ffi::OsString {
     let own = Path::new(BINARY).parent().unwrap().to_owned();
     let rest = std::env::var_os("PATH").unwrap_or_default();
-    std::env::join_paths([tools.join("bin"), own].into_iter().chain(std::env::split_paths(&rest))).unwrap()
+    std::env::join_paths(
+        [tools.join("bin"), own]
+            .into_iter()
+            .chain(std::env::split_paths(&rest)),
+    )
+    .unwrap()
 }
 
 /// A command with the toolchains on its PATH and their caches where they are.
 pub fn with_tools(tools: &Path, mut command: Command) -> Command {
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+    for name in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+    ] {
         command.env_remove(name);
     }
-    command.env("PATH", path(tools)).env("ZIG_GLOBAL_CACHE_DIR", tools.join("zig-cache"));
-    command.env("GOCACHE", tools.join("go-cache")).envs([("GOTOOLCHAIN", "local"), ("GOPROXY", "off")]);
+    command
+        .env("PATH", path(tools))
+        .env("ZIG_GLOBAL_CACHE_DIR", tools.join("zig-cache"));
+    command
+        .env("GOCACHE", tools.join("go-cache"))
+        .envs([("GOTOOLCHAIN", "local"), ("GOPROXY", "off")]);
     command
 }
 
@@ -54,12 +69,31 @@ pub struct Project {
 impl Project {
     pub fn new(tools: &'static Path, folder: &Folder, name: &str, lang: &str) -> Project {
         let path = path(tools).into_string().unwrap();
-        let written = run(folder, &["new", name, "--lang", lang, "-o", "json"], &[("PATH", &path)], "").with(0).json();
-        assert_eq!(written["missing"], serde_json::json!([]), "{lang}: a toolchain is missing");
+        let written = run(
+            folder,
+            &["new", name, "--lang", lang, "-o", "json"],
+            &[("PATH", &path)],
+            "",
+        )
+        .with(0)
+        .json();
+        assert_eq!(
+            written["missing"],
+            serde_json::json!([]),
+            "{lang}: a toolchain is missing"
+        );
         assert_eq!(written["next"].as_array().unwrap().len(), 3);
-        let project = Project { name: name.into(), folder: folder.join(name), tools };
+        let project = Project {
+            name: name.into(),
+            folder: folder.join(name),
+            tools,
+        };
         if project.folder.join("package.json").exists() {
-            std::os::unix::fs::symlink(tools.join("npm/node_modules"), project.folder.join("node_modules")).unwrap();
+            std::os::unix::fs::symlink(
+                tools.join("npm/node_modules"),
+                project.folder.join("node_modules"),
+            )
+            .unwrap();
         }
         project
     }
@@ -80,9 +114,18 @@ impl Project {
     #[track_caller]
     pub fn build(&self, kind: &str) -> (Duration, Vec<u8>) {
         let began = Instant::now();
-        let built = self.command(self.folder.join("build")).arg(kind).output().unwrap();
+        let built = self
+            .command(self.folder.join("build"))
+            .arg(kind)
+            .output()
+            .unwrap();
         let took = began.elapsed();
-        assert!(built.status.success(), "{} {kind}: {}", self.name, said(&built));
+        assert!(
+            built.status.success(),
+            "{} {kind}: {}",
+            self.name,
+            said(&built)
+        );
         (took, std::fs::read(self.module()).unwrap())
     }
 
@@ -99,5 +142,9 @@ impl Project {
 }
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }

@@ -31,7 +31,17 @@ fn text(rows: &[Row]) -> String {
         "| language | what its template does | kind | KiB | build, s | compile, ms | warm, ms | first result, s | may reach |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
-        let Row { language, does, kind, bytes, build_s, compile_ms, warm_ms, first_s, reach } = row;
+        let Row {
+            language,
+            does,
+            kind,
+            bytes,
+            build_s,
+            compile_ms,
+            warm_ms,
+            first_s,
+            reach,
+        } = row;
         let kib = (bytes + 512) / 1024;
         let _ = writeln!(
             text,
@@ -45,7 +55,9 @@ fn text(rows: &[Row]) -> String {
 pub fn table(rows: &[Row]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("the mark where the table begins");
+    let (before, rest) = readme
+        .split_once(BEGIN)
+        .expect("the mark where the table begins");
     let (stands, after) = rest.split_once(END).expect("the mark where the table ends");
     let new = text(rows);
     println!("{new}");
@@ -53,15 +65,38 @@ pub fn table(rows: &[Row]) {
         std::fs::write(&path, format!("{before}{BEGIN}{new}{END}{after}")).unwrap();
         return;
     }
-    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
-    let rows = |text: &str| text.lines().filter(|line| line.starts_with('|')).map(cells).collect::<Vec<_>>();
+    let cells = |line: &str| {
+        line.split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let rows = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with('|'))
+            .map(cells)
+            .collect::<Vec<_>>()
+    };
     let (old, new) = (rows(stands), rows(&new));
-    assert_eq!(old.len(), new.len(), "README.md has another number of rows: UPDATE=1 writes the table anew");
+    assert_eq!(
+        old.len(),
+        new.len(),
+        "README.md has another number of rows: UPDATE=1 writes the table anew"
+    );
     for (old, new) in old.iter().zip(&new).skip(2) {
         for column in [1, 2, 3, 9] {
-            assert_eq!(old[column], new[column], "README.md differs: UPDATE=1 writes the table anew");
+            assert_eq!(
+                old[column], new[column],
+                "README.md differs: UPDATE=1 writes the table anew"
+            );
         }
-        let (was, is) = (old[4].parse::<f64>().unwrap(), new[4].parse::<f64>().unwrap());
-        assert!((was - is).abs() <= was.max(4.0) * SIZE_TOLERANCE, "{}: {is} KiB, README.md says {was}", new[1]);
+        let (was, is) = (
+            old[4].parse::<f64>().unwrap(),
+            new[4].parse::<f64>().unwrap(),
+        );
+        assert!(
+            (was - is).abs() <= was.max(4.0) * SIZE_TOLERANCE,
+            "{}: {is} KiB, README.md says {was}",
+            new[1]
+        );
     }
 }

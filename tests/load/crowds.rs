@@ -36,13 +36,19 @@ fn feed(url: &str, job: &str, over: &AtomicBool) -> (usize, Option<String>) {
             socket
                 .text(&format!(r#"{{"event":"task:add","data":{{"batch":{sent},"job":"{job}","tasks":[{tasks}]}}}}"#));
         }
-        let Some((opcode, bytes)) = socket.next_frame() else { panic!("a feeder's session ended without a word") };
+        let Some((opcode, bytes)) = socket.next_frame() else {
+            panic!("a feeder's session ended without a word")
+        };
         match opcode {
             1 if bytes.starts_with(br#"{"event":"task:added""#) => {
                 open -= 1;
                 // Two are beside the ids.
                 let commas = bytes.iter().filter(|byte| **byte == b',').count();
-                taken += if bytes.ends_with(b"[]}}") { 0 } else { commas - 1 };
+                taken += if bytes.ends_with(b"[]}}") {
+                    0
+                } else {
+                    commas - 1
+                };
                 if open == 0 && why.is_some() && !over.load(SeqCst) {
                     std::thread::sleep(Duration::from_millis(200));
                     why = None;
@@ -54,7 +60,10 @@ fn feed(url: &str, job: &str, over: &AtomicBool) -> (usize, Option<String>) {
                 assert_eq!(error["code"], "unavailable", "{text}");
                 why = Some(error["message"].as_str().unwrap().to_owned());
             }
-            8 => panic!("a feeder's session was closed: {}", String::from_utf8_lossy(&bytes)),
+            8 => panic!(
+                "a feeder's session was closed: {}",
+                String::from_utf8_lossy(&bytes)
+            ),
             _ => {}
         }
     }
@@ -65,7 +74,10 @@ fn feed(url: &str, job: &str, over: &AtomicBool) -> (usize, Option<String>) {
 fn a_hundred_feeders_at_full_speed_against_two_runners() {
     let _machine = alone();
     let master = master(&["--queue-mb", "200"]);
-    let _runners = [master.runner("a", &["--slots", "1"]), master.runner("b", &["--slots", "1"])];
+    let _runners = [
+        master.runner("a", &["--slots", "1"]),
+        master.runner("b", &["--slots", "1"]),
+    ];
     let mut probe = Probe::idle(&master);
     let (over, taken) = (AtomicBool::new(false), AtomicUsize::new(0));
     let began = Instant::now();
@@ -85,11 +97,17 @@ fn a_hundred_feeders_at_full_speed_against_two_runners() {
             probe.under_load("a hundred feeders", PROMISE);
         }
         over.store(true, SeqCst);
-        let refused: Vec<String> = feeders.into_iter().filter_map(|feeder| feeder.join().unwrap()).collect();
+        let refused: Vec<String> = feeders
+            .into_iter()
+            .filter_map(|feeder| feeder.join().unwrap())
+            .collect();
         for why in &refused {
             assert!(why.contains("--queue-mb"), "{why}");
         }
-        println!("{} of {FEEDERS} feeders were refused at the end", refused.len());
+        println!(
+            "{} of {FEEDERS} feeders were refused at the end",
+            refused.len()
+        );
     });
     let (seconds, peak) = (began.elapsed().as_secs_f64(), peak_mib(master.process.id()));
     let taken = taken.into_inner();
@@ -124,12 +142,22 @@ fn follow(url: &str, n: usize, over: &AtomicBool, wanted: &AtomicUsize) -> Optio
             continue;
         }
         let (opcode, bytes) = socket.next_frame()?;
-        assert_ne!(opcode, 8, "a follower's session was closed: {}", String::from_utf8_lossy(&bytes));
+        assert_ne!(
+            opcode,
+            8,
+            "a follower's session was closed: {}",
+            String::from_utf8_lossy(&bytes)
+        );
         if opcode == 1 {
             let text: Value = serde_json::from_slice(&bytes).unwrap();
             seen += match text["event"].as_str().unwrap() {
                 "task:final" => text["data"]["tasks"].as_array().unwrap().len(),
-                "watch" => text["data"].as_array().unwrap().iter().filter(|e| e["event"] == "task:done").count(),
+                "watch" => text["data"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter(|e| e["event"] == "task:done")
+                    .count(),
                 _ => 0,
             };
         }
@@ -143,7 +171,10 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
     may_open_many_files();
     let followers = if is_full() { 500 } else { 200 };
     let master = master(&[]);
-    let _runners = [master.runner("a", &["--slots", "1"]), master.runner("b", &["--slots", "1"])];
+    let _runners = [
+        master.runner("a", &["--slots", "1"]),
+        master.runner("b", &["--slots", "1"]),
+    ];
     let mut probe = Probe::idle(&master);
     let before = peak_mib(master.process.id());
     // How many each is to see in the end; 0 until that is known.
@@ -156,7 +187,8 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
         })
         .collect();
     // One half of the deaf ones shows that it lives; the other does nothing at all.
-    let (mut pinging, silent): (Vec<_>, Vec<_>) = deaf.into_iter().enumerate().partition(|(n, _)| n % 4 < 2);
+    let (mut pinging, silent): (Vec<_>, Vec<_>) =
+        deaf.into_iter().enumerate().partition(|(n, _)| n % 4 < 2);
     let feed_over = AtomicBool::new(false);
     let rounds = std::thread::scope(|scope| {
         let _ends = (Ends(&feed_over), Ends(&over));
@@ -164,13 +196,17 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
             .map(|n| {
                 let (url, over, wanted) = (&master.url, &over, &wanted);
                 let small = std::thread::Builder::new().stack_size(256 << 10);
-                small.spawn_scoped(scope, move || follow(url, n, over, wanted)).unwrap()
+                small
+                    .spawn_scoped(scope, move || follow(url, n, over, wanted))
+                    .unwrap()
             })
             .collect();
         let (master, over, feed_over) = (&master, &over, &feed_over);
         scope.spawn(move || {
             while !over.load(SeqCst) {
-                pinging.iter_mut().for_each(|(_, socket)| drop(socket.frame(9, b"")));
+                pinging
+                    .iter_mut()
+                    .for_each(|(_, socket)| drop(socket.frame(9, b"")));
                 std::thread::sleep(Duration::from_secs(2));
             }
         });
@@ -191,15 +227,23 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
     });
     // Whoever did nothing at all was told why it was let go.
     for (n, mut socket) in silent.into_iter().take(10) {
-        until(&format!("the end of follower {n}"), || match socket.hear() {
-            Heard::Closed(1008, reason) if reason.contains("nothing came for") => true,
-            Heard::Text(_) => false,
-            other => panic!("{other:?}"),
+        until(&format!("the end of follower {n}"), || {
+            match socket.hear() {
+                Heard::Closed(1008, reason) if reason.contains("nothing came for") => true,
+                Heard::Text(_) => false,
+                other => panic!("{other:?}"),
+            }
         });
     }
     let peak = peak_mib(master.process.id());
-    println!("{} watchers, {rounds} tasks in each job; the master had {before} MiB, and {peak} at most", 2 * followers);
-    assert!(peak < before + BESIDE_MIB, "{before} MiB before, {peak} MiB at most");
+    println!(
+        "{} watchers, {rounds} tasks in each job; the master had {before} MiB, and {peak} at most",
+        2 * followers
+    );
+    assert!(
+        peak < before + BESIDE_MIB,
+        "{before} MiB before, {peak} MiB at most"
+    );
     master.still_works();
 }
 
@@ -207,13 +251,17 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
 /// rounds. The load that is meant is that of the watchers: each task is told to two of them, three times and once.
 fn rounds(master: &Master, jobs: usize, over: &AtomicBool) -> usize {
     let mut socket = Socket::client(&master.url);
-    let tasks: Vec<Value> = (0..jobs).map(|n| json!({"module": "echo", "params": n, "job": format!("j{n}")})).collect();
+    let tasks: Vec<Value> = (0..jobs)
+        .map(|n| json!({"module": "echo", "params": n, "job": format!("j{n}")}))
+        .collect();
     let (mut rounds, began) = (0, Instant::now());
     while !over.load(SeqCst) {
         let due = Duration::from_millis((rounds * jobs) as u64);
         std::thread::sleep(due.saturating_sub(began.elapsed()));
         rounds += 1;
-        socket.text(&json!({"event": "task:add", "data": {"batch": rounds, "tasks": tasks}}).to_string());
+        socket.text(
+            &json!({"event": "task:add", "data": {"batch": rounds, "tasks": tasks}}).to_string(),
+        );
         socket.wait("task:added");
     }
     let last = format!("j{}", jobs - 1);
@@ -239,7 +287,8 @@ fn a_thousand_connects_a_second() {
             scope.spawn(|| {
                 let (began, mut mine) = (Instant::now(), 0);
                 while !over.load(SeqCst) {
-                    let due = Duration::from_secs_f64(f64::from(mine * threads) / f64::from(a_second));
+                    let due =
+                        Duration::from_secs_f64(f64::from(mine * threads) / f64::from(a_second));
                     std::thread::sleep(due.saturating_sub(began.elapsed()));
                     mine += 1;
                     // Some say nothing, some leave at once, most say `hello`.
@@ -256,9 +305,15 @@ fn a_thousand_connects_a_second() {
         }
         over.store(true, SeqCst);
     });
-    let (rate, peak) = (connected.into_inner() as f64 / began.elapsed().as_secs_f64(), peak_mib(master.process.id()));
+    let (rate, peak) = (
+        connected.into_inner() as f64 / began.elapsed().as_secs_f64(),
+        peak_mib(master.process.id()),
+    );
     println!("{rate:.0} connects a second; the master had {before} MiB, and {peak} at most");
     assert!(rate > f64::from(a_second) * 0.5, "only {rate:.0} a second");
-    assert!(peak < before + 200, "{before} MiB before, {peak} MiB at most");
+    assert!(
+        peak < before + 200,
+        "{before} MiB before, {peak} MiB at most"
+    );
     master.still_works();
 }

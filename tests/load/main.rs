@@ -3,7 +3,12 @@
 //!
 //! The tests run one by one: each wants the machine for itself. `LOAD=full` takes longer, with the figures.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: a broken promise ends it"
+)]
 
 #[path = "../outside/harness.rs"]
 #[allow(dead_code, reason = "the other tests use more of it")]
@@ -41,8 +46,13 @@ fn lasting() -> Duration {
 /// A thousand connections need as many open files, here and in the master, which inherits this.
 fn may_open_many_files() {
     let pid = std::process::id().to_string();
-    let raised = Command::new("prlimit").args(["--pid", &pid, "--nofile=16384:"]).output();
-    assert!(raised.is_ok_and(|raised| raised.status.success()), "the limit of open files cannot be raised to 16384");
+    let raised = Command::new("prlimit")
+        .args(["--pid", &pid, "--nofile=16384:"])
+        .output();
+    assert!(
+        raised.is_ok_and(|raised| raised.status.success()),
+        "the limit of open files cannot be raised to 16384"
+    );
 }
 
 /// Ends a load when its test ends, however that is: its threads are waited for.
@@ -57,8 +67,16 @@ impl Drop for Ends<'_> {
 /// A number of MiB from `/proc/PID/status`.
 fn mib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap();
+    line.trim_start_matches(':')
+        .trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .unwrap()
+        >> 10
 }
 
 /// The most memory that a process had, MiB.

@@ -35,8 +35,13 @@ pub struct Measure {
 impl Measure {
     fn of(mut times: Vec<Duration>) -> Measure {
         times.sort();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
-        Measure { p50: at(0.5), p90: at(0.9), most: at(1.0) }
+        let at =
+            |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
+        Measure {
+            p50: at(0.5),
+            p90: at(0.9),
+            most: at(1.0),
+        }
     }
 }
 
@@ -45,8 +50,16 @@ impl Probe {
     pub fn idle(master: &Master) -> Probe {
         let mut socket = Socket::client(&master.url);
         socket.text(r#"{"event":"task:follow","data":{"job":"urgent"}}"#);
-        let idle = Measure { p50: 0.0, p90: 0.0, most: 0.0 };
-        let mut probe = Probe { socket, next: 0, idle };
+        let idle = Measure {
+            p50: 0.0,
+            p90: 0.0,
+            most: 0.0,
+        };
+        let mut probe = Probe {
+            socket,
+            next: 0,
+            idle,
+        };
         // The first ones compile the module and warm up.
         for _ in 0..10 {
             probe.call();
@@ -60,7 +73,10 @@ impl Probe {
         let id = format!("urgent-{}", self.next);
         let task = json!({"id": id, "module": "echo", "params": self.next, "job": "urgent", "priority": 1_000});
         let began = Instant::now();
-        self.socket.text(&json!({"event": "task:add", "data": {"batch": self.next, "tasks": [task]}}).to_string());
+        self.socket.text(
+            &json!({"event": "task:add", "data": {"batch": self.next, "tasks": [task]}})
+                .to_string(),
+        );
         loop {
             match self.socket.hear() {
                 Heard::Text(text) if text["event"] == "task:rejected" => panic!("{text}"),

@@ -29,7 +29,9 @@ fn beside(probe: &mut Probe, what: &str, work: impl Fn() + Sync) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (0..times()).for_each(|_| work())));
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                (0..times()).for_each(|_| work())
+            }));
             over.store(true, SeqCst);
             done.unwrap();
         });
@@ -49,12 +51,17 @@ fn ten_megabytes_of_params_among_small_ones() {
     let before = (peak_mib(master.process.id()), peak_mib(runner.id()));
     let large = json!("x".repeat(10_000_000)).to_string();
     beside(&mut probe, "10 MB of params", || {
-        let ran = master.run_with(&["call", "echo", "--params", "-"], &large).with(0);
+        let ran = master
+            .run_with(&["call", "echo", "--params", "-"], &large)
+            .with(0);
         assert!(ran.out.len() >= 10_000_000, "{}", ran.out.len());
     });
     let after = (peak_mib(master.process.id()), peak_mib(runner.id()));
     println!("master and runner had {before:?} MiB, and {after:?} at most");
-    assert!(after.0 < before.0 + 100 && after.1 < before.1 + 400, "{before:?} MiB before, {after:?} at most");
+    assert!(
+        after.0 < before.0 + 100 && after.1 < before.1 + 400,
+        "{before:?} MiB before, {after:?} at most"
+    );
 }
 
 #[test]
@@ -67,10 +74,16 @@ fn a_hundred_megabytes_of_stderr() {
     let mut probe = Probe::idle(&master);
     let before = (peak_mib(master.process.id()), peak_mib(runner.id()));
     beside(&mut probe, "100 MB of stderr", || {
-        let task = master.run(&["add", "loud", "--wait", "-o", "json"]).with(0).json();
+        let task = master
+            .run(&["add", "loud", "--wait", "-o", "json"])
+            .with(0)
+            .json();
         assert_eq!(task["stats"]["log_bytes"], 1_600 * 65_536, "{task}");
     });
     let after = (peak_mib(master.process.id()), peak_mib(runner.id()));
     println!("master and runner had {before:?} MiB, and {after:?} at most");
-    assert!(after.0 < before.0 + 100 && after.1 < before.1 + 100, "{before:?} MiB before, {after:?} at most");
+    assert!(
+        after.0 < before.0 + 100 && after.1 < before.1 + 100,
+        "{before:?} MiB before, {after:?} at most"
+    );
 }

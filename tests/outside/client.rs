@@ -25,22 +25,38 @@ impl Client {
     /// Connects, and says hello; `session` is the same across the reconnects of one client.
     pub fn dial(url: &str, session: Option<&str>) -> Result<Client, Error> {
         let host = url.trim_start_matches("ws://");
-        let address: SocketAddr = host.parse().map_err(|error| Error::new(ErrorKind::InvalidInput, error))?;
+        let address: SocketAddr = host
+            .parse()
+            .map_err(|error| Error::new(ErrorKind::InvalidInput, error))?;
         let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(SILENT))?;
         stream.write_all(handshake(host, "").as_bytes())?;
-        let mut client = Client { stream, came: Vec::new(), heard: Instant::now(), welcome: Value::Null };
-        let end = client.wait(|came| came.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4))?;
+        let mut client = Client {
+            stream,
+            came: Vec::new(),
+            heard: Instant::now(),
+            welcome: Value::Null,
+        };
+        let end = client.wait(|came| {
+            came.windows(4)
+                .position(|four| four == b"\r\n\r\n")
+                .map(|at| at + 4)
+        })?;
         let answer: Vec<u8> = client.came.drain(..end).collect();
         if !answer.starts_with(b"HTTP/1.1 101") {
             return Err(Error::other(String::from_utf8_lossy(&answer).into_owned()));
         }
-        client.say("hello", json!({"role": "client", "protocol": 2, "session": session}))?;
+        client.say(
+            "hello",
+            json!({"role": "client", "protocol": 2, "session": session}),
+        )?;
         let deadline = Instant::now() + ANSWER;
         while client.welcome.is_null() {
             match client.hear(ANSWER)? {
-                Some(mut message) if message["event"] == "welcome" => client.welcome = message["data"].take(),
+                Some(mut message) if message["event"] == "welcome" => {
+                    client.welcome = message["data"].take()
+                }
                 Some(other) => return Err(Error::other(other.to_string())),
                 None if Instant::now() > deadline => return Err(ErrorKind::TimedOut.into()),
                 None => {}
@@ -73,8 +89,17 @@ impl Client {
         loop {
             while let Some((opcode, body)) = self.next_frame() {
                 match opcode {
-                    1 => return serde_json::from_slice(&body).map(Some).map_err(Error::other),
-                    8 => return Err(Error::other(format!("closed: {}", String::from_utf8_lossy(&body)))),
+                    1 => {
+                        return serde_json::from_slice(&body)
+                            .map(Some)
+                            .map_err(Error::other);
+                    }
+                    8 => {
+                        return Err(Error::other(format!(
+                            "closed: {}",
+                            String::from_utf8_lossy(&body)
+                        )));
+                    }
                     9 => self.stream.write_all(&frame(10, &body))?,
                     _ => {}
                 }
@@ -91,7 +116,8 @@ impl Client {
     }
 
     fn receive(&mut self, wait: Duration) -> Result<(), Error> {
-        self.stream.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
+        self.stream
+            .set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
         let mut part = [0; 65_536];
         match self.stream.read(&mut part) {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
@@ -100,7 +126,9 @@ impl Client {
                 self.heard = Instant::now();
                 Ok(())
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -119,8 +147,14 @@ pub fn frame_size(bytes: &[u8]) -> Option<(usize, usize)> {
     let second = *bytes.get(1)?;
     let mask = if second & 0x80 == 0 { 0 } else { 4 };
     match second & 0x7f {
-        126 => Some((4 + mask, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)))),
-        127 => Some((10 + mask, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?)),
+        126 => Some((
+            4 + mask,
+            usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)),
+        )),
+        127 => Some((
+            10 + mask,
+            usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?,
+        )),
         length => Some((2 + mask, usize::from(length))),
     }
 }

@@ -20,7 +20,11 @@ pub struct Folder(PathBuf);
 impl Folder {
     pub fn new() -> Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("taskmaster-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "taskmaster-e2e-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).unwrap();
         Folder(path)
@@ -56,7 +60,11 @@ pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {} s for {what}", PATIENCE.as_secs());
+        assert!(
+            start.elapsed() < PATIENCE,
+            "waited {} s for {what}",
+            PATIENCE.as_secs()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -81,8 +89,15 @@ impl Process {
 
     fn spawn(folder: &Folder, mut command: Command, args: &[&str]) -> Process {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{}-{}", args.first().unwrap_or(&"none"), NEXT.fetch_add(1, Ordering::Relaxed));
-        let (stdout, stderr) = (folder.join(&format!("{name}.out")), folder.join(&format!("{name}.err")));
+        let name = format!(
+            "{}-{}",
+            args.first().unwrap_or(&"none"),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let (stdout, stderr) = (
+            folder.join(&format!("{name}.out")),
+            folder.join(&format!("{name}.err")),
+        );
         let child = command
             .args(args)
             .stdin(Stdio::null())
@@ -90,7 +105,11 @@ impl Process {
             .stderr(File::create(&stderr).unwrap())
             .spawn()
             .unwrap();
-        Process { child, stderr, stdout }
+        Process {
+            child,
+            stderr,
+            stdout,
+        }
     }
 
     pub fn said(&self) -> String {
@@ -119,7 +138,10 @@ impl Process {
 
     /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &self.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -146,10 +168,18 @@ pub fn command(folder: &Folder, settings: &[(&str, &str)]) -> Command {
 }
 
 fn settled(mut command: Command, folder: &Folder, settings: &[(&str, &str)]) -> Command {
-    for name in ["TASKMASTER_URL", "TASKMASTER_TOKEN", "TASKMASTER_LOG", "TASKMASTER_BLOBS"] {
+    for name in [
+        "TASKMASTER_URL",
+        "TASKMASTER_TOKEN",
+        "TASKMASTER_LOG",
+        "TASKMASTER_BLOBS",
+    ] {
         command.env_remove(name);
     }
-    command.env("NO_COLOR", "1").env("XDG_CACHE_HOME", folder.join("cache")).current_dir(folder.path());
+    command
+        .env("NO_COLOR", "1")
+        .env("XDG_CACHE_HOME", folder.join("cache"))
+        .current_dir(folder.path());
     command.envs(settings.iter().copied());
     command
 }
@@ -175,14 +205,19 @@ impl Ran {
     /// The same, after it has ended with this code.
     #[track_caller]
     pub fn with(self, code: i32) -> Ran {
-        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
+        assert_eq!(
+            self.code, code,
+            "stdout: {}\nstderr: {}",
+            self.out, self.err
+        );
         self
     }
 
     /// stdout as one JSON value.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
     }
 
     /// stdout as JSON lines.
@@ -203,13 +238,19 @@ impl Ran {
 
 #[track_caller]
 pub fn json_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 /// Runs the binary to its end, with `input` on stdin.
 pub fn run(folder: &Folder, args: &[&str], settings: &[(&str, &str)], input: &str) -> Ran {
     let mut command = command(folder, settings);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
@@ -243,53 +284,106 @@ impl Master {
         let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
         let process = Master::launch(&folder, role, &more, "127.0.0.1:0", &[]);
         let url = Master::ready(&process);
-        Master { folder, url, role, more, process, settings: Vec::new() }
+        Master {
+            folder,
+            url,
+            role,
+            more,
+            process,
+            settings: Vec::new(),
+        }
     }
 
     /// The same with variables; the one named `data` is set to the data folder.
-    pub fn with_settings(role: &'static str, more: &[&str], settings: &[(&str, &str)], data: &str) -> Master {
+    pub fn with_settings(
+        role: &'static str,
+        more: &[&str],
+        settings: &[(&str, &str)],
+        data: &str,
+    ) -> Master {
         let folder = Folder::new();
         fs::create_dir(folder.join("tasks")).unwrap();
         let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
-        let mut settings: Vec<(String, String)> =
-            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        settings.push((data.to_owned(), folder.join("data").to_str().unwrap().to_owned()));
+        let mut settings: Vec<(String, String)> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        settings.push((
+            data.to_owned(),
+            folder.join("data").to_str().unwrap().to_owned(),
+        ));
         let process = Master::launch(&folder, role, &more, "127.0.0.1:0", &settings);
         let url = Master::ready(&process);
-        Master { folder, url, role, more, process, settings }
+        Master {
+            folder,
+            url,
+            role,
+            more,
+            process,
+            settings,
+        }
     }
 
-    fn launch(folder: &Folder, role: &str, more: &[String], listen: &str, settings: &[(String, String)]) -> Process {
-        let mut args = vec![role, "--listen", listen, "--data", "data", "--tasks", "tasks"];
+    fn launch(
+        folder: &Folder,
+        role: &str,
+        more: &[String],
+        listen: &str,
+        settings: &[(String, String)],
+    ) -> Process {
+        let mut args = vec![
+            role, "--listen", listen, "--data", "data", "--tasks", "tasks",
+        ];
         args.extend(more.iter().map(String::as_str));
-        let settings: Vec<(&str, &str)> =
-            settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let settings: Vec<(&str, &str)> = settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         Process::start(folder, &args, &settings)
     }
 
     /// A master whose data folder is a disk of its own, of so many MiB: a tmpfs in a name space that ends with the
     /// process. `None` where the system lets this user have none.
     pub fn on_small_disk(mib: u32) -> Option<Master> {
-        let may = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+        let may = Command::new("unshare")
+            .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
+            .output();
         if !may.is_ok_and(|tried| tried.status.success()) {
             return None;
         }
         let folder = Folder::new();
         fs::create_dir(folder.join("tasks")).unwrap();
         fs::create_dir(folder.join("data")).unwrap();
-        let mount = format!("mount -t tmpfs -o size={mib}m none data && cd . && exec \"$0\" \"$@\"");
+        let mount =
+            format!("mount -t tmpfs -o size={mib}m none data && cd . && exec \"$0\" \"$@\"");
         let mut unshare = Command::new("unshare");
         unshare.args(["-rm", "sh", "-c", &mount, BINARY]);
-        let args = ["master", "--listen", "127.0.0.1:0", "--data", "data", "--tasks", "tasks"];
+        let args = [
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+            "data",
+            "--tasks",
+            "tasks",
+        ];
         let process = Process::spawn(&folder, settled(unshare, &folder, &[]), &args);
         let url = Master::ready(&process);
-        Some(Master { folder, url, role: "master", more: Vec::new(), process, settings: Vec::new() })
+        Some(Master {
+            folder,
+            url,
+            role: "master",
+            more: Vec::new(),
+            process,
+            settings: Vec::new(),
+        })
     }
 
     /// The data folder of a master on a small disk, seen from here.
     pub fn small_disk(&self) -> PathBuf {
         let inside = self.folder.join("data");
-        PathBuf::from(format!("/proc/{}/root", self.process.id())).join(inside.strip_prefix("/").unwrap())
+        PathBuf::from(format!("/proc/{}/root", self.process.id()))
+            .join(inside.strip_prefix("/").unwrap())
     }
 
     /// The address in the line that says it is ready.
@@ -297,9 +391,14 @@ impl Master {
         wait_for("`listening on`", || {
             let said = process.said();
             // A line that is being written has no end yet, and half an address is one, too.
-            let whole = |line: &&str| line.starts_with("listening on ws://") && line.ends_with('\n');
+            let whole =
+                |line: &&str| line.starts_with("listening on ws://") && line.ends_with('\n');
             let line = said.split_inclusive('\n').find(whole)?;
-            Some(line.trim_start_matches("listening on ").trim_end().to_owned())
+            Some(
+                line.trim_start_matches("listening on ")
+                    .trim_end()
+                    .to_owned(),
+            )
         })
     }
 
@@ -323,7 +422,12 @@ impl Master {
         until("the runner's name in the list", || {
             let ran = self.run(&["runners", "list", "-o", "json"]);
             ran.code == 0
-                && ran.json().as_array().unwrap().iter().any(|r| r["runner"] == name && r["state"] == "connected")
+                && ran
+                    .json()
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|r| r["runner"] == name && r["state"] == "connected")
         });
         runner
     }
@@ -353,7 +457,9 @@ impl Master {
     pub fn drop_module(&self, file: &str, text: impl AsRef<[u8]>) {
         fs::write(self.tasks().join(file), text).unwrap();
         let name = file.rsplit_once('.').unwrap().0;
-        until("the module in the list", || !self.module(name)["version"].is_null());
+        until("the module in the list", || {
+            !self.module(name)["version"].is_null()
+        });
     }
 
     pub fn tasks(&self) -> PathBuf {
@@ -363,7 +469,12 @@ impl Master {
     /// A module as it is listed; `null` if it is not.
     pub fn module(&self, name: &str) -> Value {
         let list = self.json(&["modules", "list"]);
-        list.as_array().unwrap().iter().find(|module| module["name"] == name).cloned().unwrap_or(Value::Null)
+        list.as_array()
+            .unwrap()
+            .iter()
+            .find(|module| module["name"] == name)
+            .cloned()
+            .unwrap_or(Value::Null)
     }
 
     pub fn task(&self, id: &str) -> Value {
@@ -375,7 +486,9 @@ impl Master {
     }
 
     pub fn wait_state(&self, id: &str, state: &str) -> Value {
-        wait_for(&format!("task {id} to be {state}"), || Some(self.task(id)).filter(|task| task["state"] == state))
+        wait_for(&format!("task {id} to be {state}"), || {
+            Some(self.task(id)).filter(|task| task["state"] == state)
+        })
     }
 
     pub fn why(&self, id: &str) -> String {
@@ -385,7 +498,10 @@ impl Master {
     /// That it still takes and runs tasks: after whatever was done to it.
     #[track_caller]
     pub fn still_works(&self) {
-        assert_eq!(self.run(&["call", "echo", "--params", "[1]"]).with(0).out, "[1]\n");
+        assert_eq!(
+            self.run(&["call", "echo", "--params", "[1]"]).with(0).out,
+            "[1]\n"
+        );
     }
 }
 
@@ -393,7 +509,10 @@ impl Master {
 #[track_caller]
 pub fn micros(time: &Value) -> i64 {
     let text = time.as_str().unwrap_or_else(|| panic!("{time} is no time"));
-    let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let form: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
     assert_eq!(form, "0000-00-00T00:00:00.000000Z", "{text}");
     let number = |from: usize, to: usize| text[from..to].parse::<i64>().unwrap();
     ((number(11, 13) * 60 + number(14, 16)) * 60 + number(17, 19)) * 1_000_000 + number(20, 26)

@@ -130,7 +130,9 @@ pub fn flaky() -> String {
 /// error where it makes a file there.
 pub fn peek() -> String {
     let import = |name: &str, params: &str| {
-        format!("(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} (param {params}) (result i32)))")
+        format!(
+            "(import \"wasi_snapshot_preview1\" \"{name}\" (func ${name} (param {params}) (result i32)))"
+        )
     };
     let imports = [
         import("environ_sizes_get", "i32 i32"),
@@ -169,8 +171,7 @@ pub fn peek() -> String {
 }
 
 /// Imports what no host has.
-pub const FOREIGN: &str =
-    r#"(module (import "somewhere" "else" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
+pub const FOREIGN: &str = r#"(module (import "somewhere" "else" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
 
 /// The samples that misbehave, and the one that waits.
 pub const SPIN: &str = include_str!("../../tasks/spin.wat");

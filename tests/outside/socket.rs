@@ -53,15 +53,23 @@ impl Socket {
     pub fn with_headers(url: &str, headers: &str) -> Result<Socket, String> {
         let host = url.trim_start_matches("ws://");
         let mut stream = TcpStream::connect(host).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream.write_all(handshake(host, headers).as_bytes()).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        stream
+            .write_all(handshake(host, headers).as_bytes())
+            .unwrap();
         let mut answer = Vec::new();
         let mut byte = [0];
         while !answer.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
             answer.push(byte[0]);
         }
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        if answer.starts_with("HTTP/1.1 101") { Ok(Socket(stream)) } else { Err(answer) }
+        if answer.starts_with("HTTP/1.1 101") {
+            Ok(Socket(stream))
+        } else {
+            Err(answer)
+        }
     }
 
     /// Connected, and known as a client.
@@ -116,7 +124,10 @@ impl Socket {
         let mut head = vec![0x80 | opcode, 0x80 | 127];
         head.extend(length.to_be_bytes());
         head.extend([0; 4]);
-        self.0.write_all(&head).and_then(|()| self.0.write_all(bytes)).unwrap();
+        self.0
+            .write_all(&head)
+            .and_then(|()| self.0.write_all(bytes))
+            .unwrap();
     }
 
     /// Bytes as they are.
@@ -138,8 +149,15 @@ impl Socket {
     pub fn comes_within(&mut self, time: Duration) -> bool {
         self.0.set_read_timeout(Some(time)).unwrap();
         let came = self.0.peek(&mut [0]);
-        self.0.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        !came.is_err_and(|error| matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
+        self.0
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        !came.is_err_and(|error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+            )
+        })
     }
 
     /// The next frame: its opcode and its bytes, as they came.
@@ -159,7 +177,9 @@ impl Socket {
     /// The next message that is no ping.
     pub fn hear(&mut self) -> Heard {
         loop {
-            let Some((opcode, body)) = self.next_frame() else { return Heard::Ended };
+            let Some((opcode, body)) = self.next_frame() else {
+                return Heard::Ended;
+            };
             match opcode {
                 1 => return Heard::Text(serde_json::from_slice(&body).unwrap()),
                 8 if body.len() >= 2 => {

@@ -74,15 +74,20 @@ impl Witness {
         let mut client = Client::dial(url, None)?;
         let since = {
             let mut seen = self.seen();
-            let (epoch, seq) =
-                (client.welcome["epoch"].as_u64().unwrap_or(0), client.welcome["seq"].as_u64().unwrap_or(0));
+            let (epoch, seq) = (
+                client.welcome["epoch"].as_u64().unwrap_or(0),
+                client.welcome["seq"].as_u64().unwrap_or(0),
+            );
             if epoch != seen.epoch {
                 (seen.epoch, seen.welcome_seq) = (epoch, seq);
                 // What is not adopted waits in a queue again, and of neither is there an event.
                 seen.holders.clear();
             }
             if seq < seen.seq {
-                let text = format!("epoch {epoch} ends at seq {seq}, but seq {} was told before", seen.seq);
+                let text = format!(
+                    "epoch {epoch} ends at seq {seq}, but seq {} was told before",
+                    seen.seq
+                );
                 seen.wrong.push(text);
             }
             seen.seq
@@ -100,7 +105,11 @@ impl Witness {
 impl Seen {
     pub fn take(&mut self, message: &Value) {
         match message["event"].as_str() {
-            Some("watch") => message["data"].as_array().into_iter().flatten().for_each(|event| self.event(event)),
+            Some("watch") => message["data"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(|event| self.event(event)),
             Some("watch:gap") => {
                 let data = &message["data"];
                 self.missed += data["missed"].as_u64().unwrap_or(0);
@@ -117,7 +126,8 @@ impl Seen {
         let task = event["task"].as_str().unwrap_or_default().to_owned();
         if let Some(seq) = event["seq"].as_u64() {
             if seq != self.seq + 1 {
-                self.wrong.push(format!("seq {seq} came after {}", self.seq));
+                self.wrong
+                    .push(format!("seq {seq} came after {}", self.seq));
             }
             self.seq = seq;
             let mut hasher = DefaultHasher::new();
@@ -132,7 +142,9 @@ impl Seen {
                 self.holders.insert(task, runner);
             }
             "task:started" => drop(self.signs.insert(task, now)),
-            "task:done" | "task:failed" | "task:cancelled" | "task:skipped" => self.ended(kind, task, event, now),
+            "task:done" | "task:failed" | "task:cancelled" | "task:skipped" => {
+                self.ended(kind, task, event, now)
+            }
             "task:retrying" => {
                 self.holders.remove(&task);
                 self.signs.insert(task, now);
@@ -150,12 +162,22 @@ impl Seen {
         }
         self.load_ended += u64::from(!task.starts_with("feed") && !self.ends.contains_key(&task));
         let state = kind.trim_start_matches("task:").to_owned();
-        let (result, error) = (event["data"]["result"].clone(), event["data"]["error"].clone());
-        let first = End { state: state.clone(), times: 0, result, error, at: now };
+        let (result, error) = (
+            event["data"]["result"].clone(),
+            event["data"]["error"].clone(),
+        );
+        let first = End {
+            state: state.clone(),
+            times: 0,
+            result,
+            error,
+            at: now,
+        };
         let end = self.ends.entry(task.clone()).or_insert(first);
         end.times += 1;
         if end.state != state {
-            self.wrong.push(format!("{task} is {} and then {state}", end.state));
+            self.wrong
+                .push(format!("{task} is {} and then {state}", end.state));
         }
     }
 }
@@ -167,7 +189,11 @@ pub fn replay(url: &str, seq: u64) -> Seen {
     client.say("watch", json!({"since": 0})).unwrap();
     let began = Instant::now();
     while seen.seq < seq {
-        assert!(began.elapsed() < crate::harness::PATIENCE, "the journal tells {} of {seq} events", seen.seq);
+        assert!(
+            began.elapsed() < crate::harness::PATIENCE,
+            "the journal tells {} of {seq} events",
+            seen.seq
+        );
         if let Some(message) = client.hear(Duration::from_millis(100)).unwrap() {
             seen.take(&message);
         }

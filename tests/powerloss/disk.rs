@@ -37,7 +37,12 @@ pub fn mark(log: &Path, told: &str) {
     bytes.extend_from_slice(&(told.len() as u64).to_le_bytes());
     bytes.extend_from_slice(told.as_bytes());
     // One write, as the recorder's are.
-    OpenOptions::new().append(true).open(log).unwrap().write_all(&bytes).unwrap();
+    OpenOptions::new()
+        .append(true)
+        .open(log)
+        .unwrap()
+        .write_all(&bytes)
+        .unwrap();
 }
 
 /// Reads a recording of what happened below `root`.
@@ -59,10 +64,18 @@ pub fn read(log: &Path, root: &Path) -> Vec<Entry> {
         let data = take(data_bytes).to_vec();
         left -= 24 + path_bytes + data_bytes;
         let data = match kind {
-            b'N' => below(Path::new(std::str::from_utf8(&data).unwrap())).to_str().unwrap().into(),
+            b'N' => below(Path::new(std::str::from_utf8(&data).unwrap()))
+                .to_str()
+                .unwrap()
+                .into(),
             _ => data,
         };
-        entries.push(Entry { kind, path, offset, data });
+        entries.push(Entry {
+            kind,
+            path,
+            offset,
+            data,
+        });
     }
     entries
 }
@@ -136,7 +149,9 @@ enum Name {
 impl Name {
     fn path(&self) -> &Path {
         match self {
-            Name::File(path, _) | Name::Folder(path) | Name::Gone(path) | Name::Moved(_, path) => path,
+            Name::File(path, _) | Name::Folder(path) | Name::Gone(path) | Name::Moved(_, path) => {
+                path
+            }
         }
     }
 }
@@ -164,20 +179,31 @@ impl Disk {
     }
 
     fn take(&mut self, entry: &Entry) {
-        let Entry { kind, path, offset, data } = entry;
+        let Entry {
+            kind,
+            path,
+            offset,
+            data,
+        } = entry;
         match kind {
             b'C' => {
                 self.files.push(File::default());
                 self.name(Name::File(path.clone(), self.files.len() - 1));
             }
             b'M' if !path.as_os_str().is_empty() => self.name(Name::Folder(path.clone())),
-            b'N' => self.name(Name::Moved(path.clone(), PathBuf::from(std::str::from_utf8(data).unwrap()))),
+            b'N' => self.name(Name::Moved(
+                path.clone(),
+                PathBuf::from(std::str::from_utf8(data).unwrap()),
+            )),
             b'U' | b'R' => self.name(Name::Gone(path.clone())),
             b'W' | b'S' => {
                 // A file that nobody can name any more is of no interest.
                 if let Some(Some(file)) = self.names.get(path) {
-                    let change =
-                        if *kind == b'W' { Change::Write(*offset, data.clone()) } else { Change::Length(*offset) };
+                    let change = if *kind == b'W' {
+                        Change::Write(*offset, data.clone())
+                    } else {
+                        Change::Length(*offset)
+                    };
                     self.files[*file].pending.push(change);
                 }
             }
@@ -188,18 +214,26 @@ impl Disk {
 
     fn name(&mut self, what: Name) {
         rename(&mut self.names, &what);
-        self.namings.push(Naming { what, durable: false });
+        self.namings.push(Naming {
+            what,
+            durable: false,
+        });
     }
 
     fn sync(&mut self, path: &Path) {
         match self.names.get(path) {
             Some(Some(file)) => {
                 let file = &mut self.files[*file];
-                file.pending.drain(..).for_each(|change| apply(&mut file.durable, &change));
+                file.pending
+                    .drain(..)
+                    .for_each(|change| apply(&mut file.durable, &change));
             }
             Some(None) => {
                 let inside = |naming: &&mut Naming| naming.what.path().parent() == Some(path);
-                self.namings.iter_mut().filter(inside).for_each(|naming| naming.durable = true);
+                self.namings
+                    .iter_mut()
+                    .filter(inside)
+                    .for_each(|naming| naming.durable = true);
             }
             None => {}
         }
@@ -228,7 +262,9 @@ impl Disk {
             match file {
                 _ if !reachable => {}
                 None => fs::create_dir_all(to.join(&path)).unwrap(),
-                Some(file) => fs::write(to.join(&path), self.content(file, policy, chance)).unwrap(),
+                Some(file) => {
+                    fs::write(to.join(&path), self.content(file, policy, chance)).unwrap()
+                }
             }
         }
     }
@@ -251,7 +287,9 @@ impl Disk {
                 return content;
             }
         };
-        pending[..whole].iter().for_each(|change| apply(&mut content, change));
+        pending[..whole]
+            .iter()
+            .for_each(|change| apply(&mut content, change));
         if policy == Policy::Prefix && whole < pending.len() {
             tear(&mut content, &pending[whole], chance);
         }
@@ -265,10 +303,18 @@ fn rename(names: &mut Names, what: &Name) {
         Name::Folder(path) => _ = names.insert(path.clone(), None),
         Name::Gone(path) => _ = names.remove(path),
         Name::Moved(from, to) => {
-            let moved: Vec<PathBuf> = names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+            let moved: Vec<PathBuf> = names
+                .keys()
+                .filter(|path| path.starts_with(from))
+                .cloned()
+                .collect();
             for path in moved {
                 let below = path.strip_prefix(from).unwrap();
-                let target = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
+                let target = if below.as_os_str().is_empty() {
+                    to.clone()
+                } else {
+                    to.join(below)
+                };
                 let file = names.remove(&path).unwrap();
                 names.insert(target, file);
             }
@@ -288,7 +334,9 @@ fn apply(content: &mut Vec<u8>, change: &Change) {
 
 /// Some sectors of a write are there, others are as they were.
 fn tear(content: &mut Vec<u8>, change: &Change, chance: &mut Chance) {
-    let Change::Write(at, bytes) = change else { return };
+    let Change::Write(at, bytes) = change else {
+        return;
+    };
     for (sector, part) in bytes.chunks(SECTOR).enumerate() {
         if chance.below(2) == 0 {
             apply(content, &Change::Write(at + sector * SECTOR, part.to_vec()));

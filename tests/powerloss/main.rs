@@ -7,14 +7,25 @@
 //!
 //! `POWERLOSS_STATES=2000 cargo test --release --test powerloss` builds more states, `SEED` others.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: a broken promise ends it"
+)]
 
 #[path = "../simulation/chance.rs"]
-#[allow(dead_code, reason = "shared with the simulation, which needs all of it")]
+#[allow(
+    dead_code,
+    reason = "shared with the simulation, which needs all of it"
+)]
 mod chance;
 mod disk;
 #[path = "../outside/harness.rs"]
-#[allow(dead_code, reason = "shared with the tests from outside, which need all of it")]
+#[allow(
+    dead_code,
+    reason = "shared with the tests from outside, which need all of it"
+)]
 mod harness;
 
 use chance::Chance;
@@ -31,14 +42,21 @@ const BATCHES: usize = 16;
 const TASKS: usize = 24;
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// The recorder, compiled.
 fn recorder(folder: &Folder) -> PathBuf {
     let library = folder.join("recorder.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/powerloss/recorder.c");
-    let built = Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    let built = Command::new("cc")
+        .args(["-O2", "-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(source)
+        .status();
     assert!(built.expect("a C compiler, `cc`, is needed").success());
     library
 }
@@ -58,7 +76,10 @@ fn record(folder: &Folder) -> Vec<Entry> {
     let mut master = Master::with_settings(
         "master",
         &[],
-        &[("LD_PRELOAD", library.to_str().unwrap()), ("RECORDER_LOG", log.to_str().unwrap())],
+        &[
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("RECORDER_LOG", log.to_str().unwrap()),
+        ],
         "RECORDER_ROOT",
     );
     module(&master);
@@ -66,13 +87,23 @@ fn record(folder: &Folder) -> Vec<Entry> {
     for batch in 0..BATCHES {
         let ids: Vec<String> = (0..TASKS).map(|task| format!("t{batch}-{task}")).collect();
         let filling = "f".repeat(batch * 400);
-        let line = |id: &String| format!("{{\"id\":\"{id}\",\"module\":\"well\",\"params\":\"{filling}\"}}\n");
-        let file = master.folder.write("batch.jsonl", ids.iter().map(line).collect::<String>());
+        let line = |id: &String| {
+            format!("{{\"id\":\"{id}\",\"module\":\"well\",\"params\":\"{filling}\"}}\n")
+        };
+        let file = master
+            .folder
+            .write("batch.jsonl", ids.iter().map(line).collect::<String>());
         let waited = batch % 2 == 1;
         let mut args = vec!["feed", &file];
         args.extend(waited.then_some("--wait"));
         master.run(&args).with(0);
-        let told = ids.iter().map(|id| if waited { format!("{id} done\n") } else { format!("{id}\n") });
+        let told = ids.iter().map(|id| {
+            if waited {
+                format!("{id} done\n")
+            } else {
+                format!("{id}\n")
+            }
+        });
         disk::mark(&log, &told.collect::<String>());
         if batch == BATCHES / 2 {
             master.process.kill();
@@ -92,8 +123,16 @@ fn check_recorder(entries: &[Entry], root: &Path, folder: &Folder) {
     let image = folder.join("whole");
     Disk::after(entries).write(&image, Policy::All, &mut Chance::new(1));
     for name in ["store/db", "store/conf", "store/synced"] {
-        let (real, built) = (std::fs::read(root.join(name)).unwrap(), std::fs::read(image.join(name)).unwrap());
-        assert!(real == built, "{name} is not what was recorded: {} bytes, not {}", built.len(), real.len());
+        let (real, built) = (
+            std::fs::read(root.join(name)).unwrap(),
+            std::fs::read(image.join(name)).unwrap(),
+        );
+        assert!(
+            real == built,
+            "{name} is not what was recorded: {} bytes, not {}",
+            built.len(),
+            real.len()
+        );
     }
 }
 
@@ -115,12 +154,21 @@ fn judge(folder: &Folder, image: &Path, told: &BTreeMap<String, bool>) -> Option
     for line in export.lines() {
         let (ended, open) = (&line["ended"], &line["open"]);
         if let Some(id) = ended["body"]["id"].as_str().or(open["body"]["id"].as_str()) {
-            let done = ended["ended"]["state"] == "done" && ended["ended"]["result"]["json"] == "well";
+            let done =
+                ended["ended"]["state"] == "done" && ended["ended"]["result"]["json"] == "well";
             held.insert(id.to_owned(), done);
         }
     }
-    let lost = told.iter().find(|(id, done)| held.get(*id).is_none_or(|has| **done && !has));
-    lost.map(|(id, done)| format!("{id} was told to be {}: {:?}", if *done { "done" } else { "added" }, held.get(id)))
+    let lost = told
+        .iter()
+        .find(|(id, done)| held.get(*id).is_none_or(|has| **done && !has));
+    lost.map(|(id, done)| {
+        format!(
+            "{id} was told to be {}: {:?}",
+            if *done { "done" } else { "added" },
+            held.get(id)
+        )
+    })
 }
 
 #[test]
@@ -135,17 +183,27 @@ fn what_was_acknowledged_survives_a_power_cut() {
         let policy = Policy::EACH[(state % Policy::EACH.len() as u64) as usize];
         // Every fifth in the time before anything was acknowledged: the creation of the store.
         let last = entries.len() as u64;
-        let cut = if state % 5 == 4 { chance.within(1, first_told) } else { chance.within(first_told, last) };
+        let cut = if state % 5 == 4 {
+            chance.within(1, first_told)
+        } else {
+            chance.within(first_told, last)
+        };
         let entries = &entries[..cut as usize];
         let image = folder.join("image");
         Disk::after(entries).write(&image, policy, &mut chance);
         if let Some(wrong) = judge(&folder, &image, &disk::told(entries)) {
-            panic!("SEED={seed}, state {state}: after {cut} entries, {}: {wrong}", policy.name());
+            panic!(
+                "SEED={seed}, state {state}: after {cut} entries, {}: {wrong}",
+                policy.name()
+            );
         }
         *built.entry(policy.name()).or_default() += 1;
         std::fs::remove_dir_all(&image).unwrap();
     }
-    eprintln!("{} entries recorded; opened with everything acknowledged: {built:?}", entries.len());
+    eprintln!(
+        "{} entries recorded; opened with everything acknowledged: {built:?}",
+        entries.len()
+    );
 }
 
 /// The states must be worth something: where the last sync is taken back, tasks are missed.
@@ -153,7 +211,11 @@ fn what_was_acknowledged_survives_a_power_cut() {
 fn a_sync_that_does_nothing_is_found() {
     let folder = Folder::new();
     let entries = record(&folder);
-    let unsynced: Vec<Entry> = entries.iter().filter(|entry| !entry.is_sync_of("store/db")).cloned().collect();
+    let unsynced: Vec<Entry> = entries
+        .iter()
+        .filter(|entry| !entry.is_sync_of("store/db"))
+        .cloned()
+        .collect();
     let image = folder.join("image");
     Disk::after(&unsynced).write(&image, Policy::Nothing, &mut Chance::new(1));
     assert!(judge(&folder, &image, &disk::told(&unsynced)).is_some());

@@ -123,14 +123,30 @@ impl Swarm {
             fill_disk: rate(chance, 1_500_000),
             heals: chance.spread(1_000_000, 20_000_000),
             latency: chance.spread(200, 20_000),
-            sync: if chance.permille(50) { 3_000_000 } else { chance.spread(200, 40_000) },
+            sync: if chance.permille(50) {
+                3_000_000
+            } else {
+                chance.spread(200, 40_000)
+            },
             run: chance.spread(1_000, 2_000_000),
             fold: chance.spread(1_000, 1_000_000),
-            kept: if chance.permille(500) { 3_600_000_000 } else { chance.spread(10_000, 5_000_000) },
+            kept: if chance.permille(500) {
+                3_600_000_000
+            } else {
+                chance.spread(10_000, 5_000_000)
+            },
             failing: chance.within(0, 300),
-            silent: if chance.permille(300) { chance.within(0, 1_000) } else { 0 },
+            silent: if chance.permille(300) {
+                chance.within(0, 1_000)
+            } else {
+                0
+            },
             wishes: chance.within(0, 400),
-            draining: if chance.permille(500) { 0 } else { chance.within(0, 1_000) },
+            draining: if chance.permille(500) {
+                0
+            } else {
+                chance.within(0, 1_000)
+            },
             removing: chance.permille(250),
         }
     }

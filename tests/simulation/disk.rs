@@ -22,7 +22,9 @@ pub struct Written {
 impl World {
     pub fn plan_write(&mut self) {
         let after = self.chance.within(1, 200);
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         let idle = master.writing.is_none() && master.stuck.is_none() && !master.waiting.is_empty();
         if idle && !std::mem::replace(&mut master.write_planned, true) {
             let life = master.life;
@@ -32,7 +34,9 @@ impl World {
 
     /// Appends a commit: the one that found no room before, or of the turns that wait.
     pub fn write(&mut self) {
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         master.write_planned = false;
         if master.writing.is_none()
             && let Some(written) = master.stuck.take().or_else(|| self.pack())
@@ -46,7 +50,10 @@ impl World {
         let master = self.master.as_mut()?;
         let mut turns: Vec<Turn> = master.waiting.drain(..).collect();
         let (first_seq, time) = (turns.first()?.first_seq, turns.last()?.time);
-        let mut records: Vec<_> = turns.iter_mut().flat_map(|turn| std::mem::take(&mut turn.records)).collect();
+        let mut records: Vec<_> = turns
+            .iter_mut()
+            .flat_map(|turn| std::mem::take(&mut turn.records))
+            .collect();
         if records.is_empty() {
             turns::release(turns);
             self.prune_allowed();
@@ -54,17 +61,35 @@ impl World {
             return None;
         }
         if let Some(planted) = self.planted {
-            planted::spoil(planted, &mut records, |id| self.oracle.last_done(id), &mut self.chance);
+            planted::spoil(
+                planted,
+                &mut records,
+                |id| self.oracle.last_done(id),
+                &mut self.chance,
+            );
         }
-        Some(Written { turns, entry: Arc::new(Entry { first_seq, time, records }) })
+        Some(Written {
+            turns,
+            entry: Arc::new(Entry {
+                first_seq,
+                time,
+                records,
+            }),
+        })
     }
 
     fn append(&mut self, Written { mut turns, entry }: Written) {
         let bytes = record::encode(entry.as_ref());
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         let number = master.journal.end() + 1;
         let forgotten = self.planted == Some(Planted::StaleCommit) && self.chance.permille(20);
-        match if forgotten { Ok(()) } else { master.journal.append(number, &bytes) } {
+        match if forgotten {
+            Ok(())
+        } else {
+            master.journal.append(number, &bytes)
+        } {
             Ok(()) => master.room.written(None),
             Err(AppendError::Unavailable(why)) => {
                 master.room.written(Some(why));
@@ -94,17 +119,28 @@ impl World {
 
     /// What is known of the room on the disk has changed, perhaps: the engine hears of it.
     fn room_is_told(&mut self) {
-        while let Some(input) = self.master.as_ref().and_then(|master| master.of_room.try_recv().ok()) {
+        while let Some(input) = self
+            .master
+            .as_ref()
+            .and_then(|master| master.of_room.try_recv().ok())
+        {
             self.tell_master(input);
         }
     }
 
     /// The disk fills: to the first mark, or until nothing can be written. The master finds out when it looks, or writes.
     pub fn fill_disk(&mut self) {
-        self.free = if self.chance.permille(600) { 0 } else { LOW_BYTES - 1 };
+        self.free = if self.chance.permille(600) {
+            0
+        } else {
+            LOW_BYTES - 1
+        };
         self.shelf.fill(self.free == 0);
         self.has_lacked_room = true;
-        let (looks, lasts) = (self.chance.within(0, 250 * MS), self.chance.spread(10 * MS, 3 * SECOND));
+        let (looks, lasts) = (
+            self.chance.within(0, 250 * MS),
+            self.chance.spread(10 * MS, 3 * SECOND),
+        );
         self.plan(looks, Happening::Measures);
         self.plan(lasts, Happening::Room);
     }
@@ -128,8 +164,12 @@ impl World {
 
     /// The disk has answered: what waited may be said, or the master must end.
     pub fn synced(&mut self) {
-        let Some(master) = &mut self.master else { return };
-        let Some(Written { turns, entry }) = master.writing.take() else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        let Some(Written { turns, entry }) = master.writing.take() else {
+            return;
+        };
         if let Err(error) = master.journal.sync() {
             self.note("sync fails", || error.to_string());
             return self.kill_master(true);
@@ -138,7 +178,9 @@ impl World {
         master.events.publish(&entry);
         master.folds.push_back(entry.clone());
         self.plan_fold();
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         let end = master.journal.end();
         self.note("synced", || end.to_string());
         self.oracle.commit_is_durable(&entry);
@@ -150,7 +192,9 @@ impl World {
 
     fn plan_fold(&mut self) {
         let after = self.chance.within(100, self.swarm.fold);
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         if !master.folds.is_empty() && !std::mem::replace(&mut master.fold_planned, true) {
             let life = master.life;
             self.plan(after, Happening::Fold { life });
@@ -161,7 +205,9 @@ impl World {
     pub fn fold(&mut self) {
         let most = self.chance.within(1, 20) as usize;
         let reader = self.reader();
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         master.fold_planned = false;
         // On a full disk it waits, too.
         if master.pruning.is_under_way() || self.shelf.is_full() {

@@ -9,7 +9,9 @@ use taskmaster_master::prepare::Prepared;
 use taskmaster_master::record::Record;
 use taskmaster_master::room::Disk;
 use taskmaster_protocol::message::{Attempt, Done, Failed, Operation};
-use taskmaster_protocol::{ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster};
+use taskmaster_protocol::{
+    ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster,
+};
 
 type Refusable<T> = Result<T, RefusalCode>;
 
@@ -45,45 +47,84 @@ impl Model {
                 let mut expected = self.expects_with_room(input);
                 if let Answer::Batch(_, outcomes) = &mut expected.answer {
                     let ids = prepared(input).map(|task| &task.id);
-                    let new = outcomes.iter_mut().zip(ids).filter(|(_, id)| !self.tasks.contains_key(*id));
+                    let new = outcomes
+                        .iter_mut()
+                        .zip(ids)
+                        .filter(|(_, id)| !self.tasks.contains_key(*id));
                     new.for_each(|(outcome, _)| *outcome = Err(RefusalCode::Unavailable));
                 }
                 return expected;
             }
-            Input::Message { message: ToMaster::Retry(retry), .. } => retry.reference,
-            Input::Message { message: ToMaster::Cancel(cancel), .. } if full => cancel.reference,
-            Input::Message { message: ToMaster::Set(set), .. } if full => set.reference,
-            Input::Message { message: ToMaster::Operate(operate), .. }
-                if full && !matches!(operate.operation, Operation::DrainRunner { .. }) =>
-            {
+            Input::Message {
+                message: ToMaster::Retry(retry),
+                ..
+            } => retry.reference,
+            Input::Message {
+                message: ToMaster::Cancel(cancel),
+                ..
+            } if full => cancel.reference,
+            Input::Message {
+                message: ToMaster::Set(set),
+                ..
+            } if full => set.reference,
+            Input::Message {
+                message: ToMaster::Operate(operate),
+                ..
+            } if full && !matches!(operate.operation, Operation::DrainRunner { .. }) => {
                 operate.reference
             }
             // They are held back.
-            Input::Message { message: ToMaster::Done(_) | ToMaster::Failed(_), .. } if full => {
+            Input::Message {
+                message: ToMaster::Done(_) | ToMaster::Failed(_),
+                ..
+            } if full => {
                 return Expected::default();
             }
             _ => return self.expects_with_room(input),
         };
-        Expected { answer: Answer::Wish(reference, Err(RefusalCode::Unavailable)), ..Expected::default() }
+        Expected {
+            answer: Answer::Wish(reference, Err(RefusalCode::Unavailable)),
+            ..Expected::default()
+        }
     }
 
     fn expects_with_room(&self, input: &Input) -> Expected {
         let mut expected = Expected::default();
         match input {
-            Input::Message { message: ToMaster::Cancel(cancel), .. } => {
+            Input::Message {
+                message: ToMaster::Cancel(cancel),
+                ..
+            } => {
                 let open: Refusable<Vec<TaskId>> = match &cancel.job {
                     Some(job) => self.open_of(job),
-                    None => cancel.ids.iter().filter_map(|id| self.cancels(id).transpose()).collect(),
+                    None => cancel
+                        .ids
+                        .iter()
+                        .filter_map(|id| self.cancels(id).transpose())
+                        .collect(),
                 };
-                let count = open.as_ref().map(|open| Some(("cancelled", open.len() as u64))).map_err(|code| *code);
+                let count = open
+                    .as_ref()
+                    .map(|open| Some(("cancelled", open.len() as u64)))
+                    .map_err(|code| *code);
                 expected.answer = Answer::Wish(cancel.reference, count);
-                expected.ends = open.unwrap_or_default().into_iter().map(|id| (id, TaskState::Cancelled)).collect();
+                expected.ends = open
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|id| (id, TaskState::Cancelled))
+                    .collect();
             }
-            Input::Message { message: ToMaster::Retry(retry), .. } => {
+            Input::Message {
+                message: ToMaster::Retry(retry),
+                ..
+            } => {
                 let verdict = retry.ids.iter().try_for_each(|id| self.retries(id));
                 expected.answer = Answer::Wish(retry.reference, verdict.map(|()| None));
             }
-            Input::Message { message: ToMaster::Set(set), .. } => {
+            Input::Message {
+                message: ToMaster::Set(set),
+                ..
+            } => {
                 let verdict = match self.tasks.get(&set.id) {
                     None => Err(RefusalCode::UnknownTask),
                     Some(fate) if !fate.open => Err(RefusalCode::WrongState),
@@ -91,33 +132,73 @@ impl Model {
                 };
                 expected.answer = Answer::Wish(set.reference, verdict);
             }
-            Input::Message { message: ToMaster::Operate(operate), .. } => {
-                if let Operation::PauseJob { job } | Operation::ResumeJob { job } = &operate.operation {
+            Input::Message {
+                message: ToMaster::Operate(operate),
+                ..
+            } => {
+                if let Operation::PauseJob { job } | Operation::ResumeJob { job } =
+                    &operate.operation
+                {
                     let known = self.jobs.contains_key(job);
-                    let verdict = if known { Ok(None) } else { Err(RefusalCode::UnknownJob) };
+                    let verdict = if known {
+                        Ok(None)
+                    } else {
+                        Err(RefusalCode::UnknownJob)
+                    };
                     expected.answer = Answer::Wish(operate.reference, verdict);
                 }
             }
-            Input::Message { message: ToMaster::Done(reports), .. } => {
-                let counts =
-                    |done: &&Done| self.counts(&Attempt { id: done.id.clone(), attempt: done.attempt }).is_some();
-                expected.ends = reports.iter().filter(counts).map(|done| (done.id.clone(), TaskState::Done)).collect();
-                let may = |done: &&Done| {
-                    self.tasks.get(&done.id).is_some_and(|fate| fate.open && fate.may_succeed(done.attempt))
+            Input::Message {
+                message: ToMaster::Done(reports),
+                ..
+            } => {
+                let counts = |done: &&Done| {
+                    self.counts(&Attempt {
+                        id: done.id.clone(),
+                        attempt: done.attempt,
+                    })
+                    .is_some()
                 };
-                expected.may_be_done = reports.iter().filter(may).map(|done| done.id.clone()).collect();
+                expected.ends = reports
+                    .iter()
+                    .filter(counts)
+                    .map(|done| (done.id.clone(), TaskState::Done))
+                    .collect();
+                let may = |done: &&Done| {
+                    self.tasks
+                        .get(&done.id)
+                        .is_some_and(|fate| fate.open && fate.may_succeed(done.attempt))
+                };
+                expected.may_be_done = reports
+                    .iter()
+                    .filter(may)
+                    .map(|done| done.id.clone())
+                    .collect();
             }
-            Input::Message { message: ToMaster::Failed(reports), .. } => {
+            Input::Message {
+                message: ToMaster::Failed(reports),
+                ..
+            } => {
                 // A runner may tell of several attempts at once: those that no master had heard of when it ended.
                 let mut before: BTreeMap<TaskId, u32> = BTreeMap::new();
                 let fails = |failed: &&Failed| {
-                    let fate = self.counts(&Attempt { id: failed.id.clone(), attempt: failed.attempt });
-                    let (Some(fate), false) = (fate, failed.error.kind == ErrorKind::Cancelled) else { return false };
+                    let fate = self.counts(&Attempt {
+                        id: failed.id.clone(),
+                        attempt: failed.attempt,
+                    });
+                    let (Some(fate), false) = (fate, failed.error.kind == ErrorKind::Cancelled)
+                    else {
+                        return false;
+                    };
                     let earlier = before.entry(failed.id.clone()).or_default();
                     *earlier += 1;
                     !fate.tries_again(&failed.error, *earlier - 1)
                 };
-                expected.may_fail = reports.iter().filter(fails).map(|failed| failed.id.clone()).collect();
+                expected.may_fail = reports
+                    .iter()
+                    .filter(fails)
+                    .map(|failed| failed.id.clone())
+                    .collect();
             }
             Input::Add { batch, tasks, .. } => {
                 let prepared: Vec<&Prepared> = prepared(input).collect();
@@ -137,14 +218,26 @@ impl Model {
     }
 
     fn open_of(&self, job: &JobName) -> Refusable<Vec<TaskId>> {
-        let open = self.tasks.iter().filter(|(_, fate)| fate.open && fate.body.job == *job);
+        let open = self
+            .tasks
+            .iter()
+            .filter(|(_, fate)| fate.open && fate.body.job == *job);
         let known = self.jobs.contains_key(job);
-        if known { Ok(open.map(|(id, _)| id.clone()).collect()) } else { Err(RefusalCode::UnknownJob) }
+        if known {
+            Ok(open.map(|(id, _)| id.clone()).collect())
+        } else {
+            Err(RefusalCode::UnknownJob)
+        }
     }
 
     fn cancels(&self, id: &TaskId) -> Refusable<Option<TaskId>> {
         let fate = self.tasks.get(id).ok_or(RefusalCode::UnknownTask)?;
-        match fate.ends.last().filter(|_| !fate.open).map(|ended| ended.state) {
+        match fate
+            .ends
+            .last()
+            .filter(|_| !fate.open)
+            .map(|ended| ended.state)
+        {
             None => Ok(Some(id.clone())),
             Some(TaskState::Cancelled) => Ok(None),
             Some(_) => Err(RefusalCode::WrongState),
@@ -153,7 +246,11 @@ impl Model {
 
     fn retries(&self, id: &TaskId) -> Refusable<()> {
         let fate = self.tasks.get(id).ok_or(RefusalCode::UnknownTask)?;
-        let ended = fate.ends.last().filter(|_| !fate.open).ok_or(RefusalCode::WrongState)?;
+        let ended = fate
+            .ends
+            .last()
+            .filter(|_| !fate.open)
+            .ok_or(RefusalCode::WrongState)?;
         // Whether what is no longer kept was done, nobody can tell; one that was sent has waited for it.
         let kept = self.lost_dependency(&fate.body).is_none();
         let has_waited = ended.last_sent.n > 0 && !fate.body.is_continued();
@@ -174,14 +271,18 @@ impl Model {
                     continue;
                 }
                 let fate = self.tasks.get(&task.id);
-                let document = fate.map(|fate| fate.body.document).or_else(|| taken.get(&task.id).copied());
+                let document = fate
+                    .map(|fate| fate.body.document)
+                    .or_else(|| taken.get(&task.id).copied());
                 let outcome = match document {
                     Some(document) if document == task.hash => {
                         Ok((task.id.clone(), fate.is_some_and(|fate| !fate.open)))
                     }
                     Some(_) => Err(RefusalCode::IdConflict),
                     None if !self.usable(task) => Err(RefusalCode::UnknownModule),
-                    None if needs(task).all(|on| self.tasks.contains_key(on) || taken.contains_key(on)) => {
+                    None if needs(task)
+                        .all(|on| self.tasks.contains_key(on) || taken.contains_key(on)) =>
+                    {
                         taken.insert(&task.id, task.hash);
                         Ok((task.id.clone(), false))
                     }
@@ -193,23 +294,37 @@ impl Model {
                 break;
             }
         }
-        let rest = |index| outcomes.remove(&index).unwrap_or(Err(RefusalCode::UnknownDependency));
+        let rest = |index| {
+            outcomes
+                .remove(&index)
+                .unwrap_or(Err(RefusalCode::UnknownDependency))
+        };
         (0..tasks.len()).map(rest).collect()
     }
 
     fn usable(&self, task: &Prepared) -> bool {
-        self.modules.get(&task.document.module.name).is_some_and(|record| record.present)
+        self.modules
+            .get(&task.document.module.name)
+            .is_some_and(|record| record.present)
     }
 }
 
 /// The documents of an add that are right on their own.
 fn prepared(input: &Input) -> impl Iterator<Item = &Prepared> {
-    let tasks = if let Input::Add { tasks, .. } = input { tasks.as_slice() } else { &[] };
+    let tasks = if let Input::Add { tasks, .. } = input {
+        tasks.as_slice()
+    } else {
+        &[]
+    };
     tasks.iter().flatten().map(|task| &**task)
 }
 
 fn needs(task: &Prepared) -> impl Iterator<Item = &TaskId> {
-    task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references)
+    task.document
+        .dependencies
+        .iter()
+        .map(|dependency| &dependency.on)
+        .chain(&task.references)
 }
 
 impl Expected {
@@ -222,18 +337,28 @@ impl Expected {
     pub fn judge(&self, turn: &Turn) -> Result<(), String> {
         let mut missing = self.ends.clone();
         for record in &turn.records {
-            let Record::Ended(ended) = record else { continue };
-            let poison = ended.error.as_ref().is_some_and(|error| error.kind == ErrorKind::RunnerLost);
+            let Record::Ended(ended) = record else {
+                continue;
+            };
+            let poison = ended
+                .error
+                .as_ref()
+                .is_some_and(|error| error.kind == ErrorKind::RunnerLost);
             let wanted = missing.remove(&ended.id);
             let right = match ended.state {
                 // Each is judged by what it waited for.
                 TaskState::Skipped => true,
                 TaskState::Failed => poison || self.may_fail.contains(&ended.id),
-                TaskState::Done => wanted == Some(TaskState::Done) || self.may_be_done.contains(&ended.id),
+                TaskState::Done => {
+                    wanted == Some(TaskState::Done) || self.may_be_done.contains(&ended.id)
+                }
                 state => wanted == Some(state),
             };
             if !right {
-                return Err(format!("{} ends as {:?}, and {self:?} was expected", ended.id, ended.state));
+                return Err(format!(
+                    "{} ends as {:?}, and {self:?} was expected",
+                    ended.id, ended.state
+                ));
             }
         }
         if !missing.is_empty() {
@@ -244,10 +369,14 @@ impl Expected {
             Release::Reply(..) | Release::Pruned(..) => None,
         });
         // What promises nothing need not wait.
-        let refused = turn.now.iter().map(|(_, message)| message).filter(|message| match message {
-            FromMaster::Added(added) => added.ids.is_empty(),
-            message => matches!(message, FromMaster::Refused(_) | FromMaster::Rejected(_)),
-        });
+        let refused = turn
+            .now
+            .iter()
+            .map(|(_, message)| message)
+            .filter(|message| match message {
+                FromMaster::Added(added) => added.ids.is_empty(),
+                message => matches!(message, FromMaster::Refused(_) | FromMaster::Rejected(_)),
+            });
         self.judge_answer(said.chain(refused).collect())
     }
 
@@ -258,18 +387,27 @@ impl Expected {
                 FromMaster::Answer(answer) => {
                     let counts: BTreeMap<String, u64> = answer.data.read().unwrap_or_default();
                     let count = |(name, n): (&str, u64)| counts.get(name) == Some(&n);
-                    answer.reference == *reference && wanted.is_ok_and(|wanted| wanted.is_none_or(count))
+                    answer.reference == *reference
+                        && wanted.is_ok_and(|wanted| wanted.is_none_or(count))
                 }
                 FromMaster::Refused(refused) => {
                     // Whether a runner has let go of it yet is not the model's to know.
                     let busy = refused.error.message.contains("still being stopped");
-                    refused.reference == Some(*reference) && (busy || wanted.err() == Some(refused.error.code))
+                    refused.reference == Some(*reference)
+                        && (busy || wanted.err() == Some(refused.error.code))
                 }
                 _ => false,
             }),
             Answer::Batch(batch, wanted) => judge_batch(*batch, wanted, &said),
         };
-        if right { Ok(()) } else { Err(format!("{:?} was expected, and it said {said:?}", self.answer)) }
+        if right {
+            Ok(())
+        } else {
+            Err(format!(
+                "{:?} was expected, and it said {said:?}",
+                self.answer
+            ))
+        }
     }
 }
 
@@ -285,7 +423,8 @@ fn judge_batch(batch: u64, wanted: &[Refusable<(TaskId, bool)>], said: &[&FromMa
         .collect();
     // A cycle is an unknown dependency with a better explanation.
     let same = |code: RefusalCode, wanted: RefusalCode| {
-        code == wanted || (code, wanted) == (RefusalCode::DependencyCycle, RefusalCode::UnknownDependency)
+        code == wanted
+            || (code, wanted) == (RefusalCode::DependencyCycle, RefusalCode::UnknownDependency)
     };
     let wants_refused: Vec<(usize, RefusalCode)> = wanted
         .iter()
@@ -293,12 +432,22 @@ fn judge_batch(batch: u64, wanted: &[Refusable<(TaskId, bool)>], said: &[&FromMa
         .filter_map(|(index, outcome)| Some((index, outcome.as_ref().err().copied()?)))
         .collect();
     let ids: Vec<TaskId> = wanted.iter().flatten().map(|(id, _)| id.clone()).collect();
-    let ended: Vec<TaskId> = wanted.iter().flatten().filter(|(_, ended)| *ended).map(|(id, _)| id.clone()).collect();
+    let ended: Vec<TaskId> = wanted
+        .iter()
+        .flatten()
+        .filter(|(_, ended)| *ended)
+        .map(|(id, _)| id.clone())
+        .collect();
     let added = said.iter().any(|message| match message {
-        FromMaster::Added(added) => added.batch == batch && (&added.ids, &added.ended) == (&ids, &ended),
+        FromMaster::Added(added) => {
+            added.batch == batch && (&added.ids, &added.ended) == (&ids, &ended)
+        }
         _ => false,
     });
     added
         && refused.len() == wants_refused.len()
-        && refused.iter().zip(&wants_refused).all(|(is, wanted)| is.0 == wanted.0 && same(is.1, wanted.1))
+        && refused
+            .iter()
+            .zip(&wants_refused)
+            .all(|(is, wanted)| is.0 == wanted.0 && same(is.1, wanted.1))
 }

@@ -6,7 +6,9 @@ use crate::master::MODULES;
 use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, World};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use taskmaster_protocol::message::{Add, Added, Cancel, OfJob, Operate, Operation, Rejected, Retry, Set};
+use taskmaster_protocol::message::{
+    Add, Added, Cancel, OfJob, Operate, Operation, Rejected, Retry, Set,
+};
 use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, TaskId, ToMaster};
 
 const JOBS: [&str; 3] = ["alpha", "beta", "gamma"];
@@ -58,7 +60,11 @@ pub struct Feeder {
 
 impl Feeder {
     pub fn new(index: usize, swarm: &Swarm, chance: &mut Chance) -> Feeder {
-        let job = if chance.permille(700) { chance.of(&JOBS).and_then(|name| JobName::new(name).ok()) } else { None };
+        let job = if chance.permille(700) {
+            chance.of(&JOBS).and_then(|name| JobName::new(name).ok())
+        } else {
+            None
+        };
         Feeder {
             name: format!("f{index}"),
             link: None,
@@ -95,7 +101,11 @@ impl World {
         }
         if feeder.up {
             feeder.left -= 1;
-            if self.chance.permille(self.swarm.wishes) { self.wish(index) } else { self.add(index) }
+            if self.chance.permille(self.swarm.wishes) {
+                self.wish(index)
+            } else {
+                self.add(index)
+            }
         }
         let after = self.chance.spread(100, 300 * MS);
         self.plan(after, Happening::Feeds { feeder: index });
@@ -109,8 +119,9 @@ impl World {
         }
         // Each id once: which of two documents comes first would be chance.
         let mut ids = BTreeSet::new();
-        let (batch, rest) =
-            std::mem::take(&mut feeder.put_off).into_iter().partition(|wanted: &Wanted| ids.insert(wanted.id.clone()));
+        let (batch, rest) = std::mem::take(&mut feeder.put_off)
+            .into_iter()
+            .partition(|wanted: &Wanted| ids.insert(wanted.id.clone()));
         feeder.put_off = rest;
         if !batch.is_empty() {
             self.send_batch(index, batch);
@@ -133,9 +144,19 @@ impl World {
         let tasks = wanted.iter().map(|wanted| wanted.text.clone()).collect();
         // Once all is healed its job is released, and held no more.
         let hold = feeder.hold && !self.healed;
-        let add = Add { batch: feeder.next_batch, job: feeder.job.clone(), hold, tasks };
+        let add = Add {
+            batch: feeder.next_batch,
+            job: feeder.job.clone(),
+            hold,
+            tasks,
+        };
         feeder.next_batch += 1;
-        feeder.unanswered.push_back(Batch { add: add.clone(), wanted, refused: Vec::new(), put_off: Vec::new() });
+        feeder.unanswered.push_back(Batch {
+            add: add.clone(),
+            wanted,
+            refused: Vec::new(),
+            put_off: Vec::new(),
+        });
         self.feeder_says(index, ToMaster::Add(add));
     }
 
@@ -151,13 +172,19 @@ impl World {
         }
         let number = self.feeders[index].next_batch;
         let count = self.chance.spread(1, 12);
-        let ids: Vec<TaskId> = (0..count).filter_map(|i| TaskId::new(&format!("f{index}-{number}-{i}")).ok()).collect();
+        let ids: Vec<TaskId> = (0..count)
+            .filter_map(|i| TaskId::new(&format!("f{index}-{number}-{i}")).ok())
+            .collect();
         let shape = self.chance.below(4);
         let mut batch: Vec<Wanted> = Vec::new();
         for at in 0..ids.len() {
             let near = self.near(&ids, at, shape);
             let text = self.document(index, &ids[at], near);
-            batch.push(Wanted { id: ids[at].clone(), text, verdict: Ok(()) });
+            batch.push(Wanted {
+                id: ids[at].clone(),
+                text,
+                verdict: Ok(()),
+            });
         }
         self.odd_ones(index, number, &mut batch);
         // In any order: forward references are legal within a batch.
@@ -184,8 +211,10 @@ impl World {
 
     fn document(&mut self, index: usize, id: &TaskId, near: Vec<TaskId>) -> Json {
         let chance = &mut self.chance;
-        let mut fields =
-            vec![format!("\"id\":\"{id}\""), format!("\"module\":\"{}\"", chance.of(&MODULES).unwrap_or(&"ma"))];
+        let mut fields = vec![
+            format!("\"id\":\"{id}\""),
+            format!("\"module\":\"{}\"", chance.of(&MODULES).unwrap_or(&"ma")),
+        ];
         let mut on = near;
         let acknowledged: &[TaskId] = &self.oracle.acknowledged_ids;
         if chance.permille(250)
@@ -200,16 +229,31 @@ impl World {
                 1 | 2 => "settled",
                 _ => "done",
             };
-            let all: Vec<String> =
-                on.iter().map(|id| format!("{{\"on\":\"{id}\",\"when\":\"{}\"}}", when(chance))).collect();
+            let all: Vec<String> = on
+                .iter()
+                .map(|id| format!("{{\"on\":\"{id}\",\"when\":\"{}\"}}", when(chance)))
+                .collect();
             fields.push(format!("\"dependencies\":[{}]", all.join(",")));
         }
         for (often, field) in [
             (300, format!("\"priority\":{}", chance.below(5) as i64 - 2)),
             (200, format!("\"delay_ms\":{}", chance.spread(1, 2_000))),
-            (200, format!("\"requires\":{{\"slots\":{}}}", chance.within(1, 3))),
-            (200, format!("\"job\":\"{}\"", chance.of(&JOBS).unwrap_or(&"alpha"))),
-            (900, format!("\"retries\":{{\"max\":{},\"backoff_ms\":{}}}", chance.below(4), chance.spread(1, 300))),
+            (
+                200,
+                format!("\"requires\":{{\"slots\":{}}}", chance.within(1, 3)),
+            ),
+            (
+                200,
+                format!("\"job\":\"{}\"", chance.of(&JOBS).unwrap_or(&"alpha")),
+            ),
+            (
+                900,
+                format!(
+                    "\"retries\":{{\"max\":{},\"backoff_ms\":{}}}",
+                    chance.below(4),
+                    chance.spread(1, 300)
+                ),
+            ),
         ] {
             if chance.permille(often) {
                 fields.push(field);
@@ -227,7 +271,9 @@ impl World {
             _ => {}
         }
         let text = format!("{{{}}}", fields.join(","));
-        self.feeders[index].documents.insert(id.clone(), text.clone());
+        self.feeders[index]
+            .documents
+            .insert(id.clone(), text.clone());
         Json::from_string(text).unwrap_or_else(|_| Json::null())
     }
 
@@ -238,7 +284,10 @@ impl World {
             batch.push(Wanted { id, text, verdict });
         };
         let here = format!("f{index}-{number}-");
-        let known = self.feeders[index].documents.keys().filter(|id| !id.as_str().starts_with(&here));
+        let known = self.feeders[index]
+            .documents
+            .keys()
+            .filter(|id| !id.as_str().starts_with(&here));
         let known: Vec<TaskId> = known.take(50).cloned().collect();
         let (again, other) = (self.chance.permille(200), self.chance.permille(100));
         if let Some(id) = self.chance.of(&known).filter(|_| again || other).cloned() {
@@ -246,38 +295,82 @@ impl World {
             match again {
                 Some(text) => put(id, text, Ok(())),
                 None => {
-                    let text = format!("{{\"id\":\"{id}\",\"module\":\"ma\",\"params\":\"another\"}}");
+                    let text =
+                        format!("{{\"id\":\"{id}\",\"module\":\"ma\",\"params\":\"another\"}}");
                     put(id, text, Err(RefusalCode::IdConflict));
                 }
             }
         }
-        let waiting =
-            |name: &str, on: &str| format!("{{\"id\":\"{here}{name}\",\"module\":\"ma\",\"dependencies\":[\"{on}\"]}}");
+        let waiting = |name: &str, on: &str| {
+            format!("{{\"id\":\"{here}{name}\",\"module\":\"ma\",\"dependencies\":[\"{on}\"]}}")
+        };
         let id = |name: &str| TaskId::new(&format!("{here}{name}")).unwrap();
         if self.chance.permille(100) {
-            put(id("x"), waiting("x", "nobody"), Err(RefusalCode::UnknownDependency));
+            put(
+                id("x"),
+                waiting("x", "nobody"),
+                Err(RefusalCode::UnknownDependency),
+            );
         }
         if self.chance.permille(50) {
             for (name, on) in [("y", "z"), ("z", "y")] {
-                put(id(name), waiting(name, &format!("{here}{on}")), Err(RefusalCode::DependencyCycle));
+                put(
+                    id(name),
+                    waiting(name, &format!("{here}{on}")),
+                    Err(RefusalCode::DependencyCycle),
+                );
             }
         }
     }
 
     fn wish(&mut self, index: usize) {
-        let Some(id) = self.chance.of(&self.oracle.acknowledged_ids).cloned() else { return };
+        let Some(id) = self.chance.of(&self.oracle.acknowledged_ids).cloned() else {
+            return;
+        };
         let reference = self.feeders[index].next_wish;
-        let job = self.chance.of(&JOBS).and_then(|name| JobName::new(name).ok());
-        let name = self.chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok());
+        let job = self
+            .chance
+            .of(&JOBS)
+            .and_then(|name| JobName::new(name).ok());
+        let name = self
+            .chance
+            .of(&MODULES)
+            .and_then(|name| ModuleName::new(name).ok());
         let (message, wish) = match (self.chance.below(13), job, name) {
             (0..=3, ..) => {
                 let (chance, ids) = (&mut self.chance, &self.oracle.acknowledged_ids);
-                let ids: Vec<TaskId> = (0..chance.within(1, 3)).filter_map(|_| chance.of(ids).cloned()).collect();
-                let wish = Wish::Cancel(ids.iter().map(|id| (id.clone(), self.oracle.ends_of(id))).collect());
-                (ToMaster::Cancel(Cancel { reference, ids, job: None }), wish)
+                let ids: Vec<TaskId> = (0..chance.within(1, 3))
+                    .filter_map(|_| chance.of(ids).cloned())
+                    .collect();
+                let wish = Wish::Cancel(
+                    ids.iter()
+                        .map(|id| (id.clone(), self.oracle.ends_of(id)))
+                        .collect(),
+                );
+                (
+                    ToMaster::Cancel(Cancel {
+                        reference,
+                        ids,
+                        job: None,
+                    }),
+                    wish,
+                )
             }
-            (4, Some(job), _) => (ToMaster::Cancel(Cancel { reference, ids: Vec::new(), job: Some(job) }), Wish::Other),
-            (5..=8, ..) => (ToMaster::Retry(Retry { reference, ids: self.retriable() }), Wish::Other),
+            (4, Some(job), _) => (
+                ToMaster::Cancel(Cancel {
+                    reference,
+                    ids: Vec::new(),
+                    job: Some(job),
+                }),
+                Wish::Other,
+            ),
+            (5..=8, ..) => (
+                ToMaster::Retry(Retry {
+                    reference,
+                    ids: self.retriable(),
+                }),
+                Wish::Other,
+            ),
             (9, Some(job), Some(name)) => {
                 let operation = match self.chance.below(4) {
                     0 => Operation::PauseJob { job },
@@ -285,23 +378,61 @@ impl World {
                     2 => Operation::PauseModule { name },
                     _ => Operation::ResumeModule { name },
                 };
-                (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
+                (
+                    ToMaster::Operate(Operate {
+                        reference,
+                        operation,
+                    }),
+                    Wish::Other,
+                )
             }
             (11, _, Some(name)) => {
                 let operation = match self.chance.permille(500) {
-                    true => Operation::RollbackModule { name, version: None },
-                    false => Operation::ApproveModule { name, version: None, capabilities: None },
+                    true => Operation::RollbackModule {
+                        name,
+                        version: None,
+                    },
+                    false => Operation::ApproveModule {
+                        name,
+                        version: None,
+                        capabilities: None,
+                    },
                 };
-                (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
+                (
+                    ToMaster::Operate(Operate {
+                        reference,
+                        operation,
+                    }),
+                    Wish::Other,
+                )
             }
             (10, ..) => {
                 let runner = self.chance.below(self.runners.len() as u64) as usize;
-                let operation = Operation::DrainRunner { runner: self.runners[runner].offer.name.clone() };
-                (ToMaster::Operate(Operate { reference, operation }), Wish::Other)
+                let operation = Operation::DrainRunner {
+                    runner: self.runners[runner].offer.name.clone(),
+                };
+                (
+                    ToMaster::Operate(Operate {
+                        reference,
+                        operation,
+                    }),
+                    Wish::Other,
+                )
             }
             _ => {
-                let (priority, delay_ms) = (Some(self.chance.below(9) as i32), Some(self.chance.below(300)));
-                (ToMaster::Set(Set { reference, id, priority, delay_ms }), Wish::Other)
+                let (priority, delay_ms) = (
+                    Some(self.chance.below(9) as i32),
+                    Some(self.chance.below(300)),
+                );
+                (
+                    ToMaster::Set(Set {
+                        reference,
+                        id,
+                        priority,
+                        delay_ms,
+                    }),
+                    Wish::Other,
+                )
             }
         };
         self.wants(index, message, wish);
@@ -317,7 +448,9 @@ impl World {
     /// Some of the tasks that failed or were cancelled.
     fn retriable(&mut self) -> Vec<TaskId> {
         let ended = self.oracle.retriable();
-        (0..self.chance.within(1, 2)).filter_map(|_| self.chance.of(&ended).cloned()).collect()
+        (0..self.chance.within(1, 2))
+            .filter_map(|_| self.chance.of(&ended).cloned())
+            .collect()
     }
 
     /// After the faults: nothing is paused, nobody holds a job.
@@ -330,13 +463,27 @@ impl World {
                 .map(|job| Operation::ResumeJob { job }),
         );
         operations.extend(
-            MODULES.iter().filter_map(|name| ModuleName::new(name).ok()).map(|name| Operation::ResumeModule { name }),
+            MODULES
+                .iter()
+                .filter_map(|name| ModuleName::new(name).ok())
+                .map(|name| Operation::ResumeModule { name }),
         );
         for operation in operations {
             let reference = self.feeders[index].next_wish;
-            self.wants(index, ToMaster::Operate(Operate { reference, operation }), Wish::Other);
+            self.wants(
+                index,
+                ToMaster::Operate(Operate {
+                    reference,
+                    operation,
+                }),
+                Wish::Other,
+            );
         }
-        if let Some(job) = self.feeders[index].job.clone().filter(|_| self.feeders[index].hold) {
+        if let Some(job) = self.feeders[index]
+            .job
+            .clone()
+            .filter(|_| self.feeders[index].hold)
+        {
             self.feeder_says(index, ToMaster::Release(OfJob { job }));
         }
     }
@@ -365,12 +512,18 @@ impl World {
             Ok(FromMaster::Rejected(rejected)) => self.rejected(index, rejected),
             Ok(FromMaster::Added(added)) => self.added(index, added),
             Ok(FromMaster::Answer(answer)) => {
-                if let Some(Wish::Cancel(ids)) = self.feeders[index].wishes.remove(&answer.reference) {
+                if let Some(Wish::Cancel(ids)) =
+                    self.feeders[index].wishes.remove(&answer.reference)
+                {
                     self.oracle.cancel_is_acknowledged(&ids);
                 }
             }
             Ok(FromMaster::Refused(refused)) => {
-                drop(refused.reference.and_then(|r| self.feeders[index].wishes.remove(&r)));
+                drop(
+                    refused
+                        .reference
+                        .and_then(|r| self.feeders[index].wishes.remove(&r)),
+                );
                 if refused.error.code == RefusalCode::Unavailable {
                     self.feeders[index].wish_put_off = true;
                     self.feeds_again(index);
@@ -392,8 +545,13 @@ impl World {
             .map(|wanted| (wanted.id.clone(), wanted.text.get().to_owned()))
             .collect();
         let feeder = &mut self.feeders[index];
-        let batch = feeder.unanswered.iter_mut().find(|batch| batch.add.batch == rejected.batch);
-        let Some(batch) = batch else { return self.oracle.broken = Some(format!("nobody waits for {rejected:?}")) };
+        let batch = feeder
+            .unanswered
+            .iter_mut()
+            .find(|batch| batch.add.batch == rejected.batch);
+        let Some(batch) = batch else {
+            return self.oracle.broken = Some(format!("nobody waits for {rejected:?}"));
+        };
         for rejection in rejected.tasks {
             let (wanted, code) = (&batch.wanted[rejection.index], rejection.error.code);
             // What was there when it was written may be forgotten, and its module gone, when it comes.
@@ -404,16 +562,25 @@ impl World {
                 RefusalCode::UnknownModule => self.swarm.removing,
                 RefusalCode::Unavailable => self.has_lacked_room,
                 RefusalCode::IdConflict => {
-                    let taken = feeder.documents.get(&wanted.id).is_some_and(|text| text != wanted.text.get());
+                    let taken = feeder
+                        .documents
+                        .get(&wanted.id)
+                        .is_some_and(|text| text != wanted.text.get());
                     taken
                         || oracle.forgotten.contains(&wanted.id)
-                        || rivals.iter().any(|(id, text)| *id == wanted.id && text != wanted.text.get())
+                        || rivals
+                            .iter()
+                            .any(|(id, text)| *id == wanted.id && text != wanted.text.get())
                 }
                 _ => false,
             };
             let right = wanted.verdict == Err(code) || meanwhile;
-            self.oracle
-                .claim(right, || format!("{wanted:?} of batch {} is refused: {}", rejected.batch, rejection.error));
+            self.oracle.claim(right, || {
+                format!(
+                    "{wanted:?} of batch {} is refused: {}",
+                    rejected.batch, rejection.error
+                )
+            });
             batch.refused.push(rejection.index);
             if code == RefusalCode::Unavailable {
                 batch.put_off.push(rejection.index);
@@ -423,7 +590,10 @@ impl World {
 
     fn added(&mut self, index: usize, added: Added) {
         // In order, but for those of which nothing was taken on a full disk.
-        let at = self.feeders[index].unanswered.iter().position(|batch| batch.add.batch == added.batch);
+        let at = self.feeders[index]
+            .unanswered
+            .iter()
+            .position(|batch| batch.add.batch == added.batch);
         let at = at.filter(|at| *at == 0 || added.ids.is_empty());
         let Some(batch) = at.and_then(|at| self.feeders[index].unanswered.remove(at)) else {
             return self.oracle.broken = Some(format!("nobody waits for {added:?}"));
@@ -439,13 +609,23 @@ impl World {
         // very document, which was put off twice.
         let (oracle, documents) = (&self.oracle, &self.feeders[index].documents);
         let free = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
-        let again = |wanted: &Wanted| documents.get(&wanted.id).is_some_and(|text| text == wanted.text.get());
+        let again = |wanted: &Wanted| {
+            documents
+                .get(&wanted.id)
+                .is_some_and(|text| text == wanted.text.get())
+        };
         let right = taken.iter().map(|wanted| &wanted.id).eq(&added.ids)
-            && taken.iter().all(|wanted| wanted.verdict.is_ok() || free(&wanted.id) || again(wanted));
-        self.oracle.claim(right, || format!("batch {batch:?} is acknowledged as {added:?}"));
+            && taken
+                .iter()
+                .all(|wanted| wanted.verdict.is_ok() || free(&wanted.id) || again(wanted));
+        self.oracle.claim(right, || {
+            format!("batch {batch:?} is acknowledged as {added:?}")
+        });
         for wanted in taken {
             let text = wanted.text.get().to_owned();
-            self.feeders[index].documents.insert(wanted.id.clone(), text.clone());
+            self.feeders[index]
+                .documents
+                .insert(wanted.id.clone(), text.clone());
             self.oracle.add_is_acknowledged(wanted.id.clone(), text);
         }
         let put_off = batch.put_off.iter().map(|at| batch.wanted[*at].clone());

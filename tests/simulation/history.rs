@@ -18,7 +18,11 @@ pub struct History {
 
 impl History {
     pub fn new(telling: Telling) -> History {
-        History { hash: 0xcbf2_9ce4_8422_2325, lines: 0, telling }
+        History {
+            hash: 0xcbf2_9ce4_8422_2325,
+            lines: 0,
+            telling,
+        }
     }
 
     /// FNV-1a over the time and the text.
@@ -28,7 +32,12 @@ impl History {
             return;
         }
         let text = text();
-        for byte in now.to_le_bytes().iter().chain(what.as_bytes()).chain(text.as_bytes()) {
+        for byte in now
+            .to_le_bytes()
+            .iter()
+            .chain(what.as_bytes())
+            .chain(text.as_bytes())
+        {
             self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
         if self.telling == Telling::Printed {

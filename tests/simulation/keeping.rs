@@ -34,21 +34,45 @@ impl Pruning {
 /// is pruned, and here hours pass in a moment: no runner is cut off for so long.
 fn is_held(runners: &[Runner], task: &Stored) -> bool {
     let last = task.ended.last_sent;
-    let attempt = |n| Attempt { id: task.ended.id.clone(), attempt: AttemptId { n, ..last } };
-    let held = |runner: &Runner| (1..=last.n).any(|n| runner.session.as_ref().is_some_and(|s| s.holds(&attempt(n))));
+    let attempt = |n| Attempt {
+        id: task.ended.id.clone(),
+        attempt: AttemptId { n, ..last },
+    };
+    let held = |runner: &Runner| {
+        (1..=last.n).any(|n| {
+            runner
+                .session
+                .as_ref()
+                .is_some_and(|s| s.holds(&attempt(n)))
+        })
+    };
     runners.iter().any(held)
 }
 
 impl World {
     pub fn prune(&mut self) {
         let reader = self.reader();
-        let keep = Keep { time: Duration::from_secs(3_600), count: self.chance.below(20) };
+        let keep = Keep {
+            time: Duration::from_secs(3_600),
+            count: self.chance.below(20),
+        };
         let wall = self.clock().wall;
-        let Some(master) = self.master.as_mut().filter(|master| !master.pruning.is_under_way()) else { return };
+        let Some(master) = self
+            .master
+            .as_mut()
+            .filter(|master| !master.pruning.is_under_way())
+        else {
+            return;
+        };
         let runners = &self.runners;
         let tasks = match folding::surplus(reader.as_ref(), keep, wall, 0, PRUNED_MAX) {
-            Ok((tasks, _)) => tasks.into_iter().filter(|task| !is_held(runners, task)).collect::<Vec<_>>(),
-            Err(error) => return self.oracle.broken = Some(format!("the view cannot be read: {error}")),
+            Ok((tasks, _)) => tasks
+                .into_iter()
+                .filter(|task| !is_held(runners, task))
+                .collect::<Vec<_>>(),
+            Err(error) => {
+                return self.oracle.broken = Some(format!("the view cannot be read: {error}"));
+            }
         };
         if !tasks.is_empty() {
             let (reply, answer) = channel();
@@ -59,16 +83,25 @@ impl World {
 
     /// The engine may have answered, and what it knew then is durable.
     pub fn prune_allowed(&mut self) {
-        let Some(master) = &mut self.master else { return };
-        let Some((candidates, answer)) = &master.pruning.asked else { return };
-        let Ok(mut allowed) = answer.try_recv() else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        let Some((candidates, answer)) = &master.pruning.asked else {
+            return;
+        };
+        let Ok(mut allowed) = answer.try_recv() else {
+            return;
+        };
         if self.planted == Some(Planted::PrunedWhileNamed) {
             allowed = candidates.clone();
         }
         master.pruning.asked = None;
         master.pruning.allowed = allowed.clone();
         let life = master.life;
-        let ids: Vec<String> = allowed.iter().map(|stored| stored.ended.id.to_string()).collect();
+        let ids: Vec<String> = allowed
+            .iter()
+            .map(|stored| stored.ended.id.to_string())
+            .collect();
         self.note("may be pruned", || ids.join(" "));
         self.oracle.forgets(&allowed);
         if !allowed.is_empty() {
@@ -79,7 +112,9 @@ impl World {
 
     pub fn forget(&mut self) {
         let reader = self.reader();
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         if self.shelf.is_full() {
             let life = master.life;
             return self.plan(TRY_EVERY.as_micros() as u64, Happening::Forget { life });
@@ -94,18 +129,24 @@ impl World {
     /// The journal lets go of some of what the view has.
     pub fn trim(&mut self) {
         let reader = self.reader();
-        let (Ok(Some(first)), Ok(last), Ok(marks)) =
-            (journal::first(&reader), journal::last(&reader), view::marks(reader.as_ref()))
-        else {
+        let (Ok(Some(first)), Ok(last), Ok(marks)) = (
+            journal::first(&reader),
+            journal::last(&reader),
+            view::marks(reader.as_ref()),
+        ) else {
             return;
         };
         let most = marks.folded.min(last.saturating_sub(1));
-        if self.master.is_none() || most <= first || self.shelf.is_full() || reader.sync().is_err() {
+        if self.master.is_none() || most <= first || self.shelf.is_full() || reader.sync().is_err()
+        {
             return;
         }
         self.oracle.all_is_synced();
         let below = self.chance.within(first, most);
-        if let (Ok(()), Ok(Some(entry))) = (journal::trim(&reader, below), journal::entry(&reader, below)) {
+        if let (Ok(()), Ok(Some(entry))) = (
+            journal::trim(&reader, below),
+            journal::entry(&reader, below),
+        ) {
             self.oracle.kept_from = entry.first_seq;
         }
         self.note("trimmed", || below.to_string());

@@ -8,7 +8,12 @@
 //! SEED=17 cargo test --release --test simulation replay -- --nocapture         one, line by line (PLANTED=NoFence: with it)
 //! ```
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: a broken promise ends it"
+)]
 
 mod chance;
 mod disk;
@@ -39,7 +44,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Plays a seed to its end; a panic of ours is a broken promise too.
 fn play(seed: u64, planted: Option<Planted>, telling: Telling) -> Result<Told, String> {
-    let played = catch_unwind(AssertUnwindSafe(|| World::new(seed, planted, telling).play()));
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        World::new(seed, planted, telling).play()
+    }));
     played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(text
@@ -54,7 +61,12 @@ fn number(name: &str) -> Option<u64> {
 
 /// Plays `seeds` on all cores and gives what `told` makes of each, in any order, until one breaks a promise: the
 /// smallest such seed of those played.
-fn play_all(first: u64, seeds: u64, planted: Option<Planted>, told: impl Fn(Told) + Sync) -> Result<(), (u64, String)> {
+fn play_all(
+    first: u64,
+    seeds: u64,
+    planted: Option<Planted>,
+    told: impl Fn(Told) + Sync,
+) -> Result<(), (u64, String)> {
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let player = || loop {
@@ -73,15 +85,27 @@ fn play_all(first: u64, seeds: u64, planted: Option<Planted>, told: impl Fn(Told
     };
     let broken = std::thread::scope(|scope| {
         let players: Vec<_> = (0..threads).map(|_| scope.spawn(player)).collect();
-        players.into_iter().filter_map(|player| player.join().expect("a player")).min_by_key(|(seed, _)| *seed)
+        players
+            .into_iter()
+            .filter_map(|player| player.join().expect("a player"))
+            .min_by_key(|(seed, _)| *seed)
     });
     broken.map_or(Ok(()), Err)
 }
 
 #[test]
 fn many_seeds_hold() {
-    let (began, first, seeds) = (Instant::now(), number("FIRST").unwrap_or(0), number("SEEDS").unwrap_or(2_000));
-    let (played, tasks, starts, lines) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (began, first, seeds) = (
+        Instant::now(),
+        number("FIRST").unwrap_or(0),
+        number("SEEDS").unwrap_or(2_000),
+    );
+    let (played, tasks, starts, lines) = (
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+        AtomicU64::new(0),
+    );
     let rate = |played: u64| played as f64 / began.elapsed().as_secs_f64();
     let broken = play_all(first, seeds, None, |told| {
         tasks.fetch_add(told.tasks as u64, Ordering::Relaxed);
@@ -117,7 +141,8 @@ fn the_same_seed_gives_the_same_history() {
 fn planted_bugs_are_found() {
     for planted in Planted::ALL {
         let found = play_all(0, 500, Some(planted), drop).err();
-        let (seed, broken) = found.unwrap_or_else(|| panic!("{planted:?} is not found within 500 seeds"));
+        let (seed, broken) =
+            found.unwrap_or_else(|| panic!("{planted:?} is not found within 500 seeds"));
         let broken: String = broken.chars().take(160).collect();
         println!("{planted:?} is found by seed {seed}: {broken}");
     }
@@ -126,7 +151,9 @@ fn planted_bugs_are_found() {
 #[test]
 fn replay() {
     let wanted = std::env::var("PLANTED").unwrap_or_default();
-    let planted = Planted::ALL.into_iter().find(|planted| format!("{planted:?}") == wanted);
+    let planted = Planted::ALL
+        .into_iter()
+        .find(|planted| format!("{planted:?}") == wanted);
     if let Some(seed) = number("SEED") {
         println!("{:?}", play(seed, planted, Telling::Printed));
     }

@@ -20,7 +20,9 @@ use taskmaster_master::steady::SteadyClock;
 use taskmaster_master::store::Reader;
 use taskmaster_master::{folding, turns, view};
 use taskmaster_protocol::message::{Attempt, Query};
-use taskmaster_protocol::{FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall};
+use taskmaster_protocol::{
+    FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall,
+};
 
 /// 2026, so that times look like times.
 const WALL: i64 = 1_767_225_600_000_000;
@@ -78,13 +80,18 @@ impl World {
         let since = self.master.as_ref().map_or(self.now, |master| master.since);
         let wall = self.now as i64 + self.wall_shift;
         self.latest_wall = self.latest_wall.max(wall);
-        Now { mono_us: 5 * SECOND + self.now - since, wall: Wall(WALL + wall) }
+        Now {
+            mono_us: 5 * SECOND + self.now - since,
+            wall: Wall(WALL + wall),
+        }
     }
 
     /// The master's own clock.
     pub fn clock(&mut self) -> Now {
         let plain = self.plain_clock();
-        self.master.as_mut().map_or(plain, |master| master.clock.at(plain))
+        self.master
+            .as_mut()
+            .map_or(plain, |master| master.clock.at(plain))
     }
 
     pub fn reader(&self) -> Reader {
@@ -104,20 +111,29 @@ impl World {
         let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         let mut restored = match read {
             Ok(restored) => restored,
-            Err(error) => return self.oracle.broken = Some(format!("the store cannot be read: {error}")),
+            Err(error) => {
+                return self.oracle.broken = Some(format!("the store cannot be read: {error}"));
+            }
         };
         self.oracle.master_starts(&reader, &restored);
         if let Some(planted) = self.planted {
             planted::misread(planted, &mut restored);
         }
-        let Ok(journal) = ShelfJournal::open(reader.clone()) else { return };
+        let Ok(journal) = ShelfJournal::open(reader.clone()) else {
+            return;
+        };
         self.lives += 1;
         let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.plain_clock());
         let events = EventFeed::new(restored.marks.seq, reader.clone());
-        let config = EngineConfig { seed: self.chance.next(), ..EngineConfig::default() };
+        let config = EngineConfig {
+            seed: self.chance.next(),
+            ..EngineConfig::default()
+        };
         let mut engine = match Engine::restore(restored, config, reader, events.clone(), now) {
             Ok(engine) => engine,
-            Err(error) => return self.oracle.broken = Some(format!("the store cannot be read: {error}")),
+            Err(error) => {
+                return self.oracle.broken = Some(format!("the store cannot be read: {error}"));
+            }
         };
         engine.keep_ended_for(Duration::from_micros(self.swarm.kept));
         let (told, of_room) = channel();
@@ -165,9 +181,18 @@ impl World {
         if self.master.take().is_none() {
             return;
         }
-        let lines: Vec<u64> = self.links.iter().filter(|(_, link)| !link.cut).map(|(no, _)| *no).collect();
+        let lines: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, link)| !link.cut)
+            .map(|(no, _)| *no)
+            .collect();
         lines.into_iter().for_each(|link| self.cut(link));
-        let after = if self.healed { MS } else { self.chance.spread(MS, 4 * SECOND) };
+        let after = if self.healed {
+            MS
+        } else {
+            self.chance.spread(MS, 4 * SECOND)
+        };
         self.plan(after, Happening::MasterStarts);
     }
 
@@ -175,8 +200,17 @@ impl World {
     fn sees_module(&mut self, name: &str, version: u64) {
         if let Ok(module) = ModuleName::new(name) {
             let version = Hash::of(format!("{name} {version}").as_bytes());
-            let seen = Seen::Sound { version, kind: ModuleKind::Command, bytes: 100, wants: Some(Default::default()) };
-            self.tell_master(Input::Module { name: module, seen, known: None });
+            let seen = Seen::Sound {
+                version,
+                kind: ModuleKind::Command,
+                bytes: 100,
+                wants: Some(Default::default()),
+            };
+            self.tell_master(Input::Module {
+                name: module,
+                seen,
+                known: None,
+            });
         }
     }
 
@@ -186,8 +220,14 @@ impl World {
         match self.chance.of(&MODULES).copied() {
             Some(name) if !gone => self.sees_module(name, version),
             Some(name) => {
-                let Ok(name) = ModuleName::new(name) else { return };
-                self.tell_master(Input::Module { name, seen: Seen::Gone, known: None });
+                let Ok(name) = ModuleName::new(name) else {
+                    return;
+                };
+                self.tell_master(Input::Module {
+                    name,
+                    seen: Seen::Gone,
+                    known: None,
+                });
             }
             None => {}
         }
@@ -203,13 +243,17 @@ impl World {
     /// Into the inbox; the loop wakes.
     pub fn tell_master(&mut self, input: Input) {
         let after = self.chance.within(1, 100);
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         master.inbox.push_back(input);
         self.plan_turn(self.now + after);
     }
 
     fn plan_turn(&mut self, at: u64) {
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         if master.turn_at.is_none_or(|planned| planned > at) {
             master.turn_at = Some(at);
             let life = master.life;
@@ -226,12 +270,20 @@ impl World {
         }
         let draining = self.chance.permille(self.swarm.draining);
         let now = self.clock();
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         master.turn_at = None;
-        let most = if draining { master.inbox.len() } else { master.inbox.len().min(1) };
+        let most = if draining {
+            master.inbox.len()
+        } else {
+            master.inbox.len().min(1)
+        };
         let inputs: Vec<Input> = master.inbox.drain(..most).collect();
         // What follows from reports that were held back for want of room, their own inputs would have told.
-        let judged = inputs.first().filter(|input| !draining && !matches!(input, Input::Disk(_)));
+        let judged = inputs
+            .first()
+            .filter(|input| !draining && !matches!(input, Input::Disk(_)));
         let mut expected = judged.map(|input| self.oracle.pending.expects(input, &master.disk));
         if let Some((expected, Input::Message { session, .. })) = expected.as_mut().zip(judged)
             && network::is_given_up(&self.links, &self.runners, session.0)
@@ -249,7 +301,11 @@ impl World {
             self.oracle.judge(expected.judge(&turn));
         }
         self.turn_ended(turn, now);
-        if self.master.as_ref().is_some_and(|master| !master.inbox.is_empty()) {
+        if self
+            .master
+            .as_ref()
+            .is_some_and(|master| !master.inbox.is_empty())
+        {
             let after = self.chance.within(1, 20);
             self.plan_turn(self.now + after);
         }
@@ -259,12 +315,15 @@ impl World {
     }
 
     fn turn_ended(&mut self, mut turn: Turn, now: Now) {
-        let Some(master) = &mut self.master else { return };
+        let Some(master) = &mut self.master else {
+            return;
+        };
         master.turns += 1;
         let sayings = std::mem::take(&mut turn.now);
         if master.turns.is_multiple_of(CHECKED_EVERY) {
             let wrong = master.engine.check();
-            self.oracle.claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
+            self.oracle
+                .claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
         }
         self.oracle.turn_ends(&turn);
         let leaving = turn.after.iter().find_map(|release| match release {
@@ -275,7 +334,9 @@ impl World {
             self.oracle.leave(tasks);
         }
         // Whoever is gone does not hear it.
-        sayings.into_iter().for_each(|(outbox, message)| drop(outbox.send(message)));
+        sayings
+            .into_iter()
+            .for_each(|(outbox, message)| drop(outbox.send(message)));
         if !turn.records.is_empty() || !turn.after.is_empty() {
             master.waiting.push_back(turn);
             self.plan_write();
@@ -283,9 +344,16 @@ impl World {
         self.oracle.wall = now.wall;
         self.flush();
         let plain = self.plain_clock();
-        let Some(master) = &mut self.master else { return };
-        let due = master.engine.next_deadline(now).map(|at| at.saturating_sub(now.mono_us));
-        master.clock.waiting_from(plain, Duration::from_micros(due.unwrap_or(3_600 * SECOND)));
+        let Some(master) = &mut self.master else {
+            return;
+        };
+        let due = master
+            .engine
+            .next_deadline(now)
+            .map(|at| at.saturating_sub(now.mono_us));
+        master
+            .clock
+            .waiting_from(plain, Duration::from_micros(due.unwrap_or(3_600 * SECOND)));
         if let Some(due) = due {
             self.plan_turn(self.now + due.max(1));
         }
@@ -299,15 +367,22 @@ impl World {
             && self.runners[index].back_at + 30 * MS > self.now
             && self.runners[index].connects > 1
         {
-            let done = reports.iter().map(|done| Attempt { id: done.id.clone(), attempt: done.attempt });
+            let done = reports.iter().map(|done| Attempt {
+                id: done.id.clone(),
+                attempt: done.attempt,
+            });
             let ack = FromMaster::Ack(done.collect()).encode();
             return self.post(no, false, Parcel::Text(ack));
         }
         if let (Some(planted), Client::Runner(index)) = (self.planted, client) {
-            let just_back = self.runners[index].back_at + 30 * MS > self.now && self.runners[index].connects > 1;
+            let just_back = self.runners[index].back_at + 30 * MS > self.now
+                && self.runners[index].connects > 1;
             let sent = &self.oracle.sent;
             let last = |id: &taskmaster_protocol::TaskId| {
-                sent.keys().filter(|attempt| attempt.id == *id).map(|attempt| attempt.attempt).max()
+                sent.keys()
+                    .filter(|attempt| attempt.id == *id)
+                    .map(|attempt| attempt.attempt)
+                    .max()
             };
             if !planted::garble(planted, &mut message, just_back, last) {
                 return;
@@ -319,8 +394,19 @@ impl World {
         }
         let input = match message {
             ToMaster::Add(add) => {
-                let tasks = add.tasks.iter().map(|task| prepare(task).map(Box::new)).collect();
-                Input::Add { session, batch: add.batch, job: add.job, hold: add.hold, tasks, pass: None }
+                let tasks = add
+                    .tasks
+                    .iter()
+                    .map(|task| prepare(task).map(Box::new))
+                    .collect();
+                Input::Add {
+                    session,
+                    batch: add.batch,
+                    job: add.job,
+                    hold: add.hold,
+                    tasks,
+                    pass: None,
+                }
             }
             message => Input::Message { session, message },
         };
@@ -335,10 +421,16 @@ impl World {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         master.engine.take(Input::Ask { query, reply }, now);
         let mut turn = master.engine.end_turn(now);
-        let place = turn.after.iter().position(|release| matches!(release, Release::Reply(..)));
+        let place = turn
+            .after
+            .iter()
+            .position(|release| matches!(release, Release::Reply(..)));
         let asked = place.map(|place| turn.after.remove(place));
         self.turn_ended(turn, now);
-        turns::release(vec![Turn { after: asked.into_iter().collect(), ..Turn::default() }]);
+        turns::release(vec![Turn {
+            after: asked.into_iter().collect(),
+            ..Turn::default()
+        }]);
         match answer.try_recv() {
             Ok(Reply::Answer(json)) => Ok(json),
             Ok(Reply::FromStore(lookup)) => lookup.complete(&self.reader()),

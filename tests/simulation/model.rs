@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_master::record::{Ended, ModuleRecord, Record, Retrying, TaskBody, ended_index};
-use taskmaster_protocol::{AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When};
+use taskmaster_protocol::{
+    AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When,
+};
 
 type Verdict = Result<(), String>;
 
@@ -72,7 +74,12 @@ fn claim(holds: bool, text: impl FnOnce() -> String) -> Verdict {
 impl Fate {
     /// Whether a failure with this error is tried again, when so many came just before it.
     pub fn tries_again(&self, error: &TaskError, before: u32) -> bool {
-        let policy = self.body.rare.as_ref().and_then(|rare| rare.retries.clone()).unwrap_or_default();
+        let policy = self
+            .body
+            .rare
+            .as_ref()
+            .and_then(|rare| rare.retries.clone())
+            .unwrap_or_default();
         self.tries + before < policy.max && policy.wants(error)
     }
 
@@ -109,7 +116,9 @@ impl Model {
     pub fn take(&mut self, first_seq: u64, records: &[Record]) -> Verdict {
         self.opened.clear();
         self.revived.clear();
-        claim(first_seq == self.seq + 1, || format!("after event {} comes event {first_seq}", self.seq))?;
+        claim(first_seq == self.seq + 1, || {
+            format!("after event {} comes event {first_seq}", self.seq)
+        })?;
         for record in records {
             self.seq += u64::from(record.event().is_some());
             self.record(record)?;
@@ -120,7 +129,9 @@ impl Model {
     fn record(&mut self, record: &Record) -> Verdict {
         match record {
             Record::Started { epoch } => {
-                claim(*epoch == self.epoch + 1, || format!("epoch {epoch} follows {}", self.epoch))?;
+                claim(*epoch == self.epoch + 1, || {
+                    format!("epoch {epoch} follows {}", self.epoch)
+                })?;
                 self.epoch = *epoch;
                 self.leaving.clear();
                 for fate in self.tasks.values_mut() {
@@ -132,18 +143,32 @@ impl Model {
             Record::Added(body) => self.added(body)?,
             Record::Ended(ended) => self.ended(ended)?,
             Record::Retrying(retrying) => self.retrying(retrying)?,
-            Record::Reopened { body, fence, ended, was, .. } => self.reopened(body, *fence, *ended, *was)?,
+            Record::Reopened {
+                body,
+                fence,
+                ended,
+                was,
+                ..
+            } => self.reopened(body, *fence, *ended, *was)?,
             Record::Continued { body, fence } => self.continued(body, *fence)?,
             Record::Set { no, priority, due } => {
-                let id = self.by_no.get(no).cloned().ok_or_else(|| format!("task number {no} is set, and unknown"))?;
+                let id = self
+                    .by_no
+                    .get(no)
+                    .cloned()
+                    .ok_or_else(|| format!("task number {no} is set, and unknown"))?;
                 let fate = self.open(&id, "is set")?;
                 (fate.priority, fate.due) = (*priority, due.or(fate.due));
             }
             Record::RunnerJoined { name } => {
-                claim(self.roster.insert(name.clone()), || format!("runner {name} joined twice"))?;
+                claim(self.roster.insert(name.clone()), || {
+                    format!("runner {name} joined twice")
+                })?;
             }
             Record::RunnerLost { name } => drop(self.roster.remove(name)),
-            Record::Module { name, record, .. } => drop(self.modules.insert(name.clone(), (**record).clone())),
+            Record::Module { name, record, .. } => {
+                drop(self.modules.insert(name.clone(), (**record).clone()))
+            }
             _ => self.of_job(record)?,
         }
         Ok(())
@@ -155,23 +180,36 @@ impl Model {
             Record::Rights { name, .. } => return Err(format!("the rights of {name} changed")),
             Record::JobOpened { job, run } => {
                 let fate = self.jobs.entry(job.clone()).or_default();
-                claim(!fate.open && *run == fate.run + 1, || format!("job {job} is opened for run {run}: {fate:?}"))?;
+                claim(!fate.open && *run == fate.run + 1, || {
+                    format!("job {job} is opened for run {run}: {fate:?}")
+                })?;
                 (fate.open, fate.run) = (true, *run);
                 self.opened.insert(job.clone());
             }
             Record::JobDone { job, run } => {
                 let fate = self.jobs.entry(job.clone()).or_default();
-                let idle = fate.open && fate.run == *run && fate.open_tasks == 0 && fate.holders.is_empty();
+                let idle = fate.open
+                    && fate.run == *run
+                    && fate.open_tasks == 0
+                    && fate.holders.is_empty();
                 claim(idle, || format!("job {job} is done: {fate:?}"))?;
                 fate.open = false;
             }
             Record::JobHeld { job, by, held } => {
                 let fate = self.jobs.entry(job.clone()).or_default();
                 claim(fate.open, || format!("job {job} is held, and not open"))?;
-                let changed = if *held { fate.holders.insert(by.clone()) } else { fate.holders.remove(by) };
-                claim(changed, || format!("job {job} is held by {by}: {held}, and was so"))?;
+                let changed = if *held {
+                    fate.holders.insert(by.clone())
+                } else {
+                    fate.holders.remove(by)
+                };
+                claim(changed, || {
+                    format!("job {job} is held by {by}: {held}, and was so")
+                })?;
             }
-            Record::JobPaused { job, paused } => self.jobs.entry(job.clone()).or_default().paused = *paused,
+            Record::JobPaused { job, paused } => {
+                self.jobs.entry(job.clone()).or_default().paused = *paused
+            }
             _ => {}
         }
         Ok(())
@@ -181,16 +219,30 @@ impl Model {
         let id = &retrying.id;
         let fate = self.open(id, "is to be retried")?;
         let (by_report, counted) = (retrying.fence.is_some(), fate.tries + fate.lost + 1);
-        claim(counted == retrying.tries + retrying.lost, || format!("{id} has miscounted its tries"))?;
+        claim(counted == retrying.tries + retrying.lost, || {
+            format!("{id} has miscounted its tries")
+        })?;
         // One that was lost again is no failure.
         let above = if by_report { fate.fence } else { fate.void };
-        claim(retrying.attempt > above, || format!("{id} failed by a void attempt"))?;
-        let again = if by_report { fate.tries_again(&retrying.error, 0) } else { fate.lost < 4 };
-        claim(again, || format!("{id} is tried again after {retrying:?}: {fate:?}"))?;
+        claim(retrying.attempt > above, || {
+            format!("{id} failed by a void attempt")
+        })?;
+        let again = if by_report {
+            fate.tries_again(&retrying.error, 0)
+        } else {
+            fate.lost < 4
+        };
+        claim(again, || {
+            format!("{id} is tried again after {retrying:?}: {fate:?}")
+        })?;
         (fate.tries, fate.lost) = (retrying.tries, retrying.lost);
         fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
         fate.failed.extend(retrying.fence);
-        fate.due = if by_report { Some(retrying.due) } else { fate.due.max(Some(retrying.due)) };
+        fate.due = if by_report {
+            Some(retrying.due)
+        } else {
+            fate.due.max(Some(retrying.due))
+        };
         Ok(())
     }
 
@@ -199,14 +251,21 @@ impl Model {
         let last = self.open(&body.id, "goes on")?.body.clone();
         self.may_run(&last)?;
         let same = (last.no, &last.job, last.document) == (body.no, &body.job, body.document);
-        claim(same, || format!("{} goes on as another task than it was", body.id))?;
+        claim(same, || {
+            format!("{} goes on as another task than it was", body.id)
+        })?;
         for on in waited_for(body) {
-            claim(self.tasks.contains_key(on), || format!("{} waits for nobody", body.id))?;
+            claim(self.tasks.contains_key(on), || {
+                format!("{} waits for nobody", body.id)
+            })?;
         }
         let waits = self.open_ones(body);
         let fate = self.open(&body.id, "goes on")?;
-        claim(fence > fate.void, || format!("{} goes on after a void attempt", body.id))?;
-        (fate.body, fate.waits, fate.priority, fate.due) = (body.clone(), waits, body.priority, None);
+        claim(fence > fate.void, || {
+            format!("{} goes on after a void attempt", body.id)
+        })?;
+        (fate.body, fate.waits, fate.priority, fate.due) =
+            (body.clone(), waits, body.priority, None);
         (fate.tries, fate.lost, fate.fence, fate.void) = (0, 0, fence, fence);
         fate.failed.clear();
         Ok(())
@@ -214,17 +273,25 @@ impl Model {
 
     /// A master has started: who waits for whom follows from who is open.
     fn count_anew(&mut self) {
-        let open: Vec<Arc<TaskBody>> =
-            self.tasks.values().filter(|fate| fate.open).map(|fate| fate.body.clone()).collect();
+        let open: Vec<Arc<TaskBody>> = self
+            .tasks
+            .values()
+            .filter(|fate| fate.open)
+            .map(|fate| fate.body.clone())
+            .collect();
         for body in open {
             let waits = self.open_ones(&body);
-            self.tasks.entry(body.id.clone()).and_modify(|fate| fate.waits = waits);
+            self.tasks
+                .entry(body.id.clone())
+                .and_modify(|fate| fate.waits = waits);
         }
     }
 
     /// The end with this seq, where it is the task's last.
     fn last_end(&self, id: &TaskId, seq: u64) -> Option<&Fate> {
-        self.tasks.get(id).filter(|fate| !fate.open && fate.ends.last().is_some_and(|ended| ended.seq == seq))
+        self.tasks
+            .get(id)
+            .filter(|fate| !fate.open && fate.ends.last().is_some_and(|ended| ended.seq == seq))
     }
 
     /// Who needs a task that is to be no longer kept.
@@ -232,10 +299,13 @@ impl Model {
         let fate = self.last_end(id, seq)?;
         // One that has run may be tried again after the engine was asked: it has waited for all that it names.
         let names = |other: &&Fate| {
-            other.open && !self.revived.contains(&other.body.id) && waited_for(&other.body).any(|on| on == id)
+            other.open
+                && !self.revived.contains(&other.body.id)
+                && waited_for(&other.body).any(|on| on == id)
         };
         let needed = self.tasks.values().find(names);
-        let needed = needed.map(|other| format!("{id} is no longer kept, and {} names it", other.body.id));
+        let needed =
+            needed.map(|other| format!("{id} is no longer kept, and {} names it", other.body.id));
         // A job may open after the engine was asked.
         let job = &fate.body.job;
         let job_open = self.jobs.get(job).is_some_and(|job| job.open) && !self.opened.contains(job);
@@ -261,11 +331,17 @@ impl Model {
     }
 
     fn open(&mut self, id: &TaskId, what: &str) -> Result<&mut Fate, String> {
-        let fate = self.tasks.get_mut(id).ok_or_else(|| format!("{id} {what}, and nobody added it"))?;
+        let fate = self
+            .tasks
+            .get_mut(id)
+            .ok_or_else(|| format!("{id} {what}, and nobody added it"))?;
         if fate.open {
             Ok(fate)
         } else {
-            Err(format!("{id} {what}, and has ended as {:?}", fate.ends.last().map(|e| e.state)))
+            Err(format!(
+                "{id} {what}, and has ended as {:?}",
+                fate.ends.last().map(|e| e.state)
+            ))
         }
     }
 
@@ -273,20 +349,41 @@ impl Model {
         if let Some(seq) = self.leaving.get(&body.id).copied() {
             self.forget(&body.id, seq);
         }
-        claim(!self.tasks.contains_key(&body.id), || format!("{} is added twice", body.id))?;
-        claim(body.no == self.no + 1, || format!("{} has number {} after {}", body.id, body.no, self.no))?;
+        claim(!self.tasks.contains_key(&body.id), || {
+            format!("{} is added twice", body.id)
+        })?;
+        claim(body.no == self.no + 1, || {
+            format!("{} has number {} after {}", body.id, body.no, self.no)
+        })?;
         for dependency in body.dependencies() {
-            claim(self.tasks.contains_key(&dependency.on), || format!("{} waits for nobody", body.id))?;
+            claim(self.tasks.contains_key(&dependency.on), || {
+                format!("{} waits for nobody", body.id)
+            })?;
         }
         self.no = body.no;
         self.by_no.insert(body.no, body.id.clone());
-        let fence = AttemptId { epoch: self.epoch, n: 0 };
+        let fence = AttemptId {
+            epoch: self.epoch,
+            n: 0,
+        };
         let (body, priority) = (body.clone(), body.priority);
         self.open_task(&body.job, 1)?;
         let waits = self.open_ones(&body);
-        let (ends, open, due, tries, lost, failed) = (Vec::new(), true, None, 0, 0, BTreeSet::new());
-        let fate =
-            Fate { body: body.clone(), ends, open, waits, priority, due, tries, lost, fence, void: fence, failed };
+        let (ends, open, due, tries, lost, failed) =
+            (Vec::new(), true, None, 0, 0, BTreeSet::new());
+        let fate = Fate {
+            body: body.clone(),
+            ends,
+            open,
+            waits,
+            priority,
+            due,
+            tries,
+            lost,
+            fence,
+            void: fence,
+            failed,
+        };
         self.tasks.insert(body.id.clone(), fate);
         Ok(())
     }
@@ -294,7 +391,9 @@ impl Model {
     /// The task that another waits for under this id, where it is kept. One that came later, under an id that was free
     /// again, is meant only by one that has gone on as another task.
     fn meant(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
-        self.tasks.get(id).filter(|fate| fate.body.no < body.no || body.is_continued())
+        self.tasks
+            .get(id)
+            .filter(|fate| fate.body.no < body.no || body.is_continued())
     }
 
     /// What a task waits for and is no longer kept.
@@ -303,12 +402,17 @@ impl Model {
     }
 
     fn open_ones(&self, body: &TaskBody) -> BTreeSet<TaskId> {
-        waited_for(body).filter(|on| self.meant(body, on).is_some_and(|on| on.open)).cloned().collect()
+        waited_for(body)
+            .filter(|on| self.meant(body, on).is_some_and(|on| on.open))
+            .cloned()
+            .collect()
     }
 
     fn open_task(&mut self, job: &JobName, new: u64) -> Verdict {
         let fate = self.jobs.entry(job.clone()).or_default();
-        claim(fate.open, || format!("a task of job {job} is open, the job is not"))?;
+        claim(fate.open, || {
+            format!("a task of job {job} is open, the job is not")
+        })?;
         fate.open_tasks += 1;
         fate.total += new;
         Ok(())
@@ -316,31 +420,44 @@ impl Model {
 
     fn ended(&mut self, ended: &Arc<Ended>) -> Verdict {
         let (id, seq) = (&ended.id, self.seq);
-        claim(ended.seq == seq, || format!("{id} ended with event {}, which is event {seq}", ended.seq))?;
+        claim(ended.seq == seq, || {
+            format!("{id} ended with event {}, which is event {seq}", ended.seq)
+        })?;
         let fate = self.open(id, "ends")?;
         let void = !fate.may_succeed(ended.attempt);
         let body = fate.body.clone();
         match ended.state {
             TaskState::Done => {
-                claim(!void, || format!("{id} is done by attempt {}, which is void", ended.attempt))?;
+                claim(!void, || {
+                    format!("{id} is done by attempt {}, which is void", ended.attempt)
+                })?;
                 self.may_run(&body)?;
             }
             TaskState::Skipped => {
                 let missed = body.dependencies().iter().find(|dependency| {
                     Some(&dependency.on) == ended.because.as_ref()
-                        && self.known(&dependency.on).any(|on| on.has_missed(dependency.when))
+                        && self
+                            .known(&dependency.on)
+                            .any(|on| on.has_missed(dependency.when))
                 });
-                claim(missed.is_some(), || format!("{id} is skipped for {:?}, for no reason", ended.because))?;
+                claim(missed.is_some(), || {
+                    format!("{id} is skipped for {:?}, for no reason", ended.because)
+                })?;
             }
             TaskState::Failed => {
                 let fate = self.open(id, "ends")?;
-                let error = ended.error.clone().unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
+                let error = ended
+                    .error
+                    .clone()
+                    .unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
                 let poison = error.kind == ErrorKind::RunnerLost && fate.lost == 4;
                 claim(poison || !fate.tries_again(&error, 0), || {
                     format!("{id} fails with {error:?} for good: {fate:?}")
                 })?;
                 let above = if poison { fate.void } else { fate.fence };
-                claim(ended.attempt > above, || format!("{id} fails by attempt {}, which is void", ended.attempt))?;
+                claim(ended.attempt > above, || {
+                    format!("{id} fails by attempt {}, which is void", ended.attempt)
+                })?;
             }
             _ => {}
         }
@@ -348,22 +465,38 @@ impl Model {
         fate.open = false;
         fate.ends.push(ended.clone());
         fate.waits.clear();
-        self.tasks.values_mut().filter(|fate| fate.open).for_each(|fate| _ = fate.waits.remove(id));
+        self.tasks
+            .values_mut()
+            .filter(|fate| fate.open)
+            .for_each(|fate| _ = fate.waits.remove(id));
         let job = self.jobs.entry(body.job.clone()).or_default();
-        claim(job.open_tasks > 0, || format!("job {} has fewer than no open tasks", body.job))?;
+        claim(job.open_tasks > 0, || {
+            format!("job {} has fewer than no open tasks", body.job)
+        })?;
         job.open_tasks -= 1;
         job.ended[ended_index(ended.state)] += 1;
         Ok(())
     }
 
-    fn reopened(&mut self, body: &Arc<TaskBody>, fence: AttemptId, ended: u64, was: TaskState) -> Verdict {
+    fn reopened(
+        &mut self,
+        body: &Arc<TaskBody>,
+        fence: AttemptId,
+        ended: u64,
+        was: TaskState,
+    ) -> Verdict {
         let id = &body.id;
-        let fate = self.tasks.get_mut(id).ok_or_else(|| format!("{id} is opened again, and nobody added it"))?;
+        let fate = self
+            .tasks
+            .get_mut(id)
+            .ok_or_else(|| format!("{id} is opened again, and nobody added it"))?;
         let last = fate.ends.last().filter(|_| !fate.open);
-        claim(last.is_some_and(|last| last.seq == ended && last.state == was), || {
-            format!("{id} is opened again from {was:?} of event {ended}, its end was {last:?}")
-        })?;
-        (fate.open, fate.tries, fate.lost, fate.priority, fate.due) = (true, 0, 0, body.priority, None);
+        claim(
+            last.is_some_and(|last| last.seq == ended && last.state == was),
+            || format!("{id} is opened again from {was:?} of event {ended}, its end was {last:?}"),
+        )?;
+        (fate.open, fate.tries, fate.lost, fate.priority, fate.due) =
+            (true, 0, 0, body.priority, None);
         fate.fence = fate.fence.max(fence);
         fate.void = fate.fence;
         if fence.n > 0 && !body.is_continued() {
@@ -371,11 +504,16 @@ impl Model {
         } else {
             let lost = self.lost_dependency(body);
             claim(lost.is_none(), || {
-                format!("{} is opened again, and what it waits for is not kept: {lost:?}", body.id)
+                format!(
+                    "{} is opened again, and what it waits for is not kept: {lost:?}",
+                    body.id
+                )
             })?;
         }
         let waits = self.open_ones(body);
-        self.tasks.entry(id.clone()).and_modify(|fate| fate.waits = waits);
+        self.tasks
+            .entry(id.clone())
+            .and_modify(|fate| fate.waits = waits);
         self.open_task(&body.job, 0)?;
         let ended = &mut self.jobs.entry(body.job.clone()).or_default().ended[ended_index(was)];
         *ended = ended.saturating_sub(1);
@@ -390,8 +528,15 @@ impl Model {
     /// Whether all that the task waits for has ended as it wants.
     pub fn may_run(&self, body: &TaskBody) -> Verdict {
         for dependency in body.dependencies() {
-            let met = self.known(&dependency.on).any(|on| on.has_met(dependency.when));
-            claim(met, || format!("{} runs, and {} is not {:?}", body.id, dependency.on, dependency.when))?;
+            let met = self
+                .known(&dependency.on)
+                .any(|on| on.has_met(dependency.when));
+            claim(met, || {
+                format!(
+                    "{} runs, and {} is not {:?}",
+                    body.id, dependency.on, dependency.when
+                )
+            })?;
         }
         Ok(())
     }

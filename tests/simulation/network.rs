@@ -49,7 +49,13 @@ pub struct Link {
 
 /// Whether the runner at the end of a line has been let in over another one.
 pub fn is_given_up(links: &BTreeMap<u64, Link>, runners: &[Runner], no: u64) -> bool {
-    let Some(Link { client: Client::Runner(index), .. }) = links.get(&no) else { return false };
+    let Some(Link {
+        client: Client::Runner(index),
+        ..
+    }) = links.get(&no)
+    else {
+        return false;
+    };
     let now = runners[*index].link.filter(|now| *now != no);
     now.is_some_and(|now| links.get(&now).is_some_and(|link| link.welcomed))
 }
@@ -60,7 +66,13 @@ impl World {
         let latency = self.chance.within(50, self.swarm.latency);
         let now = self.now;
         let lane = usize::from(up);
-        let Some(line) = self.links.get_mut(&link).filter(|link| !link.cut && !link.dead[lane]) else { return };
+        let Some(line) = self
+            .links
+            .get_mut(&link)
+            .filter(|link| !link.cut && !link.dead[lane])
+        else {
+            return;
+        };
         let at = (now + latency).max(line.last_at[lane]);
         line.last_at[lane] = at;
         line.lanes[lane].push_back(parcel);
@@ -69,17 +81,22 @@ impl World {
 
     pub fn deliver(&mut self, link: u64, up: bool) {
         let now = self.now;
-        let Some(line) = self.links.get_mut(&link).filter(|link| !link.cut) else { return };
+        let Some(line) = self.links.get_mut(&link).filter(|link| !link.cut) else {
+            return;
+        };
         let lane = usize::from(up);
         if line.stalled[lane] > now {
             let after = line.stalled[lane] - now;
             return self.plan(after, Happening::Deliver { link, up });
         }
-        let Some(parcel) = line.lanes[lane].pop_front() else { return };
+        let Some(parcel) = line.lanes[lane].pop_front() else {
+            return;
+        };
         let client = line.client;
         if let Parcel::Text(text) = &parcel {
             let arrow = if up { "▲" } else { "▼" };
-            self.history.note(now, arrow, || format!("{client:?} by {link}: {text}"));
+            self.history
+                .note(now, arrow, || format!("{client:?} by {link}: {text}"));
         }
         if up {
             return self.master_hears(link, parcel);
@@ -110,8 +127,11 @@ impl World {
         {
             return self.not_connected(client);
         }
-        let Some((life, epoch, seq)) =
-            self.master.as_ref().filter(|m| m.listens).map(|m| (m.life, m.epoch, m.events.latest()))
+        let Some((life, epoch, seq)) = self
+            .master
+            .as_ref()
+            .filter(|m| m.listens)
+            .map(|m| (m.life, m.epoch, m.events.latest()))
         else {
             return self.not_connected(client);
         };
@@ -119,7 +139,18 @@ impl World {
         let (no, (outbox, outgoing)) = (self.last_link, mpsc::unbounded_channel());
         let (lanes, outgoing) = (Default::default(), Some(outgoing));
         let (last_at, stalled, dead, watched) = ([0, 0], [0, 0], [false; 2], None);
-        let link = Link { client, life, cut: false, lanes, last_at, stalled, dead, welcomed: false, watched, outgoing };
+        let link = Link {
+            client,
+            life,
+            cut: false,
+            lanes,
+            last_at,
+            stalled,
+            dead,
+            welcomed: false,
+            watched,
+            outgoing,
+        };
         self.links.insert(no, link);
         self.open_links.push(no);
         self.note("connects", || format!("{client:?} by {no}"));
@@ -128,8 +159,18 @@ impl World {
             Client::Feeder(index) => (Role::Client, Some(self.feeders[index].name.clone()), None),
             Client::Watcher(_) => (Role::Client, None, None),
         };
-        let hello = Hello { role, protocol: PROTOCOL_VERSION, token: None, session, runner };
-        self.tell_master(Input::Connected { session: SessionNo(no), hello, outbox });
+        let hello = Hello {
+            role,
+            protocol: PROTOCOL_VERSION,
+            token: None,
+            session,
+            runner,
+        };
+        self.tell_master(Input::Connected {
+            session: SessionNo(no),
+            hello,
+            outbox,
+        });
         let welcome = Welcome {
             protocol: PROTOCOL_VERSION,
             epoch,
@@ -138,7 +179,11 @@ impl World {
             batch_tasks_max: limits::BATCH_TASKS_MAX as u64,
             leader: None,
         };
-        self.post(no, false, Parcel::Text(FromMaster::Welcome(welcome).encode()));
+        self.post(
+            no,
+            false,
+            Parcel::Text(FromMaster::Welcome(welcome).encode()),
+        );
         match client {
             Client::Runner(index) => self.runners[index].link = Some(no),
             Client::Feeder(index) => self.feeders[index].link = Some(no),
@@ -148,7 +193,9 @@ impl World {
 
     fn still_dials(&self, client: Client, process: u32) -> bool {
         match client {
-            Client::Runner(index) => self.runners[index].process == process && self.runners[index].session.is_some(),
+            Client::Runner(index) => {
+                self.runners[index].process == process && self.runners[index].session.is_some()
+            }
             Client::Feeder(index) => self.feeders[index].link.is_none(),
             Client::Watcher(index) => self.watchers[index].link.is_none(),
         }
@@ -165,10 +212,15 @@ impl World {
     pub fn flush(&mut self) {
         self.feed_watchers();
         let links = &self.links;
-        self.open_links.retain(|no| links.get(no).is_some_and(|link| link.outgoing.is_some()));
+        self.open_links
+            .retain(|no| links.get(no).is_some_and(|link| link.outgoing.is_some()));
         for at in 0..self.open_links.len() {
             let no = self.open_links[at];
-            while let Some(outgoing) = self.links.get_mut(&no).and_then(|link| link.outgoing.as_mut()) {
+            while let Some(outgoing) = self
+                .links
+                .get_mut(&no)
+                .and_then(|link| link.outgoing.as_mut())
+            {
                 match outgoing.try_recv() {
                     Ok(message) => {
                         self.oracle.master_says(no, &message);
@@ -184,20 +236,29 @@ impl World {
     /// The engine has let go of a connection: the gateway closes it, after what was said.
     fn master_closes(&mut self, no: u64) {
         let life = self.master.as_ref().map(|master| master.life);
-        let lives = self.links.get(&no).is_some_and(|link| Some(link.life) == life && !link.cut);
+        let lives = self
+            .links
+            .get(&no)
+            .is_some_and(|link| Some(link.life) == life && !link.cut);
         let wrong = lives && self.healed && self.now > self.oracle.healed_at + HEALTHY;
-        self.oracle.claim(!wrong, || format!("the master hangs up on connection {no}, which is well"));
+        self.oracle.claim(!wrong, || {
+            format!("the master hangs up on connection {no}, which is well")
+        });
         if let Some(link) = self.links.get_mut(&no) {
             link.outgoing = None;
         }
         self.note("master closes", || no.to_string());
-        self.tell_master(Input::Disconnected { session: SessionNo(no) });
+        self.tell_master(Input::Disconnected {
+            session: SessionNo(no),
+        });
         self.post(no, false, Parcel::Close);
     }
 
     /// What was on its way is lost; who notices, and when, is another matter.
     pub fn cut(&mut self, no: u64) {
-        let Some(link) = self.links.get_mut(&no).filter(|link| !link.cut) else { return };
+        let Some(link) = self.links.get_mut(&no).filter(|link| !link.cut) else {
+            return;
+        };
         link.cut = true;
         link.lanes = Default::default();
         let client = link.client;
@@ -210,15 +271,28 @@ impl World {
         }
         for by_master in [true, false] {
             let silent = self.chance.permille(self.swarm.silent);
-            let most = if silent { limits::SILENT_MS_MAX * MS } else { 50 * MS };
+            let most = if silent {
+                limits::SILENT_MS_MAX * MS
+            } else {
+                50 * MS
+            };
             let after = self.chance.within(0, most);
-            self.plan(after, Happening::Noticed { link: no, by_master });
+            self.plan(
+                after,
+                Happening::Noticed {
+                    link: no,
+                    by_master,
+                },
+            );
         }
     }
 
     /// Nothing comes through in one direction for some time.
     pub fn stall(&mut self, no: u64) {
-        let (up, until) = (self.chance.below(2) as usize, self.now + self.chance.spread(MS, 3 * SECOND));
+        let (up, until) = (
+            self.chance.below(2) as usize,
+            self.now + self.chance.spread(MS, 3 * SECOND),
+        );
         self.note("stall", || format!("{no} {up} until {until}"));
         if let Some(link) = self.links.get_mut(&no) {
             link.stalled[up] = until;
@@ -233,20 +307,36 @@ impl World {
         if self.planted == Some(Planted::VoidLease)
             && matches!(self.links.get(&no), Some(l) if matches!(l.client, Client::Runner(_)))
         {
-            self.tell_master(Input::Heard { session: SessionNo(no) });
-            return self.plan(SECOND, Happening::Noticed { link: no, by_master });
+            self.tell_master(Input::Heard {
+                session: SessionNo(no),
+            });
+            return self.plan(
+                SECOND,
+                Happening::Noticed {
+                    link: no,
+                    by_master,
+                },
+            );
         }
-        let Some(link) = self.links.get_mut(&no) else { return };
+        let Some(link) = self.links.get_mut(&no) else {
+            return;
+        };
         if Some(link.life) == here && link.outgoing.take().is_some() {
-            self.tell_master(Input::Disconnected { session: SessionNo(no) });
+            self.tell_master(Input::Disconnected {
+                session: SessionNo(no),
+            });
         }
     }
 
     /// The client knows that its line is gone.
     pub fn client_loses(&mut self, no: u64) {
-        let Some(client) = self.links.get(&no).map(|link| link.client) else { return };
+        let Some(client) = self.links.get(&no).map(|link| link.client) else {
+            return;
+        };
         match client {
-            Client::Runner(index) if self.runners[index].link == Some(no) => self.runner_lost_line(index),
+            Client::Runner(index) if self.runners[index].link == Some(no) => {
+                self.runner_lost_line(index)
+            }
             Client::Feeder(index) if self.feeders[index].link == Some(no) => {
                 self.feeders[index].link = None;
                 self.feeders[index].up = false;
@@ -266,7 +356,13 @@ impl World {
         self.note("abandon", || no.to_string());
         self.client_loses(no);
         let after = self.chance.within(0, limits::SILENT_MS_MAX * MS);
-        self.plan(after, Happening::Noticed { link: no, by_master: true });
+        self.plan(
+            after,
+            Happening::Noticed {
+                link: no,
+                by_master: true,
+            },
+        );
     }
 
     /// From now on nothing comes through in one direction. Runners find out by pings, the master by its lease; others
@@ -274,19 +370,33 @@ impl World {
     pub fn cut_one_way(&mut self, no: u64) {
         let up = self.chance.below(2) as usize;
         self.note("one way", || format!("{no} {up}"));
-        let Some(link) = self.links.get_mut(&no) else { return };
+        let Some(link) = self.links.get_mut(&no) else {
+            return;
+        };
         link.dead[up] = true;
         link.lanes[up].clear();
         match link.client {
             // Dialling has a limit of its own.
             Client::Runner(_) if !link.welcomed => {
-                self.plan(limits::HELLO_MS_MAX * MS, Happening::Noticed { link: no, by_master: false });
+                self.plan(
+                    limits::HELLO_MS_MAX * MS,
+                    Happening::Noticed {
+                        link: no,
+                        by_master: false,
+                    },
+                );
             }
             Client::Runner(_) => {}
             Client::Feeder(_) | Client::Watcher(_) => {
                 for by_master in [true, false] {
                     let after = self.chance.within(0, limits::SILENT_MS_MAX * MS);
-                    self.plan(after, Happening::Noticed { link: no, by_master });
+                    self.plan(
+                        after,
+                        Happening::Noticed {
+                            link: no,
+                            by_master,
+                        },
+                    );
                 }
             }
         }
@@ -326,13 +436,17 @@ impl World {
         match parcel {
             Parcel::Ping => {
                 if let Client::Runner(_) = client {
-                    self.tell_master(Input::Heard { session: SessionNo(no) });
+                    self.tell_master(Input::Heard {
+                        session: SessionNo(no),
+                    });
                 }
                 self.post(no, false, Parcel::Pong);
             }
             Parcel::Text(text) => match ToMaster::decode(&text) {
                 Ok(message) => self.gateway(no, client, message),
-                Err(refusal) => self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),
+                Err(refusal) => {
+                    self.oracle.broken = Some(format!("{text} cannot be read: {refusal}"))
+                }
             },
             Parcel::Pong | Parcel::Close => {}
         }

@@ -14,7 +14,9 @@ use taskmaster_master::view::{self, Places, Restored, Stored};
 use taskmaster_master::{folding, journal};
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
-use taskmaster_protocol::{EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall};
+use taskmaster_protocol::{
+    EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall,
+};
 use taskmaster_runner::session::Ending;
 
 #[derive(Default)]
@@ -79,7 +81,11 @@ impl Oracle {
         // The fold may have asked in this turn, before somebody added one of their ids anew.
         for release in &turn.after {
             if let Release::Pruned(_, tasks) = release {
-                self.pending.leaving.extend(tasks.iter().map(|task| (task.ended.id.clone(), task.ended.seq)));
+                self.pending.leaving.extend(
+                    tasks
+                        .iter()
+                        .map(|task| (task.ended.id.clone(), task.ended.seq)),
+                );
             }
         }
         let verdict = self.pending.take(turn.first_seq, &turn.records);
@@ -94,7 +100,10 @@ impl Oracle {
         self.safely = None;
         self.safe = self.durable.commits;
         self.keep_events(entry);
-        entry.records.iter().for_each(|record| self.judge_end(record));
+        entry
+            .records
+            .iter()
+            .for_each(|record| self.judge_end(record));
     }
 
     /// What was written is on the disk, whether somebody was told or not.
@@ -106,17 +115,21 @@ impl Oracle {
         for (event, seq) in logged(entry).zip(entry.first_seq..) {
             let dense = event.seq() == seq && seq == self.events.len() as u64 + 1;
             self.claim(dense, || format!("event {seq} is told as {}", event.seq()));
-            self.events.push((event.kind(), event.task().cloned(), entry.time));
+            self.events
+                .push((event.kind(), event.task().cloned(), entry.time));
         }
     }
 
     /// A watcher is told of an event.
     pub fn event_is_seen(&mut self, event: &EventView) {
         let durable = event.seq.and_then(|seq| self.events.get(seq as usize - 1));
-        let same =
-            durable.is_some_and(|(kind, task, time)| (kind, task, time) == (&event.event, &event.task, &event.time));
+        let same = durable.is_some_and(|(kind, task, time)| {
+            (kind, task, time) == (&event.event, &event.task, &event.time)
+        });
         let durable = durable.cloned();
-        self.claim(same, || format!("a watcher is told of {event:?}, durable is {durable:?}"));
+        self.claim(same, || {
+            format!("a watcher is told of {event:?}, durable is {durable:?}")
+        });
     }
 
     /// These ended tasks may be forgotten: nobody needs them, and their ids are free.
@@ -130,7 +143,8 @@ impl Oracle {
             self.forgotten.insert(ended.id.clone());
         }
         let acknowledged = &self.acknowledged;
-        self.acknowledged_ids.retain(|id| acknowledged.contains_key(id));
+        self.acknowledged_ids
+            .retain(|id| acknowledged.contains_key(id));
     }
 
     /// They are about to go from the view: after a crash, too, nobody needs them.
@@ -139,9 +153,14 @@ impl Oracle {
             let needed = self.durable.needs(&ended.id, ended.seq);
             self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
             let models = [Some(&mut self.durable), self.safely.as_mut()];
-            models.into_iter().flatten().for_each(|model| model.forget(&ended.id, ended.seq));
+            models
+                .into_iter()
+                .flatten()
+                .for_each(|model| model.forget(&ended.id, ended.seq));
             self.forgotten_ends.insert(ended.id.clone(), ended.seq);
-            if !self.pending.tasks.contains_key(&ended.id) && !self.durable.tasks.contains_key(&ended.id) {
+            if !self.pending.tasks.contains_key(&ended.id)
+                && !self.durable.tasks.contains_key(&ended.id)
+            {
                 self.acknowledged.remove(&ended.id);
                 self.acknowledged_ids.retain(|id| *id != ended.id);
             }
@@ -151,15 +170,22 @@ impl Oracle {
     /// An end by a report is one that guest code of this very attempt came to.
     fn judge_end(&mut self, record: &Record) {
         let Record::Ended(ended) = record else { return };
-        let attempt = Attempt { id: ended.id.clone(), attempt: ended.attempt };
+        let attempt = Attempt {
+            id: ended.id.clone(),
+            attempt: ended.attempt,
+        };
         match (ended.state, &ended.result) {
             (TaskState::Done, result) => {
                 let ending = self.ends.get(&attempt).cloned();
                 let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref().map(Gave::result).as_ref());
-                self.claim(right, || format!("{attempt:?} is done with {result:?}, and ended as {ending:?}"));
+                self.claim(right, || {
+                    format!("{attempt:?} is done with {result:?}, and ended as {ending:?}")
+                });
             }
             (_, None) => {}
-            (state, Some(result)) => self.claim(false, || format!("{attempt:?} is {state:?} with {result:?}")),
+            (state, Some(result)) => self.claim(false, || {
+                format!("{attempt:?} is {state:?} with {result:?}")
+            }),
         }
     }
 
@@ -167,10 +193,15 @@ impl Oracle {
     pub fn master_starts(&mut self, reader: &Reader, restored: &Restored) {
         let end = journal::last(reader).unwrap_or_default();
         let safe = self.safe;
-        self.claim(end >= safe, || format!("the journal ends with commit {end}, {safe} was safe"));
+        self.claim(end >= safe, || {
+            format!("the journal ends with commit {end}, {safe} was safe")
+        });
         // What was safe has been judged; the view, compared below, shows whether it is there. What was written and
         // never confirmed may have survived.
-        let safely = self.safely.take().unwrap_or_else(|| std::mem::take(&mut self.durable));
+        let safely = self
+            .safely
+            .take()
+            .unwrap_or_else(|| std::mem::take(&mut self.durable));
         let mut model = safely.clone();
         self.events.truncate(model.seq as usize);
         for number in model.commits + 1..=end {
@@ -180,7 +211,10 @@ impl Oracle {
                     self.keep_events(&entry);
                     let verdict = model.take(entry.first_seq, &entry.records);
                     self.judge(verdict);
-                    entry.records.iter().for_each(|record| self.judge_end(record));
+                    entry
+                        .records
+                        .iter()
+                        .for_each(|record| self.judge_end(record));
                 }
                 other => self.claim(false, || format!("commit {number} is {other:?}")),
             }
@@ -198,16 +232,20 @@ impl Oracle {
         // The power went before what was to be forgotten was.
         for id in &self.forgotten {
             if let Some(fate) = model.gone.get(id)
-                && in_view.get(id).is_some_and(|again| Some(again) == fate.ends.last())
+                && in_view
+                    .get(id)
+                    .is_some_and(|again| Some(again) == fate.ends.last())
                 && !model.tasks.contains_key(id)
             {
                 model.tasks.insert(id.clone(), fate.clone());
             }
         }
-        let lost = self
-            .acknowledged
-            .iter()
-            .find(|(id, document)| model.tasks.get(*id).is_none_or(|fate| fate.body.document[..] != document.0[..16]));
+        let lost = self.acknowledged.iter().find(|(id, document)| {
+            model
+                .tasks
+                .get(*id)
+                .is_none_or(|fate| fate.body.document[..] != document.0[..16])
+        });
         let lost = lost.map(|(id, _)| format!("{id} was acknowledged, and is lost"));
         self.judge(lost.map_or(Ok(()), Err));
         self.compare(reader, restored, &model, &in_view);
@@ -217,8 +255,13 @@ impl Oracle {
     /// The ended tasks that the view has, read in a row.
     fn ends_in_view(&mut self, reader: &Reader) -> InView {
         let read = view::ended_from(reader.as_ref(), 0, usize::MAX);
-        self.claim(read.is_ok(), || format!("the ended tasks cannot be read: {read:?}"));
-        read.unwrap_or_default().into_iter().map(|stored| (stored.ended.id.clone(), stored.ended)).collect()
+        self.claim(read.is_ok(), || {
+            format!("the ended tasks cannot be read: {read:?}")
+        });
+        read.unwrap_or_default()
+            .into_iter()
+            .map(|stored| (stored.ended.id.clone(), stored.ended))
+            .collect()
     }
 
     /// The view and the records of the journal are one.
@@ -226,33 +269,50 @@ impl Oracle {
         let marks = &restored.marks;
         let counts = (marks.folded, marks.seq, marks.epoch, marks.no);
         let right = (model.commits, model.seq, model.epoch, model.no);
-        self.claim(counts == right, || format!("the view is at {counts:?}, the journal at {right:?}"));
+        self.claim(counts == right, || {
+            format!("the view is at {counts:?}, the journal at {right:?}")
+        });
         let open = model.tasks.values().filter(|fate| fate.open).count();
         let mut open_in_view = 0;
         let read = view::open_tasks(reader.as_ref(), &mut |body, task| {
             open_in_view += 1;
             let fate = model.tasks.get(&body.id).filter(|fate| fate.open);
             let counts = (task.priority, task.tries, task.lost, task.fence);
-            let same = fate.is_some_and(|fate| (fate.priority, fate.tries, fate.lost, fate.fence) == counts);
-            self.claim(same, || format!("the view has {task:?}, the journal {fate:?}"));
+            let same = fate
+                .is_some_and(|fate| (fate.priority, fate.tries, fate.lost, fate.fence) == counts);
+            self.claim(same, || {
+                format!("the view has {task:?}, the journal {fate:?}")
+            });
             Ok(())
         });
-        self.claim(read.is_ok(), || format!("the open tasks cannot be read: {read:?}"));
-        self.claim(open == open_in_view, || format!("{open} are open, {open_in_view} in the view"));
+        self.claim(read.is_ok(), || {
+            format!("the open tasks cannot be read: {read:?}")
+        });
+        self.claim(open == open_in_view, || {
+            format!("{open} are open, {open_in_view} in the view")
+        });
         let mut places = Places::with_filters(reader.as_ref()).unwrap_or_default();
         for (id, fate) in model.tasks.iter().filter(|(_, fate)| !fate.open) {
             let ended = in_view.get(id);
             let same = ended.is_some() && ended == fate.ends.last();
-            self.claim(same, || format!("{id} is {ended:?} in the view, in the journal {fate:?}"));
+            self.claim(same, || {
+                format!("{id} is {ended:?} in the view, in the journal {fate:?}")
+            });
             if let Some(ended) = ended
                 && self.looked_up.insert(id.clone(), ended.seq) != Some(ended.seq)
             {
                 self.look_up(reader, &mut places, ended);
             }
         }
-        for (id, ended) in in_view.iter().filter(|(id, _)| !self.forgotten.contains(*id)) {
+        for (id, ended) in in_view
+            .iter()
+            .filter(|(id, _)| !self.forgotten.contains(*id))
+        {
             let ours = model.tasks.get(id).is_some_and(|fate| !fate.open);
-            self.broken = self.broken.take().or((!ours).then(|| format!("{ended:?} is in the view, and not ended")));
+            self.broken = self
+                .broken
+                .take()
+                .or((!ours).then(|| format!("{ended:?} is in the view, and not ended")));
         }
         self.compare_jobs(restored, model);
     }
@@ -261,7 +321,12 @@ impl Oracle {
     fn look_up(&mut self, reader: &Reader, places: &mut Places, ended: &Arc<Ended>) {
         let stored = view::stored_by(reader.as_ref(), places, &ended.id);
         let same = matches!(&stored, Ok(Some(stored)) if stored.ended == *ended);
-        self.claim(same, || format!("{} is {stored:?} by its id, and {ended:?} in its place", ended.id));
+        self.claim(same, || {
+            format!(
+                "{} is {stored:?} by its id, and {ended:?} in its place",
+                ended.id
+            )
+        });
     }
 
     /// From now on every end is looked up anew.
@@ -270,37 +335,66 @@ impl Oracle {
     }
 
     fn compare_jobs(&mut self, restored: &Restored, model: &Model) {
-        let jobs: BTreeMap<_, _> = restored.jobs.iter().map(|(name, record)| (name, record)).collect();
-        for (name, fate) in model.jobs.iter().filter(|(_, fate)| fate.open || fate.paused) {
+        let jobs: BTreeMap<_, _> = restored
+            .jobs
+            .iter()
+            .map(|(name, record)| (name, record))
+            .collect();
+        for (name, fate) in model
+            .jobs
+            .iter()
+            .filter(|(_, fate)| fate.open || fate.paused)
+        {
             let same = jobs.get(name).is_some_and(|record| {
                 let holders: BTreeSet<_> = record.holders.iter().cloned().collect();
                 let ended = record.total - record.ended.iter().sum::<u64>();
-                (record.open, record.paused, record.run, record.total) == (fate.open, fate.paused, fate.run, fate.total)
+                (record.open, record.paused, record.run, record.total)
+                    == (fate.open, fate.paused, fate.run, fate.total)
                     && (holders, ended) == (fate.holders.clone(), fate.open_tasks)
             });
-            self.claim(same, || format!("job {name} is {:?} in the view, in the journal {fate:?}", jobs.get(name)));
+            self.claim(same, || {
+                format!(
+                    "job {name} is {:?} in the view, in the journal {fate:?}",
+                    jobs.get(name)
+                )
+            });
         }
         let roster: BTreeSet<String> = restored.roster.iter().cloned().collect();
         self.claim(roster == model.roster, || {
-            format!("runners are {roster:?} in the view, in the journal {:?}", model.roster)
+            format!(
+                "runners are {roster:?} in the view, in the journal {:?}",
+                model.roster
+            )
         });
     }
 
     /// A message has left the engine.
     pub fn master_says(&mut self, link: u64, message: &FromMaster) {
-        let FromMaster::Send(sends) = message else { return };
+        let FromMaster::Send(sends) = message else {
+            return;
+        };
         for send in sends {
-            let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
+            let attempt = Attempt {
+                id: send.id.clone(),
+                attempt: send.attempt,
+            };
             let twice = self.sent.insert(attempt.clone(), link);
             // An id that was pruned begins anew, its attempts included.
             let anew = self.forgotten.contains(&send.id);
-            self.claim(twice.is_none() || anew, || format!("{attempt:?} is sent twice, over {twice:?} and {link}"));
+            self.claim(twice.is_none() || anew, || {
+                format!("{attempt:?} is sent twice, over {twice:?} and {link}")
+            });
             let fate = self.pending.tasks.get(&send.id);
             let verdict = match fate {
                 Some(fate) if self.steady && fate.due.is_some_and(|due| due > self.wall) => {
-                    Err(format!("{attempt:?} is sent before its time: {:?}, it is {:?}", fate.due, self.wall))
+                    Err(format!(
+                        "{attempt:?} is sent before its time: {:?}, it is {:?}",
+                        fate.due, self.wall
+                    ))
                 }
-                Some(fate) if fate.open && send.attempt > fate.fence => self.pending.may_run(&fate.body),
+                Some(fate) if fate.open && send.attempt > fate.fence => {
+                    self.pending.may_run(&fate.body)
+                }
                 other => Err(format!("{attempt:?} is sent, and it is {other:?}")),
             };
             self.judge(verdict);
@@ -309,7 +403,8 @@ impl Oracle {
 
     pub fn master_hears(&mut self, message: &ToMaster) {
         if let ToMaster::Done(reports) = message {
-            self.done.extend(reports.iter().map(|done| (done.id.clone(), done.clone())));
+            self.done
+                .extend(reports.iter().map(|done| (done.id.clone(), done.clone())));
         }
     }
 
@@ -323,7 +418,9 @@ impl Oracle {
         self.claim(sent, || format!("{attempt:?} starts, and nobody sent it"));
         let first = self.started.insert(attempt.clone());
         let anew = self.forgotten.contains(&attempt.id);
-        self.claim(first || anew, || format!("{attempt:?} starts a second time"));
+        self.claim(first || anew, || {
+            format!("{attempt:?} starts a second time")
+        });
     }
 
     pub fn guest_ends(&mut self, ending: &Ending) {
@@ -334,8 +431,15 @@ impl Oracle {
         let known = self.durable.tasks.contains_key(&id) || self.pending.tasks.contains_key(&id);
         // It may have ended, and be kept no longer, before its feeder hears that it was added.
         let gone = self.forgotten.contains(&id);
-        self.claim(known || gone, || format!("{id} is acknowledged, and nobody knows it"));
-        if known && self.acknowledged.insert(id.clone(), Hash::of(text.as_bytes())).is_none() {
+        self.claim(known || gone, || {
+            format!("{id} is acknowledged, and nobody knows it")
+        });
+        if known
+            && self
+                .acknowledged
+                .insert(id.clone(), Hash::of(text.as_bytes()))
+                .is_none()
+        {
             self.acknowledged_ids.push(id);
         }
     }
@@ -352,18 +456,25 @@ impl Oracle {
     pub fn cancel_is_acknowledged(&mut self, ids: &[(TaskId, usize)]) {
         for (id, ends) in ids {
             let states: Vec<TaskState> = self.durable.tasks.get(id).map_or(Vec::new(), |fate| {
-                fate.ends.iter().skip(ends.saturating_sub(1)).map(|ended: &Arc<Ended>| ended.state).collect()
+                fate.ends
+                    .iter()
+                    .skip(ends.saturating_sub(1))
+                    .map(|ended: &Arc<Ended>| ended.state)
+                    .collect()
             });
             // Forgotten since: the answer was long on its way, and somebody else had it tried again meanwhile.
             let right = states.contains(&TaskState::Cancelled) || self.forgotten.contains(id);
-            self.claim(right, || format!("the cancel of {id} is acknowledged, and it ended as {states:?}"));
+            self.claim(right, || {
+                format!("the cancel of {id} is acknowledged, and it ended as {states:?}")
+            });
         }
     }
 
     /// Whether somebody has paused a job or a module, and nobody has let it go on.
     pub fn is_anything_paused(&self) -> bool {
         let durable = &self.durable;
-        durable.jobs.values().any(|job| job.paused) || durable.modules.values().any(|module| module.paused)
+        durable.jobs.values().any(|job| job.paused)
+            || durable.modules.values().any(|module| module.paused)
     }
 
     pub fn retriable(&self) -> Vec<TaskId> {
@@ -377,12 +488,20 @@ impl Oracle {
 
     fn open_task(&self) -> Option<String> {
         let (id, fate) = self.durable.tasks.iter().find(|(_, fate)| fate.open)?;
-        let attempts: Vec<_> = self.sent.iter().filter(|(attempt, _)| attempt.id == *id).collect();
+        let attempts: Vec<_> = self
+            .sent
+            .iter()
+            .filter(|(attempt, _)| attempt.id == *id)
+            .collect();
         Some(format!("{id} is open: {fate:?}; sent {attempts:?}"))
     }
 
     fn open_job(&self) -> Option<String> {
-        self.durable.jobs.iter().find(|(_, fate)| fate.open).map(|(job, fate)| format!("job {job} is open: {fate:?}"))
+        self.durable
+            .jobs
+            .iter()
+            .find(|(_, fate)| fate.open)
+            .map(|(job, fate)| format!("job {job} is open: {fate:?}"))
     }
 }
 
@@ -392,17 +511,36 @@ impl World {
         if self.master.as_ref().is_none_or(Master::has_unwritten) {
             return Some("the master is not at rest".into());
         }
-        if let Some(watcher) = self.watchers.iter().find(|watcher| watcher.seen < self.oracle.durable.seq) {
-            return Some(format!("a watcher has seen event {} of {}", watcher.seen, self.oracle.durable.seq));
+        if let Some(watcher) = self
+            .watchers
+            .iter()
+            .find(|watcher| watcher.seen < self.oracle.durable.seq)
+        {
+            return Some(format!(
+                "a watcher has seen event {} of {}",
+                watcher.seen, self.oracle.durable.seq
+            ));
         }
         if let Some(feeder) = self.feeders.iter().find(|feeder| feeder.unanswered() > 0) {
-            return Some(format!("{} has {} batches without an answer", feeder.name, Feeder::unanswered(feeder)));
+            return Some(format!(
+                "{} has {} batches without an answer",
+                feeder.name,
+                Feeder::unanswered(feeder)
+            ));
         }
         if let Some(what) = self.oracle.open_task().or_else(|| self.oracle.open_job()) {
             return Some(what);
         }
-        if let Some(runner) = self.runners.iter().find(|runner| runner.session.is_none() || runner.held() > 0) {
-            return Some(format!("{} is away or holds {} attempts", runner.offer.name, runner.held()));
+        if let Some(runner) = self
+            .runners
+            .iter()
+            .find(|runner| runner.session.is_none() || runner.held() > 0)
+        {
+            return Some(format!(
+                "{} is away or holds {} attempts",
+                runner.offer.name,
+                runner.held()
+            ));
         }
         let status: Status = self.ask(Query::Status).ok()?.read().ok()?;
         if (status.runners, status.jobs) != (self.runners.len() as u64, 0) {
@@ -425,7 +563,11 @@ impl World {
             Ok(restored) => self.oracle.master_starts(&reader, &restored),
             Err(error) => self.oracle.broken = Some(format!("the store cannot be read: {error}")),
         }
-        let wrong = self.master.as_ref().map_or(Vec::new(), |master| master.engine.check());
-        self.oracle.claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
+        let wrong = self
+            .master
+            .as_ref()
+            .map_or(Vec::new(), |master| master.engine.check());
+        self.oracle
+            .claim(wrong.is_empty(), || format!("in the core: {wrong:?}"));
     }
 }

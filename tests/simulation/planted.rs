@@ -60,7 +60,12 @@ impl Planted {
 }
 
 /// What the writer is about to write, spoilt. `late` knows results that came for tasks.
-pub fn spoil(planted: Planted, records: &mut Vec<Record>, late: impl Fn(&TaskId) -> Option<Done>, chance: &mut Chance) {
+pub fn spoil(
+    planted: Planted,
+    records: &mut Vec<Record>,
+    late: impl Fn(&TaskId) -> Option<Done>,
+    chance: &mut Chance,
+) {
     let mut at = 0;
     while at < records.len() {
         if let Record::Ended(ended) = &records[at] {
@@ -73,7 +78,9 @@ pub fn spoil(planted: Planted, records: &mut Vec<Record>, late: impl Fn(&TaskId)
                 }
                 // Another event in its place: what is lost is not told by a hole in the numbers.
                 (Planted::LostSkipCascade, TaskState::Skipped) => {
-                    records[at] = Record::RunnerLost { name: "nobody".into() };
+                    records[at] = Record::RunnerLost {
+                        name: "nobody".into(),
+                    };
                 }
                 (Planted::DoubleDelivery, TaskState::Done) if chance.permille(100) => {
                     records.insert(at, Record::Ended(ended));
@@ -88,7 +95,13 @@ pub fn spoil(planted: Planted, records: &mut Vec<Record>, late: impl Fn(&TaskId)
 
 fn won(ended: &Ended, done: Done) -> Ended {
     let result = Some(Gave::new(done.result, done.outputs));
-    Ended { state: TaskState::Done, attempt: done.attempt, result, error: None, ..ended.clone() }
+    Ended {
+        state: TaskState::Done,
+        attempt: done.attempt,
+        result,
+        error: None,
+        ..ended.clone()
+    }
 }
 
 /// What a starting master has read, spoilt.

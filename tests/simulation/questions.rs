@@ -14,11 +14,12 @@ impl World {
     pub fn question(&mut self) {
         let now = self.clock();
         // Dependents that are still to be told are as they were.
-        if self
-            .master
-            .as_ref()
-            .is_none_or(|master| master.engine.next_deadline(now).is_some_and(|at| at <= now.mono_us))
-        {
+        if self.master.as_ref().is_none_or(|master| {
+            master
+                .engine
+                .next_deadline(now)
+                .is_some_and(|at| at <= now.mono_us)
+        }) {
             return;
         }
         let verdict = match (self.chance.below(8), self.any_task(), self.any_job()) {
@@ -38,34 +39,52 @@ impl World {
 
     fn any_task(&mut self) -> Option<TaskId> {
         let tasks = &self.oracle.pending.tasks;
-        tasks.keys().nth(self.chance.below(tasks.len() as u64) as usize).cloned()
+        tasks
+            .keys()
+            .nth(self.chance.below(tasks.len() as u64) as usize)
+            .cloned()
     }
 
     fn any_job(&mut self) -> Option<JobName> {
         let jobs = &self.oracle.pending.jobs;
-        jobs.keys().nth(self.chance.below(jobs.len() as u64) as usize).cloned()
+        jobs.keys()
+            .nth(self.chance.below(jobs.len() as u64) as usize)
+            .cloned()
     }
 
     /// The engine knows that nothing can be written.
     fn is_full(&self) -> bool {
-        self.master.as_ref().is_some_and(|master| matches!(master.disk, Disk::Full(_)))
+        self.master
+            .as_ref()
+            .is_some_and(|master| matches!(master.disk, Disk::Full(_)))
     }
 
     fn ask_task(&mut self, id: TaskId) -> Result<(), String> {
         let answer = self.ask(Query::Task { id: id.clone() });
         let fate = &self.oracle.pending.tasks[&id];
         let durable = &self.oracle.durable;
-        let refused = answer.as_ref().is_err_and(|refusal| refusal.code == RefusalCode::Unavailable);
+        let refused = answer
+            .as_ref()
+            .is_err_and(|refusal| refusal.code == RefusalCode::Unavailable);
         if self.is_full() && !durable.is_safe(&id, fate) {
-            return if refused { Ok(()) } else { Err(format!("{answer:?} is told of {id}, which waits for room")) };
+            return if refused {
+                Ok(())
+            } else {
+                Err(format!("{answer:?} is told of {id}, which waits for room"))
+            };
         }
         // That an id means another task by now is not safe either; when its former end leaves the view, nobody need care.
-        if self.is_full() && refused && fate.body.no > durable.no && durable.gone.contains_key(&id) {
+        if self.is_full() && refused && fate.body.no > durable.no && durable.gone.contains_key(&id)
+        {
             return Ok(());
         }
         let json = answer.map_err(|refusal| format!("{id} is not told: {refusal}"))?;
         let view: TaskView = json.read().map_err(|error| error.to_string())?;
-        if is(&view, fate) { Ok(()) } else { Err(format!("{id} is told as {view:?}, and is {fate:?}")) }
+        if is(&view, fate) {
+            Ok(())
+        } else {
+            Err(format!("{id} is told as {view:?}, and is {fate:?}"))
+        }
     }
 
     /// What a runner asks for that prepares a task with `$result`.
@@ -75,24 +94,39 @@ impl World {
             .map_err(|refusal| format!("results are not told: {refusal}"))?;
         let told: BTreeMap<TaskId, ResultRef> = json.read().map_err(|error| error.to_string())?;
         for id in ids {
-            let Some(fate) = self.oracle.pending.tasks.get(&id) else { continue };
-            let result =
-                fate.ends.last().filter(|_| !fate.open).and_then(|ended| ended.result.as_ref()).map(Gave::result);
+            let Some(fate) = self.oracle.pending.tasks.get(&id) else {
+                continue;
+            };
+            let result = fate
+                .ends
+                .last()
+                .filter(|_| !fate.open)
+                .and_then(|ended| ended.result.as_ref())
+                .map(Gave::result);
             if told.get(&id) != result.as_ref() {
-                return Err(format!("the result of {id} is told as {:?}, and is {result:?}", told.get(&id)));
+                return Err(format!(
+                    "the result of {id} is told as {:?}, and is {result:?}",
+                    told.get(&id)
+                ));
             }
         }
         Ok(())
     }
 
     fn ask_job(&mut self, job: JobName) -> Result<(), String> {
-        let json =
-            self.ask(Query::Job { job: job.clone() }).map_err(|refusal| format!("job {job} is not told: {refusal}"))?;
+        let json = self
+            .ask(Query::Job { job: job.clone() })
+            .map_err(|refusal| format!("job {job} is not told: {refusal}"))?;
         let view: JobView = json.read().map_err(|error| error.to_string())?;
         let model = &self.oracle.pending;
         let fate = &model.jobs[&job];
         let [done, failed, cancelled, skipped] = fate.ended;
-        let mine = || model.tasks.values().filter(|task| task.open && task.body.job == job);
+        let mine = || {
+            model
+                .tasks
+                .values()
+                .filter(|task| task.open && task.body.job == job)
+        };
         let blocked = mine().filter(|task| !task.waits.is_empty()).count() as u64;
         let told = (view.run, view.open, view.paused, view.total, view.blocked);
         let open = view.blocked + view.delayed + view.ready + view.assigned;
@@ -100,9 +134,22 @@ impl World {
         let same = told == (fate.run, fate.open, fate.paused, fate.total, blocked)
             && open == fate.open_tasks
             && ends == (done, failed, cancelled, skipped);
-        let waits = || mine().filter(|task| !task.waits.is_empty()).map(|task| (&task.body.id, &task.waits));
-        let is = || format!("{fate:?}, {blocked} blocked: {:?}", waits().collect::<Vec<_>>());
-        if same { Ok(()) } else { Err(format!("job {job} is told as {view:?}, and is {}", is())) }
+        let waits = || {
+            mine()
+                .filter(|task| !task.waits.is_empty())
+                .map(|task| (&task.body.id, &task.waits))
+        };
+        let is = || {
+            format!(
+                "{fate:?}, {blocked} blocked: {:?}",
+                waits().collect::<Vec<_>>()
+            )
+        };
+        if same {
+            Ok(())
+        } else {
+            Err(format!("job {job} is told as {view:?}, and is {}", is()))
+        }
     }
 
     /// A list over all its pages has each task once: open ones as they came, then the ended ones, the newest first.
@@ -110,8 +157,16 @@ impl World {
         let (limit, mut after, mut rows) = (self.chance.spread(1, 64) as usize, None, Vec::new());
         loop {
             let (state, module) = (None, None);
-            let query = Query::Tasks { job: Some(job.clone()), state, module, limit, after };
-            let json = self.ask(query).map_err(|refusal| format!("a list is not told: {refusal}"))?;
+            let query = Query::Tasks {
+                job: Some(job.clone()),
+                state,
+                module,
+                limit,
+                after,
+            };
+            let json = self
+                .ask(query)
+                .map_err(|refusal| format!("a list is not told: {refusal}"))?;
             let page: Page = json.read().map_err(|error| error.to_string())?;
             rows.extend(page.rows);
             match page.next {
@@ -121,28 +176,55 @@ impl World {
         }
         let model = &self.oracle.pending;
         // On a full disk, what ended and is not safe is left out.
-        let safe = if self.is_full() { self.oracle.durable.seq } else { u64::MAX };
+        let safe = if self.is_full() {
+            self.oracle.durable.seq
+        } else {
+            u64::MAX
+        };
         let wanted = listed(model, &job, safe);
         // What may be forgotten is in the list until it is; then its id may be another task's, which is before it.
         let (relapsed, mut newer) = (&self.oracle.relapsed, BTreeSet::new());
-        let mut is_meant =
-            |row: &TaskView, fate| !relapsed.contains(&row.id) || is(row, fate) && newer.insert(row.id.clone());
-        rows.retain(|row| model.tasks.get(&row.id).is_some_and(|fate| is_meant(row, fate)));
+        let mut is_meant = |row: &TaskView, fate| {
+            !relapsed.contains(&row.id) || is(row, fate) && newer.insert(row.id.clone())
+        };
+        rows.retain(|row| {
+            model
+                .tasks
+                .get(&row.id)
+                .is_some_and(|fate| is_meant(row, fate))
+        });
         let told: Vec<&TaskId> = rows.iter().map(|row| &row.id).collect();
         let once: BTreeSet<&TaskId> = told.iter().copied().collect();
         if told != wanted || once.len() != told.len() {
-            return Err(format!("of job {job} are told {told:?}, there are {wanted:?}"));
+            return Err(format!(
+                "of job {job} are told {told:?}, there are {wanted:?}"
+            ));
         }
-        let wrong = rows.iter().find(|row| model.tasks.get(&row.id).is_some_and(|fate| !is(row, fate)));
-        wrong.map_or(Ok(()), |row| Err(format!("{row:?} is told in a list, and is {:?}", model.tasks.get(&row.id))))
+        let wrong = rows
+            .iter()
+            .find(|row| model.tasks.get(&row.id).is_some_and(|fate| !is(row, fate)));
+        wrong.map_or(Ok(()), |row| {
+            Err(format!(
+                "{row:?} is told in a list, and is {:?}",
+                model.tasks.get(&row.id)
+            ))
+        })
     }
 }
 
 fn listed<'a>(model: &'a Model, job: &JobName, safe: u64) -> Vec<&'a TaskId> {
     let mine = || model.tasks.iter().filter(|(_, fate)| fate.body.job == *job);
-    let mut open: Vec<(u64, &TaskId)> = mine().filter(|(_, f)| f.open).map(|(id, f)| (f.body.no, id)).collect();
-    let ended = |(id, fate): (&'a TaskId, &'a Fate)| Some((fate.ends.last().filter(|_| !fate.open)?.seq, id));
-    let mut ended: Vec<(u64, &TaskId)> = mine().filter_map(ended).filter(|(seq, _)| *seq <= safe).collect();
+    let mut open: Vec<(u64, &TaskId)> = mine()
+        .filter(|(_, f)| f.open)
+        .map(|(id, f)| (f.body.no, id))
+        .collect();
+    let ended = |(id, fate): (&'a TaskId, &'a Fate)| {
+        Some((fate.ends.last().filter(|_| !fate.open)?.seq, id))
+    };
+    let mut ended: Vec<(u64, &TaskId)> = mine()
+        .filter_map(ended)
+        .filter(|(seq, _)| *seq <= safe)
+        .collect();
     open.sort_unstable();
     ended.sort_unstable_by(|a, b| b.cmp(a));
     open.into_iter().chain(ended).map(|(_, id)| id).collect()
@@ -157,7 +239,10 @@ fn is(view: &TaskView, fate: &Fate) -> bool {
             view.state == ended.state && view.result.as_ref() == result && view.error == ended.error
         }
         None if fate.waits.is_empty() => {
-            matches!(view.state, TaskState::Delayed | TaskState::Ready | TaskState::Assigned)
+            matches!(
+                view.state,
+                TaskState::Delayed | TaskState::Ready | TaskState::Assigned
+            )
         }
         None => view.state == TaskState::Blocked,
     };

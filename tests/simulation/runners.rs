@@ -7,7 +7,9 @@ use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, ResultRef, Send, Started};
-use taskmaster_protocol::{ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskId, TaskStats, ToMaster};
+use taskmaster_protocol::{
+    ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskId, TaskStats, ToMaster,
+};
 use taskmaster_runner::session::{Effect, Ending, Event, Session, Settings};
 
 /// An attempt whose guest code runs.
@@ -46,16 +48,30 @@ impl Runner {
     /// The first one suits every task, so that every task can run.
     pub fn new(index: usize, chance: &mut Chance) -> Runner {
         let first = index == 0;
-        let slots = if first { chance.within(3, 6) } else { chance.within(1, 4) } as u32;
-        let labels =
-            if first || chance.permille(300) { BTreeMap::from([("zone".into(), "x".into())]) } else { BTreeMap::new() };
+        let slots = if first {
+            chance.within(3, 6)
+        } else {
+            chance.within(1, 4)
+        } as u32;
+        let labels = if first || chance.permille(300) {
+            BTreeMap::from([("zone".into(), "x".into())])
+        } else {
+            BTreeMap::new()
+        };
         let only = if first || chance.permille(700) {
             None
         } else {
-            chance.of(&MODULES).and_then(|name| ModuleName::new(name).ok())
+            chance
+                .of(&MODULES)
+                .and_then(|name| ModuleName::new(name).ok())
         };
-        let offer =
-            Offer { name: format!("r{index}"), slots, labels, modules: only.into_iter().collect(), ..Offer::default() };
+        let offer = Offer {
+            name: format!("r{index}"),
+            slots,
+            labels,
+            modules: only.into_iter().collect(),
+            ..Offer::default()
+        };
         Runner {
             offer,
             credits: slots + chance.within(0, 6) as u32,
@@ -91,8 +107,16 @@ impl World {
         if renamed {
             runner.offer.name = format!("r{index}.{}", runner.process);
         }
-        runner.session = Some(Session::new(Settings { slots: runner.offer.slots, ahead: 0 }));
-        (runner.draining, runner.connects, runner.tick_at, runner.asleep_until) = (false, 0, None, 0);
+        runner.session = Some(Session::new(Settings {
+            slots: runner.offer.slots,
+            ahead: 0,
+        }));
+        (
+            runner.draining,
+            runner.connects,
+            runner.tick_at,
+            runner.asleep_until,
+        ) = (false, 0, None, 0);
         let name = runner.offer.name.clone();
         self.note("runner starts", || name);
         self.tell_runner(index, Event::Tick);
@@ -117,7 +141,10 @@ impl World {
     }
 
     pub fn drain_runner(&mut self, index: usize) {
-        let grace_us = self.chance.permille(500).then(|| self.chance.spread(MS, SECOND));
+        let grace_us = self
+            .chance
+            .permille(500)
+            .then(|| self.chance.spread(MS, SECOND));
         self.runners[index].draining = true;
         self.tell_runner(index, Event::Drain { grace_us });
     }
@@ -147,11 +174,16 @@ impl World {
                 let runner = &mut self.runners[index];
                 (runner.connects, runner.back_at) = (runner.connects + 1, self.now);
                 runner.here.clear();
-                self.links.entry(link).and_modify(|link| link.welcomed = true);
+                self.links
+                    .entry(link)
+                    .and_modify(|link| link.welcomed = true);
                 Event::Connected
             }
             Ok(FromMaster::Send(sends)) => {
-                let here = sends.iter().map(|send| Attempt { id: send.id.clone(), attempt: send.attempt });
+                let here = sends.iter().map(|send| Attempt {
+                    id: send.id.clone(),
+                    attempt: send.attempt,
+                });
                 self.runners[index].here.extend(here);
                 self.count_credits(index);
                 Event::Send(sends)
@@ -161,7 +193,9 @@ impl World {
             Ok(FromMaster::Ack(attempts)) => Event::Ack(attempts),
             Ok(FromMaster::Drain(())) => Event::Drain { grace_us: None },
             Ok(_) => return,
-            Err(refusal) => return self.oracle.broken = Some(format!("{text} cannot be read: {refusal}")),
+            Err(refusal) => {
+                return self.oracle.broken = Some(format!("{text} cannot be read: {refusal}"));
+            }
         };
         self.tell_runner(index, event);
     }
@@ -170,13 +204,18 @@ impl World {
         let runner = &self.runners[index];
         let within = runner.draining || runner.here.len() <= runner.credits as usize;
         self.oracle.claim(within, || {
-            format!("{} was sent {:?}, and takes {}", runner.offer.name, runner.here, runner.credits)
+            format!(
+                "{} was sent {:?}, and takes {}",
+                runner.offer.name, runner.here, runner.credits
+            )
         });
     }
 
     /// Into the session, and out what it wants done.
     fn tell_runner(&mut self, index: usize, event: Event) {
-        let Some(session) = &mut self.runners[index].session else { return };
+        let Some(session) = &mut self.runners[index].session else {
+            return;
+        };
         let mut effects = Vec::new();
         session.handle(event, self.now, &mut effects);
         for effect in effects {
@@ -184,12 +223,20 @@ impl World {
         }
         let now = self.now;
         let runner = &mut self.runners[index];
-        let Some(at) = runner.session.as_ref().and_then(Session::next_deadline) else { return };
+        let Some(at) = runner.session.as_ref().and_then(Session::next_deadline) else {
+            return;
+        };
         let at = at.max(now + 1);
         if runner.tick_at.is_none_or(|planned| planned > at) {
             runner.tick_at = Some(at);
             let process = runner.process;
-            self.plan(at - now, Happening::Tick { runner: index, process });
+            self.plan(
+                at - now,
+                Happening::Tick {
+                    runner: index,
+                    process,
+                },
+            );
         }
     }
 
@@ -216,7 +263,14 @@ impl World {
                 let after = self.chance.within(10, 100 * MS);
                 if let Some(running) = self.runners[index].running.get_mut(&attempt) {
                     running.stopping = true;
-                    self.plan(after, Happening::Ends { runner: index, process, attempt });
+                    self.plan(
+                        after,
+                        Happening::Ends {
+                            runner: index,
+                            process,
+                            attempt,
+                        },
+                    );
                 }
             }
             Effect::Leave => {
@@ -234,12 +288,20 @@ impl World {
                 runner.draining |= request.draining;
             }
             ToMaster::Done(reports) => reports.iter().for_each(|done| {
-                runner.here.remove(&Attempt { id: done.id.clone(), attempt: done.attempt });
+                runner.here.remove(&Attempt {
+                    id: done.id.clone(),
+                    attempt: done.attempt,
+                });
             }),
             ToMaster::Failed(reports) => reports.iter().for_each(|failed| {
-                runner.here.remove(&Attempt { id: failed.id.clone(), attempt: failed.attempt });
+                runner.here.remove(&Attempt {
+                    id: failed.id.clone(),
+                    attempt: failed.attempt,
+                });
             }),
-            ToMaster::Returned(attempts) => attempts.iter().for_each(|attempt| _ = runner.here.remove(attempt)),
+            ToMaster::Returned(attempts) => attempts
+                .iter()
+                .for_each(|attempt| _ = runner.here.remove(attempt)),
             _ => {}
         }
         if let Some(link) = runner.link {
@@ -248,33 +310,69 @@ impl World {
     }
 
     fn guest_starts(&mut self, index: usize, send: Send) {
-        let attempt = Attempt { id: send.id, attempt: send.attempt };
+        let attempt = Attempt {
+            id: send.id,
+            attempt: send.attempt,
+        };
         let runner = &mut self.runners[index];
         let run = self.chance.spread(100, self.swarm.run) * runner.slow;
-        let last =
-            runner.running.insert(attempt.clone(), Running { slots: send.slots, since: self.now, stopping: false });
+        let last = runner.running.insert(
+            attempt.clone(),
+            Running {
+                slots: send.slots,
+                since: self.now,
+                stopping: false,
+            },
+        );
         let used: u32 = runner.running.values().map(|running| running.slots).sum();
-        self.oracle.claim(last.is_none(), || format!("{attempt:?} is started twice"));
-        self.oracle.claim(used <= runner.offer.slots, || format!("{} uses {used} slots", runner.offer.name));
+        self.oracle
+            .claim(last.is_none(), || format!("{attempt:?} is started twice"));
+        self.oracle.claim(used <= runner.offer.slots, || {
+            format!("{} uses {used} slots", runner.offer.name)
+        });
         self.oracle.guest_starts(&attempt);
         let (process, link) = (runner.process, runner.link);
         self.prepare(&attempt.id);
-        self.note("runs", || format!("{} {} on r{index}", attempt.id, attempt.attempt));
+        self.note("runs", || {
+            format!("{} {} on r{index}", attempt.id, attempt.attempt)
+        });
         if let Some(link) = link.filter(|_| run > 20 * MS) {
             let Attempt { id, attempt } = attempt.clone();
-            let started = ToMaster::Started(vec![Started { id, attempt, started_us: self.plain_clock().wall.0 }]);
+            let started = ToMaster::Started(vec![Started {
+                id,
+                attempt,
+                started_us: self.plain_clock().wall.0,
+            }]);
             self.post(link, true, Parcel::Text(started.encode()));
         }
-        self.plan(run, Happening::Ends { runner: index, process, attempt });
+        self.plan(
+            run,
+            Happening::Ends {
+                runner: index,
+                process,
+                attempt,
+            },
+        );
     }
 
     /// The results that the task's params name can be had, as long as there is a master.
     fn prepare(&mut self, id: &TaskId) {
-        let body = self.oracle.pending.tasks.get(id).map(|fate| fate.body.clone());
-        let Some(references) = body.map(|body| body.references().to_vec()).filter(|ids| !ids.is_empty()) else {
+        let body = self
+            .oracle
+            .pending
+            .tasks
+            .get(id)
+            .map(|fate| fate.body.clone());
+        let Some(references) = body
+            .map(|body| body.references().to_vec())
+            .filter(|ids| !ids.is_empty())
+        else {
             return;
         };
-        let awake = self.master.as_ref().is_some_and(|master| master.asleep_until <= self.now);
+        let awake = self
+            .master
+            .as_ref()
+            .is_some_and(|master| master.asleep_until <= self.now);
         if awake && let Err(text) = self.ask_results(references) {
             self.oracle.claim(false, || text);
         }
@@ -285,15 +383,25 @@ impl World {
         if runner.process != process {
             return;
         }
-        let Some(running) = runner.running.remove(&attempt) else { return };
+        let Some(running) = runner.running.remove(&attempt) else {
+            return;
+        };
         let ending = self.ending(index, attempt, &running);
         self.oracle.guest_ends(&ending);
         self.tell_runner(index, Event::Ended(vec![ending]));
     }
 
     /// How guest code ends: mostly with a result that names the attempt.
-    fn ending(&mut self, index: usize, Attempt { id, attempt }: Attempt, running: &Running) -> Ending {
-        let stats = TaskStats { run_us: self.now - running.since, ..TaskStats::default() };
+    fn ending(
+        &mut self,
+        index: usize,
+        Attempt { id, attempt }: Attempt,
+        running: &Running,
+    ) -> Ending {
+        let stats = TaskStats {
+            run_us: self.now - running.since,
+            ..TaskStats::default()
+        };
         let started_us = self.plain_clock().wall.0;
         // A stopped attempt sometimes ends on its own in the same moment.
         let stopped = running.stopping && self.chance.permille(800);
@@ -305,7 +413,10 @@ impl World {
                 2 => (ErrorKind::Timeout, None),
                 _ => (ErrorKind::Exit, Some(1)),
             };
-            let error = TaskError { code, ..TaskError::new(kind, format!("{id} {attempt} on {index}")) };
+            let error = TaskError {
+                code,
+                ..TaskError::new(kind, format!("{id} {attempt} on {index}"))
+            };
             return Ending::Failed(Failed {
                 id,
                 attempt,
@@ -317,6 +428,16 @@ impl World {
         }
         let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
         let (log, adds, then, outputs) = Default::default();
-        Ending::Done(Done { id, attempt, result, outputs, started_us, stats, log, adds, then })
+        Ending::Done(Done {
+            id,
+            attempt,
+            result,
+            outputs,
+            started_us,
+            stats,
+            log,
+            adds,
+            then,
+        })
     }
 }

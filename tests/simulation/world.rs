@@ -169,8 +169,12 @@ impl World {
             now: 0,
             queue: BTreeMap::new(),
             planned: 0,
-            runners: (0..swarm.runners).map(|i| Runner::new(i as usize, &mut chance)).collect(),
-            feeders: (0..swarm.feeders).map(|i| Feeder::new(i as usize, &swarm, &mut chance)).collect(),
+            runners: (0..swarm.runners)
+                .map(|i| Runner::new(i as usize, &mut chance))
+                .collect(),
+            feeders: (0..swarm.feeders)
+                .map(|i| Feeder::new(i as usize, &swarm, &mut chance))
+                .collect(),
             watchers: (0..swarm.watchers).map(|_| Watcher::default()).collect(),
             chance,
             swarm,
@@ -220,11 +224,15 @@ impl World {
     /// Has something happen `after` µs.
     pub fn plan(&mut self, after: u64, happening: Happening) {
         self.planned += 1;
-        self.queue.insert((self.now + after, self.planned), happening);
+        self.queue
+            .insert((self.now + after, self.planned), happening);
     }
 
     fn plan_fault(&mut self, fault: Fault) {
-        let pause = Fault::all(&self.swarm).iter().find(|(is, _)| *is == fault).map_or(0, |(_, pause)| *pause);
+        let pause = Fault::all(&self.swarm)
+            .iter()
+            .find(|(is, _)| *is == fault)
+            .map_or(0, |(_, pause)| *pause);
         if pause > 0 && !self.healed {
             let after = self.chance.within(1, 2 * pause);
             self.plan(after, Happening::Fault(fault));
@@ -248,8 +256,17 @@ impl World {
                 return Err(broken);
             }
         }
-        let (hash, lines, tasks) = (self.history.hash(), self.history.lines, self.oracle.durable.tasks.len());
-        Ok(Told { hash, lines, tasks, starts: self.lives })
+        let (hash, lines, tasks) = (
+            self.history.hash(),
+            self.history.lines,
+            self.oracle.durable.tasks.len(),
+        );
+        Ok(Told {
+            hash,
+            lines,
+            tasks,
+            starts: self.lives,
+        })
     }
 
     fn happens(&mut self, happening: Happening) {
@@ -271,7 +288,11 @@ impl World {
             Happening::Turn { .. } | Happening::Write { .. } | Happening::Synced { .. } => {}
             Happening::Fold { .. } | Happening::Forget { .. } => {}
             Happening::Tick { runner, process } => self.runner_tick(runner, process),
-            Happening::Ends { runner, process, attempt } => self.attempt_ends(runner, process, attempt),
+            Happening::Ends {
+                runner,
+                process,
+                attempt,
+            } => self.attempt_ends(runner, process, attempt),
             Happening::RunnerStarts { runner } => self.runner_starts(runner),
             Happening::Feeds { feeder } => self.feeds(feeder),
             Happening::MasterStarts => self.master_starts(),
@@ -293,11 +314,20 @@ impl World {
         let master = || self.master.as_ref().map(|master| master.asleep_until);
         let wakes = match happening {
             Happening::Turn { .. } | Happening::Write { .. } | Happening::Synced { .. } => master(),
-            Happening::Fold { .. } | Happening::Forget { .. } | Happening::Dialled { .. } => master(),
+            Happening::Fold { .. } | Happening::Forget { .. } | Happening::Dialled { .. } => {
+                master()
+            }
             Happening::Measures => master(),
-            Happening::Deliver { up: true, .. } | Happening::Noticed { by_master: true, .. } => master(),
-            Happening::Tick { runner, .. } | Happening::Ends { runner, .. } => Some(self.runners[*runner].asleep_until),
-            Happening::Deliver { link, up: false } | Happening::Noticed { link, .. } => self.runner_of(*link),
+            Happening::Deliver { up: true, .. }
+            | Happening::Noticed {
+                by_master: true, ..
+            } => master(),
+            Happening::Tick { runner, .. } | Happening::Ends { runner, .. } => {
+                Some(self.runners[*runner].asleep_until)
+            }
+            Happening::Deliver { link, up: false } | Happening::Noticed { link, .. } => {
+                self.runner_of(*link)
+            }
             _ => None,
         };
         wakes.filter(|at| *at > self.now)
@@ -307,7 +337,9 @@ impl World {
     fn later(&mut self, after: u64, happening: Happening) {
         let at = self.now + after;
         match (&happening, &mut self.master) {
-            (Happening::Turn { life }, Some(master)) if master.life == *life && master.turn_at == Some(self.now) => {
+            (Happening::Turn { life }, Some(master))
+                if master.life == *life && master.turn_at == Some(self.now) =>
+            {
                 master.turn_at = Some(at);
             }
             (Happening::Tick { runner, process }, _) => {
@@ -332,12 +364,22 @@ impl World {
                 match fault {
                     Fault::KillRunner => self.kill_runner(runner),
                     Fault::DrainRunner => self.drain_runner(runner),
-                    _ => self.runners[runner].asleep_until = self.now + self.chance.spread(10 * MS, 14 * SECOND),
+                    _ => {
+                        self.runners[runner].asleep_until =
+                            self.now + self.chance.spread(10 * MS, 14 * SECOND)
+                    }
                 }
             }
             Fault::Cut | Fault::Stall | Fault::Abandon | Fault::OneWay => {
-                let open: Vec<u64> = self.links.iter().filter(|(_, link)| !link.cut).map(|(no, _)| *no).collect();
-                let Some(link) = self.chance.of(&open).copied() else { return };
+                let open: Vec<u64> = self
+                    .links
+                    .iter()
+                    .filter(|(_, link)| !link.cut)
+                    .map(|(no, _)| *no)
+                    .collect();
+                let Some(link) = self.chance.of(&open).copied() else {
+                    return;
+                };
                 match fault {
                     Fault::Cut => self.cut(link),
                     Fault::Stall => self.stall(link),
@@ -348,7 +390,9 @@ impl World {
             Fault::TouchModule => self.touch_module(),
             Fault::PauseMaster => {
                 let until = self.now + self.chance.spread(10 * MS, 14 * SECOND);
-                self.master.iter_mut().for_each(|master| master.asleep_until = until);
+                self.master
+                    .iter_mut()
+                    .for_each(|master| master.asleep_until = until);
             }
             Fault::StepClock => self.step_clock(),
             Fault::Prune => self.prune(),
@@ -359,7 +403,11 @@ impl World {
 
     /// The wall clock is set: a little or by hours, forward or back.
     fn step_clock(&mut self) {
-        let most = if self.chance.permille(500) { 3 * HOUR } else { 10 * SECOND };
+        let most = if self.chance.permille(500) {
+            3 * HOUR
+        } else {
+            10 * SECOND
+        };
         let by = self.chance.spread(MS, most) as i64;
         self.wall_shift += if self.chance.permille(500) { by } else { -by };
         self.note("clock", || format!("{by} µs"));
@@ -375,7 +423,10 @@ impl World {
             link.stalled = [0, 0];
         }
         let stopped = self.runners.iter().map(|runner| runner.asleep_until);
-        let stopped = stopped.chain(self.master.as_ref().map(|master| master.asleep_until)).max().unwrap_or(0);
+        let stopped = stopped
+            .chain(self.master.as_ref().map(|master| master.asleep_until))
+            .max()
+            .unwrap_or(0);
         // Nothing runs backwards within a master: it goes on when its clock is where it was.
         self.plain_clock();
         self.wall_shift = self.latest_wall - self.now as i64;

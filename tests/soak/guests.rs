@@ -29,10 +29,19 @@ pub fn feeders(master: &Master, stop: &AtomicBool) {
         }
         let line = |n: usize| match n % 50 {
             0 => json!({"id": format!("feed{round}-{n}"), "module": "trap"}).to_string() + "\n",
-            1 => json!({"id": format!("feed{round}-{n}"), "module": "version", "args": ["x"]}).to_string() + "\n",
-            _ => json!({"id": format!("feed{round}-{n}"), "module": "echo", "params": n}).to_string() + "\n",
+            1 => {
+                json!({"id": format!("feed{round}-{n}"), "module": "version", "args": ["x"]})
+                    .to_string()
+                    + "\n"
+            }
+            _ => {
+                json!({"id": format!("feed{round}-{n}"), "module": "echo", "params": n}).to_string()
+                    + "\n"
+            }
         };
-        let file = master.folder.write("feed.jsonl", (0..LINES).map(line).collect::<String>());
+        let file = master
+            .folder
+            .write("feed.jsonl", (0..LINES).map(line).collect::<String>());
         let mut feed = master.spawn(&["feed", &file, "--job", &format!("feed{round}"), "--follow"]);
         if round % 10 == 9 {
             pause(Duration::from_millis(100), stop);

@@ -4,7 +4,12 @@
 //! `MINUTES=30 cargo test --release --test soak -- --nocapture` prints a row each half minute. Without `MINUTES` it
 //! plays half a minute, which shows that all parts work, and is too short to say what grows.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test: a broken promise ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: a broken promise ends it"
+)]
 
 #[path = "../simulation/chance.rs"]
 #[allow(dead_code, reason = "the simulation uses more of it")]
@@ -43,7 +48,10 @@ use std::time::{Duration, Instant};
 use witness::Witness;
 
 fn minutes() -> f64 {
-    std::env::var("MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(0.5)
+    std::env::var("MINUTES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0.5)
 }
 
 /// Short, so that what is kept is soon as much as it will ever be.
@@ -63,8 +71,12 @@ fn a_steady_load_takes_no_more_memory_and_disk_as_time_goes_by() {
         master.drop_module(name, text);
     }
     let runner = master.runner("soak", &["--slots", "16"]);
-    let (ledger, witness, served, stop) =
-        (Ledger::default(), Witness::default(), Served::default(), AtomicBool::new(false));
+    let (ledger, witness, served, stop) = (
+        Ledger::default(),
+        Witness::default(),
+        Served::default(),
+        AtomicBool::new(false),
+    );
     let done = samples::Counter::default();
     let sampled = std::thread::scope(|scope| {
         let _stop = Stop(&[&stop]);

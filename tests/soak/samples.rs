@@ -26,7 +26,9 @@ pub struct Counter {
 pub fn count(url: &str, counter: &Counter, witness: &Witness, ledger: &Ledger, stop: &AtomicBool) {
     let mut client = Client::dial(url, None).unwrap();
     let filter = json!({"events": ["task:done", "task:failed", "task:cancelled", "task:retrying", "task:skipped"]});
-    client.say("watch", json!({"filter": filter, "since": 0})).unwrap();
+    client
+        .say("watch", json!({"filter": filter, "since": 0}))
+        .unwrap();
     while !stop.load(Ordering::Relaxed) {
         let message = match client.hear(Duration::from_millis(50)) {
             Ok(Some(message)) => message,
@@ -34,7 +36,9 @@ pub fn count(url: &str, counter: &Counter, witness: &Witness, ledger: &Ledger, s
             Err(error) => return ledger.complain(format!("a watcher was cut off: {error}")),
         };
         if message["event"] == "watch:gap" {
-            ledger.complain(format!("a watcher that keeps up has missed something: {message}"));
+            ledger.complain(format!(
+                "a watcher that keeps up has missed something: {message}"
+            ));
         }
         for event in message["data"].as_array().into_iter().flatten() {
             let number = match event["event"].as_str().unwrap_or_default() {
@@ -45,7 +49,9 @@ pub fn count(url: &str, counter: &Counter, witness: &Witness, ledger: &Ledger, s
                 _ => &counter.other,
             };
             number.fetch_add(1, Ordering::Relaxed);
-            let ours = event["task"].as_str().is_some_and(|task| task.starts_with('f') && !task.starts_with("feed"));
+            let ours = event["task"]
+                .as_str()
+                .is_some_and(|task| task.starts_with('f') && !task.starts_with("feed"));
             if ours && event["event"] != "task:retrying" {
                 witness.seen().load_ended += 1;
             }
@@ -80,19 +86,38 @@ pub struct Sampler<'a> {
 }
 
 impl<'a> Sampler<'a> {
-    pub fn new(master: &'a Master, runner: &'a Process, counter: &'a Counter, served: &'a Served) -> Sampler<'a> {
+    pub fn new(
+        master: &'a Master,
+        runner: &'a Process,
+        counter: &'a Counter,
+        served: &'a Served,
+    ) -> Sampler<'a> {
         println!(
             "  min  master MiB  runner MiB  store MiB  data MiB  cache MiB  done/s   done  failed  cancelled  retried  add p50/p99 ms  call ms"
         );
         let began = Instant::now();
-        Sampler { master, runner, counter, served, began, last: (began, 0), samples: Vec::new() }
+        Sampler {
+            master,
+            runner,
+            counter,
+            served,
+            began,
+            last: (began, 0),
+            samples: Vec::new(),
+        }
     }
 
     pub fn sample(&mut self) {
         let number = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let mut waits = std::mem::take(&mut *self.served.waits_us.lock().unwrap());
         waits.sort_unstable();
-        let part = |part: f64| waits.get((waits.len() as f64 * part) as usize).copied().unwrap_or(0) as f64 / 1_000.0;
+        let part = |part: f64| {
+            waits
+                .get((waits.len() as f64 * part) as usize)
+                .copied()
+                .unwrap_or(0) as f64
+                / 1_000.0
+        };
         let call = Instant::now();
         self.master.still_works();
         let sample = Sample {
@@ -133,17 +158,29 @@ impl<'a> Sampler<'a> {
 /// Memory that a process has now.
 fn resident_mib(process: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<f64>()
+        .unwrap()
+        / 1_024.0
 }
 
 /// What a folder takes on the disk; files may go while it is read.
 fn folder_mib(folder: &Path) -> f64 {
     use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = fs::read_dir(folder) else { return 0.0 };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0.0;
+    };
     let size = |entry: fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => folder_mib(&entry.path()),
-        _ => entry.metadata().map_or(0.0, |is| is.blocks() as f64 * 512.0 / 1_048_576.0),
+        _ => entry
+            .metadata()
+            .map_or(0.0, |is| is.blocks() as f64 * 512.0 / 1_048_576.0),
     };
     entries.flatten().map(size).sum()
 }
@@ -163,7 +200,9 @@ pub fn judge(samples: &[Sample]) {
     for (name, value) in series {
         let highest = |samples: &[Sample]| samples.iter().map(value).fold(0.0, f64::max);
         let (before, after) = (highest(third), highest(last));
-        println!("{name}: at the most {before:.0} MiB in the third quarter, {after:.0} MiB in the last");
+        println!(
+            "{name}: at the most {before:.0} MiB in the third quarter, {after:.0} MiB in the last"
+        );
         if after > before * 1.1 + 16.0 {
             wrong.insert(name, format!("{before:.0} → {after:.0} MiB"));
         }
@@ -187,7 +226,13 @@ fn what_grows_is_found() {
         call_ms: 0.0,
     };
     let growing: Vec<Sample> = (0..40).map(sample).collect();
-    let flat: Vec<Sample> = growing.iter().map(|sample| Sample { data_mib: 400.0, ..sample.clone() }).collect();
+    let flat: Vec<Sample> = growing
+        .iter()
+        .map(|sample| Sample {
+            data_mib: 400.0,
+            ..sample.clone()
+        })
+        .collect();
     judge(&flat);
     let found = std::panic::catch_unwind(|| judge(&growing)).unwrap_err();
     assert!(found.downcast_ref::<String>().unwrap().contains("disk"));

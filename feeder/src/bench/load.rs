@@ -78,7 +78,10 @@ impl Load {
         self.ended.clear();
         self.ended.resize(n as usize, false);
         while self.next < end || self.open > 0 || self.unanswered > 0 {
-            while self.next < end && self.unanswered < limits::BATCHES_IN_FLIGHT_MAX && self.open < OPEN_MAX {
+            while self.next < end
+                && self.unanswered < limits::BATCHES_IN_FLIGHT_MAX
+                && self.open < OPEN_MAX
+            {
                 let to = end.min(self.next + BATCH_TASKS);
                 client.say_text(self.batch(to));
             }
@@ -92,12 +95,20 @@ impl Load {
     fn batch(&mut self, to: u32) -> String {
         self.batches += 1;
         let (batch, job, module, prefix) = (self.batches, &self.job, &self.module, &self.prefix);
-        let mut text = String::with_capacity(128 + (to - self.next) as usize * (prefix.len() + module.len() + 48));
+        let mut text = String::with_capacity(
+            128 + (to - self.next) as usize * (prefix.len() + module.len() + 48),
+        );
         // Writing to a string cannot fail.
-        let _ = write!(text, r#"{{"event":"task:add","data":{{"batch":{batch},"job":"{job}","hold":true,"tasks":["#);
+        let _ = write!(
+            text,
+            r#"{{"event":"task:add","data":{{"batch":{batch},"job":"{job}","hold":true,"tasks":["#
+        );
         for i in self.next..to {
             let comma = if i == self.next { "" } else { "," };
-            let _ = write!(text, r#"{comma}{{"id":"{prefix}{i}","module":"{module}","params":{i}}}"#);
+            let _ = write!(
+                text,
+                r#"{comma}{{"id":"{prefix}{i}","module":"{module}","params":{i}}}"#
+            );
         }
         text.push_str("]}}");
         self.open += to - self.next;
@@ -110,7 +121,9 @@ impl Load {
         match Head::of(text) {
             Some(Head::Final(data)) => {
                 let finals: Finals<'_> = serde_json::from_str(data).map_err(|error| {
-                    Trouble::Local(format!("the master told of tasks that cannot be read: {error}"))
+                    Trouble::Local(format!(
+                        "the master told of tasks that cannot be read: {error}"
+                    ))
                 })?;
                 finals.tasks.iter().try_for_each(|task| self.check(task))
             }
@@ -125,9 +138,9 @@ impl Load {
                     Err(refusal.map_or_else(|| wrong("a task was refused".into()), Trouble::from))
                 }
                 Ok(FromMaster::Refused(refused)) => Err(refused.error.into()),
-                Ok(FromMaster::Final(_) | FromMaster::Added(_)) => {
-                    Err(wrong("this master writes its messages in another way".into()))
-                }
+                Ok(FromMaster::Final(_) | FromMaster::Added(_)) => Err(wrong(
+                    "this master writes its messages in another way".into(),
+                )),
                 _ => Ok(()),
             },
         }
@@ -135,8 +148,13 @@ impl Load {
 
     /// Every task ends once, done, with its own params as its result.
     fn check(&mut self, task: &Checked<'_>) -> Result<(), Trouble> {
-        let Some(digits) = task.id.strip_prefix(&self.prefix) else { return Ok(()) };
-        let place = digits.parse::<u32>().ok().and_then(|i| i.checked_sub(self.first));
+        let Some(digits) = task.id.strip_prefix(&self.prefix) else {
+            return Ok(());
+        };
+        let place = digits
+            .parse::<u32>()
+            .ok()
+            .and_then(|i| i.checked_sub(self.first));
         let Some(ended) = place.and_then(|i| self.ended.get_mut(i as usize)) else {
             return Err(wrong(format!("task {} ended, which was not sent", task.id)));
         };
@@ -146,7 +164,10 @@ impl Load {
         let result = task.result.map_or("nothing", RawValue::get);
         if task.state != TaskState::Done || result != digits {
             let state = task.state.as_str();
-            return Err(wrong(format!("task {} is {state} with {result}, it should be done with {digits}", task.id)));
+            return Err(wrong(format!(
+                "task {} is {state} with {result}, it should be done with {digits}",
+                task.id
+            )));
         }
         self.open = self.open.saturating_sub(1);
         Ok(())
@@ -177,9 +198,18 @@ mod tests {
     #[test]
     fn a_batch_is_what_a_master_reads() {
         let (load, text) = sent(3);
-        let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else { panic!("not an add") };
-        assert_eq!((add.batch, add.job.as_ref(), add.tasks.len()), (1, Some(&load.job), 3));
-        let documents: Vec<_> = add.tasks.iter().map(|task| TaskDocument::parse(task.get()).unwrap()).collect();
+        let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else {
+            panic!("not an add")
+        };
+        assert_eq!(
+            (add.batch, add.job.as_ref(), add.tasks.len()),
+            (1, Some(&load.job), 3)
+        );
+        let documents: Vec<_> = add
+            .tasks
+            .iter()
+            .map(|task| TaskDocument::parse(task.get()).unwrap())
+            .collect();
         assert_eq!(documents[2].params.as_ref().unwrap().get(), "2");
         assert_eq!((load.open, load.unanswered), (3, 1));
     }
@@ -194,7 +224,12 @@ mod tests {
             (2, "failed", "null", "failed"),
             (9, "done", "9", "not sent"),
         ] {
-            assert!(ended(&mut load, i, state, result).unwrap_err().to_string().contains(words));
+            assert!(
+                ended(&mut load, i, state, result)
+                    .unwrap_err()
+                    .to_string()
+                    .contains(words)
+            );
         }
         assert_eq!(load.open, 2);
     }

@@ -67,7 +67,9 @@ pub enum TasksCommand {
         id: TaskId,
     },
     /// List the files that a task gave back
-    #[command(after_help = "Examples:\n  taskmaster tasks files t1\n  taskmaster tasks files t1 --fetch out")]
+    #[command(
+        after_help = "Examples:\n  taskmaster tasks files t1\n  taskmaster tasks files t1 --fetch out"
+    )]
     Files {
         /// The task
         id: TaskId,
@@ -76,7 +78,9 @@ pub enum TasksCommand {
         fetch: Option<PathBuf>,
     },
     /// Cancel tasks, or all open tasks of a job; running ones are stopped
-    #[command(after_help = "Examples:\n  taskmaster tasks cancel t1 t2\n  taskmaster tasks cancel --job night")]
+    #[command(
+        after_help = "Examples:\n  taskmaster tasks cancel t1 t2\n  taskmaster tasks cancel --job night"
+    )]
     Cancel {
         /// The tasks
         #[arg(required_unless_present = "job", conflicts_with = "job")]
@@ -86,7 +90,9 @@ pub enum TasksCommand {
         job: Option<JobName>,
     },
     /// Open failed or cancelled tasks again, and what was skipped because of them
-    #[command(after_help = "Example:\n  taskmaster tasks retry $(taskmaster tasks list --state failed -o quiet)")]
+    #[command(
+        after_help = "Example:\n  taskmaster tasks retry $(taskmaster tasks list --state failed -o quiet)"
+    )]
     Retry {
         /// The tasks
         #[arg(required = true)]
@@ -186,7 +192,9 @@ pub enum ModulesCommand {
         out: PathBuf,
     },
     /// Put a file into the master's task folder
-    #[command(after_help = "Example:\n  taskmaster modules push target/wasm32-wasip1/release/resize.wasm")]
+    #[command(
+        after_help = "Example:\n  taskmaster modules push target/wasm32-wasip1/release/resize.wasm"
+    )]
     Push {
         /// A .wasm or .wat file
         file: PathBuf,

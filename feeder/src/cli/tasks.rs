@@ -129,7 +129,9 @@ pub struct ModuleArg(pub ModuleRef);
 impl std::str::FromStr for ModuleArg {
     type Err = String;
     fn from_str(text: &str) -> Result<ModuleArg, String> {
-        ModuleRef::parse(text).map(ModuleArg).map_err(|error| error.to_string())
+        ModuleRef::parse(text)
+            .map(ModuleArg)
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -43,8 +43,14 @@ pub fn time(text: &str) -> Result<taskmaster_protocol::Wall, String> {
 pub fn state(text: &str) -> Result<taskmaster_protocol::TaskState, String> {
     use taskmaster_protocol::{TaskState, near};
     let known = TaskState::ALL.map(TaskState::as_str);
-    TaskState::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
-        let hint = near::hint(text, known);
-        format!("`{text}` is no state of a task{hint}; the states are {}", known.join(", "))
-    })
+    TaskState::ALL
+        .into_iter()
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| {
+            let hint = near::hint(text, known);
+            format!(
+                "`{text}` is no state of a task{hint}; the states are {}",
+                known.join(", ")
+            )
+        })
 }

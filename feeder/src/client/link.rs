@@ -37,7 +37,15 @@ impl Link {
         let writer = tokio::spawn(write(sink, queue)).abort_handle();
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Link { out, writer, incoming, beat, heard: Instant::now(), pinged: Instant::now(), welcome }
+        Link {
+            out,
+            writer,
+            incoming,
+            beat,
+            heard: Instant::now(),
+            pinged: Instant::now(),
+            welcome,
+        }
     }
 
     /// Queues a message. Not bounded here: the wire's own limits (batches in flight, one answer per question) are.
@@ -83,7 +91,10 @@ impl Link {
     fn check_pulse(&mut self) -> Result<(), Trouble> {
         let silent = self.heard.elapsed();
         if silent > Duration::from_millis(limits::SILENT_MS_MAX) {
-            return Err(Trouble::Lost(format!("nothing was heard for {} s", silent.as_secs())));
+            return Err(Trouble::Lost(format!(
+                "nothing was heard for {} s",
+                silent.as_secs()
+            )));
         }
         if self.pinged.elapsed() >= PING {
             self.ping();

@@ -28,15 +28,26 @@ impl Target {
             .map(|url| Address::parse(url).map_err(|error| Trouble::Usage(error.to_string())))
             .collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
-            return Err(Trouble::Usage("--url is empty; write it like ws://127.0.0.1:3232".into()));
+            return Err(Trouble::Usage(
+                "--url is empty; write it like ws://127.0.0.1:3232".into(),
+            ));
         }
         let token = token.filter(|token| !token.is_empty()).map(str::to_owned);
-        Ok(Target { addresses, token, session: uuid::Uuid::now_v7().to_string(), last: Arc::default() })
+        Ok(Target {
+            addresses,
+            token,
+            session: uuid::Uuid::now_v7().to_string(),
+            last: Arc::default(),
+        })
     }
 
     /// The addresses, as people type them.
     pub fn shown(&self) -> String {
-        self.addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
+        self.addresses
+            .iter()
+            .map(Address::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Whether a token will be told.
@@ -97,7 +108,9 @@ impl Target {
                     why = refusal.message;
                 }
                 Err(DialError::Refused { refusal, .. }) => return Err(Trouble::Refused(refusal)),
-                Err(error @ DialError::Foreign { .. }) => return Err(Trouble::Local(error.to_string())),
+                Err(error @ DialError::Foreign { .. }) => {
+                    return Err(Trouble::Local(error.to_string()));
+                }
             }
         }
         Err(Trouble::Lost(why))
@@ -131,7 +144,11 @@ mod tests {
         assert_eq!(target.shown(), "ws://a:1, ws://b:3232");
         assert!(!Target::parse("ws://a", Some("")).unwrap().has_token());
         for bad in ["", " , ", "wss://x"] {
-            assert_eq!(Target::parse(bad, None).unwrap_err().exit_code(), crate::exit::USAGE, "{bad:?}");
+            assert_eq!(
+                Target::parse(bad, None).unwrap_err().exit_code(),
+                crate::exit::USAGE,
+                "{bad:?}"
+            );
         }
     }
 }

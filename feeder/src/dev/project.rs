@@ -9,7 +9,14 @@ use std::time::SystemTime;
 use taskmaster_protocol::{FilePath, Json, ModuleName};
 
 /// Folders in which tools keep what they made.
-const MADE: &[&str] = &["out", "target", "node_modules", "zig-cache", "zig-out", "__pycache__"];
+const MADE: &[&str] = &[
+    "out",
+    "target",
+    "node_modules",
+    "zig-cache",
+    "zig-out",
+    "__pycache__",
+];
 
 /// A task project.
 pub(super) struct Project {
@@ -30,11 +37,18 @@ impl Project {
     /// Looks whether `folder` is one.
     pub(super) fn open(folder: &Path) -> Result<Project, Trouble> {
         let named = |why: String| Trouble::Local(format!("{}: {why}", folder.display()));
-        let folder = folder.canonicalize().map_err(|error| named(error.to_string()))?;
-        let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let name = ModuleName::new(&name).map_err(|error| named(format!("its name is to be the module's: {error}")))?;
+        let folder = folder
+            .canonicalize()
+            .map_err(|error| named(error.to_string()))?;
+        let name = folder
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name = ModuleName::new(&name)
+            .map_err(|error| named(format!("its name is to be the module's: {error}")))?;
         if !folder.join("build").is_file() {
-            return Err(named("it has no `build`, so it is no task project; `taskmaster new` makes one".into()));
+            return Err(named(
+                "it has no `build`, so it is no task project; `taskmaster new` makes one".into(),
+            ));
         }
         Ok(Project { folder, name })
     }
@@ -52,8 +66,13 @@ impl Project {
     /// The command that builds it; the binary that runs is the first `taskmaster` that it finds.
     pub(super) fn build_command(&self) -> Command {
         let mut command = Command::new(self.folder.join("build"));
-        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(std::io::stderr());
-        let own = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
+        command
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(std::io::stderr());
+        let own = std::env::current_exe()
+            .ok()
+            .and_then(|path| path.parent().map(Path::to_owned));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = own.into_iter().chain(std::env::split_paths(&path));
         if let Ok(path) = std::env::join_paths(folders) {
@@ -65,13 +84,16 @@ impl Project {
     /// The module's file, as the last build left it.
     pub(super) fn module(&self) -> Result<PathBuf, Trouble> {
         let files = ["wasm", "wat"].map(|end| self.folder.join(format!("{}.{end}", self.name)));
-        files.into_iter().find(|file| file.is_file()).ok_or_else(|| {
-            Trouble::Local(format!(
-                "./build made neither {0}.wasm nor {0}.wat in {1}",
-                self.name,
-                self.folder.display()
-            ))
-        })
+        files
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| {
+                Trouble::Local(format!(
+                    "./build made neither {0}.wasm nor {0}.wat in {1}",
+                    self.name,
+                    self.folder.display()
+                ))
+            })
     }
 
     /// The params in params.json, where there is one.
@@ -97,7 +119,12 @@ impl Project {
     /// Its files as they are now.
     pub(super) fn sources(&self) -> Sources {
         let mut sources = Sources::default();
-        look(&self.folder, &self.folder, &self.module_files(), &mut sources);
+        look(
+            &self.folder,
+            &self.folder,
+            &self.module_files(),
+            &mut sources,
+        );
         sources
     }
 
@@ -115,7 +142,9 @@ fn look(base: &Path, folder: &Path, modules: &[PathBuf], sources: &mut Sources) 
         if name.starts_with('.') || name.ends_with('~') || lock || modules.contains(&path) {
             continue;
         }
-        let Ok(metadata) = entry.metadata() else { continue };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         if metadata.is_dir() {
             if !MADE.contains(&name.as_str()) {
                 look(base, &path, modules, sources);
@@ -123,7 +152,11 @@ fn look(base: &Path, folder: &Path, modules: &[PathBuf], sources: &mut Sources) 
             continue;
         }
         let is_data = path == base.join("params.json") || path.starts_with(base.join("data"));
-        let to = if is_data { &mut sources.data } else { &mut sources.code };
+        let to = if is_data {
+            &mut sources.data
+        } else {
+            &mut sources.code
+        };
         to.insert(path, (metadata.len(), metadata.modified().ok()));
     }
 }
@@ -138,25 +171,47 @@ mod tests {
         for inner in ["src", "data", "out", "node_modules/x"] {
             std::fs::create_dir_all(folder.join(inner)).unwrap();
         }
-        assert!(Project::open(&folder).err().unwrap().to_string().contains("no `build`"));
+        assert!(
+            Project::open(&folder)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("no `build`")
+        );
         std::fs::write(folder.join("build"), "").unwrap();
         let project = Project::open(&folder).unwrap();
         let name = project.name().to_string();
         let write = |path: &str| std::fs::write(folder.join(path), "1").unwrap();
         let before = project.sources();
-        for path in ["out/x.c", "node_modules/x/y.js", &format!("{name}.wasm"), ".hidden", "Cargo.lock"] {
+        for path in [
+            "out/x.c",
+            "node_modules/x/y.js",
+            &format!("{name}.wasm"),
+            ".hidden",
+            "Cargo.lock",
+        ] {
             write(path);
         }
         assert_eq!(project.sources(), before);
         write("params.json");
         write("data/a.csv");
-        assert_eq!((&project.sources().code, project.sources().data.len()), (&before.code, 2));
+        assert_eq!(
+            (&project.sources().code, project.sources().data.len()),
+            (&before.code, 2)
+        );
         write("src/task.c");
         assert_eq!(project.sources().code.len(), before.code.len() + 1);
         assert!(project.module().unwrap().ends_with(format!("{name}.wasm")));
         assert_eq!(project.params().unwrap().unwrap().get(), "1");
         std::fs::write(folder.join("params.json"), "{").unwrap();
-        assert!(project.params().err().unwrap().to_string().contains("params.json: it is not JSON"));
+        assert!(
+            project
+                .params()
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("params.json: it is not JSON")
+        );
         assert_eq!(project.inputs().len(), 1);
         std::fs::remove_dir_all(folder).unwrap();
     }

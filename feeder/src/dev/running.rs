@@ -27,11 +27,19 @@ pub(super) struct Runs {
 impl Runs {
     /// By the masters of `target`, if one answers.
     pub(super) fn new(target: Target, output: Output) -> Runs {
-        Runs { target, output, open: None }
+        Runs {
+            target,
+            output,
+            open: None,
+        }
     }
 
     /// Runs the module once, and shows its log and its result. The exit code that stands for how it ended.
-    pub(super) async fn run(&mut self, project: &Project, params: Option<&Json>) -> Result<u8, Trouble> {
+    pub(super) async fn run(
+        &mut self,
+        project: &Project,
+        params: Option<&Json>,
+    ) -> Result<u8, Trouble> {
         let params = match params {
             Some(params) => Some(params.clone()),
             None => project.params()?,
@@ -43,7 +51,12 @@ impl Runs {
         }
     }
 
-    async fn there(&mut self, client: &mut Client, project: &Project, params: Option<Json>) -> Result<u8, Trouble> {
+    async fn there(
+        &mut self,
+        client: &mut Client,
+        project: &Project,
+        params: Option<Json>,
+    ) -> Result<u8, Trouble> {
         if let Some(id) = self.open.take() {
             // It may have ended meanwhile.
             let _ = cancel(client, vec![id], None, &Output::new(None)).await;
@@ -56,7 +69,10 @@ impl Runs {
             return Err(local(error));
         }
         let hash = Hash::of(&bytes);
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = file
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let put = client.blobs().put_module(&name, Bytes::from(bytes)).await;
         put.map_err(|error| Trouble::Local(error.to_string()))?;
         // This version and no other, whoever else drops one meanwhile.
@@ -64,7 +80,10 @@ impl Runs {
         let module = module.map_err(|error| Trouble::Local(error.to_string()))?;
         let mut document = TaskDocument::new(module);
         document.params = params;
-        document.retries = Some(Retries { max: 0, ..Retries::default() });
+        document.retries = Some(Retries {
+            max: 0,
+            ..Retries::default()
+        });
         document.inputs = inputs::of_options(self.target.clone(), &project.inputs()).await?;
         let began = Instant::now();
         let id = add::add(client, document).await?;
@@ -76,34 +95,56 @@ impl Runs {
         show_log(&client.ask(Query::Logs { id }).await?);
         let code = call::print_result(client, &view, &self.output).await?;
         let runner = view.runner.as_deref().unwrap_or("nobody");
-        chat(&plain(&format!("{}: {} in {took:.1?} by runner {runner}", project.name(), view.state.as_str())));
+        chat(&plain(&format!(
+            "{}: {} in {took:.1?} by runner {runner}",
+            project.name(),
+            view.state.as_str()
+        )));
         Ok(code)
     }
 }
 
 fn show_log(log: &Log) {
-    let text = format!("{}{}{}", log.head, if log.dropped > 0 { "\n…\n" } else { "" }, log.tail);
+    let text = format!(
+        "{}{}{}",
+        log.head,
+        if log.dropped > 0 { "\n…\n" } else { "" },
+        log.tail
+    );
     text.lines().for_each(|line| chat(&plain(line)));
 }
 
 async fn here(project: &Project, params: Option<Json>) -> Result<u8, Trouble> {
     let own = std::env::current_exe().map_err(|error| Trouble::Local(error.to_string()))?;
     let mut command = Command::new(own);
-    command.current_dir(project.folder()).stdin(Stdio::null()).arg("run").arg(project.module()?);
+    command
+        .current_dir(project.folder())
+        .stdin(Stdio::null())
+        .arg("run")
+        .arg(project.module()?);
     if let Some(params) = params {
-        command.arg("--params").arg("-").stdin(file_with(params.get())?);
+        command
+            .arg("--params")
+            .arg("-")
+            .stdin(file_with(params.get())?);
     }
     for (path, file) in project.inputs() {
-        command.arg("--input").arg(format!("{path}={}", file.display()));
+        command
+            .arg("--input")
+            .arg(format!("{path}={}", file.display()));
     }
     chat("no master answers: it runs here");
     let status = ended(command).await?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::ERROR))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(exit::ERROR))
 }
 
 /// A file that holds `text` and has no name any more: params may be longer than an argument can be.
 fn file_with(text: &str) -> Result<Stdio, Trouble> {
-    let path = std::env::temp_dir().join(format!("taskmaster-dev-{}", uuid::Uuid::now_v7().simple()));
+    let path =
+        std::env::temp_dir().join(format!("taskmaster-dev-{}", uuid::Uuid::now_v7().simple()));
     std::fs::write(&path, text)?;
     let file = std::fs::File::open(&path)?;
     std::fs::remove_file(&path)?;

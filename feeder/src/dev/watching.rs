@@ -38,20 +38,29 @@ impl Watching {
             // One that waits is enough: all is looked at.
             let _ = look.try_send(());
         };
-        let watcher = notify::recommended_watcher(heard).ok().and_then(|mut watcher| {
-            watcher.watch(folder, RecursiveMode::Recursive).ok()?;
-            Some(watcher)
-        });
+        let watcher = notify::recommended_watcher(heard)
+            .ok()
+            .and_then(|mut watcher| {
+                watcher.watch(folder, RecursiveMode::Recursive).ok()?;
+                Some(watcher)
+            });
         let (line, lines) = mpsc::channel(16);
         // A thread that waits for stdin ends with the process.
-        let _ = std::thread::Builder::new().name("stdin".into()).spawn(move || {
-            for text in std::io::stdin().lock().lines().map_while(Result::ok) {
-                if line.blocking_send(text).is_err() {
-                    return;
+        let _ = std::thread::Builder::new()
+            .name("stdin".into())
+            .spawn(move || {
+                for text in std::io::stdin().lock().lines().map_while(Result::ok) {
+                    if line.blocking_send(text).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
-        Watching { lines, looks, typed: None, _watcher: watcher }
+            });
+        Watching {
+            lines,
+            looks,
+            typed: None,
+            _watcher: watcher,
+        }
     }
 
     /// Waits for something to look at, at most [`CALM`].

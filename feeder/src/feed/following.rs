@@ -62,13 +62,17 @@ impl Following {
 
     /// After a reconnect: says again what is followed.
     pub fn restore(&self, client: &Client) {
-        self.jobs.iter().for_each(|(job, since)| follow_job(client, job, *since));
+        self.jobs
+            .iter()
+            .for_each(|(job, since)| follow_job(client, job, *since));
         ask_ids(client, &self.asked.iter().cloned().collect::<Vec<_>>());
     }
 
     /// Follows everything from the beginning again: what has been told is known by the ledger.
     pub fn start_over(&mut self, client: &Client) {
-        self.jobs.values_mut().for_each(|since| *since = self.first_seq);
+        self.jobs
+            .values_mut()
+            .for_each(|since| *since = self.first_seq);
         self.restore(client);
     }
 
@@ -81,8 +85,11 @@ impl Following {
     pub fn finals(&mut self, finals: &Finals<'_>, ledger: &mut Ledger) -> Result<(), Trouble> {
         let mut seen: Option<JobName> = None;
         for task in &finals.tasks {
-            let ended: Ended<'_> = serde_json::from_str(task.get())
-                .map_err(|error| Trouble::Local(format!("the master told of a task that cannot be read: {error}")))?;
+            let ended: Ended<'_> = serde_json::from_str(task.get()).map_err(|error| {
+                Trouble::Local(format!(
+                    "the master told of a task that cannot be read: {error}"
+                ))
+            })?;
             if !self.asked.is_empty() {
                 self.asked.remove(ended.id.0.as_ref());
             }
@@ -106,8 +113,11 @@ impl Following {
     fn tell(&mut self, task: &str) -> Result<(), Trouble> {
         let line = one_line(task);
         if let Some(fetching) = &mut self.fetching {
-            let made: Made = serde_json::from_str(task)
-                .map_err(|error| Trouble::Local(format!("the master told of files that cannot be read: {error}")))?;
+            let made: Made = serde_json::from_str(task).map_err(|error| {
+                Trouble::Local(format!(
+                    "the master told of files that cannot be read: {error}"
+                ))
+            })?;
             if !made.outputs.is_empty() {
                 fetching.begin(made.id, made.outputs, line.into_owned());
                 return Ok(());
@@ -165,11 +175,19 @@ struct Made {
 }
 
 fn follow_job(client: &Client, job: &JobName, since: u64) {
-    client.say(&ToMaster::Follow(Follow { job: Some(job.clone()), ids: Vec::new(), since: Some(since) }));
+    client.say(&ToMaster::Follow(Follow {
+        job: Some(job.clone()),
+        ids: Vec::new(),
+        since: Some(since),
+    }));
 }
 
 fn ask_ids(client: &Client, ids: &[TaskId]) {
     for ids in ids.chunks(IDS_AT_ONCE) {
-        client.say(&ToMaster::Follow(Follow { job: None, ids: ids.to_vec(), since: None }));
+        client.say(&ToMaster::Follow(Follow {
+            job: None,
+            ids: ids.to_vec(),
+            since: None,
+        }));
     }
 }

@@ -47,7 +47,9 @@ impl Holding {
     pub fn came(&mut self, key: IdKey) -> Vec<Line> {
         let mut free = Vec::new();
         for slot in self.waiting.remove(&key).unwrap_or_default() {
-            let Some(held) = self.held.get_mut(&slot) else { continue };
+            let Some(held) = self.held.get_mut(&slot) else {
+                continue;
+            };
             held.missing.retain(|(missing, _)| *missing != key);
             if held.missing.is_empty() {
                 free.extend(self.held.remove(&slot).map(|held| held.line));
@@ -60,16 +62,25 @@ impl Holding {
     pub fn refuse_all(&mut self) -> Vec<Refusal> {
         self.waiting.clear();
         let held: Vec<Held> = std::mem::take(&mut self.held).into_values().collect();
-        let by_key: HashMap<IdKey, usize> =
-            held.iter().enumerate().filter(|(_, h)| h.line.named).map(|(i, h)| (h.line.key, i)).collect();
+        let by_key: HashMap<IdKey, usize> = held
+            .iter()
+            .enumerate()
+            .filter(|(_, h)| h.line.named)
+            .map(|(i, h)| (h.line.key, i))
+            .collect();
         let cycles = cycles(&held, &by_key);
         let mut refusals: Vec<Refusal> = held
             .iter()
             .enumerate()
             .map(|(i, h)| match cycles.get(&i) {
                 Some(ids) => {
-                    let text =
-                        format!("dependency cycle: {}", ids.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" → "));
+                    let text = format!(
+                        "dependency cycle: {}",
+                        ids.iter()
+                            .map(TaskId::as_str)
+                            .collect::<Vec<_>>()
+                            .join(" → ")
+                    );
                     refuse(&h.line, RefusalCode::DependencyCycle, text).about(ids.clone())
                 }
                 None => refuse_unknown(h, &held, &by_key),
@@ -81,20 +92,31 @@ impl Holding {
 }
 
 fn refuse(line: &Line, code: RefusalCode, text: String) -> Refusal {
-    Refusal { line: Some(line.number), ..Refusal::new(code, text).at("dependencies") }
+    Refusal {
+        line: Some(line.number),
+        ..Refusal::new(code, text).at("dependencies")
+    }
 }
 
 fn refuse_unknown(h: &Held, held: &[Held], by_key: &HashMap<IdKey, usize>) -> Refusal {
     // An id that nobody wrote says more than one whose own line was refused.
-    let ghost = h.missing.iter().find(|(key, _)| !by_key.contains_key(key)).or(h.missing.first());
+    let ghost = h
+        .missing
+        .iter()
+        .find(|(key, _)| !by_key.contains_key(key))
+        .or(h.missing.first());
     let text = match ghost {
         Some((key, id)) => match by_key.get(key) {
-            Some(other) => format!("unknown dependency `{id}`: line {} was refused too", held[*other].line.number),
+            Some(other) => format!(
+                "unknown dependency `{id}`: line {} was refused too",
+                held[*other].line.number
+            ),
             None => format!("unknown dependency `{id}`"),
         },
         None => "unknown dependency".to_owned(),
     };
-    refuse(&h.line, RefusalCode::UnknownDependency, text).about(h.missing.iter().map(|(_, id)| id.clone()).collect())
+    refuse(&h.line, RefusalCode::UnknownDependency, text)
+        .about(h.missing.iter().map(|(_, id)| id.clone()).collect())
 }
 
 /// For each held line that waits for itself, by way of others: the ids of that circle, the first one again at the end.
@@ -117,7 +139,9 @@ fn cycles(held: &[Held], by_key: &HashMap<IdKey, usize>) -> HashMap<usize, Vec<T
                 way.pop();
                 continue;
             };
-            let Some(&there) = by_key.get(key) else { continue };
+            let Some(&there) = by_key.get(key) else {
+                continue;
+            };
             if let Some(&from) = on_way.get(&there) {
                 note_circle(held, &way[from..], &mut found);
             } else if !finished.contains(&there) {
@@ -132,18 +156,29 @@ fn cycles(held: &[Held], by_key: &HashMap<IdKey, usize>) -> HashMap<usize, Vec<T
 fn note_circle(held: &[Held], circle: &[(usize, usize)], found: &mut HashMap<usize, Vec<TaskId>>) {
     /// A longer circle is shown by its beginning.
     const SHOWN_MAX: usize = 20;
-    let ids: Vec<TaskId> = circle.iter().filter_map(|(i, _)| TaskId::new(&held[*i].line.id()).ok()).collect();
+    let ids: Vec<TaskId> = circle
+        .iter()
+        .filter_map(|(i, _)| TaskId::new(&held[*i].line.id()).ok())
+        .collect();
     for (turn, (i, _)) in circle.iter().enumerate() {
         found.entry(*i).or_insert_with(|| {
             let from = turn.min(ids.len());
-            ids[from..].iter().chain(&ids[..from]).take(SHOWN_MAX).chain(ids.get(from)).cloned().collect()
+            ids[from..]
+                .iter()
+                .chain(&ids[..from])
+                .take(SHOWN_MAX)
+                .chain(ids.get(from))
+                .cloned()
+                .collect()
         });
     }
 }
 
 /// The keys of ids.
 pub fn keyed(ids: Vec<TaskId>, keys: &Keys) -> Vec<(IdKey, TaskId)> {
-    ids.into_iter().map(|id| (keys.of(id.as_str()), id)).collect()
+    ids.into_iter()
+        .map(|id| (keys.of(id.as_str()), id))
+        .collect()
 }
 
 #[cfg(test)]
@@ -165,7 +200,9 @@ mod tests {
         let (mut holding, keys) = (Holding::default(), Keys::default());
         for (i, (id, missing)) in lines.iter().enumerate() {
             let missing = missing.iter().map(|id| TaskId::new(id).unwrap()).collect();
-            holding.hold(line(i as u64 + 1, id, &keys), keyed(missing, &keys)).unwrap();
+            holding
+                .hold(line(i as u64 + 1, id, &keys), keyed(missing, &keys))
+                .unwrap();
         }
         (holding, keys)
     }
@@ -174,7 +211,11 @@ mod tests {
     fn a_line_is_free_when_all_it_waits_for_has_come() {
         let (mut holding, keys) = hold(&[("a", &["x", "y"]), ("b", &["y"])]);
         assert!(holding.came(keys.of("x")).is_empty());
-        let free: Vec<u64> = holding.came(keys.of("y")).iter().map(|line| line.number).collect();
+        let free: Vec<u64> = holding
+            .came(keys.of("y"))
+            .iter()
+            .map(|line| line.number)
+            .collect();
         assert_eq!(free, [1, 2]);
         assert_eq!(holding.len(), 0);
     }
@@ -189,7 +230,11 @@ mod tests {
             ("s", &["s"]),
             ("h", &["g", "ghost"]),
         ]);
-        let shown: Vec<String> = holding.refuse_all().iter().map(Refusal::to_string).collect();
+        let shown: Vec<String> = holding
+            .refuse_all()
+            .iter()
+            .map(Refusal::to_string)
+            .collect();
         assert_eq!(
             shown,
             [
@@ -206,8 +251,14 @@ mod tests {
     #[test]
     fn a_long_chain_costs_no_stack() {
         let ids: Vec<String> = (0..=50_000).map(|i| format!("t{i}")).collect();
-        let lines: Vec<(&str, [&str; 1])> = ids.windows(2).map(|pair| (pair[0].as_str(), [pair[1].as_str()])).collect();
-        let lines: Vec<(&str, &[&str])> = lines.iter().map(|(id, missing)| (*id, missing.as_slice())).collect();
+        let lines: Vec<(&str, [&str; 1])> = ids
+            .windows(2)
+            .map(|pair| (pair[0].as_str(), [pair[1].as_str()]))
+            .collect();
+        let lines: Vec<(&str, &[&str])> = lines
+            .iter()
+            .map(|(id, missing)| (*id, missing.as_slice()))
+            .collect();
         let (mut holding, _) = hold(&lines);
         assert_eq!(holding.refuse_all().len(), 50_000);
     }

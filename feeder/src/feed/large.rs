@@ -24,7 +24,9 @@ pub fn start(mut read: mpsc::Receiver<Chunk>, target: Target) -> mpsc::Receiver<
                 match line {
                     Ok(line) if line.text.len() > limits::PARAMS_KEPT_BYTES_MAX => {
                         // The receiver is gone when the feed has ended early.
-                        if !ready.is_empty() && sender.send(Ok(std::mem::take(&mut ready))).await.is_err() {
+                        if !ready.is_empty()
+                            && sender.send(Ok(std::mem::take(&mut ready))).await.is_err()
+                        {
                             return;
                         }
                         ready.push(put(line, &target).await);
@@ -43,17 +45,28 @@ pub fn start(mut read: mpsc::Receiver<Chunk>, target: Target) -> mpsc::Receiver<
 /// The line with its params put, if they are large. Tries as long as nobody refuses, as a feed does.
 async fn put(line: Line, target: &Target) -> Result<Line, Refusal> {
     // What cannot be read is the master's to refuse.
-    let Some(place) = line.params().filter(|place| place.len() > limits::PARAMS_KEPT_BYTES_MAX) else {
+    let Some(place) = line
+        .params()
+        .filter(|place| place.len() > limits::PARAMS_KEPT_BYTES_MAX)
+    else {
         return Ok(line);
     };
     if place.len() > limits::PARAMS_BYTES_MAX {
         let (is, max) = (place.len(), limits::PARAMS_BYTES_MAX);
         let text = format!("field `params` has {is} bytes, at most {max} are allowed");
-        return Err(at(Refusal::new(RefusalCode::TooLarge, text).at("params"), line.number));
+        return Err(at(
+            Refusal::new(RefusalCode::TooLarge, text).at("params"),
+            line.number,
+        ));
     }
     let params = Bytes::copy_from_slice(line.text[place.clone()].as_bytes());
     let hash = Hash::of(&params);
-    let text = [&line.text[..place.start], splice::of_blob(&hash).get(), &line.text[place.end..]].concat();
+    let text = [
+        &line.text[..place.start],
+        splice::of_blob(&hash).get(),
+        &line.text[place.end..],
+    ]
+    .concat();
     let line = Line { text, ..line };
     let (mut backoff, mut said) = (Backoff::new(), false);
     loop {
@@ -62,16 +75,25 @@ async fn put(line: Line, target: &Target) -> Result<Line, Refusal> {
             Err(error) if error.may_pass() => error,
             Err(error) => {
                 let text = format!("the params cannot be put: {error}");
-                return Err(at(Refusal::new(RefusalCode::Internal, text).at("params"), line.number));
+                return Err(at(
+                    Refusal::new(RefusalCode::Internal, text).at("params"),
+                    line.number,
+                ));
             }
         };
         if matches!(why, BlobError::Refused { .. }) && !std::mem::replace(&mut said, true) {
-            chat(&format!("the params of line {} are not taken for now ({why}); trying again …", line.number));
+            chat(&format!(
+                "the params of line {} are not taken for now ({why}); trying again …",
+                line.number
+            ));
         }
         backoff.wait(None).await;
     }
 }
 
 fn at(refusal: Refusal, line: u64) -> Refusal {
-    Refusal { line: Some(line), ..refusal }
+    Refusal {
+        line: Some(line),
+        ..refusal
+    }
 }

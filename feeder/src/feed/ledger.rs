@@ -136,8 +136,11 @@ impl Ledger {
         let number = self.batches;
         let (mut text, mut entries) = (head(number, &self.job), Vec::new());
         while entries.len() < self.batch_tasks {
-            let fits = |line: &Line| entries.is_empty() || text.len() + line.text.len() < BATCH_BYTES;
-            let Some(line) = self.queue.pop_front_if(|line| fits(line)) else { break };
+            let fits =
+                |line: &Line| entries.is_empty() || text.len() + line.text.len() < BATCH_BYTES;
+            let Some(line) = self.queue.pop_front_if(|line| fits(line)) else {
+                break;
+            };
             if !entries.is_empty() {
                 text.push(',');
             }
@@ -147,7 +150,11 @@ impl Ledger {
         }
         text.push_str("]}}");
         let message = Utf8Bytes::from(text);
-        self.flight.push_back(Batch { number, message: message.clone(), entries });
+        self.flight.push_back(Batch {
+            number,
+            message: message.clone(),
+            entries,
+        });
         Some(message)
     }
 
@@ -160,7 +167,15 @@ impl Ledger {
         if first && let Some(open) = &mut self.open {
             open.insert(line.key);
         }
-        Entry { number: line.number, key: line.key, named: line.named, job: line.job, place, first, refused: false }
+        Entry {
+            number: line.number,
+            key: line.key,
+            named: line.named,
+            job: line.job,
+            place,
+            first,
+            refused: false,
+        }
     }
 
     /// The batches without an answer, in order: sent again after a reconnect.
@@ -170,11 +185,20 @@ impl Ledger {
 
     /// Tasks of a batch were not taken. Gives those that are refused for good, each with its line.
     pub fn rejected(&mut self, rejected: Rejected) -> Vec<Refusal> {
-        let Some(at) = self.flight.iter().position(|batch| batch.number == rejected.batch) else { return Vec::new() };
+        let Some(at) = self
+            .flight
+            .iter()
+            .position(|batch| batch.number == rejected.batch)
+        else {
+            return Vec::new();
+        };
         let mut refusals = Vec::new();
         // First every line is taken back, so that no line of this batch is thought to be there by another.
-        let lines: Vec<(Line, Refusal)> =
-            rejected.tasks.into_iter().filter_map(|rejection| self.take_back(at, rejection)).collect();
+        let lines: Vec<(Line, Refusal)> = rejected
+            .tasks
+            .into_iter()
+            .filter_map(|rejection| self.take_back(at, rejection))
+            .collect();
         for (line, refusal) in lines {
             refusals.extend(self.judge(line, rejected.batch, refusal));
         }
@@ -185,7 +209,10 @@ impl Ledger {
     /// The line that a rejection is about, once.
     fn take_back(&mut self, at: usize, rejection: Rejection) -> Option<(Line, Refusal)> {
         let batch = self.flight.get_mut(at)?;
-        let entry = batch.entries.get_mut(rejection.index).filter(|entry| !entry.refused)?;
+        let entry = batch
+            .entries
+            .get_mut(rejection.index)
+            .filter(|entry| !entry.refused)?;
         entry.refused = true;
         let text = batch.message.as_str().get(entry.place.clone())?.to_owned();
         let line = Line {
@@ -202,7 +229,10 @@ impl Ledger {
                 open.remove(&line.key);
             }
         }
-        let refusal = Refusal { line: Some(line.number), ..rejection.error };
+        let refusal = Refusal {
+            line: Some(line.number),
+            ..rejection.error
+        };
         Some((line, refusal))
     }
 
@@ -218,11 +248,17 @@ impl Ledger {
                 let unknown = keyed(refusal.ids.clone(), &self.keys);
                 let taken = |key: &IdKey| self.sent.get(key).copied().filter(|batch| *batch > 0);
                 // An id that the master has taken earlier and does not know now will not be known by asking again.
-                if unknown.iter().any(|(key, _)| taken(key).is_some_and(|taken| taken <= batch)) {
+                if unknown
+                    .iter()
+                    .any(|(key, _)| taken(key).is_some_and(|taken| taken <= batch))
+                {
                     return Some(refusal);
                 }
                 // What is only on its way may be refused as well: lines of a circle would be sent for ever.
-                let missing: Vec<_> = unknown.into_iter().filter(|(key, _)| taken(key).is_none()).collect();
+                let missing: Vec<_> = unknown
+                    .into_iter()
+                    .filter(|(key, _)| taken(key).is_none())
+                    .collect();
                 if missing.is_empty() {
                     self.queue.push_back(line);
                     return None;
@@ -235,8 +271,16 @@ impl Ledger {
 
     /// A batch is durable.
     pub fn added(&mut self, added: Added) -> News {
-        let Some(at) = self.flight.iter().position(|batch| batch.number == added.batch) else { return News::default() };
-        let Some(batch) = self.flight.remove(at) else { return News::default() };
+        let Some(at) = self
+            .flight
+            .iter()
+            .position(|batch| batch.number == added.batch)
+        else {
+            return News::default();
+        };
+        let Some(batch) = self.flight.remove(at) else {
+            return News::default();
+        };
         let mut news = News::default();
         let mut last: Option<Option<&str>> = None;
         for entry in batch.entries.iter().filter(|entry| !entry.refused) {
@@ -248,11 +292,18 @@ impl Ledger {
             // Jobs seldom change from line to line.
             if last != Some(entry.job.as_deref()) {
                 last = Some(entry.job.as_deref());
-                let job = entry.job.as_deref().map_or(Some(self.job.clone()), |job| JobName::new(job).ok());
+                let job = entry
+                    .job
+                    .as_deref()
+                    .map_or(Some(self.job.clone()), |job| JobName::new(job).ok());
                 news.jobs.extend(job.filter(|job| !news.jobs.contains(job)));
             }
         }
-        news.ended = added.ended.into_iter().filter(|id| self.is_open(id.as_str())).collect();
+        news.ended = added
+            .ended
+            .into_iter()
+            .filter(|id| self.is_open(id.as_str()))
+            .collect();
         news
     }
 
@@ -270,12 +321,17 @@ impl Ledger {
 
     /// Whether this feed waits for a task.
     pub fn is_open(&self, id: &str) -> bool {
-        self.open.as_ref().is_some_and(|open| open.contains(&self.keys.of(id)))
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.contains(&self.keys.of(id)))
     }
 
     /// A task has ended. Whether it is one of this feed and this is the first time that it is told.
     pub fn ended(&mut self, id: &str, state: TaskState) -> bool {
-        let ours = self.open.as_mut().is_some_and(|open| open.remove(&self.keys.of(id)));
+        let ours = self
+            .open
+            .as_mut()
+            .is_some_and(|open| open.remove(&self.keys.of(id)));
         if ours {
             self.endings.count(state);
         }
@@ -311,7 +367,9 @@ impl Ledger {
 fn head(number: u64, job: &JobName) -> String {
     let mut text = String::with_capacity(BATCH_BYTES / 4);
     // A job's name holds nothing that JSON would escape.
-    text.push_str(&format!(r#"{{"event":"task:add","data":{{"batch":{number},"job":"{job}","hold":true,"tasks":["#));
+    text.push_str(&format!(
+        r#"{{"event":"task:add","data":{{"batch":{number},"job":"{job}","hold":true,"tasks":["#
+    ));
     text
 }
 
@@ -321,7 +379,14 @@ mod tests {
     use taskmaster_protocol::ToMaster;
 
     fn welcome() -> Welcome {
-        Welcome { protocol: 1, epoch: 1, seq: 0, message_bytes_max: 1 << 25, batch_tasks_max: 3, leader: None }
+        Welcome {
+            protocol: 1,
+            epoch: 1,
+            seq: 0,
+            message_bytes_max: 1 << 25,
+            batch_tasks_max: 3,
+            leader: None,
+        }
     }
 
     struct Feed {
@@ -334,37 +399,64 @@ mod tests {
         fn new() -> Feed {
             let keys = Keys::default();
             let ledger = Ledger::new(JobName::new("j").unwrap(), keys.clone(), true, &welcome());
-            Feed { ledger, keys, lines: 0 }
+            Feed {
+                ledger,
+                keys,
+                lines: 0,
+            }
         }
 
         fn offer(&mut self, ids: &[&str]) {
             for id in ids {
                 self.lines += 1;
                 let text = format!(r#"{{"id":"{id}","module":"echo"}}"#);
-                self.ledger.offer(Line::read(self.lines, text, &self.keys, String::new).unwrap());
+                self.ledger
+                    .offer(Line::read(self.lines, text, &self.keys, String::new).unwrap());
             }
         }
 
         /// The ids of the next batch, read as a master reads them.
         fn send(&mut self) -> Vec<String> {
-            let Some(text) = self.ledger.next_batch() else { return Vec::new() };
-            let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else { panic!("not an add") };
+            let Some(text) = self.ledger.next_batch() else {
+                return Vec::new();
+            };
+            let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else {
+                panic!("not an add")
+            };
             assert!(add.hold && add.job == JobName::new("j").ok());
             add.tasks
                 .iter()
-                .map(|task| task.read::<serde_json::Value>().unwrap()["id"].as_str().unwrap().to_owned())
+                .map(|task| {
+                    task.read::<serde_json::Value>().unwrap()["id"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned()
+                })
                 .collect()
         }
 
-        fn reject(&mut self, batch: u64, index: usize, code: RefusalCode, ids: &[&str]) -> Vec<String> {
+        fn reject(
+            &mut self,
+            batch: u64,
+            index: usize,
+            code: RefusalCode,
+            ids: &[&str],
+        ) -> Vec<String> {
             let ids = ids.iter().map(|id| TaskId::new(id).unwrap()).collect();
             let error = Refusal::new(code, "no").about(ids);
-            let refusals = self.ledger.rejected(Rejected { batch, tasks: vec![Rejection { index, error }] });
+            let refusals = self.ledger.rejected(Rejected {
+                batch,
+                tasks: vec![Rejection { index, error }],
+            });
             refusals.iter().map(Refusal::to_string).collect()
         }
 
         fn add(&mut self, batch: u64) -> News {
-            self.ledger.added(Added { batch, ids: Vec::new(), ended: Vec::new() })
+            self.ledger.added(Added {
+                batch,
+                ids: Vec::new(),
+                ended: Vec::new(),
+            })
         }
     }
 
@@ -379,7 +471,11 @@ mod tests {
         let before: Vec<_> = feed.ledger.unanswered().collect();
         assert_eq!(feed.add(1).jobs, [JobName::new("j").unwrap()]);
         assert_eq!(feed.ledger.unanswered().collect::<Vec<_>>(), before[1..]);
-        assert_eq!(feed.add(1), News::default(), "the answer to a resend comes twice");
+        assert_eq!(
+            feed.add(1),
+            News::default(),
+            "the answer to a resend comes twice"
+        );
         assert_eq!((feed.ledger.added, feed.send().len()), (3, 3));
     }
 
@@ -388,16 +484,29 @@ mod tests {
         let mut feed = Feed::new();
         feed.offer(&["a"]);
         feed.send();
-        assert!(feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"]).is_empty());
-        assert!(feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"]).is_empty(), "told twice");
+        assert!(
+            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
+                .is_empty()
+        );
+        assert!(
+            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
+                .is_empty(),
+            "told twice"
+        );
         feed.add(1);
-        assert_eq!((feed.ledger.held(), feed.ledger.open(), feed.ledger.added), (1, 0, 0));
+        assert_eq!(
+            (feed.ledger.held(), feed.ledger.open(), feed.ledger.added),
+            (1, 0, 0)
+        );
         feed.offer(&["b"]);
         assert_eq!(feed.send(), ["b"]);
         feed.add(2);
         assert_eq!(feed.send(), ["a"]);
         feed.add(3);
-        assert_eq!((feed.ledger.held(), feed.ledger.open(), feed.ledger.added), (0, 2, 2));
+        assert_eq!(
+            (feed.ledger.held(), feed.ledger.open(), feed.ledger.added),
+            (0, 2, 2)
+        );
         assert!(feed.ledger.is_settled());
     }
 
@@ -406,8 +515,14 @@ mod tests {
         let mut feed = Feed::new();
         feed.offer(&["a", "b"]);
         feed.send();
-        assert!(feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"]).is_empty());
-        assert!(feed.reject(1, 1, RefusalCode::UnknownDependency, &["c"]).is_empty());
+        assert!(
+            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
+                .is_empty()
+        );
+        assert!(
+            feed.reject(1, 1, RefusalCode::UnknownDependency, &["c"])
+                .is_empty()
+        );
         feed.add(1);
         feed.offer(&["c"]);
         feed.send();
@@ -422,13 +537,33 @@ mod tests {
         feed.send();
         feed.offer(&["b"]);
         feed.send();
-        assert!(feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"]).is_empty());
-        assert!(feed.reject(2, 0, RefusalCode::UnknownDependency, &["a"]).is_empty());
+        assert!(
+            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
+                .is_empty()
+        );
+        assert!(
+            feed.reject(2, 0, RefusalCode::UnknownDependency, &["a"])
+                .is_empty()
+        );
         [1, 2].iter().for_each(|batch| drop(feed.add(*batch)));
         assert!(feed.ledger.is_settled() && feed.send().is_empty());
-        let refusals: Vec<String> = feed.ledger.refuse_held().iter().map(Refusal::to_string).collect();
-        assert_eq!(refusals, ["line 1: dependency cycle: a → b → a", "line 2: dependency cycle: b → a → b"]);
-        assert_eq!((feed.ledger.refused, feed.ledger.added, feed.ledger.open()), (2, 0, 0));
+        let refusals: Vec<String> = feed
+            .ledger
+            .refuse_held()
+            .iter()
+            .map(Refusal::to_string)
+            .collect();
+        assert_eq!(
+            refusals,
+            [
+                "line 1: dependency cycle: a → b → a",
+                "line 2: dependency cycle: b → a → b"
+            ]
+        );
+        assert_eq!(
+            (feed.ledger.refused, feed.ledger.added, feed.ledger.open()),
+            (2, 0, 0)
+        );
     }
 
     #[test]
@@ -439,7 +574,10 @@ mod tests {
         feed.add(1);
         feed.offer(&["a"]);
         feed.send();
-        assert_eq!(feed.reject(2, 0, RefusalCode::UnknownDependency, &["b"]), ["line 2: no"]);
+        assert_eq!(
+            feed.reject(2, 0, RefusalCode::UnknownDependency, &["b"]),
+            ["line 2: no"]
+        );
     }
 
     #[test]
@@ -447,11 +585,22 @@ mod tests {
         let mut feed = Feed::new();
         feed.offer(&["a", "a", "a"]);
         feed.send();
-        assert_eq!(feed.reject(1, 1, RefusalCode::IdConflict, &[]), ["line 2: no"]);
+        assert_eq!(
+            feed.reject(1, 1, RefusalCode::IdConflict, &[]),
+            ["line 2: no"]
+        );
         feed.add(1);
         assert_eq!((feed.ledger.open(), feed.ledger.added), (1, 2));
-        assert!(feed.ledger.ended("a", TaskState::Done) && !feed.ledger.ended("a", TaskState::Done));
-        assert_eq!(feed.ledger.endings, Endings { done: 1, ..Endings::default() });
+        assert!(
+            feed.ledger.ended("a", TaskState::Done) && !feed.ledger.ended("a", TaskState::Done)
+        );
+        assert_eq!(
+            feed.ledger.endings,
+            Endings {
+                done: 1,
+                ..Endings::default()
+            }
+        );
     }
 
     #[test]

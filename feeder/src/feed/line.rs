@@ -56,17 +56,25 @@ struct Peek<'a> {
     inputs: Option<serde::de::IgnoredAny>,
 }
 
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text<'a>>, D::Error> {
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Text<'a>>, D::Error> {
     Text::deserialize(deserializer).map(Some)
 }
 
 impl Line {
     /// Reads what must be known of a document. `make_id` gives an id where it has none.
-    pub fn read(number: u64, text: String, keys: &Keys, make_id: impl FnOnce() -> String) -> Result<Line, Refusal> {
+    pub fn read(
+        number: u64,
+        text: String,
+        keys: &Keys,
+        make_id: impl FnOnce() -> String,
+    ) -> Result<Line, Refusal> {
         if !text.starts_with('{') {
             refusal::read::<serde::de::IgnoredAny>(&text).map_err(|r| at(r, number))?;
             let start: String = text.chars().take(20).collect();
-            let message = format!("a task is a JSON object such as {{\"module\":\"echo\"}}, not `{start}`");
+            let message =
+                format!("a task is a JSON object such as {{\"module\":\"echo\"}}, not `{start}`");
             return Err(at(Refusal::new(RefusalCode::WrongType, message), number));
         }
         let peek: Peek<'_> = refusal::read(&text).map_err(|r| at(r, number))?;
@@ -74,11 +82,25 @@ impl Line {
         let has_inputs = peek.inputs.is_some();
         if let Some(id) = peek.id {
             let key = keys.of(&id.0);
-            return Ok(Line { number, key, named: true, job, text, has_inputs });
+            return Ok(Line {
+                number,
+                key,
+                named: true,
+                job,
+                text,
+                has_inputs,
+            });
         }
         let id = make_id();
         let key = keys.of(&id);
-        Ok(Line { number, key, named: false, job, text: with_id(&text, &id), has_inputs })
+        Ok(Line {
+            number,
+            key,
+            named: false,
+            job,
+            text: with_id(&text, &id),
+            has_inputs,
+        })
     }
 
     /// The params as they stand in the text, where it has some.
@@ -88,7 +110,10 @@ impl Line {
             #[serde(borrow)]
             params: Option<&'a RawValue>,
         }
-        let params = serde_json::from_str::<Peek<'_>>(&self.text).ok()?.params?.get();
+        let params = serde_json::from_str::<Peek<'_>>(&self.text)
+            .ok()?
+            .params?
+            .get();
         // It is borrowed from the text.
         let start = (params.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)?;
         Some(start..start + params.len())
@@ -106,12 +131,19 @@ impl Line {
 /// The document with `id` as its first member, every other byte as it was.
 pub fn with_id(document: &str, id: &str) -> String {
     let rest = document.strip_prefix('{').unwrap_or(document);
-    let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
+    let comma = if rest.trim_start().starts_with('}') {
+        ""
+    } else {
+        ","
+    };
     format!("{{\"id\":\"{id}\"{comma}{rest}")
 }
 
 fn at(refusal: Refusal, line: u64) -> Refusal {
-    Refusal { line: Some(line), ..refusal }
+    Refusal {
+        line: Some(line),
+        ..refusal
+    }
 }
 
 /// An id for a document that has none.
@@ -130,15 +162,24 @@ mod tests {
     #[test]
     fn the_rest_of_a_document_keeps_its_bytes() {
         for (document, sent) in [
-            (r#"{"module":"echo","params": 1.50}"#, r#"{"id":"made","module":"echo","params": 1.50}"#),
+            (
+                r#"{"module":"echo","params": 1.50}"#,
+                r#"{"id":"made","module":"echo","params": 1.50}"#,
+            ),
             (r#"{ "module":"echo"}"#, r#"{"id":"made", "module":"echo"}"#),
             ("{ }", r#"{"id":"made" }"#),
-            (r#"{"module":"echo","id":"mine"}"#, r#"{"module":"echo","id":"mine"}"#),
+            (
+                r#"{"module":"echo","id":"mine"}"#,
+                r#"{"module":"echo","id":"mine"}"#,
+            ),
         ] {
             assert_eq!(read(document).unwrap().text, sent);
         }
         let line = read(r#"{"id":"m\u0069ne","job":"j"}"#).unwrap();
-        assert_eq!((line.id().as_str(), line.named, line.job.as_deref()), ("mine", true, Some("j")));
+        assert_eq!(
+            (line.id().as_str(), line.named, line.job.as_deref()),
+            ("mine", true, Some("j"))
+        );
     }
 
     #[test]

@@ -33,14 +33,29 @@ fn written(text: &str) -> Option<(Written<'_>, Range<usize>)> {
 }
 
 fn local_path(base: &Path, value: &RawValue) -> Option<PathBuf> {
-    serde_json::from_str::<Cow<'_, str>>(value.get()).ok().map(|path| base.join(path.as_ref()))
+    serde_json::from_str::<Cow<'_, str>>(value.get())
+        .ok()
+        .map(|path| base.join(path.as_ref()))
 }
 
 /// Puts the files that `lines` name, relative to `base`; a line whose files cannot be had is refused.
-pub async fn settle(lines: &mut [Result<Line, Refusal>], base: &Path, inputs: &mut Inputs) -> Result<(), Trouble> {
+pub async fn settle(
+    lines: &mut [Result<Line, Refusal>],
+    base: &Path,
+    inputs: &mut Inputs,
+) -> Result<(), Trouble> {
     let of = |line: &Line| -> Vec<PathBuf> {
-        let found = if line.has_inputs { written(&line.text) } else { None };
-        found.map_or(Vec::new(), |(inputs, _)| inputs.values().filter_map(|value| local_path(base, value)).collect())
+        let found = if line.has_inputs {
+            written(&line.text)
+        } else {
+            None
+        };
+        found.map_or(Vec::new(), |(inputs, _)| {
+            inputs
+                .values()
+                .filter_map(|value| local_path(base, value))
+                .collect()
+        })
     };
     let paths: BTreeSet<PathBuf> = lines.iter().flatten().flat_map(of).collect();
     if paths.is_empty() {
@@ -54,7 +69,12 @@ pub async fn settle(lines: &mut [Result<Line, Refusal>], base: &Path, inputs: &m
         };
         match (replaced, &mut *line) {
             (Ok(text), Ok(line)) => line.text = text,
-            (Err(refused), Ok(kept)) => *line = Err(Refusal { line: Some(kept.number), ..refused }),
+            (Err(refused), Ok(kept)) => {
+                *line = Err(Refusal {
+                    line: Some(kept.number),
+                    ..refused
+                })
+            }
             (_, Err(_)) => {}
         }
     }
@@ -62,7 +82,9 @@ pub async fn settle(lines: &mut [Result<Line, Refusal>], base: &Path, inputs: &m
 }
 
 fn replace(line: &Line, base: &Path, settled: &Settled) -> Result<String, Refusal> {
-    let Some((inputs, place)) = written(&line.text) else { return Ok(line.text.clone()) };
+    let Some((inputs, place)) = written(&line.text) else {
+        return Ok(line.text.clone());
+    };
     let mut named = BTreeMap::new();
     for (path, value) in &inputs {
         let text = match local_path(base, value).and_then(|file| settled.get(&file)) {
@@ -100,18 +122,25 @@ mod tests {
             (base.join("fonts"), Ok(InputRef::Folder { folder })),
             (base.join("gone"), Err("cannot read feeds/gone".into())),
         ]);
-        let text =
-            r#"{ "module":"m", "inputs" : {"x": "a b.svg", "f":"fonts","given":{"sha256":"00"}} ,"params":1.50}"#;
+        let text = r#"{ "module":"m", "inputs" : {"x": "a b.svg", "f":"fonts","given":{"sha256":"00"}} ,"params":1.50}"#;
         let named = line(text);
         assert!(named.has_inputs);
         let expected = format!(
             r#"{{"id":"made", "module":"m", "inputs" : {{"f":{{"folder":"{folder}"}},"given":{{"sha256":"00"}},"x":{{"sha256":"{file}"}}}} ,"params":1.50}}"#
         );
         assert_eq!(replace(&named, base, &settled).unwrap(), expected);
-        let refused = replace(&line(r#"{"id":"i","inputs":{"y":"gone"}}"#), base, &settled).unwrap_err();
+        let refused =
+            replace(&line(r#"{"id":"i","inputs":{"y":"gone"}}"#), base, &settled).unwrap_err();
         assert_eq!(refused.field.as_deref(), Some("inputs.y"));
-        assert!(refused.message.contains("cannot read feeds/gone"), "{refused}");
-        for other in [r#"{"module":"m"}"#, r#"{"module":"m","inputs":{"a":{"sha256":"00"}}}"#, r#"{"inputs":[1]}"#] {
+        assert!(
+            refused.message.contains("cannot read feeds/gone"),
+            "{refused}"
+        );
+        for other in [
+            r#"{"module":"m"}"#,
+            r#"{"module":"m","inputs":{"a":{"sha256":"00"}}}"#,
+            r#"{"inputs":[1]}"#,
+        ] {
             assert!(written(other).is_none(), "{other}");
         }
     }

@@ -21,7 +21,12 @@ pub struct Progress {
 impl Progress {
     /// Begins to count. `waits`: the feed waits until its tasks have ended.
     pub fn new(waits: bool) -> Progress {
-        Progress { shown: false, terminal: std::io::stderr().is_terminal(), waits, began: Instant::now() }
+        Progress {
+            shown: false,
+            terminal: std::io::stderr().is_terminal(),
+            waits,
+            began: Instant::now(),
+        }
     }
 
     /// Rewrites the line.
@@ -51,19 +56,38 @@ impl Progress {
 
 fn line(ledger: &Ledger, waits: bool, seconds: f64) -> String {
     let ended = ledger.endings.total();
-    let refused = if ledger.refused > 0 { format!(", {} refused", thousands(ledger.refused)) } else { String::new() };
+    let refused = if ledger.refused > 0 {
+        format!(", {} refused", thousands(ledger.refused))
+    } else {
+        String::new()
+    };
     let added = thousands(ledger.added);
     if !waits {
-        return format!("{added} added{refused}, {}/s", thousands(rate(ledger.added, seconds) as u64));
+        return format!(
+            "{added} added{refused}, {}/s",
+            thousands(rate(ledger.added, seconds) as u64)
+        );
     }
     let all = ended + ledger.open() as u64;
-    let full = if all == 0 { 0 } else { (ended as u128 * BAR as u128 / u128::from(all)) as usize };
+    let full = if all == 0 {
+        0
+    } else {
+        (ended as u128 * BAR as u128 / u128::from(all)) as usize
+    };
     let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
-    format!("{bar} {} of {added} ended{refused}, {}/s", thousands(ended), thousands(rate(ended, seconds) as u64))
+    format!(
+        "{bar} {} of {added} ended{refused}, {}/s",
+        thousands(ended),
+        thousands(rate(ended, seconds) as u64)
+    )
 }
 
 fn rate(n: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 { n as f64 / seconds } else { 0.0 }
+    if seconds > 0.0 {
+        n as f64 / seconds
+    } else {
+        0.0
+    }
 }
 
 /// What `feed -o json` prints.
@@ -90,7 +114,12 @@ impl Summary {
     /// Of a feed that has ended.
     pub fn new(job: &str, ledger: &Ledger, waits: bool, seconds: f64) -> Summary {
         let e = ledger.endings;
-        let endings = Ended { done: e.done, failed: e.failed, cancelled: e.cancelled, skipped: e.skipped };
+        let endings = Ended {
+            done: e.done,
+            failed: e.failed,
+            cancelled: e.cancelled,
+            skipped: e.skipped,
+        };
         let n = if waits { e.total() } else { ledger.added };
         let tasks_per_s = (rate(n, seconds) * 10.0).round() / 10.0;
         let seconds = (seconds * 1e3).round() / 1e3;
@@ -112,7 +141,11 @@ impl Summary {
         }
         if let Some(ended) = &self.endings {
             line.push_str(&format!(": done {}", thousands(ended.done)));
-            for (n, word) in [(ended.failed, "failed"), (ended.cancelled, "cancelled"), (ended.skipped, "skipped")] {
+            for (n, word) in [
+                (ended.failed, "failed"),
+                (ended.cancelled, "cancelled"),
+                (ended.skipped, "skipped"),
+            ] {
                 if n > 0 {
                     line.push_str(&format!(", {word} {}", thousands(n)));
                 }

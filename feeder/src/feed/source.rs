@@ -25,11 +25,16 @@ pub fn open(file: Option<&Path>) -> Result<Box<dyn Read + Send>, Trouble> {
     match file {
         Some(path) if path != Path::new("-") => match std::fs::File::open(path) {
             Ok(file) => Ok(Box::new(file)),
-            Err(error) => Err(Trouble::Local(format!("cannot read {}: {error}", path.display()))),
+            Err(error) => Err(Trouble::Local(format!(
+                "cannot read {}: {error}",
+                path.display()
+            ))),
         },
         _ => {
             if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-                crate::output::chat("reading tasks from the terminal, one JSON object per line; Ctrl-D ends");
+                crate::output::chat(
+                    "reading tasks from the terminal, one JSON object per line; Ctrl-D ends",
+                );
             }
             Ok(Box::new(std::io::stdin()))
         }
@@ -46,7 +51,13 @@ pub fn start(
     files: (Inputs, PathBuf),
 ) -> mpsc::Receiver<Chunk> {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    let reader = Reader { keys, files: files.0, base: files.1, runtime: Handle::current(), sender };
+    let reader = Reader {
+        keys,
+        files: files.0,
+        base: files.1,
+        runtime: Handle::current(),
+        sender,
+    };
     // Not joined: a read of a terminal or pipe cannot be interrupted, and the process may end meanwhile.
     std::thread::spawn(move || reader.read_all(input, document_max));
     receiver
@@ -77,12 +88,20 @@ impl Reader {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    let _ = self.sender.blocking_send(Err(Trouble::Local(format!("cannot read the input: {error}"))));
+                    let _ = self.sender.blocking_send(Err(Trouble::Local(format!(
+                        "cannot read the input: {error}"
+                    ))));
                     return;
                 }
             };
-            let mut lines: Vec<_> = pieces.into_iter().map(|piece| read_piece(piece, &self.keys)).collect();
-            if let Err(trouble) = self.runtime.block_on(local::settle(&mut lines, &self.base, &mut self.files)) {
+            let mut lines: Vec<_> = pieces
+                .into_iter()
+                .map(|piece| read_piece(piece, &self.keys))
+                .collect();
+            if let Err(trouble) =
+                self.runtime
+                    .block_on(local::settle(&mut lines, &self.base, &mut self.files))
+            {
                 let _ = self.sender.blocking_send(Err(trouble));
                 return;
             }
@@ -97,6 +116,9 @@ impl Reader {
 fn read_piece(piece: Piece, keys: &Keys) -> Result<Line, Refusal> {
     match piece.text {
         Ok(text) => Line::read(piece.line, text, keys, new_id),
-        Err(refusal) => Err(Refusal { line: Some(piece.line), ..refusal }),
+        Err(refusal) => Err(Refusal {
+            line: Some(piece.line),
+            ..refusal
+        }),
     }
 }

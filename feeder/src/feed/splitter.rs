@@ -45,7 +45,14 @@ enum Mode {
 impl Splitter {
     /// For documents of at most `max` bytes.
     pub fn new(max: usize) -> Splitter {
-        Splitter { mode: Mode::Start, max, line: 1, part: Vec::new(), part_line: 1, too_long: false }
+        Splitter {
+            mode: Mode::Start,
+            max,
+            line: 1,
+            part: Vec::new(),
+            part_line: 1,
+            too_long: false,
+        }
     }
 
     /// Takes what has come and gives what is complete.
@@ -56,7 +63,9 @@ impl Splitter {
         match self.mode {
             Mode::Start => {}
             Mode::Lines => self.lines(bytes, out),
-            Mode::Array { .. } | Mode::End(_) => bytes.iter().for_each(|byte| self.element_byte(*byte, out)),
+            Mode::Array { .. } | Mode::End(_) => {
+                bytes.iter().for_each(|byte| self.element_byte(*byte, out))
+            }
         }
     }
 
@@ -69,8 +78,15 @@ impl Splitter {
                     RefusalCode::MalformedJson,
                     "not JSON: the input ends inside an array, `]` is missing",
                 );
-                let line = if self.part.is_empty() { self.line } else { self.part_line };
-                out.push(Piece { line, text: Err(refusal) });
+                let line = if self.part.is_empty() {
+                    self.line
+                } else {
+                    self.part_line
+                };
+                out.push(Piece {
+                    line,
+                    text: Err(refusal),
+                });
             }
             Mode::Start | Mode::End(_) => {}
         }
@@ -83,7 +99,12 @@ impl Splitter {
                 b'\n' => self.line += 1,
                 b' ' | b'\t' | b'\r' | 0xEF | 0xBB | 0xBF => {}
                 b'[' => {
-                    self.mode = Mode::Array { depth: 0, string: false, escaped: false, elements: 0 };
+                    self.mode = Mode::Array {
+                        depth: 0,
+                        string: false,
+                        escaped: false,
+                        elements: 0,
+                    };
                     return &bytes[i + 1..];
                 }
                 _ => {
@@ -120,7 +141,10 @@ impl Splitter {
     /// Gives the present document, unless it is blank, and begins the next.
     fn end_piece(&mut self, out: &mut Vec<Piece>) {
         let text = if std::mem::take(&mut self.too_long) {
-            let text = format!("the document is longer than {} bytes; large input belongs in a file", self.max);
+            let text = format!(
+                "the document is longer than {} bytes; large input belongs in a file",
+                self.max
+            );
             Err(Refusal::new(RefusalCode::TooLarge, text))
         } else {
             match std::str::from_utf8(&self.part) {
@@ -130,25 +154,42 @@ impl Splitter {
                 }
                 Ok(text) => Ok(text.trim().to_owned()),
                 Err(error) => {
-                    let text = format!("not JSON: byte {} of it is not UTF-8", error.valid_up_to() + 1);
+                    let text = format!(
+                        "not JSON: byte {} of it is not UTF-8",
+                        error.valid_up_to() + 1
+                    );
                     Err(Refusal::new(RefusalCode::MalformedJson, text))
                 }
             }
         };
         self.part.clear();
-        out.push(Piece { line: self.part_line, text });
+        out.push(Piece {
+            line: self.part_line,
+            text,
+        });
     }
 
     fn element_byte(&mut self, byte: u8, out: &mut Vec<Piece>) {
         let line = self.line;
         self.line += u64::from(byte == b'\n');
         let blank = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-        let Mode::Array { mut depth, mut string, mut escaped, elements } = self.mode else {
+        let Mode::Array {
+            mut depth,
+            mut string,
+            mut escaped,
+            elements,
+        } = self.mode
+        else {
             if self.mode == Mode::End(false) && !blank {
                 self.mode = Mode::End(true);
-                let refusal =
-                    Refusal::new(RefusalCode::MalformedJson, "not JSON: there is more behind the end of the array");
-                out.push(Piece { line, text: Err(refusal) });
+                let refusal = Refusal::new(
+                    RefusalCode::MalformedJson,
+                    "not JSON: there is more behind the end of the array",
+                );
+                out.push(Piece {
+                    line,
+                    text: Err(refusal),
+                });
             }
             return;
         };
@@ -169,7 +210,12 @@ impl Splitter {
             b'}' | b']' if !string => depth = depth.saturating_sub(1),
             _ => {}
         }
-        self.mode = Mode::Array { depth, string, escaped, elements };
+        self.mode = Mode::Array {
+            depth,
+            string,
+            escaped,
+            elements,
+        };
         self.keep(&[byte]);
     }
 
@@ -180,13 +226,21 @@ impl Splitter {
                     RefusalCode::MalformedJson,
                     format!("not JSON: nothing stands before `{}`", byte as char),
                 );
-                out.push(Piece { line, text: Err(refusal) });
+                out.push(Piece {
+                    line,
+                    text: Err(refusal),
+                });
             }
         } else {
             self.end_piece(out);
         }
         self.mode = match byte {
-            b',' => Mode::Array { depth: 0, string: false, escaped: false, elements: elements + 1 },
+            b',' => Mode::Array {
+                depth: 0,
+                string: false,
+                escaped: false,
+                elements: elements + 1,
+            },
             _ => Mode::End(false),
         };
     }
@@ -200,20 +254,36 @@ mod tests {
     fn check(input: &[u8], expected: &[(u64, &str)]) {
         for step in [input.len().max(1), 1, 3] {
             let (mut splitter, mut out) = (Splitter::new(64), Vec::new());
-            input.chunks(step).for_each(|chunk| splitter.push(chunk, &mut out));
+            input
+                .chunks(step)
+                .for_each(|chunk| splitter.push(chunk, &mut out));
             splitter.finish(&mut out);
             let shown: Vec<(u64, String)> = out
                 .into_iter()
-                .map(|piece| (piece.line, piece.text.unwrap_or_else(|r| format!("!{}", r.message))))
+                .map(|piece| {
+                    (
+                        piece.line,
+                        piece.text.unwrap_or_else(|r| format!("!{}", r.message)),
+                    )
+                })
                 .collect();
-            let shown: Vec<(u64, &str)> = shown.iter().map(|(line, text)| (*line, text.as_str())).collect();
+            let shown: Vec<(u64, &str)> = shown
+                .iter()
+                .map(|(line, text)| (*line, text.as_str()))
+                .collect();
             let input = String::from_utf8_lossy(input);
-            assert_eq!(shown.len(), expected.len(), "{input:?} by {step}: {shown:?}");
+            assert_eq!(
+                shown.len(),
+                expected.len(),
+                "{input:?} by {step}: {shown:?}"
+            );
             for (is, should) in shown.iter().zip(expected) {
                 assert!(
                     is.0 == should.0
                         && (is.1 == should.1
-                            || is.1.starts_with('!') && should.1.starts_with('!') && is.1.contains(&should.1[1..])),
+                            || is.1.starts_with('!')
+                                && should.1.starts_with('!')
+                                && is.1.contains(&should.1[1..])),
                     "{input:?} by {step}: {is:?}, not {should:?}"
                 );
             }
@@ -224,28 +294,49 @@ mod tests {
     fn lines() {
         check(b"", &[]);
         check(b" \n\n", &[]);
-        check(b"{\"a\":1}\n{\"b\":2}", &[(1, "{\"a\":1}"), (2, "{\"b\":2}")]);
+        check(
+            b"{\"a\":1}\n{\"b\":2}",
+            &[(1, "{\"a\":1}"), (2, "{\"b\":2}")],
+        );
         check(b"{}\r\n\r\n  {} \r\n", &[(1, "{}"), (3, "{}")]);
         check(b"\xEF\xBB\xBF{}\n", &[(1, "{}")]);
-        check(b"nonsense\n{\"module\":", &[(1, "nonsense"), (2, "{\"module\":")]);
-        check(b"{}\n\xff\xfe\n{}", &[(1, "{}"), (2, "!not UTF-8"), (3, "{}")]);
+        check(
+            b"nonsense\n{\"module\":",
+            &[(1, "nonsense"), (2, "{\"module\":")],
+        );
+        check(
+            b"{}\n\xff\xfe\n{}",
+            &[(1, "{}"), (2, "!not UTF-8"), (3, "{}")],
+        );
         check("{\"ü\":\"ß\"}\n".as_bytes(), &[(1, "{\"ü\":\"ß\"}")]);
     }
 
     #[test]
     fn what_is_too_long_is_passed_over() {
         let long = format!("{{}}\n\"{}\"\n{{}}", "x".repeat(200));
-        check(long.as_bytes(), &[(1, "{}"), (2, "!longer than 64"), (3, "{}")]);
+        check(
+            long.as_bytes(),
+            &[(1, "{}"), (2, "!longer than 64"), (3, "{}")],
+        );
         let long = format!("[{{}},\n\"{}\",{{}}]", "x".repeat(200));
-        check(long.as_bytes(), &[(1, "{}"), (2, "!longer than 64"), (2, "{}")]);
+        check(
+            long.as_bytes(),
+            &[(1, "{}"), (2, "!longer than 64"), (2, "{}")],
+        );
     }
 
     #[test]
     fn arrays() {
         check(b"[]", &[]);
         check(b" \n[ ] \n", &[]);
-        check(b"[{\"a\":[1,2]},{\"b\":\"],\\\"}\"}]", &[(1, "{\"a\":[1,2]}"), (1, "{\"b\":\"],\\\"}\"}")]);
-        check(b"[\n {\"a\":\n  1},\n {}\n]\n", &[(2, "{\"a\":\n  1}"), (4, "{}")]);
+        check(
+            b"[{\"a\":[1,2]},{\"b\":\"],\\\"}\"}]",
+            &[(1, "{\"a\":[1,2]}"), (1, "{\"b\":\"],\\\"}\"}")],
+        );
+        check(
+            b"[\n {\"a\":\n  1},\n {}\n]\n",
+            &[(2, "{\"a\":\n  1}"), (4, "{}")],
+        );
         check(b"[1, \"x\"]", &[(1, "1"), (1, "\"x\"")]);
         check(b"[{},]", &[(1, "{}"), (1, "!nothing stands before `]`")]);
         check(b"[,{}]", &[(1, "!nothing stands before `,`"), (1, "{}")]);

@@ -37,8 +37,13 @@ pub async fn run(command: JobsCommand, global: &Global) -> Result<u8, Trouble> {
             return Ok(endings(&view).exit_code());
         }
         JobsCommand::Cancel { job } => cancel(client, Vec::new(), Some(job), &output).await?,
-        JobsCommand::Pause { job } => done(&client.operate(Operation::PauseJob { job }).await?, &output)?,
-        JobsCommand::Resume { job } => done(&client.operate(Operation::ResumeJob { job }).await?, &output)?,
+        JobsCommand::Pause { job } => {
+            done(&client.operate(Operation::PauseJob { job }).await?, &output)?
+        }
+        JobsCommand::Resume { job } => done(
+            &client.operate(Operation::ResumeJob { job }).await?,
+            &output,
+        )?,
     }
     Ok(exit::OK)
 }
@@ -47,7 +52,11 @@ pub async fn run(command: JobsCommand, global: &Global) -> Result<u8, Trouble> {
 async fn wait(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
     // Followed before it is asked about: an end between the two would be missed the other way round.
     let follow = |client: &Client| {
-        client.say(&ToMaster::Follow(Follow { job: Some(job.clone()), ids: Vec::new(), since: None }));
+        client.say(&ToMaster::Follow(Follow {
+            job: Some(job.clone()),
+            ids: Vec::new(),
+            since: None,
+        }));
     };
     follow(client);
     loop {
@@ -64,7 +73,10 @@ async fn wait(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
 async fn wait_once(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
     loop {
         let ask = |reference| {
-            ToMaster::Ask(taskmaster_protocol::message::Ask { reference, query: Query::Job { job: job.clone() } })
+            ToMaster::Ask(taskmaster_protocol::message::Ask {
+                reference,
+                query: Query::Job { job: job.clone() },
+            })
         };
         let answer = client.request_once(ask).await?;
         if !read::<JobView>(&answer)?.open {
@@ -86,7 +98,12 @@ async fn wait_once(client: &mut Client, job: &JobName) -> Result<Json, Trouble> 
 }
 
 fn endings(job: &JobView) -> Endings {
-    Endings { done: job.done, failed: job.failed, skipped: job.skipped, cancelled: job.cancelled }
+    Endings {
+        done: job.done,
+        failed: job.failed,
+        skipped: job.skipped,
+        cancelled: job.cancelled,
+    }
 }
 
 fn state(job: &JobView) -> &'static str {
@@ -123,7 +140,11 @@ fn table(jobs: &[JobView]) -> Table {
             job.cancelled,
             job.skipped,
         ];
-        table.row([job.job.to_string(), state(job).to_owned()].into_iter().chain(counts.map(|n| n.to_string())));
+        table.row(
+            [job.job.to_string(), state(job).to_owned()]
+                .into_iter()
+                .chain(counts.map(|n| n.to_string())),
+        );
     }
     table
 }
@@ -144,6 +165,8 @@ fn block(job: &JobView) -> Table {
         ("cancelled", job.cancelled),
         ("skipped", job.skipped),
     ];
-    counts.into_iter().for_each(|(name, n)| block.row([name.to_owned(), n.to_string()]));
+    counts
+        .into_iter()
+        .for_each(|(name, n)| block.row([name.to_owned(), n.to_string()]));
     block
 }

@@ -30,7 +30,12 @@ pub async fn run(command: ModulesCommand, global: &Global) -> Result<u8, Trouble
     let operation = match command {
         ModulesCommand::List => {
             let (raw, typed) = rows(client, Query::Modules).await?;
-            output.list(&raw, &typed, |module: &ModuleView| module.name.to_string(), table)?;
+            output.list(
+                &raw,
+                &typed,
+                |module: &ModuleView| module.name.to_string(),
+                table,
+            )?;
             return Ok(exit::OK);
         }
         ModulesCommand::Show { name } => {
@@ -53,29 +58,53 @@ pub async fn run(command: ModulesCommand, global: &Global) -> Result<u8, Trouble
 
 fn read_file(file: &Path) -> Result<Vec<u8>, Trouble> {
     let fail = |why: String| Trouble::Local(format!("cannot read {}: {why}", file.display()));
-    let size = std::fs::metadata(file).map_err(|error| fail(error.to_string()))?.len();
+    let size = std::fs::metadata(file)
+        .map_err(|error| fail(error.to_string()))?
+        .len();
     if size > limits::MODULE_BYTES_MAX {
-        return Err(fail(format!("it has {}, a module has at most {}", bytes(size), bytes(limits::MODULE_BYTES_MAX))));
+        return Err(fail(format!(
+            "it has {}, a module has at most {}",
+            bytes(size),
+            bytes(limits::MODULE_BYTES_MAX)
+        )));
     }
     std::fs::read(file).map_err(|error| fail(error.to_string()))
 }
 
 /// Approves what is shown here: the master refuses it where the module asks for something else by then.
-async fn approval(client: &mut Client, name: ModuleName, version: Option<String>) -> Result<Operation, Trouble> {
+async fn approval(
+    client: &mut Client,
+    name: ModuleName,
+    version: Option<String>,
+) -> Result<Operation, Trouble> {
     let view: ModuleView = read(&client.ask_raw(Query::Module { name: name.clone() }).await?)?;
     let meant = |waiting: &ModuleWaiting| {
-        version.as_ref().is_none_or(|pin| waiting.version.to_string().starts_with(pin.as_str()))
+        version
+            .as_ref()
+            .is_none_or(|pin| waiting.version.to_string().starts_with(pin.as_str()))
     };
-    let waiting = view.waiting.filter(meant).filter(|waiting| !waiting.asks.is_empty());
+    let waiting = view
+        .waiting
+        .filter(meant)
+        .filter(|waiting| !waiting.asks.is_empty());
     if let Some(ModuleWaiting { version, asks, .. }) = &waiting {
-        chat(&plain(&format!("{name} {} may from now on reach {asks}", version.short())));
+        chat(&plain(&format!(
+            "{name} {} may from now on reach {asks}",
+            version.short()
+        )));
     }
-    Ok(Operation::ApproveModule { name, version, capabilities: waiting.map(|waiting| waiting.asks) })
+    Ok(Operation::ApproveModule {
+        name,
+        version,
+        capabilities: waiting.map(|waiting| waiting.asks),
+    })
 }
 
 /// Says whether a file would load. Needs no master.
 fn check(file: &Path, output: &Output) -> Result<u8, Trouble> {
-    let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let stem = file
+        .file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let mut found: ModuleCheck = taskmaster_module::inspect(&stem, &read_file(file)?).check;
     let beside = file.with_extension("toml");
     match std::fs::read_to_string(&beside).map(|text| Manifest::parse(&text)) {
@@ -89,7 +118,12 @@ fn check(file: &Path, output: &Output) -> Result<u8, Trouble> {
         }
         Ok(Err(_)) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Trouble::Local(format!("cannot read {}: {error}", beside.display()))),
+        Err(error) => {
+            return Err(Trouble::Local(format!(
+                "cannot read {}: {error}",
+                beside.display()
+            )));
+        }
     }
     let name = found.name.clone();
     output.show(&Json::of(&found), &name, || check_block(&found))?;
@@ -101,7 +135,12 @@ fn check_block(found: &ModuleCheck) -> Table {
     block.pair("name", &found.name);
     block.pair("loads", if found.ok { "yes" } else { "no" });
     block.pair("kind", kind(found.kind));
-    block.pair("version", found.version.map_or(String::new(), |version| version.to_string()));
+    block.pair(
+        "version",
+        found
+            .version
+            .map_or(String::new(), |version| version.to_string()),
+    );
     block.pair("error", found.error.clone().unwrap_or_default());
     block.pair("description", found.description.clone().unwrap_or_default());
     block.pair("asks for", some(&found.capabilities));
@@ -110,7 +149,11 @@ fn check_block(found: &ModuleCheck) -> Table {
 }
 
 fn some(capabilities: &Capabilities) -> String {
-    if capabilities.is_empty() { String::new() } else { capabilities.to_string() }
+    if capabilities.is_empty() {
+        String::new()
+    } else {
+        capabilities.to_string()
+    }
 }
 
 /// What is in a module's file.
@@ -127,25 +170,49 @@ fn contents(found: &ModuleCheck, block: &mut Table) {
     }
     for (name, all) in [("imports", &found.imports), ("exports", &found.exports)] {
         for (i, one) in all.iter().take(LISTED_MAX).enumerate() {
-            block.row([if i == 0 { name.to_owned() } else { String::new() }, one.clone()]);
+            block.row([
+                if i == 0 {
+                    name.to_owned()
+                } else {
+                    String::new()
+                },
+                one.clone(),
+            ]);
         }
         if all.len() > LISTED_MAX {
-            block.row([String::new(), format!("and {} more", all.len() - LISTED_MAX)]);
+            block.row([
+                String::new(),
+                format!("and {} more", all.len() - LISTED_MAX),
+            ]);
         }
     }
 }
 
 /// Puts a file into the master's task folder.
 async fn push(client: &mut Client, file: &Path, output: &Output) -> Result<u8, Trouble> {
-    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let name = file
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
+        .to_owned();
     if !(name.ends_with(".wasm") || name.ends_with(".wat")) {
-        return Err(Trouble::Usage(format!("`{name}` is no module: its name must end with .wasm or .wat")));
+        return Err(Trouble::Usage(format!(
+            "`{name}` is no module: its name must end with .wasm or .wat"
+        )));
     }
     let body = read_file(file)?;
-    let answer =
-        client.blobs().put_module(&name, body.into()).await.map_err(|error| Trouble::Local(error.to_string()))?;
-    match std::str::from_utf8(&answer).ok().and_then(|text| Json::parse(text).ok()) {
-        Some(answer) if output.wants_json() => output.line(&crate::output::text::one_line(answer.get()))?,
+    let answer = client
+        .blobs()
+        .put_module(&name, body.into())
+        .await
+        .map_err(|error| Trouble::Local(error.to_string()))?;
+    match std::str::from_utf8(&answer)
+        .ok()
+        .and_then(|text| Json::parse(text).ok())
+    {
+        Some(answer) if output.wants_json() => {
+            output.line(&crate::output::text::one_line(answer.get()))?
+        }
         _ => chat(&plain(&format!("pushed {name}"))),
     }
     Ok(exit::OK)
@@ -177,7 +244,9 @@ fn table(modules: &[ModuleView]) -> Table {
             module.name.to_string(),
             state(module.state).to_owned(),
             kind(module.kind).to_owned(),
-            module.version.map_or(String::new(), |version| version.short()),
+            module
+                .version
+                .map_or(String::new(), |version| version.short()),
             note(module),
         ]);
     }
@@ -195,22 +264,46 @@ fn block(module: &ModuleView) -> Table {
     block.pair("module", &module.name);
     block.pair("state", state(module.state));
     block.pair("kind", kind(module.kind));
-    block.pair("version", module.version.map_or(String::new(), |version| version.to_string()));
+    block.pair(
+        "version",
+        module
+            .version
+            .map_or(String::new(), |version| version.to_string()),
+    );
     block.pair("error", module.error.clone().unwrap_or_default());
-    block.pair("waiting", module.waiting.as_ref().map(|waiting| waiting.why.clone()).unwrap_or_default());
-    block.pair("description", module.description.clone().unwrap_or_default());
+    block.pair(
+        "waiting",
+        module
+            .waiting
+            .as_ref()
+            .map(|waiting| waiting.why.clone())
+            .unwrap_or_default(),
+    );
+    block.pair(
+        "description",
+        module.description.clone().unwrap_or_default(),
+    );
     block.pair("has", some(&module.capabilities));
     for (i, version) in module.versions.iter().enumerate() {
         let held = if version.held { ", held back" } else { "" };
         let (runners, size) = (version.runners.len(), bytes(version.bytes));
-        let compiled = version.compile_us.map_or(String::new(), |us| format!(" (compiled in {})", lasted(us)));
+        let compiled = version
+            .compile_us
+            .map_or(String::new(), |us| format!(" (compiled in {})", lasted(us)));
         let text = format!(
             "{}  {}  {size}, on {runners} runners{compiled}, {} attempts{held}",
             version.version.short(),
             moment(Some(version.seen)),
             version.attempts
         );
-        block.row([if i == 0 { "versions".to_owned() } else { String::new() }, text]);
+        block.row([
+            if i == 0 {
+                "versions".to_owned()
+            } else {
+                String::new()
+            },
+            text,
+        ]);
     }
     if let Some(check) = &module.check {
         contents(check, &mut block);
@@ -219,5 +312,9 @@ fn block(module: &ModuleView) -> Table {
 }
 
 fn lasted(us: u64) -> String {
-    if us < 1_000_000 { format!("{} ms", us.div_ceil(1_000)) } else { format!("{:.1} s", us as f64 / 1e6) }
+    if us < 1_000_000 {
+        format!("{} ms", us.div_ceil(1_000))
+    } else {
+        format!("{:.1} s", us as f64 / 1e6)
+    }
 }

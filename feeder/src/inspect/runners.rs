@@ -17,23 +17,40 @@ pub async fn run(command: RunnersCommand, global: &Global) -> Result<u8, Trouble
     match command {
         RunnersCommand::List => {
             let (raw, typed) = rows(&mut client, Query::Runners).await?;
-            output.list(&raw, &typed, |runner: &RunnerView| runner.runner.clone(), table)?;
+            output.list(
+                &raw,
+                &typed,
+                |runner: &RunnerView| runner.runner.clone(),
+                table,
+            )?;
         }
         RunnersCommand::Show { runner } => {
             let (raw, typed) = rows::<RunnerView>(&mut client, Query::Runners).await?;
-            let Some((answer, view)) = raw.iter().zip(&typed).find(|(_, view)| view.runner == runner) else {
+            let Some((answer, view)) = raw
+                .iter()
+                .zip(&typed)
+                .find(|(_, view)| view.runner == runner)
+            else {
                 let hint = near::hint(&runner, typed.iter().map(|view| view.runner.as_str()));
-                return Err(Trouble::refused(RefusalCode::UnknownRunner, format!("no runner `{runner}`{hint}")));
+                return Err(Trouble::refused(
+                    RefusalCode::UnknownRunner,
+                    format!("no runner `{runner}`{hint}"),
+                ));
             };
             output.show(answer, &runner, || block(view))?;
         }
-        RunnersCommand::Drain { runner } => done(&client.operate(Operation::DrainRunner { runner }).await?, &output)?,
+        RunnersCommand::Drain { runner } => done(
+            &client.operate(Operation::DrainRunner { runner }).await?,
+            &output,
+        )?,
     }
     Ok(exit::OK)
 }
 
 fn table(runners: &[RunnerView]) -> Table {
-    let mut table = Table::new(&["RUNNER", "STATE", "USED", "SLOTS", "ATTEMPTS", "FINISHED", "JOINED", "LABELS"]);
+    let mut table = Table::new(&[
+        "RUNNER", "STATE", "USED", "SLOTS", "ATTEMPTS", "FINISHED", "JOINED", "LABELS",
+    ]);
     for runner in runners {
         table.row([
             runner.runner.clone(),
@@ -50,7 +67,13 @@ fn table(runners: &[RunnerView]) -> Table {
 }
 
 fn labels(runner: &RunnerView) -> String {
-    runner.offer.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    runner
+        .offer
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn block(runner: &RunnerView) -> Table {
@@ -65,6 +88,15 @@ fn block(runner: &RunnerView) -> Table {
     block.pair("env", runner.offer.env.join(" "));
     block.pair("os", format!("{} {}", runner.offer.os, runner.offer.arch));
     block.pair("memory", format!("{} MiB", runner.offer.memory_mb));
-    block.pair("modules", runner.offer.modules.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" "));
+    block.pair(
+        "modules",
+        runner
+            .offer
+            .modules
+            .iter()
+            .map(|name| name.as_str())
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
     block
 }

@@ -12,7 +12,9 @@ use crate::trouble::{Trouble, exit};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use taskmaster_protocol::message::{Cancel, Log, Query, Retry, Set};
-use taskmaster_protocol::{FilePath, Hash, JobName, Json, ModuleName, TaskId, TaskState, TaskView, ToMaster, limits};
+use taskmaster_protocol::{
+    FilePath, Hash, JobName, Json, ModuleName, TaskId, TaskState, TaskView, ToMaster, limits,
+};
 
 /// Runs a `tasks` command. The exit code.
 pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> {
@@ -20,7 +22,12 @@ pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> 
     let mut client = Client::connect(global.target()?).await?;
     let client = &mut client;
     match command {
-        TasksCommand::List { job, state, module, limit } => {
+        TasksCommand::List {
+            job,
+            state,
+            module,
+            limit,
+        } => {
             let (raw, typed) = list(client, job, state, module, limit).await?;
             output.list(&raw, &typed, |task: &TaskView| task.id.to_string(), table)?;
         }
@@ -46,12 +53,30 @@ pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> 
         }
         TasksCommand::Cancel { ids, job } => cancel(client, ids, job, &output).await?,
         TasksCommand::Retry { ids } => {
-            let answer = client.request(|reference| ToMaster::Retry(Retry { reference, ids: ids.clone() })).await?;
+            let answer = client
+                .request(|reference| {
+                    ToMaster::Retry(Retry {
+                        reference,
+                        ids: ids.clone(),
+                    })
+                })
+                .await?;
             done(&answer, &output)?;
         }
-        TasksCommand::Set { id, priority, delay } => {
+        TasksCommand::Set {
+            id,
+            priority,
+            delay,
+        } => {
             let delay_ms = delay.map(|span| span.ms());
-            let set = |reference| ToMaster::Set(Set { reference, id: id.clone(), priority, delay_ms });
+            let set = |reference| {
+                ToMaster::Set(Set {
+                    reference,
+                    id: id.clone(),
+                    priority,
+                    delay_ms,
+                })
+            };
             done(&client.request(set).await?, &output)?;
         }
         TasksCommand::Why { id } => why(&client.ask_raw(Query::Why { id }).await?, &output)?,
@@ -66,13 +91,23 @@ pub async fn cancel(
     job: Option<JobName>,
     output: &Output,
 ) -> Result<(), Trouble> {
-    let cancel = |reference| ToMaster::Cancel(Cancel { reference, ids: ids.clone(), job: job.clone() });
+    let cancel = |reference| {
+        ToMaster::Cancel(Cancel {
+            reference,
+            ids: ids.clone(),
+            job: job.clone(),
+        })
+    };
     done(&client.request(cancel).await?, output)
 }
 
 /// What was wished is durably done: the answer goes out only to scripts that want it.
 pub(super) fn done(answer: &Json, output: &Output) -> Result<(), Trouble> {
-    if output.wants_json() { output.line(&crate::output::text::one_line(answer.get())) } else { Ok(()) }
+    if output.wants_json() {
+        output.line(&crate::output::text::one_line(answer.get()))
+    } else {
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,7 +127,15 @@ async fn list(
     while raw.len() < limit {
         let page_rows = (limit - raw.len()).min(limits::PAGE_ROWS_MAX);
         let (job, module) = (job.clone(), module.clone());
-        let page: RawPage = client.ask(Query::Tasks { job, state, module, limit: page_rows, after }).await?;
+        let page: RawPage = client
+            .ask(Query::Tasks {
+                job,
+                state,
+                module,
+                limit: page_rows,
+                after,
+            })
+            .await?;
         raw.extend(page.rows);
         after = page.next;
         if after.is_none() {
@@ -105,7 +148,9 @@ async fn list(
 }
 
 fn table(tasks: &[TaskView]) -> Table {
-    let mut table = Table::new(&["ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "NOTE"]);
+    let mut table = Table::new(&[
+        "ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "NOTE",
+    ]);
     for task in tasks {
         table.row([
             task.id.to_string(),
@@ -131,7 +176,11 @@ pub fn block(task: &TaskView) -> Table {
     block.pair("id", &task.id);
     block.pair("state", task.state.as_str());
     block.pair("module", &task.module);
-    block.pair("version", task.version.map_or(String::new(), |version| version.short()));
+    block.pair(
+        "version",
+        task.version
+            .map_or(String::new(), |version| version.short()),
+    );
     block.pair("job", &task.job);
     block.pair("priority", task.priority);
     block.pair("attempt", task.attempt);
@@ -139,13 +188,40 @@ pub fn block(task: &TaskView) -> Table {
     block.pair("created", moment(Some(task.created)));
     block.pair("started", moment(task.started));
     block.pair("finished", moment(task.finished));
-    block.pair("result", task.result.as_ref().map_or(String::new(), |result| result.get().to_owned()));
-    block.pair("result blob", task.result_blob.map_or(String::new(), |hash| hash.to_string()));
+    block.pair(
+        "result",
+        task.result
+            .as_ref()
+            .map_or(String::new(), |result| result.get().to_owned()),
+    );
+    block.pair(
+        "result blob",
+        task.result_blob
+            .map_or(String::new(), |hash| hash.to_string()),
+    );
     if let Some(error) = &task.error {
-        block.pair("error", format!("{}: {}", error.kind.as_str(), error.message));
-        block.pair("exit code", error.code.map_or(String::new(), |code| code.to_string()));
-        for (i, line) in error.backtrace.iter().flat_map(|text| text.lines()).enumerate() {
-            block.row([if i == 0 { "backtrace".to_owned() } else { String::new() }, line.to_owned()]);
+        block.pair(
+            "error",
+            format!("{}: {}", error.kind.as_str(), error.message),
+        );
+        block.pair(
+            "exit code",
+            error.code.map_or(String::new(), |code| code.to_string()),
+        );
+        for (i, line) in error
+            .backtrace
+            .iter()
+            .flat_map(|text| text.lines())
+            .enumerate()
+        {
+            block.row([
+                if i == 0 {
+                    "backtrace".to_owned()
+                } else {
+                    String::new()
+                },
+                line.to_owned(),
+            ]);
         }
     }
     if let Some(stats) = &task.stats {
@@ -168,12 +244,18 @@ fn print_log(log: &Log, output: &Output) -> Result<(), Trouble> {
         text.push('\n');
     }
     // On a terminal a log must not move the cursor or rename the window.
-    if output.is_terminal() { output.write(plain(&text).as_bytes()) } else { output.write(text.as_bytes()) }
+    if output.is_terminal() {
+        output.write(plain(&text).as_bytes())
+    } else {
+        output.write(text.as_bytes())
+    }
 }
 
 fn print_files(files: &BTreeMap<FilePath, Hash>, output: &Output) -> Result<(), Trouble> {
-    let raw: Vec<Json> =
-        files.iter().map(|(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash}))).collect();
+    let raw: Vec<Json> = files
+        .iter()
+        .map(|(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash})))
+        .collect();
     let typed: Vec<(&FilePath, &Hash)> = files.iter().collect();
     output.list(
         &raw,
@@ -181,7 +263,9 @@ fn print_files(files: &BTreeMap<FilePath, Hash>, output: &Output) -> Result<(), 
         |(path, _)| path.to_string(),
         |files| {
             let mut table = Table::new(&["PATH", "SHA256"]);
-            files.iter().for_each(|(path, hash)| table.row([path.to_string(), hash.to_string()]));
+            files
+                .iter()
+                .for_each(|(path, hash)| table.row([path.to_string(), hash.to_string()]));
             table
         },
     )
@@ -193,7 +277,9 @@ fn why(answer: &Json, output: &Output) -> Result<(), Trouble> {
         why: String,
     }
     match output.explicit() {
-        Some(Format::Json | Format::Jsonl) => output.line(&crate::output::text::one_line(answer.get())),
+        Some(Format::Json | Format::Jsonl) => {
+            output.line(&crate::output::text::one_line(answer.get()))
+        }
         _ => output.line(&plain(&read::<Why>(answer)?.why)),
     }
 }

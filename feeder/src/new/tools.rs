@@ -32,7 +32,11 @@ const C_COMPILER: Tool = Tool {
     found: || std::env::var_os("WASI_SDK_PATH").is_some() || has_zig(),
 };
 
-const ZIG: Tool = Tool { name: "zig 0.16", install: "`pip install ziglang`, or zig of your system", found: has_zig };
+const ZIG: Tool = Tool {
+    name: "zig 0.16",
+    install: "`pip install ziglang`, or zig of your system",
+    found: has_zig,
+};
 
 const GO: Tool = Tool {
     name: "go, 1.24 or newer",
@@ -46,8 +50,11 @@ const NPM: Tool = Tool {
     found: || on_path("node") && on_path("npm"),
 };
 
-const COMPONENTIZE_PY: Tool =
-    Tool { name: "componentize-py", install: "`pip install componentize-py`", found: || on_path("componentize-py") };
+const COMPONENTIZE_PY: Tool = Tool {
+    name: "componentize-py",
+    install: "`pip install componentize-py`",
+    found: || on_path("componentize-py"),
+};
 
 /// What is missing here for a project in this language.
 pub(super) fn missing(language: Language) -> Vec<Tool> {
@@ -60,12 +67,17 @@ pub(super) fn missing(language: Language) -> Vec<Tool> {
         Language::Python => &[COMPONENTIZE_PY],
         Language::Wat => &[],
     };
-    needed.iter().filter(|tool| !(tool.found)()).copied().collect()
+    needed
+        .iter()
+        .filter(|tool| !(tool.found)())
+        .copied()
+        .collect()
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    })
 }
 
 fn has_zig() -> bool {
@@ -74,13 +86,28 @@ fn has_zig() -> bool {
 
 /// The toolchain has the target where its library lies in the folder that the compiler names.
 fn has_rust_target() -> bool {
-    let Some(folder) = said("rustc", &["--print", "target-libdir", "--target", "wasm32-wasip1"]) else { return false };
-    let Ok(files) = std::fs::read_dir(Path::new(folder.trim())) else { return false };
-    files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
+    let Some(folder) = said(
+        "rustc",
+        &["--print", "target-libdir", "--target", "wasm32-wasip1"],
+    ) else {
+        return false;
+    };
+    let Ok(files) = std::fs::read_dir(Path::new(folder.trim())) else {
+        return false;
+    };
+    files
+        .flatten()
+        .any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
 }
 
 /// What a program prints, if it ends well.
 fn said(program: &str, args: &[&str]) -> Option<String> {
-    let ran = Command::new(program).args(args).stdin(Stdio::null()).output().ok()?;
-    ran.status.success().then(|| String::from_utf8_lossy(&ran.stdout).into_owned())
+    let ran = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    ran.status
+        .success()
+        .then(|| String::from_utf8_lossy(&ran.stdout).into_owned())
 }

@@ -11,12 +11,20 @@ pub struct Table {
 impl Table {
     /// An empty table with these headings; none: a block of names and values.
     pub fn new(headings: &[&'static str]) -> Table {
-        Table { headings: headings.to_vec(), rows: Vec::new() }
+        Table {
+            headings: headings.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// One more row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|text| cell(&text).into_owned()).collect());
+        self.rows.push(
+            cells
+                .into_iter()
+                .map(|text| cell(&text).into_owned())
+                .collect(),
+        );
     }
 
     /// One more name with its value; an empty value is left out.
@@ -30,10 +38,20 @@ impl Table {
     /// The text, each line ended. `width`: cut lines to that.
     pub fn render(&self, colour: bool, width: Option<usize>) -> String {
         let headings: Vec<String> = self.headings.iter().map(|h| (*h).to_owned()).collect();
-        let lines: Vec<&Vec<String>> = std::iter::once(&headings).filter(|h| !h.is_empty()).chain(&self.rows).collect();
+        let lines: Vec<&Vec<String>> = std::iter::once(&headings)
+            .filter(|h| !h.is_empty())
+            .chain(&self.rows)
+            .collect();
         let columns = lines.iter().map(|line| line.len()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
-            .map(|i| lines.iter().filter_map(|line| line.get(i)).map(|text| text.chars().count()).max().unwrap_or(0))
+            .map(|i| {
+                lines
+                    .iter()
+                    .filter_map(|line| line.get(i))
+                    .map(|text| text.chars().count())
+                    .max()
+                    .unwrap_or(0)
+            })
             .collect();
         let mut out = String::new();
         for line in lines {
@@ -42,7 +60,11 @@ impl Table {
                 let last = i + 1 == line.len();
                 let room = width.map_or(usize::MAX, |width| width.saturating_sub(used).max(8));
                 let text = if last { clip(text, room) } else { text.into() };
-                out.push_str(&if colour { painted(&text) } else { text.clone().into_owned() });
+                out.push_str(&if colour {
+                    painted(&text)
+                } else {
+                    text.clone().into_owned()
+                });
                 if !last {
                     let gap = widths[i] + 2 - text.chars().count();
                     out.extend(std::iter::repeat_n(' ', gap));
@@ -79,7 +101,13 @@ mod tests {
         table.row(["a".into(), "done".into(), String::new()]);
         table.row(["long-id".into(), "failed".into(), "x".repeat(30)]);
         let text = table.render(false, Some(30));
-        assert_eq!(text, format!("ID       STATE   ERROR\na        done\nlong-id  failed  {}…\n", "x".repeat(12)));
+        assert_eq!(
+            text,
+            format!(
+                "ID       STATE   ERROR\na        done\nlong-id  failed  {}…\n",
+                "x".repeat(12)
+            )
+        );
         assert!(table.render(true, None).contains("\u{1b}[32mdone\u{1b}[0m"));
     }
 

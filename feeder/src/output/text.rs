@@ -15,12 +15,20 @@ pub fn one_line(json: &str) -> Cow<'_, str> {
 /// Text without control characters other than line breaks and tabs.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(obeyed) { Cow::Owned(text.replace(obeyed, "\u{fffd}")) } else { Cow::Borrowed(text) }
+    if text.contains(obeyed) {
+        Cow::Owned(text.replace(obeyed, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// Text for one cell of a table: one line, no control characters.
 pub fn cell(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) { Cow::Owned(text.replace(char::is_control, " ")) } else { Cow::Borrowed(text) }
+    if text.contains(char::is_control) {
+        Cow::Owned(text.replace(char::is_control, " "))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// At most `width` characters, the last one `…` where something was cut.
@@ -81,10 +89,21 @@ mod tests {
         assert_eq!(clip("abcdef", 4), "abc…");
         assert_eq!(clip("äöü", 3), "äöü");
         assert_eq!(
-            [thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)],
+            [
+                thousands(0),
+                thousands(999),
+                thousands(1_000),
+                thousands(1_234_567)
+            ],
             ["0", "999", "1,000", "1,234,567"]
         );
-        assert_eq!([bytes(12), bytes(2_048), bytes(3 << 20)], ["12 B", "2.0 KiB", "3.0 MiB"]);
-        assert_eq!([span(12), span(1_500), span(2_000_000), span(61_000_000)], ["12 µs", "1.5 ms", "2.0 s", "1m01s"]);
+        assert_eq!(
+            [bytes(12), bytes(2_048), bytes(3 << 20)],
+            ["12 B", "2.0 KiB", "3.0 MiB"]
+        );
+        assert_eq!(
+            [span(12), span(1_500), span(2_000_000), span(61_000_000)],
+            ["12 µs", "1.5 ms", "2.0 s", "1m01s"]
+        );
     }
 }

@@ -14,8 +14,14 @@ const BAR: usize = 20;
 
 /// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, picture: &Picture) {
-    let runners = u16::try_from(picture.runners.len()).unwrap_or(u16::MAX).clamp(1, 8) + 3;
-    let jobs = u16::try_from(picture.jobs.len()).unwrap_or(u16::MAX).clamp(1, 10) + 3;
+    let runners = u16::try_from(picture.runners.len())
+        .unwrap_or(u16::MAX)
+        .clamp(1, 8)
+        + 3;
+    let jobs = u16::try_from(picture.jobs.len())
+        .unwrap_or(u16::MAX)
+        .clamp(1, 10)
+        + 3;
     let areas = [
         Constraint::Length(2),
         Constraint::Length(4),
@@ -46,7 +52,10 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
         );
         lines = vec![Line::from(text).bold()];
     }
-    let refusing = picture.status.as_ref().and_then(|status| status.refusing.as_deref());
+    let refusing = picture
+        .status
+        .as_ref()
+        .and_then(|status| status.refusing.as_deref());
     let note = match (picture.note.as_str(), refusing) {
         ("", None) => Line::from("q quits").dim(),
         ("", Some(why)) => Line::from(format!("adds are refused: {why}")).red(),
@@ -62,7 +71,10 @@ fn draw_rate(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let skip = picture.rates.len().saturating_sub(shown);
     let rates: Vec<u64> = picture.rates.iter().skip(skip).copied().collect();
     frame.render_widget(
-        Sparkline::default().data(&rates).style(Style::new().fg(Color::Cyan)).block(Block::bordered().title(title)),
+        Sparkline::default()
+            .data(&rates)
+            .style(Style::new().fg(Color::Cyan))
+            .block(Block::bordered().title(title)),
         area,
     );
 }
@@ -86,7 +98,12 @@ fn draw_runners(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
         Constraint::Length(12),
     ];
     let head = Row::new(["runner", "state", "slots", "attempts", "finished"]).bold();
-    frame.render_widget(Table::new(rows, widths).header(head).block(Block::bordered().title(" runners ")), area);
+    frame.render_widget(
+        Table::new(rows, widths)
+            .header(head)
+            .block(Block::bordered().title(" runners ")),
+        area,
+    );
 }
 
 fn draw_jobs(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
@@ -98,7 +115,13 @@ fn draw_jobs(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
         } else {
             "done"
         };
-        Row::new([job.job.to_string(), state.to_owned(), bar(job), thousands(job.assigned), thousands(job.failed)])
+        Row::new([
+            job.job.to_string(),
+            state.to_owned(),
+            bar(job),
+            thousands(job.assigned),
+            thousands(job.failed),
+        ])
     });
     let widths = [
         Constraint::Min(16),
@@ -108,22 +131,45 @@ fn draw_jobs(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
         Constraint::Length(9),
     ];
     let head = Row::new(["job", "state", "ended", "assigned", "failed"]).bold();
-    frame.render_widget(Table::new(rows, widths).header(head).block(Block::bordered().title(" jobs ")), area);
+    frame.render_widget(
+        Table::new(rows, widths)
+            .header(head)
+            .block(Block::bordered().title(" jobs ")),
+        area,
+    );
 }
 
 fn draw_events(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     let room = usize::from(area.height.saturating_sub(2));
     let skip = picture.events.len().saturating_sub(room);
-    let lines: Vec<Line<'_>> = picture.events.iter().skip(skip).map(|event| Line::from(event.as_str())).collect();
-    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" events ")), area);
+    let lines: Vec<Line<'_>> = picture
+        .events
+        .iter()
+        .skip(skip)
+        .map(|event| Line::from(event.as_str()))
+        .collect();
+    frame.render_widget(
+        Paragraph::new(lines).block(Block::bordered().title(" events ")),
+        area,
+    );
 }
 
 /// How much of a job has ended.
 fn bar(job: &JobView) -> String {
     let ended = job.done + job.failed + job.cancelled + job.skipped;
-    let full = if job.total == 0 { 0 } else { (u128::from(ended) * BAR as u128 / u128::from(job.total)) as usize };
+    let full = if job.total == 0 {
+        0
+    } else {
+        (u128::from(ended) * BAR as u128 / u128::from(job.total)) as usize
+    };
     let full = full.min(BAR);
-    format!("{}{} {}/{}", "█".repeat(full), "░".repeat(BAR - full), thousands(ended), thousands(job.total))
+    format!(
+        "{}{} {}/{}",
+        "█".repeat(full),
+        "░".repeat(BAR - full),
+        thousands(ended),
+        thousands(job.total)
+    )
 }
 
 #[cfg(test)]
@@ -148,7 +194,13 @@ mod tests {
         for (width, height) in [(120, 40), (80, 24), (20, 5), (1, 1)] {
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
             terminal.draw(|frame| draw(frame, &picture)).unwrap();
-            let shown: String = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
+            let shown: String = terminal
+                .backend()
+                .buffer()
+                .content()
+                .iter()
+                .map(|cell| cell.symbol())
+                .collect();
             if width == 120 {
                 assert!(
                     shown.contains("██████████░░░░░░░░░░ 5/10")

@@ -18,7 +18,10 @@ struct Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-#[allow(unsafe_code, reason = "an allocator is unsafe by its trait; this one only counts and passes on")]
+#[allow(
+    unsafe_code,
+    reason = "an allocator is unsafe by its trait; this one only counts and passes on"
+)]
 // SAFETY: every call is passed on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -48,9 +51,16 @@ struct Run {
 
 impl Run {
     fn new(jobs: usize, classes: usize, runners: u64) -> Run {
-        let jobs = (0..jobs).filter_map(|i| JobName::new(&format!("job{i}")).ok()).collect();
-        let modules = (0..classes).filter_map(|i| ModuleName::new(&format!("module{i}")).ok()).collect();
-        let now = Now { mono_us: 1, wall: Wall(1) };
+        let jobs = (0..jobs)
+            .filter_map(|i| JobName::new(&format!("job{i}")).ok())
+            .collect();
+        let modules = (0..classes)
+            .filter_map(|i| ModuleName::new(&format!("module{i}")).ok())
+            .collect();
+        let now = Now {
+            mono_us: 1,
+            wall: Wall(1),
+        };
         let mut run = Run {
             core: Scheduler::new(1),
             now,
@@ -62,8 +72,16 @@ impl Run {
             others: vec![1; 1 << 22],
         };
         for job in run.jobs.clone() {
-            run.tell(Event::JobOpened { job: job.clone(), past: Past::default(), restored: false });
-            run.tell(Event::JobHeld { job, by: "s".into(), restored: false });
+            run.tell(Event::JobOpened {
+                job: job.clone(),
+                past: Past::default(),
+                restored: false,
+            });
+            run.tell(Event::JobHeld {
+                job,
+                by: "s".into(),
+                restored: false,
+            });
         }
         run
     }
@@ -74,14 +92,20 @@ impl Run {
 
     /// Puts the caches to another use.
     fn forget(&mut self) {
-        self.others.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_mul(3));
+        self.others
+            .iter_mut()
+            .step_by(8)
+            .for_each(|word| *word = word.wrapping_mul(3));
     }
 
     /// Every task of the second half waits for one of the first, where half are to be blocked.
     fn add(&mut self, half_blocked: bool) {
         for i in 0..TASKS {
             let first = i.checked_sub(TASKS / 2).filter(|_| half_blocked);
-            let dependencies = first.map(|i| DependsOn::Open(TaskKey(i), When::Done)).into_iter().collect();
+            let dependencies = first
+                .map(|i| DependsOn::Open(TaskKey(i), When::Done))
+                .into_iter()
+                .collect();
             let task = NewTask {
                 key: TaskKey(i),
                 no: u64::from(i) + 1,
@@ -105,9 +129,19 @@ impl Run {
     /// Two runners that hold a hundred tasks each and report them all at once. Returns what of it was the core's time.
     fn work(&mut self) -> Duration {
         for runner in 1..=self.runners {
-            let offer = Box::new(Offer { name: format!("runner{runner}"), slots: 100, ..Offer::default() });
+            let offer = Box::new(Offer {
+                name: format!("runner{runner}"),
+                slots: 100,
+                ..Offer::default()
+            });
             let runner = RunnerKey(runner);
-            self.tell(Event::RunnerJoined { runner, offer, credits: 100, answers: true, held: Vec::new() });
+            self.tell(Event::RunnerJoined {
+                runner,
+                offer,
+                credits: 100,
+                answers: true,
+                held: Vec::new(),
+            });
         }
         let mut time = timed(|| self.tell(Event::TurnEnded));
         while self.done < TASKS {
@@ -115,10 +149,20 @@ impl Run {
             self.forget();
             time += timed(|| {
                 for effect in &effects {
-                    if let Effect::Send { runner, task, attempt } = *effect {
+                    if let Effect::Send {
+                        runner,
+                        task,
+                        attempt,
+                    } = *effect
+                    {
                         self.done += 1;
                         self.now.mono_us += 1;
-                        self.tell(Event::AttemptDone { runner, task, attempt, run_us: 100 });
+                        self.tell(Event::AttemptDone {
+                            runner,
+                            task,
+                            attempt,
+                            run_us: 100,
+                        });
                     }
                 }
                 self.tell(Event::TurnEnded);
@@ -152,7 +196,11 @@ fn measure(name: &str, jobs: usize, classes: usize, half_blocked: bool) -> f64 {
         assert!(run.core.check().is_empty() && run.core.tasks_len() == 0);
     }
     let each = |time: Duration| time.as_nanos() as f64 / f64::from(TASKS);
-    println!("{name}: {:.0} ns to add, {:.0} ns to send and end, {bytes} bytes a task", each(adding), each(working));
+    println!(
+        "{name}: {:.0} ns to add, {:.0} ns to send and end, {bytes} bytes a task",
+        each(adding),
+        each(working)
+    );
     each(working)
 }
 

@@ -29,14 +29,27 @@ impl Scheduler {
         let expected_us = class.mean_us.unwrap_or(limits::PREFETCH_US) * u64::from(slots);
         let runner = self.runner(runner_key);
         runner.sent += 1;
-        let last = runner.lent.insert((task, attempt), Lent { slots, expected_us, order: runner.sent });
-        assert!(last.is_none(), "attempt {attempt} of {task:?} is lent twice");
+        let last = runner.lent.insert(
+            (task, attempt),
+            Lent {
+                slots,
+                expected_us,
+                order: runner.sent,
+            },
+        );
+        assert!(
+            last.is_none(),
+            "attempt {attempt} of {task:?} is lent twice"
+        );
         runner.used += slots;
         runner.backlog_us += expected_us;
         if runner.used > runner.offer.slots && !runner.watched {
             runner.watched = true;
             runner.progress_us = now;
-            self.deadlines.insert(now + limits::RECALL_AFTER_MS * 1_000, Timer::Recall(runner_key));
+            self.deadlines.insert(
+                now + limits::RECALL_AFTER_MS * 1_000,
+                Timer::Recall(runner_key),
+            );
         }
         self.charge(job, |share| share.in_use += slots);
         self.update_room(runner_key);
@@ -44,12 +57,25 @@ impl Scheduler {
 
     /// Takes the charge back: the attempt has ended here, after `run_us` where it ran. Who holds it counts, not who
     /// tells of it: that may be the same runner over its last connection.
-    pub(crate) fn give_back(&mut self, by: RunnerKey, task: TaskKey, attempt: AttemptId, run_us: Option<u64>) {
+    pub(crate) fn give_back(
+        &mut self,
+        by: RunnerKey,
+        task: TaskKey,
+        attempt: AttemptId,
+        run_us: Option<u64>,
+    ) {
         let now = self.now.mono_us;
-        let held = self.tasks.get(task).and_then(|task| task.held().iter().find(|held| held.attempt == attempt));
+        let held = self
+            .tasks
+            .get(task)
+            .and_then(|task| task.held().iter().find(|held| held.attempt == attempt));
         let key = held.and_then(|held| held.runner).unwrap_or(by);
-        let Some(runner) = self.runners.get_mut(&key) else { return };
-        let Some(lent) = runner.lent.remove(&(task, attempt)) else { return };
+        let Some(runner) = self.runners.get_mut(&key) else {
+            return;
+        };
+        let Some(lent) = runner.lent.remove(&(task, attempt)) else {
+            return;
+        };
         runner.used -= lent.slots;
         runner.backlog_us -= lent.expected_us;
         if run_us.is_some() {
@@ -63,20 +89,37 @@ impl Scheduler {
         // An attempt that never ran (stopped while it waited, no module) tells nothing of how long others will.
         if run_us > 0 {
             let mean = &mut self.ready.class_mut(class).mean_us;
-            *mean = Some(mean.map_or(run_us, |mean| mean - mean / 8 + run_us / 8).max(1));
+            *mean = Some(
+                mean.map_or(run_us, |mean| mean - mean / 8 + run_us / 8)
+                    .max(1),
+            );
         }
         self.charge(job, |share| {
             share.in_use -= lent.slots;
-            share.slot_time_us = share.slot_time_us.saturating_add(run_us * u64::from(lent.slots));
+            share.slot_time_us = share
+                .slot_time_us
+                .saturating_add(run_us * u64::from(lent.slots));
         });
     }
 
     /// The task's own record of an attempt: gone, or (`lost`) kept in case its runner comes back.
-    pub(crate) fn let_go(&mut self, key: TaskKey, attempt: AttemptId, lost: bool, effects: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
+    pub(crate) fn let_go(
+        &mut self,
+        key: TaskKey,
+        attempt: AttemptId,
+        lost: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get_mut(key) else {
+            return;
+        };
         if lost && !matches!(task.state, State::Ended(_)) {
-            let held = task.tried.iter_mut().flat_map(|tried| tried.held.iter_mut());
-            held.filter(|held| held.attempt == attempt).for_each(|held| held.runner = None);
+            let held = task
+                .tried
+                .iter_mut()
+                .flat_map(|tried| tried.held.iter_mut());
+            held.filter(|held| held.attempt == attempt)
+                .for_each(|held| held.runner = None);
         } else {
             task.retain_held(|held| held.attempt != attempt);
             self.forget_if_over(key, effects);
@@ -92,8 +135,14 @@ impl Scheduler {
     /// Whether this runner may speak of the attempt: it was sent to it, over whichever connection, or may have been by
     /// an earlier master. What a connection says that is no longer the runner's own is said again over the next one.
     fn may_report(&self, by: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
-        let Some(runner) = self.runners.get(&by) else { return false };
-        match self.tasks.get(key).and_then(|task| task.held().iter().find(|held| held.attempt == attempt)) {
+        let Some(runner) = self.runners.get(&by) else {
+            return false;
+        };
+        match self
+            .tasks
+            .get(key)
+            .and_then(|task| task.held().iter().find(|held| held.attempt == attempt))
+        {
             Some(held) => held.name == runner.name,
             None => self.of_earlier_epoch(attempt),
         }
@@ -103,7 +152,10 @@ impl Scheduler {
     fn counts(&self, key: TaskKey, attempt: AttemptId) -> bool {
         self.tasks.get(key).is_some_and(|task| {
             let sent_before = attempt > task.fence() && self.of_earlier_epoch(attempt);
-            let open = matches!(task.state, State::Delayed | State::Ready { .. } | State::Assigned);
+            let open = matches!(
+                task.state,
+                State::Delayed | State::Ready { .. } | State::Assigned
+            );
             open && (sent_before || task.held().iter().any(|held| held.attempt == attempt))
         })
     }
@@ -167,7 +219,15 @@ impl Scheduler {
         let (due, retries, last_n) = (next.due, next.retries, task.last_n());
         let fence = attempt.max(AttemptId { epoch, n: last_n });
         // Attempts of lost runners are void: they are not greater than the fence.
-        *task.tried_mut() = Tried { due, retries, tries: 0, lost: 0, last_n, fence, held: Few::None };
+        *task.tried_mut() = Tried {
+            due,
+            retries,
+            tries: 0,
+            lost: 0,
+            last_n,
+            fence,
+            held: Few::None,
+        };
         self.ready.class_mut(last).tasks -= 1;
         self.ready.class_mut(class).tasks += 1;
         effects.push(Effect::Store(Change::Continued(key, fence)));
@@ -219,9 +279,18 @@ impl Scheduler {
         let tried = task.tried_mut();
         tried.fence = tried.fence.max(attempt);
         // A delay that was set while it ran holds, too. The wait is kept: a late attempt may come and go meanwhile.
-        let wait_us = task.due().map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
+        let wait_us = task
+            .due()
+            .map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
         self.set_due(key, Due::Mono(now.mono_us + wait_us));
-        effects.push(Effect::Store(Change::Retrying { task: key, attempt, tries, lost, wait_us, runner_lost: false }));
+        effects.push(Effect::Store(Change::Retrying {
+            task: key,
+            attempt,
+            tries,
+            lost,
+            wait_us,
+            runner_lost: false,
+        }));
         self.enter(key, State::Delayed, effects);
     }
 
@@ -239,7 +308,9 @@ impl Scheduler {
         let counts = self.counts(key, attempt);
         self.give_back(runner, key, attempt, None);
         self.let_go(key, attempt, false, effects);
-        let Some(task) = self.tasks.get(key) else { return };
+        let Some(task) = self.tasks.get(key) else {
+            return;
+        };
         let alone = !task.is_held();
         if counts && alone && task.state == State::Assigned {
             self.unblocked(key, effects);
@@ -250,7 +321,9 @@ impl Scheduler {
     /// until something ends. Those that run already are not given back; nobody here knows which they are.
     pub(crate) fn recall(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         let now = self.now.mono_us;
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+        let Some(runner) = self.runners.get_mut(&key) else {
+            return;
+        };
         if runner.used <= runner.offer.slots || runner.absent_until.is_some() {
             runner.watched = false;
             return;
@@ -265,7 +338,10 @@ impl Scheduler {
             runner.asked_us.get_or_insert(now);
         }
         let attempts = runner.lent.keys().copied().collect();
-        effects.push(Effect::Recall { runner: key, attempts });
+        effects.push(Effect::Recall {
+            runner: key,
+            attempts,
+        });
         self.update_room(key);
     }
 }

@@ -62,7 +62,11 @@ impl Scheduler {
             .map(|(_, task)| task.waiters.iter())
             .chain(self.settling.iter().map(|s| s.waiters.iter()));
         for waiter in lists.flatten() {
-            if self.tasks.get(waiter.task).is_some_and(|task| task.life == waiter.life) {
+            if self
+                .tasks
+                .get(waiter.task)
+                .is_some_and(|task| task.life == waiter.life)
+            {
                 *waiting.entry(waiter.task).or_default() += 1;
             }
         }
@@ -70,7 +74,10 @@ impl Scheduler {
             if let State::Blocked { open } = task.state()
                 && waiting.get(&key) != Some(&open)
             {
-                broken.push(format!("{key:?} counts {open} open dependencies, {:?} tasks name it", waiting.get(&key)));
+                broken.push(format!(
+                    "{key:?} counts {open} open dependencies, {:?} tasks name it",
+                    waiting.get(&key)
+                ));
             }
         }
     }
@@ -86,30 +93,50 @@ impl Scheduler {
                         place && task.state() == State::Ready { reserved: false }
                     });
                     if !fits {
-                        broken.push(format!("{key:?} is in the ready index and does not belong there"));
+                        broken.push(format!(
+                            "{key:?} is in the ready index and does not belong there"
+                        ));
                     }
                 }
             }
             if !job.ready.are_right() {
-                broken.push(format!("the queues of job {} are not what they would be: {:?}", job.name, job.ready));
+                broken.push(format!(
+                    "the queues of job {} are not what they would be: {:?}",
+                    job.name, job.ready
+                ));
             }
         }
-        let ready = self.tasks.iter().filter(|(_, task)| task.state() == State::Ready { reserved: false }).count();
+        let ready = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.state() == State::Ready { reserved: false })
+            .count();
         if ready != indexed {
-            broken.push(format!("{ready} tasks are ready, {indexed} are in the index"));
+            broken.push(format!(
+                "{ready} tasks are ready, {indexed} are in the index"
+            ));
         }
     }
 
     fn delayed_tasks_have_their_time(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
-            let waits = task.due().is_some_and(|due| self.deadlines.has_task(due, key));
+            let waits = task
+                .due()
+                .is_some_and(|due| self.deadlines.has_task(due, key));
             if task.state() == State::Delayed && !waits {
                 broken.push(format!("{key:?} is delayed, and nothing will wake it"));
             }
         }
-        let delayed = self.tasks.iter().filter(|(_, task)| task.state() == State::Delayed).count();
+        let delayed = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.state() == State::Delayed)
+            .count();
         if delayed != self.deadlines.tasks_len() {
-            broken.push(format!("{delayed} tasks are delayed, {} have a time", self.deadlines.tasks_len()));
+            broken.push(format!(
+                "{delayed} tasks are delayed, {} have a time",
+                self.deadlines.tasks_len()
+            ));
         }
     }
 
@@ -117,18 +144,29 @@ impl Scheduler {
         for (key, task) in self.tasks.iter() {
             for held in task.held() {
                 let Some(runner) = held.runner else { continue };
-                if !self.runners.get(&runner).is_some_and(|r| r.lent.contains_key(&(key, held.attempt))) {
-                    broken.push(format!("{key:?} says that {runner:?} holds {}, which does not know", held.attempt));
+                if !self
+                    .runners
+                    .get(&runner)
+                    .is_some_and(|r| r.lent.contains_key(&(key, held.attempt)))
+                {
+                    broken.push(format!(
+                        "{key:?} says that {runner:?} holds {}, which does not know",
+                        held.attempt
+                    ));
                 }
             }
         }
         for (runner_key, runner) in &self.runners {
             for (key, attempt) in runner.lent.keys() {
                 let known = |task: &crate::Task| {
-                    task.held().iter().any(|h| h.attempt == *attempt && h.runner == Some(*runner_key))
+                    task.held()
+                        .iter()
+                        .any(|h| h.attempt == *attempt && h.runner == Some(*runner_key))
                 };
                 if !self.tasks.get(*key).is_some_and(known) {
-                    broken.push(format!("{runner_key:?} holds {attempt} of {key:?}, which does not know"));
+                    broken.push(format!(
+                        "{runner_key:?} holds {attempt} of {key:?}, which does not know"
+                    ));
                 }
             }
         }
@@ -140,10 +178,16 @@ impl Scheduler {
             let used: u32 = runner.lent.values().map(|lent| lent.slots).sum();
             let backlog: u64 = runner.lent.values().map(|lent| lent.expected_us).sum();
             if (used, backlog) != (runner.used, runner.backlog_us) {
-                broken.push(format!("{key:?} is charged {} slots and holds attempts of {used}", runner.used));
+                broken.push(format!(
+                    "{key:?} is charged {} slots and holds attempts of {used}",
+                    runner.used
+                ));
             }
             if runner.lent.len() > taskmaster_protocol::limits::CREDITS_MAX as usize {
-                broken.push(format!("{key:?} holds {} attempts, more than any credit", runner.lent.len()));
+                broken.push(format!(
+                    "{key:?} holds {} attempts, more than any credit",
+                    runner.lent.len()
+                ));
             }
             for ((task, _), lent) in &runner.lent {
                 if let Some(task) = self.tasks.get(*task) {
@@ -154,7 +198,10 @@ impl Scheduler {
         for (key, job) in self.jobs.iter() {
             let is = in_use.get(&key).copied().unwrap_or(0);
             if job.share.in_use != is {
-                broken.push(format!("job {} is charged {} slots, its attempts have {is}", job.name, job.share.in_use));
+                broken.push(format!(
+                    "job {} is charged {} slots, its attempts have {is}",
+                    job.name, job.share.in_use
+                ));
             }
         }
     }
@@ -164,7 +211,8 @@ impl Scheduler {
             for (job_key, job) in self.jobs.iter() {
                 let mut wanted = std::collections::BTreeSet::new();
                 for (priority, class) in job.ready.keys() {
-                    if !job.paused && group.serves.contains(&class) && self.ready.class(class).open {
+                    if !job.paused && group.serves.contains(&class) && self.ready.class(class).open
+                    {
                         wanted.insert(priority);
                     }
                 }
@@ -181,11 +229,21 @@ impl Scheduler {
                     ));
                 }
             }
-            let entries: usize = group.queues.values().map(std::collections::BTreeSet::len).sum();
-            let places =
-                self.jobs.iter().flat_map(|(_, job)| job.places.iter()).filter(|(key, _)| key == group_key).count();
+            let entries: usize = group
+                .queues
+                .values()
+                .map(std::collections::BTreeSet::len)
+                .sum();
+            let places = self
+                .jobs
+                .iter()
+                .flat_map(|(_, job)| job.places.iter())
+                .filter(|(key, _)| key == group_key)
+                .count();
             if entries != places {
-                broken.push(format!("{group_key:?} has {entries} entries in its queues, jobs know of {places}"));
+                broken.push(format!(
+                    "{group_key:?} has {entries} entries in its queues, jobs know of {places}"
+                ));
             }
         }
     }
@@ -193,8 +251,12 @@ impl Scheduler {
     fn assigned_tasks_are_held_by_somebody(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
             let held = task.is_held();
-            if (task.state() == State::Assigned) != held && !matches!(task.state(), State::Ended(_)) {
-                broken.push(format!("{key:?} is {:?}, and held by a runner: {held}", task.state()));
+            if (task.state() == State::Assigned) != held && !matches!(task.state(), State::Ended(_))
+            {
+                broken.push(format!(
+                    "{key:?} is {:?}, and held by a runner: {held}",
+                    task.state()
+                ));
             }
         }
     }
@@ -208,17 +270,42 @@ impl Scheduler {
             };
             let listed = runner.room.is_none_or(|room| group.rooms.contains(&room));
             if runner.room != runner.room(*key) || !listed {
-                broken.push(format!("{key:?} has room {:?}, and is listed with {:?}", runner.room(*key), runner.room));
+                broken.push(format!(
+                    "{key:?} has room {:?}, and is listed with {:?}",
+                    runner.room(*key),
+                    runner.room
+                ));
             }
-            let serves: std::collections::BTreeSet<_> =
-                self.ready.classes().filter(|(_, class)| class.suits(&runner.offer)).map(|(class, _)| class).collect();
+            let serves: std::collections::BTreeSet<_> = self
+                .ready
+                .classes()
+                .filter(|(_, class)| class.suits(&runner.offer))
+                .map(|(class, _)| class)
+                .collect();
             if serves != group.serves {
-                broken.push(format!("{key:?} suits {serves:?}, and its group serves {:?}", group.serves));
+                broken.push(format!(
+                    "{key:?} suits {serves:?}, and its group serves {:?}",
+                    group.serves
+                ));
             }
         }
-        let members: usize = self.ready.groups.values().map(|group| group.members.len()).sum();
-        let rooms: usize = self.ready.groups.values().map(|group| group.rooms.len()).sum();
-        let with_room = self.runners.values().filter(|runner| runner.room.is_some()).count();
+        let members: usize = self
+            .ready
+            .groups
+            .values()
+            .map(|group| group.members.len())
+            .sum();
+        let rooms: usize = self
+            .ready
+            .groups
+            .values()
+            .map(|group| group.rooms.len())
+            .sum();
+        let with_room = self
+            .runners
+            .values()
+            .filter(|runner| runner.room.is_some())
+            .count();
         if (members, rooms) != (self.runners.len(), with_room) {
             broken.push(format!(
                 "groups have {members} members and {rooms} rooms, {} runners {with_room}",
@@ -229,20 +316,38 @@ impl Scheduler {
 
     fn slots_are_kept_for_ready_tasks_alone(&self, broken: &mut Vec<String>) {
         for (key, runner) in &self.runners {
-            let Some(task) = runner.reserved.and_then(|task| self.tasks.get(task)) else { continue };
+            let Some(task) = runner.reserved.and_then(|task| self.tasks.get(task)) else {
+                continue;
+            };
             let may_run = self.ready.class(task.class).open && !self.jobs.get(task.job).paused;
             if task.state() != (State::Ready { reserved: true }) || !may_run {
-                broken.push(format!("{key:?} keeps its slots for a task that is {:?}", task.state()));
+                broken.push(format!(
+                    "{key:?} keeps its slots for a task that is {:?}",
+                    task.state()
+                ));
             }
         }
-        let keeping = |(key, runner): (&RunnerKey, &Runner)| runner.reserved.map(|task| (task, *key));
-        if self.runners.iter().filter_map(keeping).collect::<BTreeMap<_, _>>() != self.ready.reserving {
-            broken.push(format!("slots are said to be kept for {:?}, runners say otherwise", self.ready.reserving));
+        let keeping =
+            |(key, runner): (&RunnerKey, &Runner)| runner.reserved.map(|task| (task, *key));
+        if self
+            .runners
+            .iter()
+            .filter_map(keeping)
+            .collect::<BTreeMap<_, _>>()
+            != self.ready.reserving
+        {
+            broken.push(format!(
+                "slots are said to be kept for {:?}, runners say otherwise",
+                self.ready.reserving
+            ));
         }
         for (key, task) in self.tasks.iter() {
             let is_kept = self.ready.reserving.contains_key(&key);
             if (task.state() == State::Ready { reserved: true }) != is_kept {
-                broken.push(format!("{key:?} is {:?}, and slots are kept for it: {is_kept}", task.state()));
+                broken.push(format!(
+                    "{key:?} is {:?}, and slots are kept for it: {is_kept}",
+                    task.state()
+                ));
             }
         }
     }
@@ -256,7 +361,10 @@ impl Scheduler {
         for (key, job) in self.jobs.iter() {
             let sweeps = self.sweeps.iter().filter(|sweep| sweep.job == key).count();
             if (of_job.remove(&key).unwrap_or(0), sweeps) != (job.tasks, job.sweeps) {
-                broken.push(format!("job {} counts {} tasks and {} cancels", job.name, job.tasks, job.sweeps));
+                broken.push(format!(
+                    "job {} counts {} tasks and {} cancels",
+                    job.name, job.tasks, job.sweeps
+                ));
             }
         }
         for (key, class) in self.ready.classes() {
@@ -265,7 +373,9 @@ impl Scheduler {
             }
         }
         if !of_job.is_empty() || !of_class.is_empty() {
-            broken.push(format!("tasks name {of_job:?} and {of_class:?}, which are not there"));
+            broken.push(format!(
+                "tasks name {of_job:?} and {of_class:?}, which are not there"
+            ));
         }
     }
 }

@@ -59,7 +59,10 @@ impl Deadlines {
     /// The next one, by the monotonic clock.
     pub fn next(&self, now: Now) -> Option<u64> {
         let mono = self.mono.first().map(|(us, _)| *us);
-        let wall = self.wall.first().map(|(wall, _)| now.mono_us.saturating_add(wall.since_us(now.wall)));
+        let wall = self
+            .wall
+            .first()
+            .map(|(wall, _)| now.mono_us.saturating_add(wall.since_us(now.wall)));
         match (mono, wall) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -78,7 +81,11 @@ impl Deadlines {
 
     /// How many times of tasks are waited for.
     pub fn tasks_len(&self) -> usize {
-        self.mono.iter().filter(|(_, timer)| matches!(timer, Timer::Task(_))).count() + self.wall.len()
+        self.mono
+            .iter()
+            .filter(|(_, timer)| matches!(timer, Timer::Task(_)))
+            .count()
+            + self.wall.len()
     }
 
     /// Whether this task's time is waited for.
@@ -94,10 +101,15 @@ impl Scheduler {
     /// Fires what is due, a thousand at most; the rest has passed too and comes next turn.
     pub(crate) fn fire_deadlines(&mut self, effects: &mut Vec<Effect>) {
         for _ in 0..TOUCHED_MAX {
-            let Some(timer) = self.deadlines.pop(self.now) else { return };
+            let Some(timer) = self.deadlines.pop(self.now) else {
+                return;
+            };
             match timer {
                 Timer::Task(key) => {
-                    assert!(self.tasks.expect(key).state() == State::Delayed, "only delayed tasks have a time");
+                    assert!(
+                        self.tasks.expect(key).state() == State::Delayed,
+                        "only delayed tasks have a time"
+                    );
                     self.unblocked(key, effects);
                 }
                 Timer::Grace(runner) => self.runner_lost(runner, effects),

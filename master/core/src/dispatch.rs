@@ -48,11 +48,20 @@ impl Scheduler {
     /// came first.
     fn next_for(&self, key: GroupKey) -> Next {
         let group = &self.ready.groups[&key];
-        let Some((Reverse(free), _, runner)) = group.rooms.first().copied() else { return Next::Nothing };
-        let Some((priority, jobs)) = group.queues.first_key_value() else { return Next::Nothing };
-        let Some((_, job)) = jobs.first() else { return Next::Nothing };
-        let is_served = |class: ClassKey| group.serves.contains(&class) && self.ready.class(class).open;
-        let Some((task, class)) = self.jobs.get(*job).ready.first(*priority, is_served) else { return Next::Nothing };
+        let Some((Reverse(free), _, runner)) = group.rooms.first().copied() else {
+            return Next::Nothing;
+        };
+        let Some((priority, jobs)) = group.queues.first_key_value() else {
+            return Next::Nothing;
+        };
+        let Some((_, job)) = jobs.first() else {
+            return Next::Nothing;
+        };
+        let is_served =
+            |class: ClassKey| group.serves.contains(&class) && self.ready.class(class).open;
+        let Some((task, class)) = self.jobs.get(*job).ready.first(*priority, is_served) else {
+            return Next::Nothing;
+        };
         let class = self.ready.class(class);
         let needs = class.requires.slots();
         let short = class.mean_us.is_some_and(|mean| mean < limits::PREFETCH_US);
@@ -70,11 +79,26 @@ impl Scheduler {
         let task = self.tasks.expect(key);
         let tried = task.tried_mut();
         tried.last_n += 1;
-        let attempt = AttemptId { epoch, n: tried.last_n };
-        tried.held.push(Held { attempt, runner: Some(runner), name });
+        let attempt = AttemptId {
+            epoch,
+            n: tried.last_n,
+        };
+        tried.held.push(Held {
+            attempt,
+            runner: Some(runner),
+            name,
+        });
         self.lend(runner, key, attempt);
-        effects.push(Effect::Send { runner, task: key, attempt });
-        effects.push(Effect::Show { kind: EventKind::TaskAssigned, task: Some(key), runner: Some(runner) });
+        effects.push(Effect::Send {
+            runner,
+            task: key,
+            attempt,
+        });
+        effects.push(Effect::Show {
+            kind: EventKind::TaskAssigned,
+            task: Some(key),
+            runner: Some(runner),
+        });
     }
 
     fn reserve(&mut self, runner: RunnerKey, task: TaskKey, effects: &mut Vec<Effect>) {
@@ -87,23 +111,40 @@ impl Scheduler {
     /// A task for which a runner kept its slots has left the state.
     pub(crate) fn unreserve(&mut self, task: TaskKey) {
         let runner = self.ready.reserving.remove(&task);
-        assert!(runner.is_some(), "no runner keeps its slots for {task:?}, which says that one does");
+        assert!(
+            runner.is_some(),
+            "no runner keeps its slots for {task:?}, which says that one does"
+        );
         let Some(runner) = runner else { return };
         self.runner(runner).reserved = None;
         self.update_room(runner);
     }
 
     /// Tasks that must not be sent any more let go of the slots that are kept for them.
-    pub(crate) fn unreserve_where(&mut self, of: impl Fn(&Task, &Class) -> bool, effects: &mut Vec<Effect>) {
+    pub(crate) fn unreserve_where(
+        &mut self,
+        of: impl Fn(&Task, &Class) -> bool,
+        effects: &mut Vec<Effect>,
+    ) {
         let kept = self.ready.reserving.keys().copied();
         let of: Vec<TaskKey> = kept
-            .filter(|key| self.tasks.get(*key).is_some_and(|task| of(task, self.ready.class(task.class))))
+            .filter(|key| {
+                self.tasks
+                    .get(*key)
+                    .is_some_and(|task| of(task, self.ready.class(task.class)))
+            })
             .collect();
-        of.into_iter().for_each(|key| self.enter(key, State::Ready { reserved: false }, effects));
+        of.into_iter()
+            .for_each(|key| self.enter(key, State::Ready { reserved: false }, effects));
     }
 
     fn send_reserved(&mut self, effects: &mut Vec<Effect>) {
-        let reserving: Vec<(TaskKey, RunnerKey)> = self.ready.reserving.iter().map(|(task, by)| (*task, *by)).collect();
+        let reserving: Vec<(TaskKey, RunnerKey)> = self
+            .ready
+            .reserving
+            .iter()
+            .map(|(task, by)| (*task, *by))
+            .collect();
         for (task, key) in reserving {
             let runner = self.runner(key);
             let (free, full) = (runner.free(), runner.full());
@@ -119,8 +160,14 @@ impl Scheduler {
 
     /// A runner that has become free for a task before the one that keeps its slots for it.
     fn free_for(&self, class: ClassKey, needs: u32) -> Option<RunnerKey> {
-        let groups = self.ready.groups.values().filter(|group| group.serves.contains(&class));
-        let (Reverse(free), _, runner) = groups.filter_map(|group| group.rooms.first().copied()).min()?;
+        let groups = self
+            .ready
+            .groups
+            .values()
+            .filter(|group| group.serves.contains(&class));
+        let (Reverse(free), _, runner) = groups
+            .filter_map(|group| group.rooms.first().copied())
+            .min()?;
         (needs <= free).then_some(runner)
     }
 }

@@ -3,7 +3,9 @@
 use crate::state::Final;
 use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{AttemptId, Capabilities, JobName, ModuleName, Requires, Retries, TaskError, Wall, When};
+use taskmaster_protocol::{
+    AttemptId, Capabilities, JobName, ModuleName, Requires, Retries, TaskError, Wall, When,
+};
 
 /// Names a task that the core holds. The engine chooses a free number, and may use it again after
 /// [`crate::Effect::Forget`].

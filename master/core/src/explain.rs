@@ -78,11 +78,18 @@ impl Scheduler {
         let task = self.tasks.get(key)?;
         Some(match task.state() {
             State::Blocked { open } => Explanation::Blocked { open },
-            State::Delayed => Explanation::Delayed { until: task.due()?, tries: task.tries() },
+            State::Delayed => Explanation::Delayed {
+                until: task.due()?,
+                tries: task.tries(),
+            },
             State::Ready { .. } => Explanation::Ready(self.waits_for(key, task)),
-            State::Assigned => {
-                Explanation::Assigned { held: task.held().iter().map(|held| (held.attempt, held.runner)).collect() }
-            }
+            State::Assigned => Explanation::Assigned {
+                held: task
+                    .held()
+                    .iter()
+                    .map(|held| (held.attempt, held.runner))
+                    .collect(),
+            },
             State::Ended(how) => Explanation::Ended(how),
         })
     }
@@ -90,23 +97,40 @@ impl Scheduler {
     /// Why no connected runner can take a ready task, where that is so. Cheaper than [`Scheduler::explain`]: it is asked of
     /// every task of a list.
     pub fn nobody_takes(&self, key: TaskKey) -> Option<WaitsFor> {
-        let task = self.tasks.get(key).filter(|task| task.state() == State::Ready { reserved: false })?;
+        let task = self
+            .tasks
+            .get(key)
+            .filter(|task| task.state() == State::Ready { reserved: false })?;
         let class = self.ready.class(task.class);
-        let mut connected = self.runners.values().filter(|runner| runner.absent_until.is_none());
+        let mut connected = self
+            .runners
+            .values()
+            .filter(|runner| runner.absent_until.is_none());
         if !class.open {
             return Some(WaitsFor::ModuleClosed);
         }
-        if self.stopping || self.settle_until.is_some() || connected.clone().any(|runner| class.suits(&runner.offer)) {
+        if self.stopping
+            || self.settle_until.is_some()
+            || connected.clone().any(|runner| class.suits(&runner.offer))
+        {
             return None;
         }
         let waits = |connected| WaitsFor::NoneSuits { connected };
-        connected.next().map_or(Some(WaitsFor::NoRunner), |_| Some(waits(1 + connected.count())))
+        connected.next().map_or(Some(WaitsFor::NoRunner), |_| {
+            Some(waits(1 + connected.count()))
+        })
     }
 
     fn waits_for(&self, key: TaskKey, task: &Task) -> WaitsFor {
         let (class, job) = (self.ready.class(task.class), self.jobs.get(task.job));
-        let connected = self.runners.values().filter(|runner| runner.absent_until.is_none());
-        let suited: Vec<_> = connected.clone().filter(|runner| class.suits(&runner.offer)).collect();
+        let connected = self
+            .runners
+            .values()
+            .filter(|runner| runner.absent_until.is_none());
+        let suited: Vec<_> = connected
+            .clone()
+            .filter(|runner| class.suits(&runner.offer))
+            .collect();
         if self.stopping {
             WaitsFor::Stopping
         } else if job.paused {
@@ -117,16 +141,28 @@ impl Scheduler {
             WaitsFor::Settling
         } else if let Some(runner) = self.ready.reserving.get(&key).copied() {
             let free = self.runners.get(&runner).map_or(0, |runner| runner.free());
-            WaitsFor::Reserved { runner, needs: class.requires.slots(), free }
+            WaitsFor::Reserved {
+                runner,
+                needs: class.requires.slots(),
+                free,
+            }
         } else if connected.clone().next().is_none() {
             WaitsFor::NoRunner
         } else if suited.is_empty() {
-            WaitsFor::NoneSuits { connected: connected.count() }
+            WaitsFor::NoneSuits {
+                connected: connected.count(),
+            }
         } else {
             WaitsFor::Slots {
                 runners: suited.len(),
-                slots: suited.iter().map(|runner| u64::from(runner.offer.slots)).sum(),
-                used: suited.iter().map(|runner| u64::from(runner.used.min(runner.offer.slots))).sum(),
+                slots: suited
+                    .iter()
+                    .map(|runner| u64::from(runner.offer.slots))
+                    .sum(),
+                used: suited
+                    .iter()
+                    .map(|runner| u64::from(runner.used.min(runner.offer.slots)))
+                    .sum(),
                 ahead: self.ahead_of(task),
             }
         }

@@ -12,7 +12,10 @@ pub enum Few<T> {
     /// Exactly one.
     One(T),
     /// Several, or what is left of several.
-    #[allow(clippy::box_collection, reason = "a pointer is a third of a vector, and few lists have several entries")]
+    #[allow(
+        clippy::box_collection,
+        reason = "a pointer is a third of a vector, and few lists have several entries"
+    )]
     Many(Box<Vec<T>>),
 }
 

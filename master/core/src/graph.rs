@@ -20,7 +20,13 @@ pub(crate) struct Settling {
 impl Scheduler {
     /// Tells dependents that `task` ended: at once where they are few and nobody is before them, else over several
     /// turns. A crash in between does no harm: a restored task counts its open dependencies anew.
-    pub(crate) fn settle(&mut self, task: TaskKey, how: Final, mut waiters: Few<Waiter>, effects: &mut Vec<Effect>) {
+    pub(crate) fn settle(
+        &mut self,
+        task: TaskKey,
+        how: Final,
+        mut waiters: Few<Waiter>,
+        effects: &mut Vec<Effect>,
+    ) {
         if waiters.is_empty() {
             return self.forget_if_over(task, effects);
         }
@@ -32,7 +38,9 @@ impl Scheduler {
     /// Tells up to a thousand dependents.
     pub(crate) fn settle_some(&mut self, effects: &mut Vec<Effect>) {
         for _ in 0..TOUCHED_MAX {
-            let Some(first) = self.settling.front_mut() else { return };
+            let Some(first) = self.settling.front_mut() else {
+                return;
+            };
             let (on, how) = (first.task, first.how);
             match first.waiters.pop() {
                 Some(waiter) => self.tell(waiter, on, how, effects),
@@ -46,16 +54,29 @@ impl Scheduler {
     }
 
     fn tell(&mut self, waiter: Waiter, on: TaskKey, how: Final, effects: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(waiter.task) else { return };
+        let Some(task) = self.tasks.get(waiter.task) else {
+            return;
+        };
         // It may have been cancelled, or skipped for another dependency, and its key given to another task.
-        let State::Blocked { open } = task.state else { return };
+        let State::Blocked { open } = task.state else {
+            return;
+        };
         if task.life != waiter.life {
             return;
         }
         if !how.meets(waiter.when) {
-            return self.end(waiter.task, Final::Skipped, Why::Dependency(on, how), effects);
+            return self.end(
+                waiter.task,
+                Final::Skipped,
+                Why::Dependency(on, how),
+                effects,
+            );
         }
-        assert!(open > 0, "task {:?} has no open dependency left to meet", waiter.task);
+        assert!(
+            open > 0,
+            "task {:?} has no open dependency left to meet",
+            waiter.task
+        );
         if open > 1 {
             self.enter(waiter.task, State::Blocked { open: open - 1 }, effects);
         } else {

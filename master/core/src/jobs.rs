@@ -47,7 +47,11 @@ impl Counts {
 
     /// Tasks that have not ended.
     pub fn open(&self) -> u64 {
-        TaskState::ALL.iter().filter(|state| !state.is_final()).map(|state| self.of(*state)).sum()
+        TaskState::ALL
+            .iter()
+            .filter(|state| !state.is_final())
+            .map(|state| self.of(*state))
+            .sum()
     }
 
     pub(crate) fn add(&mut self, state: TaskState, n: u64) {
@@ -55,7 +59,11 @@ impl Counts {
     }
 
     pub(crate) fn no_longer(&mut self, state: TaskState) {
-        assert!(self.of(state) > 0, "no task of the job is {}", state.as_str());
+        assert!(
+            self.of(state) > 0,
+            "no task of the job is {}",
+            state.as_str()
+        );
         self.by_state[state as usize] -= 1;
     }
 
@@ -131,18 +139,27 @@ impl Jobs {
 
     pub fn get(&self, key: JobKey) -> &Job {
         let job = self.slots.get(key.0 as usize).and_then(Option::as_ref);
-        assert!(job.is_some(), "the core's own index names job {key:?}, which it does not hold");
+        assert!(
+            job.is_some(),
+            "the core's own index names job {key:?}, which it does not hold"
+        );
         job.unwrap_or_else(|| unreachable!())
     }
 
     pub fn get_mut(&mut self, key: JobKey) -> &mut Job {
         let job = self.slots.get_mut(key.0 as usize).and_then(Option::as_mut);
-        assert!(job.is_some(), "the core's own index names job {key:?}, which it does not hold");
+        assert!(
+            job.is_some(),
+            "the core's own index names job {key:?}, which it does not hold"
+        );
         job.unwrap_or_else(|| unreachable!())
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (JobKey, &Job)> {
-        self.slots.iter().enumerate().filter_map(|(i, slot)| slot.as_ref().map(|job| (JobKey(i as u32), job)))
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(i, slot)| slot.as_ref().map(|job| (JobKey(i as u32), job)))
     }
 
     fn insert(&mut self, name: JobName, past: Past) -> JobKey {
@@ -155,7 +172,11 @@ impl Jobs {
             counts: past.counts,
             holders: BTreeMap::new(),
             ready: Queues::default(),
-            share: Share { in_use: 0, slot_time_us: 0, opened: self.opened },
+            share: Share {
+                in_use: 0,
+                slot_time_us: 0,
+                opened: self.opened,
+            },
             places: Few::default(),
             tasks: 0,
             sweeps: 0,
@@ -174,7 +195,9 @@ impl Jobs {
     pub fn drop_done(&mut self) {
         let newer = self.over.split_off(self.told);
         for (key, opened, run) in std::mem::replace(&mut self.over, newer) {
-            let Some(job) = self.slots.get(key.0 as usize).and_then(Option::as_ref) else { continue };
+            let Some(job) = self.slots.get(key.0 as usize).and_then(Option::as_ref) else {
+                continue;
+            };
             if job.open || (job.share.opened, job.run) != (opened, run) {
                 continue;
             }
@@ -203,7 +226,11 @@ impl Scheduler {
 
     /// Jobs that a session holds.
     pub fn held_by(&self, by: &str) -> Vec<JobName> {
-        self.jobs.iter().filter(|(_, job)| job.holders.contains_key(by)).map(|(_, job)| job.name.clone()).collect()
+        self.jobs
+            .iter()
+            .filter(|(_, job)| job.holders.contains_key(by))
+            .map(|(_, job)| job.name.clone())
+            .collect()
     }
 
     /// Every job that the core holds.
@@ -216,9 +243,18 @@ impl Scheduler {
         self.jobs.get(key)
     }
 
-    pub(crate) fn open_job(&mut self, name: JobName, past: Past, restored: bool, effects: &mut Vec<Effect>) {
+    pub(crate) fn open_job(
+        &mut self,
+        name: JobName,
+        past: Past,
+        restored: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         let paused = past.paused;
-        let key = self.jobs.key(&name).unwrap_or_else(|| self.jobs.insert(name.clone(), past));
+        let key = self
+            .jobs
+            .key(&name)
+            .unwrap_or_else(|| self.jobs.insert(name.clone(), past));
         let job = self.jobs.get_mut(key);
         if job.open {
             return;
@@ -232,8 +268,16 @@ impl Scheduler {
         self.close_if_idle(key);
     }
 
-    pub(crate) fn hold_job(&mut self, name: &JobName, by: Arc<str>, restored: bool, effects: &mut Vec<Effect>) {
-        let Some(key) = self.jobs.key(name) else { return };
+    pub(crate) fn hold_job(
+        &mut self,
+        name: &JobName,
+        by: Arc<str>,
+        restored: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(key) = self.jobs.key(name) else {
+            return;
+        };
         let until = restored.then(|| self.now.mono_us + limits::JOB_HOLD_GRACE_MS * 1_000);
         let last = self.jobs.get_mut(key).holders.insert(by.clone(), until);
         if let Some(Some(at)) = last {
@@ -243,7 +287,11 @@ impl Scheduler {
             self.deadlines.insert(at, Timer::Hold(key, by.clone()));
         }
         if last.is_none() && !restored {
-            effects.push(Effect::Store(Change::JobHeld { job: name.clone(), by, held: true }));
+            effects.push(Effect::Store(Change::JobHeld {
+                job: name.clone(),
+                by,
+                held: true,
+            }));
         }
     }
 
@@ -259,19 +307,29 @@ impl Scheduler {
 
     fn unhold(&mut self, key: JobKey, by: &Arc<str>, effects: &mut Vec<Effect>) {
         let job = self.jobs.get_mut(key);
-        let Some(until) = job.holders.remove(by) else { return };
+        let Some(until) = job.holders.remove(by) else {
+            return;
+        };
         let name = job.name.clone();
         if let Some(at) = until {
             self.deadlines.remove(at, Timer::Hold(key, by.clone()));
         }
-        effects.push(Effect::Store(Change::JobHeld { job: name, by: by.clone(), held: false }));
+        effects.push(Effect::Store(Change::JobHeld {
+            job: name,
+            by: by.clone(),
+            held: false,
+        }));
         self.close_if_idle(key);
     }
 
     pub(crate) fn holder_lost(&mut self, by: &Arc<str>) {
         let at = self.now.mono_us + limits::JOB_HOLD_GRACE_MS * 1_000;
-        let held: Vec<JobKey> =
-            self.jobs.iter().filter(|(_, job)| job.holders.get(by) == Some(&None)).map(|(key, _)| key).collect();
+        let held: Vec<JobKey> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.holders.get(by) == Some(&None))
+            .map(|(key, _)| key)
+            .collect();
         for key in held {
             self.jobs.get_mut(key).holders.insert(by.clone(), Some(at));
             self.deadlines.insert(at, Timer::Hold(key, by.clone()));
@@ -299,33 +357,57 @@ impl Scheduler {
     }
 
     pub(crate) fn pause_job(&mut self, name: &JobName, paused: bool, effects: &mut Vec<Effect>) {
-        let Some(key) = self.jobs.key(name) else { return };
+        let Some(key) = self.jobs.key(name) else {
+            return;
+        };
         if self.jobs.get(key).paused == paused {
             return;
         }
         self.jobs.get_mut(key).paused = paused;
-        effects.push(Effect::Store(Change::JobPaused { job: name.clone(), paused }));
+        effects.push(Effect::Store(Change::JobPaused {
+            job: name.clone(),
+            paused,
+        }));
         self.unreserve_where(|task, _| paused && task.job == key, effects);
         self.place_again(key);
     }
 
-    pub(crate) fn cancel_job(&mut self, name: &JobName, up_to: u64, restored: bool, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.key(name) else { return };
+    pub(crate) fn cancel_job(
+        &mut self,
+        name: &JobName,
+        up_to: u64,
+        restored: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.jobs.key(name) else {
+            return;
+        };
         if !restored {
-            effects.push(Effect::Store(Change::JobCancelled { job: name.clone(), up_to }));
+            effects.push(Effect::Store(Change::JobCancelled {
+                job: name.clone(),
+                up_to,
+            }));
         }
         self.jobs.get_mut(job).sweeps += 1;
-        self.sweeps.push_back(Sweep { job, up_to, next: 0 });
+        self.sweeps.push_back(Sweep {
+            job,
+            up_to,
+            next: 0,
+        });
     }
 
     /// Goes further through the table for the first cancel on its way.
     pub(crate) fn sweep_some(&mut self, effects: &mut Vec<Effect>) {
-        let Some(sweep) = self.sweeps.front() else { return };
+        let Some(sweep) = self.sweeps.front() else {
+            return;
+        };
         let (job, up_to, first) = (sweep.job, sweep.up_to, sweep.next);
         let mut last = self.tasks.end().min(first + TOUCHED_MAX as u32);
         let mut left = SWEPT_MAX;
         for key in (first..last).map(TaskKey) {
-            let Some(task) = self.tasks.get(key) else { continue };
+            let Some(task) = self.tasks.get(key) else {
+                continue;
+            };
             if task.job == job && task.no <= up_to && !matches!(task.state(), State::Ended(_)) {
                 self.end(key, Final::Cancelled, Why::Cancelled, effects);
                 left -= 1;
@@ -344,7 +426,10 @@ impl Scheduler {
             books.sweeps -= 1;
             // A later cancel of the same job has a wider wish, and that is the durable one.
             if books.sweeps == 0 {
-                effects.push(Effect::Store(Change::JobCancelled { job: books.name.clone(), up_to: 0 }));
+                effects.push(Effect::Store(Change::JobCancelled {
+                    job: books.name.clone(),
+                    up_to: 0,
+                }));
             }
         }
     }

@@ -85,7 +85,11 @@ impl Queue {
 
     /// Every task, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = Aged> {
-        self.line.iter().filter(|(_, key)| *key != HOLE).chain(&self.late).copied()
+        self.line
+            .iter()
+            .filter(|(_, key)| *key != HOLE)
+            .chain(&self.late)
+            .copied()
     }
 
     /// How many were added before the one of this number. Looks at each: for people, not for dispatch.
@@ -97,7 +101,9 @@ impl Queue {
     pub fn is_right(&self) -> bool {
         let holes = self.line.iter().filter(|(_, key)| *key == HOLE).count();
         let ends = [self.line.front(), self.line.back()].into_iter().flatten();
-        self.line.iter().is_sorted() && holes == self.holes && ends.into_iter().all(|(_, key)| *key != HOLE)
+        self.line.iter().is_sorted()
+            && holes == self.holes
+            && ends.into_iter().all(|(_, key)| *key != HOLE)
     }
 }
 
@@ -111,17 +117,26 @@ mod tests {
         let (mut queue, mut set) = (Queue::default(), BTreeSet::new());
         let mut chance = 1_u64;
         let mut next = |below: u64| {
-            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            chance = chance
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (chance >> 33) % below
         };
         for step in 0..20_000_u64 {
             let task = match next(4) {
                 0 => (step, TaskKey(next(1_000) as u32)),
                 1 => (next(step + 1), TaskKey(next(4) as u32)),
-                _ => set.iter().nth(next(set.len() as u64 + 1) as usize / 2).copied().unwrap_or((0, TaskKey(0))),
+                _ => set
+                    .iter()
+                    .nth(next(set.len() as u64 + 1) as usize / 2)
+                    .copied()
+                    .unwrap_or((0, TaskKey(0))),
             };
             // A number belongs to one task.
-            let same = set.range((task.0, TaskKey(0))..=(task.0, TaskKey(u32::MAX))).next().copied();
+            let same = set
+                .range((task.0, TaskKey(0))..=(task.0, TaskKey(u32::MAX)))
+                .next()
+                .copied();
             match same {
                 Some(there) => {
                     set.remove(&there);
@@ -134,8 +149,14 @@ mod tests {
             }
             queue.remove((step + 1, TaskKey(1)));
             assert!(queue.is_right(), "{queue:?}");
-            assert_eq!((queue.first(), queue.len()), (set.first().copied(), set.len()));
-            assert_eq!(queue.older_than(step / 2), set.range(..(step / 2, TaskKey(0))).count());
+            assert_eq!(
+                (queue.first(), queue.len()),
+                (set.first().copied(), set.len())
+            );
+            assert_eq!(
+                queue.older_than(step / 2),
+                set.range(..(step / 2, TaskKey(0))).count()
+            );
         }
         assert!(set.len() > 100, "{}", set.len());
         assert_eq!(queue.iter().collect::<BTreeSet<_>>(), set);

@@ -49,7 +49,9 @@ impl Queues {
             Queues::One(one @ Some(_)) => {
                 let mut several = Several::default();
                 if let Some((is, queue)) = one.take() {
-                    several.heads.extend(queue.first().map(|first| (is.0, first, is.1)));
+                    several
+                        .heads
+                        .extend(queue.first().map(|first| (is.0, first, is.1)));
                     several.queues.insert(is, queue);
                 }
                 let is_new = several.insert(of, task);
@@ -83,17 +85,28 @@ impl Queues {
     }
 
     /// The oldest task of a priority whose class is served.
-    pub fn first(&self, priority: Reverse<i32>, is_served: impl Fn(ClassKey) -> bool) -> Option<(TaskKey, ClassKey)> {
+    pub fn first(
+        &self,
+        priority: Reverse<i32>,
+        is_served: impl Fn(ClassKey) -> bool,
+    ) -> Option<(TaskKey, ClassKey)> {
         match self {
             Queues::One(one) => {
                 let ((is, class), queue) = one.as_ref()?;
-                let first = queue.first().filter(|_| *is == priority && is_served(*class))?;
+                let first = queue
+                    .first()
+                    .filter(|_| *is == priority && is_served(*class))?;
                 Some((first.1, *class))
             }
             Queues::Several(several) => {
                 let least = (priority, (0, TaskKey(0)), ClassKey(0));
-                let mut heads = several.heads.range(least..).take_while(|(is, ..)| *is == priority);
-                heads.find(|(.., class)| is_served(*class)).map(|(_, task, class)| (task.1, *class))
+                let mut heads = several
+                    .heads
+                    .range(least..)
+                    .take_while(|(is, ..)| *is == priority);
+                heads
+                    .find(|(.., class)| is_served(*class))
+                    .map(|(_, task, class)| (task.1, *class))
             }
         }
     }
@@ -101,12 +114,21 @@ impl Queues {
     /// Classes with tasks of a priority.
     pub fn classes_at(&self, priority: Reverse<i32>) -> impl Iterator<Item = ClassKey> {
         let (one, several) = match self {
-            Queues::One(one) => (one.as_ref().map(|(of, _)| *of).filter(|(is, _)| *is == priority), None),
+            Queues::One(one) => (
+                one.as_ref()
+                    .map(|(of, _)| *of)
+                    .filter(|(is, _)| *is == priority),
+                None,
+            ),
             Queues::Several(several) => (None, Some(several)),
         };
         let all = (priority, ClassKey(0))..=(priority, ClassKey(u32::MAX));
-        let several = several.into_iter().flat_map(move |several| several.queues.range(all.clone()));
-        one.into_iter().chain(several.map(|(of, _)| *of)).map(|(_, class)| class)
+        let several = several
+            .into_iter()
+            .flat_map(move |several| several.queues.range(all.clone()));
+        one.into_iter()
+            .chain(several.map(|(of, _)| *of))
+            .map(|(_, class)| class)
     }
 
     /// What there are queues of.
@@ -121,7 +143,11 @@ impl Queues {
             Queues::Several(several) => (None, Some(several)),
         };
         let one = one.into_iter().map(|(of, queue)| (*of, queue));
-        one.chain(several.into_iter().flat_map(|several| several.queues.iter().map(|(of, queue)| (*of, queue))))
+        one.chain(
+            several
+                .into_iter()
+                .flat_map(|several| several.queues.iter().map(|(of, queue)| (*of, queue))),
+        )
     }
 
     /// Whether no task is ready.
@@ -134,9 +160,14 @@ impl Queues {
     pub fn are_right(&self) -> bool {
         let heads = match self {
             Queues::One(_) => true,
-            Queues::Several(several) => several.heads == several.first_of_each() && !several.queues.is_empty(),
+            Queues::Several(several) => {
+                several.heads == several.first_of_each() && !several.queues.is_empty()
+            }
         };
-        heads && self.iter().all(|(_, queue)| !queue.is_empty() && queue.is_right())
+        heads
+            && self
+                .iter()
+                .all(|(_, queue)| !queue.is_empty() && queue.is_right())
     }
 }
 
@@ -152,7 +183,9 @@ impl Several {
     }
 
     fn remove(&mut self, of: Of, task: Aged) -> bool {
-        let Some(queue) = self.queues.get_mut(&of) else { return false };
+        let Some(queue) = self.queues.get_mut(&of) else {
+            return false;
+        };
         let last = queue.first();
         queue.remove(task);
         let next = queue.first();
@@ -171,7 +204,9 @@ impl Several {
     }
 
     fn first_of_each(&self) -> BTreeSet<(Reverse<i32>, Aged, ClassKey)> {
-        let first = |((priority, class), queue): (&Of, &Queue)| queue.first().map(|first| (*priority, first, *class));
+        let first = |((priority, class), queue): (&Of, &Queue)| {
+            queue.first().map(|first| (*priority, first, *class))
+        };
         self.queues.iter().filter_map(first).collect()
     }
 }

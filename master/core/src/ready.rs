@@ -57,14 +57,19 @@ impl Class {
     /// Whether a runner that offers this may be sent tasks of the class.
     pub fn suits(&self, offer: &Offer) -> bool {
         let wants = &self.requires;
-        let same = |wanted: &Option<String>, is: &String| wanted.as_ref().is_none_or(|wanted| wanted == is);
+        let same = |wanted: &Option<String>, is: &String| {
+            wanted.as_ref().is_none_or(|wanted| wanted == is)
+        };
         (offer.modules.is_empty() || offer.modules.contains(&self.module))
             && wants.slots() <= offer.slots
             && wants.memory_mb.is_none_or(|mb| mb <= offer.memory_mb)
             && same(&wants.os, &offer.os)
             && same(&wants.arch, &offer.arch)
             && wants.env.iter().all(|name| offer.env.contains(name))
-            && wants.labels.iter().all(|(key, value)| offer.labels.get(key) == Some(value))
+            && wants
+                .labels
+                .iter()
+                .all(|(key, value)| offer.labels.get(key) == Some(value))
             && (self.needs.is_empty() || offer.lacks(&self.needs).is_empty())
     }
 }
@@ -98,18 +103,30 @@ pub(crate) struct ReadyIndex {
 impl ReadyIndex {
     pub fn class(&self, key: ClassKey) -> &Class {
         let class = self.classes.get(key.0 as usize).and_then(Option::as_ref);
-        assert!(class.is_some(), "the core's own index names class {key:?}, which it does not hold");
+        assert!(
+            class.is_some(),
+            "the core's own index names class {key:?}, which it does not hold"
+        );
         class.unwrap_or_else(|| unreachable!())
     }
 
     pub fn class_mut(&mut self, key: ClassKey) -> &mut Class {
-        let class = self.classes.get_mut(key.0 as usize).and_then(Option::as_mut);
-        assert!(class.is_some(), "the core's own index names class {key:?}, which it does not hold");
+        let class = self
+            .classes
+            .get_mut(key.0 as usize)
+            .and_then(Option::as_mut);
+        assert!(
+            class.is_some(),
+            "the core's own index names class {key:?}, which it does not hold"
+        );
         class.unwrap_or_else(|| unreachable!())
     }
 
     pub fn classes(&self) -> impl Iterator<Item = (ClassKey, &Class)> {
-        self.classes.iter().enumerate().filter_map(|(i, slot)| slot.as_ref().map(|class| (ClassKey(i as u32), class)))
+        self.classes
+            .iter()
+            .enumerate()
+            .filter_map(|(i, slot)| slot.as_ref().map(|class| (ClassKey(i as u32), class)))
     }
 
     fn key_of(&self, module: &ModuleName, requires: &Requires) -> Option<ClassKey> {
@@ -138,12 +155,24 @@ impl Scheduler {
     /// Whether one more distinct set of requirements would be more than the index takes. The shell refuses adds then.
     pub fn classes_full(&self, module: &ModuleName, requires: &Requires) -> bool {
         let known = self.ready.key_of(module, requires).is_some();
-        !known && self.ready.classes().filter(|(_, class)| class.tasks > 0).count() >= limits::CLASSES_MAX
+        !known
+            && self
+                .ready
+                .classes()
+                .filter(|(_, class)| class.tasks > 0)
+                .count()
+                >= limits::CLASSES_MAX
     }
 
     /// The same requirements as other tasks have them: a million tasks that ask for the same share one copy.
-    pub fn shared_requires(&self, module: &ModuleName, requires: &Requires) -> Option<Arc<Requires>> {
-        self.ready.key_of(module, requires).map(|key| self.ready.class(key).requires.clone())
+    pub fn shared_requires(
+        &self,
+        module: &ModuleName,
+        requires: &Requires,
+    ) -> Option<Arc<Requires>> {
+        self.ready
+            .key_of(module, requires)
+            .map(|key| self.ready.class(key).requires.clone())
     }
 
     pub(crate) fn class_of(&mut self, module: ModuleName, requires: Arc<Requires>) -> ClassKey {
@@ -172,7 +201,11 @@ impl Scheduler {
             self.ready.classes.push(None);
         }
         self.ready.classes[free] = Some(class);
-        self.ready.by_need.entry(module).or_default().insert(requires, key);
+        self.ready
+            .by_need
+            .entry(module)
+            .or_default()
+            .insert(requires, key);
         self.serve_new(key);
         key
     }
@@ -181,42 +214,68 @@ impl Scheduler {
     fn serve_new(&mut self, key: ClassKey) {
         let groups: Vec<GroupKey> = self.ready.groups.keys().copied().collect();
         for group in groups {
-            let members: Vec<RunnerKey> = self.ready.groups[&group].members.iter().copied().collect();
+            let members: Vec<RunnerKey> =
+                self.ready.groups[&group].members.iter().copied().collect();
             let class = self.ready.class(key);
-            let (suited, others): (Vec<RunnerKey>, Vec<RunnerKey>) =
-                members.into_iter().partition(|member| class.suits(&self.runners[member].offer));
+            let (suited, others): (Vec<RunnerKey>, Vec<RunnerKey>) = members
+                .into_iter()
+                .partition(|member| class.suits(&self.runners[member].offer));
             if suited.is_empty() {
                 continue;
             }
             others.iter().for_each(|runner| self.leave_group(*runner));
             self.ready_group(group).serves.insert(key);
-            others.into_iter().for_each(|runner| self.join_group(runner));
+            others
+                .into_iter()
+                .for_each(|runner| self.join_group(runner));
         }
     }
 
     pub(crate) fn ready_group(&mut self, key: GroupKey) -> &mut Group {
         let group = self.ready.groups.get_mut(&key);
-        assert!(group.is_some(), "the core's own index names group {key:?}, which it does not hold");
+        assert!(
+            group.is_some(),
+            "the core's own index names group {key:?}, which it does not hold"
+        );
         group.unwrap_or_else(|| unreachable!())
     }
 
     /// Puts a runner into the group of those that serve the same classes.
     pub(crate) fn join_group(&mut self, runner: RunnerKey) {
         let offer = &self.runners[&runner].offer;
-        let serves: BTreeSet<ClassKey> =
-            self.ready.classes().filter(|(_, class)| class.suits(offer)).map(|(key, _)| key).collect();
-        let same = self.ready.groups.iter().find(|(_, group)| group.serves == serves).map(|(key, _)| *key);
+        let serves: BTreeSet<ClassKey> = self
+            .ready
+            .classes()
+            .filter(|(_, class)| class.suits(offer))
+            .map(|(key, _)| key)
+            .collect();
+        let same = self
+            .ready
+            .groups
+            .iter()
+            .find(|(_, group)| group.serves == serves)
+            .map(|(key, _)| *key);
         let key = same.unwrap_or_else(|| {
             let key = GroupKey(self.ready.next_group);
             self.ready.next_group += 1;
-            self.ready.groups.insert(key, Group { serves, ..Group::default() });
+            self.ready.groups.insert(
+                key,
+                Group {
+                    serves,
+                    ..Group::default()
+                },
+            );
             key
         });
         self.ready_group(key).members.insert(runner);
         self.runner(runner).group = Some(key);
         if same.is_none() {
-            let jobs: Vec<JobKey> =
-                self.jobs.iter().filter(|(_, job)| !job.ready.is_empty()).map(|(key, _)| key).collect();
+            let jobs: Vec<JobKey> = self
+                .jobs
+                .iter()
+                .filter(|(_, job)| !job.ready.is_empty())
+                .map(|(key, _)| key)
+                .collect();
             jobs.into_iter().for_each(|job| self.place_again(job));
         }
         self.update_room(runner);
@@ -224,7 +283,9 @@ impl Scheduler {
 
     /// Takes a runner out of its group; the last one takes the group along.
     pub(crate) fn leave_group(&mut self, runner: RunnerKey) {
-        let Some(key) = self.runner(runner).group.take() else { return };
+        let Some(key) = self.runner(runner).group.take() else {
+            return;
+        };
         let room = self.runner(runner).room.take();
         let group = self.ready_group(key);
         group.members.remove(&runner);
@@ -238,20 +299,32 @@ impl Scheduler {
         self.ready.groups.remove(&key);
         for (priority, jobs) in queues {
             for (_, job) in jobs {
-                self.jobs.get_mut(job).places.retain(|place| *place != (key, priority));
+                self.jobs
+                    .get_mut(job)
+                    .places
+                    .retain(|place| *place != (key, priority));
             }
         }
     }
 
-    pub(crate) fn open_module(&mut self, module: ModuleName, open: bool, effects: &mut Vec<Effect>) {
+    pub(crate) fn open_module(
+        &mut self,
+        module: ModuleName,
+        open: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         if open {
             self.closed.remove(&module);
         } else {
             self.closed.insert(module.clone());
             self.unreserve_where(|_, class| class.module == module, effects);
         }
-        let of: Vec<ClassKey> =
-            self.ready.classes().filter(|(_, class)| class.module == module).map(|(key, _)| key).collect();
+        let of: Vec<ClassKey> = self
+            .ready
+            .classes()
+            .filter(|(_, class)| class.module == module)
+            .map(|(key, _)| key)
+            .collect();
         for key in of {
             let class = self.ready.class_mut(key);
             class.open = open;
@@ -261,7 +334,12 @@ impl Scheduler {
     }
 
     /// A module may reach something else than before: other runners may suit its classes now.
-    pub(crate) fn set_needs(&mut self, module: ModuleName, needs: Arc<Capabilities>, effects: &mut Vec<Effect>) {
+    pub(crate) fn set_needs(
+        &mut self,
+        module: ModuleName,
+        needs: Arc<Capabilities>,
+        effects: &mut Vec<Effect>,
+    ) {
         let last = match needs.is_empty() {
             true => self.needs.remove(&module),
             false => self.needs.insert(module.clone(), needs.clone()),
@@ -270,20 +348,32 @@ impl Scheduler {
             return;
         }
         self.unreserve_where(|_, class| class.module == module, effects);
-        let of: Vec<ClassKey> =
-            self.ready.classes().filter(|(_, class)| class.module == module).map(|(key, _)| key).collect();
-        of.iter().for_each(|key| self.ready.class_mut(*key).needs = needs.clone());
+        let of: Vec<ClassKey> = self
+            .ready
+            .classes()
+            .filter(|(_, class)| class.module == module)
+            .map(|(key, _)| key)
+            .collect();
+        of.iter()
+            .for_each(|key| self.ready.class_mut(*key).needs = needs.clone());
         if !of.is_empty() {
-            let runners: Vec<RunnerKey> =
-                self.runners.iter().filter(|(_, runner)| runner.group.is_some()).map(|(key, _)| *key).collect();
+            let runners: Vec<RunnerKey> = self
+                .runners
+                .iter()
+                .filter(|(_, runner)| runner.group.is_some())
+                .map(|(key, _)| *key)
+                .collect();
             runners.iter().for_each(|runner| self.leave_group(*runner));
-            runners.into_iter().for_each(|runner| self.join_group(runner));
+            runners
+                .into_iter()
+                .for_each(|runner| self.join_group(runner));
         }
     }
 
     pub(crate) fn ready_insert(&mut self, key: TaskKey) {
         let task = self.tasks.expect(key);
-        let (no, job_key, class, priority) = (task.no, task.job, task.class, Reverse(task.priority));
+        let (no, job_key, class, priority) =
+            (task.no, task.job, task.class, Reverse(task.priority));
         let job = self.jobs.get_mut(job_key);
         if job.ready.insert((priority, class), (no, key)) {
             self.ready.class_mut(class).jobs.insert((job_key, priority));
@@ -293,10 +383,14 @@ impl Scheduler {
 
     pub(crate) fn ready_remove(&mut self, key: TaskKey) {
         let task = self.tasks.expect(key);
-        let (no, job_key, class, priority) = (task.no, task.job, task.class, Reverse(task.priority));
+        let (no, job_key, class, priority) =
+            (task.no, task.job, task.class, Reverse(task.priority));
         let job = self.jobs.get_mut(job_key);
         if job.ready.remove((priority, class), (no, key)) {
-            self.ready.class_mut(class).jobs.remove(&(job_key, priority));
+            self.ready
+                .class_mut(class)
+                .jobs
+                .remove(&(job_key, priority));
             self.unplace(job_key, priority);
         }
     }
@@ -310,7 +404,11 @@ impl Scheduler {
         for (key, group) in &mut self.ready.groups {
             if group.serves.contains(&class) && !job.places.contains(&(*key, priority)) {
                 job.places.push((*key, priority));
-                group.queues.entry(priority).or_default().insert((job.share, job_key));
+                group
+                    .queues
+                    .entry(priority)
+                    .or_default()
+                    .insert((job.share, job_key));
             }
         }
     }
@@ -318,11 +416,22 @@ impl Scheduler {
     /// A job has no ready task of some class any more: it leaves the queues in which nothing else keeps it.
     fn unplace(&mut self, job_key: JobKey, priority: Reverse<i32>) {
         let job = self.jobs.get_mut(job_key);
-        let at_priority: Vec<Place> = job.places.iter().filter(|(_, p)| *p == priority).copied().collect();
+        let at_priority: Vec<Place> = job
+            .places
+            .iter()
+            .filter(|(_, p)| *p == priority)
+            .copied()
+            .collect();
         for place in at_priority {
-            let Some(group) = self.ready.groups.get_mut(&place.0) else { continue };
+            let Some(group) = self.ready.groups.get_mut(&place.0) else {
+                continue;
+            };
             let mut kept = job.ready.classes_at(priority);
-            let open = |class: &ClassKey| self.ready.classes[class.0 as usize].as_ref().is_some_and(|class| class.open);
+            let open = |class: &ClassKey| {
+                self.ready.classes[class.0 as usize]
+                    .as_ref()
+                    .is_some_and(|class| class.open)
+            };
             if !job.paused && kept.any(|class| group.serves.contains(&class) && open(&class)) {
                 continue;
             }
@@ -351,7 +460,12 @@ impl Scheduler {
         let last = job.share;
         change(&mut job.share);
         for (group, priority) in job.places.iter() {
-            if let Some(queue) = self.ready.groups.get_mut(group).and_then(|group| group.queues.get_mut(priority)) {
+            if let Some(queue) = self
+                .ready
+                .groups
+                .get_mut(group)
+                .and_then(|group| group.queues.get_mut(priority))
+            {
                 queue.remove(&(last, job_key));
                 queue.insert((job.share, job_key));
             }

@@ -89,7 +89,8 @@ impl Runner {
             return None;
         }
         let free = self.free();
-        let ahead = !self.stuck && self.backlog_us / u64::from(self.offer.slots.max(1)) < limits::PREFETCH_US;
+        let ahead = !self.stuck
+            && self.backlog_us / u64::from(self.offer.slots.max(1)) < limits::PREFETCH_US;
         (free > 0 || ahead).then_some((Reverse(free), self.backlog_us, key))
     }
 }
@@ -129,14 +130,24 @@ impl Scheduler {
     /// Sends nothing more, and asks for what has not begun.
     pub(crate) fn stop(&mut self, effects: &mut Vec<Effect>) {
         self.stopping = true;
-        for (key, runner) in self.runners.iter().filter(|(_, runner)| runner.connected() && !runner.lent.is_empty()) {
-            effects.push(Effect::Recall { runner: *key, attempts: runner.lent.keys().copied().collect() });
+        for (key, runner) in self
+            .runners
+            .iter()
+            .filter(|(_, runner)| runner.connected() && !runner.lent.is_empty())
+        {
+            effects.push(Effect::Recall {
+                runner: *key,
+                attempts: runner.lent.keys().copied().collect(),
+            });
         }
     }
 
     pub(crate) fn runner(&mut self, key: RunnerKey) -> &mut Runner {
         let runner = self.runners.get_mut(&key);
-        assert!(runner.is_some(), "the core's own index names runner {key:?}, which it does not hold");
+        assert!(
+            runner.is_some(),
+            "the core's own index names runner {key:?}, which it does not hold"
+        );
         runner.unwrap_or_else(|| unreachable!())
     }
 
@@ -154,10 +165,18 @@ impl Scheduler {
         if let Some(until) = self.settle_until.take() {
             self.deadlines.remove(until, Timer::Settle);
         }
-        let here = |name: &String| self.runners.values().any(|runner| runner.offer.name == *name);
-        let (roster, gone): (Vec<String>, Vec<String>) = std::mem::take(&mut self.roster).into_iter().partition(here);
+        let here = |name: &String| {
+            self.runners
+                .values()
+                .any(|runner| runner.offer.name == *name)
+        };
+        let (roster, gone): (Vec<String>, Vec<String>) =
+            std::mem::take(&mut self.roster).into_iter().partition(here);
         self.roster = roster.into_iter().collect();
-        effects.extend(gone.into_iter().map(|name| Effect::Store(Change::RunnerLost(name))));
+        effects.extend(
+            gone.into_iter()
+                .map(|name| Effect::Store(Change::RunnerLost(name))),
+        );
     }
 
     pub(crate) fn runner_joined(
@@ -169,12 +188,23 @@ impl Scheduler {
         held: Vec<(TaskKey, AttemptId)>,
         effects: &mut Vec<Effect>,
     ) {
-        assert!(!self.runners.contains_key(&key), "the shell uses runner {key:?} twice");
+        assert!(
+            !self.runners.contains_key(&key),
+            "the shell uses runner {key:?} twice"
+        );
         // Connections are numbered as they are made: what comes late over one that its runner has replaced is not it.
-        if self.runners.iter().any(|(newer, runner)| *newer > key && runner.offer.name == offer.name) {
+        if self
+            .runners
+            .iter()
+            .any(|(newer, runner)| *newer > key && runner.offer.name == offer.name)
+        {
             return effects.push(Effect::HangUp { runner: key });
         }
-        let last = self.runners.iter().find(|(_, runner)| runner.offer.name == offer.name).map(|(key, _)| *key);
+        let last = self
+            .runners
+            .iter()
+            .find(|(_, runner)| runner.offer.name == offer.name)
+            .map(|(key, _)| *key);
         let (orphans, finished) = last.map_or((Vec::new(), 0), |last| self.dissolve(last, effects));
         if self.roster.insert(offer.name.clone()) {
             effects.push(Effect::Store(Change::RunnerJoined(offer.name.clone())));
@@ -182,7 +212,10 @@ impl Scheduler {
         let now = self.now.mono_us;
         let runner = Runner {
             name: offer.name.as_str().into(),
-            offer: Offer { slots: offer.slots.clamp(1, limits::SLOTS_MAX), ..offer },
+            offer: Offer {
+                slots: offer.slots.clamp(1, limits::SLOTS_MAX),
+                ..offer
+            },
             credits: credits.min(limits::CREDITS_MAX),
             draining: false,
             absent_until: None,
@@ -204,16 +237,27 @@ impl Scheduler {
         self.runners.insert(key, runner);
         self.deadlines.insert(now + SILENT_US, Timer::Lease(key));
         self.join_group(key);
-        held.into_iter().for_each(|(task, attempt)| self.adopt(key, task, attempt, effects));
-        orphans.into_iter().for_each(|(task, attempt)| self.orphaned(task, attempt, effects));
-        if self.settle_until.is_some() && self.roster.iter().all(|n| self.runners.values().any(|r| r.offer.name == *n))
+        held.into_iter()
+            .for_each(|(task, attempt)| self.adopt(key, task, attempt, effects));
+        orphans
+            .into_iter()
+            .for_each(|(task, attempt)| self.orphaned(task, attempt, effects));
+        if self.settle_until.is_some()
+            && self
+                .roster
+                .iter()
+                .all(|n| self.runners.values().any(|r| r.offer.name == *n))
         {
             self.settled(effects);
         }
     }
 
     /// Takes a runner's record apart: its connection was replaced. What it held is held by nobody for now.
-    fn dissolve(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) -> (Vec<(TaskKey, AttemptId)>, u64) {
+    fn dissolve(
+        &mut self,
+        key: RunnerKey,
+        effects: &mut Vec<Effect>,
+    ) -> (Vec<(TaskKey, AttemptId)>, u64) {
         if self.runner(key).connected() {
             effects.push(Effect::HangUp { runner: key });
         }
@@ -239,18 +283,39 @@ impl Scheduler {
     }
 
     /// A runner says that it holds an attempt: it goes on with it, or is told that it is void.
-    fn adopt(&mut self, key: RunnerKey, task_key: TaskKey, attempt: AttemptId, effects: &mut Vec<Effect>) {
+    fn adopt(
+        &mut self,
+        key: RunnerKey,
+        task_key: TaskKey,
+        attempt: AttemptId,
+        effects: &mut Vec<Effect>,
+    ) {
         let name = self.runner(key).name.clone();
-        let stop = Effect::Stop { runner: key, task: task_key, attempt };
+        let stop = Effect::Stop {
+            runner: key,
+            task: task_key,
+            attempt,
+        };
         let earlier = self.of_earlier_epoch(attempt);
-        let Some(task) = self.tasks.get_mut(task_key) else { return effects.push(stop) };
-        let fits = matches!(task.state, State::Delayed | State::Ready { .. } | State::Assigned);
+        let Some(task) = self.tasks.get_mut(task_key) else {
+            return effects.push(stop);
+        };
+        let fits = matches!(
+            task.state,
+            State::Delayed | State::Ready { .. } | State::Assigned
+        );
         let tried = task.tried_mut();
         match tried.held.iter_mut().find(|held| held.attempt == attempt) {
-            Some(held) if fits && held.runner.is_none() && held.name == name => held.runner = Some(key),
+            Some(held) if fits && held.runner.is_none() && held.name == name => {
+                held.runner = Some(key)
+            }
             Some(held) if held.runner == Some(key) => return, // told twice
             None if fits && attempt > tried.fence && earlier => {
-                tried.held.push(Held { attempt, runner: Some(key), name });
+                tried.held.push(Held {
+                    attempt,
+                    runner: Some(key),
+                    name,
+                });
             }
             _ => return effects.push(stop),
         }
@@ -265,19 +330,33 @@ impl Scheduler {
     /// An attempt that its runner does not know of any more (it was lost on the way): the task is tried again, and
     /// nobody is blamed.
     fn orphaned(&mut self, key: TaskKey, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Some(task) = self.tasks.get_mut(key) else {
+            return;
+        };
         task.retain_held(|held| held.runner.is_some() || held.attempt != attempt);
         if task.state == State::Assigned && !task.is_held() {
             self.unblocked(key, effects);
         }
     }
 
-    pub(crate) fn runner_asked(&mut self, key: RunnerKey, credits: u32, draining: bool, effects: &mut Vec<Effect>) {
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+    pub(crate) fn runner_asked(
+        &mut self,
+        key: RunnerKey,
+        credits: u32,
+        draining: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(runner) = self.runners.get_mut(&key) else {
+            return;
+        };
         runner.credits = credits.min(limits::CREDITS_MAX);
         if draining && !runner.draining {
             runner.draining = true;
-            effects.push(Effect::Show { kind: EventKind::RunnerDraining, task: None, runner: Some(key) });
+            effects.push(Effect::Show {
+                kind: EventKind::RunnerDraining,
+                task: None,
+                runner: Some(key),
+            });
             if let Some(task) = runner.reserved {
                 self.enter(task, State::Ready { reserved: false }, effects);
             }
@@ -295,14 +374,19 @@ impl Scheduler {
 
     pub(crate) fn lease_passed(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         let now = self.now.mono_us;
-        let Some(runner) = self.runners.get(&key).filter(|runner| runner.connected()) else { return };
+        let Some(runner) = self.runners.get(&key).filter(|runner| runner.connected()) else {
+            return;
+        };
         let silent_at = runner.heard_us + SILENT_US;
         if silent_at <= now {
             effects.push(Effect::HangUp { runner: key });
             return self.runner_cut(key, effects);
         }
         let runner = self.runner(key);
-        if runner.asked_us.is_some_and(|asked| asked + SILENT_US <= now) {
+        if runner
+            .asked_us
+            .is_some_and(|asked| asked + SILENT_US <= now)
+        {
             return self.runner_stuck(key, effects);
         }
         // Nothing has ended there for long: it may work on something long, or have stopped listening.
@@ -312,15 +396,23 @@ impl Scheduler {
             && runner.progress_us + SILENT_US <= now
         {
             runner.asked_us = Some(now);
-            effects.push(Effect::Recall { runner: key, attempts: Vec::new() });
+            effects.push(Effect::Recall {
+                runner: key,
+                attempts: Vec::new(),
+            });
         }
         let answer_by = runner.asked_us.map_or(u64::MAX, |asked| asked + SILENT_US);
-        self.deadlines.insert(silent_at.min(answer_by), Timer::Lease(key));
+        self.deadlines
+            .insert(silent_at.min(answer_by), Timer::Lease(key));
     }
 
     /// It lives, and does not listen: what it holds runs elsewhere at once.
     fn runner_stuck(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Show { kind: EventKind::RunnerStuck, task: None, runner: Some(key) });
+        effects.push(Effect::Show {
+            kind: EventKind::RunnerStuck,
+            task: None,
+            runner: Some(key),
+        });
         effects.push(Effect::HangUp { runner: key });
         self.runner_cut(key, effects);
         // What it holds is not to blame.
@@ -337,7 +429,13 @@ impl Scheduler {
 
     pub(crate) fn runner_cut(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         let until = self.now.mono_us + limits::RUNNER_GRACE_MS * 1_000;
-        let Some(runner) = self.runners.get_mut(&key).filter(|runner| runner.connected()) else { return };
+        let Some(runner) = self
+            .runners
+            .get_mut(&key)
+            .filter(|runner| runner.connected())
+        else {
+            return;
+        };
         runner.absent_until = Some(until);
         let (idle, reserved) = (runner.lent.is_empty(), runner.reserved);
         self.deadlines.insert(until, Timer::Grace(key));
@@ -358,10 +456,15 @@ impl Scheduler {
 
     /// `blame`: what was at work may be why.
     fn part_with(&mut self, key: RunnerKey, blame: bool, effects: &mut Vec<Effect>) {
-        let Some(runner) = self.runners.get(&key) else { return };
+        let Some(runner) = self.runners.get(&key) else {
+            return;
+        };
         let name = runner.offer.name.clone();
-        let mut lent: Vec<(u64, u32, TaskKey, AttemptId)> =
-            runner.lent.iter().map(|((task, attempt), lent)| (lent.order, lent.slots, *task, *attempt)).collect();
+        let mut lent: Vec<(u64, u32, TaskKey, AttemptId)> = runner
+            .lent
+            .iter()
+            .map(|((task, attempt), lent)| (lent.order, lent.slots, *task, *attempt))
+            .collect();
         lent.sort_unstable();
         let mut slots = runner.offer.slots;
         for (_, takes, task, attempt) in lent {
@@ -378,8 +481,16 @@ impl Scheduler {
     }
 
     /// A task's runner was lost. If nobody else holds it, it is ready again; if that happens too often, it is poison.
-    fn bereaved(&mut self, key: TaskKey, attempt: AttemptId, at_work: bool, effects: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
+    fn bereaved(
+        &mut self,
+        key: TaskKey,
+        attempt: AttemptId,
+        at_work: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get_mut(key) else {
+            return;
+        };
         if task.state != State::Assigned || task.is_held() {
             return;
         }
@@ -394,7 +505,14 @@ impl Scheduler {
         }
         // A delay that was set while it ran holds.
         let wait_us = task.due().map_or(0, |due| tasks::wait_us(due, self.now));
-        let change = Change::Retrying { task: key, attempt, tries, lost, wait_us, runner_lost: true };
+        let change = Change::Retrying {
+            task: key,
+            attempt,
+            tries,
+            lost,
+            wait_us,
+            runner_lost: true,
+        };
         effects.push(Effect::Store(change));
         self.unblocked(key, effects);
     }

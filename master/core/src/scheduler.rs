@@ -67,35 +67,81 @@ impl Scheduler {
     /// Takes one event in and appends what follows from it. Never fails, blocks or panics on what comes from outside;
     /// panics where the shell breaks the contract (a key that is in use, a job that was never opened).
     pub fn handle(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
-        self.now = Now { mono_us: self.now.mono_us.max(now.mono_us), wall: self.now.wall.max(now.wall) };
+        self.now = Now {
+            mono_us: self.now.mono_us.max(now.mono_us),
+            wall: self.now.wall.max(now.wall),
+        };
         match event {
             Event::TaskCame(task) => self.task_came(*task, effects),
             Event::CancelWanted { task } => self.cancel(task, effects),
-            Event::JobCancelWanted { job, up_to, restored } => self.cancel_job(&job, up_to, restored, effects),
-            Event::TaskSet { task, priority, due } => self.set(task, priority, due, effects),
-            Event::JobOpened { job, past, restored } => self.open_job(job, past, restored, effects),
+            Event::JobCancelWanted {
+                job,
+                up_to,
+                restored,
+            } => self.cancel_job(&job, up_to, restored, effects),
+            Event::TaskSet {
+                task,
+                priority,
+                due,
+            } => self.set(task, priority, due, effects),
+            Event::JobOpened {
+                job,
+                past,
+                restored,
+            } => self.open_job(job, past, restored, effects),
             Event::JobHeld { job, by, restored } => self.hold_job(&job, by, restored, effects),
             Event::JobReleased { job, by } => self.release_job(&job, &by, effects),
             Event::HolderLost { by } => self.holder_lost(&by),
             Event::JobPaused { job, paused } => self.pause_job(&job, paused, effects),
             Event::ModuleOpened { module, open } => self.open_module(module, open, effects),
             Event::ModuleNeeds { module, needs } => self.set_needs(module, needs, effects),
-            Event::RunnerJoined { runner, offer, credits, answers, held } => {
+            Event::RunnerJoined {
+                runner,
+                offer,
+                credits,
+                answers,
+                held,
+            } => {
                 self.runner_joined(runner, *offer, credits, answers, held, effects);
             }
-            Event::RunnerAsked { runner, credits, draining } => self.runner_asked(runner, credits, draining, effects),
+            Event::RunnerAsked {
+                runner,
+                credits,
+                draining,
+            } => self.runner_asked(runner, credits, draining, effects),
             Event::RunnerHeard { runner } => self.runner_heard(runner),
             Event::RunnerCut { runner } => self.runner_cut(runner, effects),
-            Event::AttemptDone { runner, task, attempt, run_us } => {
+            Event::AttemptDone {
+                runner,
+                task,
+                attempt,
+                run_us,
+            } => {
                 self.attempt_done(runner, task, attempt, run_us, effects);
             }
-            Event::AttemptContinued { runner, attempt, run_us, next } => {
+            Event::AttemptContinued {
+                runner,
+                attempt,
+                run_us,
+                next,
+            } => {
                 self.attempt_continued(runner, attempt, run_us, *next, effects);
             }
-            Event::AttemptFailed { runner, task, attempt, error, run_us, chance } => {
+            Event::AttemptFailed {
+                runner,
+                task,
+                attempt,
+                error,
+                run_us,
+                chance,
+            } => {
                 self.attempt_failed(runner, task, attempt, &error, run_us, chance, effects);
             }
-            Event::AttemptReturned { runner, task, attempt } => self.attempt_returned(runner, task, attempt, effects),
+            Event::AttemptReturned {
+                runner,
+                task,
+                attempt,
+            } => self.attempt_returned(runner, task, attempt, effects),
             Event::RecallAnswered { runner } => self.recall_answered(runner),
             Event::Started { roster } => self.started(roster),
             Event::StopWanted => self.stop(effects),

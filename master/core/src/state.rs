@@ -172,7 +172,10 @@ pub struct Task {
     pub(crate) telling: bool,
 }
 
-const _: () = assert!(size_of::<Option<Task>>() == 64, "a task in the table is one line of the cache");
+const _: () = assert!(
+    size_of::<Option<Task>>() == 64,
+    "a task in the table is one line of the cache"
+);
 
 impl Task {
     /// The time before which it must not start.
@@ -182,7 +185,9 @@ impl Task {
 
     /// Its own policy, where it is not the default.
     pub(crate) fn retries(&self) -> Option<&Retries> {
-        self.tried.as_ref().and_then(|tried| tried.retries.as_deref())
+        self.tried
+            .as_ref()
+            .and_then(|tried| tried.retries.as_deref())
     }
 
     /// Failures counted.
@@ -197,7 +202,13 @@ impl Task {
 
     /// Attempts of this number and older are void.
     pub fn fence(&self) -> AttemptId {
-        self.tried.as_ref().map_or(AttemptId { epoch: self.since, n: 0 }, |tried| tried.fence)
+        self.tried.as_ref().map_or(
+            AttemptId {
+                epoch: self.since,
+                n: 0,
+            },
+            |tried| tried.fence,
+        )
     }
 
     /// Attempts that may still report.
@@ -221,7 +232,15 @@ impl Task {
     pub(crate) fn tried_mut(&mut self) -> &mut Tried {
         let fence = self.fence();
         self.tried.get_or_insert_with(|| {
-            Box::new(Tried { due: None, retries: None, tries: 0, lost: 0, last_n: 0, fence, held: Few::None })
+            Box::new(Tried {
+                due: None,
+                retries: None,
+                tries: 0,
+                lost: 0,
+                last_n: 0,
+                fence,
+                held: Few::None,
+            })
         })
     }
 

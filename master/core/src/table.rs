@@ -15,7 +15,10 @@ pub struct Table<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Table<T> {
-        Table { chunks: Vec::new(), len: 0 }
+        Table {
+            chunks: Vec::new(),
+            len: 0,
+        }
     }
 }
 
@@ -29,7 +32,10 @@ impl<T> Table<T> {
     /// The same, to be changed.
     pub fn get_mut(&mut self, key: TaskKey) -> Option<&mut T> {
         let at = key.0 as usize;
-        self.chunks.get_mut(at / CHUNK)?.get_mut(at % CHUNK)?.as_mut()
+        self.chunks
+            .get_mut(at / CHUNK)?
+            .get_mut(at % CHUNK)?
+            .as_mut()
     }
 
     /// Puts a thing under a key; what was there before.
@@ -56,7 +62,9 @@ impl<T> Table<T> {
 
     /// One more than the greatest key ever used.
     pub fn end(&self) -> u32 {
-        let Some(last) = self.chunks.last() else { return 0 };
+        let Some(last) = self.chunks.last() else {
+            return 0;
+        };
         ((self.chunks.len() - 1) * CHUNK + last.len()) as u32
     }
 

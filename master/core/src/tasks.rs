@@ -30,7 +30,10 @@ impl Tasks {
     /// A task that must be there: the caller has found its key in one of the core's own indices.
     pub fn expect(&mut self, key: TaskKey) -> &mut Task {
         let task = self.get_mut(key);
-        assert!(task.is_some(), "the core's own index names task {key:?}, which it does not hold");
+        assert!(
+            task.is_some(),
+            "the core's own index names task {key:?}, which it does not hold"
+        );
         task.unwrap_or_else(|| unreachable!())
     }
 
@@ -74,14 +77,25 @@ impl Scheduler {
 
     pub(crate) fn task_came(&mut self, new: NewTask, effects: &mut Vec<Effect>) {
         let job = self.jobs.key(&new.job);
-        assert!(job.is_some(), "the shell adds a task to job {}, which it has not opened", new.job);
+        assert!(
+            job.is_some(),
+            "the shell adds a task to job {}, which it has not opened",
+            new.job
+        );
         let Some(job) = job else { return };
         let class = self.class_of(new.module, new.requires);
         let restored = matches!(new.origin, Origin::Restored { .. });
         let added = new.origin == Origin::Added;
         let (tries, lost, fence) = match new.origin {
             // What an earlier master sent was sent for another task of that id, which is pruned.
-            Origin::Added => (0, 0, AttemptId { epoch: self.epoch, n: 0 }),
+            Origin::Added => (
+                0,
+                0,
+                AttemptId {
+                    epoch: self.epoch,
+                    n: 0,
+                },
+            ),
             Origin::Reopened { fence, was } => {
                 self.jobs.get_mut(job).counts.no_longer(was.state());
                 (0, 0, fence)
@@ -104,7 +118,15 @@ impl Scheduler {
         if new.due.is_some() || new.retries.is_some() || tries + lost + fence.n > 0 {
             let last_n = tries.max(fence.n);
             let (due, retries) = (new.due, new.retries);
-            *task.tried_mut() = Tried { due, retries, tries, lost, last_n, fence, held: Few::None };
+            *task.tried_mut() = Tried {
+                due,
+                retries,
+                tries,
+                lost,
+                last_n,
+                fence,
+                held: Few::None,
+            };
         }
         self.tasks.insert(new.key, task);
         self.ready.class_mut(class).tasks += 1;
@@ -113,30 +135,51 @@ impl Scheduler {
         books.counts.total += u64::from(added);
         books.counts.add(state.name(), 1);
         if !restored {
-            effects.push(Effect::Store(if added { Change::Added(new.key) } else { Change::Reopened(new.key) }));
+            effects.push(Effect::Store(if added {
+                Change::Added(new.key)
+            } else {
+                Change::Reopened(new.key)
+            }));
         }
         self.depend(new.key, &new.dependencies, effects);
     }
 
     /// Counts what the task waits for, and lets it go on where that is nothing, or ends it where it waits in vain.
-    pub(crate) fn depend(&mut self, key: TaskKey, dependencies: &[DependsOn], effects: &mut Vec<Effect>) {
+    pub(crate) fn depend(
+        &mut self,
+        key: TaskKey,
+        dependencies: &[DependsOn],
+        effects: &mut Vec<Effect>,
+    ) {
         let life = self.tasks.expect(key).life;
         let mut open = 0;
         for (index, dependency) in dependencies.iter().enumerate() {
             match *dependency {
                 DependsOn::Open(on, when) => match self.tasks.get_mut(on) {
                     Some(waited) if !matches!(waited.state, State::Ended(_)) => {
-                        waited.waiters.push(Waiter { task: key, life, when });
+                        waited.waiters.push(Waiter {
+                            task: key,
+                            life,
+                            when,
+                        });
                         open += 1;
                     }
                     other => {
                         // It ended within this turn; the engine's fact is of its beginning.
                         let how = other.map(|t| t.state);
-                        assert!(how.is_some(), "the shell says that {on:?} is open, and the core does not hold it");
+                        assert!(
+                            how.is_some(),
+                            "the shell says that {on:?} is open, and the core does not hold it"
+                        );
                         if let Some(State::Ended(how)) = how
                             && !how.meets(when)
                         {
-                            return self.end(key, Final::Skipped, Why::Dependency(on, how), effects);
+                            return self.end(
+                                key,
+                                Final::Skipped,
+                                Why::Dependency(on, how),
+                                effects,
+                            );
                         }
                     }
                 },
@@ -158,7 +201,15 @@ impl Scheduler {
         let task = self.tasks.expect(key);
         let due = task.due();
         let waits = due.is_some_and(|due| !passed(due, self.now));
-        self.enter(key, if waits { State::Delayed } else { State::Ready { reserved: false } }, effects);
+        self.enter(
+            key,
+            if waits {
+                State::Delayed
+            } else {
+                State::Ready { reserved: false }
+            },
+            effects,
+        );
     }
 
     /// Sets the time before which a task must not start; a delayed one waits for this one from now on.
@@ -166,7 +217,8 @@ impl Scheduler {
         let task = self.tasks.expect(key);
         let last = task.tried_mut().due.replace(due);
         if task.state == State::Delayed {
-            last.into_iter().for_each(|last| self.deadlines.remove_task(last, key));
+            last.into_iter()
+                .for_each(|last| self.deadlines.remove_task(last, key));
             self.deadlines.insert_task(due, key);
         }
     }
@@ -176,23 +228,37 @@ impl Scheduler {
     pub(crate) fn enter(&mut self, key: TaskKey, next: State, effects: &mut Vec<Effect>) {
         let task = self.tasks.expect(key);
         let (last, job, due) = (task.state, task.job, task.due());
-        assert!(last.may_become(next), "task {key:?} cannot go from {last:?} to {next:?}");
+        assert!(
+            last.may_become(next),
+            "task {key:?} cannot go from {last:?} to {next:?}"
+        );
         match last {
             State::Ready { reserved: false } => self.ready_remove(key),
             State::Ready { reserved: true } if next != last => self.unreserve(key),
-            State::Delayed => due.into_iter().for_each(|due| self.deadlines.remove_task(due, key)),
+            State::Delayed => due
+                .into_iter()
+                .for_each(|due| self.deadlines.remove_task(due, key)),
             _ => {}
         }
         self.tasks.expect(key).state = next;
-        self.jobs.get_mut(job).counts.moved(last.name(), next.name());
+        self.jobs
+            .get_mut(job)
+            .counts
+            .moved(last.name(), next.name());
         match next {
             State::Ready { reserved: false } => {
                 self.ready_insert(key);
                 if !matches!(last, State::Ready { .. }) {
-                    effects.push(Effect::Show { kind: EventKind::TaskReady, task: Some(key), runner: None });
+                    effects.push(Effect::Show {
+                        kind: EventKind::TaskReady,
+                        task: Some(key),
+                        runner: None,
+                    });
                 }
             }
-            State::Delayed => due.into_iter().for_each(|due| self.deadlines.insert_task(due, key)),
+            State::Delayed => due
+                .into_iter()
+                .for_each(|due| self.deadlines.insert_task(due, key)),
             _ => {}
         }
     }
@@ -200,21 +266,40 @@ impl Scheduler {
     /// Ends a task: stores it, stops what still runs of it, and lets its dependents know.
     pub(crate) fn end(&mut self, key: TaskKey, how: Final, why: Why, effects: &mut Vec<Effect>) {
         let (epoch, task) = (self.epoch, self.tasks.expect(key));
-        let attempt = AttemptId { epoch, n: task.last_n() };
+        let attempt = AttemptId {
+            epoch,
+            n: task.last_n(),
+        };
         self.end_by(key, how, why, attempt, effects);
     }
 
     /// [`Scheduler::end`] by a certain attempt.
-    pub(crate) fn end_by(&mut self, key: TaskKey, how: Final, why: Why, attempt: AttemptId, effects: &mut Vec<Effect>) {
+    pub(crate) fn end_by(
+        &mut self,
+        key: TaskKey,
+        how: Final,
+        why: Why,
+        attempt: AttemptId,
+        effects: &mut Vec<Effect>,
+    ) {
         self.enter(key, State::Ended(how), effects);
         let task = self.tasks.expect(key);
         task.retain_held(|held| held.runner.is_some());
         let job = task.job;
         let waiters = std::mem::take(&mut task.waiters);
-        effects.push(Effect::Store(Change::Ended { task: key, state: how, why, attempt }));
+        effects.push(Effect::Store(Change::Ended {
+            task: key,
+            state: how,
+            why,
+            attempt,
+        }));
         for held in task.held() {
             if let Some(runner) = held.runner {
-                effects.push(Effect::Stop { runner, task: key, attempt: held.attempt });
+                effects.push(Effect::Stop {
+                    runner,
+                    task: key,
+                    attempt: held.attempt,
+                });
             }
         }
         self.settle(key, how, waiters, effects);
@@ -223,7 +308,9 @@ impl Scheduler {
 
     /// Lets go of an ended task once no runner holds an attempt of it and all its dependents know.
     pub(crate) fn forget_if_over(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
-        let Some(task) = self.tasks.get(key) else { return };
+        let Some(task) = self.tasks.get(key) else {
+            return;
+        };
         let over = matches!(task.state, State::Ended(_)) && task.held().is_empty() && !task.telling;
         if !over {
             return;
@@ -236,14 +323,26 @@ impl Scheduler {
     }
 
     pub(crate) fn cancel(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
-        if self.tasks.get(key).is_some_and(|task| !matches!(task.state, State::Ended(_))) {
+        if self
+            .tasks
+            .get(key)
+            .is_some_and(|task| !matches!(task.state, State::Ended(_)))
+        {
             self.end(key, Final::Cancelled, Why::Cancelled, effects);
         }
     }
 
-    pub(crate) fn set(&mut self, key: TaskKey, priority: Option<i32>, due: Option<Due>, effects: &mut Vec<Effect>) {
+    pub(crate) fn set(
+        &mut self,
+        key: TaskKey,
+        priority: Option<i32>,
+        due: Option<Due>,
+        effects: &mut Vec<Effect>,
+    ) {
         let now = self.now;
-        let Some(task) = self.tasks.get(key) else { return };
+        let Some(task) = self.tasks.get(key) else {
+            return;
+        };
         let state = task.state;
         if matches!(state, State::Ended(_)) {
             return;
@@ -260,7 +359,11 @@ impl Scheduler {
             self.ready_insert(key);
         }
         let wait_us = due.map(|due| wait_us(due, now));
-        effects.push(Effect::Store(Change::Set { task: key, priority, wait_us }));
+        effects.push(Effect::Store(Change::Set {
+            task: key,
+            priority,
+            wait_us,
+        }));
         let Some(due) = due else { return };
         match (state, passed(due, now)) {
             (State::Delayed, true) => self.enter(key, State::Ready { reserved: false }, effects),

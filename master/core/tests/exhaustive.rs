@@ -2,7 +2,11 @@
 //! lost runners, cancels, retries, crashes of the master with a start on what is durable. After every event the core must
 //! say what a model of a few dozen lines says; after the last, all is healed and must end.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod harness;
 
@@ -70,11 +74,25 @@ struct Play {
 impl Play {
     fn new(after: Option<When>) -> Play {
         let (expected, processes) = (Default::default(), Default::default());
-        let mut play = Play { world: World::new(), after, expected, processes, last: BTreeMap::new() };
+        let mut play = Play {
+            world: World::new(),
+            after,
+            expected,
+            processes,
+            last: BTreeMap::new(),
+        };
         for name in TASKS {
             let mut wanted = Wanted::new(name);
-            wanted.retries = Some(Box::new(Retries { max: RETRIES, backoff_ms: 0, ..Retries::default() }));
-            wanted.after = after.filter(|_| name == "b").map(|when| ("a".to_owned(), when)).into_iter().collect();
+            wanted.retries = Some(Box::new(Retries {
+                max: RETRIES,
+                backoff_ms: 0,
+                ..Retries::default()
+            }));
+            wanted.after = after
+                .filter(|_| name == "b")
+                .map(|when| ("a".to_owned(), when))
+                .into_iter()
+                .collect();
             play.world.add(wanted);
         }
         play.expected[1].waits = after.is_some();
@@ -88,7 +106,9 @@ impl Play {
         let mut moves = Vec::new();
         for (i, process) in self.processes.iter().enumerate() {
             match process.link {
-                Some(_) if !process.held.is_empty() => moves.extend([Move::Done(i), Move::Fails(i), Move::Cut(i)]),
+                Some(_) if !process.held.is_empty() => {
+                    moves.extend([Move::Done(i), Move::Fails(i), Move::Cut(i)])
+                }
                 Some(_) => moves.push(Move::Cut(i)),
                 None if !process.held.is_empty() => moves.extend([Move::Back(i), Move::Dies(i)]),
                 None => moves.push(Move::Back(i)),
@@ -103,7 +123,11 @@ impl Play {
                 Some(_) => {}
             }
         }
-        if self.processes.iter().any(|process| process.trusted && process.link.is_none()) {
+        if self
+            .processes
+            .iter()
+            .any(|process| process.trusted && process.link.is_none())
+        {
             moves.push(Move::Grace);
         }
         moves.push(Move::Restart);
@@ -140,7 +164,10 @@ impl Play {
         let other = self.expected[0].ended;
         let void = self.last.get(&task).copied();
         let again = &mut self.expected[task];
-        *again = Expected { void, ..Expected::default() };
+        *again = Expected {
+            void,
+            ..Expected::default()
+        };
         if let Some(when) = self.after.filter(|_| task == 1) {
             again.waits = other.is_none();
             again.ended = other.filter(|how| !how.meets(when)).map(|_| Final::Skipped);
@@ -169,12 +196,21 @@ impl Play {
     }
 
     fn back(&mut self, runner: usize) {
-        let held: Vec<(String, AttemptId)> =
-            self.processes[runner].held.iter().map(|(task, attempt)| (TASKS[*task].to_owned(), *attempt)).collect();
-        let offer = Offer { name: format!("r{runner}"), slots: 1, ..Offer::default() };
+        let held: Vec<(String, AttemptId)> = self.processes[runner]
+            .held
+            .iter()
+            .map(|(task, attempt)| (TASKS[*task].to_owned(), *attempt))
+            .collect();
+        let offer = Offer {
+            name: format!("r{runner}"),
+            slots: 1,
+            ..Offer::default()
+        };
         // What has ended while it was away is void; the engine says so.
         let world = &self.world;
-        self.processes[runner].held.retain(|(task, _)| world.key(TASKS[*task]).is_some());
+        self.processes[runner]
+            .held
+            .retain(|(task, _)| world.key(TASKS[*task]).is_some());
         let (link, effects) = self.world.join(offer, 1, &held);
         (self.processes[runner].link, self.processes[runner].trusted) = (Some(link), true);
         self.follow(&effects);
@@ -183,21 +219,34 @@ impl Play {
     fn pass(&mut self, us: u64) {
         let now = &mut self.world.now;
         (now.mono_us, now.wall) = (now.mono_us + us, now.wall.plus_us(us));
-        for process in self.processes.iter_mut().filter(|process| process.link.is_none()) {
+        for process in self
+            .processes
+            .iter_mut()
+            .filter(|process| process.link.is_none())
+        {
             process.trusted = false;
         }
-        for link in self.processes.iter().filter_map(|process| process.link).collect::<Vec<_>>() {
+        for link in self
+            .processes
+            .iter()
+            .filter_map(|process| process.link)
+            .collect::<Vec<_>>()
+        {
             self.event(Event::RunnerHeard { runner: link });
         }
     }
 
     fn report(&mut self, runner: usize, well: bool) {
-        let Some(link) = self.processes[runner].link else { return };
+        let Some(link) = self.processes[runner].link else {
+            return;
+        };
         let (task, attempt) = self.processes[runner].held.remove(0);
         let expected = &self.expected[task];
         let counts = expected.ended.is_none() && !expected.waits && Some(attempt) > expected.void;
-        let elsewhere =
-            self.processes.iter().any(|other| other.trusted && other.held.iter().any(|(held, _)| *held == task));
+        let elsewhere = self
+            .processes
+            .iter()
+            .any(|other| other.trusted && other.held.iter().any(|(held, _)| *held == task));
         // A newer one has failed since: it can only make good.
         let late = Some(attempt) < expected.failed;
         match (counts, well, elsewhere || late) {
@@ -210,13 +259,30 @@ impl Play {
             }
             _ => {}
         }
-        let Some(task) = self.world.key(TASKS[task]) else { return };
-        let error = TaskError { code: Some(1), ..TaskError::new(ErrorKind::Exit, "") };
+        let Some(task) = self.world.key(TASKS[task]) else {
+            return;
+        };
+        let error = TaskError {
+            code: Some(1),
+            ..TaskError::new(ErrorKind::Exit, "")
+        };
         self.event(match well {
-            true => Event::AttemptDone { runner: link, task, attempt, run_us: 1_000_000 },
+            true => Event::AttemptDone {
+                runner: link,
+                task,
+                attempt,
+                run_us: 1_000_000,
+            },
             false => {
                 let (error, run_us, chance) = (Box::new(error), 1_000_000, 0);
-                Event::AttemptFailed { runner: link, task, attempt, error, run_us, chance }
+                Event::AttemptFailed {
+                    runner: link,
+                    task,
+                    attempt,
+                    error,
+                    run_us,
+                    chance,
+                }
             }
         });
     }
@@ -241,34 +307,66 @@ impl Play {
         let mut stopped = Vec::new();
         for effect in effects {
             match effect {
-                Effect::Send { runner, task, attempt } => {
+                Effect::Send {
+                    runner,
+                    task,
+                    attempt,
+                } => {
                     let task = index(&self.world, task);
-                    let twice =
-                        self.processes.iter().any(|p| p.trusted && p.held.iter().any(|(held, _)| *held == task));
+                    let twice = self
+                        .processes
+                        .iter()
+                        .any(|p| p.trusted && p.held.iter().any(|(held, _)| *held == task));
                     assert!(!twice, "{} is sent while it runs", TASKS[task]);
-                    assert!(!self.expected[task].waits, "{} is sent too early", TASKS[task]);
+                    assert!(
+                        !self.expected[task].waits,
+                        "{} is sent too early",
+                        TASKS[task]
+                    );
                     self.last.insert(task, *attempt);
-                    let process = self.processes.iter_mut().find(|process| process.link == Some(*runner));
+                    let process = self
+                        .processes
+                        .iter_mut()
+                        .find(|process| process.link == Some(*runner));
                     let process = process.expect("it is sent over a link");
                     process.held.push((task, *attempt));
                     assert_eq!(process.held.len(), 1, "a runner of one slot holds one");
                 }
-                Effect::Stop { runner, task, attempt } => {
+                Effect::Stop {
+                    runner,
+                    task,
+                    attempt,
+                } => {
                     let held = (index(&self.world, task), *attempt);
-                    for process in self.processes.iter_mut().filter(|process| process.link == Some(*runner)) {
+                    for process in self
+                        .processes
+                        .iter_mut()
+                        .filter(|process| process.link == Some(*runner))
+                    {
                         process.held.retain(|other| *other != held);
                         stopped.push((*runner, *task, *attempt));
                     }
                 }
                 Effect::HangUp { runner } => {
-                    self.processes.iter_mut().filter(|p| p.link == Some(*runner)).for_each(|p| p.link = None);
+                    self.processes
+                        .iter_mut()
+                        .filter(|p| p.link == Some(*runner))
+                        .for_each(|p| p.link = None);
                 }
                 _ => {}
             }
         }
         for (runner, task, attempt) in stopped {
-            let (error, run_us, chance) = (Box::new(TaskError::new(ErrorKind::Cancelled, "")), 0, 0);
-            self.event(Event::AttemptFailed { runner, task, attempt, error, run_us, chance });
+            let (error, run_us, chance) =
+                (Box::new(TaskError::new(ErrorKind::Cancelled, "")), 0, 0);
+            self.event(Event::AttemptFailed {
+                runner,
+                task,
+                attempt,
+                error,
+                run_us,
+                chance,
+            });
         }
     }
 
@@ -288,7 +386,11 @@ impl Play {
                 Some(how) => assert_eq!(state, how.state(), "{name}: {expected:?}"),
                 None => {
                     assert!(!state.is_final(), "{name} is {state:?}: {expected:?}");
-                    assert_eq!(state == TaskState::Blocked, expected.waits, "{name} is {state:?}: {expected:?}");
+                    assert_eq!(
+                        state == TaskState::Blocked,
+                        expected.waits,
+                        "{name} is {state:?}: {expected:?}"
+                    );
                 }
             }
         }
@@ -297,12 +399,16 @@ impl Play {
     /// All is well from now on: everything ends.
     fn heal(&mut self) {
         for _ in 0..20 {
-            if self.expected.iter().all(|task| task.ended.is_some()) && self.processes.iter().all(|p| p.held.is_empty())
+            if self.expected.iter().all(|task| task.ended.is_some())
+                && self.processes.iter().all(|p| p.held.is_empty())
             {
                 return;
             }
             for runner in 0..2 {
-                match (self.processes[runner].link, self.processes[runner].held.is_empty()) {
+                match (
+                    self.processes[runner].link,
+                    self.processes[runner].held.is_empty(),
+                ) {
                     (None, _) => self.happens(Move::Back(runner)),
                     (Some(_), false) => self.happens(Move::Done(runner)),
                     (Some(_), true) => {}
@@ -310,7 +416,11 @@ impl Play {
             }
             self.happens(Move::Grace);
         }
-        panic!("after {}, not all has ended: {:?}", time(20 * GRACE_US), self.expected);
+        panic!(
+            "after {}, not all has ended: {:?}",
+            time(20 * GRACE_US),
+            self.expected
+        );
     }
 }
 
@@ -333,7 +443,12 @@ fn play_all(after: Option<When>) -> u64 {
         }));
         let choices = choices.unwrap_or_else(|_| panic!("b after a {after:?}: {told:?} breaks it"));
         plays += 1;
-        let Some(step) = (0..EVENTS).rev().find(|step| path[*step] + 1 < choices[*step]) else { return plays };
+        let Some(step) = (0..EVENTS)
+            .rev()
+            .find(|step| path[*step] + 1 < choices[*step])
+        else {
+            return plays;
+        };
         path[step] += 1;
         path[step + 1..].fill(0);
     }
@@ -341,10 +456,21 @@ fn play_all(after: Option<When>) -> u64 {
 
 #[test]
 fn every_order_of_six_events_agrees_with_the_model() {
-    let worlds = [None, Some(When::Done), Some(When::Failed), Some(When::Settled)];
+    let worlds = [
+        None,
+        Some(When::Done),
+        Some(When::Failed),
+        Some(When::Settled),
+    ];
     let plays: Vec<u64> = std::thread::scope(|scope| {
-        let playing: Vec<_> = worlds.into_iter().map(|after| scope.spawn(move || play_all(after))).collect();
-        playing.into_iter().map(|play| play.join().expect("it holds")).collect()
+        let playing: Vec<_> = worlds
+            .into_iter()
+            .map(|after| scope.spawn(move || play_all(after)))
+            .collect();
+        playing
+            .into_iter()
+            .map(|play| play.join().expect("it holds"))
+            .collect()
     });
     println!("{plays:?} orders of {EVENTS} events");
 }

@@ -4,7 +4,11 @@
 //!
 //! `SEEDS=100000` plays that many; `SEED=17 cargo test --release -p taskmaster-core --test random -- --nocapture` plays one seed and prints it.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod harness;
 
@@ -69,7 +73,10 @@ struct Play {
 
 fn suits(wanted: &Wanted, process: &Process) -> bool {
     let (offer, requires) = (&process.offer, &wanted.requires);
-    requires.labels.iter().all(|(key, value)| offer.labels.get(key) == Some(value))
+    requires
+        .labels
+        .iter()
+        .all(|(key, value)| offer.labels.get(key) == Some(value))
         && (offer.modules.is_empty() || offer.modules.contains(&module_name(&wanted.module)))
         && requires.slots() <= offer.slots
 }
@@ -80,7 +87,9 @@ const MODULES: [&str; 2] = ["m", "o"];
 impl Play {
     fn new(seed: u64, loud: bool) -> Play {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let processes = (0..1 + chance.below(4)).map(|i| Play::process(i, &mut chance)).collect();
+        let processes = (0..1 + chance.below(4))
+            .map(|i| Play::process(i, &mut chance))
+            .collect();
         let (sessions, log) = (BTreeSet::new(), Vec::new());
         Play {
             world: World::new(),
@@ -98,16 +107,38 @@ impl Play {
 
     fn process(i: usize, chance: &mut Chance) -> Process {
         let zone = ["x", "y"][chance.below(2)].to_owned();
-        let labels = if chance.one_in(2) { BTreeMap::from([("zone".to_owned(), zone)]) } else { BTreeMap::new() };
-        let modules = if chance.one_in(4) { vec![module_name(MODULES[0])] } else { Vec::new() };
+        let labels = if chance.one_in(2) {
+            BTreeMap::from([("zone".to_owned(), zone)])
+        } else {
+            BTreeMap::new()
+        };
+        let modules = if chance.one_in(4) {
+            vec![module_name(MODULES[0])]
+        } else {
+            Vec::new()
+        };
         let slots = 1 + chance.below(4) as u32;
-        let offer = Offer { name: format!("r{i}"), slots, labels, modules, ..Offer::default() };
-        Process { offer, credits: chance.below(9) as u32, ..Process::default() }
+        let offer = Offer {
+            name: format!("r{i}"),
+            slots,
+            labels,
+            modules,
+            ..Offer::default()
+        };
+        Process {
+            offer,
+            credits: chance.below(9) as u32,
+            ..Process::default()
+        }
     }
 
     /// Hands an event in, and judges what follows.
     fn event(&mut self, event: Event) {
-        let told = if self.loud { format!("{event:?}") } else { String::new() };
+        let told = if self.loud {
+            format!("{event:?}")
+        } else {
+            String::new()
+        };
         let effects = self.world.event(event);
         self.judge(&told, &effects);
     }
@@ -117,22 +148,42 @@ impl Play {
         for effect in effects {
             self.note(format!("    {}", phrase(&self.world, effect)));
             match effect {
-                Effect::Send { runner, task, attempt } => {
+                Effect::Send {
+                    runner,
+                    task,
+                    attempt,
+                } => {
                     let name = self.world.names[task].clone();
                     self.judge_send(*runner, &name, *attempt);
                 }
-                Effect::Stop { runner, task, attempt } => {
+                Effect::Stop {
+                    runner,
+                    task,
+                    attempt,
+                } => {
                     let name = self.world.names[task].clone();
-                    if let Some(process) = self.processes.iter_mut().find(|process| process.link == Some(*runner)) {
-                        process.on_the_way.retain(|held| *held != (name.clone(), *attempt));
+                    if let Some(process) = self
+                        .processes
+                        .iter_mut()
+                        .find(|process| process.link == Some(*runner))
+                    {
+                        process
+                            .on_the_way
+                            .retain(|held| *held != (name.clone(), *attempt));
                     }
                 }
-                Effect::Store(Change::Ended { task, state, why, .. }) => {
+                Effect::Store(Change::Ended {
+                    task, state, why, ..
+                }) => {
                     let name = self.world.names[task].clone();
                     self.judge_end(&name, *state, *why);
                 }
                 Effect::HangUp { runner } => {
-                    if let Some(process) = self.processes.iter_mut().find(|process| process.link == Some(*runner)) {
+                    if let Some(process) = self
+                        .processes
+                        .iter_mut()
+                        .find(|process| process.link == Some(*runner))
+                    {
                         (process.link, process.on_the_way) = (None, Vec::new());
                     }
                 }
@@ -144,22 +195,42 @@ impl Play {
     fn judge_send(&mut self, runner: RunnerKey, name: &str, attempt: AttemptId) {
         let record = self.world.tasks[name].clone();
         let wanted = &record.wanted;
-        assert!(self.settled, "{name} is sent while the roster is waited for");
+        assert!(
+            self.settled,
+            "{name} is sent while the roster is waited for"
+        );
         for (on, when) in &wanted.after {
             let how = self.world.tasks[on].ended;
-            assert!(how.is_some_and(|how| how.meets(*when)), "{name} is sent, and {on} is {how:?}");
+            assert!(
+                how.is_some_and(|how| how.meets(*when)),
+                "{name} is sent, and {on} is {how:?}"
+            );
         }
         if let Some(Due::Wall(due)) = wanted.due {
             assert!(due <= self.world.now.wall, "{name} is sent before its time");
         }
-        assert!(!self.world.closed.contains(&wanted.module), "{name} is sent, its module is closed");
-        assert!(!self.world.jobs[&wanted.job].past.paused, "{name} is sent, its job is paused");
-        let elsewhere =
-            |process: &Process| process.link.is_some() && process.held.iter().any(|(n, a)| n == name && *a < attempt);
+        assert!(
+            !self.world.closed.contains(&wanted.module),
+            "{name} is sent, its module is closed"
+        );
+        assert!(
+            !self.world.jobs[&wanted.job].past.paused,
+            "{name} is sent, its job is paused"
+        );
+        let elsewhere = |process: &Process| {
+            process.link.is_some() && process.held.iter().any(|(n, a)| n == name && *a < attempt)
+        };
         // A runner whose link the master believes cut may hold an older one; one that it hears must not.
-        let twice = self.processes.iter().filter(|p| elsewhere(p)).any(|p| self.believes(p, name));
+        let twice = self
+            .processes
+            .iter()
+            .filter(|p| elsewhere(p))
+            .any(|p| self.believes(p, name));
         assert!(!twice, "{name} is sent while a runner works on it");
-        let at = self.processes.iter().position(|process| process.link == Some(runner));
+        let at = self
+            .processes
+            .iter()
+            .position(|process| process.link == Some(runner));
         let at = at.unwrap_or_else(|| panic!("{name} is sent over a link that is cut"));
         self.sent.push((name.to_owned(), at));
         let process = &mut self.processes[at];
@@ -167,31 +238,60 @@ impl Play {
         process.on_the_way.push((name.to_owned(), attempt));
         let facts = self.world.core.runner_facts(runner).expect("a runner");
         assert!(
-            facts.attempts <= process.credits as usize || process.credits == 0 && facts.attempts == 0,
+            facts.attempts <= process.credits as usize
+                || process.credits == 0 && facts.attempts == 0,
             "{name} is sent beyond the credits"
         );
-        assert!(suits(wanted, process), "{name} is sent to a runner that does not suit");
+        assert!(
+            suits(wanted, process),
+            "{name} is sent to a runner that does not suit"
+        );
     }
 
     /// Whether the core says that this process holds the task.
     fn believes(&self, process: &Process, name: &str) -> bool {
-        let explained = self.world.key(name).and_then(|key| self.world.core.explain(key));
+        let explained = self
+            .world
+            .key(name)
+            .and_then(|key| self.world.core.explain(key));
         match explained {
-            Some(Explanation::Assigned { held }) => held.iter().filter(|(_, r)| *r == process.link).count() > 1,
+            Some(Explanation::Assigned { held }) => {
+                held.iter().filter(|(_, r)| *r == process.link).count() > 1
+            }
             _ => false,
         }
     }
 
     fn judge_end(&self, name: &str, how: Final, why: Why) {
         let record = &self.world.tasks[name];
-        let met = |(on, when): &(String, When)| self.world.tasks[on].ended.is_some_and(|how| how.meets(*when));
-        let missed = |(on, when): &(String, When)| self.world.tasks[on].ended.is_some_and(|how| !how.meets(*when));
+        let met = |(on, when): &(String, When)| {
+            self.world.tasks[on]
+                .ended
+                .is_some_and(|how| how.meets(*when))
+        };
+        let missed = |(on, when): &(String, When)| {
+            self.world.tasks[on]
+                .ended
+                .is_some_and(|how| !how.meets(*when))
+        };
         match (how, why) {
-            (Final::Done, Why::Report) => assert!(record.wanted.after.iter().all(met), "{name} is done too early"),
-            (Final::Failed, Why::Report) => assert!(record.wanted.after.iter().all(met), "{name} failed too early"),
-            (Final::Failed, Why::Poison) => assert_eq!(record.lost, 4, "{name} is poison after its fifth lost runner"),
+            (Final::Done, Why::Report) => assert!(
+                record.wanted.after.iter().all(met),
+                "{name} is done too early"
+            ),
+            (Final::Failed, Why::Report) => assert!(
+                record.wanted.after.iter().all(met),
+                "{name} failed too early"
+            ),
+            (Final::Failed, Why::Poison) => assert_eq!(
+                record.lost, 4,
+                "{name} is poison after its fifth lost runner"
+            ),
             (Final::Skipped, Why::Dependency(..) | Why::Earlier(..)) => {
-                assert!(record.wanted.after.iter().any(missed), "{name} is skipped for nothing");
+                assert!(
+                    record.wanted.after.iter().any(missed),
+                    "{name} is skipped for nothing"
+                );
             }
             (Final::Cancelled, Why::Cancelled) => {}
             other => panic!("{name} ended so: {other:?}"),
@@ -207,18 +307,35 @@ impl Play {
         if self.world.busy() || !self.settled {
             return;
         }
-        for name in self.world.tasks.iter().filter(|(_, r)| r.ended.is_none()).map(|(name, _)| name) {
+        for name in self
+            .world
+            .tasks
+            .iter()
+            .filter(|(_, r)| r.ended.is_none())
+            .map(|(name, _)| name)
+        {
             let record = &self.world.tasks[name];
             let key = record.key.expect("an open task");
             let waits = self.world.core.explain(key);
-            let Some(Explanation::Ready(WaitsFor::Slots { .. })) = waits else { continue };
+            let Some(Explanation::Ready(WaitsFor::Slots { .. })) = waits else {
+                continue;
+            };
             for process in self.processes.iter().filter(|process| !process.draining) {
-                let Some(facts) = process.link.and_then(|link| self.world.core.runner_facts(link)) else { continue };
+                let Some(facts) = process
+                    .link
+                    .and_then(|link| self.world.core.runner_facts(link))
+                else {
+                    continue;
+                };
                 let wanted = &record.wanted;
                 let suits = suits(wanted, process);
                 let room = facts.attempts < process.credits as usize
                     && facts.used + wanted.requires.slots() <= process.offer.slots;
-                assert!(!(suits && room) || self.kept(process), "{name} waits, {} has room", process.offer.name);
+                assert!(
+                    !(suits && room) || self.kept(process),
+                    "{name} waits, {} has room",
+                    process.offer.name
+                );
             }
         }
     }
@@ -229,12 +346,23 @@ impl Play {
         for (name, at) in &self.sent {
             let priority = self.world.tasks[name].wanted.priority;
             let several = self.world.tasks[name].wanted.requires.slots() > 1;
-            for (other, record) in self.world.tasks.iter().filter(|(_, record)| record.wanted.priority > priority) {
-                let waits = record.key.filter(|_| record.ended.is_none()).and_then(|key| self.world.core.explain(key));
+            for (other, record) in self
+                .world
+                .tasks
+                .iter()
+                .filter(|(_, record)| record.wanted.priority > priority)
+            {
+                let waits = record
+                    .key
+                    .filter(|_| record.ended.is_none())
+                    .and_then(|key| self.world.core.explain(key));
                 let overtaken = matches!(waits, Some(Explanation::Ready(WaitsFor::Slots { .. })))
                     && suits(&record.wanted, &self.processes[*at])
                     && !several;
-                assert!(!overtaken, "{name} is sent before {other}, which is more urgent");
+                assert!(
+                    !overtaken,
+                    "{name} is sent before {other}, which is more urgent"
+                );
             }
         }
     }
@@ -248,7 +376,11 @@ impl Play {
 
     /// What is on the way arrives.
     fn deliver(&mut self) {
-        for process in self.processes.iter_mut().filter(|process| process.link.is_some()) {
+        for process in self
+            .processes
+            .iter_mut()
+            .filter(|process| process.link.is_some())
+        {
             process.held.append(&mut process.on_the_way);
         }
     }
@@ -283,20 +415,32 @@ impl Play {
         if chance.one_in(6) {
             let us = chance.below(3_000_000) as u64;
             let now = self.world.now;
-            wanted.due =
-                Some(if chance.one_in(2) { Due::Mono(now.mono_us + us) } else { Due::Wall(now.wall.plus_us(us)) });
+            wanted.due = Some(if chance.one_in(2) {
+                Due::Mono(now.mono_us + us)
+            } else {
+                Due::Wall(now.wall.plus_us(us))
+            });
         }
         if chance.one_in(2) {
             let (max, backoff_ms) = (chance.below(3) as u32, chance.below(500) as u64);
-            wanted.retries = Some(Box::new(Retries { max, backoff_ms, ..Retries::default() }));
+            wanted.retries = Some(Box::new(Retries {
+                max,
+                backoff_ms,
+                ..Retries::default()
+            }));
         }
         wanted
     }
 
     /// Some name of an open task.
     fn open_task(&mut self) -> Option<String> {
-        let open: Vec<&String> =
-            self.world.tasks.iter().filter(|(_, r)| r.ended.is_none()).map(|(name, _)| name).collect();
+        let open: Vec<&String> = self
+            .world
+            .tasks
+            .iter()
+            .filter(|(_, r)| r.ended.is_none())
+            .map(|(name, _)| name)
+            .collect();
         self.chance.of(&open).map(|name| (*name).clone())
     }
 
@@ -325,7 +469,10 @@ impl Play {
                 if !open {
                     self.world.closed.insert(module.clone());
                 }
-                self.event(Event::ModuleOpened { module: module_name(&module), open });
+                self.event(Event::ModuleOpened {
+                    module: module_name(&module),
+                    open,
+                });
             }
             35 => self.nonsense(),
             36 if self.chance.one_in(3) => self.restart(),
@@ -352,8 +499,14 @@ impl Play {
     }
 
     fn hear(&mut self) {
-        let links: Vec<RunnerKey> = self.processes.iter().filter_map(|process| process.link).collect();
-        links.into_iter().for_each(|runner| self.event(Event::RunnerHeard { runner }));
+        let links: Vec<RunnerKey> = self
+            .processes
+            .iter()
+            .filter_map(|process| process.link)
+            .collect();
+        links
+            .into_iter()
+            .for_each(|runner| self.event(Event::RunnerHeard { runner }));
     }
 
     /// A runner connects, or connects again: with what it holds, or as a new process that knows of nothing.
@@ -367,7 +520,9 @@ impl Play {
         (process.draining, process.credits) = (false, 1 + self.chance.below(9) as u32);
         let told = format!("join {} {:?}", process.offer.name, process.held);
         // The engine knows ended tasks by their records; the core is asked about those that it holds.
-        let (runner, effects) = self.world.join(process.offer.clone(), process.credits, &process.held);
+        let (runner, effects) =
+            self.world
+                .join(process.offer.clone(), process.credits, &process.held);
         process.link = Some(runner);
         self.told.insert(process.offer.name.clone());
         self.processes[i] = process;
@@ -386,7 +541,9 @@ impl Play {
     /// A runner tells how an attempt ended.
     fn report(&mut self) {
         let i = self.chance.below(self.processes.len());
-        let Some(runner) = self.processes[i].link else { return };
+        let Some(runner) = self.processes[i].link else {
+            return;
+        };
         if self.processes[i].held.is_empty() {
             return;
         }
@@ -394,32 +551,66 @@ impl Play {
         let among = self.processes[i].held.len().min(at_work);
         let at = self.chance.below(among);
         let (name, attempt) = self.processes[i].held.remove(at);
-        let run_us = if self.chance.one_in(2) { self.chance.below(4_000) } else { self.chance.below(400_000) } as u64;
-        let Some(task) = self.world.key(&name) else { return };
+        let run_us = if self.chance.one_in(2) {
+            self.chance.below(4_000)
+        } else {
+            self.chance.below(400_000)
+        } as u64;
+        let Some(task) = self.world.key(&name) else {
+            return;
+        };
         let chance = self.chance.next() as u32;
         let failed = |kind, code| {
-            let error = Box::new(TaskError { code, ..TaskError::new(kind, "") });
-            Event::AttemptFailed { runner, task, attempt, error, run_us, chance }
+            let error = Box::new(TaskError {
+                code,
+                ..TaskError::new(kind, "")
+            });
+            Event::AttemptFailed {
+                runner,
+                task,
+                attempt,
+                error,
+                run_us,
+                chance,
+            }
         };
         let event = match self.chance.below(10) {
             0 => failed(ErrorKind::Exit, Some(1)),
             1 => failed(ErrorKind::Exit, Some(64)),
             2 => failed(ErrorKind::Cancelled, None),
-            3 => Event::AttemptReturned { runner, task, attempt },
-            _ => Event::AttemptDone { runner, task, attempt, run_us },
+            3 => Event::AttemptReturned {
+                runner,
+                task,
+                attempt,
+            },
+            _ => Event::AttemptDone {
+                runner,
+                task,
+                attempt,
+                run_us,
+            },
         };
         self.event(event);
     }
 
     fn of_a_task(&mut self) {
-        let Some(task) = self.open_task().and_then(|name| self.world.key(&name)) else { return };
+        let Some(task) = self.open_task().and_then(|name| self.world.key(&name)) else {
+            return;
+        };
         if self.chance.one_in(3) {
             return self.event(Event::CancelWanted { task });
         }
         let priority = self.chance.one_in(2).then(|| self.chance.below(4) as i32);
         let delay = self.chance.below(2_000_000) as u64;
-        let due = self.chance.one_in(2).then_some(Due::Mono(self.world.now.mono_us + delay));
-        self.event(Event::TaskSet { task, priority, due });
+        let due = self
+            .chance
+            .one_in(2)
+            .then_some(Due::Mono(self.world.now.mono_us + delay));
+        self.event(Event::TaskSet {
+            task,
+            priority,
+            due,
+        });
     }
 
     fn of_a_job(&mut self) {
@@ -433,45 +624,83 @@ impl Play {
             }
             1 | 2 if self.world.jobs.contains_key(&job) => {
                 let paused = !self.world.jobs[&job].past.paused;
-                self.event(Event::JobPaused { job: job_name(&job), paused });
+                self.event(Event::JobPaused {
+                    job: job_name(&job),
+                    paused,
+                });
             }
             3 => {
                 let effects = self.world.open_job(&job);
                 self.judge("open a job", &effects);
                 self.sessions.insert((job.clone(), by));
-                self.event(Event::JobHeld { job: job_name(&job), by: session, restored: false });
+                self.event(Event::JobHeld {
+                    job: job_name(&job),
+                    by: session,
+                    restored: false,
+                });
             }
             4 => self.event(Event::HolderLost { by: session }),
-            _ => self.event(Event::JobReleased { job: job_name(&job), by: session }),
+            _ => self.event(Event::JobReleased {
+                job: job_name(&job),
+                by: session,
+            }),
         }
     }
 
     fn ask(&mut self) {
         let i = self.chance.below(self.processes.len());
-        let Some(runner) = self.processes[i].link else { return };
+        let Some(runner) = self.processes[i].link else {
+            return;
+        };
         let credits = self.chance.below(9) as u32;
         let draining = self.chance.one_in(5);
         self.processes[i].credits = credits;
         self.processes[i].draining |= draining;
-        self.event(Event::RunnerAsked { runner, credits, draining });
+        self.event(Event::RunnerAsked {
+            runner,
+            credits,
+            draining,
+        });
     }
 
     /// A runner says what cannot be.
     fn nonsense(&mut self) {
         let links: Vec<RunnerKey> = self.world.runners.keys().copied().collect();
-        let (Some(runner), Some(name)) = (self.chance.of(&links).copied(), self.open_task()) else { return };
-        let Some(task) = self.world.key(&name) else { return };
-        let attempt = AttemptId { epoch: self.world.epoch, n: 1_000 + self.chance.below(3) as u32 };
+        let (Some(runner), Some(name)) = (self.chance.of(&links).copied(), self.open_task()) else {
+            return;
+        };
+        let Some(task) = self.world.key(&name) else {
+            return;
+        };
+        let attempt = AttemptId {
+            epoch: self.world.epoch,
+            n: 1_000 + self.chance.below(3) as u32,
+        };
         match self.chance.below(3) {
-            0 => self.event(Event::AttemptDone { runner, task, attempt, run_us: u64::MAX }),
-            1 => self.event(Event::AttemptReturned { runner, task, attempt }),
-            _ => self.event(Event::RunnerCut { runner: RunnerKey(u64::MAX) }),
+            0 => self.event(Event::AttemptDone {
+                runner,
+                task,
+                attempt,
+                run_us: u64::MAX,
+            }),
+            1 => self.event(Event::AttemptReturned {
+                runner,
+                task,
+                attempt,
+            }),
+            _ => self.event(Event::RunnerCut {
+                runner: RunnerKey(u64::MAX),
+            }),
         }
     }
 
     fn reopen(&mut self) {
-        let again =
-            |record: &harness::Record| matches!(record.ended, Some(Final::Failed | Final::Cancelled | Final::Skipped));
+        let again = |record: &harness::Record| {
+            matches!(
+                record.ended,
+                Some(Final::Failed | Final::Cancelled | Final::Skipped)
+            )
+        };
         // An open task whose dependency was met, and is open again, goes on; the model would not know.
         let needed: BTreeSet<&String> = self
             .world
@@ -483,8 +712,16 @@ impl Play {
         let free = |(name, record): &(&String, &harness::Record)| {
             again(record) && record.key.is_none() && !needed.contains(name)
         };
-        let ended: Vec<String> = self.world.tasks.iter().filter(free).map(|(name, _)| name.clone()).collect();
-        let Some(name) = self.chance.of(&ended).cloned() else { return };
+        let ended: Vec<String> = self
+            .world
+            .tasks
+            .iter()
+            .filter(free)
+            .map(|(name, _)| name.clone())
+            .collect();
+        let Some(name) = self.chance.of(&ended).cloned() else {
+            return;
+        };
         let effects = self.world.reopen(&name);
         self.judge(&format!("reopen {name}"), &effects);
     }
@@ -505,32 +742,66 @@ impl Play {
     /// Everything is healed: what is open ends, jobs are done, nothing is left to wait for.
     fn heal(&mut self) {
         for module in std::mem::take(&mut self.world.closed) {
-            self.event(Event::ModuleOpened { module: module_name(&module), open: true });
+            self.event(Event::ModuleOpened {
+                module: module_name(&module),
+                open: true,
+            });
         }
         for job in JOBS {
-            self.event(Event::JobPaused { job: job_name(job), paused: false });
+            self.event(Event::JobPaused {
+                job: job_name(job),
+                paused: false,
+            });
             for by in ["s0", "s1"] {
-                self.event(Event::JobReleased { job: job_name(job), by: by.into() });
+                self.event(Event::JobReleased {
+                    job: job_name(job),
+                    by: by.into(),
+                });
             }
         }
         for (i, zone) in ["x", "y"].into_iter().enumerate() {
             let labels = BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
-            let offer = Offer { name: format!("good{i}"), slots: 4, labels, ..Offer::default() };
+            let offer = Offer {
+                name: format!("good{i}"),
+                slots: 4,
+                labels,
+                ..Offer::default()
+            };
             let (runner, effects) = self.world.join(offer.clone(), 8, &[]);
-            self.processes.push(Process { offer, credits: 8, link: Some(runner), ..Process::default() });
+            self.processes.push(Process {
+                offer,
+                credits: 8,
+                link: Some(runner),
+                ..Process::default()
+            });
             self.judge("a good runner joins", &effects);
         }
         for _ in 0..2_000 {
-            if self.world.tasks.values().all(|record| record.ended.is_some()) && !self.world.busy() {
+            if self
+                .world
+                .tasks
+                .values()
+                .all(|record| record.ended.is_some())
+                && !self.world.busy()
+            {
                 break;
             }
             self.hear();
             self.pass(200_000);
             for i in 0..self.processes.len() {
-                let Some(runner) = self.processes[i].link else { continue };
+                let Some(runner) = self.processes[i].link else {
+                    continue;
+                };
                 for (name, attempt) in std::mem::take(&mut self.processes[i].held) {
-                    let Some(task) = self.world.key(&name) else { continue };
-                    self.event(Event::AttemptDone { runner, task, attempt, run_us: 50 });
+                    let Some(task) = self.world.key(&name) else {
+                        continue;
+                    };
+                    self.event(Event::AttemptDone {
+                        runner,
+                        task,
+                        attempt,
+                        run_us: 50,
+                    });
                 }
             }
         }
@@ -539,7 +810,12 @@ impl Play {
             .tasks
             .iter()
             .filter(|(_, record)| record.ended.is_none())
-            .map(|(name, record)| format!("{name}: {:?}", record.key.and_then(|key| self.world.core.explain(key))))
+            .map(|(name, record)| {
+                format!(
+                    "{name}: {:?}",
+                    record.key.and_then(|key| self.world.core.explain(key))
+                )
+            })
             .collect();
         assert!(open.is_empty(), "still open: {open:#?}");
         for i in 0..self.processes.len() {
@@ -552,9 +828,18 @@ impl Play {
             self.world.now.wall = self.world.now.wall.plus_us(70_000_000);
             self.event(Event::TurnEnded);
         }
-        assert_eq!(self.world.core.next_deadline(self.world.now), None, "something is waited for");
+        assert_eq!(
+            self.world.core.next_deadline(self.world.now),
+            None,
+            "something is waited for"
+        );
         assert_eq!(self.world.core.tasks_len(), 0, "a task is left over");
-        let jobs: Vec<&str> = self.world.core.jobs().map(|job| job.name.as_str()).collect();
+        let jobs: Vec<&str> = self
+            .world
+            .core
+            .jobs()
+            .map(|job| job.name.as_str())
+            .collect();
         assert!(jobs.is_empty(), "jobs are left over: {jobs:?}");
         self.totals();
     }
@@ -562,12 +847,21 @@ impl Play {
     fn totals(&self) {
         for (name, job) in &self.world.jobs {
             assert!(!job.open, "job {name} is not done");
-            let of: Vec<Final> =
-                self.world.tasks.values().filter(|r| r.wanted.job == *name).filter_map(|record| record.ended).collect();
+            let of: Vec<Final> = self
+                .world
+                .tasks
+                .values()
+                .filter(|r| r.wanted.job == *name)
+                .filter_map(|record| record.ended)
+                .collect();
             assert_eq!(job.past.counts.total, of.len() as u64, "job {name}");
             for how in [Final::Done, Final::Failed, Final::Cancelled, Final::Skipped] {
                 let n = of.iter().filter(|is| **is == how).count();
-                assert_eq!(job.past.counts.of(how.state()), n as u64, "job {name}: {how:?}");
+                assert_eq!(
+                    job.past.counts.of(how.state()),
+                    n as u64,
+                    "job {name}: {how:?}"
+                );
             }
         }
     }
@@ -583,8 +877,15 @@ fn play(seed: u64, loud: bool) -> Vec<String> {
 
 #[test]
 fn thousands_of_seeds_hold_against_the_model_and_end() {
-    #[allow(clippy::disallowed_methods, reason = "the switch of a test, not of the core")]
-    let [one, many] = ["SEED", "SEEDS"].map(|name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok()));
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the switch of a test, not of the core"
+    )]
+    let [one, many] = ["SEED", "SEEDS"].map(|name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    });
     if let Some(seed) = one {
         play(seed, true);
         return;

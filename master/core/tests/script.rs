@@ -15,7 +15,11 @@
 //! | `restart` | another master starts |
 //! | `state a b` · `why a` · `job j` · `next` · `facts r` | questions |
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod harness;
 
@@ -39,12 +43,22 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn read(text: &'a str) -> Line<'a> {
-        let (options, words): (Vec<&str>, Vec<&str>) = text.split_whitespace().partition(|word| word.contains('='));
-        Line { words, options: options.into_iter().filter_map(|word| word.split_once('=')).collect() }
+        let (options, words): (Vec<&str>, Vec<&str>) =
+            text.split_whitespace().partition(|word| word.contains('='));
+        Line {
+            words,
+            options: options
+                .into_iter()
+                .filter_map(|word| word.split_once('='))
+                .collect(),
+        }
     }
 
     fn word(&self, index: usize) -> &'a str {
-        self.words.get(index).copied().unwrap_or_else(|| panic!("{:?} needs a word {index}", self.words))
+        self.words
+            .get(index)
+            .copied()
+            .unwrap_or_else(|| panic!("{:?} needs a word {index}", self.words))
     }
 
     fn has(&self, word: &str) -> bool {
@@ -52,23 +66,38 @@ impl<'a> Line<'a> {
     }
 
     fn all(&self, key: &str) -> Vec<&'a str> {
-        self.options.iter().filter(|(k, _)| *k == key).flat_map(|(_, value)| value.split(',')).collect()
+        self.options
+            .iter()
+            .filter(|(k, _)| *k == key)
+            .flat_map(|(_, value)| value.split(','))
+            .collect()
     }
 
     fn text(&self, key: &str) -> Option<&'a str> {
-        self.options.iter().find(|(k, _)| *k == key).map(|(_, value)| *value)
+        self.options
+            .iter()
+            .find(|(k, _)| *k == key)
+            .map(|(_, value)| *value)
     }
 
     fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
-        self.text(key).map(|text| text.parse().unwrap_or_else(|_| panic!("{key}={text} is not a number")))
+        self.text(key).map(|text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("{key}={text} is not a number"))
+        })
     }
 
     fn duration(&self, key: &str) -> Option<u64> {
-        self.text(key).map(|text| time::parse_duration_us(text).expect("a duration"))
+        self.text(key)
+            .map(|text| time::parse_duration_us(text).expect("a duration"))
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
-        self.all("label").iter().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.into(), v.into())).collect()
+        self.all("label")
+            .iter()
+            .filter_map(|l| l.split_once(':'))
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect()
     }
 
     fn strings(&self, key: &str) -> Vec<String> {
@@ -77,7 +106,12 @@ impl<'a> Line<'a> {
 
     fn capabilities(&self) -> Capabilities {
         let set = |key: &str| self.strings(key).into_iter().collect();
-        Capabilities { http: set("http"), env: set("variable"), secrets: set("secret"), folders: set("folder") }
+        Capabilities {
+            http: set("http"),
+            env: set("variable"),
+            secrets: set("secret"),
+            folders: set("folder"),
+        }
     }
 }
 
@@ -87,12 +121,19 @@ fn error_kind(text: &str) -> ErrorKind {
 
 fn kind_named(text: &str) -> Option<ErrorKind> {
     use ErrorKind::{Cancelled, Exit, Input, Memory, Module, Output, RunnerLost, Timeout, Trap};
-    [Exit, Trap, Timeout, Memory, Cancelled, RunnerLost, Module, Input, Output].into_iter().find(|k| k.as_str() == text)
+    [
+        Exit, Trap, Timeout, Memory, Cancelled, RunnerLost, Module, Input, Output,
+    ]
+    .into_iter()
+    .find(|k| k.as_str() == text)
 }
 
 fn attempt(text: &str) -> Option<AttemptId> {
     let (epoch, n) = text.split_once('.')?;
-    Some(AttemptId { epoch: epoch.parse().ok()?, n: n.parse().ok()? })
+    Some(AttemptId {
+        epoch: epoch.parse().ok()?,
+        n: n.parse().ok()?,
+    })
 }
 
 struct Play {
@@ -103,7 +144,10 @@ struct Play {
 impl Play {
     fn new() -> Play {
         let world = World::new();
-        Play { wall_start: world.now.wall, world }
+        Play {
+            wall_start: world.now.wall,
+            world,
+        }
     }
 
     fn wanted(&self, name: &str, line: &Line) -> Wanted {
@@ -119,20 +163,35 @@ impl Play {
         wanted.requires.memory_mb = line.number("mem");
         wanted.after = line.all("after").into_iter().map(dependency).collect();
         wanted.due = self.due(line);
-        wanted.retries = line.text("retries").map(|text| Box::new(policy(text, line)));
+        wanted.retries = line
+            .text("retries")
+            .map(|text| Box::new(policy(text, line)));
         wanted
     }
 
     fn due(&self, line: &Line) -> Option<Due> {
-        let delay = line.duration("delay").map(|us| Due::Mono(self.world.now.mono_us + us));
-        delay.or_else(|| line.duration("at").map(|us| Due::Wall(self.wall_start.plus_us(us))))
+        let delay = line
+            .duration("delay")
+            .map(|us| Due::Mono(self.world.now.mono_us + us));
+        delay.or_else(|| {
+            line.duration("at")
+                .map(|us| Due::Wall(self.wall_start.plus_us(us)))
+        })
     }
 
     fn runner(&self, name: &str) -> RunnerKey {
         let last = usize::from(name.ends_with('\''));
-        let of: Vec<&RunnerKey> =
-            self.world.runners.iter().filter(|(_, n)| *n == name.trim_end_matches('\'')).map(|(key, _)| key).collect();
-        **of.iter().rev().nth(last).unwrap_or_else(|| panic!("no runner {name}"))
+        let of: Vec<&RunnerKey> = self
+            .world
+            .runners
+            .iter()
+            .filter(|(_, n)| *n == name.trim_end_matches('\''))
+            .map(|(key, _)| key)
+            .collect();
+        **of.iter()
+            .rev()
+            .nth(last)
+            .unwrap_or_else(|| panic!("no runner {name}"))
     }
 
     fn join(&mut self, line: &Line) -> Vec<Effect> {
@@ -148,26 +207,57 @@ impl Play {
             modules,
             capabilities: line.text("old").is_none().then(|| line.capabilities()),
         };
-        let held = |text: &str| text.split_once('@').and_then(|(name, id)| Some((name.to_owned(), attempt(id)?)));
-        let held: Vec<_> = line.all("held").into_iter().map(|text| held(text).expect("task@epoch.n")).collect();
+        let held = |text: &str| {
+            text.split_once('@')
+                .and_then(|(name, id)| Some((name.to_owned(), attempt(id)?)))
+        };
+        let held: Vec<_> = line
+            .all("held")
+            .into_iter()
+            .map(|text| held(text).expect("task@epoch.n"))
+            .collect();
         let credits = line.number("credits").unwrap_or(100);
         self.world.join(offer, credits, &held).1
     }
 
     fn report(&mut self, line: &Line) -> Vec<Effect> {
         let (runner, name) = (self.runner(line.word(1)), line.word(2));
-        let Some(task) = self.world.key(name) else { return Vec::new() };
+        let Some(task) = self.world.key(name) else {
+            return Vec::new();
+        };
         let newest = self.world.tasks[name].last;
-        let attempt = line.words.get(3).map_or(newest, |text| attempt(text).expect("epoch.n"));
+        let attempt = line
+            .words
+            .get(3)
+            .map_or(newest, |text| attempt(text).expect("epoch.n"));
         let run_us = line.number("us").unwrap_or(10_000);
         let event = match line.word(0) {
-            "done" => Event::AttemptDone { runner, task, attempt, run_us },
-            "return" => Event::AttemptReturned { runner, task, attempt },
+            "done" => Event::AttemptDone {
+                runner,
+                task,
+                attempt,
+                run_us,
+            },
+            "return" => Event::AttemptReturned {
+                runner,
+                task,
+                attempt,
+            },
             _ => {
                 let kind = error_kind(line.text("kind").unwrap_or("exit"));
-                let error = TaskError { code: line.number("exit"), ..TaskError::new(kind, "") };
+                let error = TaskError {
+                    code: line.number("exit"),
+                    ..TaskError::new(kind, "")
+                };
                 let chance = line.number("chance").unwrap_or(u32::MAX);
-                Event::AttemptFailed { runner, task, attempt, error: Box::new(error), run_us, chance }
+                Event::AttemptFailed {
+                    runner,
+                    task,
+                    attempt,
+                    error: Box::new(error),
+                    run_us,
+                    chance,
+                }
             }
         };
         self.world.event(event)
@@ -176,7 +266,10 @@ impl Play {
     fn continued(&mut self, line: &Line) -> Vec<Effect> {
         let (runner, name) = (self.runner(line.word(1)), line.word(2));
         let newest = self.world.tasks[name].last;
-        let attempt = line.words.get(3).map_or(newest, |text| attempt(text).expect("epoch.n"));
+        let attempt = line
+            .words
+            .get(3)
+            .map_or(newest, |text| attempt(text).expect("epoch.n"));
         let wanted = self.wanted(name, line);
         self.world.go_on(runner, attempt, wanted)
     }
@@ -197,14 +290,29 @@ impl Play {
             "tick" | "wall" | "back" | "run" => return Ok(self.pass(&line)),
             "state" | "why" | "job" | "next" | "facts" => return Err(self.answer(&line)),
             "pause-done" => {
-                self.world.jobs.get_mut(line.word(1)).expect("a known job").past.paused = true;
+                self.world
+                    .jobs
+                    .get_mut(line.word(1))
+                    .expect("a known job")
+                    .past
+                    .paused = true;
                 return Ok(Vec::new());
             }
             "late" => {
                 let (runner, name) = (RunnerKey(0), line.word(1).to_owned());
                 self.world.runners.insert(runner, name.clone());
-                let offer = Box::new(Offer { name, slots: 1, ..Offer::default() });
-                Event::RunnerJoined { runner, offer, credits: 1, answers: true, held: Vec::new() }
+                let offer = Box::new(Offer {
+                    name,
+                    slots: 1,
+                    ..Offer::default()
+                });
+                Event::RunnerJoined {
+                    runner,
+                    offer,
+                    credits: 1,
+                    answers: true,
+                    held: Vec::new(),
+                }
             }
             "end" => Event::TurnEnded,
             "cancel" => match self.world.key(line.word(1)) {
@@ -213,24 +321,54 @@ impl Play {
             },
             "set" => {
                 let task = self.world.key(line.word(1)).expect("an open task");
-                Event::TaskSet { task, priority: line.number("prio"), due: self.due(&line) }
+                Event::TaskSet {
+                    task,
+                    priority: line.number("prio"),
+                    due: self.due(&line),
+                }
             }
             "ask" => {
-                let (runner, credits) = (self.runner(line.word(1)), line.number("credits").unwrap_or(100));
-                Event::RunnerAsked { runner, credits, draining: line.has("drain") }
+                let (runner, credits) = (
+                    self.runner(line.word(1)),
+                    line.number("credits").unwrap_or(100),
+                );
+                Event::RunnerAsked {
+                    runner,
+                    credits,
+                    draining: line.has("drain"),
+                }
             }
-            "answered" => Event::RecallAnswered { runner: self.runner(line.word(1)) },
-            "heard" => Event::RunnerHeard { runner: self.runner(line.word(1)) },
-            "cut" => Event::RunnerCut { runner: self.runner(line.word(1)) },
+            "answered" => Event::RecallAnswered {
+                runner: self.runner(line.word(1)),
+            },
+            "heard" => Event::RunnerHeard {
+                runner: self.runner(line.word(1)),
+            },
+            "cut" => Event::RunnerCut {
+                runner: self.runner(line.word(1)),
+            },
             "hold" => {
                 let mut effects = self.world.open_job(line.word(1));
-                effects.extend(self.world.event(Event::JobHeld { job: job(1), by: by(2), restored: false }));
+                effects.extend(self.world.event(Event::JobHeld {
+                    job: job(1),
+                    by: by(2),
+                    restored: false,
+                }));
                 return Ok(effects);
             }
-            "release" => Event::JobReleased { job: job(1), by: by(2) },
+            "release" => Event::JobReleased {
+                job: job(1),
+                by: by(2),
+            },
             "gone" => Event::HolderLost { by: by(1) },
-            "pause" => Event::JobPaused { job: job(1), paused: true },
-            "resume" => Event::JobPaused { job: job(1), paused: false },
+            "pause" => Event::JobPaused {
+                job: job(1),
+                paused: true,
+            },
+            "resume" => Event::JobPaused {
+                job: job(1),
+                paused: false,
+            },
             "open" | "close" => {
                 let open = line.word(0) == "open";
                 if open {
@@ -238,9 +376,15 @@ impl Play {
                 } else {
                     self.world.closed.insert(line.word(1).into())
                 };
-                Event::ModuleOpened { module: module_name(line.word(1)), open }
+                Event::ModuleOpened {
+                    module: module_name(line.word(1)),
+                    open,
+                }
             }
-            "needs" => Event::ModuleNeeds { module: module_name(line.word(1)), needs: Arc::new(line.capabilities()) },
+            "needs" => Event::ModuleNeeds {
+                module: module_name(line.word(1)),
+                needs: Arc::new(line.capabilities()),
+            },
             word => panic!("{word} means nothing"),
         };
         Ok(self.world.event(event))
@@ -251,18 +395,26 @@ impl Play {
             None => self.world.add(self.wanted(line.word(1), line)),
             Some((name, n)) => {
                 let n: usize = n.parse().expect("a number of tasks");
-                (0..n).flat_map(|i| self.world.add(self.wanted(&format!("{name}{i}"), line))).collect()
+                (0..n)
+                    .flat_map(|i| self.world.add(self.wanted(&format!("{name}{i}"), line)))
+                    .collect()
             }
         }
     }
 
     fn pass(&mut self, line: &Line) -> Vec<Effect> {
-        let us = line.words.get(1).map_or(0, |text| time::parse_duration_us(text).expect("a duration"));
+        let us = line
+            .words
+            .get(1)
+            .map_or(0, |text| time::parse_duration_us(text).expect("a duration"));
         let now = &mut self.world.now;
         match line.word(0) {
             "tick" => (now.mono_us, now.wall) = (now.mono_us + us, now.wall.plus_us(us)),
             "wall" => now.wall = now.wall.plus_us(us),
-            "back" => (now.mono_us, now.wall) = (now.mono_us.saturating_sub(us), Wall(now.wall.0 - us as i64)),
+            "back" => {
+                (now.mono_us, now.wall) =
+                    (now.mono_us.saturating_sub(us), Wall(now.wall.0 - us as i64))
+            }
             _ => {}
         }
         let mut effects = self.world.turn();
@@ -276,8 +428,10 @@ impl Play {
         let world = &self.world;
         match line.word(0) {
             "state" => {
-                let states: Vec<String> =
-                    line.words[1..].iter().map(|name| format!("{name} {}", world.state(name).as_str())).collect();
+                let states: Vec<String> = line.words[1..]
+                    .iter()
+                    .map(|name| format!("{name} {}", world.state(name).as_str()))
+                    .collect();
                 states.join(", ")
             }
             "next" => match world.core.next_deadline(world.now) {
@@ -289,15 +443,25 @@ impl Play {
             "job" => match world.core.job(&job_name(line.word(1))) {
                 None => "not held".into(),
                 Some(job) => {
-                    let mut text = format!("run {}, {}", job.run, if job.open { "open" } else { "done" });
+                    let mut text = format!(
+                        "run {}, {}",
+                        job.run,
+                        if job.open { "open" } else { "done" }
+                    );
                     let _ = write!(text, ", total {}", job.counts.total);
-                    for state in TaskState::ALL.into_iter().filter(|state| job.counts.of(*state) > 0) {
+                    for state in TaskState::ALL
+                        .into_iter()
+                        .filter(|state| job.counts.of(*state) > 0)
+                    {
                         let _ = write!(text, ", {} {}", state.as_str(), job.counts.of(state));
                     }
                     text
                 }
             },
-            _ => match world.key(line.word(1)).and_then(|key| world.core.explain(key)) {
+            _ => match world
+                .key(line.word(1))
+                .and_then(|key| world.core.explain(key))
+            {
                 None => "not held".into(),
                 Some(explanation) => self.why(&explanation),
             },
@@ -308,24 +472,51 @@ impl Play {
         let name = |key: &RunnerKey| self.world.runners[key].clone();
         match explanation {
             Explanation::Blocked { open } => format!("waits for {open} dependencies"),
-            Explanation::Delayed { until: Due::Mono(us), tries } => {
-                format!("waits {} more, tries {tries}", shown(us - self.world.now.mono_us))
+            Explanation::Delayed {
+                until: Due::Mono(us),
+                tries,
+            } => {
+                format!(
+                    "waits {} more, tries {tries}",
+                    shown(us - self.world.now.mono_us)
+                )
             }
-            Explanation::Delayed { until: Due::Wall(wall), tries } => {
-                format!("waits for {} by the wall clock, tries {tries}", shown(wall.since_us(self.wall_start)))
+            Explanation::Delayed {
+                until: Due::Wall(wall),
+                tries,
+            } => {
+                format!(
+                    "waits for {} by the wall clock, tries {tries}",
+                    shown(wall.since_us(self.wall_start))
+                )
             }
             Explanation::Assigned { held } => {
-                let by = |runner: &Option<RunnerKey>| runner.as_ref().map_or("a lost runner".into(), name);
-                let held: Vec<String> =
-                    held.iter().map(|(attempt, runner)| format!("{attempt} on {}", by(runner))).collect();
+                let by = |runner: &Option<RunnerKey>| {
+                    runner.as_ref().map_or("a lost runner".into(), name)
+                };
+                let held: Vec<String> = held
+                    .iter()
+                    .map(|(attempt, runner)| format!("{attempt} on {}", by(runner)))
+                    .collect();
                 held.join(", ")
             }
             Explanation::Ended(how) => how.state().as_str().into(),
-            Explanation::Ready(WaitsFor::Reserved { runner, needs, free }) => {
+            Explanation::Ready(WaitsFor::Reserved {
+                runner,
+                needs,
+                free,
+            }) => {
                 format!("{} keeps slots: {free} of {needs} are free", name(runner))
             }
-            Explanation::Ready(WaitsFor::Slots { runners, slots, used, ahead }) => {
-                format!("{used} of {slots} slots on {runners} runners are taken, {ahead} tasks ahead")
+            Explanation::Ready(WaitsFor::Slots {
+                runners,
+                slots,
+                used,
+                ahead,
+            }) => {
+                format!(
+                    "{used} of {slots} slots on {runners} runners are taken, {ahead} tasks ahead"
+                )
             }
             Explanation::Ready(other) => format!("{other:?}"),
         }
@@ -335,7 +526,15 @@ impl Play {
     fn show(&self, effects: &[Effect]) -> Vec<String> {
         let shown: Vec<&Effect> = effects
             .iter()
-            .filter(|effect| !matches!(effect, Effect::Show { kind: EventKind::TaskAssigned, .. }))
+            .filter(|effect| {
+                !matches!(
+                    effect,
+                    Effect::Show {
+                        kind: EventKind::TaskAssigned,
+                        ..
+                    }
+                )
+            })
             .collect();
         let phrases = shown.iter().map(|effect| phrase(&self.world, effect));
         if shown.len() <= 24 {
@@ -343,19 +542,27 @@ impl Play {
         }
         let mut counts: Vec<(String, usize)> = Vec::new();
         for phrase in phrases {
-            let sort = phrase.split_once(' ').map_or(String::new(), |(_, rest)| sort_of(rest));
+            let sort = phrase
+                .split_once(' ')
+                .map_or(String::new(), |(_, rest)| sort_of(rest));
             match counts.iter_mut().find(|(s, _)| *s == sort) {
                 Some((_, n)) => *n += 1,
                 None => counts.push((sort, 1)),
             }
         }
-        counts.into_iter().map(|(sort, n)| format!("{n} × {sort}")).collect()
+        counts
+            .into_iter()
+            .map(|(sort, n)| format!("{n} × {sort}"))
+            .collect()
     }
 }
 
 /// A phrase without the numbers that differ.
 fn sort_of(rest: &str) -> String {
-    let words: Vec<&str> = rest.split(' ').filter(|word| !word.starts_with(|c: char| c.is_ascii_digit())).collect();
+    let words: Vec<&str> = rest
+        .split(' ')
+        .filter(|word| !word.starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
     words.join(" ")
 }
 
@@ -371,13 +578,17 @@ fn dependency(text: &str) -> (String, When) {
 fn policy(text: &str, line: &Line) -> Retries {
     let parts: Vec<&str> = text.split('/').collect();
     let ms = |i: usize, usual: u64| {
-        parts.get(i).map_or(usual, |text| time::parse_duration_us(text).expect("a duration") / 1_000)
+        parts.get(i).map_or(usual, |text| {
+            time::parse_duration_us(text).expect("a duration") / 1_000
+        })
     };
     let on: Vec<ErrorKind> = line.all("on").into_iter().map(error_kind).collect();
     Retries {
         max: parts[0].parse().expect("a number of retries"),
         backoff_ms: ms(1, 1_000),
-        factor: parts.get(2).map_or(2.0, |text| text.parse().expect("a factor")),
+        factor: parts
+            .get(2)
+            .map_or(2.0, |text| text.parse().expect("a factor")),
         max_backoff_ms: ms(3, 60_000),
         jitter: line.has("jitter"),
         on: (!on.is_empty()).then_some(on),
@@ -425,8 +636,11 @@ fn check(script: &str, expected: &str) {
 
 /// Every case of a file; they are parted by their titles.
 fn check_file(name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cases")
+        .join(name);
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut cases: Vec<String> = Vec::new();
     for line in text.lines() {
         if line.starts_with("# ") || cases.is_empty() {
@@ -436,7 +650,10 @@ fn check_file(name: &str) {
             let _ = writeln!(case, "{line}");
         }
     }
-    #[allow(clippy::disallowed_methods, reason = "the switch of a test, not of the core")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the switch of a test, not of the core"
+    )]
     if std::env::var("UPDATE").is_ok() {
         let told: String = cases.iter().map(|case| play(case)).collect();
         std::fs::write(&path, told).expect("the cases are written");
@@ -461,13 +678,22 @@ files! {
 /// The states and moves that the diagram in `state.rs` draws: lines are followed from a state's word to an arrow's
 /// head, cell by cell.
 fn drawn(picture: &[Vec<char>]) -> std::collections::BTreeSet<(String, String)> {
-    let at = |row: usize, col: usize| picture.get(row).and_then(|line| line.get(col)).copied().unwrap_or(' ');
+    let at = |row: usize, col: usize| {
+        picture
+            .get(row)
+            .and_then(|line| line.get(col))
+            .copied()
+            .unwrap_or(' ')
+    };
     let word = |row: usize, col: usize| {
         let mut start = col;
         while start > 0 && at(row, start - 1).is_alphabetic() {
             start -= 1;
         }
-        (start..).map(|c| at(row, c)).take_while(|c| c.is_alphabetic()).collect::<String>()
+        (start..)
+            .map(|c| at(row, c))
+            .take_while(|c| c.is_alphabetic())
+            .collect::<String>()
     };
     let mut moves = std::collections::BTreeSet::new();
     for (row, line) in picture.iter().enumerate() {
@@ -483,7 +709,12 @@ fn drawn(picture: &[Vec<char>]) -> std::collections::BTreeSet<(String, String)> 
             }
             while let Some((row, col, down, right)) = ways.pop() {
                 let go = |down: isize, right: isize| {
-                    (row.wrapping_add_signed(down), col.wrapping_add_signed(right), down, right)
+                    (
+                        row.wrapping_add_signed(down),
+                        col.wrapping_add_signed(right),
+                        down,
+                        right,
+                    )
                 };
                 match (at(row, col), down, right) {
                     ('│', 1 | -1, _) | ('─', _, 1 | -1) => ways.push(go(down, right)),
@@ -512,10 +743,17 @@ fn the_diagram_draws_the_states_and_the_moves_that_are_legal() {
         .take_while(|line| !line.contains("```"))
         .map(|line| line.trim_start_matches("//!").chars().collect())
         .collect();
-    let text: String = picture.iter().flat_map(|line| line.iter().chain([&'\n'])).collect();
+    let text: String = picture
+        .iter()
+        .flat_map(|line| line.iter().chain([&'\n']))
+        .collect();
     let words: Vec<&str> = text.split(|c: char| !c.is_alphabetic()).collect();
     for state in TaskState::ALL {
-        assert!(words.contains(&state.as_str()), "the diagram does not name {}", state.as_str());
+        assert!(
+            words.contains(&state.as_str()),
+            "the diagram does not name {}",
+            state.as_str()
+        );
     }
     let mut moves = drawn(&picture);
     assert!(text.contains("cancelled ◄── from any open state"));
@@ -527,17 +765,32 @@ fn the_diagram_draws_the_states_and_the_moves_that_are_legal() {
         ("blocked", "blocked", "one dependency of several is met"),
         ("blocked", "ready", "there is no time to wait for"),
         ("delayed", "delayed", "another time was set"),
-        ("ready", "delayed", "a time was set; an attempt of a lost runner reports its error"),
-        ("ready", "ready", "a runner keeps its slots for it, or does no longer"),
+        (
+            "ready",
+            "delayed",
+            "a time was set; an attempt of a lost runner reports its error",
+        ),
+        (
+            "ready",
+            "ready",
+            "a runner keeps its slots for it, or does no longer",
+        ),
         ("delayed", "assigned", "a runner comes back with an attempt"),
         ("delayed", "done", "a late success"),
         ("ready", "done", "a late success"),
         ("delayed", "failed", "a late error was the last"),
         ("ready", "failed", "a late error was the last"),
         ("assigned", "assigned", "nothing changes"),
-        ("assigned", "blocked", "it goes on as a task that waits for others"),
+        (
+            "assigned",
+            "blocked",
+            "it goes on as a task that waits for others",
+        ),
     ] {
-        assert!(moves.insert((from.into(), to.into())), "{from} to {to} is drawn");
+        assert!(
+            moves.insert((from.into(), to.into())),
+            "{from} to {to} is drawn"
+        );
     }
     let states = [
         State::Blocked { open: 1 },
@@ -550,9 +803,16 @@ fn the_diagram_draws_the_states_and_the_moves_that_are_legal() {
         State::Ended(Final::Skipped),
     ];
     assert_eq!(states.map(State::name), TaskState::ALL);
-    for (from, to) in states.iter().flat_map(|from| states.iter().map(move |to| (*from, *to))) {
+    for (from, to) in states
+        .iter()
+        .flat_map(|from| states.iter().map(move |to| (*from, *to)))
+    {
         let (from_name, to_name) = (from.name().as_str(), to.name().as_str());
         let is_drawn = moves.contains(&(from_name.into(), to_name.into()));
-        assert_eq!(from.may_become(to), is_drawn, "{from_name} to {to_name}, drawn: {is_drawn}");
+        assert_eq!(
+            from.may_become(to),
+            is_drawn,
+            "{from_name} to {to_name}, drawn: {is_drawn}"
+        );
     }
 }

@@ -11,7 +11,11 @@ use std::time::Duration;
 
 /// A request is tried four times within some two seconds; then the caller is told, and may come again.
 const TRIES: RetryConfig = RetryConfig {
-    backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(1), base: 2. },
+    backoff: BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(1),
+        base: 2.,
+    },
     max_retries: 3,
     retry_timeout: Duration::from_secs(20),
 };
@@ -26,7 +30,11 @@ pub struct Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s3://{}", self.bucket)?;
-        if self.prefix.is_empty() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+        if self.prefix.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "/{}", self.prefix)
+        }
     }
 }
 
@@ -51,14 +59,22 @@ impl Address {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let may = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if bucket.is_empty() || !bucket.chars().all(may) {
-            return Err(format!("`{text}` names no bucket (letters, digits, `-`, `.`, `_`); {form}"));
+            return Err(format!(
+                "`{text}` names no bucket (letters, digits, `-`, `.`, `_`); {form}"
+            ));
         }
         let prefix = prefix.trim_matches('/');
-        let sound = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(may);
+        let sound =
+            |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(may);
         if !prefix.is_empty() && !prefix.split('/').all(sound) {
-            return Err(format!("`{text}`: a prefix has parts of letters, digits, `-`, `.`, `_` between single `/`"));
+            return Err(format!(
+                "`{text}`: a prefix has parts of letters, digits, `-`, `.`, `_` between single `/`"
+            ));
         }
-        Ok(Address { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+        Ok(Address {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        })
     }
 
     pub(super) fn prefix(&self) -> Path {
@@ -67,7 +83,9 @@ impl Address {
 
     /// The way there, by this process's `AWS_…` variables. Nothing is asked yet.
     pub(super) fn store(&self) -> Result<Arc<dyn ObjectStore>, String> {
-        let bundle = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(Into::into);
+        let bundle = std::env::var_os("AWS_CA_BUNDLE")
+            .filter(|path| !path.is_empty())
+            .map(Into::into);
         let builder = AmazonS3Builder::from_env()
             .with_bucket_name(&self.bucket)
             .with_retry(TRIES)
@@ -83,10 +101,18 @@ impl Address {
                 Some("http") => {
                     return Err("AWS_ENDPOINT_URL begins with http://, which neither hides nor proves anything; use https://, or say AWS_ALLOW_HTTP=true".into());
                 }
-                _ => return Err(format!("AWS_ENDPOINT_URL is `{endpoint}`; write it like https://host:port")),
+                _ => {
+                    return Err(format!(
+                        "AWS_ENDPOINT_URL is `{endpoint}`; write it like https://host:port"
+                    ));
+                }
             }
         }
-        Ok(Arc::new(builder.build().map_err(|error| super::home::reason(&error))?))
+        Ok(Arc::new(
+            builder
+                .build()
+                .map_err(|error| super::home::reason(&error))?,
+        ))
     }
 }
 
@@ -96,7 +122,11 @@ mod tests {
 
     #[test]
     fn an_address_is_read_or_told_what_is_wrong_with_it() {
-        for (typed, shown) in [("s3://b", "s3://b"), ("s3://b/", "s3://b"), ("s3://my.b-1/a/b/", "s3://my.b-1/a/b")] {
+        for (typed, shown) in [
+            ("s3://b", "s3://b"),
+            ("s3://b/", "s3://b"),
+            ("s3://my.b-1/a/b/", "s3://my.b-1/a/b"),
+        ] {
             assert_eq!(Address::parse(typed).unwrap().to_string(), shown);
         }
         for (typed, words) in [
@@ -111,9 +141,15 @@ mod tests {
             ("s3://b?region=x", "names no bucket"),
         ] {
             let told = Address::parse(typed).unwrap_err();
-            assert!(told.contains(words) && told.contains(typed), "{typed}: {told}");
+            assert!(
+                told.contains(words) && told.contains(typed),
+                "{typed}: {told}"
+            );
         }
         let told = Address::parse("s3://key:hidden@bucket").unwrap_err();
-        assert!(!told.contains("hidden") && told.contains("AWS_SECRET_ACCESS_KEY"), "{told}");
+        assert!(
+            !told.contains("hidden") && told.contains("AWS_SECRET_ACCESS_KEY"),
+            "{told}"
+        );
     }
 }

@@ -53,7 +53,11 @@ pub(super) fn hash_of(path: &Path) -> Option<Hash> {
 impl Cache {
     pub(super) fn of(root: &Path, most: u64) -> io::Result<Cache> {
         let holds = files(root)?.iter().map(|(_, about)| about.len()).sum();
-        Ok(Cache { most, holds: AtomicU64::new(holds), clearing: Mutex::default() })
+        Ok(Cache {
+            most,
+            holds: AtomicU64::new(holds),
+            clearing: Mutex::default(),
+        })
     }
 
     /// So many bytes came; `newest` is where, and stays for who asked for it.
@@ -61,7 +65,9 @@ impl Cache {
         if self.holds.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most {
             return;
         }
-        let Ok(_alone) = self.clearing.try_lock() else { return };
+        let Ok(_alone) = self.clearing.try_lock() else {
+            return;
+        };
         match make_room(root, self.most / 100 * LEFT_PERCENT, newest) {
             Ok(left) => self.holds.store(left, Ordering::Relaxed),
             Err(error) => tracing::warn!("no room is made in the blob folder: {error}"),

@@ -29,7 +29,10 @@ impl Turns {
     pub(super) fn take(&self, hash: Hash) -> Turn<'_> {
         let mut busy = self.busy();
         while !busy.insert(hash) {
-            busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
+            busy = self
+                .freed
+                .wait(busy)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         Turn { turns: self, hash }
     }
@@ -63,7 +66,10 @@ pub(super) struct Young {
 
 impl Young {
     pub(super) fn new() -> Young {
-        Young { since: Instant::now(), asked: Mutex::default() }
+        Young {
+            since: Instant::now(),
+            asked: Mutex::default(),
+        }
     }
 
     fn asked(&self) -> MutexGuard<'_, HashMap<Hash, Instant>> {
@@ -73,12 +79,17 @@ impl Young {
     /// From now on these are young.
     pub(super) fn note(&self, hashes: impl IntoIterator<Item = Hash>) {
         let now = Instant::now();
-        self.asked().extend(hashes.into_iter().map(|hash| (hash, now)));
+        self.asked()
+            .extend(hashes.into_iter().map(|hash| (hash, now)));
     }
 
     /// Whether somebody put it or asked for it within this time, or may have.
     pub(super) fn has(&self, hash: &Hash, grace: Duration) -> bool {
-        self.since.elapsed() < grace || self.asked().get(hash).is_some_and(|asked| asked.elapsed() < grace)
+        self.since.elapsed() < grace
+            || self
+                .asked()
+                .get(hash)
+                .is_some_and(|asked| asked.elapsed() < grace)
     }
 
     /// Whether all are young, and forgets those that are no longer.

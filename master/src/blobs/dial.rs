@@ -8,8 +8,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use object_store::client::{
-    ClientConfigKey, HttpClient, HttpConnector as Dial, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody,
-    HttpResponse, HttpResponseBody, HttpService,
+    ClientConfigKey, HttpClient, HttpConnector as Dial, HttpError, HttpErrorKind, HttpRequest,
+    HttpRequestBody, HttpResponse, HttpResponseBody, HttpService,
 };
 use object_store::{ClientOptions, Error};
 use rustls::pki_types::CertificateDer;
@@ -42,14 +42,23 @@ pub(super) struct Dialler {
 impl Dialler {
     /// Trusts the authorities that browsers trust, and those in the file `more`, in PEM.
     pub(super) fn trusting(more: Option<PathBuf>) -> Result<Dialler, String> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let mut roots = RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        };
         if let Some(file) = more {
-            let wrong =
-                |why: String| format!("the certificates in {} (AWS_CA_BUNDLE) cannot be used: {why}", file.display());
-            let read = CertificateDer::pem_file_iter(&file).map_err(|error| wrong(error.to_string()))?;
+            let wrong = |why: String| {
+                format!(
+                    "the certificates in {} (AWS_CA_BUNDLE) cannot be used: {why}",
+                    file.display()
+                )
+            };
+            let read =
+                CertificateDer::pem_file_iter(&file).map_err(|error| wrong(error.to_string()))?;
             for certificate in read {
                 let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| wrong(error.to_string()))?;
             }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -64,7 +73,10 @@ impl Dialler {
 
 /// A yes, as the variables of such programs say it.
 pub(super) fn is_yes(said: &str) -> bool {
-    matches!(said.trim().to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "y" | "on")
+    matches!(
+        said.trim().to_ascii_lowercase().as_str(),
+        "true" | "1" | "yes" | "y" | "on"
+    )
 }
 
 impl Dial for Dialler {
@@ -74,10 +86,18 @@ impl Dial for Dialler {
         sockets.set_nodelay(true);
         sockets.enforce_http(false);
         let secure = HttpsConnectorBuilder::new().with_tls_config(self.tls.clone());
-        let plain = options.get_config_value(&ClientConfigKey::AllowHttp).is_some_and(|said| is_yes(&said));
-        let secure = if plain { secure.https_or_http() } else { secure.https_only() };
+        let plain = options
+            .get_config_value(&ClientConfigKey::AllowHttp)
+            .is_some_and(|said| is_yes(&said));
+        let secure = if plain {
+            secure.https_or_http()
+        } else {
+            secure.https_only()
+        };
         let connector = secure.enable_http1().wrap_connector(sockets);
-        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(POOLED).build(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(POOLED)
+            .build(connector);
         Ok(HttpClient::new(Pooled(client)))
     }
 }
@@ -97,19 +117,28 @@ impl HttpService for Pooled {
         Box::pin(async {
             let answer = match timeout(ANSWER_WITHIN, self.0.request(request)).await {
                 Ok(answer) => answer.map_err(|error| {
-                    let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Request };
+                    let kind = if error.is_connect() {
+                        HttpErrorKind::Connect
+                    } else {
+                        HttpErrorKind::Request
+                    };
                     HttpError::new(kind, error)
                 })?,
                 Err(late) => return Err(HttpError::new(HttpErrorKind::Timeout, late)),
             };
             let (head, body) = answer.into_parts();
             let frames = futures_util::stream::try_unfold(body, next);
-            Ok(HttpResponse::from_parts(head, HttpResponseBody::new(StreamBody::new(frames))))
+            Ok(HttpResponse::from_parts(
+                head,
+                HttpResponseBody::new(StreamBody::new(frames)),
+            ))
         })
     }
 }
 
-async fn next(mut body: Incoming) -> Result<Option<(hyper::body::Frame<bytes::Bytes>, Incoming)>, HttpError> {
+async fn next(
+    mut body: Incoming,
+) -> Result<Option<(hyper::body::Frame<bytes::Bytes>, Incoming)>, HttpError> {
     match timeout(IDLE, body.frame()).await {
         Ok(None) => Ok(None),
         Ok(Some(frame)) => {

@@ -87,8 +87,19 @@ impl Home {
     /// A part of any store.
     pub(super) fn over(store: Arc<dyn ObjectStore>, prefix: Key, name: String) -> io::Result<Home> {
         let memory = Arc::new(Semaphore::new(MEMORY_MB as usize));
-        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("object store").enable_all().build()?;
-        Ok(Home { store, prefix, name, runtime: Some(runtime), trouble: Mutex::default(), memory })
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("object store")
+            .enable_all()
+            .build()?;
+        Ok(Home {
+            store,
+            prefix,
+            name,
+            runtime: Some(runtime),
+            trouble: Mutex::default(),
+            memory,
+        })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -97,7 +108,10 @@ impl Home {
 
     fn key(&self, hash: &Hash) -> Key {
         let name = hash.to_string();
-        self.prefix.clone().join(name.get(..2).unwrap_or_default()).join(name)
+        self.prefix
+            .clone()
+            .join(name.get(..2).unwrap_or_default())
+            .join(name)
     }
 
     /// Waits for what the store answers.
@@ -106,14 +120,24 @@ impl Home {
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
         let (sender, answer) = std::sync::mpsc::sync_channel(1);
-        let Some(runtime) = &self.runtime else { return Err(Error::NotSupported { source: "it is closed".into() }) };
+        let Some(runtime) = &self.runtime else {
+            return Err(Error::NotSupported {
+                source: "it is closed".into(),
+            });
+        };
         runtime.spawn(async move { drop(sender.send(work.await)) });
         // A panic in there would be a bug of the object store's crate.
-        answer.recv().map_err(|lost| Error::Generic { store: "S3", source: Box::new(lost) })?
+        answer.recv().map_err(|lost| Error::Generic {
+            store: "S3",
+            source: Box::new(lost),
+        })?
     }
 
     /// The same, unless it did not answer a moment ago; what is not there is `NotFound`, all else is [`Away`].
-    fn wait<T: Send + 'static>(&self, work: impl Future<Output = Result<T, Error>> + Send + 'static) -> io::Result<T> {
+    fn wait<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> io::Result<T> {
         self.is_expected()?;
         match self.ask(work) {
             Ok(done) => {
@@ -123,9 +147,9 @@ impl Home {
                 Ok(done)
             }
             Err(error @ Error::NotFound { .. }) => Err(io::Error::new(ErrorKind::NotFound, error)),
-            Err(Error::NotSupported { source }) if source.is::<io::Error>() => {
-                Err(source.downcast::<io::Error>().map_or_else(io::Error::other, |local| *local))
-            }
+            Err(Error::NotSupported { source }) if source.is::<io::Error>() => Err(source
+                .downcast::<io::Error>()
+                .map_or_else(io::Error::other, |local| *local)),
             Err(error) => Err(self.away(&error)),
         }
     }
@@ -135,7 +159,10 @@ impl Home {
         if let Some(trouble) = self.trouble().as_mut() {
             let now = Instant::now();
             if now < trouble.ask_again {
-                return Err(io::Error::other(Away { store: self.name.clone(), why: trouble.why.clone() }));
+                return Err(io::Error::other(Away {
+                    store: self.name.clone(),
+                    why: trouble.why.clone(),
+                }));
             }
             trouble.ask_again = now + ASKED_AGAIN;
         }
@@ -146,7 +173,10 @@ impl Home {
         let why = reason(error);
         // What is said of one object need not hold for others.
         if matches!(error, Error::Generic { .. }) {
-            let known = self.trouble().replace(Trouble { why: why.clone(), ask_again: Instant::now() + ASKED_AGAIN });
+            let known = self.trouble().replace(Trouble {
+                why: why.clone(),
+                ask_again: Instant::now() + ASKED_AGAIN,
+            });
             if known.is_none() {
                 tracing::warn!(
                     store = self.name,
@@ -154,7 +184,10 @@ impl Home {
                 );
             }
         }
-        io::Error::other(Away { store: self.name.clone(), why })
+        io::Error::other(Away {
+            store: self.name.clone(),
+            why,
+        })
     }
 
     fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Trouble>> {
@@ -168,7 +201,9 @@ impl Home {
         let said = id.to_owned();
         let owner = self.ask(async move {
             let owner = match store.get(&key).await {
-                Ok(found) => String::from_utf8_lossy(&found.bytes().await?).trim().to_owned(),
+                Ok(found) => String::from_utf8_lossy(&found.bytes().await?)
+                    .trim()
+                    .to_owned(),
                 Err(Error::NotFound { .. }) => said.clone(),
                 Err(error) => return Err(error),
             };
@@ -192,7 +227,9 @@ impl Home {
     fn refusal(&self, error: &Error) -> Claim {
         let (name, why) = (&self.name, reason(error));
         let text = match error {
-            Error::NotFound { .. } => format!("there is no bucket for {name}: {why}; make it, or name another"),
+            Error::NotFound { .. } => {
+                format!("there is no bucket for {name}: {why}; make it, or name another")
+            }
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => format!(
                 "{name} may not be used: {why}; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be of somebody who may read, write, list and remove there"
             ),
@@ -212,7 +249,10 @@ impl Home {
 
     /// The same for many.
     pub(super) fn has_all(&self, hashes: &[Hash]) -> io::Result<Vec<bool>> {
-        let (store, keys) = (self.store.clone(), hashes.iter().map(|hash| self.key(hash)).collect::<Vec<_>>());
+        let (store, keys) = (
+            self.store.clone(),
+            hashes.iter().map(|hash| self.key(hash)).collect::<Vec<_>>(),
+        );
         self.wait(async move {
             let asked = keys.into_iter().map(|key| {
                 let store = store.clone();
@@ -224,7 +264,10 @@ impl Home {
                     }
                 }
             });
-            futures_util::stream::iter(asked).buffered(ASKED_AT_A_TIME).try_collect().await
+            futures_util::stream::iter(asked)
+                .buffered(ASKED_AT_A_TIME)
+                .try_collect()
+                .await
         })
     }
 
@@ -232,7 +275,10 @@ impl Home {
     pub(super) fn put(&self, hash: &Hash, file: &Path, bytes: u64) -> io::Result<()> {
         let (store, key, file) = (self.store.clone(), self.key(hash), file.to_owned());
         let most = ((PARTS_AT_A_TIME + 2) * PART) as u64;
-        let (memory, takes) = (self.memory.clone(), u32::try_from(bytes.min(most) >> 20).unwrap_or(0) + 1);
+        let (memory, takes) = (
+            self.memory.clone(),
+            u32::try_from(bytes.min(most) >> 20).unwrap_or(0) + 1,
+        );
         let put = self.wait(async move {
             // The semaphore is never closed.
             let _room = memory.acquire_many(takes).await.ok();
@@ -243,7 +289,8 @@ impl Home {
                 store.put(&key, whole.into()).await?;
                 return Ok(());
             }
-            let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&key).await?, PART);
+            let mut upload =
+                WriteMultipart::new_with_chunk_size(store.put_multipart(&key).await?, PART);
             match send(&mut file, &mut upload).await {
                 Ok(()) => upload.finish().await.map(drop),
                 Err(error) => {
@@ -254,11 +301,20 @@ impl Home {
             }
         });
         // A bucket that has gone.
-        put.map_err(|error| if error.kind() == ErrorKind::NotFound { self.gone() } else { error })
+        put.map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                self.gone()
+            } else {
+                error
+            }
+        })
     }
 
     fn gone(&self) -> io::Error {
-        io::Error::other(Away { store: self.name.clone(), why: "the bucket is not there any more".into() })
+        io::Error::other(Away {
+            store: self.name.clone(),
+            why: "the bucket is not there any more".into(),
+        })
     }
 
     /// Writes a blob into a new file, durably, and checks its hash. How many bytes it has.
@@ -286,7 +342,13 @@ impl Home {
 
     /// Removes blobs, those too that are not there.
     pub(super) fn remove(&self, hashes: &[Hash]) -> io::Result<()> {
-        let (store, keys) = (self.store.clone(), hashes.iter().map(|hash| Ok(self.key(hash))).collect::<Vec<_>>());
+        let (store, keys) = (
+            self.store.clone(),
+            hashes
+                .iter()
+                .map(|hash| Ok(self.key(hash)))
+                .collect::<Vec<_>>(),
+        );
         self.wait(async move {
             let mut removed = store.delete_stream(futures_util::stream::iter(keys).boxed());
             while let Some(one) = removed.next().await {
@@ -303,9 +365,14 @@ impl Home {
     pub(super) fn list(&self) -> io::Result<Vec<Hash>> {
         let (store, prefix) = (self.store.clone(), self.prefix.clone());
         self.wait(async move {
-            let named =
-                |object: object_store::ObjectMeta| async move { Ok(object.location.filename().and_then(Hash::parse)) };
-            store.list(Some(&prefix)).try_filter_map(named).try_collect().await
+            let named = |object: object_store::ObjectMeta| async move {
+                Ok(object.location.filename().and_then(Hash::parse))
+            };
+            store
+                .list(Some(&prefix))
+                .try_filter_map(named)
+                .try_collect()
+                .await
         })
     }
 }
@@ -323,7 +390,11 @@ async fn send(file: &mut tokio::fs::File, upload: &mut WriteMultipart) -> Result
     loop {
         upload.wait_for_capacity(PARTS_AT_A_TIME).await?;
         let mut part = Vec::with_capacity(PART);
-        (&mut *file).take(PART as u64).read_to_end(&mut part).await.map_err(local)?;
+        (&mut *file)
+            .take(PART as u64)
+            .read_to_end(&mut part)
+            .await
+            .map_err(local)?;
         if part.is_empty() {
             return Ok(());
         }
@@ -333,7 +404,9 @@ async fn send(file: &mut tokio::fs::File, upload: &mut WriteMultipart) -> Result
 
 /// A file of this machine could not be read or written: no trouble of the store's.
 fn local(error: io::Error) -> Error {
-    Error::NotSupported { source: Box::new(error) }
+    Error::NotSupported {
+        source: Box::new(error),
+    }
 }
 
 /// Why, in a few words. Of what the server said only its code and sentence: the rest may name who asked.
@@ -341,7 +414,9 @@ pub(super) fn reason(error: &Error) -> String {
     let text = error.to_string();
     let within = |tag: &str| {
         let (_, rest) = text.split_once(&format!("<{tag}>"))?;
-        rest.split_once('<').map(|(inner, _)| inner.trim().to_owned()).filter(|inner| !inner.is_empty())
+        rest.split_once('<')
+            .map(|(inner, _)| inner.trim().to_owned())
+            .filter(|inner| !inner.is_empty())
     };
     match (within("Code"), within("Message")) {
         (Some(code), Some(message)) => return format!("{code}: {message}"),
@@ -352,5 +427,10 @@ pub(super) fn reason(error: &Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    inner.to_string().lines().next().unwrap_or_default().to_owned()
+    inner
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

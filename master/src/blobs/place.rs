@@ -42,12 +42,15 @@ impl Place {
         };
         let mut lines = text.lines().map(str::to_owned);
         match (lines.next(), lines.next(), lines.next().as_deref()) {
-            (Some(address), Some(id), Some(state @ ("moving" | "moved"))) => {
-                Ok(Some(Place { address, id, moved: state == "moved" }))
-            }
-            _ => {
-                Err(io::Error::other(format!("{} is spoilt: its lines are an address, an id, `moved`", path.display())))
-            }
+            (Some(address), Some(id), Some(state @ ("moving" | "moved"))) => Ok(Some(Place {
+                address,
+                id,
+                moved: state == "moved",
+            })),
+            _ => Err(io::Error::other(format!(
+                "{} is spoilt: its lines are an address, an id, `moved`",
+                path.display()
+            ))),
         }
     }
 
@@ -65,19 +68,31 @@ impl Place {
 impl Blobs {
     /// The blobs of `data`, as a master wants them: in `wanted`, or in the folder. What is in the folder is moved where
     /// it has not been. Of an object store's at most `cache_bytes` stay in the folder.
-    pub fn settle(data: &Path, wanted: Option<&Address>, cache_bytes: u64) -> Result<Blobs, OpenError> {
+    pub fn settle(
+        data: &Path,
+        wanted: Option<&Address>,
+        cache_bytes: u64,
+    ) -> Result<Blobs, OpenError> {
         let blobs = Blobs::open(data)?;
         let known = Place::read(data)?;
         let Some(address) = wanted else {
             return match known {
-                Some(Place { address, moved: true, .. }) => Err(OpenError::Store(format!(
+                Some(Place {
+                    address,
+                    moved: true,
+                    ..
+                }) => Err(OpenError::Store(format!(
                     "the blobs of this data folder are kept in {address}: start with --blobs {address}; to have them in a folder again, make a copy with `taskmaster store backup` and start on that"
                 ))),
                 // Nothing of what has been put there is wanted from there.
                 _ => Ok(blobs),
             };
         };
-        if let Some(Place { address: is, moved: true, .. }) = &known
+        if let Some(Place {
+            address: is,
+            moved: true,
+            ..
+        }) = &known
             && *is != address.to_string()
         {
             return Err(OpenError::Store(format!(
@@ -88,11 +103,21 @@ impl Blobs {
         blobs.settle_in(home, data, known, cache_bytes)
     }
 
-    fn settle_in(self, home: Home, data: &Path, known: Option<Place>, cache_bytes: u64) -> Result<Blobs, OpenError> {
+    fn settle_in(
+        self,
+        home: Home,
+        data: &Path,
+        known: Option<Place>,
+        cache_bytes: u64,
+    ) -> Result<Blobs, OpenError> {
         let here = known.filter(|place| place.moved || place.address == home.name());
         let is_new = here.is_none();
         let id = || uuid::Uuid::now_v7().to_string();
-        let mut place = here.unwrap_or_else(|| Place { address: home.name().to_owned(), id: id(), moved: false });
+        let mut place = here.unwrap_or_else(|| Place {
+            address: home.name().to_owned(),
+            id: id(),
+            moved: false,
+        });
         match home.claim(&place.id, place.moved) {
             Ok(()) => {}
             Err(Claim::Away(_)) if place.moved => {
@@ -118,7 +143,11 @@ impl Blobs {
     pub fn of(data: &Path) -> Result<Blobs, OpenError> {
         let blobs = Blobs::open(data)?;
         match Place::read(data)? {
-            Some(Place { address, moved: true, .. }) => {
+            Some(Place {
+                address,
+                moved: true,
+                ..
+            }) => {
                 let address = Address::parse(&address).map_err(OpenError::Store)?;
                 let home = Home::at(&address).map_err(OpenError::Store)?;
                 Ok(blobs.living_in(home, cache::CACHE_BYTES_DEFAULT)?)
@@ -132,7 +161,11 @@ impl Blobs {
         if files.is_empty() {
             return Ok(());
         }
-        tracing::info!(blobs = files.len(), store = home.name(), "the blobs of the data folder move");
+        tracing::info!(
+            blobs = files.len(),
+            store = home.name(),
+            "the blobs of the data folder move"
+        );
         for some in files.chunks(MOVED_AT_A_TIME) {
             let named = |(path, about): &(std::path::PathBuf, fs::Metadata)| {
                 let hash = cache::hash_of(path)?;
@@ -163,14 +196,22 @@ mod tests {
     }
 
     fn settled(data: &Path, store: &Arc<InMemory>) -> Result<Blobs, OpenError> {
-        Blobs::open(data).unwrap().settle_in(home(store, "s3://b/p"), data, Place::read(data).unwrap(), 1 << 30)
+        Blobs::open(data).unwrap().settle_in(
+            home(store, "s3://b/p"),
+            data,
+            Place::read(data).unwrap(),
+            1 << 30,
+        )
     }
 
     #[test]
     fn what_is_in_the_folder_moves_and_the_folder_may_be_lost() {
         let (scratch, store) = (Scratch::new(), Arc::new(InMemory::new()));
         let local = Blobs::open(scratch.path()).unwrap();
-        let (small, large) = (local.put(b"small").unwrap(), local.put(&vec![7; (20 << 20) + 1]).unwrap());
+        let (small, large) = (
+            local.put(b"small").unwrap(),
+            local.put(&vec![7; (20 << 20) + 1]).unwrap(),
+        );
         let blobs = settled(scratch.path(), &store).unwrap();
         assert!(Place::read(scratch.path()).unwrap().unwrap().moved);
         drop(blobs);
@@ -184,18 +225,42 @@ mod tests {
     fn a_move_that_was_cut_off_goes_on_and_one_that_is_over_is_not_undone_by_mistake() {
         let (scratch, store) = (Scratch::new(), Arc::new(InMemory::new()));
         let hash = Blobs::open(scratch.path()).unwrap().put(b"abc").unwrap();
-        let place = Place { address: "s3://b/p".into(), id: "me".into(), moved: false };
+        let place = Place {
+            address: "s3://b/p".into(),
+            id: "me".into(),
+            moved: false,
+        };
         place.write(scratch.path()).unwrap();
         home(&store, "s3://b/p").claim("me", false).unwrap();
-        assert_eq!(Blobs::settle(scratch.path(), None, 0).unwrap().lives_in(), None, "it may stay where it is");
+        assert_eq!(
+            Blobs::settle(scratch.path(), None, 0).unwrap().lives_in(),
+            None,
+            "it may stay where it is"
+        );
         let blobs = settled(scratch.path(), &store).unwrap();
         assert!(blobs.renew(&hash).unwrap());
-        assert_eq!(Place::read(scratch.path()).unwrap().unwrap(), Place { moved: true, ..place });
-        let told = Blobs::settle(scratch.path(), None, 0).unwrap_err().to_string();
-        assert!(told.contains("--blobs s3://b/p") && told.contains("store backup"), "{told}");
+        assert_eq!(
+            Place::read(scratch.path()).unwrap().unwrap(),
+            Place {
+                moved: true,
+                ..place
+            }
+        );
+        let told = Blobs::settle(scratch.path(), None, 0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            told.contains("--blobs s3://b/p") && told.contains("store backup"),
+            "{told}"
+        );
         let other = Address::parse("s3://other").unwrap();
-        let told = Blobs::settle(scratch.path(), Some(&other), 0).unwrap_err().to_string();
-        assert!(told.contains("kept in s3://b/p, not in s3://other"), "{told}");
+        let told = Blobs::settle(scratch.path(), Some(&other), 0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            told.contains("kept in s3://b/p, not in s3://other"),
+            "{told}"
+        );
     }
 
     #[test]
@@ -203,7 +268,10 @@ mod tests {
         let (one, two, store) = (Scratch::new(), Scratch::new(), Arc::new(InMemory::new()));
         settled(one.path(), &store).unwrap();
         let told = settled(two.path(), &store).unwrap_err().to_string();
-        assert!(told.contains("another data folder") && told.contains("`owner`"), "{told}");
+        assert!(
+            told.contains("another data folder") && told.contains("`owner`"),
+            "{told}"
+        );
         settled(one.path(), &store).unwrap();
     }
 
@@ -211,6 +279,11 @@ mod tests {
     fn a_spoilt_note_is_told() {
         let scratch = Scratch::new();
         fs::write(scratch.join("blob-store"), "s3://b\n").unwrap();
-        assert!(Place::read(scratch.path()).unwrap_err().to_string().contains("is spoilt"));
+        assert!(
+            Place::read(scratch.path())
+                .unwrap_err()
+                .to_string()
+                .contains("is spoilt")
+        );
     }
 }

@@ -8,8 +8,8 @@ use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -26,8 +26,15 @@ pub(crate) struct Switched {
 impl Switched {
     fn may(&self) -> Result<()> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let refused = || Error::Generic { store: "S3", source: "Connection refused".into() };
-        if self.off.load(Ordering::Relaxed) { Err(refused()) } else { Ok(()) }
+        let refused = || Error::Generic {
+            store: "S3",
+            source: "Connection refused".into(),
+        };
+        if self.off.load(Ordering::Relaxed) {
+            Err(refused())
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn switch(&self, off: bool) {
@@ -43,12 +50,21 @@ impl fmt::Display for Switched {
 
 #[async_trait]
 impl ObjectStore for Switched {
-    async fn put_opts(&self, key: &Key, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        key: &Key,
+        bytes: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         self.may()?;
         self.inner.put_opts(key, bytes, options).await
     }
 
-    async fn put_multipart_opts(&self, key: &Key, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        key: &Key,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.may()?;
         self.inner.put_multipart_opts(key, options).await
     }
@@ -58,7 +74,10 @@ impl ObjectStore for Switched {
         self.inner.get_opts(key, options).await
     }
 
-    fn delete_stream(&self, keys: BoxStream<'static, Result<Key>>) -> BoxStream<'static, Result<Key>> {
+    fn delete_stream(
+        &self,
+        keys: BoxStream<'static, Result<Key>>,
+    ) -> BoxStream<'static, Result<Key>> {
         match self.may() {
             Ok(()) => self.inner.delete_stream(keys),
             Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
@@ -83,8 +102,16 @@ impl ObjectStore for Switched {
 
 /// Blobs in `data` that live in `store`.
 pub(crate) fn in_memory(data: &Path, store: &Arc<Switched>, cache_bytes: u64) -> Blobs {
-    let home = Home::over(store.clone(), Key::from("some/place"), "s3://in/memory".into()).unwrap();
-    Blobs::open(data).unwrap().living_in(home, cache_bytes).unwrap()
+    let home = Home::over(
+        store.clone(),
+        Key::from("some/place"),
+        "s3://in/memory".into(),
+    )
+    .unwrap();
+    Blobs::open(data)
+        .unwrap()
+        .living_in(home, cache_bytes)
+        .unwrap()
 }
 
 fn world() -> (Scratch, Arc<Switched>, Blobs) {
@@ -103,16 +130,27 @@ fn lose_folder(blobs: &Blobs) {
 fn what_was_kept_is_had_when_the_folder_is_lost() {
     let (_scratch, store, blobs) = world();
     let large = vec![3; (8 << 20) + 17];
-    let hashes = [blobs.put(b"").unwrap(), blobs.put(b"abc").unwrap(), blobs.put(&large).unwrap()];
+    let hashes = [
+        blobs.put(b"").unwrap(),
+        blobs.put(b"abc").unwrap(),
+        blobs.put(&large).unwrap(),
+    ];
     lose_folder(&blobs);
     let all = [hashes.as_slice(), &[Hash::of(b"none")]].concat();
     assert_eq!(blobs.renew_all(&all).unwrap(), [true, true, true, false]);
     assert_eq!(blobs.get(&hashes[0]).unwrap(), b"");
     assert_eq!(blobs.get(&hashes[1]).unwrap(), b"abc");
     assert!(blobs.get(&hashes[2]).unwrap() == large);
-    assert_eq!(blobs.get(&Hash::of(b"none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(
+        blobs.get(&Hash::of(b"none")).unwrap_err().kind(),
+        io::ErrorKind::NotFound
+    );
     store.switch(true);
-    assert_eq!(blobs.get(&hashes[1]).unwrap(), b"abc", "what is here needs nobody");
+    assert_eq!(
+        blobs.get(&hashes[1]).unwrap(),
+        b"abc",
+        "what is here needs nobody"
+    );
     assert!(blobs.renew(&hashes[1]).unwrap());
 }
 
@@ -121,10 +159,19 @@ fn nothing_is_kept_while_the_store_is_away_and_an_upload_goes_on_when_it_is_back
     let (_scratch, store, blobs) = world();
     store.switch(true);
     let refused = blobs.put(b"abc").unwrap_err();
-    assert!(is_away(&refused) && refused.to_string().contains("s3://in/memory cannot be used now: Connection refused"));
+    assert!(
+        is_away(&refused)
+            && refused
+                .to_string()
+                .contains("s3://in/memory cannot be used now: Connection refused")
+    );
     let asked = store.asked.load(Ordering::Relaxed);
     assert!(is_away(&blobs.renew(&Hash::of(b"abc")).unwrap_err()));
-    assert_eq!(store.asked.load(Ordering::Relaxed), asked, "it is not asked again at once");
+    assert_eq!(
+        store.asked.load(Ordering::Relaxed),
+        asked,
+        "it is not asked again at once"
+    );
     assert!(cache::files(&blobs.root).unwrap().is_empty());
     let hash = Hash::of(b"whole");
     let mut upload = blobs.begin_at(hash, 0).unwrap();
@@ -135,7 +182,8 @@ fn nothing_is_kept_while_the_store_is_away_and_an_upload_goes_on_when_it_is_back
     let began = Instant::now();
     while let Err(error) = blobs.begin_at(hash, 5).unwrap().finish(hash) {
         assert!(
-            matches!(&error, PutError::Io(io) if is_away(io)) && began.elapsed() < Duration::from_secs(60),
+            matches!(&error, PutError::Io(io) if is_away(io))
+                && began.elapsed() < Duration::from_secs(60),
             "{error}"
         );
         std::thread::sleep(Duration::from_millis(50));
@@ -149,9 +197,19 @@ fn other_bytes_than_the_name_says_are_not_taken_from_a_store() {
     let (_scratch, store, blobs) = world();
     let hash = Hash::of(b"right");
     let key = Key::from(format!("some/place/{}/{hash}", &hash.to_string()[..2]));
-    tokio::runtime::Runtime::new().unwrap().block_on(store.inner.put(&key, "wrong".into())).unwrap();
-    assert_eq!(blobs.get(&hash).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    assert_eq!(fs::read_dir(&*blobs.root).unwrap().count(), 0, "nothing of it stays");
+    tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(store.inner.put(&key, "wrong".into()))
+        .unwrap();
+    assert_eq!(
+        blobs.get(&hash).unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
+    assert_eq!(
+        fs::read_dir(&*blobs.root).unwrap().count(),
+        0,
+        "nothing of it stays"
+    );
 }
 
 #[test]
@@ -172,9 +230,17 @@ fn only_what_nobody_has_asked_for_is_removed() {
     let held = blobs.far.as_ref().unwrap().turns.take(hashes[1]);
     let blobs = in_memory(scratch.path(), &store, 1 << 30).sparing(Duration::ZERO);
     drop(held);
-    assert_eq!(blobs.remove(&hashes[..2]).unwrap(), 2, "without a grace nothing is young");
+    assert_eq!(
+        blobs.remove(&hashes[..2]).unwrap(),
+        2,
+        "without a grace nothing is young"
+    );
     let fresh = in_memory(scratch.path(), &store, 1 << 30);
-    assert_eq!(fresh.old().unwrap(), [], "nobody knows what was asked for before this start");
+    assert_eq!(
+        fresh.old().unwrap(),
+        [],
+        "nobody knows what was asked for before this start"
+    );
     assert_eq!(fresh.remove(&hashes).unwrap(), 0);
     assert_eq!(fresh.renew_all(&hashes).unwrap(), [false, false, true]);
 }
@@ -209,14 +275,22 @@ fn the_folder_holds_no_more_than_it_may_and_lets_go_of_what_was_not_read_for_lon
     let [a, b] = [1, 2].map(|byte| blobs.put(&[byte; 400]).unwrap());
     for (hash, ago) in [(a, 200), (b, 300)] {
         let file = File::open(blobs.path(&hash)).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(ago)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(ago))
+            .unwrap();
     }
     drop(blobs.file(&b).unwrap());
     let c = blobs.put(&[3; 400]).unwrap();
-    assert_eq!([a, b, c].map(|hash| blobs.path(&hash).exists()), [false, true, true]);
+    assert_eq!(
+        [a, b, c].map(|hash| blobs.path(&hash).exists()),
+        [false, true, true]
+    );
     assert_eq!(blobs.get(&a).unwrap(), [1; 400]);
     let larger = blobs.put(&[4; 5_000]).unwrap();
-    assert_eq!(blobs.get(&larger).unwrap().len(), 5_000, "one that is larger than all may be is had, too");
+    assert_eq!(
+        blobs.get(&larger).unwrap().len(),
+        5_000,
+        "one that is larger than all may be is had, too"
+    );
     assert_eq!(cache::files(&blobs.root).unwrap().len(), 1);
     assert_eq!(blobs.renew_all(&[a, b, c, larger]).unwrap(), [true; 4]);
 }
@@ -231,5 +305,8 @@ fn a_copy_has_everything_wherever_it_lives() {
     assert_eq!(blobs.copy_all(copy.path()).unwrap(), 2);
     store.switch(true);
     let copy = Blobs::open(copy.path()).unwrap();
-    assert_eq!((copy.get(&far).unwrap(), copy.get(&near).unwrap()), (b"far".to_vec(), b"near".to_vec()));
+    assert_eq!(
+        (copy.get(&far).unwrap(), copy.get(&near).unwrap()),
+        (b"far".to_vec(), b"near".to_vec())
+    );
 }

@@ -67,7 +67,14 @@ impl Blobs {
     pub fn begin(&self) -> io::Result<Upload> {
         let path = self.temporary("");
         let file = File::create(&path)?;
-        Ok(Upload { blobs: self.clone(), path, file, hasher: Sha256::new(), bytes: 0, partial: None })
+        Ok(Upload {
+            blobs: self.clone(),
+            path,
+            file,
+            hasher: Sha256::new(),
+            bytes: 0,
+            partial: None,
+        })
     }
 
     /// Begins the blob `hash`, or goes on with it behind the first `offset` bytes. Reads and hashes those.
@@ -76,11 +83,20 @@ impl Blobs {
         if offset == 0 {
             let file = File::create(&path)?;
             let hasher = Sha256::new();
-            return Ok(Upload { blobs: self.clone(), path, file, hasher, bytes: 0, partial: Some(partial) });
+            return Ok(Upload {
+                blobs: self.clone(),
+                path,
+                file,
+                hasher,
+                bytes: 0,
+                partial: Some(partial),
+            });
         }
         // Whoever renames it has it alone.
         match fs::rename(&partial, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(PutError::Offset(0)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(PutError::Offset(0));
+            }
             other => other?,
         }
         let mut file = OpenOptions::new().read(true).append(true).open(&path)?;
@@ -117,7 +133,8 @@ impl Blobs {
 
     pub(super) fn temporary(&self, end: &str) -> PathBuf {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.root.join(format!("{UNFINISHED}{}-{number}-{end}", std::process::id()))
+        self.root
+            .join(format!("{UNFINISHED}{}-{number}-{end}", std::process::id()))
     }
 
     /// After a crash: what was being written under a known name is a part of it, the rest is removed.
@@ -151,8 +168,14 @@ impl Blobs {
 }
 
 fn is_old(path: &Path) -> bool {
-    let age = |about: fs::Metadata| SystemTime::now().duration_since(about.modified()?).map_err(io::Error::other);
-    fs::metadata(path).and_then(age).is_ok_and(|age| age > PARTIAL_KEPT)
+    let age = |about: fs::Metadata| {
+        SystemTime::now()
+            .duration_since(about.modified()?)
+            .map_err(io::Error::other)
+    };
+    fs::metadata(path)
+        .and_then(age)
+        .is_ok_and(|age| age > PARTIAL_KEPT)
 }
 
 /// Of two parts of the same blob the longer one is of more use.
@@ -160,7 +183,11 @@ fn keep_part(path: &Path, partial: &Path) {
     let length = |path: &Path| fs::metadata(path).map_or(0, |about| about.len());
     let is_longer = length(path) > length(partial);
     // What cannot be kept is sent again.
-    let _ = if is_longer { fs::rename(path, partial) } else { fs::remove_file(path) };
+    let _ = if is_longer {
+        fs::rename(path, partial)
+    } else {
+        fs::remove_file(path)
+    };
 }
 
 impl Upload {
@@ -215,7 +242,8 @@ impl Upload {
         }
         self.blobs.name(&self.path, &hash)?;
         if let Some(far) = far {
-            far.cache.grew(self.bytes, &self.blobs.root, &self.blobs.path(&hash));
+            far.cache
+                .grew(self.bytes, &self.blobs.root, &self.blobs.path(&hash));
         }
         Ok(())
     }

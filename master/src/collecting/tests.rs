@@ -28,13 +28,23 @@ impl World {
         let blobs = Blobs::open(scratch.path()).unwrap();
         let shelf: Reader = Arc::new(MemoryShelf::default());
         let journal = ShelfJournal::open(shelf.clone()).unwrap();
-        World { scratch, blobs, shelf, journal, seq: 0, no: 0 }
+        World {
+            scratch,
+            blobs,
+            shelf,
+            journal,
+            seq: 0,
+            no: 0,
+        }
     }
 
     /// Begins its first round at once.
     fn collecting(&self) -> Collecting {
-        let mut collecting = Collecting::new(self.blobs.clone(), self.shelf.clone(), Room::default());
-        collecting.stage = Stage::Resting { until: Instant::now() };
+        let mut collecting =
+            Collecting::new(self.blobs.clone(), self.shelf.clone(), Room::default());
+        collecting.stage = Stage::Resting {
+            until: Instant::now(),
+        };
         collecting
     }
 
@@ -42,21 +52,44 @@ impl World {
     fn old(&self, text: &str) -> Hash {
         let hash = self.blobs.put(text.as_bytes()).unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(100_000);
-        File::open(self.blobs.path(&hash)).unwrap().set_modified(long_ago).unwrap();
+        File::open(self.blobs.path(&hash))
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
         hash
     }
 
     fn folder(&self, texts: &[&str]) -> Hash {
-        let file = |text: &&str| (FilePath::new(text).unwrap(), ListedFile { sha256: self.old(text), bytes: 1 });
-        let listing = Listing { files: texts.iter().map(file).collect() };
+        let file = |text: &&str| {
+            (
+                FilePath::new(text).unwrap(),
+                ListedFile {
+                    sha256: self.old(text),
+                    bytes: 1,
+                },
+            )
+        };
+        let listing = Listing {
+            files: texts.iter().map(file).collect(),
+        };
         self.old(std::str::from_utf8(&listing.encode()).unwrap())
     }
 
     fn body(&mut self, inputs: &str) -> Arc<TaskBody> {
         self.no += 1;
-        let document = TaskDocument::parse(&format!(r#"{{"module":"m","inputs":{{{inputs}}}}}"#)).unwrap();
-        let to = (TaskId::new(&format!("t{}", self.no)).unwrap(), JobName::new("j").unwrap());
-        Arc::new(TaskBody::new(document, [0; 16], Vec::new(), (self.no, Wall(0)), to))
+        let document =
+            TaskDocument::parse(&format!(r#"{{"module":"m","inputs":{{{inputs}}}}}"#)).unwrap();
+        let to = (
+            TaskId::new(&format!("t{}", self.no)).unwrap(),
+            JobName::new("j").unwrap(),
+        );
+        Arc::new(TaskBody::new(
+            document,
+            [0; 16],
+            Vec::new(),
+            (self.no, Wall(0)),
+            to,
+        ))
     }
 
     fn end(&self, body: &TaskBody, result: Hash, output: Hash) -> Record {
@@ -86,9 +119,15 @@ impl World {
 
     /// Commits and folds.
     fn fold(&mut self, records: Vec<Record>) {
-        let entry = Entry { first_seq: self.seq + 1, time: Wall(0), records };
+        let entry = Entry {
+            first_seq: self.seq + 1,
+            time: Wall(0),
+            records,
+        };
         self.seq += record::events_of(&entry.records);
-        self.journal.append(self.journal.end() + 1, &record::encode(&entry)).unwrap();
+        self.journal
+            .append(self.journal.end() + 1, &record::encode(&entry))
+            .unwrap();
         folding::catch_up(&self.shelf).unwrap();
     }
 
@@ -96,7 +135,10 @@ impl World {
     fn age(&self) {
         for hash in self.blobs.clone().sparing(Duration::ZERO).old().unwrap() {
             let long_ago = SystemTime::now() - Duration::from_secs(100_000);
-            File::open(self.blobs.path(&hash)).unwrap().set_modified(long_ago).unwrap();
+            File::open(self.blobs.path(&hash))
+                .unwrap()
+                .set_modified(long_ago)
+                .unwrap();
         }
     }
 
@@ -116,17 +158,34 @@ fn file(hash: Hash) -> String {
 #[test]
 fn what_nothing_names_goes_and_everything_else_stays() {
     let mut world = World::new();
-    let [open_input, ended_input, result, output, version] = ["1", "2", "3", "4", "5"].map(|text| world.old(text));
+    let [open_input, ended_input, result, output, version] =
+        ["1", "2", "3", "4", "5"].map(|text| world.old(text));
     let folder = world.folder(&["x", "y"]);
-    let open = world.body(&format!(r#"{},"d":{{"folder":"{folder}"}}"#, file(open_input)));
+    let open = world.body(&format!(
+        r#"{},"d":{{"folder":"{folder}"}}"#,
+        file(open_input)
+    ));
     let ended = world.body(&file(ended_input));
-    let seen = VersionRecord { version, kind: ModuleKind::Command, bytes: 1, seen: Wall(0), held: false };
-    let module = Box::new(ModuleRecord { versions: vec![seen], ..ModuleRecord::default() });
+    let seen = VersionRecord {
+        version,
+        kind: ModuleKind::Command,
+        bytes: 1,
+        seen: Wall(0),
+        held: false,
+    };
+    let module = Box::new(ModuleRecord {
+        versions: vec![seen],
+        ..ModuleRecord::default()
+    });
     let name = ModuleName::new("m").unwrap();
     world.fold(vec![
         Record::Added(open),
         Record::Added(ended.clone()),
-        Record::Module { name, event: None, record: module },
+        Record::Module {
+            name,
+            event: None,
+            record: module,
+        },
     ]);
     let record = world.end(&ended, result, output);
     world.fold(vec![record]);
@@ -134,12 +193,28 @@ fn what_nothing_names_goes_and_everything_else_stays() {
     let young = world.blobs.put(b"young").unwrap();
     to_its_end(&mut world.collecting());
     assert!(lost.iter().all(|hash| !world.there(*hash)));
-    let kept = [open_input, ended_input, result, output, version, folder, Hash::of(b"x"), Hash::of(b"y"), young];
+    let kept = [
+        open_input,
+        ended_input,
+        result,
+        output,
+        version,
+        folder,
+        Hash::of(b"x"),
+        Hash::of(b"y"),
+        young,
+    ];
     assert!(kept.iter().all(|hash| world.there(*hash)));
     // A store whose view is empty, as after everything was pruned.
-    let bare = World { shelf: Arc::new(MemoryShelf::default()), ..world };
+    let bare = World {
+        shelf: Arc::new(MemoryShelf::default()),
+        ..world
+    };
     to_its_end(&mut bare.collecting());
-    assert_eq!(kept.map(|hash| bare.there(hash)), [false, false, false, false, false, false, false, false, true]);
+    assert_eq!(
+        kept.map(|hash| bare.there(hash)),
+        [false, false, false, false, false, false, false, false, true]
+    );
 }
 
 #[test]
@@ -154,7 +229,9 @@ fn what_is_named_again_while_it_is_collected_stays() {
         let first: &[Record] = if at == "waiting" { &waiting } else { &[] };
         collecting.step(std::iter::once(first)).unwrap();
         loop {
-            let Stage::Working(round) = &collecting.stage else { panic!("{at}: it has ended") };
+            let Stage::Working(round) = &collecting.stage else {
+                panic!("{at}: it has ended")
+            };
             if matches!(round.at, At::Removing { .. }) {
                 break;
             }
@@ -163,7 +240,11 @@ fn what_is_named_again_while_it_is_collected_stays() {
         let fence = AttemptId { epoch: 1, n: 1 };
         match at {
             "renewed" => {
-                assert!([hash, inside, Hash::of(b"in")].iter().all(|hash| world.blobs.renew(hash).unwrap()));
+                assert!(
+                    [hash, inside, Hash::of(b"in")]
+                        .iter()
+                        .all(|hash| world.blobs.renew(hash).unwrap())
+                );
             }
             "put again" => {
                 world.blobs.put(b"again").unwrap();
@@ -172,14 +253,25 @@ fn what_is_named_again_while_it_is_collected_stays() {
             }
             "added" => collecting.hear(&[Record::Added(body)]),
             "opened again" => {
-                let reopened = Record::Reopened { body, fence, ended: 1, was: TaskState::Failed, because: None };
+                let reopened = Record::Reopened {
+                    body,
+                    fence,
+                    ended: 1,
+                    was: TaskState::Failed,
+                    because: None,
+                };
                 collecting.hear(&[reopened]);
             }
             _ => {}
         }
         to_its_end(&mut collecting);
         assert!(!world.there(unneeded), "{at}");
-        assert!([hash, inside, Hash::of(b"in")].iter().all(|hash| world.there(*hash)), "{at}");
+        assert!(
+            [hash, inside, Hash::of(b"in")]
+                .iter()
+                .all(|hash| world.there(*hash)),
+            "{at}"
+        );
         drop(world.scratch);
     }
 }
@@ -224,21 +316,34 @@ fn at_random_what_is_needed_is_always_there() {
                 }
                 2 | 3 if !open.is_empty() => {
                     let (body, input) = open.swap_remove(draw(open.len() as u64) as usize);
-                    let [result, output] = ["r", "o"].map(|kind| world.old(&format!("{kind}{}", body.no % 5)));
-                    assert!(world.blobs.renew(&result).unwrap() && world.blobs.renew(&output).unwrap());
+                    let [result, output] =
+                        ["r", "o"].map(|kind| world.old(&format!("{kind}{}", body.no % 5)));
+                    assert!(
+                        world.blobs.renew(&result).unwrap() && world.blobs.renew(&output).unwrap()
+                    );
                     records.push(world.end(&body, result, output));
                     ended.push((body, vec![input, result, output]));
                 }
                 4 if !ended.is_empty() => {
                     let (body, named) = ended.swap_remove(draw(ended.len() as u64) as usize);
-                    let stored = view::stored(world.shelf.as_ref(), &body.id).unwrap().unwrap();
+                    let stored = view::stored(world.shelf.as_ref(), &body.id)
+                        .unwrap()
+                        .unwrap();
                     let (fence, seq) = (AttemptId { epoch: 1, n: 1 }, stored.ended.seq);
                     open.push((body.clone(), named[0]));
-                    records.push(Record::Reopened { body, fence, ended: seq, was: TaskState::Done, because: None });
+                    records.push(Record::Reopened {
+                        body,
+                        fence,
+                        ended: seq,
+                        was: TaskState::Done,
+                        because: None,
+                    });
                 }
                 5 if !ended.is_empty() => {
                     let (body, _) = ended.swap_remove(0);
-                    let stored = view::stored(world.shelf.as_ref(), &body.id).unwrap().unwrap();
+                    let stored = view::stored(world.shelf.as_ref(), &body.id)
+                        .unwrap()
+                        .unwrap();
                     folding::forget(&world.shelf, &[stored]).unwrap();
                 }
                 6 => collecting = world.collecting(),
@@ -255,15 +360,22 @@ fn at_random_what_is_needed_is_always_there() {
                 collecting.hear(&records);
                 world.fold(records);
             }
-            let named = open.iter().map(|(_, hash)| hash).chain(ended.iter().flat_map(|(_, named)| named));
-            named.for_each(|hash| assert!(world.there(*hash), "seed {seed}: blob {hash} is needed"));
+            let named = open
+                .iter()
+                .map(|(_, hash)| hash)
+                .chain(ended.iter().flat_map(|(_, named)| named));
+            named
+                .for_each(|hash| assert!(world.there(*hash), "seed {seed}: blob {hash} is needed"));
         }
         // Long after.
         let everything = || world.blobs.clone().sparing(Duration::ZERO).old().unwrap();
         world.age();
         to_its_end(&mut world.collecting());
-        let needed: HashSet<Hash> =
-            open.iter().map(|(_, hash)| *hash).chain(ended.iter().flat_map(|(_, named)| named.clone())).collect();
+        let needed: HashSet<Hash> = open
+            .iter()
+            .map(|(_, hash)| *hash)
+            .chain(ended.iter().flat_map(|(_, named)| named.clone()))
+            .collect();
         let left: HashSet<Hash> = everything().into_iter().collect();
         assert_eq!(left, needed, "seed {seed}");
     }
@@ -273,11 +385,21 @@ fn at_random_what_is_needed_is_always_there() {
 fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round() {
     let mut world = World::new();
     let store = Arc::new(crate::blobs::tests::Switched::default());
-    world.blobs = crate::blobs::tests::in_memory(world.scratch.path(), &store, 1 << 30).sparing(Duration::ZERO);
-    let [named, listed, orphan] = ["named", "listed", "orphan"].map(|text| world.blobs.put(text.as_bytes()).unwrap());
+    world.blobs = crate::blobs::tests::in_memory(world.scratch.path(), &store, 1 << 30)
+        .sparing(Duration::ZERO);
+    let [named, listed, orphan] =
+        ["named", "listed", "orphan"].map(|text| world.blobs.put(text.as_bytes()).unwrap());
     let body = world.body(&format!(r#""a":{{"sha256":"{named}"}}"#));
     let listing = Listing {
-        files: [(FilePath::new("x").unwrap(), ListedFile { sha256: listed, bytes: 6 })].into_iter().collect(),
+        files: [(
+            FilePath::new("x").unwrap(),
+            ListedFile {
+                sha256: listed,
+                bytes: 6,
+            },
+        )]
+        .into_iter()
+        .collect(),
     };
     let folder = world.blobs.put(&listing.encode()).unwrap();
     let other = world.body(&format!(r#""f":{{"folder":"{folder}"}}"#));
@@ -290,7 +412,10 @@ fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round(
     assert!(world.there(orphan));
     let mut collecting = world.collecting();
     until_rest(&mut collecting);
-    assert_eq!([named, listed, folder, orphan].map(|hash| world.there(hash)), [true, true, true, false]);
+    assert_eq!(
+        [named, listed, folder, orphan].map(|hash| world.there(hash)),
+        [true, true, true, false]
+    );
 }
 
 /// An object store is asked on another thread: a step may have nothing to do yet.

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use taskmaster_core::jobs::{Counts, Past};
 use taskmaster_core::{DependsOn, Due, Event, Final, NewTask, Origin, TaskKey};
 use taskmaster_protocol::message::{Added, Rejected, Rejection};
-use taskmaster_protocol::{Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When};
+use taskmaster_protocol::{
+    Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
+};
 
 /// The job of tasks for which neither document nor batch names one.
 const DEFAULT_JOB: &str = "default";
@@ -38,18 +40,38 @@ impl Engine {
         hold: bool,
         tasks: Vec<Result<Box<Prepared>, Refusal>>,
     ) {
-        let Some(by) = self.sessions.get(&session).map(|session| session.name.clone()) else { return };
+        let Some(by) = self
+            .sessions
+            .get(&session)
+            .map(|session| session.name.clone())
+        else {
+            return;
+        };
         // What comes late over a connection that the client has given up must not take up a hold that it has let go of
         // since, over its new one.
         let newer = SessionNo(session.0 + 1);
-        let hold = hold && !self.sessions.range(newer..).any(|(_, other)| other.name == by);
+        let hold = hold
+            && !self
+                .sessions
+                .range(newer..)
+                .any(|(_, other)| other.name == by);
         if let Some(job) = job.as_ref().filter(|_| hold && self.no_room().is_none()) {
             self.open_job(job);
-            self.tell(Event::JobHeld { job: job.clone(), by, restored: false });
+            self.tell(Event::JobHeld {
+                job: job.clone(),
+                by,
+                restored: false,
+            });
         }
         let outcomes = self.admit_all(tasks, job);
-        let (mut added, mut rejected) =
-            (Added { batch, ids: Vec::with_capacity(outcomes.len()), ended: Vec::new() }, Vec::new());
+        let (mut added, mut rejected) = (
+            Added {
+                batch,
+                ids: Vec::with_capacity(outcomes.len()),
+                ended: Vec::new(),
+            },
+            Vec::new(),
+        );
         for (index, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
                 Ok((id, ended)) => {
@@ -63,9 +85,20 @@ impl Engine {
         }
         // A batch of which nothing is taken promises nothing, and on a full disk its answer must not wait for a commit.
         let at_once = added.ids.is_empty() && self.is_full();
-        let say = if at_once { Engine::say } else { Engine::say_after };
+        let say = if at_once {
+            Engine::say
+        } else {
+            Engine::say_after
+        };
         if !rejected.is_empty() {
-            say(self, session, FromMaster::Rejected(Rejected { batch, tasks: rejected }));
+            say(
+                self,
+                session,
+                FromMaster::Rejected(Rejected {
+                    batch,
+                    tasks: rejected,
+                }),
+            );
         }
         say(self, session, FromMaster::Added(added));
     }
@@ -84,18 +117,29 @@ impl Engine {
             let mut next = vec![(index, task)];
             while let Some((index, task)) = next.pop() {
                 let outcome = match task {
-                    Ok(task) => self.admit_or_defer(index, task, job.as_ref(), &here, &mut deferred),
+                    Ok(task) => {
+                        self.admit_or_defer(index, task, job.as_ref(), &here, &mut deferred)
+                    }
                     Err(refusal) => Some(Err(refusal)),
                 };
                 let Some(outcome) = outcome else { continue };
                 if let Ok((id, _)) = &outcome {
-                    next.extend(deferred.came(id).into_iter().map(|(index, task)| (index, Ok(task))));
+                    next.extend(
+                        deferred
+                            .came(id)
+                            .into_iter()
+                            .map(|(index, task)| (index, Ok(task))),
+                    );
                 }
                 outcomes.insert(index, outcome);
             }
         }
         let refused = deferred.refuse(|id| !matches!(self.fact(id), Fact::Unknown));
-        outcomes.extend(refused.into_iter().map(|(index, refusal)| (index, Err(refusal))));
+        outcomes.extend(
+            refused
+                .into_iter()
+                .map(|(index, refusal)| (index, Err(refusal))),
+        );
         outcomes.into_values().collect()
     }
 
@@ -110,7 +154,12 @@ impl Engine {
         match self.admit(task, job) {
             Ok(taken) => Some(Ok(taken)),
             Err((refusal, task)) => {
-                let missing: BTreeSet<TaskId> = refusal.ids.iter().filter(|id| here.contains(*id)).cloned().collect();
+                let missing: BTreeSet<TaskId> = refusal
+                    .ids
+                    .iter()
+                    .filter(|id| here.contains(*id))
+                    .cloned()
+                    .collect();
                 match (refusal.code, task) {
                     (RefusalCode::UnknownDependency, Some(task)) if !missing.is_empty() => {
                         deferred.hold(index, task, missing);
@@ -123,7 +172,11 @@ impl Engine {
     }
 
     /// Takes one document, or says why not; a document that waits for unknown ids is handed back.
-    fn admit(&mut self, task: Box<Prepared>, job: Option<&JobName>) -> Result<Taken, (Refusal, Option<Box<Prepared>>)> {
+    fn admit(
+        &mut self,
+        task: Box<Prepared>,
+        job: Option<&JobName>,
+    ) -> Result<Taken, (Refusal, Option<Box<Prepared>>)> {
         if let Some(known) = self.known_document(&task.id, &task.hash) {
             return known.map_err(|refusal| (refusal, None));
         }
@@ -134,29 +187,64 @@ impl Engine {
             let text = "the master is stopping and takes no more tasks; add this one again when it has started";
             return Err((Refusal::new(RefusalCode::Unavailable, text), None));
         }
-        let no_room = self.no_room().or_else(|| self.queue_full(task.document.priority));
+        let no_room = self
+            .no_room()
+            .or_else(|| self.queue_full(task.document.priority));
         if let Some(refusal) = no_room.filter(|_| !task.of_task) {
             return Err((refusal, None));
         }
-        self.usable_module(&task.document.module).map_err(|refusal| (refusal, None))?;
-        let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);
-        let mut unknown: Vec<TaskId> = wanted.filter(|id| matches!(self.fact(id), Fact::Unknown)).cloned().collect();
+        self.usable_module(&task.document.module)
+            .map_err(|refusal| (refusal, None))?;
+        let wanted = task
+            .document
+            .dependencies
+            .iter()
+            .map(|dependency| &dependency.on)
+            .chain(&task.references);
+        let mut unknown: Vec<TaskId> = wanted
+            .filter(|id| matches!(self.fact(id), Fact::Unknown))
+            .cloned()
+            .collect();
         unknown.dedup();
         if !unknown.is_empty() {
             return Err((unknown_dependency(unknown), Some(task)));
         }
         let document = &task.document;
-        if self.core.classes_full(&document.module.name, &document.requires) {
+        if self
+            .core
+            .classes_full(&document.module.name, &document.requires)
+        {
             let text = "field `requires`: too many different requirements are queued already; wait until some have run";
-            return Err((Refusal::new(RefusalCode::Unavailable, text).at("requires"), None));
+            return Err((
+                Refusal::new(RefusalCode::Unavailable, text).at("requires"),
+                None,
+            ));
         }
-        let named = document.job.clone().or_else(|| job.cloned()).or_else(|| task.usual_job.clone());
+        let named = document
+            .job
+            .clone()
+            .or_else(|| job.cloned())
+            .or_else(|| task.usual_job.clone());
         let job = named.or_else(|| JobName::new(DEFAULT_JOB).ok());
-        let Some(job) = job else { return Err((Refusal::new(RefusalCode::Internal, "no job"), None)) };
+        let Some(job) = job else {
+            return Err((Refusal::new(RefusalCode::Internal, "no job"), None));
+        };
         self.open_job(&job);
         self.last_no += 1;
-        let Prepared { document, id, hash, references, .. } = *task;
-        let body = TaskBody::new(document, hash, references, (self.last_no, self.now.wall), (id.clone(), job));
+        let Prepared {
+            document,
+            id,
+            hash,
+            references,
+            ..
+        } = *task;
+        let body = TaskBody::new(
+            document,
+            hash,
+            references,
+            (self.last_no, self.now.wall),
+            (id.clone(), job),
+        );
         let priority = body.priority;
         self.came(Arc::new(body), priority, Origin::Added, None);
         Ok((id, false))
@@ -172,9 +260,12 @@ impl Engine {
         if body.document == *hash {
             return Some(Ok((id.clone(), ended)));
         }
-        let text =
-            format!("the id `{id}` is taken by another task document; use another id, or the same document again");
-        Some(Err(Refusal::new(RefusalCode::IdConflict, text).at("id").about(vec![id.clone()])))
+        let text = format!(
+            "the id `{id}` is taken by another task document; use another id, or the same document again"
+        );
+        Some(Err(Refusal::new(RefusalCode::IdConflict, text)
+            .at("id")
+            .about(vec![id.clone()])))
     }
 
     /// An ended task that memory has let go of. A view that cannot be read is told in the log, and knows nothing.
@@ -190,9 +281,15 @@ impl Engine {
     pub(super) fn fact(&self, id: &TaskId) -> Fact {
         let ended = |ended: &Ended| Fact::Ended(final_of(ended.state), ended.no);
         match self.held.known(id) {
-            Some(Known::Live(key)) => self.live(key).ended.as_ref().map_or(Fact::Open(key), |how| ended(how)),
+            Some(Known::Live(key)) => self
+                .live(key)
+                .ended
+                .as_ref()
+                .map_or(Fact::Open(key), |how| ended(how)),
             Some(Known::Ended(stored)) => ended(&stored.ended),
-            None => self.ended_in_view(id).map_or(Fact::Unknown, |stored| ended(&stored.ended)),
+            None => self
+                .ended_in_view(id)
+                .map_or(Fact::Unknown, |stored| ended(&stored.ended)),
         }
     }
 
@@ -205,7 +302,11 @@ impl Engine {
             Fact::Ended(_, no) => *no,
             Fact::Unknown => return fact,
         };
-        if no < body.no || body.is_continued() { fact } else { Fact::Unknown }
+        if no < body.no || body.is_continued() {
+            fact
+        } else {
+            Fact::Unknown
+        }
     }
 
     /// What `body` waits for, as the core takes it. What nobody knows any more is met: only ended tasks are forgotten, and
@@ -221,7 +322,13 @@ impl Engine {
     }
 
     /// Tells the core of a task. `due` overrides what the document says.
-    pub(super) fn came(&mut self, mut body: Arc<TaskBody>, priority: i32, origin: Origin, due: Option<Due>) -> TaskKey {
+    pub(super) fn came(
+        &mut self,
+        mut body: Arc<TaskBody>,
+        priority: i32,
+        origin: Origin,
+        due: Option<Due>,
+    ) -> TaskKey {
         if let Some(own) = Arc::get_mut(&mut body) {
             self.share(own);
         }
@@ -238,7 +345,11 @@ impl Engine {
             priority,
             dependencies,
             due,
-            retries: body.rare.as_ref().and_then(|rare| rare.retries.clone()).map(Box::new),
+            retries: body
+                .rare
+                .as_ref()
+                .and_then(|rare| rare.retries.clone())
+                .map(Box::new),
             origin,
         })));
         if is_back {
@@ -268,7 +379,11 @@ impl Engine {
             return;
         }
         let past = past_of(&self.idle_job(name).unwrap_or_default());
-        self.tell(Event::JobOpened { job: name.clone(), past, restored: false });
+        self.tell(Event::JobOpened {
+            job: name.clone(),
+            past,
+            restored: false,
+        });
         self.idle_jobs.remove(name);
     }
 
@@ -284,7 +399,11 @@ impl Engine {
     }
 
     pub(super) fn release(&mut self, session: SessionNo, job: JobName) {
-        if let Some(by) = self.sessions.get(&session).map(|session| session.name.clone()) {
+        if let Some(by) = self
+            .sessions
+            .get(&session)
+            .map(|session| session.name.clone())
+        {
             self.tell(Event::JobReleased { job, by });
         }
     }
@@ -294,7 +413,14 @@ impl Engine {
 pub(super) fn past_of(record: &JobRecord) -> Past {
     let mut by_state = [0; 8];
     by_state[TaskState::Done as usize..].copy_from_slice(&record.ended);
-    Past { run: record.run, counts: Counts { total: record.total, by_state }, paused: record.paused }
+    Past {
+        run: record.run,
+        counts: Counts {
+            total: record.total,
+            by_state,
+        },
+        paused: record.paused,
+    }
 }
 
 /// The core's word for a final state; what is not final would be a bug of ours, and is taken as failed.
@@ -313,7 +439,9 @@ pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
     let rare = body.rare.as_ref()?;
     let delayed = rare.delay_ms.map(|ms| body.created.plus_us(ms * 1_000));
     match (delayed, rare.not_before) {
-        (Some(delayed), not_before) if not_before.is_none_or(|wall| wall <= delayed) => Some(mono(delayed, now)),
+        (Some(delayed), not_before) if not_before.is_none_or(|wall| wall <= delayed) => {
+            Some(mono(delayed, now))
+        }
         (_, not_before) => not_before.map(Due::Wall),
     }
 }

@@ -29,36 +29,61 @@ impl Modules {
     pub fn waiting(&self, name: &ModuleName, record: &ModuleRecord) -> Option<ModuleWaiting> {
         let newest = record.versions.last().filter(|_| record.present)?;
         let rights = self.rights.get(name);
-        let wishes = rights.and_then(Rights::waiting).filter(|waiting| waiting.version == newest.version);
+        let wishes = rights
+            .and_then(Rights::waiting)
+            .filter(|waiting| waiting.version == newest.version);
         let why = if !self.is_listed(&newest.version) {
             unlisted(name, &newest.version)
         } else if let Some(wishes) = wishes {
             self.asks(name, wishes)
         } else if newest.held {
             let version = newest.version.short();
-            format!("version {version} was rolled back; `modules approve {name}` lets it be used again")
+            format!(
+                "version {version} was rolled back; `modules approve {name}` lets it be used again"
+            )
         } else {
             return None;
         };
-        let asks = wishes.map(|wishes| wishes.wants.as_ref().clone()).unwrap_or_default();
-        let more = rights.map(|rights| asks.beyond(&rights.approved)).unwrap_or_default();
-        Some(ModuleWaiting { version: newest.version, why, asks, more })
+        let asks = wishes
+            .map(|wishes| wishes.wants.as_ref().clone())
+            .unwrap_or_default();
+        let more = rights
+            .map(|rights| asks.beyond(&rights.approved))
+            .unwrap_or_default();
+        Some(ModuleWaiting {
+            version: newest.version,
+            why,
+            asks,
+            more,
+        })
     }
 
     fn asks(&self, name: &ModuleName, waiting: &Wishes) -> String {
-        let approved = self.rights.get(name).map(|rights| rights.approved.clone()).unwrap_or_default();
+        let approved = self
+            .rights
+            .get(name)
+            .map(|rights| rights.approved.clone())
+            .unwrap_or_default();
         let (version, more) = (waiting.version.short(), waiting.wants.beyond(&approved));
         format!("version {version} asks for {more}; `modules approve {name}` lets it have that")
     }
 }
 
 fn unlisted(name: &ModuleName, version: &Hash) -> String {
-    format!("version {} is not approved: {LIST} in the task folder lacks the line `{version}  {name}`", version.short())
+    format!(
+        "version {} is not approved: {LIST} in the task folder lacks the line `{version}  {name}`",
+        version.short()
+    )
 }
 
 /// What a file changes of what its module may reach. Whether its version may be used.
 fn take_wishes(rights: &mut Rights, version: Hash, wants: Option<Arc<Capabilities>>) -> bool {
-    let known = || rights.newest.as_ref().map_or_else(|| rights.granted.clone(), |newest| newest.wants.clone());
+    let known = || {
+        rights
+            .newest
+            .as_ref()
+            .map_or_else(|| rights.granted.clone(), |newest| newest.wants.clone())
+    };
     let wants = wants.unwrap_or_else(known);
     rights.newest = (!wants.is_empty()).then_some(Wishes { version, wants });
     rights.waiting().is_none()
@@ -66,7 +91,12 @@ fn take_wishes(rights: &mut Rights, version: Hash, wants: Option<Arc<Capabilitie
 
 /// What the newest file asks for.
 fn wanted(rights: &Rights, version: &Hash) -> Arc<Capabilities> {
-    rights.newest.as_ref().filter(|newest| newest.version == *version).map(|n| n.wants.clone()).unwrap_or_default()
+    rights
+        .newest
+        .as_ref()
+        .filter(|newest| newest.version == *version)
+        .map(|n| n.wants.clone())
+        .unwrap_or_default()
 }
 
 impl Engine {
@@ -76,9 +106,20 @@ impl Engine {
         let last_rights = self.modules.rights.get(&name).cloned().unwrap_or_default();
         let (mut record, mut rights) = (last.clone(), last_rights.clone());
         let event = match seen {
-            Seen::Sound { version, kind, bytes, wants } => {
+            Seen::Sound {
+                version,
+                kind,
+                bytes,
+                wants,
+            } => {
                 let may_be_used = take_wishes(&mut rights, version, wants);
-                let seen = VersionRecord { version, kind, bytes, seen: self.now.wall, held: false };
+                let seen = VersionRecord {
+                    version,
+                    kind,
+                    bytes,
+                    seen: self.now.wall,
+                    held: false,
+                };
                 let event = take_sound(&mut record, seen, may_be_used);
                 if may_be_used && record.current == Some(version) {
                     rights.granted = wanted(&rights, &version);
@@ -97,7 +138,8 @@ impl Engine {
             }
         };
         let is_new = rights.waiting().is_some() && rights.newest != last_rights.newest;
-        let rights = (rights != last_rights).then(|| (rights, is_new.then_some(EventKind::ModuleWaiting)));
+        let rights =
+            (rights != last_rights).then(|| (rights, is_new.then_some(EventKind::ModuleWaiting)));
         let record = (record != last).then_some((record, event));
         if record.is_some() || rights.is_some() {
             self.module_changed(name, Changed { record, rights });
@@ -116,21 +158,34 @@ impl Engine {
         let mut rights = self.modules.rights.get(&name).cloned().unwrap_or_default();
         let wrong = |text: String| Err(Refusal::new(RefusalCode::WrongState, text));
         let meant = |version: &Hash| pin.is_none_or(|pin| version.to_string().starts_with(pin));
-        let waiting = rights.waiting().filter(|waiting| meant(&waiting.version)).cloned();
+        let waiting = rights
+            .waiting()
+            .filter(|waiting| meant(&waiting.version))
+            .cloned();
         let index = match &waiting {
-            Some(waiting) => record.versions.iter().position(|version| version.version == waiting.version),
-            None => record.versions.iter().rposition(|version| version.held && meant(&version.version)),
+            Some(waiting) => record
+                .versions
+                .iter()
+                .position(|version| version.version == waiting.version),
+            None => record
+                .versions
+                .iter()
+                .rposition(|version| version.held && meant(&version.version)),
         };
         let Some(index) = index else {
             return match self.modules.waiting(&name, &record) {
-                Some(waiting) if !self.modules.is_listed(&waiting.version) => wrong(format!("the {}", waiting.why)),
+                Some(waiting) if !self.modules.is_listed(&waiting.version) => {
+                    wrong(format!("the {}", waiting.why))
+                }
                 _ => wrong(format!("no version of the module `{name}` is held back")),
             };
         };
         let version = record.versions[index].version;
         let wants = waiting.map(|waiting| waiting.wants).unwrap_or_default();
         if shown.is_some_and(|shown| *shown != *wants) {
-            return wrong(format!("the module `{name}` asks for {wants} by now; look again, and approve that"));
+            return wrong(format!(
+                "the module `{name}` asks for {wants} by now; look again, and approve that"
+            ));
         }
         record.versions[index].held = false;
         rights.approved.extend(&wants);
@@ -142,7 +197,13 @@ impl Engine {
         let changed = self.modules.rights.get(&name).cloned().unwrap_or_default() != rights;
         let answer = serde_json::json!({ "version": version, "capabilities": &*rights.granted });
         let record = Some((record, Some(EventKind::ModuleUpdated)));
-        self.module_changed(name, Changed { record, rights: changed.then_some((rights, None)) });
+        self.module_changed(
+            name,
+            Changed {
+                record,
+                rights: changed.then_some((rights, None)),
+            },
+        );
         Ok(answer)
     }
 }

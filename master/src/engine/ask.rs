@@ -12,7 +12,9 @@ use std::sync::Arc;
 use taskmaster_core::{RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Log, Query, Role, Status};
 use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
-use taskmaster_protocol::{JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near};
+use taskmaster_protocol::{
+    JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
+};
 
 /// Tasks looked at for one page of a list, so that no turn is long.
 const LOOKED_AT_MAX: usize = 5_000;
@@ -20,12 +22,28 @@ const LOOKED_AT_MAX: usize = 5_000;
 impl Engine {
     pub(super) fn answer(&mut self, query: Query) -> Reply {
         match query {
-            Query::Task { id } => self.of_task(id, |engine, key| Json::of(&engine.task_view(key)), Lookup::Task),
-            Query::Why { id } => self.of_task(id, |engine, key| Json::of(&engine.why(key)), Lookup::Why),
+            Query::Task { id } => self.of_task(
+                id,
+                |engine, key| Json::of(&engine.task_view(key)),
+                Lookup::Task,
+            ),
+            Query::Why { id } => {
+                self.of_task(id, |engine, key| Json::of(&engine.why(key)), Lookup::Why)
+            }
             Query::Logs { id } => self.of_task(id, |_, _| Json::of(&Log::default()), Lookup::Logs),
-            Query::Tasks { job, state, module, limit, after } => {
+            Query::Tasks {
+                job,
+                state,
+                module,
+                limit,
+                after,
+            } => {
                 let wanted = Wanted { job, state, module };
-                self.tasks_page(wanted, limit.clamp(1, limits::PAGE_ROWS_MAX), after.as_deref())
+                self.tasks_page(
+                    wanted,
+                    limit.clamp(1, limits::PAGE_ROWS_MAX),
+                    after.as_deref(),
+                )
             }
             Query::Results { ids } => self.results(ids),
             Query::Jobs => Reply::FromStore(Lookup::Jobs(self.job_views())),
@@ -48,7 +66,12 @@ impl Engine {
     }
 
     /// An answer about one task: from the core's memory, from what is not folded, or from the view.
-    fn of_task(&self, id: TaskId, live: impl Fn(&Engine, TaskKey) -> Json, ended: impl Fn(TaskId) -> Lookup) -> Reply {
+    fn of_task(
+        &self,
+        id: TaskId,
+        live: impl Fn(&Engine, TaskKey) -> Json,
+        ended: impl Fn(TaskId) -> Lookup,
+    ) -> Reply {
         match self.held.known(&id) {
             Some(Known::Live(key)) => match &self.live(key).ended {
                 None => Reply::Answer(live(self, key)),
@@ -65,7 +88,10 @@ impl Engine {
             return ended_view(ended);
         }
         let body = self.body(key);
-        let state = self.core.task(key).map_or(TaskState::Ready, |task| task.state().name());
+        let state = self
+            .core
+            .task(key)
+            .map_or(TaskState::Ready, |task| task.state().name());
         let last = live.last.as_deref();
         let now = |last: &&super::LastAttempt| last.n > 0;
         TaskView {
@@ -76,7 +102,10 @@ impl Engine {
             job: body.job.clone(),
             priority: live.priority,
             attempt: last.map_or(0, |last| last.n),
-            runner: last.filter(now).and_then(|last| last.runner.as_deref()).map(str::to_owned),
+            runner: last
+                .filter(now)
+                .and_then(|last| last.runner.as_deref())
+                .map(str::to_owned),
             created: body.created,
             started: last.and_then(|last| last.started),
             finished: None,
@@ -91,15 +120,28 @@ impl Engine {
 
     /// As a list shows it: of a task that no connected runner can take, with the reason.
     fn task_listed(&self, key: TaskKey) -> TaskView {
-        let note = self.core.nobody_takes(key).map(|waits| self.waits(key, waits));
-        TaskView { note, ..self.task_view(key) }
+        let note = self
+            .core
+            .nobody_takes(key)
+            .map(|waits| self.waits(key, waits));
+        TaskView {
+            note,
+            ..self.task_view(key)
+        }
     }
 
     /// A page: open tasks by `no`, then ended ones that memory has, the newest first, then those of the view.
     fn tasks_page(&self, wanted: Wanted, limit: usize, after: Option<&str>) -> Reply {
-        let mut rows = Rows { rows: Vec::new(), limit, wanted };
-        let (part, at) = after
-            .map_or(("o", 0), |after| after.split_at_checked(1).map_or(("o", 0), |(p, n)| (p, n.parse().unwrap_or(0))));
+        let mut rows = Rows {
+            rows: Vec::new(),
+            limit,
+            wanted,
+        };
+        let (part, at) = after.map_or(("o", 0), |after| {
+            after
+                .split_at_checked(1)
+                .map_or(("o", 0), |(p, n)| (p, n.parse().unwrap_or(0)))
+        });
         let mut looked = 0;
         if part == "o" {
             for (no, key) in self.held.open.from(at + 1).take(LOOKED_AT_MAX) {
@@ -110,12 +152,19 @@ impl Engine {
             }
         }
         // While nothing can be written, what ended and is not safe is left out.
-        let safe = if self.is_full() { self.events.latest() + 1 } else { u64::MAX };
+        let safe = if self.is_full() {
+            self.events.latest() + 1
+        } else {
+            u64::MAX
+        };
         let before = if part == "f" { at.min(safe) } else { safe };
         for ended in self.ended.iter().rev().filter(|ended| ended.seq < before) {
             looked += 1;
             // It may have been opened again since, and ended anew.
-            if self.last_end(&ended.id).is_none_or(|last| last.seq != ended.seq) {
+            if self
+                .last_end(&ended.id)
+                .is_none_or(|last| last.seq != ended.seq)
+            {
                 continue;
             }
             if rows.take(|| ended_view(ended)) || looked >= LOOKED_AT_MAX {
@@ -124,7 +173,11 @@ impl Engine {
         }
         let before = before.min(self.ended.front().map_or(u64::MAX, |ended| ended.seq));
         let open_again = self.reopened.keys().cloned().collect();
-        Reply::FromStore(Lookup::Ended { before, rows, open_again })
+        Reply::FromStore(Lookup::Ended {
+            before,
+            rows,
+            open_again,
+        })
     }
 
     /// The end of a task that memory has.
@@ -146,7 +199,10 @@ impl Engine {
                     continue;
                 }
             };
-            if let Some(result) = ended.and_then(|ended| ended.result.as_ref()).map(Gave::result) {
+            if let Some(result) = ended
+                .and_then(|ended| ended.result.as_ref())
+                .map(Gave::result)
+            {
                 known.insert(id, result);
             }
         }
@@ -161,14 +217,26 @@ impl Engine {
         // The core holds one that is done until its last attempt is given back, and hears no more of it.
         let open = self.core.job(name).filter(|job| job.open);
         let held = open.map(|job| job_view(name, &job_record(job), &job.counts.by_state));
-        held.or_else(|| self.idle_jobs.get(name).map(|(_, record)| job_view(name, record, &[0; 8])))
+        held.or_else(|| {
+            self.idle_jobs
+                .get(name)
+                .map(|(_, record)| job_view(name, record, &[0; 8]))
+        })
     }
 
     fn job_views(&self) -> Vec<JobView> {
-        let mut names: Vec<&JobName> = self.core.jobs().map(|job| &job.name).chain(self.idle_jobs.keys()).collect();
+        let mut names: Vec<&JobName> = self
+            .core
+            .jobs()
+            .map(|job| &job.name)
+            .chain(self.idle_jobs.keys())
+            .collect();
         names.sort();
         names.dedup();
-        names.into_iter().filter_map(|name| self.job_in_memory(name)).collect()
+        names
+            .into_iter()
+            .filter_map(|name| self.job_in_memory(name))
+            .collect()
     }
 
     fn has_runner(&self) -> bool {
@@ -177,17 +245,28 @@ impl Engine {
 
     fn module(&self, name: &ModuleName) -> Reply {
         let Some(record) = self.modules.get(name) else {
-            let hint = near::hint(name.as_str(), self.modules.iter().map(|(name, _)| name.as_str()));
-            return Reply::Refused(Refusal::new(RefusalCode::UnknownModule, format!("unknown module `{name}`{hint}")));
+            let hint = near::hint(
+                name.as_str(),
+                self.modules.iter().map(|(name, _)| name.as_str()),
+            );
+            return Reply::Refused(Refusal::new(
+                RefusalCode::UnknownModule,
+                format!("unknown module `{name}`{hint}"),
+            ));
         };
         let mut view = self.modules.view(name, record, self.has_runner());
-        view.versions = self.modules.versions(record, |version| self.attempts_of(version));
+        view.versions = self
+            .modules
+            .versions(record, |version| self.attempts_of(version));
         Reply::Answer(Json::of(&view))
     }
 
     fn runners(&self) -> Vec<RunnerView> {
         let view = |(no, session): (&crate::inbox::SessionNo, &super::Session)| {
-            let offer = session.offer.clone().filter(|_| session.role == Role::Runner && session.joined)?;
+            let offer = session
+                .offer
+                .clone()
+                .filter(|_| session.role == Role::Runner && session.joined)?;
             let facts = self.core.runner_facts(RunnerKey(no.0))?;
             let state = if facts.draining {
                 "draining"
@@ -211,15 +290,20 @@ impl Engine {
     }
 
     fn status(&self) -> Status {
-        let mut tasks: BTreeMap<String, u64> =
-            TaskState::ALL.iter().map(|state| (state.as_str().to_owned(), 0)).collect();
+        let mut tasks: BTreeMap<String, u64> = TaskState::ALL
+            .iter()
+            .map(|state| (state.as_str().to_owned(), 0))
+            .collect();
         for job in self.core.jobs() {
             for state in TaskState::ALL.into_iter().filter(|state| !state.is_final()) {
                 *tasks.entry(state.as_str().to_owned()).or_default() += job.counts.of(state);
             }
         }
         for state in TaskState::ALL.into_iter().filter(|state| state.is_final()) {
-            tasks.insert(state.as_str().to_owned(), self.finished[crate::record::ended_index(state)]);
+            tasks.insert(
+                state.as_str().to_owned(),
+                self.finished[crate::record::ended_index(state)],
+            );
         }
         let runners = self.runners();
         Status {
@@ -231,7 +315,10 @@ impl Engine {
             jobs: self.core.jobs().filter(|job| job.open).count() as u64,
             runners: runners.len() as u64,
             slots: runners.iter().map(|runner| u64::from(runner.slots)).sum(),
-            refusing: self.no_room().or_else(|| self.queue_full(0)).map(|refusal| refusal.message),
+            refusing: self
+                .no_room()
+                .or_else(|| self.queue_full(0))
+                .map(|refusal| refusal.message),
         }
     }
 }
@@ -249,7 +336,10 @@ impl Wanted {
     pub fn fits(&self, task: &TaskView) -> bool {
         self.job.as_ref().is_none_or(|job| *job == task.job)
             && self.state.is_none_or(|state| state == task.state)
-            && self.module.as_ref().is_none_or(|module| *module == task.module)
+            && self
+                .module
+                .as_ref()
+                .is_none_or(|module| *module == task.module)
     }
 }
 

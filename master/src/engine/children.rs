@@ -20,25 +20,55 @@ const LOOKED_THROUGH_MAX: usize = 10_000;
 
 impl Engine {
     /// An attempt ended with a result, and wants more.
-    pub(super) fn done_with_wishes(&mut self, runner: RunnerKey, task: TaskKey, mut report: Done, wishes: Wishes) {
+    pub(super) fn done_with_wishes(
+        &mut self,
+        runner: RunnerKey,
+        task: TaskKey,
+        mut report: Done,
+        wishes: Wishes,
+    ) {
         if !self.core.report_counts(runner, task, report.attempt) {
             return self.attempt_done(runner, task, report);
         }
         // Before its end: its job must not be done in between.
         let refused = self.add_children(task, wishes.adds);
-        refused.iter().for_each(|line| write_line(&mut report.log, line));
-        let Some(then) = wishes.then else { return self.attempt_done(runner, task, report) };
+        refused
+            .iter()
+            .for_each(|line| write_line(&mut report.log, line));
+        let Some(then) = wishes.then else {
+            return self.attempt_done(runner, task, report);
+        };
         let went_on = match refused.into_iter().next() {
-            None => self.go_on(runner, task, &report, then).map_err(|refusal| refusal.to_string()),
+            None => self
+                .go_on(runner, task, &report, then)
+                .map_err(|refusal| refusal.to_string()),
             // Its log is that of the attempt that ends it: nobody would read of this one.
             Some(line) => Err(line),
         };
         // What it has added stays; as its next try names the same ids, nothing is added twice.
         if let Err(why) = went_on {
             let text = format!("it cannot go on as the task of its `::then`: {why}");
-            let Done { id, attempt, started_us, stats, log, .. } = report;
+            let Done {
+                id,
+                attempt,
+                started_us,
+                stats,
+                log,
+                ..
+            } = report;
             let error = TaskError::new(ErrorKind::Output, text);
-            self.attempt_failed(runner, task, Failed { id, attempt, error, started_us: Some(started_us), stats, log });
+            self.attempt_failed(
+                runner,
+                task,
+                Failed {
+                    id,
+                    attempt,
+                    error,
+                    started_us: Some(started_us),
+                    stats,
+                    log,
+                },
+            );
         }
     }
 
@@ -48,24 +78,53 @@ impl Engine {
             return Vec::new();
         }
         let (job, priority) = (self.body(parent).job.clone(), self.live(parent).priority);
-        let tasks = children.into_iter().map(|child| child.of(priority)).collect();
+        let tasks = children
+            .into_iter()
+            .map(|child| child.of(priority))
+            .collect();
         let outcomes = self.admit_all(tasks, Some(job)).into_iter().enumerate();
-        outcomes.filter_map(|(i, outcome)| Some(format!("task {} was not added: {}", i + 1, outcome.err()?))).collect()
+        outcomes
+            .filter_map(|(i, outcome)| {
+                Some(format!("task {} was not added: {}", i + 1, outcome.err()?))
+            })
+            .collect()
     }
 
-    fn go_on(&mut self, runner: RunnerKey, key: TaskKey, report: &Done, then: Child) -> Result<(), Refusal> {
+    fn go_on(
+        &mut self,
+        runner: RunnerKey,
+        key: TaskKey,
+        report: &Done,
+        then: Child,
+    ) -> Result<(), Refusal> {
         let priority = self.live(key).priority;
-        let Prepared { document, references, wrong, .. } = *then.of(priority)?;
+        let Prepared {
+            document,
+            references,
+            wrong,
+            ..
+        } = *then.of(priority)?;
         self.usable_module(&document.module)?;
         wrong.map_or(Ok(()), Err)?;
-        let wanted: Vec<&TaskId> = document.dependencies.iter().map(|on| &on.on).chain(&references).collect();
-        let unknown: Vec<TaskId> =
-            wanted.iter().filter(|id| matches!(self.fact(id), Fact::Unknown)).map(|id| (*id).clone()).collect();
+        let wanted: Vec<&TaskId> = document
+            .dependencies
+            .iter()
+            .map(|on| &on.on)
+            .chain(&references)
+            .collect();
+        let unknown: Vec<TaskId> = wanted
+            .iter()
+            .filter(|id| matches!(self.fact(id), Fact::Unknown))
+            .map(|id| (*id).clone())
+            .collect();
         if !unknown.is_empty() {
             return Err(unknown_dependency(unknown));
         }
         self.refuse_cycle(key, &wanted)?;
-        if self.core.classes_full(&document.module.name, &document.requires) {
+        if self
+            .core
+            .classes_full(&document.module.name, &document.requires)
+        {
             let text = "too many different requirements are queued already";
             return Err(Refusal::new(RefusalCode::Unavailable, text).at("requires"));
         }
@@ -80,7 +139,10 @@ impl Engine {
         let rare = body.rare.get_or_insert_default();
         rare.continued = true;
         // Counted from now, not from when the task was added.
-        let until = rare.delay_ms.take().map(|ms| self.now.wall.plus_us(ms * 1_000));
+        let until = rare
+            .delay_ms
+            .take()
+            .map(|ms| self.now.wall.plus_us(ms * 1_000));
         rare.not_before = rare.not_before.max(until);
         self.share(&mut body);
         let body = Arc::new(body);
@@ -94,7 +156,11 @@ impl Engine {
             priority: body.priority,
             dependencies,
             due: due_of(&body, self.now),
-            retries: body.rare.as_ref().and_then(|rare| rare.retries.clone()).map(Box::new),
+            retries: body
+                .rare
+                .as_ref()
+                .and_then(|rare| rare.retries.clone())
+                .map(Box::new),
             origin: Origin::Added,
         };
         self.held.replace(key, &last, body);
@@ -102,7 +168,12 @@ impl Engine {
             last.trouble = None;
         }
         let (attempt, run_us) = (report.attempt, report.stats.run_us);
-        self.tell(Event::AttemptContinued { runner, attempt, run_us, next: Box::new(next) });
+        self.tell(Event::AttemptContinued {
+            runner,
+            attempt,
+            run_us,
+            next: Box::new(next),
+        });
         Ok(())
     }
 
@@ -115,17 +186,28 @@ impl Engine {
         while let Some(on) = next.pop() {
             if on == id {
                 let text = format!("dependency cycle: what `{id}` would wait for waits for `{id}`");
-                return Err(Refusal::new(RefusalCode::DependencyCycle, text).at("dependencies").about(vec![id]));
+                return Err(Refusal::new(RefusalCode::DependencyCycle, text)
+                    .at("dependencies")
+                    .about(vec![id]));
             }
-            let Fact::Open(open) = self.fact(&on) else { continue };
+            let Fact::Open(open) = self.fact(&on) else {
+                continue;
+            };
             if !seen.insert(on) {
                 continue;
             }
             if seen.len() > LOOKED_THROUGH_MAX {
-                let text = format!("what `{id}` would wait for waits for more than {LOOKED_THROUGH_MAX} tasks itself");
+                let text = format!(
+                    "what `{id}` would wait for waits for more than {LOOKED_THROUGH_MAX} tasks itself"
+                );
                 return Err(Refusal::new(RefusalCode::TooLarge, text).at("dependencies"));
             }
-            next.extend(self.body(open).dependencies().iter().map(|dependency| dependency.on.clone()));
+            next.extend(
+                self.body(open)
+                    .dependencies()
+                    .iter()
+                    .map(|dependency| dependency.on.clone()),
+            );
         }
         Ok(())
     }
@@ -145,7 +227,11 @@ impl Child {
 
 /// A line at the end of a log, as far as one may be long.
 fn write_line(log: &mut Log, line: &str) {
-    let end = if log.tail.is_empty() { &mut log.head } else { &mut log.tail };
+    let end = if log.tail.is_empty() {
+        &mut log.head
+    } else {
+        &mut log.tail
+    };
     if end.len() + line.len() < 2 * limits::LOG_PART_BYTES_MAX {
         end.push_str("taskmaster: ");
         end.push_str(line);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
 use taskmaster_protocol::message::{Attempt, Refused, ResultRef, Send};
 use taskmaster_protocol::{
-    AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode, TaskError, TaskId,
-    Wall,
+    AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
+    TaskError, TaskId, Wall,
 };
 
 /// Bytes of results that travel with an attempt; the runner asks for the others.
@@ -19,24 +19,42 @@ impl Engine {
     pub(super) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Store(change) => self.store_change(change),
-            Effect::Send { runner, task, attempt } => self.send(runner, task, attempt),
+            Effect::Send {
+                runner,
+                task,
+                attempt,
+            } => self.send(runner, task, attempt),
             Effect::Recall { runner, attempts } => {
-                let attempts = attempts.into_iter().map(|(task, attempt)| self.attempt(task, attempt)).collect();
+                let attempts = attempts
+                    .into_iter()
+                    .map(|(task, attempt)| self.attempt(task, attempt))
+                    .collect();
                 self.say(SessionNo(runner.0), FromMaster::Recall(attempts));
             }
-            Effect::Stop { runner, task, attempt } => {
+            Effect::Stop {
+                runner,
+                task,
+                attempt,
+            } => {
                 let attempt = self.attempt(task, attempt);
                 self.say(SessionNo(runner.0), FromMaster::Cancel(vec![attempt]));
             }
             Effect::HangUp { runner } => self.hang_up(runner),
-            Effect::Show { kind: EventKind::RunnerStuck, runner: Some(runner), .. } => self.stuck(runner),
+            Effect::Show {
+                kind: EventKind::RunnerStuck,
+                runner: Some(runner),
+                ..
+            } => self.stuck(runner),
             Effect::Show { kind, task, runner } => self.show(kind, task, runner, Json::null),
             Effect::Forget(key) => self.forget(key),
         }
     }
 
     fn attempt(&self, task: TaskKey, attempt: AttemptId) -> Attempt {
-        Attempt { id: self.body(task).id.clone(), attempt }
+        Attempt {
+            id: self.body(task).id.clone(),
+            attempt,
+        }
     }
 
     pub(super) fn runner_name(&self, runner: RunnerKey) -> Option<Arc<str>> {
@@ -52,13 +70,19 @@ impl Engine {
     }
 
     fn stuck(&mut self, runner: RunnerKey) {
-        let Some(name) = self.runner_name(runner) else { return };
+        let Some(name) = self.runner_name(runner) else {
+            return;
+        };
         tracing::warn!(runner = %name, "the runner lives and answers nothing; its tasks run elsewhere");
         self.gone.insert(name, "it answered nothing");
         let text = "you have not answered `task:recall`; your tasks run elsewhere: connect again when you listen";
-        let refused = Refused { reference: None, error: Refusal::new(RefusalCode::NotAllowed, text) };
+        let refused = Refused {
+            reference: None,
+            error: Refusal::new(RefusalCode::NotAllowed, text),
+        };
         self.say(SessionNo(runner.0), FromMaster::Refused(refused));
-        let data = || Json::of(&serde_json::json!({ "reason": "it does not answer `task:recall`" }));
+        let data =
+            || Json::of(&serde_json::json!({ "reason": "it does not answer `task:recall`" }));
         self.show(EventKind::RunnerStuck, None, Some(runner), data);
     }
 
@@ -68,13 +92,32 @@ impl Engine {
             // `Engine::reopen` stores it: it knows how the task had ended.
             Change::Reopened(_) => {}
             Change::Continued(task, fence) => {
-                self.store(Record::Continued { body: self.body(task), fence });
+                self.store(Record::Continued {
+                    body: self.body(task),
+                    fence,
+                });
             }
-            Change::Ended { task, state, why, attempt } => self.ended(task, state, why, attempt),
-            Change::Retrying { task, attempt, tries, lost, wait_us, runner_lost } => {
+            Change::Ended {
+                task,
+                state,
+                why,
+                attempt,
+            } => self.ended(task, state, why, attempt),
+            Change::Retrying {
+                task,
+                attempt,
+                tries,
+                lost,
+                wait_us,
+                runner_lost,
+            } => {
                 self.retrying(task, attempt, (tries, lost), wait_us, runner_lost);
             }
-            Change::Set { task, priority, wait_us } => {
+            Change::Set {
+                task,
+                priority,
+                wait_us,
+            } => {
                 let due = wait_us.map(|us| self.now.wall.plus_us(us));
                 self.live_mut(task).priority = priority;
                 let no = self.body(task).no;
@@ -98,9 +141,14 @@ impl Engine {
 
     /// The core lets go of a job that is done; until the view has it, memory keeps what it was.
     fn job_done(&mut self, name: JobName) {
-        let Some(job) = self.core.job(&name) else { return };
+        let Some(job) = self.core.job(&name) else {
+            return;
+        };
         let (run, record) = (job.run, job_record(job));
-        self.store(Record::JobDone { job: name.clone(), run });
+        self.store(Record::JobDone {
+            job: name.clone(),
+            run,
+        });
         self.idle_jobs.insert(name, (self.last_seq, record));
     }
 
@@ -108,7 +156,10 @@ impl Engine {
         let name = self.runner_name(runner);
         let body = self.whole(key);
         // A module that can be sent has a version; a pin was checked when the task was added.
-        let Some((version, forbidden)) = self.modules.version(&body.module, body.pin.as_deref()) else { return };
+        let Some((version, forbidden)) = self.modules.version(&body.module, body.pin.as_deref())
+        else {
+            return;
+        };
         let granted = self.modules.granted(&body.module);
         let mut results = self.results_at_hand(body.references());
         let params = match forbidden {
@@ -129,23 +180,35 @@ impl Engine {
             env: rare.map(|rare| rare.env.clone()).unwrap_or_default(),
             inputs: rare.map(|rare| rare.inputs.clone()).unwrap_or_default(),
             outputs: rare.and_then(|rare| rare.outputs.clone()),
-            timeout_ms: rare.and_then(|rare| rare.timeout_ms).unwrap_or(self.config.timeout_ms),
-            memory_mb: rare.and_then(|rare| rare.memory_mb).unwrap_or(self.config.memory_mb),
+            timeout_ms: rare
+                .and_then(|rare| rare.timeout_ms)
+                .unwrap_or(self.config.timeout_ms),
+            memory_mb: rare
+                .and_then(|rare| rare.memory_mb)
+                .unwrap_or(self.config.memory_mb),
             slots: body.slots(),
             capabilities: (!granted.is_empty()).then_some(granted),
         };
         let now = self.now.wall;
         let last = self.live_mut(key).last.get_or_insert_default();
-        (last.version, last.runner, last.started, last.n, last.sent) = (Some(version), name, None, attempt.n, now);
+        (last.version, last.runner, last.started, last.n, last.sent) =
+            (Some(version), name, None, attempt.n, now);
         self.say_send(SessionNo(runner.0), send);
     }
 
     /// One message carries all that a turn sends to a runner in a row.
     fn say_send(&mut self, session: SessionNo, send: Send) {
-        let Some(session) = self.sessions.get(&session) else { return };
+        let Some(session) = self.sessions.get(&session) else {
+            return;
+        };
         match self.turn.now.last_mut() {
-            Some((outbox, FromMaster::Send(sends))) if outbox.same_channel(&session.outbox) => sends.push(send),
-            _ => self.turn.now.push((session.outbox.clone(), FromMaster::Send(vec![send]))),
+            Some((outbox, FromMaster::Send(sends))) if outbox.same_channel(&session.outbox) => {
+                sends.push(send)
+            }
+            _ => self
+                .turn
+                .now
+                .push((session.outbox.clone(), FromMaster::Send(vec![send]))),
         }
     }
 
@@ -161,7 +224,9 @@ impl Engine {
                 },
                 None => continue,
             };
-            let Some(result) = ended.result.as_ref().map(Gave::result) else { continue };
+            let Some(result) = ended.result.as_ref().map(Gave::result) else {
+                continue;
+            };
             let size = match &result {
                 ResultRef::Json(json) => json.get().len(),
                 ResultRef::Blob(_) => 64,
@@ -174,13 +239,28 @@ impl Engine {
         results
     }
 
-    fn retrying(&mut self, key: TaskKey, attempt: AttemptId, counts: (u32, u32), wait_us: u64, runner_lost: bool) {
+    fn retrying(
+        &mut self,
+        key: TaskKey,
+        attempt: AttemptId,
+        counts: (u32, u32),
+        wait_us: u64,
+        runner_lost: bool,
+    ) {
         let error = match (&self.report, runner_lost) {
             (Some((_, Report::Failed(failed))), false) => failed.error.clone(),
             _ => {
                 let loss = self.loss(key, attempt);
-                let error = TaskError::new(ErrorKind::RunnerLost, format!("the runner was lost: {loss}"));
-                self.live_mut(key).last.get_or_insert_default().trouble().losses.push(loss);
+                let error = TaskError::new(
+                    ErrorKind::RunnerLost,
+                    format!("the runner was lost: {loss}"),
+                );
+                self.live_mut(key)
+                    .last
+                    .get_or_insert_default()
+                    .trouble()
+                    .losses
+                    .push(loss);
                 error
             }
         };
@@ -208,16 +288,33 @@ impl Engine {
     fn loss(&self, key: TaskKey, attempt: AttemptId) -> String {
         let last = self.live(key).last.as_deref();
         let Some(last) = last.filter(|last| last.n == attempt.n) else {
-            return format!("attempt {}, which an earlier master had sent, at {}", attempt.n, self.now.wall);
+            return format!(
+                "attempt {}, which an earlier master had sent, at {}",
+                attempt.n, self.now.wall
+            );
         };
-        let name = last.runner.as_deref().unwrap_or("a runner of an earlier master");
-        let how = self.gone.get(name).copied().unwrap_or("it did not come back");
-        format!("attempt {} on `{name}`, sent at {}, lost at {}: {how}", attempt.n, last.sent, self.now.wall)
+        let name = last
+            .runner
+            .as_deref()
+            .unwrap_or("a runner of an earlier master");
+        let how = self
+            .gone
+            .get(name)
+            .copied()
+            .unwrap_or("it did not come back");
+        format!(
+            "attempt {} on `{name}`, sent at {}, lost at {}: {how}",
+            attempt.n, last.sent, self.now.wall
+        )
     }
 
     fn poison(&self, key: TaskKey, attempt: AttemptId) -> TaskError {
         let most = taskmaster_protocol::limits::RUNNER_LOST_MAX;
-        let trouble = self.live(key).last.as_ref().and_then(|last| last.trouble.as_ref());
+        let trouble = self
+            .live(key)
+            .last
+            .as_ref()
+            .and_then(|last| last.trouble.as_ref());
         let mut losses = trouble.map_or(Vec::new(), |trouble| trouble.losses.clone());
         losses.push(self.loss(key, attempt));
         let earlier = match (most as usize).saturating_sub(losses.len()) {
@@ -237,7 +334,9 @@ impl Engine {
             Why::Report => self.report.take(),
             _ => None,
         };
-        let runner = report.as_ref().and_then(|(runner, _)| self.runner_name(*runner));
+        let runner = report
+            .as_ref()
+            .and_then(|(runner, _)| self.runner_name(*runner));
         let (seq, finished, epoch) = (self.last_seq + 1, self.now.wall, self.epoch);
         let body = self.whole(key);
         let live = self.live_mut(key);
@@ -285,7 +384,10 @@ impl Engine {
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
         self.close(key, ended.clone());
         if let Some(cause) = &ended.because {
-            self.skipped.entry(cause.clone()).or_default().push(ended.id.clone());
+            self.skipped
+                .entry(cause.clone())
+                .or_default()
+                .push(ended.id.clone());
         }
         self.finished[ended_index(ended.state)] += 1;
         self.ended.push_back(ended.clone());
@@ -293,14 +395,28 @@ impl Engine {
     }
 
     /// Why a task ended, where no report says so.
-    fn reason(&self, key: TaskKey, why: Why, attempt: AttemptId) -> (Option<TaskError>, Option<TaskId>) {
+    fn reason(
+        &self,
+        key: TaskKey,
+        why: Why,
+        attempt: AttemptId,
+    ) -> (Option<TaskError>, Option<TaskId>) {
         let skipped = |on: &TaskId, how: Final| {
-            let text = format!("the task `{on}`, on which it depends, ended as {}", how.state().as_str());
-            (Some(TaskError::new(ErrorKind::Input, text)), Some(on.clone()))
+            let text = format!(
+                "the task `{on}`, on which it depends, ended as {}",
+                how.state().as_str()
+            );
+            (
+                Some(TaskError::new(ErrorKind::Input, text)),
+                Some(on.clone()),
+            )
         };
         match why {
             Why::Report => (None, None),
-            Why::Cancelled => (Some(TaskError::new(ErrorKind::Cancelled, "it was cancelled")), None),
+            Why::Cancelled => (
+                Some(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
+                None,
+            ),
             Why::Dependency(on, how) => skipped(&self.body(on).id, how),
             Why::Earlier(index, how) => match self.body(key).dependencies().get(index) {
                 Some(dependency) => skipped(&dependency.on, how),
@@ -322,7 +438,9 @@ impl Engine {
             return;
         }
         let body = task.map(|task| self.body(task));
-        let runner = runner.and_then(|runner| self.runner_name(runner)).map(|name| name.to_string());
+        let runner = runner
+            .and_then(|runner| self.runner_name(runner))
+            .map(|name| name.to_string());
         self.events.show(EventView {
             seq: None,
             time: self.now.wall,

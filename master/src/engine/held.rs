@@ -78,7 +78,11 @@ fn bytes_of(body: &TaskBody) -> u64 {
     let params = body.params.as_ref().map_or(0, |params| params.get().len());
     let rare = body.rare.as_ref().map_or(0, |rare| {
         let args: usize = rare.args.iter().map(String::len).sum();
-        args + rare.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        args + rare
+            .env
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum::<usize>()
     });
     TASK_BYTES + DEPENDENCY_BYTES * body.dependencies().len() as u64 + (params + rare) as u64
 }
@@ -105,7 +109,11 @@ impl Held {
 
     fn key_by(&self, hash: Hashed, id: &TaskId) -> Option<TaskKey> {
         let is_it = |(of, key): &(Hashed, TaskKey)| {
-            *of == hash && self.tasks.get(*key).is_some_and(|live| live.body.has_id(id))
+            *of == hash
+                && self
+                    .tasks
+                    .get(*key)
+                    .is_some_and(|live| live.body.has_id(id))
         };
         self.keys.find(hash.wide(), is_it).map(|(_, key)| *key)
     }
@@ -115,7 +123,9 @@ impl Held {
         let hash = self.hash(id);
         self.key_by(hash, id).map(Known::Live).or_else(|| {
             let is_it = |(of, stored): &(Hashed, Stored)| *of == hash && stored.body.id == *id;
-            self.ended.find(hash.wide(), is_it).map(|(_, stored)| Known::Ended(stored))
+            self.ended
+                .find(hash.wide(), is_it)
+                .map(|(_, stored)| Known::Ended(stored))
         })
     }
 
@@ -126,18 +136,29 @@ impl Held {
             TaskKey(self.next - 1)
         });
         let hash = self.hash(&body.id);
-        self.keys.insert_unique(hash.wide(), (hash, key), |(of, _)| of.wide());
+        self.keys
+            .insert_unique(hash.wide(), (hash, key), |(of, _)| of.wide());
         self.forget_ended_by(hash, &body.id, |_| true);
         self.open.insert(body.no, key);
         self.bytes += bytes_of(&body);
         self.name(body.dependencies());
-        self.tasks.put(key, Live { body: Kept::Whole(body), last: None, ended: None, priority });
+        self.tasks.put(
+            key,
+            Live {
+                body: Kept::Whole(body),
+                last: None,
+                ended: None,
+                priority,
+            },
+        );
         key
     }
 
     /// An open task is from now on what `body` says; it keeps its id and its place.
     pub fn replace(&mut self, key: TaskKey, last: &TaskBody, body: Arc<TaskBody>) {
-        let Some(live) = self.tasks.get_mut(key) else { return };
+        let Some(live) = self.tasks.get_mut(key) else {
+            return;
+        };
         live.priority = body.priority;
         live.body = Kept::Whole(body.clone());
         self.bytes = self.bytes - bytes_of(last) + bytes_of(&body);
@@ -150,7 +171,11 @@ impl Held {
         for dependency in dependencies {
             let named = self.hash(&dependency.on);
             let same = |(of, _): &(Hashed, u32)| *of == named;
-            self.named.entry(named.wide(), same, |(of, _)| of.wide()).or_insert((named, 0)).into_mut().1 += 1;
+            self.named
+                .entry(named.wide(), same, |(of, _)| of.wide())
+                .or_insert((named, 0))
+                .into_mut()
+                .1 += 1;
         }
     }
 
@@ -164,7 +189,9 @@ impl Held {
     fn name_no_more(&mut self, dependencies: &[Dependency]) {
         for dependency in dependencies {
             let named = self.hash(&dependency.on);
-            let Ok(mut entry) = self.named.find_entry(named.wide(), |(of, _)| *of == named) else { continue };
+            let Ok(mut entry) = self.named.find_entry(named.wide(), |(of, _)| *of == named) else {
+                continue;
+            };
             entry.get_mut().1 -= 1;
             if entry.get().1 == 0 {
                 entry.remove();
@@ -175,7 +202,9 @@ impl Held {
     /// Whether an open task may name this id.
     pub fn is_named(&self, id: &TaskId) -> bool {
         let named = self.hash(id);
-        self.named.find(named.wide(), |(of, _)| *of == named).is_some()
+        self.named
+            .find(named.wide(), |(of, _)| *of == named)
+            .is_some()
     }
 
     /// Lets go of a key.
@@ -183,7 +212,10 @@ impl Held {
         let live = self.tasks.take(key)?;
         self.free.push(key);
         let hash = self.hash(id);
-        if let Ok(entry) = self.keys.find_entry(hash.wide(), |(_, other)| *other == key) {
+        if let Ok(entry) = self
+            .keys
+            .find_entry(hash.wide(), |(_, other)| *other == key)
+        {
             entry.remove();
         }
         Some(live)
@@ -191,7 +223,8 @@ impl Held {
 
     fn remember_ended(&mut self, stored: Stored) {
         let hash = self.hash(&stored.body.id);
-        self.ended.insert_unique(hash.wide(), (hash, stored), |(of, _)| of.wide());
+        self.ended
+            .insert_unique(hash.wide(), (hash, stored), |(of, _)| of.wide());
     }
 
     /// Lets go of an ended task, if it is here and the one that is meant.
@@ -200,7 +233,9 @@ impl Held {
     }
 
     fn forget_ended_by(&mut self, hash: Hashed, id: &TaskId, is_meant: impl Fn(&Stored) -> bool) {
-        let is_it = |(of, stored): &(Hashed, Stored)| *of == hash && stored.body.id == *id && is_meant(stored);
+        let is_it = |(of, stored): &(Hashed, Stored)| {
+            *of == hash && stored.body.id == *id && is_meant(stored)
+        };
         if let Ok(entry) = self.ended.find_entry(hash.wide(), is_it) {
             entry.remove();
         }
@@ -210,7 +245,10 @@ impl Held {
     pub fn pack(&mut self, first: u64, last: u64) {
         let (open, tasks) = (&self.open, &mut self.tasks);
         for (_, key) in open.from(first).take_while(|(no, _)| *no <= last) {
-            if let Some(live) = tasks.get_mut(key).filter(|live| live.last.is_none() && live.ended.is_none()) {
+            if let Some(live) = tasks
+                .get_mut(key)
+                .filter(|live| live.last.is_none() && live.ended.is_none())
+            {
                 live.body.pack();
             }
         }
@@ -220,13 +258,19 @@ impl Held {
 impl Engine {
     pub(super) fn live(&self, key: TaskKey) -> &Live {
         let live = self.held.get(key);
-        assert!(live.is_some(), "the core names task {key:?}, which the engine does not hold");
+        assert!(
+            live.is_some(),
+            "the core names task {key:?}, which the engine does not hold"
+        );
         live.unwrap_or_else(|| unreachable!())
     }
 
     pub(super) fn live_mut(&mut self, key: TaskKey) -> &mut Live {
         let live = self.held.get_mut(key);
-        assert!(live.is_some(), "the core names task {key:?}, which the engine does not hold");
+        assert!(
+            live.is_some(),
+            "the core names task {key:?}, which the engine does not hold"
+        );
         live.unwrap_or_else(|| unreachable!())
     }
 
@@ -259,7 +303,12 @@ impl Engine {
     pub(super) fn forget(&mut self, key: TaskKey) {
         let body = self.body(key);
         let live = self.held.remove(key, &body.id);
-        let Some(Live { ended: Some(ended), .. }) = live else { return };
+        let Some(Live {
+            ended: Some(ended), ..
+        }) = live
+        else {
+            return;
+        };
         if ended.seq > self.folded {
             self.held.remember_ended(Stored { body, ended });
         }

@@ -33,8 +33,14 @@ impl Kept {
     /// Packs it.
     pub fn pack(&mut self) {
         if let Kept::Whole(body) = self {
-            let slim = TaskBody { requires: None, ..body.as_ref().clone() };
-            *self = Kept::Packed(Packed { bytes: record::pack(&slim).into(), requires: body.requires.clone() });
+            let slim = TaskBody {
+                requires: None,
+                ..body.as_ref().clone()
+            };
+            *self = Kept::Packed(Packed {
+                bytes: record::pack(&slim).into(),
+                requires: body.requires.clone(),
+            });
         }
     }
 }
@@ -42,21 +48,31 @@ impl Kept {
 impl Packed {
     /// The id comes first, behind its length.
     fn has_id(&self, id: &TaskId) -> bool {
-        let (id, mut length, mut head) = (id.as_str().as_bytes(), id.as_str().len(), Vec::with_capacity(2));
+        let (id, mut length, mut head) = (
+            id.as_str().as_bytes(),
+            id.as_str().len(),
+            Vec::with_capacity(2),
+        );
         while length > 127 {
             head.push(length as u8 | 128);
             length >>= 7;
         }
         head.push(length as u8);
-        self.bytes.strip_prefix(head.as_slice()).is_some_and(|rest| rest.starts_with(id))
+        self.bytes
+            .strip_prefix(head.as_slice())
+            .is_some_and(|rest| rest.starts_with(id))
     }
 
     /// The body.
     pub fn read(&self) -> TaskBody {
         let body = record::unpack::<TaskBody>(&self.bytes);
-        assert!(body.is_ok(), "a body does not read as it was packed: {body:?}");
+        assert!(
+            body.is_ok(),
+            "a body does not read as it was packed: {body:?}"
+        );
         let requires = self.requires.clone();
-        body.map(|body| TaskBody { requires, ..body }).unwrap_or_else(|_| unreachable!())
+        body.map(|body| TaskBody { requires, ..body })
+            .unwrap_or_else(|_| unreachable!())
     }
 }
 
@@ -73,14 +89,22 @@ mod tests {
                 "requires":{"labels":{"a":"b"},"slots":2},"dependencies":[{"on":"d","when":"settled"}]}"#;
             let document = TaskDocument::parse(text).unwrap();
             let to = (id.clone(), JobName::new("j").unwrap());
-            let body = Arc::new(TaskBody::new(document, [7; 16], Vec::new(), (3, Wall(5)), to));
+            let body = Arc::new(TaskBody::new(
+                document,
+                [7; 16],
+                Vec::new(),
+                (3, Wall(5)),
+                to,
+            ));
             let mut kept = Kept::Whole(body.clone());
             kept.pack();
             assert!(kept.has_id(&id));
             for other in ["b", "aa"] {
                 assert!(!kept.has_id(&TaskId::new(other).unwrap()));
             }
-            let Kept::Packed(packed) = &kept else { panic!("it is packed") };
+            let Kept::Packed(packed) = &kept else {
+                panic!("it is packed")
+            };
             assert_eq!(packed.read(), *body);
         }
     }

@@ -54,7 +54,9 @@ impl Modules {
     ) -> Modules {
         let components = Components::default();
         if !require_approved {
-            records.iter().for_each(|(name, record)| components.changed(name, record, record.current));
+            records
+                .iter()
+                .for_each(|(name, record)| components.changed(name, record, record.current));
         }
         Modules {
             records: records.into_iter().collect(),
@@ -83,8 +85,9 @@ impl Modules {
     pub fn is_open(&self, name: &ModuleName) -> bool {
         self.records.get(name).is_some_and(|record| {
             let current = self.in_use(name, record);
-            let is_ready =
-                |version: &VersionRecord| version.bytes < COMPILED_FIRST_BYTES || self.tried.contains(&version.version);
+            let is_ready = |version: &VersionRecord| {
+                version.bytes < COMPILED_FIRST_BYTES || self.tried.contains(&version.version)
+            };
             record.present && !record.paused && current.is_some_and(is_ready)
         })
     }
@@ -92,24 +95,43 @@ impl Modules {
     /// A runner has told how the compilation of a version ended. The names whose tasks can be sent from now on.
     pub fn tried(&mut self, version: Hash) -> Vec<ModuleName> {
         if self.tried.len() > COMPILED_MAX {
-            let known: BTreeSet<Hash> = self.records.values().flat_map(|r| &r.versions).map(|v| v.version).collect();
+            let known: BTreeSet<Hash> = self
+                .records
+                .values()
+                .flat_map(|r| &r.versions)
+                .map(|v| v.version)
+                .collect();
             self.tried.retain(|version| known.contains(version));
         }
         if !self.tried.insert(version) {
             return Vec::new();
         }
-        let of_it = self.records.keys().filter(|name| self.version_in_use(name) == Some(version));
+        let of_it = self
+            .records
+            .keys()
+            .filter(|name| self.version_in_use(name) == Some(version));
         of_it.filter(|name| self.is_open(name)).cloned().collect()
     }
 
     /// The version that attempts take: the one that was taken last, or, where that is not on the list of approved ones,
     /// the newest before it that is.
-    pub fn in_use<'a>(&self, name: &ModuleName, record: &'a ModuleRecord) -> Option<&'a VersionRecord> {
-        let current = record.versions.iter().find(|version| Some(version.version) == record.current)?;
+    pub fn in_use<'a>(
+        &self,
+        name: &ModuleName,
+        record: &'a ModuleRecord,
+    ) -> Option<&'a VersionRecord> {
+        let current = record
+            .versions
+            .iter()
+            .find(|version| Some(version.version) == record.current)?;
         if self.is_listed(&current.version) {
             return Some(current);
         }
-        let waiting = self.rights.get(name).and_then(Rights::waiting).map(|waiting| waiting.version);
+        let waiting = self
+            .rights
+            .get(name)
+            .and_then(Rights::waiting)
+            .map(|waiting| waiting.version);
         let may = |version: &&VersionRecord| {
             !version.held && Some(version.version) != waiting && self.is_listed(&version.version)
         };
@@ -124,20 +146,29 @@ impl Modules {
 
     /// Whether the list of approved versions, where there is one, has it.
     pub fn is_listed(&self, version: &Hash) -> bool {
-        self.listed.as_ref().is_none_or(|list| list.contains(version))
+        self.listed
+            .as_ref()
+            .is_none_or(|list| list.contains(version))
     }
 
     /// What attempts of a module are given.
     pub fn granted(&self, name: &ModuleName) -> Arc<Capabilities> {
-        self.rights.get(name).map(|rights| rights.granted.clone()).unwrap_or_default()
+        self.rights
+            .get(name)
+            .map(|rights| rights.granted.clone())
+            .unwrap_or_default()
     }
 
     /// The version that an attempt takes: the pinned one, or the one in use; for one that may not be used, why.
     pub fn version(&self, name: &ModuleName, pin: Option<&str>) -> Option<(Hash, Option<String>)> {
         let record = self.records.get(name)?;
         match pin {
-            None => self.in_use(name, record).map(|version| (version.version, None)),
-            Some(pin) => pinned(record, pin).map(|version| (version.version, self.forbidden(name, version))),
+            None => self
+                .in_use(name, record)
+                .map(|version| (version.version, None)),
+            Some(pin) => {
+                pinned(record, pin).map(|version| (version.version, self.forbidden(name, version)))
+            }
         }
     }
 
@@ -148,27 +179,50 @@ impl Modules {
 
     /// What runners should have ready.
     pub fn announced(&self) -> Vec<Announce> {
-        self.records.iter().filter(|(_, record)| record.present).filter_map(|(name, _)| self.announce(name)).collect()
+        self.records
+            .iter()
+            .filter(|(_, record)| record.present)
+            .filter_map(|(name, _)| self.announce(name))
+            .collect()
     }
 
     pub fn compiled(&mut self, version: Hash, runner: Arc<str>, compile_us: u64) {
         if self.compiled.len() > COMPILED_MAX {
-            let known: BTreeSet<Hash> = self.records.values().flat_map(|r| &r.versions).map(|v| v.version).collect();
+            let known: BTreeSet<Hash> = self
+                .records
+                .values()
+                .flat_map(|r| &r.versions)
+                .map(|v| v.version)
+                .collect();
             self.compiled.retain(|version, _| known.contains(version));
         }
-        let taken = self.compiled.entry(version).or_default().entry(runner).or_default();
+        let taken = self
+            .compiled
+            .entry(version)
+            .or_default()
+            .entry(runner)
+            .or_default();
         // After a reconnect it says that it has the module; how long that took once stays true.
         *taken = compile_us.max(*taken);
     }
 
     fn announce(&self, name: &ModuleName) -> Option<Announce> {
         let version = self.in_use(name, self.records.get(name)?)?;
-        Some(Announce { name: name.clone(), version: version.version, kind: version.kind, bytes: version.bytes })
+        Some(Announce {
+            name: name.clone(),
+            version: version.version,
+            kind: version.kind,
+            bytes: version.bytes,
+        })
     }
 
     /// As `modules list` shows it; `connected`: whether any runner is there that could compile.
     pub fn view(&self, name: &ModuleName, record: &ModuleRecord, connected: bool) -> ModuleView {
-        let compiled = |version: &Hash| self.compiled.get(version).is_some_and(|runners| !runners.is_empty());
+        let compiled = |version: &Hash| {
+            self.compiled
+                .get(version)
+                .is_some_and(|runners| !runners.is_empty())
+        };
         let (waiting, in_use) = (self.waiting(name, record), self.in_use(name, record));
         let version = in_use.map(|version| version.version);
         let state = match (version, record.present) {
@@ -195,15 +249,24 @@ impl Modules {
     }
 
     /// Its versions, newest first; `attempts` of each are running now.
-    pub fn versions(&self, record: &ModuleRecord, attempts: impl Fn(&Hash) -> u64) -> Vec<ModuleVersion> {
+    pub fn versions(
+        &self,
+        record: &ModuleRecord,
+        attempts: impl Fn(&Hash) -> u64,
+    ) -> Vec<ModuleVersion> {
         let compiled = |version: &Hash| self.compiled.get(version).into_iter().flatten();
         let version = |version: &VersionRecord| ModuleVersion {
             version: version.version,
             bytes: version.bytes,
             seen: version.seen,
             held: version.held,
-            runners: compiled(&version.version).map(|(name, _)| name.to_string()).collect(),
-            compile_us: compiled(&version.version).map(|(_, us)| *us).max().filter(|us| *us > 0),
+            runners: compiled(&version.version)
+                .map(|(name, _)| name.to_string())
+                .collect(),
+            compile_us: compiled(&version.version)
+                .map(|(_, us)| *us)
+                .max()
+                .filter(|us| *us > 0),
             attempts: attempts(&version.version),
         };
         record.versions.iter().rev().map(version).collect()
@@ -211,15 +274,26 @@ impl Modules {
 }
 
 pub(super) fn pinned<'a>(record: &'a ModuleRecord, pin: &str) -> Option<&'a VersionRecord> {
-    record.versions.iter().rev().find(|version| version.version.to_string().starts_with(pin))
+    record
+        .versions
+        .iter()
+        .rev()
+        .find(|version| version.version.to_string().starts_with(pin))
 }
 
 /// What a sound file changes in a module's record, and the event that tells of it. One that may not be used yet changes
 /// nothing of what is in use.
-pub(super) fn take_sound(record: &mut ModuleRecord, seen: VersionRecord, may_be_used: bool) -> Option<EventKind> {
+pub(super) fn take_sound(
+    record: &mut ModuleRecord,
+    seen: VersionRecord,
+    may_be_used: bool,
+) -> Option<EventKind> {
     let (was_there, last, error) = (record.present, record.current, record.error.take());
     record.present = true;
-    let known = record.versions.iter().position(|version| version.version == seen.version);
+    let known = record
+        .versions
+        .iter()
+        .position(|version| version.version == seen.version);
     let version = match known {
         Some(index) => record.versions.remove(index),
         None => seen,
@@ -230,10 +304,16 @@ pub(super) fn take_sound(record: &mut ModuleRecord, seen: VersionRecord, may_be_
     record.versions.push(version);
     if record.versions.len() > VERSIONS_MAX {
         let current = record.current;
-        let old = record.versions.iter().position(|version| !version.held && Some(version.version) != current);
+        let old = record
+            .versions
+            .iter()
+            .position(|version| !version.held && Some(version.version) != current);
         record.versions.remove(old.unwrap_or(0));
     }
-    match (was_there && (last.is_some() || !may_be_used), record.current != last) {
+    match (
+        was_there && (last.is_some() || !may_be_used),
+        record.current != last,
+    ) {
         (false, _) => Some(EventKind::ModuleAdded),
         (true, true) => Some(EventKind::ModuleUpdated),
         (true, false) => error.map(|_| EventKind::ModuleUpdated),
@@ -246,11 +326,19 @@ impl Engine {
         let before = self.modules.version_in_use(&name);
         if let Some((record, event)) = changed.record {
             self.modules.records.insert(name.clone(), record.clone());
-            self.store(Record::Module { name: name.clone(), event, record: Box::new(record) });
+            self.store(Record::Module {
+                name: name.clone(),
+                event,
+                record: Box::new(record),
+            });
         }
         if let Some((rights, event)) = changed.rights {
             self.modules.rights.insert(name.clone(), rights.clone());
-            self.store(Record::Rights { name: name.clone(), event, rights: Some(Box::new(rights)) });
+            self.store(Record::Rights {
+                name: name.clone(),
+                event,
+                rights: Some(Box::new(rights)),
+            });
         }
         self.module_is_used(name, before);
     }
@@ -264,26 +352,42 @@ impl Engine {
         if after != before
             && let Some(announce) = self.modules.announce(&name)
         {
-            let runners: Vec<_> =
-                self.sessions.iter().filter(|(_, session)| session.joined).map(|(no, _)| *no).collect();
-            runners.into_iter().for_each(|runner| self.say(runner, FromMaster::Announce(vec![announce.clone()])));
+            let runners: Vec<_> = self
+                .sessions
+                .iter()
+                .filter(|(_, session)| session.joined)
+                .map(|(no, _)| *no)
+                .collect();
+            runners
+                .into_iter()
+                .for_each(|runner| self.say(runner, FromMaster::Announce(vec![announce.clone()])));
         }
         let (open, needs) = (self.modules.is_open(&name), self.modules.granted(&name));
-        self.tell(Event::ModuleNeeds { module: name.clone(), needs });
+        self.tell(Event::ModuleNeeds {
+            module: name.clone(),
+            needs,
+        });
         self.tell(Event::ModuleOpened { module: name, open });
     }
 
     /// The list of approved modules is now this one.
     pub(super) fn approved_list(&mut self, list: BTreeSet<Hash>) {
-        let names: Vec<(ModuleName, Option<Hash>)> =
-            self.modules.records.keys().map(|name| (name.clone(), self.modules.version_in_use(name))).collect();
+        let names: Vec<(ModuleName, Option<Hash>)> = self
+            .modules
+            .records
+            .keys()
+            .map(|name| (name.clone(), self.modules.version_in_use(name)))
+            .collect();
         self.modules.listed = Some(list);
-        names.into_iter().for_each(|(name, before)| self.module_is_used(name, before));
+        names
+            .into_iter()
+            .for_each(|(name, before)| self.module_is_used(name, before));
     }
 
     /// Whether a task may name it.
     pub(super) fn usable_module(&self, wanted: &ModuleRef) -> Result<(), Refusal> {
-        let unknown = |text: String| Err(Refusal::new(RefusalCode::UnknownModule, text).at("module"));
+        let unknown =
+            |text: String| Err(Refusal::new(RefusalCode::UnknownModule, text).at("module"));
         let name = &wanted.name;
         match self.modules.get(name) {
             Some(record) if record.current.is_none() && record.error.is_some() => {
@@ -295,12 +399,19 @@ impl Engine {
                     None => unknown(format!(
                         "the module `{name}` has no version that begins with {pin}; `modules show {name}` lists them"
                     )),
-                    Some(version) => self.modules.forbidden(name, version).map_or(Ok(()), unknown),
+                    Some(version) => self
+                        .modules
+                        .forbidden(name, version)
+                        .map_or(Ok(()), unknown),
                 },
                 None => Ok(()),
             },
             _ => {
-                let known = self.modules.iter().filter(|(_, record)| record.present).map(|(name, _)| name.as_str());
+                let known = self
+                    .modules
+                    .iter()
+                    .filter(|(_, record)| record.present)
+                    .map(|(name, _)| name.as_str());
                 unknown(format!(
                     "unknown module `{name}`{} (looked in the task folder)",
                     near::hint(name.as_str(), known)
@@ -313,13 +424,23 @@ impl Engine {
         let mut record = self.module_record(&name)?;
         if record.paused != paused {
             record.paused = paused;
-            self.module_changed(name, Changed { record: Some((record, None)), ..Changed::default() });
+            self.module_changed(
+                name,
+                Changed {
+                    record: Some((record, None)),
+                    ..Changed::default()
+                },
+            );
         }
         Ok(())
     }
 
     /// Goes back to an earlier version and holds back the present one.
-    pub(super) fn rollback_module(&mut self, name: ModuleName, to: Option<String>) -> Result<Hash, Refusal> {
+    pub(super) fn rollback_module(
+        &mut self,
+        name: ModuleName,
+        to: Option<String>,
+    ) -> Result<Hash, Refusal> {
         let mut record = self.module_record(&name)?;
         let present = record.current;
         let is_free = |version: &&VersionRecord| {
@@ -331,22 +452,34 @@ impl Engine {
             None => record.versions.iter().rev().find(earlier),
         };
         let Some(target) = wanted.map(|version| version.version) else {
-            let text = format!("the module `{name}` has no such earlier version; `modules show {name}` lists them");
+            let text = format!(
+                "the module `{name}` has no such earlier version; `modules show {name}` lists them"
+            );
             return Err(Refusal::new(RefusalCode::WrongState, text));
         };
         for version in &mut record.versions {
-            version.held = (version.held || Some(version.version) == present) && version.version != target;
+            version.held =
+                (version.held || Some(version.version) == present) && version.version != target;
         }
         record.current = Some(target);
         let record = Some((record, Some(EventKind::ModuleUpdated)));
-        self.module_changed(name, Changed { record, ..Changed::default() });
+        self.module_changed(
+            name,
+            Changed {
+                record,
+                ..Changed::default()
+            },
+        );
         Ok(target)
     }
 
     pub(super) fn module_record(&self, name: &ModuleName) -> Result<ModuleRecord, Refusal> {
         self.modules.get(name).cloned().ok_or_else(|| {
             let known = self.modules.iter().map(|(name, _)| name.as_str());
-            let text = format!("unknown module `{name}`{}", near::hint(name.as_str(), known));
+            let text = format!(
+                "unknown module `{name}`{}",
+                near::hint(name.as_str(), known)
+            );
             Refusal::new(RefusalCode::UnknownModule, text)
         })
     }
@@ -354,7 +487,11 @@ impl Engine {
     /// Attempts of a version that runners hold now.
     pub(super) fn attempts_of(&self, version: &Hash) -> u64 {
         let of = |live: &&super::held::Live| {
-            live.ended.is_none() && live.last.as_ref().is_some_and(|last| last.version == Some(*version))
+            live.ended.is_none()
+                && live
+                    .last
+                    .as_ref()
+                    .is_some_and(|last| last.version == Some(*version))
         };
         self.held.iter().filter(of).count() as u64
     }
@@ -366,20 +503,35 @@ mod tests {
     use taskmaster_protocol::{ModuleKind, Wall};
 
     fn seen(byte: u8) -> VersionRecord {
-        VersionRecord { version: Hash([byte; 32]), kind: ModuleKind::Command, bytes: 1, seen: Wall(0), held: false }
+        VersionRecord {
+            version: Hash([byte; 32]),
+            kind: ModuleKind::Command,
+            bytes: 1,
+            seen: Wall(0),
+            held: false,
+        }
     }
 
     #[test]
     fn a_held_version_is_not_taken_again_when_its_file_returns() {
         let mut record = ModuleRecord::default();
-        assert_eq!(take_sound(&mut record, seen(1), true), Some(EventKind::ModuleAdded));
-        assert_eq!(take_sound(&mut record, seen(2), true), Some(EventKind::ModuleUpdated));
+        assert_eq!(
+            take_sound(&mut record, seen(1), true),
+            Some(EventKind::ModuleAdded)
+        );
+        assert_eq!(
+            take_sound(&mut record, seen(2), true),
+            Some(EventKind::ModuleUpdated)
+        );
         assert_eq!(take_sound(&mut record, seen(2), true), None);
         record.versions[1].held = true;
         record.current = Some(Hash([1; 32]));
         assert_eq!(take_sound(&mut record, seen(2), true), None);
         assert_eq!(record.current, Some(Hash([1; 32])));
-        assert_eq!(take_sound(&mut record, seen(3), true), Some(EventKind::ModuleUpdated));
+        assert_eq!(
+            take_sound(&mut record, seen(3), true),
+            Some(EventKind::ModuleUpdated)
+        );
         assert_eq!(record.current, Some(Hash([3; 32])));
     }
 }

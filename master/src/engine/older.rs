@@ -17,12 +17,17 @@ impl Engine {
         body: &TaskBody,
         results: &mut BTreeMap<TaskId, ResultRef>,
     ) -> Option<Json> {
-        let older = self.sessions.get(&session).is_some_and(|session| session.protocol < PARAMS_AS_BLOBS_SINCE);
+        let older = self
+            .sessions
+            .get(&session)
+            .is_some_and(|session| session.protocol < PARAMS_AS_BLOBS_SINCE);
         if older && body.inputs().next().is_some() {
             let text = "this runner is too old for `inputs`: upgrade it";
             return Some(Json::of(&serde_json::json!({ "$result": text })));
         }
-        let Some(hash) = older.then(|| body.blob()).flatten() else { return body.params.clone() };
+        let Some(hash) = older.then(|| body.blob()).flatten() else {
+            return body.params.clone();
+        };
         if !body.references().is_empty() {
             let text = "this runner is too old for large params with `$result` in them: upgrade it";
             return Some(Json::of(&serde_json::json!({ "$result": text })));

@@ -4,8 +4,12 @@ use super::{Engine, Known, Report};
 use crate::inbox::SessionNo;
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
-use taskmaster_protocol::message::{Attempt, Compiled, Compiling, Done, Failed, Request, Said, Started};
-use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, TaskId, Wall};
+use taskmaster_protocol::message::{
+    Attempt, Compiled, Compiling, Done, Failed, Request, Said, Started,
+};
+use taskmaster_protocol::{
+    AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, TaskId, Wall,
+};
 
 impl Engine {
     fn live_key(&self, id: &TaskId) -> Option<TaskKey> {
@@ -17,8 +21,12 @@ impl Engine {
 
     /// A runner's credits; the first time, and after a reconnect, with what it holds.
     pub(super) fn request(&mut self, session: SessionNo, request: Request) {
-        let Some(here) = self.sessions.get_mut(&session) else { return };
-        let Some(offer) = here.offer.clone() else { return };
+        let Some(here) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let Some(offer) = here.offer.clone() else {
+            return;
+        };
         let runner = RunnerKey(session.0);
         let answers = here.protocol >= RECALLS_ANSWERED_SINCE;
         let joins = !std::mem::replace(&mut here.joined, true);
@@ -28,13 +36,23 @@ impl Engine {
             let (held, void) = self.held(request.held.unwrap_or_default());
             self.gone.remove(&*offer.name);
             let (offer, credits) = (Box::new(offer), request.credits);
-            self.tell(Event::RunnerJoined { runner, offer, credits, answers, held });
+            self.tell(Event::RunnerJoined {
+                runner,
+                offer,
+                credits,
+                answers,
+                held,
+            });
             if !void.is_empty() {
                 self.say_after(session, FromMaster::Cancel(void));
             }
         }
         if !joins || request.draining {
-            self.tell(Event::RunnerAsked { runner, credits: request.credits, draining: request.draining });
+            self.tell(Event::RunnerAsked {
+                runner,
+                credits: request.credits,
+                draining: request.draining,
+            });
         }
     }
 
@@ -72,7 +90,12 @@ impl Engine {
     pub(super) fn attempt_done(&mut self, runner: RunnerKey, task: TaskKey, report: Done) {
         let (attempt, run_us) = (report.attempt, report.stats.run_us);
         self.report = Some((runner, Report::Done(report)));
-        self.tell(Event::AttemptDone { runner, task, attempt, run_us });
+        self.tell(Event::AttemptDone {
+            runner,
+            task,
+            attempt,
+            run_us,
+        });
         self.report = None;
     }
 
@@ -81,7 +104,14 @@ impl Engine {
         let (attempt, run_us) = (report.attempt, report.stats.run_us);
         let (error, chance) = (Box::new(report.error.clone()), self.chance());
         self.report = Some((runner, Report::Failed(report)));
-        self.tell(Event::AttemptFailed { runner, task, attempt, error, run_us, chance });
+        self.tell(Event::AttemptFailed {
+            runner,
+            task,
+            attempt,
+            error,
+            run_us,
+            chance,
+        });
         self.report = None;
     }
 
@@ -105,7 +135,11 @@ impl Engine {
         self.tell(Event::RecallAnswered { runner });
         for Attempt { id, attempt } in attempts {
             if let Some(task) = self.live_key(&id) {
-                self.tell(Event::AttemptReturned { runner, task, attempt });
+                self.tell(Event::AttemptReturned {
+                    runner,
+                    task,
+                    attempt,
+                });
             }
         }
     }
@@ -113,11 +147,27 @@ impl Engine {
     pub(super) fn guest_started(&mut self, session: SessionNo, started: Vec<Started>) {
         let runner = RunnerKey(session.0);
         self.tell(Event::RunnerHeard { runner });
-        for Started { id, attempt, started_us } in started {
-            let Some(key) = self.live_key(&id) else { continue };
-            if let Some(last) = self.live_mut(key).last.as_mut().filter(|last| last.n == attempt.n) {
+        for Started {
+            id,
+            attempt,
+            started_us,
+        } in started
+        {
+            let Some(key) = self.live_key(&id) else {
+                continue;
+            };
+            if let Some(last) = self
+                .live_mut(key)
+                .last
+                .as_mut()
+                .filter(|last| last.n == attempt.n)
+            {
                 last.started = Some(Wall(started_us));
-                let data = || Json::of(&serde_json::json!({ "attempt": attempt.n, "started": Wall(started_us) }));
+                let data = || {
+                    Json::of(
+                        &serde_json::json!({ "attempt": attempt.n, "started": Wall(started_us) }),
+                    )
+                };
                 self.show(EventKind::TaskStarted, Some(key), Some(runner), data);
             }
         }
@@ -136,9 +186,18 @@ impl Engine {
 
     /// A runner is still at it: watchers see it.
     pub(super) fn compiling(&mut self, session: SessionNo, compiling: Vec<Compiling>) {
-        self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) });
-        let Some(runner) = self.runner_name(RunnerKey(session.0)) else { return };
-        for Compiling { name, version, elapsed_ms } in compiling {
+        self.tell(Event::RunnerHeard {
+            runner: RunnerKey(session.0),
+        });
+        let Some(runner) = self.runner_name(RunnerKey(session.0)) else {
+            return;
+        };
+        for Compiling {
+            name,
+            version,
+            elapsed_ms,
+        } in compiling
+        {
             self.events.show(EventView {
                 seq: None,
                 time: self.now.wall,
@@ -147,22 +206,35 @@ impl Engine {
                 module: Some(name),
                 job: None,
                 runner: Some(runner.to_string()),
-                data: Json::of(&serde_json::json!({ "version": version, "elapsed_ms": elapsed_ms })),
+                data: Json::of(
+                    &serde_json::json!({ "version": version, "elapsed_ms": elapsed_ms }),
+                ),
             });
         }
     }
 
     pub(super) fn compiled(&mut self, session: SessionNo, compiled: Vec<Compiled>) {
-        self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) });
-        let Some(runner) = self.runner_name(RunnerKey(session.0)) else { return };
-        for Compiled { name, version, compile_us, error } in compiled {
+        self.tell(Event::RunnerHeard {
+            runner: RunnerKey(session.0),
+        });
+        let Some(runner) = self.runner_name(RunnerKey(session.0)) else {
+            return;
+        };
+        for Compiled {
+            name,
+            version,
+            compile_us,
+            error,
+        } in compiled
+        {
             for module in self.modules.tried(version) {
                 self.tell(Event::ModuleOpened { module, open: true });
             }
             if let Some(error) = &error {
                 tracing::warn!(module = %name, %version, %runner, %error, "a runner cannot compile the module");
             } else {
-                self.modules.compiled(version, Arc::clone(&runner), compile_us);
+                self.modules
+                    .compiled(version, Arc::clone(&runner), compile_us);
             }
             self.events.show(EventView {
                 seq: None,

@@ -62,20 +62,45 @@ impl Engine {
             idle: None,
             told_us: super::TOLD_US,
             wishes: BTreeMap::new(),
-            turn: Turn { first_seq: restored.marks.seq + 1, ..Turn::default() },
+            turn: Turn {
+                first_seq: restored.marks.seq + 1,
+                ..Turn::default()
+            },
         };
         engine.store(Record::Started { epoch });
-        let modules: Vec<_> = engine.modules.iter().map(|(name, _)| name.clone()).collect();
+        let modules: Vec<_> = engine
+            .modules
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
         for module in modules {
-            let (open, needs) = (engine.modules.is_open(&module), engine.modules.granted(&module));
-            engine.tell(Event::ModuleNeeds { module: module.clone(), needs });
+            let (open, needs) = (
+                engine.modules.is_open(&module),
+                engine.modules.granted(&module),
+            );
+            engine.tell(Event::ModuleNeeds {
+                module: module.clone(),
+                needs,
+            });
             engine.tell(Event::ModuleOpened { module, open });
         }
-        let open_jobs: Vec<_> = restored.jobs.into_iter().filter(|(_, record)| record.open).collect();
+        let open_jobs: Vec<_> = restored
+            .jobs
+            .into_iter()
+            .filter(|(_, record)| record.open)
+            .collect();
         for (job, record) in &open_jobs {
-            engine.tell(Event::JobOpened { job: job.clone(), past: past_of(record), restored: true });
+            engine.tell(Event::JobOpened {
+                job: job.clone(),
+                past: past_of(record),
+                restored: true,
+            });
             for by in &record.holders {
-                engine.tell(Event::JobHeld { job: job.clone(), by: by.clone(), restored: true });
+                engine.tell(Event::JobHeld {
+                    job: job.clone(),
+                    by: by.clone(),
+                    restored: true,
+                });
             }
         }
         let then = last_time(&reader)?.unwrap_or(now.wall);
@@ -91,31 +116,61 @@ impl Engine {
         }
         for (job, record) in open_jobs {
             if record.cancelled_up_to > 0 {
-                engine.tell(Event::JobCancelWanted { job, up_to: record.cancelled_up_to, restored: true });
+                engine.tell(Event::JobCancelWanted {
+                    job,
+                    up_to: record.cancelled_up_to,
+                    restored: true,
+                });
             }
         }
-        engine.tell(Event::Started { roster: restored.roster });
+        engine.tell(Event::Started {
+            roster: restored.roster,
+        });
         Ok(engine)
     }
 
     /// A task that was open when the last commit was made, at `then`.
     fn came_back(&mut self, body: Arc<TaskBody>, task: &OpenTask, then: Wall) {
-        let OpenTask { body: _, priority, tries, lost, fence, due } = *task;
+        let OpenTask {
+            body: _,
+            priority,
+            tries,
+            lost,
+            fence,
+            due,
+        } = *task;
         let now = self.now;
-        let until = due.or_else(|| delayed_until(&body, now)).filter(|until| *until > now.wall);
+        let until = due
+            .or_else(|| delayed_until(&body, now))
+            .filter(|until| *until > now.wall);
         // What was left to wait for then, at the most: the clock may have been set back since.
         let wait_us = until.map(|until| until.since_us(now.wall.max(then)));
-        let (due, no) =
-            (wait_us.map(|us| Due::Mono(now.mono_us + us)).or(due.map(|_| Due::Mono(now.mono_us))), body.no);
+        let (due, no) = (
+            wait_us
+                .map(|us| Due::Mono(now.mono_us + us))
+                .or(due.map(|_| Due::Mono(now.mono_us))),
+            body.no,
+        );
         // It must not be waited for anew at the next start.
         if let Some(us) = wait_us.filter(|_| then > now.wall) {
-            self.store(Record::Set { no, priority, due: Some(now.wall.plus_us(us)) });
+            self.store(Record::Set {
+                no,
+                priority,
+                due: Some(now.wall.plus_us(us)),
+            });
         }
         let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
         // A dependency had failed, and the master ended before this one was skipped: it is now, and gone already.
-        let Some(live) = self.held.get_mut(key) else { return };
+        let Some(live) = self.held.get_mut(key) else {
+            return;
+        };
         live.body.pack();
-        live.last = (tries + lost > 0).then(|| Box::new(LastAttempt { n: fence.n, ..LastAttempt::default() }));
+        live.last = (tries + lost > 0).then(|| {
+            Box::new(LastAttempt {
+                n: fence.n,
+                ..LastAttempt::default()
+            })
+        });
     }
 }
 
@@ -129,7 +184,11 @@ struct Later {
 impl Later {
     /// Holds the task where it must be told later; else gives it back.
     fn hold(&mut self, body: Arc<TaskBody>, task: OpenTask) -> Option<(Arc<TaskBody>, OpenTask)> {
-        let waits = !self.held.is_empty() && body.dependencies().iter().any(|on| self.held.contains_key(&on.on));
+        let waits = !self.held.is_empty()
+            && body
+                .dependencies()
+                .iter()
+                .any(|on| self.held.contains_key(&on.on));
         if !waits && !body.is_continued() {
             return Some((body, task));
         }
@@ -142,12 +201,22 @@ impl Later {
         let mut missing: BTreeMap<TaskId, usize> = BTreeMap::new();
         let mut waiting: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
         for (id, (body, _)) in &self.held {
-            let on: BTreeSet<&TaskId> = body.dependencies().iter().map(|dependency| &dependency.on).collect();
+            let on: BTreeSet<&TaskId> = body
+                .dependencies()
+                .iter()
+                .map(|dependency| &dependency.on)
+                .collect();
             let held = on.into_iter().filter(|on| self.held.contains_key(*on));
-            let count = held.map(|on| waiting.entry(on.clone()).or_default().push(id.clone())).count();
+            let count = held
+                .map(|on| waiting.entry(on.clone()).or_default().push(id.clone()))
+                .count();
             missing.insert(id.clone(), count);
         }
-        let mut free: VecDeque<TaskId> = missing.iter().filter(|(_, n)| **n == 0).map(|(id, _)| id.clone()).collect();
+        let mut free: VecDeque<TaskId> = missing
+            .iter()
+            .filter(|(_, n)| **n == 0)
+            .map(|(id, _)| id.clone())
+            .collect();
         let mut order = Vec::with_capacity(self.held.len());
         while let Some(id) = free.pop_front() {
             for dependent in waiting.remove(&id).unwrap_or_default() {

@@ -15,7 +15,9 @@ impl Engine {
 
     /// Why nothing is added; `None`: all is.
     pub(super) fn no_room(&self) -> Option<Refusal> {
-        self.disk.refusal().map(|why| Refusal::new(RefusalCode::Unavailable, why))
+        self.disk
+            .refusal()
+            .map(|why| Refusal::new(RefusalCode::Unavailable, why))
     }
 
     /// A question while nothing can be written, for as long as that lasts. What is durable is told, and what promises
@@ -72,18 +74,26 @@ impl Engine {
 
     /// The message, if it can be taken now. Reports are held back: to the core their attempts still run, so their slots
     /// get nothing new, and their runners keep them. Changes are refused at once.
-    pub(super) fn there_is_room_for(&mut self, session: SessionNo, message: ToMaster) -> Option<ToMaster> {
+    pub(super) fn there_is_room_for(
+        &mut self,
+        session: SessionNo,
+        message: ToMaster,
+    ) -> Option<ToMaster> {
         let grows = matches!(message, ToMaster::Retry(_));
         if self.disk == Disk::Ample || !(self.is_full() || grows) {
             return Some(message);
         }
         let reference = match &message {
             ToMaster::Done(_) | ToMaster::Failed(_) => {
-                self.tell(Event::RunnerHeard { runner: RunnerKey(session.0) });
+                self.tell(Event::RunnerHeard {
+                    runner: RunnerKey(session.0),
+                });
                 self.held_back.push((session, message));
                 return None;
             }
-            ToMaster::Operate(operate) if matches!(operate.operation, Operation::DrainRunner { .. }) => {
+            ToMaster::Operate(operate)
+                if matches!(operate.operation, Operation::DrainRunner { .. }) =>
+            {
                 return Some(message);
             }
             ToMaster::Operate(operate) => operate.reference,
@@ -93,7 +103,13 @@ impl Engine {
             _ => return Some(message),
         };
         if let Some(error) = self.no_room() {
-            self.say(session, FromMaster::Refused(Refused { reference: Some(reference), error }));
+            self.say(
+                session,
+                FromMaster::Refused(Refused {
+                    reference: Some(reference),
+                    error,
+                }),
+            );
         }
         None
     }

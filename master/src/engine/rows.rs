@@ -23,7 +23,10 @@ pub(super) struct Rows(BTreeMap<u64, Row>);
 impl Rows {
     /// Puts a key in its place, which is free.
     pub fn insert(&mut self, no: u64, key: TaskKey) {
-        let empty = || Row { keys: vec![NOBODY; ROW as usize].into(), open: 0 };
+        let empty = || Row {
+            keys: vec![NOBODY; ROW as usize].into(),
+            open: 0,
+        };
         let row = self.0.entry(no / ROW).or_insert_with(empty);
         let last = std::mem::replace(&mut row.keys[(no % ROW) as usize], key);
         assert!(last == NOBODY, "two open tasks have the number {no}");
@@ -32,7 +35,9 @@ impl Rows {
 
     /// Takes a key away, if one is there.
     pub fn remove(&mut self, no: u64) {
-        let Some(row) = self.0.get_mut(&(no / ROW)) else { return };
+        let Some(row) = self.0.get_mut(&(no / ROW)) else {
+            return;
+        };
         if std::mem::replace(&mut row.keys[(no % ROW) as usize], NOBODY) != NOBODY {
             row.open -= 1;
         }
@@ -72,7 +77,10 @@ mod tests {
             }
             rows.remove(no + 5_000);
             let from = step % 2_000;
-            assert!(rows.from(from).eq(map.range(from..).map(|(no, key)| (*no, *key))));
+            assert!(
+                rows.from(from)
+                    .eq(map.range(from..).map(|(no, key)| (*no, *key)))
+            );
         }
         map.keys().for_each(|no| rows.remove(*no));
         assert!(rows.0.is_empty(), "an empty row is let go of");

@@ -43,25 +43,45 @@ impl Deferred {
     /// Refusals for what is left: those on a cycle, or that wait for one, name it; the others what they miss.
     pub(super) fn refuse(self, known: impl Fn(&TaskId) -> bool) -> Vec<(usize, Refusal)> {
         let missing_of = |task: &Prepared| -> Vec<TaskId> {
-            let wanted = task.document.dependencies.iter().map(|dependency| &dependency.on).chain(&task.references);
+            let wanted = task
+                .document
+                .dependencies
+                .iter()
+                .map(|dependency| &dependency.on)
+                .chain(&task.references);
             wanted.filter(|id| !known(id)).cloned().collect()
         };
-        let missing: BTreeMap<&TaskId, Vec<TaskId>> =
-            self.tasks.values().map(|(task, _)| (&task.id, missing_of(task))).collect();
+        let missing: BTreeMap<&TaskId, Vec<TaskId>> = self
+            .tasks
+            .values()
+            .map(|(task, _)| (&task.id, missing_of(task)))
+            .collect();
         let cycles = cycles(&missing);
         let refusal = |task: &Prepared| match cycles.get(&task.id) {
             Some(cycle) => cycle.clone(),
             None => unknown_dependency(missing.get(&task.id).cloned().unwrap_or_default()),
         };
-        self.tasks.iter().map(|(index, (task, _))| (*index, refusal(task))).collect()
+        self.tasks
+            .iter()
+            .map(|(index, (task, _))| (*index, refusal(task)))
+            .collect()
     }
 }
 
 pub(super) fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
     let shown: Vec<String> = ids.iter().take(5).map(|id| format!("`{id}`")).collect();
-    let more = if ids.len() > 5 { format!(" and {} more", ids.len() - 5) } else { String::new() };
-    let text = format!("unknown dependency {}{more}: no task of that id has been added", shown.join(", "));
-    Refusal::new(RefusalCode::UnknownDependency, text).at("dependencies").about(ids)
+    let more = if ids.len() > 5 {
+        format!(" and {} more", ids.len() - 5)
+    } else {
+        String::new()
+    };
+    let text = format!(
+        "unknown dependency {}{more}: no task of that id has been added",
+        shown.join(", ")
+    );
+    Refusal::new(RefusalCode::UnknownDependency, text)
+        .at("dependencies")
+        .about(ids)
 }
 
 /// For each task the cycle that one reaches by always following the first missing dependency, if one does. Each task is
@@ -85,15 +105,32 @@ fn cycles<'a>(missing: &'a BTreeMap<&'a TaskId, Vec<TaskId>>) -> BTreeMap<&'a Ta
         };
         found.extend(path.into_iter().map(|id| (id, end.clone())));
     }
-    found.into_iter().filter_map(|(id, end)| end.map(|end| (id, end))).collect()
+    found
+        .into_iter()
+        .filter_map(|(id, end)| end.map(|end| (id, end)))
+        .collect()
 }
 
 fn cycle_of(cycle: &[&TaskId]) -> Refusal {
-    let told: Vec<TaskId> = cycle.iter().take(CYCLE_TOLD).map(|id| (*id).clone()).collect();
+    let told: Vec<TaskId> = cycle
+        .iter()
+        .take(CYCLE_TOLD)
+        .map(|id| (*id).clone())
+        .collect();
     let names: Vec<&str> = told.iter().map(TaskId::as_str).collect();
-    let more = if cycle.len() > told.len() { format!(" → {} more", cycle.len() - told.len()) } else { String::new() };
-    let text = format!("dependency cycle: {}{more} → {}", names.join(" → "), names.first().unwrap_or(&""));
-    Refusal::new(RefusalCode::DependencyCycle, text).at("dependencies").about(told)
+    let more = if cycle.len() > told.len() {
+        format!(" → {} more", cycle.len() - told.len())
+    } else {
+        String::new()
+    };
+    let text = format!(
+        "dependency cycle: {}{more} → {}",
+        names.join(" → "),
+        names.first().unwrap_or(&"")
+    );
+    Refusal::new(RefusalCode::DependencyCycle, text)
+        .at("dependencies")
+        .about(told)
 }
 
 #[cfg(test)]
@@ -114,16 +151,33 @@ mod tests {
 
     fn refusals(tasks: &[(&str, &[&str])]) -> Vec<String> {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let tasks: Vec<(String, Vec<String>)> = tasks.iter().map(|(id, on)| ((*id).to_owned(), owned(on))).collect();
-        deferred(&tasks).refuse(|_| false).into_iter().map(|(_, refusal)| refusal.message).collect()
+        let tasks: Vec<(String, Vec<String>)> = tasks
+            .iter()
+            .map(|(id, on)| ((*id).to_owned(), owned(on)))
+            .collect();
+        deferred(&tasks)
+            .refuse(|_| false)
+            .into_iter()
+            .map(|(_, refusal)| refusal.message)
+            .collect()
     }
 
     #[test]
     fn a_cycle_is_told_to_its_members_and_to_who_waits_for_one() {
-        let told = refusals(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"]), ("d", &["ghost"]), ("e", &["d"])]);
-        assert!(told[0].contains("cycle: b → c → b") && told[1] == told[0] && told[2] == told[0], "{told:?}");
+        let told = refusals(&[
+            ("a", &["b"]),
+            ("b", &["c"]),
+            ("c", &["b"]),
+            ("d", &["ghost"]),
+            ("e", &["d"]),
+        ]);
         assert!(
-            told[3].contains("unknown dependency `ghost`") && told[4].contains("unknown dependency `d`"),
+            told[0].contains("cycle: b → c → b") && told[1] == told[0] && told[2] == told[0],
+            "{told:?}"
+        );
+        assert!(
+            told[3].contains("unknown dependency `ghost`")
+                && told[4].contains("unknown dependency `d`"),
             "{told:?}"
         );
     }
@@ -131,7 +185,8 @@ mod tests {
     #[test]
     fn a_document_is_tried_again_once_when_all_have_come() {
         let on = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
-        let mut deferred = deferred(&[("z".into(), on(&["a", "b", "a"])), ("y".into(), on(&["z"]))]);
+        let mut deferred =
+            deferred(&[("z".into(), on(&["a", "b", "a"])), ("y".into(), on(&["z"]))]);
         let id = |id| TaskId::new(id).unwrap();
         assert!(deferred.came(&id("a")).is_empty() && deferred.came(&id("a")).is_empty());
         let free = deferred.came(&id("b"));
@@ -143,13 +198,30 @@ mod tests {
     #[test]
     fn the_longest_chain_and_the_longest_cycle_are_refused_at_once() {
         let name = |n: usize| format!("{n:0>120}");
-        for (last, code) in [(name(0), RefusalCode::DependencyCycle), ("ghost".into(), RefusalCode::UnknownDependency)]
-        {
-            let chain: Vec<(String, Vec<String>)> =
-                (0..4_096).map(|n| (name(n), vec![if n == 4_095 { last.clone() } else { name(n + 1) }])).collect();
+        for (last, code) in [
+            (name(0), RefusalCode::DependencyCycle),
+            ("ghost".into(), RefusalCode::UnknownDependency),
+        ] {
+            let chain: Vec<(String, Vec<String>)> = (0..4_096)
+                .map(|n| {
+                    (
+                        name(n),
+                        vec![if n == 4_095 {
+                            last.clone()
+                        } else {
+                            name(n + 1)
+                        }],
+                    )
+                })
+                .collect();
             let refused = deferred(&chain).refuse(|_| false);
-            assert!(refused.len() == 4_096 && refused.iter().all(|(_, refusal)| refusal.code == code));
-            let bytes: usize = refused.iter().map(|(_, refusal)| refusal.message.len()).sum();
+            assert!(
+                refused.len() == 4_096 && refused.iter().all(|(_, refusal)| refusal.code == code)
+            );
+            let bytes: usize = refused
+                .iter()
+                .map(|(_, refusal)| refusal.message.len())
+                .sum();
             assert!(bytes < 64 << 20, "{bytes}");
         }
     }

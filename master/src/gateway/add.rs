@@ -18,14 +18,28 @@ pub(super) const HEAVY_BYTES: usize = 256 << 10;
 
 /// Reads a batch; what is wrong with single documents stands in their places.
 pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<Input, Refusal> {
-    let Add { batch, job, hold, tasks } = add;
+    let Add {
+        batch,
+        job,
+        hold,
+        tasks,
+    } = add;
     if tasks.len() > limits::BATCH_TASKS_MAX {
         let (is, max) = (tasks.len(), limits::BATCH_TASKS_MAX);
-        let text = format!("batch {batch} has {is} tasks, at most {max} are allowed in one; nothing of it was added");
+        let text = format!(
+            "batch {batch} has {is} tasks, at most {max} are allowed in one; nothing of it was added"
+        );
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
     let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
-    Ok(Input::Add { session, batch, job, hold, tasks: parsed(gate, tasks, bytes).await?, pass: None })
+    Ok(Input::Add {
+        session,
+        batch,
+        job,
+        hold,
+        tasks: parsed(gate, tasks, bytes).await?,
+        pass: None,
+    })
 }
 
 /// Reads documents, and all that can be known of them before the engine has them.
@@ -55,7 +69,12 @@ pub(super) async fn heavy<T: Send + 'static>(
     if bytes < HEAVY_BYTES {
         return Ok(work());
     }
-    let failed = |_| Refusal::new(RefusalCode::Internal, "reading the message failed; the master's log has more");
+    let failed = |_| {
+        Refusal::new(
+            RefusalCode::Internal,
+            "reading the message failed; the master's log has more",
+        )
+    };
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }
 
@@ -73,7 +92,10 @@ fn parse(folder: &Folder, tasks: &[Json]) -> Parsed {
             _ => Ok(prepared),
         }
     };
-    tasks.iter().map(|task| with_manifest(task).map(Box::new)).collect()
+    tasks
+        .iter()
+        .map(|task| with_manifest(task).map(Box::new))
+        .collect()
 }
 
 /// Looks into the folder once for every name that is not known: its file may have been dropped a moment ago. Names that
@@ -100,17 +122,27 @@ async fn compare_types(gate: &Gate, parsed: &mut Parsed, bytes: usize) -> Result
             components.insert(module.clone(), inspection);
         }
     }
-    if !components.values().flatten().any(|inspection| signature(inspection).is_some()) {
+    if !components
+        .values()
+        .flatten()
+        .any(|inspection| signature(inspection).is_some())
+    {
         return Ok(());
     }
     let mut tasks = std::mem::take(parsed);
     *parsed = heavy(bytes, move || {
         for prepared in tasks.iter_mut().flatten() {
-            let inspection = components.get(&prepared.document.module).and_then(Option::as_ref);
-            let Some(signature) = inspection.and_then(|inspection| signature(inspection)) else { continue };
+            let inspection = components
+                .get(&prepared.document.module)
+                .and_then(Option::as_ref);
+            let Some(signature) = inspection.and_then(|inspection| signature(inspection)) else {
+                continue;
+            };
             let params = prepared.document.params.as_ref().map(Json::get);
             // Params that are a blob are compared where they are read whole: by the runner.
-            if prepared.wrong.is_none() && params.is_none_or(|params| !matches!(splice::blob(params), Ok(Some(_)))) {
+            if prepared.wrong.is_none()
+                && params.is_none_or(|params| !matches!(splice::blob(params), Ok(Some(_))))
+            {
                 prepared.wrong = signature.arguments(params, References::Open).err();
             }
         }

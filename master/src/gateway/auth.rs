@@ -26,15 +26,22 @@ impl Auth {
 
     /// Whether `Authorization: Bearer …` has the token.
     pub(super) fn admits_headers(&self, headers: &HeaderMap) -> bool {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token =
-            value.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+        let value = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = value
+            .and_then(|value| value.split_once(' '))
+            .filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         self.admits(token.map(|(_, token)| token.trim()))
     }
 
     /// Why the request looks like one that a foreign web page has made the user's browser send.
     pub(super) fn foreign(&self, headers: &HeaderMap) -> Option<String> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+        let text = |name| {
+            headers
+                .get(name)
+                .map(|value| value.to_str().unwrap_or_default())
+        };
         let host = text(header::HOST).unwrap_or_default();
         if let Some(origin) = text(header::ORIGIN) {
             let from = origin.split_once("://").map_or("", |(_, rest)| rest);
@@ -57,12 +64,18 @@ impl Auth {
 
 /// `host` with the port that is meant where none is written.
 fn with_port(host: &str) -> String {
-    if split_port(host).1.is_some() { host.to_owned() } else { format!("{host}:80") }
+    if split_port(host).1.is_some() {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    }
 }
 
 fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
-        Some((name, port)) if !name.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
+        Some((name, port)) if !name.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            (name, Some(port))
+        }
         _ => (host, None),
     }
 }
@@ -102,20 +115,38 @@ mod tests {
         let (open, closed) = (Auth::default(), Auth::new(Some("t".into())));
         for (host, origin, foreign_open, foreign_closed) in [
             ("127.0.0.1:3232", None, false, false),
-            ("localhost:3232", Some("http://localhost:3232"), false, false),
+            (
+                "localhost:3232",
+                Some("http://localhost:3232"),
+                false,
+                false,
+            ),
             ("[::1]:3232", Some("http://[::1]:3232"), false, false),
             ("127.0.0.1", Some("http://127.0.0.1:80"), false, false),
             ("127.0.0.1:3232", Some("http://evil.example"), true, true),
             ("127.0.0.1:3232", Some("http://127.0.0.1:8080"), true, true),
             ("127.0.0.1:3232", Some("null"), true, true),
-            ("evil.example:3232", Some("http://evil.example:3232"), true, false),
+            (
+                "evil.example:3232",
+                Some("http://evil.example:3232"),
+                true,
+                false,
+            ),
             ("farm.example:3232", None, true, false),
         ] {
             let mut pairs = vec![("host", host)];
             pairs.extend(origin.map(|origin| ("origin", origin)));
             let headers = headers(&pairs);
-            assert_eq!(open.foreign(&headers).is_some(), foreign_open, "{host} {origin:?}");
-            assert_eq!(closed.foreign(&headers).is_some(), foreign_closed, "{host} {origin:?} with a token");
+            assert_eq!(
+                open.foreign(&headers).is_some(),
+                foreign_open,
+                "{host} {origin:?}"
+            );
+            assert_eq!(
+                closed.foreign(&headers).is_some(),
+                foreign_closed,
+                "{host} {origin:?} with a token"
+            );
         }
     }
 }

@@ -22,7 +22,12 @@ const CHUNK: usize = 256 << 10;
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
 fn parse_hash(text: &str) -> Result<Hash, Failure> {
-    let wrong = || fail(StatusCode::BAD_REQUEST, "a blob's name is its SHA-256: 64 hexadecimal digits");
+    let wrong = || {
+        fail(
+            StatusCode::BAD_REQUEST,
+            "a blob's name is its SHA-256: 64 hexadecimal digits",
+        )
+    };
     Hash::parse(text).ok_or_else(wrong)
 }
 
@@ -34,23 +39,48 @@ pub(super) async fn get(
 ) -> Result<Response, Failure> {
     let hash = parse_hash(&hash)?;
     let missing = move |error| match std::io::Error::kind(&error) {
-        std::io::ErrorKind::NotFound => fail(StatusCode::NOT_FOUND, format!("no blob {hash} is kept here")),
-        _ => fail(status_of(&error), format!("blob {hash} cannot be read: {error}")),
+        std::io::ErrorKind::NotFound => fail(
+            StatusCode::NOT_FOUND,
+            format!("no blob {hash} is kept here"),
+        ),
+        _ => fail(
+            status_of(&error),
+            format!("blob {hash} cannot be read: {error}"),
+        ),
     };
-    let mut file = tokio::fs::File::from_std(blocking(move || gate.blobs.file(&hash).map_err(missing)).await?);
+    let mut file =
+        tokio::fs::File::from_std(blocking(move || gate.blobs.file(&hash).map_err(missing)).await?);
     let length = file.metadata().await.map_err(missing)?.len();
     // Other ranges may be ignored; nobody of ours asks for them.
-    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
-    let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok());
-    let status = if from.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let range = headers
+        .get(header::RANGE)
+        .and_then(|range| range.to_str().ok());
+    let from = range.and_then(|range| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse::<u64>()
+            .ok()
+    });
+    let status = if from.is_some() {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
     let from = from.unwrap_or(0);
     if from > length {
-        return Err(fail(StatusCode::RANGE_NOT_SATISFIABLE, format!("blob {hash} has {length} bytes")));
+        return Err(fail(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            format!("blob {hash} has {length} bytes"),
+        ));
     }
     file.seek(SeekFrom::Start(from)).await.map_err(missing)?;
     let parts = futures_util::stream::try_unfold(file, |mut file| async move {
         let mut part = Vec::with_capacity(CHUNK);
-        (&mut file).take(CHUNK as u64).read_to_end(&mut part).await?;
+        (&mut file)
+            .take(CHUNK as u64)
+            .read_to_end(&mut part)
+            .await?;
         Ok::<_, std::io::Error>((!part.is_empty()).then(|| (Bytes::from(part), file)))
     });
     let headers = [
@@ -58,17 +88,28 @@ pub(super) async fn get(
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
         // Bytes under a hash never change.
-        (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned()),
+        (
+            header::CACHE_CONTROL,
+            "private, max-age=31536000, immutable".to_owned(),
+        ),
     ];
     Ok((status, headers, Body::from_stream(parts)).into_response())
 }
 
 /// Whether it is there, so that it can be named; if not, how much of it an upload has left that broke off.
-pub(super) async fn head(State(gate): State<Gate>, Path(hash): Path<String>) -> Result<Response, Failure> {
+pub(super) async fn head(
+    State(gate): State<Gate>,
+    Path(hash): Path<String>,
+) -> Result<Response, Failure> {
     let hash = parse_hash(&hash)?;
     let blobs = gate.blobs.clone();
-    let (there, part) = blocking(move || Ok((blobs.renew(&hash).map_err(unread)?, blobs.part_of(&hash)))).await?;
-    let status = if there { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let (there, part) =
+        blocking(move || Ok((blobs.renew(&hash).map_err(unread)?, blobs.part_of(&hash)))).await?;
+    let status = if there {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    };
     Ok((status, [(UPLOAD_OFFSET, HeaderValue::from(part))]).into_response())
 }
 
@@ -80,24 +121,37 @@ pub(super) async fn missing(
 ) -> Result<Response, Failure> {
     purpose.check(&gate)?;
     let bad = |text: String| fail(StatusCode::BAD_REQUEST, text);
-    let asked: BTreeSet<Hash> = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("what is asked for is an array of SHA-256s: {error}")))?;
+    let asked: BTreeSet<Hash> = serde_json::from_slice(&body).map_err(|error| {
+        bad(format!(
+            "what is asked for is an array of SHA-256s: {error}"
+        ))
+    })?;
     if asked.len() > limits::FOLDER_FILES_MAX {
         let (is, max) = (asked.len(), limits::FOLDER_FILES_MAX);
-        return Err(bad(format!("{is} hashes are asked for, at most {max} are allowed at a time")));
+        return Err(bad(format!(
+            "{is} hashes are asked for, at most {max} are allowed at a time"
+        )));
     }
     let blobs = gate.blobs.clone();
     let missing: Vec<Hash> = blocking(move || {
         let asked: Vec<Hash> = asked.into_iter().collect();
         let there = blobs.renew_all(&asked).map_err(unread)?;
-        Ok(asked.into_iter().zip(there).filter(|(_, there)| !there).map(|(hash, _)| hash).collect())
+        Ok(asked
+            .into_iter()
+            .zip(there)
+            .filter(|(_, there)| !there)
+            .map(|(hash, _)| hash)
+            .collect())
     })
     .await?;
     Ok(json(Json::of(&missing)))
 }
 
 fn unread(error: std::io::Error) -> Failure {
-    fail(status_of(&error), format!("the blobs cannot be read: {error}"))
+    fail(
+        status_of(&error),
+        format!("the blobs cannot be read: {error}"),
+    )
 }
 
 /// An object store that is away may be asked again, and so may a disk that is full.
@@ -109,8 +163,15 @@ fn status_of(error: &std::io::Error) -> StatusCode {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    let lost = |_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the blobs were not read; the log has more");
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let lost = |_| {
+        fail(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the blobs were not read; the log has more",
+        )
+    };
     tokio::task::spawn_blocking(work).await.map_err(lost)?
 }
 
@@ -129,9 +190,10 @@ impl Purpose {
                 Some(why) => Err(fail(StatusCode::SERVICE_UNAVAILABLE, why)),
                 None => Ok(()),
             },
-            Some(other) => {
-                Err(fail(StatusCode::BAD_REQUEST, format!("`for` is `{other}`; what can be said is `task`")))
-            }
+            Some(other) => Err(fail(
+                StatusCode::BAD_REQUEST,
+                format!("`for` is `{other}`; what can be said is `task`"),
+            )),
         }
     }
 }
@@ -148,15 +210,27 @@ pub(super) async fn put(
     purpose.check(&gate)?;
     let offset = match headers.get(UPLOAD_OFFSET) {
         None => 0,
-        Some(text) => text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
-            fail(StatusCode::BAD_REQUEST, "Upload-Offset is the number of bytes that are here already")
-        })?,
+        Some(text) => text
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| {
+                fail(
+                    StatusCode::BAD_REQUEST,
+                    "Upload-Offset is the number of bytes that are here already",
+                )
+            })?,
     };
     let (parts, incoming) = mpsc::channel(8);
     let kept = tokio::task::spawn_blocking(move || keep(&gate.blobs, hash, offset, incoming));
     let mut stream = body.into_data_stream();
     while let Some(part) = stream.next().await {
-        let part = part.map_err(|error| fail(StatusCode::BAD_REQUEST, format!("the upload broke off: {error}")));
+        let part = part.map_err(|error| {
+            fail(
+                StatusCode::BAD_REQUEST,
+                format!("the upload broke off: {error}"),
+            )
+        });
         // Nobody receives any more where the bytes were refused; then the reason follows below.
         let broken = part.is_err();
         if parts.send(part).await.is_err() || broken {
@@ -164,13 +238,23 @@ pub(super) async fn put(
         }
     }
     drop(parts);
-    let lost = |_| fail(StatusCode::INTERNAL_SERVER_ERROR, "the blob cannot be stored; the log has more");
+    let lost = |_| {
+        fail(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the blob cannot be stored; the log has more",
+        )
+    };
     match kept.await.map_err(lost)? {
         Ok(()) => Ok(StatusCode::CREATED.into_response()),
         Err(Kept::Refused(failure)) => Err(failure),
         Err(Kept::Elsewhere(offset)) => {
             let text = format!("{offset} bytes of blob {hash} are here; go on behind them\n");
-            Ok((StatusCode::CONFLICT, [(UPLOAD_OFFSET, HeaderValue::from(offset))], text).into_response())
+            Ok((
+                StatusCode::CONFLICT,
+                [(UPLOAD_OFFSET, HeaderValue::from(offset))],
+                text,
+            )
+                .into_response())
         }
     }
 }

@@ -15,16 +15,31 @@ pub(super) async fn take(gate: &Gate, report: &mut Done) -> Result<Option<Wishes
     let all: Vec<Json> = adds.iter().chain(&then).cloned().collect();
     let has_priority: Vec<bool> = all.iter().map(has_priority).collect();
     let tasks = add::parsed(gate, all, bytes).await?;
-    let mut children: Vec<Child> =
-        tasks.into_iter().zip(has_priority).map(|(task, has_priority)| Child { task, has_priority }).collect();
+    let mut children: Vec<Child> = tasks
+        .into_iter()
+        .zip(has_priority)
+        .map(|(task, has_priority)| Child { task, has_priority })
+        .collect();
     let then = then.and_then(|_| children.pop());
-    Ok(Some(Wishes { adds: children, then }))
+    Ok(Some(Wishes {
+        adds: children,
+        then,
+    }))
 }
 
 /// Why a report's wishes are not taken at all: its runner holds no limits.
 pub(super) fn excess(report: &Done) -> Option<String> {
-    let bytes: usize = report.adds.iter().chain(&report.then).map(|task| task.get().len()).sum();
-    let (tasks, most, bytes_most) = (report.adds.len(), limits::ADDS_MAX, 2 * limits::ADDS_BYTES_MAX);
+    let bytes: usize = report
+        .adds
+        .iter()
+        .chain(&report.then)
+        .map(|task| task.get().len())
+        .sum();
+    let (tasks, most, bytes_most) = (
+        report.adds.len(),
+        limits::ADDS_MAX,
+        2 * limits::ADDS_BYTES_MAX,
+    );
     (tasks > most || bytes > bytes_most).then(|| {
         format!("its runner sent {tasks} tasks of {bytes} bytes to add; at most {most} and {bytes_most} are taken")
     })
@@ -35,5 +50,7 @@ fn has_priority(document: &Json) -> bool {
     struct Probe {
         priority: Option<i32>,
     }
-    document.read::<Probe>().is_ok_and(|probe| probe.priority.is_some())
+    document
+        .read::<Probe>()
+        .is_ok_and(|probe| probe.priority.is_some())
 }

@@ -28,7 +28,14 @@ impl Listener for Door {
         let (stream, address) = Listener::accept(&mut self.0).await;
         // Small messages must not wait for more to come (Nagle's algorithm).
         let _ = stream.set_nodelay(true);
-        (Visitor { stream, until: Some(Box::pin(tokio::time::sleep(WITHIN))), read: 0 }, address)
+        (
+            Visitor {
+                stream,
+                until: Some(Box::pin(tokio::time::sleep(WITHIN))),
+                read: 0,
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> Result<SocketAddr> {
@@ -46,8 +53,16 @@ pub(super) struct Visitor {
 }
 
 impl AsyncRead for Visitor {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        if self
+            .until
+            .as_mut()
+            .is_some_and(|until| until.as_mut().poll(cx).is_ready())
+        {
             return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "no request has come")));
         }
         let before = buffer.filled().len();
@@ -61,7 +76,11 @@ impl AsyncRead for Visitor {
 }
 
 impl AsyncWrite for Visitor {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize>> {
         self.until = None;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

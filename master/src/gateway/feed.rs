@@ -12,7 +12,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn after(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, Pruned> {
     loop {
         match events.after(seq).await {
-            Err(Pruned { first }) if first <= seq.saturating_add(1) => tokio::time::sleep(PAUSE).await,
+            Err(Pruned { first }) if first <= seq.saturating_add(1) => {
+                tokio::time::sleep(PAUSE).await
+            }
             Ok(logged) if logged.is_empty() => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
@@ -23,7 +25,9 @@ pub(super) async fn after(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, P
 pub(super) async fn ends(events: &EventFeed, seq: u64, of: &impl Concern) -> Result<Ends, Pruned> {
     loop {
         match events.ends(seq, of).await {
-            Err(Pruned { first }) if first <= seq.saturating_add(1) => tokio::time::sleep(PAUSE).await,
+            Err(Pruned { first }) if first <= seq.saturating_add(1) => {
+                tokio::time::sleep(PAUSE).await
+            }
             Ok(ends) if ends.seq <= seq => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
@@ -34,5 +38,9 @@ pub(super) async fn ends(events: &EventFeed, seq: u64, of: &impl Concern) -> Res
 pub(super) fn skip(seq: &mut u64, Pruned { first }: Pruned) -> FromMaster {
     let missed = first.saturating_sub(*seq).saturating_sub(1);
     *seq = first.saturating_sub(1).max(*seq);
-    FromMaster::Gap(Gap { missed, resume: *seq + 1, reason: "pruned".into() })
+    FromMaster::Gap(Gap {
+        missed,
+        resume: *seq + 1,
+        reason: "pruned".into(),
+    })
 }

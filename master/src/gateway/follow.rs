@@ -55,22 +55,33 @@ impl Jobs {
     /// Takes a wish in; reading goes back where it begins earlier, and tells nothing of the other jobs again.
     fn follow(&mut self, (job, since): Wish) {
         if since < self.seq {
-            self.told.values_mut().for_each(|told| *told = self.seq.max(*told));
+            self.told
+                .values_mut()
+                .for_each(|told| *told = self.seq.max(*told));
             self.seq = since;
         }
         self.told.insert(job, since);
     }
 
     fn concerns(&self, event: &Logged) -> bool {
-        event.is_end() && event.job().and_then(|job| self.told.get(job)).is_some_and(|told| event.seq() > *told)
+        event.is_end()
+            && event
+                .job()
+                .and_then(|job| self.told.get(job))
+                .is_some_and(|told| event.seq() > *told)
     }
 }
 
 /// Everything that ends in the jobs that are wished for, and the jobs' own ends, until the session ends.
 pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, side: Side) {
-    let Some(first) = wishes.recv().await else { return };
+    let Some(first) = wishes.recv().await else {
+        return;
+    };
     let mut interest = events.interest();
-    let mut jobs = Jobs { seq: first.1, told: HashMap::new() };
+    let mut jobs = Jobs {
+        seq: first.1,
+        told: HashMap::new(),
+    };
     let mut told = (jobs.seq, Instant::now());
     let mut wish = Some(first);
     let mut upto = 0;
@@ -115,9 +126,16 @@ pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, si
                 () = side.closed() => return,
             }
         } else {
-            Ends { events: Vec::new(), seq: jobs.seq }
+            Ends {
+                events: Vec::new(),
+                seq: jobs.seq,
+            }
         };
-        let mine: Vec<&Logged> = ends.events.iter().filter(|event| jobs.concerns(event)).collect();
+        let mine: Vec<&Logged> = ends
+            .events
+            .iter()
+            .filter(|event| jobs.concerns(event))
+            .collect();
         let moved = ends.seq.saturating_sub(told.0) > MOVED && told.1.elapsed() > MOVED_PAUSE;
         jobs.seq = ends.seq;
         if mine.is_empty() && !moved {
@@ -137,7 +155,11 @@ fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = Final> {
     let mut rest = Some(mine);
     std::iter::from_fn(move || {
         let events = rest?;
-        let mut message = Final { seq: Some(seq), tasks: Vec::new(), job_done: None };
+        let mut message = Final {
+            seq: Some(seq),
+            tasks: Vec::new(),
+            job_done: None,
+        };
         let mut bytes = 0;
         for (n, event) in events.iter().enumerate() {
             if message.tasks.len() >= BATCH || bytes >= BATCH_BYTES {
@@ -198,7 +220,12 @@ pub(super) async fn ids(handle: MasterHandle, ids: Vec<TaskId>, mut seq: u64, si
 /// Those of `waiting` that have ended; they are waited for no longer.
 fn mine(ends: &Ends, waiting: &mut BTreeSet<TaskId>) -> Vec<TaskView> {
     let is_mine = |event: &&Logged| event.task().is_some_and(|task| waiting.contains(task));
-    let ended: Vec<TaskView> = ends.events.iter().filter(is_mine).filter_map(Logged::finished).collect();
+    let ended: Vec<TaskView> = ends
+        .events
+        .iter()
+        .filter(is_mine)
+        .filter_map(Logged::finished)
+        .collect();
     for task in &ended {
         waiting.remove(&task.id);
     }
@@ -206,7 +233,11 @@ fn mine(ends: &Ends, waiting: &mut BTreeSet<TaskId>) -> Vec<TaskView> {
 }
 
 /// Tells those of `waiting` that have ended, and refuses those that nobody knows; both are waited for no longer.
-async fn ask(handle: &MasterHandle, waiting: &mut BTreeSet<TaskId>, side: &Side) -> Result<(), Over> {
+async fn ask(
+    handle: &MasterHandle,
+    waiting: &mut BTreeSet<TaskId>,
+    side: &Side,
+) -> Result<(), Over> {
     let questions = waiting.clone().into_iter().map(|id| async move {
         let answer = handle.ask(Query::Task { id: id.clone() }).await;
         (id, answer)
@@ -216,7 +247,9 @@ async fn ask(handle: &MasterHandle, waiting: &mut BTreeSet<TaskId>, side: &Side)
     while let Some((id, answer)) = answers.next().await {
         match answer {
             Ok(json) => {
-                let Ok(task) = json.read::<TaskView>() else { continue };
+                let Ok(task) = json.read::<TaskView>() else {
+                    continue;
+                };
                 if task.state.is_final() {
                     waiting.remove(&id);
                     ended.push(task);
@@ -226,7 +259,12 @@ async fn ask(handle: &MasterHandle, waiting: &mut BTreeSet<TaskId>, side: &Side)
             Err(refusal) => {
                 waiting.remove(&id);
                 let error = refusal.about(vec![id]);
-                side.send(FromMaster::Refused(Refused { reference: None, error })).await.map_err(|_| Over)?;
+                side.send(FromMaster::Refused(Refused {
+                    reference: None,
+                    error,
+                }))
+                .await
+                .map_err(|_| Over)?;
             }
         }
         if ended.len() >= BATCH {
@@ -240,7 +278,13 @@ async fn tell(tasks: Vec<TaskView>, side: &Side) -> Result<(), Over> {
     if tasks.is_empty() {
         return Ok(());
     }
-    side.send(FromMaster::Final(Final { seq: None, tasks, job_done: None })).await.map_err(|_| Over)
+    side.send(FromMaster::Final(Final {
+        seq: None,
+        tasks,
+        job_done: None,
+    }))
+    .await
+    .map_err(|_| Over)
 }
 
 #[cfg(test)]
@@ -250,14 +294,33 @@ mod tests {
     #[test]
     fn going_back_for_one_job_tells_nothing_of_another_twice() {
         let job = |name: &str| JobName::new(name).unwrap();
-        let mut jobs = Jobs { seq: 0, told: HashMap::from([(job("a"), 0)]) };
+        let mut jobs = Jobs {
+            seq: 0,
+            told: HashMap::from([(job("a"), 0)]),
+        };
         jobs.seq = 100;
         jobs.follow((job("b"), 40));
         jobs.follow((job("c"), 60));
-        assert_eq!((jobs.seq, jobs.told[&job("a")], jobs.told[&job("b")], jobs.told[&job("c")]), (40, 100, 40, 60));
+        assert_eq!(
+            (
+                jobs.seq,
+                jobs.told[&job("a")],
+                jobs.told[&job("b")],
+                jobs.told[&job("c")]
+            ),
+            (40, 100, 40, 60)
+        );
         jobs.seq = 50;
         jobs.follow((job("d"), 10));
-        assert_eq!((jobs.seq, jobs.told[&job("a")], jobs.told[&job("b")], jobs.told[&job("c")]), (10, 100, 50, 60));
+        assert_eq!(
+            (
+                jobs.seq,
+                jobs.told[&job("a")],
+                jobs.told[&job("b")],
+                jobs.told[&job("c")]
+            ),
+            (10, 100, 50, 60)
+        );
         jobs.follow((job("a"), 10));
         assert_eq!(jobs.told[&job("a")], 10, "whoever asks again is told again");
     }

@@ -11,7 +11,11 @@ type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
 
 /// Refuses the tasks of a batch whose inputs are not here.
 pub(super) async fn find(blobs: &Blobs, mut parsed: Parsed) -> Result<Parsed, Refusal> {
-    if parsed.iter().flatten().all(|task| task.document.inputs.is_empty()) {
+    if parsed
+        .iter()
+        .flatten()
+        .all(|task| task.document.inputs.is_empty())
+    {
         return Ok(parsed);
     }
     let blobs = blobs.clone();
@@ -19,7 +23,10 @@ pub(super) async fn find(blobs: &Blobs, mut parsed: Parsed) -> Result<Parsed, Re
     heavy(usize::MAX, move || {
         let mut found = Found::new();
         for task in &mut parsed {
-            let refusal = task.as_ref().ok().and_then(|task| refusal(&blobs, task, &mut found));
+            let refusal = task
+                .as_ref()
+                .ok()
+                .and_then(|task| refusal(&blobs, task, &mut found));
             if let Some(refusal) = refusal {
                 *task = Err(refusal);
             }
@@ -38,7 +45,10 @@ type Found = HashMap<InputRef, Missed>;
 /// Why a task's inputs cannot be had, if so.
 fn refusal(blobs: &Blobs, task: &Prepared, found: &mut Found) -> Option<Refusal> {
     task.document.inputs.iter().find_map(|(path, input)| {
-        let (code, why) = found.entry(*input).or_insert_with(|| why_not(blobs, input)).as_ref()?;
+        let (code, why) = found
+            .entry(*input)
+            .or_insert_with(|| why_not(blobs, input))
+            .as_ref()?;
         let field = format!("inputs.{path}");
         Some(Refusal::new(*code, format!("field `{field}`: {why}")).at(field))
     })
@@ -47,7 +57,9 @@ fn refusal(blobs: &Blobs, task: &Prepared, found: &mut Found) -> Option<Refusal>
 fn why_not(blobs: &Blobs, input: &InputRef) -> Missed {
     match input {
         InputRef::File { sha256 } => missing(blobs, sha256),
-        InputRef::Folder { folder } => missing(blobs, folder).or_else(|| missing_below(blobs, folder)),
+        InputRef::Folder { folder } => {
+            missing(blobs, folder).or_else(|| missing_below(blobs, folder))
+        }
     }
 }
 
@@ -64,7 +76,11 @@ fn not_here(hash: &Hash) -> String {
 }
 
 fn unread(hash: &Hash, error: &std::io::Error) -> (RefusalCode, String) {
-    let code = if is_away(error) { RefusalCode::Unavailable } else { RefusalCode::UnknownBlob };
+    let code = if is_away(error) {
+        RefusalCode::Unavailable
+    } else {
+        RefusalCode::UnknownBlob
+    };
     (code, format!("blob {hash} cannot be read: {error}"))
 }
 

@@ -52,7 +52,11 @@ impl Drop for Waits<'_> {
 impl Default for Intake {
     fn default() -> Intake {
         let (bulk, express) = (Semaphore::new(BULK), Semaphore::new(EXPRESS));
-        Intake { bulk: Arc::new(bulk), express: Arc::new(express), waiting: Arc::default() }
+        Intake {
+            bulk: Arc::new(bulk),
+            express: Arc::new(express),
+            waiting: Arc::default(),
+        }
     }
 }
 
@@ -60,15 +64,21 @@ impl Intake {
     /// Waits until a batch may go on. `alone`: its session has hardly another without an answer.
     pub(super) async fn enter(&self, tasks: usize, bytes: usize, alone: bool) -> Option<Pass> {
         let weight = tasks.max(bytes / BYTES).clamp(1, BULK);
-        let room =
-            |way: &Arc<Semaphore>, weight| way.clone().acquire_many_owned(u32::try_from(weight).unwrap_or(u32::MAX));
+        let room = |way: &Arc<Semaphore>, weight| {
+            way.clone()
+                .acquire_many_owned(u32::try_from(weight).unwrap_or(u32::MAX))
+        };
         // The semaphores are never closed.
         if alone && weight <= SMALL {
             return Some(Pass::Express(room(&self.express, weight).await.ok()?));
         }
         let before = self.waiting.fetch_add(1, Relaxed);
         let _waits = Waits(&self.waiting);
-        let weight = if before < CROWD { weight } else { (weight * (BULK / BULK_OF_A_CROWD)).min(BULK) };
+        let weight = if before < CROWD {
+            weight
+        } else {
+            (weight * (BULK / BULK_OF_A_CROWD)).min(BULK)
+        };
         Some(Pass::Bulk(room(&self.bulk, weight).await.ok()?))
     }
 }
@@ -86,15 +96,47 @@ mod tests {
             crowd.push(intake.enter(BULK / 2, 0, false).await);
         }
         let soon = Duration::from_millis(50);
-        assert!(tokio::time::timeout(soon, intake.enter(1_000, 0, true)).await.is_err(), "the queue is full");
-        assert!(tokio::time::timeout(soon, intake.enter(1, 1 << 20, true)).await.is_err(), "a large one is not small");
-        assert!(tokio::time::timeout(soon, intake.enter(1, 0, false)).await.is_err(), "it would pass its own session");
-        assert!(tokio::time::timeout(soon, intake.enter(1, 100, true)).await.is_ok());
+        assert!(
+            tokio::time::timeout(soon, intake.enter(1_000, 0, true))
+                .await
+                .is_err(),
+            "the queue is full"
+        );
+        assert!(
+            tokio::time::timeout(soon, intake.enter(1, 1 << 20, true))
+                .await
+                .is_err(),
+            "a large one is not small"
+        );
+        assert!(
+            tokio::time::timeout(soon, intake.enter(1, 0, false))
+                .await
+                .is_err(),
+            "it would pass its own session"
+        );
+        assert!(
+            tokio::time::timeout(soon, intake.enter(1, 100, true))
+                .await
+                .is_ok()
+        );
         crowd.pop();
-        assert!(tokio::time::timeout(soon, intake.enter(1_000, 0, false)).await.is_ok());
-        assert!(tokio::time::timeout(soon, intake.enter(1, usize::MAX, false)).await.is_err(), "never more than all");
+        assert!(
+            tokio::time::timeout(soon, intake.enter(1_000, 0, false))
+                .await
+                .is_ok()
+        );
+        assert!(
+            tokio::time::timeout(soon, intake.enter(1, usize::MAX, false))
+                .await
+                .is_err(),
+            "never more than all"
+        );
         crowd.clear();
-        assert!(tokio::time::timeout(soon, intake.enter(1, usize::MAX, false)).await.is_ok());
+        assert!(
+            tokio::time::timeout(soon, intake.enter(1, usize::MAX, false))
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
@@ -109,10 +151,20 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         drop(full);
         // The first of them came before there was a crowd.
-        let few: Vec<_> = [told.recv().await, told.recv().await, told.recv().await, told.recv().await].into();
+        let few: Vec<_> = [
+            told.recv().await,
+            told.recv().await,
+            told.recv().await,
+            told.recv().await,
+        ]
+        .into();
         drop(few);
         let one = told.recv().await;
-        assert!(tokio::time::timeout(Duration::from_millis(50), told.recv()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), told.recv())
+                .await
+                .is_err()
+        );
         drop(one);
         assert!(told.recv().await.is_some());
     }

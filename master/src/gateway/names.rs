@@ -43,7 +43,11 @@ impl Names {
         }
         let number = last.map_or(0, |(_, number)| number + 1);
         names.insert(name.to_owned(), (session.map(str::to_owned), number));
-        Ok(Taken { names: self.clone(), name: name.to_owned(), number })
+        Ok(Taken {
+            names: self.clone(),
+            name: name.to_owned(),
+            number,
+        })
     }
 }
 
@@ -51,7 +55,10 @@ impl Drop for Taken {
     fn drop(&mut self) {
         let mut names = self.names.lock();
         // A newer connection of the same process has it now.
-        if names.get(&self.name).is_some_and(|(_, number)| *number == self.number) {
+        if names
+            .get(&self.name)
+            .is_some_and(|(_, number)| *number == self.number)
+        {
             names.remove(&self.name);
         }
     }
@@ -67,7 +74,10 @@ mod tests {
         let first = names.take("r", Some("a")).unwrap();
         let refusal = names.take("r", Some("b")).unwrap_err();
         assert_eq!(refusal.code, RefusalCode::Unavailable);
-        assert!(refusal.message.contains("`r`") && refusal.message.contains("10 s"), "{refusal}");
+        assert!(
+            refusal.message.contains("`r`") && refusal.message.contains("10 s"),
+            "{refusal}"
+        );
         let again = names.take("r", Some("a")).unwrap();
         drop(first);
         names.take("r", Some("b")).unwrap_err();

@@ -35,7 +35,12 @@ pub(super) async fn keep(gate: &Gate, mut parsed: Parsed) -> Result<Parsed, Refu
         }
         parsed
     };
-    let failed = |_| Refusal::new(RefusalCode::Internal, "reading the params failed; the master's log has more");
+    let failed = |_| {
+        Refusal::new(
+            RefusalCode::Internal,
+            "reading the params failed; the master's log has more",
+        )
+    };
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }
 
@@ -67,14 +72,20 @@ impl Keeper<'_> {
                 // A document of a hundred bytes may name a blob that asks for 10,000.
                 let most = limits::BATCH_DEPENDENCIES_MAX;
                 if self.asked > most {
-                    let text = format!("the params of this batch ask for more than {most} results: send it in parts");
+                    let text = format!(
+                        "the params of this batch ask for more than {most} results: send it in parts"
+                    );
                     return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
                 }
                 waits_for(&task.document, &task.references)
             }
             (None, Some(params)) if !self.no_room => {
                 let hash = self.blobs.put(params.get().as_bytes()).map_err(|error| {
-                    Refusal::new(RefusalCode::Unavailable, format!("the params cannot be kept: {error}")).at("params")
+                    Refusal::new(
+                        RefusalCode::Unavailable,
+                        format!("the params cannot be kept: {error}"),
+                    )
+                    .at("params")
                 })?;
                 task.document.params = Some(splice::of_blob(&hash));
                 Ok(())
@@ -93,14 +104,22 @@ impl Keeper<'_> {
     }
 
     fn json(&self, hash: Hash) -> Result<Json, Refusal> {
-        let wrong = |code, text: String| Refusal::new(code, format!("field `params`: {text}")).at("params.$blob");
+        let wrong = |code, text: String| {
+            Refusal::new(code, format!("field `params`: {text}")).at("params.$blob")
+        };
         let unreadable = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound => wrong(
                 RefusalCode::UnknownBlob,
                 format!("no blob {hash} is kept here; put it first: PUT /blobs/{hash}?for=task"),
             ),
-            _ if is_away(&error) => wrong(RefusalCode::Unavailable, format!("blob {hash} cannot be read: {error}")),
-            _ => wrong(RefusalCode::Internal, format!("blob {hash} cannot be read: {error}")),
+            _ if is_away(&error) => wrong(
+                RefusalCode::Unavailable,
+                format!("blob {hash} cannot be read: {error}"),
+            ),
+            _ => wrong(
+                RefusalCode::Internal,
+                format!("blob {hash} cannot be read: {error}"),
+            ),
         };
         // From now on it is kept for the task that is about to name it.
         self.blobs.renew(&hash).map_err(unreadable)?;
@@ -108,12 +127,20 @@ impl Keeper<'_> {
         let bytes = file.metadata().map_err(unreadable)?.len();
         let most = limits::PARAMS_BYTES_MAX;
         if bytes > most as u64 {
-            return Err(wrong(RefusalCode::TooLarge, format!("blob {hash} has {bytes} bytes, params at most {most}")));
+            return Err(wrong(
+                RefusalCode::TooLarge,
+                format!("blob {hash} has {bytes} bytes, params at most {most}"),
+            ));
         }
         let mut read = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
         file.read_to_end(&mut read).map_err(unreadable)?;
         let text = String::from_utf8(read).map_err(|error| error.to_string());
         let json = text.and_then(|text| Json::from_string(text).map_err(|error| error.to_string()));
-        json.map_err(|error| wrong(RefusalCode::MalformedJson, format!("blob {hash} is not JSON: {error}")))
+        json.map_err(|error| {
+            wrong(
+                RefusalCode::MalformedJson,
+                format!("blob {hash} is not JSON: {error}"),
+            )
+        })
     }
 }

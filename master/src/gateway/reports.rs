@@ -6,7 +6,9 @@ use super::add::heavy;
 use crate::blobs::{Blobs, is_away};
 use std::collections::BTreeMap;
 use taskmaster_protocol::message::{Compiled, Done, Failed, Log, ResultRef, Said};
-use taskmaster_protocol::{ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits};
+use taskmaster_protocol::{
+    ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits,
+};
 
 /// Entries of one message of reports: more than a runner may hold, so that no turn is long.
 const REPORTS_MAX: usize = limits::CREDITS_MAX as usize;
@@ -38,11 +40,17 @@ pub(super) async fn sound(message: ToMaster, blobs: &Blobs) -> Result<Vec<ToMast
         ToMaster::Compiled(list) => ("module:compiled", list.len(), REPORTS_MAX),
         ToMaster::Compiling(list) => ("module:compiling", list.len(), REPORTS_MAX),
         ToMaster::Returned(list) => ("task:returned", list.len(), HELD_MAX),
-        ToMaster::Request(request) => ("task:request", request.held.as_ref().map_or(0, Vec::len), HELD_MAX),
+        ToMaster::Request(request) => (
+            "task:request",
+            request.held.as_ref().map_or(0, Vec::len),
+            HELD_MAX,
+        ),
         _ => return Ok(vec![message]),
     };
     if is > max {
-        let text = format!("`{what}` has {is} entries, at most {max} are allowed in one; nothing of it was taken");
+        let text = format!(
+            "`{what}` has {is} entries, at most {max} are allowed in one; nothing of it was taken"
+        );
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("data"));
     }
     Ok(match message {
@@ -55,9 +63,9 @@ pub(super) async fn sound(message: ToMaster, blobs: &Blobs) -> Result<Vec<ToMast
         ToMaster::Partial(said) => vec![ToMaster::Partial(short(said))],
         ToMaster::Log(said) => vec![ToMaster::Log(short(said))],
         ToMaster::Compiled(mut compiled) => {
-            compiled
-                .iter_mut()
-                .for_each(|Compiled { error, .. }| error.iter_mut().for_each(|e| cut(e, MESSAGE_BYTES_MAX)));
+            compiled.iter_mut().for_each(|Compiled { error, .. }| {
+                error.iter_mut().for_each(|e| cut(e, MESSAGE_BYTES_MAX))
+            });
             vec![ToMaster::Compiled(compiled)]
         }
         other => vec![other],
@@ -66,8 +74,10 @@ pub(super) async fn sound(message: ToMaster, blobs: &Blobs) -> Result<Vec<ToMast
 
 /// Results whose bytes are here, and failures of those whose are not.
 async fn judged(done: Vec<Done>, blobs: &Blobs) -> Result<Vec<ToMaster>, Refusal> {
-    let looked_for: usize =
-        done.iter().map(|done| done.outputs.len() + usize::from(matches!(done.result, ResultRef::Blob(_)))).sum();
+    let looked_for: usize = done
+        .iter()
+        .map(|done| done.outputs.len() + usize::from(matches!(done.result, ResultRef::Blob(_))))
+        .sum();
     let far = blobs.lives_in().is_some();
     let blobs = blobs.clone();
     let work = move || {
@@ -108,11 +118,13 @@ fn wrong(done: &Done, blobs: &Blobs) -> Option<String> {
     match &done.result {
         ResultRef::Json(json) if json.get().len() > limits::RESULT_INLINE_BYTES_MAX => {
             let (is, max) = (json.get().len(), limits::RESULT_INLINE_BYTES_MAX);
-            Some(format!("its runner sent a result of {is} bytes in a message; more than {max} must be put as a blob"))
+            Some(format!(
+                "its runner sent a result of {is} bytes in a message; more than {max} must be put as a blob"
+            ))
         }
-        ResultRef::Blob(hash) if !is_here(blobs, hash) => {
-            Some(format!("its runner named the blob {hash} as the result, and had not put it"))
-        }
+        ResultRef::Blob(hash) if !is_here(blobs, hash) => Some(format!(
+            "its runner named the blob {hash} as the result, and had not put it"
+        )),
         _ => wrong_outputs(&done.outputs, blobs),
     }
 }
@@ -120,16 +132,26 @@ fn wrong(done: &Done, blobs: &Blobs) -> Option<String> {
 fn wrong_outputs(outputs: &BTreeMap<FilePath, Hash>, blobs: &Blobs) -> Option<String> {
     let (is, max) = (outputs.len(), limits::OUTPUT_FILES_MAX);
     if is > max {
-        return Some(format!("its runner gave back {is} files, at most {max} are allowed"));
+        return Some(format!(
+            "its runner gave back {is} files, at most {max} are allowed"
+        ));
     }
-    let (is, max) = (outputs.keys().map(|path| path.as_str().len()).sum::<usize>(), limits::OUTPUT_PATHS_BYTES_MAX);
+    let (is, max) = (
+        outputs
+            .keys()
+            .map(|path| path.as_str().len())
+            .sum::<usize>(),
+        limits::OUTPUT_PATHS_BYTES_MAX,
+    );
     if is > max {
         return Some(format!(
             "the paths of the files that its runner gave back have {is} bytes, at most {max} are allowed"
         ));
     }
     let (path, hash) = outputs.iter().find(|(_, hash)| !is_here(blobs, hash))?;
-    Some(format!("its runner named the blob {hash} as the file `{path}`, and had not put it"))
+    Some(format!(
+        "its runner named the blob {hash} as the file `{path}`, and had not put it"
+    ))
 }
 
 /// It is not removed before the engine knows that it is needed. What cannot be read is not here; but where an object store

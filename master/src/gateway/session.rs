@@ -12,9 +12,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use taskmaster_protocol::message::{Answer, Ask, Attempt, Done, Follow, Hello, Query, Refused, Role, Watch, Welcome};
+use taskmaster_protocol::message::{
+    Answer, Ask, Attempt, Done, Follow, Hello, Query, Refused, Role, Watch, Welcome,
+};
 use taskmaster_protocol::shape::ModuleView;
-use taskmaster_protocol::{EventKind, FromMaster, JobName, Json, Refusal, RefusalCode, ToMaster, limits, near};
+use taskmaster_protocol::{
+    EventKind, FromMaster, JobName, Json, Refusal, RefusalCode, ToMaster, limits, near,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -59,7 +63,9 @@ struct Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.handle.tell(Input::Disconnected { session: self.session });
+        self.handle.tell(Input::Disconnected {
+            session: self.session,
+        });
     }
 }
 
@@ -87,8 +93,15 @@ pub(super) async fn run(gate: Gate, socket: WebSocket, hello: Hello) {
     let role = hello.role;
     let protocol = hello.protocol;
     let seq = gate.handle.events.latest();
-    gate.handle.tell(Input::Connected { session: number, hello, outbox });
-    let connected = Connected { handle: gate.handle.clone(), session: number };
+    gate.handle.tell(Input::Connected {
+        session: number,
+        hello,
+        outbox,
+    });
+    let connected = Connected {
+        handle: gate.handle.clone(),
+        session: number,
+    };
     let welcome = welcome(protocol, gate.handle.epoch, seq);
     let mut writing = tokio::spawn(writer.run(FromMaster::Welcome(welcome)));
     let asked = Arc::new(Semaphore::new(ASKED_MAX));
@@ -193,13 +206,18 @@ impl Reader {
     /// A runner's lease is kept alive by whatever comes from it.
     fn heard(&self) {
         if self.role == Role::Runner {
-            self.gate.handle.tell(Input::Heard { session: self.session });
+            self.gate.handle.tell(Input::Heard {
+                session: self.session,
+            });
         }
     }
 
     async fn hear(&mut self, text: Utf8Bytes) {
         let copy = text.clone();
-        match add::heavy(text.len(), move || ToMaster::decode(&text)).await.and_then(|decoded| decoded) {
+        match add::heavy(text.len(), move || ToMaster::decode(&text))
+            .await
+            .and_then(|decoded| decoded)
+        {
             Err(refusal) => self.refuse(reference_in(&copy), refusal).await,
             Ok(message) => match self.allows(&message) {
                 Err(refusal) => self.refuse(reference_in(&copy), refusal).await,
@@ -212,7 +230,9 @@ impl Reader {
         match message {
             ToMaster::Add(add) => {
                 // Waiting here is the flow control: nothing more is read from this feeder meanwhile.
-                let Ok(permit) = self.batches.acquire().await else { return };
+                let Ok(permit) = self.batches.acquire().await else {
+                    return;
+                };
                 // Itself, and one whose answer may be on its way.
                 let alone = self.batches.available_permits() + 2 >= limits::BATCHES_IN_FLIGHT_MAX;
                 let tasks = add.tasks.len();
@@ -255,11 +275,20 @@ impl Reader {
             match children::take(&self.gate, report).await {
                 Ok(None) => {}
                 Ok(Some(wishes)) => {
-                    let attempt = Attempt { id: report.id.clone(), attempt: report.attempt };
+                    let attempt = Attempt {
+                        id: report.id.clone(),
+                        attempt: report.attempt,
+                    };
                     let (session, wishes) = (self.session, Box::new(wishes));
-                    self.gate.handle.tell(Input::Wishes { session, attempt, wishes });
+                    self.gate.handle.tell(Input::Wishes {
+                        session,
+                        attempt,
+                        wishes,
+                    });
                 }
-                Err(error) => tracing::error!(task = %report.id, %error, "the tasks that it adds cannot be read"),
+                Err(error) => {
+                    tracing::error!(task = %report.id, %error, "the tasks that it adds cannot be read")
+                }
             }
         }
     }
@@ -269,15 +298,28 @@ impl Reader {
         let (unread, count) = match &message {
             ToMaster::Done(list) => (&self.reports, list.len()),
             ToMaster::Failed(list) => (&self.reports, list.len()),
-            ToMaster::Cancel(_) | ToMaster::Retry(_) | ToMaster::Set(_) | ToMaster::Operate(_) => (&self.wanted, 1),
+            ToMaster::Cancel(_) | ToMaster::Retry(_) | ToMaster::Set(_) | ToMaster::Operate(_) => {
+                (&self.wanted, 1)
+            }
             _ => (&self.wanted, 0),
         };
         // Given back by the writer, with the acknowledgement or the answer. The semaphores are never closed.
-        let Ok(permit) = unread.acquire_many(u32::try_from(count).unwrap_or(u32::MAX)).await else { return };
+        let Ok(permit) = unread
+            .acquire_many(u32::try_from(count).unwrap_or(u32::MAX))
+            .await
+        else {
+            return;
+        };
         permit.forget();
-        let kib = u32::try_from((bytes >> 10).min(INBOX_KIB - ROOM_KIB - 1)).unwrap_or(u32::MAX) + 1;
-        let Ok(room) = self.inbox.clone().acquire_many_owned(kib).await else { return };
-        self.gate.handle.tell(Input::Message { session: self.session, message });
+        let kib =
+            u32::try_from((bytes >> 10).min(INBOX_KIB - ROOM_KIB - 1)).unwrap_or(u32::MAX) + 1;
+        let Ok(room) = self.inbox.clone().acquire_many_owned(kib).await else {
+            return;
+        };
+        self.gate.handle.tell(Input::Message {
+            session: self.session,
+            message,
+        });
         let owed = match self.owed.take() {
             Some(mut owed) => {
                 owed.merge(room);
@@ -296,7 +338,9 @@ impl Reader {
     fn allows(&self, message: &ToMaster) -> Result<(), Refusal> {
         let of = match message {
             ToMaster::Hello(_) => {
-                return Err(Refusal::new(RefusalCode::NotAllowed, "`hello` was said already").at("event"));
+                return Err(
+                    Refusal::new(RefusalCode::NotAllowed, "`hello` was said already").at("event"),
+                );
             }
             ToMaster::Ask(_) => return Ok(()),
             ToMaster::Request(_)
@@ -325,7 +369,10 @@ impl Reader {
             Role::Runner => ("a runner", "client"),
             Role::Client => ("a client", "runner"),
         };
-        let text = format!("`{}` is for {whose} to say; this session said `hello` as a {is}", message.event());
+        let text = format!(
+            "`{}` is for {whose} to say; this session said `hello` as a {is}",
+            message.event()
+        );
         Err(Refusal::new(RefusalCode::NotAllowed, text).at("event"))
     }
 
@@ -334,14 +381,22 @@ impl Reader {
             let kinds = EventKind::ALL.iter().map(|kind| kind.as_str());
             let hint = near::hint(word, kinds);
             let text = format!("no event is called `{word}`{hint}");
-            return self.refuse(None, Refusal::new(RefusalCode::InvalidValue, text).at("filter.events")).await;
+            return self
+                .refuse(
+                    None,
+                    Refusal::new(RefusalCode::InvalidValue, text).at("filter.events"),
+                )
+                .await;
         }
         if let Some(earlier) = self.watch.take() {
             earlier.abort();
         }
         let events = self.gate.handle.events.clone();
         let seq = events.latest();
-        self.watch = Some(self.tasks.spawn(watch::run(events, watch, seq, self.side.clone())));
+        self.watch = Some(
+            self.tasks
+                .spawn(watch::run(events, watch, seq, self.side.clone())),
+        );
     }
 
     async fn follow(&mut self, follow: Follow) {
@@ -350,12 +405,19 @@ impl Reader {
             let text = format!(
                 "a session may follow {FOLLOWS_MAX} groups of tasks and {JOBS_FOLLOWED_MAX} jobs at a time; use another for more"
             );
-            return self.refuse(None, Refusal::new(RefusalCode::TooLarge, text)).await;
+            return self
+                .refuse(None, Refusal::new(RefusalCode::TooLarge, text))
+                .await;
         }
         let Follow { job, ids, since } = follow;
         if job.is_none() && ids.is_empty() {
             let text = "`task:follow` names neither a `job` nor `ids`";
-            return self.refuse(None, Refusal::new(RefusalCode::MissingField, text).at("job")).await;
+            return self
+                .refuse(
+                    None,
+                    Refusal::new(RefusalCode::MissingField, text).at("job"),
+                )
+                .await;
         }
         // Read now, in the order of this session's messages: what it adds after this ends after this.
         let latest = self.gate.handle.events.latest();
@@ -371,25 +433,37 @@ impl Reader {
         }
     }
 
-    async fn wish(&mut self, wish: follow::Wish) -> Result<(), mpsc::error::SendError<follow::Wish>> {
+    async fn wish(
+        &mut self,
+        wish: follow::Wish,
+    ) -> Result<(), mpsc::error::SendError<follow::Wish>> {
         if let Some(wishes) = &self.wishes {
             return wishes.send(wish).await;
         }
         let (wishes, wished) = mpsc::channel(WISHES);
-        self.tasks.spawn(follow::jobs(self.gate.handle.events.clone(), wished, self.side.clone()));
+        self.tasks.spawn(follow::jobs(
+            self.gate.handle.events.clone(),
+            wished,
+            self.side.clone(),
+        ));
         let sent = wishes.send(wish).await;
         self.wishes = Some(wishes);
         sent
     }
 
     async fn ask(&mut self, ask: Ask) {
-        let Ok(permit) = self.asked.clone().acquire_owned().await else { return };
+        let Ok(permit) = self.asked.clone().acquire_owned().await else {
+            return;
+        };
         let (gate, side) = (self.gate.clone(), self.side.clone());
         self.tasks.spawn(async move {
             let Ask { reference, query } = ask;
             let message = match answer(&gate, query).await {
                 Ok(data) => FromMaster::Answer(Answer { reference, data }),
-                Err(error) => FromMaster::Refused(Refused { reference: Some(reference), error }),
+                Err(error) => FromMaster::Refused(Refused {
+                    reference: Some(reference),
+                    error,
+                }),
             };
             let _ = side.send(message).await;
             drop(permit);
@@ -397,7 +471,10 @@ impl Reader {
     }
 
     async fn refuse(&mut self, reference: Option<u64>, error: Refusal) {
-        let _ = self.side.send(FromMaster::Refused(Refused { reference, error })).await;
+        let _ = self
+            .side
+            .send(FromMaster::Refused(Refused { reference, error }))
+            .await;
     }
 }
 
@@ -408,9 +485,13 @@ async fn answer(gate: &Gate, query: Query) -> Result<Json, Refusal> {
     if !of_module {
         return Ok(answer);
     }
-    let Ok(mut view) = answer.read::<ModuleView>() else { return Ok(answer) };
+    let Ok(mut view) = answer.read::<ModuleView>() else {
+        return Ok(answer);
+    };
     // Of what waits, so that whoever approves it sees what it is.
-    let version = view.version.or(view.waiting.as_ref().map(|waiting| waiting.version));
+    let version = view
+        .version
+        .or(view.waiting.as_ref().map(|waiting| waiting.version));
     if let Some(version) = version {
         let inspection = gate.interfaces.inspection(&view.name, version).await;
         view.check = inspection.map(|inspection| inspection.check.clone());
@@ -422,14 +503,23 @@ async fn answer(gate: &Gate, query: Query) -> Result<Json, Refusal> {
 }
 
 fn frame(code: u16, reason: &str) -> CloseFrame {
-    CloseFrame { code, reason: short(reason) }
+    CloseFrame {
+        code,
+        reason: short(reason),
+    }
 }
 
 /// The close frame for a connection that cannot be read any further.
 fn broken(error: &str) -> CloseFrame {
     // axum hides the kind of the error; the codec's text for it is stable within the version we pin.
     if error.contains("too long") || error.contains("too large") || error.contains("too big") {
-        return frame(TOO_LARGE, &format!("a message may have at most {} bytes", limits::MESSAGE_BYTES_MAX));
+        return frame(
+            TOO_LARGE,
+            &format!(
+                "a message may have at most {} bytes",
+                limits::MESSAGE_BYTES_MAX
+            ),
+        );
     }
     if error.contains("UTF-8") || error.contains("utf-8") {
         return frame(1007, "text messages must be UTF-8");

@@ -11,7 +11,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
-use taskmaster_protocol::{EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits};
+use taskmaster_protocol::{
+    EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits,
+};
 use taskmaster_transport::{Address, Blobs as Remote, DialError, Socket, dial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message as Frame;
@@ -32,14 +34,34 @@ impl World {
         let scratch = Scratch::new();
         let (handle, inputs) = fake_engine();
         let blobs = Blobs::open(scratch.path()).unwrap();
-        let folder =
-            crate::modules::start(&scratch.join("tasks"), blobs.clone(), handle.clone(), Vec::new(), false).unwrap();
+        let folder = crate::modules::start(
+            &scratch.join("tasks"),
+            blobs.clone(),
+            handle.clone(),
+            Vec::new(),
+            false,
+        )
+        .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let (stop, stopping) = flag::channel(false);
         let interfaces = Interfaces::new(Components::default(), blobs.clone());
-        tokio::spawn(serve(listener, handle.clone(), folder, interfaces, token.map(str::to_owned), stopping));
-        World { scratch, address, handle, inputs: Mutex::new(inputs), blobs, stop }
+        tokio::spawn(serve(
+            listener,
+            handle.clone(),
+            folder,
+            interfaces,
+            token.map(str::to_owned),
+            stopping,
+        ));
+        World {
+            scratch,
+            address,
+            handle,
+            inputs: Mutex::new(inputs),
+            blobs,
+            stop,
+        }
     }
 
     async fn client(&self) -> Socket {
@@ -50,11 +72,14 @@ impl World {
     fn input_within(&self, time: Duration) -> Option<Input> {
         let inputs = self.inputs.lock().unwrap();
         let next = || inputs.recv_timeout(time).ok();
-        tokio::task::block_in_place(|| std::iter::from_fn(next).find(|input| !matches!(input, Input::Room(_))))
+        tokio::task::block_in_place(|| {
+            std::iter::from_fn(next).find(|input| !matches!(input, Input::Room(_)))
+        })
     }
 
     fn input(&self) -> Input {
-        self.input_within(Duration::from_secs(20)).expect("something is told within 20 s")
+        self.input_within(Duration::from_secs(20))
+            .expect("something is told within 20 s")
     }
 
     fn outbox(&self) -> crate::inbox::Outbox {
@@ -66,8 +91,13 @@ impl World {
 
     /// A whole HTTP exchange, as text.
     async fn http(&self, request: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(self.address.authority()).await.unwrap();
-        stream.write_all(request.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(self.address.authority())
+            .await
+            .unwrap();
+        stream
+            .write_all(request.replace('\n', "\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
@@ -75,13 +105,26 @@ impl World {
 
     async fn get(&self, path: &str, headers: &str) -> String {
         let host = self.address.authority();
-        self.http(&format!("GET {path} HTTP/1.1\nHost: {host}\nConnection: close\n{headers}\n")).await
+        self.http(&format!(
+            "GET {path} HTTP/1.1\nHost: {host}\nConnection: close\n{headers}\n"
+        ))
+        .await
     }
 }
 
 fn hello(role: Role) -> Hello {
-    let runner = (role == Role::Runner).then(|| Offer { name: "r".into(), slots: 1, ..Offer::default() });
-    Hello { role, protocol: taskmaster_protocol::PROTOCOL_VERSION, token: None, session: None, runner }
+    let runner = (role == Role::Runner).then(|| Offer {
+        name: "r".into(),
+        slots: 1,
+        ..Offer::default()
+    });
+    Hello {
+        role,
+        protocol: taskmaster_protocol::PROTOCOL_VERSION,
+        token: None,
+        session: None,
+        runner,
+    }
 }
 
 async fn say(socket: &mut Socket, text: &str) {
@@ -112,19 +155,35 @@ async fn refusal(socket: &mut Socket) -> (Option<u64>, Refusal) {
 }
 
 fn added(batch: u64) -> FromMaster {
-    FromMaster::Added(Added { batch, ids: Vec::new(), ended: Vec::new() })
+    FromMaster::Added(Added {
+        batch,
+        ids: Vec::new(),
+        ended: Vec::new(),
+    })
 }
 
 fn live(kind: EventKind) -> EventView {
     let (task, module, job, runner) = (None, None, None, None);
-    EventView { seq: None, time: Wall(0), event: kind, task, module, job, runner, data: Json::null() }
+    EventView {
+        seq: None,
+        time: Wall(0),
+        event: kind,
+        task,
+        module,
+        job,
+        runner,
+        data: Json::null(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_begins_with_hello_and_ends_once() {
     let world = World::new(None).await;
     let (mut socket, welcome) = dial(&world.address, hello(Role::Client)).await.unwrap();
-    assert_eq!((welcome.epoch, welcome.protocol), (7, taskmaster_protocol::PROTOCOL_VERSION));
+    assert_eq!(
+        (welcome.epoch, welcome.protocol),
+        (7, taskmaster_protocol::PROTOCOL_VERSION)
+    );
     let outbox = world.outbox();
     outbox.send(added(1)).unwrap();
     assert_eq!(hear(&mut socket).await, added(1));
@@ -133,31 +192,67 @@ async fn a_session_begins_with_hello_and_ends_once() {
     drop(socket);
     let mut another = world.client().await;
     let _outbox = world.outbox();
-    another.send(Frame::text(r#"{"event":"job:release","data":{"job":"j"}}"#)).await.unwrap();
-    assert!(matches!(world.input(), Input::Message { message: ToMaster::Release(_), .. }), "ended twice");
+    another
+        .send(Frame::text(r#"{"event":"job:release","data":{"job":"j"}}"#))
+        .await
+        .unwrap();
+    assert!(
+        matches!(
+            world.input(),
+            Input::Message {
+                message: ToMaster::Release(_),
+                ..
+            }
+        ),
+        "ended twice"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_no_right_hello_is_refused_with_the_reason() {
     let world = World::new(None).await;
-    let old = Hello { protocol: 99, ..hello(Role::Client) };
-    let nothing = Hello { runner: None, ..hello(Role::Runner) };
-    let spoken = format!("{} and {}", taskmaster_protocol::PROTOCOL_VERSION, taskmaster_protocol::PROTOCOL_OLDEST);
+    let old = Hello {
+        protocol: 99,
+        ..hello(Role::Client)
+    };
+    let nothing = Hello {
+        runner: None,
+        ..hello(Role::Runner)
+    };
+    let spoken = format!(
+        "{} and {}",
+        taskmaster_protocol::PROTOCOL_VERSION,
+        taskmaster_protocol::PROTOCOL_OLDEST
+    );
     for (hello, code, words) in [
-        (old, RefusalCode::ProtocolVersion, &["version 99", &spoken, "upgrade the master"][..]),
+        (
+            old,
+            RefusalCode::ProtocolVersion,
+            &["version 99", &spoken, "upgrade the master"][..],
+        ),
         (nothing, RefusalCode::MissingField, &["`runner`"]),
     ] {
-        let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else { panic!() };
+        let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else {
+            panic!()
+        };
         assert_eq!(refusal.code, code);
-        assert!(words.iter().all(|word| refusal.message.contains(word)), "{refusal}");
+        assert!(
+            words.iter().all(|word| refusal.message.contains(word)),
+            "{refusal}"
+        );
     }
     for (first, code) in [
-        (Frame::text(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#), RefusalCode::NotAllowed),
+        (
+            Frame::text(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#),
+            RefusalCode::NotAllowed,
+        ),
         (Frame::text("hello"), RefusalCode::MalformedJson),
         (Frame::binary(vec![1]), RefusalCode::MalformedJson),
     ] {
         let url = format!("{}/", world.address);
-        let stream = tokio::net::TcpStream::connect(world.address.authority()).await.unwrap();
+        let stream = tokio::net::TcpStream::connect(world.address.authority())
+            .await
+            .unwrap();
         let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
         socket.send(first).await.unwrap();
         assert_eq!(refusal(&mut socket).await.1.code, code);
@@ -169,26 +264,63 @@ async fn who_says_no_right_hello_is_refused_with_the_reason() {
 async fn a_token_is_wanted_in_hello_and_over_http() {
     let world = World::new(Some("secret")).await;
     for token in [None, Some("wrong".to_owned())] {
-        let hello = Hello { token, ..hello(Role::Client) };
-        let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else { panic!() };
+        let hello = Hello {
+            token,
+            ..hello(Role::Client)
+        };
+        let Err(DialError::Refused { refusal, .. }) = dial(&world.address, hello).await else {
+            panic!()
+        };
         assert_eq!(refusal.code, RefusalCode::Unauthorized);
     }
-    dial(&world.address, Hello { token: Some("secret".into()), ..hello(Role::Client) }).await.unwrap();
+    dial(
+        &world.address,
+        Hello {
+            token: Some("secret".into()),
+            ..hello(Role::Client)
+        },
+    )
+    .await
+    .unwrap();
     assert!(world.get("/api/jobs", "").await.starts_with("HTTP/1.1 401"));
-    assert!(world.get("/blobs/x", "Authorization: Bearer wrong\n").await.starts_with("HTTP/1.1 401"));
-    assert!(world.get("/blobs/x", "Authorization: Bearer secret\n").await.starts_with("HTTP/1.1 400"));
+    assert!(
+        world
+            .get("/blobs/x", "Authorization: Bearer wrong\n")
+            .await
+            .starts_with("HTTP/1.1 401")
+    );
+    assert!(
+        world
+            .get("/blobs/x", "Authorization: Bearer secret\n")
+            .await
+            .starts_with("HTTP/1.1 400")
+    );
     assert!(world.get("/health", "").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_of_other_sites_are_kept_out() {
     let world = World::new(None).await;
-    assert!(world.get("/", "Origin: http://evil.example\n").await.starts_with("HTTP/1.1 403"));
+    assert!(
+        world
+            .get("/", "Origin: http://evil.example\n")
+            .await
+            .starts_with("HTTP/1.1 403")
+    );
     let upgrade = "Origin: http://evil.example\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n";
     let host = world.address.authority();
-    let answer = world.http(&format!("GET / HTTP/1.1\nHost: {host}\n{upgrade}Connection: close\n\n")).await;
+    let answer = world
+        .http(&format!(
+            "GET / HTTP/1.1\nHost: {host}\n{upgrade}Connection: close\n\n"
+        ))
+        .await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    assert!(world.get("/", &format!("Origin: http://{host}\n")).await.contains("This is a Taskmaster master"));
+    assert!(
+        world
+            .get("/", &format!("Origin: http://{host}\n"))
+            .await
+            .contains("This is a Taskmaster master")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -198,17 +330,42 @@ async fn a_mistake_is_answered_and_the_session_goes_on() {
     let _outbox = world.outbox();
     for (text, reference, code, words) in [
         ("{", None, RefusalCode::MalformedJson, "not JSON"),
-        (r#"{"event":"task:ad","data":{}}"#, None, RefusalCode::UnknownEvent, "`task:add`"),
-        (r#"{"event":"query","data":{"ref":5,"what":"nothing"}}"#, Some(5), RefusalCode::InvalidValue, "nothing"),
-        (r#"{"event":"task:done","data":[]}"#, None, RefusalCode::NotAllowed, "for a runner to say"),
-        (r#"{"event":"task:follow","data":{}}"#, None, RefusalCode::MissingField, "neither"),
+        (
+            r#"{"event":"task:ad","data":{}}"#,
+            None,
+            RefusalCode::UnknownEvent,
+            "`task:add`",
+        ),
+        (
+            r#"{"event":"query","data":{"ref":5,"what":"nothing"}}"#,
+            Some(5),
+            RefusalCode::InvalidValue,
+            "nothing",
+        ),
+        (
+            r#"{"event":"task:done","data":[]}"#,
+            None,
+            RefusalCode::NotAllowed,
+            "for a runner to say",
+        ),
+        (
+            r#"{"event":"task:follow","data":{}}"#,
+            None,
+            RefusalCode::MissingField,
+            "neither",
+        ),
         (
             r#"{"event":"watch","data":{"filter":{"events":["task:dnoe"]}}}"#,
             None,
             RefusalCode::InvalidValue,
             "`task:done`",
         ),
-        (r#"{"event":"hello","data":{"role":"client","protocol":1}}"#, None, RefusalCode::NotAllowed, "already"),
+        (
+            r#"{"event":"hello","data":{"role":"client","protocol":1}}"#,
+            None,
+            RefusalCode::NotAllowed,
+            "already",
+        ),
     ] {
         say(&mut socket, text).await;
         let (is, refusal) = refusal(&mut socket).await;
@@ -219,7 +376,11 @@ async fn a_mistake_is_answered_and_the_session_goes_on() {
     assert!(refusal(&mut socket).await.1.message.contains("binary"));
     let (mut runner, _) = dial(&world.address, hello(Role::Runner)).await.unwrap();
     let _outbox = world.outbox();
-    say(&mut runner, r#"{"event":"task:add","data":{"batch":1,"tasks":[]}}"#).await;
+    say(
+        &mut runner,
+        r#"{"event":"task:add","data":{"batch":1,"tasks":[]}}"#,
+    )
+    .await;
     assert_eq!(refusal(&mut runner).await.1.code, RefusalCode::NotAllowed);
 }
 
@@ -257,7 +418,9 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
     let tasks = loop {
         match world.input() {
             Input::Module { known, .. } => drop(known),
-            Input::Add { batch, hold, tasks, .. } => {
+            Input::Add {
+                batch, hold, tasks, ..
+            } => {
                 assert_eq!((batch, hold), (3, true));
                 break tasks;
             }
@@ -265,10 +428,20 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
         }
     };
     assert!(tasks[0].is_ok());
-    assert!(tasks[1].is_ok(), "whether the module or the task is known is the engine's to say");
-    assert_eq!(tasks[2].as_ref().unwrap_err().code, RefusalCode::UnknownField);
+    assert!(
+        tasks[1].is_ok(),
+        "whether the module or the task is known is the engine's to say"
+    );
+    assert_eq!(
+        tasks[2].as_ref().unwrap_err().code,
+        RefusalCode::UnknownField
+    );
     let many = vec![r#"{"module":"echo"}"#; limits::BATCH_TASKS_MAX + 1].join(",");
-    say(&mut socket, &format!(r#"{{"event":"task:add","data":{{"batch":4,"tasks":[{many}]}}}}"#)).await;
+    say(
+        &mut socket,
+        &format!(r#"{{"event":"task:add","data":{{"batch":4,"tasks":[{many}]}}}}"#),
+    )
+    .await;
     assert_eq!(refusal(&mut socket).await.1.code, RefusalCode::TooLarge);
 }
 
@@ -279,7 +452,11 @@ async fn a_feeder_that_outruns_the_master_is_not_read() {
     let outbox = world.outbox();
     let most = limits::BATCHES_IN_FLIGHT_MAX as u64;
     for batch in 1..=most + 2 {
-        say(&mut socket, &format!(r#"{{"event":"task:add","data":{{"batch":{batch},"tasks":[]}}}}"#)).await;
+        say(
+            &mut socket,
+            &format!(r#"{{"event":"task:add","data":{{"batch":{batch},"tasks":[]}}}}"#),
+        )
+        .await;
     }
     for wanted in 1..=most {
         assert!(matches!(world.input(), Input::Add { batch, .. } if batch == wanted));
@@ -298,14 +475,33 @@ async fn questions_are_answered_by_their_ref() {
     let world = World::new(None).await;
     let mut socket = world.client().await;
     let _outbox = world.outbox();
-    say(&mut socket, r#"{"event":"query","data":{"ref":9,"what":"jobs"}}"#).await;
-    let Input::Ask { reply, .. } = world.input() else { panic!() };
+    say(
+        &mut socket,
+        r#"{"event":"query","data":{"ref":9,"what":"jobs"}}"#,
+    )
+    .await;
+    let Input::Ask { reply, .. } = world.input() else {
+        panic!()
+    };
     reply.send(Reply::Answer(Json::of(&[1, 2]))).unwrap();
-    let FromMaster::Answer(answer) = hear(&mut socket).await else { panic!() };
+    let FromMaster::Answer(answer) = hear(&mut socket).await else {
+        panic!()
+    };
     assert_eq!((answer.reference, answer.data.get()), (9, "[1,2]"));
-    say(&mut socket, r#"{"event":"query","data":{"ref":10,"what":"job","job":"j"}}"#).await;
-    let Input::Ask { reply, .. } = world.input() else { panic!() };
-    reply.send(Reply::Refused(Refusal::new(RefusalCode::UnknownJob, "no job `j`"))).unwrap();
+    say(
+        &mut socket,
+        r#"{"event":"query","data":{"ref":10,"what":"job","job":"j"}}"#,
+    )
+    .await;
+    let Input::Ask { reply, .. } = world.input() else {
+        panic!()
+    };
+    reply
+        .send(Reply::Refused(Refusal::new(
+            RefusalCode::UnknownJob,
+            "no job `j`",
+        )))
+        .unwrap();
     assert_eq!(refusal(&mut socket).await.0, Some(10));
 }
 
@@ -317,16 +513,24 @@ async fn a_watcher_sees_what_was_and_what_is() {
     }
     let mut socket = world.client().await;
     let _outbox = world.outbox();
-    say(&mut socket, r#"{"event":"watch","data":{"since":1,"filter":{"events":["job","task:log"]}}}"#).await;
+    say(
+        &mut socket,
+        r#"{"event":"watch","data":{"since":1,"filter":{"events":["job","task:log"]}}}"#,
+    )
+    .await;
     let mut seqs = Vec::new();
     while seqs.len() < 2 {
-        let FromMaster::Events(events) = hear(&mut socket).await else { panic!() };
+        let FromMaster::Events(events) = hear(&mut socket).await else {
+            panic!()
+        };
         seqs.extend(events.iter().map(|event| event.seq));
     }
     assert_eq!(seqs, [Some(2), Some(3)]);
     world.handle.events.show(live(EventKind::TaskProgress));
     world.handle.events.show(live(EventKind::TaskLog));
-    let FromMaster::Events(events) = hear(&mut socket).await else { panic!() };
+    let FromMaster::Events(events) = hear(&mut socket).await else {
+        panic!()
+    };
     assert_eq!(events, [live(EventKind::TaskLog)]);
 }
 
@@ -347,7 +551,10 @@ async fn a_watcher_who_only_listens_is_pinged_while_events_never_stop() {
     let mut heard = 0;
     while !matches!(socket.next().await.unwrap().unwrap(), Frame::Ping(_)) {
         heard += 1;
-        assert!(began.elapsed() < Duration::from_secs(20), "no ping among {heard} messages");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "no ping among {heard} messages"
+        );
     }
     assert!(heard > 3, "{heard} messages are no stream");
     speaking.abort();
@@ -359,12 +566,20 @@ async fn a_follower_of_a_job_hears_of_its_end_and_of_no_other() {
     log_job_done(&world.handle, "mine", 1);
     let mut socket = world.client().await;
     let _outbox = world.outbox();
-    say(&mut socket, r#"{"event":"task:follow","data":{"job":"mine","since":0}}"#).await;
-    let FromMaster::Final(told) = hear(&mut socket).await else { panic!() };
+    say(
+        &mut socket,
+        r#"{"event":"task:follow","data":{"job":"mine","since":0}}"#,
+    )
+    .await;
+    let FromMaster::Final(told) = hear(&mut socket).await else {
+        panic!()
+    };
     assert_eq!((told.seq, told.job_done), (Some(1), Some(1)));
     log_job_done(&world.handle, "other", 1);
     log_job_done(&world.handle, "mine", 2);
-    let FromMaster::Final(told) = hear(&mut socket).await else { panic!() };
+    let FromMaster::Final(told) = hear(&mut socket).await else {
+        panic!()
+    };
     assert_eq!((told.seq, told.job_done), (Some(3), Some(2)));
 }
 
@@ -373,9 +588,19 @@ async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
     let world = World::new(None).await;
     let mut socket = world.client().await;
     let _outbox = world.outbox();
-    say(&mut socket, r#"{"event":"task:follow","data":{"ids":["ended","ghost"]}}"#).await;
+    say(
+        &mut socket,
+        r#"{"event":"task:follow","data":{"ids":["ended","ghost"]}}"#,
+    )
+    .await;
     for _ in 0..2 {
-        let Input::Ask { query: message::Query::Task { id }, reply } = world.input() else { panic!() };
+        let Input::Ask {
+            query: message::Query::Task { id },
+            reply,
+        } = world.input()
+        else {
+            panic!()
+        };
         reply
             .send(match id.as_str() {
                 "ended" => Reply::Answer(Json::parse(ENDED).unwrap()),
@@ -391,7 +616,10 @@ async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((finals[0].id.as_str(), refused[0].as_str()), ("ended", "ghost"));
+    assert_eq!(
+        (finals[0].id.as_str(), refused[0].as_str()),
+        ("ended", "ghost")
+    );
 }
 
 const ENDED: &str = r#"{"id":"ended","module":"m","version":null,"state":"done","job":"j","priority":0,"attempt":1,
@@ -404,12 +632,26 @@ async fn blobs_are_kept_under_their_true_hash_only() {
     let remote = Remote::new(world.address.clone(), None);
     let bytes = bytes::Bytes::from(vec![7; 3 << 20]);
     let hash = Hash::of(&bytes);
-    assert!(remote.get(&hash).await.unwrap_err().to_string().contains("404"));
+    assert!(
+        remote
+            .get(&hash)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("404")
+    );
     remote.put(&hash, bytes.clone()).await.unwrap();
     remote.put(&hash, bytes.clone()).await.unwrap();
     assert_eq!(remote.get(&hash).await.unwrap(), bytes);
-    let wrong = remote.put(&Hash::of(b"other"), bytes).await.unwrap_err().to_string();
-    assert!(wrong.contains("400") && wrong.contains(&hash.to_string()), "{wrong}");
+    let wrong = remote
+        .put(&Hash::of(b"other"), bytes)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        wrong.contains("400") && wrong.contains(&hash.to_string()),
+        "{wrong}"
+    );
     assert!(!world.blobs.exists(&Hash::of(b"other")));
 }
 
@@ -421,13 +663,17 @@ async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
     let mut slow = tokio::net::TcpStream::connect(&host).await.unwrap();
     let mut upload = tokio::net::TcpStream::connect(&host).await.unwrap();
     let bytes = vec![7; 200_000];
-    let head = format!("PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 200000\r\n\r\n", Hash::of(&bytes));
+    let head = format!(
+        "PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 200000\r\n\r\n",
+        Hash::of(&bytes)
+    );
     upload.write_all(head.as_bytes()).await.unwrap();
     upload.write_all(&bytes[..100_000]).await.unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     let began = std::time::Instant::now();
     let ended = async |stream: &mut tokio::net::TcpStream| {
-        let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0; 1_000])).await;
+        let read =
+            tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0; 1_000])).await;
         !matches!(read.expect("it is still open"), Ok(1..))
     };
     for _ in 0..5 {
@@ -435,7 +681,11 @@ async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
         let _ = slow.write_all(b"X: y\r\n").await;
     }
     assert!(ended(&mut mute).await && ended(&mut slow).await);
-    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        began.elapsed()
+    );
     upload.write_all(&bytes[100_000..]).await.unwrap();
     let mut answer = [0; 12];
     upload.read_exact(&mut answer).await.unwrap();
@@ -446,19 +696,46 @@ async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
 async fn what_a_task_will_name_is_not_taken_on_a_full_disk() {
     let world = World::new(None).await;
     let remote = Remote::new(world.address.clone(), None);
-    let (early, late) = (bytes::Bytes::from_static(b"early"), bytes::Bytes::from_static(b"late"));
+    let (early, late) = (
+        bytes::Bytes::from_static(b"early"),
+        bytes::Bytes::from_static(b"late"),
+    );
     assert!(!remote.has(&Hash::of(&early)).await.unwrap());
-    remote.upload(&Hash::of(&early), early.clone()).await.unwrap();
+    remote
+        .upload(&Hash::of(&early), early.clone())
+        .await
+        .unwrap();
     assert!(remote.has(&Hash::of(&early)).await.unwrap());
     world.handle.room.written(Some("no room".into()));
-    remote.upload(&Hash::of(&early), early).await.expect("it is there");
-    let refused = remote.upload(&Hash::of(&late), late.clone()).await.unwrap_err().to_string();
-    assert!(refused.contains("503") && refused.contains("no room"), "{refused}");
-    remote.put(&Hash::of(&late), late).await.expect("a result is taken as long as it can be written");
+    remote
+        .upload(&Hash::of(&early), early)
+        .await
+        .expect("it is there");
+    let refused = remote
+        .upload(&Hash::of(&late), late.clone())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("503") && refused.contains("no room"),
+        "{refused}"
+    );
+    remote
+        .put(&Hash::of(&late), late)
+        .await
+        .expect("a result is taken as long as it can be written");
     let host = world.address.authority();
-    let other = format!("PUT /blobs/{} HTTP/1.1\nHost: {host}\nConnection: close\n", Hash::of(b""));
-    let answer = world.http(&format!("{}\n", other.replace(" HTTP", "?for=fun HTTP"))).await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("`fun`"), "{answer}");
+    let other = format!(
+        "PUT /blobs/{} HTTP/1.1\nHost: {host}\nConnection: close\n",
+        Hash::of(b"")
+    );
+    let answer = world
+        .http(&format!("{}\n", other.replace(" HTTP", "?for=fun HTTP")))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("`fun`"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -471,16 +748,34 @@ async fn a_module_is_pushed_into_the_folder_if_it_would_load() {
         ("..wasm", SOUND, "begin with"),
         ("-.wasm", SOUND, "begin with"),
     ] {
-        let error = remote.put_module(file, bytes.into()).await.unwrap_err().to_string();
-        assert!(error.contains("400") && error.contains(words), "{file}: {error}");
+        let error = remote
+            .put_module(file, bytes.into())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("400") && error.contains(words),
+            "{file}: {error}"
+        );
     }
-    let put = tokio::spawn(async move { remote.put_module("x.wat", SOUND.into()).await.map_err(|e| e.to_string()) });
-    let Input::Module { name, known, .. } = world.input() else { panic!() };
+    let put = tokio::spawn(async move {
+        remote
+            .put_module("x.wat", SOUND.into())
+            .await
+            .map_err(|e| e.to_string())
+    });
+    let Input::Module { name, known, .. } = world.input() else {
+        panic!()
+    };
     assert_eq!(name.as_str(), "x");
     drop(known);
-    let check: taskmaster_protocol::shape::ModuleCheck = serde_json::from_slice(&put.await.unwrap().unwrap()).unwrap();
+    let check: taskmaster_protocol::shape::ModuleCheck =
+        serde_json::from_slice(&put.await.unwrap().unwrap()).unwrap();
     assert!(check.ok);
-    assert_eq!(std::fs::read_to_string(world.scratch.join("tasks").join("x.wat")).unwrap(), SOUND);
+    assert_eq!(
+        std::fs::read_to_string(world.scratch.join("tasks").join("x.wat")).unwrap(),
+        SOUND
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -489,7 +784,9 @@ async fn a_stop_closes_every_session() {
     let mut socket = world.client().await;
     let _outbox = world.outbox();
     world.stop.send(true).unwrap();
-    let Some(Ok(Frame::Close(Some(frame)))) = socket.next().await else { panic!() };
+    let Some(Ok(Frame::Close(Some(frame)))) = socket.next().await else {
+        panic!()
+    };
     assert_eq!(u16::from(frame.code), 1001);
     assert!(matches!(world.input(), Input::Disconnected { .. }));
 }

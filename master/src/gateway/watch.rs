@@ -30,9 +30,16 @@ struct Watcher {
 pub(super) async fn run(events: EventFeed, watch: Watch, seq: u64, side: mpsc::Sender<FromMaster>) {
     // A seq beyond the end is from another journal: nothing of ours would ever be after it.
     let seq = watch.since.map_or(seq, |since| since.min(seq));
-    let mut watcher = Watcher { watch, seq, waiting: Default::default(), missed: 0 };
+    let mut watcher = Watcher {
+        watch,
+        seq,
+        waiting: Default::default(),
+        missed: 0,
+    };
     let job = watcher.watch.filter.job.clone();
-    let mut live = job.as_ref().map_or_else(|| events.live(), |job| events.live_of(job));
+    let mut live = job
+        .as_ref()
+        .map_or_else(|| events.live(), |job| events.live_of(job));
     let mut live_ended = false;
     let interest = job.map(|job| {
         let mut interest = events.interest();
@@ -72,7 +79,11 @@ pub(super) async fn run(events: EventFeed, watch: Watch, seq: u64, side: mpsc::S
 
 /// Durable events after `seq`, and up to where. Who watches one job is woken when something happens in it, and passes
 /// over what does not concern it without a look.
-async fn next(events: &EventFeed, interest: Option<&Interest>, seq: u64) -> Result<(Vec<Logged>, u64), Pruned> {
+async fn next(
+    events: &EventFeed,
+    interest: Option<&Interest>,
+    seq: u64,
+) -> Result<(Vec<Logged>, u64), Pruned> {
     let Some(interest) = interest else {
         let logged = feed::after(events, seq).await?;
         let last = logged.last().map_or(seq, Logged::seq);
@@ -104,7 +115,11 @@ impl Watcher {
     fn next(&mut self) -> FromMaster {
         if self.waiting.is_empty() {
             let missed = std::mem::take(&mut self.missed);
-            return FromMaster::Gap(Gap { missed, resume: self.seq + 1, reason: "slow".into() });
+            return FromMaster::Gap(Gap {
+                missed,
+                resume: self.seq + 1,
+                reason: "slow".into(),
+            });
         }
         let count = self.waiting.len().min(BATCH);
         FromMaster::Events(self.waiting.drain(..count).collect())
@@ -129,7 +144,8 @@ impl Watcher {
             && (job.is_none() || event.job() == job.as_ref())
             && (task.is_none() || event.task() == task.as_ref());
         if may {
-            self.waiting.extend(Some(event.view()).filter(|event| self.watch.filter.matches(event)));
+            self.waiting
+                .extend(Some(event.view()).filter(|event| self.watch.filter.matches(event)));
         }
     }
 }
@@ -147,7 +163,16 @@ mod tests {
         let watching = tokio::spawn(run(handle.events.clone(), Watch::default(), 0, side));
         let (task, module, job, runner) = (None, None, None, None);
         let event = EventKind::TaskLog;
-        let event = EventView { seq: None, time: Wall(0), event, task, module, job, runner, data: Json::null() };
+        let event = EventView {
+            seq: None,
+            time: Wall(0),
+            event,
+            task,
+            module,
+            job,
+            runner,
+            data: Json::null(),
+        };
         let all = 10_000;
         // The task must have begun to listen.
         while !handle.events.is_watched() {
@@ -169,7 +194,10 @@ mod tests {
             }
         }
         assert_eq!(seen + missed, all);
-        assert!(missed > 0 && seen >= WAITING_MAX as u64, "{seen} seen, {missed} missed");
+        assert!(
+            missed > 0 && seen >= WAITING_MAX as u64,
+            "{seen} seen, {missed} missed"
+        );
         watching.abort();
     }
 }

@@ -90,7 +90,10 @@ impl Writer {
             self.wanted.add_permits(answers);
             if pinged.elapsed() >= PING {
                 pinged = Instant::now();
-                if !matches!(timeout(WRITE, self.sink.send(Message::Ping(Default::default()))).await, Ok(Ok(()))) {
+                if !matches!(
+                    timeout(WRITE, self.sink.send(Message::Ping(Default::default()))).await,
+                    Ok(Ok(()))
+                ) {
                     return;
                 }
             }
@@ -98,7 +101,11 @@ impl Writer {
     }
 
     async fn end(&mut self, frame: CloseFrame) {
-        let _ = timeout(Duration::from_secs(1), self.sink.send(Message::Close(Some(frame)))).await;
+        let _ = timeout(
+            Duration::from_secs(1),
+            self.sink.send(Message::Close(Some(frame))),
+        )
+        .await;
     }
 
     async fn write(&mut self, batch: Vec<FromMaster>) -> Result<(), ()> {
@@ -129,7 +136,10 @@ impl Writer {
         let written = serde_json::to_writer((&mut self.buffer).writer(), message);
         let bytes = self.buffer.split().freeze();
         // Our own types always serialise, to UTF-8.
-        written.ok().and_then(|()| Utf8Bytes::try_from(bytes).ok()).unwrap_or_else(|| message.encode().into())
+        written
+            .ok()
+            .and_then(|()| Utf8Bytes::try_from(bytes).ok())
+            .unwrap_or_else(|| message.encode().into())
     }
 }
 
@@ -157,9 +167,10 @@ fn merge(batch: Vec<FromMaster>) -> Vec<FromMaster> {
 
 fn bytes_of(message: &FromMaster) -> usize {
     match message {
-        FromMaster::Send(sends) => {
-            sends.iter().map(|send| send.params.as_ref().map_or(0, |params| params.get().len())).sum()
-        }
+        FromMaster::Send(sends) => sends
+            .iter()
+            .map(|send| send.params.as_ref().map_or(0, |params| params.get().len()))
+            .sum(),
         _ => 0,
     }
 }
@@ -174,10 +185,16 @@ fn join(last: &mut FromMaster, next: FromMaster) -> Option<FromMaster> {
         None
     }
     match (last, next) {
-        (FromMaster::Send(last), FromMaster::Send(next)) => append(last, next).map(FromMaster::Send),
+        (FromMaster::Send(last), FromMaster::Send(next)) => {
+            append(last, next).map(FromMaster::Send)
+        }
         (FromMaster::Ack(last), FromMaster::Ack(next)) => append(last, next).map(FromMaster::Ack),
-        (FromMaster::Cancel(last), FromMaster::Cancel(next)) => append(last, next).map(FromMaster::Cancel),
-        (FromMaster::Recall(last), FromMaster::Recall(next)) => append(last, next).map(FromMaster::Recall),
+        (FromMaster::Cancel(last), FromMaster::Cancel(next)) => {
+            append(last, next).map(FromMaster::Cancel)
+        }
+        (FromMaster::Recall(last), FromMaster::Recall(next)) => {
+            append(last, next).map(FromMaster::Recall)
+        }
         (_, next) => Some(next),
     }
 }
@@ -190,15 +207,33 @@ mod tests {
 
     fn attempts(count: usize) -> Vec<Attempt> {
         let id = TaskId::new("t").unwrap();
-        vec![Attempt { id, attempt: AttemptId { epoch: 1, n: 1 } }; count]
+        vec![
+            Attempt {
+                id,
+                attempt: AttemptId { epoch: 1, n: 1 }
+            };
+            count
+        ]
     }
 
     #[test]
     fn neighbours_of_one_kind_are_merged_in_order_and_within_bounds() {
-        let (ack, cancel) = (|n| FromMaster::Ack(attempts(n)), |n| FromMaster::Cancel(attempts(n)));
-        assert_eq!(merge(vec![ack(1), ack(2), cancel(1), cancel(1), ack(1)]), [ack(3), cancel(2), ack(1)]);
-        assert_eq!(merge(vec![ack(600), ack(600), ack(400)]), [ack(600), ack(1_000)]);
-        assert_eq!(merge(vec![FromMaster::Drain(()), FromMaster::Drain(())]).len(), 2);
+        let (ack, cancel) = (
+            |n| FromMaster::Ack(attempts(n)),
+            |n| FromMaster::Cancel(attempts(n)),
+        );
+        assert_eq!(
+            merge(vec![ack(1), ack(2), cancel(1), cancel(1), ack(1)]),
+            [ack(3), cancel(2), ack(1)]
+        );
+        assert_eq!(
+            merge(vec![ack(600), ack(600), ack(400)]),
+            [ack(600), ack(1_000)]
+        );
+        assert_eq!(
+            merge(vec![FromMaster::Drain(()), FromMaster::Drain(())]).len(),
+            2
+        );
         assert_eq!(merge(Vec::new()), []);
     }
 }

@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Refused, Role};
 use taskmaster_protocol::{
-    FromMaster, PROTOCOL_OLDEST, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, agreed_version, limits,
+    FromMaster, PROTOCOL_OLDEST, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, agreed_version,
+    limits,
 };
 use tokio::time::timeout;
 
@@ -52,17 +53,27 @@ async fn greet(gate: Gate, mut socket: WebSocket, admitted: bool) {
         Ok(Some(Ok(text))) => check_hello(&gate, &text, admitted),
         Ok(Some(Err(refusal))) => Err(refusal),
         Ok(None) => return,
-        Err(_) => Err(Refusal::new(RefusalCode::NotAllowed, format!("no `hello` within {} s", limit.as_secs()))),
+        Err(_) => Err(Refusal::new(
+            RefusalCode::NotAllowed,
+            format!("no `hello` within {} s", limit.as_secs()),
+        )),
     };
     let admitted = hello.and_then(|hello| take_name(&gate, &hello).map(|name| (hello, name)));
     match admitted {
         Ok((hello, _name)) => session::run(gate, socket, hello).await,
         Err(refusal) => {
             let reason = short(&refusal.message);
-            let refused = FromMaster::Refused(Refused { reference: None, error: refusal }).encode();
+            let refused = FromMaster::Refused(Refused {
+                reference: None,
+                error: refusal,
+            })
+            .encode();
             let farewell = async {
                 socket.send(Message::Text(refused.into())).await.ok()?;
-                socket.send(Message::Close(Some(CloseFrame { code: 1008, reason }))).await.ok()?;
+                socket
+                    .send(Message::Close(Some(CloseFrame { code: 1008, reason })))
+                    .await
+                    .ok()?;
                 // Until the other side has closed too: what is unread here would cut off what was said.
                 while let Some(Ok(_)) = socket.recv().await {}
                 Some(())
@@ -73,7 +84,11 @@ async fn greet(gate: Gate, mut socket: WebSocket, admitted: bool) {
 }
 
 fn take_name(gate: &Gate, hello: &Hello) -> Result<Option<Taken>, Refusal> {
-    hello.runner.as_ref().map(|offer| gate.names.take(&offer.name, hello.session.as_deref())).transpose()
+    hello
+        .runner
+        .as_ref()
+        .map(|offer| gate.names.take(&offer.name, hello.session.as_deref()))
+        .transpose()
 }
 
 async fn first_text(socket: &mut WebSocket) -> Option<Result<Utf8Bytes, Refusal>> {
@@ -89,7 +104,10 @@ async fn first_text(socket: &mut WebSocket) -> Option<Result<Utf8Bytes, Refusal>
 
 fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal> {
     if text.len() > HELLO_BYTES_MAX {
-        let text = format!("`hello` has {} bytes, at most {HELLO_BYTES_MAX} are allowed", text.len());
+        let text = format!(
+            "`hello` has {} bytes, at most {HELLO_BYTES_MAX} are allowed",
+            text.len()
+        );
         return Err(Refusal::new(RefusalCode::TooLarge, text));
     }
     let hello = match ToMaster::decode(text)? {
@@ -100,22 +118,44 @@ fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal
         }
     };
     let Some(agreed) = agreed_version(hello.protocol) else {
-        let (is, older) = (hello.protocol, if hello.protocol < PROTOCOL_VERSION { "your side" } else { "the master" });
+        let (is, older) = (
+            hello.protocol,
+            if hello.protocol < PROTOCOL_VERSION {
+                "your side"
+            } else {
+                "the master"
+            },
+        );
         let text = format!(
             "you speak version {is} of the protocol, this master speaks {PROTOCOL_VERSION} and {PROTOCOL_OLDEST}: upgrade {older}"
         );
         return Err(Refusal::new(RefusalCode::ProtocolVersion, text).at("protocol"));
     };
-    let hello = Hello { protocol: agreed, ..hello };
+    let hello = Hello {
+        protocol: agreed,
+        ..hello
+    };
     if !admitted && !gate.auth.admits(hello.token.as_deref()) {
         let text = match hello.token {
-            Some(_) => "the token is wrong; this master wrote the right one into its data folder, file `token`",
-            None => "this master wants a token: --token or TASKMASTER_TOKEN; it is in its data folder, file `token`",
+            Some(_) => {
+                "the token is wrong; this master wrote the right one into its data folder, file `token`"
+            }
+            None => {
+                "this master wants a token: --token or TASKMASTER_TOKEN; it is in its data folder, file `token`"
+            }
         };
         return Err(Refusal::new(RefusalCode::Unauthorized, text).at("token"));
     }
-    if let Some(session) = hello.session.as_ref().filter(|session| session.len() > limits::NAME_BYTES_MAX) {
-        let text = format!("a session's name may have {} bytes, not {}", limits::NAME_BYTES_MAX, session.len());
+    if let Some(session) = hello
+        .session
+        .as_ref()
+        .filter(|session| session.len() > limits::NAME_BYTES_MAX)
+    {
+        let text = format!(
+            "a session's name may have {} bytes, not {}",
+            limits::NAME_BYTES_MAX,
+            session.len()
+        );
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("session"));
     }
     match (hello.role, &hello.runner) {
@@ -127,12 +167,21 @@ fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal
             let text = "a runner's `hello` must say what it offers, in `runner`";
             Err(Refusal::new(RefusalCode::MissingField, text).at("runner"))
         }
-        (Role::Runner, Some(offer)) if offer.name.is_empty() || offer.name.len() > limits::NAME_BYTES_MAX => {
-            let text = format!("a runner's name must have 1 to {} bytes", limits::NAME_BYTES_MAX);
+        (Role::Runner, Some(offer))
+            if offer.name.is_empty() || offer.name.len() > limits::NAME_BYTES_MAX =>
+        {
+            let text = format!(
+                "a runner's name must have 1 to {} bytes",
+                limits::NAME_BYTES_MAX
+            );
             Err(Refusal::new(RefusalCode::InvalidValue, text).at("runner.name"))
         }
         (Role::Runner, Some(offer)) if offer.slots == 0 || offer.slots > limits::SLOTS_MAX => {
-            let text = format!("a runner has 1 to {} slots, not {}", limits::SLOTS_MAX, offer.slots);
+            let text = format!(
+                "a runner has 1 to {} slots, not {}",
+                limits::SLOTS_MAX,
+                offer.slots
+            );
             Err(Refusal::new(RefusalCode::InvalidValue, text).at("runner.slots"))
         }
         _ => Ok(hello),
@@ -141,13 +190,15 @@ fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal
 
 /// What is said to a binary message.
 pub(super) fn binary() -> Refusal {
-    let text =
-        "binary messages are not understood: messages are JSON in text; bytes go to PUT /blobs/SHA256 on this port";
+    let text = "binary messages are not understood: messages are JSON in text; bytes go to PUT /blobs/SHA256 on this port";
     Refusal::new(RefusalCode::MalformedJson, text)
 }
 
 /// A close frame holds at most 123 bytes of reason.
 pub(super) fn short(reason: &str) -> Utf8Bytes {
-    let end = (0..=reason.len().min(123)).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+    let end = (0..=reason.len().min(123))
+        .rev()
+        .find(|end| reason.is_char_boundary(*end))
+        .unwrap_or(0);
     reason.get(..end).unwrap_or_default().into()
 }

@@ -30,17 +30,35 @@ impl SyncedMark {
     pub fn open(folder: &Path, end: u64) -> Result<SyncedMark, StoreError> {
         let path = folder.join(NAME);
         let failed = |error: io::Error| StoreError::Failed(format!("{}: {error}", path.display()));
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
         let synced = read(&file).map_err(failed)?;
         if synced > end {
-            return Err(StoreError::Cut { path: folder.display().to_string(), mark: path, end, synced });
+            return Err(StoreError::Cut {
+                path: folder.display().to_string(),
+                mark: path,
+                end,
+                synced,
+            });
         }
-        let mark = SyncedMark { path: path.clone(), file, failing: false };
+        let mark = SyncedMark {
+            path: path.clone(),
+            file,
+            failing: false,
+        };
         // What it was: the journal's present end need not be durable yet. With this write the file has its size, and no
         // later one needs room on the disk.
-        mark.write(synced).and_then(|()| mark.file.sync_all()).map_err(failed)?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        mark.write(synced)
+            .and_then(|()| mark.file.sync_all())
+            .map_err(failed)?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed)?;
         Ok(mark)
     }
 
@@ -71,7 +89,9 @@ fn read(file: &File) -> io::Result<u64> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
         read => read?,
     }
-    let commit = std::str::from_utf8(&bytes[..20]).ok().and_then(|digits| digits.parse().ok());
+    let commit = std::str::from_utf8(&bytes[..20])
+        .ok()
+        .and_then(|digits| digits.parse().ok());
     let sound = commit.filter(|commit| text(*commit) == bytes);
     if sound.is_none() {
         tracing::warn!("the note of how far the store is durable is damaged, and is written anew");
@@ -93,7 +113,13 @@ mod tests {
         drop(mark);
         let refused = SyncedMark::open(folder.path(), 999).unwrap_err();
         let said = refused.to_string();
-        for word in ["999", "1000", "Restore a copy", "synced", folder.path().to_str().unwrap()] {
+        for word in [
+            "999",
+            "1000",
+            "Restore a copy",
+            "synced",
+            folder.path().to_str().unwrap(),
+        ] {
             assert!(said.contains(word), "`{word}` is not in: {said}");
         }
         // It is refused again, and a journal that has all of it is taken.
@@ -124,7 +150,10 @@ mod tests {
         ] {
             std::fs::write(folder.path().join(NAME), text).unwrap();
             SyncedMark::open(folder.path(), 2).unwrap().set(2);
-            assert!(SyncedMark::open(folder.path(), 1).is_err(), "{text:?} was not written anew");
+            assert!(
+                SyncedMark::open(folder.path(), 1).is_err(),
+                "{text:?} was not written anew"
+            );
         }
     }
 }

@@ -35,7 +35,9 @@ impl Stamp {
     /// Whether it was last written some time ago, by the wall clock: nobody is at it now.
     fn is_old(&self) -> bool {
         let modified = u64::try_from(self.modified.0).unwrap_or(0);
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         since > Duration::from_secs(modified.saturating_add(1)) + SETTLED
     }
 }
@@ -60,7 +62,15 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(stamp: Stamp, now: Instant) -> Watched {
-        Watched { stamp, since: now, tried: now, read: None, settled: false, absent: None, trouble: None }
+        Watched {
+            stamp,
+            since: now,
+            tried: now,
+            read: None,
+            settled: false,
+            absent: None,
+            trouble: None,
+        }
     }
 
     /// A sweep saw it.
@@ -88,7 +98,10 @@ impl Watched {
         if self.absent.is_some() {
             return false;
         }
-        let (quiet, untried) = (now.duration_since(self.since), now.duration_since(self.tried));
+        let (quiet, untried) = (
+            now.duration_since(self.since),
+            now.duration_since(self.tried),
+        );
         let judged = self.is_judged();
         // Read once more when it has settled, even with the same stamp: a second write within one tick of the file
         // system's clock leaves the stamp as it is.
@@ -98,12 +111,16 @@ impl Watched {
             || rest
             || (!self.settled
                 && !judged
-                && (quiet >= QUIET && untried >= QUIET || untried >= SETTLED || self.is_fresh_and_old()))
+                && (quiet >= QUIET && untried >= QUIET
+                    || untried >= SETTLED
+                    || self.is_fresh_and_old()))
     }
 
     /// Whether what the last sweep saw was read.
     pub(super) fn is_judged(&self) -> bool {
-        self.read.as_ref().is_some_and(|(stamp, ..)| *stamp == self.stamp)
+        self.read
+            .as_ref()
+            .is_some_and(|(stamp, ..)| *stamp == self.stamp)
     }
 
     fn is_fresh_and_old(&self) -> bool {
@@ -153,7 +170,9 @@ fn judge(
 ) -> Result<Option<(Stamp, Hash, Seen)>, String> {
     let (stamp, bytes) = match read_whole(path) {
         Ok(Whole::Read(stamp, bytes)) => (stamp, bytes),
-        Ok(Whole::TooLarge(stamp)) => return Ok(Some((stamp, Hash::of(b""), too_large(stamp.bytes)))),
+        Ok(Whole::TooLarge(stamp)) => {
+            return Ok(Some((stamp, Hash::of(b""), too_large(stamp.bytes))));
+        }
         Ok(Whole::Changing) => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("the file cannot be read: {error}")),
@@ -167,25 +186,47 @@ fn judge(
     // A panic would be a bug of the validator's; the folder must outlive it.
     let check = std::panic::catch_unwind(|| taskmaster_module::inspect(stem, &bytes)).ok();
     let (hash, seen) = match check {
-        None => (Hash::of(&bytes), Seen::Unsound { error: "the validator failed on it; the log has more".into() }),
+        None => (
+            Hash::of(&bytes),
+            Seen::Unsound {
+                error: "the validator failed on it; the log has more".into(),
+            },
+        ),
         Some(check) => {
             let check = check.check;
             let hash = check.version.unwrap_or_else(|| Hash::of(&bytes));
             match (check.kind, check.error) {
-                (Some(kind), None) => (hash, Seen::Sound { version: hash, kind, bytes: stamp.bytes, wants: None }),
-                (_, error) => (hash, Seen::Unsound { error: error.unwrap_or_else(|| "it cannot be run".into()) }),
+                (Some(kind), None) => (
+                    hash,
+                    Seen::Sound {
+                        version: hash,
+                        kind,
+                        bytes: stamp.bytes,
+                        wants: None,
+                    },
+                ),
+                (_, error) => (
+                    hash,
+                    Seen::Unsound {
+                        error: error.unwrap_or_else(|| "it cannot be run".into()),
+                    },
+                ),
             }
         }
     };
     if matches!(seen, Seen::Sound { .. }) {
-        blobs.put_hashed(hash, &bytes).map_err(|error| format!("the module cannot be kept: {error}"))?;
+        blobs
+            .put_hashed(hash, &bytes)
+            .map_err(|error| format!("the module cannot be kept: {error}"))?;
     }
     Ok(Some((stamp, hash, seen)))
 }
 
 fn too_large(bytes: u64) -> Seen {
     let max = limits::MODULE_BYTES_MAX;
-    Seen::Unsound { error: format!("the file has {bytes} bytes; a module may have at most {max}") }
+    Seen::Unsound {
+        error: format!("the file has {bytes} bytes; a module may have at most {max}"),
+    }
 }
 
 enum Whole {
@@ -206,7 +247,13 @@ fn read_whole(path: &Path) -> io::Result<Whole> {
         return Ok(Whole::TooLarge(before));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(before.bytes).unwrap_or(0));
-    (&mut file).take(limits::MODULE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    (&mut file)
+        .take(limits::MODULE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
     let after = Stamp::of(&file.metadata()?);
-    Ok(if before == after && bytes.len() as u64 == after.bytes { Whole::Read(after, bytes) } else { Whole::Changing })
+    Ok(if before == after && bytes.len() as u64 == after.bytes {
+        Whole::Read(after, bytes)
+    } else {
+        Whole::Changing
+    })
 }

@@ -35,7 +35,14 @@ pub(super) struct List {
 
 impl List {
     pub(super) fn of(folder: &Path) -> List {
-        List { path: folder.join(LIST), stamp: None, seen: None, read: None, told_list: None, told: HashSet::new() }
+        List {
+            path: folder.join(LIST),
+            stamp: None,
+            seen: None,
+            read: None,
+            told_list: None,
+            told: HashSet::new(),
+        }
     }
 
     /// What it says, where that has changed since it was last asked.
@@ -44,19 +51,29 @@ impl List {
             Ok(about) => Some(about),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                self.warn(format!("it cannot be read, and what it said before counts: {error}"));
+                self.warn(format!(
+                    "it cannot be read, and what it said before counts: {error}"
+                ));
                 return None;
             }
         };
         let modified = about.as_ref().and_then(|about| about.modified().ok());
         let inode = |about: &fs::Metadata| std::os::unix::fs::MetadataExt::ino(about);
-        let stamp = about.as_ref().map(|about| (about.len(), modified, inode(about)));
+        let stamp = about
+            .as_ref()
+            .map(|about| (about.len(), modified, inode(about)));
         let tick = std::time::Duration::from_secs(1);
-        let is_fresh = modified.zip(self.read).is_some_and(|(modified, read)| modified + tick > read);
+        let is_fresh = modified
+            .zip(self.read)
+            .is_some_and(|(modified, read)| modified + tick > read);
         if self.read.is_some() && self.stamp == stamp && !is_fresh {
             return None;
         }
-        let since = self.seen.as_ref().filter(|(seen, _)| *seen == stamp).map_or(now, |(_, since)| *since);
+        let since = self
+            .seen
+            .as_ref()
+            .filter(|(seen, _)| *seen == stamp)
+            .map_or(now, |(_, since)| *since);
         self.seen = Some((stamp, since));
         if self.read.is_some() && now.duration_since(since) < SETTLED {
             return None;
@@ -67,13 +84,18 @@ impl List {
                 String::new()
             }
             Some(about) if about.len() > LIST_BYTES_MAX => {
-                self.warn(format!("it has {} bytes, at most {LIST_BYTES_MAX} are read", about.len()));
+                self.warn(format!(
+                    "it has {} bytes, at most {LIST_BYTES_MAX} are read",
+                    about.len()
+                ));
                 return None;
             }
             Some(_) => match fs::read_to_string(&self.path) {
                 Ok(text) => text,
                 Err(error) => {
-                    self.warn(format!("it cannot be read, and what it said before counts: {error}"));
+                    self.warn(format!(
+                        "it cannot be read, and what it said before counts: {error}"
+                    ));
                     return None;
                 }
             },
@@ -87,7 +109,9 @@ impl List {
 
     /// Whether it should be asked again soon.
     pub(super) fn is_restless(&self) -> bool {
-        self.seen.as_ref().is_some_and(|(seen, _)| *seen != self.stamp)
+        self.seen
+            .as_ref()
+            .is_some_and(|(seen, _)| *seen != self.stamp)
     }
 
     fn warn(&mut self, text: String) {
@@ -100,13 +124,23 @@ impl List {
 /// The hashes, and what is wrong with other lines.
 fn parse(text: &str) -> (BTreeSet<Hash>, Vec<String>) {
     let (mut hashes, mut mistakes) = (BTreeSet::new(), Vec::new());
-    for (i, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())) {
+    for (i, line) in text
+        .lines()
+        .enumerate()
+        .map(|(i, line)| (i + 1, line.trim()))
+    {
         // A backslash in front says that the name is escaped.
-        let hash = line.trim_start_matches('\\').split_whitespace().next().and_then(Hash::parse);
+        let hash = line
+            .trim_start_matches('\\')
+            .split_whitespace()
+            .next()
+            .and_then(Hash::parse);
         match hash {
             Some(hash) => drop(hashes.insert(hash)),
             None if line.is_empty() || line.starts_with('#') => {}
-            None => mistakes.push(format!("line {i} does not begin with a SHA-256 of 64 hexadecimal digits")),
+            None => mistakes.push(format!(
+                "line {i} does not begin with a SHA-256 of 64 hexadecimal digits"
+            )),
         }
     }
     (hashes, mistakes)
@@ -131,13 +165,24 @@ mod tests {
         assert_eq!(news(&mut list), None);
         let text = format!("# ours\n{a}  x.wasm\n{b} *y.wasm\n\n\\{c}  z\\n.wasm\nnonsense\n");
         fs::write(scratch.join(LIST), text).unwrap();
-        assert_eq!((news(&mut list), list.is_restless()), (None, true), "it may be half written");
+        assert_eq!(
+            (news(&mut list), list.is_restless()),
+            (None, true),
+            "it may be half written"
+        );
         assert_eq!(news(&mut list), Some([a, b, c].into()));
         assert_eq!((news(&mut list), list.is_restless()), (None, false));
-        assert!(list.told.iter().any(|told| told.contains("line 6")), "{:?}", list.told);
+        assert!(
+            list.told.iter().any(|told| told.contains("line 6")),
+            "{:?}",
+            list.told
+        );
         fs::write(scratch.join(LIST), format!("{b}  y.wasm\n")).unwrap();
         assert_eq!((news(&mut list), news(&mut list)), (None, Some([b].into())));
         fs::remove_file(scratch.join(LIST)).unwrap();
-        assert_eq!((news(&mut list), news(&mut list)), (None, Some(BTreeSet::new())));
+        assert_eq!(
+            (news(&mut list), news(&mut list)),
+            (None, Some(BTreeSet::new()))
+        );
     }
 }

@@ -32,7 +32,9 @@ pub(super) struct Manifests(Mutex<HashMap<ModuleName, Read>>);
 /// is none, or nothing can be told of it.
 pub(super) fn state(folder: &Path, name: &ModuleName) -> Option<(Stamp, bool)> {
     let about = fs::metadata(folder.join(format!("{name}.toml"))).ok()?;
-    let is_old = about.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > 2 * SETTLED));
+    let is_old = about
+        .modified()
+        .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > 2 * SETTLED));
     Some((stamp(&about), is_old))
 }
 
@@ -43,7 +45,11 @@ impl Manifests {
     }
 
     /// The manifest of a module; `None`: it has none. A refusal names the file and the field.
-    pub(super) fn of(&self, folder: &Path, name: &ModuleName) -> Result<Option<Arc<Manifest>>, Refusal> {
+    pub(super) fn of(
+        &self,
+        folder: &Path,
+        name: &ModuleName,
+    ) -> Result<Option<Arc<Manifest>>, Refusal> {
         let path = folder.join(format!("{name}.toml"));
         let Some(about) = there(&path)? else {
             self.lock().remove(name);
@@ -55,11 +61,17 @@ impl Manifests {
             Some(read) if read.stamp == stamp => read,
             before => {
                 let now = read(&path, &about).map(Arc::new);
-                let good = now.as_ref().ok().cloned().or_else(|| before.and_then(|before| before.good));
+                let good = now
+                    .as_ref()
+                    .ok()
+                    .cloned()
+                    .or_else(|| before.and_then(|before| before.good));
                 Read { stamp, now, good }
             }
         };
-        let is_new = about.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SETTLED));
+        let is_new = about
+            .modified()
+            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < SETTLED));
         let answer = match (&read.now, &read.good) {
             (Err(_), Some(good)) if is_new => Ok(Some(good.clone())),
             (now, _) => now.clone().map(Some),
@@ -84,7 +96,11 @@ fn there(path: &Path) -> Result<Option<Metadata>, Refusal> {
 
 #[cfg(unix)]
 fn stamp(about: &Metadata) -> Stamp {
-    (about.len(), about.modified().ok(), std::os::unix::fs::MetadataExt::ino(about))
+    (
+        about.len(),
+        about.modified().ok(),
+        std::os::unix::fs::MetadataExt::ino(about),
+    )
 }
 
 #[cfg(not(unix))]
@@ -93,9 +109,16 @@ fn stamp(about: &Metadata) -> Stamp {
 }
 
 fn read(path: &PathBuf, about: &Metadata) -> Result<Manifest, Refusal> {
-    let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let shown = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     if about.len() > MANIFEST_BYTES_MAX {
-        let text = format!("the manifest {shown} has {} bytes, at most {MANIFEST_BYTES_MAX} are allowed", about.len());
+        let text = format!(
+            "the manifest {shown} has {} bytes, at most {MANIFEST_BYTES_MAX} are allowed",
+            about.len()
+        );
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("module"));
     }
     let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
@@ -116,19 +139,35 @@ mod tests {
         let scratch = Scratch::new();
         let (manifests, name) = (Manifests::default(), ModuleName::new("m").unwrap());
         let path = scratch.join("m.toml");
-        let description = || manifests.of(scratch.path(), &name).map(|found| found.map(|m| m.description.clone()));
+        let description = || {
+            manifests
+                .of(scratch.path(), &name)
+                .map(|found| found.map(|m| m.description.clone()))
+        };
         let settle = || {
             let earlier = SystemTime::now() - 2 * SETTLED;
-            fs::File::open(&path).unwrap().set_modified(earlier).unwrap();
+            fs::File::open(&path)
+                .unwrap()
+                .set_modified(earlier)
+                .unwrap();
         };
         assert_eq!(description(), Ok(None));
         fs::write(&path, "description = 'one'").unwrap();
         assert_eq!(description(), Ok(Some("one".into())));
         fs::write(&path, "description = 'two, and').").unwrap();
-        assert_eq!(description(), Ok(Some("one".into())), "it may be half written");
+        assert_eq!(
+            description(),
+            Ok(Some("one".into())),
+            "it may be half written"
+        );
         settle();
         let refusal = description().unwrap_err();
-        assert!(refusal.message.starts_with("the manifest m.toml: line 1: not TOML"), "{refusal}");
+        assert!(
+            refusal
+                .message
+                .starts_with("the manifest m.toml: line 1: not TOML"),
+            "{refusal}"
+        );
         fs::write(&path, "description = 'two'").unwrap();
         assert_eq!(description(), Ok(Some("two".into())));
         fs::remove_file(&path).unwrap();

@@ -15,7 +15,8 @@ impl Scratch {
     pub(crate) fn new() -> Scratch {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("taskmaster-test-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("taskmaster-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
@@ -40,11 +41,27 @@ pub(crate) fn fake_engine() -> (MasterHandle, std::sync::mpsc::Receiver<Input>) 
     let (inbox, inputs) = std::sync::mpsc::channel();
     let reader: Reader = Arc::new(MemoryShelf::default());
     let events = EventFeed::new(0, reader.clone());
-    (MasterHandle { inbox, reader, events, epoch: 7, room: Default::default() }, inputs)
+    (
+        MasterHandle {
+            inbox,
+            reader,
+            events,
+            epoch: 7,
+            room: Default::default(),
+        },
+        inputs,
+    )
 }
 
 /// A durable event of the fake engine: `job:done`.
 pub(crate) fn log_job_done(handle: &MasterHandle, job: &str, run: u32) {
-    let records = vec![Record::JobDone { job: JobName::new(job).unwrap(), run }];
-    handle.events.publish(&Arc::new(Entry { first_seq: handle.events.latest() + 1, time: Wall(0), records }));
+    let records = vec![Record::JobDone {
+        job: JobName::new(job).unwrap(),
+        run,
+    }];
+    handle.events.publish(&Arc::new(Entry {
+        first_seq: handle.events.latest() + 1,
+        time: Wall(0),
+        records,
+    }));
 }

@@ -94,7 +94,13 @@ impl Shelf {
         reply: oneshot::Sender<Found>,
         now: Instant,
     ) {
-        self.looks.push(Look { name, version, until: now + LOOK, reply, known: None });
+        self.looks.push(Look {
+            name,
+            version,
+            until: now + LOOK,
+            reply,
+            known: None,
+        });
     }
 
     /// Whether the next sweep should come soon.
@@ -103,7 +109,12 @@ impl Shelf {
         lists
             || !self.unsettled.is_empty()
             || !self.looks.is_empty()
-            || self.files.values().flatten().flatten().any(Watched::is_restless)
+            || self
+                .files
+                .values()
+                .flatten()
+                .flatten()
+                .any(Watched::is_restless)
     }
 
     /// Goes through the folder once. The files of `closed` are whole: who wrote them has closed them.
@@ -128,11 +139,13 @@ impl Shelf {
             }
         }
         self.read_due(closed, now);
-        let names: BTreeSet<ModuleName> = self.files.keys().chain(&self.expected).cloned().collect();
+        let names: BTreeSet<ModuleName> =
+            self.files.keys().chain(&self.expected).cloned().collect();
         for name in names {
             self.settle(&name, now);
         }
-        self.files.retain(|_, files| files.iter().any(Option::is_some));
+        self.files
+            .retain(|_, files| files.iter().any(Option::is_some));
         self.answer(now);
     }
 
@@ -140,9 +153,13 @@ impl Shelf {
         let mut listing = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
             let file = entry?.file_name();
-            let Some((stem, kind)) = file.to_str().and_then(split) else { continue };
+            let Some((stem, kind)) = file.to_str().and_then(split) else {
+                continue;
+            };
             // Follows a link; one that leads nowhere is no file.
-            let Ok(metadata) = std::fs::metadata(self.folder.join(&file)) else { continue };
+            let Ok(metadata) = std::fs::metadata(self.folder.join(&file)) else {
+                continue;
+            };
             if !metadata.is_file() {
                 continue;
             }
@@ -164,13 +181,16 @@ impl Shelf {
         for (name, kind, stamp) in listing {
             let files = self.files.entry(name.clone()).or_default();
             if let Some(slot) = files.get_mut(kind) {
-                slot.get_or_insert_with(|| Watched::new(stamp, now)).seen(stamp, now);
+                slot.get_or_insert_with(|| Watched::new(stamp, now))
+                    .seen(stamp, now);
             }
             present.insert((name, kind));
         }
         for (name, files) in &mut self.files {
             for (kind, slot) in files.iter_mut().enumerate() {
-                let is_gone = |file: &mut Watched| !present.contains(&(name.clone(), kind)) && file.missed(now);
+                let is_gone = |file: &mut Watched| {
+                    !present.contains(&(name.clone(), kind)) && file.missed(now)
+                };
                 if slot.as_mut().is_some_and(is_gone) {
                     *slot = None;
                 }
@@ -193,13 +213,19 @@ impl Shelf {
 
     /// Decides what a name is and tells it where that is new.
     fn settle(&mut self, name: &ModuleName, now: Instant) {
-        let files = self.files.get(name).map_or([None, None], |files| files.each_ref().map(Option::as_ref));
+        let files = self
+            .files
+            .get(name)
+            .map_or([None, None], |files| files.each_ref().map(Option::as_ref));
         let (seen, doubled) = match files {
             [None, None] => (Some(Seen::Gone), false),
             [Some(first), second] => {
                 // Not at once: a person who replaces the one by the other has both for a moment.
                 let quiet = |file: &Watched| file.quiet(now) >= SETTLED;
-                (first.verdict().cloned(), quiet(first) && second.is_some_and(quiet))
+                (
+                    first.verdict().cloned(),
+                    quiet(first) && second.is_some_and(quiet),
+                )
             }
             [None, Some(second)] => (second.verdict().cloned(), false),
         };
@@ -207,7 +233,9 @@ impl Shelf {
         if !both {
             self.doubled.remove(name);
         }
-        let Some(seen) = seen.and_then(|seen| self.with_wishes(name, seen, now)) else { return };
+        let Some(seen) = seen.and_then(|seen| self.with_wishes(name, seen, now)) else {
+            return;
+        };
         if doubled && self.doubled.insert(name.clone()) {
             let error = format!("{name}.wat: {name}.wasm has the same name; rename one");
             tracing::warn!("rejected {error}");
@@ -222,7 +250,13 @@ impl Shelf {
     /// With what a sound file's manifest asks for. While the manifest may be half written, what was told before counts;
     /// a module of which nothing was told waits so long.
     fn with_wishes(&mut self, name: &ModuleName, seen: Seen, now: Instant) -> Option<Seen> {
-        let Seen::Sound { version, kind, bytes, wants: _ } = seen else {
+        let Seen::Sound {
+            version,
+            kind,
+            bytes,
+            wants: _,
+        } = seen
+        else {
             self.unsettled.remove(name);
             return Some(seen);
         };
@@ -232,18 +266,30 @@ impl Shelf {
         };
         if !self.is_settled(name, now) {
             self.unsettled.insert(name.clone());
-            return told.map(|wants| Seen::Sound { version, kind, bytes, wants });
+            return told.map(|wants| Seen::Sound {
+                version,
+                kind,
+                bytes,
+                wants,
+            });
         }
         self.unsettled.remove(name);
         let wants = match self.manifests.of(&self.folder, name) {
             Ok(manifest) => {
-                let wants = manifest.map(|manifest| manifest.capabilities.clone()).unwrap_or_default();
+                let wants = manifest
+                    .map(|manifest| manifest.capabilities.clone())
+                    .unwrap_or_default();
                 Some(Arc::<Capabilities>::new(wants))
             }
             // What was told before still counts; nothing is said, where this is the first that is told of it.
             Err(_) => told.flatten(),
         };
-        Some(Seen::Sound { version, kind, bytes, wants })
+        Some(Seen::Sound {
+            version,
+            kind,
+            bytes,
+            wants,
+        })
     }
 
     /// Whether a module's manifest, or that there is none, has been so for a while.
@@ -259,7 +305,11 @@ impl Shelf {
             // At the first look, a module without a manifest need not wait for one.
             None => {
                 let is_settled = is_old || stamp.is_none();
-                let since = if is_settled { now.checked_sub(list::SETTLED).unwrap_or(now) } else { now };
+                let since = if is_settled {
+                    now.checked_sub(list::SETTLED).unwrap_or(now)
+                } else {
+                    now
+                };
                 self.states.insert(name.clone(), (stamp, since));
                 is_settled
             }
@@ -271,9 +321,15 @@ impl Shelf {
     }
 
     fn tell(&mut self, name: &ModuleName, seen: Seen) {
-        let (is_sound, is_gone) = (matches!(seen, Seen::Sound { .. }), matches!(seen, Seen::Gone));
+        let (is_sound, is_gone) = (
+            matches!(seen, Seen::Sound { .. }),
+            matches!(seen, Seen::Gone),
+        );
         if is_gone {
-            self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.known
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(name);
         }
         self.expected.remove(name);
         let (sender, receiver) = oneshot::channel();
@@ -287,10 +343,17 @@ impl Shelf {
             }
             ref other => drop(self.told.insert(name.clone(), other.clone())),
         }
-        self.handle.tell(Input::Module { name: name.clone(), seen, known: Some(sender) });
+        self.handle.tell(Input::Module {
+            name: name.clone(),
+            seen,
+            known: Some(sender),
+        });
         // Only now: a task of it that is let through must reach the engine behind the module.
         if is_sound {
-            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+            self.known
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(name.clone());
         }
     }
 
@@ -298,10 +361,11 @@ impl Shelf {
         for look in std::mem::take(&mut self.looks) {
             let files = self.files.get(&look.name);
             let open = |file: &Watched| !file.is_judged() || file.verdict().is_none();
-            let undecided =
-                files.is_some_and(|files| files.iter().flatten().any(open)) || self.unsettled.contains(&look.name);
+            let undecided = files.is_some_and(|files| files.iter().flatten().any(open))
+                || self.unsettled.contains(&look.name);
             let wanted = |version: &Hash| look.version.is_none_or(|wanted| wanted == *version);
-            if matches!(self.told.get(&look.name), Some(Seen::Sound { version, .. }) if wanted(version)) {
+            if matches!(self.told.get(&look.name), Some(Seen::Sound { version, .. }) if wanted(version))
+            {
                 let _ = look.reply.send(Found::Yes(look.known));
             } else if undecided && now < look.until && self.trouble.is_none() {
                 self.looks.push(look);

@@ -42,8 +42,21 @@ impl World {
         before(&tasks);
         let blobs = Blobs::open(scratch.path()).unwrap();
         let (handle, inputs) = fake_engine();
-        let folder = start(&tasks, blobs.clone(), handle, known.iter().map(|n| name(n)).collect(), true).unwrap();
-        World { scratch, blobs, folder, inputs, approved: Default::default() }
+        let folder = start(
+            &tasks,
+            blobs.clone(),
+            handle,
+            known.iter().map(|n| name(n)).collect(),
+            true,
+        )
+        .unwrap();
+        World {
+            scratch,
+            blobs,
+            folder,
+            inputs,
+            approved: Default::default(),
+        }
     }
 
     fn file(&self, file: &str) -> PathBuf {
@@ -56,7 +69,11 @@ impl World {
 
     /// The next thing that the engine is told: `x sound 1a2b…`, `x unsound …`, `x gone`.
     fn told(&self) -> (String, Seen) {
-        match self.inputs.recv_timeout(Duration::from_secs(20)).expect("nothing was told in 20 s") {
+        match self
+            .inputs
+            .recv_timeout(Duration::from_secs(20))
+            .expect("nothing was told in 20 s")
+        {
             Input::Module { name, seen, known } => {
                 if let Some(known) = known {
                     let _ = known.send(());
@@ -76,14 +93,24 @@ impl World {
 
     fn told_sound(&self, module: &str, n: u32) {
         let (name, seen) = self.told();
-        assert!(matches!(&seen, Seen::Sound { version: v, .. } if *v == version(n)), "{name} {seen:?}");
+        assert!(
+            matches!(&seen, Seen::Sound { version: v, .. } if *v == version(n)),
+            "{name} {seen:?}"
+        );
         assert_eq!(name, module);
-        assert_eq!(self.blobs.get(&version(n)).unwrap(), sound(n).as_bytes(), "told before its bytes were kept");
+        assert_eq!(
+            self.blobs.get(&version(n)).unwrap(),
+            sound(n).as_bytes(),
+            "told before its bytes were kept"
+        );
     }
 
     fn told_unsound(&self, module: &str, words: &str) {
         let (name, seen) = self.told();
-        assert!(matches!(&seen, Seen::Unsound { error } if error.contains(words)), "{name} {seen:?}");
+        assert!(
+            matches!(&seen, Seen::Unsound { error } if error.contains(words)),
+            "{name} {seen:?}"
+        );
         assert_eq!(name, module);
     }
 
@@ -106,7 +133,11 @@ fn a_dropped_module_is_live_within_half_a_second_and_a_replaced_one_too() {
     world.told_sound("x", 1);
     // The gateway asks the folder, which knows it just after the engine was told.
     while !world.folder.knows(&name("x")) {
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
     world.write("x.wat", &sound(2));
@@ -135,14 +166,29 @@ fn what_a_manifest_asks_for_is_told_with_its_module_and_again_when_it_changes() 
     assert_eq!(wants().as_deref(), Some("folder data"));
     fs::remove_file(world.file("x.toml")).unwrap();
     assert_eq!(wants().as_deref(), Some("nothing"));
-    assert_eq!(*world.approved.borrow(), [BTreeSet::new()], "no list is an empty one, told before anything else");
-    fs::write(world.file("approved.sha256"), format!("{}  x.wat\n", version(1))).unwrap();
+    assert_eq!(
+        *world.approved.borrow(),
+        [BTreeSet::new()],
+        "no list is an empty one, told before anything else"
+    );
+    fs::write(
+        world.file("approved.sha256"),
+        format!("{}  x.wat\n", version(1)),
+    )
+    .unwrap();
     let told = world.inputs.recv_timeout(Duration::from_secs(20));
-    assert!(matches!(&told, Ok(Input::Approved(list)) if *list == [version(1)].into()), "{told:?}");
+    assert!(
+        matches!(&told, Ok(Input::Approved(list)) if *list == [version(1)].into()),
+        "{told:?}"
+    );
     world.write("x.wat", &sound(2));
     world.told_sound("x", 2);
     world.told_nothing_else();
-    assert_eq!(world.approved.borrow().len(), 1, "what has not changed is not told again");
+    assert_eq!(
+        world.approved.borrow().len(),
+        1,
+        "what has not changed is not told again"
+    );
 }
 
 #[test]
@@ -156,7 +202,10 @@ fn a_file_written_in_two_halves_is_never_rejected() {
     file.sync_all().unwrap();
     // Closed half written, as a copy does that is cut off and taken up again.
     drop(file);
-    let mut file = fs::OpenOptions::new().append(true).open(world.file("x.wat")).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(world.file("x.wat"))
+        .unwrap();
     file.write_all(second.as_bytes()).unwrap();
     drop(file);
     world.told_sound("x", 1);
@@ -264,7 +313,15 @@ fn of_two_files_of_one_name_the_wasm_counts() {
 #[test]
 fn what_is_no_module_file_is_left_alone() {
     let world = World::new();
-    for file in [".hidden.wat", "x.txt", "x.wat~", "no name.wat", "x.toml", "wasm", ".wat"] {
+    for file in [
+        ".hidden.wat",
+        "x.txt",
+        "x.wat~",
+        "no name.wat",
+        "x.toml",
+        "wasm",
+        ".wat",
+    ] {
         world.write(file, &sound(1));
     }
     fs::create_dir(world.file("folder.wat")).unwrap();
@@ -306,6 +363,17 @@ fn a_folder_that_cannot_be_made_is_told() {
     let scratch = Scratch::new();
     fs::write(scratch.join("file"), "").unwrap();
     let blobs = Blobs::open(scratch.path()).unwrap();
-    let error = start(&scratch.join("file"), blobs, fake_engine().0, Vec::new(), false).err().unwrap();
-    assert!(error.contains("the task folder") && error.contains("cannot be"), "{error}");
+    let error = start(
+        &scratch.join("file"),
+        blobs,
+        fake_engine().0,
+        Vec::new(),
+        false,
+    )
+    .err()
+    .unwrap();
+    assert!(
+        error.contains("the task folder") && error.contains("cannot be"),
+        "{error}"
+    );
 }

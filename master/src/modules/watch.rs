@@ -32,7 +32,9 @@ pub(super) fn run(mut shelf: Shelf, wakes: &Receiver<Wake>, waker: Sender<Wake>)
         while let Some(next) = wake {
             match next {
                 Wake::Disk(paths) => closed.extend(paths),
-                Wake::Look(name, version, reply) => shelf.look(name, version, reply, Instant::now()),
+                Wake::Look(name, version, reply) => {
+                    shelf.look(name, version, reply, Instant::now())
+                }
                 Wake::Stop => return,
             }
             wake = wakes.try_recv().ok();
@@ -51,11 +53,18 @@ struct Ears {
 
 impl Ears {
     fn new(waker: Sender<Wake>) -> Ears {
-        Ears { waker, watcher: None, folder: None, deaf: false }
+        Ears {
+            waker,
+            watcher: None,
+            folder: None,
+            deaf: false,
+        }
     }
 
     fn attach(&mut self, shelf: &Shelf) {
-        let Ok(metadata) = std::fs::metadata(shelf.folder()) else { return };
+        let Ok(metadata) = std::fs::metadata(shelf.folder()) else {
+            return;
+        };
         let is = Some((metadata.dev(), metadata.ino()));
         if self.folder == is {
             return;
@@ -86,14 +95,20 @@ impl Ears {
 /// makes events too, and every single write of a large file does.
 fn whole(event: Event) -> Option<Vec<PathBuf>> {
     let ours = |path: &PathBuf| {
-        path.extension().is_some_and(|end| ["wasm", "wat", "toml", "sha256"].iter().any(|known| end == *known))
+        path.extension().is_some_and(|end| {
+            ["wasm", "wat", "toml", "sha256"]
+                .iter()
+                .any(|known| end == *known)
+        })
     };
     if !event.paths.is_empty() && !event.paths.iter().any(ours) {
         return None;
     }
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(event.paths),
-        EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => Some(Vec::new()),
+        EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
+            Some(Vec::new())
+        }
         EventKind::Modify(ModifyKind::Name(_)) => Some(event.paths),
         // A file just made is about to be written; a link is found whole by the sweep.
         EventKind::Create(_) => Some(Vec::new()),

@@ -30,7 +30,9 @@ impl MemoryShelf {
         let mut content = self.content();
         let survivors: Vec<Batch> = content.unsynced.drain(..).take(kept).collect();
         let mut map = std::mem::take(&mut content.synced);
-        survivors.into_iter().for_each(|batch| apply(&mut map, batch));
+        survivors
+            .into_iter()
+            .for_each(|batch| apply(&mut map, batch));
         content.now = map.clone();
         content.synced = map;
         content.failing = false;
@@ -71,10 +73,23 @@ impl Shelf for MemoryShelf {
         Ok(self.content().now.get(key).cloned())
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], back: bool, most: usize) -> Result<Vec<Pair>, StoreError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        back: bool,
+        most: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
         let content = self.content();
-        let range = content.now.range(from.to_vec()..to.to_vec()).map(|(key, value)| (key.clone(), value.clone()));
-        Ok(if back { range.rev().take(most).collect() } else { range.take(most).collect() })
+        let range = content
+            .now
+            .range(from.to_vec()..to.to_vec())
+            .map(|(key, value)| (key.clone(), value.clone()));
+        Ok(if back {
+            range.rev().take(most).collect()
+        } else {
+            range.take(most).collect()
+        })
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
@@ -93,7 +108,10 @@ impl Shelf for MemoryShelf {
             return Err(StoreError::Failed("the simulated disk fails".into()));
         }
         let mut map = std::mem::take(&mut content.synced);
-        content.unsynced.drain(..).for_each(|batch| apply(&mut map, batch));
+        content
+            .unsynced
+            .drain(..)
+            .for_each(|batch| apply(&mut map, batch));
         content.synced = map;
         Ok(())
     }

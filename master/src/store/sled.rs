@@ -41,21 +41,36 @@ impl SledShelf {
         let failed = |error: std::io::Error| StoreError::Failed(format!("{shown}: {error}"));
         if !folder.join("db").exists() {
             if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-                return Err(StoreError::Corrupt { path: shown, why: "its file `db` is missing".into() });
+                return Err(StoreError::Corrupt {
+                    path: shown,
+                    why: "its file `db` is missing".into(),
+                });
             }
             create(folder)?;
         }
         remove_unfinished(folder).map_err(failed)?;
-        let tree = config(folder).open().map_err(|error| open_error(&shown, error))?;
-        let file = OpenOptions::new().read(true).write(true).open(folder.join("db")).map_err(failed)?;
-        Ok(SledShelf { tree, file, folder: folder.to_owned() })
+        let tree = config(folder)
+            .open()
+            .map_err(|error| open_error(&shown, error))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(folder.join("db"))
+            .map_err(failed)?;
+        Ok(SledShelf {
+            tree,
+            file,
+            folder: folder.to_owned(),
+        })
     }
 
     /// Makes sure that the disk has room for what sled writes for a batch of so many bytes, before sled hears of it: a
     /// write that fails inside sled ends it for good. Blocks are taken behind the end of its file, which they do not
     /// change; sled writes to the end of the file or over what is there, so nobody else can take them.
     fn reserve(&self, bytes: usize) -> Result<(), StoreError> {
-        let failed = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", self.folder.display()));
+        let failed = |error: std::io::Error| {
+            StoreError::Failed(format!("{}: {error}", self.folder.display()))
+        };
         let wanted = WRITTEN_BYTES + WRITTEN_FOR_A_BYTE * bytes as u64;
         let is = self.file.metadata().map_err(failed)?;
         // Where the file has holes this is too little, and blocks that are there already are asked for again.
@@ -64,14 +79,21 @@ impl SledShelf {
             return Ok(());
         }
         let full = || Err(StoreError::Full(room::full(&self.folder)));
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, is.len(), wanted.max(RESERVED_BYTES)) {
+        match fallocate(
+            &self.file,
+            FallocateFlags::KEEP_SIZE,
+            is.len(),
+            wanted.max(RESERVED_BYTES),
+        ) {
             Ok(()) => Ok(()),
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => full(),
             // A file system that takes no reservations: the best that can be done is to look.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => match room::free_bytes(&self.folder) {
-                Ok(free) if free < wanted => full(),
-                _ => Ok(()),
-            },
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                match room::free_bytes(&self.folder) {
+                    Ok(free) if free < wanted => full(),
+                    _ => Ok(()),
+                }
+            }
             Err(Errno::INTR) => self.reserve(bytes),
             Err(other) => Err(failed(other.into())),
         }
@@ -95,19 +117,31 @@ fn create(folder: &Path) -> Result<(), StoreError> {
     if unfinished.exists() {
         std::fs::remove_dir_all(&unfinished).map_err(failed)?;
     }
-    let tree = config(&unfinished).open().map_err(|error| open_error(&shown, error))?;
+    let tree = config(&unfinished)
+        .open()
+        .map_err(|error| open_error(&shown, error))?;
     tree.flush().map_err(self::failed)?;
     drop(tree);
     let finish = || {
         let_go(&unfinished.join("db"))?;
-        for file in [unfinished.join("conf"), unfinished.join("db"), unfinished.clone()] {
+        for file in [
+            unfinished.join("conf"),
+            unfinished.join("db"),
+            unfinished.clone(),
+        ] {
             File::open(file)?.sync_all()?;
         }
         std::fs::rename(&unfinished, folder)?;
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = folder
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         File::open(parent)?.sync_all()?;
         // The data folder may be new as well.
-        match parent.parent().filter(|above| !above.as_os_str().is_empty()) {
+        match parent
+            .parent()
+            .filter(|above| !above.as_os_str().is_empty())
+        {
             Some(above) => File::open(above)?.sync_all(),
             None => File::open(".")?.sync_all(),
         }
@@ -135,8 +169,12 @@ pub fn let_go(db: &Path) -> std::io::Result<()> {
     loop {
         match file.try_lock() {
             Ok(()) => return file.unlock(),
-            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(5)),
-            Err(TryLockError::WouldBlock) => return Err(std::io::Error::other("sled does not let go of its lock")),
+            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(std::io::Error::other("sled does not let go of its lock"));
+            }
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
@@ -144,12 +182,17 @@ pub fn let_go(db: &Path) -> std::io::Result<()> {
 
 fn open_error(folder: &str, error: sled::Error) -> StoreError {
     match error {
-        sled::Error::Io(io) if io.to_string().contains("lock") => StoreError::Locked(folder.to_owned()),
-        sled::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => {
-            StoreError::Full(format!("the disk that holds {folder} is full; make room and start it again"))
+        sled::Error::Io(io) if io.to_string().contains("lock") => {
+            StoreError::Locked(folder.to_owned())
         }
+        sled::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => StoreError::Full(
+            format!("the disk that holds {folder} is full; make room and start it again"),
+        ),
         sled::Error::Io(io) => StoreError::Failed(format!("{folder}: {io}")),
-        other => StoreError::Corrupt { path: folder.to_owned(), why: other.to_string() },
+        other => StoreError::Corrupt {
+            path: folder.to_owned(),
+            why: other.to_string(),
+        },
     }
 }
 
@@ -159,15 +202,30 @@ fn failed(error: sled::Error) -> StoreError {
 
 impl Shelf for SledShelf {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tree.get(key).map_err(failed)?.map(|value| value.to_vec()))
+        Ok(self
+            .tree
+            .get(key)
+            .map_err(failed)?
+            .map(|value| value.to_vec()))
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], back: bool, most: usize) -> Result<Vec<Pair>, StoreError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        back: bool,
+        most: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
         let range = self.tree.range(from..to);
         let pair = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
-            pair.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(failed)
+            pair.map(|(key, value)| (key.to_vec(), value.to_vec()))
+                .map_err(failed)
         };
-        if back { range.rev().take(most).map(pair).collect() } else { range.take(most).map(pair).collect() }
+        if back {
+            range.rev().take(most).map(pair).collect()
+        } else {
+            range.take(most).map(pair).collect()
+        }
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
@@ -186,7 +244,9 @@ impl Shelf for SledShelf {
     /// an fdatasync of its own.
     fn sync(&self) -> Result<(), StoreError> {
         self.tree.flush().map_err(failed)?;
-        self.file.sync_data().map_err(|error| StoreError::Failed(error.to_string()))
+        self.file
+            .sync_data()
+            .map_err(|error| StoreError::Failed(error.to_string()))
     }
 }
 
@@ -200,7 +260,9 @@ mod tests {
         let scratch = Scratch::new();
         let (folder, copy) = (scratch.join("store"), scratch.join("copy"));
         let shelf = SledShelf::open(&folder).unwrap();
-        shelf.write(Batch(vec![(b"a".to_vec(), Some(b"value".to_vec()))])).unwrap();
+        shelf
+            .write(Batch(vec![(b"a".to_vec(), Some(b"value".to_vec()))]))
+            .unwrap();
         shelf.sync().unwrap();
         // A copy, as the store itself stays locked for a moment after it is dropped.
         std::fs::create_dir(&copy).unwrap();

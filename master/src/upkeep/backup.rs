@@ -58,15 +58,24 @@ fn copy(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<Copied, UpkeepError>
     copy.sync()?;
     // Of what is durable here, and so of the copy.
     SyncedMark::open(&to.join("store"), commit)?.set(commit);
-    fs::File::open(to).and_then(|folder| folder.sync_all()).map_err(UpkeepError::file(to))?;
-    Ok(Copied { to: to.to_owned(), commit, records, blobs })
+    fs::File::open(to)
+        .and_then(|folder| folder.sync_all())
+        .map_err(UpkeepError::file(to))?;
+    Ok(Copied {
+        to: to.to_owned(),
+        commit,
+        records,
+        blobs,
+    })
 }
 
 fn copy_pairs(from: &dyn Shelf, to: &dyn Shelf, commit: u64) -> Result<u64, UpkeepError> {
     let (mut next, mut records) = (Vec::new(), 0);
     loop {
         let pairs = from.scan(&next, &[0xff; 64], false, PAGE)?;
-        let Some((last, _)) = pairs.last() else { return Ok(records) };
+        let Some((last, _)) = pairs.last() else {
+            return Ok(records);
+        };
         next = last.clone();
         next.push(0);
         let mut batch = Batch::default();

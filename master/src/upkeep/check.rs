@@ -83,7 +83,8 @@ pub fn check(opened: &Opened) -> Result<Report, UpkeepError> {
     match std::panic::catch_unwind(read) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => report.wrong(error.to_string()),
-        Err(_) => report.wrong("the store's engine gave up over what it read; its message stands above".into()),
+        Err(_) => report
+            .wrong("the store's engine gave up over what it read; its message stands above".into()),
     }
     report.ok = report.wrong.is_empty();
     Ok(report)
@@ -99,7 +100,9 @@ fn read_all(opened: &Opened, report: &mut Report) -> Result<(), StoreError> {
     let mut hashes = told.hashes.clone();
     let seen = view_of(shelf, &told, &mut hashes, report)?;
     let (counted, held) = (marks.ended, report.ended);
-    report.expect(counted == held, || format!("the view counts {counted} ended tasks and holds {held}"));
+    report.expect(counted == held, || {
+        format!("the view counts {counted} ended tasks and holds {held}")
+    });
     compare(&told, &seen, report);
     blobs_of(opened, hashes, report);
     Ok(())
@@ -130,7 +133,11 @@ fn journal_of(shelf: &Reader, marks: &Marks, report: &mut Report) -> Result<Told
             Err(other) => return Err(other),
         };
         report.expect(next_seq.is_none_or(|seq| seq == entry.first_seq), || {
-            format!("commit {commit} begins with event {} instead of {}", entry.first_seq, next_seq.unwrap_or(0))
+            format!(
+                "commit {commit} begins with event {} instead of {}",
+                entry.first_seq,
+                next_seq.unwrap_or(0)
+            )
         });
         report.commits += 1;
         report.unfolded += u64::from(commit > folded);
@@ -152,7 +159,9 @@ fn journal_of(shelf: &Reader, marks: &Marks, report: &mut Report) -> Result<Told
 
 fn hear(record: &Record, seq: u64, words: &mut HashMap<TaskId, Word>) {
     match record {
-        Record::Added(body) | Record::Reopened { body, .. } => words.insert(body.id.clone(), Word::Open),
+        Record::Added(body) | Record::Reopened { body, .. } => {
+            words.insert(body.id.clone(), Word::Open)
+        }
         Record::Ended(ended) => words.insert(ended.id.clone(), Word::Ended(seq)),
         _ => None,
     };
@@ -190,13 +199,21 @@ fn view_of(
     })?;
     for (name, job) in view::jobs(shelf.as_ref(), usize::MAX)? {
         report.jobs += 1;
-        let (open, ended) = (open_of.remove(&name).unwrap_or(0), job.ended.iter().sum::<u64>());
+        let (open, ended) = (
+            open_of.remove(&name).unwrap_or(0),
+            job.ended.iter().sum::<u64>(),
+        );
         report.expect(job.total == open + ended, || {
-            format!("job {name} counts {} tasks: {ended} ended, and {open} open ones are there", job.total)
+            format!(
+                "job {name} counts {} tasks: {ended} ended, and {open} open ones are there",
+                job.total
+            )
         });
     }
     for name in open_of.keys() {
-        report.wrong(format!("open tasks name the job {name}, of which the view has no record"));
+        report.wrong(format!(
+            "open tasks name the job {name}, of which the view has no record"
+        ));
     }
     for (_, module) in view::restore(shelf.as_ref())?.modules {
         hashes.extend(references::of_module(&module));
@@ -255,7 +272,9 @@ fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
     for hash in hashes {
         report.blobs += 1;
         match blobs.file(&hash).and_then(|mut file| hash_of(&mut file)) {
-            Ok(is) => report.expect(is == hash, || format!("blob {hash} has other bytes than its name says")),
+            Ok(is) => report.expect(is == hash, || {
+                format!("blob {hash} has other bytes than its name says")
+            }),
             Err(error) => report.wrong(format!("blob {hash}: {error}")),
         }
     }

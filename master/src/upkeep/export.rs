@@ -117,8 +117,18 @@ pub struct Exported {
 }
 
 /// Writes all lines. The journal must be folded.
-pub fn export(shelf: &dyn Shelf, blobs: &Blobs, out: &mut dyn Write) -> Result<Exported, ExportError> {
-    let mut export = Export { out, blobs, said: HashSet::new(), done: Exported::default(), failed: None };
+pub fn export(
+    shelf: &dyn Shelf,
+    blobs: &Blobs,
+    out: &mut dyn Write,
+) -> Result<Exported, ExportError> {
+    let mut export = Export {
+        out,
+        blobs,
+        said: HashSet::new(),
+        done: Exported::default(),
+        failed: None,
+    };
     let written = export.all(shelf);
     match export.failed {
         Some(error) => Err(error.into()),
@@ -139,10 +149,12 @@ struct Export<'a> {
 impl Export<'_> {
     fn say(&mut self, line: &Line) -> Result<(), StoreError> {
         let written = serde_json::to_writer(&mut *self.out, line).map_err(io::Error::from);
-        written.and_then(|()| self.out.write_all(b"\n")).map_err(|error| {
-            self.failed.get_or_insert(error);
-            StoreError::Failed("the export cannot be written".into())
-        })
+        written
+            .and_then(|()| self.out.write_all(b"\n"))
+            .map_err(|error| {
+                self.failed.get_or_insert(error);
+                StoreError::Failed("the export cannot be written".into())
+            })
     }
 
     /// A blob, and of a folder those in it, first.
@@ -152,7 +164,10 @@ impl Export<'_> {
             && let Ok(bytes) = self.blobs.get(&reference.hash)
             && let Ok(listing) = Listing::decode(&bytes)
         {
-            listing.blobs().into_iter().try_for_each(|hash| self.blob(hash))?;
+            listing
+                .blobs()
+                .into_iter()
+                .try_for_each(|hash| self.blob(hash))?;
         }
         self.blob(reference.hash)
     }
@@ -174,7 +189,11 @@ impl Export<'_> {
 
     fn all(&mut self, shelf: &dyn Shelf) -> Result<(), StoreError> {
         let marks = view::marks(shelf)?;
-        self.say(&Line::Store { format: FORMAT, epoch: marks.epoch, seq: marks.seq })?;
+        self.say(&Line::Store {
+            format: FORMAT,
+            epoch: marks.epoch,
+            seq: marks.seq,
+        })?;
         let restored = view::restore(shelf)?;
         let mut rights: BTreeMap<ModuleName, Rights> = restored.rights.into_iter().collect();
         for (name, record) in restored.modules {
@@ -182,23 +201,45 @@ impl Export<'_> {
                 self.blob(version.version)?;
             }
             let rights = rights.remove(&name).map(Box::new);
-            self.say(&Line::Module { name, record, rights })?;
+            self.say(&Line::Module {
+                name,
+                record,
+                rights,
+            })?;
         }
         each_ended(shelf, &mut |Stored { body, ended }| {
             self.done.tasks += 1;
-            references::of_body(&body).chain(references::of_ended(&ended)).try_for_each(|named| self.named(named))?;
+            references::of_body(&body)
+                .chain(references::of_ended(&ended))
+                .try_for_each(|named| self.named(named))?;
             self.say(&Line::Ended { body, ended })
         })?;
         view::open_tasks(shelf, &mut |body, task| {
             self.done.tasks += 1;
             references::of_body(&body).try_for_each(|named| self.named(named))?;
-            let OpenTask { priority, tries, lost, fence, due, .. } = task;
-            self.say(&Line::Open { body, priority, tries, lost, fence, due })
+            let OpenTask {
+                priority,
+                tries,
+                lost,
+                fence,
+                due,
+                ..
+            } = task;
+            self.say(&Line::Open {
+                body,
+                priority,
+                tries,
+                lost,
+                fence,
+                due,
+            })
         })?;
         for (name, record) in view::jobs(shelf, usize::MAX)? {
             self.say(&Line::Job { name, record })?;
         }
-        self.say(&Line::End { tasks: self.done.tasks })
+        self.say(&Line::End {
+            tasks: self.done.tasks,
+        })
     }
 }
 
@@ -210,7 +251,9 @@ pub(super) fn each_ended(
     let mut next = 0;
     loop {
         let page = view::ended_from(shelf, next, 256)?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
         next = last.ended.seq + 1;
         page.into_iter().try_for_each(&mut *meet)?;
     }

@@ -49,14 +49,25 @@ fn read(opened: &Opened, lines: &mut dyn BufRead) -> Result<Imported, UpkeepErro
     let journal = ShelfJournal::open(opened.shelf.clone())?.noting(mark);
     let blobs = Blobs::of(&opened.data)?;
     let pieces = Pieces::new(blobs);
-    let mut writer = Writer { journal, pieces, lost: BTreeMap::new(), records: Vec::new(), next_seq: 0, tasks: 0 };
+    let mut writer = Writer {
+        journal,
+        pieces,
+        lost: BTreeMap::new(),
+        records: Vec::new(),
+        next_seq: 0,
+        tasks: 0,
+    };
     let mut ended = false;
     for (index, line) in lines.lines().enumerate() {
-        let refused = |why: String| UpkeepError::Refused(format!("line {}: {why}; nothing was imported", index + 1));
+        let refused = |why: String| {
+            UpkeepError::Refused(format!("line {}: {why}; nothing was imported", index + 1))
+        };
         let line = line.map_err(|error| refused(error.to_string()))?;
         let line: Line = serde_json::from_str(&line).map_err(|error| refused(error.to_string()))?;
         if ended || (index == 0) != matches!(line, Line::Store { .. }) {
-            return Err(refused("an export begins with its `store` line and stops with its `end` line".into()));
+            return Err(refused(
+                "an export begins with its `store` line and stops with its `end` line".into(),
+            ));
         }
         ended = matches!(line, Line::End { .. });
         writer.take(line).map_err(refused)?;
@@ -67,9 +78,20 @@ fn read(opened: &Opened, lines: &mut dyn BufRead) -> Result<Imported, UpkeepErro
     }
     writer.commit().map_err(UpkeepError::Refused)?;
     folding::catch_up(&opened.shelf)?;
-    writer.journal.sync().map_err(|error| UpkeepError::Refused(error.to_string()))?;
-    let lost = writer.lost.iter().map(|(hash, why)| format!("blob {hash}: {why}")).collect();
-    Ok(Imported { tasks: writer.tasks, blobs: writer.pieces.count, lost })
+    writer
+        .journal
+        .sync()
+        .map_err(|error| UpkeepError::Refused(error.to_string()))?;
+    let lost = writer
+        .lost
+        .iter()
+        .map(|(hash, why)| format!("blob {hash}: {why}"))
+        .collect();
+    Ok(Imported {
+        tasks: writer.tasks,
+        blobs: writer.pieces.count,
+        lost,
+    })
 }
 
 struct Writer {
@@ -89,33 +111,73 @@ impl Writer {
         match line {
             Line::Store { format, epoch, seq } => {
                 if format != FORMAT {
-                    return Err(format!("the export has format {format}, this program reads format {FORMAT}"));
+                    return Err(format!(
+                        "the export has format {format}, this program reads format {FORMAT}"
+                    ));
                 }
                 self.next_seq = seq + 1;
                 self.records.push(Record::Started { epoch });
             }
             Line::Blob { hash, last, base64 } => self.pieces.take(hash, last, &base64.0)?,
             Line::Lost { hash, why } => _ = self.lost.insert(hash, why),
-            Line::Module { name, record, rights } => {
-                record.versions.iter().try_for_each(|version| self.expect(&version.version))?;
-                self.records.push(Record::Module { name: name.clone(), event: None, record: Box::new(record) });
-                self.records.extend(rights.map(|rights| Record::Rights { name, event: None, rights: Some(rights) }));
+            Line::Module {
+                name,
+                record,
+                rights,
+            } => {
+                record
+                    .versions
+                    .iter()
+                    .try_for_each(|version| self.expect(&version.version))?;
+                self.records.push(Record::Module {
+                    name: name.clone(),
+                    event: None,
+                    record: Box::new(record),
+                });
+                self.records.extend(rights.map(|rights| Record::Rights {
+                    name,
+                    event: None,
+                    rights: Some(rights),
+                }));
             }
             Line::Job { name: job, record } => {
-                self.records.push(Record::JobOpened { job: job.clone(), run: record.run });
+                self.records.push(Record::JobOpened {
+                    job: job.clone(),
+                    run: record.run,
+                });
                 if !record.open {
-                    self.records.push(Record::JobDone { job: job.clone(), run: record.run });
+                    self.records.push(Record::JobDone {
+                        job: job.clone(),
+                        run: record.run,
+                    });
                 }
                 if record.paused {
-                    self.records.push(Record::JobPaused { job: job.clone(), paused: true });
+                    self.records.push(Record::JobPaused {
+                        job: job.clone(),
+                        paused: true,
+                    });
                 }
                 if record.cancelled_up_to > 0 {
-                    self.records.push(Record::JobCancelled { job: job.clone(), up_to: record.cancelled_up_to });
+                    self.records.push(Record::JobCancelled {
+                        job: job.clone(),
+                        up_to: record.cancelled_up_to,
+                    });
                 }
-                let held = |by| Record::JobHeld { job: job.clone(), by, held: true };
+                let held = |by| Record::JobHeld {
+                    job: job.clone(),
+                    by,
+                    held: true,
+                };
                 self.records.extend(record.holders.into_iter().map(held));
             }
-            Line::Open { body, priority, tries, lost, fence, due } => {
+            Line::Open {
+                body,
+                priority,
+                tries,
+                lost,
+                fence,
+                due,
+            } => {
                 self.expect_all(references::of_body(&body))?;
                 self.tasks += 1;
                 let (no, nothing) = (body.no, AttemptId { epoch: 0, n: 0 });
@@ -131,7 +193,10 @@ impl Writer {
                         lost,
                         fence: Some(fence),
                         due: due.unwrap_or(Wall(0)),
-                        error: TaskError::new(ErrorKind::Exit, "its attempts before the import are not known"),
+                        error: TaskError::new(
+                            ErrorKind::Exit,
+                            "its attempts before the import are not known",
+                        ),
                     })
                 });
                 self.records.push(Record::Added(body));
@@ -143,14 +208,21 @@ impl Writer {
                 self.tasks += 1;
                 self.records.push(Record::Added(body));
                 let seq = self.seq_of_next();
-                self.records.push(Record::Ended(Arc::new(Ended { seq, ..ended.as_ref().clone() })));
+                self.records.push(Record::Ended(Arc::new(Ended {
+                    seq,
+                    ..ended.as_ref().clone()
+                })));
             }
             Line::End { tasks } if tasks != self.tasks => {
                 return Err(format!("the export had {tasks} tasks, {} came", self.tasks));
             }
             Line::End { .. } => {}
         }
-        if self.records.len() >= COMMIT_RECORDS { self.commit() } else { Ok(()) }
+        if self.records.len() >= COMMIT_RECORDS {
+            self.commit()
+        } else {
+            Ok(())
+        }
     }
 
     fn expect_all(&self, mut named: impl Iterator<Item = Reference>) -> Result<(), String> {
@@ -162,17 +234,30 @@ impl Writer {
         if self.pieces.has(hash) || self.lost.contains_key(hash) {
             return Ok(());
         }
-        Err(format!("it names blob {hash}, whose bytes did not come before it"))
+        Err(format!(
+            "it names blob {hash}, whose bytes did not come before it"
+        ))
     }
 
     fn seq_of_next(&self) -> u64 {
-        self.next_seq + self.records.iter().filter(|record| record.event().is_some()).count() as u64
+        self.next_seq
+            + self
+                .records
+                .iter()
+                .filter(|record| record.event().is_some())
+                .count() as u64
     }
 
     fn commit(&mut self) -> Result<(), String> {
         let first_seq = self.next_seq;
         self.next_seq = self.seq_of_next();
-        let entry = Entry { first_seq, time: crate::clock::now().wall, records: std::mem::take(&mut self.records) };
-        self.journal.append(self.journal.end() + 1, &record::encode(&entry)).map_err(|error| error.to_string())
+        let entry = Entry {
+            first_seq,
+            time: crate::clock::now().wall,
+            records: std::mem::take(&mut self.records),
+        };
+        self.journal
+            .append(self.journal.end() + 1, &record::encode(&entry))
+            .map_err(|error| error.to_string())
     }
 }

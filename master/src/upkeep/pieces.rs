@@ -25,7 +25,10 @@ impl Serialize for Piece {
 impl<'de> Deserialize<'de> for Piece {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Piece, D::Error> {
         let text = String::deserialize(deserializer)?;
-        STANDARD.decode(text).map(Piece).map_err(serde::de::Error::custom)
+        STANDARD
+            .decode(text)
+            .map(Piece)
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -54,9 +57,17 @@ pub(super) fn say<E>(
     file.rewind().map_err(lost)?;
     loop {
         let mut bytes = Vec::with_capacity(PIECE_BYTES);
-        (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut bytes).map_err(lost)?;
+        (&mut file)
+            .take(PIECE_BYTES as u64)
+            .read_to_end(&mut bytes)
+            .map_err(lost)?;
         let last = bytes.len() < PIECE_BYTES;
-        line(&Line::Blob { hash, last, base64: Piece(bytes) }).map_err(SayError::Line)?;
+        line(&Line::Blob {
+            hash,
+            last,
+            base64: Piece(bytes),
+        })
+        .map_err(SayError::Line)?;
         if last {
             return Ok(());
         }
@@ -73,7 +84,11 @@ pub(super) struct Pieces {
 
 impl Pieces {
     pub fn new(blobs: Blobs) -> Pieces {
-        Pieces { blobs, begun: None, count: 0 }
+        Pieces {
+            blobs,
+            begun: None,
+            count: 0,
+        }
     }
 
     /// Takes the next piece; with the last one the bytes must be what the name says.
@@ -81,7 +96,9 @@ impl Pieces {
         let told = |error: PutError| format!("blob {hash}: {error}");
         let mut upload = match self.begun.take() {
             Some((begun, upload)) if begun == hash => upload,
-            Some((begun, _)) => return Err(format!("blob {begun} is not whole, and blob {hash} begins")),
+            Some((begun, _)) => {
+                return Err(format!("blob {begun} is not whole, and blob {hash} begins"));
+            }
             None => self.blobs.begin().map_err(|error| told(error.into()))?,
         };
         upload.write(piece).map_err(told)?;
@@ -115,18 +132,30 @@ mod tests {
     }
 
     fn put_together(lines: &[String], pieces: &mut Pieces) -> Result<(), String> {
-        lines.iter().try_for_each(|line| match serde_json::from_str(line).unwrap() {
-            Line::Blob { hash, last, base64 } => pieces.take(hash, last, &base64.0),
-            other => panic!("{other:?}"),
-        })
+        lines
+            .iter()
+            .try_for_each(|line| match serde_json::from_str(line).unwrap() {
+                Line::Blob { hash, last, base64 } => pieces.take(hash, last, &base64.0),
+                other => panic!("{other:?}"),
+            })
     }
 
     #[test]
     fn blobs_of_every_size_come_back_byte_for_byte() {
         let (from, to) = (Scratch::new(), Scratch::new());
-        let (blobs, copy) = (Blobs::open(from.path()).unwrap(), Blobs::open(to.path()).unwrap());
+        let (blobs, copy) = (
+            Blobs::open(from.path()).unwrap(),
+            Blobs::open(to.path()).unwrap(),
+        );
         let mut pieces = Pieces::new(copy.clone());
-        for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 5] {
+        for size in [
+            0,
+            1,
+            PIECE_BYTES - 1,
+            PIECE_BYTES,
+            PIECE_BYTES + 1,
+            3 * PIECE_BYTES + 5,
+        ] {
             let bytes: Vec<u8> = (0..size).map(|at| (at * 7 + at / 251) as u8).collect();
             let hash = blobs.put(&bytes).unwrap();
             let lines = lines(&blobs, hash);
@@ -140,7 +169,10 @@ mod tests {
     #[test]
     fn a_blob_that_is_not_what_its_name_says_is_neither_said_nor_kept() {
         let (from, to) = (Scratch::new(), Scratch::new());
-        let (blobs, copy) = (Blobs::open(from.path()).unwrap(), Blobs::open(to.path()).unwrap());
+        let (blobs, copy) = (
+            Blobs::open(from.path()).unwrap(),
+            Blobs::open(to.path()).unwrap(),
+        );
         let hash = blobs.put(&vec![1; PIECE_BYTES + 9]).unwrap();
         let mut lines = lines(&blobs, hash);
         std::fs::write(blobs.path(&hash), "other").unwrap();
@@ -148,6 +180,9 @@ mod tests {
         assert!(matches!(said, Err(SayError::Lost(why)) if why.contains("have the hash")));
         lines.remove(0);
         let refused = put_together(&lines, &mut Pieces::new(copy.clone())).unwrap_err();
-        assert!(refused.contains(&hash.to_string()) && !copy.exists(&hash), "{refused}");
+        assert!(
+            refused.contains(&hash.to_string()) && !copy.exists(&hash),
+            "{refused}"
+        );
     }
 }

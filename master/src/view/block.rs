@@ -36,11 +36,14 @@ fn key(prefix: u8, last: u64) -> Vec<u8> {
 }
 
 fn last_of(key: &[u8]) -> u64 {
-    key.get(1..9).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+    key.get(1..9)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes)
 }
 
 fn unpack(prefix: u8, value: &[u8]) -> Result<Vec<(u64, &[u8])>, StoreError> {
-    record::decode(value).map_err(|why| corrupt(&format!("a block of `{}`", char::from(prefix)), why))
+    record::decode(value)
+        .map_err(|why| corrupt(&format!("a block of `{}`", char::from(prefix)), why))
 }
 
 /// The value of a block's key that a scan has met, with the parts that follow it.
@@ -51,36 +54,68 @@ fn whole(shelf: &dyn Shelf, (key, value): (Vec<u8>, Vec<u8>)) -> Result<Vec<u8>,
     Ok(get_parts(shelf, &key[..key.len() - 2])?.unwrap_or_default())
 }
 
-fn first_from(shelf: &dyn Shelf, prefix: u8, number: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+fn first_from(
+    shelf: &dyn Shelf,
+    prefix: u8,
+    number: u64,
+) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
     let found = shelf.scan(&part_key(&key(prefix, number), 0), &[prefix + 1], false, 1)?;
-    let Some(pair) = found.into_iter().next() else { return Ok(None) };
+    let Some(pair) = found.into_iter().next() else {
+        return Ok(None);
+    };
     Ok(Some((last_of(&pair.0), whole(shelf, pair)?)))
 }
 
 /// The item of a number.
-pub(super) fn item(shelf: &dyn Shelf, prefix: u8, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some((_, value)) = first_from(shelf, prefix, number)? else { return Ok(None) };
+pub(super) fn item(
+    shelf: &dyn Shelf,
+    prefix: u8,
+    number: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some((_, value)) = first_from(shelf, prefix, number)? else {
+        return Ok(None);
+    };
     let items = unpack(prefix, &value)?;
-    Ok(items.iter().find(|(at, _)| *at == number).map(|(_, bytes)| bytes.to_vec()))
+    Ok(items
+        .iter()
+        .find(|(at, _)| *at == number)
+        .map(|(_, bytes)| bytes.to_vec()))
 }
 
 /// The block that holds `number` or else is the next one: its items.
-pub(super) fn at_or_after(shelf: &dyn Shelf, prefix: u8, number: u64) -> Result<Option<Items>, StoreError> {
-    let Some((_, value)) = first_from(shelf, prefix, number)? else { return Ok(None) };
+pub(super) fn at_or_after(
+    shelf: &dyn Shelf,
+    prefix: u8,
+    number: u64,
+) -> Result<Option<Items>, StoreError> {
+    let Some((_, value)) = first_from(shelf, prefix, number)? else {
+        return Ok(None);
+    };
     Ok(Some(owned(unpack(prefix, &value)?)))
 }
 
 /// The last block whose key is below `number`: its key's number and its items.
-pub(super) fn before(shelf: &dyn Shelf, prefix: u8, number: u64) -> Result<Option<(u64, Items)>, StoreError> {
+pub(super) fn before(
+    shelf: &dyn Shelf,
+    prefix: u8,
+    number: u64,
+) -> Result<Option<(u64, Items)>, StoreError> {
     let found = shelf.scan(&[prefix], &key(prefix, number), true, 1)?;
-    let Some((last_part, _)) = found.into_iter().next() else { return Ok(None) };
+    let Some((last_part, _)) = found.into_iter().next() else {
+        return Ok(None);
+    };
     let last = last_of(&last_part);
-    let Some(value) = get_parts(shelf, &key(prefix, last))? else { return Ok(None) };
+    let Some(value) = get_parts(shelf, &key(prefix, last))? else {
+        return Ok(None);
+    };
     Ok(Some((last, owned(unpack(prefix, &value)?))))
 }
 
 fn owned(items: Vec<(u64, &[u8])>) -> Items {
-    items.into_iter().map(|(number, bytes)| (number, bytes.to_vec())).collect()
+    items
+        .into_iter()
+        .map(|(number, bytes)| (number, bytes.to_vec()))
+        .collect()
 }
 
 /// Every item of a prefix, in order.
@@ -90,7 +125,9 @@ pub(super) fn each(
     meet: &mut impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     super::each(shelf, prefix, &mut |_, value| {
-        unpack(prefix, value)?.into_iter().try_for_each(|(number, bytes)| meet(number, bytes))
+        unpack(prefix, value)?
+            .into_iter()
+            .try_for_each(|(number, bytes)| meet(number, bytes))
     })
 }
 
@@ -112,7 +149,11 @@ pub(super) struct Blocks {
 
 impl Blocks {
     pub fn new(prefix: u8, shelf: Reader) -> Blocks {
-        Blocks { prefix, shelf, read: BTreeMap::new() }
+        Blocks {
+            prefix,
+            shelf,
+            read: BTreeMap::new(),
+        }
     }
 
     /// How many blocks have been read.
@@ -127,17 +168,31 @@ impl Blocks {
         let items = owned(unpack(self.prefix, value)?);
         let first = items.first().map_or(last, |(number, _)| *number);
         let parts = value.len().div_ceil(VALUE_BYTES_MAX);
-        self.read.insert(last, Block { items, first, parts, changed: false });
+        self.read.insert(
+            last,
+            Block {
+                items,
+                first,
+                parts,
+                changed: false,
+            },
+        );
         Ok(())
     }
 
     /// The block to which `number` belongs: the one with the smallest key that is not below it.
     fn of(&mut self, number: u64) -> Result<Option<&mut Block>, StoreError> {
-        let near = self.read.range(number..).next().filter(|(_, block)| block.first <= number).map(|(last, _)| *last);
+        let near = self
+            .read
+            .range(number..)
+            .next()
+            .filter(|(_, block)| block.first <= number)
+            .map(|(last, _)| *last);
         let last = match near {
             Some(last) => last,
             None => {
-                let Some((last, value)) = first_from(self.shelf.as_ref(), self.prefix, number)? else {
+                let Some((last, value)) = first_from(self.shelf.as_ref(), self.prefix, number)?
+                else {
                     return Ok(None);
                 };
                 self.load(last, &value)?;
@@ -149,14 +204,24 @@ impl Blocks {
 
     /// The item of a number.
     pub fn get(&mut self, number: u64) -> Result<Option<&[u8]>, StoreError> {
-        let Some(block) = self.of(number)? else { return Ok(None) };
-        Ok(block.items.iter().find(|(at, _)| *at == number).map(|(_, bytes)| bytes.as_slice()))
+        let Some(block) = self.of(number)? else {
+            return Ok(None);
+        };
+        Ok(block
+            .items
+            .iter()
+            .find(|(at, _)| *at == number)
+            .map(|(_, bytes)| bytes.as_slice()))
     }
 
     /// Takes an item out.
     pub fn remove(&mut self, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(block) = self.of(number)? else { return Ok(None) };
-        let Some(index) = block.items.iter().position(|(at, _)| *at == number) else { return Ok(None) };
+        let Some(block) = self.of(number)? else {
+            return Ok(None);
+        };
+        let Some(index) = block.items.iter().position(|(at, _)| *at == number) else {
+            return Ok(None);
+        };
         block.changed = true;
         Ok(Some(block.items.remove(index).1))
     }
@@ -164,7 +229,12 @@ impl Blocks {
     /// Puts an item in its place, instead of the one that is there.
     pub fn put(&mut self, number: u64, bytes: Vec<u8>) -> Result<(), StoreError> {
         let Some(block) = self.of(number)? else {
-            let block = Block { items: vec![(number, bytes)], first: number, parts: 0, changed: true };
+            let block = Block {
+                items: vec![(number, bytes)],
+                first: number,
+                parts: 0,
+                changed: true,
+            };
             self.read.insert(number, block);
             return Ok(());
         };
@@ -183,8 +253,13 @@ impl Blocks {
         if items.is_empty() {
             return Ok(());
         }
-        let found = self.shelf.scan(&[self.prefix], &[self.prefix + 1], true, 1)?.into_iter().next();
-        if let Some((last_part, value)) = found.filter(|(_, value)| value.len() < BLOCK_BYTES_MAX / 2)
+        let found = self
+            .shelf
+            .scan(&[self.prefix], &[self.prefix + 1], true, 1)?
+            .into_iter()
+            .next();
+        if let Some((last_part, value)) =
+            found.filter(|(_, value)| value.len() < BLOCK_BYTES_MAX / 2)
             && last_part.ends_with(&[0, 0])
             && self.read.range(last_of(&last_part) + 1..).next().is_none()
         {
@@ -200,7 +275,15 @@ impl Blocks {
         let last = items.last().map_or(0, |(number, _)| *number);
         let first = items.first().map_or(0, |(number, _)| *number);
         // Numbers grow for ever: no block has had this key.
-        self.read.insert(last, Block { items, first, parts: 0, changed: true });
+        self.read.insert(
+            last,
+            Block {
+                items,
+                first,
+                parts: 0,
+                changed: true,
+            },
+        );
         Ok(())
     }
 
@@ -211,8 +294,15 @@ impl Blocks {
             let pieces = cut(&block.items);
             for (n, piece) in pieces.iter().enumerate() {
                 // The last piece keeps the key.
-                let end = if n + 1 == pieces.len() { last } else { piece.last().map_or(0, |(number, _)| *number) };
-                let items: Vec<(u64, Bytes)> = piece.iter().map(|(number, bytes)| (*number, Bytes(bytes))).collect();
+                let end = if n + 1 == pieces.len() {
+                    last
+                } else {
+                    piece.last().map_or(0, |(number, _)| *number)
+                };
+                let items: Vec<(u64, Bytes)> = piece
+                    .iter()
+                    .map(|(number, bytes)| (*number, Bytes(bytes)))
+                    .collect();
                 let value = record::encode(&items);
                 batch.put_parts(&key(self.prefix, end), &value);
                 if end == last {

@@ -2,7 +2,8 @@
 
 use super::block::{Blocks, Items};
 use super::{
-    ENDED, MARKS, Marks, Named, OPEN, OpenTask, Packed, RIGHTS, Stored, corrupt, marks, one, places, skipped_key, with,
+    ENDED, MARKS, Marks, Named, OPEN, OpenTask, Packed, RIGHTS, Stored, corrupt, marks, one,
+    places, skipped_key, with,
 };
 use crate::record::{self, Body, Ended, Entry, JobRecord, Record, ended_index};
 use crate::store::{Batch, Reader, StoreError, VALUE_BYTES_MAX, part_key};
@@ -86,7 +87,11 @@ impl Fold {
     /// About how many values will be written.
     pub fn weight(&self) -> usize {
         let packed = (self.open.len() + self.ended.len()) / TASKS_LIKE_A_BLOCK;
-        packed + self.open_blocks.len() + self.ended_blocks.len() + self.jobs.len() + self.batch.0.len()
+        packed
+            + self.open_blocks.len()
+            + self.ended_blocks.len()
+            + self.jobs.len()
+            + self.batch.0.len()
     }
 
     /// The last event that is folded.
@@ -105,18 +110,31 @@ impl Fold {
             Record::Added(body) => {
                 self.marks.no = self.marks.no.max(body.no);
                 self.fresh_from = self.fresh_from.or(Some(body.no));
-                let task = OpenTask::new(body.clone(), AttemptId { epoch: self.marks.epoch, n: 0 });
+                let task = OpenTask::new(
+                    body.clone(),
+                    AttemptId {
+                        epoch: self.marks.epoch,
+                        n: 0,
+                    },
+                );
                 self.open.insert(body.no, Some(task));
                 self.job(&body.job)?.total += 1;
             }
             Record::Ended(ended) => self.end(ended)?,
             Record::Retrying(retrying) => {
                 if let Some(task) = self.open_task(retrying.no)? {
-                    (task.tries, task.lost, task.due) = (retrying.tries, retrying.lost, Some(retrying.due));
+                    (task.tries, task.lost, task.due) =
+                        (retrying.tries, retrying.lost, Some(retrying.due));
                     task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
                 }
             }
-            Record::Reopened { body, fence, ended, was, because } => {
+            Record::Reopened {
+                body,
+                fence,
+                ended,
+                was,
+                because,
+            } => {
                 let known = &mut self.job(&body.job)?.ended[ended_index(*was)];
                 *known = known.saturating_sub(1);
                 if self.ended.remove(ended).is_none() {
@@ -124,7 +142,10 @@ impl Fold {
                 }
                 self.marks.ended = self.marks.ended.saturating_sub(1);
                 // Whoever wants it again does not want it later: what its document says of that is over.
-                let task = OpenTask { due: Some(Wall(0)), ..OpenTask::new(body.clone(), *fence) };
+                let task = OpenTask {
+                    due: Some(Wall(0)),
+                    ..OpenTask::new(body.clone(), *fence)
+                };
                 self.open.insert(body.no, Some(task));
             }
             Record::Set { no, priority, due } => {
@@ -157,12 +178,16 @@ impl Fold {
             Record::JobPaused { job, paused } => self.job(job)?.paused = *paused,
             Record::JobCancelled { job, up_to } => self.job(job)?.cancelled_up_to = *up_to,
             Record::RunnerJoined { name } => self.put(with(b'r', name.as_bytes()), name),
-            Record::RunnerLost { name } => self.batch.remove(part_key(&with(b'r', name.as_bytes()), 0)),
+            Record::RunnerLost { name } => {
+                self.batch.remove(part_key(&with(b'r', name.as_bytes()), 0))
+            }
             Record::Rights { name, rights, .. } => {
                 let text = serde_json::to_string(rights).unwrap_or_default();
                 self.put(with(RIGHTS, name.as_str().as_bytes()), &Named(name, text));
             }
-            Record::Module { name, record, .. } => self.put(with(b'm', name.as_str().as_bytes()), &Named(name, record)),
+            Record::Module { name, record, .. } => {
+                self.put(with(b'm', name.as_str().as_bytes()), &Named(name, record))
+            }
         }
         Ok(())
     }
@@ -172,7 +197,8 @@ impl Fold {
         self.batch.put_parts(&key, &bytes);
         // A value that has become a little shorter must not keep a last part of what it was.
         if bytes.len() > VALUE_BYTES_MAX / 2 {
-            self.batch.remove(part_key(&key, bytes.len().div_ceil(VALUE_BYTES_MAX)));
+            self.batch
+                .remove(part_key(&key, bytes.len().div_ceil(VALUE_BYTES_MAX)));
         }
     }
 
@@ -180,7 +206,10 @@ impl Fold {
         if !self.jobs.contains_key(name) {
             let key = with(b'j', name.as_str().as_bytes());
             let last = one::<Named<JobName, JobRecord>>(self.shelf.as_ref(), &key, name.as_str())?;
-            self.jobs.insert(name.clone(), last.map(|Named(_, record)| record).unwrap_or_default());
+            self.jobs.insert(
+                name.clone(),
+                last.map(|Named(_, record)| record).unwrap_or_default(),
+            );
         }
         Ok(self.jobs.entry(name.clone()).or_default())
     }
@@ -191,7 +220,8 @@ impl Fold {
 
     fn open_task(&mut self, no: u64) -> Result<Option<&mut OpenTask>, StoreError> {
         if !self.open.contains_key(&no) && !self.is_fresh(no) {
-            let read = |bytes: &[u8]| record::unpack(bytes).map_err(|why| corrupt("an open task", why));
+            let read =
+                |bytes: &[u8]| record::unpack(bytes).map_err(|why| corrupt("an open task", why));
             let last = self.open_blocks.get(no)?.map(read).transpose()?;
             self.open.insert(no, last);
         }
@@ -202,14 +232,21 @@ impl Fold {
         if self.open_task(ended.no)?.is_none() {
             return Ok(());
         }
-        let Some(Some(task)) = self.open.insert(ended.no, None) else { return Ok(()) };
+        let Some(Some(task)) = self.open.insert(ended.no, None) else {
+            return Ok(());
+        };
         self.job(&ended.job)?.ended[ended_index(ended.state)] += 1;
         self.ended.insert(ended.seq, (task.body, ended.clone()));
         self.marks.ended += 1;
         Ok(())
     }
 
-    fn remove_ended(&mut self, seq: u64, id: &TaskId, because: Option<&TaskId>) -> Result<(), StoreError> {
+    fn remove_ended(
+        &mut self,
+        seq: u64,
+        id: &TaskId,
+        because: Option<&TaskId>,
+    ) -> Result<(), StoreError> {
         self.ended_blocks.remove(seq)?;
         if let Some(cause) = because {
             self.batch.remove(skipped_key(cause, id.as_str()));
@@ -252,7 +289,8 @@ impl Fold {
             }
         }
         self.open_blocks.append(fresh)?;
-        let blocks = std::mem::replace(&mut self.open_blocks, Blocks::new(OPEN, self.shelf.clone()));
+        let blocks =
+            std::mem::replace(&mut self.open_blocks, Blocks::new(OPEN, self.shelf.clone()));
         blocks.write(&mut self.batch);
         Ok(())
     }
@@ -261,13 +299,17 @@ impl Fold {
         let (mut items, mut places) = (Items::new(), Vec::new());
         for (seq, (body, ended)) in std::mem::take(&mut self.ended) {
             if let Some(cause) = &ended.because {
-                self.batch.put(skipped_key(cause, ended.id.as_str()), Vec::new());
+                self.batch
+                    .put(skipped_key(cause, ended.id.as_str()), Vec::new());
             }
             places.push((places::hash_of(&ended.id), seq));
             items.push((seq, Packed::bytes(body, &ended)));
         }
         self.ended_blocks.append(items)?;
-        let blocks = std::mem::replace(&mut self.ended_blocks, Blocks::new(ENDED, self.shelf.clone()));
+        let blocks = std::mem::replace(
+            &mut self.ended_blocks,
+            Blocks::new(ENDED, self.shelf.clone()),
+        );
         blocks.write(&mut self.batch);
         places::add(self.shelf.as_ref(), &mut places, ENDED, &mut self.batch)
     }

@@ -64,16 +64,24 @@ struct Runs {
 
 /// The hash by which an id is found. SHA-256, so that nobody can make many ids that meet in one place.
 pub(super) fn hash_of(id: &TaskId) -> u64 {
-    Hash::of(id.as_str().as_bytes()).0[..8].iter().fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
+    Hash::of(id.as_str().as_bytes()).0[..8]
+        .iter()
+        .fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
 }
 
 fn bits_for(entries: u64) -> u8 {
-    (0..32).find(|bits| entries >> bits <= BUCKET_ENTRIES).unwrap_or(31)
+    (0..32)
+        .find(|bits| entries >> bits <= BUCKET_ENTRIES)
+        .unwrap_or(31)
 }
 
 /// The first `bits` of a hash.
 fn bucket_of(hash: u64, bits: u8) -> u32 {
-    if bits == 0 { 0 } else { (hash >> (64 - bits)) as u32 }
+    if bits == 0 {
+        0
+    } else {
+        (hash >> (64 - bits)) as u32
+    }
 }
 
 fn run_key(run: u32) -> Vec<u8> {
@@ -95,14 +103,29 @@ fn put_bucket(batch: &mut Batch, run: u32, bucket: u32, places: &[Place]) {
         bytes.extend_from_slice(&seq.to_be_bytes());
     }
     // A bucket without entries is written too: one that is missing belongs to a run that is gone.
-    batch.put_parts(&bucket_key(run, bucket), &record::encode(&block::Bytes(&bytes)));
+    batch.put_parts(
+        &bucket_key(run, bucket),
+        &record::encode(&block::Bytes(&bytes)),
+    );
 }
 
 fn bucket(shelf: &dyn Shelf, run: u32, bucket: u32) -> Result<Option<Vec<Place>>, StoreError> {
-    let Some(value) = get_parts(shelf, &bucket_key(run, bucket))? else { return Ok(None) };
-    let bytes: &[u8] = record::decode(&value).map_err(|why| corrupt("where ended tasks lie", why))?;
-    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
-    Ok(Some(bytes.chunks_exact(16).map(|entry| (number(&entry[..8]), number(&entry[8..]))).collect()))
+    let Some(value) = get_parts(shelf, &bucket_key(run, bucket))? else {
+        return Ok(None);
+    };
+    let bytes: &[u8] =
+        record::decode(&value).map_err(|why| corrupt("where ended tasks lie", why))?;
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+    };
+    Ok(Some(
+        bytes
+            .chunks_exact(16)
+            .map(|entry| (number(&entry[..8]), number(&entry[8..])))
+            .collect(),
+    ))
 }
 
 fn runs(shelf: &dyn Shelf) -> Result<Runs, StoreError> {
@@ -110,7 +133,12 @@ fn runs(shelf: &dyn Shelf) -> Result<Runs, StoreError> {
 }
 
 /// Takes a fold's new places in, and goes on with merges. `ended` is the prefix of the blocks of ended tasks.
-pub(super) fn add(shelf: &dyn Shelf, new: &mut [Place], ended: u8, batch: &mut Batch) -> Result<(), StoreError> {
+pub(super) fn add(
+    shelf: &dyn Shelf,
+    new: &mut [Place],
+    ended: u8,
+    batch: &mut Batch,
+) -> Result<(), StoreError> {
     let mut state = runs(shelf)?;
     if new.is_empty() && state.merges.is_empty() && state.merged.is_empty() {
         return Ok(());
@@ -118,15 +146,30 @@ pub(super) fn add(shelf: &dyn Shelf, new: &mut [Place], ended: u8, batch: &mut B
     let mut written = 0;
     // Twice as fast as new runs come: no level falls behind.
     let budget = new.len() * 2 + 512;
-    let oldest = block::at_or_after(shelf, ended, 0)?.and_then(|items| items.first().map(|(seq, _)| *seq));
+    let oldest =
+        block::at_or_after(shelf, ended, 0)?.and_then(|items| items.first().map(|(seq, _)| *seq));
     for merge in &mut state.merges {
-        written += advance(shelf, merge, budget, oldest.unwrap_or(u64::MAX), ended, batch)?;
+        written += advance(
+            shelf,
+            merge,
+            budget,
+            oldest.unwrap_or(u64::MAX),
+            ended,
+            batch,
+        )?;
     }
-    let (over, going) = state.merges.into_iter().partition(|merge| merge.bucket >> merge.output.bits != 0);
+    let (over, going) = state
+        .merges
+        .into_iter()
+        .partition(|merge| merge.bucket >> merge.output.bits != 0);
     state.merges = going;
     for merge in over {
-        state.runs.retain(|run| !merge.inputs.iter().any(|input| input.no == run.no));
-        state.merged.extend(merge.inputs.iter().map(|input| input.no));
+        state
+            .runs
+            .retain(|run| !merge.inputs.iter().any(|input| input.no == run.no));
+        state
+            .merged
+            .extend(merge.inputs.iter().map(|input| input.no));
         state.runs.push(merge.output);
     }
     remove_merged(shelf, &mut state, written * 2 + REMOVED_MIN, batch)?;
@@ -149,7 +192,12 @@ pub(super) fn add(shelf: &dyn Shelf, new: &mut [Place], ended: u8, batch: &mut B
 impl Runs {
     fn run(&mut self, level: u8, entries: u64) -> Run {
         self.next += 1;
-        Run { no: self.next, level, bits: bits_for(entries), entries }
+        Run {
+            no: self.next,
+            level,
+            bits: bits_for(entries),
+            entries,
+        }
     }
 }
 
@@ -160,10 +208,20 @@ fn start_merges(state: &mut Runs) {
         levels.entry(run.level).or_default().push(run.clone());
     }
     for (level, inputs) in levels {
-        let is_going = state.merges.iter().any(|merge| merge.output.level == level + 1);
+        let is_going = state
+            .merges
+            .iter()
+            .any(|merge| merge.output.level == level + 1);
         if inputs.len() >= MERGED_RUNS && !is_going {
             let output = state.run(level + 1, inputs.iter().map(|input| input.entries).sum());
-            state.merges.push(Merge { inputs, output: Run { entries: 0, ..output }, bucket: 0 });
+            state.merges.push(Merge {
+                inputs,
+                output: Run {
+                    entries: 0,
+                    ..output
+                },
+                bucket: 0,
+            });
         }
     }
 }
@@ -187,7 +245,10 @@ fn advance(
             if last.0 != from {
                 *last = (from, bucket(shelf, input.no, from)?.unwrap_or_default());
             }
-            let here = last.1.iter().filter(|(hash, _)| bucket_of(*hash, merge.output.bits) == merge.bucket);
+            let here = last
+                .1
+                .iter()
+                .filter(|(hash, _)| bucket_of(*hash, merge.output.bits) == merge.bucket);
             places.extend(here.filter(|(_, seq)| *seq >= oldest));
         }
         entries += places.len().max(1);
@@ -203,14 +264,19 @@ fn advance(
 
 /// Of several entries of one hash, those under which there is something: an id that was opened again and again has
 /// left one each time.
-fn without_stale(shelf: &dyn Shelf, places: Vec<Place>, ended: u8) -> Result<Vec<Place>, StoreError> {
+fn without_stale(
+    shelf: &dyn Shelf,
+    places: Vec<Place>,
+    ended: u8,
+) -> Result<Vec<Place>, StoreError> {
     if !places.windows(2).any(|pair| pair[0].0 == pair[1].0) {
         return Ok(places);
     }
     let mut kept = Vec::with_capacity(places.len());
     for (index, place) in places.iter().enumerate() {
         let twin = |other: Option<&Place>| other.is_some_and(|other| other.0 == place.0);
-        let alone = !twin(places.get(index + 1)) && !twin(index.checked_sub(1).and_then(|before| places.get(before)));
+        let alone = !twin(places.get(index + 1))
+            && !twin(index.checked_sub(1).and_then(|before| places.get(before)));
         if alone || block::item(shelf, ended, place.1)?.is_some() {
             kept.push(*place);
         }
@@ -218,7 +284,12 @@ fn without_stale(shelf: &dyn Shelf, places: Vec<Place>, ended: u8) -> Result<Vec
     Ok(kept)
 }
 
-fn remove_merged(shelf: &dyn Shelf, state: &mut Runs, most: usize, batch: &mut Batch) -> Result<(), StoreError> {
+fn remove_merged(
+    shelf: &dyn Shelf,
+    state: &mut Runs,
+    most: usize,
+    batch: &mut Batch,
+) -> Result<(), StoreError> {
     let mut left = most;
     while let Some(run) = state.merged.first().copied() {
         let keys = shelf.scan(&run_key(run), &run_key(run + 1), false, left)?;
@@ -251,15 +322,20 @@ impl Places {
 
     /// For many.
     pub fn with_filters(shelf: &dyn Shelf) -> Result<Places, StoreError> {
-        let mut places = Places { filters: true, ..Places::default() };
+        let mut places = Places {
+            filters: true,
+            ..Places::default()
+        };
         places.renew(shelf)?;
         Ok(places)
     }
 
     /// The view has been folded.
     pub fn renew(&mut self, shelf: &dyn Shelf) -> Result<(), StoreError> {
-        let mut known: BTreeMap<u32, _> =
-            std::mem::take(&mut self.runs).into_iter().map(|(run, filters)| (run.no, filters)).collect();
+        let mut known: BTreeMap<u32, _> = std::mem::take(&mut self.runs)
+            .into_iter()
+            .map(|(run, filters)| (run.no, filters))
+            .collect();
         for run in runs(shelf)?.runs {
             let buckets = if self.filters { 1 << run.bits } else { 0 };
             let filters = known.remove(&run.no).unwrap_or_else(|| vec![None; buckets]);
@@ -291,11 +367,21 @@ impl Places {
             {
                 continue;
             }
-            let Some(places) = bucket(shelf, run.no, at)? else { return Ok(None) };
-            found.extend(places.iter().filter(|(other, _)| *other == hash).map(|(_, seq)| *seq));
+            let Some(places) = bucket(shelf, run.no, at)? else {
+                return Ok(None);
+            };
+            found.extend(
+                places
+                    .iter()
+                    .filter(|(other, _)| *other == hash)
+                    .map(|(_, seq)| *seq),
+            );
             if let Some(filter @ None) = filter {
                 let mut bits = Box::new([0; FILTER_WORDS]);
-                places.iter().flat_map(|(hash, _)| probes(*hash)).for_each(|(word, bit)| bits[word] |= bit);
+                places
+                    .iter()
+                    .flat_map(|(hash, _)| probes(*hash))
+                    .for_each(|(word, bit)| bits[word] |= bit);
                 *filter = Some(bits);
             }
         }

@@ -61,9 +61,17 @@ pub enum References {
 impl Signature {
     /// The arguments that `params` are: an object with the names of the parameters, an array of them in order, or,
     /// where there is one parameter only, its value alone.
-    pub fn arguments(&self, params: Option<&str>, references: References) -> Result<Vec<Value>, Refusal> {
-        let text = params.map(str::trim).filter(|text| !text.is_empty()).unwrap_or("null");
-        let raw: &RawValue = serde_json::from_str(text).map_err(|error| Refusal::from_serde(&error, "params"))?;
+    pub fn arguments(
+        &self,
+        params: Option<&str>,
+        references: References,
+    ) -> Result<Vec<Value>, Refusal> {
+        let text = params
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .unwrap_or("null");
+        let raw: &RawValue =
+            serde_json::from_str(text).map_err(|error| Refusal::from_serde(&error, "params"))?;
         let reader = Reader { references };
         if let [(name, ty)] = self.params.as_slice()
             && !is_named(name, ty, raw)
@@ -80,15 +88,23 @@ impl Signature {
                 let types: Vec<&Type> = self.params.iter().map(|(_, ty)| ty).collect();
                 reader.tuple(&types, raw, &Path::Params)
             }
-            _ => Err(wrong(raw, &Path::Params, &format!("an object with the parameters of `{self}`"))),
+            _ => Err(wrong(
+                raw,
+                &Path::Params,
+                &format!("an object with the parameters of `{self}`"),
+            )),
         }
     }
 }
 
 /// Whether `raw` is an object that names the only parameter, and not the value of that parameter itself.
 fn is_named(name: &str, ty: &Type, raw: &RawValue) -> bool {
-    let Ok(members) = serde_json::from_str::<Members>(raw.get()) else { return false };
-    let [(key, _)] = members.0.as_slice() else { return false };
+    let Ok(members) = serde_json::from_str::<Members>(raw.get()) else {
+        return false;
+    };
+    let [(key, _)] = members.0.as_slice() else {
+        return false;
+    };
     let own = match ty {
         Type::Record(fields) => fields.iter().any(|(field, _)| field == key),
         Type::Variant(cases) => cases.iter().any(|(case, _)| case == key),
@@ -122,10 +138,15 @@ impl Reader {
     fn read(&self, ty: &Type, raw: &RawValue, path: &Path<'_>) -> Result<Value, Refusal> {
         match self.reference(raw) {
             Some(Reference::Result) => return Ok(Value::Later),
-            Some(Reference::Results) if matches!(ty, Type::List(_) | Type::Tuple(_)) => return Ok(Value::Later),
+            Some(Reference::Results) if matches!(ty, Type::List(_) | Type::Tuple(_)) => {
+                return Ok(Value::Later);
+            }
             Some(Reference::Results) => return Err(wrong(raw, path, &expected(ty))),
             Some(Reference::Literal(inner)) => {
-                return Reader { references: References::Replaced }.read(ty, &inner, path);
+                return Reader {
+                    references: References::Replaced,
+                }
+                .read(ty, &inner, path);
             }
             None => {}
         }
@@ -133,29 +154,43 @@ impl Reader {
         let value = match ty {
             Type::Bool => serde_json::from_str(text).ok().map(Value::Bool),
             Type::F32 | Type::F64 => float(text).map(Value::Float),
-            Type::Char => serde_json::from_str::<String>(text).ok().and_then(|text| one(&text)).map(Value::Char),
+            Type::Char => serde_json::from_str::<String>(text)
+                .ok()
+                .and_then(|text| one(&text))
+                .map(Value::Char),
             Type::String => serde_json::from_str(text).ok().map(Value::String),
             Type::List(item) => return self.list(item, raw, path),
             Type::Tuple(items) => {
-                return self.tuple(&items.iter().collect::<Vec<_>>(), raw, path).map(Value::Many);
+                return self
+                    .tuple(&items.iter().collect::<Vec<_>>(), raw, path)
+                    .map(Value::Many);
             }
             Type::Record(fields) => {
-                return self.fields(fields, members(raw, path)?, path).map(Value::Many);
+                return self
+                    .fields(fields, members(raw, path)?, path)
+                    .map(Value::Many);
             }
             Type::Variant(cases) => {
-                let cases: Vec<_> = cases.iter().map(|(name, ty)| (name.as_str(), ty.as_ref())).collect();
+                let cases: Vec<_> = cases
+                    .iter()
+                    .map(|(name, ty)| (name.as_str(), ty.as_ref()))
+                    .collect();
                 return self.case(&cases, raw, path);
             }
             Type::Enum(names) => {
                 let cases: Vec<_> = names.iter().map(|name| (name.as_str(), None)).collect();
                 return self.case(&cases, raw, path);
             }
-            Type::Result(ok, err) => return self.case(&[("ok", ok.as_deref()), ("err", err.as_deref())], raw, path),
+            Type::Result(ok, err) => {
+                return self.case(&[("ok", ok.as_deref()), ("err", err.as_deref())], raw, path);
+            }
             Type::Flags(names) => return flags(names, raw, path),
             Type::Option(inner) => return self.option(inner, raw, path),
             integer => integer.bounds().and_then(|(least, most)| {
                 let number = text.parse::<i128>().ok()?;
-                (least..=most).contains(&number).then_some(Value::Int(number))
+                (least..=most)
+                    .contains(&number)
+                    .then_some(Value::Int(number))
             }),
         };
         value.ok_or_else(|| wrong(raw, path, &expected(ty)))
@@ -163,7 +198,9 @@ impl Reader {
 
     /// What `raw` refers to, where it may refer at all.
     fn reference(&self, raw: &RawValue) -> Option<Reference> {
-        if self.references == References::Replaced || !taskmaster_protocol::splice::may_refer(raw.get()) {
+        if self.references == References::Replaced
+            || !taskmaster_protocol::splice::may_refer(raw.get())
+        {
             return None;
         }
         let Members(members) = serde_json::from_str(raw.get()).ok()?;
@@ -177,15 +214,27 @@ impl Reader {
 
     fn list(&self, item: &Type, raw: &RawValue, path: &Path<'_>) -> Result<Value, Refusal> {
         let items = array(raw).ok_or_else(|| wrong(raw, path, "an array"))?;
-        let items = items.into_iter().enumerate().map(|(i, raw)| self.read(item, raw, &Path::Item(path, i)));
+        let items = items
+            .into_iter()
+            .enumerate()
+            .map(|(i, raw)| self.read(item, raw, &Path::Item(path, i)));
         items.collect::<Result<_, _>>().map(Value::Many)
     }
 
-    fn tuple(&self, types: &[&Type], raw: &RawValue, path: &Path<'_>) -> Result<Vec<Value>, Refusal> {
+    fn tuple(
+        &self,
+        types: &[&Type],
+        raw: &RawValue,
+        path: &Path<'_>,
+    ) -> Result<Vec<Value>, Refusal> {
         let words = || format!("an array of {} values", types.len());
-        let items = array(raw).filter(|items| items.len() == types.len()).ok_or_else(|| wrong(raw, path, &words()))?;
+        let items = array(raw)
+            .filter(|items| items.len() == types.len())
+            .ok_or_else(|| wrong(raw, path, &words()))?;
         let items = items.into_iter().zip(types).enumerate();
-        items.map(|(i, (raw, ty))| self.read(ty, raw, &Path::Item(path, i))).collect()
+        items
+            .map(|(i, (raw, ty))| self.read(ty, raw, &Path::Item(path, i)))
+            .collect()
     }
 
     fn fields(
@@ -195,15 +244,25 @@ impl Reader {
         path: &Path<'_>,
     ) -> Result<Vec<Value>, Refusal> {
         let known = || fields.iter().map(|(name, _)| name.as_str());
-        if let Some((name, _)) = members.iter().find(|(name, _)| !known().any(|known| known == name)) {
+        if let Some((name, _)) = members
+            .iter()
+            .find(|(name, _)| !known().any(|known| known == name))
+        {
             let hint = near::hint(name, known());
             let all = match hint.is_empty() {
                 true if fields.is_empty() => "; there are none".to_owned(),
-                true => format!("; the fields are {}", known().collect::<Vec<_>>().join(", ")),
+                true => format!(
+                    "; the fields are {}",
+                    known().collect::<Vec<_>>().join(", ")
+                ),
                 false => hint,
             };
             let at = Path::Field(path, name).to_string();
-            return Err(Refusal::new(RefusalCode::UnknownField, format!("unknown field `{at}`{all}")).at(at));
+            return Err(Refusal::new(
+                RefusalCode::UnknownField,
+                format!("unknown field `{at}`{all}"),
+            )
+            .at(at));
         }
         let value = |(name, ty): &(String, Type)| {
             let at = Path::Field(path, name);
@@ -220,29 +279,46 @@ impl Reader {
         fields.iter().map(value).collect()
     }
 
-    fn case(&self, cases: &[(&str, Option<&Type>)], raw: &RawValue, path: &Path<'_>) -> Result<Value, Refusal> {
+    fn case(
+        &self,
+        cases: &[(&str, Option<&Type>)],
+        raw: &RawValue,
+        path: &Path<'_>,
+    ) -> Result<Value, Refusal> {
         let name = serde_json::from_str::<String>(raw.get()).ok();
-        let member = members(raw, path).ok().filter(|members| members.len() == 1).and_then(|mut all| all.pop());
+        let member = members(raw, path)
+            .ok()
+            .filter(|members| members.len() == 1)
+            .and_then(|mut all| all.pop());
         let words = || {
             let shown = |(name, ty): &(&str, Option<&Type>)| match ty {
                 Some(_) => format!("{{\"{name}\":…}}"),
                 None => format!("\"{name}\""),
             };
-            format!("one of {}", cases.iter().map(shown).collect::<Vec<_>>().join(", "))
+            format!(
+                "one of {}",
+                cases.iter().map(shown).collect::<Vec<_>>().join(", ")
+            )
         };
         let place = |wanted: &str| cases.iter().position(|(name, _)| *name == wanted);
         match (name, member) {
             (Some(name), _) => match place(&name) {
-                Some(index) if cases.get(index).is_some_and(|(_, ty)| ty.is_none()) => Ok(Value::Case(index, None)),
+                Some(index) if cases.get(index).is_some_and(|(_, ty)| ty.is_none()) => {
+                    Ok(Value::Case(index, None))
+                }
                 _ => Err(wrong(raw, path, &words())),
             },
             (None, Some((name, inner))) => {
-                let Some((index, ty)) = place(&name).and_then(|i| cases.get(i).map(|(_, ty)| (i, *ty))) else {
+                let Some((index, ty)) =
+                    place(&name).and_then(|i| cases.get(i).map(|(_, ty)| (i, *ty)))
+                else {
                     return Err(wrong(raw, path, &words()));
                 };
                 let at = Path::Field(path, &name);
                 match ty {
-                    Some(ty) => self.read(ty, inner, &at).map(|value| Value::Case(index, Some(Box::new(value)))),
+                    Some(ty) => self
+                        .read(ty, inner, &at)
+                        .map(|value| Value::Case(index, Some(Box::new(value)))),
                     None if inner.get() == "null" => Ok(Value::Case(index, None)),
                     None => Err(wrong(inner, &at, "null: the case carries nothing")),
                 }
@@ -260,7 +336,9 @@ impl Reader {
             return self.read(inner, raw, path).map(some);
         }
         match members(raw, path)?.as_slice() {
-            [(key, value)] if key == "some" => self.read(inner, value, &Path::Field(path, "some")).map(some),
+            [(key, value)] if key == "some" => self
+                .read(inner, value, &Path::Field(path, "some"))
+                .map(some),
             _ => Err(wrong(raw, path, "null or {\"some\":…}")),
         }
     }
@@ -274,9 +352,12 @@ enum Reference {
 
 fn flags(names: &[String], raw: &RawValue, path: &Path<'_>) -> Result<Value, Refusal> {
     let words = || format!("an array of {}", names.join(", "));
-    let wanted: Vec<String> = serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, &words()))?;
+    let wanted: Vec<String> =
+        serde_json::from_str(raw.get()).map_err(|_| wrong(raw, path, &words()))?;
     let place = |wanted: &String| names.iter().position(|name| name == wanted);
-    let places = wanted.iter().map(|name| place(name).ok_or_else(|| wrong(raw, path, &words())));
+    let places = wanted
+        .iter()
+        .map(|name| place(name).ok_or_else(|| wrong(raw, path, &words())));
     places.collect::<Result<_, _>>().map(Value::Flags)
 }
 
@@ -299,7 +380,9 @@ fn array(raw: &RawValue) -> Option<Vec<&RawValue>> {
 }
 
 fn members<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<(String, &'a RawValue)>, Refusal> {
-    serde_json::from_str::<Members>(raw.get()).map(|members| members.0).map_err(|_| wrong(raw, path, "an object"))
+    serde_json::from_str::<Members>(raw.get())
+        .map(|members| members.0)
+        .map_err(|_| wrong(raw, path, "an object"))
 }
 
 /// What a value of this type looks like, for people.
@@ -314,9 +397,15 @@ fn expected(ty: &Type) -> String {
 
 fn wrong(raw: &RawValue, path: &Path<'_>, expected: &str) -> Refusal {
     let text = raw.get();
-    let cut = text.char_indices().nth(SHOWN_MAX).map_or(text.len(), |(at, _)| at);
+    let cut = text
+        .char_indices()
+        .nth(SHOWN_MAX)
+        .map_or(text.len(), |(at, _)| at);
     let more = if cut < text.len() { "…" } else { "" };
-    let text = format!("field `{path}` is {}{more}, expected {expected}", text.get(..cut).unwrap_or_default());
+    let text = format!(
+        "field `{path}` is {}{more}, expected {expected}",
+        text.get(..cut).unwrap_or_default()
+    );
     Refusal::new(RefusalCode::WrongType, text).at(path.to_string())
 }
 
@@ -348,45 +437,93 @@ mod tests {
     use super::*;
 
     fn signature(params: &[(&str, Type)]) -> Signature {
-        Signature { params: params.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect(), result: None }
+        Signature {
+            params: params
+                .iter()
+                .map(|(name, ty)| ((*name).to_owned(), ty.clone()))
+                .collect(),
+            result: None,
+        }
     }
 
     fn size() -> Type {
-        Type::Record(vec![("width".into(), Type::U8), ("unit-name".into(), Type::Option(Box::new(Type::String)))])
+        Type::Record(vec![
+            ("width".into(), Type::U8),
+            ("unit-name".into(), Type::Option(Box::new(Type::String))),
+        ])
     }
 
     fn one_of(ty: Type, params: &str) -> Result<Value, Refusal> {
-        signature(&[("x", ty)]).arguments(Some(params), References::Replaced).map(|mut values| values.remove(0))
+        signature(&[("x", ty)])
+            .arguments(Some(params), References::Replaced)
+            .map(|mut values| values.remove(0))
     }
 
     #[test]
     fn json_becomes_values_of_every_type() {
         let list = |ty: Type| Type::List(Box::new(ty));
         let option = |ty: Type| Type::Option(Box::new(ty));
-        let shape = || Type::Variant(vec![("dot".into(), None), ("circle".into(), Some(Type::F64))]);
+        let shape = || {
+            Type::Variant(vec![
+                ("dot".into(), None),
+                ("circle".into(), Some(Type::F64)),
+            ])
+        };
         let text = |text: &str| Value::String(text.into());
         for (ty, json, value) in [
             (Type::Bool, "true", Value::Bool(true)),
             (Type::S8, "-128", Value::Int(-128)),
-            (Type::U64, "18446744073709551615", Value::Int(u64::MAX.into())),
+            (
+                Type::U64,
+                "18446744073709551615",
+                Value::Int(u64::MAX.into()),
+            ),
             (Type::F64, "1e3", Value::Float(1000.0)),
             (Type::F32, "\"-Infinity\"", Value::Float(f64::NEG_INFINITY)),
             (Type::Char, "\"ü\"", Value::Char('ü')),
             (Type::String, "\"a\\n\"", text("a\n")),
-            (list(Type::U8), "[1, 2]", Value::Many(vec![Value::Int(1), Value::Int(2)])),
+            (
+                list(Type::U8),
+                "[1, 2]",
+                Value::Many(vec![Value::Int(1), Value::Int(2)]),
+            ),
             (
                 Type::Tuple(vec![Type::Bool, Type::U8]),
                 "[false,1]",
                 Value::Many(vec![Value::Bool(false), Value::Int(1)]),
             ),
-            (size(), "{\"width\":3}", Value::Many(vec![Value::Int(3), Value::Option(None)])),
+            (
+                size(),
+                "{\"width\":3}",
+                Value::Many(vec![Value::Int(3), Value::Option(None)]),
+            ),
             (shape(), "\"dot\"", Value::Case(0, None)),
-            (shape(), "{\"circle\":2}", Value::Case(1, Some(Box::new(Value::Float(2.0))))),
-            (Type::Enum(vec!["a".into(), "b".into()]), "\"b\"", Value::Case(1, None)),
-            (Type::Flags(vec!["r".into(), "w".into()]), "[\"w\"]", Value::Flags(vec![1])),
+            (
+                shape(),
+                "{\"circle\":2}",
+                Value::Case(1, Some(Box::new(Value::Float(2.0)))),
+            ),
+            (
+                Type::Enum(vec!["a".into(), "b".into()]),
+                "\"b\"",
+                Value::Case(1, None),
+            ),
+            (
+                Type::Flags(vec!["r".into(), "w".into()]),
+                "[\"w\"]",
+                Value::Flags(vec![1]),
+            ),
             (option(Type::U8), "null", Value::Option(None)),
-            (option(option(Type::U8)), "{\"some\":null}", Value::Option(Some(Box::new(Value::Option(None))))),
-            (Type::Result(Some(Box::new(Type::U8)), None), "{\"ok\":1}", Value::Case(0, Some(Box::new(Value::Int(1))))),
+            (
+                option(option(Type::U8)),
+                "{\"some\":null}",
+                Value::Option(Some(Box::new(Value::Option(None)))),
+            ),
+            (
+                Type::Result(Some(Box::new(Type::U8)), None),
+                "{\"ok\":1}",
+                Value::Case(0, Some(Box::new(Value::Int(1)))),
+            ),
             (Type::Result(None, None), "\"err\"", Value::Case(1, None)),
         ] {
             assert_eq!(one_of(ty.clone(), json), Ok(value), "{ty}: {json}");
@@ -397,19 +534,59 @@ mod tests {
     fn what_does_not_fit_is_told_with_its_path() {
         let sizes = || Type::List(Box::new(size()));
         for (ty, json, field, words) in [
-            (Type::U8, "256", "params", "256, expected u8, a whole number from 0 to 255"),
+            (
+                Type::U8,
+                "256",
+                "params",
+                "256, expected u8, a whole number from 0 to 255",
+            ),
             (Type::U8, "1.0", "params", "1.0, expected u8"),
             (Type::String, "1", "params", "expected string"),
             (Type::Char, "\"ab\"", "params", "one character"),
-            (sizes(), "[{\"width\":1},{\"width\":\"x\"}]", "params[1].width", "\"x\", expected u8"),
-            (sizes(), "[{\"widht\":1}]", "params[0].widht", "did you mean `width`"),
+            (
+                sizes(),
+                "[{\"width\":1},{\"width\":\"x\"}]",
+                "params[1].width",
+                "\"x\", expected u8",
+            ),
+            (
+                sizes(),
+                "[{\"widht\":1}]",
+                "params[0].widht",
+                "did you mean `width`",
+            ),
             (sizes(), "[{}]", "params[0].width", "is missing; it is u8"),
             (size(), "[]", "params", "an object"),
-            (Type::Tuple(vec![Type::Bool]), "[]", "params", "an array of 1 values"),
-            (Type::Enum(vec!["a".into()]), "\"b\"", "params", "one of \"a\""),
-            (Type::Variant(vec![("a".into(), Some(Type::U8))]), "{\"a\":-1}", "params.a", "-1, expected u8"),
-            (Type::Variant(vec![("a".into(), Some(Type::U8))]), "\"a\"", "params", "{\"a\":…}"),
-            (Type::Flags(vec!["r".into()]), "[\"x\"]", "params", "an array of r"),
+            (
+                Type::Tuple(vec![Type::Bool]),
+                "[]",
+                "params",
+                "an array of 1 values",
+            ),
+            (
+                Type::Enum(vec!["a".into()]),
+                "\"b\"",
+                "params",
+                "one of \"a\"",
+            ),
+            (
+                Type::Variant(vec![("a".into(), Some(Type::U8))]),
+                "{\"a\":-1}",
+                "params.a",
+                "-1, expected u8",
+            ),
+            (
+                Type::Variant(vec![("a".into(), Some(Type::U8))]),
+                "\"a\"",
+                "params",
+                "{\"a\":…}",
+            ),
+            (
+                Type::Flags(vec!["r".into()]),
+                "[\"x\"]",
+                "params",
+                "an array of r",
+            ),
         ] {
             let refusal = one_of(ty, json).unwrap_err();
             assert_eq!(refusal.field.as_deref(), Some(field), "{json}: {refusal}");
@@ -425,23 +602,41 @@ mod tests {
         let read = |params| two.arguments(params, References::Replaced);
         assert_eq!(read(Some("{\"a\":1}")), read(Some("[1,null]")));
         assert_eq!(read(None).unwrap_err().field.as_deref(), Some("params.a"));
-        assert_eq!(read(Some("7")).unwrap_err().field.as_deref(), Some("params"));
+        assert_eq!(
+            read(Some("7")).unwrap_err().field.as_deref(),
+            Some("params")
+        );
         let one = signature(&[("name", Type::String)]);
         for params in ["\"x\"", "{\"name\":\"x\"}"] {
-            assert_eq!(one.arguments(Some(params), References::Replaced).unwrap(), [Value::String("x".into())]);
+            assert_eq!(
+                one.arguments(Some(params), References::Replaced).unwrap(),
+                [Value::String("x".into())]
+            );
         }
         // An object is the record itself where that has such a field.
         let own = signature(&[("width", size())]);
         let width = Value::Many(vec![Value::Int(1), Value::Option(None)]);
-        assert_eq!(own.arguments(Some("{\"width\":1}"), References::Replaced).unwrap(), std::slice::from_ref(&width));
+        assert_eq!(
+            own.arguments(Some("{\"width\":1}"), References::Replaced)
+                .unwrap(),
+            std::slice::from_ref(&width)
+        );
         let other = signature(&[("size", size())]);
-        assert_eq!(other.arguments(Some("{\"size\":{\"width\":1}}"), References::Replaced).unwrap(), [width]);
+        assert_eq!(
+            other
+                .arguments(Some("{\"size\":{\"width\":1}}"), References::Replaced)
+                .unwrap(),
+            [width]
+        );
         let none = signature(&[]);
         for params in [None, Some("null"), Some("{}"), Some("[]")] {
             assert_eq!(none.arguments(params, References::Replaced), Ok(vec![]));
         }
         assert!(
-            none.arguments(Some("{\"a\":1}"), References::Replaced).unwrap_err().message.contains("there are none")
+            none.arguments(Some("{\"a\":1}"), References::Replaced)
+                .unwrap_err()
+                .message
+                .contains("there are none")
         );
     }
 
@@ -449,17 +644,41 @@ mod tests {
     fn results_that_are_not_there_yet_fit_everywhere() {
         let two = signature(&[("a", Type::U8), ("b", Type::List(Box::new(Type::U8)))]);
         let read = |params| two.arguments(Some(params), References::Open);
-        assert_eq!(read(r#"{"a":{"$result":"t"},"b":{"$results":["t"]}}"#).unwrap(), [Value::Later, Value::Later]);
-        assert_eq!(read(r#"{"$result":"t"}"#).unwrap(), [Value::Later, Value::Later]);
-        assert_eq!(read(r#"{"a":{"$literal":3},"b":[{"$result":"t"},4]}"#).unwrap()[0], Value::Int(3));
-        assert_eq!(read(r#"{"a":{"$results":[]},"b":[]}"#).unwrap_err().field.as_deref(), Some("params.a"));
-        assert_eq!(read(r#"{"a":{"$result":"t"},"b":[-1]}"#).unwrap_err().field.as_deref(), Some("params.b[0]"));
+        assert_eq!(
+            read(r#"{"a":{"$result":"t"},"b":{"$results":["t"]}}"#).unwrap(),
+            [Value::Later, Value::Later]
+        );
+        assert_eq!(
+            read(r#"{"$result":"t"}"#).unwrap(),
+            [Value::Later, Value::Later]
+        );
+        assert_eq!(
+            read(r#"{"a":{"$literal":3},"b":[{"$result":"t"},4]}"#).unwrap()[0],
+            Value::Int(3)
+        );
+        assert_eq!(
+            read(r#"{"a":{"$results":[]},"b":[]}"#)
+                .unwrap_err()
+                .field
+                .as_deref(),
+            Some("params.a")
+        );
+        assert_eq!(
+            read(r#"{"a":{"$result":"t"},"b":[-1]}"#)
+                .unwrap_err()
+                .field
+                .as_deref(),
+            Some("params.b[0]")
+        );
     }
 
     #[test]
     fn a_signature_is_written_as_wit_writes_it() {
         let all = Signature {
-            params: vec![("size".into(), size()), ("more".into(), Type::List(Box::new(Type::U8)))],
+            params: vec![
+                ("size".into(), size()),
+                ("more".into(), Type::List(Box::new(Type::U8))),
+            ],
             result: Some(Type::Result(None, Some(Box::new(Type::String)))),
         };
         let text = "func(size: record { width: u8, unit-name: option<string> }, more: list<u8>) -> result<_, string>";

@@ -8,13 +8,16 @@ use crate::validate::Found;
 use crate::wasi2;
 use wasmparser::PrimitiveValType;
 use wasmparser::component_types::{
-    ComponentDefinedType, ComponentEntityType, ComponentFuncTypeId, ComponentInstanceTypeId, ComponentValType,
+    ComponentDefinedType, ComponentEntityType, ComponentFuncTypeId, ComponentInstanceTypeId,
+    ComponentValType,
 };
 use wasmparser::types::TypesRef;
 
 /// The entry of a component; else what it lacks.
 pub(crate) fn check(found: &Found<'_>) -> Result<Entry, String> {
-    let Some(types) = found.types.as_ref() else { return Err("the component does not end".into()) };
+    let Some(types) = found.types.as_ref() else {
+        return Err("the component does not end".into());
+    };
     let types = types.as_ref();
     check_imports(found, types)?;
     Entry::choose(functions(found, types))
@@ -22,7 +25,9 @@ pub(crate) fn check(found: &Found<'_>) -> Result<Entry, String> {
 
 /// Its exports as WIT writes them, as far as they are functions; the names of the others.
 pub(crate) fn exports(found: &Found<'_>) -> Vec<String> {
-    let Some(types) = found.types.as_ref() else { return Vec::new() };
+    let Some(types) = found.types.as_ref() else {
+        return Vec::new();
+    };
     let types = types.as_ref();
     let mut all = Vec::new();
     for name in &found.component_exports {
@@ -41,7 +46,9 @@ fn check_imports(found: &Found<'_>, types: TypesRef<'_>) -> Result<(), String> {
     let (mut unknown, mut differing) = (Vec::new(), Vec::new());
     for name in &found.component_imports {
         match types.component_item_for_import(name).map(|item| item.ty) {
-            Some(ComponentEntityType::Instance(id)) => check_interface(name, id, types, &mut unknown, &mut differing),
+            Some(ComponentEntityType::Instance(id)) => {
+                check_interface(name, id, types, &mut unknown, &mut differing)
+            }
             Some(ComponentEntityType::Func(id)) => match host::function(name) {
                 Some(wanted) if is_of(types, id, wanted) => {}
                 Some(wanted) => differing.push(format!("{name} (it is {wanted})")),
@@ -53,12 +60,17 @@ fn check_imports(found: &Found<'_>, types: TypesRef<'_>) -> Result<(), String> {
         }
     }
     if !unknown.is_empty() {
-        let nothing_else =
-            "a component may import WASI 0.2, of HTTP wasi:http/types and outgoing-handler, and taskmaster:task/host";
-        return Err(format!("unknown imports: {}; {nothing_else}", list(&unknown)));
+        let nothing_else = "a component may import WASI 0.2, of HTTP wasi:http/types and outgoing-handler, and taskmaster:task/host";
+        return Err(format!(
+            "unknown imports: {}; {nothing_else}",
+            list(&unknown)
+        ));
     }
     if !differing.is_empty() {
-        return Err(format!("imports with another type than runners have: {}", list(&differing)));
+        return Err(format!(
+            "imports with another type than runners have: {}",
+            list(&differing)
+        ));
     }
     Ok(())
 }
@@ -70,10 +82,13 @@ fn check_interface(
     unknown: &mut Vec<String>,
     differing: &mut Vec<String>,
 ) {
-    let functions = types[id].exports.iter().filter_map(|(function, item)| match item.ty {
-        ComponentEntityType::Func(id) => Some((function.as_str(), id)),
-        _ => None,
-    });
+    let functions = types[id]
+        .exports
+        .iter()
+        .filter_map(|(function, item)| match item.ty {
+            ComponentEntityType::Func(id) => Some((function.as_str(), id)),
+            _ => None,
+        });
     if host::is_host(name) {
         for (function, id) in functions {
             match host::function(function) {
@@ -130,12 +145,24 @@ fn signature(types: TypesRef<'_>, id: ComponentFuncTypeId) -> Result<Signature, 
         return Err("is async".into());
     }
     let param = |(name, ty): &(wasmparser::names::KebabString, ComponentValType)| {
-        let ty = value(types, ty).map_err(|what| format!("has a parameter `{name}` that holds {what}"))?;
+        let ty = value(types, ty)
+            .map_err(|what| format!("has a parameter `{name}` that holds {what}"))?;
         Ok((name.to_string(), ty))
     };
-    let params = function.params.iter().map(param).collect::<Result<_, String>>()?;
-    let result = function.result.as_ref().map(|ty| value(types, ty)).transpose();
-    Ok(Signature { params, result: result.map_err(|what| format!("gives back {what}"))? })
+    let params = function
+        .params
+        .iter()
+        .map(param)
+        .collect::<Result<_, String>>()?;
+    let result = function
+        .result
+        .as_ref()
+        .map(|ty| value(types, ty))
+        .transpose();
+    Ok(Signature {
+        params,
+        result: result.map_err(|what| format!("gives back {what}"))?,
+    })
 }
 
 fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static str> {
@@ -154,17 +181,32 @@ fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static st
             Type::Record(record.fields.iter().map(field).collect::<Result<_, _>>()?)
         }
         ComponentDefinedType::Variant(variant) => {
-            let case = |(name, case): (&wasmparser::names::KebabString, &wasmparser::component_types::VariantCase)| {
-                case.ty.as_ref().map(|ty| value(types, ty)).transpose().map(|ty| (name.to_string(), ty))
+            let case = |(name, case): (
+                &wasmparser::names::KebabString,
+                &wasmparser::component_types::VariantCase,
+            )| {
+                case.ty
+                    .as_ref()
+                    .map(|ty| value(types, ty))
+                    .transpose()
+                    .map(|ty| (name.to_string(), ty))
             };
             Type::Variant(variant.cases.iter().map(case).collect::<Result<_, _>>()?)
         }
         ComponentDefinedType::List { element, .. } => Type::List(boxed(element)?),
-        ComponentDefinedType::Tuple(tuple) => {
-            Type::Tuple(tuple.types.iter().map(|ty| value(types, ty)).collect::<Result<_, _>>()?)
+        ComponentDefinedType::Tuple(tuple) => Type::Tuple(
+            tuple
+                .types
+                .iter()
+                .map(|ty| value(types, ty))
+                .collect::<Result<_, _>>()?,
+        ),
+        ComponentDefinedType::Flags(names) => {
+            Type::Flags(names.iter().map(ToString::to_string).collect())
         }
-        ComponentDefinedType::Flags(names) => Type::Flags(names.iter().map(ToString::to_string).collect()),
-        ComponentDefinedType::Enum(names) => Type::Enum(names.iter().map(ToString::to_string).collect()),
+        ComponentDefinedType::Enum(names) => {
+            Type::Enum(names.iter().map(ToString::to_string).collect())
+        }
         ComponentDefinedType::Option { ty, .. } => Type::Option(boxed(ty)?),
         ComponentDefinedType::Result { ok, err, .. } => Type::Result(maybe(ok)?, maybe(err)?),
         ComponentDefinedType::Own(_) | ComponentDefinedType::Borrow(_) => {
@@ -189,6 +231,8 @@ fn plain(primitive: PrimitiveValType) -> Result<Type, &'static str> {
         PrimitiveValType::F64 => Type::F64,
         PrimitiveValType::Char => Type::Char,
         PrimitiveValType::String => Type::String,
-        PrimitiveValType::ErrorContext => return Err("an error-context, for which JSON has no value"),
+        PrimitiveValType::ErrorContext => {
+            return Err("an error-context, for which JSON has no value");
+        }
     })
 }

@@ -45,28 +45,58 @@ const NOTHING: &str = "it exports no function: a task is a command (it exports w
 impl Entry {
     /// What a task calls in a component with these functions; else why none.
     pub fn choose(mut functions: Vec<Exported>) -> Result<Entry, String> {
-        let interface = |function: &Exported| function.interface.clone().filter(|name| wasi2::is_run(name));
+        let interface = |function: &Exported| {
+            function
+                .interface
+                .clone()
+                .filter(|name| wasi2::is_run(name))
+        };
         if let Some(name) = functions.iter().find_map(interface) {
             return Ok(Entry::Run(name));
         }
         let is_ours = |function: &Exported| {
-            let Exported { interface, name, signature } = function;
+            let Exported {
+                interface,
+                name,
+                signature,
+            } = function;
             interface.is_none() && name == "run" && signature.as_ref().is_ok_and(host::is_run)
         };
         if functions.iter().any(is_ours) {
             return Ok(Entry::Task);
         }
         if functions.len() > 1 {
-            let all: Vec<String> = functions.iter().take(NAMED_MAX).map(Exported::path).collect();
-            let more = if functions.len() > NAMED_MAX { ", …" } else { "" };
+            let all: Vec<String> = functions
+                .iter()
+                .take(NAMED_MAX)
+                .map(Exported::path)
+                .collect();
+            let more = if functions.len() > NAMED_MAX {
+                ", …"
+            } else {
+                ""
+            };
             let count = functions.len();
-            return Err(format!("it exports {count} functions, and a task calls one: {}{more}", all.join(", ")));
+            return Err(format!(
+                "it exports {count} functions, and a task calls one: {}{more}",
+                all.join(", ")
+            ));
         }
-        let Some(function) = functions.pop() else { return Err(NOTHING.into()) };
+        let Some(function) = functions.pop() else {
+            return Err(NOTHING.into());
+        };
         let path = function.path();
-        let Exported { interface, name, signature } = function;
+        let Exported {
+            interface,
+            name,
+            signature,
+        } = function;
         let signature = signature.map_err(|why| format!("its function `{path}` {why}"))?;
-        Ok(Entry::Function { interface, name, signature })
+        Ok(Entry::Function {
+            interface,
+            name,
+            signature,
+        })
     }
 
     /// What is called, for people.
@@ -75,7 +105,11 @@ impl Entry {
             Entry::Start => "_start".into(),
             Entry::Run(interface) => format!("{interface}#run"),
             Entry::Task => "run, of the world taskmaster:task".into(),
-            Entry::Function { interface, name, signature } => {
+            Entry::Function {
+                interface,
+                name,
+                signature,
+            } => {
                 format!("{}: {signature}", path(interface.as_deref(), name))
             }
         }
@@ -98,5 +132,8 @@ impl Exported {
 }
 
 fn path(interface: Option<&str>, name: &str) -> String {
-    interface.map_or_else(|| name.to_owned(), |interface| format!("{interface}#{name}"))
+    interface.map_or_else(
+        || name.to_owned(),
+        |interface| format!("{interface}#{name}"),
+    )
 }

@@ -14,12 +14,30 @@ pub(crate) const ENGINE: WasmFeatures = WasmFeatures::WASM3
 
 /// What to call a proposal, and what a person can do to build without it.
 const NAMES: &[(WasmFeatures, &str)] = &[
-    (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exceptions (build without them, for example -fno-exceptions)"),
-    (WasmFeatures::EXCEPTIONS, "exceptions (build without them, for example -fno-exceptions or panic=abort)"),
-    (WasmFeatures::THREADS, "threads (shared memory and atomics; build without -pthread)"),
-    (WasmFeatures::SHARED_EVERYTHING_THREADS, "shared-everything threads"),
-    (WasmFeatures::GC_TYPES, "garbage-collected types (externref, structs, arrays)"),
-    (WasmFeatures::CM_ASYNC, "async components (WASI 0.3; build without async, for WASI 0.2)"),
+    (
+        WasmFeatures::LEGACY_EXCEPTIONS,
+        "legacy exceptions (build without them, for example -fno-exceptions)",
+    ),
+    (
+        WasmFeatures::EXCEPTIONS,
+        "exceptions (build without them, for example -fno-exceptions or panic=abort)",
+    ),
+    (
+        WasmFeatures::THREADS,
+        "threads (shared memory and atomics; build without -pthread)",
+    ),
+    (
+        WasmFeatures::SHARED_EVERYTHING_THREADS,
+        "shared-everything threads",
+    ),
+    (
+        WasmFeatures::GC_TYPES,
+        "garbage-collected types (externref, structs, arrays)",
+    ),
+    (
+        WasmFeatures::CM_ASYNC,
+        "async components (WASI 0.3; build without async, for WASI 0.2)",
+    ),
     (WasmFeatures::STACK_SWITCHING, "stack switching"),
     (WasmFeatures::CUSTOM_PAGE_SIZES, "custom page sizes"),
     (WasmFeatures::WIDE_ARITHMETIC, "wide arithmetic"),
@@ -30,9 +48,16 @@ const NAMES: &[(WasmFeatures, &str)] = &[
 
 /// The proposals in `missing`, for people.
 pub(crate) fn names(missing: WasmFeatures) -> Vec<String> {
-    let listed = |feature: WasmFeatures| NAMES.iter().find(|(known, _)| *known == feature).map(|(_, name)| *name);
+    let listed = |feature: WasmFeatures| {
+        NAMES
+            .iter()
+            .find(|(known, _)| *known == feature)
+            .map(|(_, name)| *name)
+    };
     missing
         .iter_names()
-        .map(|(name, feature)| listed(feature).map_or_else(|| name.to_lowercase().replace('_', " "), str::to_owned))
+        .map(|(name, feature)| {
+            listed(feature).map_or_else(|| name.to_lowercase().replace('_', " "), str::to_owned)
+        })
         .collect()
 }

@@ -29,18 +29,28 @@ pub(crate) fn is_host(name: &str) -> bool {
 
 /// The type of one of its functions, as WIT writes it.
 pub(crate) fn function(name: &str) -> Option<&'static str> {
-    FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, signature)| *signature)
+    FUNCTIONS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, signature)| *signature)
 }
 
 /// Whether this is the type of the world's `run`: `func(params: string) -> result<string, error>`. An error may also be
 /// a string, which says nothing about retries.
 pub(crate) fn is_run(signature: &Signature) -> bool {
     let Signature { params, result } = signature;
-    let [(name, Type::String)] = params.as_slice() else { return false };
-    let Some(Type::Result(Some(ok), Some(error))) = result else { return false };
+    let [(name, Type::String)] = params.as_slice() else {
+        return false;
+    };
+    let Some(Type::Result(Some(ok), Some(error))) = result else {
+        return false;
+    };
     name == "params" && **ok == Type::String && (**error == Type::String || **error == error_type())
 }
 
 fn error_type() -> Type {
-    Type::Variant(vec![("retryable".into(), Some(Type::String)), ("permanent".into(), Some(Type::String))])
+    Type::Variant(vec![
+        ("retryable".into(), Some(Type::String)),
+        ("permanent".into(), Some(Type::String)),
+    ])
 }

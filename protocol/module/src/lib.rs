@@ -51,17 +51,25 @@ pub fn wasi_interfaces() -> &'static [(&'static str, &'static [&'static str])] {
 /// What `bytes`, the content of a file called `file_stem.wasm` or `file_stem.wat`, is. Never fails: what is wrong
 /// stands in `error`, as a sentence.
 pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
-    let mut check = ModuleCheck { bytes: bytes.len() as u64, ..ModuleCheck::of(file_stem) };
+    let mut check = ModuleCheck {
+        bytes: bytes.len() as u64,
+        ..ModuleCheck::of(file_stem)
+    };
     // Hashing takes as long as a third of the validation: side by side where there is much.
     let outcome = std::thread::scope(|scope| {
-        let hasher = (bytes.len() >= validate::PARALLEL_BYTES_MIN).then(|| scope.spawn(|| Hash::of(bytes)));
+        let hasher =
+            (bytes.len() >= validate::PARALLEL_BYTES_MIN).then(|| scope.spawn(|| Hash::of(bytes)));
         let outcome = judge(bytes, &mut check);
         let hashed = hasher.and_then(|thread| thread.join().ok());
         check.version = Some(hashed.unwrap_or_else(|| Hash::of(bytes)));
         outcome
     });
     // The name comes last: what is wrong inside the file is the better news.
-    let named = |entry| ModuleName::new(file_stem).map(|_| entry).map_err(|error| error.to_string());
+    let named = |entry| {
+        ModuleName::new(file_stem)
+            .map(|_| entry)
+            .map_err(|error| error.to_string())
+    };
     let outcome = outcome.and_then(named);
     check.ok = outcome.is_ok();
     check.reach = Some(reach::reach(&check.imports)).filter(|_| check.ok);
@@ -70,9 +78,18 @@ pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
     match outcome {
         Ok(entry) => {
             check.entry = Some(entry.describe());
-            Inspection { check, entry: Some(entry) }
+            Inspection {
+                check,
+                entry: Some(entry),
+            }
         }
-        Err(error) => Inspection { check: ModuleCheck { error: Some(error), ..check }, entry: None },
+        Err(error) => Inspection {
+            check: ModuleCheck {
+                error: Some(error),
+                ..check
+            },
+            entry: None,
+        },
     }
 }
 
@@ -88,15 +105,31 @@ fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<Entry, String> {
     check.toolchain = found.producers.toolchain();
     match layer {
         text::Layer::Component => {
-            check.imports = found.component_imports.iter().map(|name| (*name).to_owned()).collect();
+            check.imports = found
+                .component_imports
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect();
             check.exports = component::exports(&found);
             component::check(&found)
         }
         text::Layer::Module => {
             let outline = found.outline();
-            check.imports = outline.imports.into_iter().map(|import| import.name).collect();
-            check.exports = outline.exports.into_iter().map(|export| export.name).collect();
-            check.kind = check.exports.iter().any(|export| export == "_start").then_some(ModuleKind::Command);
+            check.imports = outline
+                .imports
+                .into_iter()
+                .map(|import| import.name)
+                .collect();
+            check.exports = outline
+                .exports
+                .into_iter()
+                .map(|export| export.name)
+                .collect();
+            check.kind = check
+                .exports
+                .iter()
+                .any(|export| export == "_start")
+                .then_some(ModuleKind::Command);
             command::check(&found.outline()).map(|()| Entry::Start)
         }
     }

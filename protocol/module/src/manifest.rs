@@ -26,7 +26,9 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_protocol::{Capabilities, Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal};
+use taskmaster_protocol::{
+    Capabilities, Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal,
+};
 
 /// Bytes of a manifest: a page or two of text, and a schema.
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
@@ -64,8 +66,18 @@ struct Wishes {
 
 impl Wishes {
     fn checked(self) -> Result<Capabilities, Refusal> {
-        let Wishes { http, env, secrets, folders } = self;
-        let wishes = Capabilities { http, env, secrets, folders };
+        let Wishes {
+            http,
+            env,
+            secrets,
+            folders,
+        } = self;
+        let wishes = Capabilities {
+            http,
+            env,
+            secrets,
+            folders,
+        };
         wishes.check().map_err(|(field, why)| {
             let field = format!("capabilities.{field}");
             Refusal::new(RefusalCode::InvalidValue, format!("field `{field}`: {why}")).at(field)
@@ -91,28 +103,57 @@ impl Manifest {
     /// Reads a manifest; the refusal names the field.
     pub fn parse(text: &str) -> Result<Manifest, Refusal> {
         let malformed = |error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            Refusal::new(RefusalCode::InvalidValue, format!("line {line}: not TOML: {}", error.message()))
+            let line = error.span().map_or(1, |span| {
+                1 + text[..span.start.min(text.len())].matches('\n').count()
+            });
+            Refusal::new(
+                RefusalCode::InvalidValue,
+                format!("line {line}: not TOML: {}", error.message()),
+            )
         };
         let value: Value = toml::from_str(text).map_err(malformed)?;
-        let Text { description, defaults, capabilities, schema } = refusal::read(&value.to_string())?;
+        let Text {
+            description,
+            defaults,
+            capabilities,
+            schema,
+        } = refusal::read(&value.to_string())?;
         let capabilities = capabilities.checked()?;
         check_defaults(&defaults)?;
-        let defaults = defaults.into_iter().map(|(field, value)| (field, value.to_string())).collect();
-        Ok(Manifest { description, capabilities, defaults, schema })
+        let defaults = defaults
+            .into_iter()
+            .map(|(field, value)| (field, value.to_string()))
+            .collect();
+        Ok(Manifest {
+            description,
+            capabilities,
+            defaults,
+            schema,
+        })
     }
 
     /// A document with the defaults of the fields that it does not have; what it has counts as a whole.
     pub fn complete<'a>(&self, document: &'a str) -> Cow<'a, str> {
-        let Ok(fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, IgnoredAny>>(document) else {
+        let Ok(fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, IgnoredAny>>(document)
+        else {
             // Whoever reads it next says what is wrong with it.
             return document.into();
         };
-        let Some(open) = document.trim_end().strip_suffix('}') else { return document.into() };
+        let Some(open) = document.trim_end().strip_suffix('}') else {
+            return document.into();
+        };
         let mut text = open.to_owned();
         let mut is_empty = fields.is_empty();
-        for (field, value) in self.defaults.iter().filter(|(field, _)| !fields.contains_key(field.as_str())) {
-            let comma = if std::mem::take(&mut is_empty) { "" } else { "," };
+        for (field, value) in self
+            .defaults
+            .iter()
+            .filter(|(field, _)| !fields.contains_key(field.as_str()))
+        {
+            let comma = if std::mem::take(&mut is_empty) {
+                ""
+            } else {
+                ","
+            };
             // Names of fields need no escapes.
             text.push_str(&format!("{comma}\"{field}\":{value}"));
         }
@@ -122,10 +163,14 @@ impl Manifest {
 
     /// Whether a task's params are what the module takes. What stands for a result is not known yet, and let through.
     pub fn check(&self, module: &ModuleName, params: Option<&Json>) -> Result<(), Refusal> {
-        let Some(schema) = &self.schema else { return Ok(()) };
+        let Some(schema) = &self.schema else {
+            return Ok(());
+        };
         let params = match params {
             None => Value::Null,
-            Some(params) => params.read().map_err(|error| Refusal::from_serde(&error, "params"))?,
+            Some(params) => params
+                .read()
+                .map_err(|error| Refusal::from_serde(&error, "params"))?,
         };
         schema.check(&params, "params").map_err(|(field, why)| {
             let text = format!("field `{field}`: {why}, by the schema of module `{module}`");
@@ -138,17 +183,28 @@ impl Manifest {
 fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
     let inside = |refusal: Refusal| {
         let field = format!("defaults.{}", refusal.field.as_deref().unwrap_or_default());
-        let named = refusal.field.as_deref().map(|name| format!("`{name}`")).unwrap_or_default();
+        let named = refusal
+            .field
+            .as_deref()
+            .map(|name| format!("`{name}`"))
+            .unwrap_or_default();
         let message = refusal.message.replacen(&named, &format!("`{field}`"), 1);
         Refusal { message, ..refusal }.at(field)
     };
-    if let Some(field) = NO_DEFAULT.iter().find(|field| defaults.contains_key(**field)) {
+    if let Some(field) = NO_DEFAULT
+        .iter()
+        .find(|field| defaults.contains_key(**field))
+    {
         let text = format!("field `{field}` has no default: it is what makes a task this one");
-        return Err(inside(Refusal::new(RefusalCode::InvalidValue, text).at(*field)));
+        return Err(inside(
+            Refusal::new(RefusalCode::InvalidValue, text).at(*field),
+        ));
     }
     let mut document = defaults.clone();
     document.insert("module".into(), "m".into());
-    TaskDocument::parse(&Value::Object(document).to_string()).map(drop).map_err(inside)
+    TaskDocument::parse(&Value::Object(document).to_string())
+        .map(drop)
+        .map_err(inside)
 }
 
 #[cfg(test)]
@@ -190,7 +246,10 @@ properties.name = { type = "string", maxLength = 3 }
                 r#"{ "timeout_ms" : 1,"outputs":null,"module":"m" } "#,
                 r#"{ "timeout_ms" : 1,"outputs":null,"module":"m" ,"retries":{"max":1}}"#,
             ),
-            ("{}", r#"{"outputs":["*.png"],"retries":{"max":1},"timeout_ms":5000}"#),
+            (
+                "{}",
+                r#"{"outputs":["*.png"],"retries":{"max":1},"timeout_ms":5000}"#,
+            ),
             ("[1]", "[1]"),
         ] {
             assert_eq!(manifest.complete(document), expected);
@@ -201,39 +260,87 @@ properties.name = { type = "string", maxLength = 3 }
     fn params_are_held_against_the_schema() {
         let manifest = Manifest::parse(RESIZE).unwrap();
         let check = |params: &str| {
-            let document = TaskDocument::parse(&format!(r#"{{"module":"resize"{params}}}"#)).unwrap();
+            let document =
+                TaskDocument::parse(&format!(r#"{{"module":"resize"{params}}}"#)).unwrap();
             manifest.check(&document.module.name, document.params.as_ref())
         };
-        for params in [r#"{"width":1}"#, r#"{"width":{"$result":"a"},"name":"abc"}"#, r#"{"$result":"a"}"#] {
+        for params in [
+            r#"{"width":1}"#,
+            r#"{"width":{"$result":"a"},"name":"abc"}"#,
+            r#"{"$result":"a"}"#,
+        ] {
             check(&format!(r#","params":{params}"#)).unwrap();
         }
         for (params, field, words) in [
             (r#","params":{"width":0}"#, "params.width", "less than 1"),
             (r#","params":{}"#, "params.width", "missing"),
-            (r#","params":{"width":1,"nmae":"x"}"#, "params.nmae", "did you mean `name`"),
-            (r#","params":{"width":1,"name":"long"}"#, "params.name", "4 characters"),
-            (r#","params":{"width":"1"}"#, "params.width", "a string, not an integer"),
+            (
+                r#","params":{"width":1,"nmae":"x"}"#,
+                "params.nmae",
+                "did you mean `name`",
+            ),
+            (
+                r#","params":{"width":1,"name":"long"}"#,
+                "params.name",
+                "4 characters",
+            ),
+            (
+                r#","params":{"width":"1"}"#,
+                "params.width",
+                "a string, not an integer",
+            ),
             ("", "params", "null, not an object"),
         ] {
             let refusal = check(params).unwrap_err();
             assert_eq!(refusal.field.as_deref(), Some(field), "{refusal}");
-            assert!(refusal.message.contains(words) && refusal.message.contains("`resize`"), "{refusal}");
+            assert!(
+                refusal.message.contains(words) && refusal.message.contains("`resize`"),
+                "{refusal}"
+            );
         }
     }
 
     #[test]
     fn a_typo_is_named_with_what_was_meant() {
         for (text, field, words) in [
-            ("descripton = 'x'", "descripton", "did you mean `description`"),
-            ("[defaults]\ntimout_ms = 1", "defaults.timout_ms", "did you mean `timeout_ms`"),
+            (
+                "descripton = 'x'",
+                "descripton",
+                "did you mean `description`",
+            ),
+            (
+                "[defaults]\ntimout_ms = 1",
+                "defaults.timout_ms",
+                "did you mean `timeout_ms`",
+            ),
             ("[defaults]\nmemory_mb = 0", "defaults.memory_mb", "from 1"),
             ("[defaults]\nid = 'x'", "defaults.id", "no default"),
-            ("[capabilities]\nhtpt = []", "capabilities.htpt", "did you mean `http`"),
-            ("[capabilities]\nhttp = ['https://example.org']", "capabilities.http", "without https://"),
-            ("[capabilities]\nsecrets = ['TASKMASTER_JOB']", "capabilities.secrets", "kept for"),
-            ("[capabilities]\nfolders = 'data'", "capabilities.folders", "string"),
+            (
+                "[capabilities]\nhtpt = []",
+                "capabilities.htpt",
+                "did you mean `http`",
+            ),
+            (
+                "[capabilities]\nhttp = ['https://example.org']",
+                "capabilities.http",
+                "without https://",
+            ),
+            (
+                "[capabilities]\nsecrets = ['TASKMASTER_JOB']",
+                "capabilities.secrets",
+                "kept for",
+            ),
+            (
+                "[capabilities]\nfolders = 'data'",
+                "capabilities.folders",
+                "string",
+            ),
             ("[schema]\ntype = 'objekt'", "schema.type", "object"),
-            ("[schema.properties.a]\nmaxLenght = 3", "schema.properties.a.maxLenght", "did you mean `maxLength`"),
+            (
+                "[schema.properties.a]\nmaxLenght = 3",
+                "schema.properties.a.maxLenght",
+                "did you mean `maxLength`",
+            ),
             ("[schema]\npattern = 'x'", "schema.pattern", "unknown field"),
         ] {
             let refusal = Manifest::parse(text).unwrap_err();

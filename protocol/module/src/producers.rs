@@ -19,10 +19,19 @@ impl Producers {
     /// Adds a section. One that is broken is no reason to refuse the file: it is a custom section.
     pub(crate) fn read(&mut self, section: ProducersSectionReader<'_>) {
         for field in section.into_iter().flatten() {
-            let into = if field.name == "language" { &mut self.languages } else { &mut self.tools };
+            let into = if field.name == "language" {
+                &mut self.languages
+            } else {
+                &mut self.tools
+            };
             for value in field.values.into_iter().flatten() {
                 let entry = format!("{} {}", value.name, value.version);
-                let entry: String = entry.trim().chars().filter(|c| !c.is_control()).take(ENTRY_MAX).collect();
+                let entry: String = entry
+                    .trim()
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(ENTRY_MAX)
+                    .collect();
                 if !entry.is_empty() && !into.contains(&entry) && into.len() < ENTRIES_MAX {
                     into.push(entry);
                 }

@@ -2,7 +2,11 @@
 
 /// In a few words, for people. `imports` are the names that `modules check` lists.
 pub(crate) fn reach(imports: &[String]) -> String {
-    let any = |parts: &[&str]| imports.iter().any(|import| parts.iter().any(|part| import.contains(part)));
+    let any = |parts: &[&str]| {
+        imports
+            .iter()
+            .any(|import| parts.iter().any(|part| import.contains(part)))
+    };
     let mut reached = Vec::new();
     if any(&[".path_", ".fd_readdir", "wasi:filesystem/"]) {
         reached.push("its own folder");
@@ -33,13 +37,34 @@ pub(crate) fn reach(imports: &[String]) -> String {
 mod tests {
     #[test]
     fn imports_tell_what_can_be_reached() {
-        let reach = |imports: &[&str]| super::reach(&imports.iter().map(|name| (*name).into()).collect::<Vec<_>>());
-        assert_eq!(reach(&["wasi_snapshot_preview1.fd_write"]), "nothing of the machine");
-        assert_eq!(reach(&["wasi:clocks/wall-clock@0.2.6"]), "nothing of the machine but clock");
-        let all =
-            ["wasi_snapshot_preview1.path_open", "wasi_snapshot_preview1.random_get", "wasi:clocks/wall-clock@0.2.0"];
-        assert_eq!(reach(&all), "nothing of the machine but its own folder, clock and random numbers");
-        assert!(reach(&["wasi:http/outgoing-handler@0.2.6"]).contains("hosts that its manifest names"));
+        let reach = |imports: &[&str]| {
+            super::reach(
+                &imports
+                    .iter()
+                    .map(|name| (*name).into())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(
+            reach(&["wasi_snapshot_preview1.fd_write"]),
+            "nothing of the machine"
+        );
+        assert_eq!(
+            reach(&["wasi:clocks/wall-clock@0.2.6"]),
+            "nothing of the machine but clock"
+        );
+        let all = [
+            "wasi_snapshot_preview1.path_open",
+            "wasi_snapshot_preview1.random_get",
+            "wasi:clocks/wall-clock@0.2.0",
+        ];
+        assert_eq!(
+            reach(&all),
+            "nothing of the machine but its own folder, clock and random numbers"
+        );
+        assert!(
+            reach(&["wasi:http/outgoing-handler@0.2.6"]).contains("hosts that its manifest names")
+        );
         assert!(reach(&["wasi:sockets/tcp@0.2.0"]).ends_with("every use of which is refused"));
     }
 }

@@ -126,7 +126,9 @@ impl Display for Signature {
         f.write_str("func(")?;
         joined(f, &self.params, |f, (name, ty)| write!(f, "{name}: {ty}"))?;
         f.write_str(")")?;
-        self.result.as_ref().map_or(Ok(()), |result| write!(f, " -> {result}"))
+        self.result
+            .as_ref()
+            .map_or(Ok(()), |result| write!(f, " -> {result}"))
     }
 }
 

@@ -6,8 +6,9 @@ use crate::producers::Producers;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasmparser::types::{EntityType, Types};
 use wasmparser::{
-    CompositeInnerType, Error, Export, FuncToValidate, FuncValidatorAllocations, FunctionBody, Import, KnownCustom,
-    Parser, Payload, ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    CompositeInnerType, Error, Export, FuncToValidate, FuncValidatorAllocations, FunctionBody,
+    Import, KnownCustom, Parser, Payload, ValType, ValidPayload, Validator, ValidatorResources,
+    WasmFeatures,
 };
 
 /// Below this size one thread is faster than several.
@@ -78,14 +79,18 @@ pub(crate) fn validate(binary: &[u8]) -> Result<Found<'_>, String> {
         return Err(format!("not a valid WebAssembly module: {first}"));
     };
     for _ in 1..PROPOSALS_MAX {
-        let more = validate_with(binary, features::ENGINE | missing).err().and_then(|e| e.missing_wasm_feature());
+        let more = validate_with(binary, features::ENGINE | missing)
+            .err()
+            .and_then(|e| e.missing_wasm_feature());
         match more {
             Some(feature) if !missing.contains(feature) => missing |= feature,
             _ => break,
         }
     }
     let list = features::names(missing).join("; ");
-    Err(format!("it uses what the runners' engine does not have: {list} ({first})"))
+    Err(format!(
+        "it uses what the runners' engine does not have: {list} ({first})"
+    ))
 }
 
 fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Found<'_>, Error> {
@@ -159,15 +164,23 @@ fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     if bytes < PARALLEL_BYTES_MIN || threads == 1 {
         let mut allocations = FuncValidatorAllocations::default();
-        return bodies.into_iter().try_for_each(|body| validate_body(body, &mut allocations));
+        return bodies
+            .into_iter()
+            .try_for_each(|body| validate_body(body, &mut allocations));
     }
     let next = AtomicUsize::new(0);
-    let chunks: Vec<std::sync::Mutex<Vec<Body>>> = chunked(bodies).into_iter().map(Into::into).collect();
+    let chunks: Vec<std::sync::Mutex<Vec<Body>>> =
+        chunked(bodies).into_iter().map(Into::into).collect();
     let work = || {
         let mut allocations = FuncValidatorAllocations::default();
         while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let bodies = chunk.lock().map(|mut bodies| std::mem::take(&mut *bodies)).unwrap_or_default();
-            bodies.into_iter().try_for_each(|body| validate_body(body, &mut allocations))?;
+            let bodies = chunk
+                .lock()
+                .map(|mut bodies| std::mem::take(&mut *bodies))
+                .unwrap_or_default();
+            bodies
+                .into_iter()
+                .try_for_each(|body| validate_body(body, &mut allocations))?;
         }
         Ok(())
     };
@@ -181,7 +194,10 @@ fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        errors.into_iter().min_by_key(Error::offset).map_or(Ok(()), Err)
+        errors
+            .into_iter()
+            .min_by_key(Error::offset)
+            .map_or(Ok(()), Err)
     })
 }
 
@@ -196,7 +212,10 @@ fn chunked(mut bodies: Vec<Body>) -> Vec<Vec<Body>> {
     chunks
 }
 
-fn validate_body((function, body): Body, allocations: &mut FuncValidatorAllocations) -> Result<(), Error> {
+fn validate_body(
+    (function, body): Body,
+    allocations: &mut FuncValidatorAllocations,
+) -> Result<(), Error> {
     let mut validator = function.into_validator(std::mem::take(allocations));
     validator.validate(&body)?;
     *allocations = validator.into_allocations();
@@ -204,7 +223,12 @@ fn validate_body((function, body): Body, allocations: &mut FuncValidatorAllocati
 }
 
 fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Outline {
-    let Some(types) = types else { return Outline { imports: Vec::new(), exports: Vec::new() } };
+    let Some(types) = types else {
+        return Outline {
+            imports: Vec::new(),
+            exports: Vec::new(),
+        };
+    };
     let import = |import: &Import| Item {
         name: format!("{}.{}", import.module, import.name),
         module: import.module.to_owned(),
@@ -217,17 +241,22 @@ fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Out
         field: export.name.to_owned(),
         shape: shape(types, types.as_ref().entity_type_from_export(export)),
     };
-    Outline { imports: imports.iter().map(import).collect(), exports: exports.iter().map(export).collect() }
+    Outline {
+        imports: imports.iter().map(import).collect(),
+        exports: exports.iter().map(export).collect(),
+    }
 }
 
 fn shape(types: &Types, entity: Option<EntityType>) -> Shape {
     match entity {
-        Some(EntityType::Func(id) | EntityType::FuncExact(id)) => match &types[id].composite_type.inner {
-            CompositeInnerType::Func(function) => {
-                Shape::Function(letters(function.params()), letters(function.results()))
+        Some(EntityType::Func(id) | EntityType::FuncExact(id)) => {
+            match &types[id].composite_type.inner {
+                CompositeInnerType::Func(function) => {
+                    Shape::Function(letters(function.params()), letters(function.results()))
+                }
+                _ => Shape::Other("function"),
             }
-            _ => Shape::Other("function"),
-        },
+        }
         Some(EntityType::Memory(_)) => Shape::Memory,
         Some(EntityType::Table(_)) => Shape::Other("table"),
         Some(EntityType::Global(_)) => Shape::Other("global"),

@@ -55,5 +55,8 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
 
 /// Parameters and results of a function of preview 1.
 pub(crate) fn signature(function: &str) -> Option<(&'static str, &'static str)> {
-    FUNCTIONS.iter().find(|(name, ..)| *name == function).map(|(_, params, results)| (*params, *results))
+    FUNCTIONS
+        .iter()
+        .find(|(name, ..)| *name == function)
+        .map(|(_, params, results)| (*params, *results))
 }

@@ -104,15 +104,21 @@ pub(crate) fn functions(name: &str) -> Option<&'static [&'static str]> {
     if !is_linked(version) {
         return None;
     }
-    INTERFACES.iter().find(|(known, _)| *known == interface).map(|(_, functions)| *functions)
+    INTERFACES
+        .iter()
+        .find(|(known, _)| *known == interface)
+        .map(|(_, functions)| *functions)
 }
 
 /// Whether this export makes a component a command.
 pub(crate) fn is_run(name: &str) -> bool {
-    name.split_once('@').is_some_and(|(interface, version)| interface == "wasi:cli/run" && is_linked(version))
+    name.split_once('@')
+        .is_some_and(|(interface, version)| interface == "wasi:cli/run" && is_linked(version))
 }
 
 /// Release candidates of 0.2.0 had other functions under the same names.
 fn is_linked(version: &str) -> bool {
-    version.strip_prefix(VERSIONS).is_some_and(|patch| patch.parse::<u32>().is_ok())
+    version
+        .strip_prefix(VERSIONS)
+        .is_some_and(|patch| patch.parse::<u32>().is_ok())
 }

@@ -1,6 +1,9 @@
 //! Components as they come, and what is said of them.
 
-#![allow(clippy::unwrap_used, reason = "the whole file is a test; what builds its modules may fail it too")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole file is a test; what builds its modules may fail it too"
+)]
 
 use std::time::{Duration, Instant};
 use taskmaster_module::{Entry, References, Type, inspect};
@@ -19,20 +22,33 @@ fn component(items: &str, lifted: &str, core: &str) -> String {
     )
 }
 
-const ADD: &str = r#"(func (export "f") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))"#;
+const ADD: &str =
+    r#"(func (export "f") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))"#;
 
 #[test]
 fn a_component_with_one_function_is_told_with_its_types() {
     let text = component("", r#"(param "a" u32) (param "b" u32) (result u32)"#, ADD);
     for bytes in [text.as_bytes().to_vec(), wat::parse_str(&text).unwrap()] {
         let found = inspect("add", &bytes);
-        assert_eq!((found.check.ok, found.check.kind), (true, Some(ModuleKind::Component)), "{:?}", found.check.error);
-        assert_eq!(found.check.entry.as_deref(), Some("f: func(a: u32, b: u32) -> u32"));
+        assert_eq!(
+            (found.check.ok, found.check.kind),
+            (true, Some(ModuleKind::Component)),
+            "{:?}",
+            found.check.error
+        );
+        assert_eq!(
+            found.check.entry.as_deref(),
+            Some("f: func(a: u32, b: u32) -> u32")
+        );
         assert_eq!(found.check.exports, ["f: func(a: u32, b: u32) -> u32"]);
         assert_eq!(found.check.reach.as_deref(), Some("nothing of the machine"));
-        let Some(Entry::Function { signature, .. }) = found.entry else { panic!("{:?}", found.entry) };
+        let Some(Entry::Function { signature, .. }) = found.entry else {
+            panic!("{:?}", found.entry)
+        };
         assert_eq!(signature.params[1], ("b".to_owned(), Type::U32));
-        let refusal = signature.arguments(Some(r#"{"a":1,"b":-1}"#), References::Open).unwrap_err();
+        let refusal = signature
+            .arguments(Some(r#"{"a":1,"b":-1}"#), References::Open)
+            .unwrap_err();
         assert_eq!(refusal.field.as_deref(), Some("params.b"));
     }
 }
@@ -84,8 +100,10 @@ const HOST: &str = r#"(import "taskmaster:task/host@1.0.0" (instance $host
 fn our_world_and_commands_are_known() {
     let plain = task("", "(type $error string)");
     // A C or hand-written component may import the functions of its world without an interface.
-    let bare =
-        task(r#"(import "progress" (func (param "fraction" f32) (param "note" string)))"#, "(type $error string)");
+    let bare = task(
+        r#"(import "progress" (func (param "fraction" f32) (param "note" string)))"#,
+        "(type $error string)",
+    );
     for text in [plain, task(HOST, ""), bare] {
         let found = inspect("task", text.as_bytes());
         assert_eq!(found.check.error, None, "{text}");
@@ -98,15 +116,38 @@ fn our_world_and_commands_are_known() {
         (instance $out (export "run" (func $run)))
         (export "wasi:cli/run@0.2.3" (instance $out)))"#;
     let found = inspect("command", command.as_bytes());
-    assert_eq!(found.entry, Some(Entry::Run("wasi:cli/run@0.2.3".into())), "{:?}", found.check.error);
-    let other = inspect("other", command.replace("wasi:cli/run@0.2.3", "wasi:cli/run@0.3.0").as_bytes());
-    assert!(matches!(other.entry, Some(Entry::Function { interface: Some(_), .. })), "{other:?}");
+    assert_eq!(
+        found.entry,
+        Some(Entry::Run("wasi:cli/run@0.2.3".into())),
+        "{:?}",
+        found.check.error
+    );
+    let other = inspect(
+        "other",
+        command
+            .replace("wasi:cli/run@0.2.3", "wasi:cli/run@0.3.0")
+            .as_bytes(),
+    );
+    assert!(
+        matches!(
+            other.entry,
+            Some(Entry::Function {
+                interface: Some(_),
+                ..
+            })
+        ),
+        "{other:?}"
+    );
 }
 
 #[test]
 fn what_cannot_be_run_is_told_with_what_is_wrong() {
-    let import = |text: &str| component(text, r#"(param "a" u32) (param "b" u32) (result u32)"#, ADD);
-    let two = import("").replace("(export \"f\" (func $f))", "(export \"f\" (func $f)) (export \"g\" (func $f))");
+    let import =
+        |text: &str| component(text, r#"(param "a" u32) (param "b" u32) (result u32)"#, ADD);
+    let two = import("").replace(
+        "(export \"f\" (func $f))",
+        "(export \"f\" (func $f)) (export \"g\" (func $f))",
+    );
     let wrong = HOST.replace("f32", "f64");
     let missing = HOST.replace("\"is-cancelled\"", "\"is-canceled\"");
     for (case, text, words) in [
@@ -144,9 +185,16 @@ fn what_cannot_be_run_is_told_with_what_is_wrong() {
 
 #[test]
 fn proposals_are_refused_inside_components_too() {
-    let text = component("", r#"(result u32)"#, r#"(func (export "f") (result i32) (i32.const 1)) (tag $t)"#);
+    let text = component(
+        "",
+        r#"(result u32)"#,
+        r#"(func (export "f") (result i32) (i32.const 1)) (tag $t)"#,
+    );
     let error = inspect("m", text.as_bytes()).check.error.unwrap();
-    assert!(error.contains("engine does not have: exceptions"), "{error}");
+    assert!(
+        error.contains("engine does not have: exceptions"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -198,7 +246,10 @@ fn what_made_a_file_is_told() {
     bytes.extend(section("producers", &fields.concat()));
     let check = inspect("m", &bytes).check;
     assert_eq!(check.error, None);
-    assert_eq!((check.language.as_deref(), check.toolchain.as_deref()), (Some("Rust 2024"), Some("rustc 1.96.0, lld")));
+    assert_eq!(
+        (check.language.as_deref(), check.toolchain.as_deref()),
+        (Some("Rust 2024"), Some("rustc 1.96.0, lld"))
+    );
     assert_eq!(check.bytes, bytes.len() as u64);
     // One that is broken says nothing and harms nobody.
     let mut broken = wat::parse_str(r#"(module (func (export "_start")))"#).unwrap();
@@ -210,9 +261,18 @@ fn what_made_a_file_is_told() {
 fn a_large_component_is_validated_quickly() {
     // Text of 60 MB takes long to parse: a custom section is as many bytes, and is read and hashed all the same. Bodies
     // of functions are measured by `a_large_module_is_validated_in_parallel_and_quickly`.
-    let mut bytes = wat::parse_str(component("", r#"(param "a" u32) (param "b" u32) (result u32)"#, ADD)).unwrap();
+    let mut bytes = wat::parse_str(component(
+        "",
+        r#"(param "a" u32) (param "b" u32) (result u32)"#,
+        ADD,
+    ))
+    .unwrap();
     bytes.extend(section("data", &vec![7; 60 << 20]));
     let start = Instant::now();
     assert!(inspect("large", &bytes).check.ok);
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
 }

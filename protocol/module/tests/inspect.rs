@@ -1,6 +1,9 @@
 //! Files as they come, and what is said of them.
 
-#![allow(clippy::unwrap_used, reason = "the whole file is a test; what builds its modules may fail it too")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole file is a test; what builds its modules may fail it too"
+)]
 
 use std::time::{Duration, Instant};
 use taskmaster_module::to_binary;
@@ -23,7 +26,8 @@ fn command(items: &str) -> Vec<u8> {
 }
 
 fn command_with(items: &str, body: &str) -> Vec<u8> {
-    let text = format!(r#"(module {items} (memory (export "memory") 1) (func (export "_start") {body}))"#);
+    let text =
+        format!(r#"(module {items} (memory (export "memory") 1) (func (export "_start") {body}))"#);
     wat::parse_str(text).unwrap()
 }
 
@@ -35,7 +39,13 @@ fn a_command_is_told_with_its_imports_and_version() {
         assert!(check.ok);
         assert_eq!(check.kind, Some(ModuleKind::Command));
         assert_eq!(check.version, Some(Hash::of(&bytes)));
-        assert_eq!(check.imports, ["wasi_snapshot_preview1.fd_read", "wasi_snapshot_preview1.fd_write"]);
+        assert_eq!(
+            check.imports,
+            [
+                "wasi_snapshot_preview1.fd_read",
+                "wasi_snapshot_preview1.fd_write"
+            ]
+        );
     }
 }
 
@@ -52,19 +62,67 @@ fn what_cannot_be_a_module_is_told_in_a_sentence() {
     let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
         ("empty", vec![], &["the file is empty"]),
         ("blank", text(" \n"), &["white space"]),
-        ("garbage", vec![0xff, 0xfe, 0, 1], &["neither", "\\0asm", "UTF-8"]),
-        ("text that is not wat", text("(module\n  garbage"), &["line 2 column 3"]),
+        (
+            "garbage",
+            vec![0xff, 0xfe, 0, 1],
+            &["neither", "\\0asm", "UTF-8"],
+        ),
+        (
+            "text that is not wat",
+            text("(module\n  garbage"),
+            &["line 2 column 3"],
+        ),
         ("another text", text("hello"), &["line 1 column 1"]),
-        ("two bytes of a header", whole[..2].to_vec(), &["ends after 2 bytes", "header"]),
-        ("a header cut off", whole[..6].to_vec(), &["ends after 6 bytes", "header"]),
-        ("cut in the middle", whole[..whole.len() - 3].to_vec(), &["not a valid WebAssembly module", "offset 0x"]),
-        ("the header alone", whole[..8].to_vec(), &["exports no `_start`"]),
-        ("another version", b"\0asm\x07\0\0\0".to_vec(), &["version 7", "offset 4"]),
-        ("no layer", b"\0asm\x01\0\x05\0".to_vec(), &["header at offset 4"]),
-        ("no _start", text("(module)"), &["`_start`", "wasm32-wasip1"]),
-        ("a reactor", text(r#"(module (func (export "_initialize")))"#), &["`_initialize`", "reactor"]),
-        ("_start takes", text(r#"(module (func (export "_start") (param i32)))"#), &["no parameters"]),
-        ("_start is a memory", text(r#"(module (memory (export "_start") 1))"#), &["`_start` is no function"]),
+        (
+            "two bytes of a header",
+            whole[..2].to_vec(),
+            &["ends after 2 bytes", "header"],
+        ),
+        (
+            "a header cut off",
+            whole[..6].to_vec(),
+            &["ends after 6 bytes", "header"],
+        ),
+        (
+            "cut in the middle",
+            whole[..whole.len() - 3].to_vec(),
+            &["not a valid WebAssembly module", "offset 0x"],
+        ),
+        (
+            "the header alone",
+            whole[..8].to_vec(),
+            &["exports no `_start`"],
+        ),
+        (
+            "another version",
+            b"\0asm\x07\0\0\0".to_vec(),
+            &["version 7", "offset 4"],
+        ),
+        (
+            "no layer",
+            b"\0asm\x01\0\x05\0".to_vec(),
+            &["header at offset 4"],
+        ),
+        (
+            "no _start",
+            text("(module)"),
+            &["`_start`", "wasm32-wasip1"],
+        ),
+        (
+            "a reactor",
+            text(r#"(module (func (export "_initialize")))"#),
+            &["`_initialize`", "reactor"],
+        ),
+        (
+            "_start takes",
+            text(r#"(module (func (export "_start") (param i32)))"#),
+            &["no parameters"],
+        ),
+        (
+            "_start is a memory",
+            text(r#"(module (memory (export "_start") 1))"#),
+            &["`_start` is no function"],
+        ),
         (
             "no memory",
             text(
@@ -72,19 +130,34 @@ fn what_cannot_be_a_module_is_told_in_a_sentence() {
             ),
             &["does not export its `memory`"],
         ),
-        ("unknown imports", command(missing), &["unknown imports: env.puts, host.log;", "wasi_snapshot_preview1"]),
+        (
+            "unknown imports",
+            command(missing),
+            &[
+                "unknown imports: env.puts, host.log;",
+                "wasi_snapshot_preview1",
+            ],
+        ),
         (
             "a typo",
             command(r#"(import "wasi_snapshot_preview1" "fd_wirte" (func))"#),
             &["wasi_snapshot_preview1.fd_wirte"],
         ),
-        ("old WASI", command(r#"(import "wasi_unstable" "fd_write" (func))"#), &["wasi_unstable.fd_write"]),
+        (
+            "old WASI",
+            command(r#"(import "wasi_unstable" "fd_write" (func))"#),
+            &["wasi_unstable.fd_write"],
+        ),
         (
             "another type",
             command(r#"(import "wasi_snapshot_preview1" "fd_close" (func (param i64)))"#),
             &["another type", "wasi_snapshot_preview1.fd_close"],
         ),
-        ("a type error", command_with("", "i32.const 1"), &["not a valid WebAssembly module", "offset 0x"]),
+        (
+            "a type error",
+            command_with("", "i32.const 1"),
+            &["not a valid WebAssembly module", "offset 0x"],
+        ),
     ];
     for (case, bytes, words) in cases {
         let check = inspect("m", &bytes);
@@ -92,7 +165,10 @@ fn what_cannot_be_a_module_is_told_in_a_sentence() {
         assert!(!check.ok, "{case}: {check:?}");
         assert_eq!(check.version, Some(Hash::of(&bytes)), "{case}");
         for word in words {
-            assert!(error.contains(word), "{case}: {error:?} does not say {word:?}");
+            assert!(
+                error.contains(word),
+                "{case}: {error:?} does not say {word:?}"
+            );
         }
     }
 }
@@ -109,18 +185,44 @@ fn a_file_whose_name_cannot_be_a_module_is_told_so() {
 fn proposals_that_the_engine_lacks_are_listed() {
     let (tag, shared) = ("(tag $t)", r#"(memory $s 1 1 shared)"#);
     for (case, bytes, words) in [
-        ("legacy", command_with(tag, "try catch $t end"), &["legacy exceptions"][..]),
+        (
+            "legacy",
+            command_with(tag, "try catch $t end"),
+            &["legacy exceptions"][..],
+        ),
         ("exceptions", command(tag), &["exceptions"]),
         ("threads", command(shared), &["threads"]),
-        ("externref", command("(table 1 externref)"), &["garbage-collected"]),
-        ("structs", command("(type (struct (field i32)))"), &["garbage-collected"]),
-        ("page sizes", command("(memory $p 1 (pagesize 1))"), &["custom page sizes"]),
-        ("two", command(&format!("{shared} {tag}")), &["threads", "exceptions"]),
+        (
+            "externref",
+            command("(table 1 externref)"),
+            &["garbage-collected"],
+        ),
+        (
+            "structs",
+            command("(type (struct (field i32)))"),
+            &["garbage-collected"],
+        ),
+        (
+            "page sizes",
+            command("(memory $p 1 (pagesize 1))"),
+            &["custom page sizes"],
+        ),
+        (
+            "two",
+            command(&format!("{shared} {tag}")),
+            &["threads", "exceptions"],
+        ),
     ] {
         let error = inspect("m", &bytes).error.unwrap_or_default();
-        assert!(error.contains("runners' engine does not have"), "{case}: {error}");
+        assert!(
+            error.contains("runners' engine does not have"),
+            "{case}: {error}"
+        );
         for word in words {
-            assert!(error.contains(word), "{case}: {error:?} does not say {word:?}");
+            assert!(
+                error.contains(word),
+                "{case}: {error:?} does not say {word:?}"
+            );
         }
     }
 }
@@ -131,17 +233,29 @@ fn proposals_that_the_engine_has_pass() {
         ("simd", command_with("", "v128.const i32x4 0 0 0 0 drop")),
         (
             "relaxed simd",
-            command_with("", "v128.const i32x4 0 0 0 0 v128.const i32x4 0 0 0 0 i8x16.relaxed_swizzle drop"),
+            command_with(
+                "",
+                "v128.const i32x4 0 0 0 0 v128.const i32x4 0 0 0 0 i8x16.relaxed_swizzle drop",
+            ),
         ),
         ("tail calls", command_with("(func $f)", "return_call $f")),
         ("several memories", command("(memory 1)")),
         ("memory64", command("(memory i64 1)")),
         (
             "function references",
-            command_with("(type $t (func)) (func $f (type $t)) (elem declare func $f)", "ref.func $f call_ref $t"),
+            command_with(
+                "(type $t (func)) (func $f (type $t)) (elem declare func $f)",
+                "ref.func $f call_ref $t",
+            ),
         ),
-        ("bulk memory", command_with("", "i32.const 0 i32.const 0 i32.const 0 memory.copy")),
-        ("extended constants", command("(global i32 (i32.add (i32.const 1) (i32.const 2)))")),
+        (
+            "bulk memory",
+            command_with("", "i32.const 0 i32.const 0 i32.const 0 memory.copy"),
+        ),
+        (
+            "extended constants",
+            command("(global i32 (i32.add (i32.const 1) (i32.const 2)))"),
+        ),
     ] {
         assert_eq!(inspect("m", &bytes).error, None, "{case}");
     }
@@ -150,7 +264,12 @@ fn proposals_that_the_engine_has_pass() {
 #[test]
 fn no_prefix_and_no_flipped_byte_panics() {
     // Without names in the text there is no name section at the end, which a module may lack.
-    let whole = wat::parse_str(ECHO.replace("call $r", "call 0").replace("$r", "").replace("$w", "")).unwrap();
+    let whole = wat::parse_str(
+        ECHO.replace("call $r", "call 0")
+            .replace("$r", "")
+            .replace("$w", ""),
+    )
+    .unwrap();
     for end in 0..whole.len() {
         assert!(!inspect("m", &whole[..end]).ok, "{end} of {}", whole.len());
         let mut flipped = whole.clone();
@@ -164,17 +283,25 @@ fn no_prefix_and_no_flipped_byte_panics() {
 fn text_becomes_binary_and_binary_is_passed_on() {
     let binary = wat::parse_str(ECHO).unwrap();
     assert_eq!(to_binary(ECHO.as_bytes()).unwrap(), binary);
-    assert!(matches!(to_binary(&binary).unwrap(), std::borrow::Cow::Borrowed(_)));
+    assert!(matches!(
+        to_binary(&binary).unwrap(),
+        std::borrow::Cow::Borrowed(_)
+    ));
 }
 
 /// A command of about `bytes` bytes: many functions of a few hundred instructions each.
 fn large(bytes: usize, last: &str) -> Vec<u8> {
-    let body: String = (0..400).map(|i| format!("local.get 0 i32.const {i} i32.add local.set 0 ")).collect();
-    let one = wat::parse_str(format!(r#"(module (func (param i32) {body}))"#)).unwrap().len();
+    let body: String = (0..400)
+        .map(|i| format!("local.get 0 i32.const {i} i32.add local.set 0 "))
+        .collect();
+    let one = wat::parse_str(format!(r#"(module (func (param i32) {body}))"#))
+        .unwrap()
+        .len();
     let functions = format!("(func (param i32) {body})");
     // Text of 60 MB takes long to parse; one function is encoded and repeated instead.
-    let head =
-        wat::parse_str(format!(r#"(module (memory (export "memory") 1) {functions} (func (export "_start") {last}))"#));
+    let head = wat::parse_str(format!(
+        r#"(module (memory (export "memory") 1) {functions} (func (export "_start") {last}))"#
+    ));
     repeat_first_function(&head.unwrap(), bytes / one)
 }
 
@@ -245,5 +372,10 @@ fn a_large_module_is_validated_in_parallel_and_quickly() {
 #[test]
 fn a_mistake_deep_in_a_large_module_is_found() {
     let check = inspect("large", &large(4 << 20, "i32.const 1"));
-    assert!(check.error.unwrap().contains("not a valid WebAssembly module"));
+    assert!(
+        check
+            .error
+            .unwrap()
+            .contains("not a valid WebAssembly module")
+    );
 }

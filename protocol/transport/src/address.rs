@@ -20,7 +20,10 @@ pub struct BadAddress {
 impl Address {
     /// Reads `ws://host[:port]`, `http://…`, or `host:port`. The default port is 3232.
     pub fn parse(text: &str) -> Result<Address, BadAddress> {
-        let bad = |why| BadAddress { text: text.to_owned(), why };
+        let bad = |why| BadAddress {
+            text: text.to_owned(),
+            why,
+        };
         let text = text.trim();
         let rest = match text.split_once("://") {
             Some(("ws" | "http", rest)) => rest,
@@ -34,15 +37,20 @@ impl Address {
         }
         let ends_in_bracket = rest.ends_with(']');
         let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !ends_in_bracket => {
-                (host, port.parse().map_err(|_| bad("the port is no number up to 65535"))?)
-            }
+            Some((host, port)) if !ends_in_bracket => (
+                host,
+                port.parse()
+                    .map_err(|_| bad("the port is no number up to 65535"))?,
+            ),
             _ => (rest, 3232),
         };
         if host.is_empty() {
             return Err(bad("the host is missing"));
         }
-        Ok(Address { host: host.to_owned(), port })
+        Ok(Address {
+            host: host.to_owned(),
+            port,
+        })
     }
 
     /// `host:port`, as a resolver takes it and as HTTP's `Host` has it.
@@ -70,9 +78,21 @@ mod tests {
             ("[::1]", "[::1]:3232"),
             ("host:99", "host:99"),
         ] {
-            assert_eq!(Address::parse(text).unwrap().authority(), authority, "{text}");
+            assert_eq!(
+                Address::parse(text).unwrap().authority(),
+                authority,
+                "{text}"
+            );
         }
-        for bad in ["", "wss://x", "ftp://x", "ws://x/path", "ws://:1", "ws://x:99999", "ws://a b"] {
+        for bad in [
+            "",
+            "wss://x",
+            "ftp://x",
+            "ws://x/path",
+            "ws://:1",
+            "ws://x:99999",
+            "ws://a b",
+        ] {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
     }

@@ -58,7 +58,9 @@ impl BlobError {
     pub fn may_pass(&self) -> bool {
         match self {
             BlobError::Unreachable { .. } => true,
-            BlobError::Refused { status, .. } => matches!(status, 409 | 429 | 502 | 503 | 504 | 507),
+            BlobError::Refused { status, .. } => {
+                matches!(status, 409 | 429 | 502 | 503 | 504 | 507)
+            }
             BlobError::WrongHash(_) | BlobError::Local { .. } => false,
         }
     }
@@ -72,18 +74,29 @@ impl Blobs {
 
     /// The bytes whose SHA-256 is `hash`; their hash is checked.
     pub async fn get(&self, hash: &Hash) -> Result<Bytes, BlobError> {
-        let bytes = self.request(Method::GET, format!("/blobs/{hash}"), Bytes::new()).await?;
-        if Hash::of(&bytes) == *hash { Ok(bytes) } else { Err(BlobError::WrongHash(*hash)) }
+        let bytes = self
+            .request(Method::GET, format!("/blobs/{hash}"), Bytes::new())
+            .await?;
+        if Hash::of(&bytes) == *hash {
+            Ok(bytes)
+        } else {
+            Err(BlobError::WrongHash(*hash))
+        }
     }
 
     /// Puts bytes under their hash. Putting what is there already is fine.
     pub async fn put(&self, hash: &Hash, bytes: Bytes) -> Result<(), BlobError> {
-        self.request(Method::PUT, format!("/blobs/{hash}"), bytes).await.map(drop)
+        self.request(Method::PUT, format!("/blobs/{hash}"), bytes)
+            .await
+            .map(drop)
     }
 
     /// Whether the bytes are there already.
     pub async fn has(&self, hash: &Hash) -> Result<bool, BlobError> {
-        match self.request(Method::HEAD, format!("/blobs/{hash}"), Bytes::new()).await {
+        match self
+            .request(Method::HEAD, format!("/blobs/{hash}"), Bytes::new())
+            .await
+        {
             Ok(_) => Ok(true),
             Err(BlobError::Refused { status: 404, .. }) => Ok(false),
             Err(error) => Err(error),
@@ -95,12 +108,15 @@ impl Blobs {
         if self.has(hash).await? {
             return Ok(());
         }
-        self.request(Method::PUT, format!("/blobs/{hash}?for=task"), bytes).await.map(drop)
+        self.request(Method::PUT, format!("/blobs/{hash}?for=task"), bytes)
+            .await
+            .map(drop)
     }
 
     /// Puts a file into the master's task folder. `file` is a bare file name, such as `resize.wasm`.
     pub async fn put_module(&self, file: &str, bytes: Bytes) -> Result<Bytes, BlobError> {
-        self.request(Method::PUT, format!("/modules/{file}"), bytes).await
+        self.request(Method::PUT, format!("/modules/{file}"), bytes)
+            .await
     }
 
     /// Asks the master to copy its data folder; `wish` says where to. Answered when the copy is there.
@@ -114,9 +130,17 @@ impl Blobs {
         let mut missing = Vec::new();
         for some in hashes.chunks(limits::FOLDER_FILES_MAX) {
             let path = "/blobs/missing?for=task";
-            let answer = self.request(Method::POST, path.into(), Bytes::from(Json::of(some).get().to_owned())).await?;
-            let unread =
-                |error: serde_json::Error| BlobError::Unreachable { path: path.into(), why: error.to_string() };
+            let answer = self
+                .request(
+                    Method::POST,
+                    path.into(),
+                    Bytes::from(Json::of(some).get().to_owned()),
+                )
+                .await?;
+            let unread = |error: serde_json::Error| BlobError::Unreachable {
+                path: path.into(),
+                why: error.to_string(),
+            };
             missing.extend(serde_json::from_slice::<Vec<Hash>>(&answer).map_err(unread)?);
         }
         Ok(missing)
@@ -124,11 +148,24 @@ impl Blobs {
 
     async fn request(&self, method: Method, path: String, body: Bytes) -> Result<Bytes, BlobError> {
         let request = Request::builder().method(method).uri(&path);
-        let whole = Full::new(body).map_err(|never| match never {}).boxed_unsync();
-        let Answer { status, body, driver, .. } = self.send(&path, request, whole).await?;
-        let fail = |why: String| BlobError::Unreachable { path: path.clone(), why };
+        let whole = Full::new(body)
+            .map_err(|never| match never {})
+            .boxed_unsync();
+        let Answer {
+            status,
+            body,
+            driver,
+            ..
+        } = self.send(&path, request, whole).await?;
+        let fail = |why: String| BlobError::Unreachable {
+            path: path.clone(),
+            why,
+        };
         let limit = usize::try_from(limits::BLOB_BYTES_MAX).unwrap_or(usize::MAX);
-        let body = Limited::new(body, limit).collect().await.map_err(|error| fail(error.to_string()))?;
+        let body = Limited::new(body, limit)
+            .collect()
+            .await
+            .map_err(|error| fail(error.to_string()))?;
         drop(driver);
         let bytes = body.to_bytes();
         if status.is_success() {
@@ -138,10 +175,22 @@ impl Blobs {
     }
 
     /// Sends one request over a connection of its own, up to the head of the answer.
-    pub(crate) async fn send(&self, path: &str, request: Builder, body: Body) -> Result<Answer, BlobError> {
-        let fail = |why: String| BlobError::Unreachable { path: path.to_owned(), why };
-        let stream = TcpStream::connect(self.address.authority()).await.map_err(|error| fail(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| fail(error.to_string()))?;
+    pub(crate) async fn send(
+        &self,
+        path: &str,
+        request: Builder,
+        body: Body,
+    ) -> Result<Answer, BlobError> {
+        let fail = |why: String| BlobError::Unreachable {
+            path: path.to_owned(),
+            why,
+        };
+        let stream = TcpStream::connect(self.address.authority())
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| fail(error.to_string()))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| fail(error.to_string()))?;
@@ -150,10 +199,20 @@ impl Blobs {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(body).map_err(|error| fail(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| fail(error.to_string()))?;
+        let request = request
+            .body(body)
+            .map_err(|error| fail(error.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| fail(error.to_string()))?;
         let (head, body) = response.into_parts();
-        Ok(Answer { status: head.status, headers: head.headers, body, driver })
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+            driver,
+        })
     }
 }
 
@@ -179,5 +238,9 @@ impl Drop for Driver {
 
 pub(crate) fn refused(path: String, status: StatusCode, said: &[u8]) -> BlobError {
     let text = String::from_utf8_lossy(said).trim().to_owned();
-    BlobError::Refused { path, status: status.as_u16(), text }
+    BlobError::Refused {
+        path,
+        status: status.as_u16(),
+        text,
+    }
 }

@@ -43,9 +43,15 @@ pub enum DialError {
 
 /// Connects, says `hello`, waits for `welcome`. Takes 5 s at most.
 pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
-    let unreachable = |why: String| DialError::Unreachable { address: address.clone(), why };
+    let unreachable = |why: String| DialError::Unreachable {
+        address: address.clone(),
+        why,
+    };
     let limit = Duration::from_millis(limits::HELLO_MS_MAX);
-    let older = Hello { protocol: hello.protocol.saturating_sub(1), ..hello.clone() };
+    let older = Hello {
+        protocol: hello.protocol.saturating_sub(1),
+        ..hello.clone()
+    };
     let connecting = async {
         let newest = connect(address, hello).await;
         if !newest.as_ref().is_err_and(speaks_another_version) {
@@ -59,7 +65,10 @@ pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), 
     };
     match tokio::time::timeout(limit, connecting).await {
         Ok(result) => result,
-        Err(_) => Err(unreachable(format!("no answer within {} s", limit.as_secs()))),
+        Err(_) => Err(unreachable(format!(
+            "no answer within {} s",
+            limit.as_secs()
+        ))),
     }
 }
 
@@ -68,23 +77,37 @@ fn speaks_another_version(error: &DialError) -> bool {
 }
 
 async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
-    let unreachable = |why: String| DialError::Unreachable { address: address.clone(), why };
-    let foreign = |why: String| DialError::Foreign { address: address.clone(), why };
-    let stream = TcpStream::connect(address.authority()).await.map_err(|error| unreachable(error.to_string()))?;
-    stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    let unreachable = |why: String| DialError::Unreachable {
+        address: address.clone(),
+        why,
+    };
+    let foreign = |why: String| DialError::Foreign {
+        address: address.clone(),
+        why,
+    };
+    let stream = TcpStream::connect(address.authority())
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| unreachable(error.to_string()))?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(limits::MESSAGE_BYTES_MAX))
         .max_frame_size(Some(limits::MESSAGE_BYTES_MAX));
     let url = format!("{address}/");
-    let (mut socket, _) = match tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await {
-        Ok(connected) => connected,
-        // A master that dies while it greets is unreachable, not foreign.
-        Err(tungstenite::Error::Io(error)) => return Err(unreachable(error.to_string())),
-        Err(tungstenite::Error::Protocol(error)) => return Err(unreachable(error.to_string())),
-        Err(error) => return Err(foreign(error.to_string())),
-    };
+    let (mut socket, _) =
+        match tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await {
+            Ok(connected) => connected,
+            // A master that dies while it greets is unreachable, not foreign.
+            Err(tungstenite::Error::Io(error)) => return Err(unreachable(error.to_string())),
+            Err(tungstenite::Error::Protocol(error)) => return Err(unreachable(error.to_string())),
+            Err(error) => return Err(foreign(error.to_string())),
+        };
     let hello = ToMaster::Hello(hello).encode();
-    socket.send(Message::text(hello)).await.map_err(|error| unreachable(error.to_string()))?;
+    socket
+        .send(Message::text(hello))
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
     loop {
         let text = match socket.next().await {
             Some(Ok(Message::Text(text))) => text,
@@ -94,10 +117,14 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
         };
         return match FromMaster::decode(&text) {
             Ok(FromMaster::Welcome(welcome)) => Ok((socket, welcome)),
-            Ok(FromMaster::Refused(refused)) => {
-                Err(DialError::Refused { address: address.clone(), refusal: Box::new(refused.error) })
-            }
-            Ok(other) => Err(foreign(format!("it said `{}` before `welcome`", other.event()))),
+            Ok(FromMaster::Refused(refused)) => Err(DialError::Refused {
+                address: address.clone(),
+                refusal: Box::new(refused.error),
+            }),
+            Ok(other) => Err(foreign(format!(
+                "it said `{}` before `welcome`",
+                other.event()
+            ))),
             Err(error) => Err(foreign(error.to_string())),
         };
     }
@@ -105,7 +132,11 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test: a broken promise ends it")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test: a broken promise ends it"
+    )]
 
     use super::*;
     use taskmaster_protocol::message::{Refused, Role};
@@ -115,18 +146,34 @@ mod tests {
     async fn old_master(listener: tokio::net::TcpListener) -> Vec<u32> {
         let mut told = Vec::new();
         loop {
-            let mut socket = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-            let Some(Ok(Message::Text(text))) = socket.next().await else { panic!("no hello") };
-            let Ok(ToMaster::Hello(hello)) = ToMaster::decode(&text) else { panic!("{text}") };
+            let mut socket = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0)
+                .await
+                .unwrap();
+            let Some(Ok(Message::Text(text))) = socket.next().await else {
+                panic!("no hello")
+            };
+            let Ok(ToMaster::Hello(hello)) = ToMaster::decode(&text) else {
+                panic!("{text}")
+            };
             told.push(hello.protocol);
             let known = hello.protocol == PROTOCOL_OLDEST;
             let answer = if known {
                 let (protocol, message_bytes_max, batch_tasks_max) = (PROTOCOL_OLDEST, 1, 1);
                 let leader = None;
-                FromMaster::Welcome(Welcome { protocol, epoch: 1, seq: 0, message_bytes_max, batch_tasks_max, leader })
+                FromMaster::Welcome(Welcome {
+                    protocol,
+                    epoch: 1,
+                    seq: 0,
+                    message_bytes_max,
+                    batch_tasks_max,
+                    leader,
+                })
             } else {
                 let error = Refusal::new(RefusalCode::ProtocolVersion, "you speak another version");
-                FromMaster::Refused(Refused { reference: None, error })
+                FromMaster::Refused(Refused {
+                    reference: None,
+                    error,
+                })
             };
             socket.send(Message::text(answer.encode())).await.unwrap();
             if known {
@@ -140,7 +187,13 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let master = tokio::spawn(old_master(listener));
-        let hello = Hello { role: Role::Client, protocol: PROTOCOL_VERSION, token: None, session: None, runner: None };
+        let hello = Hello {
+            role: Role::Client,
+            protocol: PROTOCOL_VERSION,
+            token: None,
+            session: None,
+            runner: None,
+        };
         let (_, welcome) = dial(&address, hello).await.unwrap();
         assert_eq!(
             (welcome.protocol, master.await.unwrap()),

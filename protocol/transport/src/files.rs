@@ -48,13 +48,21 @@ pub fn hash_file(path: &Path) -> io::Result<(Hash, u64)> {
 
 fn local(path: &Path) -> impl Fn(io::Error) -> BlobError {
     let path = path.display().to_string();
-    move |error| BlobError::Local { path: path.clone(), why: error.to_string() }
+    move |error| BlobError::Local {
+        path: path.clone(),
+        why: error.to_string(),
+    }
 }
 
 impl Blobs {
     /// Puts the file at `path` under `hash`, unless it is there; goes on where an earlier upload broke off. One try.
     /// [`BlobError::WrongHash`]: the file has changed since it was hashed.
-    pub async fn put_file(&self, hash: &Hash, path: &Path, purpose: Purpose) -> Result<(), BlobError> {
+    pub async fn put_file(
+        &self,
+        hash: &Hash,
+        path: &Path,
+        purpose: Purpose,
+    ) -> Result<(), BlobError> {
         let file = tokio::fs::File::open(path).await.map_err(local(path))?;
         let length = file.metadata().await.map_err(local(path))?.len();
         let offset = if length < ASKED_FROM {
@@ -86,8 +94,14 @@ impl Blobs {
     async fn part_of(&self, hash: &Hash) -> Result<Option<u64>, BlobError> {
         let path = format!("/blobs/{hash}");
         let request = Request::builder().method(Method::HEAD).uri(&path);
-        let Answer { status, headers, .. } = self.send(&path, request, crate::blobs::Body::default()).await?;
-        let offset = headers.get(UPLOAD_OFFSET).and_then(|offset| offset.to_str().ok()?.parse().ok());
+        let Answer {
+            status, headers, ..
+        } = self
+            .send(&path, request, crate::blobs::Body::default())
+            .await?;
+        let offset = headers
+            .get(UPLOAD_OFFSET)
+            .and_then(|offset| offset.to_str().ok()?.parse().ok());
         match status {
             StatusCode::NOT_FOUND => Ok(Some(offset.unwrap_or(0))),
             status if status.is_success() => Ok(None),
@@ -103,10 +117,15 @@ impl Blobs {
         offset: u64,
         purpose: Purpose,
     ) -> Result<(), BlobError> {
-        file.seek(io::SeekFrom::Start(offset)).await.map_err(local(path))?;
+        file.seek(io::SeekFrom::Start(offset))
+            .await
+            .map_err(local(path))?;
         let parts = futures_util::stream::try_unfold(file, |mut file| async move {
             let mut part = Vec::with_capacity(CHUNK);
-            (&mut file).take(CHUNK as u64).read_to_end(&mut part).await?;
+            (&mut file)
+                .take(CHUNK as u64)
+                .read_to_end(&mut part)
+                .await?;
             Ok::<_, io::Error>((!part.is_empty()).then(|| (Frame::data(Bytes::from(part)), file)))
         });
         let uri = match purpose {
@@ -117,14 +136,26 @@ impl Blobs {
         if offset > 0 {
             request = request.header(UPLOAD_OFFSET, offset);
         }
-        let Answer { status, body, driver, .. } =
-            self.send(&uri, request, StreamBody::new(parts).boxed_unsync()).await?;
+        let Answer {
+            status,
+            body,
+            driver,
+            ..
+        } = self
+            .send(&uri, request, StreamBody::new(parts).boxed_unsync())
+            .await?;
         if status.is_success() {
             return Ok(());
         }
-        let said = body.collect().await.map(|said| said.to_bytes()).unwrap_or_default();
+        let said = body
+            .collect()
+            .await
+            .map(|said| said.to_bytes())
+            .unwrap_or_default();
         drop(driver);
-        if status == StatusCode::BAD_REQUEST && String::from_utf8_lossy(&said).contains("have the hash") {
+        if status == StatusCode::BAD_REQUEST
+            && String::from_utf8_lossy(&said).contains("have the hash")
+        {
             return Err(BlobError::WrongHash(*hash));
         }
         Err(refused(uri, status, &said))
@@ -137,18 +168,31 @@ impl Blobs {
         if download.bytes > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", download.bytes));
         }
-        let Answer { status, mut body, driver: _driver, .. } =
-            self.send(&uri, request, crate::blobs::Body::default()).await?;
+        let Answer {
+            status,
+            mut body,
+            driver: _driver,
+            ..
+        } = self
+            .send(&uri, request, crate::blobs::Body::default())
+            .await?;
         match status {
             StatusCode::OK => download.start_over()?,
             StatusCode::PARTIAL_CONTENT => {}
             status => {
-                let said = body.collect().await.map(|said| said.to_bytes()).unwrap_or_default();
+                let said = body
+                    .collect()
+                    .await
+                    .map(|said| said.to_bytes())
+                    .unwrap_or_default();
                 return Err(refused(uri, status, &said));
             }
         }
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| BlobError::Unreachable { path: uri.clone(), why: error.to_string() })?;
+            let frame = frame.map_err(|error| BlobError::Unreachable {
+                path: uri.clone(),
+                why: error.to_string(),
+            })?;
             if let Ok(part) = frame.into_data() {
                 download.write(&part)?;
             }
@@ -172,7 +216,14 @@ impl Download {
     /// Into a new file at `path`.
     pub fn begin(hash: Hash, path: &Path) -> Result<Download, BlobError> {
         let file = File::create(path).map_err(local(path))?;
-        Ok(Download { hash, path: path.to_owned(), file, hasher: Sha256::new(), bytes: 0, whole: false })
+        Ok(Download {
+            hash,
+            path: path.to_owned(),
+            file,
+            hasher: Sha256::new(),
+            bytes: 0,
+            whole: false,
+        })
     }
 
     /// How many bytes are here.

@@ -43,7 +43,11 @@ struct Stamp {
 
 impl Stamp {
     fn of(about: &Metadata) -> Stamp {
-        Stamp { bytes: about.len(), modified: about.modified().ok(), inode: inode(about) }
+        Stamp {
+            bytes: about.len(),
+            modified: about.modified().ok(),
+            inode: inode(about),
+        }
     }
 }
 
@@ -96,8 +100,13 @@ impl Local {
             return self.folder(path);
         }
         let file = self.file(path, &about)?;
-        let input = InputRef::File { sha256: file.sha256 };
-        Ok(LocalInput { input, blobs: vec![(file.sha256, Place::File(path.to_owned()))] })
+        let input = InputRef::File {
+            sha256: file.sha256,
+        };
+        Ok(LocalInput {
+            input,
+            blobs: vec![(file.sha256, Place::File(path.to_owned()))],
+        })
     }
 
     fn file(&mut self, path: &Path, about: &Metadata) -> Result<ListedFile, String> {
@@ -113,7 +122,10 @@ impl Local {
         if let Some((known, sha256)) = self.hashes.get(path)
             && *known == stamp
         {
-            return Ok(ListedFile { sha256: *sha256, bytes: stamp.bytes });
+            return Ok(ListedFile {
+                sha256: *sha256,
+                bytes: stamp.bytes,
+            });
         }
         let (sha256, bytes) = hash_file(path).map_err(cannot(path))?;
         self.hashes.insert(path.to_owned(), (stamp, sha256));
@@ -133,7 +145,11 @@ impl Local {
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                     return Err(format!("{} has a name that is not UTF-8", path.display()));
                 };
-                let inside = if below.is_empty() { name } else { format!("{below}/{name}") };
+                let inside = if below.is_empty() {
+                    name
+                } else {
+                    format!("{below}/{name}")
+                };
                 let about = inside_of(&real, &path)?;
                 if about.is_dir() {
                     folders.push((path, inside));
@@ -141,25 +157,40 @@ impl Local {
                 }
                 if files.len() == limits::FOLDER_FILES_MAX {
                     let max = limits::FOLDER_FILES_MAX;
-                    return Err(format!("{} has more than the {max} files that one folder may have", root.display()));
+                    return Err(format!(
+                        "{} has more than the {max} files that one folder may have",
+                        root.display()
+                    ));
                 }
                 let file = self.file(&path, &about)?;
-                let name = FilePath::new(&inside).map_err(|error| format!("{}: {error}", root.display()))?;
+                let name = FilePath::new(&inside)
+                    .map_err(|error| format!("{}: {error}", root.display()))?;
                 places.insert(file.sha256, path);
                 files.insert(name, file);
             }
         }
         let listing = Listing { files };
-        listing.check().map_err(|error| format!("{}: {error}", root.display()))?;
+        listing
+            .check()
+            .map_err(|error| format!("{}: {error}", root.display()))?;
         let bytes = Bytes::from(listing.encode());
         if bytes.len() > limits::LISTING_BYTES_MAX {
             let (is, max) = (bytes.len(), limits::LISTING_BYTES_MAX);
-            return Err(format!("the names in {} have {is} bytes, at most {max} are allowed", root.display()));
+            return Err(format!(
+                "the names in {} have {is} bytes, at most {max} are allowed",
+                root.display()
+            ));
         }
         let folder = Hash::of(&bytes);
-        let mut blobs: Vec<_> = places.into_iter().map(|(hash, path)| (hash, Place::File(path))).collect();
+        let mut blobs: Vec<_> = places
+            .into_iter()
+            .map(|(hash, path)| (hash, Place::File(path)))
+            .collect();
         blobs.push((folder, Place::Memory(bytes)));
-        Ok(LocalInput { input: InputRef::Folder { folder }, blobs })
+        Ok(LocalInput {
+            input: InputRef::Folder { folder },
+            blobs,
+        })
     }
 }
 
@@ -181,8 +212,9 @@ fn inside_of(real: &Path, path: &Path) -> Result<Metadata, String> {
     if !about.is_symlink() {
         return Ok(about);
     }
-    let target =
-        path.canonicalize().map_err(|error| format!("{} is a link that leads nowhere: {error}", path.display()))?;
+    let target = path
+        .canonicalize()
+        .map_err(|error| format!("{} is a link that leads nowhere: {error}", path.display()))?;
     if !target.starts_with(real) {
         return Err(format!(
             "{} is a link that leads outside the folder, to {}; put a copy there, or name that as an input of its own",
@@ -192,7 +224,10 @@ fn inside_of(real: &Path, path: &Path) -> Result<Metadata, String> {
     }
     let about = fs::metadata(&target).map_err(cannot(path))?;
     if about.is_dir() {
-        return Err(format!("{} is a link to a folder; put the folder itself there", path.display()));
+        return Err(format!(
+            "{} is a link to a folder; put the folder itself there",
+            path.display()
+        ));
     }
     Ok(about)
 }
@@ -204,7 +239,11 @@ fn cannot(path: &Path) -> impl Fn(io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test: a broken promise ends it")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test: a broken promise ends it"
+    )]
 
     use super::*;
     use std::os::unix::fs::symlink;
@@ -213,7 +252,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("taskmaster-local-{name}-{}", std::process::id()));
+            let path = std::env::temp_dir()
+                .join(format!("taskmaster-local-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             fs::create_dir_all(path.join("in/deep")).unwrap();
             Scratch(path)
@@ -239,16 +279,29 @@ mod tests {
         symlink("a", scratch.0.join("in/link")).unwrap();
         let mut local = Local::default();
         let folder = local.read(&scratch.0.join("in")).unwrap();
-        let Some((hash, Place::Memory(bytes))) = folder.blobs.last() else { panic!("{folder:?}") };
+        let Some((hash, Place::Memory(bytes))) = folder.blobs.last() else {
+            panic!("{folder:?}")
+        };
         assert_eq!(folder.input, InputRef::Folder { folder: *hash });
         let listing = Listing::decode(bytes).unwrap();
         let names: Vec<&str> = listing.files.keys().map(FilePath::as_str).collect();
         assert_eq!(names, ["a", "deep/b", "link", "same"]);
-        assert_eq!(folder.blobs.len(), 3, "the same bytes are sent once, and an empty file is a file");
+        assert_eq!(
+            folder.blobs.len(),
+            3,
+            "the same bytes are sent once, and an empty file is a file"
+        );
         scratch.write("in/a", "2");
-        assert_eq!(local.read(&scratch.0.join("in")).unwrap(), folder, "one look");
+        assert_eq!(
+            local.read(&scratch.0.join("in")).unwrap(),
+            folder,
+            "one look"
+        );
         local.look_again();
-        assert_ne!(local.read(&scratch.0.join("in")).unwrap().input, folder.input);
+        assert_ne!(
+            local.read(&scratch.0.join("in")).unwrap().input,
+            folder.input
+        );
     }
 
     #[test]
@@ -266,14 +319,24 @@ mod tests {
         ] {
             symlink(target, &link).unwrap();
             let error = read();
-            assert!(error.contains(words) && error.contains("in/link"), "{target}: {error}");
+            assert!(
+                error.contains(words) && error.contains("in/link"),
+                "{target}: {error}"
+            );
             fs::remove_file(&link).unwrap();
         }
         scratch.write("in/x", "");
         scratch.write("in/X", "");
-        assert!(read().contains("`X` and `x` differ only by case") || read().contains("`x` and `X`"), "{}", read());
+        assert!(
+            read().contains("`X` and `x` differ only by case") || read().contains("`x` and `X`"),
+            "{}",
+            read()
+        );
         let none = Local::default().read(&scratch.0.join("none")).unwrap_err();
-        assert!(none.contains("cannot read") && none.contains("none"), "{none}");
+        assert!(
+            none.contains("cannot read") && none.contains("none"),
+            "{none}"
+        );
         let device = Local::default().read(Path::new("/dev/null")).unwrap_err();
         assert!(device.contains("neither a file nor a folder"), "{device}");
     }

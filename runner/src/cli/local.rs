@@ -20,8 +20,8 @@ use std::time::Duration;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::message::{Attempt, ResultRef, Send};
 use taskmaster_protocol::{
-    AttemptId, Capabilities, ErrorKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleName, ModuleRef,
-    TaskDocument, TaskError, TaskId, limits,
+    AttemptId, Capabilities, ErrorKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleName,
+    ModuleRef, TaskDocument, TaskError, TaskId, limits,
 };
 use taskmaster_transport::local::{Local, Place, parse_input};
 
@@ -100,10 +100,12 @@ fn run_here(args: RunArgs) -> ExitCode {
         Err((why, code)) => return complain(&why, code),
     };
     // Nothing is cached: a module that is being written is another one each time.
-    let folder = std::env::temp_dir().join(format!("taskmaster-run-{}", uuid::Uuid::now_v7().simple()));
+    let folder =
+        std::env::temp_dir().join(format!("taskmaster-run-{}", uuid::Uuid::now_v7().simple()));
     let fetch = args.fetch.clone();
-    let outcome = load(&args.file, &folder)
-        .and_then(|(sandbox, program)| execute(&args, plan, &sandbox, program).map(|outcome| (outcome, sandbox)));
+    let outcome = load(&args.file, &folder).and_then(|(sandbox, program)| {
+        execute(&args, plan, &sandbox, program).map(|outcome| (outcome, sandbox))
+    });
     let code = match outcome {
         // The sandbox goes last: the files that are fetched are in its folder.
         Ok((outcome, _sandbox)) => tell(outcome, fetch.as_deref()),
@@ -127,7 +129,11 @@ fn tell(outcome: Outcome, fetch: Option<&Path>) -> ExitCode {
         }
         Outcome::Ready(Ending::Failed(failed)) => {
             show(&failed.error);
-            ExitCode::from(if failed.error.kind == ErrorKind::Module { 1 } else { FAILED })
+            ExitCode::from(if failed.error.kind == ErrorKind::Module {
+                1
+            } else {
+                FAILED
+            })
         }
     }
 }
@@ -135,9 +141,12 @@ fn tell(outcome: Outcome, fetch: Option<&Path>) -> ExitCode {
 fn print_result(result: &ResultRef, bytes: Option<Bytes>) -> ExitCode {
     match (result, bytes) {
         (_, Some(bytes)) => print(&bytes, false),
-        (ResultRef::Json(json), None) => {
-            print(json.read::<String>().unwrap_or_else(|_| json.get().to_owned()).as_bytes(), true)
-        }
+        (ResultRef::Json(json), None) => print(
+            json.read::<String>()
+                .unwrap_or_else(|_| json.get().to_owned())
+                .as_bytes(),
+            true,
+        ),
         (ResultRef::Blob(_), None) => ExitCode::SUCCESS,
     }
 }
@@ -168,41 +177,61 @@ impl Plan {
         let name = module_name(&args.file);
         let manifest = manifest(&args.file).map_err(|why| (why, 1))?;
         let document = document(args, &name, &manifest).map_err(usage)?;
-        manifest.check(&name, document.params.as_ref()).map_err(|refusal| usage(refusal.message))?;
-        let input = document.params.as_ref().map_or_else(Bytes::new, |p| Bytes::copy_from_slice(p.get().as_bytes()));
+        manifest
+            .check(&name, document.params.as_ref())
+            .map_err(|refusal| usage(refusal.message))?;
+        let input = document
+            .params
+            .as_ref()
+            .map_or_else(Bytes::new, |p| Bytes::copy_from_slice(p.get().as_bytes()));
         let granted = granted(args, &manifest.capabilities).map_err(usage)?;
-        Ok(Plan { document, input, granted })
+        Ok(Plan {
+            document,
+            input,
+            granted,
+        })
     }
 }
 
 /// By the file's stem; what cannot be a name is called `module`.
 fn module_name(file: &Path) -> ModuleName {
-    let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let stem = file
+        .file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     // The second is a name: a test holds that.
-    ModuleName::new(&stem).or_else(|_| ModuleName::new("module")).unwrap_or_else(|_| unreachable!())
+    ModuleName::new(&stem)
+        .or_else(|_| ModuleName::new("module"))
+        .unwrap_or_else(|_| unreachable!())
 }
 
 /// The manifest beside the module; one that says nothing where there is none.
 fn manifest(file: &Path) -> Result<Manifest, String> {
     let beside = file.with_extension("toml");
     match std::fs::read_to_string(&beside) {
-        Ok(text) => {
-            Manifest::parse(&text).map_err(|refusal| format!("the manifest {}: {}", beside.display(), refusal.message))
-        }
+        Ok(text) => Manifest::parse(&text)
+            .map_err(|refusal| format!("the manifest {}: {}", beside.display(), refusal.message)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Manifest::default()),
         Err(error) => Err(format!("the manifest {}: {error}", beside.display())),
     }
 }
 
 /// The task as a feeder would describe it, completed by the manifest.
-fn document(args: &RunArgs, name: &ModuleName, manifest: &Manifest) -> Result<TaskDocument, String> {
+fn document(
+    args: &RunArgs,
+    name: &ModuleName,
+    manifest: &Manifest,
+) -> Result<TaskDocument, String> {
     let mut fields = serde_json::Map::new();
     fields.insert("module".into(), name.as_str().into());
     if !args.args.is_empty() {
         fields.insert("args".into(), args.args.clone().into());
     }
     if !args.env.is_empty() {
-        let env: serde_json::Map<String, Value> = args.env.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect();
+        let env: serde_json::Map<String, Value> = args
+            .env
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone().into()))
+            .collect();
         fields.insert("env".into(), env.into());
     }
     if !args.inputs.is_empty() {
@@ -210,10 +239,19 @@ fn document(args: &RunArgs, name: &ModuleName, manifest: &Manifest) -> Result<Ta
         fields.insert("inputs".into(), Value::Object(serde_json::Map::new()));
     }
     if !args.outputs.is_empty() {
-        fields.insert("outputs".into(), args.outputs.iter().map(Glob::as_str).collect());
+        fields.insert(
+            "outputs".into(),
+            args.outputs.iter().map(Glob::as_str).collect(),
+        );
     }
     if let Some(timeout) = args.task_timeout {
-        fields.insert("timeout_ms".into(), u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1).into());
+        fields.insert(
+            "timeout_ms".into(),
+            u64::try_from(timeout.as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1)
+                .into(),
+        );
     }
     if let Some(memory_mb) = args.memory_mb {
         fields.insert("memory_mb".into(), memory_mb.into());
@@ -223,7 +261,8 @@ fn document(args: &RunArgs, name: &ModuleName, manifest: &Manifest) -> Result<Ta
         // As it is: a number must not be rewritten.
         text.insert_str(1, &format!("\"params\":{},", params.get()));
     }
-    let document = TaskDocument::parse(&manifest.complete(&text)).map_err(|refusal| refusal.message)?;
+    let document =
+        TaskDocument::parse(&manifest.complete(&text)).map_err(|refusal| refusal.message)?;
     match document.inputs.keys().next() {
         Some(path) => Err(format!(
             "the manifest's default of `inputs` names `{path}` by its hash, which only a master has; give it with --input"
@@ -237,12 +276,16 @@ fn params(typed: Option<&str>) -> Result<Option<Json>, String> {
         None => return Ok(None),
         Some("-") => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| format!("stdin: {error}"))?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| format!("stdin: {error}"))?;
             text
         }
         Some(text) => text.to_owned(),
     };
-    Json::parse(text.trim()).map(Some).map_err(|error| format!("--params is not JSON: {error}"))
+    Json::parse(text.trim())
+        .map(Some)
+        .map_err(|error| format!("--params is not JSON: {error}"))
 }
 
 /// What the module is given: all that its manifest asks for, which must have been typed.
@@ -252,7 +295,10 @@ fn granted(args: &RunArgs, wanted: &Capabilities) -> Result<Granted, String> {
         let value = std::env::var(name).map_err(|error| format!("--allow-env {name}: {error}"))?;
         grants = grants.with_variable(name, value);
     }
-    let offered = Capabilities { http: args.allow_http.iter().cloned().collect(), ..grants.offered() };
+    let offered = Capabilities {
+        http: args.allow_http.iter().cloned().collect(),
+        ..grants.offered()
+    };
     let missing = wanted.beyond(&offered);
     let typed = [
         (&missing.http, "--allow-http ", ""),
@@ -260,9 +306,13 @@ fn granted(args: &RunArgs, wanted: &Capabilities) -> Result<Granted, String> {
         (&missing.secrets, "--secrets FILE with a line ", "=VALUE"),
         (&missing.folders, "--folder ", "=DIR"),
     ];
-    let first = typed.into_iter().find_map(|(names, flag, value)| Some(format!("{flag}{}{value}", names.first()?)));
+    let first = typed
+        .into_iter()
+        .find_map(|(names, flag, value)| Some(format!("{flag}{}{value}", names.first()?)));
     match first {
-        Some(typed) => Err(format!("its manifest asks for {missing}; give it with {typed}")),
+        Some(typed) => Err(format!(
+            "its manifest asks for {missing}; give it with {typed}"
+        )),
         None => grants.give(Some(&Arc::new(wanted.clone()))),
     }
 }
@@ -275,15 +325,25 @@ fn load(file: &Path, folder: &Path) -> Result<(Sandbox, Arc<Program>), String> {
     Ok((sandbox, Arc::new(program)))
 }
 
-fn execute(args: &RunArgs, plan: Plan, sandbox: &Sandbox, program: Arc<Program>) -> Result<Outcome, String> {
-    let Plan { document, input, granted } = plan;
+fn execute(
+    args: &RunArgs,
+    plan: Plan,
+    sandbox: &Sandbox,
+    program: Arc<Program>,
+) -> Result<Outcome, String> {
+    let Plan {
+        document,
+        input,
+        granted,
+    } = plan;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
         .build()
         .map_err(|error| error.to_string())?;
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let (inputs, placing) = runtime.block_on(gather(&args.inputs, &sandbox.scratch().join("inputs")))?;
+    let (inputs, placing) =
+        runtime.block_on(gather(&args.inputs, &sandbox.scratch().join("inputs")))?;
     let timeout = Duration::from_millis(document.timeout_ms.unwrap_or(limits::TIMEOUT_MS_DEFAULT));
     let send = Send {
         id: TaskId::new(LOCAL).map_err(|error| text(&error))?,
@@ -302,11 +362,24 @@ fn execute(args: &RunArgs, plan: Plan, sandbox: &Sandbox, program: Arc<Program>)
         slots: 1,
         capabilities: None,
     };
-    let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
-    let work = work(send, (program, granted), input, placing, (Arc::new(Control::default()), listener()));
+    let attempt = Attempt {
+        id: send.id.clone(),
+        attempt: send.attempt,
+    };
+    let work = work(
+        send,
+        (program, granted),
+        input,
+        placing,
+        (Arc::new(Control::default()), listener()),
+    );
     let _busy = sandbox.busy();
     // On a thread of its own: it gives up rights that are needed afterwards, where files are brought to somebody's folder.
-    let running = std::thread::scope(|scope| scope.spawn(|| crate::sandbox::run(sandbox, &runtime, work)).join());
+    let running = std::thread::scope(|scope| {
+        scope
+            .spawn(|| crate::sandbox::run(sandbox, &runtime, work))
+            .join()
+    });
     let report = running.map_err(|_| "the sandbox panicked".to_owned())?;
     Ok(outcome(attempt, timeout, report))
 }
@@ -322,18 +395,25 @@ async fn gather(
     }
     let (mut local, mut inputs, mut places) = (Local::default(), BTreeMap::new(), HashMap::new());
     for (path, file) in wanted {
-        let read = local.read(file).map_err(|why| format!("--input {path}: {why}"))?;
+        let read = local
+            .read(file)
+            .map_err(|why| format!("--input {path}: {why}"))?;
         inputs.insert(path.clone(), read.input);
         places.extend(read.blobs.iter().cloned());
     }
-    let document = TaskDocument { inputs, ..TaskDocument::new(ModuleRef::parse(LOCAL).map_err(|e| e.to_string())?) };
-    let document = TaskDocument::parse(Json::of(&document).get()).map_err(|refusal| refusal.message)?;
+    let document = TaskDocument {
+        inputs,
+        ..TaskDocument::new(ModuleRef::parse(LOCAL).map_err(|e| e.to_string())?)
+    };
+    let document =
+        TaskDocument::parse(Json::of(&document).get()).map_err(|refusal| refusal.message)?;
     let places = Arc::new(places);
     let fetch: FetchFile = Arc::new(move |hash, to| {
         let place = places.get(&hash).cloned();
         Box::pin(async move { copy(place, &to).map_err(|error| error.to_string()) })
     });
-    let cache = Inputs::open(folder, u64::MAX, fetch).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let cache = Inputs::open(folder, u64::MAX, fetch)
+        .map_err(|error| format!("{}: {error}", folder.display()))?;
     let placing = Arc::new(cache).get(&document.inputs).await?;
     Ok((document.inputs, Some(placing)))
 }
@@ -342,7 +422,10 @@ fn copy(place: Option<Place>, to: &Path) -> std::io::Result<u64> {
     match place {
         Some(Place::File(from)) => {
             // Not the permissions: what cannot be read here must be readable there.
-            std::io::copy(&mut std::fs::File::open(from)?, &mut std::fs::File::create(to)?)
+            std::io::copy(
+                &mut std::fs::File::open(from)?,
+                &mut std::fs::File::create(to)?,
+            )
         }
         Some(Place::Memory(bytes)) => std::fs::write(to, &bytes).map(|()| bytes.len() as u64),
         None => Err(std::io::Error::other("it is none of the inputs")),
@@ -359,9 +442,12 @@ fn listener() -> Listener {
         let mut stderr = std::io::stderr().lock();
         // A closed stderr is no reason to stop the task.
         let _ = match utterance {
-            Utterance::Log(json) => {
-                stderr.write_all(json.read::<Line>().map(|line| line.text).unwrap_or_default().as_bytes())
-            }
+            Utterance::Log(json) => stderr.write_all(
+                json.read::<Line>()
+                    .map(|line| line.text)
+                    .unwrap_or_default()
+                    .as_bytes(),
+            ),
             Utterance::Progress(json) => writeln!(stderr, "progress {}", json.get()),
             Utterance::Partial(json) => writeln!(stderr, "partial {}", json.get()),
             Utterance::Started(_) => Ok(()),
@@ -372,7 +458,11 @@ fn listener() -> Listener {
 fn print(bytes: &[u8], newline: bool) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     let end: &[u8] = if newline { b"\n" } else { b"" };
-    match stdout.write_all(bytes).and_then(|()| stdout.write_all(end)).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.write_all(end))
+        .and_then(|()| stdout.flush())
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -396,7 +486,10 @@ mod tests {
     use taskmaster_protocol::message::Done;
 
     fn run(text: &str, manifest: &str, params: Option<&str>) -> Result<Outcome, String> {
-        let folder = std::env::temp_dir().join(format!("taskmaster-local-{}", uuid::Uuid::now_v7().simple()));
+        let folder = std::env::temp_dir().join(format!(
+            "taskmaster-local-{}",
+            uuid::Uuid::now_v7().simple()
+        ));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("m.wat");
         std::fs::write(&file, text).unwrap();
@@ -430,11 +523,19 @@ mod tests {
     fn a_module_runs_without_a_master() {
         let outcome = run(EMPTY, "", None);
         assert!(
-            matches!(outcome, Ok(Outcome::Ready(Ending::Done(Done { result: ResultRef::Json(_), .. })))),
+            matches!(
+                outcome,
+                Ok(Outcome::Ready(Ending::Done(Done {
+                    result: ResultRef::Json(_),
+                    ..
+                })))
+            ),
             "{outcome:?}"
         );
         let spin = r#"(module (func (export "_start") (loop $l (br $l))))"#;
-        let Ok(Outcome::Ready(Ending::Failed(failed))) = run(spin, "defaults.timeout_ms = 50", None) else {
+        let Ok(Outcome::Ready(Ending::Failed(failed))) =
+            run(spin, "defaults.timeout_ms = 50", None)
+        else {
             panic!("no timeout")
         };
         assert_eq!(failed.error.kind, ErrorKind::Timeout);
@@ -447,12 +548,42 @@ mod tests {
         for (module, manifest, params, words) in [
             ("(module)", "", None, "m.wat: it exports no `_start`"),
             (EMPTY, "", Some("{"), "--params is not JSON"),
-            (EMPTY, typed, Some("[1]"), "`params`: it is an array, not an object, by the schema of module `m`"),
-            (EMPTY, "descripton = 'x'", None, "m.toml: unknown field `descripton`"),
-            (EMPTY, "capabilities.folders = ['data']", None, "asks for folder data; give it with --folder data=DIR"),
-            (EMPTY, "capabilities.secrets = ['KEY']", None, "--secrets FILE with a line KEY=VALUE"),
-            (EMPTY, "capabilities.http = ['a.org']", None, "--allow-http a.org"),
-            (EMPTY, "capabilities.env = ['LANG']", None, "--allow-env LANG"),
+            (
+                EMPTY,
+                typed,
+                Some("[1]"),
+                "`params`: it is an array, not an object, by the schema of module `m`",
+            ),
+            (
+                EMPTY,
+                "descripton = 'x'",
+                None,
+                "m.toml: unknown field `descripton`",
+            ),
+            (
+                EMPTY,
+                "capabilities.folders = ['data']",
+                None,
+                "asks for folder data; give it with --folder data=DIR",
+            ),
+            (
+                EMPTY,
+                "capabilities.secrets = ['KEY']",
+                None,
+                "--secrets FILE with a line KEY=VALUE",
+            ),
+            (
+                EMPTY,
+                "capabilities.http = ['a.org']",
+                None,
+                "--allow-http a.org",
+            ),
+            (
+                EMPTY,
+                "capabilities.env = ['LANG']",
+                None,
+                "--allow-env LANG",
+            ),
         ] {
             let error = run(module, manifest, params).unwrap_err();
             assert!(error.contains(words), "{error}");

@@ -29,7 +29,8 @@ fn drop_right() -> bool {
     use caps::{CapSet, Capability};
     // Threads have rights of their own: the caller's other threads keep theirs.
     caps::drop(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE).is_ok()
-        && caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE).is_ok_and(|has| !has)
+        && caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE)
+            .is_ok_and(|has| !has)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -41,8 +41,16 @@ pub struct Placing {
 }
 
 impl Placing {
-    pub(super) fn new(inputs: Arc<Inputs>, parts: Vec<(FilePath, Part)>, pinned: Vec<Pinned>) -> Placing {
-        Placing { inputs, parts, _pinned: pinned }
+    pub(super) fn new(
+        inputs: Arc<Inputs>,
+        parts: Vec<(FilePath, Part)>,
+        pinned: Vec<Pinned>,
+    ) -> Placing {
+        Placing {
+            inputs,
+            parts,
+            _pinned: pinned,
+        }
     }
 
     /// Puts everything into `folder`, on the thread that will run the guest.
@@ -64,7 +72,13 @@ impl Placing {
         Ok(())
     }
 
-    fn put(&self, hash: &Hash, at: &Path, made: &mut BTreeSet<PathBuf>, linking: bool) -> io::Result<()> {
+    fn put(
+        &self,
+        hash: &Hash,
+        at: &Path,
+        made: &mut BTreeSet<PathBuf>,
+        linking: bool,
+    ) -> io::Result<()> {
         if let Some(parent) = at.parent()
             && !made.contains(parent)
         {
@@ -82,7 +96,9 @@ impl Placing {
 
     /// Whether the file at `path` of the task's folder is the input that was put there, unchanged.
     pub fn is_unchanged(&self, path: &str, file: &Path, about: &Metadata) -> bool {
-        let Some(hash) = self.input_at(path) else { return false };
+        let Some(hash) = self.input_at(path) else {
+            return false;
+        };
         if let Ok(kept) = fs::metadata(self.inputs.path(&hash))
             && is_same(&kept, about)
         {

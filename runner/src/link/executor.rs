@@ -54,12 +54,21 @@ impl Executor {
         // The link ends after its slots; what they still say then is for nobody.
         let tell_slot: slots::Tell = Arc::new(move |news| drop(to_link.send(News::Slot(news))));
         let slots = Slots::start(count, sandbox, &tell_slot)?;
-        Ok(Executor { held: HashMap::new(), ready: Vec::new(), slots, preparer, tell })
+        Ok(Executor {
+            held: HashMap::new(),
+            ready: Vec::new(),
+            slots,
+            preparer,
+            tell,
+        })
     }
 
     /// Takes an attempt on; [`Executor::flush`] lets it go.
     pub fn run(&mut self, send: Box<Send>) {
-        let attempt = Attempt { id: send.id.clone(), attempt: send.attempt };
+        let attempt = Attempt {
+            id: send.id.clone(),
+            attempt: send.attempt,
+        };
         let slots = send.slots;
         let control = Arc::new(Control::default());
         match self.preparer.at_once(send, &control) {
@@ -68,11 +77,17 @@ impl Executor {
                 self.ready.push(Ready { work, slots });
             }
             Err(send) => {
-                self.held.insert(attempt.clone(), (Stage::Preparing, control.clone()));
+                self.held
+                    .insert(attempt.clone(), (Stage::Preparing, control.clone()));
                 let (preparer, tell) = (self.preparer.clone(), self.tell.clone());
                 tokio::spawn(async move {
                     let result = preparer.later(*send, control.clone()).await;
-                    let _ = tell.send(News::Prepared(Prepared { attempt, slots, control, result }));
+                    let _ = tell.send(News::Prepared(Prepared {
+                        attempt,
+                        slots,
+                        control,
+                        result,
+                    }));
                 });
             }
         }
@@ -86,7 +101,15 @@ impl Executor {
     }
 
     /// An attempt is prepared, unless it was given up meanwhile. Comes back where it failed.
-    pub fn prepared(&mut self, Prepared { attempt, slots, control, result }: Prepared) -> Option<Ending> {
+    pub fn prepared(
+        &mut self,
+        Prepared {
+            attempt,
+            slots,
+            control,
+            result,
+        }: Prepared,
+    ) -> Option<Ending> {
         match self.held.get_mut(&attempt) {
             // Another one of the same name would have another switch.
             Some((stage, held)) if Arc::ptr_eq(held, &control) => *stage = Stage::Queued,
@@ -153,7 +176,9 @@ impl Drop for Executor {
 fn size(utterance: &Utterance) -> usize {
     match utterance {
         Utterance::Started(_) => 0,
-        Utterance::Progress(json) | Utterance::Partial(json) | Utterance::Log(json) => json.get().len(),
+        Utterance::Progress(json) | Utterance::Partial(json) | Utterance::Log(json) => {
+            json.get().len()
+        }
     }
 }
 
@@ -165,7 +190,10 @@ pub fn listener(tell: mpsc::UnboundedSender<News>) -> Listener {
             LIVE_BYTES.fetch_sub(bytes, Ordering::Relaxed);
             return;
         }
-        if tell.send(News::Slot(slots::News::Said(attempt.clone(), utterance))).is_err() {
+        if tell
+            .send(News::Slot(slots::News::Said(attempt.clone(), utterance)))
+            .is_err()
+        {
             LIVE_BYTES.fetch_sub(bytes, Ordering::Relaxed);
         }
     })
@@ -180,7 +208,9 @@ pub fn ask(tell: mpsc::UnboundedSender<News>) -> Ask {
             if !asked {
                 return Err("the runner is ending".to_owned());
             }
-            answer.await.unwrap_or_else(|_| Err("the runner is ending".to_owned()))
+            answer
+                .await
+                .unwrap_or_else(|_| Err("the runner is ending".to_owned()))
         })
     })
 }

@@ -3,7 +3,9 @@
 use super::wire::ping;
 use crate::sandbox::Utterance;
 use std::collections::VecDeque;
-use taskmaster_protocol::message::{Attempt, Done, Failed, Log, ResultRef, Said, Started, ToMaster};
+use taskmaster_protocol::message::{
+    Attempt, Done, Failed, Log, ResultRef, Said, Started, ToMaster,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 /// Bytes of text gathered into one message: large enough that its overhead is nothing, small enough to be handled
@@ -56,7 +58,11 @@ impl Outbox {
     pub fn live(&mut self, Attempt { id, attempt }: Attempt, utterance: Utterance) {
         self.live = true;
         match utterance {
-            Utterance::Started(started_us) => self.started.push(Started { id, attempt, started_us }),
+            Utterance::Started(started_us) => self.started.push(Started {
+                id,
+                attempt,
+                started_us,
+            }),
             Utterance::Progress(data) => self.progress.push(Said { id, attempt, data }),
             Utterance::Partial(data) => self.partial.push(Said { id, attempt, data }),
             Utterance::Log(data) => self.log.push(Said { id, attempt, data }),
@@ -65,7 +71,15 @@ impl Outbox {
 
     /// Everything, encoded. What is said live comes before results: a watcher sees a task end last.
     pub fn take(&mut self) -> VecDeque<Message> {
-        let Outbox { ping: pinging, messages, started, progress, partial, log, .. } = std::mem::take(self);
+        let Outbox {
+            ping: pinging,
+            messages,
+            started,
+            progress,
+            partial,
+            log,
+            ..
+        } = std::mem::take(self);
         let mut out = VecDeque::new();
         if pinging {
             out.push_back(ping());
@@ -86,7 +100,12 @@ impl Outbox {
     }
 }
 
-fn pack<T>(entries: Vec<T>, bytes: impl Fn(&T) -> usize, message: fn(Vec<T>) -> ToMaster, out: &mut VecDeque<Message>) {
+fn pack<T>(
+    entries: Vec<T>,
+    bytes: impl Fn(&T) -> usize,
+    message: fn(Vec<T>) -> ToMaster,
+    out: &mut VecDeque<Message>,
+) {
     let (mut batch, mut size) = (Vec::new(), 0);
     for entry in entries {
         let more = bytes(&entry);
@@ -107,7 +126,11 @@ fn log_bytes(log: &Log) -> usize {
 }
 
 fn done_bytes(done: &Done) -> usize {
-    let result = if let ResultRef::Json(json) = &done.result { json.get().len() } else { 0 };
+    let result = if let ResultRef::Json(json) = &done.result {
+        json.get().len()
+    } else {
+        0
+    };
     ENTRY_BYTES + result + log_bytes(&done.log)
 }
 
@@ -123,9 +146,23 @@ mod tests {
 
     fn done(n: u32, text: &str) -> ToMaster {
         let (id, attempt) = (TaskId::new("t").unwrap(), AttemptId { epoch: 1, n });
-        let (result, stats, log) = (ResultRef::Json(Json::string(text)), TaskStats::default(), Log::default());
+        let (result, stats, log) = (
+            ResultRef::Json(Json::string(text)),
+            TaskStats::default(),
+            Log::default(),
+        );
         let (outputs, adds, then) = Default::default();
-        ToMaster::Done(vec![Done { id, attempt, result, outputs, started_us: 0, stats, log, adds, then }])
+        ToMaster::Done(vec![Done {
+            id,
+            attempt,
+            result,
+            outputs,
+            started_us: 0,
+            stats,
+            log,
+            adds,
+            then,
+        }])
     }
 
     #[test]
@@ -138,8 +175,15 @@ mod tests {
         let messages = outbox.take();
         assert!(outbox.is_empty());
         assert!((5..=8).contains(&messages.len()), "{}", messages.len());
-        assert!(messages.iter().all(|message| message.len() <= MESSAGE_BYTES + 70_000));
-        let count: usize = messages.iter().map(|message| message.to_text().unwrap().matches("\"id\"").count()).sum();
+        assert!(
+            messages
+                .iter()
+                .all(|message| message.len() <= MESSAGE_BYTES + 70_000)
+        );
+        let count: usize = messages
+            .iter()
+            .map(|message| message.to_text().unwrap().matches("\"id\"").count())
+            .sum();
         assert_eq!(count, 100);
     }
 }

@@ -44,7 +44,10 @@ enum Place {
 impl Owed {
     /// Files are made in `folder`, which belongs to this process alone.
     pub fn new(folder: &Path) -> Owed {
-        Owed { folder: folder.to_owned(), amounts: Mutex::default() }
+        Owed {
+            folder: folder.to_owned(),
+            amounts: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Amounts> {
@@ -59,7 +62,10 @@ impl Owed {
             return Err(too_much(amounts.disk));
         }
         amounts.disk += bytes;
-        Ok(Waiting { bytes, owed: self.clone() })
+        Ok(Waiting {
+            bytes,
+            owed: self.clone(),
+        })
     }
 
     /// Keeps `bytes`, on disk where memory has its share. May write a file: not for a thread that must not wait.
@@ -78,12 +84,21 @@ impl Owed {
                 return Err(too_much(amounts.disk));
             }
         };
-        let kept = |place| Kept { place, bytes: size, owed: self.clone() };
-        let Some(path) = path else { return Ok(kept(Place::Memory(bytes))) };
+        let kept = |place| Kept {
+            place,
+            bytes: size,
+            owed: self.clone(),
+        };
+        let Some(path) = path else {
+            return Ok(kept(Place::Memory(bytes)));
+        };
         let kept = kept(Place::Disk(path.clone()));
         match std::fs::write(&path, &bytes) {
             Ok(()) => Ok(kept),
-            Err(error) => Err(format!("the result cannot be kept in {}: {error}", path.display())),
+            Err(error) => Err(format!(
+                "the result cannot be kept in {}: {error}",
+                path.display()
+            )),
         }
     }
 }
@@ -136,7 +151,8 @@ mod tests {
 
     #[tokio::test]
     async fn many_results_wait_on_disk_and_leave_nothing_there() {
-        let folder = std::env::temp_dir().join(format!("taskmaster-owed-{}", uuid::Uuid::now_v7().simple()));
+        let folder =
+            std::env::temp_dir().join(format!("taskmaster-owed-{}", uuid::Uuid::now_v7().simple()));
         std::fs::create_dir_all(&folder).unwrap();
         let owed = Arc::new(Owed::new(&folder));
         let files = || std::fs::read_dir(&folder).unwrap().count();
@@ -147,7 +163,11 @@ mod tests {
         assert_eq!((files(), second.bytes().await.unwrap() == large), (1, true));
         drop(first);
         let third = owed.keep(large.clone()).unwrap();
-        assert_eq!((files(), third.bytes().await.unwrap() == large), (1, true), "memory has room again");
+        assert_eq!(
+            (files(), third.bytes().await.unwrap() == large),
+            (1, true),
+            "memory has room again"
+        );
         owed.lock().disk = DISK_BYTES_MAX;
         let refused = owed.keep(large).unwrap_err();
         assert!(refused.contains("8192 MiB"), "{refused}");

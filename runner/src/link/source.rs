@@ -32,7 +32,11 @@ pub struct Source {
 impl Source {
     /// From the master at `address`.
     pub fn new(address: Address, token: Option<String>) -> Source {
-        Source { address: Mutex::new(address), token, putting: Semaphore::new(PUTS_MAX) }
+        Source {
+            address: Mutex::new(address),
+            token,
+            putting: Semaphore::new(PUTS_MAX),
+        }
     }
 
     /// From now on from the one at `address`.
@@ -41,7 +45,13 @@ impl Source {
     }
 
     fn blobs(&self) -> Blobs {
-        Blobs::new(self.address.lock().unwrap_or_else(PoisonError::into_inner).clone(), self.token.clone())
+        Blobs::new(
+            self.address
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+            self.token.clone(),
+        )
     }
 
     /// As a function.
@@ -99,7 +109,9 @@ impl Source {
         loop {
             match self.blobs().get(&hash).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) if error.may_pass() && began.elapsed() < FETCH_WITHIN => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.may_pass() && began.elapsed() < FETCH_WITHIN => {
+                    tokio::time::sleep(PAUSE).await
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -110,7 +122,10 @@ impl Source {
         loop {
             // Only while it is being put is a result that waits on disk in memory, too. The semaphore is never closed.
             let turn = self.putting.acquire().await.ok();
-            let bytes = kept.bytes().await.map_err(|error| format!("the result could not be read again: {error}"))?;
+            let bytes = kept
+                .bytes()
+                .await
+                .map_err(|error| format!("the result could not be read again: {error}"))?;
             let put = self.blobs().put(&hash, bytes).await;
             drop(turn);
             match put {

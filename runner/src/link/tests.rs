@@ -47,7 +47,11 @@ impl Peer {
 
     async fn hear(&mut self) -> ToMaster {
         loop {
-            let message = tokio::time::timeout(WITHIN, self.0.next()).await.unwrap().unwrap().unwrap();
+            let message = tokio::time::timeout(WITHIN, self.0.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
             if let Message::Text(text) = message {
                 return ToMaster::decode(&text).unwrap();
             }
@@ -55,7 +59,9 @@ impl Peer {
     }
 
     async fn request(&mut self) -> Request {
-        let ToMaster::Request(request) = self.hear().await else { panic!("no request") };
+        let ToMaster::Request(request) = self.hear().await else {
+            panic!("no request")
+        };
         request
     }
 }
@@ -64,8 +70,13 @@ impl Master {
     async fn start(slots: u32) -> Master {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
-        let folder = std::env::temp_dir().join(format!("taskmaster-link-{}", uuid::Uuid::now_v7().simple()));
-        let offer = Offer { name: "r".into(), slots, ..Offer::default() };
+        let folder =
+            std::env::temp_dir().join(format!("taskmaster-link-{}", uuid::Uuid::now_v7().simple()));
+        let offer = Offer {
+            name: "r".into(),
+            slots,
+            ..Offer::default()
+        };
         let config = RunnerConfig {
             urls: vec![url],
             token: None,
@@ -77,19 +88,45 @@ impl Master {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let runner = tokio::spawn(serve(config, async { drop(stopped.await) }));
-        let blobs = [ECHO, SPIN, BYTES].map(|text| (Hash::of(text.as_bytes()).to_string(), text.as_bytes().to_vec()));
-        Master { listener, folder, blobs: blobs.into(), runner, stop: Some(stop) }
+        let blobs = [ECHO, SPIN, BYTES].map(|text| {
+            (
+                Hash::of(text.as_bytes()).to_string(),
+                text.as_bytes().to_vec(),
+            )
+        });
+        Master {
+            listener,
+            folder,
+            blobs: blobs.into(),
+            runner,
+            stop: Some(stop),
+        }
     }
 
     /// Answers requests for blobs until a WebSocket comes, and greets that.
     async fn greet(&mut self) -> Peer {
         loop {
-            let Some(stream) = self.answer().await else { continue };
+            let Some(stream) = self.answer().await else {
+                continue;
+            };
             let mut peer = Peer(tokio_tungstenite::accept_async(stream).await.unwrap());
-            assert!(matches!(peer.hear().await, ToMaster::Hello(Hello { role: Role::Runner, runner: Some(_), .. })));
+            assert!(matches!(
+                peer.hear().await,
+                ToMaster::Hello(Hello {
+                    role: Role::Runner,
+                    runner: Some(_),
+                    ..
+                })
+            ));
             let (epoch, seq, message_bytes_max, batch_tasks_max) = (1, 0, 1 << 20, 1);
-            let welcome =
-                Welcome { protocol: PROTOCOL_VERSION, epoch, seq, message_bytes_max, batch_tasks_max, leader: None };
+            let welcome = Welcome {
+                protocol: PROTOCOL_VERSION,
+                epoch,
+                seq,
+                message_bytes_max,
+                batch_tasks_max,
+                leader: None,
+            };
             peer.say(FromMaster::Welcome(welcome)).await;
             return peer;
         }
@@ -97,7 +134,10 @@ impl Master {
 
     /// Answers one request for a blob; a WebSocket comes back as it is.
     async fn answer(&mut self) -> Option<TcpStream> {
-        let (mut stream, _) = tokio::time::timeout(WITHIN, self.listener.accept()).await.unwrap().unwrap();
+        let (mut stream, _) = tokio::time::timeout(WITHIN, self.listener.accept())
+            .await
+            .unwrap()
+            .unwrap();
         let mut start = [0; 11];
         while stream.peek(&mut start).await.unwrap() < start.len() {}
         if !start.starts_with(b"GET /blobs/") && !start.starts_with(b"PUT /blobs/") {
@@ -109,29 +149,48 @@ impl Master {
         }
         let text = String::from_utf8(request).unwrap().to_ascii_lowercase();
         let hash = text[11..75].to_owned();
-        let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()?.parse().ok());
+        let length = text
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.split("\r\n").next()?.parse().ok());
         let mut body = vec![0; length.unwrap_or(0)];
         stream.read_exact(&mut body).await.unwrap();
         if text.starts_with("put") {
             self.blobs.insert(hash.clone(), body);
         }
         let blob = self.blobs.get(&hash).cloned().unwrap_or_default();
-        let status = if self.blobs.contains_key(&hash) { "200 OK" } else { "404 Not Found" };
-        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", blob.len());
-        stream.write_all(&[head.as_bytes(), &blob].concat()).await.unwrap();
+        let status = if self.blobs.contains_key(&hash) {
+            "200 OK"
+        } else {
+            "404 Not Found"
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n",
+            blob.len()
+        );
+        stream
+            .write_all(&[head.as_bytes(), &blob].concat())
+            .await
+            .unwrap();
         None
     }
 
     async fn end(mut self) -> Result<(), RunnerError> {
         drop(self.stop.take());
-        let result = tokio::time::timeout(WITHIN, &mut self.runner).await.unwrap().unwrap();
+        let result = tokio::time::timeout(WITHIN, &mut self.runner)
+            .await
+            .unwrap()
+            .unwrap();
         let _ = std::fs::remove_dir_all(&self.folder);
         result
     }
 }
 
 fn name(id: &str) -> Attempt {
-    Attempt { id: TaskId::new(id).unwrap(), attempt: AttemptId { epoch: 1, n: 1 } }
+    Attempt {
+        id: TaskId::new(id).unwrap(),
+        attempt: AttemptId { epoch: 1, n: 1 },
+    }
 }
 
 fn send(id: &str, module: &str, params: &str) -> Send {
@@ -159,7 +218,10 @@ async fn results(peer: &mut Peer, count: usize) -> BTreeMap<String, ResultRef> {
     let mut results = BTreeMap::new();
     while results.len() < count {
         match peer.hear().await {
-            ToMaster::Done(done) => results.extend(done.into_iter().map(|done| (done.id.to_string(), done.result))),
+            ToMaster::Done(done) => results.extend(
+                done.into_iter()
+                    .map(|done| (done.id.to_string(), done.result)),
+            ),
             ToMaster::Started(_) => {}
             other => panic!("{other:?}"),
         }
@@ -173,18 +235,37 @@ async fn sent_done_acknowledged() {
     let mut peer = master.greet().await;
     assert_eq!(peer.request().await.held, Some(vec![]));
     let mut with_result = send("c", ECHO, r#"[{"$result":"x"},{"$result":"y"}]"#);
-    with_result.results.insert(TaskId::new("x").unwrap(), ResultRef::Json(Json::parse("1.50").unwrap()));
-    peer.say(FromMaster::Send(vec![send("a", ECHO, "{\"n\":1}"), send("b", ECHO, "\"text\""), with_result])).await;
+    with_result.results.insert(
+        TaskId::new("x").unwrap(),
+        ResultRef::Json(Json::parse("1.50").unwrap()),
+    );
+    peer.say(FromMaster::Send(vec![
+        send("a", ECHO, "{\"n\":1}"),
+        send("b", ECHO, "\"text\""),
+        with_result,
+    ]))
+    .await;
     assert!(master.answer().await.is_none(), "one fetch for all");
     // The result that did not come along is asked for.
     let mut found = BTreeMap::new();
     while found.len() < 3 {
         match peer.hear().await {
-            ToMaster::Done(done) => found.extend(done.into_iter().map(|done| (done.id.to_string(), done.result))),
-            ToMaster::Ask(Ask { reference, query: Query::Results { ids } }) => {
-                let answer: BTreeMap<_, _> =
-                    ids.into_iter().map(|id| (id, ResultRef::Json(Json::parse("\"y\"").unwrap()))).collect();
-                let answer = taskmaster_protocol::message::Answer { reference, data: Json::of(&answer) };
+            ToMaster::Done(done) => found.extend(
+                done.into_iter()
+                    .map(|done| (done.id.to_string(), done.result)),
+            ),
+            ToMaster::Ask(Ask {
+                reference,
+                query: Query::Results { ids },
+            }) => {
+                let answer: BTreeMap<_, _> = ids
+                    .into_iter()
+                    .map(|id| (id, ResultRef::Json(Json::parse("\"y\"").unwrap())))
+                    .collect();
+                let answer = taskmaster_protocol::message::Answer {
+                    reference,
+                    data: Json::of(&answer),
+                };
                 peer.say(FromMaster::Answer(answer)).await;
             }
             ToMaster::Started(_) => {}
@@ -192,9 +273,11 @@ async fn sent_done_acknowledged() {
         }
     }
     let expected = [("a", "{\"n\":1}"), ("b", "\"text\""), ("c", "[1.50,\"y\"]")];
-    let expected = expected.map(|(id, text)| (id.to_owned(), ResultRef::Json(Json::parse(text).unwrap())));
+    let expected =
+        expected.map(|(id, text)| (id.to_owned(), ResultRef::Json(Json::parse(text).unwrap())));
     assert_eq!(found, expected.into());
-    peer.say(FromMaster::Ack(vec![name("a"), name("b"), name("c")])).await;
+    peer.say(FromMaster::Ack(vec![name("a"), name("b"), name("c")]))
+        .await;
     master.end().await.unwrap();
 }
 
@@ -207,7 +290,10 @@ async fn bytes_are_put_before_the_result_is_told() {
     assert!(master.answer().await.is_none(), "the module");
     assert!(master.answer().await.is_none(), "the result");
     let hash = Hash::of(&[0xff, 0xfe]);
-    assert_eq!(results(&mut peer, 1).await, [("a".to_owned(), ResultRef::Blob(hash))].into());
+    assert_eq!(
+        results(&mut peer, 1).await,
+        [("a".to_owned(), ResultRef::Blob(hash))].into()
+    );
     assert_eq!(master.blobs.get(&hash.to_string()), Some(&vec![0xff, 0xfe]));
     peer.say(FromMaster::Ack(vec![name("a")])).await;
     master.end().await.unwrap();
@@ -218,7 +304,12 @@ async fn a_reconnect_tells_what_is_held_and_delivers() {
     let mut master = Master::start(1).await;
     let mut peer = master.greet().await;
     peer.request().await;
-    peer.say(FromMaster::Send(vec![send("a", ECHO, "1"), send("b", SPIN, ""), send("c", ECHO, "3")])).await;
+    peer.say(FromMaster::Send(vec![
+        send("a", ECHO, "1"),
+        send("b", SPIN, ""),
+        send("c", ECHO, "3"),
+    ]))
+    .await;
     master.answer().await;
     // The one that spins may get the slot first; wait until the other's result is known to be made, or not.
     master.answer().await;
@@ -232,13 +323,17 @@ async fn a_reconnect_tells_what_is_held_and_delivers() {
         match peer.hear().await {
             ToMaster::Done(more) => done += more.len(),
             ToMaster::Failed(failed) => {
-                cancelled += failed.iter().filter(|f| f.error.kind == ErrorKind::Cancelled).count()
+                cancelled += failed
+                    .iter()
+                    .filter(|f| f.error.kind == ErrorKind::Cancelled)
+                    .count()
             }
             ToMaster::Started(_) => {}
             other => panic!("{other:?}"),
         }
     }
-    peer.say(FromMaster::Ack(vec![name("a"), name("b"), name("c")])).await;
+    peer.say(FromMaster::Ack(vec![name("a"), name("b"), name("c")]))
+        .await;
     master.end().await.unwrap();
 }
 
@@ -251,14 +346,23 @@ async fn recall_returns_what_has_not_begun_and_cancel_stops_the_rest() {
     master.answer().await;
     while !matches!(peer.hear().await, ToMaster::Started(_)) {}
     peer.say(FromMaster::Send(vec![send("b", SPIN, "")])).await;
-    peer.say(FromMaster::Recall(vec![name("a"), name("b")])).await;
-    let ToMaster::Returned(returned) = peer.hear().await else { panic!() };
+    peer.say(FromMaster::Recall(vec![name("a"), name("b")]))
+        .await;
+    let ToMaster::Returned(returned) = peer.hear().await else {
+        panic!()
+    };
     assert_eq!(returned, [name("b")]);
     let began = Instant::now();
     peer.say(FromMaster::Cancel(vec![name("a")])).await;
-    let ToMaster::Failed(failed) = peer.hear().await else { panic!() };
+    let ToMaster::Failed(failed) = peer.hear().await else {
+        panic!()
+    };
     assert_eq!(failed[0].error.kind, ErrorKind::Cancelled);
-    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        began.elapsed()
+    );
     peer.say(FromMaster::Ack(vec![name("a")])).await;
     master.end().await.unwrap();
 }
@@ -290,17 +394,34 @@ async fn an_announced_module_is_compiled_and_a_missing_one_named() {
     peer.request().await;
     let announce = |text: &str| {
         let name = ModuleName::new("m").unwrap();
-        let (version, kind, bytes) = (Hash::of(text.as_bytes()), ModuleKind::Command, text.len() as u64);
-        FromMaster::Announce(vec![Announce { name, version, kind, bytes }])
+        let (version, kind, bytes) = (
+            Hash::of(text.as_bytes()),
+            ModuleKind::Command,
+            text.len() as u64,
+        );
+        FromMaster::Announce(vec![Announce {
+            name,
+            version,
+            kind,
+            bytes,
+        }])
     };
     peer.say(announce(ECHO)).await;
     master.answer().await;
-    let ToMaster::Compiled(compiled) = peer.hear().await else { panic!() };
+    let ToMaster::Compiled(compiled) = peer.hear().await else {
+        panic!()
+    };
     assert!(compiled[0].error.is_none() && compiled[0].compile_us > 0);
     peer.say(announce("gone")).await;
     master.answer().await;
-    let ToMaster::Compiled(compiled) = peer.hear().await else { panic!() };
-    assert!(compiled[0].error.as_ref().unwrap().contains("404"), "{:?}", compiled[0]);
+    let ToMaster::Compiled(compiled) = peer.hear().await else {
+        panic!()
+    };
+    assert!(
+        compiled[0].error.as_ref().unwrap().contains("404"),
+        "{:?}",
+        compiled[0]
+    );
     master.end().await.unwrap();
 }
 
@@ -311,7 +432,11 @@ async fn a_refused_runner_ends_with_the_reason() {
     let mut peer = Peer(tokio_tungstenite::accept_async(stream).await.unwrap());
     peer.hear().await;
     let error = taskmaster_protocol::Refusal::new(RefusalCode::Unauthorized, "the token is wrong");
-    peer.say(FromMaster::Refused(taskmaster_protocol::message::Refused { reference: None, error })).await;
+    peer.say(FromMaster::Refused(taskmaster_protocol::message::Refused {
+        reference: None,
+        error,
+    }))
+    .await;
     let error = (&mut master.runner).await.unwrap().unwrap_err();
     let _ = std::fs::remove_dir_all(&master.folder);
     assert!(error.to_string().contains("the token is wrong"), "{error}");
@@ -325,7 +450,9 @@ async fn what_a_task_says_is_heard_while_it_runs() {
       (func (export "_start") (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 21))
         (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8))) (loop $l (br $l))))"#;
     let mut master = Master::start(1).await;
-    master.blobs.insert(Hash::of(TALK.as_bytes()).to_string(), TALK.into());
+    master
+        .blobs
+        .insert(Hash::of(TALK.as_bytes()).to_string(), TALK.into());
     let mut peer = master.greet().await;
     peer.request().await;
     peer.say(FromMaster::Send(vec![send("a", TALK, "")])).await;

@@ -33,14 +33,24 @@ impl Wire {
     /// Around `socket`.
     pub fn new(socket: Socket) -> Wire {
         let (sink, stream) = socket.split();
-        Wire { sink, stream, inbox: Vec::new(), heard: false, broken: false }
+        Wire {
+            sink,
+            stream,
+            inbox: Vec::new(),
+            heard: false,
+            broken: false,
+        }
     }
 
     /// Waits until something came, be it the end; [`Wire::take`] it then. Nothing is lost when this is dropped early.
     pub async fn read(&mut self) {
         poll_fn(|cx| {
             self.poll_inbox(cx, READ_MAX);
-            if self.heard || self.broken { Poll::Ready(()) } else { Poll::Pending }
+            if self.heard || self.broken {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -71,7 +81,9 @@ impl Wire {
                     (false, false) => Poll::Pending,
                 }
             });
-            let result = tokio::time::timeout(within, writing).await.unwrap_or(Err(Broken));
+            let result = tokio::time::timeout(within, writing)
+                .await
+                .unwrap_or(Err(Broken));
             if written || result.is_err() {
                 return result;
             }
@@ -84,7 +96,11 @@ impl Wire {
         let _ = tokio::time::timeout(CLOSE_WITHIN, self.sink.close()).await;
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, messages: &mut VecDeque<Message>) -> Poll<Result<(), Broken>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        messages: &mut VecDeque<Message>,
+    ) -> Poll<Result<(), Broken>> {
         while !messages.is_empty() {
             ready!(self.sink.poll_ready_unpin(cx)).map_err(|_| Broken)?;
             if let Some(message) = messages.pop_front() {

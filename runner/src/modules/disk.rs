@@ -35,11 +35,15 @@ impl Disk {
         remove_unused(folder);
         let mut hasher = DefaultHasher::new();
         std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut hasher);
-        Ok(Disk { folder: folder.to_owned(), engine: hasher.finish() })
+        Ok(Disk {
+            folder: folder.to_owned(),
+            engine: hasher.finish(),
+        })
     }
 
     fn path(&self, version: &Hash) -> PathBuf {
-        self.folder.join(format!("{version}-{:016x}.cwasm", self.engine))
+        self.folder
+            .join(format!("{version}-{:016x}.cwasm", self.engine))
     }
 
     /// The module, if it is here and whole. A file that is not is removed.
@@ -47,13 +51,17 @@ impl Disk {
         let path = self.path(version);
         let code = fs::read(&path).ok()?;
         let sum = fs::read_to_string(path.with_extension("sum")).unwrap_or_default();
-        let module =
-            if sum == Hash::of(&code).to_string() { load(engine, &path) } else { Err("its checksum is wrong".into()) };
+        let module = if sum == Hash::of(&code).to_string() {
+            load(engine, &path)
+        } else {
+            Err("its checksum is wrong".into())
+        };
         match module {
             Ok(module) => {
                 for used in [&path, &path.with_extension("sum")] {
                     // It is only removed a little early where this fails.
-                    let _ = fs::File::open(used).and_then(|file| file.set_modified(SystemTime::now()));
+                    let _ =
+                        fs::File::open(used).and_then(|file| file.set_modified(SystemTime::now()));
                 }
                 Some(module)
             }
@@ -73,14 +81,21 @@ impl Disk {
         };
         let code = code.map_err(|error| io::Error::other(error.to_string()))?;
         let path = self.path(version);
-        self.place(&path.with_extension("sum"), Hash::of(&code).to_string().as_bytes())?;
+        self.place(
+            &path.with_extension("sum"),
+            Hash::of(&code).to_string().as_bytes(),
+        )?;
         self.place(&path, &code)
     }
 
     fn place(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let aside = self.folder.join(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
+        let aside = self
+            .folder
+            .join(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
         let mut file = fs::File::create(&aside)?;
-        let written = file.write_all(bytes).and_then(|()| fs::rename(&aside, path));
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| fs::rename(&aside, path));
         if written.is_err() {
             let _ = fs::remove_file(&aside);
         }
@@ -97,7 +112,10 @@ fn remove_unused(folder: &Path) {
     }
 }
 
-#[allow(unsafe_code, reason = "native code can be mapped in no other way; see the comment inside")]
+#[allow(
+    unsafe_code,
+    reason = "native code can be mapped in no other way; see the comment inside"
+)]
 fn load(engine: &Engine, path: &Path) -> Result<Compiled, String> {
     // SAFETY: the file was written by `Disk::write` from wasmtime's own output: the folder is this user's alone (0700),
     // nothing that came over a network is ever placed in it under such a name (`Compiled::of` refuses precompiled
@@ -105,8 +123,12 @@ fn load(engine: &Engine, path: &Path) -> Result<Compiled, String> {
     // Files are replaced by rename, never changed in place, so the mapping stays what it was.
     let compiled = unsafe {
         match Engine::detect_precompiled_file(path) {
-            Ok(Some(Precompiled::Module)) => Module::deserialize_file(engine, path).map(Compiled::Module),
-            Ok(Some(Precompiled::Component)) => Component::deserialize_file(engine, path).map(Compiled::Component),
+            Ok(Some(Precompiled::Module)) => {
+                Module::deserialize_file(engine, path).map(Compiled::Module)
+            }
+            Ok(Some(Precompiled::Component)) => {
+                Component::deserialize_file(engine, path).map(Compiled::Component)
+            }
             Ok(None) => return Err("it is no native code".into()),
             Err(error) => Err(error),
         }

@@ -10,7 +10,10 @@ struct World {
 }
 
 fn folder() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("taskmaster-modules-{}", uuid::Uuid::now_v7().simple()))
+    std::env::temp_dir().join(format!(
+        "taskmaster-modules-{}",
+        uuid::Uuid::now_v7().simple()
+    ))
 }
 
 fn world(folder: std::path::PathBuf, answer: Result<&'static str, &'static str>) -> World {
@@ -18,11 +21,19 @@ fn world(folder: std::path::PathBuf, answer: Result<&'static str, &'static str>)
     let count = fetched.clone();
     let fetch: Fetch = Arc::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move { answer.map(|text| Bytes::from_static(text.as_bytes())).map_err(str::to_owned) })
+        Box::pin(async move {
+            answer
+                .map(|text| Bytes::from_static(text.as_bytes()))
+                .map_err(str::to_owned)
+        })
     });
     let sandbox = Arc::new(Sandbox::new(2, &folder.join("work")).unwrap());
     let modules = Arc::new(Modules::open(sandbox, &folder.join("modules"), fetch).unwrap());
-    World { folder, fetched, modules }
+    World {
+        folder,
+        fetched,
+        modules,
+    }
 }
 
 impl Drop for World {
@@ -54,11 +65,27 @@ async fn a_new_process_finds_it_on_disk_unless_it_is_spoilt() {
     let version = Hash::of(ECHO.as_bytes());
     first.modules.load(version).await.unwrap();
     let second = world(first.folder.clone(), Err("nobody there"));
-    assert_eq!(second.modules.load(version).await.map(|loaded| loaded.compile_us), Ok(0));
+    assert_eq!(
+        second
+            .modules
+            .load(version)
+            .await
+            .map(|loaded| loaded.compile_us),
+        Ok(0)
+    );
     assert_eq!(second.fetched.load(Ordering::SeqCst), 0);
 
-    let file = std::fs::read_dir(first.folder.join("modules")).unwrap().flatten().map(|entry| entry.path());
-    let file = file.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "cwasm")).unwrap();
+    let file = std::fs::read_dir(first.folder.join("modules"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let file = file
+        .into_iter()
+        .find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "cwasm")
+        })
+        .unwrap();
     let mut code = std::fs::read(&file).unwrap();
     let middle = code.len() / 2;
     code[middle] ^= 0xff;
@@ -73,7 +100,10 @@ async fn a_failure_is_told_and_tried_again() {
         (Err("the master is gone"), "the master is gone"),
         (Ok("(module"), "line 1 column 8"),
         (Ok("(module)"), "_start"),
-        (Ok(r#"(module (import "env" "magic" (func)) (func (export "_start")))"#), "`env.magic`"),
+        (
+            Ok(r#"(module (import "env" "magic" (func)) (func (export "_start")))"#),
+            "`env.magic`",
+        ),
     ] {
         let world = world(folder(), answer);
         let version = Hash::of(b"x");

@@ -27,7 +27,11 @@ impl Command {
             Some(ExternType::Func(ty)) if ty.params().len() == 0 && ty.results().len() == 0 => {
                 module.get_export_index(START)
             }
-            Some(_) => return Err(LoadError(format!("its `{START}` is no function without parameters and results"))),
+            Some(_) => {
+                return Err(LoadError(format!(
+                    "its `{START}` is no function without parameters and results"
+                )));
+            }
             None => None,
         };
         let Some(start) = start else {
@@ -35,8 +39,15 @@ impl Command {
                 "it exports no `{START}`: build it as a command (a program with `main`), not as a library"
             )));
         };
-        let pre = sandbox.linker().instantiate_pre(module).map_err(|error| LoadError(format!("{error:#}")))?;
-        Ok(Command { pre, start, needs: needs(module) })
+        let pre = sandbox
+            .linker()
+            .instantiate_pre(module)
+            .map_err(|error| LoadError(format!("{error:#}")))?;
+        Ok(Command {
+            pre,
+            start,
+            needs: needs(module),
+        })
     }
 
     /// What it could use.
@@ -48,8 +59,12 @@ impl Command {
     pub(super) async fn call(&self, store: &mut Store<Guest>) -> wasmtime::Result<()> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         store.data_mut().called = true;
-        let start = instance.get_module_export(&mut *store, &self.start).and_then(wasmtime::Extern::into_func);
-        let Some(start) = start else { wasmtime::bail!("its `{START}` is gone") };
+        let start = instance
+            .get_module_export(&mut *store, &self.start)
+            .and_then(wasmtime::Extern::into_func);
+        let Some(start) = start else {
+            wasmtime::bail!("its `{START}` is gone")
+        };
         start.typed::<(), ()>(&*store)?.call_async(store, ()).await
     }
 }
@@ -69,7 +84,12 @@ fn refuse_unknown_imports(sandbox: &Sandbox, module: &Module) -> Result<(), Load
     }
     let mut text = format!(
         "it imports what no runner has: {}",
-        unknown.iter().take(LISTED_MAX).cloned().collect::<Vec<_>>().join(", ")
+        unknown
+            .iter()
+            .take(LISTED_MAX)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     if unknown.len() > LISTED_MAX {
         let _ = write!(text, " and {} more", unknown.len() - LISTED_MAX);
@@ -79,7 +99,8 @@ fn refuse_unknown_imports(sandbox: &Sandbox, module: &Module) -> Result<(), Load
 }
 
 fn needs(module: &Module) -> Needs {
-    let imports = |wanted: &dyn Fn(&str) -> bool| module.imports().any(|import| wanted(import.name()));
+    let imports =
+        |wanted: &dyn Fn(&str) -> bool| module.imports().any(|import| wanted(import.name()));
     Needs {
         files: imports(&|name| name.starts_with("path_") || name == "fd_readdir"),
         args: imports(&|name| name.starts_with("args_")),

@@ -33,11 +33,16 @@ enum Call {
 
 impl Component {
     /// Links `component`; refuses what could not run, with the reason.
-    pub(super) fn link(sandbox: &Sandbox, component: &component::Component) -> Result<Component, LoadError> {
+    pub(super) fn link(
+        sandbox: &Sandbox,
+        component: &component::Component,
+    ) -> Result<Component, LoadError> {
         let entry = Entry::choose(typed::exports(component)).map_err(LoadError)?;
         let (interface, name) = match &entry {
             Entry::Run(interface) => (Some(interface.as_str()), "run"),
-            Entry::Function { interface, name, .. } => (interface.as_deref(), name.as_str()),
+            Entry::Function {
+                interface, name, ..
+            } => (interface.as_deref(), name.as_str()),
             Entry::Task | Entry::Start => (None, "run"),
         };
         let index = match interface {
@@ -46,15 +51,24 @@ impl Component {
                 .get_export_index(None, interface)
                 .and_then(|interface| component.get_export_index(Some(&interface), name)),
         };
-        let Some(function) = index else { return Err(LoadError(format!("its `{name}` cannot be found"))) };
+        let Some(function) = index else {
+            return Err(LoadError(format!("its `{name}` cannot be found")));
+        };
         let call = match entry {
             Entry::Run(_) => Call::Run,
             Entry::Function { signature, .. } => Call::Typed(signature),
             Entry::Task | Entry::Start => Call::Task,
         };
         let linker = sandbox.component_linker();
-        let pre = linker.instantiate_pre(component).map_err(|error| LoadError(format!("{error:#}")))?;
-        Ok(Component { pre, function, call, needs: needs(component) })
+        let pre = linker
+            .instantiate_pre(component)
+            .map_err(|error| LoadError(format!("{error:#}")))?;
+        Ok(Component {
+            pre,
+            function,
+            call,
+            needs: needs(component),
+        })
     }
 
     /// What it could use.
@@ -68,7 +82,11 @@ impl Component {
     }
 
     /// One run, from an instance of its own.
-    pub(super) async fn call(&self, store: &mut Store<Guest>, params: &[u8]) -> wasmtime::Result<Answer> {
+    pub(super) async fn call(
+        &self,
+        store: &mut Store<Guest>,
+        params: &[u8],
+    ) -> wasmtime::Result<Answer> {
         let arguments = match self.arguments(params) {
             Ok(arguments) => arguments,
             Err(text) => return Ok(Answer::Params(text)),
@@ -79,7 +97,9 @@ impl Component {
             wasmtime::bail!("its function is gone")
         };
         let mut results = vec![Val::Bool(false); function.ty(&*store).results().len()];
-        function.call_async(&mut *store, &arguments, &mut results).await?;
+        function
+            .call_async(&mut *store, &arguments, &mut results)
+            .await?;
         Ok(self.answer(results.pop()))
     }
 
@@ -95,7 +115,12 @@ impl Component {
             Call::Typed(signature) => {
                 let values = signature.arguments(Some(text()?), References::Replaced);
                 let values = values.map_err(|refusal| refusal.message)?;
-                Ok(signature.params.iter().zip(values).map(|((_, ty), value)| typed::val(ty, value)).collect())
+                Ok(signature
+                    .params
+                    .iter()
+                    .zip(values)
+                    .map(|((_, ty), value)| typed::val(ty, value))
+                    .collect())
             }
         }
     }
@@ -106,7 +131,9 @@ impl Component {
             (Call::Run, _) => Answer::Stdout,
             (_, Some(Val::Result(Err(error)))) => failed(error.map(|error| *error)),
             (Call::Task, Some(Val::Result(Ok(Some(text))))) => Answer::Text(plain(&text)),
-            (_, Some(Val::Result(Ok(value)))) => Answer::Text(value.as_deref().map_or_else(null, typed::json)),
+            (_, Some(Val::Result(Ok(value)))) => {
+                Answer::Text(value.as_deref().map_or_else(null, typed::json))
+            }
             (_, value) => Answer::Text(value.as_ref().map_or_else(null, typed::json)),
         }
     }
@@ -120,8 +147,12 @@ fn null() -> String {
 fn failed(error: Option<Val>) -> Answer {
     match error {
         None => Answer::Failed("it failed and did not say why".into(), FAILED),
-        Some(Val::Variant(case, Some(text))) if case == "retryable" => Answer::Failed(plain(&text), RETRYABLE),
-        Some(Val::Variant(case, Some(text))) if case == "permanent" => Answer::Failed(plain(&text), PERMANENT),
+        Some(Val::Variant(case, Some(text))) if case == "retryable" => {
+            Answer::Failed(plain(&text), RETRYABLE)
+        }
+        Some(Val::Variant(case, Some(text))) if case == "permanent" => {
+            Answer::Failed(plain(&text), PERMANENT)
+        }
         Some(other) => Answer::Failed(plain(&other), FAILED),
     }
 }
@@ -136,9 +167,15 @@ fn plain(value: &Val) -> String {
 
 fn needs(component: &component::Component) -> Needs {
     let ty = component.component_type();
-    let mut needs = Needs { files: false, args: false, env: false };
+    let mut needs = Needs {
+        files: false,
+        args: false,
+        env: false,
+    };
     for (name, import) in ty.imports(component.engine()) {
-        let ComponentItem::ComponentInstance(interface) = import.ty else { continue };
+        let ComponentItem::ComponentInstance(interface) = import.ty else {
+            continue;
+        };
         needs.files |= name.starts_with("wasi:filesystem/");
         if name.starts_with("wasi:cli/environment@") {
             let has = |function: &str| interface.get_export(component.engine(), function).is_some();

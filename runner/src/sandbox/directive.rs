@@ -74,18 +74,24 @@ impl Directive {
 
 /// The document of a task that `parent` adds as its `number`th, with an id that is the same in every attempt.
 pub(super) fn child(parent: &TaskId, number: usize, task: &Json) -> Result<(TaskId, Json), String> {
-    let document = TaskDocument::parse(task.get()).map_err(|refusal| format!("`::add`: {refusal}"))?;
+    let document =
+        TaskDocument::parse(task.get()).map_err(|refusal| format!("`::add`: {refusal}"))?;
     if let Some(id) = document.id {
         return Ok((id, task.clone()));
     }
     let name = format!("{parent}.{number}");
     let short = || format!("{}.{number}", Hash::of(parent.as_str().as_bytes()));
-    let name = if name.len() <= limits::NAME_BYTES_MAX { name } else { short() };
+    let name = if name.len() <= limits::NAME_BYTES_MAX {
+        name
+    } else {
+        short()
+    };
     let failed = |error: &dyn std::fmt::Display| format!("`::add`: {error}");
     let id = TaskId::new(&name).map_err(|error| failed(&error))?;
     // A document is an object with at least a module.
     let rest = task.get().trim_start().trim_start_matches('{');
-    let with_id = Json::from_string(format!("{{\"id\":\"{id}\",{rest}")).map_err(|error| failed(&error))?;
+    let with_id =
+        Json::from_string(format!("{{\"id\":\"{id}\",{rest}")).map_err(|error| failed(&error))?;
     Ok((id, with_id))
 }
 
@@ -95,12 +101,17 @@ fn json(word: &str, text: &str) -> Result<Json, String> {
 
 fn document(word: &str, text: &str) -> Result<Json, String> {
     let json = json(word, text)?;
-    TaskDocument::parse(json.get()).map_err(|refusal| format!("`::{word} {}`: {refusal}", shown(text)))?;
+    TaskDocument::parse(json.get())
+        .map_err(|refusal| format!("`::{word} {}`: {refusal}", shown(text)))?;
     Ok(json)
 }
 
 fn shown(text: &str) -> Cow<'_, str> {
-    if text.len() <= 80 { text.into() } else { format!("{}…", &text[..text.floor_char_boundary(80)]).into() }
+    if text.len() <= 80 {
+        text.into()
+    } else {
+        format!("{}…", &text[..text.floor_char_boundary(80)]).into()
+    }
 }
 
 #[cfg(test)]
@@ -111,10 +122,21 @@ mod tests {
     fn a_child_has_an_id_made_of_its_parents_unless_it_brings_one() {
         let parent = TaskId::new("p").unwrap();
         let json = |text: &str| Json::parse(text).unwrap();
-        let (id, task) = child(&parent, 3, &json(r#"{ "module" : "echo", "params": 1.50 }"#)).unwrap();
-        assert_eq!((id.as_str(), task.get()), ("p.3", r#"{"id":"p.3", "module" : "echo", "params": 1.50 }"#));
+        let (id, task) = child(
+            &parent,
+            3,
+            &json(r#"{ "module" : "echo", "params": 1.50 }"#),
+        )
+        .unwrap();
+        assert_eq!(
+            (id.as_str(), task.get()),
+            ("p.3", r#"{"id":"p.3", "module" : "echo", "params": 1.50 }"#)
+        );
         let own = json(r#"{"module":"echo","id":"mine"}"#);
-        assert_eq!(child(&parent, 3, &own), Ok((TaskId::new("mine").unwrap(), own)));
+        assert_eq!(
+            child(&parent, 3, &own),
+            Ok((TaskId::new("mine").unwrap(), own))
+        );
         let long = TaskId::new(&"x".repeat(limits::NAME_BYTES_MAX)).unwrap();
         let (id, _) = child(&long, 12, &json(r#"{"module":"echo"}"#)).unwrap();
         assert!(id.as_str().ends_with(".12"), "{id}");

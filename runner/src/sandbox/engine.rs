@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 use wasmtime::component;
-use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, Linker, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, Linker,
+    PoolingAllocationConfig,
+};
 use wasmtime::{Store, WasmBacktraceDetails};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{I32Exit, WasiCtx};
@@ -53,7 +56,15 @@ impl Sandbox {
         let folders = Folders::open(work).map_err(|error| failed(&error))?;
         let quota = Quota::start().map_err(|error| failed(&error))?;
         let ticker = Ticker::start(engine.weak()).map_err(|error| failed(&error))?;
-        Ok(Sandbox { engine, linker, component_linker, functions, folders, quota, ticker })
+        Ok(Sandbox {
+            engine,
+            linker,
+            component_linker,
+            functions,
+            folders,
+            quota,
+            ticker,
+        })
     }
 
     /// wasmtime's engine.
@@ -89,7 +100,11 @@ impl Sandbox {
 
     /// A folder for a task, where its module could use one.
     pub(super) fn folder_for(&self, program: &Program) -> std::io::Result<Option<TaskFolder>> {
-        if program.needs().files { self.folders.make().map(Some) } else { Ok(None) }
+        if program.needs().files {
+            self.folders.make().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }
 
@@ -110,7 +125,10 @@ fn config(pool_for: Option<u32>) -> Config {
         // Twice, because one task's slot is wiped while the next one starts.
         let count = slots.saturating_mul(2).max(4);
         let mut pool = PoolingAllocationConfig::new();
-        let memories = count.saturating_mul(limits::MEMORIES_MAX).min(limits::MEMORIES_IN_POOL_MAX).max(count);
+        let memories = count
+            .saturating_mul(limits::MEMORIES_MAX)
+            .min(limits::MEMORIES_IN_POOL_MAX)
+            .max(count);
         pool.total_core_instances(count.saturating_mul(limits::CORE_INSTANCES_MAX))
             .total_component_instances(count)
             .total_memories(memories)
@@ -138,7 +156,9 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut Guest| &mut guest.wasi)?;
     // wasmtime's own refuses codes above 125; a program may exit with any.
     linker.allow_shadowing(true);
-    linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) })?;
+    linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> {
+        Err(I32Exit(code).into())
+    })?;
     Ok(linker)
 }
 
@@ -155,7 +175,10 @@ fn functions(engine: &Engine) -> wasmtime::Result<BTreeSet<String>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |wasi: &mut WasiP1Ctx| wasi)?;
     let mut store = Store::new(engine, WasiCtx::builder().build_p1());
-    Ok(linker.iter(&mut store).map(|(_, name, _)| name.to_owned()).collect())
+    Ok(linker
+        .iter(&mut store)
+        .map(|(_, name, _)| name.to_owned())
+        .collect())
 }
 
 /// Raises the engine's epoch every 2 ms while guests run, and sleeps while none does.
@@ -177,19 +200,24 @@ impl Ticker {
     fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
         let busy = Arc::new(AtomicUsize::new(0));
         let count = busy.clone();
-        let thread = std::thread::Builder::new().name("epoch".into()).spawn(move || {
-            // Ends with the engine; looks for that once a second when idle.
-            while let Some(engine) = engine.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
-                if count.load(Ordering::SeqCst) == 0 {
-                    std::thread::park_timeout(Duration::from_secs(1));
-                } else {
-                    std::thread::sleep(Duration::from_millis(limits::EPOCH_MS));
+        let thread = std::thread::Builder::new()
+            .name("epoch".into())
+            .spawn(move || {
+                // Ends with the engine; looks for that once a second when idle.
+                while let Some(engine) = engine.upgrade() {
+                    engine.increment_epoch();
+                    drop(engine);
+                    if count.load(Ordering::SeqCst) == 0 {
+                        std::thread::park_timeout(Duration::from_secs(1));
+                    } else {
+                        std::thread::sleep(Duration::from_millis(limits::EPOCH_MS));
+                    }
                 }
-            }
-        })?;
-        Ok(Ticker { busy, thread: thread.thread().clone() })
+            })?;
+        Ok(Ticker {
+            busy,
+            thread: thread.thread().clone(),
+        })
     }
 
     fn busy(&self) -> Busy {

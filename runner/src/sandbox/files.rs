@@ -36,12 +36,20 @@ impl Folders {
         let base = work.join(name);
         private_folder(&base)?;
         let (sweep, dirty) = mpsc::channel::<Option<PathBuf>>();
-        let sweeper = std::thread::Builder::new().name("sweeper".into()).spawn(move || {
-            for path in dirty.into_iter().map_while(|path| path) {
-                remove(&path);
-            }
-        })?;
-        Ok(Folders { base, next: AtomicU64::new(0), sweep, sweeper: Some(sweeper), lock })
+        let sweeper = std::thread::Builder::new()
+            .name("sweeper".into())
+            .spawn(move || {
+                for path in dirty.into_iter().map_while(|path| path) {
+                    remove(&path);
+                }
+            })?;
+        Ok(Folders {
+            base,
+            next: AtomicU64::new(0),
+            sweep,
+            sweeper: Some(sweeper),
+            lock,
+        })
     }
 
     /// Where this process makes them.
@@ -51,8 +59,13 @@ impl Folders {
 
     /// A new, empty folder.
     pub fn make(&self) -> io::Result<TaskFolder> {
-        let path = self.base.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        let folder = TaskFolder { path, sweep: self.sweep.clone() };
+        let path = self
+            .base
+            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let folder = TaskFolder {
+            path,
+            sweep: self.sweep.clone(),
+        };
         fs::create_dir(&folder.path)?;
         fs::create_dir(folder.own())?;
         fs::create_dir(folder.tmp())?;
@@ -92,7 +105,9 @@ impl TaskFolder {
 
 impl Drop for TaskFolder {
     fn drop(&mut self) {
-        if let Err(mpsc::SendError(Some(path))) = self.sweep.send(Some(std::mem::take(&mut self.path))) {
+        if let Err(mpsc::SendError(Some(path))) =
+            self.sweep.send(Some(std::mem::take(&mut self.path)))
+        {
             remove(&path);
         }
     }
@@ -107,7 +122,9 @@ fn remove(path: &Path) {
 }
 
 fn remove_abandoned(work: &Path) {
-    let Ok(entries) = fs::read_dir(work) else { return };
+    let Ok(entries) = fs::read_dir(work) else {
+        return;
+    };
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.extension().is_none_or(|extension| extension != "lock") {
             continue;
@@ -136,7 +153,10 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_still_in_use_holds_up_no_end() {
-        let work = std::env::temp_dir().join(format!("taskmaster-folders-{}", uuid::Uuid::now_v7().simple()));
+        let work = std::env::temp_dir().join(format!(
+            "taskmaster-folders-{}",
+            uuid::Uuid::now_v7().simple()
+        ));
         let folders = Folders::open(&work).unwrap();
         let (one, other) = (folders.make().unwrap(), folders.make().unwrap());
         fs::write(one.own().join("waits"), "").unwrap();

@@ -19,10 +19,13 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
 }
 
 fn add(to: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
-    to.func_wrap("progress", |context: Context<'_>, (fraction, note): (f32, String)| {
-        obey(&context, Directive::progress(f64::from(fraction), &note));
-        Ok(())
-    })?;
+    to.func_wrap(
+        "progress",
+        |context: Context<'_>, (fraction, note): (f32, String)| {
+            obey(&context, Directive::progress(f64::from(fraction), &note));
+            Ok(())
+        },
+    )?;
     to.func_wrap("partial", |context: Context<'_>, (value,): (String,)| {
         obey(&context, Directive::partial(&value));
         Ok(())
@@ -31,13 +34,17 @@ fn add(to: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
         context.data().streams.log(&text);
         Ok(())
     })?;
-    to.func_wrap("is-cancelled", |context: Context<'_>, (): ()| Ok((context.data().control.is_cancelled(),)))?;
+    to.func_wrap("is-cancelled", |context: Context<'_>, (): ()| {
+        Ok((context.data().control.is_cancelled(),))
+    })?;
     to.func_wrap("add", |context: Context<'_>, (task,): (String,)| {
-        let added = Directive::add(&task).and_then(|directive| context.data().streams.obey(directive));
+        let added =
+            Directive::add(&task).and_then(|directive| context.data().streams.obey(directive));
         Ok((added.map(|id| id.map_or_else(String::new, |id| id.to_string())),))
     })?;
     to.func_wrap("then", |context: Context<'_>, (task,): (String,)| {
-        let taken = Directive::then(&task).and_then(|directive| context.data().streams.obey(directive));
+        let taken =
+            Directive::then(&task).and_then(|directive| context.data().streams.obey(directive));
         Ok((taken.map(drop),))
     })?;
     to.func_wrap("cache", |context: Context<'_>, (ttl_seconds,): (u32,)| {

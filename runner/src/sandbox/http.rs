@@ -11,7 +11,8 @@ use wasmtime::component::Linker;
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi_http::p2::bindings::http::types::{DnsErrorPayload, ErrorCode};
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView, default_send_request,
+    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    default_send_request,
 };
 
 /// What a store carries for the requests of its guest.
@@ -23,7 +24,14 @@ pub(super) struct Http {
 impl Http {
     /// Lets through what goes to `hosts`.
     pub(super) fn to(hosts: BTreeSet<String>, streams: Arc<Streams>) -> Http {
-        Http { context: WasiHttpCtx::new(), door: Door { hosts, streams, refused: BTreeSet::new() } }
+        Http {
+            context: WasiHttpCtx::new(),
+            door: Door {
+                hosts,
+                streams,
+                refused: BTreeSet::new(),
+            },
+        }
     }
 
     /// Whether its guest may speak to anybody.
@@ -40,7 +48,11 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let table = self.wasi.ctx().table;
-        WasiHttpCtxView { hooks: &mut self.http.door, table, ctx: &mut self.http.context }
+        WasiHttpCtxView {
+            hooks: &mut self.http.door,
+            table,
+            ctx: &mut self.http.context,
+        }
     }
 }
 
@@ -55,7 +67,13 @@ struct Door {
 /// Hosts that were refused and of which the log tells: after these no more is said.
 const REFUSED_MAX: usize = 20;
 
-type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+type Sent = Result<
+    (
+        http::Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
 
 impl WasiHttpHooks for Door {
     fn send_request(
@@ -75,7 +93,10 @@ impl WasiHttpHooks for Door {
                 let _ = io.await;
                 Ok(())
             };
-            Ok((response.map(BodyExt::boxed_unsync), Box::new(io) as Box<dyn Future<Output = _> + Send>))
+            Ok((
+                response.map(BodyExt::boxed_unsync),
+                Box::new(io) as Box<dyn Future<Output = _> + Send>,
+            ))
         })
     }
 
@@ -90,11 +111,14 @@ impl WasiHttpHooks for Door {
         self.say(&format!("an HTTP connection failed: {error}"));
         match error.kind() {
             io::ErrorKind::TimedOut => ErrorCode::ConnectionTimeout,
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorCode::DestinationUnavailable,
-            // What the resolver says is no error of a system call.
-            _ if error.raw_os_error().is_none() => {
-                ErrorCode::DnsError(DnsErrorPayload { rcode: Some(error.to_string()), info_code: None })
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                ErrorCode::DestinationUnavailable
             }
+            // What the resolver says is no error of a system call.
+            _ if error.raw_os_error().is_none() => ErrorCode::DnsError(DnsErrorPayload {
+                rcode: Some(error.to_string()),
+                info_code: None,
+            }),
             _ => ErrorCode::ConnectionRefused,
         }
     }
@@ -111,7 +135,10 @@ impl Door {
     }
 
     fn refuse(&mut self, uri: &http::Uri) {
-        let to = uri.authority().map_or("nobody", |authority| authority.as_str()).to_owned();
+        let to = uri
+            .authority()
+            .map_or("nobody", |authority| authority.as_str())
+            .to_owned();
         if self.refused.len() < REFUSED_MAX && self.refused.insert(to.clone()) {
             self.say(&format!(
                 "HTTP to {to} is denied: name it in `capabilities.http` of the module's manifest, and have that approved"
@@ -122,7 +149,9 @@ impl Door {
 
 /// Whether a request goes to one of `hosts`: by name and port, where one without a port stands for the scheme's own.
 fn is_among(hosts: &BTreeSet<String>, uri: &http::Uri) -> bool {
-    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else { return false };
+    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+        return false;
+    };
     if authority.as_str().contains('@') {
         return false;
     }
@@ -131,7 +160,10 @@ fn is_among(hosts: &BTreeSet<String>, uri: &http::Uri) -> bool {
         Some("https") => 443,
         _ => return false,
     };
-    let (host, port) = (host.to_ascii_lowercase(), authority.port_u16().unwrap_or(usual));
+    let (host, port) = (
+        host.to_ascii_lowercase(),
+        authority.port_u16().unwrap_or(usual),
+    );
     (port == usual && hosts.contains(&host)) || hosts.contains(&format!("{host}:{port}"))
 }
 

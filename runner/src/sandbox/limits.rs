@@ -86,8 +86,15 @@ pub struct Limiter {
 impl Limiter {
     /// For a task with this `memory_mb`.
     pub fn new(memory_mb: u32) -> Limiter {
-        let limit_bytes = usize::try_from(memory_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20);
-        Limiter { limit_bytes: limit_bytes.min(MEMORY_RESERVED_BYTES), used_bytes: 0, peak_bytes: 0, denied: None }
+        let limit_bytes = usize::try_from(memory_mb)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(1 << 20);
+        Limiter {
+            limit_bytes: limit_bytes.min(MEMORY_RESERVED_BYTES),
+            used_bytes: 0,
+            peak_bytes: 0,
+            denied: None,
+        }
     }
 
     /// The most memory that the guest may have, bytes.
@@ -107,12 +114,20 @@ impl Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // Beyond the module's own maximum the refusal is the module's wish, not ours.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        let all = self.used_bytes.saturating_sub(current).saturating_add(desired);
+        let all = self
+            .used_bytes
+            .saturating_sub(current)
+            .saturating_add(desired);
         if all > self.limit_bytes {
             self.denied = Some(Denied::Memory(all));
             return Ok(false);
@@ -122,7 +137,12 @@ impl ResourceLimiter for Limiter {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // The pool's own limit comes as a maximum, too.
         if maximum.is_some_and(|maximum| desired > maximum && maximum < TABLE_ELEMENTS_MAX) {
             return Ok(false);

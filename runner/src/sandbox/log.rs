@@ -74,7 +74,10 @@ impl Wishes {
         if self.adds.len() >= limits::ADDS_MAX {
             self.excess = Some(format!("it added more than {} tasks", limits::ADDS_MAX));
         } else if self.bytes > limits::ADDS_BYTES_MAX {
-            self.excess = Some(format!("the tasks that it added have more than {} bytes", limits::ADDS_BYTES_MAX));
+            self.excess = Some(format!(
+                "the tasks that it added have more than {} bytes",
+                limits::ADDS_BYTES_MAX
+            ));
         }
         match &self.excess {
             Some(excess) => Err(excess.clone()),
@@ -88,7 +91,10 @@ impl Wishes {
 
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Collector").field("attempt", &self.attempt).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Collector")
+            .field("attempt", &self.attempt)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,7 +151,9 @@ impl Collector {
             return;
         }
         let at = now.unwrap_or_else(Instant::now);
-        let new_window = self.window.is_none_or(|begin| at.duration_since(begin) >= LIVE_EVERY);
+        let new_window = self
+            .window
+            .is_none_or(|begin| at.duration_since(begin) >= LIVE_EVERY);
         if now.is_some() && !new_window {
             return;
         }
@@ -158,7 +166,9 @@ impl Collector {
         }
         let live = std::mem::take(&mut self.live);
         if !live.is_empty() && self.may_tell(live.len()) {
-            self.say(Utterance::Log(Json::of(&serde_json::json!({ "text": live }))));
+            self.say(Utterance::Log(Json::of(
+                &serde_json::json!({ "text": live }),
+            )));
         }
     }
 
@@ -285,7 +295,11 @@ impl Kept {
 
     fn into_log(mut self) -> Log {
         self.trim();
-        Log { head: self.head, tail: self.tail, dropped: self.dropped }
+        Log {
+            head: self.head,
+            tail: self.tail,
+            dropped: self.dropped,
+        }
     }
 }
 
@@ -298,8 +312,17 @@ mod tests {
     fn collector() -> (Collector, Arc<Mutex<Vec<Utterance>>>) {
         let heard: Arc<Mutex<Vec<Utterance>>> = Arc::default();
         let sink = heard.clone();
-        let attempt = Attempt { id: TaskId::new("t").unwrap(), attempt: AttemptId { epoch: 1, n: 1 } };
-        (Collector::new(attempt, Arc::new(move |_, utterance| sink.lock().unwrap().push(utterance))), heard)
+        let attempt = Attempt {
+            id: TaskId::new("t").unwrap(),
+            attempt: AttemptId { epoch: 1, n: 1 },
+        };
+        (
+            Collector::new(
+                attempt,
+                Arc::new(move |_, utterance| sink.lock().unwrap().push(utterance)),
+            ),
+            heard,
+        )
     }
 
     #[test]
@@ -311,10 +334,20 @@ mod tests {
         assert_eq!(log.head, "begin\n::std::vector\nend\n");
         assert_eq!(bytes, 66);
         let heard = heard.lock().unwrap();
-        assert!(heard.contains(&Utterance::Progress(Json::parse(r#"{"fraction":0.4,"note":"half way"}"#).unwrap())));
+        assert!(heard.contains(&Utterance::Progress(
+            Json::parse(r#"{"fraction":0.4,"note":"half way"}"#).unwrap()
+        )));
         assert!(heard.contains(&Utterance::Partial(Json::parse(r#"{"a": 1}"#).unwrap())));
-        let text: String =
-            heard.iter().filter_map(|u| if let Utterance::Log(json) = u { Some(json.get()) } else { None }).collect();
+        let text: String = heard
+            .iter()
+            .filter_map(|u| {
+                if let Utterance::Log(json) = u {
+                    Some(json.get())
+                } else {
+                    None
+                }
+            })
+            .collect();
         assert!(text.contains("begin") && text.contains("end"), "{text}");
     }
 
@@ -329,13 +362,20 @@ mod tests {
             ("::add {}", "the field `module` is missing"),
             ("::add [1]", "is an object"),
             ("::then echo", "not JSON"),
-            ("::then {\"module\":\"echo\",\"prams\":1}", "did you mean `params`"),
+            (
+                "::then {\"module\":\"echo\",\"prams\":1}",
+                "did you mean `params`",
+            ),
             ("::cache soon", "a number of seconds"),
         ] {
             let (mut collector, _) = collector();
             collector.write(format!("{line}\n").as_bytes());
             let (log, _) = collector.finish();
-            assert!(log.head.starts_with("taskmaster: ") && log.head.contains(words), "{line}: {}", log.head);
+            assert!(
+                log.head.starts_with("taskmaster: ") && log.head.contains(words),
+                "{line}: {}",
+                log.head
+            );
         }
     }
 
@@ -348,7 +388,10 @@ mod tests {
         let (log, bytes) = collector.finish();
         assert!(log.head.starts_with("line 0 ü\n") && log.head.len() <= LOG_PART_BYTES_MAX);
         assert!(log.tail.ends_with("line 19999 ü\n") && log.tail.len() <= LOG_PART_BYTES_MAX);
-        assert_eq!(log.head.len() as u64 + log.tail.len() as u64 + log.dropped, bytes);
+        assert_eq!(
+            log.head.len() as u64 + log.tail.len() as u64 + log.dropped,
+            bytes
+        );
     }
 
     #[test]
@@ -370,8 +413,18 @@ mod tests {
             collector.write(&[[b'y'; 9_999].as_slice(), b"\n"].concat());
         }
         collector.finish();
-        let told: usize =
-            heard.lock().unwrap().iter().map(|u| if let Utterance::Log(json) = u { json.get().len() } else { 0 }).sum();
+        let told: usize = heard
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|u| {
+                if let Utterance::Log(json) = u {
+                    json.get().len()
+                } else {
+                    0
+                }
+            })
+            .sum();
         assert!(told < 4 * LIVE_BYTES_MAX, "{told}");
     }
 }

@@ -63,11 +63,17 @@ impl Program {
         Ok(match compiled {
             Compiled::Module(module) => {
                 let command = Command::link(sandbox, module)?;
-                Program { needs: command.needs(), kind: Kind::Command(command) }
+                Program {
+                    needs: command.needs(),
+                    kind: Kind::Command(command),
+                }
             }
             Compiled::Component(component) => {
                 let component = Component::link(sandbox, component)?;
-                Program { needs: component.needs(), kind: Kind::Component(component) }
+                Program {
+                    needs: component.needs(),
+                    kind: Kind::Component(component),
+                }
             }
         })
     }
@@ -91,7 +97,11 @@ impl Program {
     }
 
     /// One run, from an instance of its own.
-    pub(super) async fn call(&self, store: &mut Store<Guest>, params: Bytes) -> wasmtime::Result<Answer> {
+    pub(super) async fn call(
+        &self,
+        store: &mut Store<Guest>,
+        params: Bytes,
+    ) -> wasmtime::Result<Answer> {
         match &self.kind {
             Kind::Command(command) => command.call(store).await.map(|()| Answer::Stdout),
             Kind::Component(component) => component.call(store, &params).await,
@@ -105,16 +115,24 @@ impl Compiled {
         let wasm = binary(bytes)?;
         // The file is somebody else's: where the compiler has a fault, that is the end of this module and of nothing else.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compile(engine, &wasm)))
-            .unwrap_or_else(|_| Err(LoadError("the compiler failed on it, which is a fault of the compiler".into())))
+            .unwrap_or_else(|_| {
+                Err(LoadError(
+                    "the compiler failed on it, which is a fault of the compiler".into(),
+                ))
+            })
     }
 }
 
 fn compile(engine: &Engine, wasm: &[u8]) -> Result<Compiled, LoadError> {
     let failed = |error: wasmtime::Error| LoadError(format!("{error:#}"));
     if is_component(wasm) {
-        return wasmtime::component::Component::new(engine, wasm).map(Compiled::Component).map_err(failed);
+        return wasmtime::component::Component::new(engine, wasm)
+            .map(Compiled::Component)
+            .map_err(failed);
     }
-    Module::new(engine, wasm).map(Compiled::Module).map_err(failed)
+    Module::new(engine, wasm)
+        .map(Compiled::Module)
+        .map_err(failed)
 }
 
 /// The file's binary form: itself, or translated from text. What cannot be a module is refused before any work.
@@ -122,7 +140,8 @@ fn binary(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, LoadError> {
     if Engine::detect_precompiled(bytes).is_some() {
         // Native code: only the cache's own folder may bring that.
         return Err(LoadError(
-            "it is a precompiled module (.cwasm), which is never accepted; give the .wasm itself".into(),
+            "it is a precompiled module (.cwasm), which is never accepted; give the .wasm itself"
+                .into(),
         ));
     }
     taskmaster_module::to_binary(bytes).map_err(LoadError)

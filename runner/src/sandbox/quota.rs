@@ -59,8 +59,13 @@ impl Quota {
     pub fn start() -> std::io::Result<Quota> {
         let watched = Arc::new(Watched::default());
         let looking = watched.clone();
-        let thread = std::thread::Builder::new().name("quota".into()).spawn(move || looking.look_on())?;
-        Ok(Quota { watched, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("quota".into())
+            .spawn(move || looking.look_on())?;
+        Ok(Quota {
+            watched,
+            thread: Some(thread),
+        })
     }
 
     /// Stops `control`'s task when what is in `path` becomes too much.
@@ -71,7 +76,10 @@ impl Quota {
         if let (1, Some(thread)) = (tasks.len(), &self.thread) {
             thread.thread().unpark();
         }
-        Watch { quota: self, number }
+        Watch {
+            quota: self,
+            number,
+        }
     }
 }
 
@@ -100,7 +108,9 @@ fn over(folder: &Path) -> Option<String> {
     while let Some(next) = folders.pop() {
         // What is gone by now takes no room.
         for entry in std::fs::read_dir(next).ok()?.flatten() {
-            let Ok(about) = entry.metadata() else { continue };
+            let Ok(about) = entry.metadata() else {
+                continue;
+            };
             // An input: a link, which takes no room. No guest can make a file that it cannot write to.
             if about.is_file() && about.permissions().readonly() {
                 continue;
@@ -112,13 +122,20 @@ fn over(folder: &Path) -> Option<String> {
             }
             let mib = DISK_BYTES_MAX >> 20;
             if about.len() > DISK_BYTES_MAX {
-                return Some(format!("a file of the task has {} MiB, at most {mib} are allowed", about.len() >> 20));
+                return Some(format!(
+                    "a file of the task has {} MiB, at most {mib} are allowed",
+                    about.len() >> 20
+                ));
             }
             if bytes > DISK_BYTES_MAX {
-                return Some(format!("the task's files take more than the {mib} MiB of disk that are allowed"));
+                return Some(format!(
+                    "the task's files take more than the {mib} MiB of disk that are allowed"
+                ));
             }
             if files > FILES_MAX {
-                return Some(format!("the task has more than the {FILES_MAX} files and folders that are allowed"));
+                return Some(format!(
+                    "the task has more than the {FILES_MAX} files and folders that are allowed"
+                ));
             }
         }
     }

@@ -33,7 +33,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Streams {
     /// Empty ones. `listener` hears what `attempt` writes to stderr.
     pub fn new(attempt: Attempt, listener: Listener) -> Streams {
-        Streams { out: Mutex::default(), err: Mutex::new(Collector::new(attempt, listener)) }
+        Streams {
+            out: Mutex::default(),
+            err: Mutex::new(Collector::new(attempt, listener)),
+        }
     }
 
     /// Tells the listener at once.

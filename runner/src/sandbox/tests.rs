@@ -42,9 +42,16 @@ impl Drop for World {
 
 impl World {
     pub(super) fn new() -> World {
-        let folder = std::env::temp_dir().join(format!("taskmaster-sandbox-{}", uuid::Uuid::now_v7().simple()));
+        let folder = std::env::temp_dir().join(format!(
+            "taskmaster-sandbox-{}",
+            uuid::Uuid::now_v7().simple()
+        ));
         let sandbox = Some(Arc::new(Sandbox::new(2, &folder).unwrap()));
-        World { folder, sandbox, heard: Arc::default() }
+        World {
+            folder,
+            sandbox,
+            heard: Arc::default(),
+        }
     }
 
     pub(super) fn sandbox(&self) -> &Arc<Sandbox> {
@@ -54,7 +61,10 @@ impl World {
     pub(super) fn work(&self, text: &str) -> Work {
         let heard = self.heard.clone();
         Work {
-            attempt: Attempt { id: TaskId::new("t").unwrap(), attempt: AttemptId { epoch: 1, n: 1 } },
+            attempt: Attempt {
+                id: TaskId::new("t").unwrap(),
+                attempt: AttemptId { epoch: 1, n: 1 },
+            },
             program: Arc::new(Program::compile(self.sandbox(), text.as_bytes()).unwrap()),
             input: Bytes::new(),
             args: vec!["test".into()],
@@ -69,7 +79,10 @@ impl World {
     }
 
     pub(super) fn run(&self, work: Work) -> Report {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         let _busy = self.sandbox().busy();
         run(self.sandbox(), &runtime, work)
     }
@@ -102,18 +115,27 @@ fn params_are_stdin_and_stdout_is_the_result() {
     let mut work = world.work(&wasi(ECHO));
     work.input = Bytes::from_static(b"{\"a\":1}");
     let report = world.run(work);
-    assert_eq!((report.end, report.stdout.as_slice()), (End::Exit(0), b"{\"a\":1}".as_slice()));
+    assert_eq!(
+        (report.end, report.stdout.as_slice()),
+        (End::Exit(0), b"{\"a\":1}".as_slice())
+    );
     assert_eq!(report.stats.memory_bytes, 65_536);
     assert!(report.started_us.unwrap() > 1_600_000_000_000_000);
     let report = world.text(&wasi(ECHO));
-    assert_eq!((report.end, report.stdout.len()), (End::Exit(0), 0), "stdin is empty without params");
+    assert_eq!(
+        (report.end, report.stdout.len()),
+        (End::Exit(0), 0),
+        "stdin is empty without params"
+    );
 }
 
 #[test]
 fn any_exit_code_is_told() {
     let world = World::new();
     for code in [0, 1, 64, 75, 126, 255, -1] {
-        let report = world.text(&wasi(&format!(r#"(func (export "_start") (call $exit (i32.const {code})))"#)));
+        let report = world.text(&wasi(&format!(
+            r#"(func (export "_start") (call $exit (i32.const {code})))"#
+        )));
         assert_eq!(report.end, End::Exit(code));
     }
 }
@@ -123,17 +145,31 @@ fn a_trap_names_its_functions_innermost_first() {
     let world = World::new();
     let text = r#"(module $m (func $_start (export "_start") (call $outer)) (func $outer (call $_ZN4core9panicking5panic17h0123456789abcdefE))
         (func $_ZN4core9panicking5panic17h0123456789abcdefE (unreachable)))"#;
-    let End::Trap(reason, Some(backtrace)) = world.text(text).end else { panic!("no trap") };
+    let End::Trap(reason, Some(backtrace)) = world.text(text).end else {
+        panic!("no trap")
+    };
     assert!(reason.contains("unreachable"), "{reason}");
-    let places: Vec<_> = ["core::panicking::panic", "m!outer", "m!_start"].map(|name| backtrace.find(name)).into();
-    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{backtrace}");
+    let places: Vec<_> = ["core::panicking::panic", "m!outer", "m!_start"]
+        .map(|name| backtrace.find(name))
+        .into();
+    assert!(
+        places.iter().all(Option::is_some) && places.is_sorted(),
+        "{backtrace}"
+    );
     for (body, words) in [
         ("(drop (i32.load (i32.const 0x7fffffff)))", "out of bounds"),
-        ("(drop (i32.div_s (i32.const 1) (i32.const 0)))", "divide by zero"),
+        (
+            "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
+            "divide by zero",
+        ),
         ("(call $again)", "stack"),
     ] {
-        let text = format!(r#"(module (memory 1) (func $again (call $again)) (func (export "_start") {body}))"#);
-        let End::Trap(reason, _) = world.text(&text).end else { panic!("no trap") };
+        let text = format!(
+            r#"(module (memory 1) (func $again (call $again)) (func (export "_start") {body}))"#
+        );
+        let End::Trap(reason, _) = world.text(&text).end else {
+            panic!("no trap")
+        };
         assert!(reason.contains(words), "{reason}");
     }
 }
@@ -142,7 +178,11 @@ fn a_trap_names_its_functions_innermost_first() {
 fn a_timeout_takes_effect_wherever_the_guest_is() {
     let world = World::new();
     let grow = r#"(loop $l (drop (memory.grow (i32.const 0))) (br $l))"#;
-    for body in ["(loop $l (br $l))", "(call $sleep_ms (i64.const 60000))", grow] {
+    for body in [
+        "(loop $l (br $l))",
+        "(call $sleep_ms (i64.const 60000))",
+        grow,
+    ] {
         let mut work = world.work(&wasi(&format!(r#"(func (export "_start") {body})"#)));
         work.timeout = Duration::from_millis(50);
         let began = Instant::now();
@@ -155,7 +195,8 @@ fn a_timeout_takes_effect_wherever_the_guest_is() {
 #[test]
 fn a_loop_in_the_start_section_is_stopped_too() {
     let world = World::new();
-    let mut work = world.work(r#"(module (func $s (loop $l (br $l))) (start $s) (func (export "_start")))"#);
+    let mut work =
+        world.work(r#"(module (func $s (loop $l (br $l))) (start $s) (func (export "_start")))"#);
     work.timeout = Duration::from_millis(30);
     assert_eq!(world.run(work).end, End::Timeout);
 }
@@ -164,19 +205,32 @@ fn a_loop_in_the_start_section_is_stopped_too() {
 fn a_cancel_takes_effect_wherever_the_guest_is() {
     let world = World::new();
     let nap = "(loop $l (call $sleep_ms (i64.const 1)) (br $l))";
-    for body in ["(loop $l (br $l))", "(call $sleep_ms (i64.const 60000))", nap] {
+    for body in [
+        "(loop $l (br $l))",
+        "(call $sleep_ms (i64.const 60000))",
+        nap,
+    ] {
         let work = world.work(&wasi(&format!(r#"(func (export "_start") {body})"#)));
         let (report, took) = world.cancelled(work, Duration::from_millis(20));
         assert_eq!(report.end, End::Cancelled, "{body}");
         assert!(took < Duration::from_millis(100), "{body}: {took:?}");
     }
-    assert!(world.heard.lock().unwrap().iter().any(|said| matches!(said, Utterance::Started(_))));
+    assert!(
+        world
+            .heard
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|said| matches!(said, Utterance::Started(_)))
+    );
 }
 
 #[test]
 fn a_sleeper_wakes() {
     let world = World::new();
-    let report = world.text(&wasi(r#"(func (export "_start") (call $sleep_ms (i64.const 20)))"#));
+    let report = world.text(&wasi(
+        r#"(func (export "_start") (call $sleep_ms (i64.const 20)))"#,
+    ));
     assert_eq!(report.end, End::Exit(0));
     assert!(report.stats.run_us >= 20_000);
 }
@@ -187,10 +241,14 @@ fn a_guest_without_memory_fails_of_that() {
     let hoard = r#"(module (memory 1) (func (export "_start")
         (loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)))"#;
     let report = world.text(hoard);
-    let End::Memory(text) = report.end else { panic!("{:?}", report.end) };
+    let End::Memory(text) = report.end else {
+        panic!("{:?}", report.end)
+    };
     assert!(text.contains("limit (`memory_mb`) is 16"), "{text}");
     assert_eq!(report.stats.memory_bytes, 65_536 + 15 * (1 << 20));
-    let gives_up = wasi(r#"(func (export "_start") (drop (memory.grow (i32.const 1000))) (call $exit (i32.const 1)))"#);
+    let gives_up = wasi(
+        r#"(func (export "_start") (drop (memory.grow (i32.const 1000))) (call $exit (i32.const 1)))"#,
+    );
     assert!(matches!(world.text(&gives_up).end, End::Memory(_)));
     let copes = wasi(r#"(func (export "_start") (drop (memory.grow (i32.const 1000))))"#);
     assert_eq!(world.text(&copes).end, End::Exit(0));
@@ -209,7 +267,9 @@ fn stdout_has_a_limit() {
     };
     let report = world.text(&body(100));
     assert_eq!((report.end, report.stdout.len()), (End::Exit(0), 6_553_600));
-    let End::Output(text) = world.text(&body(1_025)).end else { panic!("no limit") };
+    let End::Output(text) = world.text(&body(1_025)).end else {
+        panic!("no limit")
+    };
     assert!(text.contains("64 MiB"), "{text}");
 }
 
@@ -221,10 +281,15 @@ fn stderr_is_log_and_directives() {
         (func (export "_start") (call $print (i32.const 2) (i32.const 1024) (i32.const 28)))"#,
     );
     let report = world.text(&text);
-    assert_eq!((report.end, report.log.head.as_str(), report.stats.log_bytes), (End::Exit(0), "one\ntwo\n", 28));
+    assert_eq!(
+        (report.end, report.log.head.as_str(), report.stats.log_bytes),
+        (End::Exit(0), "one\ntwo\n", 28)
+    );
     let heard = world.heard.lock().unwrap();
     assert!(
-        heard.iter().any(|said| matches!(said, Utterance::Progress(json) if json.get().contains("half"))),
+        heard
+            .iter()
+            .any(|said| matches!(said, Utterance::Progress(json) if json.get().contains("half"))),
         "{heard:?}"
     );
 }
@@ -255,10 +320,18 @@ fn a_task_has_an_empty_folder_of_its_own() {
     let world = World::new();
     // 3 is `.`, 4 is `/`, 5 is `/tmp`. Twice: a second task finds nothing of the first.
     for dir in [3, 4, 5, 3, 4, 5] {
-        assert_eq!(world.text(&opens(dir, "file", CREATE_NEW)).end, End::Exit(0), "{dir}");
+        assert_eq!(
+            world.text(&opens(dir, "file", CREATE_NEW)).end,
+            End::Exit(0),
+            "{dir}"
+        );
     }
     for outside in ["../x", "/etc/passwd", "../../../../etc/passwd"] {
-        assert_ne!(world.text(&opens(3, outside, 0)).end, End::Exit(0), "{outside}");
+        assert_ne!(
+            world.text(&opens(3, outside, 0)).end,
+            End::Exit(0),
+            "{outside}"
+        );
     }
     assert_ne!(world.text(&opens(6, "file", CREATE_NEW)).end, End::Exit(0));
 }
@@ -268,7 +341,10 @@ fn folders_are_gone_afterwards() {
     let mut world = World::new();
     world.text(&opens(3, "file", CREATE_NEW));
     world.sandbox = None;
-    let left: Vec<_> = std::fs::read_dir(&world.folder).unwrap().flatten().collect();
+    let left: Vec<_> = std::fs::read_dir(&world.folder)
+        .unwrap()
+        .flatten()
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -283,7 +359,10 @@ fn nothing_leaks_from_one_task_to_the_next() {
     let work = world.work(&text);
     let program = work.program.clone();
     for _ in 0..20 {
-        let work = Work { program: program.clone(), ..world.work(&text) };
+        let work = Work {
+            program: program.clone(),
+            ..world.work(&text)
+        };
         assert_eq!(world.run(work).end, End::Exit(0));
     }
 }
@@ -293,21 +372,35 @@ fn what_cannot_run_is_refused_with_its_reason() {
     let world = World::new();
     for (text, words) in [
         ("(module", "line 1 column"),
-        (r#"(module (func (export "_start") (param i32)))"#, "parameters"),
+        (
+            r#"(module (func (export "_start") (param i32)))"#,
+            "parameters",
+        ),
         (
             r#"(module (import "env" "a" (func)) (import "wasi_snapshot_preview1" "sock_dial" (func)) (func (export "_start")))"#,
             "`env.a`, `wasi_snapshot_preview1.sock_dial`",
         ),
-        (r#"(module (import "wasi_snapshot_preview1" "fd_close" (func)) (func (export "_start")))"#, "fd_close"),
-        (r#"(module (memory 1) (memory 1) (func (export "_start")))"#, "memor"),
+        (
+            r#"(module (import "wasi_snapshot_preview1" "fd_close" (func)) (func (export "_start")))"#,
+            "fd_close",
+        ),
+        (
+            r#"(module (memory 1) (memory 1) (func (export "_start")))"#,
+            "memor",
+        ),
         ("\0asm\x0d\0\x01\0", "exports no function"),
         ("\0asm\x01\0\0\0garbage", ""),
     ] {
-        let error = Program::compile(world.sandbox(), text.as_bytes()).err().unwrap();
+        let error = Program::compile(world.sandbox(), text.as_bytes())
+            .err()
+            .unwrap();
         assert!(error.0.contains(words), "{text}: {error}");
     }
     let module = wasmtime::Module::new(world.sandbox().engine(), "(module)").err();
-    assert!(module.is_some(), "text is translated by us, not by wasmtime");
+    assert!(
+        module.is_some(),
+        "text is translated by us, not by wasmtime"
+    );
     let native = world
         .sandbox()
         .engine()
@@ -359,9 +452,15 @@ fn open_files_have_a_limit() {
         "(loop $next (drop (call $open (local.get $n))) (local.set $n (i32.add (local.get $n) (i32.const 1)))
           (br_if $next (i32.lt_u (local.get $n) (i32.const 100000))))",
     );
-    let End::Trap(reason, _) = world.text(&text).end else { panic!("{:?}", world.text(&text).end) };
+    let End::Trap(reason, _) = world.text(&text).end else {
+        panic!("{:?}", world.text(&text).end)
+    };
     assert!(reason.contains("more than 256 files"), "{reason}");
-    assert_eq!(world.text(&opens(3, "file", CREATE_NEW)).end, End::Exit(0), "the next task has all of its own");
+    assert_eq!(
+        world.text(&opens(3, "file", CREATE_NEW)).end,
+        End::Exit(0),
+        "the next task has all of its own"
+    );
 }
 
 #[test]
@@ -375,7 +474,9 @@ fn disk_has_a_limit_sparse_files_and_many_files_included() {
     for (body, words) in [(sparse, "1048576 MiB"), (many, "more than the 20000 files")] {
         let mut work = world.work(&with_files(body));
         work.timeout = Duration::from_secs(300);
-        let End::Output(text) = world.run(work).end else { panic!("{body} was not stopped") };
+        let End::Output(text) = world.run(work).end else {
+            panic!("{body} was not stopped")
+        };
         assert!(text.contains(words), "{text}");
     }
     assert_eq!(world.text(&opens(3, "file", CREATE_NEW)).end, End::Exit(0));
@@ -389,7 +490,10 @@ fn recursion_tables_and_exports_have_limits_or_do_no_harm() {
     let table = "(module (memory (export \"memory\") 1) (table $t 1 funcref) (func (export \"_start\")
         (loop $grow (if (i32.eq (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)) (then unreachable)) (br $grow))))";
     assert!(matches!(world.text(table).end, End::Memory(text) if text.contains("table")));
-    let exports: String = (0..10_000).map(|n| format!("(func (export \"f{n}\"))")).collect();
-    let many = format!("(module (memory (export \"memory\") 1) {exports} (func (export \"_start\")))");
+    let exports: String = (0..10_000)
+        .map(|n| format!("(func (export \"f{n}\"))"))
+        .collect();
+    let many =
+        format!("(module (memory (export \"memory\") 1) {exports} (func (export \"_start\")))");
     assert_eq!(world.text(&many).end, End::Exit(0));
 }

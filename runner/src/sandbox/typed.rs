@@ -12,7 +12,11 @@ pub(super) fn exports(component: &Component) -> Vec<Exported> {
     let mut all = Vec::new();
     let mut add = |interface: Option<&str>, name: &str, function: &ComponentFunc| {
         let (interface, name) = (interface.map(str::to_owned), name.to_owned());
-        all.push(Exported { interface, name, signature: signature(function) });
+        all.push(Exported {
+            interface,
+            name,
+            signature: signature(function),
+        });
     };
     for (name, export) in ty.exports(engine) {
         match export.ty {
@@ -32,16 +36,25 @@ pub(super) fn exports(component: &Component) -> Vec<Exported> {
 
 fn signature(function: &ComponentFunc) -> Result<Signature, String> {
     let no_json = || "has values that JSON does not have".to_owned();
-    let param = |(name, ty): (&str, types::Type)| ours(&ty).map(|ty| (name.to_owned(), ty)).ok_or_else(no_json);
+    let param = |(name, ty): (&str, types::Type)| {
+        ours(&ty)
+            .map(|ty| (name.to_owned(), ty))
+            .ok_or_else(no_json)
+    };
     let params = function.params().map(param).collect::<Result<_, _>>()?;
-    let result = function.results().next().map(|ty| ours(&ty).ok_or_else(no_json)).transpose()?;
+    let result = function
+        .results()
+        .next()
+        .map(|ty| ours(&ty).ok_or_else(no_json))
+        .transpose()?;
     Ok(Signature { params, result })
 }
 
 fn ours(ty: &types::Type) -> Option<Type> {
     let boxed = |ty: types::Type| ours(&ty).map(Box::new);
     // `Some(None)` where there is a type and JSON has no values of it.
-    let maybe = |ty: Option<types::Type>| ty.map(|ty| ours(&ty)).map_or(Some(None), |ty| ty.map(Some));
+    let maybe =
+        |ty: Option<types::Type>| ty.map(|ty| ours(&ty)).map_or(Some(None), |ty| ty.map(Some));
     Some(match ty {
         types::Type::Bool => Type::Bool,
         types::Type::S8 => Type::S8,
@@ -58,10 +71,13 @@ fn ours(ty: &types::Type) -> Option<Type> {
         types::Type::String => Type::String,
         types::Type::List(list) => Type::List(boxed(list.ty())?),
         types::Type::Record(record) => {
-            let field = |field: types::Field<'_>| ours(&field.ty).map(|ty| (field.name.to_owned(), ty));
+            let field =
+                |field: types::Field<'_>| ours(&field.ty).map(|ty| (field.name.to_owned(), ty));
             Type::Record(record.fields().map(field).collect::<Option<_>>()?)
         }
-        types::Type::Tuple(tuple) => Type::Tuple(tuple.types().map(|ty| ours(&ty)).collect::<Option<_>>()?),
+        types::Type::Tuple(tuple) => {
+            Type::Tuple(tuple.types().map(|ty| ours(&ty)).collect::<Option<_>>()?)
+        }
         types::Type::Variant(variant) => {
             let case = |case: types::Case<'_>| maybe(case.ty).map(|ty| (case.name.to_owned(), ty));
             Type::Variant(variant.cases().map(case).collect::<Option<_>>()?)
@@ -69,9 +85,10 @@ fn ours(ty: &types::Type) -> Option<Type> {
         types::Type::Enum(names) => Type::Enum(names.names().map(str::to_owned).collect()),
         types::Type::Flags(names) => Type::Flags(names.names().map(str::to_owned).collect()),
         types::Type::Option(option) => Type::Option(boxed(option.ty())?),
-        types::Type::Result(result) => {
-            Type::Result(maybe(result.ok())?.map(Box::new), maybe(result.err())?.map(Box::new))
-        }
+        types::Type::Result(result) => Type::Result(
+            maybe(result.ok())?.map(Box::new),
+            maybe(result.err())?.map(Box::new),
+        ),
         _ => return None,
     })
 }
@@ -90,32 +107,60 @@ pub(super) fn val(ty: &Type, value: Value) -> Val {
         }
         (Type::Record(fields), Value::Many(values)) => {
             let fields = fields.iter().zip(values);
-            Val::Record(fields.map(|((name, ty), value)| (name.clone(), val(ty, value))).collect())
+            Val::Record(
+                fields
+                    .map(|((name, ty), value)| (name.clone(), val(ty, value)))
+                    .collect(),
+            )
         }
-        (Type::Tuple(types), Value::Many(values)) => {
-            Val::Tuple(types.iter().zip(values).map(|(ty, value)| val(ty, value)).collect())
-        }
+        (Type::Tuple(types), Value::Many(values)) => Val::Tuple(
+            types
+                .iter()
+                .zip(values)
+                .map(|(ty, value)| val(ty, value))
+                .collect(),
+        ),
         (Type::Variant(cases), Value::Case(index, inner)) => {
-            let (name, ty) = cases.get(index).map_or(("", &None), |(name, ty)| (name.as_str(), ty));
-            Val::Variant(name.to_owned(), ty.as_ref().zip(inner).map(|(ty, inner)| Box::new(val(ty, *inner))))
+            let (name, ty) = cases
+                .get(index)
+                .map_or(("", &None), |(name, ty)| (name.as_str(), ty));
+            Val::Variant(
+                name.to_owned(),
+                ty.as_ref()
+                    .zip(inner)
+                    .map(|(ty, inner)| Box::new(val(ty, *inner))),
+            )
         }
-        (Type::Enum(names), Value::Case(index, _)) => Val::Enum(names.get(index).cloned().unwrap_or_default()),
+        (Type::Enum(names), Value::Case(index, _)) => {
+            Val::Enum(names.get(index).cloned().unwrap_or_default())
+        }
         (Type::Result(ok, err), Value::Case(index, inner)) => {
             let ty = if index == 0 { ok } else { err };
-            let inner = ty.as_ref().zip(inner).map(|(ty, inner)| Box::new(val(ty, *inner)));
+            let inner = ty
+                .as_ref()
+                .zip(inner)
+                .map(|(ty, inner)| Box::new(val(ty, *inner)));
             Val::Result(if index == 0 { Ok(inner) } else { Err(inner) })
         }
-        (Type::Flags(names), Value::Flags(set)) => {
-            Val::Flags(set.into_iter().filter_map(|index| names.get(index).cloned()).collect())
+        (Type::Flags(names), Value::Flags(set)) => Val::Flags(
+            set.into_iter()
+                .filter_map(|index| names.get(index).cloned())
+                .collect(),
+        ),
+        (Type::Option(ty), Value::Option(inner)) => {
+            Val::Option(inner.map(|inner| Box::new(val(ty, *inner))))
         }
-        (Type::Option(ty), Value::Option(inner)) => Val::Option(inner.map(|inner| Box::new(val(ty, *inner)))),
         // A value is of the type that it was read by. The engine compares once more, and says no.
         _ => Val::Option(None),
     }
 }
 
 /// `number` is within the bounds of `ty`.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was read within its type's bounds")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it was read within its type's bounds"
+)]
 fn integer(ty: &Type, number: i128) -> Val {
     match ty {
         Type::S8 => Val::S8(number as i8),
@@ -148,13 +193,19 @@ fn write(value: &Val, out: &mut String) {
         Val::S64(number) => plain(number, out),
         Val::U64(number) => plain(number, out),
         Val::Float32(number) => float(f64::from(*number), number.to_string(), out),
-        Val::Float64(number) => float(*number, serde_json::to_string(number).unwrap_or_default(), out),
+        Val::Float64(number) => float(
+            *number,
+            serde_json::to_string(number).unwrap_or_default(),
+            out,
+        ),
         Val::Char(character) => text(character.encode_utf8(&mut [0; 4]), out),
         Val::String(string) | Val::Enum(string) => text(string, out),
         Val::List(values) | Val::Tuple(values) | Val::FixedLengthList(values) => {
             sequence('[', values, ']', out, write);
         }
-        Val::Record(fields) => sequence('{', fields, '}', out, |(name, value), out| member(name, value, out)),
+        Val::Record(fields) => sequence('{', fields, '}', out, |(name, value), out| {
+            member(name, value, out)
+        }),
         Val::Map(entries) => sequence('[', entries, ']', out, |(key, value), out| {
             out.push('[');
             write(key, out);
@@ -166,13 +217,17 @@ fn write(value: &Val, out: &mut String) {
         Val::Variant(name, Some(value)) => case(name, Some(value), out),
         Val::Option(None) => out.push_str("null"),
         // An option in an option must tell `none` from `some(none)`.
-        Val::Option(Some(value)) if matches!(**value, Val::Option(_)) => case("some", Some(value), out),
+        Val::Option(Some(value)) if matches!(**value, Val::Option(_)) => {
+            case("some", Some(value), out)
+        }
         Val::Option(Some(value)) => write(value, out),
         Val::Result(Ok(value)) => case("ok", value.as_deref(), out),
         Val::Result(Err(value)) => case("err", value.as_deref(), out),
         Val::Flags(names) => sequence('[', names, ']', out, |name, out| text(name, out)),
         // No function that has one is ever called.
-        Val::Resource(_) | Val::Future(_) | Val::Stream(_) | Val::ErrorContext(_) => out.push_str("null"),
+        Val::Resource(_) | Val::Future(_) | Val::Stream(_) | Val::ErrorContext(_) => {
+            out.push_str("null")
+        }
     }
 }
 
@@ -212,7 +267,13 @@ fn case(name: &str, value: Option<&Val>, out: &mut String) {
     out.push('}');
 }
 
-fn sequence<T>(open: char, items: &[T], close: char, out: &mut String, one: impl Fn(&T, &mut String)) {
+fn sequence<T>(
+    open: char,
+    items: &[T],
+    close: char,
+    out: &mut String,
+    one: impl Fn(&T, &mut String),
+) {
     out.push(open);
     for (i, item) in items.iter().enumerate() {
         if i > 0 {

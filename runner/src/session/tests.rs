@@ -5,7 +5,10 @@ use taskmaster_protocol::{AttemptId, Hash, JobName, Json, ModuleName, TaskId};
 const MS: u64 = 1_000;
 
 fn name(n: u32) -> Attempt {
-    Attempt { id: TaskId::new(&format!("t{n}")).unwrap(), attempt: AttemptId { epoch: 1, n: 1 } }
+    Attempt {
+        id: TaskId::new(&format!("t{n}")).unwrap(),
+        attempt: AttemptId { epoch: 1, n: 1 },
+    }
 }
 
 fn send(n: u32, slots: u32) -> Send {
@@ -31,9 +34,23 @@ fn send(n: u32, slots: u32) -> Send {
 
 fn done(n: u32) -> Ending {
     let Attempt { id, attempt } = name(n);
-    let (result, stats, log) = (ResultRef::Json(Json::null()), TaskStats::default(), Default::default());
+    let (result, stats, log) = (
+        ResultRef::Json(Json::null()),
+        TaskStats::default(),
+        Default::default(),
+    );
     let (outputs, adds, then) = Default::default();
-    Ending::Done(Done { id, attempt, result, outputs, started_us: 0, stats, log, adds, then })
+    Ending::Done(Done {
+        id,
+        attempt,
+        result,
+        outputs,
+        started_us: 0,
+        stats,
+        log,
+        adds,
+        then,
+    })
 }
 
 /// A session and its clock; effects as short words, so that a script reads like one.
@@ -45,9 +62,15 @@ struct Script {
 impl Script {
     /// Connected, its first words heard.
     fn up(slots: u32) -> Script {
-        let mut script = Script { session: Session::new(Settings { slots, ahead: 0 }), now_us: 0 };
+        let mut script = Script {
+            session: Session::new(Settings { slots, ahead: 0 }),
+            now_us: 0,
+        };
         assert_eq!(script.event(Event::Tick), ["dial"]);
-        assert_eq!(script.event(Event::Connected), [format!("request {} held []", slots + CREDITS_BEYOND_SLOTS)]);
+        assert_eq!(
+            script.event(Event::Connected),
+            [format!("request {} held []", slots + CREDITS_BEYOND_SLOTS)]
+        );
         script
     }
 
@@ -63,12 +86,18 @@ impl Script {
     }
 
     fn send(&mut self, tasks: &[(u32, u32)]) -> Vec<String> {
-        self.event(Event::Send(tasks.iter().map(|(n, slots)| send(*n, *slots)).collect()))
+        self.event(Event::Send(
+            tasks.iter().map(|(n, slots)| send(*n, *slots)).collect(),
+        ))
     }
 }
 
 fn ids<'a>(attempts: impl IntoIterator<Item = &'a TaskId>) -> String {
-    attempts.into_iter().map(TaskId::as_str).collect::<Vec<_>>().join(" ")
+    attempts
+        .into_iter()
+        .map(TaskId::as_str)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn word(effect: &Effect) -> String {
@@ -81,15 +110,28 @@ fn word(effect: &Effect) -> String {
         Effect::Stop(attempt) => format!("stop {}", attempt.id),
         Effect::TakeBack(attempts) => format!("take back {}", ids(attempts.iter().map(|a| &a.id))),
         Effect::Say(ToMaster::Request(request)) => {
-            let held = request.held.as_ref().map(|held| format!(" held [{}]", ids(held.iter().map(|a| &a.id))));
+            let held = request
+                .held
+                .as_ref()
+                .map(|held| format!(" held [{}]", ids(held.iter().map(|a| &a.id))));
             let draining = if request.draining { " draining" } else { "" };
-            format!("request {}{}{draining}", request.credits, held.unwrap_or_default())
+            format!(
+                "request {}{}{draining}",
+                request.credits,
+                held.unwrap_or_default()
+            )
         }
         Effect::Say(ToMaster::Done(done)) => format!("done {}", ids(done.iter().map(|d| &d.id))),
         Effect::Say(ToMaster::Failed(failed)) => {
-            format!("{} {}", failed[0].error.kind.as_str(), ids(failed.iter().map(|f| &f.id)))
+            format!(
+                "{} {}",
+                failed[0].error.kind.as_str(),
+                ids(failed.iter().map(|f| &f.id))
+            )
         }
-        Effect::Say(ToMaster::Returned(attempts)) => format!("returned {}", ids(attempts.iter().map(|a| &a.id))),
+        Effect::Say(ToMaster::Returned(attempts)) => {
+            format!("returned {}", ids(attempts.iter().map(|a| &a.id)))
+        }
         Effect::Say(other) => panic!("a runner does not say {}", other.event()),
     }
 }
@@ -97,8 +139,14 @@ fn word(effect: &Effect) -> String {
 #[test]
 fn tasks_start_in_order_as_slots_become_free() {
     let mut script = Script::up(2);
-    assert_eq!(script.send(&[(1, 1), (2, 1), (3, 1), (4, 1)]), ["start t1", "start t2"]);
-    assert_eq!(script.event(Event::Ended(vec![done(2), done(1)])), ["done t2 t1", "start t3", "start t4"]);
+    assert_eq!(
+        script.send(&[(1, 1), (2, 1), (3, 1), (4, 1)]),
+        ["start t1", "start t2"]
+    );
+    assert_eq!(
+        script.event(Event::Ended(vec![done(2), done(1)])),
+        ["done t2 t1", "start t3", "start t4"]
+    );
     assert_eq!(script.event(Event::Ack(vec![name(1), name(2)])), [""; 0]);
     assert_eq!(script.session.held(), 2);
 }
@@ -107,10 +155,23 @@ fn tasks_start_in_order_as_slots_become_free() {
 fn a_task_of_many_slots_waits_for_them_and_is_not_passed_by() {
     let mut script = Script::up(3);
     assert_eq!(script.send(&[(1, 1), (2, 3), (3, 1)]), ["start t1"]);
-    assert_eq!(script.event(Event::Ended(vec![done(1)])), ["done t1", "start t2"]);
-    assert_eq!(script.event(Event::Ended(vec![done(2)])), ["done t2", "start t3"]);
-    assert_eq!(script.send(&[(4, 99)]), [""; 0], "more than there are: all of them");
-    assert_eq!(script.event(Event::Ended(vec![done(3)])), ["done t3", "start t4"]);
+    assert_eq!(
+        script.event(Event::Ended(vec![done(1)])),
+        ["done t1", "start t2"]
+    );
+    assert_eq!(
+        script.event(Event::Ended(vec![done(2)])),
+        ["done t2", "start t3"]
+    );
+    assert_eq!(
+        script.send(&[(4, 99)]),
+        [""; 0],
+        "more than there are: all of them"
+    );
+    assert_eq!(
+        script.event(Event::Ended(vec![done(3)])),
+        ["done t3", "start t4"]
+    );
 }
 
 #[test]
@@ -118,29 +179,59 @@ fn an_attempt_is_taken_once() {
     let mut script = Script::up(1);
     assert_eq!(script.send(&[(1, 1), (1, 1), (2, 1)]), ["start t1"]);
     assert_eq!(script.send(&[(1, 1), (2, 1)]), [""; 0]);
-    assert_eq!(script.event(Event::Ended(vec![done(1), done(1)])), ["done t1", "start t2"]);
-    assert_eq!(script.send(&[(1, 1)]), [""; 0], "it is kept until it is acknowledged");
+    assert_eq!(
+        script.event(Event::Ended(vec![done(1), done(1)])),
+        ["done t1", "start t2"]
+    );
+    assert_eq!(
+        script.send(&[(1, 1)]),
+        [""; 0],
+        "it is kept until it is acknowledged"
+    );
 }
 
 #[test]
 fn recall_gives_back_what_has_not_begun() {
     let mut script = Script::up(1);
     script.send(&[(1, 1), (2, 1), (3, 1)]);
-    assert_eq!(script.event(Event::Recall(vec![name(2), name(9)])), ["returned t2"]);
-    assert_eq!(script.event(Event::Recall(vec![name(1), name(3)])), ["returned t3", "take back t1"]);
-    assert_eq!(script.event(Event::TakenBack(vec![])), ["returned "], "it runs");
+    assert_eq!(
+        script.event(Event::Recall(vec![name(2), name(9)])),
+        ["returned t2"]
+    );
+    assert_eq!(
+        script.event(Event::Recall(vec![name(1), name(3)])),
+        ["returned t3", "take back t1"]
+    );
+    assert_eq!(
+        script.event(Event::TakenBack(vec![])),
+        ["returned "],
+        "it runs"
+    );
     assert_eq!(script.event(Event::Recall(vec![name(1)])), ["take back t1"]);
-    assert_eq!(script.event(Event::TakenBack(vec![name(1)])), ["returned t1"]);
+    assert_eq!(
+        script.event(Event::TakenBack(vec![name(1)])),
+        ["returned t1"]
+    );
     assert_eq!(script.session.held(), 0);
-    assert_eq!(script.send(&[(1, 1)]), ["start t1"], "its slot is free, and it may come again");
+    assert_eq!(
+        script.send(&[(1, 1)]),
+        ["start t1"],
+        "its slot is free, and it may come again"
+    );
 }
 
 #[test]
 fn cancel_drops_stops_or_forgets() {
     let mut script = Script::up(1);
     script.send(&[(1, 1), (2, 1)]);
-    assert_eq!(script.event(Event::Cancel(vec![name(1), name(2), name(9)])), ["stop t1", "cancelled t2"]);
-    assert_eq!(script.event(Event::Ended(vec![Ending::cancelled(name(1))])), ["cancelled t1"]);
+    assert_eq!(
+        script.event(Event::Cancel(vec![name(1), name(2), name(9)])),
+        ["stop t1", "cancelled t2"]
+    );
+    assert_eq!(
+        script.event(Event::Ended(vec![Ending::cancelled(name(1))])),
+        ["cancelled t1"]
+    );
     assert_eq!(script.session.held(), 2);
     script.event(Event::Ack(vec![name(1)]));
     script.event(Event::Cancel(vec![name(2)]));
@@ -161,28 +252,47 @@ fn a_lost_link_loses_nothing() {
     script.send(&[(1, 1), (2, 1), (3, 1)]);
     script.event(Event::Ended(vec![done(1)]));
     assert_eq!(script.event(Event::Disconnected { jitter: 1_000 }), [""; 0]);
-    assert_eq!(script.event(Event::Ended(vec![done(2)])), ["start t3"], "it works on, and talks to nobody");
+    assert_eq!(
+        script.event(Event::Ended(vec![done(2)])),
+        ["start t3"],
+        "it works on, and talks to nobody"
+    );
     assert_eq!(script.after(50 * MS, Event::Tick), ["dial"]);
-    assert_eq!(script.event(Event::Connected), ["request 2049 held [t1 t2 t3]", "done t1 t2"]);
+    assert_eq!(
+        script.event(Event::Connected),
+        ["request 2049 held [t1 t2 t3]", "done t1 t2"]
+    );
     script.event(Event::Ack(vec![name(1)]));
     script.event(Event::Disconnected { jitter: 0 });
     script.after(25 * MS, Event::Tick);
-    assert_eq!(script.event(Event::Connected), ["request 2049 held [t2 t3]", "done t2"]);
+    assert_eq!(
+        script.event(Event::Connected),
+        ["request 2049 held [t2 t3]", "done t2"]
+    );
 }
 
 #[test]
 fn pauses_between_dials_double_up_to_a_second() {
-    let mut script = Script { session: Session::new(Settings { slots: 1, ahead: 0 }), now_us: 0 };
+    let mut script = Script {
+        session: Session::new(Settings { slots: 1, ahead: 0 }),
+        now_us: 0,
+    };
     assert_eq!(script.event(Event::Tick), ["dial"]);
     for ms in [50, 100, 200, 400, 800, 1_000, 1_000] {
         assert_eq!(script.event(Event::Disconnected { jitter: 1_000 }), [""; 0]);
-        assert_eq!(script.session.next_deadline(), Some(script.now_us + ms * MS));
+        assert_eq!(
+            script.session.next_deadline(),
+            Some(script.now_us + ms * MS)
+        );
         assert_eq!(script.after(ms * MS - 1, Event::Tick), [""; 0]);
         assert_eq!(script.after(1, Event::Tick), ["dial"]);
     }
     script.event(Event::Connected);
     script.event(Event::Disconnected { jitter: 0 });
-    assert_eq!(script.session.next_deadline(), Some(script.now_us + 25 * MS));
+    assert_eq!(
+        script.session.next_deadline(),
+        Some(script.now_us + 25 * MS)
+    );
 }
 
 #[test]
@@ -205,11 +315,17 @@ fn a_drained_runner_gives_back_finishes_delivers_and_leaves() {
     let mut script = Script::up(1);
     script.send(&[(1, 1), (2, 1)]);
     assert_eq!(
-        script.event(Event::Drain { grace_us: Some(30_000 * MS) }),
+        script.event(Event::Drain {
+            grace_us: Some(30_000 * MS)
+        }),
         ["request 0 draining", "returned t2", "take back t1"]
     );
     assert_eq!(script.event(Event::TakenBack(vec![])), ["returned "]);
-    assert_eq!(script.send(&[(3, 1)]), ["returned t3"], "it crossed the word on the wire");
+    assert_eq!(
+        script.send(&[(3, 1)]),
+        ["returned t3"],
+        "it crossed the word on the wire"
+    );
     assert_eq!(script.event(Event::Ended(vec![done(1)])), ["done t1"]);
     assert_eq!(script.event(Event::Ack(vec![name(1)])), ["leave"]);
     assert_eq!(script.session.next_deadline(), None);
@@ -220,11 +336,19 @@ fn a_drained_runner_gives_back_finishes_delivers_and_leaves() {
 fn grace_ends() {
     let mut script = Script::up(1);
     script.send(&[(1, 1)]);
-    script.event(Event::Drain { grace_us: Some(100 * MS) });
+    script.event(Event::Drain {
+        grace_us: Some(100 * MS),
+    });
     assert_eq!(script.session.next_deadline(), Some(100 * MS));
-    assert_eq!(script.after(100 * MS, Event::Tick), ["stop t1", "returned t1", "leave"]);
+    assert_eq!(
+        script.after(100 * MS, Event::Tick),
+        ["stop t1", "returned t1", "leave"]
+    );
     let mut idle = Script::up(1);
-    assert_eq!(idle.event(Event::Drain { grace_us: None }), ["request 0 draining", "leave"]);
+    assert_eq!(
+        idle.event(Event::Drain { grace_us: None }),
+        ["request 0 draining", "leave"]
+    );
 }
 
 #[test]
@@ -233,19 +357,33 @@ fn a_drained_runner_without_a_master_waits_for_one_within_its_grace() {
     script.send(&[(1, 1)]);
     script.event(Event::Ended(vec![done(1)]));
     script.event(Event::Disconnected { jitter: 0 });
-    script.event(Event::Drain { grace_us: Some(10_000 * MS) });
+    script.event(Event::Drain {
+        grace_us: Some(10_000 * MS),
+    });
     script.after(25 * MS, Event::Tick);
-    assert_eq!(script.event(Event::Connected), ["request 0 held [t1] draining", "done t1"]);
+    assert_eq!(
+        script.event(Event::Connected),
+        ["request 0 held [t1] draining", "done t1"]
+    );
     assert_eq!(script.event(Event::Ack(vec![name(1)])), ["leave"]);
 }
 
 #[test]
 fn attempts_are_handed_out_ahead_of_free_slots_where_the_executor_queues() {
-    let mut script = Script { session: Session::new(Settings { slots: 1, ahead: 2 }), now_us: 0 };
+    let mut script = Script {
+        session: Session::new(Settings { slots: 1, ahead: 2 }),
+        now_us: 0,
+    };
     script.event(Event::Tick);
     script.event(Event::Connected);
-    assert_eq!(script.send(&[(1, 1), (2, 1), (3, 1), (4, 1)]), ["start t1", "start t2", "start t3"]);
-    assert_eq!(script.event(Event::Ended(vec![done(1)])), ["done t1", "start t4"]);
+    assert_eq!(
+        script.send(&[(1, 1), (2, 1), (3, 1), (4, 1)]),
+        ["start t1", "start t2", "start t3"]
+    );
+    assert_eq!(
+        script.event(Event::Ended(vec![done(1)])),
+        ["done t1", "start t4"]
+    );
 }
 
 #[test]

@@ -32,8 +32,16 @@ impl Inner {
 impl Queue {
     /// Empty, with `slots` free.
     pub fn new(slots: u32) -> Queue {
-        let inner = Inner { waiting: VecDeque::new(), free: slots, closed: false };
-        Queue { inner: Mutex::new(inner), changed: Condvar::new(), slots }
+        let inner = Inner {
+            waiting: VecDeque::new(),
+            free: slots,
+            closed: false,
+        };
+        Queue {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            slots,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -45,9 +53,16 @@ impl Queue {
     pub fn push(&self, ready: Vec<Ready>) {
         let count = ready.len();
         let most = self.slots;
-        let sized = ready.into_iter().map(|ready| Ready { slots: ready.slots.clamp(1, most), ..ready });
+        let sized = ready.into_iter().map(|ready| Ready {
+            slots: ready.slots.clamp(1, most),
+            ..ready
+        });
         self.lock().waiting.extend(sized);
-        if count == 1 { self.changed.notify_one() } else { self.changed.notify_all() }
+        if count == 1 {
+            self.changed.notify_one()
+        } else {
+            self.changed.notify_all()
+        }
     }
 
     /// Gives back `freed` slots and takes the next attempt, if one can start now.
@@ -77,7 +92,10 @@ impl Queue {
             if let Some(ready) = inner.take() {
                 return Some(ready);
             }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = self
+                .changed
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -85,8 +103,9 @@ impl Queue {
     pub fn take_back(&self, attempts: &HashSet<Attempt>) -> Vec<Attempt> {
         let mut taken = Vec::new();
         let mut inner = self.lock();
-        let (gone, kept) =
-            std::mem::take(&mut inner.waiting).into_iter().partition(|ready| attempts.contains(&ready.work.attempt));
+        let (gone, kept) = std::mem::take(&mut inner.waiting)
+            .into_iter()
+            .partition(|ready| attempts.contains(&ready.work.attempt));
         inner.waiting = kept;
         drop(inner);
         let gone: VecDeque<Ready> = gone;
@@ -112,17 +131,26 @@ mod tests {
     use taskmaster_protocol::{AttemptId, TaskId};
 
     fn name(id: &str) -> Attempt {
-        Attempt { id: TaskId::new(id).unwrap(), attempt: AttemptId { epoch: 1, n: 1 } }
+        Attempt {
+            id: TaskId::new(id).unwrap(),
+            attempt: AttemptId { epoch: 1, n: 1 },
+        }
     }
 
     #[test]
     fn a_large_attempt_waits_at_the_head_and_can_be_taken_back() {
-        let folder = std::env::temp_dir().join(format!("taskmaster-queue-{}", uuid::Uuid::now_v7().simple()));
+        let folder = std::env::temp_dir().join(format!(
+            "taskmaster-queue-{}",
+            uuid::Uuid::now_v7().simple()
+        ));
         let sandbox = Sandbox::new(1, &folder).unwrap();
-        let program = Arc::new(Program::compile(&sandbox, br#"(module (func (export "_start")))"#).unwrap());
+        let program =
+            Arc::new(Program::compile(&sandbox, br#"(module (func (export "_start")))"#).unwrap());
         let ready = |id: &str, slots| {
-            let (input, args, env, control) = (Default::default(), Vec::new(), Vec::new(), Arc::default());
-            let (timeout, memory_mb, listener) = (Duration::from_secs(1), 1, Arc::new(|_: &_, _| {}));
+            let (input, args, env, control) =
+                (Default::default(), Vec::new(), Vec::new(), Arc::default());
+            let (timeout, memory_mb, listener) =
+                (Duration::from_secs(1), 1, Arc::new(|_: &_, _| {}));
             let work = Work {
                 attempt: name(id),
                 program: program.clone(),
@@ -140,12 +168,26 @@ mod tests {
         };
         let id = |ready: Option<Ready>| ready.map(|ready| ready.work.attempt.id.to_string());
         let queue = Queue::new(2);
-        queue.push(vec![ready("a", 1), ready("b", 9), ready("c", 1), ready("d", 1), ready("e", 1)]);
+        queue.push(vec![
+            ready("a", 1),
+            ready("b", 9),
+            ready("c", 1),
+            ready("d", 1),
+            ready("e", 1),
+        ]);
         assert_eq!(id(queue.try_next(0)).as_deref(), Some("a"));
-        assert_eq!(id(queue.try_next(0)), None, "b needs both slots, and c does not pass it");
+        assert_eq!(
+            id(queue.try_next(0)),
+            None,
+            "b needs both slots, and c does not pass it"
+        );
         assert_eq!(id(queue.try_next(1)).as_deref(), Some("b"));
         assert_eq!(id(queue.try_next(0)), None);
-        assert_eq!(queue.take_back(&[name("c"), name("a")].into()), [name("c")], "a has begun");
+        assert_eq!(
+            queue.take_back(&[name("c"), name("a")].into()),
+            [name("c")],
+            "a has begun"
+        );
         assert_eq!(id(queue.try_next(2)).as_deref(), Some("d"));
         assert_eq!(id(queue.wait()).as_deref(), Some("e"));
         queue.close();

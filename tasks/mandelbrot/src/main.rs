@@ -41,10 +41,16 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let mut params = Vec::new();
-    io::stdin().lock().read_to_end(&mut params).map_err(Failure::Host)?;
+    io::stdin()
+        .lock()
+        .read_to_end(&mut params)
+        .map_err(Failure::Host)?;
     let result = compute(&params).map_err(Failure::Params)?;
     let mut stdout = io::stdout().lock();
-    stdout.write_all(&result).and_then(|()| stdout.flush()).map_err(Failure::Host)
+    stdout
+        .write_all(&result)
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::Host)
 }
 
 fn compute(params: &[u8]) -> Result<Vec<u8>, String> {
@@ -64,8 +70,11 @@ fn mentions(params: &[u8], name: &[u8]) -> bool {
 /// Reads params as a type; the message for wrong ones names the field.
 fn typed<'a, T: Deserialize<'a>>(params: &'a [u8]) -> Result<T, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(params);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| format!("params: {error}"))?;
-    deserializer.end().map_err(|error| format!("params: {error}"))?;
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| format!("params: {error}"))?;
+    deserializer
+        .end()
+        .map_err(|error| format!("params: {error}"))?;
     Ok(value)
 }
 

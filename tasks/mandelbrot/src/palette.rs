@@ -39,7 +39,9 @@ fn blend(position: f64) -> [u8; 3] {
             && position <= *end
         {
             let share = smooth((position - start) / (end - start));
-            return [0, 1, 2].map(|channel| (from[channel] + (to[channel] - from[channel]) * share).round() as u8);
+            return [0, 1, 2].map(|channel| {
+                (from[channel] + (to[channel] - from[channel]) * share).round() as u8
+            });
         }
     }
     SET

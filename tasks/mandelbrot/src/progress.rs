@@ -11,14 +11,23 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(total: usize, noun: &'static str) -> Self {
-        Self { total: total.max(1), noun, tenths: 0 }
+        Self {
+            total: total.max(1),
+            noun,
+            tenths: 0,
+        }
     }
 
     pub fn reached(&mut self, done: usize) {
         let tenths = done * 10 / self.total;
         if tenths > self.tenths {
             self.tenths = tenths;
-            report(&format!("::progress {} {done} of {} {}", tenths as f64 / 10.0, self.total, self.noun));
+            report(&format!(
+                "::progress {} {done} of {} {}",
+                tenths as f64 / 10.0,
+                self.total,
+                self.noun
+            ));
         }
     }
 }

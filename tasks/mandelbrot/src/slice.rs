@@ -66,20 +66,28 @@ pub fn compute(window: &Window) -> Result<Vec<u8>, String> {
 }
 
 fn pack(pixels: &[u8]) -> String {
-    BASE64.encode(miniz_oxide::deflate::compress_to_vec_zlib(pixels, DEFLATE_LEVEL))
+    BASE64.encode(miniz_oxide::deflate::compress_to_vec_zlib(
+        pixels,
+        DEFLATE_LEVEL,
+    ))
 }
 
 impl Slice {
     /// The slice's pixels, exactly as many as it says.
     pub fn unpack(&self) -> Result<Vec<u8>, String> {
         let expected = self.width as usize * self.rows as usize;
-        let packed = BASE64.decode(&self.pixels).map_err(|error| format!("pixels: not base64: {error}"))?;
+        let packed = BASE64
+            .decode(&self.pixels)
+            .map_err(|error| format!("pixels: not base64: {error}"))?;
         let pixels = miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&packed, expected)
             .map_err(|error| format!("pixels: not deflated, or more than {expected}: {error}"))?;
         if pixels.len() == expected {
             Ok(pixels)
         } else {
-            Err(format!("pixels: {} of them, expected {expected}", pixels.len()))
+            Err(format!(
+                "pixels: {} of them, expected {expected}",
+                pixels.len()
+            ))
         }
     }
 }
@@ -94,10 +102,16 @@ impl Window {
             ));
         }
         if !(1..=ITERATIONS_MAX).contains(&self.max_iter) {
-            return Err(format!("params: max_iter {}: expected 1 to {ITERATIONS_MAX}", self.max_iter));
+            return Err(format!(
+                "params: max_iter {}: expected 1 to {ITERATIONS_MAX}",
+                self.max_iter
+            ));
         }
         if self.scale <= 0.0 {
-            return Err(format!("params: scale {}: expected more than 0", self.scale));
+            return Err(format!(
+                "params: scale {}: expected more than 0",
+                self.scale
+            ));
         }
         Ok(())
     }
@@ -117,7 +131,11 @@ impl Window {
         let step = self.scale / f64::from(self.width);
         let x = self.center[0] + (f64::from(column) + 0.5 - f64::from(self.width) / 2.0) * step;
         let y = self.center[1] - (f64::from(row) + 0.5 - f64::from(self.height) / 2.0) * step;
-        if in_large_bulbs(x, y) { 0 } else { escape(x, y, self.max_iter).map_or(0, palette::index) }
+        if in_large_bulbs(x, y) {
+            0
+        } else {
+            escape(x, y, self.max_iter).map_or(0, palette::index)
+        }
     }
 }
 
@@ -127,7 +145,9 @@ pub fn check_size(width: u32, height: u32) -> Result<(), String> {
     if (1..=PIXELS_MAX).contains(&pixels) {
         Ok(())
     } else {
-        Err(format!("params: width {width} and height {height}: expected 1 to {PIXELS_MAX} pixels in all"))
+        Err(format!(
+            "params: width {width} and height {height}: expected 1 to {PIXELS_MAX} pixels in all"
+        ))
     }
 }
 
@@ -157,27 +177,47 @@ mod tests {
     use super::*;
 
     fn window(from: u32, rows: u32) -> Window {
-        Window { width: 40, height: 30, from, rows, max_iter: 200, center: home(), scale: home_scale() }
+        Window {
+            width: 40,
+            height: 30,
+            from,
+            rows,
+            max_iter: 200,
+            center: home(),
+            scale: home_scale(),
+        }
     }
 
     #[test]
     fn slices_join_to_the_whole() {
         let whole = window(0, 30).pixels();
-        let parts: Vec<u8> = [(0, 7), (7, 20), (27, 3)].iter().flat_map(|&(a, b)| window(a, b).pixels()).collect();
+        let parts: Vec<u8> = [(0, 7), (7, 20), (27, 3)]
+            .iter()
+            .flat_map(|&(a, b)| window(a, b).pixels())
+            .collect();
         assert_eq!(whole, parts);
     }
 
     #[test]
     fn the_shortcut_agrees_with_the_iteration() {
         for (x, y) in [(0.0, 0.0), (-1.0, 0.1), (0.2, 0.3), (-0.5, 0.5)] {
-            assert!(in_large_bulbs(x, y) && escape(x, y, 10_000).is_none(), "{x} {y}");
+            assert!(
+                in_large_bulbs(x, y) && escape(x, y, 10_000).is_none(),
+                "{x} {y}"
+            );
         }
     }
 
     #[test]
     fn what_was_packed_unpacks() {
         let pixels = window(5, 4).pixels();
-        let slice = Slice { width: 40, height: 30, from: 5, rows: 4, pixels: pack(&pixels) };
+        let slice = Slice {
+            width: 40,
+            height: 30,
+            from: 5,
+            rows: 4,
+            pixels: pack(&pixels),
+        };
         assert_eq!(slice.unpack(), Ok(pixels));
     }
 

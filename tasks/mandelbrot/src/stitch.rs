@@ -28,7 +28,9 @@ pub fn picture(params: &Stitch) -> Result<Vec<u8>, String> {
     let mut canvas = Canvas::new(width, height);
     let mut progress = Progress::new(params.slices.len(), "slices");
     for (position, slice) in params.slices.iter().enumerate() {
-        canvas.place(slice).map_err(|problem| format!("params: slices[{position}]: {problem}"))?;
+        canvas
+            .place(slice)
+            .map_err(|problem| format!("params: slices[{position}]: {problem}"))?;
         progress.reached(position + 1);
     }
     let pixels = canvas.finish()?;
@@ -47,21 +49,33 @@ struct Canvas {
 impl Canvas {
     fn new(width: u32, height: u32) -> Self {
         let pixels = vec![0; width as usize * height as usize];
-        Self { width, height, pixels, painted: vec![false; height as usize] }
+        Self {
+            width,
+            height,
+            pixels,
+            painted: vec![false; height as usize],
+        }
     }
 
     fn place(&mut self, slice: &Slice) -> Result<(), String> {
         if (slice.width, slice.height) != (self.width, self.height) {
             let (width, height) = (slice.width, slice.height);
-            return Err(format!("of a picture of {width}x{height}, expected {}x{}", self.width, self.height));
+            return Err(format!(
+                "of a picture of {width}x{height}, expected {}x{}",
+                self.width, self.height
+            ));
         }
         let (start, width) = (slice.from as usize, self.width as usize);
         let end = start.saturating_add(slice.rows as usize);
         let (Some(pixels), Some(painted)) = (
-            self.pixels.get_mut(start.saturating_mul(width)..end.saturating_mul(width)),
+            self.pixels
+                .get_mut(start.saturating_mul(width)..end.saturating_mul(width)),
             self.painted.get_mut(start..end),
         ) else {
-            return Err(format!("rows {start} to {end} reach below the picture's {}", self.height));
+            return Err(format!(
+                "rows {start} to {end} reach below the picture's {}",
+                self.height
+            ));
         };
         if painted.contains(&true) {
             return Err(format!("rows {start} to {end} are there already in part"));

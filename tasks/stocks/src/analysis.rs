@@ -48,13 +48,22 @@ pub struct Figures {
 pub fn figures(params: &Prices) -> Result<String, String> {
     check_symbol(&params.symbol).map_err(|problem| format!("params: symbol: {problem}"))?;
     check_prices(&params.prices)?;
-    report(&format!("::progress 0.5 {} has {} prices", params.symbol, params.prices.len()));
+    report(&format!(
+        "::progress 0.5 {} has {} prices",
+        params.symbol,
+        params.prices.len()
+    ));
     serde_json::to_string(&compute(params)).map_err(|error| error.to_string())
 }
 
 pub fn check_symbol(symbol: &str) -> Result<(), String> {
-    if symbol.is_empty() || symbol.chars().count() > SYMBOL_MAX || symbol.chars().any(char::is_control) {
-        return Err(format!("{symbol:?}: expected 1 to {SYMBOL_MAX} printable characters"));
+    if symbol.is_empty()
+        || symbol.chars().count() > SYMBOL_MAX
+        || symbol.chars().any(char::is_control)
+    {
+        return Err(format!(
+            "{symbol:?}: expected 1 to {SYMBOL_MAX} printable characters"
+        ));
     }
     Ok(())
 }
@@ -62,17 +71,28 @@ pub fn check_symbol(symbol: &str) -> Result<(), String> {
 /// Gaps are refused: the yearly figures would silently be wrong.
 fn check_prices(prices: &[(Date, f64)]) -> Result<(), String> {
     if prices.len() < PRICES_MIN {
-        return Err(format!("params: prices: {} of them, expected at least {PRICES_MIN}", prices.len()));
+        return Err(format!(
+            "params: prices: {} of them, expected at least {PRICES_MIN}",
+            prices.len()
+        ));
     }
-    if let Some((at, (_, price))) = prices.iter().enumerate().find(|(_, (_, price))| *price <= 0.0) {
-        return Err(format!("params: prices[{at}][1]: {price}, expected more than 0"));
+    if let Some((at, (_, price))) = prices
+        .iter()
+        .enumerate()
+        .find(|(_, (_, price))| *price <= 0.0)
+    {
+        return Err(format!(
+            "params: prices[{at}][1]: {price}, expected more than 0"
+        ));
     }
     for (at, pair) in prices.windows(2).enumerate() {
         if let [(before, _), (date, _)] = pair
             && date.months() != before.months() + 1
         {
             let at = at + 1;
-            return Err(format!("params: prices[{at}][0]: {date}, expected a day in the month after {before}"));
+            return Err(format!(
+                "params: prices[{at}][0]: {date}, expected a day in the month after {before}"
+            ));
         }
     }
     Ok(())
@@ -80,7 +100,10 @@ fn check_prices(prices: &[(Date, f64)]) -> Result<(), String> {
 
 fn compute(params: &Prices) -> Figures {
     let prices: Vec<f64> = params.prices.iter().map(|(_, price)| *price).collect();
-    let (first, last) = (prices.first().copied().unwrap_or(1.0), prices.last().copied().unwrap_or(1.0));
+    let (first, last) = (
+        prices.first().copied().unwrap_or(1.0),
+        prices.last().copied().unwrap_or(1.0),
+    );
     let years = (prices.len() - 1) as f64 / MONTHS_PER_YEAR;
     Figures {
         symbol: params.symbol.clone(),
@@ -94,12 +117,20 @@ fn compute(params: &Prices) -> Figures {
         cagr_pct: rounded(100.0 * ((last / first).powf(1.0 / years) - 1.0)),
         volatility_pct: rounded(100.0 * volatility(&prices)),
         max_drawdown_pct: rounded(100.0 * max_drawdown(&prices)),
-        series: params.prices.iter().map(|(date, price)| (*date, rounded(100.0 * price / first))).collect(),
+        series: params
+            .prices
+            .iter()
+            .map(|(date, price)| (*date, rounded(100.0 * price / first)))
+            .collect(),
     }
 }
 
 fn volatility(prices: &[f64]) -> f64 {
-    let returns: Vec<f64> = prices.iter().zip(prices.iter().skip(1)).map(|(a, b)| (b / a).ln()).collect();
+    let returns: Vec<f64> = prices
+        .iter()
+        .zip(prices.iter().skip(1))
+        .map(|(a, b)| (b / a).ln())
+        .collect();
     let mean = mean(&returns);
     let squares: f64 = returns.iter().map(|change| (change - mean).powi(2)).sum();
     (squares / (returns.len() - 1) as f64 * MONTHS_PER_YEAR).sqrt()
@@ -140,8 +171,13 @@ mod tests {
 
     #[test]
     fn a_gap_is_refused_by_its_place() {
-        let json = r#"{"symbol":"A","prices":[["2000-01-01",1],["Feb 1 2000",2],["2000-04-01",3]]}"#;
+        let json =
+            r#"{"symbol":"A","prices":[["2000-01-01",1],["Feb 1 2000",2],["2000-04-01",3]]}"#;
         let params: Prices = serde_json::from_str(json).unwrap();
-        assert!(figures(&params).unwrap_err().starts_with("params: prices[2][0]: 2000-04-01"));
+        assert!(
+            figures(&params)
+                .unwrap_err()
+                .starts_with("params: prices[2][0]: 2000-04-01")
+        );
     }
 }

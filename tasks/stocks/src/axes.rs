@@ -25,7 +25,10 @@ impl Axes {
         let end = points().map(|(date, _)| date.months()).max().unwrap_or(0);
         let low = points().map(|(_, value)| *value).fold(100.0, f64::min);
         let high = points().map(|(_, value)| *value).fold(100.0, f64::max);
-        Self { months: (start, end.max(start + 1)), values: (low / 1.15, high * 1.15) }
+        Self {
+            months: (start, end.max(start + 1)),
+            values: (low / 1.15, high * 1.15),
+        }
     }
 
     pub fn x(&self, month: i32) -> f64 {
@@ -41,9 +44,14 @@ impl Axes {
     /// The round values 1, 2, 5, 10, 20… that lie on the axis; powers of ten alone if there would be too many.
     pub fn value_ticks(&self) -> Vec<f64> {
         let (low, high) = self.values;
-        let steps: &[f64] = if high / low > 1e5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let steps: &[f64] = if high / low > 1e5 {
+            &[1.0]
+        } else {
+            &[1.0, 2.0, 5.0]
+        };
         let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
-        let ticks = decades.flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(decade)));
+        let ticks =
+            decades.flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(decade)));
         ticks.filter(|tick| (low..=high).contains(tick)).collect()
     }
 
@@ -51,9 +59,15 @@ impl Axes {
     pub fn year_ticks(&self) -> Vec<(i32, i32)> {
         let (start, end) = self.months;
         let (first, last) = (start.div_euclid(12), end.div_euclid(12));
-        let step = [1, 2, 5, 10, 20, 50].into_iter().find(|step| (last - first) / step < YEARS_MAX).unwrap_or(100);
+        let step = [1, 2, 5, 10, 20, 50]
+            .into_iter()
+            .find(|step| (last - first) / step < YEARS_MAX)
+            .unwrap_or(100);
         let years = (first..=last).filter(|year| year % step == 0);
-        years.map(|year| (year * 12, year)).filter(|(month, _)| (start..=end).contains(month)).collect()
+        years
+            .map(|year| (year * 12, year))
+            .filter(|(month, _)| (start..=end).contains(month))
+            .collect()
     }
 
     pub fn left(&self) -> f64 {

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// A day; read from `2000-01-31` or `Jan 31 2000`, written as the former.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,11 +26,17 @@ impl Date {
 
     /// `Jan 2000`
     pub fn month_and_year(self) -> String {
-        format!("{} {}", MONTHS.get(self.month as usize - 1).unwrap_or(&""), self.year)
+        format!(
+            "{} {}",
+            MONTHS.get(self.month as usize - 1).unwrap_or(&""),
+            self.year
+        )
     }
 
     fn new(year: i32, month: u32, day: u32) -> Option<Self> {
-        let real = (1000..=9999).contains(&year) && (1..=12).contains(&month) && (1..=days(year, month)).contains(&day);
+        let real = (1000..=9999).contains(&year)
+            && (1..=12).contains(&month)
+            && (1..=days(year, month)).contains(&day);
         real.then_some(Self { year, month, day })
     }
 
@@ -37,8 +45,15 @@ impl Date {
             return Self::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
         }
         if let [name, day, year] = text.split_whitespace().collect::<Vec<_>>()[..] {
-            let month = MONTHS.iter().position(|month| name.eq_ignore_ascii_case(month))? as u32 + 1;
-            return Self::new(year.parse().ok()?, month, day.trim_end_matches(',').parse().ok()?);
+            let month = MONTHS
+                .iter()
+                .position(|month| name.eq_ignore_ascii_case(month))? as u32
+                + 1;
+            return Self::new(
+                year.parse().ok()?,
+                month,
+                day.trim_end_matches(',').parse().ok()?,
+            );
         }
         None
     }
@@ -63,7 +78,8 @@ impl TryFrom<String> for Date {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text).ok_or_else(|| format!("{text:?} is no date; write 2000-01-31 or Jan 31 2000"))
+        Self::parse(&text)
+            .ok_or_else(|| format!("{text:?} is no date; write 2000-01-31 or Jan 31 2000"))
     }
 }
 
@@ -80,13 +96,26 @@ mod tests {
     #[test]
     fn both_spellings_are_the_same_day() {
         for text in ["2000-01-31", "Jan 31 2000", "jan 31, 2000"] {
-            assert_eq!(Date::parse(text).map(String::from).as_deref(), Some("2000-01-31"), "{text}");
+            assert_eq!(
+                Date::parse(text).map(String::from).as_deref(),
+                Some("2000-01-31"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn days_that_never_were_are_refused() {
-        for text in ["", "2000", "2001-02-29", "1900-02-29", "2000-13-01", "2000-00-01", "Foo 1 2000", "Jan 0 2000"] {
+        for text in [
+            "",
+            "2000",
+            "2001-02-29",
+            "1900-02-29",
+            "2000-13-01",
+            "2000-00-01",
+            "Foo 1 2000",
+            "Jan 0 2000",
+        ] {
             assert_eq!(Date::parse(text), None, "{text}");
         }
     }

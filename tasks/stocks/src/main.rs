@@ -47,22 +47,35 @@ struct Kind {
 
 fn run() -> Result<(), Failure> {
     let mut params = Vec::new();
-    io::stdin().lock().read_to_end(&mut params).map_err(Failure::Host)?;
+    io::stdin()
+        .lock()
+        .read_to_end(&mut params)
+        .map_err(Failure::Host)?;
     let result = compute(&params).map_err(Failure::Params)?;
     let mut stdout = io::stdout().lock();
-    stdout.write_all(result.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Host)
+    stdout
+        .write_all(result.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::Host)
 }
 
 fn compute(params: &[u8]) -> Result<String, String> {
     let kind: Kind = typed(params)?;
-    if kind.summary.is_some() { summary::draw(&typed(params)?) } else { analysis::figures(&typed(params)?) }
+    if kind.summary.is_some() {
+        summary::draw(&typed(params)?)
+    } else {
+        analysis::figures(&typed(params)?)
+    }
 }
 
 /// Reads params as a type; the message for wrong ones names the field.
 fn typed<'a, T: Deserialize<'a>>(params: &'a [u8]) -> Result<T, String> {
     let mut deserializer = serde_json::Deserializer::from_slice(params);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| format!("params: {error}"))?;
-    deserializer.end().map_err(|error| format!("params: {error}"))?;
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| format!("params: {error}"))?;
+    deserializer
+        .end()
+        .map_err(|error| format!("params: {error}"))?;
     Ok(value)
 }
 

@@ -9,7 +9,9 @@ use crate::axes::Axes;
 use crate::{chart, report, table};
 
 /// Told apart by most eyes, colour-blind ones included; after Okabe and Ito, darkened for thin lines on white.
-const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#b8548f", "#b58900", "#3aa0d8", "#5c4bb5", "#4d4d4d"];
+const COLOURS: [&str; 8] = [
+    "#0072b2", "#d55e00", "#009e73", "#b8548f", "#b58900", "#3aa0d8", "#5c4bb5", "#4d4d4d",
+];
 
 /// More lines than this nobody can follow.
 const SYMBOLS_MAX: usize = 12;
@@ -48,10 +50,14 @@ pub fn draw(params: &Summary) -> Result<String, String> {
 
 fn check(shares: &[Figures]) -> Result<(), String> {
     if !(1..=SYMBOLS_MAX).contains(&shares.len()) {
-        return Err(format!("params: summary: {} symbols, expected 1 to {SYMBOLS_MAX}", shares.len()));
+        return Err(format!(
+            "params: summary: {} symbols, expected 1 to {SYMBOLS_MAX}",
+            shares.len()
+        ));
     }
     for (at, share) in shares.iter().enumerate() {
-        check_symbol(&share.symbol).map_err(|problem| format!("params: summary[{at}].symbol: {problem}"))?;
+        check_symbol(&share.symbol)
+            .map_err(|problem| format!("params: summary[{at}].symbol: {problem}"))?;
         check_series(share).map_err(|problem| format!("params: summary[{at}].series{problem}"))?;
     }
     Ok(())
@@ -60,7 +66,10 @@ fn check(shares: &[Figures]) -> Result<(), String> {
 /// A logarithmic axis has no place for zero, and a line needs two points.
 fn check_series(share: &Figures) -> Result<(), String> {
     if share.series.len() < 2 {
-        return Err(format!(": {} points, expected at least 2", share.series.len()));
+        return Err(format!(
+            ": {} points, expected at least 2",
+            share.series.len()
+        ));
     }
     match share.series.iter().position(|(_, value)| *value <= 0.0) {
         Some(point) => Err(format!("[{point}][1]: expected more than 0")),
@@ -72,8 +81,14 @@ fn head(svg: &mut String, shares: &[Figures], height: f64) {
     let names: Vec<String> = shares.iter().map(|share| escaped(&share.symbol)).collect();
     let names = names.join(", ");
     let size = format!("width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\"");
-    put(svg, format_args!("<svg xmlns=\"http://www.w3.org/2000/svg\" {size} role=\"img\">\n"));
-    put(svg, format_args!("<title>Monthly prices of {names}, indexed to 100</title>\n"));
+    put(
+        svg,
+        format_args!("<svg xmlns=\"http://www.w3.org/2000/svg\" {size} role=\"img\">\n"),
+    );
+    put(
+        svg,
+        format_args!("<title>Monthly prices of {names}, indexed to 100</title>\n"),
+    );
     svg.push_str(STYLE);
     svg.push_str("<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n");
 }
@@ -89,7 +104,10 @@ pub fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
 
 /// A symbol comes from outside: it must not end up as markup.
 pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -113,7 +131,10 @@ mod tests {
 
     #[test]
     fn zero_has_no_place_on_the_axis() {
-        assert_eq!(draw(&share("A", 0.0)), Err("params: summary[0].series[1][1]: expected more than 0".into()));
+        assert_eq!(
+            draw(&share("A", 0.0)),
+            Err("params: summary[0].series[1][1]: expected more than 0".into())
+        );
     }
 
     #[test]

@@ -24,28 +24,55 @@ pub fn height(rows: usize) -> f64 {
 
 pub fn draw(svg: &mut String, shares: &[Figures], top: f64) {
     for (heading, right) in COLUMNS {
-        put(svg, format_args!("<text class=\"head end\" x=\"{right}\" y=\"{top}\">{heading}</text>"));
+        put(
+            svg,
+            format_args!("<text class=\"head end\" x=\"{right}\" y=\"{top}\">{heading}</text>"),
+        );
     }
     svg.push('\n');
     for (position, share) in shares.iter().enumerate() {
-        row(svg, share, colour(position), top + ROW * (position as f64 + 1.0));
+        row(
+            svg,
+            share,
+            colour(position),
+            top + ROW * (position as f64 + 1.0),
+        );
     }
 }
 
 fn row(svg: &mut String, share: &Figures, colour: &str, y: f64) {
     let (rule, dot, right) = (y - 18.0, y - 4.5, WIDTH - MARGIN);
-    put(svg, format_args!("<path class=\"grid\" d=\"M{MARGIN} {rule}H{right}\"/>"));
-    put(svg, format_args!("<circle cx=\"32\" cy=\"{dot}\" r=\"5\" fill=\"{colour}\"/>"));
-    put(svg, format_args!("<text class=\"bold\" x=\"46\" y=\"{y}\">{}</text>", escaped(&share.symbol)));
+    put(
+        svg,
+        format_args!("<path class=\"grid\" d=\"M{MARGIN} {rule}H{right}\"/>"),
+    );
+    put(
+        svg,
+        format_args!("<circle cx=\"32\" cy=\"{dot}\" r=\"5\" fill=\"{colour}\"/>"),
+    );
+    put(
+        svg,
+        format_args!(
+            "<text class=\"bold\" x=\"46\" y=\"{y}\">{}</text>",
+            escaped(&share.symbol)
+        ),
+    );
     for ((_, right), cell) in COLUMNS.into_iter().zip(cells(share)) {
-        put(svg, format_args!("<text class=\"end\" x=\"{right}\" y=\"{y}\">{cell}</text>"));
+        put(
+            svg,
+            format_args!("<text class=\"end\" x=\"{right}\" y=\"{y}\">{cell}</text>"),
+        );
     }
     svg.push('\n');
 }
 
 fn cells(share: &Figures) -> [String; 8] {
     [
-        share.series.first().map(|(date, _)| date.month_and_year()).unwrap_or_default(),
+        share
+            .series
+            .first()
+            .map(|(date, _)| date.month_and_year())
+            .unwrap_or_default(),
         share.months.to_string(),
         format!("{:.2}", share.first),
         format!("{:.2}", share.last),

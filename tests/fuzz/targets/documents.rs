@@ -11,10 +11,18 @@ use taskmaster_fuzz::text;
 use taskmaster_protocol::{JobName, Json, TaskId, Wall, splice};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(json) = Json::parse(text(data)) else { return };
+    let Ok(json) = Json::parse(text(data)) else {
+        return;
+    };
     if let Ok(prepared) = prepare(&json) {
         let to = (prepared.id, JobName::new("j").expect("a name"));
-        let body = TaskBody::new(prepared.document, prepared.hash, prepared.references, (1, Wall(1)), to);
+        let body = TaskBody::new(
+            prepared.document,
+            prepared.hash,
+            prepared.references,
+            (1, Wall(1)),
+            to,
+        );
         let read: TaskBody = unpack(&pack(&body)).expect("what was written is read");
         assert_eq!(read, body);
     }
@@ -27,7 +35,9 @@ fn params(text: &str) {
     let references = splice::references(text);
     let spliced = splice::splice(text, 1 << 20, |_| Ok(RESULT));
     let _ = splice::blob(text);
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return };
+    let Ok(value) = serde_json::from_str::<Value>(text) else {
+        return;
+    };
     // A value cannot have one key twice; a text can.
     if repeats_a_key(text) {
         return;
@@ -57,19 +67,29 @@ fn plain(value: &Value, found: &mut Vec<TaskId>) -> Option<Value> {
         serde_json::from_str(RESULT).ok()
     };
     match value {
-        Value::Object(members) if members.len() == 1 && members.contains_key("$literal") => Some(members["$literal"].clone()),
-        Value::Object(members) if members.len() == 1 && members.contains_key("$result") => result(&members["$result"]),
-        Value::Object(members) if members.len() == 1 && members.contains_key("$results") => {
-            members["$results"].as_array()?.iter().map(result).collect::<Option<Vec<Value>>>().map(Value::Array)
+        Value::Object(members) if members.len() == 1 && members.contains_key("$literal") => {
+            Some(members["$literal"].clone())
         }
+        Value::Object(members) if members.len() == 1 && members.contains_key("$result") => {
+            result(&members["$result"])
+        }
+        Value::Object(members) if members.len() == 1 && members.contains_key("$results") => members
+            ["$results"]
+            .as_array()?
+            .iter()
+            .map(result)
+            .collect::<Option<Vec<Value>>>()
+            .map(Value::Array),
         Value::Object(members) => members
             .iter()
             .map(|(key, value)| Some((key.clone(), plain(value, found)?)))
             .collect::<Option<serde_json::Map<String, Value>>>()
             .map(Value::Object),
-        Value::Array(items) => {
-            items.iter().map(|item| plain(item, found)).collect::<Option<Vec<Value>>>().map(Value::Array)
-        }
+        Value::Array(items) => items
+            .iter()
+            .map(|item| plain(item, found))
+            .collect::<Option<Vec<Value>>>()
+            .map(Value::Array),
         other => Some(other.clone()),
     }
 }
@@ -128,7 +148,10 @@ fn repeats_a_key(text: &str) -> bool {
             _ => 0,
         }
     }
-    let (Ok(Count(told)), Ok(value)) = (serde_json::from_str::<Count>(text), serde_json::from_str::<Value>(text)) else {
+    let (Ok(Count(told)), Ok(value)) = (
+        serde_json::from_str::<Count>(text),
+        serde_json::from_str::<Value>(text),
+    ) else {
         return true;
     };
     told != keys(&value)

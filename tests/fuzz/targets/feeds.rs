@@ -16,7 +16,9 @@ fn split(parts: &[&[u8]]) -> Vec<Piece> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((cut, data)) = data.split_first() else { return };
+    let Some((cut, data)) = data.split_first() else {
+        return;
+    };
     let whole = split(&[data]);
     let at = usize::from(*cut) % (data.len() + 1);
     assert_eq!(split(&[&data[..at], &data[at..]]), whole);
@@ -24,10 +26,17 @@ fuzz_target!(|data: &[u8]| {
     for piece in whole {
         let Ok(text) = piece.text else { continue };
         assert!(text.len() <= MAX && text.trim() == text);
-        let Ok(line) = Line::read(piece.line, text, &Keys::default(), || "made".into()) else { continue };
-        assert!(serde_json::from_str::<serde_json::Value>(&line.text).map_or(true, |value| value["id"].is_string()));
+        let Ok(line) = Line::read(piece.line, text, &Keys::default(), || "made".into()) else {
+            continue;
+        };
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&line.text)
+                .map_or(true, |value| value["id"].is_string())
+        );
         if let Some(params) = line.params() {
-            assert!(serde_json::from_str::<&serde_json::value::RawValue>(&line.text[params]).is_ok());
+            assert!(
+                serde_json::from_str::<&serde_json::value::RawValue>(&line.text[params]).is_ok()
+            );
         }
     }
 });

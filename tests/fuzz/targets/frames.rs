@@ -19,11 +19,17 @@ fuzz_target!(|data: &[u8]| {
     }
     let hot = wire::hot(text);
     match (&hot, &whole) {
-        (Some(wire::Hot::Finals(hot)), Ok(FromMaster::Final(whole))) => assert_eq!(hot.tasks.len(), whole.tasks.len()),
-        (Some(wire::Hot::Events(hot)), Ok(FromMaster::Events(whole))) => assert_eq!(hot.len(), whole.len()),
+        (Some(wire::Hot::Finals(hot)), Ok(FromMaster::Final(whole))) => {
+            assert_eq!(hot.tasks.len(), whole.tasks.len())
+        }
+        (Some(wire::Hot::Events(hot)), Ok(FromMaster::Events(whole))) => {
+            assert_eq!(hot.len(), whole.len())
+        }
         // It reads less closely: what is wrong inside a task it does not see.
         (Some(_), Ok(other)) => panic!("read as another message than {other:?}"),
-        (None, Ok(FromMaster::Final(_) | FromMaster::Events(_))) => panic!("not seen by the client: {text}"),
+        (None, Ok(FromMaster::Final(_) | FromMaster::Events(_))) => {
+            panic!("not seen by the client: {text}")
+        }
         _ => {}
     }
 });

@@ -13,23 +13,41 @@ fuzz_target!(|data: &[u8]| {
     // The first line is a path or params, the rest a glob or a manifest.
     let (first, rest) = text.split_once('\n').unwrap_or((text, text));
     if let Ok(manifest) = Manifest::parse(rest) {
-        manifest.capabilities.check().expect("what is asked for was checked");
+        manifest
+            .capabilities
+            .check()
+            .expect("what is asked for was checked");
         let completed = manifest.complete(r#"{"module":"m"}"#);
         let document = TaskDocument::parse(&completed).expect("defaults were checked");
         let name = ModuleName::new("m").expect("a name");
         let params = Json::parse(first).ok();
         let judged = manifest.check(&name, params.as_ref().or(document.params.as_ref()));
-        assert_eq!(judged, manifest.check(&name, params.as_ref().or(document.params.as_ref())));
+        assert_eq!(
+            judged,
+            manifest.check(&name, params.as_ref().or(document.params.as_ref()))
+        );
     }
     if let Ok(glob) = Glob::new(rest) {
-        let agrees = plainly(&glob.as_str().split('/').collect::<Vec<_>>(), &first.split('/').collect::<Vec<_>>());
-        assert!(agrees.is_none_or(|agrees| agrees == glob.matches(first)), "{rest:?} {first:?}");
+        let agrees = plainly(
+            &glob.as_str().split('/').collect::<Vec<_>>(),
+            &first.split('/').collect::<Vec<_>>(),
+        );
+        assert!(
+            agrees.is_none_or(|agrees| agrees == glob.matches(first)),
+            "{rest:?} {first:?}"
+        );
     }
 });
 
 /// Whether a glob matches, by trying everything; `None`: a part of it is more than `*`, `?` and letters, or it is long.
 fn plainly(glob: &[&str], path: &[&str]) -> Option<bool> {
-    if glob.len() > 6 || path.len() > 6 || glob.iter().chain(path).any(|part| part.len() > 8 || part.contains('[')) {
+    if glob.len() > 6
+        || path.len() > 6
+        || glob
+            .iter()
+            .chain(path)
+            .any(|part| part.len() > 8 || part.contains('['))
+    {
         return None;
     }
     Some(parts(glob, path))
@@ -42,7 +60,8 @@ fn parts(glob: &[&str], path: &[&str]) -> bool {
         (Some((&"**", rest)), Some((_, others))) => parts(rest, path) || parts(glob, others),
         (Some(_), None) => false,
         (Some((part, rest)), Some((name, others))) => {
-            let (part, name): (Vec<char>, Vec<char>) = (part.chars().collect(), name.chars().collect());
+            let (part, name): (Vec<char>, Vec<char>) =
+                (part.chars().collect(), name.chars().collect());
             letters(&part, &name) && parts(rest, others)
         }
     }

@@ -8,6 +8,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let found = taskmaster_module::inspect("m", data).check;
     assert_eq!(found.ok, found.error.is_none(), "{found:?}");
-    assert!(!found.ok || (found.kind.is_some() && found.version.is_some()), "{found:?}");
+    assert!(
+        !found.ok || (found.kind.is_some() && found.version.is_some()),
+        "{found:?}"
+    );
     assert_eq!(taskmaster_module::inspect("m", data).check, found);
 });

@@ -21,7 +21,10 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok((name, value)) = values::pair(text) {
         assert_eq!(format!("{name}={value}"), text);
-        let filter = Filter { events: vec![value], ..Filter::default() };
+        let filter = Filter {
+            events: vec![value],
+            ..Filter::default()
+        };
         let _ = filter.unknown_events();
     }
     if let Ok(module) = ModuleRef::parse(text) {

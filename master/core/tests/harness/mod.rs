@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::jobs::{Counts, Past};
 use taskmaster_core::{
-    Change, DependsOn, Due, Effect, Event, Final, NewTask, Origin, RunnerKey, Scheduler, TaskKey, Why,
+    Change, DependsOn, Due, Effect, Event, Final, NewTask, Origin, RunnerKey, Scheduler, TaskKey,
+    Why,
 };
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{AttemptId, JobName, ModuleName, Now, Requires, Retries, TaskState, Wall, When};
+use taskmaster_protocol::{
+    AttemptId, JobName, ModuleName, Now, Requires, Retries, TaskState, Wall, When,
+};
 
 /// What a feeder asks for.
 #[derive(Debug, Clone)]
@@ -93,7 +96,10 @@ impl World {
     pub fn new() -> World {
         World {
             core: Scheduler::new(1),
-            now: Now { mono_us: 0, wall: Wall(1_000_000_000) },
+            now: Now {
+                mono_us: 0,
+                wall: Wall(1_000_000_000),
+            },
             epoch: 1,
             tasks: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -137,7 +143,10 @@ impl World {
                 }
                 let name = self.names[key].clone();
                 let record = self.tasks.get_mut(&name).expect("a known task");
-                assert!(record.ended.is_some() || record.key != Some(*key), "{name} is forgotten before it ended");
+                assert!(
+                    record.ended.is_some() || record.key != Some(*key),
+                    "{name} is forgotten before it ended"
+                );
                 record.key = record.key.filter(|is| is != key);
             }
             Effect::Send { task, attempt, .. } => {
@@ -158,13 +167,25 @@ impl World {
 
     fn store(&mut self, change: &Change) {
         match change {
-            Change::Ended { task, state, attempt, .. } => {
+            Change::Ended {
+                task,
+                state,
+                attempt,
+                ..
+            } => {
                 let record = self.record_of(*task);
                 assert_eq!(record.ended, None, "a task ends once");
                 record.ended = Some(*state);
                 record.fence = record.fence.max(*attempt).max(record.last);
             }
-            Change::Retrying { task, attempt, tries, lost, wait_us, runner_lost } => {
+            Change::Retrying {
+                task,
+                attempt,
+                tries,
+                lost,
+                wait_us,
+                runner_lost,
+            } => {
                 let due = Due::Wall(self.now.wall.plus_us(*wait_us));
                 let record = self.record_of(*task);
                 (record.tries, record.lost) = (*tries, *lost);
@@ -175,7 +196,11 @@ impl World {
                     record.wanted.due = Some(due);
                 }
             }
-            Change::Set { task, priority, wait_us } => {
+            Change::Set {
+                task,
+                priority,
+                wait_us,
+            } => {
                 let due = wait_us.map(|us| Due::Wall(self.now.wall.plus_us(us)));
                 let wanted = &mut self.record_of(*task).wanted;
                 (wanted.priority, wanted.due) = (*priority, due.or(wanted.due));
@@ -187,13 +212,22 @@ impl World {
                 (record.open, record.past.run) = (true, run);
             }
             Change::JobDone(job) => {
-                let counts = self.core.job(job).expect("its last counts can be read").counts.clone();
+                let counts = self
+                    .core
+                    .job(job)
+                    .expect("its last counts can be read")
+                    .counts
+                    .clone();
                 let record = self.jobs.get_mut(job.as_str()).expect("a known job");
                 assert!(record.open, "a job is done once");
                 (record.open, record.past.counts) = (false, counts);
             }
             Change::JobHeld { job, by, held } => {
-                let holders = &mut self.jobs.get_mut(job.as_str()).expect("a known job").holders;
+                let holders = &mut self
+                    .jobs
+                    .get_mut(job.as_str())
+                    .expect("a known job")
+                    .holders;
                 if *held {
                     holders.insert(by.clone())
                 } else {
@@ -201,12 +235,21 @@ impl World {
                 };
             }
             Change::JobPaused { job, paused } => {
-                self.jobs.get_mut(job.as_str()).expect("a known job").past.paused = *paused;
+                self.jobs
+                    .get_mut(job.as_str())
+                    .expect("a known job")
+                    .past
+                    .paused = *paused;
             }
             Change::JobCancelled { job, up_to } => {
-                self.jobs.get_mut(job.as_str()).expect("a known job").cancelled_up_to = *up_to;
+                self.jobs
+                    .get_mut(job.as_str())
+                    .expect("a known job")
+                    .cancelled_up_to = *up_to;
             }
-            Change::RunnerJoined(name) => assert!(self.roster.insert(name.clone()), "{name} joins once"),
+            Change::RunnerJoined(name) => {
+                assert!(self.roster.insert(name.clone()), "{name} joins once")
+            }
             Change::RunnerLost(name) => assert!(self.roster.remove(name), "{name} is lost once"),
             Change::Continued(task, fence) => {
                 let record = self.record_of(*task);
@@ -230,8 +273,16 @@ impl World {
         if self.core.job(&name).is_some_and(|job| job.open) {
             return Vec::new();
         }
-        let past = self.jobs.get(job).map(|record| record.past.clone()).unwrap_or_default();
-        self.event(Event::JobOpened { job: name, past, restored: false })
+        let past = self
+            .jobs
+            .get(job)
+            .map(|record| record.past.clone())
+            .unwrap_or_default();
+        self.event(Event::JobOpened {
+            job: name,
+            past,
+            restored: false,
+        })
     }
 
     fn facts(&self, after: &[(String, When)]) -> Vec<DependsOn> {
@@ -269,27 +320,68 @@ impl World {
     pub fn go_on(&mut self, runner: RunnerKey, attempt: AttemptId, wanted: Wanted) -> Vec<Effect> {
         let name = wanted.name.clone();
         let last = self.tasks[&name].clone();
-        let Some(key) = last.key.filter(|_| last.ended.is_none()) else { return Vec::new() };
-        let wanted = Wanted { job: last.wanted.job.clone(), ..wanted };
-        let next = self.new_task(&Record { wanted: wanted.clone(), ..last }, key, Origin::Added);
+        let Some(key) = last.key.filter(|_| last.ended.is_none()) else {
+            return Vec::new();
+        };
+        let wanted = Wanted {
+            job: last.wanted.job.clone(),
+            ..wanted
+        };
+        let next = self.new_task(
+            &Record {
+                wanted: wanted.clone(),
+                ..last
+            },
+            key,
+            Origin::Added,
+        );
         if self.core.report_counts(runner, key, attempt) {
             let due = wanted.due.map(|due| self.by_wall(due));
             self.record_of(key).wanted = Wanted { due, ..wanted };
         }
-        self.event(Event::AttemptContinued { runner, attempt, run_us: 10_000, next: Box::new(next) })
+        self.event(Event::AttemptContinued {
+            runner,
+            attempt,
+            run_us: 10_000,
+            next: Box::new(next),
+        })
     }
 
     pub fn add(&mut self, wanted: Wanted) -> Vec<Effect> {
         let mut effects = self.open_job(&wanted.job);
         let key = self.free_key();
         self.nos += 1;
-        let (zero, fence) = (AttemptId { epoch: 0, n: 0 }, AttemptId { epoch: self.epoch, n: 0 });
+        let (zero, fence) = (
+            AttemptId { epoch: 0, n: 0 },
+            AttemptId {
+                epoch: self.epoch,
+                n: 0,
+            },
+        );
         let name = wanted.name.clone();
-        let record = Record { wanted, no: self.nos, key: Some(key), ended: None, last: zero, tries: 0, lost: 0, fence };
+        let record = Record {
+            wanted,
+            no: self.nos,
+            key: Some(key),
+            ended: None,
+            last: zero,
+            tries: 0,
+            lost: 0,
+            fence,
+        };
         let event = self.told(&record, key, Origin::Added);
         let due = record.wanted.due.map(|due| self.by_wall(due));
-        let record = Record { wanted: Wanted { due, ..record.wanted }, ..record };
-        assert!(self.tasks.insert(name.clone(), record).is_none(), "task {name} is there");
+        let record = Record {
+            wanted: Wanted {
+                due,
+                ..record.wanted
+            },
+            ..record
+        };
+        assert!(
+            self.tasks.insert(name.clone(), record).is_none(),
+            "task {name} is there"
+        );
         self.names.insert(key, name);
         effects.extend(self.event(event));
         effects
@@ -313,17 +405,38 @@ impl World {
         record.wanted.due = None;
         let record = record.clone();
         self.names.insert(key, name.into());
-        let event = self.told(&record, key, Origin::Reopened { fence: record.fence, was });
+        let event = self.told(
+            &record,
+            key,
+            Origin::Reopened {
+                fence: record.fence,
+                was,
+            },
+        );
         effects.extend(self.event(event));
         effects
     }
 
-    pub fn join(&mut self, offer: Offer, credits: u32, held: &[(String, AttemptId)]) -> (RunnerKey, Vec<Effect>) {
+    pub fn join(
+        &mut self,
+        offer: Offer,
+        credits: u32,
+        held: &[(String, AttemptId)],
+    ) -> (RunnerKey, Vec<Effect>) {
         self.connections += 1;
         let runner = RunnerKey(self.connections);
         self.runners.insert(runner, offer.name.clone());
-        let held = held.iter().filter_map(|(name, attempt)| Some((self.tasks.get(name)?.key?, *attempt))).collect();
-        let effects = self.event(Event::RunnerJoined { runner, offer: Box::new(offer), credits, answers: true, held });
+        let held = held
+            .iter()
+            .filter_map(|(name, attempt)| Some((self.tasks.get(name)?.key?, *attempt)))
+            .collect();
+        let effects = self.event(Event::RunnerJoined {
+            runner,
+            offer: Box::new(offer),
+            credits,
+            answers: true,
+            held,
+        });
         (runner, effects)
     }
 
@@ -341,34 +454,58 @@ impl World {
         self.names.clear();
         self.runners.clear();
         (self.free, self.keys) = (BTreeSet::new(), 0);
-        let mut effects = self.event(Event::Started { roster: self.roster.iter().cloned().collect() });
+        let mut effects = self.event(Event::Started {
+            roster: self.roster.iter().cloned().collect(),
+        });
         for module in self.closed.clone() {
-            effects.extend(self.event(Event::ModuleOpened { module: module_name(&module), open: false }));
+            effects.extend(self.event(Event::ModuleOpened {
+                module: module_name(&module),
+                open: false,
+            }));
         }
-        let jobs: Vec<(String, JobRecord)> =
-            self.jobs.iter().filter(|(_, job)| job.open).map(|(name, job)| (name.clone(), job.clone())).collect();
+        let jobs: Vec<(String, JobRecord)> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.open)
+            .map(|(name, job)| (name.clone(), job.clone()))
+            .collect();
         for (name, job) in &jobs {
-            let past = Past { counts: self.counts_of(name), ..job.past.clone() };
-            effects.extend(self.event(Event::JobOpened { job: job_name(name), past, restored: true }));
+            let past = Past {
+                counts: self.counts_of(name),
+                ..job.past.clone()
+            };
+            effects.extend(self.event(Event::JobOpened {
+                job: job_name(name),
+                past,
+                restored: true,
+            }));
             for by in &job.holders {
                 let (job, by) = (job_name(name), by.clone());
-                effects.extend(self.event(Event::JobHeld { job, by, restored: true }));
+                effects.extend(self.event(Event::JobHeld {
+                    job,
+                    by,
+                    restored: true,
+                }));
             }
         }
         self.tasks.values_mut().for_each(|record| record.key = None);
-        let mut open: Vec<(u64, String)> =
-            self.tasks.iter().filter(|(_, r)| r.ended.is_none()).map(|(name, r)| (r.no, name.clone())).collect();
+        let mut open: Vec<(u64, String)> = self
+            .tasks
+            .iter()
+            .filter(|(_, r)| r.ended.is_none())
+            .map(|(name, r)| (r.no, name.clone()))
+            .collect();
         open.sort();
         // A reopened task may wait for one that came later: those waited for are told first.
         while !open.is_empty() {
-            let waits = |name: &String| {
-                self.tasks[name]
-                    .wanted
-                    .after
-                    .iter()
-                    .any(|(on, _)| self.tasks[on].ended.is_none() && self.tasks[on].key.is_none())
-            };
-            let (later, first): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, name)| waits(name));
+            let waits =
+                |name: &String| {
+                    self.tasks[name].wanted.after.iter().any(|(on, _)| {
+                        self.tasks[on].ended.is_none() && self.tasks[on].key.is_none()
+                    })
+                };
+            let (later, first): (Vec<_>, Vec<_>) =
+                open.into_iter().partition(|(_, name)| waits(name));
             assert!(!first.is_empty(), "a cycle");
             for (_, name) in first {
                 let key = self.free_key();
@@ -383,7 +520,11 @@ impl World {
         }
         self.restoring = false;
         for (name, job) in jobs.iter().filter(|(_, job)| job.cancelled_up_to > 0) {
-            let event = Event::JobCancelWanted { job: job_name(name), up_to: job.cancelled_up_to, restored: true };
+            let event = Event::JobCancelWanted {
+                job: job_name(name),
+                up_to: job.cancelled_up_to,
+                restored: true,
+            };
             effects.extend(self.event(event));
         }
         effects
@@ -392,7 +533,11 @@ impl World {
     /// What the durable records say of a job's past: all that were added, and how those that ended did.
     fn counts_of(&self, job: &str) -> Counts {
         let mut counts = Counts::default();
-        for record in self.tasks.values().filter(|record| record.wanted.job == job) {
+        for record in self
+            .tasks
+            .values()
+            .filter(|record| record.wanted.job == job)
+        {
             counts.total += 1;
             if let Some(how) = record.ended {
                 counts.by_state[how.state() as usize] += 1;
@@ -402,7 +547,11 @@ impl World {
     }
 
     pub fn cancel_job(&mut self, job: &str) -> Vec<Effect> {
-        self.event(Event::JobCancelWanted { job: job_name(job), up_to: self.nos, restored: false })
+        self.event(Event::JobCancelWanted {
+            job: job_name(job),
+            up_to: self.nos,
+            restored: false,
+        })
     }
 
     pub fn turn(&mut self) -> Vec<Effect> {
@@ -411,14 +560,21 @@ impl World {
 
     /// Whether the core wants another turn at once.
     pub fn busy(&self) -> bool {
-        self.core.next_deadline(self.now).is_some_and(|at| at <= self.now.mono_us)
+        self.core
+            .next_deadline(self.now)
+            .is_some_and(|at| at <= self.now.mono_us)
     }
 
     pub fn state(&self, name: &str) -> TaskState {
         let record = &self.tasks[name];
         match record.ended {
             Some(how) => how.state(),
-            None => self.core.task(record.key.expect("an open task")).expect("the core holds it").state().name(),
+            None => self
+                .core
+                .task(record.key.expect("an open task"))
+                .expect("the core holds it")
+                .state()
+                .name(),
         }
     }
 }
@@ -428,21 +584,53 @@ pub fn phrase(world: &World, effect: &Effect) -> String {
     let task = |key: &TaskKey| world.names[key].clone();
     let runner = |key: &RunnerKey| {
         let name = &world.runners[key];
-        let newest = world.runners.iter().rev().find(|(_, n)| *n == name).map(|(key, _)| key);
-        if newest == Some(key) { name.clone() } else { format!("{name}'") }
+        let newest = world
+            .runners
+            .iter()
+            .rev()
+            .find(|(_, n)| *n == name)
+            .map(|(key, _)| key);
+        if newest == Some(key) {
+            name.clone()
+        } else {
+            format!("{name}'")
+        }
     };
     match effect {
-        Effect::Send { runner: to, task: key, attempt } => format!("{} → {} {attempt}", task(key), runner(to)),
-        Effect::Recall { runner: from, attempts } => {
-            let listed: Vec<String> =
-                attempts.iter().map(|(key, attempt)| format!("{} {attempt}", task(key))).collect();
+        Effect::Send {
+            runner: to,
+            task: key,
+            attempt,
+        } => format!("{} → {} {attempt}", task(key), runner(to)),
+        Effect::Recall {
+            runner: from,
+            attempts,
+        } => {
+            let listed: Vec<String> = attempts
+                .iter()
+                .map(|(key, attempt)| format!("{} {attempt}", task(key)))
+                .collect();
             format!("recall from {}: {}", runner(from), listed.join(" + "))
         }
-        Effect::Stop { runner: on, task: key, attempt } => format!("stop {} {attempt} on {}", task(key), runner(on)),
+        Effect::Stop {
+            runner: on,
+            task: key,
+            attempt,
+        } => format!("stop {} {attempt} on {}", task(key), runner(on)),
         Effect::HangUp { runner: key } => format!("hang up {}", runner(key)),
-        Effect::Show { kind, task: Some(key), .. } => format!("{} {}", task(key), kind.as_str().replace("task:", "")),
-        Effect::Show { kind, runner: key, .. } => {
-            format!("{} {}", key.as_ref().map(runner).unwrap_or_default(), kind.as_str().replace("runner:", ""))
+        Effect::Show {
+            kind,
+            task: Some(key),
+            ..
+        } => format!("{} {}", task(key), kind.as_str().replace("task:", "")),
+        Effect::Show {
+            kind, runner: key, ..
+        } => {
+            format!(
+                "{} {}",
+                key.as_ref().map(runner).unwrap_or_default(),
+                kind.as_str().replace("runner:", "")
+            )
         }
         Effect::Forget(key) => format!("{} forgotten", task(key)),
         Effect::Store(change) => change_phrase(world, change),
@@ -455,17 +643,38 @@ fn change_phrase(world: &World, change: &Change) -> String {
         Change::Added(key) => format!("{} added", name(key)),
         Change::Reopened(key) => format!("{} reopened", name(key)),
         Change::Continued(key, fence) => format!("{} goes on, void up to {fence}", name(key)),
-        Change::Ended { task, state, why, attempt } => {
+        Change::Ended {
+            task,
+            state,
+            why,
+            attempt,
+        } => {
             let how = state.state().as_str();
             match why {
                 Why::Report => format!("{} {how} by {attempt}", name(task)),
                 Why::Cancelled => format!("{} {how}", name(task)),
-                Why::Dependency(on, was) => format!("{} {how}, {} {}", name(task), name(on), was.state().as_str()),
-                Why::Earlier(i, was) => format!("{} {how}, dependency {i} {} before", name(task), was.state().as_str()),
+                Why::Dependency(on, was) => format!(
+                    "{} {how}, {} {}",
+                    name(task),
+                    name(on),
+                    was.state().as_str()
+                ),
+                Why::Earlier(i, was) => format!(
+                    "{} {how}, dependency {i} {} before",
+                    name(task),
+                    was.state().as_str()
+                ),
                 Why::Poison => format!("{} {how}, poison", name(task)),
             }
         }
-        Change::Retrying { task, attempt, tries, lost, wait_us, runner_lost } => {
+        Change::Retrying {
+            task,
+            attempt,
+            tries,
+            lost,
+            wait_us,
+            runner_lost,
+        } => {
             let why = if *runner_lost { "runner lost" } else { "error" };
             format!(
                 "{} retrying after {attempt}: {why}, tries {tries} lost {lost}, wait {}",
@@ -473,14 +682,25 @@ fn change_phrase(world: &World, change: &Change) -> String {
                 time(*wait_us)
             )
         }
-        Change::Set { task, priority, wait_us } => {
-            let wait = wait_us.map(|us| format!(" wait {}", time(us))).unwrap_or_default();
+        Change::Set {
+            task,
+            priority,
+            wait_us,
+        } => {
+            let wait = wait_us
+                .map(|us| format!(" wait {}", time(us)))
+                .unwrap_or_default();
             format!("{} set priority {priority}{wait}", name(task))
         }
         Change::JobOpened(job) => format!("job {job} opened"),
         Change::JobDone(job) => format!("job {job} done"),
-        Change::JobHeld { job, by, held } => format!("job {job} {} {by}", if *held { "held by" } else { "let go by" }),
-        Change::JobPaused { job, paused } => format!("job {job} {}", if *paused { "paused" } else { "resumed" }),
+        Change::JobHeld { job, by, held } => format!(
+            "job {job} {} {by}",
+            if *held { "held by" } else { "let go by" }
+        ),
+        Change::JobPaused { job, paused } => {
+            format!("job {job} {}", if *paused { "paused" } else { "resumed" })
+        }
         Change::JobCancelled { job, up_to: 0 } => format!("job {job} cancel carried out"),
         Change::JobCancelled { job, .. } => format!("job {job} cancel wanted"),
         Change::RunnerJoined(runner) => format!("{runner} joined"),

@@ -13,9 +13,13 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
     let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
     std::fs::write(&path, &bytes).unwrap();
     let (hash, length) = hash_file(&path).unwrap();
-    let mut stream = tokio::net::TcpStream::connect(world.address.authority()).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(world.address.authority())
+        .await
+        .unwrap();
     let host = world.address.authority();
-    let head = format!("PUT /blobs/{hash}?for=task HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!(
+        "PUT /blobs/{hash}?for=task HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&bytes[..3_000_000]).await.unwrap();
     drop(stream);
@@ -25,20 +29,44 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let kept = world.blobs.part_of(&hash);
-    let answer = world.http(&format!("HEAD /blobs/{hash} HTTP/1.1\nHost: {host}\nConnection: close\n\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains(&format!("upload-offset: {kept}\r\n")), "{answer}");
-    let wrong =
-        format!("PUT /blobs/{hash} HTTP/1.1\nHost: {host}\nUpload-Offset: 7\nContent-Length: 0\nConnection: close\n\n");
+    let answer = world
+        .http(&format!(
+            "HEAD /blobs/{hash} HTTP/1.1\nHost: {host}\nConnection: close\n\n"
+        ))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 404")
+            && answer.contains(&format!("upload-offset: {kept}\r\n")),
+        "{answer}"
+    );
+    let wrong = format!(
+        "PUT /blobs/{hash} HTTP/1.1\nHost: {host}\nUpload-Offset: 7\nContent-Length: 0\nConnection: close\n\n"
+    );
     let answer = world.http(&wrong).await;
-    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains(&format!("upload-offset: {kept}\r\n")), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 409")
+            && answer.contains(&format!("upload-offset: {kept}\r\n")),
+        "{answer}"
+    );
     remote.put_file(&hash, &path, Purpose::Task).await.unwrap();
-    assert_eq!((world.blobs.part_of(&hash), world.blobs.get(&hash).unwrap() == bytes), (0, true));
+    assert_eq!(
+        (
+            world.blobs.part_of(&hash),
+            world.blobs.get(&hash).unwrap() == bytes
+        ),
+        (0, true)
+    );
     let mut download = Download::begin(hash, &world.scratch.join("back")).unwrap();
     remote.get_file(&mut download).await.unwrap();
     assert_eq!(download.finish(), length);
     assert!(std::fs::read(world.scratch.join("back")).unwrap() == bytes);
-    let rest = world.get(&format!("/blobs/{hash}"), "Range: bytes=4999990-\n").await;
-    assert!(rest.starts_with("HTTP/1.1 206") && rest.contains("content-length: 10\r\n"), "{rest}");
+    let rest = world
+        .get(&format!("/blobs/{hash}"), "Range: bytes=4999990-\n")
+        .await;
+    assert!(
+        rest.starts_with("HTTP/1.1 206") && rest.contains("content-length: 10\r\n"),
+        "{rest}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +79,10 @@ async fn a_file_that_changes_while_it_is_put_is_not_taken() {
         let (hash, _) = hash_file(&path).unwrap();
         std::fs::write(&path, vec![2; length]).unwrap();
         let refused = remote.put_file(&hash, &path, Purpose::Task).await;
-        assert!(matches!(refused, Err(BlobError::WrongHash(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(BlobError::WrongHash(_))),
+            "{refused:?}"
+        );
         assert!(!world.blobs.exists(&hash) && world.blobs.part_of(&hash) == 0);
         let (hash, _) = hash_file(&path).unwrap();
         remote.put_file(&hash, &path, Purpose::Task).await.unwrap();
@@ -66,8 +97,23 @@ async fn what_is_missing_is_told_and_a_task_that_names_it_is_refused() {
     let here = world.blobs.put(b"here").unwrap();
     let none = Hash::of(b"none");
     assert_eq!(remote.missing(&[here, none]).await.unwrap(), [none]);
-    let listed = |sha256| (FilePath::new("in").unwrap(), ListedFile { sha256, bytes: 4 });
-    let folder = |sha256| world.blobs.put(&Listing { files: [listed(sha256)].into() }.encode()).unwrap();
+    let listed = |sha256| {
+        (
+            FilePath::new("in").unwrap(),
+            ListedFile { sha256, bytes: 4 },
+        )
+    };
+    let folder = |sha256| {
+        world
+            .blobs
+            .put(
+                &Listing {
+                    files: [listed(sha256)].into(),
+                }
+                .encode(),
+            )
+            .unwrap()
+    };
     let (whole, lacking) = (folder(here), folder(none));
     let mut socket = world.client().await;
     let _outbox = world.outbox();
@@ -79,16 +125,30 @@ async fn what_is_missing_is_told_and_a_task_that_names_it_is_refused() {
         task(format!(r#"{{"folder":"{lacking}"}}"#)),
         task(format!(r#"{{"folder":"{here}"}}"#)),
     ];
-    say(&mut socket, &format!(r#"{{"event":"task:add","data":{{"batch":1,"tasks":[{}]}}}}"#, tasks.join(","))).await;
+    say(
+        &mut socket,
+        &format!(
+            r#"{{"event":"task:add","data":{{"batch":1,"tasks":[{}]}}}}"#,
+            tasks.join(",")
+        ),
+    )
+    .await;
     let tasks = loop {
         if let Input::Add { tasks, .. } = world.input() {
             break tasks;
         }
     };
     let refused: Vec<Option<&Refusal>> = tasks.iter().map(|task| task.as_ref().err()).collect();
-    for (index, words) in [(1, none.to_string()), (3, "the folder's file `in`".into()), (4, "no listing".into())] {
+    for (index, words) in [
+        (1, none.to_string()),
+        (3, "the folder's file `in`".into()),
+        (4, "no listing".into()),
+    ] {
         let refusal = refused[index].unwrap();
-        assert_eq!((refusal.code, refusal.field.as_deref()), (RefusalCode::UnknownBlob, Some("inputs.a/b")));
+        assert_eq!(
+            (refusal.code, refusal.field.as_deref()),
+            (RefusalCode::UnknownBlob, Some("inputs.a/b"))
+        );
         assert!(refusal.message.contains(&words), "{refusal}");
     }
     assert!(refused[0].is_none() && refused[2].is_none());

@@ -124,10 +124,15 @@ impl<'de> Deserialize<'de> for Additional {
                 f.write_str("true, false, or a schema")
             }
             fn visit_bool<E>(self, any: bool) -> Result<Additional, E> {
-                Ok(if any { Additional::Any } else { Additional::None })
+                Ok(if any {
+                    Additional::Any
+                } else {
+                    Additional::None
+                })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Additional, A::Error> {
-                Schema::deserialize(MapAccessDeserializer::new(map)).map(|schema| Additional::Like(Box::new(schema)))
+                Schema::deserialize(MapAccessDeserializer::new(map))
+                    .map(|schema| Additional::Like(Box::new(schema)))
             }
         }
         deserializer.deserialize_any(Either)
@@ -136,17 +141,22 @@ impl<'de> Deserialize<'de> for Additional {
 
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Type>, D::Error> {
     match Value::deserialize(deserializer)? {
-        Value::Array(types) => {
-            types.into_iter().map(|one| Type::deserialize(one).map_err(serde::de::Error::custom)).collect()
-        }
-        one => Type::deserialize(one).map(|one| vec![one]).map_err(serde::de::Error::custom),
+        Value::Array(types) => types
+            .into_iter()
+            .map(|one| Type::deserialize(one).map_err(serde::de::Error::custom))
+            .collect(),
+        one => Type::deserialize(one)
+            .map(|one| vec![one])
+            .map_err(serde::de::Error::custom),
     }
 }
 
 /// The value that is meant: what stands for a result is not known yet (`None`), and a literal is what it holds.
 fn meant(value: &Value) -> Option<&Value> {
-    let Some((key, inner)) =
-        value.as_object().filter(|object| object.len() == 1).and_then(|object| object.iter().next())
+    let Some((key, inner)) = value
+        .as_object()
+        .filter(|object| object.len() == 1)
+        .and_then(|object| object.iter().next())
     else {
         return Some(value);
     };
@@ -160,13 +170,23 @@ fn meant(value: &Value) -> Option<&Value> {
 impl Schema {
     /// Whether `value`, which stands at `path`, is what the schema says.
     pub fn check(&self, value: &Value, path: &str) -> Result<(), Violation> {
-        let Some(value) = meant(value) else { return Ok(()) };
+        let Some(value) = meant(value) else {
+            return Ok(());
+        };
         let wrong = |why: String| Err((path.to_owned(), why));
         if !self.types.is_empty() && !self.types.iter().any(|one| one.fits(value)) {
             let wanted: Vec<&str> = self.types.iter().map(|one| one.name()).collect();
-            return wrong(format!("it is {}, not {}", name_of(value), wanted.join(" or ")));
+            return wrong(format!(
+                "it is {}, not {}",
+                name_of(value),
+                wanted.join(" or ")
+            ));
         }
-        if let Some(choices) = self.choices.as_ref().filter(|choices| !choices.contains(value)) {
+        if let Some(choices) = self
+            .choices
+            .as_ref()
+            .filter(|choices| !choices.contains(value))
+        {
             let all: Vec<String> = choices.iter().map(Value::to_string).collect();
             return wrong(format!("{} is none of {}", shown(value), all.join(", ")));
         }
@@ -174,10 +194,16 @@ impl Schema {
             return wrong(format!("{} is not {constant}", shown(value)));
         }
         match value {
-            Value::Number(number) => self.check_number(number.as_f64().unwrap_or_default()).or_else(wrong),
-            Value::String(text) => {
-                within(text.chars().count(), self.min_length, self.max_length, "characters").or_else(wrong)
-            }
+            Value::Number(number) => self
+                .check_number(number.as_f64().unwrap_or_default())
+                .or_else(wrong),
+            Value::String(text) => within(
+                text.chars().count(),
+                self.min_length,
+                self.max_length,
+                "characters",
+            )
+            .or_else(wrong),
             Value::Array(items) => self.check_items(items, path),
             Value::Object(members) => self.check_members(members, path),
             _ => Ok(()),
@@ -187,25 +213,57 @@ impl Schema {
 
     fn check_number(&self, number: f64) -> Result<(), String> {
         let bounds = [
-            (self.minimum.is_some_and(|min| number < min), "less than", self.minimum),
-            (self.maximum.is_some_and(|max| number > max), "more than", self.maximum),
-            (self.exclusive_minimum.is_some_and(|min| number <= min), "not more than", self.exclusive_minimum),
-            (self.exclusive_maximum.is_some_and(|max| number >= max), "not less than", self.exclusive_maximum),
+            (
+                self.minimum.is_some_and(|min| number < min),
+                "less than",
+                self.minimum,
+            ),
+            (
+                self.maximum.is_some_and(|max| number > max),
+                "more than",
+                self.maximum,
+            ),
+            (
+                self.exclusive_minimum.is_some_and(|min| number <= min),
+                "not more than",
+                self.exclusive_minimum,
+            ),
+            (
+                self.exclusive_maximum.is_some_and(|max| number >= max),
+                "not less than",
+                self.exclusive_maximum,
+            ),
         ];
         match bounds.into_iter().find(|(broken, ..)| *broken) {
-            Some((_, how, bound)) => Err(format!("{number} is {how} {}", bound.unwrap_or_default())),
+            Some((_, how, bound)) => {
+                Err(format!("{number} is {how} {}", bound.unwrap_or_default()))
+            }
             None => Ok(()),
         }
     }
 
     fn check_items(&self, items: &[Value], path: &str) -> Result<(), Violation> {
-        within(items.len(), self.min_items, self.max_items, "items").map_err(|why| (path.to_owned(), why))?;
-        let Some(schema) = &self.items else { return Ok(()) };
-        items.iter().enumerate().try_for_each(|(index, item)| schema.check(item, &format!("{path}[{index}]")))
+        within(items.len(), self.min_items, self.max_items, "items")
+            .map_err(|why| (path.to_owned(), why))?;
+        let Some(schema) = &self.items else {
+            return Ok(());
+        };
+        items
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, item)| schema.check(item, &format!("{path}[{index}]")))
     }
 
-    fn check_members(&self, members: &serde_json::Map<String, Value>, path: &str) -> Result<(), Violation> {
-        if let Some(name) = self.required.iter().find(|name| !members.contains_key(*name)) {
+    fn check_members(
+        &self,
+        members: &serde_json::Map<String, Value>,
+        path: &str,
+    ) -> Result<(), Violation> {
+        if let Some(name) = self
+            .required
+            .iter()
+            .find(|name| !members.contains_key(*name))
+        {
             return Err((format!("{path}.{name}"), "it is missing".into()));
         }
         for (name, member) in members {
@@ -224,9 +282,16 @@ impl Schema {
     }
 
     fn check_others(&self, value: &Value, path: &str) -> Result<(), Violation> {
-        self.all_of.iter().try_for_each(|schema| schema.check(value, path))?;
+        self.all_of
+            .iter()
+            .try_for_each(|schema| schema.check(value, path))?;
         let wrong = |why: &str| Err((path.to_owned(), format!("{} {why}", shown(value))));
-        let fitting = |schemas: &[Schema]| schemas.iter().filter(|schema| schema.check(value, path).is_ok()).count();
+        let fitting = |schemas: &[Schema]| {
+            schemas
+                .iter()
+                .filter(|schema| schema.check(value, path).is_ok())
+                .count()
+        };
         if !self.any_of.is_empty() && fitting(&self.any_of) == 0 {
             return wrong("is none of what is allowed (`anyOf`)");
         }
@@ -234,7 +299,9 @@ impl Schema {
             return wrong("is not exactly one of what is allowed (`oneOf`)");
         }
         match &self.not {
-            Some(schema) if schema.check(value, path).is_ok() => wrong("is what is not allowed (`not`)"),
+            Some(schema) if schema.check(value, path).is_ok() => {
+                wrong("is what is not allowed (`not`)")
+            }
             _ => Ok(()),
         }
     }
@@ -250,7 +317,11 @@ fn within(is: usize, min: Option<usize>, max: Option<usize>, unit: &str) -> Resu
 
 fn shown(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= 40 { text } else { format!("{}…", text.chars().take(40).collect::<String>()) }
+    if text.chars().count() <= 40 {
+        text
+    } else {
+        format!("{}…", text.chars().take(40).collect::<String>())
+    }
 }
 
 #[cfg(test)]
@@ -264,11 +335,41 @@ mod tests {
     fn values_are_what_the_schema_says_or_it_is_told_where_they_are_not() {
         for (schema, good, bad, at, words) in [
             (json!({}), json!({"any": [1]}), None, "", ""),
-            (json!({"type": ["string", "null"]}), json!(null), Some(json!(1)), "p", "a number, not a string or null"),
-            (json!({"type": "integer"}), json!(3.0), Some(json!(3.5)), "p", "not an integer"),
-            (json!({"enum": ["a", 2]}), json!(2), Some(json!("b")), "p", "none of \"a\", 2"),
-            (json!({"const": 1}), json!(1), Some(json!(2)), "p", "2 is not 1"),
-            (json!({"exclusiveMinimum": 0, "maximum": 5}), json!(5), Some(json!(0)), "p", "not more than 0"),
+            (
+                json!({"type": ["string", "null"]}),
+                json!(null),
+                Some(json!(1)),
+                "p",
+                "a number, not a string or null",
+            ),
+            (
+                json!({"type": "integer"}),
+                json!(3.0),
+                Some(json!(3.5)),
+                "p",
+                "not an integer",
+            ),
+            (
+                json!({"enum": ["a", 2]}),
+                json!(2),
+                Some(json!("b")),
+                "p",
+                "none of \"a\", 2",
+            ),
+            (
+                json!({"const": 1}),
+                json!(1),
+                Some(json!(2)),
+                "p",
+                "2 is not 1",
+            ),
+            (
+                json!({"exclusiveMinimum": 0, "maximum": 5}),
+                json!(5),
+                Some(json!(0)),
+                "p",
+                "not more than 0",
+            ),
             (
                 json!({"items": {"type": "number"}, "maxItems": 2}),
                 json!([1, 2]),
@@ -276,8 +377,20 @@ mod tests {
                 "p[1]",
                 "a string",
             ),
-            (json!({"minItems": 1}), json!([1]), Some(json!([])), "p", "at least 1"),
-            (json!({"minLength": 2}), json!("üü"), Some(json!("ü")), "p", "1 characters"),
+            (
+                json!({"minItems": 1}),
+                json!([1]),
+                Some(json!([])),
+                "p",
+                "at least 1",
+            ),
+            (
+                json!({"minLength": 2}),
+                json!("üü"),
+                Some(json!("ü")),
+                "p",
+                "1 characters",
+            ),
             (
                 json!({"properties": {"a": {"properties": {"b": {"maximum": 1}}}}}),
                 json!({"a": {"b": 1}, "c": 2}),
@@ -292,10 +405,34 @@ mod tests {
                 "p.x",
                 "null",
             ),
-            (json!({"anyOf": [{"const": 1}, {"const": 2}]}), json!(2), Some(json!(3)), "p", "anyOf"),
-            (json!({"oneOf": [{"type": "number"}, {"const": 2}]}), json!(3), Some(json!(2)), "p", "oneOf"),
-            (json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}), json!(2), Some(json!(3)), "p", "more than 2"),
-            (json!({"not": {"type": "null"}, "title": "T"}), json!(1), Some(json!(null)), "p", "not allowed"),
+            (
+                json!({"anyOf": [{"const": 1}, {"const": 2}]}),
+                json!(2),
+                Some(json!(3)),
+                "p",
+                "anyOf",
+            ),
+            (
+                json!({"oneOf": [{"type": "number"}, {"const": 2}]}),
+                json!(3),
+                Some(json!(2)),
+                "p",
+                "oneOf",
+            ),
+            (
+                json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}),
+                json!(2),
+                Some(json!(3)),
+                "p",
+                "more than 2",
+            ),
+            (
+                json!({"not": {"type": "null"}, "title": "T"}),
+                json!(1),
+                Some(json!(null)),
+                "p",
+                "not allowed",
+            ),
         ] {
             let read: Schema = serde_json::from_value(schema.clone()).unwrap();
             read.check(&good, "p").unwrap();
@@ -303,8 +440,11 @@ mod tests {
             let (path, why) = read.check(&bad, "p").unwrap_err();
             assert!(path == at && why.contains(words), "{schema}: {path}: {why}");
         }
-        let schema: Schema = serde_json::from_value(json!({"items": {"type": "number"}, "type": "array"})).unwrap();
-        schema.check(&json!([{"$result": "a"}, {"$literal": 1}]), "p").unwrap();
+        let schema: Schema =
+            serde_json::from_value(json!({"items": {"type": "number"}, "type": "array"})).unwrap();
+        schema
+            .check(&json!([{"$result": "a"}, {"$literal": 1}]), "p")
+            .unwrap();
         assert!(schema.check(&json!([{"$literal": "x"}]), "p").is_err());
     }
 }

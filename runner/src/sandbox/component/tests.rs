@@ -8,7 +8,9 @@ use taskmaster_module::wasi_interfaces;
 
 /// A component of our world: what stands in its memory, and what `run` does.
 fn task(data: &str, body: &str) -> String {
-    include_str!("task.wat").replace("DATA", data).replace("BODY", body)
+    include_str!("task.wat")
+        .replace("DATA", data)
+        .replace("BODY", body)
 }
 
 const COMMAND: &str = include_str!("command.wat");
@@ -42,19 +44,30 @@ fn a_command_reads_params_and_prints_its_result() {
     let world = World::new();
     let report = run(&world, COMMAND, r#"{"n":1}"#);
     assert_eq!(given(&report), (&End::Exit(0), r#"{"n":1}"#));
-    assert_eq!(run(&world, COMMAND, "").end, End::Exit(1), "its `run` gives an error");
+    assert_eq!(
+        run(&world, COMMAND, "").end,
+        End::Exit(1),
+        "its `run` gives an error"
+    );
 }
 
 #[test]
 fn our_world_takes_params_and_gives_a_result() {
     let world = World::new();
     let echo = task("", "(call $ok (local.get $at) (local.get $length))");
-    assert_eq!(given(&run(&world, &echo, r#"{"n":1.50}"#)), (&End::Exit(0), r#"{"n":1.50}"#));
+    assert_eq!(
+        given(&run(&world, &echo, r#"{"n":1.50}"#)),
+        (&End::Exit(0), r#"{"n":1.50}"#)
+    );
     assert_eq!(given(&run(&world, &echo, "")), (&End::Exit(0), "null"));
     let (text, length) = (r#"(data (i32.const 1024) "not today")"#, 9);
     for (case, code) in [(0, 75), (1, 65)] {
-        let body = format!("(call $failed (i32.const {case}) (i32.const 1024) (i32.const {length}))");
-        assert_eq!(run(&world, &task(text, &body), "").end, End::Failed("not today".into(), code));
+        let body =
+            format!("(call $failed (i32.const {case}) (i32.const 1024) (i32.const {length}))");
+        assert_eq!(
+            run(&world, &task(text, &body), "").end,
+            End::Failed("not today".into(), code)
+        );
     }
 }
 
@@ -81,16 +94,31 @@ fn what_it_says_is_heard_as_a_commands_directives_are() {
     assert_eq!(given(&report), (&End::Exit(0), "t.1"), "{report:?}");
     let log: Vec<&str> = report.log.head.lines().collect();
     assert_eq!(log.len(), 3, "{log:?}");
-    assert!(log[0].contains("between 0 and 1") && log[1].contains("not JSON"), "{log:?}");
-    assert_eq!(log[2], "::add nothing", "a line for the log is no directive");
-    assert_eq!(report.wishes.adds[0].get(), r#"{"id":"t.1","module":"echo","params":7}"#);
-    assert_eq!(report.wishes.then.unwrap().get(), r#"{"module":"echo","params":7}"#);
+    assert!(
+        log[0].contains("between 0 and 1") && log[1].contains("not JSON"),
+        "{log:?}"
+    );
+    assert_eq!(
+        log[2], "::add nothing",
+        "a line for the log is no directive"
+    );
+    assert_eq!(
+        report.wishes.adds[0].get(),
+        r#"{"id":"t.1","module":"echo","params":7}"#
+    );
+    assert_eq!(
+        report.wishes.then.unwrap().get(),
+        r#"{"module":"echo","params":7}"#
+    );
     let heard = world.heard.lock().unwrap();
     let has = |wanted: &dyn Fn(&Utterance) -> bool| heard.iter().any(wanted);
     assert!(has(
         &|said| matches!(said, Utterance::Progress(json) if json.get() == r#"{"fraction":0.5,"note":"half way"}"#)
     ));
-    assert!(has(&|said| matches!(said, Utterance::Partial(json) if json.get() == "[1]")), "{heard:?}");
+    assert!(
+        has(&|said| matches!(said, Utterance::Partial(json) if json.get() == "[1]")),
+        "{heard:?}"
+    );
 }
 
 #[test]
@@ -103,9 +131,14 @@ fn one_function_takes_and_gives_json_of_its_types() {
             (i64.add (i64.extend_i32_u (local.get 0)) (i64.extend_i32_u (local.get 1))))"#,
     );
     for params in [r#"{"a":4294967295,"b":1}"#, "[4294967295,1]"] {
-        assert_eq!(given(&run(&world, &add, params)), (&End::Exit(0), "4294967296"));
+        assert_eq!(
+            given(&run(&world, &add, params)),
+            (&End::Exit(0), "4294967296")
+        );
     }
-    let End::Params(text) = run(&world, &add, r#"{"a":1,"b":-1}"#).end else { panic!("params fit") };
+    let End::Params(text) = run(&world, &add, r#"{"a":1,"b":-1}"#).end else {
+        panic!("params fit")
+    };
     assert!(text.contains("`params.b` is -1"), "{text}");
     // Its argument is given back as it lies in memory, so that every type goes both ways.
     let same = |ty: &str, params: &str, result: i32| {
@@ -115,9 +148,14 @@ fn one_function_takes_and_gives_json_of_its_types() {
             (type $g' (flags "read" "write" "run")) (export $g "g" (type $g'))"#;
         // One parameter behind 16 others is passed in memory, at the address that is given.
         let many: String = (0..16).map(|i| format!(r#"(param "p{i}" u64)"#)).collect();
-        let core =
-            format!(r#"(func (export "f") (param i32) (result i32) (i32.add (local.get 0) (i32.const {result})))"#);
-        let text = typed(types, &format!(r#"{many} (param "x" {ty}) (result {ty})"#), &core);
+        let core = format!(
+            r#"(func (export "f") (param i32) (result i32) (i32.add (local.get 0) (i32.const {result})))"#
+        );
+        let text = typed(
+            types,
+            &format!(r#"{many} (param "x" {ty}) (result {ty})"#),
+            &core,
+        );
         let zeros = "0,".repeat(16);
         run(&world, &text, &format!("[{zeros}{params}]"))
     };
@@ -131,13 +169,23 @@ fn one_function_takes_and_gives_json_of_its_types() {
         ("$v", r#"{"text":"x"}"#),
         ("(option (option u8))", r#"{"some":null}"#),
         ("(option string)", r#""x""#),
-        ("(tuple bool char f64 s64)", r#"[true,"ü",0.1,-9223372036854775808]"#),
+        (
+            "(tuple bool char f64 s64)",
+            r#"[true,"ü",0.1,-9223372036854775808]"#,
+        ),
         ("(list $e)", r#"["high","low"]"#),
         ("(list $g)", r#"[["read","run"],[]]"#),
         ("(list f32)", r#"["NaN",0.1,"-Infinity"]"#),
-        ("(list (result u8 (error string)))", r#"[{"ok":1},{"err":"x"}]"#),
+        (
+            "(list (result u8 (error string)))",
+            r#"[{"ok":1},{"err":"x"}]"#,
+        ),
     ] {
-        assert_eq!(given(&same(ty, params, 128)), (&End::Exit(0), params), "{ty}");
+        assert_eq!(
+            given(&same(ty, params, 128)),
+            (&End::Exit(0), params),
+            "{ty}"
+        );
     }
 }
 
@@ -158,7 +206,10 @@ fn a_result_of_a_function_is_its_value_or_its_failure() {
     };
     assert_eq!(given(&run(&world, &text(0), "7")), (&End::Exit(0), "7"));
     assert_eq!(given(&run(&world, &text(0), "null")), (&End::Exit(0), "0"));
-    assert_eq!(run(&world, &text(1), r#"{"x":7}"#).end, End::Failed("too large".into(), 1));
+    assert_eq!(
+        run(&world, &text(1), r#"{"x":7}"#).end,
+        End::Failed("too large".into(), 1)
+    );
     let nothing = typed("", "", r#"(func (export "f"))"#);
     assert_eq!(given(&run(&world, &nothing, "")), (&End::Exit(0), "null"));
 }
@@ -171,20 +222,43 @@ fn a_component_has_the_limits_of_every_task() {
     work.timeout = Duration::from_millis(50);
     let began = Instant::now();
     assert_eq!(world.run(work).end, End::Timeout);
-    assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(150),
+        "{:?}",
+        began.elapsed()
+    );
     let (report, took) = world.cancelled(world.work(&spin), Duration::from_millis(20));
     assert_eq!(report.end, End::Cancelled);
     assert!(took < Duration::from_millis(100), "{took:?}");
-    let hoard = task("", "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable");
-    let End::Memory(text) = run(&world, &hoard, "").end else { panic!("no limit") };
+    let hoard = task(
+        "",
+        "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
+    );
+    let End::Memory(text) = run(&world, &hoard, "").end else {
+        panic!("no limit")
+    };
     assert!(text.contains("limit (`memory_mb`) is 16"), "{text}");
-    let End::Trap(reason, Some(frames)) = run(&world, &task("", "unreachable"), "").end else { panic!("no trap") };
-    assert!(reason.contains("unreachable") && frames.contains("m!"), "{reason}: {frames}");
-    // The core module's own mistake: a string that lies outside its memory.
-    let End::Trap(reason, _) = run(&world, &task("", "(call $ok (i32.const -8) (i32.const 100))"), "").end else {
+    let End::Trap(reason, Some(frames)) = run(&world, &task("", "unreachable"), "").end else {
         panic!("no trap")
     };
-    assert!(reason.contains("pointer") || reason.contains("bounds"), "{reason}");
+    assert!(
+        reason.contains("unreachable") && frames.contains("m!"),
+        "{reason}: {frames}"
+    );
+    // The core module's own mistake: a string that lies outside its memory.
+    let End::Trap(reason, _) = run(
+        &world,
+        &task("", "(call $ok (i32.const -8) (i32.const 100))"),
+        "",
+    )
+    .end
+    else {
+        panic!("no trap")
+    };
+    assert!(
+        reason.contains("pointer") || reason.contains("bounds"),
+        "{reason}"
+    );
 }
 
 #[test]
@@ -200,8 +274,14 @@ fn the_memories_of_a_component_count_together() {
         )
     };
     let report = run(&world, &two(100), "");
-    assert_eq!((report.end, report.stats.memory_bytes), (End::Exit(0), 200 << 16));
-    assert!(matches!(run(&world, &two(200), "").end, End::Memory(_)), "16 MiB are 256 pages");
+    assert_eq!(
+        (report.end, report.stats.memory_bytes),
+        (End::Exit(0), 200 << 16)
+    );
+    assert!(
+        matches!(run(&world, &two(200), "").end, End::Memory(_)),
+        "16 MiB are 256 pages"
+    );
 }
 
 /// As tools for JavaScript and composed programs make them: text goes from one memory into another.
@@ -233,7 +313,13 @@ fn the_parts_of_a_component_may_call_each_other() {
       (instance $outer (instantiate $outer (with "first" (func $inner "first"))))
       (export "twice" (func $outer "twice")))"#;
     let report = run(&world, text, r#""A""#);
-    assert_eq!((report.end, String::from_utf8_lossy(&report.stdout).into_owned()), (End::Exit(0), "130".to_owned()));
+    assert_eq!(
+        (
+            report.end,
+            String::from_utf8_lossy(&report.stdout).into_owned()
+        ),
+        (End::Exit(0), "130".to_owned())
+    );
 }
 
 #[test]
@@ -244,7 +330,10 @@ fn what_a_component_leaves_is_gone_for_the_next_one() {
     let text = task("", body);
     let program = world.work(&text).program;
     for _ in 0..20 {
-        let work = crate::sandbox::Work { program: program.clone(), ..world.work(&text) };
+        let work = crate::sandbox::Work {
+            program: program.clone(),
+            ..world.work(&text)
+        };
         assert_eq!(world.run(work).end, End::Exit(0));
     }
 }
@@ -261,23 +350,40 @@ fn many_components_run_from_one_pool() {
 fn the_list_of_wasi_is_what_the_linker_has() {
     let world = World::new();
     let refusal = |import: &str| {
-        let text = typed("", "", r#"(func (export "f"))"#).replacen("(component", &format!("(component {import}"), 1);
-        Program::compile(world.sandbox(), text.as_bytes()).err().map_or_else(String::new, |error| error.0)
+        let text = typed("", "", r#"(func (export "f"))"#).replacen(
+            "(component",
+            &format!("(component {import}"),
+            1,
+        );
+        Program::compile(world.sandbox(), text.as_bytes())
+            .err()
+            .map_or_else(String::new, |error| error.0)
     };
     for (interface, functions) in wasi_interfaces() {
         for version in ["0.2.0", "0.2.12"] {
-            assert_eq!(refusal(&format!(r#"(import "{interface}@{version}" (instance))"#)), "", "{interface}");
+            assert_eq!(
+                refusal(&format!(r#"(import "{interface}@{version}" (instance))"#)),
+                "",
+                "{interface}"
+            );
         }
         for function in functions.iter().filter(|name| !name.starts_with('[')) {
             // Of a type that none has: where there is such a function the linker says that the type differs.
-            let import =
-                format!(r#"(import "{interface}@0.2.0" (instance (export "{function}" (func (param "no" char)))))"#);
+            let import = format!(
+                r#"(import "{interface}@0.2.0" (instance (export "{function}" (func (param "no" char)))))"#
+            );
             let error = refusal(&import);
-            assert!(error.contains("type mismatch"), "{interface}#{function}: {error}");
+            assert!(
+                error.contains("type mismatch"),
+                "{interface}#{function}: {error}"
+            );
         }
     }
     let error = refusal(r#"(import "wasi:cli/exit@0.2.0" (instance (export "leave" (func))))"#);
-    assert!(!error.is_empty() && !error.contains("type mismatch"), "{error}");
+    assert!(
+        !error.is_empty() && !error.contains("type mismatch"),
+        "{error}"
+    );
     let error = refusal(r#"(import "wasi:http/types@0.2.0" (instance (export "f" (func))))"#);
     assert!(error.contains("wasi:http/types@0.2.0"), "{error}");
 }

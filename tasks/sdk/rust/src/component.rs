@@ -27,7 +27,11 @@ struct Answer {
 }
 
 /// Runs the task. Gives back the address of its result, which lives as long as the instance: it serves one task.
-pub fn entry(params: *mut u8, length: usize, task: impl FnOnce(&str) -> Result<String, Error>) -> *const u8 {
+pub fn entry(
+    params: *mut u8,
+    length: usize,
+    task: impl FnOnce(&str) -> Result<String, Error>,
+) -> *const u8 {
     // SAFETY: the caller hands over `length` bytes of UTF-8 that it allocated with `cabi_realloc`.
     let params = unsafe { String::from_raw_parts(params, length, length) };
     // `result<string, error>`, where an error is a variant of two strings: which of the two, which of its cases, the text.
@@ -75,7 +79,11 @@ extern "C" fn cabi_realloc(old: *mut u8, was: usize, align: usize, size: usize) 
     // SAFETY: the canonical ABI calls with an alignment that is a power of two, and with what this function gave before.
     let new = unsafe {
         let layout = Layout::from_size_align_unchecked(if was == 0 { size } else { was }, align);
-        if was == 0 { alloc(layout) } else { realloc(old, layout, size) }
+        if was == 0 {
+            alloc(layout)
+        } else {
+            realloc(old, layout, size)
+        }
     };
     if new.is_null() {
         std::process::abort();
@@ -106,8 +114,15 @@ pub(crate) fn then(document: &str) -> Result<(), String> {
     ask(document, host_then)
 }
 
-fn ask(document: &str, of: unsafe extern "C" fn(*const u8, usize, *mut Answer)) -> Result<(), String> {
-    let mut answer = Answer { failed: 0, text: std::ptr::null_mut(), length: 0 };
+fn ask(
+    document: &str,
+    of: unsafe extern "C" fn(*const u8, usize, *mut Answer),
+) -> Result<(), String> {
+    let mut answer = Answer {
+        failed: 0,
+        text: std::ptr::null_mut(),
+        length: 0,
+    };
     // SAFETY: the host reads so many bytes, and writes an answer.
     unsafe { of(document.as_ptr(), document.len(), &raw mut answer) };
     if answer.failed == 0 {

@@ -122,7 +122,8 @@ where
     R: Serialize,
     E: Into<Error>,
 {
-    let params = serde_json::from_str(params).map_err(|wrong| Error::Permanent(place::named(params, &wrong)))?;
+    let params = serde_json::from_str(params)
+        .map_err(|wrong| Error::Permanent(place::named(params, &wrong)))?;
     let result = task(params).map_err(Into::into)?;
     Ok(serde_json::to_string(&result)?)
 }
@@ -186,22 +187,49 @@ mod tests {
                 "params.rows[1].width",
                 "invalid type: string \"8\", expected u8",
             ),
-            (r#"{"rows":[{"width":300}]}"#, "params.rows[0].width", "invalid value: integer `300`, expected u8"),
-            (r#"{"rows":[{"width":1}, {}]}"#, "params.rows[1]", "missing field `width`"),
-            (r#"{"rows":[{"widht":1}]}"#, "params.rows[0].widht", "unknown field `widht`"),
+            (
+                r#"{"rows":[{"width":300}]}"#,
+                "params.rows[0].width",
+                "invalid value: integer `300`, expected u8",
+            ),
+            (
+                r#"{"rows":[{"width":1}, {}]}"#,
+                "params.rows[1]",
+                "missing field `width`",
+            ),
+            (
+                r#"{"rows":[{"widht":1}]}"#,
+                "params.rows[0].widht",
+                "unknown field `widht`",
+            ),
             (r#"{"rows":{"a":[1]}}"#, "params.rows", "invalid type: map"),
             ("7", "params", "invalid type: integer"),
-            ("{\"rows\":[\n {\"width\":\n true}]}", "params.rows[0].width", "invalid type: boolean"),
+            (
+                "{\"rows\":[\n {\"width\":\n true}]}",
+                "params.rows[0].width",
+                "invalid type: boolean",
+            ),
         ] {
-            let Err(Error::Permanent(text)) = call(widths, params) else { panic!("{params} is taken") };
-            assert!(text.starts_with(&format!("{place}: {why}")), "{params}: {text}");
+            let Err(Error::Permanent(text)) = call(widths, params) else {
+                panic!("{params} is taken")
+            };
+            assert!(
+                text.starts_with(&format!("{place}: {why}")),
+                "{params}: {text}"
+            );
         }
-        assert_eq!(call(widths, r#"{"rows":[{"width":3},{"width":4}]}"#), Ok("7".to_owned()));
+        assert_eq!(
+            call(widths, r#"{"rows":[{"width":3},{"width":4}]}"#),
+            Ok("7".to_owned())
+        );
     }
 
     #[test]
     fn other_errors_are_tried_again() {
         let read = |_: Params| -> Result<u8, Error> { Ok("x".parse::<u8>()?) };
-        assert_eq!(call(read, "{}"), Err(Error::Retryable("invalid digit found in string".to_owned())));
+        assert_eq!(
+            call(read, "{}"),
+            Err(Error::Retryable("invalid digit found in string".to_owned()))
+        );
     }
 }

@@ -4,14 +4,24 @@
 /// The mistake with its field: `params.rows[1].width: invalid type: string "8", expected u8`.
 pub(crate) fn named(json: &str, error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    let path = path(json.as_bytes().get(..offset(json, error)).unwrap_or(json.as_bytes()));
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(text, _)| text);
+    let path = path(
+        json.as_bytes()
+            .get(..offset(json, error))
+            .unwrap_or(json.as_bytes()),
+    );
     format!("params{path}: {text}")
 }
 
 /// How many bytes serde had read. Columns are counted in bytes, from 1.
 fn offset(json: &str, error: &serde_json::Error) -> usize {
-    let before: usize = json.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let before: usize = json
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1))
+        .map(str::len)
+        .sum();
     (before + error.column()).min(json.len())
 }
 
