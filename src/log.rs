@@ -10,7 +10,8 @@ pub struct LogOptions {
     /// Form of the log on stderr
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, hide_possible_values = true, value_name = "text|json")]
     log_format: LogFormat,
-    /// How much is logged: error, warn, info, debug, trace, or by part (`info,taskmaster_master=debug`)
+    /// How much is logged: error, warn, info, debug, trace, or by part
+    /// (`info,taskmaster_master=debug`)
     #[arg(
         long,
         global = true,

@@ -13,10 +13,12 @@ use taskmaster_runner::cli::{RunArgs, RunnerArgs};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Work spread over machines: tasks in WebAssembly, pushed to runners, never lost once acknowledged.
+/// Work spread over machines: tasks in WebAssembly, pushed to runners, never lost once
+/// acknowledged.
 ///
-/// Drop a module (.wasm or .wat) into the task folder, feed it work from any script, watch it run on every machine you
-/// own. `taskmaster demo` shows it in a minute; `taskmaster up` is a master and a runner in one process.
+/// Drop a module (.wasm or .wat) into the task folder, feed it work from any script, watch it run
+/// on every machine you own. `taskmaster demo` shows it in a minute; `taskmaster up` is a master
+/// and a runner in one process.
 #[derive(Parser)]
 #[command(
     name = "taskmaster",

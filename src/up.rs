@@ -28,7 +28,8 @@ When it is ready it prints `listening on ws://...` on stderr. SIGTERM or Ctrl-C 
 lets running tasks finish (see --grace), and ends. A second signal ends it at once. What was acknowledged is kept.
 Exit codes: 0 ended by a signal · 1 it cannot start or go on, or a second signal · 2 usage";
 
-/// The runner inside `up` keeps its name over restarts, so that the next start waits for nobody else.
+/// The runner inside `up` keeps its name over restarts, so that the next start waits for nobody
+/// else.
 const OWN_RUNNER: &str = "local";
 
 /// How long the runner inside `up` may take to leave once its master has.
@@ -39,7 +40,8 @@ const LEAVING: Duration = Duration::from_secs(2);
 pub struct UpArgs {
     #[command(flatten)]
     pub master: MasterArgs,
-    /// How many tasks its runner executes at a time; 0: it has no runner [default: the number of processors]
+    /// How many tasks its runner executes at a time; 0: it has no runner [default: the number of
+    /// processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
     pub slots: Option<u32>,
     #[command(flatten)]
@@ -112,8 +114,8 @@ impl Up {
         })
     }
 
-    /// Waits for `shutdown`, or for one of the two to fail, and stops the other. A runner that was drained leaves, and
-    /// the master goes on without it.
+    /// Waits for `shutdown`, or for one of the two to fail, and stops the other. A runner that was
+    /// drained leaves, and the master goes on without it.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), String> {
         let drained = &mut self.runner;
         let runner = async {
@@ -250,7 +252,8 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         .map_err(|error| error.to_string())
 }
 
-/// A client's command. `bench` without a `--url` and without a master there measures one of its own.
+/// A client's command. `bench` without a `--url` and without a master there measures one of its
+/// own.
 pub async fn client(command: ClientCommand, mut global: Global) -> ExitCode {
     let own = matches!(command, ClientCommand::Bench(_))
         && global.url.is_none()

@@ -53,7 +53,8 @@ pub async fn run(options: &AddOptions, global: &Global) -> Result<u8, Trouble> {
     Ok(exit_code(&view))
 }
 
-/// Adds a task and waits until it is durable. Sent again, with the same number, where the link breaks.
+/// Adds a task and waits until it is durable. Sent again, with the same number, where the link
+/// breaks.
 pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<TaskId, Trouble> {
     let id = match document.id.take() {
         Some(id) => id,
@@ -92,8 +93,8 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
     }
 }
 
-/// Puts large params as a blob, so that the document only names them. A master of the release before takes no such
-/// names: it gets them as they are.
+/// Puts large params as a blob, so that the document only names them. A master of the release
+/// before takes no such names: it gets them as they are.
 async fn put_params(client: &mut Client, document: &mut TaskDocument) -> Result<(), Trouble> {
     let is_new = client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE;
     let Some(params) = document.params.take_if(|params| is_new && is_large(params)) else {

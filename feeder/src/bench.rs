@@ -1,7 +1,8 @@
 //! `bench`: how many tasks a second, and how long one takes, measured at a client and durable.
 //!
-//! This is the client that costs the least: ids are numbers, messages are written by hand and read without copying,
-//! because it shares its processors with the master and the runner that it measures.
+//! This is the client that costs the least: ids are numbers, messages are written by hand and read
+//! without copying, because it shares its processors with the master and the runner that it
+//! measures.
 
 mod load;
 

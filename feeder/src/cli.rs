@@ -73,21 +73,22 @@ impl Global {
 pub enum Command {
     /// Add one task and print its id
     ///
-    /// The task is durable when the id is printed. With --wait the command stays until the task has ended and prints
-    /// it as a table, or as JSON with -o json.
+    /// The task is durable when the id is printed. With --wait the command stays until the task has
+    /// ended and prints it as a table, or as JSON with -o json.
     #[command(after_help = tasks::ADD_HELP)]
     Add(AddOptions),
     /// Add one task, wait for it, and print its result alone
     ///
-    /// Text is printed raw, other JSON as the module wrote it, bytes as they are. If the task fails, its error and
-    /// backtrace go to stderr and nothing to stdout.
+    /// Text is printed raw, other JSON as the module wrote it, bytes as they are. If the task
+    /// fails, its error and backtrace go to stderr and nothing to stdout.
     #[command(after_help = tasks::CALL_HELP)]
     Call(CallOptions),
     /// Add many tasks: JSON lines or a JSON array, from a file or stdin
     ///
-    /// Tasks are sent while the input is still being read. A line whose dependency has not come yet is held until it
-    /// does. A bad line is reported as `line N: ...` on stderr and does not stop the others. If the master goes away,
-    /// the feed waits for it and goes on; nothing is added twice.
+    /// Tasks are sent while the input is still being read. A line whose dependency has not come yet
+    /// is held until it does. A bad line is reported as `line N: ...` on stderr and does not stop
+    /// the others. If the master goes away, the feed waits for it and goes on; nothing is added
+    /// twice.
     #[command(after_help = tasks::FEED_HELP)]
     Feed(FeedOptions),
     /// List, show, cancel, retry and change tasks
@@ -104,8 +105,8 @@ pub enum Command {
     Runners(RunnersCommand),
     /// Print events as JSON lines, live
     ///
-    /// Reconnects when the master goes away and goes on where it was; events that are no longer kept are told as
-    /// `watch:gap` on stderr.
+    /// Reconnects when the master goes away and goes on where it was; events that are no longer
+    /// kept are told as `watch:gap` on stderr.
     #[command(after_help = inspecting::WATCH_HELP)]
     Watch(WatchOptions),
     /// Show runners, jobs, rates and events, live, in the terminal
@@ -113,13 +114,15 @@ pub enum Command {
     Top(TopOptions),
     /// Measure tasks per second and the time of one task
     ///
-    /// Uploads a small module of its own that gives back its params, feeds it tasks with distinct params, and checks
-    /// every result. Times are from the first add to the last durable completion that the client knows of.
+    /// Uploads a small module of its own that gives back its params, feeds it tasks with distinct
+    /// params, and checks every result. Times are from the first add to the last durable completion
+    /// that the client knows of.
     #[command(after_help = tasks::BENCH_HELP)]
     Bench(BenchOptions),
     /// Write the project of a new task
     ///
-    /// Each is a small, real task to begin from. Needs no network and no master; says which tools it would need.
+    /// Each is a small, real task to begin from. Needs no network and no master; says which tools
+    /// it would need.
     #[command(after_help = projects::NEW_HELP)]
     New(NewOptions),
     /// Build and run a task project whenever it changes

@@ -1,6 +1,7 @@
 //! A client of a master: connects, asks, and connects again when the link breaks.
 //!
-//! The session's name is made once and told in every `hello`, so that the master knows batches and held jobs again.
+//! The session's name is made once and told in every `hello`, so that the master knows batches and
+//! held jobs again.
 
 mod link;
 mod target;
@@ -18,7 +19,8 @@ use taskmaster_transport::Blobs;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// How long the first connection is tried: a master that was started a moment ago has time to come up.
+/// How long the first connection is tried: a master that was started a moment ago has time to come
+/// up.
 pub const FIRST_CONNECT: Duration = Duration::from_secs(5);
 
 /// The first wait before another try; each is twice the one before.
@@ -58,7 +60,8 @@ impl Client {
         &self.link.welcome
     }
 
-    /// Connects again after the link broke, however long it takes; says so once. Fails only when the master refuses.
+    /// Connects again after the link broke, however long it takes; says so once. Fails only when
+    /// the master refuses.
     pub async fn reconnect(&mut self, why: &Trouble) -> Result<(), Trouble> {
         crate::output::chat(&format!("{why}; connecting again …"));
         self.reconnect_silently().await?;
@@ -110,7 +113,8 @@ impl Client {
             .map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
     }
 
-    /// Asks something; the answer as it was sent, so that fields this version does not know are passed on.
+    /// Asks something; the answer as it was sent, so that fields this version does not know are
+    /// passed on.
     pub async fn ask_raw(&mut self, query: Query) -> Result<Json, Trouble> {
         self.request(|reference| {
             ToMaster::Ask(Ask {
@@ -132,8 +136,9 @@ impl Client {
         .await
     }
 
-    /// Sends what `message` makes of a reference and waits for its answer. Where the link breaks meanwhile it connects
-    /// once more (5 s) and sends it again: every request of the wire may be repeated.
+    /// Sends what `message` makes of a reference and waits for its answer. Where the link breaks
+    /// meanwhile it connects once more (5 s) and sends it again: every request of the wire may be
+    /// repeated.
     pub async fn request(&mut self, message: impl Fn(u64) -> ToMaster) -> Result<Json, Trouble> {
         match self.request_once(&message).await {
             Err(Trouble::Lost(_)) => {
@@ -145,7 +150,8 @@ impl Client {
         }
     }
 
-    /// The same, but a broken link is an error: for those who have more to restore than one question.
+    /// The same, but a broken link is an error: for those who have more to restore than one
+    /// question.
     pub async fn request_once(
         &mut self,
         message: impl Fn(u64) -> ToMaster,
@@ -173,7 +179,8 @@ impl Client {
     }
 }
 
-/// The answer to `reference`, where `text` is that. A refusal without a number is an answer to whatever was said last.
+/// The answer to `reference`, where `text` is that. A refusal without a number is an answer to
+/// whatever was said last.
 fn answer_of(text: &str, reference: u64) -> Option<Result<Json, Trouble>> {
     if !(text.contains("\"answer\"") || text.contains("\"refused\"")) {
         return None;

@@ -1,4 +1,5 @@
-//! `dev`: the author's loop. Builds a project when it changes and runs it with the params that were used last.
+//! `dev`: the author's loop. Builds a project when it changes and runs it with the params that were
+//! used last.
 
 mod project;
 mod running;
@@ -52,7 +53,8 @@ pub async fn run(options: &DevOptions, global: &Global) -> Result<u8, Trouble> {
     }
 }
 
-/// Builds, where it must, and runs. Says what went wrong with either; an error is what ends the loop.
+/// Builds, where it must, and runs. Says what went wrong with either; an error is what ends the
+/// loop.
 async fn round(
     project: &Project,
     runs: &mut Runs,

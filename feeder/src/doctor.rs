@@ -1,4 +1,5 @@
-//! `doctor`: is there a master, does it take us, can tasks run there. Each finding with what to do about it.
+//! `doctor`: is there a master, does it take us, can tasks run there. Each finding with what to do
+//! about it.
 
 use crate::cli::Global;
 use crate::client::Client;

@@ -1,7 +1,7 @@
 //! `feed`: adds many tasks while they are still being read, and waits for them where asked to.
 //!
-//! One loop: take what was read, send what may be sent, see what came. Everything that is decided is decided in the
-//! ledger; here are the socket, the input and the clock.
+//! One loop: take what was read, send what may be sent, see what came. Everything that is decided
+//! is decided in the ledger; here are the socket, the input and the clock.
 
 mod following;
 mod holding;
@@ -37,7 +37,8 @@ use taskmaster_protocol::{
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-/// How often the progress line is drawn, lines that were put off are tried, and a stalled wait is looked after.
+/// How often the progress line is drawn, lines that were put off are tried, and a stalled wait is
+/// looked after.
 const TICK: Duration = Duration::from_millis(200);
 
 /// If nothing has been heard of open tasks for so long, it is asked whether their jobs are done.
@@ -234,7 +235,8 @@ impl Feeding {
         Ok(false)
     }
 
-    /// Takes what the reader has ready, so that batches fill up while messages come without a pause.
+    /// Takes what the reader has ready, so that batches fill up while messages come without a
+    /// pause.
     fn take_what_was_read(&mut self) -> Result<(), Trouble> {
         while self.ledger.wants_more() {
             match self.input.as_mut().map(mpsc::Receiver::try_recv) {
@@ -300,7 +302,8 @@ impl Feeding {
                     following.ask_for(&self.client, news.ended);
                 }
             }
-            // Something that we said was not understood: it is not known what, so nothing can be repaired.
+            // Something that we said was not understood: it is not known what, so nothing can be
+            // repaired.
             Ok(FromMaster::Refused(refused)) if refused.reference.is_none() => {
                 return Err(refused.error.into());
             }
@@ -329,7 +332,8 @@ impl Feeding {
         Ok(())
     }
 
-    /// The input has ended and every line is answered: gives the job free and sees whether there is more to wait for.
+    /// The input has ended and every line is answered: gives the job free and sees whether there is
+    /// more to wait for.
     async fn is_through(&mut self) -> Result<bool, Trouble> {
         if self.ledger.held() > 0 {
             let refusals = self.ledger.refuse_held();
@@ -380,7 +384,8 @@ impl Feeding {
         self.ask_job = true;
     }
 
-    /// Whether nobody holds the job and no task of it is open. A job that nothing was added to is done.
+    /// Whether nobody holds the job and no task of it is open. A job that nothing was added to is
+    /// done.
     async fn is_job_done(&mut self, job: JobName) -> Result<bool, Trouble> {
         let ask = |reference| {
             ToMaster::Ask(taskmaster_protocol::message::Ask {

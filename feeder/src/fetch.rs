@@ -1,5 +1,5 @@
-//! Files that tasks gave back, brought to this machine: `DIR/<id>/<path>`. A file is there whole or not at all, and one
-//! that is there already is not fetched again.
+//! Files that tasks gave back, brought to this machine: `DIR/<id>/<path>`. A file is there whole or
+//! not at all, and one that is there already is not fetched again.
 
 use crate::client::Target;
 use crate::trouble::Trouble;

@@ -1,5 +1,5 @@
-//! Files of this machine that tasks name: hashed, asked for, and put where the master lacks them, before the task that
-//! names them is sent. Each is put once, however many tasks name it.
+//! Files of this machine that tasks name: hashed, asked for, and put where the master lacks them,
+//! before the task that names them is sent. Each is put once, however many tasks name it.
 
 use crate::client::Target;
 use crate::output::chat;
@@ -53,7 +53,8 @@ impl Inputs {
         }
     }
 
-    /// Sees to it that the master has what is at these paths. Waits for a master that is away. Blocks on the disk.
+    /// Sees to it that the master has what is at these paths. Waits for a master that is away.
+    /// Blocks on the disk.
     pub async fn settle(&mut self, paths: &BTreeSet<PathBuf>) -> Result<Settled, Trouble> {
         self.local.look_again();
         let mut inputs = self.read(paths);

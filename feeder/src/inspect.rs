@@ -1,4 +1,5 @@
-//! Commands that ask and change: `tasks`, `jobs`, `modules`, `runners`. One file each; a question, an answer, a table.
+//! Commands that ask and change: `tasks`, `jobs`, `modules`, `runners`. One file each; a question,
+//! an answer, a table.
 
 pub mod jobs;
 pub mod modules;

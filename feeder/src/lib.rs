@@ -1,7 +1,7 @@
 //! The client side of taskmaster: a library that speaks to a master, and every client command.
 //!
-//! This crate never executes a module and keeps nothing on disk: what must outlast the process is the master's. (`dev`
-//! calls the binary itself where there is no master.)
+//! This crate never executes a module and keeps nothing on disk: what must outlast the process is
+//! the master's. (`dev` calls the binary itself where there is no master.)
 
 #![deny(missing_docs)]
 

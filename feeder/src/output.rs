@@ -1,4 +1,5 @@
-//! What goes to stdout and stderr: stdout is data in one of four formats, stderr is chatter and errors.
+//! What goes to stdout and stderr: stdout is data in one of four formats, stderr is chatter and
+//! errors.
 
 pub mod table;
 pub mod text;
@@ -42,7 +43,8 @@ impl Output {
         }
     }
 
-    /// The format of a list or a thing: what was asked for, else a table on a terminal and JSON lines elsewhere.
+    /// The format of a list or a thing: what was asked for, else a table on a terminal and JSON
+    /// lines elsewhere.
     pub fn format(&self) -> Format {
         self.explicit.unwrap_or(if self.terminal {
             Format::Table

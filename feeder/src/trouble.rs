@@ -75,7 +75,8 @@ impl Trouble {
     }
 }
 
-/// A refusal as the line that scripts read; `field` and `line` are always there, `null` where there is none.
+/// A refusal as the line that scripts read; `field` and `line` are always there, `null` where there
+/// is none.
 pub fn refusal_json(refusal: &Refusal) -> String {
     let Refusal {
         code,

@@ -17,7 +17,8 @@ pub async fn run(options: &WatchOptions, global: &Global) -> Result<u8, Trouble>
     let filter = filter(&options.filters)?;
     let format = global.output;
     let mut client = Client::connect(global.target()?).await?;
-    // Without --since the first watch is from now on; what comes after a reconnect begins where that was.
+    // Without --since the first watch is from now on; what comes after a reconnect begins where
+    // that was.
     let mut since = options.since.unwrap_or(client.welcome().seq);
     client.say(&ToMaster::Watch(Watch {
         filter: filter.clone(),
@@ -82,7 +83,8 @@ fn seq_of(event: &str) -> Option<u64> {
     serde_json::from_str::<Numbered>(event).ok()?.seq
 }
 
-/// An event in the format asked for; JSON lines also for `json`: a watch has no end that would close an array.
+/// An event in the format asked for; JSON lines also for `json`: a watch has no end that would
+/// close an array.
 fn line(event: &str, format: Option<Format>) -> Option<String> {
     match format {
         None | Some(Format::Json | Format::Jsonl) => Some(one_line(event).into_owned()),

@@ -1,5 +1,5 @@
-//! The hot messages of the wire, read without copying: what a client needs of a task that ended, and its text as it
-//! came. Everything else is read by `FromMaster::decode`.
+//! The hot messages of the wire, read without copying: what a client needs of a task that ended,
+//! and its text as it came. Everything else is read by `FromMaster::decode`.
 
 use crate::feed::Text;
 use serde::Deserialize;
@@ -90,7 +90,8 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
 }
 
-/// The data of a message that is written the way our masters write: saves a walk over the whole text.
+/// The data of a message that is written the way our masters write: saves a walk over the whole
+/// text.
 fn data_of<'a>(text: &'a str, head: &str) -> Option<&'a str> {
     text.strip_prefix(head)?.strip_suffix('}')
 }

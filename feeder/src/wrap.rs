@@ -1,5 +1,6 @@
-//! `modules wrap`: a core module that exports `run` by the canonical ABI, as compilers for C, Go, Rust or Zig make it,
-//! becomes a component of the world in tasks/wit. What it imports of WASI preview 1 is tied to WASI 0.2.
+//! `modules wrap`: a core module that exports `run` by the canonical ABI, as compilers for C, Go,
+//! Rust or Zig make it, becomes a component of the world in tasks/wit. What it imports of WASI
+//! preview 1 is tied to WASI 0.2.
 
 use crate::output::{Output, chat, text::bytes};
 use crate::trouble::{Trouble, exit};
@@ -58,7 +59,8 @@ fn encode(module: &mut Vec<u8>) -> Result<Vec<u8>, String> {
         .map_err(|error| text(&error))?;
     let encoder = ComponentEncoder::default()
         .validate(true)
-        // The Go runtime cannot allocate before it has started, and what ties it to WASI needs memory by then.
+        // The Go runtime cannot allocate before it has started, and what ties it to WASI needs
+        // memory by then.
         .realloc_via_memory_grow(true)
         .module(module)
         .map_err(|error| text(&error))?;

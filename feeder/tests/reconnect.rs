@@ -1,4 +1,5 @@
-//! A client against a master that hangs up: the session goes on, batches come again as they were, nothing counts twice.
+//! A client against a master that hangs up: the session goes on, batches come again as they were,
+//! nothing counts twice.
 
 #![allow(
     clippy::unwrap_used,
@@ -54,7 +55,8 @@ async fn serve(stream: TcpStream, connection: usize, behaviour: Behaviour, seen:
             message => behaviour(connection, &message),
         };
         let Some(answers) = answers else { return };
-        // By then the client has said everything: what it was told before is not lost when the link goes.
+        // By then the client has said everything: what it was told before is not lost when the link
+        // goes.
         let last = connection == 0
             && answers
                 .iter()

@@ -1,9 +1,10 @@
-//! Bytes by their hash, on this machine's disk: `<data>/blobs/ab/abcdef…`. A file is there whole and synced, or not
-//! at all: it is written under a temporary name, synced, renamed, and its folder is synced.
+//! Bytes by their hash, on this machine's disk: `<data>/blobs/ab/abcdef…`. A file is there whole
+//! and synced, or not at all: it is written under a temporary name, synced, renamed, and its folder
+//! is synced.
 //!
-//! Where they live in an object store (`--blobs`), the folder is where uploads arrive, and a cache: a file has its name
-//! there only when the object store has it, too, and what is not there is fetched. So whatever the folder says of a blob
-//! holds, and any file of it may go at any time.
+//! Where they live in an object store (`--blobs`), the folder is where uploads arrive, and a cache:
+//! a file has its name there only when the object store has it, too, and what is not there is
+//! fetched. So whatever the folder says of a blob holds, and any file of it may go at any time.
 
 pub mod address;
 mod cache;
@@ -32,8 +33,9 @@ use std::time::{Duration, SystemTime};
 use taskmaster_protocol::Hash;
 pub use upload::{PutError, Upload};
 
-/// A blob that was put, or asked for by who is about to name it, is not removed for so long: until then the task that
-/// names it has been added, or never will be. A feed that holds lines back for longer puts their inputs again.
+/// A blob that was put, or asked for by who is about to name it, is not removed for so long: until
+/// then the task that names it has been added, or never will be. A feed that holds lines back for
+/// longer puts their inputs again.
 pub const GRACE: Duration = Duration::from_secs(3_600);
 
 /// A file that is read is said to have been read no more often than this.
@@ -42,14 +44,15 @@ const READ_NOTED: Duration = Duration::from_secs(60);
 /// Tries to open a file that is removed from the cache as often as it has been fetched.
 const FETCHES: u32 = 3;
 
-/// The blobs of a data folder. Clones share them. Blocking: with an object store for as long as that takes to answer.
+/// The blobs of a data folder. Clones share them. Blocking: with an object store for as long as
+/// that takes to answer.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     root: Arc<Path>,
     /// Numbers the temporary files of this process.
     next: Arc<AtomicU64>,
-    /// Taken alone to remove a blob, shared to say that one is needed: between "it is there" and "it is needed" nobody
-    /// removes it.
+    /// Taken alone to remove a blob, shared to say that one is needed: between "it is there" and
+    /// "it is needed" nobody removes it.
     removing: Arc<RwLock<()>>,
     /// See [`GRACE`].
     grace: Duration,
@@ -67,7 +70,8 @@ struct Far {
 }
 
 impl Blobs {
-    /// Opens `<data>/blobs`, makes it where it is missing, and sees to what a crash left unfinished.
+    /// Opens `<data>/blobs`, makes it where it is missing, and sees to what a crash left
+    /// unfinished.
     pub fn open(data: &Path) -> io::Result<Blobs> {
         let root = data.join("blobs");
         fs::create_dir_all(&root)?;
@@ -83,7 +87,8 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// The same blobs, living in `home`; of their files at most so many bytes stay here. What is here must be there.
+    /// The same blobs, living in `home`; of their files at most so many bytes stay here. What is
+    /// here must be there.
     fn living_in(self, home: Home, cache_bytes: u64) -> io::Result<Blobs> {
         let cache = Cache::of(&self.root, cache_bytes)?;
         let far = Far {
@@ -232,7 +237,8 @@ impl Blobs {
         }
     }
 
-    /// Whether the blob is there; if so, it is not removed within half of [`GRACE`], so that it can be named.
+    /// Whether the blob is there; if so, it is not removed within half of [`GRACE`], so that it can
+    /// be named.
     pub fn renew(&self, hash: &Hash) -> io::Result<bool> {
         Ok(self.renew_all(&[*hash])?.first().copied().unwrap_or(false))
     }
@@ -251,8 +257,8 @@ impl Blobs {
             return Ok(there);
         }
         let asked: Vec<Hash> = missed.iter().map(|at| hashes[*at]).collect();
-        // Noted before they are asked for: a removal that has not begun then leaves them, and of one that has begun the
-        // answer comes when it is over.
+        // Noted before they are asked for: a removal that has not begun then leaves them, and of
+        // one that has begun the answer comes when it is over.
         {
             let _standing = self.stand();
             self.note(asked.iter().copied());
@@ -286,8 +292,8 @@ impl Blobs {
         Ok(true)
     }
 
-    /// Blobs that nobody has put or asked for within [`GRACE`], in order. An object store's are listed on a thread of
-    /// its own: that of a million takes minutes.
+    /// Blobs that nobody has put or asked for within [`GRACE`], in order. An object store's are
+    /// listed on a thread of its own: that of a million takes minutes.
     pub fn look_for_old(&self) -> Receiver<io::Result<Vec<Hash>>> {
         let (sender, old) = channel();
         let blobs = self.clone();
@@ -327,7 +333,8 @@ impl Blobs {
         Ok(old)
     }
 
-    /// Removes blobs, but those that somebody has put or asked for within [`GRACE`]; how many are gone.
+    /// Removes blobs, but those that somebody has put or asked for within [`GRACE`]; how many are
+    /// gone.
     pub fn remove(&self, hashes: &[Hash]) -> io::Result<u64> {
         let Some(far) = &self.far else {
             return hashes.iter().try_fold(0, |gone, hash| {
@@ -352,7 +359,8 @@ impl Blobs {
                 }
             }
         }
-        // Not under the lock: nobody else has to wait for the object store. Who wants one of these has to.
+        // Not under the lock: nobody else has to wait for the object store. Who wants one of these
+        // has to.
         let gone: Vec<Hash> = turns.iter().map(claims::Turn::hash).collect();
         far.home.remove(&gone)?;
         Ok(gone.len() as u64)
@@ -384,8 +392,8 @@ impl Blobs {
         }
     }
 
-    /// Copies every blob into the data folder `to`, wherever it lives; how many there are. Copies, not links: what
-    /// spoils one must not spoil the other.
+    /// Copies every blob into the data folder `to`, wherever it lives; how many there are. Copies,
+    /// not links: what spoils one must not spoil the other.
     pub fn copy_all(&self, to: &Path) -> io::Result<u64> {
         let copy = Blobs::open(to)?;
         let hashes: Vec<Hash> = match &self.far {

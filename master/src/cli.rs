@@ -12,8 +12,8 @@ use std::path::PathBuf;
 pub struct MasterArgs {
     /// Address and port to listen on; port 0 takes a free one, told when the master is ready
     ///
-    /// A master that listens beyond this machine (0.0.0.0:3232, say) needs a token: one is made and kept in the data
-    /// folder if none is given, and what to type on the other machines is printed.
+    /// A master that listens beyond this machine (0.0.0.0:3232, say) needs a token: one is made and
+    /// kept in the data folder if none is given, and what to type on the other machines is printed.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3232")]
     pub listen: String,
 
@@ -25,10 +25,11 @@ pub struct MasterArgs {
     #[arg(long, value_name = "FOLDER", default_value = "./tasks")]
     pub tasks: PathBuf,
 
-    /// Use only modules whose hash stands in approved.sha256 in the task folder, as sha256sum writes it
+    /// Use only modules whose hash stands in approved.sha256 in the task folder, as sha256sum
+    /// writes it
     ///
-    /// Others wait, and an approved version before them stays in use. The list counts as it stands: a line more or less is
-    /// seen within half a second.
+    /// Others wait, and an approved version before them stays in use. The list counts as it stands:
+    /// a line more or less is seen within half a second.
     #[arg(long)]
     pub require_approved: bool,
 
@@ -41,21 +42,23 @@ pub struct MasterArgs {
     )]
     pub token: Option<String>,
 
-    /// When an add is acknowledged: `sync`, when it is on disk; `interval:MS`, at once, with a sync every MS
-    /// milliseconds: a crash or a power cut loses what came after the last
+    /// When an add is acknowledged: `sync`, when it is on disk; `interval:MS`, at once, with a sync
+    /// every MS milliseconds: a crash or a power cut loses what came after the last
     #[arg(long, value_name = "sync|interval:MS", default_value = "sync")]
     pub durability: String,
 
-    /// How long finished tasks are kept: a time (`7d`), a number (`1000000`), or both, whichever is less
+    /// How long finished tasks are kept: a time (`7d`), a number (`1000000`), or both, whichever is
+    /// less
     #[arg(long, value_name = "TIME,COUNT", default_value = "7d,1000000")]
     pub keep: String,
 
-    /// Object store in which blobs are kept (modules, files, large params and results): s3://BUCKET/PREFIX; not given: the
-    /// data folder
+    /// Object store in which blobs are kept (modules, files, large params and results):
+    /// s3://BUCKET/PREFIX; not given: the data folder
     ///
-    /// The server, the region and who asks are said by the usual variables: AWS_ENDPOINT_URL, AWS_REGION,
-    /// AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ALLOW_HTTP=true, AWS_CA_BUNDLE. A prefix belongs to
-    /// one data folder. What that has in blobs moves there at the first start.
+    /// The server, the region and who asks are said by the usual variables: AWS_ENDPOINT_URL,
+    /// AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+    /// AWS_ALLOW_HTTP=true, AWS_CA_BUNDLE. A prefix belongs to one data folder. What that has in
+    /// blobs moves there at the first start.
     #[arg(
         long,
         value_name = "URL",
@@ -64,11 +67,13 @@ pub struct MasterArgs {
     )]
     pub blobs: Option<String>,
 
-    /// What the data folder may hold of an object store's blobs, MiB; what nobody has read for longest goes first
+    /// What the data folder may hold of an object store's blobs, MiB; what nobody has read for
+    /// longest goes first
     #[arg(long, value_name = "N", default_value_t = crate::blobs::CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub blob_cache_mb: u64,
 
-    /// How long files are kept that no task names: what was put and whose task has not come, what pruned tasks leave
+    /// How long files are kept that no task names: what was put and whose task has not come, what
+    /// pruned tasks leave
     #[arg(long, value_name = "TIME", default_value = "1h")]
     pub blob_grace: String,
 
@@ -80,17 +85,20 @@ pub struct MasterArgs {
     #[arg(long, value_name = "N", default_value_t = taskmaster_protocol::limits::MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(taskmaster_protocol::limits::MEMORY_MB_MAX)))]
     pub memory_mb: u32,
 
-    /// Memory that tasks which have not ended may take, MiB; half of the machine's where it is not given
+    /// Memory that tasks which have not ended may take, MiB; half of the machine's where it is not
+    /// given
     ///
-    /// Beyond it new tasks are refused (`unavailable`) until some have ended: a feed waits and goes on by itself. Tasks
-    /// with a priority above 0 may take an eighth more.
+    /// Beyond it new tasks are refused (`unavailable`) until some have ended: a feed waits and goes
+    /// on by itself. Tasks with a priority above 0 may take an eighth more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub queue_mb: Option<u32>,
 
-    /// How long running tasks may go on when the master is asked to stop (SIGTERM, Ctrl-C); 0s: not at all
+    /// How long running tasks may go on when the master is asked to stop (SIGTERM, Ctrl-C); 0s: not
+    /// at all
     ///
-    /// A stopping master refuses new tasks (`unavailable`) and sends none to runners. What runs beyond this time is not
-    /// lost: other runners work on, and the next start takes their results. A second signal ends it at once.
+    /// A stopping master refuses new tasks (`unavailable`) and sends none to runners. What runs
+    /// beyond this time is not lost: other runners work on, and the next start takes their results.
+    /// A second signal ends it at once.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub grace: String,
 }

@@ -1,15 +1,17 @@
-//! Removes blobs that nothing names any more: those of pruned tasks, of forgotten versions of modules, of feeds that put
-//! their files and added nothing. On the thread that folds, a little at a time, when there is time.
+//! Removes blobs that nothing names any more: those of pruned tasks, of forgotten versions of
+//! modules, of feeds that put their files and added nothing. On the thread that folds, a little at
+//! a time, when there is time.
 //!
-//! A round takes the names of all blobs that nobody has put or asked for within [`GRACE`](crate::blobs::GRACE), crosses
-//! out those that the view names, page by page, and removes the rest. Meanwhile things change. Whatever names a blob
-//! comes through the gateway, which renews it first ([`Blobs::renew`]), so it is young again; or it is a task of the
-//! view that is opened again or ends, and that comes by here as a commit and is crossed out, too ([`Collecting::hear`]).
-//! The view is synced before anything goes.
-//! A crash in the middle leaves blobs for the next round.
+//! A round takes the names of all blobs that nobody has put or asked for within
+//! [`GRACE`](crate::blobs::GRACE), crosses out those that the view names, page by page, and removes
+//! the rest. Meanwhile things change. Whatever names a blob comes through the gateway, which renews
+//! it first ([`Blobs::renew`]), so it is young again; or it is a task of the view that is opened
+//! again or ends, and that comes by here as a commit and is crossed out, too
+//! ([`Collecting::hear`]). The view is synced before anything goes. A crash in the middle leaves
+//! blobs for the next round.
 //!
-//! Where blobs live in an object store, that is asked to list them while nobody waits, and asked to remove them a few at a
-//! time; where it does not answer, nothing more is removed this time.
+//! Where blobs live in an object store, that is asked to list them while nobody waits, and asked to
+//! remove them a few at a time; where it does not answer, nothing more is removed this time.
 
 use crate::blobs::Blobs;
 use crate::record::Record;
@@ -35,8 +37,8 @@ const PAGE: usize = 256;
 /// Blobs removed in one step.
 const REMOVED_MAX: usize = 64;
 
-/// Idle steps between the last look and the first removal. What the gateway let in before the whole process was stopped
-/// for hours, and woke, is committed in the first of them.
+/// Idle steps between the last look and the first removal. What the gateway let in before the whole
+/// process was stopped for hours, and woke, is committed in the first of them.
 const SETTLE_STEPS: u32 = 10;
 
 /// See the module's text.
@@ -92,7 +94,8 @@ pub enum Next {
 }
 
 impl Collecting {
-    /// For the blobs of the view on `shelf`. A grace that is shorter than the pause between rounds shortens that, too.
+    /// For the blobs of the view on `shelf`. A grace that is shorter than the pause between rounds
+    /// shortens that, too.
     pub fn new(blobs: Blobs, shelf: Reader, room: Room) -> Collecting {
         let every = EVERY.min(blobs.grace());
         let stage = Stage::Resting {
@@ -287,7 +290,8 @@ impl Round {
             At::Settling { .. } => {
                 self.at = At::Removing { index: 0 };
                 if self.needed.contains(&false) {
-                    // What the view has let go of must be gone for good: after a crash it would name these blobs again.
+                    // What the view has let go of must be gone for good: after a crash it would
+                    // name these blobs again.
                     shelf.sync()?;
                 }
                 Ok(Ok(()))

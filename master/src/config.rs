@@ -1,4 +1,5 @@
-//! What a master is started with, checked; and the first things that can go wrong, each with what to do about it.
+//! What a master is started with, checked; and the first things that can go wrong, each with what
+//! to do about it.
 
 use crate::blobs::Address;
 use crate::cli::MasterArgs;
@@ -155,7 +156,8 @@ impl MasterConfig {
         })
     }
 
-    /// Takes the port. Done before anything is touched on disk: a second `up` by mistake changes nothing.
+    /// Takes the port. Done before anything is touched on disk: a second `up` by mistake changes
+    /// nothing.
     pub fn bind(&self) -> Result<TcpListener, ConfigError> {
         let fail = |error: io::Error| match error.kind() {
             ErrorKind::AddrInUse => ConfigError::PortInUse(self.listen),
@@ -176,8 +178,8 @@ impl MasterConfig {
         self.listen.ip().is_loopback()
     }
 
-    /// A master that others can reach has a token: the one given, or the one of its last start, or a new one. Needs
-    /// the data folder.
+    /// A master that others can reach has a token: the one given, or the one of its last start, or
+    /// a new one. Needs the data folder.
     pub fn settle_token(&mut self) -> Result<(), ConfigError> {
         if self.token.is_some() || self.is_local() {
             return Ok(());
@@ -194,7 +196,8 @@ impl MasterConfig {
         Ok(())
     }
 
-    /// The line to type on another machine; `None` where none can connect. `port` is the one that was taken.
+    /// The line to type on another machine; `None` where none can connect. `port` is the one that
+    /// was taken.
     pub fn invitation(&self, port: u16) -> Option<String> {
         if self.is_local() {
             return None;
@@ -213,7 +216,8 @@ impl MasterConfig {
     }
 }
 
-/// Half of this machine's memory, or of what this process's group may have where that is less; where nobody tells, 2 GiB.
+/// Half of this machine's memory, or of what this process's group may have where that is less;
+/// where nobody tells, 2 GiB.
 fn half_of_memory() -> u64 {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo
@@ -238,8 +242,9 @@ fn half_of_memory() -> u64 {
         / 2
 }
 
-/// The address under which other machines most likely see this one: the one from which it would send. A UDP socket that
-/// is connected asks the routing table and sends nothing; the address is one that documentation may use (RFC 5737).
+/// The address under which other machines most likely see this one: the one from which it would
+/// send. A UDP socket that is connected asks the routing table and sends nothing; the address is
+/// one that documentation may use (RFC 5737).
 fn own_address() -> String {
     let routed = || {
         let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
@@ -253,8 +258,8 @@ fn own_address() -> String {
     routed().map_or_else(|| "THIS-MACHINE".to_owned(), |ip| ip.to_string())
 }
 
-/// Makes the data folder and takes it for this process; free again when the value is dropped, or the process ends in
-/// whatever way.
+/// Makes the data folder and takes it for this process; free again when the value is dropped, or
+/// the process ends in whatever way.
 pub fn lock_data(data: &Path) -> Result<DataLock, ConfigError> {
     let fail = |error| ConfigError::Unwritable(data.to_owned(), error);
     fs::create_dir_all(data).map_err(fail)?;
@@ -328,7 +333,8 @@ fn read_keep(text: &str) -> Result<Keep, String> {
     })
 }
 
-/// 128 random bits, from the system's source, as 32 hexadecimal digits; readable by this user alone.
+/// 128 random bits, from the system's source, as 32 hexadecimal digits; readable by this user
+/// alone.
 fn make_token(path: &Path) -> io::Result<String> {
     let mut random = [0; 16];
     io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut random)?;

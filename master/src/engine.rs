@@ -1,5 +1,6 @@
-//! The engine: turns inputs into events of the core with the facts looked up, and the core's effects into records,
-//! messages and answers. It does no IO but reads of the view; it has no clock and no thread. [`crate::turns`] drives it.
+//! The engine: turns inputs into events of the core with the facts looked up, and the core's
+//! effects into records, messages and answers. It does no IO but reads of the view; it has no clock
+//! and no thread. [`crate::turns`] drives it.
 
 mod add;
 mod approval;
@@ -77,7 +78,8 @@ pub enum Release {
     Say(Outbox, FromMaster),
     /// The answer to a question.
     Reply(oneshot::Sender<Reply>, Reply),
-    /// Ended tasks that may be forgotten: what needed them has ended, and that must be durable before they go.
+    /// Ended tasks that may be forgotten: what needed them has ended, and that must be durable
+    /// before they go.
     Pruned(std::sync::mpsc::Sender<Vec<Stored>>, Vec<Stored>),
 }
 
@@ -157,7 +159,8 @@ enum Report {
     Failed(Failed),
 }
 
-/// How long a follower may be away and still find what it missed, whatever is kept of history: an hour, µs.
+/// How long a follower may be away and still find what it missed, whatever is kept of history: an
+/// hour, µs.
 const TOLD_US: i64 = 3_600_000_000;
 
 /// See the module's documentation.
@@ -177,8 +180,8 @@ pub struct Engine {
     last_seq: u64,
     /// The view has all events up to this one.
     folded: u64,
-    /// The seq of the last event and the `no` of the newest task at the end of each turn with new tasks that the view
-    /// does not have yet.
+    /// The seq of the last event and the `no` of the newest task at the end of each turn with new
+    /// tasks that the view does not have yet.
     unfolded: VecDeque<(u64, u64)>,
     /// Up to this `no`, the bodies of tasks that wait are packed.
     packed_no: u64,
@@ -188,12 +191,14 @@ pub struct Engine {
     ended: VecDeque<Arc<Ended>>,
     /// Skipped tasks that memory still has, by the task they were skipped for.
     skipped: HashMap<TaskId, Vec<TaskId>>,
-    /// Tasks that were opened again, or added anew, with the seq of that: the view may still have their former end.
+    /// Tasks that were opened again, or added anew, with the seq of that: the view may still have
+    /// their former end.
     reopened: HashMap<TaskId, u64>,
-    /// Ended tasks that the fold was allowed to forget and may still have, and the seqs of their ends: nobody may count
-    /// on them any more. An id may have a newer end.
+    /// Ended tasks that the fold was allowed to forget and may still have, and the seqs of their
+    /// ends: nobody may count on them any more. An id may have a newer end.
     leaving: HashMap<TaskId, u64>,
-    /// Jobs that are done or paused, as they are now; those that are in the view as they are here are let go of.
+    /// Jobs that are done or paused, as they are now; those that are in the view as they are here
+    /// are let go of.
     idle_jobs: BTreeMap<JobName, (u64, JobRecord)>,
     sessions: BTreeMap<SessionNo, Session>,
     /// What most tasks require.
@@ -203,7 +208,8 @@ pub struct Engine {
     /// Reports that came while nothing could be written, in order. Their runners keep them.
     held_back: Vec<(SessionNo, ToMaster)>,
     report: Option<(RunnerKey, Report)>,
-    /// What attempts want added whose report has not been taken yet, with the connection that it comes over.
+    /// What attempts want added whose report has not been taken yet, with the connection that it
+    /// comes over.
     wishes: BTreeMap<Attempt, (SessionNo, crate::inbox::Wishes)>,
     /// Ended tasks since this start, by final state.
     finished: [u64; 4],
@@ -216,7 +222,8 @@ pub struct Engine {
     stopping: bool,
     /// Who waits for the last running attempt to end.
     idle: Option<oneshot::Sender<()>>,
-    /// Ended tasks are kept at least this long, µs: a follower that lost its link may still ask for them.
+    /// Ended tasks are kept at least this long, µs: a follower that lost its link may still ask for
+    /// them.
     told_us: i64,
 }
 
@@ -358,7 +365,8 @@ impl Engine {
             .session
             .unwrap_or_else(|| format!("connection-{}", session.0))
             .into();
-        // A feeder that is back goes on holding what it held, also when it has nothing to add for a while.
+        // A feeder that is back goes on holding what it held, also when it has nothing to add for a
+        // while.
         for job in self.core.held_by(&name) {
             self.tell(Event::JobHeld {
                 job,
@@ -484,8 +492,8 @@ impl Engine {
         }
     }
 
-    /// Of these ended tasks, those that nothing open needs; from now on they count as unknown. The fold asks again only
-    /// when the last ones are gone.
+    /// Of these ended tasks, those that nothing open needs; from now on they count as unknown. The
+    /// fold asks again only when the last ones are gone.
     fn prunable(&mut self, mut tasks: Vec<Stored>) -> Vec<Stored> {
         let told = Wall(self.now.wall.0.saturating_sub(self.told_us));
         tasks.retain(|task| {

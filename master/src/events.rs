@@ -1,4 +1,5 @@
-//! Events for those who watch: the durable ones by seq, from memory or from the journal; the live ones as they come.
+//! Events for those who watch: the durable ones by seq, from memory or from the journal; the live
+//! ones as they come.
 
 use crate::interests::{Interest, Interests};
 use crate::journal;
@@ -10,7 +11,8 @@ use taskmaster_protocol::shape::TaskView;
 use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
 use tokio::sync::{broadcast, watch};
 
-/// Durable events kept in memory for watchers: who is no further behind costs no read from the disk.
+/// Durable events kept in memory for watchers: who is no further behind costs no read from the
+/// disk.
 const RECENT_EVENTS_MAX: u64 = 32_768;
 
 /// Commits that a follower looks through before it lets others go on.
@@ -234,7 +236,8 @@ struct Commit {
     ended: OnceLock<EndsOf>,
 }
 
-/// What ends in a commit: a follower passes over a commit that has nothing of its own with one look.
+/// What ends in a commit: a follower passes over a commit that has nothing of its own with one
+/// look.
 #[derive(Debug, Default)]
 pub struct EndsOf {
     jobs: HashSet<JobName>,
@@ -287,7 +290,8 @@ pub trait Concern {
 /// What [`EventFeed::ends`] found.
 #[derive(Debug)]
 pub struct Ends {
-    /// Events of commits in which something concerns whoever asked; those that do not are his to leave out.
+    /// Events of commits in which something concerns whoever asked; those that do not are his to
+    /// leave out.
     pub events: Vec<Logged>,
     /// Up to here everything was looked at.
     pub seq: u64,
@@ -298,8 +302,9 @@ pub struct Ends {
 struct Recent {
     /// As far back as [`RECENT_EVENTS_MAX`] reaches.
     kept: VecDeque<Arc<Commit>>,
-    /// Those before, as long as they are in memory anyway because they wait to be folded: under a load that outruns
-    /// its followers these would otherwise be read and decoded again from the disk, and fall behind still more.
+    /// Those before, as long as they are in memory anyway because they wait to be folded: under a
+    /// load that outruns its followers these would otherwise be read and decoded again from the
+    /// disk, and fall behind still more.
     lent: VecDeque<(u64, Weak<Entry>)>,
 }
 
@@ -335,7 +340,8 @@ impl Recent {
         self.kept.front().map(|commit| commit.entry.first_seq)
     }
 
-    /// Commits from the one that has the event `seq` on, as many as are looked through at a time; none: it is not kept.
+    /// Commits from the one that has the event `seq` on, as many as are looked through at a time;
+    /// none: it is not kept.
     fn commits_from(&self, seq: u64) -> Vec<Arc<Commit>> {
         if self.first().is_none_or(|first| first > seq) {
             return Vec::new();
@@ -349,7 +355,8 @@ impl Recent {
             .collect()
     }
 
-    /// Commits from the one that has the event `seq` on, enough for one read; `None`: it is not in memory.
+    /// Commits from the one that has the event `seq` on, enough for one read; `None`: it is not in
+    /// memory.
     fn from(&self, seq: u64) -> Option<Vec<Arc<Entry>>> {
         let lent = if self.first()? > seq {
             self.lent
@@ -391,7 +398,8 @@ pub struct EventFeed {
     recent: Arc<Mutex<Recent>>,
     latest: watch::Sender<u64>,
     live: broadcast::Sender<Arc<EventView>>,
-    /// The same for those who watch one job: with a thousand of them each event would else go to all.
+    /// The same for those who watch one job: with a thousand of them each event would else go to
+    /// all.
     live_in: Arc<Mutex<HashMap<JobName, broadcast::Sender<Arc<EventView>>>>>,
     reader: Reader,
     /// Who waits for ends.
@@ -478,7 +486,8 @@ impl EventFeed {
         self.live.subscribe()
     }
 
-    /// Durable events after `seq`, in order, at least one and at most a thousand or so; waits for the first.
+    /// Durable events after `seq`, in order, at least one and at most a thousand or so; waits for
+    /// the first.
     pub async fn after(&self, seq: u64) -> Result<Vec<Logged>, Pruned> {
         let mut latest = self.latest.subscribe();
         // An error means that the master is stopping; whoever waits is dropped with it.
@@ -500,8 +509,9 @@ impl EventFeed {
         }
     }
 
-    /// What ends after `seq` and concerns `of`; waits until there are events, and then says how far it has looked. For a
-    /// thousand followers of a job each: a commit without anything of a job costs its follower one look.
+    /// What ends after `seq` and concerns `of`; waits until there are events, and then says how far
+    /// it has looked. For a thousand followers of a job each: a commit without anything of a job
+    /// costs its follower one look.
     pub async fn ends(&self, seq: u64, of: &impl Concern) -> Result<Ends, Pruned> {
         let mut latest = self.latest.subscribe();
         if latest.wait_for(|latest| *latest > seq).await.is_err() {
@@ -545,7 +555,8 @@ impl EventFeed {
         self.in_memory(seq).map_or_else(read, Ok)
     }
 
-    /// Events after `seq` from memory, no more than are given at a time; `None`: they go back further than that.
+    /// Events after `seq` from memory, no more than are given at a time; `None`: they go back
+    /// further than that.
     fn in_memory(&self, seq: u64) -> Option<Vec<Logged>> {
         let entries = self.recent().from(seq + 1)?;
         Some(
@@ -559,8 +570,8 @@ impl EventFeed {
     }
 }
 
-/// Events after `seq` up to `last` from the journal. Behind them may be commits that are written and not safe yet: nobody
-/// is told of those.
+/// Events after `seq` up to `last` from the journal. Behind them may be commits that are written
+/// and not safe yet: nobody is told of those.
 fn from_journal(
     reader: &Reader,
     seq: u64,

@@ -1,5 +1,5 @@
-//! Folds what is durable into the view, in the background: late, once, and when there is time. Prunes what is kept no
-//! longer, and trims the journal.
+//! Folds what is durable into the view, in the background: late, once, and when there is time.
+//! Prunes what is kept no longer, and trims the journal.
 
 use crate::collecting::{Collecting, Next};
 use crate::config::Keep;
@@ -14,18 +14,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use taskmaster_protocol::Wall;
 
-/// Records that may wait to be folded while there is load: folding costs more than the journal, and a burst is over
-/// before it begins. Some hundred MB of memory, and a few seconds of a restart.
+/// Records that may wait to be folded while there is load: folding costs more than the journal, and
+/// a burst is over before it begins. Some hundred MB of memory, and a few seconds of a restart.
 const WAITING_RECORDS_MAX: usize = 400_000;
 
-/// More than this wait only when commits come faster than they can be folded: then large batches wait.
+/// More than this wait only when commits come faster than they can be folded: then large batches
+/// wait.
 const BACKLOG_GOOD: usize = 500_000;
 
 /// When others than large batches make that many more, whatever they are: then commits wait.
 const BACKLOG_MAX: usize = 800_000;
 
-/// How long one commit waits for the fold at the most: with commits as large as they get, the fold is faster than what
-/// comes then. Whoever waits for an answer waits for a commit or two.
+/// How long one commit waits for the fold at the most: with commits as large as they get, the fold
+/// is faster than what comes then. Whoever waits for an answer waits for a commit or two.
 const HOLD: Duration = Duration::from_millis(40);
 
 /// Nothing committed for this long: there is time to fold.
@@ -79,9 +80,9 @@ impl Backlog {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// More records wait, and with them large batches, when there are too many. Whoever commits waits too when there are
-    /// far too many, but not for long: the fold may itself wait for the engine, and the engine for whoever commits. So
-    /// what is committed meanwhile is little.
+    /// More records wait, and with them large batches, when there are too many. Whoever commits
+    /// waits too when there are far too many, but not for long: the fold may itself wait for the
+    /// engine, and the engine for whoever commits. So what is committed meanwhile is little.
     pub fn add(&self, records: usize, passes: Vec<Pass>) {
         let mut waiting = self.lock();
         waiting.records += records;
@@ -129,8 +130,8 @@ pub struct Folding {
     backlog: Backlog,
     /// What ended before this seq has been looked at for pruning.
     prune_from: u64,
-    /// The journal's first commit, and the seq with which it begins: to read thousands of records for that takes longer
-    /// than to fold.
+    /// The journal's first commit, and the seq with which it begins: to read thousands of records
+    /// for that takes longer than to fold.
     oldest: Option<(u64, u64)>,
     /// Removes blobs that nothing names any more.
     collecting: Option<Collecting>,
@@ -268,8 +269,8 @@ impl Folding {
         )
     }
 
-    /// Forgets ended tasks that are too many or too old, the oldest first, as far as nothing open needs them; looks
-    /// at about `most`, and goes on behind them the next time.
+    /// Forgets ended tasks that are too many or too old, the oldest first, as far as nothing open
+    /// needs them; looks at about `most`, and goes on behind them the next time.
     pub(crate) fn prune(&mut self, wall: Wall, most: usize) -> Result<(), StoreError> {
         let tasks;
         (tasks, self.prune_from) =
@@ -286,8 +287,8 @@ impl Folding {
     }
 }
 
-/// The oldest ended tasks that are too many or too old, about `most` of those that ended with event `from` or later; and
-/// where to go on the next time.
+/// The oldest ended tasks that are too many or too old, about `most` of those that ended with event
+/// `from` or later; and where to go on the next time.
 pub fn surplus(
     shelf: &dyn Shelf,
     keep: Keep,

@@ -1,7 +1,7 @@
 //! The master's outside: one port for WebSocket sessions and HTTP.
 //!
-//! Here things are parsed, checked and passed on to the engine; nothing is decided. What comes in is untrusted: a
-//! mistake is answered with a sentence and ends nobody's session.
+//! Here things are parsed, checked and passed on to the engine; nothing is decided. What comes in
+//! is untrusted: a mistake is answered with a sentence and ends nobody's session.
 
 mod add;
 mod auth;
@@ -122,7 +122,8 @@ fn router(gate: Gate) -> Router {
         .with_state(gate)
 }
 
-/// In front of every request. `/` is let through without a token: there the token comes with `hello`.
+/// In front of every request. `/` is let through without a token: there the token comes with
+/// `hello`.
 async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if let Some(reason) = gate.auth.foreign(request.headers()) {
         return (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();

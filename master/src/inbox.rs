@@ -19,8 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNo(pub u64);
 
-/// Where the engine's answers to one connection go. Unbounded: runners have credits, feeders have a bounded number of
-/// batches in flight, every other message is the answer to one request.
+/// Where the engine's answers to one connection go. Unbounded: runners have credits, feeders have a
+/// bounded number of batches in flight, every other message is the answer to one request.
 pub type Outbox = mpsc::UnboundedSender<FromMaster>;
 
 /// One thing the engine is told.
@@ -45,14 +45,16 @@ pub enum Input {
         /// The connection.
         session: SessionNo,
     },
-    /// A message other than `task:add`, `watch`, `task:follow`, `query` (which the gateway deals with).
+    /// A message other than `task:add`, `watch`, `task:follow`, `query` (which the gateway deals
+    /// with).
     Message {
         /// Its connection.
         session: SessionNo,
         /// What it says.
         message: ToMaster,
     },
-    /// A `task:add` whose documents are parsed. Answered with `task:rejected` (where any was) and `task:added`.
+    /// A `task:add` whose documents are parsed. Answered with `task:rejected` (where any was) and
+    /// `task:added`.
     Add {
         /// Its connection.
         session: SessionNo,
@@ -67,7 +69,8 @@ pub enum Input {
         /// What let it in.
         pass: Option<Pass>,
     },
-    /// Everything before this has been taken: so much room is free again for its session. Dropped when it is taken.
+    /// Everything before this has been taken: so much room is free again for its session. Dropped
+    /// when it is taken.
     Room(OwnedSemaphorePermit),
     /// The module folder has something new.
     Module {
@@ -122,7 +125,8 @@ pub enum Input {
 /// The room that a batch has while it is on its way; dropped, it is free for others.
 #[derive(Debug)]
 pub enum Pass {
-    /// Of large batches: until the batch is durable, and what is durable is not far ahead of the view.
+    /// Of large batches: until the batch is durable, and what is durable is not far ahead of the
+    /// view.
     Bulk(OwnedSemaphorePermit),
     /// Of small ones: until the engine has taken it.
     Express(OwnedSemaphorePermit),
@@ -157,7 +161,8 @@ pub enum Seen {
         kind: ModuleKind,
         /// Size of the file.
         bytes: u64,
-        /// What the manifest beside it asks for; `None`: it cannot be read, and what was known stays so.
+        /// What the manifest beside it asks for; `None`: it cannot be read, and what was known
+        /// stays so.
         wants: Option<Arc<Capabilities>>,
     },
     /// A file that cannot be a module.
@@ -176,12 +181,13 @@ pub enum Reply {
     Answer(Json),
     /// No, and why.
     Refused(Refusal),
-    /// The rest is in the store, read by the asker's own thread so that no turn of the engine is long.
+    /// The rest is in the store, read by the asker's own thread so that no turn of the engine is
+    /// long.
     FromStore(crate::lookup::Lookup),
 }
 
-/// Whether a question is asked by somebody who can only wait when the disk is full: a runner that prepares a task. All
-/// others are told something at once.
+/// Whether a question is asked by somebody who can only wait when the disk is full: a runner that
+/// prepares a task. All others are told something at once.
 pub fn waits_for_room(query: &Query) -> bool {
     matches!(query, Query::Results { .. })
 }
@@ -218,7 +224,8 @@ impl MasterHandle {
         if waits_for_room(&query) {
             return answer.await.ok();
         }
-        // It may have come just before the engine heard that nothing can be written: then its answer waits for that.
+        // It may have come just before the engine heard that nothing can be written: then its
+        // answer waits for that.
         loop {
             match tokio::time::timeout(TRY_EVERY, &mut answer).await {
                 Ok(answer) => return answer.ok(),

@@ -1,5 +1,6 @@
-//! Who waits for which job or task. A commit wakes those whom something in it concerns, and nobody else: a
-//! thousand followers of a job each would otherwise all be woken by every commit, and everybody would wait for them.
+//! Who waits for which job or task. A commit wakes those whom something in it concerns, and nobody
+//! else: a thousand followers of a job each would otherwise all be woken by every commit, and
+//! everybody would wait for them.
 
 use crate::record::{Entry, Record};
 use std::collections::HashMap;

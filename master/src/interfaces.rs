@@ -1,7 +1,7 @@
 //! What the functions of components take, for those who check params before the engine sees them.
 //!
-//! The engine says which versions there are; what is in a version is read from its bytes, which never change, when it is
-//! first wanted. So nothing of it is stored a second time.
+//! The engine says which versions there are; what is in a version is read from its bytes, which
+//! never change, when it is first wanted. So nothing of it is stored a second time.
 
 use crate::blobs::{Blobs, is_away};
 use crate::record::ModuleRecord;
@@ -118,7 +118,8 @@ impl Interfaces {
             Err(error) if is_away(&error) => Err(error),
             Err(_) => Ok(None),
         };
-        // A panic would be a bug of the validator's: the version is then taken for one of which nothing is known.
+        // A panic would be a bug of the validator's: the version is then taken for one of which
+        // nothing is known.
         let inspected = async || {
             tokio::task::spawn_blocking(inspect)
                 .await

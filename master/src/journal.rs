@@ -1,7 +1,7 @@
 //! Where changes become durable: a dense series of commits, each one packed, checksummed entry.
 //!
-//! The journal is also the log of events: an entry knows the seq of its first event. It decides nothing; the trait is
-//! the seam behind which a replicated log can stand.
+//! The journal is also the log of events: an entry knows the seq of its first event. It decides
+//! nothing; the trait is the seam behind which a replicated log can stand.
 
 mod synced;
 
@@ -32,7 +32,8 @@ pub trait Journal: Send {
     /// Writes `entry` as commit number `expected`, which must be the next one.
     fn append(&mut self, expected: u64, entry: &[u8]) -> Result<(), AppendError>;
 
-    /// Every commit written before is durable when this returns. After an error nothing is known of them.
+    /// Every commit written before is durable when this returns. After an error nothing is known of
+    /// them.
     fn sync(&mut self) -> Result<(), AppendError>;
 
     /// The number of the last commit; 0: there is none.
@@ -156,8 +157,8 @@ pub fn last(shelf: &Reader) -> Result<u64, StoreError> {
         .map_or(0, |(key, _)| commit_of(key)))
 }
 
-/// The number of the last commit whose first event is not after `seq`. Entries are dense in their number and ordered
-/// in their seq, so it is found by halving.
+/// The number of the last commit whose first event is not after `seq`. Entries are dense in their
+/// number and ordered in their seq, so it is found by halving.
 pub fn commit_at(shelf: &Reader, seq: u64) -> Result<u64, StoreError> {
     let (mut low, mut high) = (first(shelf)?.unwrap_or(1), last(shelf)?);
     while low < high {
@@ -170,7 +171,8 @@ pub fn commit_at(shelf: &Reader, seq: u64) -> Result<u64, StoreError> {
     Ok(low)
 }
 
-/// Lets go of commits below `below`, a few thousand parts in a batch. No sync: after a crash they are trimmed again.
+/// Lets go of commits below `below`, a few thousand parts in a batch. No sync: after a crash they
+/// are trimmed again.
 pub fn trim(shelf: &Reader, below: u64) -> Result<(), StoreError> {
     loop {
         let parts = shelf.scan(&part_key(&key(0), 0), &key(below), false, 4_096)?;

@@ -1,5 +1,5 @@
-//! What has come and waits for the engine, in two lanes: a crowd's large batches, and everything else, which goes past
-//! them. What one client says keeps its order.
+//! What has come and waits for the engine, in two lanes: a crowd's large batches, and everything
+//! else, which goes past them. What one client says keeps its order.
 
 use crate::inbox::{Input, Pass, SessionNo};
 use std::collections::{HashMap, VecDeque};
@@ -10,7 +10,8 @@ use taskmaster_protocol::ToMaster;
 pub struct Lanes {
     express: VecDeque<Input>,
     bulk: VecDeque<Input>,
-    /// Inputs of each connection that wait in the lane of large batches. What it says next waits there, too.
+    /// Inputs of each connection that wait in the lane of large batches. What it says next waits
+    /// there, too.
     behind: HashMap<SessionNo, usize>,
 }
 

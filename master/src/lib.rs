@@ -1,8 +1,8 @@
 //! The master: keeps tasks, decides what runs where, and shows what happens.
 //!
-//! [`engine`] turns inputs into events of the core and its effects into records and messages; [`turns`] commits, then
-//! speaks; [`journal`] and [`view`] keep; [`gateway`] and [`modules`] are what the outside sees. [`master`] puts them
-//! together.
+//! [`engine`] turns inputs into events of the core and its effects into records and messages;
+//! [`turns`] commits, then speaks; [`journal`] and [`view`] keep; [`gateway`] and [`modules`] are
+//! what the outside sees. [`master`] puts them together.
 
 #![warn(missing_docs)]
 

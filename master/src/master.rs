@@ -51,7 +51,8 @@ pub enum MasterError {
     Journal(String),
 }
 
-/// Something to wait for. In a box, as is what waits for it: whoever calls this crate would else compile all of it again.
+/// Something to wait for. In a box, as is what waits for it: whoever calls this crate would else
+/// compile all of it again.
 pub type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A started master.
@@ -140,8 +141,9 @@ impl Master {
         })
     }
 
-    /// Serves until `shutdown`, or until the journal fails; then stops in order: nothing more is taken or sent, running
-    /// attempts have their grace to end, what was told is committed and answered, connections are closed.
+    /// Serves until `shutdown`, or until the journal fails; then stops in order: nothing more is
+    /// taken or sent, running attempts have their grace to end, what was told is committed and
+    /// answered, connections are closed.
     pub fn run(
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,

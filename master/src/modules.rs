@@ -1,9 +1,9 @@
 //! The task folder: what is dropped there is live, without a restart.
 //!
-//! One thread watches it: `notify` tells at once, a sweep four times a second finds what it does not tell (network
-//! file systems, a link's target). A file is read once, into memory; those bytes are hashed, validated and kept as a
-//! blob before the engine hears of them. So nobody ever runs half a file, and what happens to the file afterwards
-//! harms nobody.
+//! One thread watches it: `notify` tells at once, a sweep four times a second finds what it does
+//! not tell (network file systems, a link's target). A file is read once, into memory; those bytes
+//! are hashed, validated and kept as a blob before the engine hears of them. So nobody ever runs
+//! half a file, and what happens to the file afterwards harms nobody.
 
 mod file;
 mod list;
@@ -65,9 +65,9 @@ impl Drop for Waker {
     }
 }
 
-/// Watches `folder` from now on; makes it where it is missing. With `require_approved` the list in it says which modules may
-/// be used. `known` are the names that the engine has: those whose
-/// files are gone are told so.
+/// Watches `folder` from now on; makes it where it is missing. With `require_approved` the list in
+/// it says which modules may be used. `known` are the names that the engine has: those whose files
+/// are gone are told so.
 pub fn start(
     folder: &Path,
     blobs: Blobs,
@@ -86,7 +86,8 @@ pub fn start(
         .map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?
         .into();
     let (sender, wakes) = mpsc::channel();
-    // The engine keeps versions of what it knows: a task of that name can be taken before the first look is over.
+    // The engine keeps versions of what it knows: a task of that name can be taken before the first
+    // look is over.
     let listed = Arc::new(RwLock::new(known.iter().cloned().collect::<Known>()));
     let manifests = Arc::<Manifests>::default();
     let list = require_approved.then(|| List::of(&path));
@@ -111,8 +112,8 @@ pub fn start(
 }
 
 impl Folder {
-    /// Looks for a module of this name now, and waits until the engine knows it. A file that is being written is
-    /// given a moment. False where there is no sound module of that name.
+    /// Looks for a module of this name now, and waits until the engine knows it. A file that is
+    /// being written is given a moment. False where there is no sound module of that name.
     pub async fn look(&self, name: &ModuleName) -> bool {
         self.seek(name, None).await
     }
@@ -161,7 +162,8 @@ impl Folder {
             .contains(name)
     }
 
-    /// The manifest beside a module, as it stands now; `None`: there is none. Reads the disk, a little.
+    /// The manifest beside a module, as it stands now; `None`: there is none. Reads the disk, a
+    /// little.
     pub fn manifest(&self, name: &ModuleName) -> Result<Option<Arc<Manifest>>, Refusal> {
         self.manifests.of(&self.path, name)
     }

@@ -1,5 +1,5 @@
-//! A task document, read and checked as far as it can be without knowing anything else. Done by the gateway's
-//! threads, so that the engine's loop does not parse.
+//! A task document, read and checked as far as it can be without knowing anything else. Done by the
+//! gateway's threads, so that the engine's loop does not parse.
 
 use std::sync::Arc;
 use taskmaster_module::manifest::Manifest;
@@ -22,8 +22,8 @@ pub struct Prepared {
     pub blob: Option<Hash>,
     /// What the params in that blob must be like.
     pub manifest: Option<Arc<Manifest>>,
-    /// Why it cannot be added; the same document may have been taken when its module was another, so that the engine has
-    /// the last word.
+    /// Why it cannot be added; the same document may have been taken when its module was another,
+    /// so that the engine has the last word.
     pub wrong: Option<Refusal>,
     /// Its job where neither document nor batch names one.
     pub usual_job: Option<JobName>,
@@ -36,8 +36,9 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     read(text, TaskDocument::parse(text.get())?)
 }
 
-/// Reads one document of a module that has a manifest: its defaults stand for what the document leaves out, and params
-/// are what it says. Params that are a blob are looked at when that is read. `has_job`: the document names one.
+/// Reads one document of a module that has a manifest: its defaults stand for what the document
+/// leaves out, and params are what it says. Params that are a blob are looked at when that is read.
+/// `has_job`: the document names one.
 pub fn prepare_by(
     manifest: &Arc<Manifest>,
     text: &Json,

@@ -1,8 +1,10 @@
-//! What is written to disk: one record for each durable change, in a compact form with a version in front.
+//! What is written to disk: one record for each durable change, in a compact form with a version in
+//! front.
 //!
-//! **Changing a record:** the order of variants and fields is the format. Add variants at the end; for anything else
-//! raise [`FORMAT`] and write the reader of the old one. Types with `skip_serializing_if` cannot be read back from
-//! this form, so the parts of a task document that are seldom given travel inside as JSON ([`Rare`]).
+//! **Changing a record:** the order of variants and fields is the format. Add variants at the end;
+//! for anything else raise [`FORMAT`] and write the reader of the old one. Types with
+//! `skip_serializing_if` cannot be read back from this form, so the parts of a task document that
+//! are seldom given travel inside as JSON ([`Rare`]).
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +20,16 @@ use taskmaster_protocol::{
 /// The version of everything that this module writes.
 pub const FORMAT: u8 = 3;
 
-/// A task as its feeder described it, without what has become of it. Shared between memory, journal and messages.
+/// A task as its feeder described it, without what has become of it. Shared between memory, journal
+/// and messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskBody {
     /// Its id.
     pub id: TaskId,
     /// Its place in the order of adding, dense and increasing for ever.
     pub no: u64,
-    /// The first half of the SHA-256 of the document as it was sent: the same id with the same document is a no-op.
+    /// The first half of the SHA-256 of the document as it was sent: the same id with the same
+    /// document is a no-op.
     pub document: [u8; 16],
     /// Its module.
     pub module: ModuleName,
@@ -261,7 +265,8 @@ impl TaskBody {
 /// Files by their path in a task's folder.
 pub type Outputs = BTreeMap<FilePath, Hash>;
 
-/// What a task gave back. The first two are what they were before there were files; few tasks have the third.
+/// What a task gave back. The first two are what they were before there were files; few tasks have
+/// the third.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gave {
@@ -314,7 +319,8 @@ pub struct Ended {
     pub state: TaskState,
     /// The attempt that ended it; its `n` is 0 where there was none.
     pub attempt: AttemptId,
-    /// The last attempt that was sent, which may be a later one: if the task is opened again, all up to it are void.
+    /// The last attempt that was sent, which may be a later one: if the task is opened again, all
+    /// up to it are void.
     pub last_sent: AttemptId,
     /// The version that ran last.
     pub version: Option<Hash>,
@@ -416,8 +422,8 @@ pub struct VersionRecord {
     pub held: bool,
 }
 
-/// What a module may reach, and what it asks for. Few modules have any of it; it stands beside their [`ModuleRecord`], as
-/// JSON, so that it can grow.
+/// What a module may reach, and what it asks for. Few modules have any of it; it stands beside
+/// their [`ModuleRecord`], as JSON, so that it can grow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default)]
 pub struct Rights {
@@ -458,7 +464,8 @@ pub struct JobRecord {
     pub paused: bool,
     /// Tasks ever added.
     pub total: u64,
-    /// Tasks that ended, by final state, over all runs; in the order done, failed, cancelled, skipped.
+    /// Tasks that ended, by final state, over all runs; in the order done, failed, cancelled,
+    /// skipped.
     pub ended: [u64; 4],
     /// Sessions that hold it.
     pub holders: Vec<Arc<str>>,
@@ -560,7 +567,8 @@ pub enum Record {
         name: ModuleName,
         /// What happened; `None`: nothing that watchers are told of.
         event: Option<EventKind>,
-        /// What is known of it now. In a box: this variant would make every record three times as large.
+        /// What is known of it now. In a box: this variant would make every record three times as
+        /// large.
         record: Box<ModuleRecord>,
     },
     /// An open task goes on as another: with its id, its place and its dependents.

@@ -1,7 +1,8 @@
 //! Room on the disk, as a state: what the master does about it is the engine's and the writer's.
 //!
-//! Two marks. Below the first, what makes the store grow for others is refused, and what was taken goes on to its end.
-//! Below the second nothing can be written: commits wait, and runners keep their results.
+//! Two marks. Below the first, what makes the store grow for others is refused, and what was taken
+//! goes on to its end. Below the second nothing can be written: commits wait, and runners keep
+//! their results.
 
 use crate::inbox::Input;
 use crate::store::{Batch, Pair, Reader, Shelf, StoreError};
@@ -15,11 +16,12 @@ use std::time::Duration;
 /// Adds are refused when less is free: the results of what was added before must find room.
 pub const LOW_BYTES: u64 = 128 << 20;
 
-/// Adds are taken again when so much is free; more than [`LOW_BYTES`], so that it does not go to and fro.
+/// Adds are taken again when so much is free; more than [`LOW_BYTES`], so that it does not go to
+/// and fro.
 pub const AMPLE_BYTES: u64 = 160 << 20;
 
-/// How often free space is measured: the disk would have to fill by a gigabyte in it to get past both marks unseen, and
-/// even then nothing is lost.
+/// How often free space is measured: the disk would have to fill by a gigabyte in it to get past
+/// both marks unseen, and even then nothing is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How often a write that found no room is tried again.
@@ -33,7 +35,8 @@ pub enum Disk {
     Ample,
     /// What makes the store grow is refused, for this reason; everything else goes on.
     Low(String),
-    /// Nothing can be written, for this reason: changes are refused, results stay with their runners.
+    /// Nothing can be written, for this reason: changes are refused, results stay with their
+    /// runners.
     Full(String),
 }
 
@@ -63,7 +66,8 @@ impl State {
     }
 }
 
-/// What is known of the disk, shared by who measures it, who writes to it and who tells of it. Clones share it.
+/// What is known of the disk, shared by who measures it, who writes to it and who tells of it.
+/// Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Room {
     state: Arc<Mutex<State>>,
@@ -91,7 +95,8 @@ impl Room {
         self.state().disk()
     }
 
-    /// Changes what is known. The engine is told while the lock is held, so that it hears changes in their order.
+    /// Changes what is known. The engine is told while the lock is held, so that it hears changes
+    /// in their order.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         let before = state.disk();

@@ -1,7 +1,8 @@
 //! The engine's clock: what the master itself slept does not count.
 //!
-//! A master that was stopped (SIGSTOP, a suspended laptop) wakes with every lease past. Its inbox may still be filling
-//! with the heartbeats that came meanwhile, so the time it was away is taken out of the monotonic clock.
+//! A master that was stopped (SIGSTOP, a suspended laptop) wakes with every lease past. Its inbox
+//! may still be filling with the heartbeats that came meanwhile, so the time it was away is taken
+//! out of the monotonic clock.
 
 use std::time::Duration;
 use taskmaster_protocol::Now;
@@ -13,7 +14,8 @@ const STALL_US: u64 = 1_000_000;
 #[derive(Debug, Default)]
 pub struct SteadyClock {
     slept_us: u64,
-    /// When the thread last looked, by the plain clock; while it waits: when it should be awake again.
+    /// When the thread last looked, by the plain clock; while it waits: when it should be awake
+    /// again.
     expected_us: Option<u64>,
     last: Now,
 }
@@ -43,7 +45,8 @@ impl SteadyClock {
 
     /// The same as [`SteadyClock::now`], at this time of the plain clock.
     pub fn at(&mut self, now: Now) -> Now {
-        // A turn itself takes milliseconds: a second between two looks at the clock is a stall as well.
+        // A turn itself takes milliseconds: a second between two looks at the clock is a stall as
+        // well.
         let late = self
             .expected_us
             .map_or(0, |expected| now.mono_us.saturating_sub(expected));

@@ -1,5 +1,6 @@
-//! The seam to the disk: an ordered map of bytes with atomic batches, and one call after which what was written is
-//! durable. Journal and view are written over it; [`sled`] is the one that lasts, [`memory`] the one for tests.
+//! The seam to the disk: an ordered map of bytes with atomic batches, and one call after which what
+//! was written is durable. Journal and view are written over it; [`sled`] is the one that lasts,
+//! [`memory`] the one for tests.
 
 pub mod memory;
 pub mod sled;
@@ -7,7 +8,8 @@ pub mod sled;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Reads shared by the gateway's threads, the fold and the engine. Never sees what is not committed.
+/// Reads shared by the gateway's threads, the fold and the engine. Never sees what is not
+/// committed.
 pub type Reader = Arc<dyn Shelf>;
 
 /// A key and its value.
@@ -44,8 +46,8 @@ impl Batch {
     }
 }
 
-/// sled puts values of 8 KiB and more into files of their own, which the sync of its main file does not cover; at
-/// 4 KiB none appears.
+/// sled puts values of 8 KiB and more into files of their own, which the sync of its main file does
+/// not cover; at 4 KiB none appears.
 pub const VALUE_BYTES_MAX: usize = 4_000;
 
 /// The key of a part of a larger value. Two bytes: 256 MiB at most.
@@ -74,7 +76,8 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// It can be read, and its end is missing: sled takes a log with a damaged end for one that ends earlier.
+    /// It can be read, and its end is missing: sled takes a log with a damaged end for one that
+    /// ends earlier.
     #[error(
         "the store in {path} has lost what was durable: it ends at commit {end}, and commit {synced} was written and synced. Its end was damaged or cut off, or an older copy was put in its place. Restore a copy of the folder that is whole; or, to go on without what is missing, remove {}",
         mark.display()
@@ -89,7 +92,8 @@ pub enum StoreError {
         /// The last commit that was durable.
         synced: u64,
     },
-    /// There is no room on the disk. Nothing of what was to be written is there, and it may be tried again.
+    /// There is no room on the disk. Nothing of what was to be written is there, and it may be
+    /// tried again.
     #[error("{0}")]
     Full(String),
     /// The disk or the system said no; nothing is known of what was being written.
@@ -111,11 +115,12 @@ pub trait Shelf: Send + Sync {
         most: usize,
     ) -> Result<Vec<Pair>, StoreError>;
 
-    /// Writes a batch: all of it is seen by the next read, and all or nothing of it after a crash. After
-    /// [`StoreError::Full`] nothing of it is there; after any other error nothing is known.
+    /// Writes a batch: all of it is seen by the next read, and all or nothing of it after a crash.
+    /// After [`StoreError::Full`] nothing of it is there; after any other error nothing is known.
     fn write(&self, batch: Batch) -> Result<(), StoreError>;
 
-    /// Everything written before is durable when this returns. After an error nothing is known; never call it again.
+    /// Everything written before is durable when this returns. After an error nothing is known;
+    /// never call it again.
     fn sync(&self) -> Result<(), StoreError>;
 }
 

@@ -1,5 +1,5 @@
-//! The threads round the engine: one drains the inbox and ends turns, one makes them durable and releases what waited
-//! for that, one folds what is durable into the view. Commit, then speak.
+//! The threads round the engine: one drains the inbox and ends turns, one makes them durable and
+//! releases what waited for that, one folds what is durable into the view. Commit, then speak.
 
 use crate::config::Durability;
 use crate::engine::{Engine, Release, Turn};
@@ -17,24 +17,29 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
-/// Tasks and reports taken in before a turn ends, so that no turn is long (a few ms): what is urgent waits for one.
+/// Tasks and reports taken in before a turn ends, so that no turn is long (a few ms): what is
+/// urgent waits for one.
 const TURN_WEIGHT_MAX: usize = 512;
 
-/// Records in one commit: above that a commit takes longer than its sync, and everybody waits for it.
+/// Records in one commit: above that a commit takes longer than its sync, and everybody waits for
+/// it.
 const COMMIT_RECORDS_MAX: usize = 4_096;
 
-/// Turns that may wait for the disk. Beyond that the engine waits too, and with it, by their flow control, feeders.
+/// Turns that may wait for the disk. Beyond that the engine waits too, and with it, by their flow
+/// control, feeders.
 pub const TURNS_WAITING_MAX: usize = 64;
 
-/// What is left over of a turn (a job of a million that is being cancelled) waits so long for each turn that is not
-/// durable yet, about what a commit takes, and for each [`PACE_RECORDS`] that wait to be folded: whoever comes meanwhile
-/// stands behind a few commits, not behind all of them, and finds a core.
+/// What is left over of a turn (a job of a million that is being cancelled) waits so long for each
+/// turn that is not durable yet, about what a commit takes, and for each [`PACE_RECORDS`] that wait
+/// to be folded: whoever comes meanwhile stands behind a few commits, not behind all of them, and
+/// finds a core.
 const PACE: Duration = Duration::from_millis(4);
 
 /// See [`PACE`].
 const PACE_RECORDS: usize = 25_000;
 
-/// Steps of [`PACE`] that the fold may cost: where a crowd keeps it busy, what is left over must go on.
+/// Steps of [`PACE`] that the fold may cost: where a crowd keeps it busy, what is left over must go
+/// on.
 const PACE_FOLD_MAX: usize = 4;
 
 /// The longest sleep of an engine that has nothing to do.
@@ -65,7 +70,8 @@ impl Behind {
     }
 }
 
-/// Turns inputs into turns until it is told to shut down or everybody who could tell it anything is gone.
+/// Turns inputs into turns until it is told to shut down or everybody who could tell it anything is
+/// gone.
 pub fn run_engine(
     mut engine: Engine,
     inbox: &Receiver<Input>,
@@ -94,8 +100,8 @@ pub fn run_engine(
     }
 }
 
-/// Takes in what has come, up to a turn's weight: large batches when nothing else is there, but one in each turn.
-/// False: it is time to end.
+/// Takes in what has come, up to a turn's weight: large batches when nothing else is there, but one
+/// in each turn. False: it is time to end.
 fn take_in(
     engine: &mut Engine,
     lanes: &mut Lanes,
@@ -228,8 +234,8 @@ impl Writer<'_> {
         together
     }
 
-    /// Appends, however long that takes on a full disk. False: the master ended meanwhile. Nobody was told that these
-    /// changes are safe; runners and feeders bring them again.
+    /// Appends, however long that takes on a full disk. False: the master ended meanwhile. Nobody
+    /// was told that these changes are safe; runners and feeders bring them again.
     fn append(&mut self, entry: &[u8], turns: &mut [Turn]) -> Result<bool, AppendError> {
         loop {
             match self.journal.append(self.journal.end() + 1, entry) {
@@ -255,7 +261,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Takes in what comes until it is time to try again: the engine must never wait for a full disk. False: it ended.
+    /// Takes in what comes until it is time to try again: the engine must never wait for a full
+    /// disk. False: it ended.
     fn wait(&mut self) -> bool {
         let until = Instant::now() + TRY_EVERY;
         loop {
@@ -277,7 +284,8 @@ impl Writer<'_> {
 /// The records of turns as one commit; `None`: they have none.
 fn pack(turns: &mut [Turn]) -> Option<Arc<Entry>> {
     let first_seq = turns.first()?.first_seq;
-    // A restart asks when the last was known: what is due is so long after this, however long the first was held up.
+    // A restart asks when the last was known: what is due is so long after this, however long the
+    // first was held up.
     let time = turns.last()?.time;
     let records: Vec<_> = turns
         .iter_mut()
@@ -309,7 +317,8 @@ fn settle(
     Ok(())
 }
 
-/// Makes a master's first turn durable, which raises the epoch, before anything can be sent in its name.
+/// Makes a master's first turn durable, which raises the epoch, before anything can be sent in its
+/// name.
 pub fn commit_first(
     mut turn: Turn,
     journal: &mut dyn Journal,

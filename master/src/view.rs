@@ -1,9 +1,9 @@
-//! The view: records folded from the journal into what is read by key. What was added and has ended between two
-//! folds is written once.
+//! The view: records folded from the journal into what is read by key. What was added and has ended
+//! between two folds is written once.
 //!
-//! Keys: `!` marks; `o` open tasks by `no` and `e` ended ones by seq, both in blocks ([`block`]); `i` where an ended
-//! task lies, by the hash of its id ([`places`]); `d`+cause+0+id tasks skipped for a cause; `j`+job; `m`+module;
-//! `r`+runner.
+//! Keys: `!` marks; `o` open tasks by `no` and `e` ended ones by seq, both in blocks ([`block`]);
+//! `i` where an ended task lies, by the hash of its id ([`places`]); `d`+cause+0+id tasks skipped
+//! for a cause; `j`+job; `m`+module; `r`+runner.
 
 mod block;
 mod fold;
@@ -269,7 +269,8 @@ pub fn skipped_for(shelf: &dyn Shelf, cause: &TaskId) -> Result<Vec<TaskId>, Sto
     Ok(pairs.into_iter().filter_map(id).collect())
 }
 
-/// Tasks that ended with a seq below `before`, the newest first: `most` of them, fewer only where there are no more.
+/// Tasks that ended with a seq below `before`, the newest first: `most` of them, fewer only where
+/// there are no more.
 pub fn ended_before(
     shelf: &dyn Shelf,
     before: u64,
@@ -298,8 +299,8 @@ pub fn ended_before(
     }
 }
 
-/// Tasks that ended with a seq of at least `from`, in the order of their ending: `most` of them, fewer only where there
-/// are no more.
+/// Tasks that ended with a seq of at least `from`, in the order of their ending: `most` of them,
+/// fewer only where there are no more.
 pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Stored>, StoreError> {
     let mut found: Vec<Stored> = Vec::new();
     let mut next = from;
@@ -325,7 +326,8 @@ pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Store
     Ok(found)
 }
 
-/// Open tasks with a `no` of at least `from`, in the order of adding: about `most` of them, none where there are no more.
+/// Open tasks with a `no` of at least `from`, in the order of adding: about `most` of them, none
+/// where there are no more.
 pub fn open_from(
     shelf: &dyn Shelf,
     from: u64,
@@ -366,7 +368,8 @@ pub fn modules(shelf: &dyn Shelf) -> Result<Vec<(ModuleName, ModuleRecord)>, Sto
     Ok(modules)
 }
 
-/// Every value under a prefix with its key, in order; values that were written in parts are put together.
+/// Every value under a prefix with its key, in order; values that were written in parts are put
+/// together.
 fn each(
     shelf: &dyn Shelf,
     prefix: u8,

@@ -32,7 +32,8 @@ fn the_journal_tells_of_no_event_that_is_not_published() {
         .append(1, &record::encode(entry(1).as_ref()))
         .unwrap();
     journal.sync().unwrap();
-    // A master has started on it: its memory has no events. It is at its next commit, and the sync is under way.
+    // A master has started on it: its memory has no events. It is at its next commit, and the sync
+    // is under way.
     let feed = EventFeed::new(1, shelf);
     journal
         .append(2, &record::encode(entry(2).as_ref()))

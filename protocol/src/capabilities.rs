@@ -1,17 +1,19 @@
-//! What a module may reach beyond its folder, a clock and chance: asked for by its manifest, approved by the operator of
-//! the master, offered by a runner.
+//! What a module may reach beyond its folder, a clock and chance: asked for by its manifest,
+//! approved by the operator of the master, offered by a runner.
 
 use crate::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// Names by kind. The same type says what a manifest asks for, what was approved, and what a runner offers.
+/// Names by kind. The same type says what a manifest asks for, what was approved, and what a runner
+/// offers.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
 )]
 pub struct Capabilities {
-    /// Hosts that it may speak to over HTTP: `example.org` on the usual ports, `example.org:8080` on another.
+    /// Hosts that it may speak to over HTTP: `example.org` on the usual ports, `example.org:8080`
+    /// on another.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub http: BTreeSet<String>,
     /// Variables of the runner's environment.

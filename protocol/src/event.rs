@@ -13,7 +13,8 @@ macro_rules! kinds {
         }
 
         impl EventKind {
-            /// Every kind, in the order of a task's life, then modules, runners, jobs; what came later behind them.
+            /// Every kind, in the order of a task's life, then modules, runners, jobs; what came
+            /// later behind them.
             pub const ALL: &'static [EventKind] = &[$(EventKind::$kind),*];
 
             /// The kind as it is written in JSON.
@@ -69,7 +70,8 @@ kinds! {
     RunnerJoined = "runner:joined",
     /// A runner was lost; durable.
     RunnerLost = "runner:lost",
-    /// A runner lives and answers nothing: it is hung up on, and its tasks run elsewhere; live only.
+    /// A runner lives and answers nothing: it is hung up on, and its tasks run elsewhere; live
+    /// only.
     RunnerStuck = "runner:stuck",
     /// A runner takes no more tasks and finishes those it has; live only.
     RunnerDraining = "runner:draining",

@@ -1,7 +1,7 @@
 //! Files of a task: where they lie in its folder, and by what names their bytes travel.
 //!
-//! A file is named by the SHA-256 of its bytes. A folder is named by the SHA-256 of its [`Listing`], which names its
-//! files: however many tasks share it, each of them carries one name.
+//! A file is named by the SHA-256 of its bytes. A folder is named by the SHA-256 of its
+//! [`Listing`], which names its files: however many tasks share it, each of them carries one name.
 
 use crate::{Hash, limits};
 use schemars::JsonSchema;
@@ -15,8 +15,9 @@ use std::fmt;
 /// The part of a path that is not the task's folder for any program: `/tmp` is a folder of its own.
 pub const TMP: &str = "tmp";
 
-/// Where a file lies in a task's folder: parts with `/` between them, never absolute, never upwards. It means the same
-/// on the machine that sends it, in the sandbox, and below the folder that `--fetch` writes to.
+/// Where a file lies in a task's folder: parts with `/` between them, never absolute, never
+/// upwards. It means the same on the machine that sends it, in the sandbox, and below the folder
+/// that `--fetch` writes to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilePath(SmolStr);
 
@@ -82,8 +83,8 @@ impl FilePath {
     }
 }
 
-/// Whether files can lie at all these paths at once, on every kind of disk: no two differ only by case, and none is
-/// both a file and a folder.
+/// Whether files can lie at all these paths at once, on every kind of disk: no two differ only by
+/// case, and none is both a file and a folder.
 pub fn can_coexist<'a>(paths: impl IntoIterator<Item = &'a FilePath>) -> Result<(), BadPath> {
     let mut seen: BTreeMap<String, &FilePath> = BTreeMap::new();
     for path in paths {
@@ -173,8 +174,8 @@ impl JsonSchema for FilePath {
     }
 }
 
-/// What is put at a path before a task runs. The task may read it, remove it and put something else there; it cannot
-/// be written into, because others share it.
+/// What is put at a path before a task runs. The task may read it, remove it and put something else
+/// there; it cannot be written into, because others share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum InputRef {
@@ -260,8 +261,8 @@ pub struct ListedFile {
     pub bytes: u64,
 }
 
-/// What is in a folder: files by their path below it. A folder without files is none. As JSON, without white space and
-/// sorted by path, it is a blob, and its hash names the folder.
+/// What is in a folder: files by their path below it. A folder without files is none. As JSON,
+/// without white space and sorted by path, it is a blob, and its hash names the folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Listing {

@@ -1,11 +1,12 @@
-//! Patterns of paths, for `outputs`: `*` and `?` within a part, `[a-z]`, `**` for any number of parts.
+//! Patterns of paths, for `outputs`: `*` and `?` within a part, `[a-z]`, `**` for any number of
+//! parts.
 
 use crate::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A pattern of paths in a task's folder, such as `*.png` or `out/**`. It is compared with whole paths, part by part,
-/// case and all.
+/// A pattern of paths in a task's folder, such as `*.png` or `out/**`. It is compared with whole
+/// paths, part by part, case and all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Glob(String);
@@ -60,8 +61,8 @@ impl Glob {
     pub fn matches(&self, path: &str) -> bool {
         let (pattern, path): (Vec<&str>, Vec<&str>) =
             (self.0.split('/').collect(), path.split('/').collect());
-        // `reached[i]`: the first `i` parts of the path are matched by the pattern so far. No backtracking, so that no
-        // pattern takes longer than pattern times path.
+        // `reached[i]`: the first `i` parts of the path are matched by the pattern so far. No
+        // backtracking, so that no pattern takes longer than pattern times path.
         let mut reached = vec![false; path.len() + 1];
         reached[0] = true;
         for part in pattern {
@@ -74,7 +75,8 @@ impl Glob {
             }
             reached = next;
         }
-        // `out/**` means what is in `out`, not `out` itself: only files are compared, and those have a part there.
+        // `out/**` means what is in `out`, not `out` itself: only files are compared, and those
+        // have a part there.
         reached.last().copied().unwrap_or(false)
     }
 }

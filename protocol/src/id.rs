@@ -85,7 +85,8 @@ macro_rules! name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                // What is not for people comes from our own disk, behind a checksum: it was checked when it came in.
+                // What is not for people comes from our own disk, behind a checksum: it was checked
+                // when it came in.
                 let is_ours = !deserializer.is_human_readable();
                 let text = Text::deserialize(deserializer)?;
                 if is_ours {
@@ -207,8 +208,9 @@ impl schemars::JsonSchema for Hash {
     }
 }
 
-/// One try at a task: the master's epoch in which it was sent, and the number of the try. Ordered; a later try of
-/// the same task is greater, also across restarts, because each start raises the epoch.
+/// One try at a task: the master's epoch in which it was sent, and the number of the try. Ordered;
+/// a later try of the same task is greater, also across restarts, because each start raises the
+/// epoch.
 #[derive(
     Debug,
     Clone,
@@ -248,12 +250,14 @@ impl fmt::Display for AttemptId {
     }
 }
 
-/// What a task document says of its module: a name, or a name with the beginning of a version that it pins.
+/// What a task document says of its module: a name, or a name with the beginning of a version that
+/// it pins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ModuleRef {
     /// The module's name.
     pub name: ModuleName,
-    /// At least 8 hexadecimal digits, lower case, of the version that is wanted; `None` takes the newest.
+    /// At least 8 hexadecimal digits, lower case, of the version that is wanted; `None` takes the
+    /// newest.
     pub pin: Option<Box<str>>,
 }
 

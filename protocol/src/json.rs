@@ -36,8 +36,8 @@ impl Json {
         Json(RawValue::NULL.to_owned().into())
     }
 
-    /// A value of ours as JSON. Our own types always serialise (string keys, finite numbers); if one did not,
-    /// it would be seen as `null`.
+    /// A value of ours as JSON. Our own types always serialise (string keys, finite numbers); if
+    /// one did not, it would be seen as `null`.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Json {
         serde_json::value::to_raw_value(value).map_or_else(|_| Json::null(), |raw| Json(raw.into()))
     }

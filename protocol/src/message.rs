@@ -1,7 +1,9 @@
-//! The events of the wire. One WebSocket message holds one JSON object, `{"event":"task:add","data":…}`.
+//! The events of the wire. One WebSocket message holds one JSON object,
+//! `{"event":"task:add","data":…}`.
 //!
-//! Nothing large is alone in a message: batches are arrays. What carries a `ref` is answered by exactly one `answer`
-//! or `refused` with the same `ref`; the numbers are the client's own, per connection.
+//! Nothing large is alone in a message: batches are arrays. What carries a `ref` is answered by
+//! exactly one `answer` or `refused` with the same `ref`; the numbers are the client's own, per
+//! connection.
 
 use crate::outcome::{TaskError, TaskStats};
 use crate::shape::TaskView;
@@ -75,8 +77,8 @@ pub struct Offer {
     /// The only modules that it takes; empty: all.
     #[serde(default)]
     pub modules: Vec<ModuleName>,
-    /// What it gives to modules that may have it; HTTP is given by every runner that has this field. Absent: nothing, it
-    /// is of an earlier release.
+    /// What it gives to modules that may have it; HTTP is given by every runner that has this
+    /// field. Absent: nothing, it is of an earlier release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
 }
@@ -123,13 +125,15 @@ pub struct Attempt {
     pub attempt: AttemptId,
 }
 
-/// From a runner: what it holds and how much more it takes. The first message after `welcome`, and again when the
-/// number changes.
+/// From a runner: what it holds and how much more it takes. The first message after `welcome`, and
+/// again when the number changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Request {
-    /// How many attempts it will hold at a time, running and waiting. The master never has more outstanding.
+    /// How many attempts it will hold at a time, running and waiting. The master never has more
+    /// outstanding.
     pub credits: u32,
-    /// After a (re)connect: every attempt that it holds or whose result is not acknowledged. Absent otherwise.
+    /// After a (re)connect: every attempt that it holds or whose result is not acknowledged. Absent
+    /// otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Vec<Attempt>>,
     /// Whether it takes no more and will leave when it has finished.
@@ -150,12 +154,13 @@ pub struct Send {
     pub version: Hash,
     /// Its job.
     pub job: JobName,
-    /// What goes to stdin, references not yet replaced; absent: stdin is empty. `{"$blob":"<sha256>"}` and nothing else:
-    /// the text of that blob, in which references are replaced, too.
+    /// What goes to stdin, references not yet replaced; absent: stdin is empty.
+    /// `{"$blob":"<sha256>"}` and nothing else: the text of that blob, in which references are
+    /// replaced, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub params: Option<Json>,
-    /// Results that params refer to, as far as the master had them at hand; the runner asks for the others
-    /// (`query` with `what: results`).
+    /// Results that params refer to, as far as the master had them at hand; the runner asks for the
+    /// others (`query` with `what: results`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<TaskId, ResultRef>,
     /// argv after the module's name.
@@ -177,7 +182,8 @@ pub struct Send {
     /// Slots that it takes.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
-    /// What its module may reach; absent: nothing. Only a runner that offers it all is sent the attempt.
+    /// What its module may reach; absent: nothing. Only a runner that offers it all is sent the
+    /// attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Arc<Capabilities>>,
 }
@@ -209,7 +215,8 @@ pub struct Done {
     pub attempt: AttemptId,
     /// What it gave back. A blob has been put (`PUT /blobs/<sha256>`) before this is sent.
     pub result: ResultRef,
-    /// Files that it gives back, by their path in its folder. They have been put before this is sent, too.
+    /// Files that it gives back, by their path in its folder. They have been put before this is
+    /// sent, too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<FilePath, Hash>,
     /// When guest code started, by the runner's clock, microseconds since 1970.
@@ -219,7 +226,8 @@ pub struct Done {
     /// Its log.
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,
-    /// Task documents that it added, each with an id. They are added together with its end, or not at all.
+    /// Task documents that it added, each with an id. They are added together with its end, or not
+    /// at all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adds: Vec<Json>,
     /// The task document as which it goes on: its result becomes this task's result.
@@ -236,7 +244,8 @@ pub struct Failed {
     pub attempt: AttemptId,
     /// Why.
     pub error: TaskError,
-    /// When guest code started, by the runner's clock, microseconds since 1970; absent where it never did.
+    /// When guest code started, by the runner's clock, microseconds since 1970; absent where it
+    /// never did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_us: Option<i64>,
     /// What it cost.
@@ -246,7 +255,8 @@ pub struct Failed {
     pub log: Log,
 }
 
-/// The first and last 32 KiB of what a task wrote to stderr, directives left out; bytes that are not UTF-8 replaced.
+/// The first and last 32 KiB of what a task wrote to stderr, directives left out; bytes that are
+/// not UTF-8 replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Log {
     /// The beginning; all of it where it is short.
@@ -278,7 +288,8 @@ pub struct Started {
     pub started_us: i64,
 }
 
-/// From a runner, live: something a running module said (`task:progress`, `task:partial`, `task:log`).
+/// From a runner, live: something a running module said (`task:progress`, `task:partial`,
+/// `task:log`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Said {
     /// The task.
@@ -303,7 +314,8 @@ pub struct Compiled {
     pub error: Option<String>,
 }
 
-/// From a runner, live: it is still getting a module ready. Said once a second, so of large modules only.
+/// From a runner, live: it is still getting a module ready. Said once a second, so of large modules
+/// only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Compiling {
     /// The module.
@@ -330,7 +342,8 @@ pub struct Announce {
 /// From a feeder: tasks to add.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Add {
-    /// The batch's number in this session, from 1, increasing; a resend after a reconnect has the number it had.
+    /// The batch's number in this session, from 1, increasing; a resend after a reconnect has the
+    /// number it had.
     pub batch: u64,
     /// The job of the tasks that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -354,7 +367,8 @@ pub struct Added {
     pub ended: Vec<TaskId>,
 }
 
-/// To a feeder: tasks of a batch that were not taken. Comes before the batch's `task:added`, which always comes.
+/// To a feeder: tasks of a batch that were not taken. Comes before the batch's `task:added`, which
+/// always comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rejected {
     /// The batch.
@@ -396,7 +410,8 @@ pub struct Follow {
 /// To a feeder: tasks that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Final {
-    /// Follow again from here after a reconnect; `null` where the answer is to a question about single ids.
+    /// Follow again from here after a reconnect; `null` where the answer is to a question about
+    /// single ids.
     pub seq: Option<u64>,
     /// The tasks, in the order in which they ended.
     pub tasks: Vec<TaskView>,
@@ -469,7 +484,8 @@ pub enum Operation {
         /// The module.
         name: ModuleName,
     },
-    /// Go back to the version before the present one, or to the named one; hold the present one back until approved.
+    /// Go back to the version before the present one, or to the named one; hold the present one
+    /// back until approved.
     RollbackModule {
         /// The module.
         name: ModuleName,
@@ -477,15 +493,16 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
     },
-    /// Let a version that waits be used: with what its manifest asks for, or again after a rollback.
+    /// Let a version that waits be used: with what its manifest asks for, or again after a
+    /// rollback.
     ApproveModule {
         /// The module.
         name: ModuleName,
         /// The beginning of the version; absent: the newest that waits.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
-        /// All that it asks for, as it was shown to who approves it: refused where it asks for something else by now.
-        /// Absent: whatever it asks for.
+        /// All that it asks for, as it was shown to who approves it: refused where it asks for
+        /// something else by now. Absent: whatever it asks for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         capabilities: Option<Capabilities>,
     },
@@ -524,9 +541,11 @@ pub struct Watch {
 pub struct Gap {
     /// How many durable or live events were passed over.
     pub missed: u64,
-    /// The seq of the next durable event that will come: `watch` since one less to go on from there.
+    /// The seq of the next durable event that will come: `watch` since one less to go on from
+    /// there.
     pub resume: u64,
-    /// `slow` (live events came faster than they were read) or `pruned` (durable ones are no longer kept).
+    /// `slow` (live events came faster than they were read) or `pruned` (durable ones are no longer
+    /// kept).
     pub reason: String,
 }
 
@@ -617,7 +636,8 @@ messages! {
         Done = "task:done": Vec<Done>,
         /// Attempts without one.
         Failed = "task:error": Vec<Failed>,
-        /// The answer to every `task:recall`, also to an empty one: attempts given back, not started; often none.
+        /// The answer to every `task:recall`, also to an empty one: attempts given back, not
+        /// started; often none.
         Returned = "task:returned": Vec<Attempt>,
         /// Live.
         Progress = "task:progress": Vec<Said>,

@@ -1,7 +1,7 @@
 //! Names near to a mistyped one, for errors that say what was probably meant.
 
-/// At most three of `known` that are near to `word` (edit distance of at most a third of its length, at least 1,
-/// at most 3; or one is the beginning of the other), nearest first.
+/// At most three of `known` that are near to `word` (edit distance of at most a third of its
+/// length, at least 1, at most 3; or one is the beginning of the other), nearest first.
 pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let far = (word.chars().count() / 3).clamp(1, 3);
     let mut found: Vec<(usize, &str)> = known

@@ -28,7 +28,8 @@ pub enum ErrorKind {
     Memory,
     /// Somebody cancelled the task.
     Cancelled,
-    /// The runner was lost while it held the attempt, more often than a task can be believed innocent of.
+    /// The runner was lost while it held the attempt, more often than a task can be believed
+    /// innocent of.
     RunnerLost,
     /// The module could not be fetched, compiled or instantiated.
     Module,
@@ -65,8 +66,8 @@ pub struct TaskError {
     /// The WebAssembly backtrace with function names, innermost first, where the module trapped.
     #[serde(default)]
     pub backtrace: Option<String>,
-    /// The exit code, where there was one. Of a component: 75 for an error that it calls retryable, 65 for a permanent
-    /// one, 1 for another. 65 also with params that its function does not take.
+    /// The exit code, where there was one. Of a component: 75 for an error that it calls retryable,
+    /// 65 for a permanent one, 1 for another. 65 also with params that its function does not take.
     #[serde(default)]
     pub code: Option<i32>,
 }
@@ -82,8 +83,9 @@ impl TaskError {
         }
     }
 
-    /// Whether the program itself said that trying again is of no use (exit 64, 65) or is (exit 75), or its params are
-    /// such that no try can succeed; `None` leaves it to the task's retry policy.
+    /// Whether the program itself said that trying again is of no use (exit 64, 65) or is (exit
+    /// 75), or its params are such that no try can succeed; `None` leaves it to the task's retry
+    /// policy.
     pub fn verdict(&self) -> Option<bool> {
         match (self.kind, self.code) {
             (ErrorKind::Exit, Some(64 | 65)) | (ErrorKind::Input, Some(65)) => Some(false),

@@ -45,7 +45,8 @@ pub enum RefusalCode {
     UnknownRunner,
     /// The thing is not in a state in which this can be done.
     WrongState,
-    /// The master cannot take it now (a full disk, a start not finished); nothing was done; try again.
+    /// The master cannot take it now (a full disk, a start not finished); nothing was done; try
+    /// again.
     Unavailable,
     /// A wish that this role may not have.
     NotAllowed,
@@ -95,7 +96,8 @@ impl Refusal {
         self
     }
 
-    /// Turns serde's complaint about a document into ours. `path` is where it happened (`.` or empty: at the top).
+    /// Turns serde's complaint about a document into ours. `path` is where it happened (`.` or
+    /// empty: at the top).
     pub fn from_serde(error: &serde_json::Error, path: &str) -> Refusal {
         let text = error.to_string();
         let message = text.split(" at line ").next().unwrap_or(&text).to_owned();

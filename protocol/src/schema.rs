@@ -5,7 +5,8 @@ use crate::{PROTOCOL_VERSION, TaskDocument};
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-/// The whole document. The same types always give the same text, so that a test can hold the published copy equal.
+/// The whole document. The same types always give the same text, so that a test can hold the
+/// published copy equal.
 pub fn asyncapi() -> Value {
     let settings =
         SchemaSettings::draft07().with(|s| s.definitions_path = "/components/schemas".into());

@@ -88,7 +88,8 @@ pub struct TaskView {
     pub runner: Option<String>,
     /// When it was added, by the master's clock.
     pub created: Wall,
-    /// When guest code of the last attempt started, by the runner's clock: for people, never for decisions.
+    /// When guest code of the last attempt started, by the runner's clock: for people, never for
+    /// decisions.
     pub started: Option<Wall>,
     /// When it became final, by the master's clock.
     pub finished: Option<Wall>,
@@ -147,7 +148,8 @@ pub struct JobView {
 pub enum ModuleKind {
     /// A WASI preview 1 command: `_start`.
     Command,
-    /// A component: a command (`wasi:cli/run`), one of the world in `tasks/wit`, or one that exports one function.
+    /// A component: a command (`wasi:cli/run`), one of the world in `tasks/wit`, or one that
+    /// exports one function.
     Component,
 }
 
@@ -226,12 +228,14 @@ pub struct ModuleVersion {
     pub bytes: u64,
     /// When the master first saw it.
     pub seen: Wall,
-    /// Whether `modules rollback` holds it back: it is not taken again until approved, also if its file returns.
+    /// Whether `modules rollback` holds it back: it is not taken again until approved, also if its
+    /// file returns.
     pub held: bool,
     /// Runners that have compiled it.
     #[serde(default)]
     pub runners: Vec<String>,
-    /// The longest that one of them took for it, µs; absent where none compiled it since the master started.
+    /// The longest that one of them took for it, µs; absent where none compiled it since the master
+    /// started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile_us: Option<u64>,
     /// Attempts of it running or sent now.

@@ -1,8 +1,9 @@
-//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}`, `{"$literal":value}`; and params that are kept
-//! as a blob, `{"$blob":"sha256"}`.
+//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}`, `{"$literal":value}`; and
+//! params that are kept as a blob, `{"$blob":"sha256"}`.
 //!
-//! Everything else keeps its bytes: numbers are not rounded, keys not re-ordered. Params come from outside and may have
-//! megabytes: they are gone through once, without recursion, and nothing is held but the places that were found.
+//! Everything else keeps its bytes: numbers are not rounded, keys not re-ordered. Params come from
+//! outside and may have megabytes: they are gone through once, without recursion, and nothing is
+//! held but the places that were found.
 
 use crate::{Hash, Json, Refusal, RefusalCode, TaskId, limits};
 use serde::Deserialize;
@@ -10,7 +11,8 @@ use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Whether `params` may hold a reference at all: a cheap test that spares nearly every task the walk.
+/// Whether `params` may hold a reference at all: a cheap test that spares nearly every task the
+/// walk.
 pub fn may_refer(params: &str) -> bool {
     params.contains("\"$") || params.contains("\"\\u0024")
 }
@@ -33,8 +35,8 @@ pub fn references(params: &str) -> Result<Vec<TaskId>, Refusal> {
     Ok(found)
 }
 
-/// `params` with every reference replaced by what `result_of` gives for it (JSON text); at most `bytes_max` long, since
-/// a short text may ask for a long result many times.
+/// `params` with every reference replaced by what `result_of` gives for it (JSON text); at most
+/// `bytes_max` long, since a short text may ask for a long result many times.
 pub fn splice<'r>(
     params: &str,
     bytes_max: usize,
@@ -80,7 +82,8 @@ pub fn of_blob(hash: &Hash) -> Json {
     Json::of(&serde_json::json!({ "$blob": hash }))
 }
 
-/// The blob that `params` stand for, if they do: all of them, not a part. References in it are references of the task.
+/// The blob that `params` stand for, if they do: all of them, not a part. References in it are
+/// references of the task.
 pub fn blob(params: &str) -> Result<Option<Hash>, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

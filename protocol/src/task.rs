@@ -19,8 +19,8 @@ pub struct TaskDocument {
     pub id: Option<TaskId>,
     /// What to run.
     pub module: ModuleRef,
-    /// Any JSON, given to the module on stdin; absent: stdin is empty. See [`crate::splice`] for `$result`, and
-    /// for `$blob`: params that were put as a blob.
+    /// Any JSON, given to the module on stdin; absent: stdin is empty. See [`crate::splice`] for
+    /// `$result`, and for `$blob`: params that were put as a blob.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -33,7 +33,8 @@ pub struct TaskDocument {
     /// The module's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Files and folders to put into the task's folder, by their path there. Their bytes must have been put before.
+    /// Files and folders to put into the task's folder, by their path there. Their bytes must have
+    /// been put before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<FilePath, InputRef>,
     /// Globs of files to bring back; absent: everything in its folder that was created or changed.
@@ -234,7 +235,8 @@ fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<(), Ref
     }
 }
 
-/// How a dependency must have ended for the dependent to run; where it ends otherwise, the dependent is skipped.
+/// How a dependency must have ended for the dependent to run; where it ends otherwise, the
+/// dependent is skipped.
 #[derive(
     Debug,
     Clone,
@@ -407,8 +409,9 @@ pub struct Retries {
     pub max_backoff_ms: u64,
     /// Whether a wait is drawn from its upper half, so that many tasks do not come back at once.
     pub jitter: bool,
-    /// The kinds of failure that are tried again. Absent: exit codes other than 64 and 65, lost inputs and outputs,
-    /// and modules that could not be fetched; traps, memory limits and timeouts would most likely end the same again.
+    /// The kinds of failure that are tried again. Absent: exit codes other than 64 and 65, lost
+    /// inputs and outputs, and modules that could not be fetched; traps, memory limits and timeouts
+    /// would most likely end the same again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<Vec<ErrorKind>>,
 }

@@ -18,12 +18,14 @@ use taskmaster_transport::Address;
 
 /// Execute tasks that a master sends.
 ///
-/// Connects to a master, takes tasks and executes them as WebAssembly, each in a sandbox: a task sees its params on
-/// stdin, a folder of its own, a clock and random numbers, and nothing else of this machine.
+/// Connects to a master, takes tasks and executes them as WebAssembly, each in a sandbox: a task
+/// sees its params on stdin, a folder of its own, a clock and random numbers, and nothing else of
+/// this machine.
 ///
-/// A runner may be started before its master, and stays when the master is restarted: it reconnects for ever, and
-/// delivers what it finished meanwhile. On SIGTERM or Ctrl-C it takes no more, gives back what has not begun, lets
-/// running tasks finish (see --grace) and leaves with exit code 0. A second signal ends it at once.
+/// A runner may be started before its master, and stays when the master is restarted: it reconnects
+/// for ever, and delivers what it finished meanwhile. On SIGTERM or Ctrl-C it takes no more, gives
+/// back what has not begun, lets running tasks finish (see --grace) and leaves with exit code 0. A
+/// second signal ends it at once.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -66,10 +68,12 @@ pub struct RunnerArgs {
     /// The only modules that it takes, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub modules: Vec<ModuleName>,
-    /// Where compiled modules, input files and the folders of running tasks are [default: $XDG_CACHE_HOME/taskmaster]
+    /// Where compiled modules, input files and the folders of running tasks are [default:
+    /// $XDG_CACHE_HOME/taskmaster]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// How much of input files it keeps there for other tasks, MiB; what was not used for longest goes first
+    /// How much of input files it keeps there for other tasks, MiB; what was not used for longest
+    /// goes first
     #[arg(long, value_name = "N", default_value_t = CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub input_cache_mb: u64,
     /// How long running tasks may go on after a signal; then they are given back
@@ -103,8 +107,8 @@ impl RunnerArgs {
     }
 }
 
-/// What modules may be given here, as it was typed. A name that is not set in the environment is only one that tasks can
-/// require; so that nobody wonders, that is told.
+/// What modules may be given here, as it was typed. A name that is not set in the environment is
+/// only one that tasks can require; so that nobody wonders, that is told.
 pub fn grants(args: &GrantArgs) -> Result<Grants, String> {
     let grants = Grants::new(args, |name| std::env::var(name).ok())?;
     let offered = grants.offered();
@@ -116,8 +120,8 @@ pub fn grants(args: &GrantArgs) -> Result<Grants, String> {
     Ok(grants)
 }
 
-/// What this machine offers under `name` (by default the host's and some random digits) with `slots` (by default one
-/// for each processor).
+/// What this machine offers under `name` (by default the host's and some random digits) with
+/// `slots` (by default one for each processor).
 pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     Offer {
@@ -202,7 +206,8 @@ pub async fn signal() {
     }
 }
 
-/// `$XDG_CACHE_HOME/taskmaster`, or `~/.cache/taskmaster`; without either a new folder, so that nothing is kept.
+/// `$XDG_CACHE_HOME/taskmaster`, or `~/.cache/taskmaster`; without either a new folder, so that
+/// nothing is kept.
 pub fn default_cache() -> PathBuf {
     let set = |name: &str| {
         std::env::var_os(name)
@@ -212,7 +217,8 @@ pub fn default_cache() -> PathBuf {
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     match base {
         Some(base) => base.join("taskmaster"),
-        // Never a name that somebody else could have made there before: native code is loaded from it.
+        // Never a name that somebody else could have made there before: native code is loaded from
+        // it.
         None => std::env::temp_dir().join(format!("taskmaster-{}", uuid::Uuid::now_v7().simple())),
     }
 }

@@ -1,5 +1,6 @@
-//! What this runner gives to modules that may have it: variables of its environment, secrets, folders. A module asks for
-//! them by name in its manifest, the master's operator approves that, and the master sends it with each attempt.
+//! What this runner gives to modules that may have it: variables of its environment, secrets,
+//! folders. A module asks for them by name in its manifest, the master's operator approves that,
+//! and the master sends it with each attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +16,8 @@ pub const FOLDERS: &str = "/folders";
 /// What the operator of a runner types.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct GrantArgs {
-    /// A name that tasks can require in `requires.env`; if it is set here, modules that may see it find its value (repeatable)
+    /// A name that tasks can require in `requires.env`; if it is set here, modules that may see it
+    /// find its value (repeatable)
     #[arg(long = "env", value_name = "NAME")]
     pub env: Vec<String>,
     /// Secrets and folders.
@@ -26,7 +28,8 @@ pub struct GrantArgs {
 /// The part of it that `taskmaster run` has, too.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct KeptArgs {
-    /// A file of NAME=VALUE lines that only its owner may read: secrets for modules that may have them
+    /// A file of NAME=VALUE lines that only its owner may read: secrets for modules that may have
+    /// them
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
     /// A folder for modules that may read it, as /folders/NAME (repeatable)
@@ -81,7 +84,8 @@ impl Granted {
 }
 
 impl Grants {
-    /// From what was typed, and `variable`, which looks into this process's environment. An error says what to do.
+    /// From what was typed, and `variable`, which looks into this process's environment. An error
+    /// says what to do.
     pub fn new(
         args: &GrantArgs,
         variable: impl Fn(&str) -> Option<String>,
@@ -196,8 +200,8 @@ fn read_secrets(path: &Path) -> Result<String, String> {
     }
 }
 
-/// `NAME=VALUE`, a line each; empty lines and those that begin with `#` are left out. Mistakes never repeat what stands
-/// there: it may be a secret.
+/// `NAME=VALUE`, a line each; empty lines and those that begin with `#` are left out. Mistakes
+/// never repeat what stands there: it may be a secret.
 fn parse_secrets(text: &str) -> Result<BTreeMap<String, Secret>, String> {
     let mut secrets = BTreeMap::new();
     for (i, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line)) {

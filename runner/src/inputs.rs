@@ -1,9 +1,9 @@
 //! Input files by hash: fetched once, kept on disk, shared by all tasks that name them.
 //!
-//! `<cache>/inputs/ab/abcdef…`, read-only. A task gets links to them in its folder: a shared folder of a thousand files
-//! is fetched once and never copied. What keeps a guest from writing into what others see stands in [`guard`]. The
-//! least recently used files go when all together are larger than the cache may be; a task that has a link keeps its
-//! file all the same.
+//! `<cache>/inputs/ab/abcdef…`, read-only. A task gets links to them in its folder: a shared folder
+//! of a thousand files is fetched once and never copied. What keeps a guest from writing into what
+//! others see stands in [`guard`]. The least recently used files go when all together are larger
+//! than the cache may be; a task that has a link keeps its file all the same.
 
 pub mod guard;
 pub mod place;
@@ -50,7 +50,8 @@ struct Entry {
     used: u64,
     /// Attempts that need it now.
     pins: u32,
-    /// Its hash was seen to be right by this process: what an earlier one left may have been spoilt by a power cut.
+    /// Its hash was seen to be right by this process: what an earlier one left may have been spoilt
+    /// by a power cut.
     sound: bool,
 }
 
@@ -95,8 +96,8 @@ impl Drop for Pinned {
 }
 
 impl Inputs {
-    /// Keeps files in `folder`, or in one beside it where another process has that; about `bytes_max` of them. Gets what
-    /// is not there through `fetch`.
+    /// Keeps files in `folder`, or in one beside it where another process has that; about
+    /// `bytes_max` of them. Gets what is not there through `fetch`.
     pub fn open(folder: &Path, bytes_max: u64, fetch: FetchFile) -> io::Result<Inputs> {
         let (folder, lock) = claim(folder)?;
         let links = guard::holds(&folder);
@@ -153,7 +154,8 @@ impl Inputs {
         self.links
     }
 
-    /// Everything that a task names, here and ready to be put into its folder. The sentence says what is missing.
+    /// Everything that a task names, here and ready to be put into its folder. The sentence says
+    /// what is missing.
     pub async fn get(
         self: &Arc<Self>,
         wanted: &BTreeMap<FilePath, InputRef>,
@@ -287,7 +289,8 @@ impl Inputs {
         loading
     }
 
-    /// Fetches a file, or looks whether what an earlier process left is sound. It comes with one pin.
+    /// Fetches a file, or looks whether what an earlier process left is sound. It comes with one
+    /// pin.
     async fn load(self: &Arc<Self>, hash: Hash) -> Result<(), String> {
         let kept = self.table().entries.contains_key(&hash);
         if kept {
@@ -296,7 +299,8 @@ impl Inputs {
             if let Ok(Ok((is, bytes))) = is
                 && is == hash
             {
-                // The next process knows that it was used by this one; it only goes a little early where this fails.
+                // The next process knows that it was used by this one; it only goes a little early
+                // where this fails.
                 let _ = File::open(self.path(&hash))
                     .and_then(|file| file.set_modified(SystemTime::now()));
                 return self.keep(hash, bytes);
@@ -342,7 +346,8 @@ impl Inputs {
         Ok(())
     }
 
-    /// Removes what was not used for longest until the rest is small enough; never what an attempt needs now.
+    /// Removes what was not used for longest until the rest is small enough; never what an attempt
+    /// needs now.
     fn make_room(&self, table: &mut Table) {
         while table.bytes > self.bytes_max {
             let free = table.entries.iter().filter(|(_, entry)| entry.pins == 0);
@@ -395,7 +400,8 @@ fn place_in_cache(aside: &Path, path: &Path) -> io::Result<()> {
     fs::rename(aside, path)
 }
 
-/// What earlier processes left, the least recently used first. What they left unfinished is removed.
+/// What earlier processes left, the least recently used first. What they left unfinished is
+/// removed.
 fn found(folder: &Path) -> io::Result<Vec<(Hash, u64, SystemTime)>> {
     let mut found = Vec::new();
     for below in fs::read_dir(folder)? {

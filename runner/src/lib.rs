@@ -1,8 +1,10 @@
-//! A runner: takes tasks from a master over a WebSocket and executes them as WebAssembly, each in a sandbox of its own.
+//! A runner: takes tasks from a master over a WebSocket and executes them as WebAssembly, each in a
+//! sandbox of its own.
 //!
-//! [`link`] keeps the connection around [`session`], which decides and does nothing else; [`prepare`] gets what an
-//! attempt needs; [`slots`] are the threads that run it; [`sandbox`] is where guest code lives; [`outcome`] says what
-//! its end means. A runner keeps nothing but caches on disk, and never runs anything but WebAssembly.
+//! [`link`] keeps the connection around [`session`], which decides and does nothing else;
+//! [`prepare`] gets what an attempt needs; [`slots`] are the threads that run it; [`sandbox`] is
+//! where guest code lives; [`outcome`] says what its end means. A runner keeps nothing but caches
+//! on disk, and never runs anything but WebAssembly.
 
 #![deny(missing_docs)]
 

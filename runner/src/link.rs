@@ -1,7 +1,9 @@
-//! The connection to the master, around the session that decides: reads, feeds the session, does what it says, writes.
+//! The connection to the master, around the session that decides: reads, feeds the session, does
+//! what it says, writes.
 //!
-//! One task does all of this and never waits for anything but its next event: guests run on the slots' threads,
-//! preparation and uploads on tasks of their own. Everything that ended since the last write goes out in one message.
+//! One task does all of this and never waits for anything but its next event: guests run on the
+//! slots' threads, preparation and uploads on tasks of their own. Everything that ended since the
+//! last write goes out in one message.
 
 pub mod executor;
 pub mod giving;
@@ -92,8 +94,8 @@ pub enum News {
 /// How often it is told that a module is still being compiled: people watch it.
 const COMPILING_EVERY: Duration = Duration::from_secs(1);
 
-/// Something to wait for. In a box, as is what waits for it: whoever calls this crate would else compile all of it
-/// again, the sandbox included.
+/// Something to wait for. In a box, as is what waits for it: whoever calls this crate would else
+/// compile all of it again, the sandbox included.
 pub type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Runs a runner until `shutdown` resolves and everything is delivered, or it is refused.

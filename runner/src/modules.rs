@@ -1,7 +1,7 @@
 //! Modules by version: fetched once, compiled once, kept in memory and on disk.
 //!
-//! What many attempts want at the same time is loaded once; they wait without blocking anybody else. A failure is told
-//! to those who waited and not remembered: the next attempt tries again.
+//! What many attempts want at the same time is loaded once; they wait without blocking anybody
+//! else. A failure is told to those who waited and not remembered: the next attempt tries again.
 
 pub mod disk;
 
@@ -17,7 +17,8 @@ use std::time::Instant;
 use taskmaster_protocol::{Hash, limits};
 use tokio::sync::{Semaphore, watch};
 
-/// Compiled modules kept in memory: each is some 10 KB to 100 MB of address space, most of it on disk.
+/// Compiled modules kept in memory: each is some 10 KB to 100 MB of address space, most of it on
+/// disk.
 const IN_MEMORY_MAX: usize = 256;
 
 /// Modules compiled at a time. Each compilation already uses every core.

@@ -48,8 +48,8 @@ pub struct Upload {
     pub files: Option<MadeFiles>,
 }
 
-/// Reads stdout as a result: empty is `null`; JSON as it is, byte for byte; other text as a JSON string without one
-/// final newline; what is no text, or large, is a blob.
+/// Reads stdout as a result: empty is `null`; JSON as it is, byte for byte; other text as a JSON
+/// string without one final newline; what is no text, or large, is a blob.
 pub fn output(stdout: Vec<u8>) -> Output {
     if stdout.len() > limits::RESULT_INLINE_BYTES_MAX {
         return Output::Blob(stdout.into());
@@ -129,13 +129,15 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
     }
 }
 
-/// The last line of a log; of a Rust program that panicked, the one before its advice to set a variable.
+/// The last line of a log; of a Rust program that panicked, the one before its advice to set a
+/// variable.
 fn last_words(log: &str) -> Option<&str> {
     log.lines()
         .rfind(|line| !line.starts_with("note: run with `RUST_BACKTRACE"))
 }
 
-/// The failure that `end` is. `last` is the last line of the log: what a program that ended itself said of it.
+/// The failure that `end` is. `last` is the last line of the log: what a program that ended itself
+/// said of it.
 pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
     let told = |what: String| match last.trim() {
         "" => what,
@@ -168,7 +170,8 @@ pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
         End::Module(text) => TaskError::new(ErrorKind::Module, text),
         End::Output(text) => TaskError::new(ErrorKind::Output, text),
         End::Input(text) => TaskError::new(ErrorKind::Input, text),
-        // The same code as for a command that says that its input is wrong: no other try would find it right.
+        // The same code as for a command that says that its input is wrong: no other try would find
+        // it right.
         End::Params(text) => TaskError {
             code: Some(65),
             ..TaskError::new(ErrorKind::Input, text)

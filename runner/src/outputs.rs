@@ -47,8 +47,8 @@ struct Met {
     odd: Vec<String>,
 }
 
-/// The files in `own` that are given back: those that one of `globs` matches, or all; never what the task found there
-/// and left as it was. The sentence says why it is no success.
+/// The files in `own` that are given back: those that one of `globs` matches, or all; never what
+/// the task found there and left as it was. The sentence says why it is no success.
 pub fn find(
     own: &Path,
     inputs: Option<&Placing>,
@@ -163,7 +163,8 @@ fn walk(own: &Path, inputs: Option<&Placing>, met: &mut Met) -> std::io::Result<
     Ok(())
 }
 
-/// A file, or the file inside the folder that a link stands for. What a link outside would lead to is nobody's to see.
+/// A file, or the file inside the folder that a link stands for. What a link outside would lead to
+/// is nobody's to see.
 fn regular(own: &Path, path: PathBuf, about: Metadata) -> Option<(PathBuf, Metadata)> {
     if about.is_file() {
         return Some((path, about));

@@ -1,7 +1,8 @@
-//! Gets an attempt ready to run: its module, its params with results in their places, its environment.
+//! Gets an attempt ready to run: its module, its params with results in their places, its
+//! environment.
 //!
-//! Nearly every attempt has all that at hand and is prepared at once; the others wait on tasks of their own, so that
-//! no slot and no heartbeat ever waits for them.
+//! Nearly every attempt has all that at hand and is prepared at once; the others wait on tasks of
+//! their own, so that no slot and no heartbeat ever waits for them.
 
 use crate::grants::{Granted, Grants};
 use crate::inputs::{Inputs, place::Placing};
@@ -148,7 +149,8 @@ impl Preparer {
         )
     }
 
-    /// What goes to stdin: `params`, or the blob that they stand for, with every reference replaced.
+    /// What goes to stdin: `params`, or the blob that they stand for, with every reference
+    /// replaced.
     async fn input(&self, params: &Json, given: &Results) -> Result<Bytes, String> {
         let Some(hash) = splice::blob(params.get()).map_err(|refusal| refusal.message)? else {
             return self.spliced(params.get(), given).await.map(Bytes::from);

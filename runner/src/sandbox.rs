@@ -1,7 +1,9 @@
-//! Executes one WebAssembly module in isolation: a fresh store and instance for each task, from a pool.
+//! Executes one WebAssembly module in isolation: a fresh store and instance for each task, from a
+//! pool.
 //!
-//! [`Sandbox`] is the one engine of the process; [`Program`] a module that is ready to run, of whatever kind; [`run`]
-//! executes a [`Work`] on the calling thread and says how it ended. Nothing here knows of masters, links or slots.
+//! [`Sandbox`] is the one engine of the process; [`Program`] a module that is ready to run, of
+//! whatever kind; [`run`] executes a [`Work`] on the calling thread and says how it ended. Nothing
+//! here knows of masters, links or slots.
 
 pub mod command;
 pub mod component;
@@ -188,7 +190,8 @@ enum Stopped {
     Timeout,
 }
 
-/// Runs `work` on this thread until it ended. `runtime` belongs to this thread and drives host calls that wait.
+/// Runs `work` on this thread until it ended. `runtime` belongs to this thread and drives host
+/// calls that wait.
 pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> Report {
     let streams = Arc::new(Streams::new(work.attempt.clone(), work.listener.clone()));
     let folder = match sandbox.folder_for(&work.program) {
@@ -199,7 +202,8 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
             )));
         }
     };
-    // Before anything of the guest runs, and before the threads are made that do its file operations.
+    // Before anything of the guest runs, and before the threads are made that do its file
+    // operations.
     give_up_override();
     if let (Some(folder), Some(inputs)) = (&folder, &work.files.inputs)
         && let Err(error) = inputs.place(&folder.own())
@@ -240,7 +244,8 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     // Dropping the store gives its memory back to the pool, wiped.
     drop((store, watch));
     if speaks {
-        // Its connections were given up with the store; they are closed when their tasks are run once more.
+        // Its connections were given up with the store; they are closed when their tasks are run
+        // once more.
         runtime.block_on(tokio::task::yield_now());
     }
     let (end, files) = give_back(end, folder, &work.files);
@@ -257,7 +262,8 @@ pub fn run(sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, work: Work) -> 
     }
 }
 
-/// What an attempt that succeeded has made; it is no success where that is not what it was to give back.
+/// What an attempt that succeeded has made; it is no success where that is not what it was to give
+/// back.
 fn give_back(end: End, folder: Option<TaskFolder>, files: &Files) -> (End, Option<MadeFiles>) {
     if end != End::Exit(0) {
         return (end, None);
@@ -399,8 +405,9 @@ fn on_epoch(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDea
     Ok(UpdateDeadline::Continue(1))
 }
 
-/// Most tasks end at the first poll and never touch a timer; one that parks in a host call is waited for, together
-/// with its cancel switch and its deadline, which no epoch can enforce while it sleeps.
+/// Most tasks end at the first poll and never touch a timer; one that parks in a host call is
+/// waited for, together with its cancel switch and its deadline, which no epoch can enforce while
+/// it sleeps.
 fn drive(
     runtime: &tokio::runtime::Runtime,
     mut call: Pin<&mut impl Future<Output = wasmtime::Result<Answer>>>,

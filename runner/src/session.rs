@@ -8,20 +8,23 @@
 //!    └─ cancel ───────────┴─ cancel: stopped, finished as `cancelled`
 //! ```
 //!
-//! One door in, [`Session::handle`]; effects come out in order. Everything the link must not forget lives here:
-//! a result stays until the master acknowledged it, whatever happens to the connection.
+//! One door in, [`Session::handle`]; effects come out in order. Everything the link must not forget
+//! lives here: a result stays until the master acknowledged it, whatever happens to the connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use taskmaster_protocol::message::{Attempt, Done, Failed, Request, Send};
 use taskmaster_protocol::{ErrorKind, TaskError, TaskStats, ToMaster, limits};
 
-/// The first pause before a lost master is dialled again, µs. A restart of a master takes a few of these.
+/// The first pause before a lost master is dialled again, µs. A restart of a master takes a few of
+/// these.
 const BACKOFF_FIRST_US: u64 = 50_000;
 
-/// The longest such pause, µs: a runner must be back within the 2 s that a restarted master waits for it.
+/// The longest such pause, µs: a runner must be back within the 2 s that a restarted master waits
+/// for it.
 const BACKOFF_MAX_US: u64 = 1_000_000;
 
-/// Attempts held beyond one for each slot: about 20 ms of the smallest tasks; the master sends fewer where they last longer.
+/// Attempts held beyond one for each slot: about 20 ms of the smallest tasks; the master sends
+/// fewer where they last longer.
 const CREDITS_BEYOND_SLOTS: u32 = 2_048;
 
 /// What does not change while a runner lives.
@@ -29,8 +32,9 @@ const CREDITS_BEYOND_SLOTS: u32 = 2_048;
 pub struct Settings {
     /// Room for this many one-slot tasks at a time.
     pub slots: u32,
-    /// Slots' worth of attempts handed out beyond `slots`, for the executor to queue so that no slot waits for this
-    /// state machine. 0: [`Effect::Start`] means that a slot is free and guest code starts now.
+    /// Slots' worth of attempts handed out beyond `slots`, for the executor to queue so that no
+    /// slot waits for this state machine. 0: [`Effect::Start`] means that a slot is free and guest
+    /// code starts now.
     pub ahead: u32,
 }
 
@@ -100,7 +104,8 @@ pub enum Event {
     Cancel(Vec<Attempt>),
     /// `task:ack`.
     Ack(Vec<Attempt>),
-    /// Take no more and leave when done; running attempts are given back after `grace_us`, if there is such a limit.
+    /// Take no more and leave when done; running attempts are given back after `grace_us`, if there
+    /// is such a limit.
     Drain {
         /// How long running attempts may go on.
         grace_us: Option<u64>,
@@ -225,7 +230,8 @@ impl Session {
         }
     }
 
-    /// Takes in what happened at `now_us` (monotonic; a step back is ignored) and appends what is to be done.
+    /// Takes in what happened at `now_us` (monotonic; a step back is ignored) and appends what is
+    /// to be done.
     pub fn handle(&mut self, event: Event, now_us: u64, effects: &mut Vec<Effect>) {
         self.now_us = self.now_us.max(now_us);
         if self.line == Line::Left {
@@ -455,8 +461,8 @@ impl Session {
         }
     }
 
-    /// First come, first served: an attempt that needs more slots than are free holds up those behind it, so that it
-    /// is not passed by for ever.
+    /// First come, first served: an attempt that needs more slots than are free holds up those
+    /// behind it, so that it is not passed by for ever.
     fn hand_out(&mut self, effects: &mut Vec<Effect>) {
         let room = self.settings.slots.saturating_add(self.settings.ahead);
         while let Some(attempt) = self.queue.front() {

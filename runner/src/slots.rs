@@ -1,5 +1,5 @@
-//! The threads on which guest code runs: one for each slot, each with a small tokio runtime of its own, so that a guest
-//! that computes for an hour holds up nobody.
+//! The threads on which guest code runs: one for each slot, each with a small tokio runtime of its
+//! own, so that a guest that computes for an hour holds up nobody.
 
 pub mod queue;
 

@@ -32,8 +32,9 @@ pub struct Cluster {
     pub starts: u32,
 }
 
-/// A port that the system gives to nobody by itself: with one of its own range, a client that dials while the master
-/// is away is now and then connected to itself, and keeps the master from its port.
+/// A port that the system gives to nobody by itself: with one of its own range, a client that dials
+/// while the master is away is now and then connected to itself, and keeps the master from its
+/// port.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {

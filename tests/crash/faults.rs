@@ -1,5 +1,6 @@
-//! What goes wrong, and when: drawn from the seed. One thing after the other, most of them only when the last is
-//! healed, so that the time of healing can be taken; some at once on top of it, as in the middle of a start.
+//! What goes wrong, and when: drawn from the seed. One thing after the other, most of them only
+//! when the last is healed, so that the time of healing can be taken; some at once on top of it, as
+//! in the middle of a start.
 
 use crate::chance::Chance;
 use crate::cluster::Cluster;
@@ -7,7 +8,8 @@ use crate::harness::PATIENCE;
 use crate::witness::Witness;
 use std::time::{Duration, Instant};
 
-/// Longer than a peer may be silent (`SILENT_MS_MAX`, 9.5 s): nobody is there any more when it wakes.
+/// Longer than a peer may be silent (`SILENT_MS_MAX`, 9.5 s): nobody is there any more when it
+/// wakes.
 const PAUSE: Duration = Duration::from_millis(11_000);
 
 /// What was done, and how long it took until all was as before.

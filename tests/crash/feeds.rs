@@ -1,5 +1,5 @@
-//! `taskmaster feed --follow`, one after the other, in the middle of it all: each must end with 0, and tell of each of
-//! its tasks once.
+//! `taskmaster feed --follow`, one after the other, in the middle of it all: each must end with 0,
+//! and tell of each of its tasks once.
 
 use crate::harness::{Folder, PATIENCE, Process, json_lines};
 use serde_json::json;
@@ -80,7 +80,8 @@ impl Feeds {
             std::thread::sleep(Duration::from_millis(20));
         }
         let code = feed.exit_code();
-        // Where no master is, a feed that was never connected ends with 69, as it should: then nothing was fed.
+        // Where no master is, a feed that was never connected ends with 69, as it should: then
+        // nothing was fed.
         if code == Some(69) && feed.printed().is_empty() && !stop.load(Ordering::Relaxed) {
             return;
         }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What was found; all but the numbers of these four ends must be 0: done, cancelled, poison, and all.
+/// What was found; all but the numbers of these four ends must be 0: done, cancelled, poison, and
+/// all.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub acknowledged: usize,
@@ -16,13 +17,15 @@ pub struct Verdict {
     pub cancelled: usize,
     pub done_twice: usize,
     pub lost: usize,
-    /// Failed as poison, because by chance too many runners were killed under them; or skipped after such a one.
+    /// Failed as poison, because by chance too many runners were killed under them; or skipped
+    /// after such a one.
     pub poison: usize,
     /// Ended in another way than was acknowledged, or with the result of another task.
     pub otherwise: usize,
 }
 
-/// A task whose runner was killed five times is failed, and says so; what depends on it is skipped. That is promised too.
+/// A task whose runner was killed five times is failed, and says so; what depends on it is skipped.
+/// That is promised too.
 fn is_poison(ends: &HashMap<String, End>, id: &str) -> bool {
     let Some(end) = ends.get(id) else {
         return false;
@@ -95,8 +98,8 @@ pub fn counts(ledger: &Ledger, journal: &Seen) -> BTreeMap<String, (u64, u64, u6
     jobs
 }
 
-/// Tasks lent to a runner more often than they need to be: how often in all, and the one most often; the witness hears
-/// of most of it.
+/// Tasks lent to a runner more often than they need to be: how often in all, and the one most
+/// often; the witness hears of most of it.
 pub fn repeated(ledger: &Ledger, heard: &Seen) -> (u64, u64) {
     let promises = ledger.promises();
     let more = |(id, lent): (&String, &u64)| {

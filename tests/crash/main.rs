@@ -1,9 +1,9 @@
-//! The real binary under a steady load, killed, paused and cut off at random moments: nothing that was acknowledged is
-//! lost, and nothing is done twice.
+//! The real binary under a steady load, killed, paused and cut off at random moments: nothing that
+//! was acknowledged is lost, and nothing is done twice.
 //!
-//! `KILLS=200 cargo test --release --test crash -- --nocapture kills` kills the master and runners 200 times each and
-//! prints what it took; `SEED=7` draws other moments. The moments are the machine's too, so a seed does not play the
-//! same history again.
+//! `KILLS=200 cargo test --release --test crash -- --nocapture kills` kills the master and runners
+//! 200 times each and prints what it took; `SEED=7` draws other moments. The moments are the
+//! machine's too, so a seed does not play the same history again.
 
 #![allow(
     clippy::unwrap_used,
@@ -184,7 +184,8 @@ fn kills_pauses_and_cuts_lose_nothing() {
             && cluster.proxy.cuts() > 0
             && done.held > 0
     );
-    // A second of grace is part of it. The median: on a machine that has other things to do, a single one may be late.
+    // A second of grace is part of it. The median: on a machine that has other things to do, a
+    // single one may be late.
     let rerun = judge::percentile(&done.runner.alone, 0.5);
     assert!(
         rerun <= Duration::from_secs(2),

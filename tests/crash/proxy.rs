@@ -1,5 +1,6 @@
-//! A TCP proxy that is told to misbehave: to cut a connection in the middle of a frame, or to let the bytes of one
-//! direction vanish without telling anybody, as a router does that forgets a connection.
+//! A TCP proxy that is told to misbehave: to cut a connection in the middle of a frame, or to let
+//! the bytes of one direction vanish without telling anybody, as a router does that forgets a
+//! connection.
 
 use crate::client::frame_size;
 use std::io::{Read, Write};
@@ -67,8 +68,8 @@ impl Proxy {
         self.state.cuts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lets what is sent vanish on every connection there is: to the master on one, from it on the next, both ways on
-    /// the third; `turn` says which is first. New connections are well.
+    /// Lets what is sent vanish on every connection there is: to the master on one, from it on the
+    /// next, both ways on the third; `turn` says which is first. New connections are well.
     pub fn lose(&self, turn: usize) {
         let connections = self.state.connections.lock().unwrap();
         let open = connections
@@ -153,7 +154,8 @@ fn pump(
             break;
         }
     }
-    // Where this direction is lost, so is the word that it has ended: the other side has to find out by itself.
+    // Where this direction is lost, so is the word that it has ended: the other side has to find
+    // out by itself.
     let last = connection.open.fetch_sub(1, Ordering::Relaxed) == 1;
     if last || connection.lost.load(Ordering::Relaxed) & direction == 0 {
         connection.end(state);

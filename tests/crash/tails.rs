@@ -1,5 +1,6 @@
-//! A store whose newest bytes are damaged after a kill. What was synced must be there, or the master must say that it is
-//! not and what to do: never go on as if nothing had been. What was not synced may be gone, and must harm nothing.
+//! A store whose newest bytes are damaged after a kill. What was synced must be there, or the
+//! master must say that it is not and what to do: never go on as if nothing had been. What was not
+//! synced may be gone, and must harm nothing.
 
 use crate::chance::Chance;
 use crate::client::Client;
@@ -178,7 +179,8 @@ fn a_store_that_has_lost_what_was_synced_is_refused_with_what_to_do() {
         for damage in [Unwritten, SomeOf, First, Torn, Flipped, CutOff, Empty, Gone] {
             copies.damage(damage, &mut chance);
             match start(&mut cluster) {
-                // What is damaged need not be needed: an older copy of a page, a word of sled's own.
+                // What is damaged need not be needed: an older copy of a page, a word of sled's
+                // own.
                 Ok(100) => whole += 1,
                 Ok(found) => {
                     panic!(

@@ -1,4 +1,5 @@
-//! Bad input of every kind: the right exit code, a sentence that names what is wrong, and nothing lost.
+//! Bad input of every kind: the right exit code, a sentence that names what is wrong, and nothing
+//! lost.
 
 use crate::harness::{Folder, Master, Process, Ran, run};
 use crate::modules_text::echo;

@@ -1,4 +1,5 @@
-//! What modules may reach beyond their folder: asked for by a manifest, approved by name, offered by a runner.
+//! What modules may reach beyond their folder: asked for by a manifest, approved by name, offered
+//! by a runner.
 
 use crate::harness::{Folder, Master, Process, run, until};
 use crate::modules_text::{constant, echo, peek};

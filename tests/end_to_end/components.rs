@@ -1,4 +1,5 @@
-//! Components from outside: dropped, checked, given params of wrong types, called, replaced, cancelled.
+//! Components from outside: dropped, checked, given params of wrong types, called, replaced,
+//! cancelled.
 
 use crate::harness::{Master, until};
 use serde_json::{Value, json};
@@ -22,7 +23,8 @@ const REPEAT: &str = r#"(component
   (func (export "repeat") (param "text" string) (param "times" u8) (result string)
     (canon lift (core func $i "repeat") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))"#;
 
-/// A component of the world in tasks/wit: never ends with `true` as params, else says that it was wrong.
+/// A component of the world in tasks/wit: never ends with `true` as params, else says that it was
+/// wrong.
 const STUBBORN: &str = r#"(component
   (import "taskmaster:task/host@1.0.0" (instance $host
     (type $error' (variant (case "retryable" string) (case "permanent" string)))

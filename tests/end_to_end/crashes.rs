@@ -1,4 +1,5 @@
-//! `kill -9` of either side, and restarts: what was acknowledged is there, and every task is done once.
+//! `kill -9` of either side, and restarts: what was acknowledged is there, and every task is done
+//! once.
 
 use crate::harness::{Folder, Master, Process, run, until};
 use crate::modules_text::{SLEEP, TRAP, echo};

@@ -1,4 +1,5 @@
-//! Tasks that add tasks and go on as others, from outside: nothing twice, nothing lost, nothing waits in a slot.
+//! Tasks that add tasks and go on as others, from outside: nothing twice, nothing lost, nothing
+//! waits in a slot.
 
 use crate::harness::{Master, until};
 use crate::modules_text::{echo, says, speak};

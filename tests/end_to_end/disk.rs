@@ -7,7 +7,8 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-/// Enough that their results, of 60,000 bytes each, are several times what the store keeps in reserve.
+/// Enough that their results, of 60,000 bytes each, are several times what the store keeps in
+/// reserve.
 const TASKS: usize = 2_500;
 
 /// Takes what the disk still has.
@@ -43,7 +44,8 @@ fn health(master: &Master) -> String {
     text
 }
 
-/// While nothing can be written, whoever asks is told at once: what is durable, or why that is not told.
+/// While nothing can be written, whoever asks is told at once: what is durable, or why that is not
+/// told.
 fn questions_are_answered(master: &Master, filler: &Path) {
     let ask = |args: &[&str]| {
         fill(filler);

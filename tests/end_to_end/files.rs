@@ -1,4 +1,5 @@
-//! Files into tasks and out of them: inputs by hash, folders that many share, what is given back and fetched.
+//! Files into tasks and out of them: inputs by hash, folders that many share, what is given back
+//! and fetched.
 
 use crate::harness::{Folder, Master, json_lines, run, until};
 use serde_json::{Value, json};
@@ -9,9 +10,9 @@ use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-/// A guest that does what its params say, a string of steps: `r PATH` prints a file, `w PATH TEXT` writes one,
-/// `u PATH` removes one, `s PATH TARGET` makes a link, `d PATH` a folder, `m PATH PATH` renames; `;` ends each. A step
-/// that fails prints its letter, `!` and the number of the error.
+/// A guest that does what its params say, a string of steps: `r PATH` prints a file, `w PATH TEXT`
+/// writes one, `u PATH` removes one, `s PATH TARGET` makes a link, `d PATH` a folder, `m PATH PATH`
+/// renames; `;` ends each. A step that fails prints its letter, `!` and the number of the error.
 pub const GUEST: &str = r#"(module
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -331,7 +332,8 @@ fn a_shared_folder_of_a_thousand_files_is_put_once_and_not_copied() {
             .iter()
             .all(|task| task["state"] == "done" && task["outputs"].as_object().unwrap().len() == 1)
     );
-    // 1,003 files, of which the empty one and 1,002 others differ, the listing, the module; and 20 outputs.
+    // 1,003 files, of which the empty one and 1,002 others differ, the listing, the module; and 20
+    // outputs.
     let blobs = files_of(&master.folder.join("data/blobs"));
     assert!(blobs.len() <= 1_003 + 2 + 20, "{} blobs", blobs.len());
     let cached = files_of(&master.folder.join("data/runner/inputs"));

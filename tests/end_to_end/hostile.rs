@@ -1,4 +1,5 @@
-//! Peers that mean harm, or that are broken in a way that looks like it: each is limited, named, and harms no other.
+//! Peers that mean harm, or that are broken in a way that looks like it: each is limited, named,
+//! and harms no other.
 
 use crate::harness::{Master, json_lines, until, wait_for};
 use crate::modules_text::{SLEEP, echo};
@@ -217,7 +218,8 @@ fn a_runner_that_floods_and_does_not_read_is_held_back() {
         })
         .collect();
     let flood = json!({"event": "task:done", "data": reports}).to_string();
-    // More than 4 GB, were it taken; nothing is read. It ends when the master no longer reads, or hangs up.
+    // More than 4 GB, were it taken; nothing is read. It ends when the master no longer reads, or
+    // hangs up.
     evil.patience(Duration::from_secs(5));
     let sent = (0..800)
         .take_while(|_| evil.frame(1, flood.as_bytes()).is_ok())
@@ -266,7 +268,8 @@ fn a_feeder_is_limited_in_what_it_names() {
         rejected["tasks"][0]["error"]["code"], "too_large",
         "{rejected}"
     );
-    // Deep JSON is a value like any other where nobody has to understand it, and an error where somebody does.
+    // Deep JSON is a value like any other where nobody has to understand it, and an error where
+    // somebody does.
     evil.text(&add(
         3,
         &format!(r#"{{"id":"deep","module":"echo","params":{deep}}}"#),
@@ -283,7 +286,8 @@ fn a_feeder_is_limited_in_what_it_names() {
     while !matches!(evil.hear(), Heard::Text(text) if text["data"]["batch"] == 4 && text["event"] == "task:added")
     {
     }
-    // Also where results are looked for in it; and a chain as long as a batch is refused before anybody waits for it.
+    // Also where results are looked for in it; and a chain as long as a batch is refused before
+    // anybody waits for it.
     let inside = format!(
         "{}{{\"$result\":\"ghost\"}}{}",
         "[".repeat(2_000_000),

@@ -19,7 +19,8 @@ fn section(id: u8, content: Vec<u8>) -> Vec<u8> {
     [vec![id], leb(content.len()), content].concat()
 }
 
-/// A command of about so many bytes, which does nothing: its other functions are a few hundred instructions each.
+/// A command of about so many bytes, which does nothing: its other functions are a few hundred
+/// instructions each.
 fn large(bytes: usize) -> Vec<u8> {
     let mut body = vec![0];
     // local.get 0, i32.const 7, i32.add, i32.const 3, i32.mul, local.set 0
@@ -87,7 +88,8 @@ fn other_work_flows_while_a_large_module_is_compiled_and_it_is_compiled_once() {
                 .any(|e| e["event"] == "module:compiling" && e["data"]["elapsed_ms"].is_number())
         );
     }
-    // It is on disk: neither the next process nor the next version of another module compiles it again.
+    // It is on disk: neither the next process nor the next version of another module compiles it
+    // again.
     master.process.kill();
     master.start_again();
     let start = Instant::now();

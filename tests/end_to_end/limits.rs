@@ -74,7 +74,8 @@ fn an_endless_loop_ends_when_it_is_cancelled() {
         until("the watch", || !watch.printed().is_empty());
         let start = std::time::Instant::now();
         master.run(&["tasks", "cancel", &id]).with(0);
-        // A slot that is free again takes the next task: the guest has really ended, not only in the books.
+        // A slot that is free again takes the next task: the guest has really ended, not only in
+        // the books.
         master.run(&["call", "echo", "--params", "1"]).with(0);
         best = best.min(start.elapsed().as_micros() as i64);
         assert_eq!(master.task(&id)["state"], "cancelled");

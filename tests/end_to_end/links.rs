@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A line that swallows one direction while it is told to; both ends stay open, as behind a router that has forgotten.
-/// Connections that are made later are whole.
+/// A line that swallows one direction while it is told to; both ends stay open, as behind a router
+/// that has forgotten. Connections that are made later are whole.
 struct Proxy {
     url: String,
     /// What comes from the runner is lost; what goes to it is lost.

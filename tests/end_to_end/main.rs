@@ -1,7 +1,8 @@
 //! The binary from outside, as people and scripts use it: real processes, real sockets, real kills.
 //!
-//! Every test has a master of its own on a free port with everything in a folder of its own, so all may run at once.
-//! Nothing sleeps for a fixed time and hopes: what must come is waited for, under a deadline.
+//! Every test has a master of its own on a free port with everything in a folder of its own, so all
+//! may run at once. Nothing sleeps for a fixed time and hopes: what must come is waited for, under
+//! a deadline.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! Blobs in an object store: a real S3 server with a real disk, killed and started again; masters that lose their folder.
+//! Blobs in an object store: a real S3 server with a real disk, killed and started again; masters
+//! that lose their folder.
 
 use crate::files::GUEST;
 use crate::harness::{Folder, Master, Process, Ran, json_lines, run, until, wait_for};
@@ -274,7 +275,8 @@ fn an_object_store_that_is_away_is_waited_for() {
     let feed: String = (0..tasks)
         .map(|n| {
             fs::write(master.folder.join(&format!("in{n}")), format!("{n}")).unwrap();
-            // The steps are read from params; what is written differs for each, so every result has a blob of its own.
+            // The steps are read from params; what is written differs for each, so every result has
+            // a blob of its own.
             task(
                 &format!("t{n}"),
                 &format!("r f;w out made-{n};"),
@@ -297,8 +299,8 @@ fn an_object_store_that_is_away_is_waited_for() {
         first.contains("503") && all.contains(PLACE) && all.contains("cannot be used now"),
         "{all}"
     );
-    // Tasks are taken all the same, also by a master that was killed meanwhile. (They are run when the slots, which wait
-    // for the files of others, are free.)
+    // Tasks are taken all the same, also by a master that was killed meanwhile. (They are run when
+    // the slots, which wait for the files of others, are free.)
     master
         .run(&["add", "echo", "--id", "before", "--params", "2"])
         .with(0);

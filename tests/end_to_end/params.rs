@@ -263,7 +263,8 @@ fn params_that_name_no_blob_are_refused_and_a_blob_that_is_gone_fails_its_task()
         );
         assert_eq!(error["field"], "params.$blob", "{error}");
     }
-    // A blob that is put by hand, small and with blanks around it, is as good; and one that is lost is named.
+    // A blob that is put by hand, small and with blanks around it, is as good; and one that is lost
+    // is named.
     let by_hand = " {\"n\": 1.0}\n";
     put(&master, &sha256(by_hand), by_hand.as_bytes());
     assert!(add(&mut socket, 2, &[named("hand", &sha256(by_hand))]).is_empty());

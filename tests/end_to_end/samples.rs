@@ -208,7 +208,8 @@ fn the_demo_leaves_two_pictures() {
     );
 }
 
-/// Feeds of the README as (module, params), references replaced by the results that the committed modules give.
+/// Feeds of the README as (module, params), references replaced by the results that the committed
+/// modules give.
 fn calls(folder: &Folder) -> Vec<(String, Value, Vec<u8>)> {
     let mut results = std::collections::BTreeMap::<String, Value>::new();
     let mut calls = Vec::new();
@@ -250,7 +251,8 @@ fn answer(folder: &Folder, modules: &Path, module: &str, params: &Value) -> Vec<
     ran.with(0).bytes
 }
 
-/// With `TASKMASTER_TOOLCHAINS=1` only: `tests/run` sets it, after it has fetched the compiler for WASI meanwhile.
+/// With `TASKMASTER_TOOLCHAINS=1` only: `tests/run` sets it, after it has fetched the compiler for
+/// WASI meanwhile.
 #[test]
 fn the_rust_samples_built_from_source_answer_like_the_committed_ones() {
     let folder = Folder::new();

@@ -1,4 +1,5 @@
-//! Many tasks: with all that makes a scheduler slow, against as many plain ones; waiting, cancelled, long over.
+//! Many tasks: with all that makes a scheduler slow, against as many plain ones; waiting,
+//! cancelled, long over.
 
 use crate::harness::{Master, until};
 use crate::modules_text::echo;
@@ -17,7 +18,8 @@ fn seconds(master: &Master, name: &str, line: impl Fn(usize) -> Value) -> f64 {
     seconds_of(master, name, many(), line)
 }
 
-/// How long so many tasks take, from the first add to the last durable end that the feeder knows of.
+/// How long so many tasks take, from the first add to the last durable end that the feeder knows
+/// of.
 fn seconds_of(master: &Master, name: &str, tasks: usize, line: impl Fn(usize) -> Value) -> f64 {
     let lines: String = (0..tasks).map(|n| format!("{}\n", line(n))).collect();
     let file = master.folder.write(&format!("{name}.jsonl"), lines);

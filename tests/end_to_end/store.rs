@@ -1,4 +1,5 @@
-//! What a keeper does with a store: checked, exported, imported, backed up; and a store that is damaged.
+//! What a keeper does with a store: checked, exported, imported, backed up; and a store that is
+//! damaged.
 
 use crate::harness::{Folder, Master, Process, run, until};
 use crate::modules_text::{argument, echo, larger};
@@ -8,7 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-/// A master with tasks that are done, one with a large result and one that waits for a runner that never comes.
+/// A master with tasks that are done, one with a large result and one that waits for a runner that
+/// never comes.
 fn with_history() -> Master {
     let master = Master::up(2);
     master.drop_module("echo.wat", echo());

@@ -1,4 +1,5 @@
-//! What the tasks of the templates must give, computed here by other means, and what they are asked.
+//! What the tasks of the templates must give, computed here by other means, and what they are
+//! asked.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

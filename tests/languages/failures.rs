@@ -1,4 +1,5 @@
-//! What a feeder sees when a task in Rust, Python or JavaScript goes wrong, and what the Rust SDK costs.
+//! What a feeder sees when a task in Rust, Python or JavaScript goes wrong, and what the Rust SDK
+//! costs.
 
 use crate::harness::{Folder, Master};
 use crate::projects::{Project, toolchains};
@@ -171,7 +172,8 @@ fn rust_names_fields_and_brings_panics_and_overflows_to_the_feeder() {
     for task in results("overflow") {
         assert_eq!(task["error"]["kind"], "trap", "{task}");
         says(&task, &["deeper"]);
-        // Which of its two stacks ends first, the engine's or the one in its memory, is the compiler's to say.
+        // Which of its two stacks ends first, the engine's or the one in its memory, is the
+        // compiler's to say.
         let message = task["error"]["message"].as_str().unwrap();
         assert!(
             message.contains("call stack exhausted")

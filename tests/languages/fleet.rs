@@ -187,7 +187,8 @@ fn feed(
     }
 }
 
-/// Milliseconds from the add of a task to its end, where the module has run before: the median of a few.
+/// Milliseconds from the add of a task to its end, where the module has run before: the median of a
+/// few.
 fn warm(master: &Master, name: &str, input: &[&str], params: &Value) -> f64 {
     let add = [
         &["add", name, "--wait", "-o", "json", "--params", "-"],

@@ -1,6 +1,6 @@
-//! Tasks in ten languages, from `taskmaster new` to a fleet: what each project gives is compared with what this test
-//! computes by itself. With `TASKMASTER_TOOLCHAINS=1` only: `toolchains` beside this file fetches half a gigabyte once. A
-//! toolchain that is missing is a failure then.
+//! Tasks in ten languages, from `taskmaster new` to a fleet: what each project gives is compared
+//! with what this test computes by itself. With `TASKMASTER_TOOLCHAINS=1` only: `toolchains` beside
+//! this file fetches half a gigabyte once. A toolchain that is missing is a failure then.
 
 #![allow(
     clippy::unwrap_used,

@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Where the toolchains are; installed at the first call. `None`, and a word of it, where nobody asked for them.
+/// Where the toolchains are; installed at the first call. `None`, and a word of it, where nobody
+/// asked for them.
 pub fn toolchains() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOUND

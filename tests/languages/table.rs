@@ -1,5 +1,6 @@
-//! The table of the README: written from a run with `UPDATE=1`, else compared. Times differ from machine to machine and
-//! are not compared; what there is, what it may reach and how large it is, must be as it stands there.
+//! The table of the README: written from a run with `UPDATE=1`, else compared. Times differ from
+//! machine to machine and are not compared; what there is, what it may reach and how large it is,
+//! must be as it stands there.
 
 use std::fmt::Write;
 use std::path::Path;

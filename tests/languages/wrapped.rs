@@ -1,5 +1,5 @@
-//! Scripts that were not written as tasks: a wrapper of a few lines makes them tasks, and they print what they print when
-//! Python and Node run them.
+//! Scripts that were not written as tasks: a wrapper of a few lines makes them tasks, and they
+//! print what they print when Python and Node run them.
 
 use crate::harness::{Folder, Master};
 use crate::projects::{Project, toolchains};

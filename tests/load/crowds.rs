@@ -14,7 +14,8 @@ const FEEDERS: usize = 100;
 /// Tasks in a batch of a feeder.
 const BATCH: usize = 256;
 
-/// Memory that a master may have beside its queue: records that wait for the fold, the store's cache, what clients send.
+/// Memory that a master may have beside its queue: records that wait for the fold, the store's
+/// cache, what clients send.
 const BESIDE_MIB: u64 = 700;
 
 fn master(more: &[&str]) -> Master {
@@ -23,8 +24,8 @@ fn master(more: &[&str]) -> Master {
     master
 }
 
-/// Adds tasks as fast as they are taken until `over`; what is refused for now is tried again as `feed` does it. Gives the
-/// number that was taken, and the reason of the last refusal.
+/// Adds tasks as fast as they are taken until `over`; what is refused for now is tried again as
+/// `feed` does it. Gives the number that was taken, and the reason of the last refusal.
 fn feed(url: &str, job: &str, over: &AtomicBool) -> (usize, Option<String>) {
     let mut socket = Socket::client(url);
     let tasks = vec![r#"{"module":"echo","params":1}"#; BATCH].join(",");
@@ -128,7 +129,8 @@ fn asks(n: usize, since: Option<u64>) -> String {
     asks.to_string()
 }
 
-/// A follower that reads all that it is told; counts what ended. `None`: it was dropped without a word.
+/// A follower that reads all that it is told; counts what ended. `None`: it was dropped without a
+/// word.
 fn follow(url: &str, n: usize, over: &AtomicBool, wanted: &AtomicUsize) -> Option<usize> {
     let mut socket = Socket::client(url);
     socket.text(&asks(n, Some(0)));
@@ -247,8 +249,9 @@ fn a_thousand_watchers_of_whom_half_do_not_read() {
     master.still_works();
 }
 
-/// One task in each of so many jobs, a thousand tasks a second until `over`, and waits until they are done; how many
-/// rounds. The load that is meant is that of the watchers: each task is told to two of them, three times and once.
+/// One task in each of so many jobs, a thousand tasks a second until `over`, and waits until they
+/// are done; how many rounds. The load that is meant is that of the watchers: each task is told to
+/// two of them, three times and once.
 fn rounds(master: &Master, jobs: usize, over: &AtomicBool) -> usize {
     let mut socket = Socket::client(&master.url);
     let tasks: Vec<Value> = (0..jobs)

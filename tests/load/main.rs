@@ -1,7 +1,8 @@
-//! Overload: what the master does when more comes than it can take. Memory stays bounded, one urgent task is hardly later
-//! than on an idle master, and nobody is dropped without a word.
+//! Overload: what the master does when more comes than it can take. Memory stays bounded, one
+//! urgent task is hardly later than on an idle master, and nobody is dropped without a word.
 //!
-//! The tests run one by one: each wants the machine for itself. `LOAD=full` takes longer, with the figures.
+//! The tests run one by one: each wants the machine for itself. `LOAD=full` takes longer, with the
+//! issue's figures.
 
 #![allow(
     clippy::unwrap_used,

@@ -11,8 +11,8 @@ const CALLS: usize = 40;
 /// Later than this many times the idle one is a broken promise.
 pub const PROMISE: f64 = 10.0;
 
-/// An idle call that takes less counts as one that takes so long, ms: of so little, ten times is less than a busy machine
-/// makes of one or two of the ten steps from add to end.
+/// An idle call that takes less counts as one that takes so long, ms: of so little, ten times is
+/// less than a busy machine makes of one or two of the ten steps from add to end.
 const IDLE_LEAST: f64 = 2.5;
 
 /// Machines have other work to do: a measure that is bad is taken again, so many times.

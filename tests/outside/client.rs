@@ -1,4 +1,5 @@
-//! A client that expects to be cut off: every call may fail, and nothing of it is shared with the product's own.
+//! A client that expects to be cut off: every call may fail, and nothing of it is shared with the
+//! product's own.
 
 use crate::socket::{frame, handshake};
 use serde_json::{Value, json};
@@ -6,7 +7,8 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long a peer that should answer may take: a master that is stopped still has its connections taken by the kernel.
+/// How long a peer that should answer may take: a master that is stopped still has its connections
+/// taken by the kernel.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// A master that says nothing for this long, not even `ping`, is gone.
@@ -83,7 +85,8 @@ impl Client {
         self.stream.write_all(&frame(1, text.as_bytes()))
     }
 
-    /// The next message; `None` where none comes in this time. After an error the connection is of no more use.
+    /// The next message; `None` where none comes in this time. After an error the connection is of
+    /// no more use.
     pub fn hear(&mut self, wait: Duration) -> Result<Option<Value>, Error> {
         let deadline = Instant::now() + wait;
         loop {
@@ -142,7 +145,8 @@ impl Client {
     }
 }
 
-/// Bytes of the head and of the body of the frame that `bytes` begin with, masked or not; `None`: too few are there.
+/// Bytes of the head and of the body of the frame that `bytes` begin with, masked or not; `None`:
+/// too few are there.
 pub fn frame_size(bytes: &[u8]) -> Option<(usize, usize)> {
     let second = *bytes.get(1)?;
     let mask = if second & 0x80 == 0 { 0 } else { 4 };

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before the test gives up. Generous: machines are busy, and a test that passes is quick.
+/// How long anything may take before the test gives up. Generous: machines are busy, and a test
+/// that passes is quick.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The binary under test.
@@ -342,8 +343,8 @@ impl Master {
         Process::start(folder, &args, &settings)
     }
 
-    /// A master whose data folder is a disk of its own, of so many MiB: a tmpfs in a name space that ends with the
-    /// process. `None` where the system lets this user have none.
+    /// A master whose data folder is a disk of its own, of so many MiB: a tmpfs in a name space
+    /// that ends with the process. `None` where the system lets this user have none.
     pub fn on_small_disk(mib: u32) -> Option<Master> {
         let may = Command::new("unshare")
             .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
@@ -505,7 +506,8 @@ impl Master {
     }
 }
 
-/// Microseconds since midnight of a time as it is printed, `2026-01-31T12:00:00.123456Z`; its form is checked too.
+/// Microseconds since midnight of a time as it is printed, `2026-01-31T12:00:00.123456Z`; its form
+/// is checked too.
 #[track_caller]
 pub fn micros(time: &Value) -> i64 {
     let text = time.as_str().unwrap_or_else(|| panic!("{time} is no time"));

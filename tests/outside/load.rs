@@ -1,5 +1,6 @@
-//! A feeder that never stops: adds of all kinds, dependencies, retries, cancels; a few at a time, for as long as it is
-//! told to. What it was not answered it says again after a reconnect, as every good client does.
+//! A feeder that never stops: adds of all kinds, dependencies, retries, cancels; a few at a time,
+//! for as long as it is told to. What it was not answered it says again after a reconnect, as every
+//! good client does.
 
 use crate::chance::Chance;
 use crate::client::Client;
@@ -183,7 +184,8 @@ impl Feeder<'_> {
                         self.name, wish.ids
                     ));
                 }
-                // A list is cancelled as a whole, or not at all; only single tasks may have ended meanwhile.
+                // A list is cancelled as a whole, or not at all; only single tasks may have ended
+                // meanwhile.
                 wish.ids
                     .iter()
                     .for_each(|id| self.ledger.cancelled(id, taken));
@@ -251,7 +253,8 @@ impl Feeder<'_> {
         }
     }
 
-    /// A batch of one to thirty tasks. Tasks to be cancelled have a job of their own, so that it can be cancelled whole.
+    /// A batch of one to thirty tasks. Tasks to be cancelled have a job of their own, so that it
+    /// can be cancelled whole.
     fn make(&mut self, state: &mut State) -> Batch {
         let number = state.next_batch;
         state.next_batch += 1;

@@ -56,7 +56,8 @@ pub fn says(stdout: &str, stderr: &str, code: u8) -> String {
     )
 }
 
-/// Writes its first argument to stderr, and a newline: what it says to the master is the task's choice.
+/// Writes its first argument to stderr, and a newline: what it says to the master is the task's
+/// choice.
 pub fn speak() -> String {
     format!(
         "{HEAD}
@@ -126,8 +127,8 @@ pub fn flaky() -> String {
     )
 }
 
-/// Writes to stdout: its environment, the name of the fourth folder that it finds, the file `x` in it, and the number of the
-/// error where it makes a file there.
+/// Writes to stdout: its environment, the name of the fourth folder that it finds, the file `x` in
+/// it, and the number of the error where it makes a file there.
 pub fn peek() -> String {
     let import = |name: &str, params: &str| {
         format!(

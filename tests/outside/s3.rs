@@ -1,5 +1,6 @@
-//! A real S3 server on this machine: SeaweedFS, which keeps objects on disk and checks signatures. `tests/run` installs it
-//! and says where in `TASKMASTER_S3_SERVER`; without that variable the tests that need it say that they were skipped.
+//! A real S3 server on this machine: SeaweedFS, which keeps objects on disk and checks signatures.
+//! `tests/run` installs it and says where in `TASKMASTER_S3_SERVER`; without that variable the
+//! tests that need it say that they were skipped.
 
 use crate::harness::{Folder, PATIENCE, wait_for};
 use std::io::{Read, Write};
@@ -44,7 +45,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one with the bucket in it. `None`, and a line that says so, where there is no such program.
+    /// Starts one with the bucket in it. `None`, and a line that says so, where there is no such
+    /// program.
     pub fn start() -> Option<Server> {
         Server::begin(false)
     }
@@ -191,7 +193,8 @@ impl Server {
         })
     }
 
-    /// A request to where it keeps its objects, past all that is S3; the whole answer, bytes that are no text spoilt.
+    /// A request to where it keeps its objects, past all that is S3; the whole answer, bytes that
+    /// are no text spoilt.
     fn filer(&self, method: &str, path: &str, body: &[u8]) -> Option<String> {
         Some(String::from_utf8_lossy(&self.filer_bytes(method, path, body)?).into_owned())
     }

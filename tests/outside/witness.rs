@@ -1,4 +1,5 @@
-//! A watcher that writes down every event, across reconnects: what ended and how often, who holds what, since when.
+//! A watcher that writes down every event, across reconnects: what ended and how often, who holds
+//! what, since when.
 
 use crate::client::Client;
 use crate::ledger::Ledger;
@@ -32,7 +33,8 @@ pub struct Seen {
     pub holders: HashMap<String, String>,
     /// When guest code of a task last gave a sign.
     pub signs: HashMap<String, Instant>,
-    /// How often each task was lent to a runner, as far as it was heard: live events are not kept for who is away.
+    /// How often each task was lent to a runner, as far as it was heard: live events are not kept
+    /// for who is away.
     pub lent: HashMap<String, u64>,
     /// When the first task was done under a master, by its epoch.
     pub first_done: HashMap<u64, Instant>,

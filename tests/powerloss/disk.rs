@@ -1,4 +1,5 @@
-//! A disk, rebuilt from a recording: what is durable, and what of the rest may be there after a power cut.
+//! A disk, rebuilt from a recording: what is durable, and what of the rest may be there after a
+//! power cut.
 
 use crate::chance::Chance;
 use std::collections::BTreeMap;
@@ -29,8 +30,8 @@ impl Entry {
     }
 }
 
-/// Appends to a running recording that a client was told that tasks are safe: an id on each line, and `done` where its
-/// result is.
+/// Appends to a running recording that a client was told that tasks are safe: an id on each line,
+/// and `done` where its result is.
 pub fn mark(log: &Path, told: &str) {
     let mut bytes = vec![b'A', 0, 0, 0, 0, 0, 0, 0];
     bytes.extend_from_slice(&0u64.to_le_bytes());

@@ -1,9 +1,11 @@
-//! The power goes out: what a disk may hold then is built from what a real master wrote and synced, and opened with the
-//! real binary. Everything that was acknowledged must be there, and what was never acknowledged may be there or not.
+//! The power goes out: what a disk may hold then is built from what a real master wrote and synced,
+//! and opened with the real binary. Everything that was acknowledged must be there, and what was
+//! never acknowledged may be there or not.
 //!
-//! A recorder in C (`recorder.c`, loaded with LD_PRELOAD) writes down every change and every sync of the master's files.
-//! This test adds marks to the same log when a client was told that tasks are safe. For a crash after any number of
-//! entries, what was synced is on the disk; of the rest a [`Policy`] says what is.
+//! A recorder in C (`recorder.c`, loaded with LD_PRELOAD) writes down every change and every sync
+//! of the master's files. This test adds marks to the same log when a client was told that tasks
+//! are safe. For a crash after any number of entries, what was synced is on the disk; of the rest a
+//! [`Policy`] says what is.
 //!
 //! `POWERLOSS_STATES=2000 cargo test --release --test powerloss` builds more states, `SEED` others.
 
@@ -69,7 +71,8 @@ fn module(master: &Master) {
     master.drop_module("well.wat", text);
 }
 
-/// Runs a master from its first start on, kills and starts it again in between, and gives what was written down.
+/// Runs a master from its first start on, kills and starts it again in between, and gives what was
+/// written down.
 fn record(folder: &Folder) -> Vec<Entry> {
     let log = folder.join("log");
     let library = recorder(folder);

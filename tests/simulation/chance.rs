@@ -1,4 +1,5 @@
-//! Chance from a seed, and what it decides once for a whole history: how many there are and how often what goes wrong.
+//! Chance from a seed, and what it decides once for a whole history: how many there are and how
+//! often what goes wrong.
 
 /// xorshift64*: small, and good enough for faults.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ impl Chance {
         all.get(self.below(all.len() as u64) as usize)
     }
 
-    /// low..high, each order of magnitude as likely as the next: most are short, some are very long.
+    /// low..high, each order of magnitude as likely as the next: most are short, some are very
+    /// long.
     pub fn spread(&mut self, low: u64, high: u64) -> u64 {
         let scale = (high / low.max(1)).max(1).ilog2() + 1;
         let ceiling = low << self.below(u64::from(scale) + 1);
@@ -45,8 +47,8 @@ impl Chance {
     }
 }
 
-/// What this history is like. Rates are drawn once per seed, and some are none: a bug that needs many restarts is not
-/// found in a world in which everything goes wrong at once.
+/// What this history is like. Rates are drawn once per seed, and some are none: a bug that needs
+/// many restarts is not found in a world in which everything goes wrong at once.
 #[derive(Debug)]
 pub struct Swarm {
     pub runners: u64,
@@ -86,8 +88,8 @@ pub struct Swarm {
     pub silent: u64,
     /// Of a thousand wishes, those that are cancels and retries.
     pub wishes: u64,
-    /// Of a thousand turns, those that take in all that has come; the others take one input, and the model says what
-    /// must follow from it.
+    /// Of a thousand turns, those that take in all that has come; the others take one input, and
+    /// the model says what must follow from it.
     pub draining: u64,
     /// Modules are taken out of the folder, too.
     pub removing: bool,

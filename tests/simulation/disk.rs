@@ -1,5 +1,5 @@
-//! The writer and the fold, as [`taskmaster_master::turns`] and [`taskmaster_master::folding`] do it, with time between
-//! append and sync in which the power may go.
+//! The writer and the fold, as [`taskmaster_master::turns`] and [`taskmaster_master::folding`] do
+//! it, with time between append and sync in which the power may go.
 
 use crate::planted::{self, Planted};
 use crate::world::{Happening, MS, SECOND, World};
@@ -45,7 +45,8 @@ impl World {
         }
     }
 
-    /// Makes one commit of the turns that wait; or releases them at once where there is none to make.
+    /// Makes one commit of the turns that wait; or releases them at once where there is none to
+    /// make.
     fn pack(&mut self) -> Option<Written> {
         let master = self.master.as_mut()?;
         let mut turns: Vec<Turn> = master.waiting.drain(..).collect();
@@ -128,7 +129,8 @@ impl World {
         }
     }
 
-    /// The disk fills: to the first mark, or until nothing can be written. The master finds out when it looks, or writes.
+    /// The disk fills: to the first mark, or until nothing can be written. The master finds out
+    /// when it looks, or writes.
     pub fn fill_disk(&mut self) {
         self.free = if self.chance.permille(600) {
             0

@@ -1,5 +1,5 @@
-//! What must follow from one input, by the model: which answer, and which tasks end. Looked at in turns that take in a
-//! single input.
+//! What must follow from one input, by the model: which answer, and which tasks end. Looked at in
+//! turns that take in a single input.
 
 use crate::model::{Fate, Model};
 use std::collections::{BTreeMap, BTreeSet};
@@ -179,7 +179,8 @@ impl Model {
                 message: ToMaster::Failed(reports),
                 ..
             } => {
-                // A runner may tell of several attempts at once: those that no master had heard of when it ended.
+                // A runner may tell of several attempts at once: those that no master had heard of
+                // when it ended.
                 let mut before: BTreeMap<TaskId, u32> = BTreeMap::new();
                 let fails = |failed: &&Failed| {
                     let fate = self.counts(&Attempt {
@@ -251,7 +252,8 @@ impl Model {
             .last()
             .filter(|_| !fate.open)
             .ok_or(RefusalCode::WrongState)?;
-        // Whether what is no longer kept was done, nobody can tell; one that was sent has waited for it.
+        // Whether what is no longer kept was done, nobody can tell; one that was sent has waited
+        // for it.
         let kept = self.lost_dependency(&fate.body).is_none();
         let has_waited = ended.last_sent.n > 0 && !fate.body.is_continued();
         match ended.state {
@@ -260,7 +262,8 @@ impl Model {
         }
     }
 
-    /// Which documents of a batch are taken: in whatever order, as long as nothing waits for what nobody knows.
+    /// Which documents of a batch are taken: in whatever order, as long as nothing waits for what
+    /// nobody knows.
     fn admits(&self, tasks: &[&Prepared]) -> Vec<Refusable<(TaskId, bool)>> {
         let mut outcomes: BTreeMap<usize, Refusable<(TaskId, bool)>> = BTreeMap::new();
         let mut taken: BTreeMap<&TaskId, [u8; 16]> = BTreeMap::new();
@@ -328,7 +331,8 @@ fn needs(task: &Prepared) -> impl Iterator<Item = &TaskId> {
 }
 
 impl Expected {
-    /// It comes over a line that its runner has given up: the next one may bring it first, and brings it in any case.
+    /// It comes over a line that its runner has given up: the next one may bring it first, and
+    /// brings it in any case.
     pub fn comes_late(&mut self) {
         self.ends.clear();
     }

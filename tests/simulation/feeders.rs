@@ -1,5 +1,5 @@
-//! Feeders: batches with dependencies, resent after a reconnect until they are acknowledged; cancels, retries and an
-//! operator's wishes.
+//! Feeders: batches with dependencies, resent after a reconnect until they are acknowledged;
+//! cancels, retries and an operator's wishes.
 
 use crate::chance::{Chance, Swarm};
 use crate::master::MODULES;
@@ -13,7 +13,8 @@ use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, Ta
 
 const JOBS: [&str; 3] = ["alpha", "beta", "gamma"];
 
-/// A batch that is not acknowledged: its number, and for each document its id or why it must be refused.
+/// A batch that is not acknowledged: its number, and for each document its id or why it must be
+/// refused.
 #[derive(Debug, Clone)]
 struct Batch {
     add: Add,
@@ -277,7 +278,8 @@ impl World {
         Json::from_string(text).unwrap_or_else(|_| Json::null())
     }
 
-    /// Documents that were sent before, ids that are taken by another, dependencies that nobody knows, a cycle.
+    /// Documents that were sent before, ids that are taken by another, dependencies that nobody
+    /// knows, a cycle.
     fn odd_ones(&mut self, index: usize, number: u64, batch: &mut Vec<Wanted>) {
         let mut put = |id: TaskId, text: String, verdict: Result<(), RefusalCode>| {
             let text = Json::from_string(text).unwrap_or_else(|_| Json::null());
@@ -535,8 +537,8 @@ impl World {
     }
 
     fn rejected(&mut self, index: usize, rejected: Rejected) {
-        // Where it was refused the first time, or put off, another document had the id since, and the answer is still to
-        // come.
+        // Where it was refused the first time, or put off, another document had the id since, and
+        // the answer is still to come.
         let rivals: BTreeSet<(TaskId, String)> = self.feeders[index]
             .unanswered
             .iter()
@@ -554,7 +556,8 @@ impl World {
         };
         for rejection in rejected.tasks {
             let (wanted, code) = (&batch.wanted[rejection.index], rejection.error.code);
-            // What was there when it was written may be forgotten, and its module gone, when it comes.
+            // What was there when it was written may be forgotten, and its module gone, when it
+            // comes.
             let oracle = &self.oracle;
             let lost = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
             let meanwhile = match code {
@@ -605,8 +608,8 @@ impl World {
             .filter(|(at, _)| !batch.refused.contains(at))
             .map(|(_, wanted)| wanted)
             .collect();
-        // An id that should be taken is free where it was forgotten, or its first document refused; or it is taken by this
-        // very document, which was put off twice.
+        // An id that should be taken is free where it was forgotten, or its first document refused;
+        // or it is taken by this very document, which was put off twice.
         let (oracle, documents) = (&self.oracle, &self.feeders[index].documents);
         let free = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
         let again = |wanted: &Wanted| {

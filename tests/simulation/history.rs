@@ -1,5 +1,6 @@
-//! What happened, line by line: hashed, so that two plays can be compared, and printed when one is looked at. A play
-//! among thousands does neither: texts of what nobody reads cost half of its time.
+//! What happened, line by line: hashed, so that two plays can be compared, and printed when one is
+//! looked at. A play among thousands does neither: texts of what nobody reads cost half of its
+//! time.
 
 /// What becomes of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

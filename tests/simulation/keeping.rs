@@ -1,4 +1,5 @@
-//! What is no longer kept: ended tasks are pruned, in two steps as the fold does it, and the journal is trimmed.
+//! What is no longer kept: ended tasks are pruned, in two steps as the fold does it, and the
+//! journal is trimmed.
 
 use crate::planted::Planted;
 use crate::runners::Runner;
@@ -16,7 +17,8 @@ use taskmaster_protocol::message::Attempt;
 /// Ended tasks looked at for pruning at a time.
 const PRUNED_MAX: usize = 64;
 
-/// A question of the fold to the engine: which of these may be forgotten; and those that may, until they are.
+/// A question of the fold to the engine: which of these may be forgotten; and those that may, until
+/// they are.
 #[derive(Default)]
 pub struct Pruning {
     asked: Option<(Vec<Stored>, std::sync::mpsc::Receiver<Vec<Stored>>)>,
@@ -30,8 +32,9 @@ impl Pruning {
     }
 }
 
-/// Whether a runner has a report of this task that the master has not acknowledged. An hour passes before an ended task
-/// is pruned, and here hours pass in a moment: no runner is cut off for so long.
+/// Whether a runner has a report of this task that the master has not acknowledged. An hour passes
+/// before an ended task is pruned, and here hours pass in a moment: no runner is cut off for so
+/// long.
 fn is_held(runners: &[Runner], task: &Stored) -> bool {
     let last = task.ended.last_sent;
     let attempt = |n| Attempt {

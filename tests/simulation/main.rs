@@ -1,6 +1,7 @@
-//! The whole cluster in one thread from one seed: the real engine, journal, view and runner sessions in a simulated
-//! world of feeders, watchers, networks, disks, clocks and processes that fail; an oracle that knows what was promised;
-//! and a model of what a queue is, which must agree with every answer.
+//! The whole cluster in one thread from one seed: the real engine, journal, view and runner
+//! sessions in a simulated world of feeders, watchers, networks, disks, clocks and processes that
+//! fail; an oracle that knows what was promised; and a model of what a queue is, which must agree
+//! with every answer.
 //!
 //! ```text
 //! cargo test --release --test simulation                                       2,000 seeds, all planted bugs
@@ -59,8 +60,8 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Plays `seeds` on all cores and gives what `told` makes of each, in any order, until one breaks a promise: the
-/// smallest such seed of those played.
+/// Plays `seeds` on all cores and gives what `told` makes of each, in any order, until one breaks a
+/// promise: the smallest such seed of those played.
 fn play_all(
     first: u64,
     seeds: u64,

@@ -280,7 +280,8 @@ impl World {
             master.inbox.len().min(1)
         };
         let inputs: Vec<Input> = master.inbox.drain(..most).collect();
-        // What follows from reports that were held back for want of room, their own inputs would have told.
+        // What follows from reports that were held back for want of room, their own inputs would
+        // have told.
         let judged = inputs
             .first()
             .filter(|input| !draining && !matches!(input, Input::Disk(_)));

@@ -1,6 +1,7 @@
-//! What a queue is, read from the records by the simplest means: who is open and waits for whom, how who ended, which
-//! job is open, what is no longer kept. Every record is judged against what came before it; `expect.rs` says from this
-//! what must follow from an input, `questions.rs` what must be answered.
+//! What a queue is, read from the records by the simplest means: who is open and waits for whom,
+//! how who ended, which job is open, what is no longer kept. Every record is judged against what
+//! came before it; `expect.rs` says from this what must follow from an input, `questions.rs` what
+//! must be answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub struct Fate {
     /// Failures, lost runners.
     pub tries: u32,
     pub lost: u32,
-    /// Failures of attempts up to this one count no more, and the next master takes nothing from them.
+    /// Failures of attempts up to this one count no more, and the next master takes nothing from
+    /// them.
     pub fence: AttemptId,
     /// Attempts up to this one are void: the fence when this life or this master began.
     pub void: AttemptId,
@@ -61,7 +63,8 @@ pub struct Model {
     revived: BTreeSet<TaskId>,
     pub roster: BTreeSet<String>,
     pub modules: BTreeMap<ModuleName, ModuleRecord>,
-    /// Ended tasks that may be forgotten, with the seq of their end: whoever adds their ids begins anew.
+    /// Ended tasks that may be forgotten, with the seq of their end: whoever adds their ids begins
+    /// anew.
     pub leaving: BTreeMap<TaskId, u64>,
     /// Ended tasks that are no longer kept, each as it was last.
     pub gone: BTreeMap<TaskId, Fate>,
@@ -83,8 +86,8 @@ impl Fate {
         self.tries + before < policy.max && policy.wants(error)
     }
 
-    /// Whether a success of this attempt may count: the runner that holds it may have been lost, and come back after a
-    /// newer one has failed.
+    /// Whether a success of this attempt may count: the runner that holds it may have been lost,
+    /// and come back after a newer one has failed.
     pub fn may_succeed(&self, attempt: AttemptId) -> bool {
         attempt > self.void && !self.failed.contains(&attempt)
     }
@@ -297,7 +300,8 @@ impl Model {
     /// Who needs a task that is to be no longer kept.
     pub fn needs(&self, id: &TaskId, seq: u64) -> Option<String> {
         let fate = self.last_end(id, seq)?;
-        // One that has run may be tried again after the engine was asked: it has waited for all that it names.
+        // One that has run may be tried again after the engine was asked: it has waited for all
+        // that it names.
         let names = |other: &&Fate| {
             other.open
                 && !self.revived.contains(&other.body.id)
@@ -322,7 +326,8 @@ impl Model {
         }
     }
 
-    /// Whether this, of what is durable, has what another, of what is known, says of how a task ended or was opened again.
+    /// Whether this, of what is durable, has what another, of what is known, says of how a task
+    /// ended or was opened again.
     pub fn is_safe(&self, id: &TaskId, known: &Fate) -> bool {
         match known.ends.last().filter(|_| !known.open) {
             Some(ended) => ended.seq <= self.seq,
@@ -388,8 +393,8 @@ impl Model {
         Ok(())
     }
 
-    /// The task that another waits for under this id, where it is kept. One that came later, under an id that was free
-    /// again, is meant only by one that has gone on as another task.
+    /// The task that another waits for under this id, where it is kept. One that came later, under
+    /// an id that was free again, is meant only by one that has gone on as another task.
     fn meant(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
         self.tasks
             .get(id)

@@ -1,5 +1,6 @@
-//! Connections between clients and the master. Each keeps its order, as TCP does; it delays, stalls in one direction,
-//! and when it is cut, what was on its way is lost and nothing more comes. Messages cross as text.
+//! Connections between clients and the master. Each keeps its order, as TCP does; it delays, stalls
+//! in one direction, and when it is cut, what was on its way is lost and nothing more comes.
+//! Messages cross as text.
 
 use crate::planted::Planted;
 use crate::runners::Runner;
@@ -28,7 +29,8 @@ pub enum Parcel {
     Close,
 }
 
-/// A connection; its number is the master's for the session. Of each pair, the second is towards the master.
+/// A connection; its number is the master's for the session. Of each pair, the second is towards
+/// the master.
 #[derive(Debug)]
 pub struct Link {
     pub client: Client,
@@ -350,8 +352,8 @@ impl World {
         }
     }
 
-    /// The client gives its line up and dials anew; what is on its way to the master comes through, also after what is
-    /// said again over the next line.
+    /// The client gives its line up and dials anew; what is on its way to the master comes through,
+    /// also after what is said again over the next line.
     pub fn abandon(&mut self, no: u64) {
         self.note("abandon", || no.to_string());
         self.client_loses(no);
@@ -365,8 +367,8 @@ impl World {
         );
     }
 
-    /// From now on nothing comes through in one direction. Runners find out by pings, the master by its lease; others
-    /// are told.
+    /// From now on nothing comes through in one direction. Runners find out by pings, the master by
+    /// its lease; others are told.
     pub fn cut_one_way(&mut self, no: u64) {
         let up = self.chance.below(2) as usize;
         self.note("one way", || format!("{no} {up}"));

@@ -53,8 +53,8 @@ pub struct Oracle {
     pub forgotten: BTreeSet<TaskId>,
     /// The ends of those.
     forgotten_ends: BTreeMap<TaskId, u64>,
-    /// Ids with an end that was forgotten, or permitted to be, when the power went: the view may have it again, until it
-    /// is pruned again.
+    /// Ids with an end that was forgotten, or permitted to be, when the power went: the view may
+    /// have it again, until it is pruned again.
     pub relapsed: BTreeSet<TaskId>,
     /// Ends that the view has been asked for by id since they are there.
     looked_up: BTreeMap<TaskId, u64>,
@@ -189,15 +189,16 @@ impl Oracle {
         }
     }
 
-    /// A new master has read the store: nothing that was promised is missing, and the view says what the journal says.
+    /// A new master has read the store: nothing that was promised is missing, and the view says
+    /// what the journal says.
     pub fn master_starts(&mut self, reader: &Reader, restored: &Restored) {
         let end = journal::last(reader).unwrap_or_default();
         let safe = self.safe;
         self.claim(end >= safe, || {
             format!("the journal ends with commit {end}, {safe} was safe")
         });
-        // What was safe has been judged; the view, compared below, shows whether it is there. What was written and
-        // never confirmed may have survived.
+        // What was safe has been judged; the view, compared below, shows whether it is there. What
+        // was written and never confirmed may have survived.
         let safely = self
             .safely
             .take()
@@ -462,7 +463,8 @@ impl Oracle {
                     .map(|ended: &Arc<Ended>| ended.state)
                     .collect()
             });
-            // Forgotten since: the answer was long on its way, and somebody else had it tried again meanwhile.
+            // Forgotten since: the answer was long on its way, and somebody else had it tried again
+            // meanwhile.
             let right = states.contains(&TaskState::Cancelled) || self.forgotten.contains(id);
             self.claim(right, || {
                 format!("the cancel of {id} is acknowledged, and it ended as {states:?}")

@@ -1,5 +1,5 @@
-//! Bugs that this simulation can plant, to show that it would find such: in its own writer, transport and gateway, and in
-//! what a starting master reads. The product has no code for them.
+//! Bugs that this simulation can plant, to show that it would find such: in its own writer,
+//! transport and gateway, and in what a starting master reads. The product has no code for them.
 
 use crate::chance::Chance;
 use std::sync::Arc;
@@ -16,13 +16,15 @@ pub enum Planted {
     StaleCommit,
     /// A result that comes while its task is being cancelled wins over the cancel.
     RaceOfCancelAndDone,
-    /// After a reconnect a runner does not tell again what it told into the broken line: its credits stay taken.
+    /// After a reconnect a runner does not tell again what it told into the broken line: its
+    /// credits stay taken.
     CreditsLeaked,
     /// A task that is skipped is so in memory only.
     LostSkipCascade,
     /// A result that is delivered twice is committed twice.
     DoubleDelivery,
-    /// An attempt is known by its task alone: a late result of a former attempt counts as one of the present.
+    /// An attempt is known by its task alone: a late result of a former attempt counts as one of
+    /// the present.
     NoFence,
     /// A starting master counts events from the last but one.
     SeqReused,
@@ -118,7 +120,8 @@ pub fn misread(planted: Planted, restored: &mut Restored) {
     }
 }
 
-/// What a runner says, spoilt on its way. `newest` is the last attempt sent of a task. False: it is lost.
+/// What a runner says, spoilt on its way. `newest` is the last attempt sent of a task. False: it is
+/// lost.
 pub fn garble(
     planted: Planted,
     message: &mut ToMaster,

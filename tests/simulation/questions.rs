@@ -73,7 +73,8 @@ impl World {
                 Err(format!("{answer:?} is told of {id}, which waits for room"))
             };
         }
-        // That an id means another task by now is not safe either; when its former end leaves the view, nobody need care.
+        // That an id means another task by now is not safe either; when its former end leaves the
+        // view, nobody need care.
         if self.is_full() && refused && fate.body.no > durable.no && durable.gone.contains_key(&id)
         {
             return Ok(());
@@ -152,7 +153,8 @@ impl World {
         }
     }
 
-    /// A list over all its pages has each task once: open ones as they came, then the ended ones, the newest first.
+    /// A list over all its pages has each task once: open ones as they came, then the ended ones,
+    /// the newest first.
     fn ask_list(&mut self, job: JobName) -> Result<(), String> {
         let (limit, mut after, mut rows) = (self.chance.spread(1, 64) as usize, None, Vec::new());
         loop {
@@ -182,7 +184,8 @@ impl World {
             u64::MAX
         };
         let wanted = listed(model, &job, safe);
-        // What may be forgotten is in the list until it is; then its id may be another task's, which is before it.
+        // What may be forgotten is in the list until it is; then its id may be another task's,
+        // which is before it.
         let (relapsed, mut newer) = (&self.oracle.relapsed, BTreeSet::new());
         let mut is_meant = |row: &TaskView, fate| {
             !relapsed.contains(&row.id) || is(row, fate) && newer.insert(row.id.clone())

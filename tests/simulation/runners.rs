@@ -1,5 +1,5 @@
-//! Runners: the real session, with guest code that takes some time and ends somehow. They are killed, drained and cut
-//! off, and come back.
+//! Runners: the real session, with guest code that takes some time and ends somehow. They are
+//! killed, drained and cut off, and come back.
 
 use crate::chance::Chance;
 use crate::master::MODULES;

@@ -1,5 +1,5 @@
-//! Watchers: each follows the durable events by their seq, over every cut and every restart of the master, and must see
-//! each of them once, in order, as it is in the journal.
+//! Watchers: each follows the durable events by their seq, over every cut and every restart of the
+//! master, and must see each of them once, in order, as it is in the journal.
 
 use crate::network::Parcel;
 use crate::planted::Planted;

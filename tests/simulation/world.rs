@@ -1,4 +1,5 @@
-//! The whole cluster in one thread: what happens when. First with faults, then healed, until all is done.
+//! The whole cluster in one thread: what happens when. First with faults, then healed, until all is
+//! done.
 
 use crate::chance::{Chance, Swarm};
 use crate::feeders::Feeder;
@@ -19,8 +20,8 @@ pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
 const HOUR: u64 = 3_600 * SECOND;
 
-/// How long everything may take once the world is healed, µs: a hold without its feeder lasts for a minute, and a single
-/// runner may have hundreds of tasks before it that take seconds each.
+/// How long everything may take once the world is healed, µs: a hold without its feeder lasts for a
+/// minute, and a single runner may have hundreds of tasks before it that take seconds each.
 const HEALED: u64 = 600 * SECOND;
 
 #[derive(Debug, Clone)]

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// Lines of one feed, of which some trap.
 const LINES: usize = 500;
 
-/// Versions of the module that is replaced: they come again, so that what is kept of each is soon there.
+/// Versions of the module that is replaced: they come again, so that what is kept of each is soon
+/// there.
 const VERSIONS: u64 = 30;
 
 /// Waits, or until `stop`.
@@ -21,7 +22,8 @@ fn pause(time: Duration, stop: &AtomicBool) {
     }
 }
 
-/// `feed --follow`, one after the other, each of a job of its own; every tenth is killed in the middle.
+/// `feed --follow`, one after the other, each of a job of its own; every tenth is killed in the
+/// middle.
 pub fn feeders(master: &Master, stop: &AtomicBool) {
     for round in 0.. {
         if stop.load(Ordering::Relaxed) {

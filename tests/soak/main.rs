@@ -1,8 +1,9 @@
-//! Mixed load for as long as you like, and what it costs: memory of master and runner, disk of the store, throughput,
-//! latency. Fails when memory or disk goes on growing.
+//! Mixed load for as long as you like, and what it costs: memory of master and runner, disk of the
+//! store, throughput, latency. Fails when memory or disk goes on growing.
 //!
-//! `MINUTES=30 cargo test --release --test soak -- --nocapture` prints a row each half minute. Without `MINUTES` it
-//! plays half a minute, which shows that all parts work, and is too short to say what grows.
+//! `MINUTES=30 cargo test --release --test soak -- --nocapture` prints a row each half minute.
+//! Without `MINUTES` it plays half a minute, which shows that all parts work, and is too short to
+//! say what grows.
 
 #![allow(
     clippy::unwrap_used,
@@ -80,7 +81,8 @@ fn a_steady_load_takes_no_more_memory_and_disk_as_time_goes_by() {
     let done = samples::Counter::default();
     let sampled = std::thread::scope(|scope| {
         let _stop = Stop(&[&stop]);
-        // One follows all events for ever; others come and go. What it writes down is let go of: this is no judge.
+        // One follows all events for ever; others come and go. What it writes down is let go of:
+        // this is no judge.
         scope.spawn(|| samples::count(&master.url, &done, &witness, &ledger, &stop));
         scope.spawn(|| guests::watchers(&master.url, &stop));
         scope.spawn(|| guests::feeders(&master, &stop));

@@ -185,7 +185,8 @@ fn folder_mib(folder: &Path) -> f64 {
     entries.flatten().map(size).sum()
 }
 
-/// The last quarter needs no more than the one before it, but for a tenth and some MiB of coming and going.
+/// The last quarter needs no more than the one before it, but for a tenth and some MiB of coming
+/// and going.
 pub fn judge(samples: &[Sample]) {
     let quarter = samples.len() / 4;
     let (third, last) = (&samples[2 * quarter..3 * quarter], &samples[3 * quarter..]);

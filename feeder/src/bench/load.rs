@@ -11,7 +11,8 @@ use taskmaster_protocol::{FromMaster, JobName, RefusalCode, TaskState, limits};
 /// Tasks of one batch, as `feed` has it.
 const BATCH_TASKS: u32 = 1_024;
 
-/// Tasks that may be open at a time: enough that no slot ever waits, few enough that the queue stays in the caches.
+/// Tasks that may be open at a time: enough that no slot ever waits, few enough that the queue
+/// stays in the caches.
 const OPEN_MAX: u32 = 32 << 10;
 
 /// See the module's text. Task `i` has the id `<job>-<i>` and the params `i`.

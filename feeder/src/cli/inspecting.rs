@@ -36,7 +36,8 @@ pub enum TasksCommand {
         /// Only of this job
         #[arg(long)]
         job: Option<JobName>,
-        /// Only in this state: blocked, delayed, ready, assigned, done, failed, cancelled or skipped
+        /// Only in this state: blocked, delayed, ready, assigned, done, failed, cancelled or
+        /// skipped
         #[arg(long, value_parser = state)]
         state: Option<TaskState>,
         /// Only of this module

@@ -76,12 +76,12 @@ pub struct TaskOptions {
     /// A variable of the program's environment; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
-    /// A file or folder that the program finds in its folder, such as data=./data; uploaded where the master lacks it;
-    /// may be repeated
+    /// A file or folder that the program finds in its folder, such as data=./data; uploaded where
+    /// the master lacks it; may be repeated
     #[arg(long = "input", value_name = "PATH=FILE", value_parser = parse_input)]
     pub inputs: Vec<(FilePath, PathBuf)>,
-    /// Which files of its folder the program gives back, such as '*.png'; all that it makes or changes if absent; may be
-    /// repeated
+    /// Which files of its folder the program gives back, such as '*.png'; all that it makes or
+    /// changes if absent; may be repeated
     #[arg(long, value_name = "GLOB")]
     pub outputs: Vec<Glob>,
     /// The task's id; made up if absent
@@ -175,7 +175,8 @@ pub struct FeedOptions {
     /// Print each task as one JSON line when it has ended
     #[arg(long, conflicts_with = "wait")]
     pub follow: bool,
-    /// With --follow or --wait: write the files that a task gives back to DIR/ID/PATH, before it is printed
+    /// With --follow or --wait: write the files that a task gives back to DIR/ID/PATH, before it is
+    /// printed
     #[arg(long, value_name = "DIR")]
     pub fetch: Option<PathBuf>,
 }

@@ -16,8 +16,8 @@ const PING: Duration = Duration::from_millis(limits::PING_MS);
 /// How often the clock is looked at: so much later than it should be a silent master is noticed.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// A live connection. What is said goes to a task that writes, so that a peer which is slow to read never keeps us
-/// from reading: two sides that both only write would wait for each other for ever.
+/// A live connection. What is said goes to a task that writes, so that a peer which is slow to read
+/// never keeps us from reading: two sides that both only write would wait for each other for ever.
 pub struct Link {
     out: mpsc::UnboundedSender<Message>,
     writer: tokio::task::AbortHandle,
@@ -48,8 +48,8 @@ impl Link {
         }
     }
 
-    /// Queues a message. Not bounded here: the wire's own limits (batches in flight, one answer per question) are.
-    /// A broken link is noticed by the next [`Link::hear`].
+    /// Queues a message. Not bounded here: the wire's own limits (batches in flight, one answer per
+    /// question) are. A broken link is noticed by the next [`Link::hear`].
     pub fn say(&self, text: impl Into<Utf8Bytes>) {
         // The receiver is gone only when the link is broken.
         let _ = self.out.send(Message::Text(text.into()));

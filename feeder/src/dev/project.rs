@@ -1,5 +1,6 @@
-//! What a task project is: a folder named as its module, with an executable `build` that makes NAME.wasm or NAME.wat in it.
-//! Beside it may be params.json, and data/ with files that the task reads.
+//! What a task project is: a folder named as its module, with an executable `build` that makes
+//! NAME.wasm or NAME.wat in it. Beside it may be params.json, and data/ with files that the task
+//! reads.
 
 use crate::trouble::Trouble;
 use std::collections::BTreeMap;
@@ -24,7 +25,8 @@ pub(super) struct Project {
     name: ModuleName,
 }
 
-/// The files of a project as they were: length and time of change. Others than these are not looked at.
+/// The files of a project as they were: length and time of change. Others than these are not looked
+/// at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sources {
     /// What is built.

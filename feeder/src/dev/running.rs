@@ -1,4 +1,5 @@
-//! One run of a project's module: by a master, or, where none answers, by this binary's own sandbox.
+//! One run of a project's module: by a master, or, where none answers, by this binary's own
+//! sandbox.
 
 use super::project::Project;
 use crate::client::{Client, Target};
@@ -34,7 +35,8 @@ impl Runs {
         }
     }
 
-    /// Runs the module once, and shows its log and its result. The exit code that stands for how it ended.
+    /// Runs the module once, and shows its log and its result. The exit code that stands for how it
+    /// ended.
     pub(super) async fn run(
         &mut self,
         project: &Project,

@@ -1,4 +1,5 @@
-//! Follows the jobs of a feed until its tasks have ended, across reconnects, and prints each that ends, once.
+//! Follows the jobs of a feed until its tasks have ended, across reconnects, and prints each that
+//! ends, once.
 
 use super::ledger::Ledger;
 use crate::client::Client;

@@ -43,7 +43,8 @@ impl Holding {
         Ok(())
     }
 
-    /// An id has come: gives the lines that wait for nothing any more, in the order in which they were held.
+    /// An id has come: gives the lines that wait for nothing any more, in the order in which they
+    /// were held.
     pub fn came(&mut self, key: IdKey) -> Vec<Line> {
         let mut free = Vec::new();
         for slot in self.waiting.remove(&key).unwrap_or_default() {
@@ -58,7 +59,8 @@ impl Holding {
         free
     }
 
-    /// The input has ended: nothing that is still missing will come. Why each held line is refused, by line.
+    /// The input has ended: nothing that is still missing will come. Why each held line is refused,
+    /// by line.
     pub fn refuse_all(&mut self) -> Vec<Refusal> {
         self.waiting.clear();
         let held: Vec<Held> = std::mem::take(&mut self.held).into_values().collect();
@@ -119,7 +121,8 @@ fn refuse_unknown(h: &Held, held: &[Held], by_key: &HashMap<IdKey, usize>) -> Re
         .about(h.missing.iter().map(|(_, id)| id.clone()).collect())
 }
 
-/// For each held line that waits for itself, by way of others: the ids of that circle, the first one again at the end.
+/// For each held line that waits for itself, by way of others: the ids of that circle, the first
+/// one again at the end.
 fn cycles(held: &[Held], by_key: &HashMap<IdKey, usize>) -> HashMap<usize, Vec<TaskId>> {
     let mut found = HashMap::new();
     let mut finished = HashSet::new();

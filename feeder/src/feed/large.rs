@@ -9,8 +9,8 @@ use taskmaster_protocol::{Hash, Refusal, RefusalCode, limits, splice};
 use taskmaster_transport::BlobError;
 use tokio::sync::mpsc;
 
-/// Puts the large params of what was read; everything else goes on as it is. Lines stay in their order, and those before
-/// a large one do not wait for it.
+/// Puts the large params of what was read; everything else goes on as it is. Lines stay in their
+/// order, and those before a large one do not wait for it.
 pub fn start(mut read: mpsc::Receiver<Chunk>, target: Target) -> mpsc::Receiver<Chunk> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -42,7 +42,8 @@ pub fn start(mut read: mpsc::Receiver<Chunk>, target: Target) -> mpsc::Receiver<
     receiver
 }
 
-/// The line with its params put, if they are large. Tries as long as nobody refuses, as a feed does.
+/// The line with its params put, if they are large. Tries as long as nobody refuses, as a feed
+/// does.
 async fn put(line: Line, target: &Target) -> Result<Line, Refusal> {
     // What cannot be read is the master's to refuse.
     let Some(place) = line

@@ -1,7 +1,8 @@
-//! What a feed has sent, what was answered, what is held, what has not ended: the part of a feed without IO.
+//! What a feed has sent, what was answered, what is held, what has not ended: the part of a feed
+//! without IO.
 //!
-//! A line is in one place at a time: queued, in a batch that is not answered, held, or settled. The same batches with
-//! the same numbers are sent again after a reconnect, so nothing is added twice.
+//! A line is in one place at a time: queued, in a batch that is not answered, held, or settled. The
+//! same batches with the same numbers are sent again after a reconnect, so nothing is added twice.
 
 use super::holding::{Holding, keyed};
 use super::line::{IdKey, Keys, Line};
@@ -13,7 +14,8 @@ use taskmaster_protocol::message::{Added, Rejected, Rejection, Welcome};
 use taskmaster_protocol::{JobName, Refusal, RefusalCode, TaskId, TaskState, limits};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// Tasks of one batch: a quarter of what a master takes, so that no batch delays others by more than some 3 ms.
+/// Tasks of one batch: a quarter of what a master takes, so that no batch delays others by more
+/// than some 3 ms.
 const BATCH_TASKS: usize = 1_024;
 
 /// Bytes at which a batch is full; a single document may be larger.
@@ -27,7 +29,8 @@ pub struct Ledger {
     queue: VecDeque<Line>,
     flight: VecDeque<Batch>,
     holding: Holding,
-    /// Ids that authors gave and that were sent and not refused, with the batch in which they were taken; 0: not yet.
+    /// Ids that authors gave and that were sent and not refused, with the batch in which they were
+    /// taken; 0: not yet.
     sent: HashMap<IdKey, u64>,
     /// Ids of tasks that have not ended; only where somebody waits for them.
     open: Option<HashSet<IdKey>>,
@@ -60,7 +63,8 @@ struct Entry {
     job: Option<Arc<str>>,
     /// Where its document stands in the message.
     place: Range<usize>,
-    /// Whether this line was the first of its id: a second one neither waits nor, when refused, ends the first.
+    /// Whether this line was the first of its id: a second one neither waits nor, when refused,
+    /// ends the first.
     first: bool,
     /// Whether it was refused already: the same answer comes again after a resend.
     refused: bool,
@@ -127,7 +131,8 @@ impl Ledger {
         self.batches > 0
     }
 
-    /// The next batch to send, if there is something to send and the master has answered enough of what was sent.
+    /// The next batch to send, if there is something to send and the master has answered enough of
+    /// what was sent.
     pub fn next_batch(&mut self) -> Option<Utf8Bytes> {
         if self.queue.is_empty() || self.flight.len() >= limits::BATCHES_IN_FLIGHT_MAX {
             return None;
@@ -193,7 +198,8 @@ impl Ledger {
             return Vec::new();
         };
         let mut refusals = Vec::new();
-        // First every line is taken back, so that no line of this batch is thought to be there by another.
+        // First every line is taken back, so that no line of this batch is thought to be there by
+        // another.
         let lines: Vec<(Line, Refusal)> = rejected
             .tasks
             .into_iter()
@@ -247,14 +253,16 @@ impl Ledger {
             RefusalCode::UnknownDependency if !refusal.ids.is_empty() => {
                 let unknown = keyed(refusal.ids.clone(), &self.keys);
                 let taken = |key: &IdKey| self.sent.get(key).copied().filter(|batch| *batch > 0);
-                // An id that the master has taken earlier and does not know now will not be known by asking again.
+                // An id that the master has taken earlier and does not know now will not be known
+                // by asking again.
                 if unknown
                     .iter()
                     .any(|(key, _)| taken(key).is_some_and(|taken| taken <= batch))
                 {
                     return Some(refusal);
                 }
-                // What is only on its way may be refused as well: lines of a circle would be sent for ever.
+                // What is only on its way may be refused as well: lines of a circle would be sent
+                // for ever.
                 let missing: Vec<_> = unknown
                     .into_iter()
                     .filter(|(key, _)| taken(key).is_none())
@@ -307,8 +315,8 @@ impl Ledger {
         news
     }
 
-    /// An id was taken: queues the lines that waited for it, then those that waited for these, and so on. Sent in this
-    /// order, each comes behind what it depends on.
+    /// An id was taken: queues the lines that waited for it, then those that waited for these, and
+    /// so on. Sent in this order, each comes behind what it depends on.
     fn free(&mut self, key: IdKey) {
         let mut came = VecDeque::from([key]);
         while let Some(key) = came.pop_front() {

@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use taskmaster_protocol::{Refusal, RefusalCode, refusal};
 
-/// An id as 128 bits, by which a feed of a million tasks keeps its ids in some 20 bytes each. Keyed anew in each
-/// process, so nobody can choose ids that collide; by chance two of a million do once in 10^26 feeds.
+/// An id as 128 bits, by which a feed of a million tasks keeps its ids in some 20 bytes each. Keyed
+/// anew in each process, so nobody can choose ids that collide; by chance two of a million do once
+/// in 10^26 feeds.
 pub type IdKey = u128;
 
 /// Makes [`IdKey`]s.

@@ -1,4 +1,5 @@
-//! Lines of a feed that name files of this machine: the files are put, and their hashes stand in the lines instead.
+//! Lines of a feed that name files of this machine: the files are put, and their hashes stand in
+//! the lines instead.
 
 use super::line::Line;
 use crate::inputs::{Inputs, Settled, refusal};
@@ -11,7 +12,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use taskmaster_protocol::Refusal;
 
-/// Inputs as a line has them: a path of this machine is a string, everything else is the master's to judge.
+/// Inputs as a line has them: a path of this machine is a string, everything else is the master's
+/// to judge.
 type Written<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 #[derive(Deserialize)]
@@ -20,7 +22,8 @@ struct Peek<'a> {
     inputs: Option<&'a RawValue>,
 }
 
-/// The inputs of a document and where they stand in it, where one of them is a path of this machine.
+/// The inputs of a document and where they stand in it, where one of them is a path of this
+/// machine.
 fn written(text: &str) -> Option<(Written<'_>, Range<usize>)> {
     let raw = serde_json::from_str::<Peek<'_>>(text).ok()?.inputs?;
     let inputs: Written<'_> = serde_json::from_str(raw.get()).ok()?;
@@ -38,7 +41,8 @@ fn local_path(base: &Path, value: &RawValue) -> Option<PathBuf> {
         .map(|path| base.join(path.as_ref()))
 }
 
-/// Puts the files that `lines` name, relative to `base`; a line whose files cannot be had is refused.
+/// Puts the files that `lines` name, relative to `base`; a line whose files cannot be had is
+/// refused.
 pub async fn settle(
     lines: &mut [Result<Line, Refusal>],
     base: &Path,

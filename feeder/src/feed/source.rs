@@ -11,7 +11,8 @@ use taskmaster_protocol::Refusal;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// Bytes read at a time. Lines of one read go on together and at once, so a slow producer's line is never waited with.
+/// Bytes read at a time. Lines of one read go on together and at once, so a slow producer's line is
+/// never waited with.
 const READ_BYTES: usize = 256 << 10;
 
 /// Reads that may wait to be taken: bounds memory when the master is slower than the disk.
@@ -43,7 +44,8 @@ pub fn open(file: Option<&Path>) -> Result<Box<dyn Read + Send>, Trouble> {
 
 /// Starts the thread. The channel ends with the input.
 ///
-/// `files` puts the files that lines name, relative to the folder beside it, before the lines are given.
+/// `files` puts the files that lines name, relative to the folder beside it, before the lines are
+/// given.
 pub fn start(
     input: impl Read + Send + 'static,
     keys: Keys,
@@ -58,7 +60,8 @@ pub fn start(
         runtime: Handle::current(),
         sender,
     };
-    // Not joined: a read of a terminal or pipe cannot be interrupted, and the process may end meanwhile.
+    // Not joined: a read of a terminal or pipe cannot be interrupted, and the process may end
+    // meanwhile.
     std::thread::spawn(move || reader.read_all(input, document_max));
     receiver
 }

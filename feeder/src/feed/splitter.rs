@@ -1,7 +1,8 @@
-//! Parts a stream of bytes into task documents while it is still coming: JSON lines, or the elements of one JSON array.
+//! Parts a stream of bytes into task documents while it is still coming: JSON lines, or the
+//! elements of one JSON array.
 //!
-//! Pure: bytes in, pieces out. Which of the two it is, the first byte that is not blank decides. Whether a piece is
-//! JSON is not decided here.
+//! Pure: bytes in, pieces out. Which of the two it is, the first byte that is not blank decides.
+//! Whether a piece is JSON is not decided here.
 
 use taskmaster_protocol::{Refusal, RefusalCode};
 

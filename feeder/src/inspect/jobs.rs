@@ -50,7 +50,8 @@ pub async fn run(command: JobsCommand, global: &Global) -> Result<u8, Trouble> {
 
 /// Waits until nobody holds the job and no task of it is open. The job as it is then.
 async fn wait(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
-    // Followed before it is asked about: an end between the two would be missed the other way round.
+    // Followed before it is asked about: an end between the two would be missed the other way
+    // round.
     let follow = |client: &Client| {
         client.say(&ToMaster::Follow(Follow {
             job: Some(job.clone()),

@@ -71,7 +71,8 @@ fn read_file(file: &Path) -> Result<Vec<u8>, Trouble> {
     std::fs::read(file).map_err(|error| fail(error.to_string()))
 }
 
-/// Approves what is shown here: the master refuses it where the module asks for something else by then.
+/// Approves what is shown here: the master refuses it where the module asks for something else by
+/// then.
 async fn approval(
     client: &mut Client,
     name: ModuleName,

@@ -1,4 +1,5 @@
-//! Aligned columns for people. The last column is cut to the terminal's width; ids never are, so that they can be copied.
+//! Aligned columns for people. The last column is cut to the terminal's width; ids never are, so
+//! that they can be copied.
 
 use super::text::{cell, clip};
 

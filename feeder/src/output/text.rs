@@ -1,9 +1,10 @@
-//! Text as it may be shown: without line breaks where a line is promised, without control characters where a terminal
-//! would obey them. Both come from modules and feeds, so from anybody.
+//! Text as it may be shown: without line breaks where a line is promised, without control
+//! characters where a terminal would obey them. Both come from modules and feeds, so from anybody.
 
 use std::borrow::Cow;
 
-/// JSON text on one line. A raw line break in JSON can only stand between tokens, where a blank does as well.
+/// JSON text on one line. A raw line break in JSON can only stand between tokens, where a blank
+/// does as well.
 pub fn one_line(json: &str) -> Cow<'_, str> {
     if json.bytes().any(|byte| byte == b'\n' || byte == b'\r') {
         Cow::Owned(json.replace(['\n', '\r'], " "))

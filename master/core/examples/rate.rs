@@ -1,4 +1,5 @@
-//! How fast the core alone is: tasks added, sent, and reported done, a second; and the memory of a waiting one.
+//! How fast the core alone is: tasks added, sent, and reported done, a second; and the memory of a
+//! waiting one.
 //!
 //! `cargo run --release -p taskmaster-core --example rate`
 
@@ -126,7 +127,8 @@ impl Run {
         }
     }
 
-    /// Two runners that hold a hundred tasks each and report them all at once. Returns what of it was the core's time.
+    /// Two runners that hold a hundred tasks each and report them all at once. Returns what of it
+    /// was the core's time.
     fn work(&mut self) -> Duration {
         for runner in 1..=self.runners {
             let offer = Box::new(Offer {

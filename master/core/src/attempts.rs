@@ -1,4 +1,5 @@
-//! Attempts: lent to a runner, and reported by it. The first success committed while the task is open wins.
+//! Attempts: lent to a runner, and reported by it. The first success committed while the task is
+//! open wins.
 
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
@@ -11,11 +12,12 @@ use crate::state::{Final, State, Tried};
 use crate::tasks;
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
-/// The longest run time that is believed: enough to tell long from short, too little to overflow a sum.
+/// The longest run time that is believed: enough to tell long from short, too little to overflow a
+/// sum.
 const RUN_US_MAX: u64 = 3_600_000_000;
 
-/// Attempts of one task: more than any retries allow, and far enough from the end of the numbers. A runner that tells
-/// of a greater one makes it up.
+/// Attempts of one task: more than any retries allow, and far enough from the end of the numbers. A
+/// runner that tells of a greater one makes it up.
 const ATTEMPTS_MAX: u32 = 1_000_000_000;
 
 impl Scheduler {
@@ -55,8 +57,8 @@ impl Scheduler {
         self.update_room(runner_key);
     }
 
-    /// Takes the charge back: the attempt has ended here, after `run_us` where it ran. Who holds it counts, not who
-    /// tells of it: that may be the same runner over its last connection.
+    /// Takes the charge back: the attempt has ended here, after `run_us` where it ran. Who holds it
+    /// counts, not who tells of it: that may be the same runner over its last connection.
     pub(crate) fn give_back(
         &mut self,
         by: RunnerKey,
@@ -86,7 +88,8 @@ impl Scheduler {
         self.update_room(key);
         let (class, job) = (self.tasks.expect(task).class, self.tasks.expect(task).job);
         let run_us = run_us.unwrap_or(0).min(RUN_US_MAX);
-        // An attempt that never ran (stopped while it waited, no module) tells nothing of how long others will.
+        // An attempt that never ran (stopped while it waited, no module) tells nothing of how long
+        // others will.
         if run_us > 0 {
             let mean = &mut self.ready.class_mut(class).mean_us;
             *mean = Some(
@@ -126,14 +129,16 @@ impl Scheduler {
         }
     }
 
-    /// Whether an earlier master may have sent it. To whom is not known: of a runner that came just before that master
-    /// died, or that it had given up, the journal knows nothing, and what it did is worth no less.
+    /// Whether an earlier master may have sent it. To whom is not known: of a runner that came just
+    /// before that master died, or that it had given up, the journal knows nothing, and what it did
+    /// is worth no less.
     pub(crate) fn of_earlier_epoch(&self, attempt: AttemptId) -> bool {
         attempt.epoch < self.epoch && attempt.n <= ATTEMPTS_MAX
     }
 
-    /// Whether this runner may speak of the attempt: it was sent to it, over whichever connection, or may have been by
-    /// an earlier master. What a connection says that is no longer the runner's own is said again over the next one.
+    /// Whether this runner may speak of the attempt: it was sent to it, over whichever connection,
+    /// or may have been by an earlier master. What a connection says that is no longer the runner's
+    /// own is said again over the next one.
     fn may_report(&self, by: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
         let Some(runner) = self.runners.get(&by) else {
             return false;
@@ -202,7 +207,8 @@ impl Scheduler {
         let counts = self.counts(key, attempt);
         self.give_back(runner, key, attempt, Some(run_us.max(1)));
         self.let_go(key, attempt, false, effects);
-        // A newer attempt may be at work elsewhere, because this one's runner was lost for a while. It will say the same.
+        // A newer attempt may be at work elsewhere, because this one's runner was lost for a while.
+        // It will say the same.
         if !counts || self.tasks.expect(key).is_held() {
             return;
         }
@@ -260,8 +266,9 @@ impl Scheduler {
         if task.is_held() {
             return;
         }
-        // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's failure. And where a
-        // newer attempt has failed, this one was counted when its runner was lost; it could only have made good.
+        // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's
+        // failure. And where a newer attempt has failed, this one was counted when its runner was
+        // lost; it could only have made good.
         if error.kind == ErrorKind::Cancelled || attempt <= task.fence() {
             if task.state == State::Assigned {
                 self.unblocked(key, effects);
@@ -278,7 +285,8 @@ impl Scheduler {
         };
         let tried = task.tried_mut();
         tried.fence = tried.fence.max(attempt);
-        // A delay that was set while it ran holds, too. The wait is kept: a late attempt may come and go meanwhile.
+        // A delay that was set while it ran holds, too. The wait is kept: a late attempt may come
+        // and go meanwhile.
         let wait_us = task
             .due()
             .map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
@@ -317,8 +325,9 @@ impl Scheduler {
         }
     }
 
-    /// Attempts have waited on a runner while nothing ended there: they are asked back, and nothing is sent ahead
-    /// until something ends. Those that run already are not given back; nobody here knows which they are.
+    /// Attempts have waited on a runner while nothing ended there: they are asked back, and nothing
+    /// is sent ahead until something ends. Those that run already are not given back; nobody here
+    /// knows which they are.
     pub(crate) fn recall(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         let now = self.now.mono_us;
         let Some(runner) = self.runners.get_mut(&key) else {

@@ -1,5 +1,5 @@
-//! The invariants, one function each, named as sentences. Tests and the simulation call [`Scheduler::check`] after
-//! every event; it recomputes everything and is slow.
+//! The invariants, one function each, named as sentences. Tests and the simulation call
+//! [`Scheduler::check`] after every event; it recomputes everything and is slow.
 
 use crate::event::RunnerKey;
 use crate::runners::Runner;

@@ -1,4 +1,5 @@
-//! Everything that waits for a time. Firing is the core's own; the shell only asks for the next one.
+//! Everything that waits for a time. Firing is the core's own; the shell only asks for the next
+//! one.
 
 use crate::effect::Effect;
 use crate::event::{Due, RunnerKey, TaskKey};

@@ -44,8 +44,8 @@ impl Scheduler {
         }
     }
 
-    /// The group's first task and its best runner. Higher priority first; then the job that has had least; in it, who
-    /// came first.
+    /// The group's first task and its best runner. Higher priority first; then the job that has had
+    /// least; in it, who came first.
     fn next_for(&self, key: GroupKey) -> Next {
         let group = &self.ready.groups[&key];
         let Some((Reverse(free), _, runner)) = group.rooms.first().copied() else {

@@ -1,5 +1,5 @@
-//! What the core wants done, in the imperative. Effects are values: the engine carries them out in order, `Store`
-//! before anything that says to the outside that it is safe.
+//! What the core wants done, in the imperative. Effects are values: the engine carries them out in
+//! order, `Store` before anything that says to the outside that it is safe.
 
 use crate::event::{RunnerKey, TaskKey};
 use crate::state::Final;
@@ -53,7 +53,8 @@ pub enum Change {
         lost: u32,
         /// Microseconds until the next try.
         wait_us: u64,
-        /// Whether it failed because its runner was lost (then a late success still counts), not by a report.
+        /// Whether it failed because its runner was lost (then a late success still counts), not by
+        /// a report.
         runner_lost: bool,
     },
     /// An open task was changed.

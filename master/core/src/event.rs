@@ -155,7 +155,8 @@ pub enum Event {
         /// Whether its tasks can be sent.
         open: bool,
     },
-    /// What a module may reach has changed: a runner must offer all of it to be sent its tasks. Nothing until told.
+    /// What a module may reach has changed: a runner must offer all of it to be sent its tasks.
+    /// Nothing until told.
     ModuleNeeds {
         /// The module.
         module: ModuleName,
@@ -205,8 +206,9 @@ pub enum Event {
         /// What it took, microseconds of run time.
         run_us: u64,
     },
-    /// An attempt ended, and its task goes on as another: with its own id, job and dependents, and with the module, the
-    /// terms and the dependencies of `next`. Attempts are counted anew; those until now are void.
+    /// An attempt ended, and its task goes on as another: with its own id, job and dependents, and
+    /// with the module, the terms and the dependencies of `next`. Attempts are counted anew; those
+    /// until now are void.
     AttemptContinued {
         /// By this connection.
         runner: RunnerKey,
@@ -253,6 +255,7 @@ pub enum Event {
     },
     /// The master is to stop: nothing more is sent, and what waits on runners is asked back.
     StopWanted,
-    /// The inbox is drained: deadlines that have passed fire, long work goes on, free slots are filled.
+    /// The inbox is drained: deadlines that have passed fire, long work goes on, free slots are
+    /// filled.
     TurnEnded,
 }

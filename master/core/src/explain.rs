@@ -94,8 +94,8 @@ impl Scheduler {
         })
     }
 
-    /// Why no connected runner can take a ready task, where that is so. Cheaper than [`Scheduler::explain`]: it is asked of
-    /// every task of a list.
+    /// Why no connected runner can take a ready task, where that is so. Cheaper than
+    /// [`Scheduler::explain`]: it is asked of every task of a list.
     pub fn nobody_takes(&self, key: TaskKey) -> Option<WaitsFor> {
         let task = self
             .tasks

@@ -2,8 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
-/// One entry lies where the list lies: no memory of its own, no look elsewhere. Several lie behind a pointer, so that the
-/// list is small where it stands.
+/// One entry lies where the list lies: no memory of its own, no look elsewhere. Several lie behind
+/// a pointer, so that the list is small where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Few<T> {
     /// Nothing.

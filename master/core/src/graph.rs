@@ -1,4 +1,5 @@
-//! Dependencies: a counter on the waiting task, a list on the one waited for. Nothing is ever searched.
+//! Dependencies: a counter on the waiting task, a list on the one waited for. Nothing is ever
+//! searched.
 
 use crate::effect::{Effect, Why};
 use crate::event::TaskKey;
@@ -18,8 +19,9 @@ pub(crate) struct Settling {
 }
 
 impl Scheduler {
-    /// Tells dependents that `task` ended: at once where they are few and nobody is before them, else over several
-    /// turns. A crash in between does no harm: a restored task counts its open dependencies anew.
+    /// Tells dependents that `task` ended: at once where they are few and nobody is before them,
+    /// else over several turns. A crash in between does no harm: a restored task counts its open
+    /// dependencies anew.
     pub(crate) fn settle(
         &mut self,
         task: TaskKey,
@@ -57,7 +59,8 @@ impl Scheduler {
         let Some(task) = self.tasks.get(waiter.task) else {
             return;
         };
-        // It may have been cancelled, or skipped for another dependency, and its key given to another task.
+        // It may have been cancelled, or skipped for another dependency, and its key given to
+        // another task.
         let State::Blocked { open } = task.state else {
             return;
         };

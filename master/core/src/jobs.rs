@@ -1,4 +1,5 @@
-//! Jobs: groups that are waited for, cancelled and shared fairly by. Counts are kept, never counted.
+//! Jobs: groups that are waited for, cancelled and shared fairly by. Counts are kept, never
+//! counted.
 
 use crate::deadlines::Timer;
 use crate::effect::{Change, Effect, Why};
@@ -12,7 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_protocol::{JobName, TaskState, limits};
 
-/// Tasks that one turn cancels for a job: each makes a record, and everybody waits for the commit with them.
+/// Tasks that one turn cancels for a job: each makes a record, and everybody waits for the commit
+/// with them.
 const SWEPT_MAX: usize = 256;
 
 /// Names a job that the core holds.
@@ -74,8 +76,8 @@ impl Counts {
     }
 }
 
-/// A job as the core keeps it, while it is open or a task of it is held. What every task of it touches comes first and
-/// lies together.
+/// A job as the core keeps it, while it is open or a task of it is held. What every task of it
+/// touches comes first and lies together.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct Job {
@@ -123,9 +125,11 @@ pub(crate) struct Jobs {
     slots: Vec<Option<Job>>,
     free: Vec<u32>,
     names: BTreeMap<JobName, JobKey>,
-    /// Jobs that may be over. They are closed when the turn ends: the next task may be of the same batch or restart.
+    /// Jobs that may be over. They are closed when the turn ends: the next task may be of the same
+    /// batch or restart.
     idle: Vec<JobKey>,
-    /// Runs of jobs that are over, those of former turns first: which job, the how-manieth opened, its run.
+    /// Runs of jobs that are over, those of former turns first: which job, the how-manieth opened,
+    /// its run.
     over: Vec<(JobKey, u64, u32)>,
     /// How many of those are of former turns: their last counts have been read by the shell.
     told: usize,
@@ -190,8 +194,9 @@ impl Jobs {
         key
     }
 
-    /// Lets go of jobs that are done, of which no task is held, and whose cancels are carried out. Called
-    /// when a turn begins to end, so that the shell can read the last counts of jobs that this turn ended.
+    /// Lets go of jobs that are done, of which no task is held, and whose cancels are carried out.
+    /// Called when a turn begins to end, so that the shell can read the last counts of jobs that
+    /// this turn ended.
     pub fn drop_done(&mut self) {
         let newer = self.over.split_off(self.told);
         for (key, opened, run) in std::mem::replace(&mut self.over, newer) {

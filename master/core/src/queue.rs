@@ -6,14 +6,16 @@ use std::collections::{BTreeSet, VecDeque};
 /// A task in a queue, by age: who was added first comes first.
 pub(crate) type Aged = (u64, TaskKey);
 
-/// Stands where a task was taken out of the middle. No task has this key: the shell counts keys from 0.
+/// Stands where a task was taken out of the middle. No task has this key: the shell counts keys
+/// from 0.
 const HOLE: TaskKey = TaskKey(u32::MAX);
 
 /// Holes that are not worth a pass over the line.
 const HOLES_MIN: usize = 32;
 
-/// Tasks nearly always come in the order of their adding and leave from the front, so they stand in one row of memory:
-/// a job's next task is one look away, where a tree would be a walk from node to node.
+/// Tasks nearly always come in the order of their adding and leave from the front, so they stand in
+/// one row of memory: a job's next task is one look away, where a tree would be a walk from node to
+/// node.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     /// By age. Its first and its last are no holes.
@@ -92,7 +94,8 @@ impl Queue {
             .copied()
     }
 
-    /// How many were added before the one of this number. Looks at each: for people, not for dispatch.
+    /// How many were added before the one of this number. Looks at each: for people, not for
+    /// dispatch.
     pub fn older_than(&self, no: u64) -> usize {
         self.iter().filter(|(other, _)| *other < no).count()
     }

@@ -1,4 +1,5 @@
-//! The ready tasks of one job: a queue for each priority and class, and which task of them all comes first.
+//! The ready tasks of one job: a queue for each priority and class, and which task of them all
+//! comes first.
 
 use crate::event::TaskKey;
 use crate::queue::{Aged, Queue};
@@ -155,8 +156,8 @@ impl Queues {
         matches!(self, Queues::One(None))
     }
 
-    /// For [`Scheduler::check`](crate::Scheduler::check): no queue is empty, each is right, and the heads are what they
-    /// would be if they were made anew.
+    /// For [`Scheduler::check`](crate::Scheduler::check): no queue is empty, each is right, and the
+    /// heads are what they would be if they were made anew.
     pub fn are_right(&self) -> bool {
         let heads = match self {
             Queues::One(_) => true,

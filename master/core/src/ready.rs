@@ -1,8 +1,9 @@
-//! The index of ready tasks. A class is what tasks ask for (module and requirements), a group is the runners that
-//! serve the same classes; for each group and priority, jobs stand in the order of what they have had.
+//! The index of ready tasks. A class is what tasks ask for (module and requirements), a group is
+//! the runners that serve the same classes; for each group and priority, jobs stand in the order of
+//! what they have had.
 //!
-//! Nothing here is searched by task: the next task for a group is the head of the first class, that the group serves,
-//! of its first job. A blocked task is in none of it.
+//! Nothing here is searched by task: the next task for a group is the head of the first class, that
+//! the group serves, of its first job. A blocked task is in none of it.
 
 use crate::effect::Effect;
 use crate::event::{RunnerKey, TaskKey};
@@ -25,7 +26,8 @@ pub(crate) struct GroupKey(pub u32);
 /// One queue in which jobs stand: of a group, at a priority.
 pub(crate) type Place = (GroupKey, Reverse<i32>);
 
-/// What a job has had. Who has fewer slots in use comes first, then who has used less slot time, then who came first.
+/// What a job has had. Who has fewer slots in use comes first, then who has used less slot time,
+/// then who came first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Share {
     /// Slots of attempts sent and not ended.
@@ -152,7 +154,8 @@ impl ReadyIndex {
 }
 
 impl Scheduler {
-    /// Whether one more distinct set of requirements would be more than the index takes. The shell refuses adds then.
+    /// Whether one more distinct set of requirements would be more than the index takes. The shell
+    /// refuses adds then.
     pub fn classes_full(&self, module: &ModuleName, requires: &Requires) -> bool {
         let known = self.ready.key_of(module, requires).is_some();
         !known
@@ -164,7 +167,8 @@ impl Scheduler {
                 >= limits::CLASSES_MAX
     }
 
-    /// The same requirements as other tasks have them: a million tasks that ask for the same share one copy.
+    /// The same requirements as other tasks have them: a million tasks that ask for the same share
+    /// one copy.
     pub fn shared_requires(
         &self,
         module: &ModuleName,
@@ -395,7 +399,8 @@ impl Scheduler {
         }
     }
 
-    /// A job has its first ready task of a class at a priority: it stands in the queues of the groups that serve it.
+    /// A job has its first ready task of a class at a priority: it stands in the queues of the
+    /// groups that serve it.
     fn place(&mut self, job_key: JobKey, class: ClassKey, priority: Reverse<i32>) {
         let job = self.jobs.get_mut(job_key);
         if job.paused || !self.ready.class(class).open {
@@ -413,7 +418,8 @@ impl Scheduler {
         }
     }
 
-    /// A job has no ready task of some class any more: it leaves the queues in which nothing else keeps it.
+    /// A job has no ready task of some class any more: it leaves the queues in which nothing else
+    /// keeps it.
     fn unplace(&mut self, job_key: JobKey, priority: Reverse<i32>) {
         let job = self.jobs.get_mut(job_key);
         let at_priority: Vec<Place> = job
@@ -440,7 +446,8 @@ impl Scheduler {
         }
     }
 
-    /// Finds a job's places anew: it was paused or resumed, a module opened or closed, a group came.
+    /// Finds a job's places anew: it was paused or resumed, a module opened or closed, a group
+    /// came.
     pub(crate) fn place_again(&mut self, job_key: JobKey) {
         let job = self.jobs.get_mut(job_key);
         for (group, priority) in std::mem::take(&mut job.places).iter() {

@@ -2,11 +2,12 @@
 
 use taskmaster_protocol::{Retries, TaskError};
 
-/// Microseconds until try `tries + 1`, or `None` where there is none: the error is final, or `tries` failures (this
-/// one included) are more than the policy allows. `chance` is a random number for the jitter.
+/// Microseconds until try `tries + 1`, or `None` where there is none: the error is final, or
+/// `tries` failures (this one included) are more than the policy allows. `chance` is a random
+/// number for the jitter.
 ///
-/// Exponential back-off: `backoff · factor^(tries-1)`, at most `max_backoff`; with jitter, drawn evenly from the upper
-/// half of that.
+/// Exponential back-off: `backoff · factor^(tries-1)`, at most `max_backoff`; with jitter, drawn
+/// evenly from the upper half of that.
 pub(crate) fn wait_us(policy: &Retries, error: &TaskError, tries: u32, chance: u32) -> Option<u64> {
     if tries > policy.max || !policy.wants(error) {
         return None;

@@ -24,7 +24,8 @@ pub(crate) struct Lent {
     pub order: u64,
 }
 
-/// A runner's connection. Absent while its link is cut and its grace lasts: it keeps what it holds, and is sent nothing.
+/// A runner's connection. Absent while its link is cut and its grace lasts: it keeps what it holds,
+/// and is sent nothing.
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub offer: Offer,
@@ -59,7 +60,8 @@ pub(crate) struct Runner {
     pub watched: bool,
     /// What was sent ahead came back unstarted: nothing is sent ahead until an attempt ends.
     pub stuck: bool,
-    /// It answers every recall, also one that asks for nothing back: who does not is no longer at work.
+    /// It answers every recall, also one that asks for nothing back: who does not is no longer at
+    /// work.
     pub answers: bool,
     /// When it was asked something that it has not answered since.
     pub asked_us: Option<u64>,
@@ -192,7 +194,8 @@ impl Scheduler {
             !self.runners.contains_key(&key),
             "the shell uses runner {key:?} twice"
         );
-        // Connections are numbered as they are made: what comes late over one that its runner has replaced is not it.
+        // Connections are numbered as they are made: what comes late over one that its runner has
+        // replaced is not it.
         if self
             .runners
             .iter()
@@ -252,7 +255,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes a runner's record apart: its connection was replaced. What it held is held by nobody for now.
+    /// Takes a runner's record apart: its connection was replaced. What it held is held by nobody
+    /// for now.
     fn dissolve(
         &mut self,
         key: RunnerKey,
@@ -327,8 +331,8 @@ impl Scheduler {
         }
     }
 
-    /// An attempt that its runner does not know of any more (it was lost on the way): the task is tried again, and
-    /// nobody is blamed.
+    /// An attempt that its runner does not know of any more (it was lost on the way): the task is
+    /// tried again, and nobody is blamed.
     fn orphaned(&mut self, key: TaskKey, attempt: AttemptId, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get_mut(key) else {
             return;
@@ -389,7 +393,8 @@ impl Scheduler {
         {
             return self.runner_stuck(key, effects);
         }
-        // Nothing has ended there for long: it may work on something long, or have stopped listening.
+        // Nothing has ended there for long: it may work on something long, or have stopped
+        // listening.
         if runner.answers
             && runner.asked_us.is_none()
             && !runner.lent.is_empty()
@@ -448,8 +453,8 @@ impl Scheduler {
         }
     }
 
-    /// The grace is over: what the runner held runs elsewhere. The attempts stay valid: should it come back with a
-    /// result while the task is open, that counts.
+    /// The grace is over: what the runner held runs elsewhere. The attempts stay valid: should it
+    /// come back with a result while the task is open, that counts.
     pub(crate) fn runner_lost(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         self.part_with(key, true, effects);
     }
@@ -480,7 +485,8 @@ impl Scheduler {
         effects.push(Effect::Store(Change::RunnerLost(name)));
     }
 
-    /// A task's runner was lost. If nobody else holds it, it is ready again; if that happens too often, it is poison.
+    /// A task's runner was lost. If nobody else holds it, it is ready again; if that happens too
+    /// often, it is poison.
     fn bereaved(
         &mut self,
         key: TaskKey,

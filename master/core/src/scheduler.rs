@@ -64,8 +64,9 @@ impl Scheduler {
         }
     }
 
-    /// Takes one event in and appends what follows from it. Never fails, blocks or panics on what comes from outside;
-    /// panics where the shell breaks the contract (a key that is in use, a job that was never opened).
+    /// Takes one event in and appends what follows from it. Never fails, blocks or panics on what
+    /// comes from outside; panics where the shell breaks the contract (a key that is in use, a job
+    /// that was never opened).
     pub fn handle(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
         self.now = Now {
             mono_us: self.now.mono_us.max(now.mono_us),
@@ -149,8 +150,9 @@ impl Scheduler {
         }
     }
 
-    /// When to call [`Scheduler::handle`] with [`Event::TurnEnded`] again, by the monotonic clock; `None`: not before
-    /// something happens. A time that has passed means at once: there is work left over.
+    /// When to call [`Scheduler::handle`] with [`Event::TurnEnded`] again, by the monotonic clock;
+    /// `None`: not before something happens. A time that has passed means at once: there is work
+    /// left over.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
         if !self.settling.is_empty() || !self.sweeps.is_empty() || self.ready.left_over {
             return Some(now.mono_us);

@@ -16,7 +16,8 @@ use crate::ready::ClassKey;
 use std::sync::Arc;
 use taskmaster_protocol::{AttemptId, Retries, TaskState, When};
 
-/// How a task ended. A final task leaves the core as soon as no runner holds an attempt of it and its dependents know.
+/// How a task ended. A final task leaves the core as soon as no runner holds an attempt of it and
+/// its dependents know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Final {
     /// An attempt's result was committed.
@@ -53,23 +54,25 @@ impl Final {
 /// Where a task is, with what only that state needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// In by: an add with open dependencies; an attempt after which it goes on as a task with some. Out by: the last of
-    /// them met (delayed or ready), one of them ended
-    /// otherwise (skipped), a cancel.
+    /// In by: an add with open dependencies; an attempt after which it goes on as a task with some.
+    /// Out by: the last of them met (delayed or ready), one of them ended otherwise (skipped), a
+    /// cancel.
     Blocked {
         /// Dependencies still open.
         open: u32,
     },
-    /// In by: `delay_ms`, `not_before`, a retry's back-off. Out by: the time, which is [`Task::due`] (ready), a cancel.
+    /// In by: `delay_ms`, `not_before`, a retry's back-off. Out by: the time, which is
+    /// [`Task::due`] (ready), a cancel.
     Delayed,
-    /// In by: nothing holds it back; a lost runner; an attempt given back. Out by: a slot (assigned), a cancel. In the
-    /// ready index, but for a task for which a runner keeps its slots.
+    /// In by: nothing holds it back; a lost runner; an attempt given back. Out by: a slot
+    /// (assigned), a cancel. In the ready index, but for a task for which a runner keeps its slots.
     Ready {
         /// A runner keeps its slots for it.
         reserved: bool,
     },
-    /// In by: an attempt sent, or found on a runner after a restart. Out by: a result (done), an error (delayed, ready
-    /// or failed), a lost runner (ready), a cancel, an attempt after which it goes on as another task (blocked first).
+    /// In by: an attempt sent, or found on a runner after a restart. Out by: a result (done), an
+    /// error (delayed, ready or failed), a lost runner (ready), a cancel, an attempt after which it
+    /// goes on as another task (blocked first).
     Assigned,
     /// In by: see [`Final`]. Out by: nothing; `tasks retry` makes a new task of the same id.
     Ended(Final),
@@ -94,7 +97,8 @@ impl State {
             (Ended(_), _) => false,
             (Blocked { .. }, Blocked { .. } | Delayed | Ready { .. }) => true,
             (Blocked { .. }, Assigned | Ended(Final::Done | Final::Failed)) => false,
-            // A late success or poison can meet a task that waits for its next try; a held attempt is adopted.
+            // A late success or poison can meet a task that waits for its next try; a held attempt
+            // is adopted.
             (Delayed | Ready { .. }, Blocked { .. }) => false,
             (Delayed | Ready { .. } | Assigned, Ended(Final::Skipped)) => false,
             (Delayed | Ready { .. }, _) => true,
@@ -121,7 +125,8 @@ pub struct Held {
 pub struct Waiter {
     /// The dependent.
     pub task: TaskKey,
-    /// Its [`Task::life`]: where another task, or the same one opened again, has taken the key since, the entry is stale.
+    /// Its [`Task::life`]: where another task, or the same one opened again, has taken the key
+    /// since, the entry is stale.
     pub life: u32,
     /// How this task must end.
     pub when: When,
@@ -146,8 +151,8 @@ pub(crate) struct Tried {
     pub held: Few<Held>,
 }
 
-/// All that the core keeps of a task: no id, no params, no results. Tasks are visited in any order, so each is one line
-/// of the cache, and a second one while it is tried.
+/// All that the core keeps of a task: no id, no params, no results. Tasks are visited in any order,
+/// so each is one line of the cache, and a second one while it is tried.
 #[derive(Debug, Clone)]
 #[repr(align(64))]
 pub struct Task {

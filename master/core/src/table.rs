@@ -2,11 +2,12 @@
 
 use crate::event::TaskKey;
 
-/// Entries that are made and moved together. Large enough to be found fast, small enough that nobody waits for one.
+/// Entries that are made and moved together. Large enough to be found fast, small enough that
+/// nobody waits for one.
 const CHUNK: usize = 1_024;
 
-/// Things of tasks by key. Keys are dense, so this is an array with holes; in chunks, because an array that grows to a
-/// million is copied, and everybody waits for that.
+/// Things of tasks by key. Keys are dense, so this is an array with holes; in chunks, because an
+/// array that grows to a million is copied, and everybody waits for that.
 #[derive(Debug)]
 pub struct Table<T> {
     chunks: Vec<Vec<Option<T>>>,

@@ -12,7 +12,8 @@ use taskmaster_protocol::{AttemptId, EventKind};
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     table: Table<Task>,
-    /// How many there have been; where that runs over, no entry is left that could mistake one for another.
+    /// How many there have been; where that runs over, no entry is left that could mistake one for
+    /// another.
     lives: u32,
 }
 
@@ -144,7 +145,8 @@ impl Scheduler {
         self.depend(new.key, &new.dependencies, effects);
     }
 
-    /// Counts what the task waits for, and lets it go on where that is nothing, or ends it where it waits in vain.
+    /// Counts what the task waits for, and lets it go on where that is nothing, or ends it where it
+    /// waits in vain.
     pub(crate) fn depend(
         &mut self,
         key: TaskKey,
@@ -212,7 +214,8 @@ impl Scheduler {
         );
     }
 
-    /// Sets the time before which a task must not start; a delayed one waits for this one from now on.
+    /// Sets the time before which a task must not start; a delayed one waits for this one from now
+    /// on.
     pub(crate) fn set_due(&mut self, key: TaskKey, due: Due) {
         let task = self.tasks.expect(key);
         let last = task.tried_mut().due.replace(due);
@@ -223,8 +226,8 @@ impl Scheduler {
         }
     }
 
-    /// Moves a task from its state to `next`: the only place where a state is written. The ready index, the deadlines
-    /// and the job's counts change with it.
+    /// Moves a task from its state to `next`: the only place where a state is written. The ready
+    /// index, the deadlines and the job's counts change with it.
     pub(crate) fn enter(&mut self, key: TaskKey, next: State, effects: &mut Vec<Effect>) {
         let task = self.tasks.expect(key);
         let (last, job, due) = (task.state, task.job, task.due());

@@ -1,6 +1,7 @@
-//! Every order of six events in small worlds of two tasks and two runners of one slot: results, errors, cuts and returns,
-//! lost runners, cancels, retries, crashes of the master with a start on what is durable. After every event the core must
-//! say what a model of a few dozen lines says; after the last, all is healed and must end.
+//! Every order of six events in small worlds of two tasks and two runners of one slot: results,
+//! errors, cuts and returns, lost runners, cancels, retries, crashes of the master with a start on
+//! what is durable. After every event the core must say what a model of a few dozen lines says;
+//! after the last, all is healed and must end.
 
 #![allow(
     clippy::expect_used,
@@ -48,8 +49,8 @@ struct Expected {
     tries: u32,
     /// The last attempt whose failure is durable.
     failed: Option<AttemptId>,
-    /// Attempts up to this one are void: a master that knows of an older one in time still takes its success, another
-    /// that starts does not.
+    /// Attempts up to this one are void: a master that knows of an older one in time still takes
+    /// its success, another that starts does not.
     void: Option<AttemptId>,
 }
 
@@ -424,7 +425,8 @@ impl Play {
     }
 }
 
-/// Plays every order of moves, as an odometer counts: each play tells how many moves there were at each step.
+/// Plays every order of moves, as an odometer counts: each play tells how many moves there were at
+/// each step.
 fn play_all(after: Option<When>) -> u64 {
     let (mut path, mut plays) = (vec![0; EVENTS], 0);
     loop {

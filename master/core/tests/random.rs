@@ -1,8 +1,10 @@
-//! Random events from a seed, against a model of what a queue is: nothing runs before its time, twice at once, on who
-//! does not suit, or beyond what a runner takes; the most urgent goes first; every task ends once, as its attempts and
-//! dependencies say; and when the world is healed, everything ends.
+//! Random events from a seed, against a model of what a queue is: nothing runs before its time,
+//! twice at once, on who does not suit, or beyond what a runner takes; the most urgent goes first;
+//! every task ends once, as its attempts and dependencies say; and when the world is healed,
+//! everything ends.
 //!
-//! `SEEDS=100000` plays that many; `SEED=17 cargo test --release -p taskmaster-core --test random -- --nocapture` plays one seed and prints it.
+//! `SEEDS=100000` plays that many; `SEED=17 cargo test --release -p taskmaster-core --test random
+//! -- --nocapture` plays one seed and prints it.
 
 #![allow(
     clippy::expect_used,
@@ -220,7 +222,8 @@ impl Play {
         let elsewhere = |process: &Process| {
             process.link.is_some() && process.held.iter().any(|(n, a)| n == name && *a < attempt)
         };
-        // A runner whose link the master believes cut may hold an older one; one that it hears must not.
+        // A runner whose link the master believes cut may hold an older one; one that it hears must
+        // not.
         let twice = self
             .processes
             .iter()
@@ -303,7 +306,8 @@ impl Play {
         self.event(Event::TurnEnded);
         self.deliver();
         self.judge_order();
-        // A turn that did not stop at its limit leaves no free slot beside a task that could use it.
+        // A turn that did not stop at its limit leaves no free slot beside a task that could use
+        // it.
         if self.world.busy() || !self.settled {
             return;
         }
@@ -340,8 +344,8 @@ impl Play {
         }
     }
 
-    /// What still waits for a slot was not overtaken by something less urgent. A task of several slots may be, while
-    /// slots are kept for it.
+    /// What still waits for a slot was not overtaken by something less urgent. A task of several
+    /// slots may be, while slots are kept for it.
     fn judge_order(&self) {
         for (name, at) in &self.sent {
             let priority = self.world.tasks[name].wanted.priority;
@@ -491,7 +495,8 @@ impl Play {
         self.turn();
     }
 
-    /// Mirrors the wait for the roster: over when all are back, or 2 s have passed by the turn's end.
+    /// Mirrors the wait for the roster: over when all are back, or 2 s have passed by the turn's
+    /// end.
     fn settle_time(&mut self) {
         if self.world.now.mono_us >= 2_000_000 || self.world.roster.is_subset(&self.told) {
             self.settled = true;
@@ -509,7 +514,8 @@ impl Play {
             .for_each(|runner| self.event(Event::RunnerHeard { runner }));
     }
 
-    /// A runner connects, or connects again: with what it holds, or as a new process that knows of nothing.
+    /// A runner connects, or connects again: with what it holds, or as a new process that knows of
+    /// nothing.
     fn link(&mut self) {
         let i = self.chance.below(self.processes.len());
         let mut process = self.processes[i].clone();
@@ -519,7 +525,8 @@ impl Play {
         }
         (process.draining, process.credits) = (false, 1 + self.chance.below(9) as u32);
         let told = format!("join {} {:?}", process.offer.name, process.held);
-        // The engine knows ended tasks by their records; the core is asked about those that it holds.
+        // The engine knows ended tasks by their records; the core is asked about those that it
+        // holds.
         let (runner, effects) =
             self.world
                 .join(process.offer.clone(), process.credits, &process.held);
@@ -701,7 +708,8 @@ impl Play {
                 Some(Final::Failed | Final::Cancelled | Final::Skipped)
             )
         };
-        // An open task whose dependency was met, and is open again, goes on; the model would not know.
+        // An open task whose dependency was met, and is open again, goes on; the model would not
+        // know.
         let needed: BTreeSet<&String> = self
             .world
             .tasks

@@ -1,6 +1,6 @@
-//! The core told and asked in a small language. Each file in `cases/` holds cases: `# ` and a sentence that is its
-//! name, lines that tell something, and under each, indented, what the core answered. `UPDATE=1` writes the answers
-//! anew; read the difference before you believe it.
+//! The core told and asked in a small language. Each file in `cases/` holds cases: `# ` and a
+//! sentence that is its name, lines that tell something, and under each, indented, what the core
+//! answered. `UPDATE=1` writes the answers anew; read the difference before you believe it.
 //!
 //! | line | tells |
 //! |---|---|
@@ -675,8 +675,8 @@ files! {
     states dependencies retries continues cancels runners restarts fairness slots classes capabilities prefetch jobs clocks
 }
 
-/// The states and moves that the diagram in `state.rs` draws: lines are followed from a state's word to an arrow's
-/// head, cell by cell.
+/// The states and moves that the diagram in `state.rs` draws: lines are followed from a state's
+/// word to an arrow's head, cell by cell.
 fn drawn(picture: &[Vec<char>]) -> std::collections::BTreeSet<(String, String)> {
     let at = |row: usize, col: usize| {
         picture
@@ -702,7 +702,8 @@ fn drawn(picture: &[Vec<char>]) -> std::collections::BTreeSet<(String, String)> 
             if !TaskState::ALL.iter().any(|state| state.as_str() == from) {
                 continue;
             }
-            // (row, column, step down, step right) of a line that leaves the word, to the right or downwards.
+            // (row, column, step down, step right) of a line that leaves the word, to the right or
+            // downwards.
             let mut ways = vec![(row + 1, col, 1, 0)];
             if !at(row, col + 1).is_alphabetic() {
                 ways.push((row, col + 3, 0, 1));

@@ -1,5 +1,5 @@
-//! Where blobs are kept if not in the data folder: `s3://bucket/prefix`, as it is typed. How to get there (the server,
-//! the region, who asks) is said by the variables that all programs for S3 read.
+//! Where blobs are kept if not in the data folder: `s3://bucket/prefix`, as it is typed. How to get
+//! there (the server, the region, who asks) is said by the variables that all programs for S3 read.
 
 use super::dial::{Dialler, is_yes};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -9,7 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A request is tried four times within some two seconds; then the caller is told, and may come again.
+/// A request is tried four times within some two seconds; then the caller is told, and may come
+/// again.
 const TRIES: RetryConfig = RetryConfig {
     backoff: BackoffConfig {
         init_backoff: Duration::from_millis(100),

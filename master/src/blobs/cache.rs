@@ -1,5 +1,5 @@
-//! The blob folder as a cache of an object store: at most so many bytes of files, and those go first that nobody has read
-//! for longest.
+//! The blob folder as a cache of an object store: at most so many bytes of files, and those go
+//! first that nobody has read for longest.
 
 use std::fs;
 use std::io;

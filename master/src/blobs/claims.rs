@@ -1,5 +1,5 @@
-//! Who works with which blob at the moment, and which were put or asked for lately: where blobs live in an object store,
-//! whose times are of another clock and cannot be set.
+//! Who works with which blob at the moment, and which were put or asked for lately: where blobs
+//! live in an object store, whose times are of another clock and cannot be set.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -57,7 +57,8 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// When blobs were put or asked for, in this process. What was before its start is not known, so all are young then.
+/// When blobs were put or asked for, in this process. What was before its start is not known, so
+/// all are young then.
 #[derive(Debug)]
 pub(super) struct Young {
     since: Instant,

@@ -1,5 +1,5 @@
-//! HTTP to an object store: hyper, TLS by rustls, a pool of connections. The object store's crate signs requests and
-//! tries again; here one request goes out and its answer comes back.
+//! HTTP to an object store: hyper, TLS by rustls, a pool of connections. The object store's crate
+//! signs requests and tries again; here one request goes out and its answer comes back.
 
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;

@@ -1,7 +1,9 @@
-//! Blobs in an object store: `<prefix>/ab/abcdef…`, each whole or not there. Blocking, for threads that may wait; the
-//! requests themselves run on threads of their own, so that whoever calls may be anywhere.
+//! Blobs in an object store: `<prefix>/ab/abcdef…`, each whole or not there. Blocking, for threads
+//! that may wait; the requests themselves run on threads of their own, so that whoever calls may be
+//! anywhere.
 //!
-//! What does not work now may work later: nothing that this says of itself is final but that a blob is not there.
+//! What does not work now may work later: nothing that this says of itself is final but that a blob
+//! is not there.
 
 use super::address::Address;
 use futures_util::{StreamExt, TryStreamExt};
@@ -17,7 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
-/// Larger ones go in parts of so many bytes: of the 10,000 parts that an object may have, the largest blob has 512.
+/// Larger ones go in parts of so many bytes: of the 10,000 parts that an object may have, the
+/// largest blob has 512.
 const PART: usize = 8 << 20;
 
 /// Parts on their way at a time: with what is being read, the memory of one upload.
@@ -29,7 +32,8 @@ const MEMORY_MB: u32 = 192;
 /// Questions asked at a time.
 const ASKED_AT_A_TIME: usize = 32;
 
-/// While the store does not answer, it is asked this often; in between everybody is told so at once.
+/// While the store does not answer, it is asked this often; in between everybody is told so at
+/// once.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The object that says whose blobs these are.
@@ -133,7 +137,8 @@ impl Home {
         })?
     }
 
-    /// The same, unless it did not answer a moment ago; what is not there is `NotFound`, all else is [`Away`].
+    /// The same, unless it did not answer a moment ago; what is not there is `NotFound`, all else
+    /// is [`Away`].
     fn wait<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -194,8 +199,8 @@ impl Home {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes sure that these are the blobs of the data folder with this id, and of no other: two masters would remove
-    /// each other's. `known`: it was so before.
+    /// Makes sure that these are the blobs of the data folder with this id, and of no other: two
+    /// masters would remove each other's. `known`: it was so before.
     pub(super) fn claim(&self, id: &str, known: bool) -> Result<(), Claim> {
         let (store, key) = (self.store.clone(), self.prefix.clone().join(OWNER));
         let said = id.to_owned();
@@ -294,7 +299,8 @@ impl Home {
             match send(&mut file, &mut upload).await {
                 Ok(()) => upload.finish().await.map(drop),
                 Err(error) => {
-                    // Parts that stay are of no use and cost money; a bucket may have a rule that removes them.
+                    // Parts that stay are of no use and cost money; a bucket may have a rule that
+                    // removes them.
                     let _ = upload.abort().await;
                     Err(error)
                 }
@@ -409,7 +415,8 @@ fn local(error: io::Error) -> Error {
     }
 }
 
-/// Why, in a few words. Of what the server said only its code and sentence: the rest may name who asked.
+/// Why, in a few words. Of what the server said only its code and sentence: the rest may name who
+/// asked.
 pub(super) fn reason(error: &Error) -> String {
     let text = error.to_string();
     let within = |tag: &str| {

@@ -1,5 +1,6 @@
-//! Where the blobs of a data folder live: in the folder, or in the object store that `<data>/blob-store` names. That is
-//! decided once; what is in the folder then moves there before the master takes anything.
+//! Where the blobs of a data folder live: in the folder, or in the object store that
+//! `<data>/blob-store` names. That is decided once; what is in the folder then moves there before
+//! the master takes anything.
 
 use super::home::{Claim, Home};
 use super::{Address, Blobs, cache, sync_folder};
@@ -66,8 +67,9 @@ impl Place {
 }
 
 impl Blobs {
-    /// The blobs of `data`, as a master wants them: in `wanted`, or in the folder. What is in the folder is moved where
-    /// it has not been. Of an object store's at most `cache_bytes` stay in the folder.
+    /// The blobs of `data`, as a master wants them: in `wanted`, or in the folder. What is in the
+    /// folder is moved where it has not been. Of an object store's at most `cache_bytes` stay in
+    /// the folder.
     pub fn settle(
         data: &Path,
         wanted: Option<&Address>,

@@ -1,8 +1,8 @@
-//! A blob on its way to the disk: written under a temporary name while it is hashed, synced, put into the object store
-//! where blobs live in one, renamed.
+//! A blob on its way to the disk: written under a temporary name while it is hashed, synced, put
+//! into the object store where blobs live in one, renamed.
 //!
-//! What a broken connection leaves is kept for a day, so that a large upload goes on where it was; and so is what an
-//! object store does not take at the moment.
+//! What a broken connection leaves is kept for a day, so that a large upload goes on where it was;
+//! and so is what an object store does not take at the moment.
 
 use super::{Blobs, is_away};
 use sha2::{Digest, Sha256};
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use taskmaster_protocol::{Hash, limits};
 
-/// Files being written have names that begin with this and end with the hash they shall have, where it is known.
+/// Files being written have names that begin with this and end with the hash they shall have, where
+/// it is known.
 pub(super) const UNFINISHED: &str = "unfinished-";
 
 /// What an upload left that broke off, under this and its hash.
@@ -49,8 +50,8 @@ pub enum PutError {
     Io(#[from] io::Error),
 }
 
-/// A blob that is being written; what is dropped before [`Upload::finish`] is kept as a part of it, where its hash was
-/// named at the beginning, and else removed.
+/// A blob that is being written; what is dropped before [`Upload::finish`] is kept as a part of it,
+/// where its hash was named at the beginning, and else removed.
 #[derive(Debug)]
 pub struct Upload {
     blobs: Blobs,
@@ -77,7 +78,8 @@ impl Blobs {
         })
     }
 
-    /// Begins the blob `hash`, or goes on with it behind the first `offset` bytes. Reads and hashes those.
+    /// Begins the blob `hash`, or goes on with it behind the first `offset` bytes. Reads and hashes
+    /// those.
     pub fn begin_at(&self, hash: Hash, offset: u64) -> Result<Upload, PutError> {
         let (partial, path) = (self.partial(&hash), self.temporary(&hash.to_string()));
         if offset == 0 {
@@ -137,7 +139,8 @@ impl Blobs {
             .join(format!("{UNFINISHED}{}-{number}-{end}", std::process::id()))
     }
 
-    /// After a crash: what was being written under a known name is a part of it, the rest is removed.
+    /// After a crash: what was being written under a known name is a part of it, the rest is
+    /// removed.
     pub(super) fn tidy_up(&self) -> io::Result<()> {
         for entry in fs::read_dir(&*self.root)? {
             let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
@@ -204,7 +207,8 @@ impl Upload {
 
     /// Keeps what was written, durably, if it is what `named` says.
     pub fn finish(mut self, named: Hash) -> Result<(), PutError> {
-        // Whatever comes of it, no part of it is of use: unless all that is wanting is the object store.
+        // Whatever comes of it, no part of it is of use: unless all that is wanting is the object
+        // store.
         let partial = self.partial.take();
         let is = Hash(self.hasher.clone().finalize().into());
         if is != named {

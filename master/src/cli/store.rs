@@ -16,16 +16,18 @@ pub struct Data {
 pub enum StoreCommand {
     /// Read every record and say whether all of it is what was written
     ///
-    /// Checksums, the order of commits and events, whether journal and view agree, counts of jobs, and the bytes of
-    /// large results and modules. The master must not be running. Nothing is repaired: where something is wrong, start
-    /// on a backup, or take what can be read with `store export` and begin a new store with `store import`. Blobs in an object
-    /// store are looked for and read there; the AWS_... variables say how, as they do for the master.
+    /// Checksums, the order of commits and events, whether journal and view agree, counts of jobs,
+    /// and the bytes of large results and modules. The master must not be running. Nothing is
+    /// repaired: where something is wrong, start on a backup, or take what can be read with `store
+    /// export` and begin a new store with `store import`. Blobs in an object store are looked for
+    /// and read there; the AWS_... variables say how, as they do for the master.
     #[command(after_help = CHECK_HELP)]
     Check(Data),
     /// Write tasks, results, jobs and modules as JSON lines
     ///
-    /// One line each, the last one `{"end":…}`. Large results and modules are lines of base64, in pieces, before the
-    /// line that names them; one that cannot be read is told as lost. The master must not be running.
+    /// One line each, the last one `{"end":…}`. Large results and modules are lines of base64, in
+    /// pieces, before the line that names them; one that cannot be read is told as lost. The master
+    /// must not be running.
     #[command(after_help = EXPORT_HELP)]
     Export {
         /// Whose store.
@@ -37,8 +39,8 @@ pub enum StoreCommand {
     },
     /// Make a new store from what `store export` wrote
     ///
-    /// Totals of jobs count what is in the export. Where a line cannot be read, or bytes are missing that a line names,
-    /// nothing is imported.
+    /// Totals of jobs count what is in the export. Where a line cannot be read, or bytes are
+    /// missing that a line names, nothing is imported.
     #[command(after_help = IMPORT_HELP)]
     Import {
         /// Whose store.
@@ -50,9 +52,10 @@ pub enum StoreCommand {
     },
     /// Copy a data folder, also while its master runs; a master can start on the copy
     ///
-    /// The copy holds everything that was acknowledged when it was begun. A running master makes it itself, on its own
-    /// machine; where none has the data folder, this command does. To restore, start a master with the copy as --data.
-    /// Blobs that live in an object store are fetched: the copy needs none, until a master is started on it with --blobs.
+    /// The copy holds everything that was acknowledged when it was begun. A running master makes it
+    /// itself, on its own machine; where none has the data folder, this command does. To restore,
+    /// start a master with the copy as --data. Blobs that live in an object store are fetched: the
+    /// copy needs none, until a master is started on it with --blobs.
     #[command(after_help = BACKUP_HELP)]
     Backup {
         /// Whose store.

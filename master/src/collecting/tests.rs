@@ -287,8 +287,9 @@ fn where_a_folder_cannot_be_read_nothing_goes() {
     assert!(world.there(unneeded));
 }
 
-/// Tasks come, end, are opened again and pruned, in any order with the steps of rounds; now and then the process starts
-/// anew. Whatever the view names is there at any time, and what nothing names goes in the end.
+/// Tasks come, end, are opened again and pruned, in any order with the steps of rounds; now and
+/// then the process starts anew. Whatever the view names is there at any time, and what nothing
+/// names goes in the end.
 #[test]
 fn at_random_what_is_needed_is_always_there() {
     for seed in 1..=10_u64 {

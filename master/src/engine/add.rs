@@ -47,8 +47,8 @@ impl Engine {
         else {
             return;
         };
-        // What comes late over a connection that the client has given up must not take up a hold that it has let go of
-        // since, over its new one.
+        // What comes late over a connection that the client has given up must not take up a hold
+        // that it has let go of since, over its new one.
         let newer = SessionNo(session.0 + 1);
         let hold = hold
             && !self
@@ -83,7 +83,8 @@ impl Engine {
                 Err(error) => rejected.push(Rejection { index, error }),
             }
         }
-        // A batch of which nothing is taken promises nothing, and on a full disk its answer must not wait for a commit.
+        // A batch of which nothing is taken promises nothing, and on a full disk its answer must
+        // not wait for a commit.
         let at_once = added.ids.is_empty() && self.is_full();
         let say = if at_once {
             Engine::say
@@ -103,8 +104,9 @@ impl Engine {
         say(self, session, FromMaster::Added(added));
     }
 
-    /// Takes what can be taken, in an order in which dependencies come first, so that a batch may name its own tasks
-    /// in any order. What then still waits for an unknown id is refused, a cycle with its ids.
+    /// Takes what can be taken, in an order in which dependencies come first, so that a batch may
+    /// name its own tasks in any order. What then still waits for an unknown id is refused, a cycle
+    /// with its ids.
     pub(super) fn admit_all(
         &mut self,
         tasks: Vec<Result<Box<Prepared>, Refusal>>,
@@ -268,7 +270,8 @@ impl Engine {
             .about(vec![id.clone()])))
     }
 
-    /// An ended task that memory has let go of. A view that cannot be read is told in the log, and knows nothing.
+    /// An ended task that memory has let go of. A view that cannot be read is told in the log, and
+    /// knows nothing.
     pub(super) fn ended_in_view(&self, id: &TaskId) -> Option<view::Stored> {
         let read = view::stored_by(self.reader.as_ref(), &mut self.places.borrow_mut(), id);
         let stored = read.unwrap_or_else(|error| {
@@ -293,8 +296,9 @@ impl Engine {
         }
     }
 
-    /// What is known of the task that `body` waits for under this id. It came before `body`, unless that has gone on as
-    /// another task: one that came later has an id that was free again, and the one that is meant is no longer kept.
+    /// What is known of the task that `body` waits for under this id. It came before `body`, unless
+    /// that has gone on as another task: one that came later has an id that was free again, and the
+    /// one that is meant is no longer kept.
     pub(super) fn meant(&self, body: &TaskBody, id: &TaskId) -> Fact {
         let fact = self.fact(id);
         let no = match &fact {
@@ -309,8 +313,9 @@ impl Engine {
         }
     }
 
-    /// What `body` waits for, as the core takes it. What nobody knows any more is met: only ended tasks are forgotten, and
-    /// none that an open task names, so `body` is open again, and it has run.
+    /// What `body` waits for, as the core takes it. What nobody knows any more is met: only ended
+    /// tasks are forgotten, and none that an open task names, so `body` is open again, and it has
+    /// run.
     pub(super) fn dependencies_of(&self, body: &TaskBody) -> Vec<DependsOn> {
         let as_it_is = |Dependency { on, when }: &Dependency| match (self.meant(body, on), when) {
             (Fact::Open(key), when) => DependsOn::Open(key, *when),
@@ -358,7 +363,8 @@ impl Engine {
         key
     }
 
-    /// What a task has in common with many others is held once: less memory, and less of it to walk through.
+    /// What a task has in common with many others is held once: less memory, and less of it to walk
+    /// through.
     pub(super) fn share(&self, body: &mut TaskBody) {
         if let Some(job) = self.core.job(&body.job) {
             body.job = job.name.clone();
@@ -423,7 +429,8 @@ pub(super) fn past_of(record: &JobRecord) -> Past {
     }
 }
 
-/// The core's word for a final state; what is not final would be a bug of ours, and is taken as failed.
+/// The core's word for a final state; what is not final would be a bug of ours, and is taken as
+/// failed.
 pub(super) fn final_of(state: TaskState) -> Final {
     match state {
         TaskState::Done => Final::Done,
@@ -433,8 +440,8 @@ pub(super) fn final_of(state: TaskState) -> Final {
     }
 }
 
-/// When a task may start, by its document: a delay counts on the monotonic clock, a time on the wall's; of both, the
-/// later one.
+/// When a task may start, by its document: a delay counts on the monotonic clock, a time on the
+/// wall's; of both, the later one.
 pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
     let rare = body.rare.as_ref()?;
     let delayed = rare.delay_ms.map(|ms| body.created.plus_us(ms * 1_000));

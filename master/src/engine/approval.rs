@@ -1,5 +1,6 @@
-//! Which versions of a module may be used, and what they may reach: what its manifest asks for is given when an operator has
-//! approved it for that name; a version that asks for more waits, and the last good one stays in use.
+//! Which versions of a module may be used, and what they may reach: what its manifest asks for is
+//! given when an operator has approved it for that name; a version that asks for more waits, and
+//! the last good one stays in use.
 
 use super::Engine;
 use super::modules::{Changed, Modules, take_sound};
@@ -146,8 +147,8 @@ impl Engine {
         }
     }
 
-    /// Lets a version that waits be used: with all that it asks for, or again after a rollback. `shown` is what whoever
-    /// approves it has seen.
+    /// Lets a version that waits be used: with all that it asks for, or again after a rollback.
+    /// `shown` is what whoever approves it has seen.
     pub(super) fn approve_module(
         &mut self,
         name: ModuleName,

@@ -1,4 +1,5 @@
-//! Questions, answered from memory; what memory has let go of is left to the asker's own thread, see [`Lookup`].
+//! Questions, answered from memory; what memory has let go of is left to the asker's own thread,
+//! see [`Lookup`].
 
 use super::effects::job_record;
 use super::operate::{unknown_job, unknown_task};
@@ -130,7 +131,8 @@ impl Engine {
         }
     }
 
-    /// A page: open tasks by `no`, then ended ones that memory has, the newest first, then those of the view.
+    /// A page: open tasks by `no`, then ended ones that memory has, the newest first, then those of
+    /// the view.
     fn tasks_page(&self, wanted: Wanted, limit: usize, after: Option<&str>) -> Reply {
         let mut rows = Rows {
             rows: Vec::new(),
@@ -214,7 +216,8 @@ impl Engine {
     }
 
     fn job_in_memory(&self, name: &JobName) -> Option<JobView> {
-        // The core holds one that is done until its last attempt is given back, and hears no more of it.
+        // The core holds one that is done until its last attempt is given back, and hears no more
+        // of it.
         let open = self.core.job(name).filter(|job| job.open);
         let held = open.map(|job| job_view(name, &job_record(job), &job.counts.by_state));
         held.or_else(|| {

@@ -1,7 +1,9 @@
-//! What an attempt wants when it is done: tasks that it adds, and the task as which its own goes on.
+//! What an attempt wants when it is done: tasks that it adds, and the task as which its own goes
+//! on.
 //!
-//! Both travel with its report and are carried out in the turn of its end, so in one commit with it: an attempt that
-//! failed, or that is void, adds nothing, and a report that is told again finds its task ended.
+//! Both travel with its report and are carried out in the turn of its end, so in one commit with
+//! it: an attempt that failed, or that is void, adds nothing, and a report that is told again finds
+//! its task ended.
 
 use super::Engine;
 use super::add::{Fact, due_of};
@@ -177,8 +179,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses to let a task wait for one that waits for it. Tasks that are added can wait for earlier ones only; this
-    /// one is there already, and others may have been added that wait for it.
+    /// Refuses to let a task wait for one that waits for it. Tasks that are added can wait for
+    /// earlier ones only; this one is there already, and others may have been added that wait for
+    /// it.
     fn refuse_cycle(&self, key: TaskKey, wanted: &[&TaskId]) -> Result<(), Refusal> {
         let id = self.body(key).id.clone();
         let mut seen: HashSet<TaskId> = HashSet::new();

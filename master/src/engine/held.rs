@@ -1,4 +1,5 @@
-//! The tasks that the engine holds, and what it keeps of each: little, because there may be millions that wait.
+//! The tasks that the engine holds, and what it keeps of each: little, because there may be
+//! millions that wait.
 
 use super::kept::Kept;
 use super::rows::Rows;
@@ -33,8 +34,8 @@ pub(super) enum Known<'a> {
     Ended(&'a Stored),
 }
 
-/// The hash of an id. The id itself would be a fifth of all memory; a table's entry has this beside what it is of, so
-/// that a table that grows looks at nothing else.
+/// The hash of an id. The id itself would be a fifth of all memory; a table's entry has this beside
+/// what it is of, so that a table that grows looks at nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Hashed(u32);
 
@@ -66,8 +67,8 @@ pub(super) struct Held {
     ended: HashTable<(Hashed, Stored)>,
 }
 
-/// What an open task takes in the core and here beside what its document says, bytes: measured with a million of them
-/// (see ARCHITECTURE.md, "Where the time goes"), the store's share left out.
+/// What an open task takes in the core and here beside what its document says, bytes: measured with
+/// a million of them (see ARCHITECTURE.md, "Where the time goes"), the store's share left out.
 const TASK_BYTES: u64 = 350;
 
 /// A dependency: the edge in the core, the id here.
@@ -314,7 +315,8 @@ impl Engine {
         }
     }
 
-    /// The view has the bodies of tasks up to this number: of those that wait, memory keeps them packed.
+    /// The view has the bodies of tasks up to this number: of those that wait, memory keeps them
+    /// packed.
     pub(super) fn pack_bodies(&mut self, last_no: u64) {
         self.held.pack(self.packed_no + 1, last_no);
         self.packed_no = self.packed_no.max(last_no);

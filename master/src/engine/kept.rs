@@ -1,5 +1,5 @@
-//! The body of a task as memory keeps it: whole while somebody works with it, packed while the task waits for long. There
-//! may be millions that wait, and packed they take a third.
+//! The body of a task as memory keeps it: whole while somebody works with it, packed while the task
+//! waits for long. There may be millions that wait, and packed they take a third.
 
 use crate::record::{self, TaskBody};
 use std::sync::Arc;

@@ -12,11 +12,13 @@ use taskmaster_protocol::{
     Capabilities, EventKind, FromMaster, Hash, ModuleName, ModuleRef, Refusal, RefusalCode, near,
 };
 
-/// Versions of one module that are remembered. The oldest that is neither in use nor held back is forgotten first.
+/// Versions of one module that are remembered. The oldest that is neither in use nor held back is
+/// forgotten first.
 const VERSIONS_MAX: usize = 64;
 
-/// Tasks of a module of this size are sent when a runner has compiled it, or has failed to: until then they would hold
-/// slots in which others could run. A smaller one is compiled within about a second.
+/// Tasks of a module of this size are sent when a runner has compiled it, or has failed to: until
+/// then they would hold slots in which others could run. A smaller one is compiled within about a
+/// second.
 const COMPILED_FIRST_BYTES: u64 = 1 << 20;
 
 /// Versions of which it is remembered who compiled them; far more than are in use.
@@ -28,9 +30,11 @@ pub(super) struct Modules {
     pub(super) records: BTreeMap<ModuleName, ModuleRecord>,
     /// What they may reach, of those of which anything is known.
     pub(super) rights: BTreeMap<ModuleName, Rights>,
-    /// The only versions that may be used; `None`: there is no such list. Not durable: the folder tells of it at each start.
+    /// The only versions that may be used; `None`: there is no such list. Not durable: the folder
+    /// tells of it at each start.
     pub(super) listed: Option<BTreeSet<Hash>>,
-    /// Runners that have compiled a version, since this start, and how long it took, µs; 0 where they had it already.
+    /// Runners that have compiled a version, since this start, and how long it took, µs; 0 where
+    /// they had it already.
     compiled: BTreeMap<Hash, BTreeMap<Arc<str>, u64>>,
     /// Versions of which a runner has told how its compilation ended, since this start.
     tried: BTreeSet<Hash>,
@@ -46,7 +50,8 @@ pub(super) struct Changed {
 }
 
 impl Modules {
-    /// As the last master left them. With `require_approved` none is in use until the list of approved ones is known.
+    /// As the last master left them. With `require_approved` none is in use until the list of
+    /// approved ones is known.
     pub fn restored(
         records: Vec<(ModuleName, ModuleRecord)>,
         rights: Vec<(ModuleName, Rights)>,
@@ -92,7 +97,8 @@ impl Modules {
         })
     }
 
-    /// A runner has told how the compilation of a version ended. The names whose tasks can be sent from now on.
+    /// A runner has told how the compilation of a version ended. The names whose tasks can be sent
+    /// from now on.
     pub fn tried(&mut self, version: Hash) -> Vec<ModuleName> {
         if self.tried.len() > COMPILED_MAX {
             let known: BTreeSet<Hash> = self
@@ -113,8 +119,8 @@ impl Modules {
         of_it.filter(|name| self.is_open(name)).cloned().collect()
     }
 
-    /// The version that attempts take: the one that was taken last, or, where that is not on the list of approved ones,
-    /// the newest before it that is.
+    /// The version that attempts take: the one that was taken last, or, where that is not on the
+    /// list of approved ones, the newest before it that is.
     pub fn in_use<'a>(
         &self,
         name: &ModuleName,
@@ -159,7 +165,8 @@ impl Modules {
             .unwrap_or_default()
     }
 
-    /// The version that an attempt takes: the pinned one, or the one in use; for one that may not be used, why.
+    /// The version that an attempt takes: the pinned one, or the one in use; for one that may not
+    /// be used, why.
     pub fn version(&self, name: &ModuleName, pin: Option<&str>) -> Option<(Hash, Option<String>)> {
         let record = self.records.get(name)?;
         match pin {
@@ -281,8 +288,8 @@ pub(super) fn pinned<'a>(record: &'a ModuleRecord, pin: &str) -> Option<&'a Vers
         .find(|version| version.version.to_string().starts_with(pin))
 }
 
-/// What a sound file changes in a module's record, and the event that tells of it. One that may not be used yet changes
-/// nothing of what is in use.
+/// What a sound file changes in a module's record, and the event that tells of it. One that may not
+/// be used yet changes nothing of what is in use.
 pub(super) fn take_sound(
     record: &mut ModuleRecord,
     seen: VersionRecord,
@@ -343,7 +350,8 @@ impl Engine {
         self.module_is_used(name, before);
     }
 
-    /// Tells the others which version of a module is in use, where another was `before`, and what it may reach.
+    /// Tells the others which version of a module is in use, where another was `before`, and what
+    /// it may reach.
     fn module_is_used(&mut self, name: ModuleName, before: Option<Hash>) {
         let after = self.modules.version_in_use(&name);
         if let Some(record) = self.modules.records.get(&name) {

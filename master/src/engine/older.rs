@@ -8,9 +8,10 @@ use taskmaster_protocol::message::ResultRef;
 use taskmaster_protocol::{Json, PARAMS_AS_BLOBS_SINCE, TaskId};
 
 impl Engine {
-    /// The task's params for this runner. One that does not know of files is sent what it must refuse, with a sentence. One
-    /// that does not know of params as blobs takes such a blob as a result that stands for all of the params; it would not
-    /// look for references in it, so then it is sent what it must refuse, too.
+    /// The task's params for this runner. One that does not know of files is sent what it must
+    /// refuse, with a sentence. One that does not know of params as blobs takes such a blob as a
+    /// result that stands for all of the params; it would not look for references in it, so then it
+    /// is sent what it must refuse, too.
     pub(super) fn params_for(
         &self,
         session: SessionNo,

@@ -1,4 +1,5 @@
-//! What clients want changed: cancel, retry, set, and an operator's wishes. Each is answered when it is durable.
+//! What clients want changed: cancel, retry, set, and an operator's wishes. Each is answered when
+//! it is durable.
 
 use super::add::{Fact, final_of, mono};
 use super::{Engine, Known};
@@ -110,7 +111,8 @@ impl Engine {
         let (mut count, mut reopened) = (0, BTreeSet::new());
         while let Some(stored) = queue.pop_front() {
             let id = stored.ended.id.clone();
-            // Named twice, or reached over two of its dependencies. It may have been skipped again at once.
+            // Named twice, or reached over two of its dependencies. It may have been skipped again
+            // at once.
             if !reopened.insert(id.clone()) || matches!(self.held.known(&id), Some(Known::Live(_)))
             {
                 continue;
@@ -163,8 +165,9 @@ impl Engine {
         }
     }
 
-    /// What a task waits for and nobody knows any more, so that nobody can tell whether it was met. One that was sent has
-    /// waited for all of it, unless it was sent as another task than it is now.
+    /// What a task waits for and nobody knows any more, so that nobody can tell whether it was met.
+    /// One that was sent has waited for all of it, unless it was sent as another task than it is
+    /// now.
     fn lost_dependency<'a>(&self, stored: &'a Stored) -> Option<&'a TaskId> {
         let has_waited = stored.ended.last_sent.n > 0 && !stored.body.is_continued();
         let mut waits_for = stored
@@ -319,7 +322,8 @@ impl Engine {
             ));
         };
         self.say(session, FromMaster::Drain(()));
-        // From now on, not only when it has answered: one that does not listen is sent nothing more either.
+        // From now on, not only when it has answered: one that does not listen is sent nothing more
+        // either.
         let runner = RunnerKey(session.0);
         self.tell(Event::RunnerAsked {
             runner,

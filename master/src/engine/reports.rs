@@ -56,7 +56,8 @@ impl Engine {
         }
     }
 
-    /// Of the attempts that a runner says it holds: those of open tasks, and the others, which are void.
+    /// Of the attempts that a runner says it holds: those of open tasks, and the others, which are
+    /// void.
     fn held(&self, held: Vec<Attempt>) -> (Vec<(TaskKey, AttemptId)>, Vec<Attempt>) {
         let (mut live, mut void) = (Vec::new(), Vec::new());
         for attempt in held {
@@ -68,7 +69,8 @@ impl Engine {
         (live, void)
     }
 
-    /// Attempts with a result. Whatever it is worth, the runner may forget it once this turn is durable.
+    /// Attempts with a result. Whatever it is worth, the runner may forget it once this turn is
+    /// durable.
     pub(super) fn done(&mut self, session: SessionNo, reports: Vec<Done>) {
         let runner = RunnerKey(session.0);
         let mut acked = Vec::with_capacity(reports.len());

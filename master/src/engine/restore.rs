@@ -17,8 +17,8 @@ use taskmaster_core::{Due, Event, Origin, Scheduler};
 use taskmaster_protocol::{Now, TaskId, Wall};
 
 impl Engine {
-    /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it before anything
-    /// else is told.
+    /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it
+    /// before anything else is told.
     pub fn restore(
         restored: Restored,
         config: EngineConfig,
@@ -160,7 +160,8 @@ impl Engine {
             });
         }
         let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
-        // A dependency had failed, and the master ended before this one was skipped: it is now, and gone already.
+        // A dependency had failed, and the master ended before this one was skipped: it is now, and
+        // gone already.
         let Some(live) = self.held.get_mut(key) else {
             return;
         };
@@ -174,8 +175,9 @@ impl Engine {
     }
 }
 
-/// Open tasks that are told last. Tasks come back in the order of their adding, which is one in which dependencies come
-/// first; but one that has gone on as another may wait for tasks that came after it, and others wait for it.
+/// Open tasks that are told last. Tasks come back in the order of their adding, which is one in
+/// which dependencies come first; but one that has gone on as another may wait for tasks that came
+/// after it, and others wait for it.
 #[derive(Default)]
 struct Later {
     held: BTreeMap<TaskId, (Arc<TaskBody>, OpenTask)>,
@@ -228,7 +230,8 @@ impl Later {
             }
             order.extend(self.held.remove(&id));
         }
-        // No cycle is ever let in; if one were, its tasks would wait for ever, and are told all the same.
+        // No cycle is ever let in; if one were, its tasks would wait for ever, and are told all the
+        // same.
         order.extend(self.held.into_values());
         order
     }

@@ -1,4 +1,5 @@
-//! What is taken when there is little room or none: on the disk, see [`Disk`], and in memory, for tasks that wait.
+//! What is taken when there is little room or none: on the disk, see [`Disk`], and in memory, for
+//! tasks that wait.
 
 use super::{Engine, Release};
 use crate::inbox::{self, Reply, SessionNo};
@@ -20,9 +21,9 @@ impl Engine {
             .map(|why| Refusal::new(RefusalCode::Unavailable, why))
     }
 
-    /// A question while nothing can be written, for as long as that lasts. What is durable is told, and what promises
-    /// nothing: that a task is open, how many there are. An end that is not safe yet is not, and nobody knows when it
-    /// will be: whoever asks for it hears why.
+    /// A question while nothing can be written, for as long as that lasts. What is durable is told,
+    /// and what promises nothing: that a task is open, how many there are. An end that is not safe
+    /// yet is not, and nobody knows when it will be: whoever asks for it hears why.
     pub(super) fn asked_when_full(&mut self, query: Query, reply: oneshot::Sender<Reply>) {
         let safe = match &query {
             Query::Task { id } | Query::Why { id } | Query::Logs { id } => self.is_safe(id),
@@ -41,15 +42,16 @@ impl Engine {
         let _ = reply.send(answer);
     }
 
-    /// Whether how a task ended is durable, where it has ended, and that it was opened again, where it was.
+    /// Whether how a task ended is durable, where it has ended, and that it was opened again, where
+    /// it was.
     fn is_safe(&self, id: &TaskId) -> bool {
         let latest = self.events.latest();
         let ended = self.last_end(id).is_none_or(|ended| ended.seq <= latest);
         ended && self.reopened.get(id).is_none_or(|since| *since <= latest)
     }
 
-    /// Why no more tasks of this priority may wait; `None`: they may. What ends makes room by itself. For what is more
-    /// urgent than usual there is an eighth more.
+    /// Why no more tasks of this priority may wait; `None`: they may. What ends makes room by
+    /// itself. For what is more urgent than usual there is an eighth more.
     pub(super) fn queue_full(&self, priority: i32) -> Option<Refusal> {
         let (is, max) = (self.held.bytes, self.config.queue_bytes);
         if is < max || (priority > 0 && is - max < max / 8) {
@@ -62,7 +64,8 @@ impl Engine {
         Some(Refusal::new(RefusalCode::Unavailable, text))
     }
 
-    /// It stands otherwise with the disk: when something can be written again, what was held back comes first.
+    /// It stands otherwise with the disk: when something can be written again, what was held back
+    /// comes first.
     pub(super) fn disk_is(&mut self, disk: Disk) {
         self.disk = disk;
         if !self.is_full() {
@@ -72,8 +75,9 @@ impl Engine {
         }
     }
 
-    /// The message, if it can be taken now. Reports are held back: to the core their attempts still run, so their slots
-    /// get nothing new, and their runners keep them. Changes are refused at once.
+    /// The message, if it can be taken now. Reports are held back: to the core their attempts still
+    /// run, so their slots get nothing new, and their runners keep them. Changes are refused at
+    /// once.
     pub(super) fn there_is_room_for(
         &mut self,
         session: SessionNo,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use taskmaster_core::TaskKey;
 
-/// Numbers that lie together. Numbers are dense, so most rows are full; of an old task that is opened again, alone among
-/// ended ones, the row is a kilobyte.
+/// Numbers that lie together. Numbers are dense, so most rows are full; of an old task that is
+/// opened again, alone among ended ones, the row is a kilobyte.
 const ROW: u64 = 256;
 
 /// Stands where no task is open. No task has this key: they are counted from 0.

@@ -1,14 +1,16 @@
-//! Documents of a batch that wait for others of the same batch, and why those that nothing lets in are refused.
+//! Documents of a batch that wait for others of the same batch, and why those that nothing lets in
+//! are refused.
 
 use crate::prepare::Prepared;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use taskmaster_protocol::{Refusal, RefusalCode, TaskId};
 
-/// Ids of a cycle that are named: every member of it is told, and the answer must fit into a message.
+/// Ids of a cycle that are named: every member of it is told, and the answer must fit into a
+/// message.
 const CYCLE_TOLD: usize = 10;
 
-/// Documents that wait for others of their batch. Each is tried again once, when the last of these has come: a document
-/// may name thousands.
+/// Documents that wait for others of their batch. Each is tried again once, when the last of these
+/// has come: a document may name thousands.
 #[derive(Default)]
 pub(super) struct Deferred {
     /// By its place in the batch; and for how many ids it waits.
@@ -40,7 +42,8 @@ impl Deferred {
         free
     }
 
-    /// Refusals for what is left: those on a cycle, or that wait for one, name it; the others what they miss.
+    /// Refusals for what is left: those on a cycle, or that wait for one, name it; the others what
+    /// they miss.
     pub(super) fn refuse(self, known: impl Fn(&TaskId) -> bool) -> Vec<(usize, Refusal)> {
         let missing_of = |task: &Prepared| -> Vec<TaskId> {
             let wanted = task
@@ -84,8 +87,8 @@ pub(super) fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
         .about(ids)
 }
 
-/// For each task the cycle that one reaches by always following the first missing dependency, if one does. Each task is
-/// visited once.
+/// For each task the cycle that one reaches by always following the first missing dependency, if
+/// one does. Each task is visited once.
 fn cycles<'a>(missing: &'a BTreeMap<&'a TaskId, Vec<TaskId>>) -> BTreeMap<&'a TaskId, Refusal> {
     let next = |id: &TaskId| missing.get(id)?.iter().find(|id| missing.contains_key(id));
     let mut found: BTreeMap<&TaskId, Option<Refusal>> = BTreeMap::new();

@@ -168,7 +168,8 @@ impl Engine {
         format!("its module `{module}` waits for approval: {why}")
     }
 
-    /// What its module may reach that no connected runner offers, and how one would; empty where each is offered.
+    /// What its module may reach that no connected runner offers, and how one would; empty where
+    /// each is offered.
     fn not_offered(&self, module: &ModuleName) -> String {
         let needs = self.modules.granted(module);
         let offers = self

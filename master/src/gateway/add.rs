@@ -1,4 +1,5 @@
-//! `task:add`: documents are parsed here, in the session's own task, so that the engine's turns stay short.
+//! `task:add`: documents are parsed here, in the session's own task, so that the engine's turns
+//! stay short.
 
 use super::{Gate, inputs, params};
 use crate::inbox::{Input, SessionNo};
@@ -13,7 +14,8 @@ use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits, splice
 
 pub(super) type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
 
-/// More than this is parsed on a thread where it delays no other session (about a millisecond's work).
+/// More than this is parsed on a thread where it delays no other session (about a millisecond's
+/// work).
 pub(super) const HEAVY_BYTES: usize = 256 << 10;
 
 /// Reads a batch; what is wrong with single documents stands in their places.
@@ -98,9 +100,9 @@ fn parse(folder: &Folder, tasks: &[Json]) -> Parsed {
         .collect()
 }
 
-/// Looks into the folder once for every name that is not known: its file may have been dropped a moment ago. Names that
-/// stay unknown are refused by the engine, which first looks whether the task itself is known: a resend of what was
-/// acknowledged is fine even when its module has gone.
+/// Looks into the folder once for every name that is not known: its file may have been dropped a
+/// moment ago. Names that stay unknown are refused by the engine, which first looks whether the
+/// task itself is known: a resend of what was acknowledged is fine even when its module has gone.
 async fn find_modules(folder: &Folder, parsed: &Parsed) {
     let mut missing: BTreeSet<&ModuleName> = BTreeSet::new();
     for prepared in parsed.iter().flatten() {
@@ -111,8 +113,8 @@ async fn find_modules(folder: &Folder, parsed: &Parsed) {
     }
 }
 
-/// Compares params with what the functions of components take. What does not fit is noted, not refused: see
-/// [`Prepared::wrong`].
+/// Compares params with what the functions of components take. What does not fit is noted, not
+/// refused: see [`Prepared::wrong`].
 async fn compare_types(gate: &Gate, parsed: &mut Parsed, bytes: usize) -> Result<(), Refusal> {
     let mut components = BTreeMap::new();
     for prepared in parsed.iter().flatten() {

@@ -15,7 +15,8 @@ impl Auth {
         Auth { token }
     }
 
-    /// Whether `given` is the token; always where there is none. The time it takes does not tell how much is right.
+    /// Whether `given` is the token; always where there is none. The time it takes does not tell
+    /// how much is right.
     pub(super) fn admits(&self, given: Option<&str>) -> bool {
         match (&self.token, given) {
             (None, _) => true,
@@ -51,8 +52,9 @@ impl Auth {
                 ));
             }
         }
-        // A foreign page can point a name of its own at 127.0.0.1 (DNS rebinding); then its Origin is the Host. With
-        // a token that is of no use to it, without one only names that nobody else can own are answered to.
+        // A foreign page can point a name of its own at 127.0.0.1 (DNS rebinding); then its Origin
+        // is the Host. With a token that is of no use to it, without one only names that nobody
+        // else can own are answered to.
         if self.token.is_none() && !is_own(host) {
             return Some(format!(
                 "a master without a token answers only to an address or to localhost, not to `{host}`; start it with --token"

@@ -1,4 +1,5 @@
-//! Bytes by their hash over HTTP: fetched and put whole or from where they broke off, and asked for by the thousand.
+//! Bytes by their hash over HTTP: fetched and put whole or from where they broke off, and asked for
+//! by the thousand.
 
 use super::Gate;
 use super::http::{Failure, fail, json};
@@ -18,7 +19,8 @@ use tokio::sync::mpsc;
 /// Bytes read from disk, or handed to it, at a time.
 const CHUNK: usize = 256 << 10;
 
-/// Of an upload: how many bytes are there already. As the draft standard for resumable uploads has it.
+/// Of an upload: how many bytes are there already. As the draft standard for resumable uploads has
+/// it.
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
 fn parse_hash(text: &str) -> Result<Hash, Failure> {
@@ -96,7 +98,8 @@ pub(super) async fn get(
     Ok((status, headers, Body::from_stream(parts)).into_response())
 }
 
-/// Whether it is there, so that it can be named; if not, how much of it an upload has left that broke off.
+/// Whether it is there, so that it can be named; if not, how much of it an upload has left that
+/// broke off.
 pub(super) async fn head(
     State(gate): State<Gate>,
     Path(hash): Path<String>,
@@ -198,7 +201,8 @@ impl Purpose {
     }
 }
 
-/// Keeps a blob; with `Upload-Offset: N` the body is what comes behind the first N bytes of it, which are here already.
+/// Keeps a blob; with `Upload-Offset: N` the body is what comes behind the first N bytes of it,
+/// which are here already.
 pub(super) async fn put(
     State(gate): State<Gate>,
     Path(hash): Path<String>,

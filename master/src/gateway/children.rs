@@ -1,4 +1,5 @@
-//! Tasks that an attempt adds, read here as those of a feeder are, so that the engine's turns stay short.
+//! Tasks that an attempt adds, read here as those of a feeder are, so that the engine's turns stay
+//! short.
 
 use super::{Gate, add};
 use crate::inbox::{Child, Wishes};

@@ -1,5 +1,5 @@
-//! Where connections come in. One whose first request does not come is closed: open connections are not without number,
-//! and whoever only begins to speak would have his for ever.
+//! Where connections come in. One whose first request does not come is closed: open connections are
+//! not without number, and whoever only begins to speak would have his for ever.
 
 use axum::serve::Listener;
 use std::io::{Error, ErrorKind, IoSlice, Result};

@@ -8,7 +8,8 @@ use taskmaster_protocol::message::Gap;
 /// Before events that should be there and could not be read are tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The next events after `seq`; waits for them. `Pruned` always leads on: its `first` is beyond `seq + 1`.
+/// The next events after `seq`; waits for them. `Pruned` always leads on: its `first` is beyond
+/// `seq + 1`.
 pub(super) async fn after(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, Pruned> {
     loop {
         match events.after(seq).await {
@@ -21,7 +22,8 @@ pub(super) async fn after(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, P
     }
 }
 
-/// The next ends after `seq` that concern somebody; waits for events, not for ends: see [`EventFeed::ends`].
+/// The next ends after `seq` that concern somebody; waits for events, not for ends: see
+/// [`EventFeed::ends`].
 pub(super) async fn ends(events: &EventFeed, seq: u64, of: &impl Concern) -> Result<Ends, Pruned> {
     loop {
         match events.ends(seq, of).await {

@@ -11,15 +11,16 @@ use taskmaster_protocol::{FromMaster, JobName, RefusalCode, TaskId, TaskView};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// A follower that hears nothing is told how far it has followed when that moved by so many events, and not more than
-/// once a second: after a reconnect it goes on near the end.
+/// A follower that hears nothing is told how far it has followed when that moved by so many events,
+/// and not more than once a second: after a reconnect it goes on near the end.
 const MOVED: u64 = 10_000;
 const MOVED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Questions about single tasks at a time.
 const ASKED: usize = 32;
 
-/// Tasks in one message, and bytes of their results: what waits for somebody who does not read is bounded.
+/// Tasks in one message, and bytes of their results: what waits for somebody who does not read is
+/// bounded.
 const BATCH: usize = 500;
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -31,7 +32,8 @@ struct Over;
 /// A job to follow, and the seq after which its ends are to be told.
 pub(super) type Wish = (JobName, u64);
 
-/// The jobs that a session follows. One reader for all of them: each event is looked at once, however many there are.
+/// The jobs that a session follows. One reader for all of them: each event is looked at once,
+/// however many there are.
 struct Jobs {
     /// By job, the seq up to which nothing is to be told (any more).
     told: HashMap<JobName, u64>,
@@ -52,7 +54,8 @@ impl Concern for BTreeSet<TaskId> {
 }
 
 impl Jobs {
-    /// Takes a wish in; reading goes back where it begins earlier, and tells nothing of the other jobs again.
+    /// Takes a wish in; reading goes back where it begins earlier, and tells nothing of the other
+    /// jobs again.
     fn follow(&mut self, (job, since): Wish) {
         if since < self.seq {
             self.told
@@ -72,7 +75,8 @@ impl Jobs {
     }
 }
 
-/// Everything that ends in the jobs that are wished for, and the jobs' own ends, until the session ends.
+/// Everything that ends in the jobs that are wished for, and the jobs' own ends, until the session
+/// ends.
 pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, side: Side) {
     let Some(first) = wishes.recv().await else {
         return;
@@ -150,7 +154,8 @@ pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, si
     }
 }
 
-/// What is told of these events, made as it is taken. Each message says how far it reaches; the last one, up to `seq`.
+/// What is told of these events, made as it is taken. Each message says how far it reaches; the
+/// last one, up to `seq`.
 fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = Final> {
     let mut rest = Some(mine);
     std::iter::from_fn(move || {
@@ -178,8 +183,9 @@ fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = Final> {
     })
 }
 
-/// Each of `ids` once, when it has ended or where it has already. `seq` was the last event when this was asked for:
-/// what ends later is among the events after it, what ended before is final when asked.
+/// Each of `ids` once, when it has ended or where it has already. `seq` was the last event when
+/// this was asked for: what ends later is among the events after it, what ended before is final
+/// when asked.
 pub(super) async fn ids(handle: MasterHandle, ids: Vec<TaskId>, mut seq: u64, side: Side) {
     let mut waiting: BTreeSet<TaskId> = ids.into_iter().collect();
     let mut interest = handle.events.interest();
@@ -232,7 +238,8 @@ fn mine(ends: &Ends, waiting: &mut BTreeSet<TaskId>) -> Vec<TaskView> {
     ended
 }
 
-/// Tells those of `waiting` that have ended, and refuses those that nobody knows; both are waited for no longer.
+/// Tells those of `waiting` that have ended, and refuses those that nobody knows; both are waited
+/// for no longer.
 async fn ask(
     handle: &MasterHandle,
     waiting: &mut BTreeSet<TaskId>,

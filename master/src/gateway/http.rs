@@ -108,7 +108,8 @@ pub(super) fn json(value: Json) -> Response {
         .into_response()
 }
 
-/// Asks the engine. A refusal has the shape it has everywhere, with a status for those who look at that only.
+/// Asks the engine. A refusal has the shape it has everywhere, with a status for those who look at
+/// that only.
 async fn ask(gate: &Gate, query: Query) -> Response {
     match gate.handle.ask(query).await {
         Ok(answer) => json(answer),

@@ -1,5 +1,5 @@
-//! Whether the bytes that a batch of tasks names are here. They are kept for these tasks from then on: what is found
-//! here is not removed before the engine knows who needs it.
+//! Whether the bytes that a batch of tasks names are here. They are kept for these tasks from then
+//! on: what is found here is not removed before the engine knows who needs it.
 
 use super::add::heavy;
 use crate::blobs::{Blobs, is_away};

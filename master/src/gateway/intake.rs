@@ -1,10 +1,10 @@
-//! Who may tell the engine of new tasks, when there are more than it can take in: so few wait in its queue that nobody
-//! waits behind a crowd for long.
+//! Who may tell the engine of new tasks, when there are more than it can take in: so few wait in
+//! its queue that nobody waits behind a crowd for long.
 //!
-//! Large batches take turns, in the order in which they came, one for each session. When a crowd waits, fewer of them are
-//! on their way at once: what is taken in is bounded by the cores, not by how much is in the pipe, and whoever is urgent
-//! finds a core free at each step. A small batch of a session that has hardly anything else on its way goes past them: there is
-//! room kept for it.
+//! Large batches take turns, in the order in which they came, one for each session. When a crowd
+//! waits, fewer of them are on their way at once: what is taken in is bounded by the cores, not by
+//! how much is in the pipe, and whoever is urgent finds a core free at each step. A small batch of
+//! a session that has hardly anything else on its way goes past them: there is room kept for it.
 
 use crate::inbox::Pass;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use taskmaster_protocol::limits;
 use tokio::sync::Semaphore;
 
-/// Tasks of large batches that are not durable yet. Whoever else has something to say waits behind them, in the engine's
-/// queue or for the commit before its own.
+/// Tasks of large batches that are not durable yet. Whoever else has something to say waits behind
+/// them, in the engine's queue or for the commit before its own.
 const BULK: usize = 4_096;
 
 /// The same, when a crowd waits: one batch of a feed, or several small ones.

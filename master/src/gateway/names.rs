@@ -1,5 +1,6 @@
-//! Which runner's name belongs to which process: a second process under a name that is connected is not let in. It would
-//! take over what the first one holds, and the two would push each other out for ever.
+//! Which runner's name belongs to which process: a second process under a name that is connected is
+//! not let in. It would take over what the first one holds, and the two would push each other out
+//! for ever.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +27,9 @@ impl Names {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `name` for the process that calls itself `session`. One that reconnects takes its own name over; a runner
-    /// that names no session is as it was in version 1: the newest connection has the name.
+    /// Takes `name` for the process that calls itself `session`. One that reconnects takes its own
+    /// name over; a runner that names no session is as it was in version 1: the newest connection
+    /// has the name.
     pub(super) fn take(&self, name: &str, session: Option<&str>) -> Result<Taken, Refusal> {
         let mut names = self.lock();
         let last = names.get(name);

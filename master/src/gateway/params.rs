@@ -1,8 +1,9 @@
-//! Large params: kept as blobs, so that neither the engine's memory nor the journal nor a message to a runner has them.
+//! Large params: kept as blobs, so that neither the engine's memory nor the journal nor a message
+//! to a runner has them.
 //!
-//! What came inline is put here; what a client has put itself is read once, for the results that it asks for. A document
-//! whose blob is not there is refused by the engine, which first looks whether the task is known: a resend of what was
-//! acknowledged is fine even when its blob has gone.
+//! What came inline is put here; what a client has put itself is read once, for the results that it
+//! asks for. A document whose blob is not there is refused by the engine, which first looks whether
+//! the task is known: a resend of what was acknowledged is fine even when its blob has gone.
 
 use super::Gate;
 use super::add::Parsed;
@@ -12,7 +13,8 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
 
-/// Batches with large params that are worked on at a time: each takes up to twice [`limits::PARAMS_BYTES_MAX`].
+/// Batches with large params that are worked on at a time: each takes up to twice
+/// [`limits::PARAMS_BYTES_MAX`].
 pub(super) const AT_A_TIME: usize = 2;
 
 /// Sees to it that no document of the batch has large params in it any more.

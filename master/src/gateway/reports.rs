@@ -1,6 +1,8 @@
-//! What runners say, cut to size before the engine hears of it: a runner is a program on somebody else's machine.
+//! What runners say, cut to size before the engine hears of it: a runner is a program on somebody
+//! else's machine.
 //!
-//! A report that cannot be taken as it is becomes a failure of its own attempt, so that it harms no other.
+//! A report that cannot be taken as it is becomes a failure of its own attempt, so that it harms no
+//! other.
 
 use super::add::heavy;
 use crate::blobs::{Blobs, is_away};
@@ -13,7 +15,8 @@ use taskmaster_protocol::{
 /// Entries of one message of reports: more than a runner may hold, so that no turn is long.
 const REPORTS_MAX: usize = limits::CREDITS_MAX as usize;
 
-/// Attempts that a runner may tell of at once: those it holds, and results that a slow disk has not acknowledged.
+/// Attempts that a runner may tell of at once: those it holds, and results that a slow disk has not
+/// acknowledged.
 const HELD_MAX: usize = 65_536;
 
 /// Bytes of a failure's sentence.
@@ -154,8 +157,9 @@ fn wrong_outputs(outputs: &BTreeMap<FilePath, Hash>, blobs: &Blobs) -> Option<St
     ))
 }
 
-/// It is not removed before the engine knows that it is needed. What cannot be read is not here; but where an object store
-/// does not answer, a runner is believed that says it has put something: it was told so when that was there.
+/// It is not removed before the engine knows that it is needed. What cannot be read is not here;
+/// but where an object store does not answer, a runner is believed that says it has put something:
+/// it was told so when that was there.
 fn is_here(blobs: &Blobs, hash: &Hash) -> bool {
     blobs.renew(hash).unwrap_or_else(|error| is_away(&error))
 }

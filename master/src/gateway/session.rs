@@ -23,8 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-/// Messages of a session's own tasks (answers, events) that wait for its writer: of somebody who does not read, so many,
-/// and as many that the writer has.
+/// Messages of a session's own tasks (answers, events) that wait for its writer: of somebody who
+/// does not read, so many, and as many that the writer has.
 pub(super) const SIDE: usize = 4;
 
 /// Questions of one session that are being answered.
@@ -39,20 +39,22 @@ const JOBS_FOLLOWED_MAX: usize = 100_000;
 /// Jobs that wait to be followed.
 const WISHES: usize = 1_024;
 
-/// Messages of one session that the engine has not taken yet, KiB: beyond that nothing more is read from it.
+/// Messages of one session that the engine has not taken yet, KiB: beyond that nothing more is read
+/// from it.
 const INBOX_KIB: usize = 64 << 10;
 
 /// Of these, so many are given back at a time.
 const ROOM_KIB: usize = 1 << 10;
 
-/// Reports of one runner whose acknowledgement is not written yet: a runner that does not read is not read either.
+/// Reports of one runner whose acknowledgement is not written yet: a runner that does not read is
+/// not read either.
 const REPORTS_UNREAD_MAX: usize = 64 << 10;
 
 /// Wishes of one client whose answer is not written yet.
 const WISHES_UNREAD_MAX: usize = 256;
 
-/// The close code for a message above the limit. Its rest cannot be read: the connection is left open for a moment, so
-/// that the code is seen before the reset.
+/// The close code for a message above the limit. Its rest cannot be read: the connection is left
+/// open for a moment, so that the code is seen before the reset.
 const TOO_LARGE: u16 = 1009;
 
 /// Tells the engine when the session is over, however it ends: also where its task is dropped.
@@ -229,7 +231,8 @@ impl Reader {
     async fn act(&mut self, message: ToMaster, bytes: usize) {
         match message {
             ToMaster::Add(add) => {
-                // Waiting here is the flow control: nothing more is read from this feeder meanwhile.
+                // Waiting here is the flow control: nothing more is read from this feeder
+                // meanwhile.
                 let Ok(permit) = self.batches.acquire().await else {
                     return;
                 };
@@ -268,8 +271,8 @@ impl Reader {
         }
     }
 
-    /// What reports want added goes ahead of them, read as a feeder's tasks are. Where that breaks off, the runner's
-    /// attempt has added nothing, which its log does not tell: the master's does.
+    /// What reports want added goes ahead of them, read as a feeder's tasks are. Where that breaks
+    /// off, the runner's attempt has added nothing, which its log does not tell: the master's does.
     async fn tell_wishes(&self, reports: &mut [Done]) {
         for report in reports {
             match children::take(&self.gate, report).await {
@@ -293,7 +296,8 @@ impl Reader {
         }
     }
 
-    /// To the engine, when there is room. Waiting here is the flow control for everything that is no `task:add`.
+    /// To the engine, when there is room. Waiting here is the flow control for everything that is
+    /// no `task:add`.
     async fn pass_on(&mut self, message: ToMaster, bytes: usize) {
         let (unread, count) = match &message {
             ToMaster::Done(list) => (&self.reports, list.len()),
@@ -303,7 +307,8 @@ impl Reader {
             }
             _ => (&self.wanted, 0),
         };
-        // Given back by the writer, with the acknowledgement or the answer. The semaphores are never closed.
+        // Given back by the writer, with the acknowledgement or the answer. The semaphores are
+        // never closed.
         let Ok(permit) = unread
             .acquire_many(u32::try_from(count).unwrap_or(u32::MAX))
             .await
@@ -419,7 +424,8 @@ impl Reader {
                 )
                 .await;
         }
-        // Read now, in the order of this session's messages: what it adds after this ends after this.
+        // Read now, in the order of this session's messages: what it adds after this ends after
+        // this.
         let latest = self.gate.handle.events.latest();
         if let Some(job) = job {
             self.jobs.insert(job.clone());
@@ -511,7 +517,8 @@ fn frame(code: u16, reason: &str) -> CloseFrame {
 
 /// The close frame for a connection that cannot be read any further.
 fn broken(error: &str) -> CloseFrame {
-    // axum hides the kind of the error; the codec's text for it is stable within the version we pin.
+    // axum hides the kind of the error; the codec's text for it is stable within the version we
+    // pin.
     if error.contains("too long") || error.contains("too large") || error.contains("too big") {
         return frame(
             TOO_LARGE,
@@ -527,7 +534,8 @@ fn broken(error: &str) -> CloseFrame {
     frame(1002, error)
 }
 
-/// The `ref` of a message that cannot be read or is not allowed: who waits for its answer must hear of it.
+/// The `ref` of a message that cannot be read or is not allowed: who waits for its answer must hear
+/// of it.
 fn reference_in(text: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct Outer {

@@ -68,7 +68,8 @@ impl World {
         dial(&self.address, hello(Role::Client)).await.unwrap().0
     }
 
-    /// The next thing that the engine is told within a time; room that was kept for a batch is given back.
+    /// The next thing that the engine is told within a time; room that was kept for a batch is
+    /// given back.
     fn input_within(&self, time: Duration) -> Option<Input> {
         let inputs = self.inputs.lock().unwrap();
         let next = || inputs.recv_timeout(time).ok();

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 /// Events in one message.
 const BATCH: usize = 500;
 
-/// Events that wait for a slow watcher. Beyond it live ones are dropped and counted, durable ones are left where they
-/// are and read later.
+/// Events that wait for a slow watcher. Beyond it live ones are dropped and counted, durable ones
+/// are left where they are and read later.
 const WAITING_MAX: usize = 2_000;
 
 /// One watcher: what it has not been sent yet.
@@ -77,8 +77,8 @@ pub(super) async fn run(events: EventFeed, watch: Watch, seq: u64, side: mpsc::S
     }
 }
 
-/// Durable events after `seq`, and up to where. Who watches one job is woken when something happens in it, and passes
-/// over what does not concern it without a look.
+/// Durable events after `seq`, and up to where. Who watches one job is woken when something happens
+/// in it, and passes over what does not concern it without a look.
 async fn next(
     events: &EventFeed,
     interest: Option<&Interest>,
@@ -125,7 +125,8 @@ impl Watcher {
         FromMaster::Events(self.waiting.drain(..count).collect())
     }
 
-    /// A live event. Once one was dropped, all are until the gap is told: it stands where they would have stood.
+    /// A live event. Once one was dropped, all are until the gap is told: it stands where they
+    /// would have stood.
     fn hear(&mut self, event: &Arc<EventView>) {
         if !self.watch.filter.matches(event) {
             return;

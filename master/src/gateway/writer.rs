@@ -15,11 +15,13 @@ use tokio::time::{Instant, timeout};
 /// Messages that are taken from the outbox at a time.
 const DRAIN: usize = 512;
 
-/// Attempts in one merged message, and the bytes of their params: bounds what a reader must hold and parse at once.
+/// Attempts in one merged message, and the bytes of their params: bounds what a reader must hold
+/// and parse at once.
 const MERGED_MAX: usize = 1_000;
 const MERGED_BYTES_MAX: usize = 1 << 20;
 
-/// A write that takes longer is one to somebody who is gone: 32 MiB over a slow line must get through.
+/// A write that takes longer is one to somebody who is gone: 32 MiB over a slow line must get
+/// through.
 const WRITE: Duration = Duration::from_secs(60);
 
 /// However much else is said: a watcher that only listens is heard of by its answers to these.
@@ -57,7 +59,8 @@ impl Writer {
         loop {
             let mut answers = 0;
             tokio::select! {
-                // The end first: the engine lets go of the session as soon as it hears of it, with less to say.
+                // The end first: the engine lets go of the session as soon as it hears of it, with
+                // less to say.
                 biased;
                 frame = &mut self.close => {
                     while let Ok(message) = self.outbox.try_recv() {
@@ -143,7 +146,8 @@ impl Writer {
     }
 }
 
-/// Joins neighbours of one kind: many small messages cost a reader more than one of the same length.
+/// Joins neighbours of one kind: many small messages cost a reader more than one of the same
+/// length.
 fn merge(batch: Vec<FromMaster>) -> Vec<FromMaster> {
     let mut merged: Vec<FromMaster> = Vec::with_capacity(batch.len());
     // Bytes of params in the last of `merged`.

@@ -74,7 +74,8 @@ async fn greet(gate: Gate, mut socket: WebSocket, admitted: bool) {
                     .send(Message::Close(Some(CloseFrame { code: 1008, reason })))
                     .await
                     .ok()?;
-                // Until the other side has closed too: what is unread here would cut off what was said.
+                // Until the other side has closed too: what is unread here would cut off what was
+                // said.
                 while let Some(Ok(_)) = socket.recv().await {}
                 Some(())
             };

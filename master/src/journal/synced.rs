@@ -1,5 +1,6 @@
-//! How far the journal was durable, told beside the store. The store alone cannot know: to sled, a log whose end was
-//! damaged or cut off is one that ends earlier, and it opens as if what followed had never been.
+//! How far the journal was durable, told beside the store. The store alone cannot know: to sled, a
+//! log whose end was damaged or cut off is one that ends earlier, and it opens as if what followed
+//! had never been.
 
 use crate::store::StoreError;
 use std::fs::{File, OpenOptions};
@@ -10,12 +11,12 @@ use std::path::{Path, PathBuf};
 /// In the store's folder, so that whoever copies that copies both.
 const NAME: &str = "synced";
 
-/// The number of a commit, in decimal digits as people read them, and its checksum. Small enough that a disk writes it
-/// as a whole.
+/// The number of a commit, in decimal digits as people read them, and its checksum. Small enough
+/// that a disk writes it as a whole.
 const BYTES: usize = 20 + 1 + 8 + 1;
 
-/// The mark of a store. Written after each sync and not synced itself: after a power cut it may be old, but it is never
-/// ahead of what is durable.
+/// The mark of a store. Written after each sync and not synced itself: after a power cut it may be
+/// old, but it is never ahead of what is durable.
 #[derive(Debug)]
 pub struct SyncedMark {
     path: PathBuf,
@@ -25,8 +26,9 @@ pub struct SyncedMark {
 }
 
 impl SyncedMark {
-    /// Compares the mark in `folder` with the last commit that is there, `end`, and goes on from it. A store without a
-    /// mark is one of an earlier release, or somebody has removed it to go on with what is left.
+    /// Compares the mark in `folder` with the last commit that is there, `end`, and goes on from
+    /// it. A store without a mark is one of an earlier release, or somebody has removed it to go on
+    /// with what is left.
     pub fn open(folder: &Path, end: u64) -> Result<SyncedMark, StoreError> {
         let path = folder.join(NAME);
         let failed = |error: io::Error| StoreError::Failed(format!("{}: {error}", path.display()));
@@ -51,8 +53,8 @@ impl SyncedMark {
             file,
             failing: false,
         };
-        // What it was: the journal's present end need not be durable yet. With this write the file has its size, and no
-        // later one needs room on the disk.
+        // What it was: the journal's present end need not be durable yet. With this write the file
+        // has its size, and no later one needs room on the disk.
         mark.write(synced)
             .and_then(|()| mark.file.sync_all())
             .map_err(failed)?;
@@ -82,7 +84,8 @@ fn text(commit: u64) -> Vec<u8> {
     format!("{digits} {:08x}\n", crc32fast::hash(digits.as_bytes())).into_bytes()
 }
 
-/// 0 where there is none, or none that can be trusted: that is told, and keeps nobody from starting.
+/// 0 where there is none, or none that can be trusted: that is told, and keeps nobody from
+/// starting.
 fn read(file: &File) -> io::Result<u64> {
     let mut bytes = [0; BYTES];
     match file.read_exact_at(&mut bytes, 0) {

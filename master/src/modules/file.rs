@@ -9,10 +9,12 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 use taskmaster_protocol::{Hash, limits};
 
-/// A file that nobody closed (a file system that does not tell) is read when it has not changed for this long.
+/// A file that nobody closed (a file system that does not tell) is read when it has not changed for
+/// this long.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// A file that is no module is called so when it has not changed for this long: it may be half written.
+/// A file that is no module is called so when it has not changed for this long: it may be half
+/// written.
 pub(super) const SETTLED: Duration = Duration::from_millis(300);
 
 /// Tells one state of a file from another, by what a `stat` costs.
@@ -81,8 +83,8 @@ impl Watched {
         }
     }
 
-    /// A sweep did not see it. True where it has been missing so long that it is gone: many programs replace a file
-    /// by removing it first.
+    /// A sweep did not see it. True where it has been missing so long that it is gone: many
+    /// programs replace a file by removing it first.
     pub(super) fn missed(&mut self, now: Instant) -> bool {
         let since = *self.absent.get_or_insert(now);
         now.duration_since(since) >= QUIET
@@ -93,7 +95,8 @@ impl Watched {
         !self.settled || self.absent.is_some()
     }
 
-    /// Whether it should be read now. `wanted`: it was closed by who wrote it, or somebody waits for it.
+    /// Whether it should be read now. `wanted`: it was closed by who wrote it, or somebody waits
+    /// for it.
     pub(super) fn is_due(&self, now: Instant, wanted: bool) -> bool {
         if self.absent.is_some() {
             return false;
@@ -103,8 +106,8 @@ impl Watched {
             now.duration_since(self.tried),
         );
         let judged = self.is_judged();
-        // Read once more when it has settled, even with the same stamp: a second write within one tick of the file
-        // system's clock leaves the stamp as it is.
+        // Read once more when it has settled, even with the same stamp: a second write within one
+        // tick of the file system's clock leaves the stamp as it is.
         let rest = !self.settled && quiet >= SETTLED && (judged || untried >= QUIET);
         // A file that is rewritten all the time is never quiet: read it all the same, now and then.
         wanted
@@ -149,7 +152,8 @@ impl Watched {
         }
     }
 
-    /// What it is, as far as that is certain. A sound module is one at once; the rest is certain when it has settled.
+    /// What it is, as far as that is certain. A sound module is one at once; the rest is certain
+    /// when it has settled.
     pub(super) fn verdict(&self) -> Option<&Seen> {
         let (_, _, seen) = self.read.as_ref()?;
         (self.settled || matches!(seen, Seen::Sound { .. })).then_some(seen)
@@ -161,7 +165,8 @@ impl Watched {
     }
 }
 
-/// Reads and validates. `None`: somebody wrote meanwhile, or it is gone. An error: it cannot be read, or not be kept.
+/// Reads and validates. `None`: somebody wrote meanwhile, or it is gone. An error: it cannot be
+/// read, or not be kept.
 fn judge(
     path: &Path,
     stem: &str,

@@ -1,5 +1,6 @@
-//! The list of approved modules, `approved.sha256` in the task folder: lines as `sha256sum` writes them. Hashes count, names
-//! are for people. It counts as it stands now; a file that is not there approves nothing.
+//! The list of approved modules, `approved.sha256` in the task folder: lines as `sha256sum` writes
+//! them. Hashes count, names are for people. It counts as it stands now; a file that is not there
+//! approves nothing.
 
 use crate::engine::LIST;
 use std::collections::{BTreeSet, HashSet};
@@ -12,7 +13,8 @@ use taskmaster_protocol::Hash;
 /// Bytes of the list: some hundred thousand lines.
 const LIST_BYTES_MAX: u64 = 64 << 20;
 
-/// A change counts when nothing has changed for this long: many programs empty a file before they write it anew.
+/// A change counts when nothing has changed for this long: many programs empty a file before they
+/// write it anew.
 pub(super) const SETTLED: Duration = Duration::from_millis(150);
 
 /// Tells one state of a file from another; `None`: it is not there.
@@ -25,7 +27,8 @@ pub(super) struct List {
     stamp: Stamp,
     /// What was seen last, and since when.
     seen: Option<(Stamp, Instant)>,
-    /// When it was read: a file that was changed just before is read again, for it may have changed in the same tick.
+    /// When it was read: a file that was changed just before is read again, for it may have changed
+    /// in the same tick.
     read: Option<SystemTime>,
     /// What was told last.
     told_list: Option<BTreeSet<Hash>>,

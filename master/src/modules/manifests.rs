@@ -1,5 +1,6 @@
-//! The manifests beside the modules, as they stand in the folder now: each is looked at when a task names its module,
-//! so a change counts from the next add on. (One `stat` for each module of a batch.)
+//! The manifests beside the modules, as they stand in the folder now: each is looked at when a task
+//! names its module, so a change counts from the next add on. (One `stat` for each module of a
+//! batch.)
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -28,8 +29,8 @@ struct Read {
 #[derive(Default)]
 pub(super) struct Manifests(Mutex<HashMap<ModuleName, Read>>);
 
-/// The state of a module's manifest: which one, and whether it was written some time ago, by the wall clock. `None`: there
-/// is none, or nothing can be told of it.
+/// The state of a module's manifest: which one, and whether it was written some time ago, by the
+/// wall clock. `None`: there is none, or nothing can be told of it.
 pub(super) fn state(folder: &Path, name: &ModuleName) -> Option<(Stamp, bool)> {
     let about = fs::metadata(folder.join(format!("{name}.toml"))).ok()?;
     let is_old = about

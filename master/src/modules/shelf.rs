@@ -117,7 +117,8 @@ impl Shelf {
                 .any(Watched::is_restless)
     }
 
-    /// Goes through the folder once. The files of `closed` are whole: who wrote them has closed them.
+    /// Goes through the folder once. The files of `closed` are whole: who wrote them has closed
+    /// them.
     pub(super) fn sweep(&mut self, closed: &BTreeSet<PathBuf>, now: Instant) {
         if let Some(list) = self.list.as_mut().and_then(|list| list.news(now)) {
             self.handle.tell(Input::Approved(list));
@@ -247,8 +248,8 @@ impl Shelf {
         }
     }
 
-    /// With what a sound file's manifest asks for. While the manifest may be half written, what was told before counts;
-    /// a module of which nothing was told waits so long.
+    /// With what a sound file's manifest asks for. While the manifest may be half written, what was
+    /// told before counts; a module of which nothing was told waits so long.
     fn with_wishes(&mut self, name: &ModuleName, seen: Seen, now: Instant) -> Option<Seen> {
         let Seen::Sound {
             version,
@@ -281,7 +282,8 @@ impl Shelf {
                     .unwrap_or_default();
                 Some(Arc::<Capabilities>::new(wants))
             }
-            // What was told before still counts; nothing is said, where this is the first that is told of it.
+            // What was told before still counts; nothing is said, where this is the first that is
+            // told of it.
             Err(_) => told.flatten(),
         };
         Some(Seen::Sound {

@@ -91,8 +91,8 @@ impl Ears {
     }
 }
 
-/// What an event is worth: the files that are whole by it, or `None` where it is not worth a sweep. Our own reading
-/// makes events too, and every single write of a large file does.
+/// What an event is worth: the files that are whole by it, or `None` where it is not worth a sweep.
+/// Our own reading makes events too, and every single write of a large file does.
 fn whole(event: Event) -> Option<Vec<PathBuf>> {
     let ours = |path: &PathBuf| {
         path.extension().is_some_and(|end| {

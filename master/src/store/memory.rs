@@ -1,4 +1,5 @@
-//! A store in memory that forgets, when it is told to crash, what was not synced. For tests and the simulation.
+//! A store in memory that forgets, when it is told to crash, what was not synced. For tests and the
+//! simulation.
 
 use super::{Batch, Pair, Shelf, StoreError};
 use std::collections::BTreeMap;

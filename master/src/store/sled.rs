@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 /// Cache for pages. sled's own bookkeeping comes to several times that when a store is large.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// What sled may write for one batch beside the batch itself: pages made whole again, the rest of a segment.
+/// What sled may write for one batch beside the batch itself: pages made whole again, the rest of a
+/// segment.
 const WRITTEN_BYTES: u64 = 16 << 20;
 
 /// What sled may write for each byte of a batch.
@@ -21,9 +22,10 @@ const WRITTEN_FOR_A_BYTE: u64 = 3;
 /// Blocks that are taken from the disk ahead of what sled writes.
 const RESERVED_BYTES: u64 = 48 << 20;
 
-/// How often sled's own thread moves what lives in half-empty segments together, for half of this time at the most.
-/// Without it a page is moved only when another is made whole again: under small commits the file grew to five times
-/// what is in it. What is moved in one go is far less than [`WRITTEN_BYTES`].
+/// How often sled's own thread moves what lives in half-empty segments together, for half of this
+/// time at the most. Without it a page is moved only when another is made whole again: under small
+/// commits the file grew to five times what is in it. What is moved in one go is far less than
+/// [`WRITTEN_BYTES`].
 const TIDY_EVERY_MS: u64 = 200;
 
 /// A sled store in one tree, so that every batch is atomic.
@@ -64,16 +66,18 @@ impl SledShelf {
         })
     }
 
-    /// Makes sure that the disk has room for what sled writes for a batch of so many bytes, before sled hears of it: a
-    /// write that fails inside sled ends it for good. Blocks are taken behind the end of its file, which they do not
-    /// change; sled writes to the end of the file or over what is there, so nobody else can take them.
+    /// Makes sure that the disk has room for what sled writes for a batch of so many bytes, before
+    /// sled hears of it: a write that fails inside sled ends it for good. Blocks are taken behind
+    /// the end of its file, which they do not change; sled writes to the end of the file or over
+    /// what is there, so nobody else can take them.
     fn reserve(&self, bytes: usize) -> Result<(), StoreError> {
         let failed = |error: std::io::Error| {
             StoreError::Failed(format!("{}: {error}", self.folder.display()))
         };
         let wanted = WRITTEN_BYTES + WRITTEN_FOR_A_BYTE * bytes as u64;
         let is = self.file.metadata().map_err(failed)?;
-        // Where the file has holes this is too little, and blocks that are there already are asked for again.
+        // Where the file has holes this is too little, and blocks that are there already are asked
+        // for again.
         let behind = (is.blocks() * 512).saturating_sub(is.len());
         if behind >= wanted {
             return Ok(());
@@ -108,8 +112,8 @@ fn config(folder: &Path) -> sled::Config {
         .mode(sled::Mode::HighThroughput)
 }
 
-/// Makes a store under another name and renames it when all of it is durable: a power cut leaves a whole store or none.
-/// Files are durable only when the folders that name them are.
+/// Makes a store under another name and renames it when all of it is durable: a power cut leaves a
+/// whole store or none. Files are durable only when the folders that name them are.
 fn create(folder: &Path) -> Result<(), StoreError> {
     let shown = folder.display().to_string();
     let failed = |error: std::io::Error| open_error(&shown, sled::Error::Io(error));
@@ -149,8 +153,9 @@ fn create(folder: &Path) -> Result<(), StoreError> {
     finish().map_err(failed)
 }
 
-/// sled takes a snapshot that it had not finished writing for the newest one, and then cannot open the store
-/// (`get_snapshot_files` leaves out `.in___motion`, and what it writes is called `.generating`). It needs none.
+/// sled takes a snapshot that it had not finished writing for the newest one, and then cannot open
+/// the store (`get_snapshot_files` leaves out `.in___motion`, and what it writes is called
+/// `.generating`). It needs none.
 fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -161,7 +166,8 @@ fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits until sled's own threads have let go of a store that was dropped a moment ago: till then it is locked.
+/// Waits until sled's own threads have let go of a store that was dropped a moment ago: till then
+/// it is locked.
 pub fn let_go(db: &Path) -> std::io::Result<()> {
     /// Long enough for a machine that is very busy.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -240,8 +246,8 @@ impl Shelf for SledShelf {
         self.tree.apply_batch(sled_batch).map_err(failed)
     }
 
-    /// sled's `flush` ends with `sync_file_range`, which does not reach the disk (spacejam/sled#1452): the file needs
-    /// an fdatasync of its own.
+    /// sled's `flush` ends with `sync_file_range`, which does not reach the disk
+    /// (spacejam/sled#1452): the file needs an fdatasync of its own.
     fn sync(&self) -> Result<(), StoreError> {
         self.tree.flush().map_err(failed)?;
         self.file

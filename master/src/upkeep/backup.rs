@@ -1,7 +1,7 @@
 //! `store backup`: a copy of a data folder on which a master can start; of a running master too.
 //!
-//! While it is made nothing is folded, so the view stands still; of the journal, what was durable at the beginning is
-//! copied. Adds and results go on meanwhile.
+//! While it is made nothing is folded, so the view stands still; of the journal, what was durable
+//! at the beginning is copied. Adds and results go on meanwhile.
 
 use super::{UpkeepError, open_sled};
 use crate::blobs::Blobs;
@@ -27,8 +27,8 @@ pub struct Copied {
     pub blobs: u64,
 }
 
-/// Copies the store on `shelf` and the `blobs`, wherever they live, into `to`, which must not exist or be empty: what is
-/// there then needs no object store. Nobody may fold meanwhile.
+/// Copies the store on `shelf` and the `blobs`, wherever they live, into `to`, which must not exist
+/// or be empty: what is there then needs no object store. Nobody may fold meanwhile.
 pub fn backup(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<Copied, UpkeepError> {
     let fail = UpkeepError::file(to);
     match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {

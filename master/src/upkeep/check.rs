@@ -27,7 +27,8 @@ pub struct Report {
     pub commits: u64,
     /// Records in them.
     pub records: u64,
-    /// Commits that are not in the view yet: a master folds them when it starts. What is counted below is the view's.
+    /// Commits that are not in the view yet: a master folds them when it starts. What is counted
+    /// below is the view's.
     pub unfolded: u64,
     /// Open tasks.
     pub open: u64,
@@ -226,7 +227,8 @@ fn compare(told: &Told, seen: &Seen, report: &mut Report) {
         let (open, ended) = (seen.open.contains(id), seen.ended.get(id));
         let agrees = match word {
             Word::Open => open && ended.is_none(),
-            // What is not there was pruned: how many there are is counted, and for how long they are kept is not known here.
+            // What is not there was pruned: how many there are is counted, and for how long they
+            // are kept is not known here.
             Word::Ended(seq) => !open && ended.is_none_or(|is| is == seq),
         };
         report.expect(agrees, || {

@@ -1,7 +1,8 @@
 //! `store export`: what a store knows, as JSON lines that [`super::import`] reads.
 //!
-//! The first line says how it was counted, the last one that all of it is there. Params and results stand as they
-//! came; files, large ones and modules come in lines of their own, before the first line that names them.
+//! The first line says how it was counted, the last one that all of it is there. Params and results
+//! stand as they came; files, large ones and modules come in lines of their own, before the first
+//! line that names them.
 
 use super::pieces::{self, Piece, SayError};
 use crate::blobs::Blobs;
@@ -18,8 +19,8 @@ use taskmaster_protocol::{AttemptId, Hash, JobName, Listing, ModuleName, Wall};
 /// The version of these lines.
 pub const FORMAT: u32 = 1;
 
-/// One line: an object whose only key says what it is. (A tag beside the others could not be read: params and results
-/// are kept as text, and such text is lost where a line is read twice.)
+/// One line: an object whose only key says what it is. (A tag beside the others could not be read:
+/// params and results are kept as text, and such text is lost where a line is read twice.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Line {

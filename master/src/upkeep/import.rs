@@ -1,5 +1,6 @@
-//! `store import`: a new store from what [`super::export`] wrote. It is written as commits of a journal and folded, as
-//! if all of it had happened again, so that it is what a master would have made of it.
+//! `store import`: a new store from what [`super::export`] wrote. It is written as commits of a
+//! journal and folded, as if all of it had happened again, so that it is what a master would have
+//! made of it.
 
 use super::export::{FORMAT, Line};
 use super::pieces::Pieces;
@@ -29,8 +30,8 @@ pub struct Imported {
     pub lost: Vec<String>,
 }
 
-/// Reads lines into a new store in `data`. It has its name only when all of it is there: where a line is wrong, or the
-/// power goes out, there is none.
+/// Reads lines into a new store in `data`. It has its name only when all of it is there: where a
+/// line is wrong, or the power goes out, there is none.
 pub fn import(data: &Path, lines: &mut dyn BufRead) -> Result<Imported, UpkeepError> {
     let had_blobs = data.join("blobs").exists();
     let making = Making::begin(data)?;
@@ -100,8 +101,8 @@ struct Writer {
     /// Blobs that the export did not have either.
     lost: BTreeMap<Hash, String>,
     records: Vec<Record>,
-    /// The seq of the next event: those of the old store go on, so that nobody who asks for what came after one of
-    /// them misses anything.
+    /// The seq of the next event: those of the old store go on, so that nobody who asks for what
+    /// came after one of them misses anything.
     next_seq: u64,
     tasks: u64,
 }

@@ -1,4 +1,5 @@
-//! Blobs as lines of an export. A blob may have gigabytes and a line must fit into memory, so it comes in pieces.
+//! Blobs as lines of an export. A blob may have gigabytes and a line must fit into memory, so it
+//! comes in pieces.
 
 use super::export::Line;
 use crate::blobs::{Blobs, PutError, Upload};
@@ -40,7 +41,8 @@ pub(super) enum SayError<E> {
     Line(E),
 }
 
-/// Says a blob, piece by piece. It is read twice, so that none is begun whose bytes are not what its name says.
+/// Says a blob, piece by piece. It is read twice, so that none is begun whose bytes are not what
+/// its name says.
 pub(super) fn say<E>(
     blobs: &Blobs,
     hash: Hash,

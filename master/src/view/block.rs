@@ -1,8 +1,9 @@
-//! Tasks packed into values of the store: a write for each task would cost several times the task's own.
+//! Tasks packed into values of the store: a write for each task would cost several times the task's
+//! own.
 //!
-//! A block is items in ascending order of their numbers: open tasks by `no`, ended ones by `seq`. Its key is its
-//! prefix and a number not below any in it and below all of the next block. Items may leave a block and come into it;
-//! the key stays.
+//! A block is items in ascending order of their numbers: open tasks by `no`, ended ones by `seq`.
+//! Its key is its prefix and a number not below any in it and below all of the next block. Items
+//! may leave a block and come into it; the key stays.
 
 use super::corrupt;
 use crate::record;
@@ -13,7 +14,8 @@ use std::collections::BTreeMap;
 /// Numbers with what stands under them, ascending.
 pub(super) type Items = Vec<(u64, Vec<u8>)>;
 
-/// Bytes of items in a block: with its head, the value is one part. A larger item has a block of its own.
+/// Bytes of items in a block: with its head, the value is one part. A larger item has a block of
+/// its own.
 const BLOCK_BYTES_MAX: usize = VALUE_BYTES_MAX - 20;
 
 /// The greatest size of an item's number and length.
@@ -247,8 +249,8 @@ impl Blocks {
         Ok(())
     }
 
-    /// Puts items behind all that are there. A last block that is less than half full is filled first, so that many
-    /// small folds do not leave many small blocks.
+    /// Puts items behind all that are there. A last block that is less than half full is filled
+    /// first, so that many small folds do not leave many small blocks.
     pub fn append(&mut self, mut items: Items) -> Result<(), StoreError> {
         if items.is_empty() {
             return Ok(());

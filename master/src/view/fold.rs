@@ -28,8 +28,8 @@ pub struct Fold {
     /// Blocks of tasks that were reopened or pruned.
     ended_blocks: Blocks,
     jobs: BTreeMap<JobName, JobRecord>,
-    /// The `no` of the first task that was added in this fold. Numbers grow for ever, so the view has never heard of
-    /// any task from this one on.
+    /// The `no` of the first task that was added in this fold. Numbers grow for ever, so the view
+    /// has never heard of any task from this one on.
     fresh_from: Option<u64>,
     batch: Batch,
 }
@@ -61,8 +61,8 @@ impl Fold {
         self.take_until(entry, usize::MAX).map(drop)
     }
 
-    /// Takes a commit in, or goes on with one, until the fold is of this weight; true: all of it is in. A fold is
-    /// one batch, and while a batch is written nothing else is.
+    /// Takes a commit in, or goes on with one, until the fold is of this weight; true: all of it is
+    /// in. A fold is one batch, and while a batch is written nothing else is.
     pub fn take_until(&mut self, entry: &Entry, weight_max: usize) -> Result<bool, StoreError> {
         let mut within = self.marks.within as usize;
         let before = entry.records.get(..within).unwrap_or_default();
@@ -141,7 +141,8 @@ impl Fold {
                     self.remove_ended(*ended, &body.id, because.as_ref())?;
                 }
                 self.marks.ended = self.marks.ended.saturating_sub(1);
-                // Whoever wants it again does not want it later: what its document says of that is over.
+                // Whoever wants it again does not want it later: what its document says of that is
+                // over.
                 let task = OpenTask {
                     due: Some(Wall(0)),
                     ..OpenTask::new(body.clone(), *fence)
@@ -263,8 +264,9 @@ impl Fold {
         Ok(())
     }
 
-    /// Writes the batch. It is durable with the next sync of anything; until then a crash finds the view as it was,
-    /// and the journal still has the rest. Returns the last commit that the view holds now.
+    /// Writes the batch. It is durable with the next sync of anything; until then a crash finds the
+    /// view as it was, and the journal still has the rest. Returns the last commit that the view
+    /// holds now.
     pub fn write(mut self) -> Result<u64, StoreError> {
         self.write_open()?;
         self.write_ended()?;

@@ -1,12 +1,15 @@
-//! Where an ended task lies: from its id to its seq, for as many tasks as there ever were, without memory.
+//! Where an ended task lies: from its id to its seq, for as many tasks as there ever were, without
+//! memory.
 //!
-//! Ids come in no order, and a store that must put each at a place of its own pays for each. So every fold writes its
-//! ids together, as a *run*: hashes with their seqs, sorted, in buckets of a hundred or so by the first bits of the
-//! hash. Four runs of a level are merged, a little with every fold, into one of the next: ten million ids are in about
-//! twenty runs. A look-up reads one bucket of each; who looks often keeps a filter of the buckets that it has read
-//! ([`Places`]), and knows of most ids without reading that they are new.
+//! Ids come in no order, and a store that must put each at a place of its own pays for each. So
+//! every fold writes its ids together, as a *run*: hashes with their seqs, sorted, in buckets of a
+//! hundred or so by the first bits of the hash. Four runs of a level are merged, a little with
+//! every fold, into one of the next: ten million ids are in about twenty runs. A look-up reads one
+//! bucket of each; who looks often keeps a filter of the buckets that it has read ([`Places`]), and
+//! knows of most ids without reading that they are new.
 //!
-//! What is reopened or pruned stays here until runs are merged: a seq under which nothing is found is stale.
+//! What is reopened or pruned stays here until runs are merged: a seq under which nothing is found
+//! is stale.
 
 use super::{block, corrupt};
 use crate::record;
@@ -23,7 +26,8 @@ const RUNS: &[u8] = b"!runs";
 /// Runs of a level that are merged into one of the next.
 const MERGED_RUNS: usize = 4;
 
-/// The most entries that a bucket has on the average: it then is one part of a value, however the hashes fall.
+/// The most entries that a bucket has on the average: it then is one part of a value, however the
+/// hashes fall.
 const BUCKET_ENTRIES: u64 = 140;
 
 /// Keys of merged runs removed with one fold, at the least.
@@ -62,7 +66,8 @@ struct Runs {
     merged: Vec<u32>,
 }
 
-/// The hash by which an id is found. SHA-256, so that nobody can make many ids that meet in one place.
+/// The hash by which an id is found. SHA-256, so that nobody can make many ids that meet in one
+/// place.
 pub(super) fn hash_of(id: &TaskId) -> u64 {
     Hash::of(id.as_str().as_bytes()).0[..8]
         .iter()
@@ -132,7 +137,8 @@ fn runs(shelf: &dyn Shelf) -> Result<Runs, StoreError> {
     Ok(super::one(shelf, RUNS, "the list of runs")?.unwrap_or_default())
 }
 
-/// Takes a fold's new places in, and goes on with merges. `ended` is the prefix of the blocks of ended tasks.
+/// Takes a fold's new places in, and goes on with merges. `ended` is the prefix of the blocks of
+/// ended tasks.
 pub(super) fn add(
     shelf: &dyn Shelf,
     new: &mut [Place],
@@ -262,8 +268,8 @@ fn advance(
     Ok(buckets)
 }
 
-/// Of several entries of one hash, those under which there is something: an id that was opened again and again has
-/// left one each time.
+/// Of several entries of one hash, those under which there is something: an id that was opened
+/// again and again has left one each time.
 fn without_stale(
     shelf: &dyn Shelf,
     places: Vec<Place>,
@@ -344,8 +350,8 @@ impl Places {
         Ok(())
     }
 
-    /// The seqs under which a task with this hash may lie, the newest first: what was to be pruned when the power went
-    /// is there again, and its id may mean another task since.
+    /// The seqs under which a task with this hash may lie, the newest first: what was to be pruned
+    /// when the power went is there again, and its id may mean another task since.
     pub(super) fn find(&mut self, shelf: &dyn Shelf, hash: u64) -> Result<Vec<u64>, StoreError> {
         loop {
             if let Some(mut found) = self.look(shelf, hash)? {
@@ -389,7 +395,8 @@ impl Places {
     }
 }
 
-/// The bits of a hash in a filter. The first bits of the hash chose the bucket: these are from its end.
+/// The bits of a hash in a filter. The first bits of the hash chose the bucket: these are from its
+/// end.
 fn probes(hash: u64) -> impl Iterator<Item = (usize, u64)> {
     let (start, step) = (hash & 0xffff_ffff, (hash >> 16) & 0xffff | 1);
     (0..FILTER_PROBES).map(move |n| {

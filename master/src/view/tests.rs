@@ -1,4 +1,5 @@
-//! The view against what was folded into it: lists, reopening, pruning, values longer than one part.
+//! The view against what was folded into it: lists, reopening, pruning, values longer than one
+//! part.
 
 use super::*;
 use crate::config::Keep;
@@ -378,8 +379,8 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
     assert_eq!(keys(b"o", b"p"), 0, "no open task is left");
 }
 
-/// What was to be pruned when the power went is there again, and its id may mean another task since. However runs were
-/// merged meanwhile, the newest is told.
+/// What was to be pruned when the power went is there again, and its id may mean another task
+/// since. However runs were merged meanwhile, the newest is told.
 #[test]
 fn of_two_ends_of_one_id_the_newest_is_found() {
     for again in 1..24 {

@@ -1,4 +1,5 @@
-//! Params as the arguments of a component's function: JSON read by WIT types. What does not fit is told with its path.
+//! Params as the arguments of a component's function: JSON read by WIT types. What does not fit is
+//! told with its path.
 //!
 //! | WIT | JSON |
 //! |---|---|
@@ -39,7 +40,8 @@ pub enum Value {
     String(String),
     /// `list`, `tuple`, and the fields of a `record` in the order of its type.
     Many(Vec<Value>),
-    /// The place of a case in a `variant`, an `enum` or a `result` (`ok` is 0), and what it carries.
+    /// The place of a case in a `variant`, an `enum` or a `result` (`ok` is 0), and what it
+    /// carries.
     Case(usize, Option<Box<Value>>),
     /// The places of the `flags` that are set.
     Flags(Vec<usize>),
@@ -59,8 +61,8 @@ pub enum References {
 }
 
 impl Signature {
-    /// The arguments that `params` are: an object with the names of the parameters, an array of them in order, or,
-    /// where there is one parameter only, its value alone.
+    /// The arguments that `params` are: an object with the names of the parameters, an array of
+    /// them in order, or, where there is one parameter only, its value alone.
     pub fn arguments(
         &self,
         params: Option<&str>,
@@ -97,7 +99,8 @@ impl Signature {
     }
 }
 
-/// Whether `raw` is an object that names the only parameter, and not the value of that parameter itself.
+/// Whether `raw` is an object that names the only parameter, and not the value of that parameter
+/// itself.
 fn is_named(name: &str, ty: &Type, raw: &RawValue) -> bool {
     let Ok(members) = serde_json::from_str::<Members>(raw.get()) else {
         return false;

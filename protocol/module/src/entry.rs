@@ -1,5 +1,5 @@
-//! Which function of a module a task calls. Master and runner read it from different types; this is the one place where
-//! it is chosen.
+//! Which function of a module a task calls. Master and runner read it from different types; this is
+//! the one place where it is chosen.
 
 use crate::host;
 use crate::signature::Signature;

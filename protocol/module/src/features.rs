@@ -2,10 +2,11 @@
 
 use wasmparser::WasmFeatures;
 
-/// What wasmtime 48 enables by default on x86-64 when it is built with the workspace's cargo features, see
-/// `Config::features` in its `config.rs`: WebAssembly 3, without what needs the cargo features `gc` (reference types
-/// beyond `funcref`, exceptions) and `threads` (shared memory, atomics); components, without their async part. A feature
-/// that is taken here and not there would let a file pass that no runner can compile: change both together.
+/// What wasmtime 48 enables by default on x86-64 when it is built with the workspace's cargo
+/// features, see `Config::features` in its `config.rs`: WebAssembly 3, without what needs the cargo
+/// features `gc` (reference types beyond `funcref`, exceptions) and `threads` (shared memory,
+/// atomics); components, without their async part. A feature that is taken here and not there would
+/// let a file pass that no runner can compile: change both together.
 pub(crate) const ENGINE: WasmFeatures = WasmFeatures::WASM3
     .union(WasmFeatures::COMPONENT_MODEL)
     .difference(WasmFeatures::GC_TYPES)

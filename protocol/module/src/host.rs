@@ -35,8 +35,8 @@ pub(crate) fn function(name: &str) -> Option<&'static str> {
         .map(|(_, signature)| *signature)
 }
 
-/// Whether this is the type of the world's `run`: `func(params: string) -> result<string, error>`. An error may also be
-/// a string, which says nothing about retries.
+/// Whether this is the type of the world's `run`: `func(params: string) -> result<string, error>`.
+/// An error may also be a string, which says nothing about retries.
 pub(crate) fn is_run(signature: &Signature) -> bool {
     let Signature { params, result } = signature;
     let [(name, Type::String)] = params.as_slice() else {

@@ -1,10 +1,11 @@
-//! Reads a module file and says what it is: its kind, its version, what it imports, what a task calls in it, and whether
-//! a runner would load it. Validation is not compilation: nothing is executed, nothing is translated, a large file takes
-//! under a second.
+//! Reads a module file and says what it is: its kind, its version, what it imports, what a task
+//! calls in it, and whether a runner would load it. Validation is not compilation: nothing is
+//! executed, nothing is translated, a large file takes under a second.
 //!
-//! The master calls it when a file is dropped, `taskmaster modules check` without any master; both say the same. The
-//! types of a component's function are read here too, and [`Signature::arguments`] is the one place where params are
-//! compared with them: by the master when a task is added, by a runner when it is run.
+//! The master calls it when a file is dropped, `taskmaster modules check` without any master; both
+//! say the same. The types of a component's function are read here too, and
+//! [`Signature::arguments`] is the one place where params are compared with them: by the master
+//! when a task is added, by a runner when it is run.
 
 #![deny(missing_docs)]
 
@@ -31,7 +32,8 @@ pub use text::to_binary;
 use taskmaster_protocol::shape::ModuleCheck;
 use taskmaster_protocol::{Hash, ModuleKind, ModuleName};
 
-/// Imports and exports that are listed: what is shown to people, and kept of each version, must end somewhere.
+/// Imports and exports that are listed: what is shown to people, and kept of each version, must end
+/// somewhere.
 const LISTED_MAX: usize = 1_000;
 
 /// What a file is.
@@ -48,8 +50,8 @@ pub fn wasi_interfaces() -> &'static [(&'static str, &'static [&'static str])] {
     wasi2::INTERFACES
 }
 
-/// What `bytes`, the content of a file called `file_stem.wasm` or `file_stem.wat`, is. Never fails: what is wrong
-/// stands in `error`, as a sentence.
+/// What `bytes`, the content of a file called `file_stem.wasm` or `file_stem.wat`, is. Never fails:
+/// what is wrong stands in `error`, as a sentence.
 pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
     let mut check = ModuleCheck {
         bytes: bytes.len() as u64,

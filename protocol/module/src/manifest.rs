@@ -1,5 +1,6 @@
-//! The file beside a module: `resize.toml` beside `resize.wasm`. It says what the module is for, gives defaults for the
-//! fields of its tasks, what it asks for beyond its folder, and a schema that their params must meet.
+//! The file beside a module: `resize.toml` beside `resize.wasm`. It says what the module is for,
+//! gives defaults for the fields of its tasks, what it asks for beyond its folder, and a schema
+//! that their params must meet.
 //!
 //! ```toml
 //! description = "Makes a picture smaller"
@@ -132,7 +133,8 @@ impl Manifest {
         })
     }
 
-    /// A document with the defaults of the fields that it does not have; what it has counts as a whole.
+    /// A document with the defaults of the fields that it does not have; what it has counts as a
+    /// whole.
     pub fn complete<'a>(&self, document: &'a str) -> Cow<'a, str> {
         let Ok(fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, IgnoredAny>>(document)
         else {
@@ -161,7 +163,8 @@ impl Manifest {
         text.into()
     }
 
-    /// Whether a task's params are what the module takes. What stands for a result is not known yet, and let through.
+    /// Whether a task's params are what the module takes. What stands for a result is not known
+    /// yet, and let through.
     pub fn check(&self, module: &ModuleName, params: Option<&Json>) -> Result<(), Refusal> {
         let Some(schema) = &self.schema else {
             return Ok(());

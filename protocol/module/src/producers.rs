@@ -1,4 +1,5 @@
-//! What made a file, as far as it says so itself: its producers sections, those of inner modules included.
+//! What made a file, as far as it says so itself: its producers sections, those of inner modules
+//! included.
 
 use wasmparser::ProducersSectionReader;
 

@@ -1,4 +1,5 @@
-//! The types of a component's function, as WIT has them: what stands in a file, told in values that need no engine.
+//! The types of a component's function, as WIT has them: what stands in a file, told in values that
+//! need no engine.
 
 use std::fmt::{self, Display};
 

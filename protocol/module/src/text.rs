@@ -13,8 +13,8 @@ pub(crate) enum Layer {
     Component,
 }
 
-/// The binary form of a module: text is translated, a binary is passed on as it is. A text that is not WebAssembly
-/// is told by line and column.
+/// The binary form of a module: text is translated, a binary is passed on as it is. A text that is
+/// not WebAssembly is told by line and column.
 pub fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     if bytes.starts_with(MAGIC) {
         return Ok(Cow::Borrowed(bytes));
@@ -37,7 +37,8 @@ pub fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         .map_err(|error| sentence(&error.to_string()))
 }
 
-/// wat's report is a drawing of several lines; ours is `line 3 column 5: unknown operator or unexpected token`.
+/// wat's report is a drawing of several lines; ours is `line 3 column 5: unknown operator or
+/// unexpected token`.
 fn sentence(report: &str) -> String {
     let mut lines = report.lines();
     let message = lines.next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Validation against the engine's features, function bodies on every processor, those of modules inside a component
-//! included.
+//! Validation against the engine's features, function bodies on every processor, those of modules
+//! inside a component included.
 
 use crate::features;
 use crate::producers::Producers;
@@ -14,10 +14,12 @@ use wasmparser::{
 /// Below this size one thread is faster than several.
 pub(crate) const PARALLEL_BYTES_MIN: usize = 1 << 20;
 
-/// Bodies that a thread takes at a time: enough that taking them costs nothing, few enough that none is left waiting.
+/// Bodies that a thread takes at a time: enough that taking them costs nothing, few enough that
+/// none is left waiting.
 const BODIES_AT_A_TIME: usize = 64;
 
-/// How often a file is read again to find the next proposal that it needs: each reading may take most of a second.
+/// How often a file is read again to find the next proposal that it needs: each reading may take
+/// most of a second.
 const PROPOSALS_MAX: usize = 4;
 
 /// What a valid file holds at its outermost layer.
@@ -68,8 +70,8 @@ pub(crate) enum Shape {
 
 type Body<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
 
-/// Validates a module or a component. Where proposals are missing, all of them (up to four) are named, not only the
-/// first.
+/// Validates a module or a component. Where proposals are missing, all of them (up to four) are
+/// named, not only the first.
 pub(crate) fn validate(binary: &[u8]) -> Result<Found<'_>, String> {
     let first = match validate_with(binary, features::ENGINE) {
         Ok(found) => return Ok(found),

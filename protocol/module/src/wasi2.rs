@@ -1,9 +1,10 @@
-//! What the runner's linker offers to a component: WASI 0.2, of HTTP what sends requests. Sockets are there, and every use
-//! of them is refused; so is every request to a host that the module's manifest does not name.
+//! What the runner's linker offers to a component: WASI 0.2, of HTTP what sends requests. Sockets
+//! are there, and every use of them is refused; so is every request to a host that the module's
+//! manifest does not name.
 //!
-//! The list is that of wasmtime-wasi 48, `src/p2/wit/deps`, and wasmtime-wasi-http 48, `wit/deps`, without what is marked
-//! unstable there;
-//! `the_list_of_wasi_is_what_the_linker_has` in the runner's sandbox holds that all of it is linked.
+//! The list is that of wasmtime-wasi 48, `src/p2/wit/deps`, and wasmtime-wasi-http 48, `wit/deps`,
+//! without what is marked unstable there; `the_list_of_wasi_is_what_the_linker_has` in the runner's
+//! sandbox holds that all of it is linked.
 
 /// Versions that are linked: within 0.2 each offers what the earlier ones did.
 const VERSIONS: &str = "0.2.";

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use taskmaster_module::{Entry, References, Type, inspect};
 use taskmaster_protocol::ModuleKind;
 
-/// A component around a core module whose `f` is lifted as `lifted`, a name with a type; `items` stand before it.
+/// A component around a core module whose `f` is lifted as `lifted`, a name with a type; `items`
+/// stand before it.
 fn component(items: &str, lifted: &str, core: &str) -> String {
     format!(
         r#"(component {items}
@@ -259,8 +260,9 @@ fn what_made_a_file_is_told() {
 
 #[test]
 fn a_large_component_is_validated_quickly() {
-    // Text of 60 MB takes long to parse: a custom section is as many bytes, and is read and hashed all the same. Bodies
-    // of functions are measured by `a_large_module_is_validated_in_parallel_and_quickly`.
+    // Text of 60 MB takes long to parse: a custom section is as many bytes, and is read and hashed
+    // all the same. Bodies of functions are measured by
+    // `a_large_module_is_validated_in_parallel_and_quickly`.
     let mut bytes = wat::parse_str(component(
         "",
         r#"(param "a" u32) (param "b" u32) (result u32)"#,

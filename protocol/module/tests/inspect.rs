@@ -305,7 +305,8 @@ fn large(bytes: usize, last: &str) -> Vec<u8> {
     repeat_first_function(&head.unwrap(), bytes / one)
 }
 
-/// Rewrites the function and code sections so that the first function stands there `times` times more, at the end.
+/// Rewrites the function and code sections so that the first function stands there `times` times
+/// more, at the end.
 fn repeat_first_function(module: &[u8], times: usize) -> Vec<u8> {
     let mut out = module[..8].to_vec();
     let mut at = 8;
@@ -365,7 +366,8 @@ fn a_large_module_is_validated_in_parallel_and_quickly() {
     let took = start.elapsed();
     println!("{} MiB validated in {took:?}", sound.len() >> 20);
     assert_eq!(check.error, None);
-    // Measured 0.6 s on two busy cores; the bound leaves room for a machine that does other work too.
+    // Measured 0.6 s on two busy cores; the bound leaves room for a machine that does other work
+    // too.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 

@@ -17,7 +17,8 @@ pub enum Query {
         /// The task.
         id: TaskId,
     },
-    /// A [`Page`] of `TaskView`s: open tasks in the order of their adding, then ended ones, the newest first.
+    /// A [`Page`] of `TaskView`s: open tasks in the order of their adding, then ended ones, the
+    /// newest first.
     Tasks {
         /// Only of this job.
         #[serde(default, skip_serializing_if = "Option::is_none")]

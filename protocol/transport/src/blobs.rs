@@ -12,7 +12,8 @@ use taskmaster_protocol::{Hash, Json, limits};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Fetches and puts bytes. A connection for each request: they are few and large, results and modules are cached.
+/// Fetches and puts bytes. A connection for each request: they are few and large, results and
+/// modules are cached.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     address: Address,
@@ -103,7 +104,8 @@ impl Blobs {
         }
     }
 
-    /// Puts what a task is about to name, unless it is there. Refused with 503 while the master takes no tasks.
+    /// Puts what a task is about to name, unless it is there. Refused with 503 while the master
+    /// takes no tasks.
     pub async fn upload(&self, hash: &Hash, bytes: Bytes) -> Result<(), BlobError> {
         if self.has(hash).await? {
             return Ok(());
@@ -113,19 +115,21 @@ impl Blobs {
             .map(drop)
     }
 
-    /// Puts a file into the master's task folder. `file` is a bare file name, such as `resize.wasm`.
+    /// Puts a file into the master's task folder. `file` is a bare file name, such as
+    /// `resize.wasm`.
     pub async fn put_module(&self, file: &str, bytes: Bytes) -> Result<Bytes, BlobError> {
         self.request(Method::PUT, format!("/modules/{file}"), bytes)
             .await
     }
 
-    /// Asks the master to copy its data folder; `wish` says where to. Answered when the copy is there.
+    /// Asks the master to copy its data folder; `wish` says where to. Answered when the copy is
+    /// there.
     pub async fn backup(&self, wish: Bytes) -> Result<Bytes, BlobError> {
         self.request(Method::POST, "/api/backup".into(), wish).await
     }
 
-    /// Of `hashes` those that the master lacks; the others can be named from now on. Refused with 503 while it takes no
-    /// tasks.
+    /// Of `hashes` those that the master lacks; the others can be named from now on. Refused with
+    /// 503 while it takes no tasks.
     pub async fn missing(&self, hashes: &[Hash]) -> Result<Vec<Hash>, BlobError> {
         let mut missing = Vec::new();
         for some in hashes.chunks(limits::FOLDER_FILES_MAX) {

@@ -23,7 +23,8 @@ pub enum DialError {
         /// What the system said.
         why: String,
     },
-    /// A master answers, and refuses: a wrong token, another protocol version. Trying again is of no use.
+    /// A master answers, and refuses: a wrong token, another protocol version. Trying again is of
+    /// no use.
     #[error("the master at {address} refuses: {refusal}")]
     Refused {
         /// Where.
@@ -57,7 +58,8 @@ pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), 
         if !newest.as_ref().is_err_and(speaks_another_version) {
             return newest;
         }
-        // A master of the release before knows no newer version than its own. One that knows neither has said so.
+        // A master of the release before knows no newer version than its own. One that knows
+        // neither has said so.
         match connect(address, older).await {
             Err(error) if speaks_another_version(&error) => newest,
             result => result,

@@ -55,8 +55,8 @@ fn local(path: &Path) -> impl Fn(io::Error) -> BlobError {
 }
 
 impl Blobs {
-    /// Puts the file at `path` under `hash`, unless it is there; goes on where an earlier upload broke off. One try.
-    /// [`BlobError::WrongHash`]: the file has changed since it was hashed.
+    /// Puts the file at `path` under `hash`, unless it is there; goes on where an earlier upload
+    /// broke off. One try. [`BlobError::WrongHash`]: the file has changed since it was hashed.
     pub async fn put_file(
         &self,
         hash: &Hash,
@@ -70,7 +70,8 @@ impl Blobs {
         } else {
             match self.part_of(hash).await? {
                 None => return Ok(()),
-                // A longer part is of other bytes, or of a file that has changed: from the beginning.
+                // A longer part is of other bytes, or of a file that has changed: from the
+                // beginning.
                 Some(offset) => {
                     if offset <= length {
                         offset
@@ -161,7 +162,8 @@ impl Blobs {
         Err(refused(uri, status, &said))
     }
 
-    /// Fetches what `download` lacks. One try: after an error that may pass it goes on where it was.
+    /// Fetches what `download` lacks. One try: after an error that may pass it goes on where it
+    /// was.
     pub async fn get_file(&self, download: &mut Download) -> Result<(), BlobError> {
         let uri = format!("/blobs/{}", download.hash);
         let mut request: Builder = Request::builder().method(Method::GET).uri(&uri);

@@ -1,5 +1,5 @@
-//! Dials a master: the WebSocket with its `hello`, and HTTP for bytes on the same port; and reads the files of this
-//! machine that become inputs. Runners and clients share it.
+//! Dials a master: the WebSocket with its `hello`, and HTTP for bytes on the same port; and reads
+//! the files of this machine that become inputs. Runners and clients share it.
 
 #![deny(missing_docs)]
 

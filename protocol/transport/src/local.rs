@@ -1,4 +1,5 @@
-//! Files and folders of this machine that become inputs of tasks: looked at, hashed, and named as a task names them.
+//! Files and folders of this machine that become inputs of tasks: looked at, hashed, and named as a
+//! task names them.
 
 use crate::files::hash_file;
 use bytes::Bytes;
@@ -194,7 +195,8 @@ impl Local {
     }
 }
 
-/// Reads `PATH=FILE`: where an input lies in the task's folder, and the file or folder of this machine that it is.
+/// Reads `PATH=FILE`: where an input lies in the task's folder, and the file or folder of this
+/// machine that it is.
 pub fn parse_input(text: &str) -> Result<(FilePath, PathBuf), String> {
     let Some((path, file)) = text.split_once('=').filter(|(_, file)| !file.is_empty()) else {
         return Err(format!(
@@ -205,8 +207,8 @@ pub fn parse_input(text: &str) -> Result<(FilePath, PathBuf), String> {
     Ok((path, file.into()))
 }
 
-/// What is at `path`. A link to a file inside the folder stands for that file; one that leads outside would send what
-/// nobody meant to send, and one to a folder might never end.
+/// What is at `path`. A link to a file inside the folder stands for that file; one that leads
+/// outside would send what nobody meant to send, and one to a folder might never end.
 fn inside_of(real: &Path, path: &Path) -> Result<Metadata, String> {
     let about = fs::symlink_metadata(path).map_err(cannot(path))?;
     if !about.is_symlink() {

@@ -1,5 +1,5 @@
-//! `taskmaster run FILE`: one module, here, without a master, through the same sandbox and the same rules, with what the
-//! manifest beside it says.
+//! `taskmaster run FILE`: one module, here, without a master, through the same sandbox and the same
+//! rules, with what the manifest beside it says.
 
 use super::{duration, pair};
 use crate::grants::{Granted, Grants, KeptArgs};
@@ -36,11 +36,12 @@ const USAGE: u8 = 2;
 
 /// Execute one module here, without a master.
 ///
-/// The module runs in the very sandbox that runners use, under the same limits. Its result stands alone on stdout:
-/// JSON as it is, text raw, bytes raw. Its log is on stderr, live.
+/// The module runs in the very sandbox that runners use, under the same limits. Its result stands
+/// alone on stdout: JSON as it is, text raw, bytes raw. Its log is on stderr, live.
 ///
-/// The manifest beside it counts as it does on a master: its defaults stand for what is not given here, params must meet
-/// its schema, and what it asks for must be given, by the options below: there is nobody else to approve it.
+/// The manifest beside it counts as it does on a master: its defaults stand for what is not given
+/// here, params must meet its schema, and what it asks for must be given, by the options below:
+/// there is nobody else to approve it.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -65,7 +66,8 @@ pub struct RunArgs {
     /// A file or folder that the module finds in its folder, such as data=./data (repeatable)
     #[arg(long = "input", value_name = "PATH=FILE", value_parser = parse_input)]
     pub inputs: Vec<(FilePath, PathBuf)>,
-    /// Which files the module gives back, such as '*.png' (repeatable) [default: all that it makes or changes]
+    /// Which files the module gives back, such as '*.png' (repeatable) [default: all that it makes
+    /// or changes]
     #[arg(long = "outputs", value_name = "GLOB")]
     pub outputs: Vec<Glob>,
     /// Write the files that it gives back to DIR/local/PATH
@@ -80,7 +82,8 @@ pub struct RunArgs {
     /// A variable of this environment that the module may see (repeatable)
     #[arg(long = "allow-env", value_name = "NAME")]
     pub allow_env: Vec<String>,
-    /// A host that the module may speak to over HTTP, such as example.org or example.org:8080 (repeatable)
+    /// A host that the module may speak to over HTTP, such as example.org or example.org:8080
+    /// (repeatable)
     #[arg(long = "allow-http", value_name = "HOST")]
     pub allow_http: Vec<String>,
     /// Secrets and folders.
@@ -374,7 +377,8 @@ fn execute(
         (Arc::new(Control::default()), listener()),
     );
     let _busy = sandbox.busy();
-    // On a thread of its own: it gives up rights that are needed afterwards, where files are brought to somebody's folder.
+    // On a thread of its own: it gives up rights that are needed afterwards, where files are
+    // brought to somebody's folder.
     let running = std::thread::scope(|scope| {
         scope
             .spawn(|| crate::sandbox::run(sandbox, &runtime, work))
@@ -384,8 +388,8 @@ fn execute(
     Ok(outcome(attempt, timeout, report))
 }
 
-/// The inputs as a task names them, and in a cache of their own: copies, so that the task cannot write into the files
-/// that they are.
+/// The inputs as a task names them, and in a cache of their own: copies, so that the task cannot
+/// write into the files that they are.
 async fn gather(
     wanted: &[(FilePath, PathBuf)],
     folder: &Path,

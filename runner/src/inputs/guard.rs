@@ -1,9 +1,10 @@
 //! What keeps a guest from writing into a file that it shares with others.
 //!
-//! Input files are links to read-only files. The system lets nobody open such a file for writing, its owner included;
-//! only a process with the right to override permissions (root has it) may. So a thread gives up that right before it
-//! runs a guest, and with it the threads that do its file operations. Nothing in WASI can change permissions. The guest
-//! is told "permission denied", and may remove the link or put another file in its place, which changes nobody else's.
+//! Input files are links to read-only files. The system lets nobody open such a file for writing,
+//! its owner included; only a process with the right to override permissions (root has it) may. So
+//! a thread gives up that right before it runs a guest, and with it the threads that do its file
+//! operations. Nothing in WASI can change permissions. The guest is told "permission denied", and
+//! may remove the link or put another file in its place, which changes nobody else's.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +15,8 @@ thread_local! {
     static GIVEN_UP: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Gives up this thread's right to write into read-only files, for good. `false`: it may have it still.
+/// Gives up this thread's right to write into read-only files, for good. `false`: it may have it
+/// still.
 pub fn give_up_override() -> bool {
     if let Some(given_up) = GIVEN_UP.get() {
         return given_up;
@@ -38,8 +40,8 @@ fn drop_right() -> bool {
     false
 }
 
-/// Whether read-only files in `folder` are safe from a thread that has given up its right, and can be linked: tried,
-/// not reckoned, as some file systems of other machines have rules of their own.
+/// Whether read-only files in `folder` are safe from a thread that has given up its right, and can
+/// be linked: tried, not reckoned, as some file systems of other machines have rules of their own.
 pub fn holds(folder: &Path) -> bool {
     let (probe, link) = (folder.join(".probe"), folder.join(".probe-link"));
     let tried = std::thread::scope(|scope| {

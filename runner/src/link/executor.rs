@@ -12,8 +12,8 @@ use taskmaster_protocol::TaskError;
 use taskmaster_protocol::message::{Attempt, Send};
 use tokio::sync::{mpsc, oneshot};
 
-/// Bytes of live events that wait to be written, over all attempts; beyond that watchers miss some. They are shown,
-/// never stored, and the log that is stored does not come this way.
+/// Bytes of live events that wait to be written, over all attempts; beyond that watchers miss some.
+/// They are shown, never stored, and the log that is stored does not come this way.
 const LIVE_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of live events on their way to the link, in this process.

@@ -1,5 +1,5 @@
-//! What a task gives back, on its way to the master: its result where that is large, and its files. Only when all of it
-//! is there is anything told.
+//! What a task gives back, on its way to the master: its result where that is large, and its files.
+//! Only when all of it is there is anything told.
 
 use super::owed::Owed;
 use super::source::Source;

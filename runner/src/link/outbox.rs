@@ -8,8 +8,8 @@ use taskmaster_protocol::message::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-/// Bytes of text gathered into one message: large enough that its overhead is nothing, small enough to be handled
-/// in milliseconds.
+/// Bytes of text gathered into one message: large enough that its overhead is nothing, small enough
+/// to be handled in milliseconds.
 const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Bytes of an entry beside its texts.

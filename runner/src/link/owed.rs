@@ -1,5 +1,5 @@
-//! Large results that wait to be put: in memory while they are few, on disk when they are many. A master may be away for
-//! long, and every slot works on meanwhile.
+//! Large results that wait to be put: in memory while they are few, on disk when they are many. A
+//! master may be away for long, and every slot works on meanwhile.
 
 use bytes::Bytes;
 use std::io;
@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Bytes of results that wait in memory: one of the largest, or many small ones.
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
-/// Bytes of results that wait on disk. What ends beyond that fails as `output`, and is tried again by its retries: a
-/// runner that nobody listens to must not fill its disk.
+/// Bytes of results that wait on disk. What ends beyond that fails as `output`, and is tried again
+/// by its retries: a runner that nobody listens to must not fill its disk.
 const DISK_BYTES_MAX: u64 = 8 << 30;
 
 /// What waits.
@@ -68,7 +68,8 @@ impl Owed {
         })
     }
 
-    /// Keeps `bytes`, on disk where memory has its share. May write a file: not for a thread that must not wait.
+    /// Keeps `bytes`, on disk where memory has its share. May write a file: not for a thread that
+    /// must not wait.
     pub fn keep(self: &Arc<Owed>, bytes: Bytes) -> Result<Kept, String> {
         let size = bytes.len() as u64;
         let path = {

@@ -1,4 +1,5 @@
-//! Bytes by their hash, from and to whichever master the link talks to; patient while that one is away.
+//! Bytes by their hash, from and to whichever master the link talks to; patient while that one is
+//! away.
 
 use super::owed::Kept;
 use crate::inputs::FetchFile;
@@ -117,10 +118,12 @@ impl Source {
         }
     }
 
-    /// Puts a result under its hash. Tries as long as nobody refuses: it is not given up because its master is away.
+    /// Puts a result under its hash. Tries as long as nobody refuses: it is not given up because
+    /// its master is away.
     pub async fn put(&self, hash: Hash, kept: &Kept) -> Result<(), String> {
         loop {
-            // Only while it is being put is a result that waits on disk in memory, too. The semaphore is never closed.
+            // Only while it is being put is a result that waits on disk in memory, too. The
+            // semaphore is never closed.
             let turn = self.putting.acquire().await.ok();
             let bytes = kept
                 .bytes()

@@ -311,7 +311,8 @@ async fn a_reconnect_tells_what_is_held_and_delivers() {
     ]))
     .await;
     master.answer().await;
-    // The one that spins may get the slot first; wait until the other's result is known to be made, or not.
+    // The one that spins may get the slot first; wait until the other's result is known to be made,
+    // or not.
     master.answer().await;
     drop(peer);
     let mut peer = master.greet().await;

@@ -1,4 +1,5 @@
-//! A WebSocket that is read while it is written: two sides that each wait for the other to read first would wait for ever.
+//! A WebSocket that is read while it is written: two sides that each wait for the other to read
+//! first would wait for ever.
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -42,7 +43,8 @@ impl Wire {
         }
     }
 
-    /// Waits until something came, be it the end; [`Wire::take`] it then. Nothing is lost when this is dropped early.
+    /// Waits until something came, be it the end; [`Wire::take`] it then. Nothing is lost when this
+    /// is dropped early.
     pub async fn read(&mut self) {
         poll_fn(|cx| {
             self.poll_inbox(cx, READ_MAX);

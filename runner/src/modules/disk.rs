@@ -1,5 +1,5 @@
-//! Compiled modules on disk: `<version>-<engine>.cwasm`, native code that is trusted because only this user can write
-//! into the folder.
+//! Compiled modules on disk: `<version>-<engine>.cwasm`, native code that is trusted because only
+//! this user can write into the folder.
 
 use crate::sandbox::Compiled;
 use crate::sandbox::files::private_folder;
@@ -18,7 +18,8 @@ const UNUSED_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// The folder of compiled modules.
 pub struct Disk {
     folder: PathBuf,
-    /// Changes with wasmtime's version, its settings and the processor: code for another engine is not ours.
+    /// Changes with wasmtime's version, its settings and the processor: code for another engine is
+    /// not ours.
     engine: u64,
 }
 
@@ -117,10 +118,11 @@ fn remove_unused(folder: &Path) {
     reason = "native code can be mapped in no other way; see the comment inside"
 )]
 fn load(engine: &Engine, path: &Path) -> Result<Compiled, String> {
-    // SAFETY: the file was written by `Disk::write` from wasmtime's own output: the folder is this user's alone (0700),
-    // nothing that came over a network is ever placed in it under such a name (`Compiled::of` refuses precompiled
-    // uploads), the checksum beside it was just compared, and wasmtime itself checks that engine and version match.
-    // Files are replaced by rename, never changed in place, so the mapping stays what it was.
+    // SAFETY: the file was written by `Disk::write` from wasmtime's own output: the folder is this
+    // user's alone (0700), nothing that came over a network is ever placed in it under such a name
+    // (`Compiled::of` refuses precompiled uploads), the checksum beside it was just compared, and
+    // wasmtime itself checks that engine and version match. Files are replaced by rename, never
+    // changed in place, so the mapping stays what it was.
     let compiled = unsafe {
         match Engine::detect_precompiled_file(path) {
             Ok(Some(Precompiled::Module)) => {

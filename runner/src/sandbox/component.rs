@@ -143,7 +143,8 @@ fn null() -> String {
     "null".into()
 }
 
-/// `retryable` and `permanent` are those of our world's error; another component that names its cases so means the same.
+/// `retryable` and `permanent` are those of our world's error; another component that names its
+/// cases so means the same.
 fn failed(error: Option<Val>) -> Answer {
     match error {
         None => Answer::Failed("it failed and did not say why".into(), FAILED),

@@ -1,4 +1,5 @@
-//! What a guest may tell the master: a line of stderr such as `::progress 0.4 half way`, or the same as a function.
+//! What a guest may tell the master: a line of stderr such as `::progress 0.4 half way`, or the
+//! same as a function.
 
 use std::borrow::Cow;
 use taskmaster_protocol::{Hash, Json, TaskDocument, TaskId, limits};
@@ -72,7 +73,8 @@ impl Directive {
     }
 }
 
-/// The document of a task that `parent` adds as its `number`th, with an id that is the same in every attempt.
+/// The document of a task that `parent` adds as its `number`th, with an id that is the same in
+/// every attempt.
 pub(super) fn child(parent: &TaskId, number: usize, task: &Json) -> Result<(TaskId, Json), String> {
     let document =
         TaskDocument::parse(task.get()).map_err(|refusal| format!("`::add`: {refusal}"))?;

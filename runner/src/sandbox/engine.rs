@@ -89,7 +89,8 @@ impl Sandbox {
         self.ticker.busy()
     }
 
-    /// A private folder that is removed when this process ends, or by the next one where it is killed.
+    /// A private folder that is removed when this process ends, or by the next one where it is
+    /// killed.
     pub fn scratch(&self) -> &Path {
         self.folders.base()
     }
@@ -108,14 +109,16 @@ impl Sandbox {
     }
 }
 
-/// The figures behind these settings are in LIMITS: pool, copy-on-write and kept pages make a start cost 6 µs, not 50.
+/// The figures behind these settings are in LIMITS: pool, copy-on-write and kept pages make a start
+/// cost 6 µs, not 50.
 fn config(pool_for: Option<u32>) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .memory_init_cow(true)
-        // Where one part of a component calls another, the engine's own glue has the memories of both. A module of its
-        // own that has several is refused when it is dropped, and by the pool.
+        // Where one part of a component calls another, the engine's own glue has the memories of
+        // both. A module of its own that has several is refused when it is dropped, and by the
+        // pool.
         .wasm_multi_memory(true)
         .max_wasm_stack(limits::STACK_BYTES_MAX)
         .async_stack_size(limits::FIBER_BYTES)

@@ -75,7 +75,8 @@ impl Folders {
 
 impl Drop for Folders {
     fn drop(&mut self) {
-        // A folder whose files wait for a master that is away is there still: nobody waits for it, it goes with the rest.
+        // A folder whose files wait for a master that is away is there still: nobody waits for it,
+        // it goes with the rest.
         let _ = self.sweep.send(None);
         if let Some(sweeper) = self.sweeper.take() {
             let _ = sweeper.join();

@@ -1,4 +1,5 @@
-//! What runners give to a component of the world in `tasks/wit`: the directives of a command, as functions.
+//! What runners give to a component of the world in `tasks/wit`: the directives of a command, as
+//! functions.
 
 use super::Guest;
 use super::directive::Directive;

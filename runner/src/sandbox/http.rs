@@ -88,7 +88,8 @@ impl WasiHttpHooks for Door {
         }
         Box::new(async move {
             let (response, io) = default_send_request(request, options).await?;
-            // How the connection ends is seen by who reads the body; what else it says would stand in this runner's log.
+            // How the connection ends is seen by who reads the body; what else it says would stand
+            // in this runner's log.
             let io = async {
                 let _ = io.await;
                 Ok(())
@@ -100,7 +101,8 @@ impl WasiHttpHooks for Door {
         })
     }
 
-    // What goes wrong is told to the guest, and stands in its task's log: it is no trouble of this runner's.
+    // What goes wrong is told to the guest, and stands in its task's log: it is no trouble of this
+    // runner's.
 
     fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
         self.say(&format!("an HTTP request failed: {error}"));
@@ -147,7 +149,8 @@ impl Door {
     }
 }
 
-/// Whether a request goes to one of `hosts`: by name and port, where one without a port stands for the scheme's own.
+/// Whether a request goes to one of `hosts`: by name and port, where one without a port stands for
+/// the scheme's own.
 fn is_among(hosts: &BTreeSet<String>, uri: &http::Uri) -> bool {
     let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
         return false;

@@ -1,5 +1,5 @@
-//! What a guest says while it runs. Of stderr, lines that are directives are obeyed, the rest is the task's log; a
-//! component says the same by calling functions.
+//! What a guest says while it runs. Of stderr, lines that are directives are obeyed, the rest is
+//! the task's log; a component says the same by calling functions.
 
 use super::directive::{self, Directive};
 use std::fmt;
@@ -9,8 +9,8 @@ use taskmaster_protocol::limits::LOG_PART_BYTES_MAX;
 use taskmaster_protocol::message::{Attempt, Log};
 use taskmaster_protocol::{Json, TaskId, limits};
 
-/// A line longer than this is no directive, and is logged in pieces: what a guest can make us keep is bounded. As
-/// long as the largest partial result that is worth a line.
+/// A line longer than this is no directive, and is logged in pieces: what a guest can make us keep
+/// is bounded. As long as the largest partial result that is worth a line.
 const LINE_BYTES_MAX: usize = 256 << 10;
 
 /// Live text is told when so much has gathered,
@@ -19,7 +19,8 @@ const LIVE_BYTES: usize = 8 << 10;
 /// or when it has waited so long: people read it, programs wait for the result.
 const LIVE_EVERY: Duration = Duration::from_millis(100);
 
-/// Bytes that one attempt may tell live in [`LIVE_EVERY`]; beyond that watchers miss some, and read the log instead.
+/// Bytes that one attempt may tell live in [`LIVE_EVERY`]; beyond that watchers miss some, and read
+/// the log instead.
 const LIVE_BYTES_MAX: usize = 256 << 10;
 
 /// Something a running task says.
@@ -62,7 +63,8 @@ pub struct Wishes {
     pub adds: Vec<Json>,
     /// Go on as this task.
     pub then: Option<Json>,
-    /// Why they cannot be told: there are too many. The attempt fails of it, as nothing may be lost in silence.
+    /// Why they cannot be told: there are too many. The attempt fails of it, as nothing may be lost
+    /// in silence.
     pub excess: Option<String>,
     bytes: usize,
 }

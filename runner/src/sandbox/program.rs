@@ -1,4 +1,5 @@
-//! A module that is compiled, linked and ready to be run any number of times, of whatever kind it is.
+//! A module that is compiled, linked and ready to be run any number of times, of whatever kind it
+//! is.
 
 use super::command::Command;
 use super::component::Component;
@@ -113,7 +114,8 @@ impl Compiled {
     /// Compiles a file, on every processor.
     pub fn of(engine: &Engine, bytes: &[u8]) -> Result<Compiled, LoadError> {
         let wasm = binary(bytes)?;
-        // The file is somebody else's: where the compiler has a fault, that is the end of this module and of nothing else.
+        // The file is somebody else's: where the compiler has a fault, that is the end of this
+        // module and of nothing else.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compile(engine, &wasm)))
             .unwrap_or_else(|_| {
                 Err(LoadError(
@@ -135,7 +137,8 @@ fn compile(engine: &Engine, wasm: &[u8]) -> Result<Compiled, LoadError> {
         .map_err(failed)
 }
 
-/// The file's binary form: itself, or translated from text. What cannot be a module is refused before any work.
+/// The file's binary form: itself, or translated from text. What cannot be a module is refused
+/// before any work.
 fn binary(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, LoadError> {
     if Engine::detect_precompiled(bytes).is_some() {
         // Native code: only the cache's own folder may bring that.

@@ -1,5 +1,6 @@
-//! How much disk a task takes, looked at while it runs: WASI has no quota of its own. A task that takes more than it may
-//! is stopped; between two looks it can write no more than a disk takes in a tenth of a second.
+//! How much disk a task takes, looked at while it runs: WASI has no quota of its own. A task that
+//! takes more than it may is stopped; between two looks it can write no more than a disk takes in a
+//! tenth of a second.
 
 use super::Control;
 use super::limits::{DISK_BYTES_MAX, FILES_MAX, LOOK_MS};
@@ -10,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The tasks that have a folder now, and the thread that looks at them; it sleeps while there is none.
+/// The tasks that have a folder now, and the thread that looks at them; it sleeps while there is
+/// none.
 pub struct Quota {
     watched: Arc<Watched>,
     thread: Option<JoinHandle<()>>,
@@ -48,7 +50,8 @@ impl Watched {
                     control.overdraw(text);
                 }
             }
-            // Folders with many files take long to look through: at most a tenth of a processor goes into it.
+            // Folders with many files take long to look through: at most a tenth of a processor
+            // goes into it.
             std::thread::sleep(Duration::from_millis(LOOK_MS).max(began.elapsed() * 9));
         }
     }
@@ -100,8 +103,8 @@ impl Drop for Quota {
     }
 }
 
-/// What is too much in `folder`, if anything. A sparse file counts by its length where that alone is too much: whoever
-/// copies it would fill a disk.
+/// What is too much in `folder`, if anything. A sparse file counts by its length where that alone
+/// is too much: whoever copies it would fill a disk.
 fn over(folder: &Path) -> Option<String> {
     let (mut bytes, mut files) = (0_u64, 0_u64);
     let mut folders = vec![folder.to_owned()];
@@ -111,7 +114,8 @@ fn over(folder: &Path) -> Option<String> {
             let Ok(about) = entry.metadata() else {
                 continue;
             };
-            // An input: a link, which takes no room. No guest can make a file that it cannot write to.
+            // An input: a link, which takes no room. No guest can make a file that it cannot write
+            // to.
             if about.is_file() && about.permissions().readonly() {
                 continue;
             }

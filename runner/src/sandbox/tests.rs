@@ -91,7 +91,8 @@ impl World {
         self.run(self.work(text))
     }
 
-    /// Runs `work` and cancels it when it has been heard or `after` has passed; how long it took from then.
+    /// Runs `work` and cancels it when it has been heard or `after` has passed; how long it took
+    /// from then.
     pub(super) fn cancelled(&self, work: Work, after: Duration) -> (Report, Duration) {
         let control = work.control.clone();
         std::thread::scope(|scope| {

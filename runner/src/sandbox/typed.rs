@@ -1,5 +1,5 @@
-//! Between the engine's values and JSON, and between its types and ours. What JSON becomes, and why it may not, is
-//! decided in `taskmaster_module`; here is nothing but the translation.
+//! Between the engine's values and JSON, and between its types and ours. What JSON becomes, and why
+//! it may not, is decided in `taskmaster_module`; here is nothing but the translation.
 
 use std::fmt::Write;
 use taskmaster_module::{Exported, Signature, Type, Value};

@@ -1,4 +1,5 @@
-//! The queue before the slots: first come, first served; an attempt of k slots waits at its head until k are free.
+//! The queue before the slots: first come, first served; an attempt of k slots waits at its head
+//! until k are free.
 
 use super::Ready;
 use std::collections::{HashSet, VecDeque};

@@ -1,4 +1,5 @@
-//! A sample task: the Mandelbrot set. Params with a window give a slice of its rows; params with slices, the picture.
+//! A sample task: the Mandelbrot set. Params with a window give a slice of its rows; params with
+//! slices, the picture.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -61,8 +62,9 @@ fn compute(params: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Whether a name stands in the params. A window holds nothing but numbers, so that a search in the text can tell the
-/// two kinds apart; to parse the params for that as well would add 8 KB to the module.
+/// Whether a name stands in the params. A window holds nothing but numbers, so that a search in the
+/// text can tell the two kinds apart; to parse the params for that as well would add 8 KB to the
+/// module.
 fn mentions(params: &[u8], name: &[u8]) -> bool {
     params.windows(name.len()).any(|text| text == name)
 }

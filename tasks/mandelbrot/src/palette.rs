@@ -15,7 +15,8 @@ const SET: [u8; 3] = [4, 4, 16];
 /// How many of the 256 colours lie on the wheel.
 const WHEEL: f64 = 255.0;
 
-/// Turns of the wheel for each doubling of the iterations: the bands stay wide near the set, where counts soar.
+/// Turns of the wheel for each doubling of the iterations: the bands stay wide near the set, where
+/// counts soar.
 const TURNS: f64 = 0.33;
 
 /// Where on the wheel the points furthest out begin: in the dark.

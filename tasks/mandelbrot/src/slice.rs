@@ -10,7 +10,8 @@ use crate::{PIXELS_MAX, palette};
 /// Beyond this a single point takes milliseconds.
 const ITERATIONS_MAX: u32 = 1_000_000;
 
-/// Squared distance from which a point counts as gone. More than the necessary 4: the smoothing is exact only there.
+/// Squared distance from which a point counts as gone. More than the necessary 4: the smoothing is
+/// exact only there.
 const GONE: f64 = 65536.0;
 
 /// Deflate's best effort costs little beside the iterations and makes results half as long.
@@ -157,7 +158,8 @@ fn in_large_bulbs(x: f64, y: f64) -> bool {
     q * (q + x - 0.25) <= 0.25 * y * y || (x + 1.0) * (x + 1.0) + y * y <= 0.0625
 }
 
-/// After how many iterations a point is gone, smoothed to a fraction; nothing for a point that stays.
+/// After how many iterations a point is gone, smoothed to a fraction; nothing for a point that
+/// stays.
 fn escape(x: f64, y: f64, max_iter: u32) -> Option<f64> {
     let (mut re, mut im) = (0.0_f64, 0.0_f64);
     for iteration in 0..max_iter {

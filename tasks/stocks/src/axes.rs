@@ -41,7 +41,8 @@ impl Axes {
         BOTTOM - (BOTTOM - TOP) * (value / low).ln() / (high / low).ln()
     }
 
-    /// The round values 1, 2, 5, 10, 20… that lie on the axis; powers of ten alone if there would be too many.
+    /// The round values 1, 2, 5, 10, 20… that lie on the axis; powers of ten alone if there would
+    /// be too many.
     pub fn value_ticks(&self) -> Vec<f64> {
         let (low, high) = self.values;
         let steps: &[f64] = if high / low > 1e5 {

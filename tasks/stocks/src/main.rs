@@ -1,4 +1,5 @@
-//! A sample task: share prices. Params with a symbol's prices give its figures; params with a summary draw the chart.
+//! A sample task: share prices. Params with a symbol's prices give its figures; params with a
+//! summary draw the chart.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;

@@ -8,7 +8,8 @@ use crate::analysis::{Figures, check_symbol};
 use crate::axes::Axes;
 use crate::{chart, report, table};
 
-/// Told apart by most eyes, colour-blind ones included; after Okabe and Ito, darkened for thin lines on white.
+/// Told apart by most eyes, colour-blind ones included; after Okabe and Ito, darkened for thin
+/// lines on white.
 const COLOURS: [&str; 8] = [
     "#0072b2", "#d55e00", "#009e73", "#b8548f", "#b58900", "#3aa0d8", "#5c4bb5", "#4d4d4d",
 ];

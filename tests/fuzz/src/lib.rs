@@ -1,4 +1,5 @@
-//! What the targets share: the decoders that live in large crates, compiled in as files, and a few words.
+//! What the targets share: the decoders that live in large crates, compiled in as files, and a few
+//! words.
 
 #![allow(dead_code, reason = "a target uses a part of each file")]
 

@@ -1,5 +1,6 @@
-//! Task documents, and results inside params. A document that is taken can be written to disk and read back; putting
-//! results into params is compared with the plain way, over the values that they stand for.
+//! Task documents, and results inside params. A document that is taken can be written to disk and
+//! read back; putting results into params is compared with the plain way, over the values that they
+//! stand for.
 
 #![no_main]
 

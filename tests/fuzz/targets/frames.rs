@@ -1,5 +1,5 @@
-//! Messages of both directions. What is read can be written, and is then read as the same; the client's reading without
-//! copies says the same as the whole one.
+//! Messages of both directions. What is read can be written, and is then read as the same; the
+//! client's reading without copies says the same as the whole one.
 
 #![no_main]
 

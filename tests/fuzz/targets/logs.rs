@@ -1,4 +1,5 @@
-//! A guest's stderr: whatever it writes, and in whatever pieces, what is kept is bounded and every byte is counted.
+//! A guest's stderr: whatever it writes, and in whatever pieces, what is kept is bounded and every
+//! byte is counted.
 
 #![no_main]
 

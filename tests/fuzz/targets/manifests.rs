@@ -1,5 +1,5 @@
-//! Manifests and globs: no panic, the same answer twice; what a manifest asks for is sound, its defaults never spoil a
-//! document; a glob agrees with a plain recursion over its parts.
+//! Manifests and globs: no panic, the same answer twice; what a manifest asks for is sound, its
+//! defaults never spoil a document; a glob agrees with a plain recursion over its parts.
 
 #![no_main]
 
@@ -39,7 +39,8 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Whether a glob matches, by trying everything; `None`: a part of it is more than `*`, `?` and letters, or it is long.
+/// Whether a glob matches, by trying everything; `None`: a part of it is more than `*`, `?` and
+/// letters, or it is long.
 fn plainly(glob: &[&str], path: &[&str]) -> Option<bool> {
     if glob.len() > 6
         || path.len() > 6

@@ -1,5 +1,5 @@
-//! Module files, binary and text: looked at without a panic, with the same answer each time, and what would load has a
-//! kind and a version.
+//! Module files, binary and text: looked at without a panic, with the same answer each time, and
+//! what would load has a kind and a version.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! What is typed: durations, times, names, pins, pairs, states. What is read and can be written is read as the same.
+//! What is typed: durations, times, names, pins, pairs, states. What is read and can be written is
+//! read as the same.
 
 #![no_main]
 

@@ -1,5 +1,6 @@
-//! What is on disk: an entry of the journal whose checksum is right and whose content is not, an entry as it is read, and
-//! the records of the view. What is read can be written, and is then read as the same.
+//! What is on disk: an entry of the journal whose checksum is right and whose content is not, an
+//! entry as it is read, and the records of the view. What is read can be written, and is then read
+//! as the same.
 
 #![no_main]
 

@@ -1,6 +1,6 @@
-//! Plays the engine's part for tests of the core: it gives out keys, opens jobs before tasks are added to them, looks
-//! up what is known of dependencies, keeps what is durable, and restores a core from that. After every event it asks
-//! the core whether its invariants hold.
+//! Plays the engine's part for tests of the core: it gives out keys, opens jobs before tasks are
+//! added to them, looks up what is known of dependencies, keeps what is durable, and restores a
+//! core from that. After every event it asks the core whether its invariants hold.
 
 #![allow(dead_code, reason = "each test uses the part that it needs")]
 
@@ -116,7 +116,8 @@ impl World {
         }
     }
 
-    /// Hands an event in, keeps what is durable, and checks the core. With many tasks it checks now and then.
+    /// Hands an event in, keeps what is durable, and checks the core. With many tasks it checks now
+    /// and then.
     pub fn event(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         let shown = event.clone();
@@ -440,12 +441,14 @@ impl World {
         (runner, effects)
     }
 
-    /// The key under which the core knows an attempt; `None`: the engine answers the runner without asking the core.
+    /// The key under which the core knows an attempt; `None`: the engine answers the runner without
+    /// asking the core.
     pub fn key(&self, name: &str) -> Option<TaskKey> {
         self.tasks.get(name)?.key
     }
 
-    /// The master dies, and another starts on what is durable. What was assigned is restored as waiting.
+    /// The master dies, and another starts on what is durable. What was assigned is restored as
+    /// waiting.
     pub fn restart(&mut self) -> Vec<Effect> {
         self.epoch += 1;
         self.restoring = true;
@@ -530,7 +533,8 @@ impl World {
         effects
     }
 
-    /// What the durable records say of a job's past: all that were added, and how those that ended did.
+    /// What the durable records say of a job's past: all that were added, and how those that ended
+    /// did.
     fn counts_of(&self, job: &str) -> Counts {
         let mut counts = Counts::default();
         for record in self

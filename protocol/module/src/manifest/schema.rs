@@ -1,6 +1,7 @@
-//! A part of JSON Schema, enough for params: types, `enum`, `const`, objects, arrays, lengths, ranges, `allOf`, `anyOf`,
-//! `oneOf`, `not`. A keyword that is not among them is an error, so that no schema means less than it says; those that
-//! only describe are let through. (A whole implementation brings some thirty crates.)
+//! A part of JSON Schema, enough for params: types, `enum`, `const`, objects, arrays, lengths,
+//! ranges, `allOf`, `anyOf`, `oneOf`, `not`. A keyword that is not among them is an error, so that
+//! no schema means less than it says; those that only describe are let through. (A whole
+//! implementation brings some thirty crates.)
 
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer};
@@ -151,7 +152,8 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Type>, 
     }
 }
 
-/// The value that is meant: what stands for a result is not known yet (`None`), and a literal is what it holds.
+/// The value that is meant: what stands for a result is not known yet (`None`), and a literal is
+/// what it holds.
 fn meant(value: &Value) -> Option<&Value> {
     let Some((key, inner)) = value
         .as_object()

@@ -15,7 +15,8 @@ fn task(data: &str, body: &str) -> String {
 
 const COMMAND: &str = include_str!("command.wat");
 
-/// A component with one function of this type, as `f` of its core module; `types` are those that it exports.
+/// A component with one function of this type, as `f` of its core module; `types` are those that it
+/// exports.
 fn typed(types: &str, function: &str, core: &str) -> String {
     format!(
         r#"(component {types}
@@ -368,7 +369,8 @@ fn the_list_of_wasi_is_what_the_linker_has() {
             );
         }
         for function in functions.iter().filter(|name| !name.starts_with('[')) {
-            // Of a type that none has: where there is such a function the linker says that the type differs.
+            // Of a type that none has: where there is such a function the linker says that the type
+            // differs.
             let import = format!(
                 r#"(import "{interface}@0.2.0" (instance (export "{function}" (func (param "no" char)))))"#
             );

@@ -1,5 +1,6 @@
-//! A task as a component of the world taskmaster:task, by the canonical ABI: one export, its allocator, and the host's
-//! functions. By hand, because it is little, and a generator of bindings takes longer to compile than all else.
+//! A task as a component of the world taskmaster:task, by the canonical ABI: one export, its
+//! allocator, and the host's functions. By hand, because it is little, and a generator of bindings
+//! takes longer to compile than all else.
 
 use crate::Error;
 use std::alloc::{Layout, alloc, realloc};
@@ -26,7 +27,8 @@ struct Answer {
     length: usize,
 }
 
-/// Runs the task. Gives back the address of its result, which lives as long as the instance: it serves one task.
+/// Runs the task. Gives back the address of its result, which lives as long as the instance: it
+/// serves one task.
 pub fn entry(
     params: *mut u8,
     length: usize,
@@ -34,7 +36,8 @@ pub fn entry(
 ) -> *const u8 {
     // SAFETY: the caller hands over `length` bytes of UTF-8 that it allocated with `cabi_realloc`.
     let params = unsafe { String::from_raw_parts(params, length, length) };
-    // `result<string, error>`, where an error is a variant of two strings: which of the two, which of its cases, the text.
+    // `result<string, error>`, where an error is a variant of two strings: which of the two, which
+    // of its cases, the text.
     let ending = match task(&params) {
         Ok(text) => {
             let (at, length) = kept(text);
@@ -58,8 +61,8 @@ fn kept(text: String) -> (usize, usize) {
     (text.as_ptr().expose_provenance(), text.len())
 }
 
-/// A library for this target begins without anybody who prepares it, and the linker would do so at the first call of an
-/// export: within `cabi_realloc`, where nothing may be asked of the host yet.
+/// A library for this target begins without anybody who prepares it, and the linker would do so at
+/// the first call of an export: within `cabi_realloc`, where nothing may be asked of the host yet.
 #[cfg(all(target_os = "wasi", target_env = "p1"))]
 #[unsafe(export_name = "_initialize")]
 extern "C" fn initialize() {
@@ -76,7 +79,8 @@ extern "C" fn cabi_realloc(old: *mut u8, was: usize, align: usize, size: usize) 
     if size == 0 {
         return std::ptr::without_provenance_mut(align);
     }
-    // SAFETY: the canonical ABI calls with an alignment that is a power of two, and with what this function gave before.
+    // SAFETY: the canonical ABI calls with an alignment that is a power of two, and with what this
+    // function gave before.
     let new = unsafe {
         let layout = Layout::from_size_align_unchecked(if was == 0 { size } else { was }, align);
         if was == 0 {

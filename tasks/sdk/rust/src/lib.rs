@@ -28,20 +28,22 @@
 //! # assert!(call(r#"{"numbers":[]}"#).is_err());
 //! ```
 //!
-//! Without the feature `component` the macro makes a `main` that reads params from stdin and writes the result to
-//! stdout; with it the export `run`, of which `taskmaster modules wrap` makes a component. The function is the same.
+//! Without the feature `component` the macro makes a `main` that reads params from stdin and writes
+//! the result to stdout; with it the export `run`, of which `taskmaster modules wrap` makes a
+//! component. The function is the same.
 //!
 //! # Errors
 //!
-//! Params that the type does not take are a permanent failure that names the field: `params.numbers[1]: invalid type:
-//! string "2", expected f64`. A function that gives back an [`Error`] decides whether trying again helps; any other
-//! error becomes one that is tried again, so that `?` does what one expects. A panic is a failure with its message and a
-//! backtrace, and is not tried again.
+//! Params that the type does not take are a permanent failure that names the field:
+//! `params.numbers[1]: invalid type: string "2", expected f64`. A function that gives back an
+//! [`Error`] decides whether trying again helps; any other error becomes one that is tried again,
+//! so that `?` does what one expects. A panic is a failure with its message and a backtrace, and is
+//! not tried again.
 //!
 //! # Limits
 //!
-//! Params have at most 64 MiB, a task at most the memory that its `memory_mb` says. Objects may lie 128 deep in each
-//! other. A text of [`progress`] or [`log`] is one line: line ends become blanks.
+//! Params have at most 64 MiB, a task at most the memory that its `memory_mb` says. Objects may lie
+//! 128 deep in each other. A text of [`progress`] or [`log`] is one line: line ends become blanks.
 
 #![cfg_attr(not(feature = "component"), deny(unsafe_code))]
 
@@ -104,8 +106,8 @@ pub fn log(text: &str) {
     speech::log(&line(text));
 }
 
-/// Adds a task, a task document such as `json!({"module": "resize", "params": 3})`, when this one is done. Of a document
-/// that is wrong a component is told; a command finds a warning in its log.
+/// Adds a task, a task document such as `json!({"module": "resize", "params": 3})`, when this one
+/// is done. Of a document that is wrong a component is told; a command finds a warning in its log.
 pub fn add(document: &impl Serialize) -> Result<(), Error> {
     speech::add(&serde_json::to_string(document)?).map_err(Error::Permanent)
 }

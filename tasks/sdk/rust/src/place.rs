@@ -1,5 +1,6 @@
-//! Where in params a mistake is. serde knows the line and the column at which it gave up; which field that is can be read
-//! from the text before it. (A deserializer that keeps the path along would double the code of every type.)
+//! Where in params a mistake is. serde knows the line and the column at which it gave up; which
+//! field that is can be read from the text before it. (A deserializer that keeps the path along
+//! would double the code of every type.)
 
 /// The mistake with its field: `params.rows[1].width: invalid type: string "8", expected u8`.
 pub(crate) fn named(json: &str, error: &serde_json::Error) -> String {
