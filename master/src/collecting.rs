@@ -247,9 +247,9 @@ impl Round {
         match self.at {
             At::Open { from } => {
                 let page = view::open_from(shelf.as_ref(), from, PAGE)?;
-                self.at = page
-                    .last()
-                    .map_or(At::Ended { from: 0 }, |body| At::Open { from: body.no + 1 });
+                self.at = page.last().map_or(At::Ended { from: 0 }, |body| At::Open {
+                    from: body.ordinal + 1,
+                });
                 let named = page.iter().flat_map(|body| references::of_body(body));
                 Ok(self.mark_all(blobs, named.collect()))
             }

@@ -11,6 +11,7 @@ use taskmaster_protocol::message::{Attempt, Done, Failed, Operation};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster,
 };
+use taskmaster_store::body::Fingerprint;
 use taskmaster_store::record::Record;
 
 type Refusable<T> = Result<T, RefusalCode>;
@@ -237,7 +238,7 @@ impl Model {
             .ends
             .last()
             .filter(|_| !fate.open)
-            .map(|ended| ended.state)
+            .map(|ended| ended.end.state)
         {
             None => Ok(Some(id.clone())),
             Some(TaskState::Cancelled) => Ok(None),
@@ -255,8 +256,8 @@ impl Model {
         // Whether what is no longer kept was done, nobody can tell; one that was sent has waited
         // for it.
         let kept = self.lost_dependency(&fate.body).is_none();
-        let has_waited = ended.last_sent.n > 0 && !fate.body.is_continued();
-        match ended.state {
+        let has_waited = ended.end.last_sent.n > 0 && !fate.body.is_continued();
+        match ended.end.state {
             TaskState::Failed | TaskState::Cancelled if kept || has_waited => Ok(()),
             _ => Err(RefusalCode::WrongState),
         }
@@ -266,7 +267,7 @@ impl Model {
     /// nobody knows.
     fn admits(&self, tasks: &[&Prepared]) -> Vec<Refusable<(TaskId, bool)>> {
         let mut outcomes: BTreeMap<usize, Refusable<(TaskId, bool)>> = BTreeMap::new();
-        let mut taken: BTreeMap<&TaskId, [u8; 16]> = BTreeMap::new();
+        let mut taken: BTreeMap<&TaskId, Fingerprint> = BTreeMap::new();
         loop {
             let before = outcomes.len();
             for (index, task) in tasks.iter().enumerate() {
@@ -275,10 +276,10 @@ impl Model {
                 }
                 let fate = self.tasks.get(&task.id);
                 let document = fate
-                    .map(|fate| fate.body.document)
+                    .map(|fate| fate.body.fingerprint)
                     .or_else(|| taken.get(&task.id).copied());
                 let outcome = match document {
-                    Some(document) if document == task.hash => {
+                    Some(document) if document == task.fingerprint => {
                         Ok((task.id.clone(), fate.is_some_and(|fate| !fate.open)))
                     }
                     Some(_) => Err(RefusalCode::IdConflict),
@@ -286,7 +287,7 @@ impl Model {
                     None if needs(task)
                         .all(|on| self.tasks.contains_key(on) || taken.contains_key(on)) =>
                     {
-                        taken.insert(&task.id, task.hash);
+                        taken.insert(&task.id, task.fingerprint);
                         Ok((task.id.clone(), false))
                     }
                     None => continue,
@@ -345,11 +346,12 @@ impl Expected {
                 continue;
             };
             let poison = ended
+                .end
                 .error
                 .as_ref()
                 .is_some_and(|error| error.kind == ErrorKind::RunnerLost);
             let wanted = missing.remove(&ended.id);
-            let right = match ended.state {
+            let right = match ended.end.state {
                 // Each is judged by what it waited for.
                 TaskState::Skipped => true,
                 TaskState::Failed => poison || self.may_fail.contains(&ended.id),
@@ -361,7 +363,7 @@ impl Expected {
             if !right {
                 return Err(format!(
                     "{} ends as {:?}, and {self:?} was expected",
-                    ended.id, ended.state
+                    ended.id, ended.end.state
                 ));
             }
         }

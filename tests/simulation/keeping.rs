@@ -37,7 +37,7 @@ impl Pruning {
 /// before an ended task is pruned, and here hours pass in a moment: no runner is cut off for so
 /// long.
 fn is_held(runners: &[Runner], task: &Stored) -> bool {
-    let last = task.ended.last_sent;
+    let last = task.ended.end.last_sent;
     let attempt = |n| Attempt {
         id: task.ended.id.clone(),
         attempt: AttemptId { n, ..last },

@@ -95,11 +95,11 @@ impl Fate {
 
     /// Whether it ended, in this life or an earlier one, as `when` wants.
     fn has_met(&self, when: When) -> bool {
-        self.ends.iter().any(|ended| meets(ended.state, when))
+        self.ends.iter().any(|ended| meets(ended.end.state, when))
     }
 
     fn has_missed(&self, when: When) -> bool {
-        self.ends.iter().any(|ended| !meets(ended.state, when))
+        self.ends.iter().any(|ended| !meets(ended.end.state, when))
     }
 }
 
@@ -155,7 +155,11 @@ impl Model {
                 ..
             } => self.reopened(body, *fence, *ended, *was)?,
             Record::Continued { body, fence } => self.continued(body, *fence)?,
-            Record::Set { no, priority, due } => {
+            Record::Set {
+                ordinal: no,
+                priority,
+                due,
+            } => {
                 let id = self
                     .by_no
                     .get(no)
@@ -254,7 +258,8 @@ impl Model {
     fn continued(&mut self, body: &Arc<TaskBody>, fence: AttemptId) -> Verdict {
         let last = self.open(&body.id, "goes on")?.body.clone();
         self.may_run(&last)?;
-        let same = (last.no, &last.job, last.document) == (body.no, &body.job, body.document);
+        let same = (last.ordinal, &last.job, last.fingerprint)
+            == (body.ordinal, &body.job, body.fingerprint);
         claim(same, || {
             format!("{} goes on as another task than it was", body.id)
         })?;
@@ -346,7 +351,7 @@ impl Model {
         } else {
             Err(format!(
                 "{id} {what}, and has ended as {:?}",
-                fate.ends.last().map(|e| e.state)
+                fate.ends.last().map(|e| e.end.state)
             ))
         }
     }
@@ -358,16 +363,16 @@ impl Model {
         claim(!self.tasks.contains_key(&body.id), || {
             format!("{} is added twice", body.id)
         })?;
-        claim(body.no == self.no + 1, || {
-            format!("{} has number {} after {}", body.id, body.no, self.no)
+        claim(body.ordinal == self.no + 1, || {
+            format!("{} has number {} after {}", body.id, body.ordinal, self.no)
         })?;
         for dependency in body.dependencies() {
             claim(self.tasks.contains_key(&dependency.on), || {
                 format!("{} waits for nobody", body.id)
             })?;
         }
-        self.no = body.no;
-        self.by_no.insert(body.no, body.id.clone());
+        self.no = body.ordinal;
+        self.by_no.insert(body.ordinal, body.id.clone());
         let fence = AttemptId {
             epoch: self.epoch,
             n: 0,
@@ -399,7 +404,7 @@ impl Model {
     fn meant(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
         self.tasks
             .get(id)
-            .filter(|fate| fate.body.no < body.no || body.is_continued())
+            .filter(|fate| fate.body.ordinal < body.ordinal || body.is_continued())
     }
 
     /// What a task waits for and is no longer kept.
@@ -430,29 +435,36 @@ impl Model {
             format!("{id} ended with event {}, which is event {seq}", ended.seq)
         })?;
         let fate = self.open(id, "ends")?;
-        let void = !fate.may_succeed(ended.attempt);
+        let void = !fate.may_succeed(ended.end.attempt);
         let body = fate.body.clone();
-        match ended.state {
+        match ended.end.state {
             TaskState::Done => {
                 claim(!void, || {
-                    format!("{id} is done by attempt {}, which is void", ended.attempt)
+                    format!(
+                        "{id} is done by attempt {}, which is void",
+                        ended.end.attempt
+                    )
                 })?;
                 self.may_run(&body)?;
             }
             TaskState::Skipped => {
                 let missed = body.dependencies().iter().find(|dependency| {
-                    Some(&dependency.on) == ended.because.as_ref()
+                    Some(&dependency.on) == ended.end.skipped_for()
                         && self
                             .known(&dependency.on)
                             .any(|on| on.has_missed(dependency.when))
                 });
                 claim(missed.is_some(), || {
-                    format!("{id} is skipped for {:?}, for no reason", ended.because)
+                    format!(
+                        "{id} is skipped for {:?}, for no reason",
+                        ended.end.skipped_for()
+                    )
                 })?;
             }
             TaskState::Failed => {
                 let fate = self.open(id, "ends")?;
                 let error = ended
+                    .end
                     .error
                     .clone()
                     .unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
@@ -461,8 +473,8 @@ impl Model {
                     format!("{id} fails with {error:?} for good: {fate:?}")
                 })?;
                 let above = if poison { fate.void } else { fate.fence };
-                claim(ended.attempt > above, || {
-                    format!("{id} fails by attempt {}, which is void", ended.attempt)
+                claim(ended.end.attempt > above, || {
+                    format!("{id} fails by attempt {}, which is void", ended.end.attempt)
                 })?;
             }
             _ => {}
@@ -480,7 +492,7 @@ impl Model {
             format!("job {} has fewer than no open tasks", body.job)
         })?;
         job.open_tasks -= 1;
-        job.ended[ended_index(ended.state)] += 1;
+        job.ended[ended_index(ended.end.state)] += 1;
         Ok(())
     }
 
@@ -498,7 +510,7 @@ impl Model {
             .ok_or_else(|| format!("{id} is opened again, and nobody added it"))?;
         let last = fate.ends.last().filter(|_| !fate.open);
         claim(
-            last.is_some_and(|last| last.seq == ended && last.state == was),
+            last.is_some_and(|last| last.seq == ended && last.end.state == was),
             || format!("{id} is opened again from {was:?} of event {ended}, its end was {last:?}"),
         )?;
         (fate.open, fate.tries, fate.lost, fate.priority, fate.due) =

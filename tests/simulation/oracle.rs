@@ -10,10 +10,9 @@ use taskmaster_engine::engine::{Release, Turn};
 use taskmaster_engine::events::logged;
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
-use taskmaster_protocol::{
-    EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall,
-};
+use taskmaster_protocol::{EventKind, EventView, FromMaster, TaskId, TaskState, ToMaster, Wall};
 use taskmaster_runner::session::Ending;
+use taskmaster_store::body::Fingerprint;
 use taskmaster_store::journal;
 use taskmaster_store::kv::Reader;
 use taskmaster_store::record::{Ended, Entry, Gave, Record};
@@ -31,7 +30,7 @@ pub struct Oracle {
     pub pending: Model,
     /// The number of the last commit of which somebody was told that it is safe.
     safe: u64,
-    acknowledged: BTreeMap<TaskId, Hash>,
+    acknowledged: BTreeMap<TaskId, Fingerprint>,
     pub acknowledged_ids: Vec<TaskId>,
     /// Attempts sent, with the connection.
     pub sent: BTreeMap<Attempt, u64>,
@@ -172,9 +171,9 @@ impl Oracle {
         let Record::Ended(ended) = record else { return };
         let attempt = Attempt {
             id: ended.id.clone(),
-            attempt: ended.attempt,
+            attempt: ended.end.attempt,
         };
-        match (ended.state, &ended.result) {
+        match (ended.end.state, &ended.end.result) {
             (TaskState::Done, result) => {
                 let ending = self.ends.get(&attempt).cloned();
                 let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref().map(Gave::result).as_ref());
@@ -245,7 +244,7 @@ impl Oracle {
             model
                 .tasks
                 .get(*id)
-                .is_none_or(|fate| fate.body.document[..] != document.0[..16])
+                .is_none_or(|fate| fate.body.fingerprint != **document)
         });
         let lost = lost.map(|(id, _)| format!("{id} was acknowledged, and is lost"));
         self.judge(lost.map_or(Ok(()), Err));
@@ -268,7 +267,7 @@ impl Oracle {
     /// The view and the records of the journal are one.
     fn compare(&mut self, reader: &Reader, restored: &Restored, model: &Model, in_view: &InView) {
         let marks = &restored.marks;
-        let counts = (marks.folded, marks.seq, marks.epoch, marks.no);
+        let counts = (marks.folded, marks.seq, marks.epoch, marks.ordinal);
         let right = (model.commits, model.seq, model.epoch, model.no);
         self.claim(counts == right, || {
             format!("the view is at {counts:?}, the journal at {right:?}")
@@ -438,7 +437,7 @@ impl Oracle {
         if known
             && self
                 .acknowledged
-                .insert(id.clone(), Hash::of(text.as_bytes()))
+                .insert(id.clone(), Fingerprint::of(&text))
                 .is_none()
         {
             self.acknowledged_ids.push(id);
@@ -460,7 +459,7 @@ impl Oracle {
                 fate.ends
                     .iter()
                     .skip(ends.saturating_sub(1))
-                    .map(|ended: &Arc<Ended>| ended.state)
+                    .map(|ended: &Arc<Ended>| ended.end.state)
                     .collect()
             });
             // Forgotten since: the answer was long on its way, and somebody else had it tried again
@@ -483,7 +482,7 @@ impl Oracle {
         let last = |state: TaskState| matches!(state, TaskState::Failed | TaskState::Cancelled);
         let tasks = self.durable.tasks.iter().filter(|(_, fate)| !fate.open);
         tasks
-            .filter(|(_, fate)| fate.ends.last().is_some_and(|ended| last(ended.state)))
+            .filter(|(_, fate)| fate.ends.last().is_some_and(|ended| last(ended.end.state)))
             .map(|(id, _)| id.clone())
             .collect()
     }

@@ -5,7 +5,7 @@ use crate::chance::Chance;
 use std::sync::Arc;
 use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{TaskId, TaskState, ToMaster};
-use taskmaster_store::record::{Ended, Gave, Record};
+use taskmaster_store::record::{Ended, Gave, Record, TaskEnd};
 use taskmaster_store::view::Restored;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn spoil(
     while at < records.len() {
         if let Record::Ended(ended) = &records[at] {
             let ended = ended.clone();
-            match (planted, ended.state) {
+            match (planted, ended.end.state) {
                 (Planted::RaceOfCancelAndDone, TaskState::Cancelled) => {
                     if let Some(done) = late(&ended.id) {
                         records[at] = Record::Ended(Arc::new(won(&ended, done)));
@@ -97,11 +97,15 @@ pub fn spoil(
 
 fn won(ended: &Ended, done: Done) -> Ended {
     let result = Some(Gave::new(done.result, done.outputs));
-    Ended {
+    let end = TaskEnd {
         state: TaskState::Done,
         attempt: done.attempt,
         result,
         error: None,
+        ..ended.end.clone()
+    };
+    Ended {
+        end,
         ..ended.clone()
     }
 }

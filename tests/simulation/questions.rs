@@ -75,7 +75,10 @@ impl World {
         }
         // That an id means another task by now is not safe either; when its former end leaves the
         // view, nobody need care.
-        if self.is_full() && refused && fate.body.no > durable.no && durable.gone.contains_key(&id)
+        if self.is_full()
+            && refused
+            && fate.body.ordinal > durable.no
+            && durable.gone.contains_key(&id)
         {
             return Ok(());
         }
@@ -102,7 +105,7 @@ impl World {
                 .ends
                 .last()
                 .filter(|_| !fate.open)
-                .and_then(|ended| ended.result.as_ref())
+                .and_then(|ended| ended.end.result.as_ref())
                 .map(Gave::result);
             if told.get(&id) != result.as_ref() {
                 return Err(format!(
@@ -219,7 +222,7 @@ fn listed<'a>(model: &'a Model, job: &JobName, safe: u64) -> Vec<&'a TaskId> {
     let mine = || model.tasks.iter().filter(|(_, fate)| fate.body.job == *job);
     let mut open: Vec<(u64, &TaskId)> = mine()
         .filter(|(_, f)| f.open)
-        .map(|(id, f)| (f.body.no, id))
+        .map(|(id, f)| (f.body.ordinal, id))
         .collect();
     let ended = |(id, fate): (&'a TaskId, &'a Fate)| {
         Some((fate.ends.last().filter(|_| !fate.open)?.seq, id))
@@ -238,8 +241,10 @@ fn is(view: &TaskView, fate: &Fate) -> bool {
     let same = (&view.job, view.priority) == (&fate.body.job, fate.priority);
     let state = match fate.ends.last().filter(|_| !fate.open) {
         Some(ended) => {
-            let result = ended.result_parts().0;
-            view.state == ended.state && view.result.as_ref() == result && view.error == ended.error
+            let result = ended.end.result_parts().0;
+            view.state == ended.end.state
+                && view.result.as_ref() == result
+                && view.error == ended.end.error
         }
         None if fate.waits.is_empty() => {
             matches!(

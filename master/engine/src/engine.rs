@@ -110,11 +110,18 @@ struct Session {
     protocol: u32,
 }
 
-/// The report that the core is being told of.
+/// What a runner reports of an attempt that ended.
 #[derive(Debug)]
 enum Report {
     Done(Done),
     Failed(Failed),
+}
+
+/// A report, and the connection of the runner that makes it.
+#[derive(Debug)]
+struct RunnerReport {
+    runner: RunnerKey,
+    report: Report,
 }
 
 /// How long a follower may be away and still find what it missed, whatever is kept of history: an
@@ -130,7 +137,7 @@ pub struct Engine {
     now: Now,
     started: Now,
     /// The `no` of the newest task.
-    last_no: u64,
+    last_ordinal: u64,
     /// The seq of the last event of the turns so far.
     last_seq: u64,
     facts: Facts,
@@ -141,7 +148,6 @@ pub struct Engine {
     disk: Disk,
     /// Reports that came while nothing could be written, in order. Their runners keep them.
     held_back: Vec<(SessionNo, ToMaster)>,
-    report: Option<(RunnerKey, Report)>,
     /// What attempts want added whose report has not been taken yet, with the connection that it
     /// comes over.
     wishes: BTreeMap<Attempt, (SessionNo, crate::inbox::Wishes)>,
@@ -243,7 +249,7 @@ impl Engine {
             // Who no longer waits shuts down already.
             let _ = idle.send(());
         }
-        self.facts.turn_ended(self.last_seq, self.last_no);
+        self.facts.turn_ended(self.last_seq, self.last_ordinal);
         self.turn.time = self.now.wall;
         let next = Turn {
             first_seq: self.last_seq + 1,
@@ -264,10 +270,15 @@ impl Engine {
 
     /// Tells the core, and carries out what follows.
     fn tell(&mut self, event: Event) {
+        self.tell_with(event, None);
+    }
+
+    /// Tells the core of an attempt that has ended. The report goes into what follows from it.
+    fn tell_with(&mut self, event: Event, mut report: Option<RunnerReport>) {
         let mut effects = std::mem::take(&mut self.effects);
         self.core.handle(event, self.now, &mut effects);
         for effect in effects.drain(..) {
-            self.carry_out(effect);
+            self.carry_out(effect, &mut report);
         }
         self.effects = effects;
     }

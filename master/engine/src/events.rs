@@ -108,7 +108,7 @@ impl Logged {
 
     fn runner(&self) -> Option<String> {
         match self.record() {
-            Record::Ended(ended) => ended.runner.as_deref().map(str::to_owned),
+            Record::Ended(ended) => ended.end.runner.as_deref().map(str::to_owned),
             Record::Retrying(retrying) => retrying.runner.as_deref().map(str::to_owned),
             Record::RunnerJoined { name } | Record::RunnerLost { name } => Some(name.clone()),
             _ => None,
@@ -188,40 +188,40 @@ struct EndedData<'a> {
 
 impl<'a> EndedData<'a> {
     fn of(ended: &'a record::Ended) -> EndedData<'a> {
-        let (result, result_blob) = ended.result_parts();
+        let (result, result_blob) = ended.end.result_parts();
         EndedData {
-            attempt: ended.attempt.n,
-            version: ended.version,
-            started: ended.started,
+            attempt: ended.end.attempt.n,
+            version: ended.end.version,
+            started: ended.end.started,
             result,
             result_blob,
-            error: ended.error.as_ref(),
-            outputs: ended.outputs(),
-            stats: ended.stats,
+            error: ended.end.error.as_ref(),
+            outputs: ended.end.outputs(),
+            stats: ended.end.stats,
         }
     }
 }
 
 /// An ended task as scripts see it.
 pub fn ended_view(ended: &record::Ended) -> TaskView {
-    let (result, result_blob) = ended.result_parts();
+    let (result, result_blob) = ended.end.result_parts();
     TaskView {
         id: ended.id.clone(),
         module: ended.module.clone(),
-        version: ended.version,
-        state: ended.state,
+        version: ended.end.version,
+        state: ended.end.state,
         job: ended.job.clone(),
-        priority: ended.priority,
-        attempt: ended.attempt.n,
-        runner: ended.runner.as_deref().map(str::to_owned),
+        priority: ended.end.priority,
+        attempt: ended.end.attempt.n,
+        runner: ended.end.runner.as_deref().map(str::to_owned),
         created: ended.created,
-        started: ended.started,
-        finished: Some(ended.finished),
+        started: ended.end.started,
+        finished: Some(ended.end.finished),
         result: result.cloned(),
         result_blob,
-        error: ended.error.clone(),
-        outputs: ended.outputs().cloned().unwrap_or_default(),
-        stats: ended.stats,
+        error: ended.end.error.clone(),
+        outputs: ended.end.outputs().cloned().unwrap_or_default(),
+        stats: ended.end.stats,
         note: None,
     }
 }

@@ -7,7 +7,6 @@
 mod attempt;
 mod live;
 mod order;
-mod packed;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +14,6 @@ pub(crate) use attempt::LastAttempt;
 pub(crate) use live::{Known, Live};
 
 use live::LiveTasks;
-use packed::Kept;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,6 +21,7 @@ use taskmaster_core::{Final, TaskKey};
 use taskmaster_protocol::{JobName, TaskId, TaskState, Wall};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord};
 use taskmaster_store::view::{self, Places, Stored};
 
@@ -133,8 +132,8 @@ impl Facts {
     /// What the task of this id is to those that depend on it.
     pub fn fact(&self, id: &TaskId) -> Fact {
         let ended = |ended: &Ended| Fact::Ended {
-            how: final_of(ended.state),
-            ordinal: ended.no,
+            how: final_of(ended.end.state),
+            ordinal: ended.ordinal,
         };
         match self.known(id) {
             Some(Known::Open(key)) => Fact::Open(key),
@@ -157,7 +156,7 @@ impl Facts {
             Fact::Ended { ordinal, .. } => ordinal,
             Fact::Unknown => return fact,
         };
-        if ordinal < body.no || body.is_continued() {
+        if ordinal < body.ordinal || body.is_continued() {
             fact
         } else {
             Fact::Unknown
@@ -176,7 +175,7 @@ impl Facts {
             Some(Known::Open(_) | Known::Closing(..)) => None,
             None => self.ended_in_view(&id),
         };
-        let still = |stored: &Stored| stored.ended.because.as_ref() == Some(cause);
+        let still = |stored: &Stored| stored.ended.end.skipped_for() == Some(cause);
         ids.into_iter().filter_map(stored).filter(still).collect()
     }
 
@@ -228,19 +227,18 @@ impl Facts {
     }
 
     /// The body of a task, for a look at it.
+    #[expect(clippy::expect_used, reason = "memory packed these bytes itself")]
     pub fn body(&self, key: TaskKey) -> Arc<TaskBody> {
-        match &self.live(key).body {
-            Kept::Whole(body) => body.clone(),
-            Kept::Packed(packed) => Arc::new(packed.read()),
-        }
+        let body = self.live(key).body.whole();
+        body.expect("a body does not read as it was packed")
     }
 
     /// The body of a task that waits no longer: memory keeps it whole from now on.
     pub fn whole_body(&mut self, key: TaskKey) -> Arc<TaskBody> {
         let body = self.body(key);
         let live = self.live_mut(key);
-        if !matches!(live.body, Kept::Whole(_)) {
-            live.body = Kept::Whole(body.clone());
+        if !matches!(live.body, StoredBody::Whole(_)) {
+            live.body = StoredBody::Whole(body.clone());
         }
         body
     }
@@ -271,7 +269,7 @@ impl Facts {
         let body = self.whole_body(key);
         self.live_mut(key).ended = Some(ended.clone());
         self.live.close(&body);
-        if let Some(cause) = &ended.because {
+        if let Some(cause) = ended.end.skipped_for() {
             let skipped = self.skipped.entry(cause.clone()).or_default();
             skipped.push(ended.id.clone());
         }
@@ -308,7 +306,7 @@ impl Facts {
         while let Some(ended) = self.unfolded_ends.pop_front_if(|ended| ended.seq <= seq) {
             self.live
                 .forget_ended(&ended.id, |stored| stored.ended.seq == ended.seq);
-            if let Some(cause) = &ended.because {
+            if let Some(cause) = ended.end.skipped_for() {
                 self.forget_skipped(cause, &ended.id);
             }
         }
@@ -342,7 +340,7 @@ impl Facts {
         is_job_open: impl Fn(&JobName) -> bool,
     ) -> Vec<Stored> {
         tasks.retain(|task| {
-            task.ended.finished < ended_before
+            task.ended.end.finished < ended_before
                 && !is_job_open(&task.ended.job)
                 && !self.live.is_named(&task.ended.id)
                 && self.known(&task.ended.id).is_none()

@@ -320,7 +320,7 @@ pub fn surplus(
         )?;
         let count = (0..)
             .zip(&page)
-            .take_while(|(n, task)| *n < left || task.ended.finished < limit)
+            .take_while(|(n, task)| *n < left || task.ended.end.finished < limit)
             .count();
         let is_last = count < page.len() || page.is_empty();
         tasks.extend(page.into_iter().take(count));

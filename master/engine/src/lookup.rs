@@ -103,7 +103,7 @@ impl Lookup {
     pub fn of_ended(&self, ended: &Ended) -> Json {
         match self {
             Lookup::Why(_) => Json::of(&why_ended(ended)),
-            Lookup::Logs(_) => Json::of(&ended.log.as_deref().cloned().unwrap_or_default()),
+            Lookup::Logs(_) => Json::of(&ended.end.log.as_deref().cloned().unwrap_or_default()),
             _ => Json::of(&ended_view(ended)),
         }
     }
@@ -130,7 +130,7 @@ impl Lookup {
             Lookup::Results { mut known, missing } => {
                 for id in missing {
                     if let Some(gave) =
-                        view::stored(shelf, &id)?.and_then(|stored| stored.ended.result.clone())
+                        view::stored(shelf, &id)?.and_then(|stored| stored.ended.end.result.clone())
                     {
                         known.insert(id, gave.result());
                     }
@@ -186,15 +186,15 @@ fn ended_page(
 }
 
 fn why_ended(ended: &Ended) -> serde_json::Value {
-    let why = match (&ended.state, &ended.error) {
+    let why = match (&ended.end.state, &ended.end.error) {
         (TaskState::Done, _) => format!(
             "it is done: attempt {} ended at {}",
-            ended.attempt.n, ended.finished
+            ended.end.attempt.n, ended.end.finished
         ),
         (state, Some(error)) => format!("it is {}: {}", state.as_str(), error.message),
         (state, None) => format!("it is {}", state.as_str()),
     };
-    serde_json::json!({ "state": ended.state, "why": why })
+    serde_json::json!({ "state": ended.end.state, "why": why })
 }
 
 /// A job as scripts see it: totals from its record, open tasks by `by_state`.

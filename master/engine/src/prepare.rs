@@ -6,6 +6,7 @@ use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{
     Hash, JobName, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice,
 };
+use taskmaster_store::body::Fingerprint;
 
 /// A document that is sound on its own.
 #[derive(Debug)]
@@ -14,8 +15,8 @@ pub struct Prepared {
     pub document: TaskDocument,
     /// Its id: the document's, or one made here where it has none.
     pub id: TaskId,
-    /// The first half of the SHA-256 of its text as it was sent.
-    pub hash: [u8; 16],
+    /// Of its text as it was sent.
+    pub fingerprint: Fingerprint,
     /// Tasks whose results its params ask for.
     pub references: Vec<TaskId>,
     /// The blob that its params stand for. Its bytes have not been looked at here.
@@ -78,12 +79,10 @@ fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
         None => TaskId::new(&uuid::Uuid::now_v7().to_string())
             .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?,
     };
-    let mut hash = [0; 16];
-    hash.copy_from_slice(&Hash::of(text.get().as_bytes()).0[..16]);
     Ok(Prepared {
         document,
         id,
-        hash,
+        fingerprint: Fingerprint::of(text.get()),
         references,
         blob,
         manifest: None,

@@ -14,51 +14,34 @@ use taskmaster_engine::folding::Folding;
 use taskmaster_engine::inbox::Input;
 use taskmaster_engine::settings::Keep;
 use taskmaster_protocol::{AttemptId, JobName, TaskDocument, TaskId, TaskState, Wall};
-use taskmaster_store::body::TaskBody;
+use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
 use taskmaster_store::codec;
 use taskmaster_store::journal::{Journal, ShelfJournal};
 use taskmaster_store::kv::{Reader, memory::MemoryShelf};
-use taskmaster_store::record::{Ended, Entry, Record};
+use taskmaster_store::record::{Ended, Entry, Record, TaskEnd};
 use taskmaster_store::view;
 
 fn id(text: &str) -> TaskId {
     TaskId::new(text).unwrap()
 }
 
-fn body(no: u64) -> Arc<TaskBody> {
+fn body(ordinal: u64) -> Arc<TaskBody> {
     let document = TaskDocument::parse(r#"{"module":"m"}"#).unwrap();
-    let to = (id(&format!("t{no}")), JobName::new("j").unwrap());
-    Arc::new(TaskBody::new(
+    Arc::new(TaskBody::new(AddedTask {
         document,
-        [0; 16],
-        Vec::new(),
-        (no, Wall(0)),
-        to,
-    ))
+        fingerprint: Fingerprint::of("m"),
+        references: Vec::new(),
+        id: id(&format!("t{ordinal}")),
+        job: JobName::new("j").unwrap(),
+        ordinal,
+        created: Wall(0),
+    }))
 }
 
 fn ended(seq: u64, body: &TaskBody) -> Arc<Ended> {
-    Arc::new(Ended {
-        seq,
-        id: body.id.clone(),
-        no: body.no,
-        module: body.module.clone(),
-        job: body.job.clone(),
-        priority: 0,
-        created: Wall(0),
-        state: TaskState::Done,
-        attempt: AttemptId { epoch: 1, n: 1 },
-        last_sent: AttemptId { epoch: 1, n: 1 },
-        version: None,
-        runner: None,
-        result: None,
-        error: None,
-        started: None,
-        finished: Wall(seq as i64),
-        stats: None,
-        log: None,
-        because: None,
-    })
+    let attempt = AttemptId { epoch: 1, n: 1 };
+    let end = TaskEnd::new(TaskState::Done, attempt, Wall(seq as i64));
+    Arc::new(Ended::new(seq, body, end))
 }
 
 /// A view with `n` tasks that were added in one commit and ended in the next.
@@ -68,7 +51,7 @@ fn many(n: u64) -> Reader {
     let added = bodies.iter().cloned().map(Record::Added).collect();
     let done = bodies
         .iter()
-        .map(|body| Record::Ended(ended(n + body.no, body)))
+        .map(|body| Record::Ended(ended(n + body.ordinal, body)))
         .collect();
     let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
     for (commit, first_seq, records) in [(1, 1, added), (2, n + 1, done)] {

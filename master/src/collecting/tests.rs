@@ -7,11 +7,13 @@ use taskmaster_protocol::message::ResultRef;
 use taskmaster_protocol::{
     AttemptId, FilePath, JobName, ModuleKind, ModuleName, TaskDocument, TaskId, TaskState, Wall,
 };
-use taskmaster_store::body::TaskBody;
+use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
 use taskmaster_store::codec;
 use taskmaster_store::journal::{Journal, ShelfJournal};
 use taskmaster_store::kv::memory::MemoryShelf;
-use taskmaster_store::record::{self, Ended, Entry, Gave, ModuleRecord, Outputs, VersionRecord};
+use taskmaster_store::record::{
+    self, Ended, Entry, Gave, ModuleRecord, Outputs, TaskEnd, VersionRecord,
+};
 
 struct World {
     scratch: tempfile::TempDir,
@@ -19,7 +21,7 @@ struct World {
     shelf: Reader,
     journal: ShelfJournal,
     seq: u64,
-    no: u64,
+    ordinal: u64,
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
             shelf,
             journal,
             seq: 0,
-            no: 0,
+            ordinal: 0,
         }
     }
 
@@ -76,45 +78,28 @@ impl World {
     }
 
     fn body(&mut self, inputs: &str) -> Arc<TaskBody> {
-        self.no += 1;
+        self.ordinal += 1;
         let document =
             TaskDocument::parse(&format!(r#"{{"module":"m","inputs":{{{inputs}}}}}"#)).unwrap();
-        let to = (
-            TaskId::new(&format!("t{}", self.no)).unwrap(),
-            JobName::new("j").unwrap(),
-        );
-        Arc::new(TaskBody::new(
+        Arc::new(TaskBody::new(AddedTask {
             document,
-            [0; 16],
-            Vec::new(),
-            (self.no, Wall(0)),
-            to,
-        ))
+            fingerprint: Fingerprint::of(inputs),
+            references: Vec::new(),
+            id: TaskId::new(&format!("t{}", self.ordinal)).unwrap(),
+            job: JobName::new("j").unwrap(),
+            ordinal: self.ordinal,
+            created: Wall(0),
+        }))
     }
 
     fn end(&self, body: &TaskBody, result: Hash, output: Hash) -> Record {
         let outputs: Outputs = [(FilePath::new("out").unwrap(), output)].into();
-        Record::Ended(Arc::new(Ended {
-            seq: self.seq + 1,
-            id: body.id.clone(),
-            no: body.no,
-            module: body.module.clone(),
-            job: body.job.clone(),
-            priority: 0,
-            created: Wall(0),
-            state: TaskState::Done,
-            attempt: AttemptId { epoch: 1, n: 1 },
-            last_sent: AttemptId { epoch: 1, n: 1 },
-            version: None,
-            runner: None,
+        let attempt = AttemptId { epoch: 1, n: 1 };
+        let end = TaskEnd {
             result: Some(Gave::new(ResultRef::Blob(result), outputs)),
-            error: None,
-            started: None,
-            finished: Wall(0),
-            stats: None,
-            log: None,
-            because: None,
-        }))
+            ..TaskEnd::new(TaskState::Done, attempt, Wall(0))
+        };
+        Record::Ended(Arc::new(Ended::new(self.seq + 1, body, end)))
     }
 
     /// Commits and folds.
@@ -318,7 +303,7 @@ fn at_random_what_is_needed_is_always_there() {
                 2 | 3 if !open.is_empty() => {
                     let (body, input) = open.swap_remove(draw(open.len() as u64) as usize);
                     let [result, output] =
-                        ["r", "o"].map(|kind| world.old(&format!("{kind}{}", body.no % 5)));
+                        ["r", "o"].map(|kind| world.old(&format!("{kind}{}", body.ordinal % 5)));
                     assert!(
                         world.blobs.renew(&result).unwrap() && world.blobs.renew(&output).unwrap()
                     );

@@ -182,13 +182,14 @@ impl Writer {
             } => {
                 self.expect_all(references::of_body(&body))?;
                 self.tasks += 1;
-                let (no, nothing) = (body.no, AttemptId { epoch: 0, n: 0 });
+                let ordinal = body.ordinal;
+                let nothing = AttemptId { epoch: 0, n: 0 };
                 let retrying = (tries > 0 || lost > 0 || fence > nothing).then(|| {
                     Box::new(Retrying {
                         id: body.id.clone(),
                         module: body.module.clone(),
                         job: body.job.clone(),
-                        no,
+                        ordinal,
                         attempt: fence,
                         runner: None,
                         tries,
@@ -203,7 +204,11 @@ impl Writer {
                 });
                 self.records.push(Record::Added(body));
                 self.records.extend(retrying.map(Record::Retrying));
-                self.records.push(Record::Set { no, priority, due });
+                self.records.push(Record::Set {
+                    ordinal,
+                    priority,
+                    due,
+                });
             }
             Line::Ended { body, ended } => {
                 self.expect_all(references::of_body(&body).chain(references::of_ended(&ended)))?;

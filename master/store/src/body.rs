@@ -1,7 +1,7 @@
 //! A task as its feeder described it, in the form in which memory, journal and view hold it.
 
-use crate::codec::{self, Unreadable, as_json};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use crate::codec::as_json;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_protocol::{
@@ -16,10 +16,9 @@ pub struct TaskBody {
     /// Its id.
     pub id: TaskId,
     /// Its place in the order of adding, dense and increasing for ever.
-    pub no: u64,
-    /// The first half of the SHA-256 of the document as it was sent: the same id with the same
-    /// document is a no-op.
-    pub document: [u8; 16],
+    pub ordinal: u64,
+    /// Tells whether another document with the same id is the same one.
+    pub fingerprint: Fingerprint,
     /// Its module.
     pub module: ModuleName,
     /// The beginning of the version that it pins.
@@ -43,37 +42,17 @@ pub struct TaskBody {
     pub rare: Option<Box<Rare>>,
 }
 
-/// A body as it stays in memory and on disk for long: packed, a fifth of the size.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Body {
-    /// As it came, shared with whoever works with it.
-    Whole(Arc<TaskBody>),
-    /// Its bytes.
-    Packed(Box<[u8]>),
-}
+/// What tells documents apart: the first half of the SHA-256 of a document's text as it was sent.
+/// The same id with the same text is added once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fingerprint([u8; 16]);
 
-impl Body {
-    /// The body, read from its bytes where it is packed.
-    pub fn whole(&self) -> Result<Arc<TaskBody>, Unreadable> {
-        match self {
-            Body::Whole(body) => Ok(body.clone()),
-            Body::Packed(bytes) => codec::unpack(bytes).map(Arc::new),
-        }
-    }
-}
-
-impl Serialize for Body {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Body::Whole(body) => serializer.serialize_bytes(&codec::pack(body.as_ref())),
-            Body::Packed(bytes) => serializer.serialize_bytes(bytes),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Body {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Body, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(|bytes| Body::Packed(bytes.into()))
+impl Fingerprint {
+    /// That of a document's text.
+    pub fn of(text: &str) -> Fingerprint {
+        let mut half = [0; 16];
+        half.copy_from_slice(&Hash::of(text.as_bytes()).0[..16]);
+        Fingerprint(half)
     }
 }
 
@@ -139,15 +118,37 @@ mod as_pairs {
     }
 }
 
+/// A task document with what the master adds to it.
+#[derive(Debug, Clone)]
+pub struct AddedTask {
+    /// What its feeder sent.
+    pub document: TaskDocument,
+    /// Of the document's text.
+    pub fingerprint: Fingerprint,
+    /// Tasks whose results its params ask for.
+    pub references: Vec<TaskId>,
+    /// Its id; the document may have none.
+    pub id: TaskId,
+    /// Its job; the document may have none.
+    pub job: JobName,
+    /// Its place in the order of adding.
+    pub ordinal: u64,
+    /// When it was added.
+    pub created: Wall,
+}
+
 impl TaskBody {
-    /// From a document; `references` are the ids that its params name.
-    pub fn new(
-        document: TaskDocument,
-        hash: [u8; 16],
-        references: Vec<TaskId>,
-        at: (u64, Wall),
-        to: (TaskId, JobName),
-    ) -> TaskBody {
+    /// The body of a task that is added.
+    pub fn new(task: AddedTask) -> TaskBody {
+        let AddedTask {
+            document,
+            fingerprint,
+            references,
+            id,
+            job,
+            ordinal,
+            created,
+        } = task;
         let mut dependencies = document.dependencies;
         let requires = (!document.requires.is_empty()).then(|| Arc::new(document.requires));
         if !references.is_empty() {
@@ -179,14 +180,14 @@ impl TaskBody {
             continued: false,
         };
         TaskBody {
-            id: to.0,
-            no: at.0,
-            document: hash,
+            id,
+            ordinal,
+            fingerprint,
             module: name,
             pin,
-            job: to.1,
+            job,
             priority: document.priority,
-            created: at.1,
+            created,
             params: document.params,
             requires,
             dependencies: dependencies.into(),

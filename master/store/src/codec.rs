@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of everything that this module writes.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 1;
 
 /// Why bytes on the disk cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -53,7 +53,8 @@ impl Gave {
     }
 }
 
-/// How a task ended: with its body, all there is to know of it.
+/// A task that has ended: with its body, all there is to know of it. What stands here beside
+/// [`TaskEnd`] is said by the body, too; it is repeated for those who have only this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
     /// The seq of the event that tells of it: its place among all that ended.
@@ -61,17 +62,24 @@ pub struct Ended {
     /// Its id.
     pub id: TaskId,
     /// Its place in the order of adding.
-    pub no: u64,
+    pub ordinal: u64,
     /// Its module.
     pub module: ModuleName,
     /// Its job.
     pub job: JobName,
-    /// Its priority when it ended.
-    pub priority: i32,
     /// When it was added.
     pub created: Wall,
+    /// How it ended.
+    pub end: TaskEnd,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskEnd {
     /// A final state.
     pub state: TaskState,
+    /// Its priority when it ended.
+    pub priority: i32,
     /// The attempt that ended it; its `n` is 0 where there was none.
     pub attempt: AttemptId,
     /// The last attempt that was sent, which may be a later one: if the task is opened again, all
@@ -83,7 +91,7 @@ pub struct Ended {
     pub runner: Option<Arc<str>>,
     /// What it gave back.
     pub result: Option<Gave>,
-    /// Why it did not.
+    /// Why it gave nothing back.
     pub error: Option<TaskError>,
     /// When guest code started, by the runner's clock.
     pub started: Option<Wall>,
@@ -93,11 +101,60 @@ pub struct Ended {
     pub stats: Option<TaskStats>,
     /// What it wrote to stderr.
     pub log: Option<Box<Log>>,
+    /// What few ends have, and what later releases add.
+    #[serde(with = "as_json")]
+    pub extras: Option<Box<EndExtras>>,
+}
+
+/// The parts of an end that few have. They are written as JSON, so that they can grow.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndExtras {
     /// Of a skipped task: the dependency that ended in another way than it waited for.
-    pub because: Option<TaskId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_for: Option<TaskId>,
 }
 
 impl Ended {
+    /// The task of this body has ended with event `seq`.
+    pub fn new(seq: u64, body: &TaskBody, end: TaskEnd) -> Ended {
+        Ended {
+            seq,
+            id: body.id.clone(),
+            ordinal: body.ordinal,
+            module: body.module.clone(),
+            job: body.job.clone(),
+            created: body.created,
+            end,
+        }
+    }
+}
+
+impl TaskEnd {
+    /// An end of which nothing else is known.
+    pub fn new(state: TaskState, attempt: AttemptId, finished: Wall) -> TaskEnd {
+        TaskEnd {
+            state,
+            priority: 0,
+            attempt,
+            last_sent: attempt,
+            version: None,
+            runner: None,
+            result: None,
+            error: None,
+            started: None,
+            finished,
+            stats: None,
+            log: None,
+            extras: None,
+        }
+    }
+
+    /// Of a skipped task: the dependency that ended in another way than it waited for.
+    pub fn skipped_for(&self) -> Option<&TaskId> {
+        self.extras.as_ref()?.skipped_for.as_ref()
+    }
+
     /// The result, inline or as the name of a blob.
     pub fn result_parts(&self) -> (Option<&Json>, Option<Hash>) {
         match &self.result {
@@ -130,7 +187,7 @@ pub struct Retrying {
     /// Its job.
     pub job: JobName,
     /// Its place in the order of adding.
-    pub no: u64,
+    pub ordinal: u64,
     /// The attempt.
     pub attempt: AttemptId,
     /// The runner.
@@ -224,7 +281,7 @@ pub struct JobRecord {
     pub ended: [u64; 4],
     /// Sessions that hold it.
     pub holders: Vec<Arc<str>>,
-    /// A cancel that is not carried out yet concerns tasks up to this `no`.
+    /// A cancel that is not carried out yet concerns tasks up to this place in the order of adding.
     pub cancelled_up_to: u64,
 }
 
@@ -263,7 +320,7 @@ pub enum Record {
     /// An open task was changed.
     Set {
         /// Its place in the order of adding.
-        no: u64,
+        ordinal: u64,
         /// Its priority.
         priority: i32,
         /// When it may start, where that was changed.
@@ -299,7 +356,7 @@ pub enum Record {
         /// Whether it is paused now.
         paused: bool,
     },
-    /// A job's tasks up to this `no` are being cancelled; 0: they are.
+    /// A job's tasks up to this place in the order of adding are being cancelled; 0: they are.
     JobCancelled {
         /// The job.
         job: JobName,
@@ -350,7 +407,7 @@ impl Record {
     pub fn event(&self) -> Option<EventKind> {
         Some(match self {
             Record::Added(_) => EventKind::TaskAdded,
-            Record::Ended(ended) => match ended.state {
+            Record::Ended(ended) => match ended.end.state {
                 TaskState::Done => EventKind::TaskDone,
                 TaskState::Failed => EventKind::TaskFailed,
                 TaskState::Cancelled => EventKind::TaskCancelled,
@@ -410,18 +467,21 @@ pub struct Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::{AddedTask, Fingerprint};
     use crate::codec::{Unreadable, decode, encode, pack, unpack};
     use taskmaster_protocol::TaskDocument;
 
     fn body(text: &str) -> TaskBody {
         let document = TaskDocument::parse(text).unwrap();
-        TaskBody::new(
+        TaskBody::new(AddedTask {
             document,
-            [7; 16],
-            vec![TaskId::new("ref").unwrap()],
-            (3, Wall(5)),
-            (TaskId::new("t").unwrap(), JobName::new("j").unwrap()),
-        )
+            fingerprint: Fingerprint::of(text),
+            references: vec![TaskId::new("ref").unwrap()],
+            id: TaskId::new("t").unwrap(),
+            job: JobName::new("j").unwrap(),
+            ordinal: 3,
+            created: Wall(5),
+        })
     }
 
     #[test]

@@ -32,10 +32,12 @@ pub fn of_body(body: &TaskBody) -> impl Iterator<Item = Reference> {
 /// What a task gave back.
 pub fn of_ended(ended: &Ended) -> impl Iterator<Item = Reference> {
     let files = ended
+        .end
         .outputs()
         .into_iter()
         .flat_map(|outputs| outputs.values());
     ended
+        .end
         .result_parts()
         .1
         .into_iter()
@@ -48,12 +50,79 @@ pub fn of_module(record: &ModuleRecord) -> impl Iterator<Item = Reference> {
     record.versions.iter().map(|version| blob(version.version))
 }
 
-/// Everything that a record names.
+/// Everything that a record names. A new kind of record has to say here what it names: a blob that
+/// is not named is removed.
 pub fn of_record(record: &Record) -> Vec<Reference> {
     match record {
-        Record::Added(body) | Record::Reopened { body, .. } => of_body(body).collect(),
+        Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => {
+            of_body(body).collect()
+        }
         Record::Ended(ended) => of_ended(ended).collect(),
         Record::Module { record, .. } => of_module(record).collect(),
-        _ => Vec::new(),
+        Record::Started { .. }
+        | Record::Retrying(_)
+        | Record::Set { .. }
+        | Record::JobOpened { .. }
+        | Record::JobDone { .. }
+        | Record::JobHeld { .. }
+        | Record::JobPaused { .. }
+        | Record::JobCancelled { .. }
+        | Record::RunnerJoined { .. }
+        | Record::RunnerLost { .. }
+        | Record::Rights { .. } => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::{AddedTask, Fingerprint};
+    use std::sync::Arc;
+    use taskmaster_protocol::{AttemptId, JobName, TaskDocument, TaskId, TaskState, Wall};
+
+    #[test]
+    fn every_record_with_a_body_names_the_blobs_of_the_body() {
+        let input = "0a".repeat(32);
+        let folder = "0b".repeat(32);
+        let params = "0c".repeat(32);
+        let text = format!(
+            r#"{{"module":"m","params":{{"$blob":"{params}"}},
+                "inputs":{{"a":{{"sha256":"{input}"}},"b":{{"folder":"{folder}"}}}}}}"#
+        );
+        let body = Arc::new(TaskBody::new(AddedTask {
+            document: TaskDocument::parse(&text).unwrap(),
+            fingerprint: Fingerprint::of(&text),
+            references: Vec::new(),
+            id: TaskId::new("t").unwrap(),
+            job: JobName::new("j").unwrap(),
+            ordinal: 1,
+            created: Wall(0),
+        }));
+        let fence = AttemptId { epoch: 1, n: 1 };
+        let records = [
+            Record::Added(body.clone()),
+            Record::Continued {
+                body: body.clone(),
+                fence,
+            },
+            Record::Reopened {
+                body,
+                fence,
+                ended: 1,
+                was: TaskState::Failed,
+                because: None,
+            },
+        ];
+        for record in records {
+            let named = of_record(&record);
+            let names: Vec<String> = named.iter().map(|named| named.hash.to_string()).collect();
+            assert_eq!(
+                names,
+                [params.clone(), input.clone(), folder.clone()],
+                "{record:?}"
+            );
+            let listings: Vec<bool> = named.iter().map(|named| named.is_listing).collect();
+            assert_eq!(listings, [false, false, true], "{record:?}");
+        }
     }
 }

@@ -12,16 +12,14 @@ mod places;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
 pub use places::Places;
 
-use crate::body::{Body, TaskBody};
+use crate::body::TaskBody;
 use crate::codec;
 use crate::kv::{Shelf, StoreError, VALUE_BYTES_MAX, get_parts};
-use crate::record::{Ended, Gave, JobRecord, ModuleRecord, Rights};
+use crate::packed::StoredBody;
+use crate::record::{Ended, JobRecord, ModuleRecord, Rights, TaskEnd};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use taskmaster_protocol::message::Log;
-use taskmaster_protocol::{
-    AttemptId, Hash, JobName, ModuleName, TaskError, TaskId, TaskState, TaskStats, Wall,
-};
+use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId, Wall};
 
 /// Prefix of the blocks of open tasks.
 const OPEN: u8 = b'o';
@@ -36,7 +34,7 @@ const RIGHTS: u8 = b'g';
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenTask {
     /// What its feeder said.
-    pub body: Body,
+    pub body: StoredBody,
     /// Its priority now.
     pub priority: i32,
     /// Failures counted.
@@ -53,7 +51,7 @@ impl OpenTask {
     fn new(body: Arc<TaskBody>, fence: AttemptId) -> OpenTask {
         OpenTask {
             priority: body.priority,
-            body: Body::Whole(body),
+            body: StoredBody::Whole(body),
             tries: 0,
             lost: 0,
             fence,
@@ -73,99 +71,23 @@ pub struct Stored {
 
 /// [`Stored`] as it is written: what body and end both say, once.
 #[derive(Serialize, Deserialize)]
-struct Packed {
-    body: Body,
-    priority: i32,
-    state: TaskState,
-    attempt: AttemptId,
-    last_sent: AttemptId,
-    version: Option<Hash>,
-    runner: Option<Arc<str>>,
-    result: Option<Gave>,
-    error: Option<TaskError>,
-    started: Option<Wall>,
-    finished: Wall,
-    stats: Option<TaskStats>,
-    log: Option<Box<Log>>,
-    because: Option<TaskId>,
+struct WrittenEnd {
+    body: StoredBody,
+    end: TaskEnd,
 }
 
-impl Packed {
-    fn bytes(body: Body, ended: &Ended) -> Vec<u8> {
-        let Ended {
-            seq: _,
-            id: _,
-            no: _,
-            module: _,
-            job: _,
-            created: _,
-            priority,
-            state,
-            ..
-        } = *ended;
-        let Ended {
-            attempt,
-            last_sent,
-            version,
-            runner,
-            result,
-            error,
-            started,
-            finished,
-            stats,
-            log,
-            because,
-            ..
-        } = ended.clone();
-        codec::pack(&Packed {
-            body,
-            priority,
-            state,
-            attempt,
-            last_sent,
-            version,
-            runner,
-            result,
-            error,
-            started,
-            finished,
-            stats,
-            log,
-            because,
-        })
+impl WrittenEnd {
+    fn bytes(body: StoredBody, ended: &Ended) -> Vec<u8> {
+        let end = ended.end.clone();
+        codec::pack(&WrittenEnd { body, end })
     }
 
     fn read(seq: u64, bytes: &[u8]) -> Result<Stored, StoreError> {
-        let packed: Packed = codec::unpack(bytes).map_err(|why| corrupt("an ended task", why))?;
-        let body = packed
-            .body
-            .whole()
-            .map_err(|why| corrupt("an ended task", why))?;
-        let ended = Ended {
-            seq,
-            id: body.id.clone(),
-            no: body.no,
-            module: body.module.clone(),
-            job: body.job.clone(),
-            priority: packed.priority,
-            created: body.created,
-            state: packed.state,
-            attempt: packed.attempt,
-            last_sent: packed.last_sent,
-            version: packed.version,
-            runner: packed.runner,
-            result: packed.result,
-            error: packed.error,
-            started: packed.started,
-            finished: packed.finished,
-            stats: packed.stats,
-            log: packed.log,
-            because: packed.because,
-        };
-        Ok(Stored {
-            body,
-            ended: Arc::new(ended),
-        })
+        let damaged = |why| corrupt("an ended task", why);
+        let written: WrittenEnd = codec::unpack(bytes).map_err(damaged)?;
+        let body = written.body.whole().map_err(damaged)?;
+        let ended = Arc::new(Ended::new(seq, &body, written.end));
+        Ok(Stored { body, ended })
     }
 }
 
@@ -178,8 +100,8 @@ pub struct Marks {
     pub within: u32,
     /// How many times a master had started by then.
     pub epoch: u32,
-    /// The `no` of the newest task.
-    pub no: u64,
+    /// The place of the newest task in the order of adding.
+    pub ordinal: u64,
     /// The seq of the last event.
     pub seq: u64,
     /// Ended tasks that are kept.
@@ -239,7 +161,7 @@ pub fn stored_by(
 ) -> Result<Option<Stored>, StoreError> {
     for seq in places.find(shelf, places::hash_of(id))? {
         if let Some(bytes) = block::item(shelf, ENDED, seq)? {
-            let stored = Packed::read(seq, &bytes)?;
+            let stored = WrittenEnd::read(seq, &bytes)?;
             if stored.body.id == *id {
                 return Ok(Some(stored));
             }
@@ -289,7 +211,7 @@ pub fn ended_before(
             .filter(|(seq, _)| *seq < before)
             .take(most - found.len())
         {
-            found.push(Packed::read(seq, &bytes)?);
+            found.push(WrittenEnd::read(seq, &bytes)?);
         }
         if found.len() == most {
             return Ok(found);
@@ -316,7 +238,7 @@ pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Store
             .filter(|(seq, _)| *seq >= next)
             .take(most - here)
         {
-            found.push(Packed::read(seq, &bytes)?);
+            found.push(WrittenEnd::read(seq, &bytes)?);
         }
         // A block's key may be beyond its last item: where this one has nothing, the next may have.
         next = found
@@ -355,7 +277,7 @@ pub fn open_from(
         next = found
             .last()
             .filter(|_| found.len() > here)
-            .map_or(next, |body| body.no)
+            .map_or(next, |body| body.ordinal)
             + 1;
     }
     Ok(found)

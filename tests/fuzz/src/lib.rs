@@ -3,10 +3,6 @@
 
 #![allow(dead_code, reason = "a target uses a part of each file")]
 
-#[path = "../../../master/store/src/body.rs"]
-pub mod body;
-#[path = "../../../master/store/src/codec.rs"]
-pub mod codec;
 #[path = "../../../runner/src/sandbox/directive.rs"]
 pub mod directive;
 #[path = "../../../feeder/src/feed/line.rs"]
@@ -15,14 +11,14 @@ pub mod line;
 pub mod log;
 #[path = "../../../master/engine/src/prepare.rs"]
 pub mod prepare;
-#[path = "../../../master/store/src/record.rs"]
-pub mod record;
 #[path = "../../../feeder/src/feed/splitter.rs"]
 pub mod splitter;
 #[path = "../../../feeder/src/cli/values.rs"]
 pub mod values;
 #[path = "../../../feeder/src/wire.rs"]
 pub mod wire;
+
+pub use taskmaster_store::{body, codec, packed, record};
 
 /// Where `wire.rs` looks for it.
 mod feed {

@@ -8,7 +8,8 @@ use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use taskmaster_fuzz::body::{Body, TaskBody};
+use taskmaster_fuzz::body::TaskBody;
+use taskmaster_fuzz::packed::StoredBody;
 use taskmaster_fuzz::codec::{decode, encode, pack, unpack};
 use taskmaster_fuzz::record::{Ended, Entry, JobRecord, ModuleRecord};
 
@@ -27,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     kept::<Ended>(data);
     kept::<JobRecord>(data);
     kept::<ModuleRecord>(data);
-    if let Ok(body) = unpack::<Body>(data) {
+    if let Ok(body) = unpack::<StoredBody>(data) {
         let _ = body.whole();
     }
 });

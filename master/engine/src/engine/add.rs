@@ -13,7 +13,7 @@ use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
     Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
 };
-use taskmaster_store::body::TaskBody;
+use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
 use taskmaster_store::record::JobRecord;
 
 /// The job of tasks for which neither document nor batch names one.
@@ -170,7 +170,7 @@ impl Engine {
         task: Box<Prepared>,
         job: Option<&JobName>,
     ) -> Result<Taken, (Refusal, Option<Box<Prepared>>)> {
-        if let Some(known) = self.known_document(&task.id, &task.hash) {
+        if let Some(known) = self.known_document(&task.id, &task.fingerprint) {
             return known.map_err(|refusal| (refusal, None));
         }
         if let Some(refusal) = task.wrong {
@@ -223,35 +223,41 @@ impl Engine {
             return Err((Refusal::new(RefusalCode::Internal, "no job"), None));
         };
         self.open_job(&job);
-        self.last_no += 1;
+        self.last_ordinal += 1;
         let Prepared {
             document,
             id,
-            hash,
+            fingerprint,
             references,
             ..
         } = *task;
-        let body = TaskBody::new(
+        let body = TaskBody::new(AddedTask {
             document,
-            hash,
+            fingerprint,
             references,
-            (self.last_no, self.now.wall),
-            (id.clone(), job),
-        );
+            id: id.clone(),
+            job,
+            ordinal: self.last_ordinal,
+            created: self.now.wall,
+        });
         let priority = body.priority;
         self.came(Arc::new(body), priority, Origin::Added, None);
         Ok((id, false))
     }
 
     /// Whether the id is taken: by the same document (a no-op), or by another (a refusal).
-    fn known_document(&self, id: &TaskId, hash: &[u8; 16]) -> Option<Result<Taken, Refusal>> {
+    fn known_document(
+        &self,
+        id: &TaskId,
+        fingerprint: &Fingerprint,
+    ) -> Option<Result<Taken, Refusal>> {
         let (body, ended) = match self.facts.known(id) {
             Some(Known::Open(key)) => (self.facts.body(key), false),
             Some(Known::Closing(key, _)) => (self.facts.body(key), true),
             Some(Known::Ended(stored)) => (stored.body.clone(), true),
             None => (self.facts.ended_in_view(id)?.body, true),
         };
-        if body.document == *hash {
+        if body.fingerprint == *fingerprint {
             return Some(Ok((id.clone(), ended)));
         }
         let text = format!(
@@ -298,7 +304,7 @@ impl Engine {
         let key = self.facts.opened(body.clone(), priority);
         self.tell(Event::TaskCame(Box::new(NewTask {
             key,
-            no: body.no,
+            no: body.ordinal,
             job: body.job.clone(),
             module: body.module.clone(),
             requires: body.requires.as_ref().unwrap_or(&self.nothing).clone(),

@@ -189,7 +189,7 @@ impl Engine {
             };
             let ended = known_here.end();
             if let Some(result) = ended
-                .and_then(|ended| ended.result.as_ref())
+                .and_then(|ended| ended.end.result.as_ref())
                 .map(Gave::result)
             {
                 known.insert(id, result);

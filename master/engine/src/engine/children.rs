@@ -16,7 +16,7 @@ use std::sync::Arc;
 use taskmaster_core::{Event, NewTask, Origin, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Done, Failed, Log};
 use taskmaster_protocol::{ErrorKind, Refusal, RefusalCode, TaskError, TaskId, limits};
-use taskmaster_store::body::TaskBody;
+use taskmaster_store::body::{AddedTask, TaskBody};
 
 /// Tasks looked through for one that waits for the task that would go on: no turn is long.
 const LOOKED_THROUGH_MAX: usize = 10_000;
@@ -135,13 +135,15 @@ impl Engine {
             return Err(Refusal::new(RefusalCode::Unavailable, text).at("requires"));
         }
         let last = self.facts.body(key);
-        let mut body = TaskBody::new(
+        let mut body = TaskBody::new(AddedTask {
             document,
-            last.document,
+            fingerprint: last.fingerprint,
             references,
-            (last.no, last.created),
-            (last.id.clone(), last.job.clone()),
-        );
+            id: last.id.clone(),
+            job: last.job.clone(),
+            ordinal: last.ordinal,
+            created: last.created,
+        });
         let rare = body.rare.get_or_insert_default();
         rare.continued = true;
         // Counted from now, not from when the task was added.
@@ -155,7 +157,7 @@ impl Engine {
         let dependencies = self.dependencies_of(&body);
         let next = NewTask {
             key,
-            no: body.no,
+            no: body.ordinal,
             job: body.job.clone(),
             module: body.module.clone(),
             requires: body.requires.as_ref().unwrap_or(&self.nothing).clone(),

@@ -1,6 +1,6 @@
 //! The core's effects, carried out: records with bodies attached, messages to runners.
 
-use super::{Engine, Report};
+use super::{Engine, Report, RunnerReport};
 use crate::inbox::SessionNo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +10,41 @@ use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
     TaskError, TaskId, Wall,
 };
-use taskmaster_store::record::{Ended, Gave, JobRecord, Record, Retrying, ended_index};
+use taskmaster_store::record::{
+    EndExtras, Ended, Gave, JobRecord, Record, Retrying, TaskEnd, ended_index,
+};
 
 /// Bytes of results that travel with an attempt; the runner asks for the others.
 const RESULTS_BYTES_MAX: usize = 256 << 10;
 
+/// An attempt has failed, and another will follow.
+struct PlannedRetry {
+    task: TaskKey,
+    /// The attempt that failed.
+    attempt: AttemptId,
+    /// Failures counted.
+    tries: u32,
+    /// Lost runners counted.
+    lost: u32,
+    /// How long the task waits before the next attempt.
+    wait_us: u64,
+    runner_lost: bool,
+    error: TaskError,
+}
+
+/// Why a task ended, where no report says so.
+#[derive(Default)]
+struct Reason {
+    error: Option<TaskError>,
+    skipped_for: Option<TaskId>,
+}
+
 impl Engine {
-    pub(super) fn carry_out(&mut self, effect: Effect) {
+    /// Carries out an effect of the core. `report` is what the core was just told of; it is taken
+    /// by the end of the task that it makes.
+    pub(super) fn carry_out(&mut self, effect: Effect, report: &mut Option<RunnerReport>) {
         match effect {
-            Effect::Store(change) => self.store_change(change),
+            Effect::Store(change) => self.store_change(change, report),
             Effect::Send {
                 runner,
                 task,
@@ -86,7 +112,7 @@ impl Engine {
         self.show(EventKind::RunnerStuck, None, Some(runner), data);
     }
 
-    fn store_change(&mut self, change: Change) {
+    fn store_change(&mut self, change: Change, report: &mut Option<RunnerReport>) {
         match change {
             Change::Added(task) => self.store(Record::Added(self.facts.body(task))),
             // `Engine::reopen` stores it: it knows how the task had ended.
@@ -102,7 +128,13 @@ impl Engine {
                 state,
                 why,
                 attempt,
-            } => self.ended(task, state, why, attempt),
+            } => {
+                let report = match why {
+                    Why::Report => report.take(),
+                    Why::Cancelled | Why::Dependency(..) | Why::Earlier(..) | Why::Poison => None,
+                };
+                self.ended(task, state, why, attempt, report);
+            }
             Change::Retrying {
                 task,
                 attempt,
@@ -111,7 +143,22 @@ impl Engine {
                 wait_us,
                 runner_lost,
             } => {
-                self.retrying(task, attempt, (tries, lost), wait_us, runner_lost);
+                let error = match report {
+                    Some(RunnerReport {
+                        report: Report::Failed(failed),
+                        ..
+                    }) if !runner_lost => failed.error.clone(),
+                    _ => self.lost_runner(task, attempt),
+                };
+                self.retrying(PlannedRetry {
+                    task,
+                    attempt,
+                    tries,
+                    lost,
+                    wait_us,
+                    runner_lost,
+                    error,
+                });
             }
             Change::Set {
                 task,
@@ -120,8 +167,12 @@ impl Engine {
             } => {
                 let due = wait_us.map(|us| self.now.wall.plus_us(us));
                 self.facts.live_mut(task).priority = priority;
-                let no = self.facts.body(task).no;
-                self.store(Record::Set { no, priority, due });
+                let ordinal = self.facts.body(task).ordinal;
+                self.store(Record::Set {
+                    ordinal,
+                    priority,
+                    due,
+                });
             }
             Change::JobOpened(job) => {
                 let run = self.core.job(&job).map_or(1, |job| job.run);
@@ -219,7 +270,7 @@ impl Engine {
             let Some(ended) = self.facts.last_end(id) else {
                 continue;
             };
-            let Some(result) = ended.result.as_ref().map(Gave::result) else {
+            let Some(result) = ended.end.result.as_ref().map(Gave::result) else {
                 continue;
             };
             let size = match &result {
@@ -234,48 +285,32 @@ impl Engine {
         results
     }
 
-    fn retrying(
-        &mut self,
-        key: TaskKey,
-        attempt: AttemptId,
-        counts: (u32, u32),
-        wait_us: u64,
-        runner_lost: bool,
-    ) {
-        let error = match (&self.report, runner_lost) {
-            (Some((_, Report::Failed(failed))), false) => failed.error.clone(),
-            _ => {
-                let loss = self.loss(key, attempt);
-                let error = TaskError::new(
-                    ErrorKind::RunnerLost,
-                    format!("the runner was lost: {loss}"),
-                );
-                self.facts
-                    .live_mut(key)
-                    .last
-                    .get_or_insert_default()
-                    .failures()
-                    .losses
-                    .push(loss);
-                error
-            }
-        };
-        let due = self.now.wall.plus_us(wait_us);
-        let body = self.facts.body(key);
-        let last = self.facts.live_mut(key).last.get_or_insert_default();
-        last.failures().error = Some(error.clone());
+    /// Why an attempt failed whose runner was lost. The loss is remembered with the task.
+    fn lost_runner(&mut self, task: TaskKey, attempt: AttemptId) -> TaskError {
+        let loss = self.loss(task, attempt);
+        let text = format!("the runner was lost: {loss}");
+        let last = self.facts.live_mut(task).last.get_or_insert_default();
+        last.failures().losses.push(loss);
+        TaskError::new(ErrorKind::RunnerLost, text)
+    }
+
+    fn retrying(&mut self, retry: PlannedRetry) {
+        let due = self.now.wall.plus_us(retry.wait_us);
+        let body = self.facts.body(retry.task);
+        let last = self.facts.live_mut(retry.task).last.get_or_insert_default();
+        last.failures().error = Some(retry.error.clone());
         let record = Retrying {
             id: body.id.clone(),
             module: body.module.clone(),
             job: body.job.clone(),
-            no: body.no,
-            attempt,
+            ordinal: body.ordinal,
+            attempt: retry.attempt,
             runner: last.runner.clone(),
-            tries: counts.0,
-            lost: counts.1,
-            fence: (!runner_lost).then_some(attempt),
+            tries: retry.tries,
+            lost: retry.lost,
+            fence: (!retry.runner_lost).then_some(retry.attempt),
             due,
-            error,
+            error: retry.error,
         };
         self.store(Record::Retrying(Box::new(record)));
     }
@@ -325,29 +360,32 @@ impl Engine {
         TaskError::new(ErrorKind::RunnerLost, text)
     }
 
-    fn ended(&mut self, key: TaskKey, state: Final, why: Why, attempt: AttemptId) {
-        let (error, because) = self.reason(key, why, attempt);
-        let report = match why {
-            Why::Report => self.report.take(),
-            _ => None,
-        };
+    /// A task has ended. `report` says so where a runner did.
+    fn ended(
+        &mut self,
+        key: TaskKey,
+        state: Final,
+        why: Why,
+        attempt: AttemptId,
+        report: Option<RunnerReport>,
+    ) {
+        let Reason { error, skipped_for } = self.reason(key, why, attempt);
         let runner = report
             .as_ref()
-            .and_then(|(runner, _)| self.runner_name(*runner));
-        let (seq, finished, epoch) = (self.last_seq + 1, self.now.wall, self.epoch);
+            .and_then(|report| self.runner_name(report.runner));
+        let seq = self.last_seq + 1;
+        let finished = self.now.wall;
+        let epoch = self.epoch;
         let body = self.facts.whole_body(key);
         let live = self.facts.live_mut(key);
         let last = live.last.take().unwrap_or_default();
         let last_sent = attempt.max(AttemptId { epoch, n: last.n });
-        let mut ended = Ended {
-            seq,
-            id: body.id.clone(),
-            no: body.no,
-            module: body.module.clone(),
-            job: body.job.clone(),
-            priority: live.priority,
-            created: body.created,
+        let skipped = skipped_for.map(|on| EndExtras {
+            skipped_for: Some(on),
+        });
+        let mut end = TaskEnd {
             state: state.state(),
+            priority: live.priority,
             attempt,
             last_sent,
             version: last.version,
@@ -358,61 +396,59 @@ impl Engine {
             finished,
             stats: None,
             log: None,
-            because,
+            extras: skipped.map(Box::new),
         };
-        match report {
-            Some((_, Report::Done(done))) => {
-                ended.result = Some(Gave::new(done.result, done.outputs));
-                ended.started = Some(Wall(done.started_us));
-                ended.stats = Some(done.stats);
-                ended.log = (!done.log.is_empty()).then(|| Box::new(done.log));
+        match report.map(|report| report.report) {
+            Some(Report::Done(done)) => {
+                end.result = Some(Gave::new(done.result, done.outputs));
+                end.started = Some(Wall(done.started_us));
+                end.stats = Some(done.stats);
+                end.log = (!done.log.is_empty()).then(|| Box::new(done.log));
             }
-            Some((_, Report::Failed(failed))) => {
-                ended.error = Some(failed.error);
-                ended.started = failed.started_us.map(Wall).or(ended.started);
-                ended.stats = Some(failed.stats);
-                ended.log = (!failed.log.is_empty()).then(|| Box::new(failed.log));
+            Some(Report::Failed(failed)) => {
+                end.error = Some(failed.error);
+                end.started = failed.started_us.map(Wall).or(end.started);
+                end.stats = Some(failed.stats);
+                end.log = (!failed.log.is_empty()).then(|| Box::new(failed.log));
             }
             None => {}
         }
+        let ended = Ended::new(seq, &body, end);
         self.remember(key, Arc::new(ended));
     }
 
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
         self.facts.ended(key, ended.clone());
-        self.finished[ended_index(ended.state)] += 1;
+        self.finished[ended_index(ended.end.state)] += 1;
         self.store(Record::Ended(ended));
     }
 
     /// Why a task ended, where no report says so.
-    fn reason(
-        &self,
-        key: TaskKey,
-        why: Why,
-        attempt: AttemptId,
-    ) -> (Option<TaskError>, Option<TaskId>) {
+    fn reason(&self, key: TaskKey, why: Why, attempt: AttemptId) -> Reason {
         let skipped = |on: &TaskId, how: Final| {
             let text = format!(
                 "the task `{on}`, on which it depends, ended as {}",
                 how.state().as_str()
             );
-            (
-                Some(TaskError::new(ErrorKind::Input, text)),
-                Some(on.clone()),
-            )
+            Reason {
+                error: Some(TaskError::new(ErrorKind::Input, text)),
+                skipped_for: Some(on.clone()),
+            }
+        };
+        let failed = |error: TaskError| Reason {
+            error: Some(error),
+            skipped_for: None,
         };
         match why {
-            Why::Report => (None, None),
-            Why::Cancelled => (
-                Some(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
-                None,
-            ),
+            Why::Report => Reason::default(),
+            Why::Cancelled => failed(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
             Why::Dependency(on, how) => skipped(&self.facts.body(on).id, how),
-            Why::Earlier(index, how) => match self.facts.body(key).dependencies().get(index) {
-                Some(dependency) => skipped(&dependency.on, how),
-                None => (None, None),
-            },
-            Why::Poison => (Some(self.poison(key, attempt)), None),
+            Why::Earlier(index, how) => {
+                let body = self.facts.body(key);
+                let on = body.dependencies().get(index);
+                on.map_or_else(Reason::default, |on| skipped(&on.on, how))
+            }
+            Why::Poison => failed(self.poison(key, attempt)),
         }
     }
 

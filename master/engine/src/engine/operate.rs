@@ -53,7 +53,7 @@ impl Engine {
         };
         self.tell(Event::JobCancelWanted {
             job: job.clone(),
-            up_to: self.last_no,
+            up_to: self.last_ordinal,
             restored: false,
         });
         Ok(serde_json::json!({ "cancelled": open }))
@@ -76,11 +76,11 @@ impl Engine {
     fn cancellable(&self, id: &TaskId) -> Result<Option<TaskKey>, Refusal> {
         let state = match self.facts.known(id) {
             Some(Known::Open(key)) => return Ok(Some(key)),
-            Some(Known::Closing(_, ended)) => ended.state,
-            Some(Known::Ended(stored)) => stored.ended.state,
+            Some(Known::Closing(_, ended)) => ended.end.state,
+            Some(Known::Ended(stored)) => stored.ended.end.state,
             None => {
                 let stored = self.facts.ended_in_view(id);
-                stored.ok_or_else(|| unknown_task(id))?.ended.state
+                stored.ok_or_else(|| unknown_task(id))?.ended.end.state
             }
         };
         match state {
@@ -152,9 +152,9 @@ impl Engine {
                  does not wait for `{on}`"
             ));
         }
-        match stored.ended.state {
+        match stored.ended.end.state {
             TaskState::Failed | TaskState::Cancelled => Ok(stored),
-            TaskState::Skipped => match &stored.ended.because {
+            TaskState::Skipped => match stored.ended.end.skipped_for() {
                 Some(cause) => wrong(format!(
                     "the task `{id}` was skipped: retry `{cause}`, which it waited for"
                 )),
@@ -171,7 +171,7 @@ impl Engine {
     /// One that was sent has waited for all of it, unless it was sent as another task than it is
     /// now.
     fn lost_dependency<'a>(&self, stored: &'a Stored) -> Option<&'a TaskId> {
-        let has_waited = stored.ended.last_sent.n > 0 && !stored.body.is_continued();
+        let has_waited = stored.ended.end.last_sent.n > 0 && !stored.body.is_continued();
         let mut waits_for = stored
             .body
             .dependencies()
@@ -183,13 +183,13 @@ impl Engine {
     fn reopen(&mut self, stored: Stored) {
         let Stored { body, ended } = stored;
         self.open_job(&body.job);
-        let was = ended.state;
+        let was = ended.end.state;
         self.store(Record::Reopened {
             body: body.clone(),
-            fence: ended.last_sent,
+            fence: ended.end.last_sent,
             ended: ended.seq,
             was,
-            because: ended.because.clone(),
+            because: ended.end.skipped_for().cloned(),
         });
         self.facts.reopened(body.id.clone(), self.last_seq);
         let priority = body.priority;
@@ -197,7 +197,7 @@ impl Engine {
             body,
             priority,
             Origin::Reopened {
-                fence: ended.last_sent,
+                fence: ended.end.last_sent,
                 was: final_of(was),
             },
             Some(Due::Mono(0)),

@@ -1,6 +1,6 @@
 //! What runners say.
 
-use super::{Engine, Report};
+use super::{Engine, Report, RunnerReport};
 use crate::facts::Known;
 use crate::inbox::SessionNo;
 use std::sync::Arc;
@@ -84,31 +84,28 @@ impl Engine {
 
     /// Tells the core of a result.
     pub(super) fn attempt_done(&mut self, runner: RunnerKey, task: TaskKey, report: Done) {
-        let (attempt, run_us) = (report.attempt, report.stats.run_us);
-        self.report = Some((runner, Report::Done(report)));
-        self.tell(Event::AttemptDone {
+        let event = Event::AttemptDone {
             runner,
             task,
-            attempt,
-            run_us,
-        });
-        self.report = None;
+            attempt: report.attempt,
+            run_us: report.stats.run_us,
+        };
+        let report = Report::Done(report);
+        self.tell_with(event, Some(RunnerReport { runner, report }));
     }
 
     /// Tells the core of a failure.
     pub(super) fn attempt_failed(&mut self, runner: RunnerKey, task: TaskKey, report: Failed) {
-        let (attempt, run_us) = (report.attempt, report.stats.run_us);
-        let (error, chance) = (Box::new(report.error.clone()), self.chance());
-        self.report = Some((runner, Report::Failed(report)));
-        self.tell(Event::AttemptFailed {
+        let event = Event::AttemptFailed {
             runner,
             task,
-            attempt,
-            error,
-            run_us,
-            chance,
-        });
-        self.report = None;
+            attempt: report.attempt,
+            error: Box::new(report.error.clone()),
+            run_us: report.stats.run_us,
+            chance: self.chance(),
+        };
+        let report = Report::Failed(report);
+        self.tell_with(event, Some(RunnerReport { runner, report }));
     }
 
     /// Attempts without one.

@@ -33,18 +33,17 @@ impl Engine {
             epoch,
             chance: config.seed | 1,
             config,
-            facts: Facts::new(reader.clone(), restored.marks.seq, restored.marks.no)?,
+            facts: Facts::new(reader.clone(), restored.marks.seq, restored.marks.ordinal)?,
             events,
             now,
             started: now,
-            last_no: restored.marks.no,
+            last_ordinal: restored.marks.ordinal,
             last_seq: restored.marks.seq,
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
             modules: Modules::restored(restored.modules, restored.rights, require_approved),
             disk: Disk::Ample,
             held_back: Vec::new(),
-            report: None,
             finished: [0; 4],
             effects: Vec::new(),
             gone: BTreeMap::new(),
@@ -139,12 +138,12 @@ impl Engine {
             wait_us
                 .map(|us| Due::Mono(now.mono_us + us))
                 .or(due.map(|_| Due::Mono(now.mono_us))),
-            body.no,
+            body.ordinal,
         );
         // It must not be waited for anew at the next start.
         if let Some(us) = wait_us.filter(|_| then > now.wall) {
             self.store(Record::Set {
-                no,
+                ordinal: no,
                 priority,
                 due: Some(now.wall.plus_us(us)),
             });

@@ -3,7 +3,6 @@
 
 use super::attempt::LastAttempt;
 use super::order::AddingOrder;
-use super::packed::Kept;
 use hashbrown::HashTable;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -11,13 +10,14 @@ use std::sync::Arc;
 use taskmaster_core::{Table, TaskKey};
 use taskmaster_protocol::{Dependency, TaskId};
 use taskmaster_store::body::TaskBody;
+use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::Ended;
 use taskmaster_store::view::Stored;
 
 /// A task that the core holds.
 #[derive(Debug)]
 pub(crate) struct Live {
-    pub body: Kept,
+    pub body: StoredBody,
     /// The last attempt, once there is one.
     pub last: Option<Box<LastAttempt>>,
     /// It has ended, and a runner still holds an attempt of it or its dependents do not know yet.
@@ -164,13 +164,13 @@ impl LiveTasks {
         self.keys
             .insert_unique(hash.wide(), (hash, key), |(of, _)| of.wide());
         self.forget_ended_by(hash, &body.id, |_| true);
-        self.open.insert(body.no, key);
+        self.open.insert(body.ordinal, key);
         self.bytes += bytes_of(&body);
         self.name(body.dependencies());
         self.tasks.put(
             key,
             Live {
-                body: Kept::Whole(body),
+                body: StoredBody::Whole(body),
                 last: None,
                 ended: None,
                 priority,
@@ -185,7 +185,7 @@ impl LiveTasks {
             return;
         };
         live.priority = body.priority;
-        live.body = Kept::Whole(body.clone());
+        live.body = StoredBody::Whole(body.clone());
         self.bytes = self.bytes - bytes_of(last) + bytes_of(&body);
         self.name_no_more(last.dependencies());
         self.name(body.dependencies());
@@ -206,7 +206,7 @@ impl LiveTasks {
 
     /// A task is open no longer.
     pub fn close(&mut self, body: &TaskBody) {
-        self.open.remove(body.no);
+        self.open.remove(body.ordinal);
         self.bytes -= bytes_of(body);
         self.name_no_more(body.dependencies());
     }

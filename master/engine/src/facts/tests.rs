@@ -5,10 +5,11 @@ use super::*;
 use crate::folding;
 use std::collections::BTreeSet;
 use taskmaster_protocol::{AttemptId, TaskDocument};
+use taskmaster_store::body::{AddedTask, Fingerprint};
 use taskmaster_store::codec;
 use taskmaster_store::journal::{Journal, ShelfJournal};
 use taskmaster_store::kv::memory::MemoryShelf;
-use taskmaster_store::record::{Entry, Record};
+use taskmaster_store::record::{EndExtras, Entry, Record, TaskEnd};
 
 /// How many ids there are: so few that each is used again and again.
 const IDS: u64 = 9;
@@ -83,16 +84,22 @@ impl World {
         let on_text = on.as_ref().map_or(String::new(), |on| format!("\"{on}\""));
         let text = format!(r#"{{"module":"m","dependencies":[{on_text}]}}"#);
         let document = TaskDocument::parse(&text).unwrap();
-        let to = (id.clone(), JobName::new("j").unwrap());
-        let at = (self.ordinal, Wall(0));
-        let body = Arc::new(TaskBody::new(document, [0; 16], Vec::new(), at, to));
+        let body = Arc::new(TaskBody::new(AddedTask {
+            document,
+            fingerprint: Fingerprint::of(&text),
+            references: Vec::new(),
+            id: id.clone(),
+            job: JobName::new("j").unwrap(),
+            ordinal: self.ordinal,
+            created: Wall(0),
+        }));
         let is_back = self.facts.is_back(&id);
         self.record(Record::Added(body.clone()));
         let key = self.facts.opened(body.clone(), 0);
         if is_back {
             self.facts.reopened(id.clone(), self.seq);
         }
-        self.opens(id, key, body.no, on);
+        self.opens(id, key, body.ordinal, on);
     }
 
     fn opens(&mut self, id: TaskId, key: TaskKey, ordinal: u64, dependency: Option<TaskId>) {
@@ -105,30 +112,17 @@ impl World {
         self.model.insert(id, open);
     }
 
-    fn end(&mut self, id: TaskId, key: TaskKey, state: TaskState, because: Option<TaskId>) {
+    fn end(&mut self, id: TaskId, key: TaskKey, state: TaskState, skipped_for: Option<TaskId>) {
         let body = self.facts.body(key);
         let attempt = AttemptId { epoch: 1, n: 0 };
-        let ended = Arc::new(Ended {
-            seq: self.seq + 1,
-            id: id.clone(),
-            no: body.no,
-            module: body.module.clone(),
-            job: body.job.clone(),
-            priority: 0,
-            created: Wall(0),
-            state,
-            attempt,
-            last_sent: attempt,
-            version: None,
-            runner: None,
-            result: None,
-            error: None,
-            started: None,
-            finished: Wall(1),
-            stats: None,
-            log: None,
-            because,
+        let skipped = skipped_for.map(|on| EndExtras {
+            skipped_for: Some(on),
         });
+        let end = TaskEnd {
+            extras: skipped.map(Box::new),
+            ..TaskEnd::new(state, attempt, Wall(1))
+        };
+        let ended = Arc::new(Ended::new(self.seq + 1, &body, end));
         self.record(Record::Ended(ended.clone()));
         self.facts.ended(key, ended.clone());
         let key = Some(key);
@@ -152,14 +146,14 @@ impl World {
         assert_eq!(known.ended.seq, ended.seq);
         self.record(Record::Reopened {
             body: known.body.clone(),
-            fence: ended.last_sent,
+            fence: ended.end.last_sent,
             ended: ended.seq,
-            was: ended.state,
-            because: ended.because.clone(),
+            was: ended.end.state,
+            because: ended.end.skipped_for().cloned(),
         });
         self.facts.reopened(id.clone(), self.seq);
         let dependency = known.body.dependencies().first().map(|on| on.on.clone());
-        let ordinal = known.body.no;
+        let ordinal = known.body.ordinal;
         let key = self.facts.opened(known.body, 0);
         self.opens(id, key, ordinal, dependency);
     }
@@ -250,8 +244,8 @@ impl World {
                 None => Fact::Unknown,
                 Some(Model::Open { key, .. }) => Fact::Open(*key),
                 Some(Model::Ended { ended, .. }) => Fact::Ended {
-                    how: final_of(ended.state),
-                    ordinal: ended.no,
+                    how: final_of(ended.end.state),
+                    ordinal: ended.ordinal,
                 },
             };
             assert_eq!(self.facts.fact(&id), wanted, "`{id}`");
@@ -265,7 +259,7 @@ impl World {
             // The core still holds those that have just been skipped: they are not opened again.
             let wanted = self.model.iter().filter(|(_, task)| {
                 matches!(task, Model::Ended { key: None, ended }
-                    if ended.because.as_ref() == Some(&id))
+                    if ended.end.skipped_for() == Some(&id))
             });
             let wanted: BTreeSet<TaskId> = wanted.map(|(id, _)| id.clone()).collect();
             assert_eq!(skipped, wanted, "skipped for `{id}`");

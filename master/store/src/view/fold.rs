@@ -2,13 +2,13 @@
 
 use super::block::{Blocks, Items};
 use super::{
-    ENDED, MARKS, Marks, Named, OPEN, OpenTask, Packed, RIGHTS, Stored, corrupt, marks, one,
+    ENDED, MARKS, Marks, Named, OPEN, OpenTask, RIGHTS, Stored, WrittenEnd, corrupt, marks, one,
     places, skipped_key, with,
 };
-use crate::body::Body;
 use crate::codec;
 use crate::journal;
 use crate::kv::{Batch, Reader, StoreError, VALUE_BYTES_MAX, part_key};
+use crate::packed::StoredBody;
 use crate::record::{self, Ended, Entry, JobRecord, Record, ended_index};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ pub struct Fold {
     /// Blocks of the open tasks touched that the view had before.
     open_blocks: Blocks,
     /// By seq.
-    ended: BTreeMap<u64, (Body, Arc<Ended>)>,
+    ended: BTreeMap<u64, (StoredBody, Arc<Ended>)>,
     /// Blocks of tasks that were reopened or pruned.
     ended_blocks: Blocks,
     jobs: BTreeMap<JobName, JobRecord>,
@@ -114,8 +114,8 @@ impl Fold {
         match record {
             Record::Started { epoch } => self.marks.epoch = *epoch,
             Record::Added(body) => {
-                self.marks.no = self.marks.no.max(body.no);
-                self.fresh_from = self.fresh_from.or(Some(body.no));
+                self.marks.ordinal = self.marks.ordinal.max(body.ordinal);
+                self.fresh_from = self.fresh_from.or(Some(body.ordinal));
                 let task = OpenTask::new(
                     body.clone(),
                     AttemptId {
@@ -123,12 +123,12 @@ impl Fold {
                         n: 0,
                     },
                 );
-                self.open.insert(body.no, Some(task));
+                self.open.insert(body.ordinal, Some(task));
                 self.job(&body.job)?.total += 1;
             }
             Record::Ended(ended) => self.end(ended)?,
             Record::Retrying(retrying) => {
-                if let Some(task) = self.open_task(retrying.no)? {
+                if let Some(task) = self.open_task(retrying.ordinal)? {
                     (task.tries, task.lost, task.due) =
                         (retrying.tries, retrying.lost, Some(retrying.due));
                     task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
@@ -153,16 +153,20 @@ impl Fold {
                     due: Some(Wall(0)),
                     ..OpenTask::new(body.clone(), *fence)
                 };
-                self.open.insert(body.no, Some(task));
+                self.open.insert(body.ordinal, Some(task));
             }
-            Record::Set { no, priority, due } => {
+            Record::Set {
+                ordinal: no,
+                priority,
+                due,
+            } => {
                 if let Some(task) = self.open_task(*no)? {
                     task.priority = *priority;
                     task.due = due.or(task.due);
                 }
             }
             Record::Continued { body, fence } => {
-                if let Some(task) = self.open_task(body.no)? {
+                if let Some(task) = self.open_task(body.ordinal)? {
                     *task = OpenTask::new(body.clone(), *fence);
                 }
             }
@@ -236,13 +240,13 @@ impl Fold {
     }
 
     fn end(&mut self, ended: &Arc<Ended>) -> Result<(), StoreError> {
-        if self.open_task(ended.no)?.is_none() {
+        if self.open_task(ended.ordinal)?.is_none() {
             return Ok(());
         }
-        let Some(Some(task)) = self.open.insert(ended.no, None) else {
+        let Some(Some(task)) = self.open.insert(ended.ordinal, None) else {
             return Ok(());
         };
-        self.job(&ended.job)?.ended[ended_index(ended.state)] += 1;
+        self.job(&ended.job)?.ended[ended_index(ended.end.state)] += 1;
         self.ended.insert(ended.seq, (task.body, ended.clone()));
         self.marks.ended += 1;
         Ok(())
@@ -264,7 +268,7 @@ impl Fold {
     /// Forgets ended tasks. Where they lie is forgotten when runs of places are merged.
     pub fn prune(&mut self, tasks: &[Stored]) -> Result<(), StoreError> {
         for task in tasks {
-            self.remove_ended(task.ended.seq, &task.ended.id, task.ended.because.as_ref())?;
+            self.remove_ended(task.ended.seq, &task.ended.id, task.ended.end.skipped_for())?;
         }
         self.marks.ended = self.marks.ended.saturating_sub(tasks.len() as u64);
         Ok(())
@@ -306,12 +310,12 @@ impl Fold {
     fn write_ended(&mut self) -> Result<(), StoreError> {
         let (mut items, mut places) = (Items::new(), Vec::new());
         for (seq, (body, ended)) in std::mem::take(&mut self.ended) {
-            if let Some(cause) = &ended.because {
+            if let Some(cause) = ended.end.skipped_for() {
                 self.batch
                     .put(skipped_key(cause, ended.id.as_str()), Vec::new());
             }
             places.push((places::hash_of(&ended.id), seq));
-            items.push((seq, Packed::bytes(body, &ended)));
+            items.push((seq, WrittenEnd::bytes(body, &ended)));
         }
         self.ended_blocks.append(items)?;
         let blocks = std::mem::replace(

@@ -2,10 +2,11 @@
 //! part.
 
 use super::*;
+use crate::body::{AddedTask, Fingerprint};
 use crate::codec;
 use crate::journal::{Journal, ShelfJournal};
 use crate::kv::{Reader, memory::MemoryShelf};
-use crate::record::{self, Entry, Gave, Record};
+use crate::record::{self, EndExtras, Entry, Gave, Record};
 use std::collections::BTreeMap;
 use taskmaster_protocol::{Json, TaskDocument, TaskState};
 
@@ -13,15 +14,17 @@ fn id(text: &str) -> TaskId {
     TaskId::new(text).unwrap()
 }
 
-fn body(no: u64, name: &str) -> Arc<TaskBody> {
+fn body(ordinal: u64, name: &str) -> Arc<TaskBody> {
     let document = TaskDocument::parse(r#"{"module":"m","params":[1]}"#).unwrap();
-    Arc::new(TaskBody::new(
+    Arc::new(TaskBody::new(AddedTask {
         document,
-        [0; 16],
-        Vec::new(),
-        (no, Wall(0)),
-        (id(name), JobName::new("j").unwrap()),
-    ))
+        fingerprint: Fingerprint::of(name),
+        references: Vec::new(),
+        id: id(name),
+        job: JobName::new("j").unwrap(),
+        ordinal,
+        created: Wall(0),
+    }))
 }
 
 fn ended(
@@ -29,29 +32,18 @@ fn ended(
     body: &TaskBody,
     state: TaskState,
     result: &str,
-    because: Option<&str>,
+    skipped_for: Option<&str>,
 ) -> Arc<Ended> {
-    Arc::new(Ended {
-        seq,
-        id: body.id.clone(),
-        no: body.no,
-        module: body.module.clone(),
-        job: body.job.clone(),
-        priority: 0,
-        created: Wall(0),
-        state,
-        attempt: AttemptId { epoch: 1, n: 1 },
-        last_sent: AttemptId { epoch: 1, n: 1 },
-        version: None,
-        runner: None,
+    let attempt = AttemptId { epoch: 1, n: 1 };
+    let extras = skipped_for.map(|on| EndExtras {
+        skipped_for: Some(id(on)),
+    });
+    let end = TaskEnd {
         result: Some(Gave::Json(Json::string(result))),
-        error: None,
-        started: None,
-        finished: Wall(seq as i64),
-        stats: None,
-        log: None,
-        because: because.map(id),
-    })
+        extras: extras.map(Box::new),
+        ..TaskEnd::new(state, attempt, Wall(seq as i64))
+    };
+    Arc::new(Ended::new(seq, body, end))
 }
 
 /// A journal on a memory store, one commit for each list of records.
@@ -84,7 +76,7 @@ fn many(n: u64) -> Reader {
         .collect();
     let done = bodies
         .iter()
-        .map(|body| Record::Ended(ended(n + body.no, body, TaskState::Done, "r", None)))
+        .map(|body| Record::Ended(ended(n + body.ordinal, body, TaskState::Done, "r", None)))
         .collect();
     let shelf = world(vec![added, done]);
     catch_up(&shelf).unwrap();
@@ -142,7 +134,7 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
             Record::Added(long.clone()),
         ],
         vec![Record::Set {
-            no: 1,
+            ordinal: 1,
             priority: 9,
             due: None,
         }],
@@ -151,7 +143,11 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
     catch_up(&shelf).unwrap();
     let restored = restore(shelf.as_ref()).unwrap();
     assert_eq!(
-        (restored.marks.epoch, restored.marks.no, restored.marks.seq),
+        (
+            restored.marks.epoch,
+            restored.marks.ordinal,
+            restored.marks.seq
+        ),
         (7, 2, 3)
     );
     assert_eq!(open_ids(&shelf), [("open".to_owned(), 9)]);
@@ -165,7 +161,10 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
     })
     .unwrap();
     let stored = stored(shelf.as_ref(), &long.id).unwrap().unwrap();
-    assert_eq!(stored.ended.result, Some(Gave::Json(Json::string(&text))));
+    assert_eq!(
+        stored.ended.end.result,
+        Some(Gave::Json(Json::string(&text)))
+    );
     assert_eq!(
         super::stored(shelf.as_ref(), &id("lon")).unwrap(),
         None,
@@ -312,7 +311,10 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
         let found = stored_by(folder.shelf.as_ref(), &mut known, &asked)
             .unwrap()
             .unwrap();
-        assert_eq!((found.body.no, found.ended.id.clone()), (n, asked.clone()));
+        assert_eq!(
+            (found.body.ordinal, found.ended.id.clone()),
+            (n, asked.clone())
+        );
         assert_eq!(stored(folder.shelf.as_ref(), &asked).unwrap(), Some(found));
     }
     let keys = |from: &[u8], to: &[u8]| {
