@@ -8,8 +8,9 @@ use crate::record::{Ended, JobRecord, TaskBody};
 use crate::view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_core::jobs::{Counts, Past};
-use taskmaster_core::{DependsOn, Due, Event, Final, NewTask, Origin, TaskKey};
+use taskmaster_core::{
+    DependsOn, Due, Event, FinalState, JobCounts, NewTask, Origin, StoredJob, TaskKey,
+};
 use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
     Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
@@ -23,7 +24,7 @@ pub(super) enum Fact {
     /// The core holds it, open.
     Open(TaskKey),
     /// It has ended; the second is its number.
-    Ended(Final, u64),
+    Ended(FinalState, u64),
     /// Nobody has added it.
     Unknown,
 }
@@ -302,7 +303,7 @@ impl Engine {
     pub(super) fn meant(&self, body: &TaskBody, id: &TaskId) -> Fact {
         let fact = self.fact(id);
         let no = match &fact {
-            Fact::Open(key) => self.core.task(*key).map_or(0, |task| task.no()),
+            Fact::Open(key) => self.core.task(*key).map_or(0, |task| task.ordinal),
             Fact::Ended(_, no) => *no,
             Fact::Unknown => return fact,
         };
@@ -320,8 +321,8 @@ impl Engine {
         let as_it_is = |Dependency { on, when }: &Dependency| match (self.meant(body, on), when) {
             (Fact::Open(key), when) => DependsOn::Open(key, *when),
             (Fact::Ended(how, _), when) => DependsOn::Ended(how, *when),
-            (Fact::Unknown, When::Failed) => DependsOn::Ended(Final::Failed, When::Failed),
-            (Fact::Unknown, when) => DependsOn::Ended(Final::Done, *when),
+            (Fact::Unknown, When::Failed) => DependsOn::Ended(FinalState::Failed, When::Failed),
+            (Fact::Unknown, when) => DependsOn::Ended(FinalState::Done, *when),
         };
         body.dependencies().iter().map(as_it_is).collect()
     }
@@ -341,9 +342,9 @@ impl Engine {
         let due = due.or_else(|| due_of(&body, self.now));
         let is_back = self.leaving.remove(&body.id).is_some();
         let key = self.held.insert(body.clone(), priority);
-        self.tell(Event::TaskCame(Box::new(NewTask {
+        self.tell(Event::TaskOpened(Box::new(NewTask {
             key,
-            no: body.no,
+            ordinal: body.no,
             job: body.job.clone(),
             module: body.module.clone(),
             requires: body.requires.as_ref().unwrap_or(&self.nothing).clone(),
@@ -387,7 +388,7 @@ impl Engine {
         let past = past_of(&self.idle_job(name).unwrap_or_default());
         self.tell(Event::JobOpened {
             job: name.clone(),
-            past,
+            stored: past,
             restored: false,
         });
         self.idle_jobs.remove(name);
@@ -416,12 +417,12 @@ impl Engine {
 }
 
 /// What a job was, as the core takes it; its open tasks are told of one by one.
-pub(super) fn past_of(record: &JobRecord) -> Past {
+pub(super) fn past_of(record: &JobRecord) -> StoredJob {
     let mut by_state = [0; 8];
     by_state[TaskState::Done as usize..].copy_from_slice(&record.ended);
-    Past {
+    StoredJob {
         run: record.run,
-        counts: Counts {
+        counts: JobCounts {
             total: record.total,
             by_state,
         },
@@ -431,12 +432,12 @@ pub(super) fn past_of(record: &JobRecord) -> Past {
 
 /// The core's word for a final state; what is not final would be a bug of ours, and is taken as
 /// failed.
-pub(super) fn final_of(state: TaskState) -> Final {
+pub(super) fn final_of(state: TaskState) -> FinalState {
     match state {
-        TaskState::Done => Final::Done,
-        TaskState::Cancelled => Final::Cancelled,
-        TaskState::Skipped => Final::Skipped,
-        _ => Final::Failed,
+        TaskState::Done => FinalState::Done,
+        TaskState::Cancelled => FinalState::Cancelled,
+        TaskState::Skipped => FinalState::Skipped,
+        _ => FinalState::Failed,
     }
 }
 

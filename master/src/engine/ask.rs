@@ -92,7 +92,7 @@ impl Engine {
         let state = self
             .core
             .task(key)
-            .map_or(TaskState::Ready, |task| task.state().name());
+            .map_or(TaskState::Ready, |task| task.state().task_state());
         let last = live.last.as_deref();
         let now = |last: &&super::LastAttempt| last.n > 0;
         TaskView {
@@ -123,7 +123,7 @@ impl Engine {
     fn task_listed(&self, key: TaskKey) -> TaskView {
         let note = self
             .core
-            .nobody_takes(key)
+            .why_no_runner(key)
             .map(|waits| self.waits(key, waits));
         TaskView {
             note,

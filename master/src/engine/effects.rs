@@ -5,7 +5,7 @@ use crate::inbox::SessionNo;
 use crate::record::{Ended, Gave, JobRecord, Record, Retrying, ended_index};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
+use taskmaster_core::{DurableChange, Effect, EndReason, FinalState, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Attempt, Refused, ResultRef, Send};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
@@ -39,13 +39,13 @@ impl Engine {
                 let attempt = self.attempt(task, attempt);
                 self.say(SessionNo(runner.0), FromMaster::Cancel(vec![attempt]));
             }
-            Effect::HangUp { runner } => self.hang_up(runner),
-            Effect::Show {
+            Effect::Disconnect { runner } => self.hang_up(runner),
+            Effect::Announce {
                 kind: EventKind::RunnerStuck,
                 runner: Some(runner),
                 ..
             } => self.stuck(runner),
-            Effect::Show { kind, task, runner } => self.show(kind, task, runner, Json::null),
+            Effect::Announce { kind, task, runner } => self.show(kind, task, runner, Json::null),
             Effect::Forget(key) => self.forget(key),
         }
     }
@@ -86,24 +86,24 @@ impl Engine {
         self.show(EventKind::RunnerStuck, None, Some(runner), data);
     }
 
-    fn store_change(&mut self, change: Change) {
+    fn store_change(&mut self, change: DurableChange) {
         match change {
-            Change::Added(task) => self.store(Record::Added(self.body(task))),
+            DurableChange::Added(task) => self.store(Record::Added(self.body(task))),
             // `Engine::reopen` stores it: it knows how the task had ended.
-            Change::Reopened(_) => {}
-            Change::Continued(task, fence) => {
+            DurableChange::Reopened(_) => {}
+            DurableChange::Continued(task, fence) => {
                 self.store(Record::Continued {
                     body: self.body(task),
                     fence,
                 });
             }
-            Change::Ended {
+            DurableChange::Ended {
                 task,
                 state,
                 why,
                 attempt,
             } => self.ended(task, state, why, attempt),
-            Change::Retrying {
+            DurableChange::Retrying {
                 task,
                 attempt,
                 tries,
@@ -113,7 +113,7 @@ impl Engine {
             } => {
                 self.retrying(task, attempt, (tries, lost), wait_us, runner_lost);
             }
-            Change::Set {
+            DurableChange::Set {
                 task,
                 priority,
                 wait_us,
@@ -123,16 +123,22 @@ impl Engine {
                 let no = self.body(task).no;
                 self.store(Record::Set { no, priority, due });
             }
-            Change::JobOpened(job) => {
+            DurableChange::JobOpened(job) => {
                 let run = self.core.job(&job).map_or(1, |job| job.run);
                 self.store(Record::JobOpened { job, run });
             }
-            Change::JobDone(job) => self.job_done(job),
-            Change::JobHeld { job, by, held } => self.store(Record::JobHeld { job, by, held }),
-            Change::JobPaused { job, paused } => self.store(Record::JobPaused { job, paused }),
-            Change::JobCancelled { job, up_to } => self.store(Record::JobCancelled { job, up_to }),
-            Change::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
-            Change::RunnerLost(name) => {
+            DurableChange::JobDone(job) => self.job_done(job),
+            DurableChange::JobHeld { job, by, held } => {
+                self.store(Record::JobHeld { job, by, held })
+            }
+            DurableChange::JobPaused { job, paused } => {
+                self.store(Record::JobPaused { job, paused })
+            }
+            DurableChange::JobCancelled { job, up_to } => {
+                self.store(Record::JobCancelled { job, up_to })
+            }
+            DurableChange::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
+            DurableChange::RunnerLost(name) => {
                 self.gone.remove(name.as_str());
                 self.store(Record::RunnerLost { name });
             }
@@ -328,10 +334,10 @@ impl Engine {
         TaskError::new(ErrorKind::RunnerLost, text)
     }
 
-    fn ended(&mut self, key: TaskKey, state: Final, why: Why, attempt: AttemptId) {
+    fn ended(&mut self, key: TaskKey, state: FinalState, why: EndReason, attempt: AttemptId) {
         let (error, because) = self.reason(key, why, attempt);
         let report = match why {
-            Why::Report => self.report.take(),
+            EndReason::Report => self.report.take(),
             _ => None,
         };
         let runner = report
@@ -350,7 +356,7 @@ impl Engine {
             job: body.job.clone(),
             priority: live.priority,
             created: body.created,
-            state: state.state(),
+            state: state.task_state(),
             attempt,
             last_sent,
             version: last.version,
@@ -398,13 +404,13 @@ impl Engine {
     fn reason(
         &self,
         key: TaskKey,
-        why: Why,
+        why: EndReason,
         attempt: AttemptId,
     ) -> (Option<TaskError>, Option<TaskId>) {
-        let skipped = |on: &TaskId, how: Final| {
+        let skipped = |on: &TaskId, how: FinalState| {
             let text = format!(
                 "the task `{on}`, on which it depends, ended as {}",
-                how.state().as_str()
+                how.task_state().as_str()
             );
             (
                 Some(TaskError::new(ErrorKind::Input, text)),
@@ -412,17 +418,19 @@ impl Engine {
             )
         };
         match why {
-            Why::Report => (None, None),
-            Why::Cancelled => (
+            EndReason::Report => (None, None),
+            EndReason::Cancelled => (
                 Some(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
                 None,
             ),
-            Why::Dependency(on, how) => skipped(&self.body(on).id, how),
-            Why::Earlier(index, how) => match self.body(key).dependencies().get(index) {
-                Some(dependency) => skipped(&dependency.on, how),
-                None => (None, None),
-            },
-            Why::Poison => (Some(self.poison(key, attempt)), None),
+            EndReason::Dependency(on, how) => skipped(&self.body(on).id, how),
+            EndReason::EarlierDependency(index, how) => {
+                match self.body(key).dependencies().get(index) {
+                    Some(dependency) => skipped(&dependency.on, how),
+                    None => (None, None),
+                }
+            }
+            EndReason::Poison => (Some(self.poison(key, attempt)), None),
         }
     }
 
@@ -455,7 +463,7 @@ impl Engine {
 }
 
 /// A job of the core as the journal knows it.
-pub(super) fn job_record(job: &taskmaster_core::jobs::Job) -> JobRecord {
+pub(super) fn job_record(job: &taskmaster_core::Job) -> JobRecord {
     let mut ended = [0; 4];
     ended.copy_from_slice(&job.counts.by_state[4..]);
     JobRecord {

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use taskmaster_core::{Table, TaskKey};
+use taskmaster_core::{TaskKey, TaskMap};
 use taskmaster_protocol::{Dependency, TaskId};
 
 /// A task that the core holds.
@@ -49,7 +49,7 @@ impl Hashed {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    tasks: Table<Live>,
+    tasks: TaskMap<Live>,
     /// Keys given back; the others below `next` are in use.
     free: Vec<TaskKey>,
     next: u32,
@@ -143,7 +143,7 @@ impl Held {
         self.open.insert(body.no, key);
         self.bytes += bytes_of(&body);
         self.name(body.dependencies());
-        self.tasks.put(
+        self.tasks.insert(
             key,
             Live {
                 body: Kept::Whole(body),
@@ -210,7 +210,7 @@ impl Held {
 
     /// Lets go of a key.
     fn remove(&mut self, key: TaskKey, id: &TaskId) -> Option<Live> {
-        let live = self.tasks.take(key)?;
+        let live = self.tasks.remove(key)?;
         self.free.push(key);
         let hash = self.hash(id);
         if let Ok(entry) = self

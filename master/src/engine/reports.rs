@@ -40,7 +40,7 @@ impl Engine {
                 runner,
                 offer,
                 credits,
-                answers,
+                answers_recalls: answers,
                 held,
             });
             if !void.is_empty() {
@@ -48,7 +48,7 @@ impl Engine {
             }
         }
         if !joins || request.draining {
-            self.tell(Event::RunnerAsked {
+            self.tell(Event::RunnerUpdated {
                 runner,
                 credits: request.credits,
                 draining: request.draining,
@@ -112,7 +112,7 @@ impl Engine {
             attempt,
             error,
             run_us,
-            chance,
+            random: chance,
         });
         self.report = None;
     }

@@ -2,8 +2,7 @@
 
 use super::{Engine, add::Fact};
 use crate::record::ModuleRecord;
-use taskmaster_core::explain::{Explanation, WaitsFor};
-use taskmaster_core::{Due, TaskKey};
+use taskmaster_core::{Due, Explanation, TaskKey, WaitsFor};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{Capabilities, ModuleName, TaskState, Wall};
 
@@ -13,7 +12,7 @@ impl Engine {
         let state = self
             .core
             .task(key)
-            .map_or(TaskState::Ready, |task| task.state().name());
+            .map_or(TaskState::Ready, |task| task.state().task_state());
         let why = match self.core.explain(key) {
             Some(explanation) => self.sentence(key, explanation),
             None => "it has just ended".into(),
@@ -54,7 +53,7 @@ impl Engine {
             Explanation::Ended(how) => {
                 format!(
                     "it is {}; what still runs of it is being stopped",
-                    how.state().as_str()
+                    how.task_state().as_str()
                 )
             }
         }
@@ -70,7 +69,7 @@ impl Engine {
                     let state = self
                         .core
                         .task(on)
-                        .map_or("open", |task| task.state().name().as_str());
+                        .map_or("open", |task| task.state().task_state().as_str());
                     Some(format!("`{}` ({state})", dependency.on))
                 }
                 _ => None,
@@ -92,7 +91,7 @@ impl Engine {
     pub(super) fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
         let body = self.body(key);
         match waits {
-            WaitsFor::Settling => {
+            WaitsFor::Roster => {
                 "the master has just started and waits for runners that may still hold attempts"
                     .into()
             }
