@@ -1,7 +1,7 @@
-//! Chance from a seed, and what it decides once for a whole history: how many there are and how
-//! often what goes wrong.
+//! Random numbers from a seed, and what they decide once for a whole history: how many clients there
+//! are, and how often what goes wrong.
 
-/// xorshift64*: small, and good enough for faults.
+/// Random numbers by xorshift64*, which is small and good enough for faults.
 #[derive(Debug)]
 pub struct Chance(u64);
 
@@ -19,12 +19,12 @@ impl Chance {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// 0..n.
+    /// A number in `0..n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         (self.next() >> 24) % n.max(1)
     }
 
-    /// low..=high.
+    /// A number in `low..=high`.
     pub fn within(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
@@ -38,8 +38,8 @@ impl Chance {
         all.get(self.below(all.len() as u64) as usize)
     }
 
-    /// low..high, each order of magnitude as likely as the next: most are short, some are very
-    /// long.
+    /// A number in `low..=high`, of which each order of magnitude is as likely as the next: most are
+    /// small, and some are very large.
     pub fn spread(&mut self, low: u64, high: u64) -> u64 {
         let scale = (high / low.max(1)).max(1).ilog2() + 1;
         let ceiling = low << self.below(u64::from(scale) + 1);
@@ -47,16 +47,17 @@ impl Chance {
     }
 }
 
-/// What this history is like. Rates are drawn once per seed, and some are none: a bug that needs
-/// many restarts is not found in a world in which everything goes wrong at once.
+/// What a history is like. Rates are drawn once per seed, and some are zero, because a bug that
+/// needs many restarts is not found in a world in which everything goes wrong at once. All times are
+/// in µs. The history begins with this value as text, so names of fields are part of its hash.
 #[derive(Debug)]
 pub struct Swarm {
     pub runners: u64,
     pub feeders: u64,
     pub watchers: u64,
-    /// Things a feeder does before it is done.
+    /// How many things a feeder does before it is done.
     pub actions: u64,
-    /// Mean pauses between faults, µs; 0: never.
+    /// The pause between two faults of a kind, on average; 0 if the fault never happens.
     pub kill_master: u64,
     pub power_off: u64,
     pub fail_disk: u64,
@@ -73,25 +74,29 @@ pub struct Swarm {
     pub prune: u64,
     pub trim: u64,
     pub fill_disk: u64,
-    /// When the faults end, µs.
+    /// When the faults end.
     pub heals: u64,
-    /// The longest of each, µs.
+    /// The longest time that a message is on its way.
     pub latency: u64,
+    /// The longest time that a sync of the disk takes.
     pub sync: u64,
+    /// The longest time that an attempt runs.
     pub run: u64,
+    /// The longest pause before the fold goes on.
     pub fold: u64,
-    /// Ended tasks are kept so long at least, µs.
+    /// How long the engine remembers ended tasks.
     pub kept: u64,
-    /// Of a thousand attempts, those that fail.
+    /// How many of a thousand attempts fail.
     pub failing: u64,
-    /// Of a thousand cuts, those that nobody is told of.
+    /// How many of a thousand cuts are noticed only by silence.
     pub silent: u64,
-    /// Of a thousand wishes, those that are cancels and retries.
+    /// How many of a thousand things that a feeder does are not an add, but a cancel, a retry, or
+    /// another operation.
     pub wishes: u64,
-    /// Of a thousand turns, those that take in all that has come; the others take one input, and
-    /// the model says what must follow from it.
+    /// How many of a thousand turns take in everything that has come. The others take in one input,
+    /// and the model says what must follow from it.
     pub draining: u64,
-    /// Modules are taken out of the folder, too.
+    /// Whether modules are also taken out of the folder.
     pub removing: bool,
 }
 

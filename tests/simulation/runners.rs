@@ -1,4 +1,4 @@
-//! Runners: the real session, with guest code that takes some time and ends somehow. They are
+//! Runners: the real session, with guest code that takes some time and ends in some way. Runners are
 //! killed, drained and cut off, and come back.
 
 use crate::chance::Chance;
@@ -22,30 +22,33 @@ struct Running {
 
 pub struct Runner {
     pub offer: Offer,
-    /// How many attempts it takes at a time; fewer than the session would, so that it matters.
+    /// How many attempts the runner holds at most: fewer than the session would take, so that the
+    /// limit matters.
     credits: u32,
-    /// How many processes it has been.
+    /// The number of the process: things that were planned for an earlier one do not happen.
     pub process: u32,
-    /// `None`: it is not there.
+    /// `None` while no process runs.
     pub session: Option<Session>,
     pub link: Option<u64>,
+    /// How many times the process was connected.
     pub connects: u32,
-    /// No dial of it comes through before then: its attempts are given to others meanwhile.
+    /// Until when no dial gets through, so that others are given the attempts meanwhile.
     pub away_until: u64,
+    /// When the last connection was made.
     pub back_at: u64,
-    /// The process is stopped until then.
+    /// Until when the process is stopped.
     pub asleep_until: u64,
     pub tick_at: Option<u64>,
     running: BTreeMap<Attempt, Running>,
-    /// What came over this connection and is not over.
+    /// Attempts that came over this connection and have not ended.
     here: BTreeSet<Attempt>,
     draining: bool,
-    /// Its work takes so many times as long.
+    /// How many times longer the guest code takes here.
     slow: u64,
 }
 
 impl Runner {
-    /// The first one suits every task, so that every task can run.
+    /// The first runner suits every task, so that every task can run.
     pub fn new(index: usize, chance: &mut Chance) -> Runner {
         let first = index == 0;
         let slots = if first {
@@ -96,7 +99,7 @@ impl Runner {
 }
 
 impl World {
-    /// A new process, sometimes under a new name.
+    /// Starts a new process, sometimes under a new name.
     pub fn runner_starts(&mut self, index: usize) {
         let renamed = self.chance.permille(300);
         let runner = &mut self.runners[index];
@@ -111,18 +114,16 @@ impl World {
             slots: runner.offer.slots,
             ahead: 0,
         }));
-        (
-            runner.draining,
-            runner.connects,
-            runner.tick_at,
-            runner.asleep_until,
-        ) = (false, 0, None, 0);
+        runner.draining = false;
+        runner.connects = 0;
+        runner.tick_at = None;
+        runner.asleep_until = 0;
         let name = runner.offer.name.clone();
         self.note("runner starts", || name);
         self.tell_runner(index, Event::Tick);
     }
 
-    /// The process ends without a word.
+    /// The process ends without having said anything.
     pub fn kill_runner(&mut self, index: usize) {
         self.note("runner is killed", || index.to_string());
         self.runner_ends(index);
@@ -157,7 +158,7 @@ impl World {
         }
     }
 
-    pub fn runner_lost_line(&mut self, index: usize) {
+    pub fn runner_loses_link(&mut self, index: usize) {
         let jitter = self.chance.below(1_001) as u32;
         self.runners[index].link = None;
         self.tell_runner(index, Event::Disconnected { jitter });
@@ -172,7 +173,8 @@ impl World {
         let event = match FromMaster::decode(&text) {
             Ok(FromMaster::Welcome(_)) => {
                 let runner = &mut self.runners[index];
-                (runner.connects, runner.back_at) = (runner.connects + 1, self.now);
+                runner.connects += 1;
+                runner.back_at = self.now;
                 runner.here.clear();
                 self.links
                     .entry(link)
@@ -211,7 +213,7 @@ impl World {
         });
     }
 
-    /// Into the session, and out what it wants done.
+    /// Tells the session of an event, and carries its effects out.
     fn tell_runner(&mut self, index: usize, event: Event) {
         let Some(session) = &mut self.runners[index].session else {
             return;
@@ -241,14 +243,15 @@ impl World {
     }
 
     fn runner_does(&mut self, index: usize, effect: Effect) {
-        let (client, process) = (Client::Runner(index), self.runners[index].process);
+        let client = Client::Runner(index);
+        let process = self.runners[index].process;
         match effect {
             Effect::Dial => self.dial(client, process),
             Effect::Hangup => {
                 if let Some(link) = self.runners[index].link {
                     self.hang_up(link);
                 }
-                self.runner_lost_line(index);
+                self.runner_loses_link(index);
             }
             Effect::Ping => {
                 if let Some(link) = self.runners[index].link {
@@ -257,7 +260,7 @@ impl World {
             }
             Effect::Say(message) => self.runner_says(index, message),
             Effect::Start(send) => self.guest_starts(index, *send),
-            // A handed out attempt runs: nothing can be taken back.
+            // Every attempt that the session hands out runs at once, so nothing can be taken back.
             Effect::TakeBack(_) => self.tell_runner(index, Event::TakenBack(Vec::new())),
             Effect::Stop(attempt) => {
                 let after = self.chance.within(10, 100 * MS);
@@ -331,7 +334,8 @@ impl World {
             format!("{} uses {used} slots", runner.offer.name)
         });
         self.oracle.guest_starts(&attempt);
-        let (process, link) = (runner.process, runner.link);
+        let process = runner.process;
+        let link = runner.link;
         self.prepare(&attempt.id);
         self.note("runs", || {
             format!("{} {} on r{index}", attempt.id, attempt.attempt)
@@ -355,7 +359,7 @@ impl World {
         );
     }
 
-    /// The results that the task's params name can be had, as long as there is a master.
+    /// Asks for the results that the task's parameters name, if there is a master to ask.
     fn prepare(&mut self, id: &TaskId) {
         let body = self
             .oracle
@@ -378,6 +382,7 @@ impl World {
         }
     }
 
+    /// The guest code of an attempt ends.
     pub fn attempt_ends(&mut self, index: usize, process: u32, attempt: Attempt) {
         let runner = &mut self.runners[index];
         if runner.process != process {
@@ -391,7 +396,7 @@ impl World {
         self.tell_runner(index, Event::Ended(vec![ending]));
     }
 
-    /// How guest code ends: mostly with a result that names the attempt.
+    /// How guest code ends: mostly with a result, which names the attempt.
     fn ending(
         &mut self,
         index: usize,
@@ -427,17 +432,16 @@ impl World {
             });
         }
         let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
-        let (log, adds, then, outputs) = Default::default();
         Ending::Done(Done {
             id,
             attempt,
             result,
-            outputs,
+            outputs: Default::default(),
             started_us,
             stats,
-            log,
-            adds,
-            then,
+            log: Default::default(),
+            adds: Default::default(),
+            then: Default::default(),
         })
     }
 }

@@ -228,7 +228,7 @@ impl Engine {
             Input::Stop { idle } => {
                 self.idle = Some(idle);
                 self.stopping = true;
-                self.tell(Event::StopWanted);
+                self.tell(Event::StopRequested);
             }
             Input::Wishes {
                 session,
@@ -245,7 +245,7 @@ impl Engine {
     pub fn end_turn(&mut self, now: Now) -> Turn {
         self.now = now;
         self.tell(Event::TurnEnded);
-        if let Some(idle) = self.idle.take_if(|_| self.core.attempts_out() == 0) {
+        if let Some(idle) = self.idle.take_if(|_| self.core.attempts_in_flight() == 0) {
             // Who no longer waits shuts down already.
             let _ = idle.send(());
         }
@@ -309,7 +309,7 @@ impl Engine {
             .into();
         // A feeder that is back goes on holding what it held, also when it has nothing to add for a
         // while.
-        for job in self.core.held_by(&name) {
+        for job in self.core.jobs_held_by(&name) {
             self.tell(Event::JobHeld {
                 job,
                 by: name.clone(),
@@ -345,7 +345,7 @@ impl Engine {
                 if let Some(offer) = gone.offer.filter(|_| gone.joined) {
                     self.gone.insert(offer.name.into(), "its connection ended");
                 }
-                self.tell(Event::RunnerCut {
+                self.tell(Event::RunnerDisconnected {
                     runner: RunnerKey(session.0),
                 });
             }

@@ -17,7 +17,7 @@ use live::LiveTasks;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use taskmaster_core::{Final, TaskKey};
+use taskmaster_core::{FinalState, TaskKey};
 use taskmaster_protocol::{JobName, TaskId, TaskState, Wall};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::kv::{Reader, StoreError};
@@ -33,7 +33,7 @@ pub(crate) enum Fact {
     /// It has ended.
     Ended {
         /// How.
-        how: Final,
+        how: FinalState,
         /// Its place in the order of adding.
         ordinal: u64,
     },
@@ -414,15 +414,15 @@ impl Facts {
 
 /// The core's word for a final state. One that is not final would be a bug of ours, and is taken as
 /// failed.
-pub(crate) fn final_of(state: TaskState) -> Final {
+pub(crate) fn final_of(state: TaskState) -> FinalState {
     match state {
-        TaskState::Done => Final::Done,
-        TaskState::Cancelled => Final::Cancelled,
-        TaskState::Skipped => Final::Skipped,
+        TaskState::Done => FinalState::Done,
+        TaskState::Cancelled => FinalState::Cancelled,
+        TaskState::Skipped => FinalState::Skipped,
         TaskState::Failed
         | TaskState::Blocked
         | TaskState::Delayed
         | TaskState::Ready
-        | TaskState::Assigned => Final::Failed,
+        | TaskState::Assigned => FinalState::Failed,
     }
 }

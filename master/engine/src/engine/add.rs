@@ -7,8 +7,8 @@ use crate::inbox::SessionNo;
 use crate::prepare::Prepared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_core::jobs::{Counts, Past};
-use taskmaster_core::{DependsOn, Due, Event, Final, NewTask, Origin, TaskKey};
+use taskmaster_core::{JobCounts, StoredJob};
+use taskmaster_core::{DependsOn, Due, Event, FinalState, NewTask, Origin, TaskKey};
 use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
     Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
@@ -270,7 +270,7 @@ impl Engine {
 
     /// What the task that `body` waits for under this id is.
     pub(super) fn meant(&self, body: &TaskBody, id: &TaskId) -> Fact {
-        let ordinal_of = |key| self.core.task(key).map_or(0, |task| task.no());
+        let ordinal_of = |key| self.core.task(key).map_or(0, |task| task.ordinal);
         self.facts.meant(body, id, ordinal_of)
     }
 
@@ -281,8 +281,8 @@ impl Engine {
         let as_it_is = |Dependency { on, when }: &Dependency| match (self.meant(body, on), when) {
             (Fact::Open(key), when) => DependsOn::Open(key, *when),
             (Fact::Ended { how, .. }, when) => DependsOn::Ended(how, *when),
-            (Fact::Unknown, When::Failed) => DependsOn::Ended(Final::Failed, When::Failed),
-            (Fact::Unknown, when) => DependsOn::Ended(Final::Done, *when),
+            (Fact::Unknown, When::Failed) => DependsOn::Ended(FinalState::Failed, When::Failed),
+            (Fact::Unknown, when) => DependsOn::Ended(FinalState::Done, *when),
         };
         body.dependencies().iter().map(as_it_is).collect()
     }
@@ -302,7 +302,7 @@ impl Engine {
         let due = due.or_else(|| due_of(&body, self.now));
         let is_back = self.facts.is_back(&body.id);
         let key = self.facts.opened(body.clone(), priority);
-        self.tell(Event::TaskCame(Box::new(NewTask {
+        self.tell(Event::TaskOpened(Box::new(NewTask {
             key,
             no: body.ordinal,
             job: body.job.clone(),
@@ -366,12 +366,12 @@ impl Engine {
 }
 
 /// What a job was, as the core takes it; its open tasks are told of one by one.
-pub(super) fn past_of(record: &JobRecord) -> Past {
+pub(super) fn past_of(record: &JobRecord) -> StoredJob {
     let mut by_state = [0; 8];
     by_state[TaskState::Done as usize..].copy_from_slice(&record.ended);
-    Past {
+    StoredJob {
         run: record.run,
-        counts: Counts {
+        counts: JobCounts {
             total: record.total,
             by_state,
         },

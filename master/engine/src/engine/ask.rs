@@ -89,7 +89,7 @@ impl Engine {
         let state = self
             .core
             .task(key)
-            .map_or(TaskState::Ready, |task| task.state().name());
+            .map_or(TaskState::Ready, |task| task.state().task_state());
         let last = live.last.as_deref();
         let now = |last: &&crate::facts::LastAttempt| last.n > 0;
         TaskView {
@@ -120,7 +120,7 @@ impl Engine {
     fn task_listed(&self, key: TaskKey) -> TaskView {
         let note = self
             .core
-            .nobody_takes(key)
+            .why_no_runner(key)
             .map(|waits| self.waits(key, waits));
         TaskView {
             note,

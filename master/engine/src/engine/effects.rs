@@ -4,7 +4,7 @@ use super::{Engine, Report, RunnerReport};
 use crate::inbox::SessionNo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
+use taskmaster_core::{DurableChange, Effect, FinalState, RunnerKey, TaskKey, EndReason};
 use taskmaster_protocol::message::{Attempt, Refused, ResultRef, Send};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
@@ -32,7 +32,7 @@ struct PlannedRetry {
     error: TaskError,
 }
 
-/// Why a task ended, where no report says so.
+/// EndReason a task ended, where no report says so.
 #[derive(Default)]
 struct Reason {
     error: Option<TaskError>,
@@ -65,13 +65,13 @@ impl Engine {
                 let attempt = self.attempt(task, attempt);
                 self.say(SessionNo(runner.0), FromMaster::Cancel(vec![attempt]));
             }
-            Effect::HangUp { runner } => self.hang_up(runner),
-            Effect::Show {
+            Effect::Disconnect { runner } => self.hang_up(runner),
+            Effect::Announce {
                 kind: EventKind::RunnerStuck,
                 runner: Some(runner),
                 ..
             } => self.stuck(runner),
-            Effect::Show { kind, task, runner } => self.show(kind, task, runner, Json::null),
+            Effect::Announce { kind, task, runner } => self.show(kind, task, runner, Json::null),
             Effect::Forget(key) => self.facts.let_go(key),
         }
     }
@@ -112,30 +112,30 @@ impl Engine {
         self.show(EventKind::RunnerStuck, None, Some(runner), data);
     }
 
-    fn store_change(&mut self, change: Change, report: &mut Option<RunnerReport>) {
+    fn store_change(&mut self, change: DurableChange, report: &mut Option<RunnerReport>) {
         match change {
-            Change::Added(task) => self.store(Record::Added(self.facts.body(task))),
+            DurableChange::Added(task) => self.store(Record::Added(self.facts.body(task))),
             // `Engine::reopen` stores it: it knows how the task had ended.
-            Change::Reopened(_) => {}
-            Change::Continued(task, fence) => {
+            DurableChange::Reopened(_) => {}
+            DurableChange::Continued(task, fence) => {
                 self.store(Record::Continued {
                     body: self.facts.body(task),
                     fence,
                 });
             }
-            Change::Ended {
+            DurableChange::Ended {
                 task,
                 state,
                 why,
                 attempt,
             } => {
                 let report = match why {
-                    Why::Report => report.take(),
-                    Why::Cancelled | Why::Dependency(..) | Why::Earlier(..) | Why::Poison => None,
+                    EndReason::Report => report.take(),
+                    EndReason::Cancelled | EndReason::Dependency(..) | EndReason::EarlierDependency(..) | EndReason::Poison => None,
                 };
                 self.ended(task, state, why, attempt, report);
             }
-            Change::Retrying {
+            DurableChange::Retrying {
                 task,
                 attempt,
                 tries,
@@ -160,7 +160,7 @@ impl Engine {
                     error,
                 });
             }
-            Change::Set {
+            DurableChange::Set {
                 task,
                 priority,
                 wait_us,
@@ -174,16 +174,16 @@ impl Engine {
                     due,
                 });
             }
-            Change::JobOpened(job) => {
+            DurableChange::JobOpened(job) => {
                 let run = self.core.job(&job).map_or(1, |job| job.run);
                 self.store(Record::JobOpened { job, run });
             }
-            Change::JobDone(job) => self.job_done(job),
-            Change::JobHeld { job, by, held } => self.store(Record::JobHeld { job, by, held }),
-            Change::JobPaused { job, paused } => self.store(Record::JobPaused { job, paused }),
-            Change::JobCancelled { job, up_to } => self.store(Record::JobCancelled { job, up_to }),
-            Change::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
-            Change::RunnerLost(name) => {
+            DurableChange::JobDone(job) => self.job_done(job),
+            DurableChange::JobHeld { job, by, held } => self.store(Record::JobHeld { job, by, held }),
+            DurableChange::JobPaused { job, paused } => self.store(Record::JobPaused { job, paused }),
+            DurableChange::JobCancelled { job, up_to } => self.store(Record::JobCancelled { job, up_to }),
+            DurableChange::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
+            DurableChange::RunnerLost(name) => {
                 self.gone.remove(name.as_str());
                 self.store(Record::RunnerLost { name });
             }
@@ -285,7 +285,7 @@ impl Engine {
         results
     }
 
-    /// Why an attempt failed whose runner was lost. The loss is remembered with the task.
+    /// EndReason an attempt failed whose runner was lost. The loss is remembered with the task.
     fn lost_runner(&mut self, task: TaskKey, attempt: AttemptId) -> TaskError {
         let loss = self.loss(task, attempt);
         let text = format!("the runner was lost: {loss}");
@@ -364,8 +364,8 @@ impl Engine {
     fn ended(
         &mut self,
         key: TaskKey,
-        state: Final,
-        why: Why,
+        state: FinalState,
+        why: EndReason,
         attempt: AttemptId,
         report: Option<RunnerReport>,
     ) {
@@ -384,7 +384,7 @@ impl Engine {
             skipped_for: Some(on),
         });
         let mut end = TaskEnd {
-            state: state.state(),
+            state: state.task_state(),
             priority: live.priority,
             attempt,
             last_sent,
@@ -423,12 +423,12 @@ impl Engine {
         self.store(Record::Ended(ended));
     }
 
-    /// Why a task ended, where no report says so.
-    fn reason(&self, key: TaskKey, why: Why, attempt: AttemptId) -> Reason {
-        let skipped = |on: &TaskId, how: Final| {
+    /// EndReason a task ended, where no report says so.
+    fn reason(&self, key: TaskKey, why: EndReason, attempt: AttemptId) -> Reason {
+        let skipped = |on: &TaskId, how: FinalState| {
             let text = format!(
                 "the task `{on}`, on which it depends, ended as {}",
-                how.state().as_str()
+                how.task_state().as_str()
             );
             Reason {
                 error: Some(TaskError::new(ErrorKind::Input, text)),
@@ -440,15 +440,15 @@ impl Engine {
             skipped_for: None,
         };
         match why {
-            Why::Report => Reason::default(),
-            Why::Cancelled => failed(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
-            Why::Dependency(on, how) => skipped(&self.facts.body(on).id, how),
-            Why::Earlier(index, how) => {
+            EndReason::Report => Reason::default(),
+            EndReason::Cancelled => failed(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
+            EndReason::Dependency(on, how) => skipped(&self.facts.body(on).id, how),
+            EndReason::EarlierDependency(index, how) => {
                 let body = self.facts.body(key);
                 let on = body.dependencies().get(index);
                 on.map_or_else(Reason::default, |on| skipped(&on.on, how))
             }
-            Why::Poison => failed(self.poison(key, attempt)),
+            EndReason::Poison => failed(self.poison(key, attempt)),
         }
     }
 
@@ -481,7 +481,7 @@ impl Engine {
 }
 
 /// A job of the core as the journal knows it.
-pub(super) fn job_record(job: &taskmaster_core::jobs::Job) -> JobRecord {
+pub(super) fn job_record(job: &taskmaster_core::Job) -> JobRecord {
     let mut ended = [0; 4];
     ended.copy_from_slice(&job.counts.by_state[4..]);
     JobRecord {

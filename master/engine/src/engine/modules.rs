@@ -371,7 +371,7 @@ impl Engine {
                 .for_each(|runner| self.say(runner, FromMaster::Announce(vec![announce.clone()])));
         }
         let (open, needs) = (self.modules.is_open(&name), self.modules.granted(&name));
-        self.tell(Event::ModuleNeeds {
+        self.tell(Event::ModuleNeedsChanged {
             module: name.clone(),
             needs,
         });

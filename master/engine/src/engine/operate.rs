@@ -51,7 +51,7 @@ impl Engine {
                 .map(|_| serde_json::json!({ "cancelled": 0 }))
                 .ok_or_else(|| unknown_job(job));
         };
-        self.tell(Event::JobCancelWanted {
+        self.tell(Event::JobCancelRequested {
             job: job.clone(),
             up_to: self.last_ordinal,
             restored: false,
@@ -68,7 +68,7 @@ impl Engine {
         let keys: Vec<TaskKey> = keys.into_iter().flatten().collect();
         let count = keys.len();
         keys.into_iter()
-            .for_each(|task| self.tell(Event::CancelWanted { task }));
+            .for_each(|task| self.tell(Event::CancelRequested { task }));
         Ok(serde_json::json!({ "cancelled": count }))
     }
 
@@ -312,7 +312,7 @@ impl Engine {
         // From now on, not only when it has answered: one that does not listen is sent nothing more
         // either.
         let runner = RunnerKey(session.0);
-        self.tell(Event::RunnerAsked {
+        self.tell(Event::RunnerUpdated {
             runner,
             credits: 0,
             draining: true,

@@ -42,7 +42,7 @@ impl Engine {
             }
         }
         if !joins || request.draining {
-            self.tell(Event::RunnerAsked {
+            self.tell(Event::RunnerUpdated {
                 runner,
                 credits: request.credits,
                 draining: request.draining,

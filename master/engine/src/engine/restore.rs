@@ -67,7 +67,7 @@ impl Engine {
                 engine.modules.is_open(&module),
                 engine.modules.granted(&module),
             );
-            engine.tell(Event::ModuleNeeds {
+            engine.tell(Event::ModuleNeedsChanged {
                 module: module.clone(),
                 needs,
             });
@@ -81,7 +81,7 @@ impl Engine {
         for (job, record) in &open_jobs {
             engine.tell(Event::JobOpened {
                 job: job.clone(),
-                past: past_of(record),
+                stored: past_of(record),
                 restored: true,
             });
             for by in &record.holders {
@@ -105,7 +105,7 @@ impl Engine {
         }
         for (job, record) in open_jobs {
             if record.cancelled_up_to > 0 {
-                engine.tell(Event::JobCancelWanted {
+                engine.tell(Event::JobCancelRequested {
                     job,
                     up_to: record.cancelled_up_to,
                     restored: true,

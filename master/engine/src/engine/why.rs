@@ -14,7 +14,7 @@ impl Engine {
         let state = self
             .core
             .task(key)
-            .map_or(TaskState::Ready, |task| task.state().name());
+            .map_or(TaskState::Ready, |task| task.state().task_state());
         let why = match self.core.explain(key) {
             Some(explanation) => self.sentence(key, explanation),
             None => "it has just ended".into(),
@@ -55,7 +55,7 @@ impl Engine {
             Explanation::Ended(how) => {
                 format!(
                     "it is {}; what still runs of it is being stopped",
-                    how.state().as_str()
+                    how.task_state().as_str()
                 )
             }
         }
@@ -71,7 +71,7 @@ impl Engine {
                     let state = self
                         .core
                         .task(on)
-                        .map_or("open", |task| task.state().name().as_str());
+                        .map_or("open", |task| task.state().task_state().as_str());
                     Some(format!("`{}` ({state})", dependency.on))
                 }
                 _ => None,
@@ -93,7 +93,7 @@ impl Engine {
     pub(super) fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
         let body = self.facts.body(key);
         match waits {
-            WaitsFor::Settling => {
+            WaitsFor::Roster => {
                 "the master has just started and waits for runners that may still hold attempts"
                     .into()
             }

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use taskmaster_core::{Table, TaskKey};
+use taskmaster_core::{TaskMap, TaskKey};
 use taskmaster_protocol::{Dependency, TaskId};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::packed::StoredBody;
@@ -72,7 +72,7 @@ impl Hashed {
 /// Tasks by key and by id, and the ids that open tasks name.
 #[derive(Debug, Default)]
 pub(crate) struct LiveTasks {
-    tasks: Table<Live>,
+    tasks: TaskMap<Live>,
     /// Keys given back; the others below `next` are in use.
     free: Vec<TaskKey>,
     next: u32,
