@@ -16,6 +16,11 @@ impl Json {
         self.0.get()
     }
 
+    /// The value as serde_json's own type for text that is not read yet.
+    pub fn raw(&self) -> &RawValue {
+        &self.0
+    }
+
     /// Checks `text` and keeps it. Fails with the position where it is not JSON.
     pub fn parse(text: &str) -> Result<Json, serde_json::Error> {
         serde_json::from_str::<Box<RawValue>>(text).map(|raw| Json(raw.into()))

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod message;
 pub mod near;
 pub mod outcome;
+pub mod placeholder;
 pub mod refusal;
 pub mod schema;
 pub mod shape;

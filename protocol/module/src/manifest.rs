@@ -19,14 +19,17 @@
 //! properties.width = { type = "integer", minimum = 1 }
 //! ```
 
-pub mod schema;
+mod schema;
 
-use schema::Schema;
+use crate::path::ParamPath;
+use schema::{Schema, Violation};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_protocol::placeholder::Placeholders;
 use taskmaster_protocol::{
     Capabilities, Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal,
 };
@@ -169,16 +172,14 @@ impl Manifest {
         let Some(schema) = &self.schema else {
             return Ok(());
         };
-        let params = match params {
-            None => Value::Null,
-            Some(params) => params
-                .read()
-                .map_err(|error| Refusal::from_serde(&error, "params"))?,
-        };
-        schema.check(&params, "params").map_err(|(field, why)| {
-            let text = format!("field `{field}`: {why}, by the schema of module `{module}`");
-            Refusal::new(RefusalCode::InvalidValue, text).at(field)
-        })
+        let params = params.map_or(RawValue::NULL, Json::raw);
+        let placeholders = Placeholders::find(params.get())?;
+        schema
+            .check(params, &placeholders, &ParamPath::Params)
+            .map_err(|Violation { path, reason }| {
+                let text = format!("field `{path}`: {reason}, by the schema of module `{module}`");
+                Refusal::new(RefusalCode::InvalidValue, text).at(path)
+            })
     }
 }
 
@@ -215,6 +216,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test: a broken promise ends it")]
 
     use super::*;
+    use taskmaster_protocol::splice;
 
     const RESIZE: &str = r#"
 description = "Makes a picture smaller"
@@ -301,6 +303,27 @@ properties.name = { type = "string", maxLength = 3 }
                 "{refusal}"
             );
         }
+    }
+
+    #[test]
+    fn what_splicing_takes_for_data_is_held_against_the_schema() {
+        let manifest = Manifest::parse(RESIZE).unwrap();
+        let name = ModuleName::new("resize").unwrap();
+        for params in [
+            r#"{"$result":1,"$result":2}"#,
+            r#"{"$result":"a","$result":"a"}"#,
+            r#"{"$literal":{"width":1},"$literal":{"width":1}}"#,
+            r#"{"$literal":{"$result":"a"}}"#,
+            r#"{"$literal":{"width":{"$result":"a"}}}"#,
+            r#"{"width":{"$result":"a","$result":"b"}}"#,
+        ] {
+            let params = Json::parse(params).unwrap();
+            let refusal = manifest.check(&name, Some(&params)).unwrap_err();
+            assert!(refusal.message.contains("width"), "{params:?}: {refusal}");
+            assert_eq!(splice::references(params.get()).unwrap(), [], "{params:?}");
+        }
+        let last_counts = Json::parse(r#"{"width":0,"width":{"$result":"a"}}"#).unwrap();
+        manifest.check(&name, Some(&last_counts)).unwrap();
     }
 
     #[test]
