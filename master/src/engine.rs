@@ -10,7 +10,6 @@ mod effects;
 mod held;
 mod kept;
 mod modules;
-mod older;
 mod operate;
 mod reports;
 mod restore;
@@ -148,8 +147,6 @@ struct Session {
     /// It has told what it holds.
     joined: bool,
     since: Wall,
-    /// The version of the protocol that is spoken with it.
-    protocol: u32,
 }
 
 /// The report that the core is being told of.
@@ -374,8 +371,7 @@ impl Engine {
                 restored: false,
             });
         }
-        let (role, offer, since, protocol) =
-            (hello.role, hello.runner, self.now.wall, hello.protocol);
+        let (role, offer, since) = (hello.role, hello.runner, self.now.wall);
         let runner = offer.as_ref().map(|offer| offer.name.as_str().into());
         self.sessions.insert(
             session,
@@ -387,7 +383,6 @@ impl Engine {
                 runner,
                 joined: false,
                 since,
-                protocol,
             },
         );
     }

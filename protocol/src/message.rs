@@ -37,7 +37,7 @@ pub enum Role {
 pub struct Hello {
     /// What the client is.
     pub role: Role,
-    /// The newest version of the protocol that it speaks; it speaks the one before, too.
+    /// The version of the protocol that it speaks.
     pub protocol: u32,
     /// The token, where the master wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ pub struct Offer {
     #[serde(default)]
     pub modules: Vec<ModuleName>,
     /// What it gives to modules that may have it; HTTP is given by every runner that has this
-    /// field. Absent: nothing, it is of an earlier release.
+    /// field. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
 }

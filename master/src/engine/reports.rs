@@ -8,7 +8,7 @@ use taskmaster_protocol::message::{
     Attempt, Compiled, Compiling, Done, Failed, Request, Said, Started,
 };
 use taskmaster_protocol::{
-    AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, TaskId, Wall,
+    AttemptId, EventKind, EventView, FromMaster, Json, TaskId, Wall,
 };
 
 impl Engine {
@@ -28,7 +28,6 @@ impl Engine {
             return;
         };
         let runner = RunnerKey(session.0);
-        let answers = here.protocol >= RECALLS_ANSWERED_SINCE;
         let joins = !std::mem::replace(&mut here.joined, true);
         if joins {
             let announced = self.modules.announced();
@@ -40,7 +39,7 @@ impl Engine {
                 runner,
                 offer,
                 credits,
-                answers,
+                answers: true,
                 held,
             });
             if !void.is_empty() {

@@ -220,11 +220,7 @@ async fn who_says_no_right_hello_is_refused_with_the_reason() {
         runner: None,
         ..hello(Role::Runner)
     };
-    let spoken = format!(
-        "{} and {}",
-        taskmaster_protocol::PROTOCOL_VERSION,
-        taskmaster_protocol::PROTOCOL_OLDEST
-    );
+    let spoken = format!("speaks {}", taskmaster_protocol::PROTOCOL_VERSION);
     for (hello, code, words) in [
         (
             old,
