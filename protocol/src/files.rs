@@ -3,7 +3,7 @@
 //! A file is named by the SHA-256 of its bytes. A folder is named by the SHA-256 of its
 //! [`Listing`], which names its files: however many tasks share it, each of them carries one name.
 
-use crate::{Hash, limits};
+use crate::{Hash, limits, relative};
 use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,43 +27,26 @@ pub struct FilePath(SmolStr);
 pub struct BadPath(pub String);
 
 impl FilePath {
-    /// Checks `text`.
+    /// Checks `text`: at most [`limits::PATH_BYTES_MAX`] bytes, [`limits::PATH_PART_BYTES_MAX`] in
+    /// each part.
     pub fn new(text: &str) -> Result<FilePath, BadPath> {
-        let bad = |why: &str| {
-            let shown: String = text.chars().take(80).collect();
-            Err(BadPath(format!(
-                "the path `{shown}` {why}; write it like `data/points.csv`, inside the task's folder"
-            )))
-        };
-        if text.is_empty() {
-            return bad("is empty");
-        }
-        if text.len() > limits::PATH_BYTES_MAX {
-            return bad(&format!(
-                "has {} bytes, at most {} are allowed",
-                text.len(),
-                limits::PATH_BYTES_MAX
-            ));
-        }
-        if text.starts_with('/') {
-            return bad("is absolute");
-        }
-        if text.chars().any(char::is_control) {
-            return bad("holds a control character");
-        }
-        for part in text.split('/') {
-            match part {
-                "" => return bad("has an empty part"),
-                "." | ".." => return bad(&format!("has the part `{part}`")),
-                part if part.len() > limits::PATH_PART_BYTES_MAX => {
-                    let (is, max) = (part.len(), limits::PATH_PART_BYTES_MAX);
-                    return bad(&format!(
-                        "has a part of {is} bytes, at most {max} are allowed"
-                    ));
-                }
-                _ => {}
+        let check_part = |part: &str| {
+            let is = part.len();
+            let max = limits::PATH_PART_BYTES_MAX;
+            if is > max {
+                return Err(format!(
+                    "has a part of {is} bytes, at most {max} are allowed"
+                ));
             }
-        }
+            Ok(())
+        };
+        relative::check(text, check_part).map_err(|why| {
+            let shown = relative::shown(text);
+            BadPath(format!(
+                "the path `{shown}` {why}; \
+                 write it like `data/points.csv`, inside the task's folder"
+            ))
+        })?;
         Ok(FilePath(text.into()))
     }
 

@@ -1,7 +1,8 @@
 //! The shapes that scripts rely on: what `-o json` prints. Fields are added, never renamed.
 
 use crate::{
-    Capabilities, FilePath, Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall,
+    Capabilities, FilePath, Hash, JobName, Json, ModuleName, Offer, TaskError, TaskId, TaskStats,
+    Wall,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -322,7 +323,7 @@ pub struct RunnerView {
     /// Attempts that it has finished since the master started.
     pub finished: u64,
     /// What it offers.
-    pub offer: crate::message::Offer,
+    pub offer: Offer,
     /// When it joined.
     pub joined: Wall,
 }

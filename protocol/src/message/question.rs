@@ -3,7 +3,7 @@
 #[cfg(doc)]
 use super::{Log, ResultRef};
 use crate::shape::{TaskState, TaskView};
-use crate::{JobName, Json, ModuleName, TaskId};
+use crate::{JobName, Json, ModuleName, Refusal, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -122,4 +122,14 @@ pub struct Answer {
     pub reference: u64,
     /// The answer.
     pub data: Json,
+}
+
+/// To a client: no, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// The client's number; absent where the message had none or could not be read.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<u64>,
+    /// Why.
+    pub error: Refusal,
 }
