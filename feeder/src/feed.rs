@@ -29,11 +29,9 @@ use following::Following;
 use progress::{Progress, Summary};
 use source::Chunk;
 use std::time::Duration;
-use taskmaster_protocol::message::{OfJob, Query};
+use taskmaster_protocol::message::{JobRef, Query};
 use taskmaster_protocol::shape::JobView;
-use taskmaster_protocol::{
-    FromMaster, JobName, Refusal, RefusalCode, ToMaster, limits,
-};
+use taskmaster_protocol::{FromMaster, JobName, Refusal, RefusalCode, ToMaster, limits};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -358,7 +356,7 @@ impl Feeding {
     }
 
     fn release(&mut self) {
-        self.client.say(&ToMaster::Release(OfJob {
+        self.client.say(&ToMaster::Release(JobRef {
             job: self.job.clone(),
         }));
         if self.until == Until::JobDone
@@ -374,7 +372,7 @@ impl Feeding {
     /// done.
     async fn is_job_done(&mut self, job: JobName) -> Result<bool, Trouble> {
         let ask = |reference| {
-            ToMaster::Ask(taskmaster_protocol::message::Ask {
+            ToMaster::Ask(taskmaster_protocol::message::Question {
                 reference,
                 query: Query::Job { job: job.clone() },
             })

@@ -108,7 +108,7 @@ pub struct EventView {
 /// Which events a watcher wants; every field that is given must match.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
+pub struct EventFilter {
     /// Kinds, by full name or by their part before the colon (`task`, `module`); empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<String>,
@@ -126,7 +126,7 @@ pub struct Filter {
     pub runner: Option<String>,
 }
 
-impl Filter {
+impl EventFilter {
     /// Whether events of this kind are wanted at all.
     pub fn wants(&self, kind: EventKind) -> bool {
         let name = kind.as_str();

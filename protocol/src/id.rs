@@ -88,7 +88,7 @@ macro_rules! name {
                 // What is not for people comes from our own disk, behind a checksum: it was checked
                 // when it came in.
                 let is_ours = !deserializer.is_human_readable();
-                let text = Text::deserialize(deserializer)?;
+                let text = BorrowedText::deserialize(deserializer)?;
                 if is_ours {
                     return Ok($name(text.0.as_ref().into()));
                 }
@@ -113,7 +113,7 @@ macro_rules! name {
 
 /// A string borrowed from the input where it holds no escapes: a name is copied once.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 name!(
     /// Names one task for ever: made by the client before the first send.
@@ -193,7 +193,7 @@ impl<'de> Deserialize<'de> for Hash {
         if !deserializer.is_human_readable() {
             return <[u8; 32]>::deserialize(deserializer).map(Hash);
         }
-        let text = Text::deserialize(deserializer)?;
+        let text = BorrowedText::deserialize(deserializer)?;
         Hash::parse(&text.0)
             .ok_or_else(|| serde::de::Error::custom("a SHA-256 has 64 hexadecimal digits"))
     }
@@ -307,7 +307,7 @@ impl Serialize for ModuleRef {
 
 impl<'de> Deserialize<'de> for ModuleRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ModuleRef, D::Error> {
-        let text = Text::deserialize(deserializer)?;
+        let text = BorrowedText::deserialize(deserializer)?;
         ModuleRef::parse(&text.0).map_err(serde::de::Error::custom)
     }
 }

@@ -28,7 +28,7 @@ pub mod task;
 pub mod time;
 
 pub use capabilities::Capabilities;
-pub use event::{EventKind, EventView, Filter};
+pub use event::{EventFilter, EventKind, EventView};
 pub use files::{FilePath, InputRef, Listing};
 pub use glob::Glob;
 pub use id::{AttemptId, Hash, JobName, ModuleName, ModuleRef, TaskId};

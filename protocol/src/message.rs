@@ -15,12 +15,12 @@ mod watch;
 
 pub use crate::offer::Offer;
 pub use crate::shape::ModuleVersion;
-pub use assignment::{Announce, Attempt, ResultRef, Send};
-pub use feed::{Add, Added, Final, Follow, OfJob, Rejected, Rejection};
+pub use assignment::{Announce, Assignment, Attempt, ResultRef};
+pub use feed::{Add, Added, Follow, JobRef, Rejected, Rejection, TasksEnded};
 pub use hello::{Hello, Role, Welcome};
-pub use operate::{Cancel, Operate, Operation, Retry, Set};
-pub use question::{Answer, Ask, Page, Query, Refused, Status};
-pub use report::{Compiled, Compiling, Done, Failed, Log, Request, Said, Started};
+pub use operate::{Cancel, ChangeTask, Operate, Operation, Retry};
+pub use question::{Answer, Page, Query, Question, Refused, Status};
+pub use report::{Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Log, Started};
 pub use watch::{Gap, Watch};
 
 use crate::{EventView, Refusal, RefusalCode};
@@ -120,7 +120,7 @@ messages! {
         /// First of all.
         Hello = "hello": Hello,
         /// A runner's credits and, after a connect, what it holds.
-        Request = "task:request": Request,
+        Request = "task:request": CreditRequest,
         /// Live: guest code started. Only of attempts that have run for some milliseconds.
         Started = "task:started": Vec<Started>,
         /// Attempts with a result.
@@ -131,11 +131,11 @@ messages! {
         /// started; often none.
         Returned = "task:returned": Vec<Attempt>,
         /// Live.
-        Progress = "task:progress": Vec<Said>,
+        Progress = "task:progress": Vec<LiveOutput>,
         /// Live.
-        Partial = "task:partial": Vec<Said>,
+        Partial = "task:partial": Vec<LiveOutput>,
         /// Live.
-        Log = "task:log": Vec<Said>,
+        Log = "task:log": Vec<LiveOutput>,
         /// A runner compiled modules, or failed to.
         Compiled = "module:compiled": Vec<Compiled>,
         /// Live: modules that a runner is still compiling.
@@ -143,7 +143,7 @@ messages! {
         /// Tasks to add.
         Add = "task:add": Add,
         /// The feed's input has ended: its session holds the job no longer.
-        Release = "job:release": OfJob,
+        Release = "job:release": JobRef,
         /// Tell me of tasks that end.
         Follow = "task:follow": Follow,
         /// Cancel tasks or a job.
@@ -151,13 +151,13 @@ messages! {
         /// Open final tasks again.
         Retry = "task:retry": Retry,
         /// Change an open task.
-        Set = "task:set": Set,
+        Set = "task:set": ChangeTask,
         /// An operator's wish.
         Operate = "operate": Operate,
         /// Show me events.
         Watch = "watch": Watch,
         /// A question.
-        Ask = "query": Ask,
+        Ask = "query": Question,
     }
 }
 
@@ -171,7 +171,7 @@ messages! {
         /// The answer to what carried a `ref`.
         Answer = "answer": Answer,
         /// Attempts to run.
-        Send = "task:send": Vec<Send>,
+        Send = "task:send": Vec<Assignment>,
         /// Give these back if they have not started. Empty: only answer.
         Recall = "task:recall": Vec<Attempt>,
         /// Stop these; their results are void.
@@ -187,7 +187,7 @@ messages! {
         /// Tasks of a batch were not taken.
         Rejected = "task:rejected": Rejected,
         /// Tasks that ended.
-        Final = "task:final": Final,
+        Final = "task:final": TasksEnded,
         /// Events, in order.
         Events = "watch": Vec<EventView>,
         /// Events that will not come.
@@ -206,7 +206,7 @@ mod tests {
         let message = ToMaster::decode(text).unwrap();
         assert_eq!(
             message,
-            ToMaster::Release(OfJob {
+            ToMaster::Release(JobRef {
                 job: JobName::new("j").unwrap()
             })
         );
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn questions_are_flat() {
-        let ask = ToMaster::Ask(Ask {
+        let ask = ToMaster::Ask(Question {
             reference: 7,
             query: Query::Task {
                 id: TaskId::new("t").unwrap(),
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(ToMaster::decode(text).unwrap(), ask);
         assert_eq!(
             ToMaster::decode(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#).unwrap(),
-            ToMaster::Ask(Ask {
+            ToMaster::Ask(Question {
                 reference: 1,
                 query: Query::Jobs
             })

@@ -7,7 +7,7 @@ use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, World};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use taskmaster_protocol::message::{
-    Add, Added, Cancel, OfJob, Operate, Operation, Rejected, Retry, Set,
+    Add, Added, Cancel, JobRef, Operate, Operation, Rejected, Retry, ChangeTask,
 };
 use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, TaskId, ToMaster};
 
@@ -427,7 +427,7 @@ impl World {
                     Some(self.chance.below(300)),
                 );
                 (
-                    ToMaster::Set(Set {
+                    ToMaster::Set(ChangeTask {
                         reference,
                         id,
                         priority,
@@ -486,7 +486,7 @@ impl World {
             .clone()
             .filter(|_| self.feeders[index].hold)
         {
-            self.feeder_says(index, ToMaster::Release(OfJob { job }));
+            self.feeder_says(index, ToMaster::Release(JobRef { job }));
         }
     }
 

@@ -6,7 +6,7 @@ use crate::record::{Ended, Gave, JobRecord, Record, Retrying, ended_index};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
-use taskmaster_protocol::message::{Attempt, Refused, ResultRef, Send};
+use taskmaster_protocol::message::{Assignment, Attempt, Refused, ResultRef};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
     TaskError, TaskId, Wall,
@@ -168,7 +168,7 @@ impl Engine {
             None => body.params.clone(),
         };
         let rare = body.rare.as_deref();
-        let send = Send {
+        let send = Assignment {
             id: body.id.clone(),
             attempt,
             module: body.module.clone(),
@@ -197,7 +197,7 @@ impl Engine {
     }
 
     /// One message carries all that a turn sends to a runner in a row.
-    fn say_send(&mut self, session: SessionNo, send: Send) {
+    fn say_send(&mut self, session: SessionNo, send: Assignment) {
         let Some(session) = self.sessions.get(&session) else {
             return;
         };

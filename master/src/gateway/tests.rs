@@ -14,7 +14,7 @@ use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
 use taskmaster_protocol::{
     EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits,
 };
-use taskmaster_transport::{Address, Blobs as Remote, DialError, Socket, dial};
+use taskmaster_transport::{Address, BlobClient as Remote, DialError, Socket, dial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message as Frame;
 

@@ -22,15 +22,15 @@ mod reader;
 
 use crate::path::ParamPath;
 use crate::shallow;
-use crate::signature::{Signature, Type};
+use crate::signature::{Signature, WitType};
 use reader::ArgumentReader;
 use serde_json::value::RawValue;
 use taskmaster_protocol::Refusal;
 use taskmaster_protocol::placeholder::Placeholders;
 
-/// A value of a [`Type`]. The type is needed to read the value: a list and a record look alike.
+/// A value of a [`WitType`]. The type is needed to read the value: a list and a record look alike.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum WitValue {
     /// A value of `bool`.
     Bool(bool),
     /// A value of any type of whole numbers, within the bounds of the type.
@@ -42,21 +42,21 @@ pub enum Value {
     /// A value of `string`.
     String(String),
     /// The items of a `list` or a `tuple`, or the fields of a `record` in the order of its type.
-    Many(Vec<Value>),
+    Many(Vec<WitValue>),
     /// The index of a case in a `variant`, an `enum` or a `result` (`ok` is 0, `err` is 1), and
     /// what the case carries.
-    Case(usize, Option<Box<Value>>),
+    Case(usize, Option<Box<WitValue>>),
     /// The indexes of the `flags` that are set.
     Flags(Vec<usize>),
     /// A value of `option`.
-    Option(Option<Box<Value>>),
+    Option(Option<Box<WitValue>>),
     /// The result of another task, which is not known yet.
     Later,
 }
 
 /// Whether placeholders in params still wait for the results of other tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum References {
+pub enum ParamsStage {
     /// They do. A placeholder for a result fits every type.
     Open,
     /// All placeholders have been replaced; what looks like one is data.
@@ -70,8 +70,8 @@ impl Signature {
     pub fn arguments(
         &self,
         params: Option<&str>,
-        references: References,
-    ) -> Result<Vec<Value>, Refusal> {
+        references: ParamsStage,
+    ) -> Result<Vec<WitValue>, Refusal> {
         let text = params
             .map(str::trim)
             .filter(|text| !text.is_empty())
@@ -79,8 +79,8 @@ impl Signature {
         let raw: &RawValue =
             serde_json::from_str(text).map_err(|error| Refusal::from_serde(&error, "params"))?;
         let placeholders = match references {
-            References::Open => Placeholders::find(text)?,
-            References::Replaced => Placeholders::none(text),
+            ParamsStage::Open => Placeholders::find(text)?,
+            ParamsStage::Replaced => Placeholders::none(text),
         };
         let reader = ArgumentReader {
             placeholders: &placeholders,
@@ -98,10 +98,10 @@ impl Signature {
 
 /// Whether `raw` is an object that names the only parameter, and not the value of that parameter
 /// itself.
-fn is_named(name: &str, ty: &Type, raw: &RawValue) -> bool {
+fn is_named(name: &str, ty: &WitType, raw: &RawValue) -> bool {
     let is_own = match ty {
-        Type::Record(fields) => fields.iter().any(|(field, _)| field == name),
-        Type::Variant(cases) => cases.iter().any(|(case, _)| case == name),
+        WitType::Record(fields) => fields.iter().any(|(field, _)| field == name),
+        WitType::Variant(cases) => cases.iter().any(|(case, _)| case == name),
         _ => false,
     };
     !is_own && shallow::only_member(raw).is_some_and(|(key, _)| key == name)

@@ -7,7 +7,7 @@ use crate::wasi2;
 
 /// What a task calls in a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum EntryPoint {
     /// `_start` of a preview 1 command.
     Start,
     /// `run` of a component that is a command; the name of the exported interface.
@@ -27,7 +27,7 @@ pub enum Entry {
 
 /// A function that a component exports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exported {
+pub struct ExportedFunction {
     /// The interface that it is in, where it is in one.
     pub interface: Option<String>,
     /// Its name.
@@ -42,20 +42,20 @@ const NAMED_MAX: usize = 10;
 const NOTHING: &str = "it exports no function: a task is a command (it exports wasi:cli/run), a component of the world \
                        taskmaster:task (it exports run), or one that exports exactly one function";
 
-impl Entry {
+impl EntryPoint {
     /// What a task calls in a component with these functions; else why none.
-    pub fn choose(mut functions: Vec<Exported>) -> Result<Entry, String> {
-        let interface = |function: &Exported| {
+    pub fn choose(mut functions: Vec<ExportedFunction>) -> Result<EntryPoint, String> {
+        let interface = |function: &ExportedFunction| {
             function
                 .interface
                 .clone()
                 .filter(|name| wasi2::is_run(name))
         };
         if let Some(name) = functions.iter().find_map(interface) {
-            return Ok(Entry::Run(name));
+            return Ok(EntryPoint::Run(name));
         }
-        let is_ours = |function: &Exported| {
-            let Exported {
+        let is_ours = |function: &ExportedFunction| {
+            let ExportedFunction {
                 interface,
                 name,
                 signature,
@@ -63,13 +63,13 @@ impl Entry {
             interface.is_none() && name == "run" && signature.as_ref().is_ok_and(host::is_run)
         };
         if functions.iter().any(is_ours) {
-            return Ok(Entry::Task);
+            return Ok(EntryPoint::Task);
         }
         if functions.len() > 1 {
             let all: Vec<String> = functions
                 .iter()
                 .take(NAMED_MAX)
-                .map(Exported::path)
+                .map(ExportedFunction::path)
                 .collect();
             let more = if functions.len() > NAMED_MAX {
                 ", …"
@@ -86,13 +86,13 @@ impl Entry {
             return Err(NOTHING.into());
         };
         let path = function.path();
-        let Exported {
+        let ExportedFunction {
             interface,
             name,
             signature,
         } = function;
         let signature = signature.map_err(|why| format!("its function `{path}` {why}"))?;
-        Ok(Entry::Function {
+        Ok(EntryPoint::Function {
             interface,
             name,
             signature,
@@ -102,10 +102,10 @@ impl Entry {
     /// What is called, for people.
     pub fn describe(&self) -> String {
         match self {
-            Entry::Start => "_start".into(),
-            Entry::Run(interface) => format!("{interface}#run"),
-            Entry::Task => "run, of the world taskmaster:task".into(),
-            Entry::Function {
+            EntryPoint::Start => "_start".into(),
+            EntryPoint::Run(interface) => format!("{interface}#run"),
+            EntryPoint::Task => "run, of the world taskmaster:task".into(),
+            EntryPoint::Function {
                 interface,
                 name,
                 signature,
@@ -118,13 +118,13 @@ impl Entry {
     /// The types that params must have, where there are any.
     pub fn signature(&self) -> Option<&Signature> {
         match self {
-            Entry::Function { signature, .. } => Some(signature),
+            EntryPoint::Function { signature, .. } => Some(signature),
             _ => None,
         }
     }
 }
 
-impl Exported {
+impl ExportedFunction {
     /// `interface#function`, or the function alone.
     fn path(&self) -> String {
         path(self.interface.as_deref(), &self.name)

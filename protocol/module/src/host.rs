@@ -1,6 +1,6 @@
 //! The world in `tasks/wit`: what a component of it exports, and what runners give it.
 
-use crate::signature::{Signature, Type};
+use crate::signature::{Signature, WitType};
 
 /// The interface that runners have, without a version.
 const HOST: &str = "taskmaster:task/host";
@@ -39,18 +39,20 @@ pub(crate) fn function(name: &str) -> Option<&'static str> {
 /// An error may also be a string, which says nothing about retries.
 pub(crate) fn is_run(signature: &Signature) -> bool {
     let Signature { params, result } = signature;
-    let [(name, Type::String)] = params.as_slice() else {
+    let [(name, WitType::String)] = params.as_slice() else {
         return false;
     };
-    let Some(Type::Result(Some(ok), Some(error))) = result else {
+    let Some(WitType::Result(Some(ok), Some(error))) = result else {
         return false;
     };
-    name == "params" && **ok == Type::String && (**error == Type::String || **error == error_type())
+    name == "params"
+        && **ok == WitType::String
+        && (**error == WitType::String || **error == error_type())
 }
 
-fn error_type() -> Type {
-    Type::Variant(vec![
-        ("retryable".into(), Some(Type::String)),
-        ("permanent".into(), Some(Type::String)),
+fn error_type() -> WitType {
+    WitType::Variant(vec![
+        ("retryable".into(), Some(WitType::String)),
+        ("permanent".into(), Some(WitType::String)),
     ])
 }

@@ -26,9 +26,9 @@ mod validate;
 mod wasi;
 mod wasi2;
 
-pub use arguments::{References, Value};
-pub use entry::{Entry, Exported};
-pub use signature::{Signature, Type};
+pub use arguments::{ParamsStage, WitValue};
+pub use entry::{EntryPoint, ExportedFunction};
+pub use signature::{Signature, WitType};
 pub use text::to_binary;
 
 use taskmaster_protocol::shape::ModuleCheck;
@@ -44,7 +44,7 @@ pub struct Inspection {
     /// For people and scripts.
     pub check: ModuleCheck,
     /// What a task calls; `None` where it would not load.
-    pub entry: Option<Entry>,
+    pub entry: Option<EntryPoint>,
 }
 
 /// The interfaces of WASI 0.2 that runners have, with their functions.
@@ -97,7 +97,7 @@ pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
     }
 }
 
-fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<Entry, String> {
+fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<EntryPoint, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
@@ -134,7 +134,7 @@ fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<Entry, String> {
                 .iter()
                 .any(|export| export == "_start")
                 .then_some(ModuleKind::Command);
-            command::check(&found.outline()).map(|()| Entry::Start)
+            command::check(&found.outline()).map(|()| EntryPoint::Start)
         }
     }
 }

@@ -43,13 +43,13 @@ const NO_DEFAULT: [&str; 2] = ["id", "module"];
 /// What stands in the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Text {
+struct ManifestText {
     #[serde(default)]
     description: String,
     #[serde(default)]
     defaults: Map<String, Value>,
     #[serde(default)]
-    capabilities: Wishes,
+    capabilities: RequestedCapabilities,
     #[serde(default)]
     schema: Option<Schema>,
 }
@@ -57,7 +57,7 @@ struct Text {
 /// [`Capabilities`] as people write them: a typo is an error.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wishes {
+struct RequestedCapabilities {
     #[serde(default)]
     http: BTreeSet<String>,
     #[serde(default)]
@@ -68,9 +68,9 @@ struct Wishes {
     folders: BTreeSet<String>,
 }
 
-impl Wishes {
+impl RequestedCapabilities {
     fn checked(self) -> Result<Capabilities, Refusal> {
-        let Wishes {
+        let RequestedCapabilities {
             http,
             env,
             secrets,
@@ -116,7 +116,7 @@ impl Manifest {
             )
         };
         let value: Value = toml::from_str(text).map_err(malformed)?;
-        let Text {
+        let ManifestText {
             description,
             defaults,
             capabilities,

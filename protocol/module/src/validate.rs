@@ -24,7 +24,7 @@ const PROPOSALS_MAX: usize = 4;
 
 /// What a valid file holds at its outermost layer.
 #[derive(Default)]
-pub(crate) struct Found<'a> {
+pub(crate) struct ValidatedFile<'a> {
     /// Every type in it.
     pub(crate) types: Option<Types>,
     imports: Vec<Import<'a>>,
@@ -40,13 +40,13 @@ pub(crate) struct Found<'a> {
 /// What a module takes and gives.
 pub(crate) struct Outline {
     /// In the order of the file.
-    pub(crate) imports: Vec<Item>,
+    pub(crate) imports: Vec<ExternItem>,
     /// In the order of the file.
-    pub(crate) exports: Vec<Item>,
+    pub(crate) exports: Vec<ExternItem>,
 }
 
 /// An import or an export.
-pub(crate) struct Item {
+pub(crate) struct ExternItem {
     /// `module.field` of an import, the name of an export.
     pub(crate) name: String,
     /// The module of an import, empty for an export.
@@ -54,12 +54,12 @@ pub(crate) struct Item {
     /// The field of an import, the name of an export.
     pub(crate) field: String,
     /// What it is.
-    pub(crate) shape: Shape,
+    pub(crate) shape: ExternShape,
 }
 
 /// What crosses the module's border.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum ExternShape {
     /// A function: parameters, results; see [`crate::wasi::signature`].
     Function(String, String),
     /// A memory.
@@ -68,11 +68,11 @@ pub(crate) enum Shape {
     Other(&'static str),
 }
 
-type Body<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
+type FunctionToCheck<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
 
 /// Validates a module or a component. Where proposals are missing, all of them (up to four) are
 /// named, not only the first.
-pub(crate) fn validate(binary: &[u8]) -> Result<Found<'_>, String> {
+pub(crate) fn validate(binary: &[u8]) -> Result<ValidatedFile<'_>, String> {
     let first = match validate_with(binary, features::ENGINE) {
         Ok(found) => return Ok(found),
         Err(error) => error,
@@ -95,12 +95,12 @@ pub(crate) fn validate(binary: &[u8]) -> Result<Found<'_>, String> {
     ))
 }
 
-fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Found<'_>, Error> {
+fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<ValidatedFile<'_>, Error> {
     let mut validator = Validator::new_with_features(features);
     let mut parser = Parser::new(0);
     parser.set_features(features);
-    let mut found = Found::default();
-    let mut bodies: Vec<Body> = Vec::new();
+    let mut found = ValidatedFile::default();
+    let mut bodies: Vec<FunctionToCheck> = Vec::new();
     // How many modules and components around the present place are not ended yet.
     let mut inside = 0_usize;
     for payload in parser.parse_all(binary) {
@@ -127,7 +127,7 @@ fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Found<'_>, Err
     Ok(found)
 }
 
-impl<'a> Found<'a> {
+impl<'a> ValidatedFile<'a> {
     fn note(&mut self, payload: Payload<'a>) -> Result<(), Error> {
         match payload {
             Payload::ImportSection(section) => {
@@ -162,7 +162,7 @@ impl<'a> Found<'a> {
 }
 
 /// Of several mistakes the one at the lowest offset is told, whatever thread found it.
-fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
+fn validate_bodies(bodies: Vec<FunctionToCheck>, bytes: usize) -> Result<(), Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     if bytes < PARALLEL_BYTES_MIN || threads == 1 {
         let mut allocations = FuncValidatorAllocations::default();
@@ -171,7 +171,7 @@ fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
             .try_for_each(|body| validate_body(body, &mut allocations));
     }
     let next = AtomicUsize::new(0);
-    let chunks: Vec<std::sync::Mutex<Vec<Body>>> =
+    let chunks: Vec<std::sync::Mutex<Vec<FunctionToCheck>>> =
         chunked(bodies).into_iter().map(Into::into).collect();
     let work = || {
         let mut allocations = FuncValidatorAllocations::default();
@@ -203,7 +203,7 @@ fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
     })
 }
 
-fn chunked(mut bodies: Vec<Body>) -> Vec<Vec<Body>> {
+fn chunked(mut bodies: Vec<FunctionToCheck>) -> Vec<Vec<FunctionToCheck>> {
     let mut chunks = Vec::with_capacity(bodies.len() / BODIES_AT_A_TIME + 1);
     while bodies.len() > BODIES_AT_A_TIME {
         chunks.push(bodies.split_off(bodies.len() - BODIES_AT_A_TIME));
@@ -215,7 +215,7 @@ fn chunked(mut bodies: Vec<Body>) -> Vec<Vec<Body>> {
 }
 
 fn validate_body(
-    (function, body): Body,
+    (function, body): FunctionToCheck,
     allocations: &mut FuncValidatorAllocations,
 ) -> Result<(), Error> {
     let mut validator = function.into_validator(std::mem::take(allocations));
@@ -231,13 +231,13 @@ fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Out
             exports: Vec::new(),
         };
     };
-    let import = |import: &Import| Item {
+    let import = |import: &Import| ExternItem {
         name: format!("{}.{}", import.module, import.name),
         module: import.module.to_owned(),
         field: import.name.to_owned(),
         shape: shape(types, types.as_ref().entity_type_from_import(import)),
     };
-    let export = |export: &Export| Item {
+    let export = |export: &Export| ExternItem {
         name: export.name.to_owned(),
         module: String::new(),
         field: export.name.to_owned(),
@@ -249,21 +249,21 @@ fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Out
     }
 }
 
-fn shape(types: &Types, entity: Option<EntityType>) -> Shape {
+fn shape(types: &Types, entity: Option<EntityType>) -> ExternShape {
     match entity {
         Some(EntityType::Func(id) | EntityType::FuncExact(id)) => {
             match &types[id].composite_type.inner {
                 CompositeInnerType::Func(function) => {
-                    Shape::Function(letters(function.params()), letters(function.results()))
+                    ExternShape::Function(letters(function.params()), letters(function.results()))
                 }
-                _ => Shape::Other("function"),
+                _ => ExternShape::Other("function"),
             }
         }
-        Some(EntityType::Memory(_)) => Shape::Memory,
-        Some(EntityType::Table(_)) => Shape::Other("table"),
-        Some(EntityType::Global(_)) => Shape::Other("global"),
-        Some(EntityType::Tag(_)) => Shape::Other("tag"),
-        None => Shape::Other("unknown"),
+        Some(EntityType::Memory(_)) => ExternShape::Memory,
+        Some(EntityType::Table(_)) => ExternShape::Other("table"),
+        Some(EntityType::Global(_)) => ExternShape::Other("global"),
+        Some(EntityType::Tag(_)) => ExternShape::Other("tag"),
+        None => ExternShape::Other("unknown"),
     }
 }
 

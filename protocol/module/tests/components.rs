@@ -6,7 +6,7 @@
 )]
 
 use std::time::{Duration, Instant};
-use taskmaster_module::{Entry, References, Type, inspect};
+use taskmaster_module::{EntryPoint, ParamsStage, WitType, inspect};
 use taskmaster_protocol::ModuleKind;
 
 /// A component around a core module whose `f` is lifted as `lifted`, a name with a type; `items`
@@ -43,12 +43,12 @@ fn a_component_with_one_function_is_told_with_its_types() {
         );
         assert_eq!(found.check.exports, ["f: func(a: u32, b: u32) -> u32"]);
         assert_eq!(found.check.reach.as_deref(), Some("nothing of the machine"));
-        let Some(Entry::Function { signature, .. }) = found.entry else {
+        let Some(EntryPoint::Function { signature, .. }) = found.entry else {
             panic!("{:?}", found.entry)
         };
-        assert_eq!(signature.params[1], ("b".to_owned(), Type::U32));
+        assert_eq!(signature.params[1], ("b".to_owned(), WitType::U32));
         let refusal = signature
-            .arguments(Some(r#"{"a":1,"b":-1}"#), References::Open)
+            .arguments(Some(r#"{"a":1,"b":-1}"#), ParamsStage::Open)
             .unwrap_err();
         assert_eq!(refusal.field.as_deref(), Some("params.b"));
     }
@@ -108,7 +108,7 @@ fn our_world_and_commands_are_known() {
     for text in [plain, task(HOST, ""), bare] {
         let found = inspect("task", text.as_bytes());
         assert_eq!(found.check.error, None, "{text}");
-        assert_eq!(found.entry, Some(Entry::Task), "{text}");
+        assert_eq!(found.entry, Some(EntryPoint::Task), "{text}");
     }
     let command = r#"(component
         (core module $m (func (export "run") (result i32) (i32.const 0)))
@@ -119,7 +119,7 @@ fn our_world_and_commands_are_known() {
     let found = inspect("command", command.as_bytes());
     assert_eq!(
         found.entry,
-        Some(Entry::Run("wasi:cli/run@0.2.3".into())),
+        Some(EntryPoint::Run("wasi:cli/run@0.2.3".into())),
         "{:?}",
         found.check.error
     );
@@ -132,7 +132,7 @@ fn our_world_and_commands_are_known() {
     assert!(
         matches!(
             other.entry,
-            Some(Entry::Function {
+            Some(EntryPoint::Function {
                 interface: Some(_),
                 ..
             })

@@ -22,7 +22,7 @@ pub struct Attempt {
 
 /// One attempt, ready to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Send {
+pub struct Assignment {
     /// The task.
     pub id: TaskId,
     /// The try.

@@ -53,7 +53,7 @@ pub struct Rejection {
 
 /// Names a job, where that is all there is to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct OfJob {
+pub struct JobRef {
     /// The job.
     pub job: JobName,
 }
@@ -74,7 +74,7 @@ pub struct Follow {
 
 /// To a feeder: tasks that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Final {
+pub struct TasksEnded {
     /// Follow again from here after a reconnect; `null` where the answer is to a question about
     /// single ids.
     pub seq: Option<u64>,

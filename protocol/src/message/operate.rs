@@ -31,7 +31,7 @@ pub struct Retry {
 
 /// From a client: change an open task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Set {
+pub struct ChangeTask {
     /// The client's number for the answer.
     #[serde(rename = "ref")]
     pub reference: u64,

@@ -105,7 +105,7 @@ pub struct Status {
 
 /// From a client: a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Ask {
+pub struct Question {
     /// The client's number for the answer.
     #[serde(rename = "ref")]
     pub reference: u64,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 /// From a runner: what it holds and how much more it takes. The first message after `welcome`, and
 /// again when the number changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Request {
+pub struct CreditRequest {
     /// How many attempts it will hold at a time, running and waiting. The master never has more
     /// outstanding.
     pub credits: u32,
@@ -107,7 +107,7 @@ pub struct Started {
 /// From a runner, live: something a running module said (`task:progress`, `task:partial`,
 /// `task:log`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Said {
+pub struct LiveOutput {
     /// The task.
     pub id: TaskId,
     /// The try.

@@ -1,6 +1,6 @@
 //! Events for watchers.
 
-use crate::Filter;
+use crate::EventFilter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Watch {
     /// Which.
     #[serde(default)]
-    pub filter: Filter,
+    pub filter: EventFilter,
     /// Every durable event after this seq, then live ones; absent: from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,

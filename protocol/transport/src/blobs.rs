@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 /// Fetches and puts bytes. A connection for each request: they are few and large, results and
 /// modules are cached.
 #[derive(Debug, Clone)]
-pub struct Blobs {
+pub struct BlobClient {
     address: Address,
     token: Option<String>,
 }
@@ -67,10 +67,10 @@ impl BlobError {
     }
 }
 
-impl Blobs {
+impl BlobClient {
     /// For the master at `address`.
-    pub fn new(address: Address, token: Option<String>) -> Blobs {
-        Blobs { address, token }
+    pub fn new(address: Address, token: Option<String>) -> BlobClient {
+        BlobClient { address, token }
     }
 
     /// The bytes whose SHA-256 is `hash`; their hash is checked.
@@ -155,7 +155,7 @@ impl Blobs {
         let whole = Full::new(body)
             .map_err(|never| match never {})
             .boxed_unsync();
-        let Answer {
+        let BlobResponse {
             status,
             body,
             driver,
@@ -183,8 +183,8 @@ impl Blobs {
         &self,
         path: &str,
         request: Builder,
-        body: Body,
-    ) -> Result<Answer, BlobError> {
+        body: RequestBody,
+    ) -> Result<BlobResponse, BlobError> {
         let fail = |why: String| BlobError::Unreachable {
             path: path.to_owned(),
             why,
@@ -198,7 +198,7 @@ impl Blobs {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| fail(error.to_string()))?;
-        let driver = Driver(tokio::spawn(connection));
+        let driver = ConnectionDriver(tokio::spawn(connection));
         let mut request = request.header(header::HOST, self.address.authority());
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -211,7 +211,7 @@ impl Blobs {
             .await
             .map_err(|error| fail(error.to_string()))?;
         let (head, body) = response.into_parts();
-        Ok(Answer {
+        Ok(BlobResponse {
             status: head.status,
             headers: head.headers,
             body,
@@ -221,20 +221,20 @@ impl Blobs {
 }
 
 /// What is sent.
-pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The head of an answer, and the rest of it on its way.
-pub(crate) struct Answer {
+pub(crate) struct BlobResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Incoming,
-    pub driver: Driver,
+    pub driver: ConnectionDriver,
 }
 
 /// Moves the bytes of a connection; ends it when dropped.
-pub(crate) struct Driver(JoinHandle<Result<(), hyper::Error>>);
+pub(crate) struct ConnectionDriver(JoinHandle<Result<(), hyper::Error>>);
 
-impl Drop for Driver {
+impl Drop for ConnectionDriver {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -1,6 +1,6 @@
 //! Files as blobs: sent and fetched in parts, and from where it broke off.
 
-use crate::blobs::{Answer, BlobError, Blobs, refused};
+use crate::blobs::{BlobClient, BlobError, BlobResponse, refused};
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -24,7 +24,7 @@ const UPLOAD_OFFSET: &str = "upload-offset";
 
 /// What a file is put for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum UploadPurpose {
     /// A task that is about to be added names it: it is refused when adds are.
     Task,
     /// A task gives it back.
@@ -54,14 +54,14 @@ fn local(path: &Path) -> impl Fn(io::Error) -> BlobError {
     }
 }
 
-impl Blobs {
+impl BlobClient {
     /// Puts the file at `path` under `hash`, unless it is there; goes on where an earlier upload
     /// broke off. One try. [`BlobError::WrongHash`]: the file has changed since it was hashed.
     pub async fn put_file(
         &self,
         hash: &Hash,
         path: &Path,
-        purpose: Purpose,
+        purpose: UploadPurpose,
     ) -> Result<(), BlobError> {
         let file = tokio::fs::File::open(path).await.map_err(local(path))?;
         let length = file.metadata().await.map_err(local(path))?.len();
@@ -95,10 +95,10 @@ impl Blobs {
     async fn part_of(&self, hash: &Hash) -> Result<Option<u64>, BlobError> {
         let path = format!("/blobs/{hash}");
         let request = Request::builder().method(Method::HEAD).uri(&path);
-        let Answer {
+        let BlobResponse {
             status, headers, ..
         } = self
-            .send(&path, request, crate::blobs::Body::default())
+            .send(&path, request, crate::blobs::RequestBody::default())
             .await?;
         let offset = headers
             .get(UPLOAD_OFFSET)
@@ -116,7 +116,7 @@ impl Blobs {
         mut file: tokio::fs::File,
         path: &Path,
         offset: u64,
-        purpose: Purpose,
+        purpose: UploadPurpose,
     ) -> Result<(), BlobError> {
         file.seek(io::SeekFrom::Start(offset))
             .await
@@ -130,14 +130,14 @@ impl Blobs {
             Ok::<_, io::Error>((!part.is_empty()).then(|| (Frame::data(Bytes::from(part)), file)))
         });
         let uri = match purpose {
-            Purpose::Task => format!("/blobs/{hash}?for=task"),
-            Purpose::Result => format!("/blobs/{hash}"),
+            UploadPurpose::Task => format!("/blobs/{hash}?for=task"),
+            UploadPurpose::Result => format!("/blobs/{hash}"),
         };
         let mut request = Request::builder().method(Method::PUT).uri(&uri);
         if offset > 0 {
             request = request.header(UPLOAD_OFFSET, offset);
         }
-        let Answer {
+        let BlobResponse {
             status,
             body,
             driver,
@@ -170,13 +170,13 @@ impl Blobs {
         if download.bytes > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", download.bytes));
         }
-        let Answer {
+        let BlobResponse {
             status,
             mut body,
             driver: _driver,
             ..
         } = self
-            .send(&uri, request, crate::blobs::Body::default())
+            .send(&uri, request, crate::blobs::RequestBody::default())
             .await?;
         match status {
             StatusCode::OK => download.start_over()?,

@@ -10,5 +10,5 @@ pub mod files;
 pub mod local;
 
 pub use address::{Address, BadAddress};
-pub use blobs::{BlobError, Blobs};
+pub use blobs::{BlobClient, BlobError};
 pub use dial::{DialError, Socket, dial};

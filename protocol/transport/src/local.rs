@@ -17,7 +17,7 @@ const REMEMBERED_MAX: usize = 200_000;
 
 /// Where a blob's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum BlobSource {
     /// In this file.
     File(PathBuf),
     /// Here: the listing of a folder.
@@ -30,21 +30,21 @@ pub struct LocalInput {
     /// What the task names.
     pub input: InputRef,
     /// Its bytes by hash; a folder's listing comes after its files.
-    pub blobs: Vec<(Hash, Place)>,
+    pub blobs: Vec<(Hash, BlobSource)>,
 }
 
 /// Tells whether a file has changed since it was hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     bytes: u64,
     modified: Option<SystemTime>,
     /// Of the file itself, not of its name; and of its last change, whatever was changed.
     inode: (u64, u64, i64, i64),
 }
 
-impl Stamp {
-    fn of(about: &Metadata) -> Stamp {
-        Stamp {
+impl FileStamp {
+    fn of(about: &Metadata) -> FileStamp {
+        FileStamp {
             bytes: about.len(),
             modified: about.modified().ok(),
             inode: inode(about),
@@ -65,13 +65,13 @@ fn inode(_: &Metadata) -> (u64, u64, i64, i64) {
 
 /// Reads inputs, and remembers the hashes of files that have not changed since.
 #[derive(Debug, Default)]
-pub struct Local {
-    hashes: HashMap<PathBuf, (Stamp, Hash)>,
-    /// What was looked at since [`Local::look_again`].
+pub struct LocalInputs {
+    hashes: HashMap<PathBuf, (FileStamp, Hash)>,
+    /// What was looked at since [`LocalInputs::look_again`].
     seen: HashMap<PathBuf, Result<Arc<LocalInput>, String>>,
 }
 
-impl Local {
+impl LocalInputs {
     /// From now on paths are looked at again: files may have changed.
     pub fn look_again(&mut self) {
         self.seen.clear();
@@ -106,7 +106,7 @@ impl Local {
         };
         Ok(LocalInput {
             input,
-            blobs: vec![(file.sha256, Place::File(path.to_owned()))],
+            blobs: vec![(file.sha256, BlobSource::File(path.to_owned()))],
         })
     }
 
@@ -119,7 +119,7 @@ impl Local {
             let (is, max) = (about.len() >> 20, limits::BLOB_BYTES_MAX >> 20);
             return Err(format!("{shown} has {is} MiB, at most {max} are allowed"));
         }
-        let stamp = Stamp::of(about);
+        let stamp = FileStamp::of(about);
         if let Some((known, sha256)) = self.hashes.get(path)
             && *known == stamp
         {
@@ -185,9 +185,9 @@ impl Local {
         let folder = Hash::of(&bytes);
         let mut blobs: Vec<_> = places
             .into_iter()
-            .map(|(hash, path)| (hash, Place::File(path)))
+            .map(|(hash, path)| (hash, BlobSource::File(path)))
             .collect();
-        blobs.push((folder, Place::Memory(bytes)));
+        blobs.push((folder, BlobSource::Memory(bytes)));
         Ok(LocalInput {
             input: InputRef::Folder { folder },
             blobs,
@@ -279,9 +279,9 @@ mod tests {
         scratch.write("in/deep/b", "");
         scratch.write("in/same", "1");
         symlink("a", scratch.0.join("in/link")).unwrap();
-        let mut local = Local::default();
+        let mut local = LocalInputs::default();
         let folder = local.read(&scratch.0.join("in")).unwrap();
-        let Some((hash, Place::Memory(bytes))) = folder.blobs.last() else {
+        let Some((hash, BlobSource::Memory(bytes))) = folder.blobs.last() else {
             panic!("{folder:?}")
         };
         assert_eq!(folder.input, InputRef::Folder { folder: *hash });
@@ -310,7 +310,11 @@ mod tests {
     fn what_would_send_other_than_was_meant_is_refused() {
         let scratch = Scratch::new("refused");
         scratch.write("secret", "s");
-        let read = || Local::default().read(&scratch.0.join("in")).unwrap_err();
+        let read = || {
+            LocalInputs::default()
+                .read(&scratch.0.join("in"))
+                .unwrap_err()
+        };
         let link = scratch.0.join("in/link");
         for (target, words) in [
             ("../secret", "leads outside the folder"),
@@ -334,12 +338,16 @@ mod tests {
             "{}",
             read()
         );
-        let none = Local::default().read(&scratch.0.join("none")).unwrap_err();
+        let none = LocalInputs::default()
+            .read(&scratch.0.join("none"))
+            .unwrap_err();
         assert!(
             none.contains("cannot read") && none.contains("none"),
             "{none}"
         );
-        let device = Local::default().read(Path::new("/dev/null")).unwrap_err();
+        let device = LocalInputs::default()
+            .read(Path::new("/dev/null"))
+            .unwrap_err();
         assert!(device.contains("neither a file nor a folder"), "{device}");
     }
 }

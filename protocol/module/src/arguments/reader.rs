@@ -1,9 +1,9 @@
 //! Reads one JSON value by one WIT type.
 
-use crate::arguments::Value;
+use crate::arguments::WitValue;
 use crate::path::ParamPath;
 use crate::shallow;
-use crate::signature::{Signature, Type};
+use crate::signature::{Signature, WitType};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use taskmaster_protocol::placeholder::{Placeholder, Placeholders};
@@ -21,21 +21,21 @@ pub(super) struct ArgumentReader<'a> {
 /// A case of a `variant`, an `enum` or a `result`.
 struct Case<'t> {
     name: &'t str,
-    carries: Option<&'t Type>,
+    carries: Option<&'t WitType>,
 }
 
 impl ArgumentReader<'_> {
     /// The value of type `ty` that `raw` is.
     pub(super) fn read(
         &self,
-        ty: &Type,
+        ty: &WitType,
         raw: &RawValue,
         path: &ParamPath<'_>,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<WitValue, Refusal> {
         match self.placeholders.at(raw.get()) {
-            Some(Placeholder::Result) => Ok(Value::Later),
+            Some(Placeholder::Result) => Ok(WitValue::Later),
             Some(Placeholder::Results) => match ty {
-                Type::List(_) | Type::Tuple(_) => Ok(Value::Later),
+                WitType::List(_) | WitType::Tuple(_) => Ok(WitValue::Later),
                 _ => Err(wrong(raw, path, &expected(ty))),
             },
             // Placeholders do not lie inside each other, so that nothing in a literal is one.
@@ -49,12 +49,12 @@ impl ArgumentReader<'_> {
         &self,
         signature: &Signature,
         raw: &RawValue,
-    ) -> Result<Vec<Value>, Refusal> {
+    ) -> Result<Vec<WitValue>, Refusal> {
         let params = &signature.params;
         let path = &ParamPath::Params;
         let raw = match self.placeholders.at(raw.get()) {
             Some(Placeholder::Result | Placeholder::Results) => {
-                return Ok(vec![Value::Later; params.len()]);
+                return Ok(vec![WitValue::Later; params.len()]);
             }
             Some(Placeholder::Literal(inner)) => inner,
             None => raw,
@@ -72,20 +72,22 @@ impl ArgumentReader<'_> {
 
     fn read_by_type(
         &self,
-        ty: &Type,
+        ty: &WitType,
         raw: &RawValue,
         path: &ParamPath<'_>,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<WitValue, Refusal> {
         let text = raw.get();
         let value = match ty {
-            Type::List(item) => return self.list(item, raw, path),
-            Type::Tuple(items) => return self.tuple(items.iter(), raw, path).map(Value::Many),
-            Type::Record(fields) => return self.record(fields, raw, path).map(Value::Many),
-            Type::Variant(cases) => {
+            WitType::List(item) => return self.list(item, raw, path),
+            WitType::Tuple(items) => {
+                return self.tuple(items.iter(), raw, path).map(WitValue::Many);
+            }
+            WitType::Record(fields) => return self.record(fields, raw, path).map(WitValue::Many),
+            WitType::Variant(cases) => {
                 let cases: Vec<Case<'_>> = cases.iter().map(case_of).collect();
                 return self.case(&cases, raw, path);
             }
-            Type::Enum(names) => {
+            WitType::Enum(names) => {
                 let cases: Vec<Case<'_>> = names
                     .iter()
                     .map(|name| Case {
@@ -95,7 +97,7 @@ impl ArgumentReader<'_> {
                     .collect();
                 return self.case(&cases, raw, path);
             }
-            Type::Result(ok, err) => {
+            WitType::Result(ok, err) => {
                 let cases = [
                     Case {
                         name: "ok",
@@ -108,33 +110,38 @@ impl ArgumentReader<'_> {
                 ];
                 return self.case(&cases, raw, path);
             }
-            Type::Flags(names) => return flags(names, raw, path),
-            Type::Option(inner) => return self.option(inner, raw, path),
-            Type::Bool => serde_json::from_str(text).ok().map(Value::Bool),
-            Type::F32 | Type::F64 => float(text).map(Value::Float),
-            Type::Char => char_of(text).map(Value::Char),
-            Type::String => serde_json::from_str(text).ok().map(Value::String),
-            integer => whole_number(integer, text).map(Value::Int),
+            WitType::Flags(names) => return flags(names, raw, path),
+            WitType::Option(inner) => return self.option(inner, raw, path),
+            WitType::Bool => serde_json::from_str(text).ok().map(WitValue::Bool),
+            WitType::F32 | WitType::F64 => float(text).map(WitValue::Float),
+            WitType::Char => char_of(text).map(WitValue::Char),
+            WitType::String => serde_json::from_str(text).ok().map(WitValue::String),
+            integer => whole_number(integer, text).map(WitValue::Int),
         };
         value.ok_or_else(|| wrong(raw, path, &expected(ty)))
     }
 
-    fn list(&self, item: &Type, raw: &RawValue, path: &ParamPath<'_>) -> Result<Value, Refusal> {
+    fn list(
+        &self,
+        item: &WitType,
+        raw: &RawValue,
+        path: &ParamPath<'_>,
+    ) -> Result<WitValue, Refusal> {
         let items = shallow::array(raw).ok_or_else(|| wrong(raw, path, "an array"))?;
         items
             .into_iter()
             .enumerate()
             .map(|(index, raw)| self.read(item, raw, &ParamPath::Item(path, index)))
             .collect::<Result<_, _>>()
-            .map(Value::Many)
+            .map(WitValue::Many)
     }
 
     fn tuple<'t>(
         &self,
-        types: impl ExactSizeIterator<Item = &'t Type>,
+        types: impl ExactSizeIterator<Item = &'t WitType>,
         raw: &RawValue,
         path: &ParamPath<'_>,
-    ) -> Result<Vec<Value>, Refusal> {
+    ) -> Result<Vec<WitValue>, Refusal> {
         let count = types.len();
         let items = shallow::array(raw)
             .filter(|items| items.len() == count)
@@ -149,20 +156,20 @@ impl ArgumentReader<'_> {
 
     fn record(
         &self,
-        fields: &[(String, Type)],
+        fields: &[(String, WitType)],
         raw: &RawValue,
         path: &ParamPath<'_>,
-    ) -> Result<Vec<Value>, Refusal> {
+    ) -> Result<Vec<WitValue>, Refusal> {
         let members = shallow::members(raw).ok_or_else(|| wrong(raw, path, "an object"))?;
         self.fields(fields, &members, path)
     }
 
     fn fields(
         &self,
-        fields: &[(String, Type)],
+        fields: &[(String, WitType)],
         members: &BTreeMap<String, &RawValue>,
         path: &ParamPath<'_>,
-    ) -> Result<Vec<Value>, Refusal> {
+    ) -> Result<Vec<WitValue>, Refusal> {
         let is_known = |name: &str| fields.iter().any(|(field, _)| field == name);
         if let Some(name) = members.keys().find(|name| !is_known(name)) {
             return Err(unknown_field(name, fields, path));
@@ -173,7 +180,7 @@ impl ArgumentReader<'_> {
                 let at = ParamPath::Field(path, name);
                 match members.get(name) {
                     Some(raw) => self.read(ty, raw, &at),
-                    None if matches!(ty, Type::Option(_)) => Ok(Value::Option(None)),
+                    None if matches!(ty, WitType::Option(_)) => Ok(WitValue::Option(None)),
                     None => Err(missing_field(ty, &at)),
                 }
             })
@@ -185,7 +192,7 @@ impl ArgumentReader<'_> {
         cases: &[Case<'_>],
         raw: &RawValue,
         path: &ParamPath<'_>,
-    ) -> Result<Value, Refusal> {
+    ) -> Result<WitValue, Refusal> {
         let none_of_them = || wrong(raw, path, &one_of(cases));
         let find = |wanted: &str| {
             cases
@@ -196,7 +203,7 @@ impl ArgumentReader<'_> {
 
         if let Ok(name) = serde_json::from_str::<String>(raw.get()) {
             return match find(&name) {
-                Some((index, Case { carries: None, .. })) => Ok(Value::Case(index, None)),
+                Some((index, Case { carries: None, .. })) => Ok(WitValue::Case(index, None)),
                 _ => Err(none_of_them()),
             };
         }
@@ -206,18 +213,23 @@ impl ArgumentReader<'_> {
         match case.carries {
             Some(ty) => {
                 let value = self.read(ty, inner, &at)?;
-                Ok(Value::Case(index, Some(Box::new(value))))
+                Ok(WitValue::Case(index, Some(Box::new(value))))
             }
-            None if inner.get() == "null" => Ok(Value::Case(index, None)),
+            None if inner.get() == "null" => Ok(WitValue::Case(index, None)),
             None => Err(wrong(inner, &at, "null: the case carries nothing")),
         }
     }
 
-    fn option(&self, inner: &Type, raw: &RawValue, path: &ParamPath<'_>) -> Result<Value, Refusal> {
+    fn option(
+        &self,
+        inner: &WitType,
+        raw: &RawValue,
+        path: &ParamPath<'_>,
+    ) -> Result<WitValue, Refusal> {
         if raw.get() == "null" {
-            return Ok(Value::Option(None));
+            return Ok(WitValue::Option(None));
         }
-        let value = if matches!(inner, Type::Option(_)) {
+        let value = if matches!(inner, WitType::Option(_)) {
             match shallow::only_member(raw) {
                 Some((key, value)) if key == "some" => {
                     self.read(inner, value, &ParamPath::Field(path, "some"))?
@@ -227,18 +239,18 @@ impl ArgumentReader<'_> {
         } else {
             self.read(inner, raw, path)?
         };
-        Ok(Value::Option(Some(Box::new(value))))
+        Ok(WitValue::Option(Some(Box::new(value))))
     }
 }
 
-fn case_of((name, ty): &(String, Option<Type>)) -> Case<'_> {
+fn case_of((name, ty): &(String, Option<WitType>)) -> Case<'_> {
     Case {
         name,
         carries: ty.as_ref(),
     }
 }
 
-fn flags(names: &[String], raw: &RawValue, path: &ParamPath<'_>) -> Result<Value, Refusal> {
+fn flags(names: &[String], raw: &RawValue, path: &ParamPath<'_>) -> Result<WitValue, Refusal> {
     let wrong = || wrong(raw, path, &format!("an array of {}", names.join(", ")));
     let wanted: Vec<String> = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
     wanted
@@ -250,7 +262,7 @@ fn flags(names: &[String], raw: &RawValue, path: &ParamPath<'_>) -> Result<Value
                 .ok_or_else(wrong)
         })
         .collect::<Result<_, _>>()
-        .map(Value::Flags)
+        .map(WitValue::Flags)
 }
 
 fn char_of(text: &str) -> Option<char> {
@@ -268,18 +280,18 @@ fn float(text: &str) -> Option<f64> {
     }
 }
 
-fn whole_number(ty: &Type, text: &str) -> Option<i128> {
+fn whole_number(ty: &WitType, text: &str) -> Option<i128> {
     let (min, max) = ty.bounds()?;
     let number = text.parse().ok()?;
     (min..=max).contains(&number).then_some(number)
 }
 
 /// What a value of this type looks like, for people.
-fn expected(ty: &Type) -> String {
+fn expected(ty: &WitType) -> String {
     match (ty, ty.bounds()) {
         (_, Some((min, max))) => format!("{ty}, a whole number from {min} to {max}"),
-        (Type::Char, _) => "char, a string of one character".into(),
-        (Type::F32 | Type::F64, _) => format!("{ty}, a number"),
+        (WitType::Char, _) => "char, a string of one character".into(),
+        (WitType::F32 | WitType::F64, _) => format!("{ty}, a number"),
         _ => ty.to_string(),
     }
 }
@@ -295,7 +307,7 @@ fn one_of(cases: &[Case<'_>]) -> String {
     format!("one of {}", shown.join(", "))
 }
 
-fn unknown_field(name: &str, fields: &[(String, Type)], path: &ParamPath<'_>) -> Refusal {
+fn unknown_field(name: &str, fields: &[(String, WitType)], path: &ParamPath<'_>) -> Refusal {
     let known: Vec<&str> = fields.iter().map(|(field, _)| field.as_str()).collect();
     let mut help = near::hint(name, known.iter().copied());
     if known.is_empty() {
@@ -308,7 +320,7 @@ fn unknown_field(name: &str, fields: &[(String, Type)], path: &ParamPath<'_>) ->
     Refusal::new(RefusalCode::UnknownField, text).at(at)
 }
 
-fn missing_field(ty: &Type, at: &ParamPath<'_>) -> Refusal {
+fn missing_field(ty: &WitType, at: &ParamPath<'_>) -> Refusal {
     let text = format!("the field `{at}` is missing; it is {}", expected(ty));
     Refusal::new(RefusalCode::MissingField, text).at(at.to_string())
 }
