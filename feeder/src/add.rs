@@ -12,8 +12,8 @@ use bytes::Bytes;
 use std::io::Read;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires,
-    Retries, TaskDocument, TaskId, TaskView, ToMaster, When, limits, splice,
+    Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument,
+    TaskId, TaskView, ToMaster, When, limits, splice,
 };
 use taskmaster_transport::BlobError;
 

@@ -1,4 +1,4 @@
-//! Patterns of paths, for `outputs`: `*` and `?` within a part, `[a-z]`, `**` for any number of
+//! Patterns of paths, for `outputs`: `*`, `?` and `[a-z]` within a part, `**` for any number of
 //! parts.
 
 use crate::relative;
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A pattern of paths in a task's folder, such as `*.png` or `out/**`. It is compared with whole
-/// paths, part by part, case and all.
+/// paths, part by part, and upper and lower case differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Glob(String);
@@ -63,7 +63,7 @@ fn check_part(part: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// One part of a path, by the same method over its characters.
+/// Whether one part of a pattern matches one part of a path, character by character.
 fn part_matches(pattern: &str, text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     let mut reached = Reached::none(text.len());

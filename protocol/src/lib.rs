@@ -1,9 +1,9 @@
-//! What crosses a wire between master, runners, feeders and watchers, and nothing else: the
-//! messages and their JSON codec, the task document, ids, times as values, limits, refusals, and
-//! the schema made from these types.
+//! What crosses a wire between master, runners, feeders and watchers: the messages and their JSON
+//! codec, the task document, ids, times as values, limits, refusals, and the schema made from these
+//! types.
 //!
-//! This crate does no IO, reads no clock and draws no random number; whatever is one of these comes
-//! in as a value.
+//! This crate does no IO, reads no clock and draws no random number. Callers pass times and
+//! identifiers as values.
 
 #![deny(missing_docs)]
 

@@ -1,8 +1,8 @@
 //! The events of the wire. One WebSocket message holds one JSON object,
 //! `{"event":"task:add","data":…}`.
 //!
-//! Nothing large is alone in a message: batches are arrays. What carries a `ref` is answered by
-//! exactly one `answer` or `refused` with the same `ref`; the numbers are the client's own, per
+//! Tasks and attempts travel in batches, as arrays. A message with a `ref` is answered by exactly
+//! one `answer` or `refused` with the same `ref`; a client chooses these numbers for itself, per
 //! connection.
 
 mod assignment;
@@ -115,82 +115,83 @@ fn unknown_event(event: &str, known: &[&str]) -> Refusal {
 }
 
 messages! {
-    /// What runners and clients say to the master.
+    /// What runners and clients send to the master.
     ToMaster {
-        /// First of all.
+        /// The first message of a connection.
         Hello = "hello": Hello,
-        /// A runner's credits and, after a connect, what it holds.
+        /// How many attempts a runner takes and, after a connect, which ones it holds.
         Request = "task:request": CreditRequest,
-        /// Live: guest code started. Only of attempts that have run for some milliseconds.
+        /// For watchers: guest code started. Short attempts, of a few milliseconds, are not told
+        /// of.
         Started = "task:started": Vec<Started>,
-        /// Attempts with a result.
+        /// Attempts that ended with a result.
         Done = "task:done": Vec<Done>,
-        /// Attempts without one.
+        /// Attempts that ended without a result.
         Failed = "task:error": Vec<Failed>,
-        /// The answer to every `task:recall`, also to an empty one: attempts given back, not
-        /// started; often none.
+        /// The answer to every `task:recall`, also to an empty one: attempts that are given back
+        /// because they have not started; often none.
         Returned = "task:returned": Vec<Attempt>,
-        /// Live.
+        /// For watchers: how far modules are.
         Progress = "task:progress": Vec<LiveOutput>,
-        /// Live.
+        /// For watchers: first parts of results.
         Partial = "task:partial": Vec<LiveOutput>,
-        /// Live.
+        /// For watchers: lines of logs.
         Log = "task:log": Vec<LiveOutput>,
-        /// A runner compiled modules, or failed to.
+        /// Modules that a runner compiled, or failed to compile.
         Compiled = "module:compiled": Vec<Compiled>,
-        /// Live: modules that a runner is still compiling.
+        /// For watchers: modules that a runner is still compiling.
         Compiling = "module:compiling": Vec<Compiling>,
         /// Tasks to add.
         Add = "task:add": Add,
-        /// The feed's input has ended: its session holds the job no longer.
+        /// The input of a feed has ended, so that its session holds the job no longer.
         Release = "job:release": JobRef,
-        /// Tell me of tasks that end.
+        /// A request to be told of tasks that end.
         Follow = "task:follow": Follow,
-        /// Cancel tasks or a job.
+        /// Tasks to cancel, or a job.
         Cancel = "task:cancel": Cancel,
-        /// Open final tasks again.
+        /// Ended tasks to open again.
         Retry = "task:retry": Retry,
-        /// Change an open task.
+        /// A change of an open task.
         Set = "task:set": ChangeTask,
-        /// An operator's wish.
+        /// Something to do to a job, a module or a runner.
         Operate = "operate": Operate,
-        /// Show me events.
+        /// A request to be shown events.
         Watch = "watch": Watch,
-        /// A question.
+        /// A question about tasks, jobs, modules, runners or the master.
         Ask = "query": Question,
     }
 }
 
 messages! {
-    /// What the master says to runners and clients.
+    /// What the master sends to runners and clients.
     FromMaster {
         /// The answer to `hello`.
         Welcome = "welcome": Welcome,
-        /// Something was not done, and why. After a refused `hello` the connection is closed.
+        /// A message that was refused, and why. After a refused `hello` the connection is closed.
         Refused = "refused": Refused,
-        /// The answer to what carried a `ref`.
+        /// The answer to a message with a `ref`.
         Answer = "answer": Answer,
         /// Attempts to run.
         Send = "task:send": Vec<Assignment>,
-        /// Give these back if they have not started. Empty: only answer.
+        /// Attempts to give back if they have not started. Empty: the runner only has to answer.
         Recall = "task:recall": Vec<Attempt>,
-        /// Stop these; their results are void.
+        /// Attempts to stop. Their results are void.
         Cancel = "task:cancel": Vec<Attempt>,
-        /// These results are durable or void: forget them.
+        /// Attempts whose results are durable or void, so that the runner may forget them.
         Ack = "task:ack": Vec<Attempt>,
-        /// Take no more; leave when done.
+        /// The runner shall take no more attempts, and leave when it has finished.
         Drain = "runner:drain": (),
-        /// Modules to compile ahead of need.
+        /// Modules to compile before a task needs them.
         Announce = "module:announce": Vec<Announce>,
-        /// A batch is durable.
+        /// A batch of tasks that is durable.
         Added = "task:added": Added,
-        /// Tasks of a batch were not taken.
+        /// Tasks of a batch that were not added.
         Rejected = "task:rejected": Rejected,
         /// Tasks that ended.
         Final = "task:final": TasksEnded,
-        /// Events, in order.
+        /// Events, the oldest first.
         Events = "watch": Vec<EventView>,
-        /// Events that will not come.
+        /// Events that will not be shown.
         Gap = "watch:gap": Gap,
     }
 }

@@ -1,45 +1,46 @@
-//! What a runner offers to the tasks that it takes.
+//! What a runner offers to tasks.
 
 use crate::{Capabilities, ModuleName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a runner offers.
+/// What a runner offers. Tasks and modules that need more are not sent to it.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
 )]
 pub struct Offer {
-    /// Its name, the same as long as its process lives; `up` uses the same name at every start.
+    /// The name of the runner, which it keeps as long as its process lives. `taskmaster up` uses
+    /// the same name at every start.
     pub name: String,
-    /// Room for this many one-slot tasks at a time.
+    /// How many tasks of one slot the runner executes at the same time.
     pub slots: u32,
-    /// `--label k=v`.
+    /// Labels and their values, from `--label k=v`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Names that it was started to offer (`--env NAME`).
+    /// Names from `--env NAME` that tasks may require.
     #[serde(default)]
     pub env: Vec<String>,
-    /// As Rust names it.
+    /// As Rust names it, such as `linux` or `x86_64`.
     #[serde(default)]
     pub os: String,
-    /// As Rust names it.
+    /// As Rust names it, such as `linux` or `x86_64`.
     #[serde(default)]
     pub arch: String,
-    /// Memory of the machine, MiB.
+    /// The memory of the machine, in MiB.
     #[serde(default)]
     pub memory_mb: u64,
-    /// The only modules that it takes; empty: all.
+    /// The only modules that the runner takes. Empty: all.
     #[serde(default)]
     pub modules: Vec<ModuleName>,
-    /// What it gives to modules that may have it; HTTP is given by every runner that has this
-    /// field. Absent: nothing.
+    /// What the runner gives to modules that may have it. Every runner with this field gives HTTP,
+    /// whatever stands in `http`. Absent: the runner gives nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
 }
 
 impl Offer {
-    /// What of `wanted` it does not offer.
+    /// The part of `wanted` that the runner does not offer.
     pub fn lacks(&self, wanted: &Capabilities) -> Capabilities {
         match &self.capabilities {
             None => wanted.clone(),

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Whether `params` may hold a placeholder at all: a cheap test that spares nearly every task the
+/// Whether `params` may hold a placeholder at all. This cheap test spares nearly every task the
 /// reading.
 pub fn may_refer(params: &str) -> bool {
     params.contains("\"$") || params.contains("\"\\u0024")

@@ -1,4 +1,5 @@
-//! The task document: what a feeder sends. Only `module` is required; an unknown field is an error.
+//! The task document, which describes a task. Only `module` is required; an unknown field is an
+//! error.
 
 mod bounds;
 mod dependency;
@@ -17,72 +18,78 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
-/// One unit of work as its feeder describes it. Times in the unit of their name.
+/// A task as a client describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskDocument {
-    /// Made by the client before the first send; the master makes one where it is absent.
+    /// The id of the task. The client makes it before the first send; the master makes one where it
+    /// is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<TaskId>,
-    /// What to run.
+    /// The module to run.
     pub module: ModuleRef,
-    /// Any JSON, given to the module on stdin; absent: stdin is empty. See [`crate::splice`] for
-    /// `$result`, and for `$blob`: params that were put as a blob.
+    /// Any JSON, which the module reads from stdin. Absent: stdin is empty. `$result` in it is
+    /// replaced as [`crate::splice`] says; `{"$blob":"<sha256>"}` names params that were put as a
+    /// blob.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "present"
     )]
     pub params: Option<Json>,
-    /// argv after the module's name.
+    /// The arguments of the program, without its name. At most 128 KiB together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// The module's environment.
+    /// The environment variables of the program. At most 128 KiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Files and folders to put into the task's folder, by their path there. Their bytes must have
-    /// been put before.
+    /// Files and folders to put into the task's folder, by their path there. Their bytes must be
+    /// put as blobs before the task is added. At most 1,000.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<FilePath, InputRef>,
-    /// Globs of files to bring back; absent: everything in its folder that was created or changed.
+    /// The files of the task's folder to give back. Absent: every file that was created or changed.
+    /// At most 100 patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<Glob>>,
-    /// Higher first.
+    /// Ready tasks with a higher priority go first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
-    /// What must have finished before this runs.
+    /// Tasks that must have ended before this one runs. At most 10,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
-    /// What the runner must offer.
+    /// What a runner must offer to be sent the task.
     #[serde(default, skip_serializing_if = "Requires::is_empty")]
     pub requires: Requires,
-    /// Limit of one attempt, from the start of guest code.
+    /// The longest run time of an attempt in milliseconds, counted from the start of guest code. At
+    /// least 1, at most 366 days. Absent: the default of the master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Limit of one attempt's linear memory, MiB.
+    /// The largest linear memory of an attempt, in MiB, from 1 to 4,096. Absent: the default of the
+    /// master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
-    /// When and how often to try again: a number, or the whole policy.
+    /// When and how often a failed attempt is tried again: a number, or the whole policy. Absent: 3
+    /// retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
-    /// Earliest start, counted from the add.
+    /// The earliest start, in milliseconds after the task was added. At most 366 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
-    /// Earliest start, as a time.
+    /// The earliest start, as a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
-    /// How long the answer may be used again. Not supported yet.
+    /// Reserved: how long a result may be used again. Refused today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Json>,
-    /// The group that it belongs to.
+    /// The job that the task belongs to. Absent: the job of the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobName>,
-    /// Rates and concurrency by key. Not supported yet.
+    /// Reserved: rates and concurrency by key. Refused today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Json>,
 }
 
-/// serde takes `null` for an absent `Option`; for params `null` is a value like any other.
+/// Reads `null` as a value: serde would take it for an absent field.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }
@@ -92,7 +99,7 @@ fn is_zero(n: &i32) -> bool {
 }
 
 impl TaskDocument {
-    /// A document with nothing but a module.
+    /// A document of which only the module is given.
     pub fn new(module: ModuleRef) -> TaskDocument {
         TaskDocument {
             id: None,
@@ -215,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_document_reads_both_spellings() {
-        let text = r#"{"module":"echo","params":null,"retries":2,"dependencies":["a",{"on":"b","when":"settled"}]}"#;
+        let text = r#"{"module":"echo","params":null,"retries":2,
+            "dependencies":["a",{"on":"b","when":"settled"}]}"#;
         let document = TaskDocument::parse(text).unwrap();
         assert_eq!(document.params.unwrap().get(), "null");
         assert_eq!(

@@ -7,7 +7,7 @@ use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, World};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use taskmaster_protocol::message::{
-    Add, Added, Cancel, JobRef, Operate, Operation, Rejected, Retry, ChangeTask,
+    Add, Added, Cancel, ChangeTask, JobRef, Operate, Operation, Rejected, Retry,
 };
 use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, TaskId, ToMaster};
 

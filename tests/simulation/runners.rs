@@ -6,7 +6,7 @@ use crate::master::MODULES;
 use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, ResultRef, Assignment, Started};
+use taskmaster_protocol::message::{Assignment, Attempt, Done, Failed, Offer, ResultRef, Started};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskId, TaskStats, ToMaster,
 };

@@ -9,10 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Refused, Role};
-use taskmaster_protocol::{
-    FromMaster, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster,
-    limits,
-};
+use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, limits};
 use tokio::time::timeout;
 
 /// What `GET /` says to people.

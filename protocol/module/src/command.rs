@@ -1,12 +1,12 @@
-//! What a WASI preview 1 command must have, and may ask for.
+//! What a command of WASI preview 1 must export, and may import.
 
 use crate::validate::{ExternItem, ExternShape, Outline};
 use crate::wasi;
 
-/// Names in one sentence: more would hide what it says.
+/// Names in one sentence. More would hide what the sentence says.
 const NAMED_MAX: usize = 100;
 
-/// Whether the module can be run as a command; else what it lacks.
+/// Checks that the module can be run as a command. The error says what it lacks.
 pub(crate) fn check(outline: &Outline) -> Result<(), String> {
     check_imports(&outline.imports)?;
     let export = |name: &str| {
@@ -36,10 +36,11 @@ pub(crate) fn check(outline: &Outline) -> Result<(), String> {
     }
 }
 
-const START: &str = "it exports no `_start`: a task is a command, a program with a main function built for wasm32-wasip1";
+const START: &str = "it exports no `_start`: a task is a command, \
+                     a program with a main function built for wasm32-wasip1";
 
-const REACTOR: &str = "it exports `_initialize` and no `_start`: it is a library (a reactor); build it as a command, \
-                       a program with a main function";
+const REACTOR: &str = "it exports `_initialize` and no `_start`: it is a library (a reactor); \
+                       build it as a command, a program with a main function";
 
 fn check_imports(imports: &[ExternItem]) -> Result<(), String> {
     let mut unknown = Vec::new();
@@ -73,7 +74,7 @@ fn check_imports(imports: &[ExternItem]) -> Result<(), String> {
     Ok(())
 }
 
-/// Names in one sentence, the first hundred of them.
+/// Names for one sentence, at most a hundred of them.
 pub(crate) fn list(names: &[String]) -> String {
     let shown = names
         .iter()

@@ -1,4 +1,4 @@
-//! What a component exports, and whether runners have all that it imports.
+//! What a component exports, and whether runners have everything that it imports.
 
 use crate::command::list;
 use crate::entry::{EntryPoint, ExportedFunction};
@@ -13,7 +13,7 @@ use wasmparser::component_types::{
 };
 use wasmparser::types::TypesRef;
 
-/// The entry of a component; else what it lacks.
+/// What a task calls in a component. The error says what the component lacks.
 pub(crate) fn check(found: &ValidatedFile<'_>) -> Result<EntryPoint, String> {
     let Some(types) = found.types.as_ref() else {
         return Err("the component does not end".into());
@@ -23,7 +23,7 @@ pub(crate) fn check(found: &ValidatedFile<'_>) -> Result<EntryPoint, String> {
     EntryPoint::choose(functions(found, types))
 }
 
-/// Its exports as WIT writes them, as far as they are functions; the names of the others.
+/// The exports of a component: functions as WIT writes them, and the names of everything else.
 pub(crate) fn exports(found: &ValidatedFile<'_>) -> Vec<String> {
     let Some(types) = found.types.as_ref() else {
         return Vec::new();
@@ -43,7 +43,8 @@ pub(crate) fn exports(found: &ValidatedFile<'_>) -> Vec<String> {
 }
 
 fn check_imports(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Result<(), String> {
-    let (mut unknown, mut differing) = (Vec::new(), Vec::new());
+    let mut unknown = Vec::new();
+    let mut differing = Vec::new();
     for name in &found.component_imports {
         match types.component_item_for_import(name).map(|item| item.ty) {
             Some(ComponentEntityType::Instance(id)) => {
@@ -54,13 +55,15 @@ fn check_imports(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Result<(), S
                 Some(wanted) => differing.push(format!("{name} (it is {wanted})")),
                 None => unknown.push((*name).to_owned()),
             },
-            // Types that the world names; what uses them is checked itself.
+            // A type that the world names. The functions that use it are checked themselves.
             Some(ComponentEntityType::Type { .. }) => {}
             _ => unknown.push((*name).to_owned()),
         }
     }
     if !unknown.is_empty() {
-        let nothing_else = "a component may import WASI 0.2, of HTTP wasi:http/types and outgoing-handler, and taskmaster:task/host";
+        let nothing_else = "a component may import WASI 0.2, \
+                            of HTTP wasi:http/types and outgoing-handler, \
+                            and taskmaster:task/host";
         return Err(format!(
             "unknown imports: {}; {nothing_else}",
             list(&unknown)
@@ -112,7 +115,7 @@ fn is_of(types: TypesRef<'_>, id: ComponentFuncTypeId, wanted: &str) -> bool {
     signature(types, id).is_ok_and(|signature| signature.to_string() == wanted)
 }
 
-/// The functions that it exports, those of exported interfaces included.
+/// The functions that a component exports, including those of exported interfaces.
 fn functions(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Vec<ExportedFunction> {
     let mut all = Vec::new();
     let mut add = |interface: Option<&str>, name: &str, id| {
@@ -138,7 +141,8 @@ fn functions(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Vec<ExportedFunc
     all
 }
 
-/// The types of a function; else why no JSON could be given to it.
+/// The types of a function. The error says why JSON has no values for them, as the rest of a
+/// sentence.
 fn signature(types: TypesRef<'_>, id: ComponentFuncTypeId) -> Result<Signature, String> {
     let function = &types[id];
     if function.async_ {

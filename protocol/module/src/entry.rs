@@ -1,5 +1,5 @@
-//! Which function of a module a task calls. Master and runner read it from different types; this is
-//! the one place where it is chosen.
+//! Which function of a module a task calls. Master and runner read the functions from types of
+//! different libraries; the choice is made here for both.
 
 use crate::host;
 use crate::signature::Signature;
@@ -8,19 +8,19 @@ use crate::wasi2;
 /// What a task calls in a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryPoint {
-    /// `_start` of a preview 1 command.
+    /// `_start` of a command of WASI preview 1.
     Start,
-    /// `run` of a component that is a command; the name of the exported interface.
+    /// `run` of a component that is a command, with the name of the exported interface.
     Run(String),
     /// `run` of the world in `tasks/wit`.
     Task,
-    /// The only function that the component exports.
+    /// The only function that a component exports.
     Function {
-        /// The interface that it is in, where it is in one.
+        /// The interface that the function is in, if any.
         interface: Option<String>,
-        /// Its name.
+        /// The name of the function.
         name: String,
-        /// Its types.
+        /// The types of its parameters and its result.
         signature: Signature,
     },
 }
@@ -28,22 +28,25 @@ pub enum EntryPoint {
 /// A function that a component exports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedFunction {
-    /// The interface that it is in, where it is in one.
+    /// The interface that the function is in, if any.
     pub interface: Option<String>,
-    /// Its name.
+    /// The name of the function.
     pub name: String,
-    /// Its types; else why JSON has no values for them, as the rest of a sentence.
+    /// The types of its parameters and its result; or why JSON has no values for them, as the rest
+    /// of a sentence.
     pub signature: Result<Signature, String>,
 }
 
-/// Functions named in one refusal.
+/// Functions that one refusal names.
 const NAMED_MAX: usize = 10;
 
-const NOTHING: &str = "it exports no function: a task is a command (it exports wasi:cli/run), a component of the world \
-                       taskmaster:task (it exports run), or one that exports exactly one function";
+const NOTHING: &str = "it exports no function: a task is a command (it exports wasi:cli/run), \
+                       a component of the world taskmaster:task (it exports run), \
+                       or one that exports exactly one function";
 
 impl EntryPoint {
-    /// What a task calls in a component with these functions; else why none.
+    /// Chooses what a task calls in a component with these functions. The error says why there is
+    /// no choice, as a sentence.
     pub fn choose(mut functions: Vec<ExportedFunction>) -> Result<EntryPoint, String> {
         let interface = |function: &ExportedFunction| {
             function
@@ -99,7 +102,7 @@ impl EntryPoint {
         })
     }
 
-    /// What is called, for people.
+    /// What is called, for people, with types where there are any.
     pub fn describe(&self) -> String {
         match self {
             EntryPoint::Start => "_start".into(),
@@ -115,7 +118,7 @@ impl EntryPoint {
         }
     }
 
-    /// The types that params must have, where there are any.
+    /// The types that params must have; `None` where params may be any JSON.
     pub fn signature(&self) -> Option<&Signature> {
         match self {
             EntryPoint::Function { signature, .. } => Some(signature),
@@ -125,7 +128,7 @@ impl EntryPoint {
 }
 
 impl ExportedFunction {
-    /// `interface#function`, or the function alone.
+    /// `interface#function`, or the name of the function alone.
     fn path(&self) -> String {
         path(self.interface.as_deref(), &self.name)
     }

@@ -1,9 +1,9 @@
-//! The types of a component's function, as WIT has them: what stands in a file, told in values that
-//! need no engine.
+//! The types of a component's function, as WIT has them. They are read from a file without an
+//! engine.
 
 use std::fmt::{self, Display};
 
-/// A type whose values can be written as JSON.
+/// A type of WIT whose values can be written as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the words are those of WIT")]
 pub enum WitType {
@@ -30,17 +30,17 @@ pub enum WitType {
     Result(Option<Box<WitType>>, Option<Box<WitType>>),
 }
 
-/// A function: its parameters by name, in order, and what it gives back.
+/// The type of a function.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signature {
-    /// By name, in order.
+    /// The names and types of the parameters, in order.
     pub params: Vec<(String, WitType)>,
-    /// `None`: nothing.
+    /// The type of the result; `None` where the function returns nothing.
     pub result: Option<WitType>,
 }
 
 impl WitType {
-    /// The least and the greatest value of a type of whole numbers.
+    /// The least and the greatest value of a type of whole numbers; `None` for every other type.
     pub fn bounds(&self) -> Option<(i128, i128)> {
         Some(match self {
             WitType::S8 => (i8::MIN.into(), i8::MAX.into()),
@@ -82,7 +82,7 @@ impl WitType {
     }
 }
 
-/// As WIT writes it, named types spelled out.
+/// As WIT writes the type, with named types spelled out.
 impl Display for WitType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.plain())?;

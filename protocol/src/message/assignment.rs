@@ -9,59 +9,61 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// An attempt of a task, named.
+/// The name of an attempt of a task.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub struct Attempt {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// The try.
+    /// The number of the attempt.
     pub attempt: AttemptId,
 }
 
-/// One attempt, ready to run.
+/// From the master to a runner: an attempt to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Assignment {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// The try.
+    /// The number of the attempt.
     pub attempt: AttemptId,
-    /// Its module's name.
+    /// The name of the module to run.
     pub module: ModuleName,
-    /// The version to run: fetch `/blobs/<version>` where it is not cached.
+    /// The version of the module to run. The runner fetches it from `/blobs/<version>` where it is
+    /// not cached.
     pub version: Hash,
-    /// Its job.
+    /// The job that the task belongs to.
     pub job: JobName,
-    /// What goes to stdin, references not yet replaced; absent: stdin is empty.
-    /// `{"$blob":"<sha256>"}` and nothing else: the text of that blob, in which references are
-    /// replaced, too.
+    /// What goes to stdin once its placeholders have been replaced. `{"$blob":"<sha256>"}` and
+    /// nothing else stands for the text of that blob, whose placeholders are replaced, too. Absent:
+    /// stdin is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub params: Option<Json>,
-    /// Results that params refer to, as far as the master had them at hand; the runner asks for the
-    /// others (`query` with `what: results`).
+    /// Results that the params ask for, as far as the master has them in memory. The runner asks
+    /// for the others with `query` and `what: results`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<TaskId, ResultRef>,
-    /// argv after the module's name.
+    /// The arguments of the program, without its name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// The module's environment.
+    /// The environment variables of the program.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Files and folders to put into its folder: fetch `/blobs/<sha256>` where they are not cached.
+    /// Files and folders to put into the task's folder, by their path there. The runner fetches
+    /// them from `/blobs/<sha256>` where they are not cached.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<FilePath, InputRef>,
-    /// Globs of files to give back; absent: everything in its folder that was created or changed.
+    /// The files of the task's folder to give back. Absent: every file that was created or changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<Glob>>,
-    /// Limit from the start of guest code.
+    /// The longest run time in milliseconds, counted from the start of guest code.
     pub timeout_ms: u64,
-    /// Limit of linear memory, MiB.
+    /// The largest linear memory, in MiB.
     pub memory_mb: u32,
-    /// Slots that it takes.
+    /// Slots of the runner that the attempt occupies. Absent: 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
-    /// What its module may reach; absent: nothing. Only a runner that offers it all is sent the
+    /// What the module may reach. Absent: nothing. Only a runner that offers all of it is sent the
     /// attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Arc<Capabilities>>,
@@ -75,25 +77,25 @@ fn is_one(n: &u32) -> bool {
     *n == 1
 }
 
-/// A result, inline or by the name of its blob (`GET /blobs/<sha256>`).
+/// The result of a task, inline or by the name of its blob (`GET /blobs/<sha256>`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResultRef {
-    /// JSON, as the module gave it (text as a JSON string).
+    /// JSON as the module wrote it. Text that is not JSON is a JSON string.
     Json(Json),
-    /// Bytes, kept under their hash.
+    /// The hash of the bytes.
     Blob(Hash),
 }
 
-/// From the master to runners: a module to fetch and compile ahead of need.
+/// From the master to runners: a module to fetch and compile before a task needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Announce {
-    /// The module.
+    /// The name of the module.
     pub name: ModuleName,
-    /// Its version, also the name of its blob.
+    /// The version of the module, which is also the name of its blob.
     pub version: Hash,
-    /// How it is run.
+    /// How the module is run.
     pub kind: ModuleKind,
-    /// Size of the file.
+    /// The size of the module's file, in bytes.
     pub bytes: u64,
 }

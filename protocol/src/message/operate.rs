@@ -5,42 +5,42 @@ use crate::{Capabilities, JobName, ModuleName, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// From a client: cancel tasks, or a job.
+/// From a client: cancels tasks, or all open tasks of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cancel {
-    /// The client's number for the answer.
+    /// The client's own number, which the answer repeats.
     #[serde(rename = "ref")]
     pub reference: u64,
-    /// These tasks.
+    /// The tasks to cancel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<TaskId>,
-    /// Every open task of this job.
+    /// The job whose open tasks are cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobName>,
 }
 
-/// From a client: open failed or cancelled tasks again.
+/// From a client: opens failed or cancelled tasks again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retry {
-    /// The client's number for the answer.
+    /// The client's own number, which the answer repeats.
     #[serde(rename = "ref")]
     pub reference: u64,
-    /// The tasks.
+    /// The tasks to open again.
     pub ids: Vec<TaskId>,
 }
 
-/// From a client: change an open task.
+/// From a client: changes an open task. Absent fields stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeTask {
-    /// The client's number for the answer.
+    /// The client's own number, which the answer repeats.
     #[serde(rename = "ref")]
     pub reference: u64,
-    /// The task.
+    /// The task to change.
     pub id: TaskId,
-    /// Its new priority.
+    /// The new priority; tasks with a higher one go first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
-    /// Its earliest start, counted from now; 0: at once.
+    /// The new earliest start, in milliseconds from now; 0 means at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
 }
@@ -51,60 +51,61 @@ pub struct ChangeTask {
 pub enum Operation {
     /// Send no more tasks of this job.
     PauseJob {
-        /// The job.
+        /// The name of the job.
         job: JobName,
     },
     /// Send tasks of this job again.
     ResumeJob {
-        /// The job.
+        /// The name of the job.
         job: JobName,
     },
     /// Send no more tasks of this module.
     PauseModule {
-        /// The module.
+        /// The name of the module.
         name: ModuleName,
     },
     /// Send tasks of this module again.
     ResumeModule {
-        /// The module.
+        /// The name of the module.
         name: ModuleName,
     },
-    /// Go back to the version before the present one, or to the named one; hold the present one
-    /// back until approved.
+    /// Go back to an earlier version, and hold the present one back until it is approved.
     RollbackModule {
-        /// The module.
+        /// The name of the module.
         name: ModuleName,
-        /// The beginning of the version wanted, at least 8 digits; absent: the one before.
+        /// The beginning of the wanted version, at least 8 digits. Absent: the version before the
+        /// present one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
     },
-    /// Let a version that waits be used: with what its manifest asks for, or again after a
-    /// rollback.
+    /// Let a version be used that waits, because its manifest asks for capabilities or because it
+    /// was rolled back.
     ApproveModule {
-        /// The module.
+        /// The name of the module.
         name: ModuleName,
-        /// The beginning of the version; absent: the newest that waits.
+        /// The beginning of the version. Absent: the newest one that waits.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<String>,
-        /// All that it asks for, as it was shown to who approves it: refused where it asks for
-        /// something else by now. Absent: whatever it asks for.
+        /// All capabilities that the version asks for, as they were shown to the person who
+        /// approves them. Refused where the version asks for something else by now. Absent:
+        /// whatever it asks for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         capabilities: Option<Capabilities>,
     },
-    /// Let a runner finish what it has and send it no more.
+    /// Let a runner finish the attempts that it has, and send it no more.
     DrainRunner {
-        /// The runner.
+        /// The name of the runner.
         runner: String,
     },
 }
 
-/// From an operator: do this.
+/// From a client: something to do to a job, a module or a runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Operate {
-    /// The client's number for the answer.
+    /// The client's own number, which the answer repeats.
     #[serde(rename = "ref")]
     pub reference: u64,
-    /// What to do.
+    /// What to do, in the fields beside `ref`.
     #[serde(flatten)]
     pub operation: Operation,
 }

@@ -6,138 +6,141 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// From a runner: what it holds and how much more it takes. The first message after `welcome`, and
-/// again when the number changes.
+/// From a runner: how many attempts it takes, and which ones it holds. It is the first message
+/// after `welcome`, and sent again when the number changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CreditRequest {
-    /// How many attempts it will hold at a time, running and waiting. The master never has more
-    /// outstanding.
+    /// How many attempts the runner will hold at a time, running and waiting. The master never
+    /// assigns more. At most [`CREDITS_MAX`](crate::limits::CREDITS_MAX).
     pub credits: u32,
-    /// After a (re)connect: every attempt that it holds or whose result is not acknowledged. Absent
-    /// otherwise.
+    /// Every attempt that the runner runs or waits to run, or whose result is not acknowledged.
+    /// Present in the first message of a connection, absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Vec<Attempt>>,
-    /// Whether it takes no more and will leave when it has finished.
+    /// Whether the runner takes no more attempts and leaves when it has finished.
     #[serde(default)]
     pub draining: bool,
 }
 
-/// From a runner: an attempt ended with a result.
+/// From a runner: an attempt that ended with a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Done {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// The try.
+    /// The number of the attempt.
     pub attempt: AttemptId,
-    /// What it gave back. A blob has been put (`PUT /blobs/<sha256>`) before this is sent.
+    /// The result of the attempt. A blob is put (`PUT /blobs/<sha256>`) before this message is
+    /// sent.
     pub result: ResultRef,
-    /// Files that it gives back, by their path in its folder. They have been put before this is
-    /// sent, too.
+    /// Files that the attempt gives back, by their path in the task's folder. They are put as blobs
+    /// before this message is sent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outputs: BTreeMap<FilePath, Hash>,
-    /// When guest code started, by the runner's clock, microseconds since 1970.
+    /// When guest code started, by the runner's clock, in microseconds since 1970.
     pub started_us: i64,
-    /// What it cost.
+    /// What the attempt cost.
     pub stats: TaskStats,
-    /// Its log.
+    /// The log of the attempt.
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,
-    /// Task documents that it added, each with an id. They are added together with its end, or not
-    /// at all.
+    /// Task documents that the attempt adds, each with an id. They are added together with the end
+    /// of the attempt, or not at all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adds: Vec<Json>,
-    /// The task document as which it goes on: its result becomes this task's result.
+    /// The document as which the task goes on: the result of that document becomes the result of
+    /// the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<Json>,
 }
 
-/// From a runner: an attempt ended without a result.
+/// From a runner: an attempt that ended without a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failed {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// The try.
+    /// The number of the attempt.
     pub attempt: AttemptId,
-    /// Why.
+    /// Why the attempt failed.
     pub error: TaskError,
-    /// When guest code started, by the runner's clock, microseconds since 1970; absent where it
-    /// never did.
+    /// When guest code started, by the runner's clock, in microseconds since 1970. Absent where it
+    /// never started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_us: Option<i64>,
-    /// What it cost.
+    /// What the attempt cost.
     pub stats: TaskStats,
-    /// Its log.
+    /// The log of the attempt.
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,
 }
 
-/// The first and last 32 KiB of what a task wrote to stderr, directives left out; bytes that are
-/// not UTF-8 replaced.
+/// The first and the last 32 KiB of what an attempt wrote to stderr. Directives (`::progress …`)
+/// are left out, and bytes that are not UTF-8 are replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Log {
-    /// The beginning; all of it where it is short.
+    /// The beginning of the log; the whole log where it is short.
     #[serde(default)]
     pub head: String,
-    /// The end, where the whole is longer than the beginning.
+    /// The end of the log; empty where `head` is the whole log.
     #[serde(default)]
     pub tail: String,
-    /// Bytes between the two that were not kept.
+    /// Bytes between `head` and `tail` that were not kept.
     #[serde(default)]
     pub dropped: u64,
 }
 
 impl Log {
-    /// Whether nothing was written.
+    /// Whether nothing was written to the log.
     pub fn is_empty(&self) -> bool {
         self.head.is_empty() && self.tail.is_empty()
     }
 }
 
-/// From a runner, live: guest code started.
+/// From a runner, for watchers: guest code of an attempt started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Started {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// The try.
+    /// The number of the attempt.
     pub attempt: AttemptId,
-    /// By the runner's clock, microseconds since 1970.
+    /// When guest code started, by the runner's clock, in microseconds since 1970.
     pub started_us: i64,
 }
 
-/// From a runner, live: something a running module said (`task:progress`, `task:partial`,
-/// `task:log`).
+/// From a runner, for watchers: what a module tells while it runs (`task:progress`, `task:partial`,
+/// `task:log`). It is never stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LiveOutput {
-    /// The task.
+    /// The id of the task.
     pub id: TaskId,
-    /// The try.
+    /// The number of the attempt.
     pub attempt: AttemptId,
-    /// `{"fraction":0.4,"note":"…"}`, the partial result, or `{"text":"…"}`.
+    /// `{"fraction":0.4,"note":"…"}` for progress, the partial result itself, or `{"text":"…"}` for
+    /// a line of the log.
     pub data: Json,
 }
 
-/// From a runner: what it did with a module.
+/// From a runner: a module that it compiled, or failed to compile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Compiled {
-    /// The module.
+    /// The name of the module.
     pub name: ModuleName,
-    /// Its version.
+    /// The version of the module.
     pub version: Hash,
-    /// Time spent compiling, 0 where it came from the cache.
+    /// Microseconds spent compiling; 0 where the compiled code came from the cache.
     pub compile_us: u64,
-    /// Why it could not be compiled.
+    /// Why the module could not be compiled. Absent where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// From a runner, live: it is still getting a module ready. Said once a second, so of large modules
-/// only.
+/// From a runner, for watchers: a module that it is still compiling. Sent once a second, so that
+/// only large modules are told of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Compiling {
-    /// The module.
+    /// The name of the module.
     pub name: ModuleName,
-    /// Its version.
+    /// The version of the module.
     pub version: Hash,
-    /// Since when, waiting for other compilations included.
+    /// Milliseconds so far, including the wait for other compilations.
     pub elapsed_ms: u64,
 }

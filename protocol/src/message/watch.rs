@@ -4,27 +4,27 @@ use crate::EventFilter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// From a watcher: show me events.
+/// From a client: asks to be shown events. It replaces an earlier `watch` of the same connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
-    /// Which.
+    /// Which events to show.
     #[serde(default)]
     pub filter: EventFilter,
-    /// Every durable event after this seq, then live ones; absent: from now on.
+    /// Shows every durable event after this number first. Absent: only events from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
 }
 
-/// To a watcher: events that it will not get.
+/// To a client: events that it will not be shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
-    /// How many durable or live events were passed over.
+    /// How many events were passed over.
     pub missed: u64,
-    /// The seq of the next durable event that will come: `watch` since one less to go on from
+    /// The number of the next durable event that will be shown. `watch` since one less goes on from
     /// there.
     pub resume: u64,
-    /// `slow` (live events came faster than they were read) or `pruned` (durable ones are no longer
-    /// kept).
+    /// `slow`, where live events came faster than they were read, or `pruned`, where durable events
+    /// are no longer kept.
     pub reason: String,
 }

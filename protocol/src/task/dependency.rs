@@ -6,8 +6,8 @@ use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
-/// How a dependency must have ended for the dependent to run; where it ends otherwise, the
-/// dependent is skipped.
+/// How a dependency must end for the waiting task to run. Where the dependency ends otherwise, the
+/// waiting task is skipped.
 #[derive(
     Debug,
     Clone,
@@ -24,22 +24,22 @@ use std::fmt;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum When {
-    /// It is done.
+    /// The dependency is done.
     #[default]
     Done,
-    /// It failed (a task that cleans up).
+    /// The dependency failed; for tasks that clean up.
     Failed,
-    /// It ended, however.
+    /// The dependency ended, in whatever state.
     Settled,
 }
 
-/// One dependency: written as an id, or as `{"on":"id","when":"failed"}`.
+/// A dependency, written as an id or as `{"on":"id","when":"failed"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[schemars(with = "DependencyText")]
 pub struct Dependency {
-    /// The task waited for.
+    /// The task that is waited for.
     pub on: TaskId,
-    /// How it must have ended.
+    /// How that task must end.
     #[serde(default)]
     pub when: When,
 }

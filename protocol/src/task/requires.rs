@@ -6,39 +6,40 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a runner must offer to be sent the task.
+/// What a runner must offer to be sent the task. At most [`limits::REQUIRES_MAX`] names and labels
+/// each; a name or value has at most [`limits::NAME_BYTES_MAX`] bytes.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(deny_unknown_fields)]
 pub struct Requires {
-    /// Names that the runner was started to offer (`--env NAME`).
+    /// Names that the runner was started with (`--env NAME`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// Labels and their values (`--label k=v`).
+    /// Labels that the runner was started with, and their values (`--label k=v`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// The runner's operating system, as Rust names it: `linux`, `macos`, `windows`.
+    /// The operating system of the runner, as Rust names it: `linux`, `macos`, `windows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os: Option<String>,
-    /// The runner's processor, as Rust names it: `x86_64`, `aarch64`.
+    /// The processor of the runner, as Rust names it: `x86_64`, `aarch64`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
-    /// Memory that the runner must have, MiB.
+    /// The least memory of the runner's machine, in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u64>,
-    /// Slots that the task takes while it runs; absent: 1.
+    /// Slots that the task occupies while it runs. Absent: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
 }
 
 impl Requires {
-    /// Whether nothing is asked for.
+    /// Whether any runner will do.
     pub fn is_empty(&self) -> bool {
         *self == Requires::default()
     }
 
-    /// Slots that the task takes while it runs.
+    /// Slots that the task occupies while it runs.
     pub fn slots(&self) -> u32 {
         self.slots.unwrap_or(1)
     }

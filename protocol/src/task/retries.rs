@@ -1,4 +1,4 @@
-//! When and how often a failed attempt is tried again.
+//! The policy of retries: when and how often a failed attempt is tried again.
 
 use super::bounds::within;
 use crate::{ErrorKind, Refusal, RefusalCode, TaskError, limits};
@@ -7,23 +7,24 @@ use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
-/// When and how often a failed attempt is tried again.
+/// The policy of retries: when and how often a failed attempt is tried again.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(with = "RetriesText")]
 pub struct Retries {
-    /// Tries after the first; 0: never.
+    /// How many attempts follow the first one. At most 1,000,000.
     pub max: u32,
-    /// Wait before the first retry.
+    /// Milliseconds before the first retry.
     pub backoff_ms: u64,
-    /// By which each wait is longer than the last.
+    /// By which each wait is longer than the one before, from 1 to 1,000.
     pub factor: f64,
-    /// The longest wait.
+    /// The longest wait, in milliseconds.
     pub max_backoff_ms: u64,
-    /// Whether a wait is drawn from its upper half, so that many tasks do not come back at once.
+    /// Whether each wait is random between half of it and all of it, so that many tasks do not come
+    /// back at once.
     pub jitter: bool,
-    /// The kinds of failure that are tried again. Absent: exit codes other than 64 and 65, lost
-    /// inputs and outputs, and modules that could not be fetched; traps, memory limits and timeouts
-    /// would most likely end the same again.
+    /// The kinds of failure that are tried again. Absent: `exit` with codes other than 64 and 65,
+    /// `input`, `output` and `module`. Traps, memory limits and timeouts would most likely happen
+    /// again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on: Option<Vec<ErrorKind>>,
 }
@@ -42,7 +43,7 @@ impl Default for Retries {
 }
 
 impl Retries {
-    /// Whether a failure of this kind is worth another try, if any are left.
+    /// Whether this failure is worth another attempt, if any are left.
     pub fn wants(&self, error: &TaskError) -> bool {
         if let Some(again) = error.verdict() {
             return again;
@@ -82,7 +83,7 @@ impl Retries {
     }
 }
 
-/// The two spellings of a retry policy, for the published schema.
+/// The two spellings of the policy, for the published schema.
 #[derive(JsonSchema)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "read by the schema's generator only")]

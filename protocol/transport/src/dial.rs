@@ -1,4 +1,4 @@
-//! The WebSocket, up to the master's `welcome`.
+//! A WebSocket to a master, from the connection up to `welcome`.
 
 use crate::Address;
 use futures_util::{SinkExt, StreamExt};
@@ -15,19 +15,19 @@ pub type Socket = WebSocketStream<TcpStream>;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// Nobody answers there, or not in time; trying again may help.
+    /// No master answers at the address, or not in time; trying again may help.
     #[error("no master answers at {address}: {why}")]
     Unreachable {
-        /// Where.
+        /// The address that was dialled.
         address: Address,
-        /// What the system said.
+        /// The error of the system or the connection.
         why: String,
     },
-    /// A master answers, and refuses: a wrong token, another protocol version. Trying again is of
-    /// no use.
+    /// A master answers and refuses, because of a wrong token or another version of the protocol.
+    /// Trying again is of no use.
     #[error("the master at {address} refuses: {refusal}")]
     Refused {
-        /// Where.
+        /// The address that was dialled.
         address: Address,
         /// What the master said.
         refusal: Box<Refusal>,
@@ -35,14 +35,15 @@ pub enum DialError {
     /// Something answers that is no master.
     #[error("what answers at {address} is no taskmaster: {why}")]
     Foreign {
-        /// Where.
+        /// The address that was dialled.
         address: Address,
-        /// What was odd.
+        /// What was wrong with the answer.
         why: String,
     },
 }
 
-/// Connects, says `hello`, waits for `welcome`. Takes 5 s at most.
+/// Connects, says `hello` and waits for `welcome`, for at most
+/// [`HELLO_MS_MAX`](limits::HELLO_MS_MAX) milliseconds.
 pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
     let unreachable = |why: String| DialError::Unreachable {
         address: address.clone(),
@@ -80,7 +81,7 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
     let (mut socket, _) =
         match tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await {
             Ok(connected) => connected,
-            // A master that dies while it greets is unreachable, not foreign.
+            // A master that dies during the handshake is unreachable and not foreign.
             Err(tungstenite::Error::Io(error)) => return Err(unreachable(error.to_string())),
             Err(tungstenite::Error::Protocol(error)) => return Err(unreachable(error.to_string())),
             Err(error) => return Err(foreign(error.to_string())),

@@ -262,7 +262,8 @@ fn a_signature_is_written_as_wit_writes_it() {
         ],
         result: Some(WitType::Result(None, Some(Box::new(WitType::String)))),
     };
-    let text = "func(size: record { width: u8, unit-name: option<string> }, more: list<u8>) -> result<_, string>";
+    let text = "func(size: record { width: u8, unit-name: option<string> }, more: list<u8>) \
+                -> result<_, string>";
     assert_eq!(all.to_string(), text);
 }
 

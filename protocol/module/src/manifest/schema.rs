@@ -1,7 +1,7 @@
 //! A part of JSON Schema, enough for params: types, `enum`, `const`, objects, arrays, lengths,
-//! ranges, `allOf`, `anyOf`, `oneOf`, `not`. A keyword that is not among them is an error, so that
-//! no schema means less than it says; those that only describe are let through. (A whole
-//! implementation brings some thirty crates.)
+//! ranges, `allOf`, `anyOf`, `oneOf` and `not`. Another keyword is an error, so that no schema
+//! means less than it says; keywords that only describe are let through. (A whole implementation of
+//! JSON Schema brings some thirty crates.)
 
 use crate::path::ParamPath;
 use crate::shallow;
@@ -53,7 +53,7 @@ pub struct Schema {
     any_of: Vec<Schema>,
     one_of: Vec<Schema>,
     not: Option<Box<Schema>>,
-    // For people, and for other programs: these hold nothing.
+    // Keywords for people and for other programs, which check nothing.
     #[serde(rename = "$schema")]
     _schema: Option<Value>,
     #[serde(rename = "$id")]
@@ -118,7 +118,7 @@ impl JsonType {
     }
 }
 
-/// Members that `properties` does not name.
+/// What members may be that `properties` does not name.
 #[derive(Debug, Clone, Default, PartialEq)]
 enum Additional {
     #[default]
