@@ -179,7 +179,7 @@ impl Schema {
             Some(Placeholder::Literal(inner)) => inner,
             None => value,
         };
-        let checked = Checked {
+        let checked = CheckedValue {
             value,
             placeholders,
             path,
@@ -198,13 +198,13 @@ impl Schema {
 }
 
 /// A value and where it stands, while it is compared with a schema.
-struct Checked<'a> {
+struct CheckedValue<'a> {
     value: &'a RawValue,
     placeholders: &'a Placeholders<'a>,
     path: &'a ParamPath<'a>,
 }
 
-impl Checked<'_> {
+impl CheckedValue<'_> {
     fn wrong(&self, reason: String) -> Result<(), Violation> {
         let path = self.path.to_string();
         Err(Violation { path, reason })
@@ -337,20 +337,29 @@ impl Checked<'_> {
         Ok(())
     }
 
-    /// `allOf`, `anyOf`, `oneOf` and `not`.
+    /// `allOf`, `anyOf`, `oneOf` and `not`. Where a result of another task stands in the value,
+    /// that a schema fits means only that it may fit, so that `oneOf` may have several that fit,
+    /// and `not` is let through.
     fn meets_others(&self, schema: &Schema) -> Result<(), Violation> {
         let check = |schema: &Schema| schema.check(self.value, self.placeholders, self.path);
         let count = |schemas: &[Schema]| schemas.iter().filter(|one| check(one).is_ok()).count();
         let wrong = |why: &str| self.wrong(format!("{} {why}", self.shown()));
+        let is_open = self.placeholders.has_result(self.value.get());
+
         schema.all_of.iter().try_for_each(check)?;
         if !schema.any_of.is_empty() && count(&schema.any_of) == 0 {
             return wrong("is none of what is allowed (`anyOf`)");
         }
-        if !schema.one_of.is_empty() && count(&schema.one_of) != 1 {
-            return wrong("is not exactly one of what is allowed (`oneOf`)");
+        if !schema.one_of.is_empty() {
+            let fitting = count(&schema.one_of);
+            if fitting == 0 || (fitting > 1 && !is_open) {
+                return wrong("is not exactly one of what is allowed (`oneOf`)");
+            }
         }
         match &schema.not {
-            Some(schema) if check(schema).is_ok() => wrong("is what is not allowed (`not`)"),
+            Some(schema) if !is_open && check(schema).is_ok() => {
+                wrong("is what is not allowed (`not`)")
+            }
             _ => Ok(()),
         }
     }
@@ -494,5 +503,31 @@ mod tests {
             serde_json::from_value(json!({"items": {"type": "number"}, "type": "array"})).unwrap();
         check(&schema, &json!([{"$result": "a"}, {"$literal": 1}])).unwrap();
         assert!(check(&schema, &json!([{"$literal": "x"}])).is_err());
+    }
+
+    #[test]
+    fn what_depends_on_a_result_is_let_through() {
+        for (schema, params) in [
+            (
+                json!({"oneOf": [
+                    {"properties": {"kind": {"const": "a"}}},
+                    {"properties": {"kind": {"const": "b"}}},
+                ]}),
+                r#"{"kind":{"$result":"t"}}"#,
+            ),
+            (
+                json!({"not": {"properties": {"kind": {"const": "a"}}}}),
+                r#"{"kind":{"$result":"t"}}"#,
+            ),
+            (json!({"enum": [[1], [2]]}), r#"[{"$result":"t"}]"#),
+            (json!({"const": {"a": 1}}), r#"{"a":{"$results":["t"]}}"#),
+            (json!({"const": {"a": [1]}}), r#"{"a":[{"$literal": 1}]}"#),
+        ] {
+            let schema: Schema = serde_json::from_value(schema).unwrap();
+            check_text(&schema, params).unwrap();
+        }
+        let neither = json!({"oneOf": [{"type": "string"}, {"type": "null"}]});
+        let schema: Schema = serde_json::from_value(neither).unwrap();
+        check_text(&schema, r#"{"kind":{"$result":"t"}}"#).unwrap_err();
     }
 }
