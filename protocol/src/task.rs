@@ -182,9 +182,10 @@ impl TaskDocument {
         let is_wrong = |name: &str, value: &str| {
             name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
         };
-        if let Some(key) = self.env.iter().find(|(name, value)| is_wrong(name, value)) {
-            let text =
-                format!("field `env`: {key:?} is not a variable: no `=` in its name, no zero byte");
+        if let Some((name, _)) = self.env.iter().find(|(name, value)| is_wrong(name, value)) {
+            let text = format!(
+                "field `env`: {name:?} is not a variable: no `=` in its name, no zero byte"
+            );
             return Err(Refusal::new(RefusalCode::InvalidValue, text).at("env"));
         }
         Ok(())
@@ -240,6 +241,15 @@ mod tests {
         assert_eq!(
             (retries.max, retries.backoff_ms, retries.on),
             (3, 5, Some(vec![ErrorKind::Trap]))
+        );
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named_without_its_value() {
+        let refusal = TaskDocument::parse(r#"{"module":"m","env":{"KEY=":"secret"}}"#).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            r#"field `env`: "KEY=" is not a variable: no `=` in its name, no zero byte"#
         );
     }
 
