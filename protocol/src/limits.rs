@@ -126,8 +126,8 @@ pub const RUNNER_LOST_MAX: u32 = 5;
 /// Lines of a feed that the client holds back, because it has not read their dependencies yet.
 pub const FEED_HELD_MAX: usize = 100_000;
 
-/// Batches of a session that are not answered yet. The master reads no further from a session with
-/// so many.
+/// Batches of a session that are not answered yet. The master reads no further from a session that
+/// has reached this number.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
 
 /// The time within which `hello` must come, or the connection is closed. Opening connections costs

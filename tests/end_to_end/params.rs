@@ -1,6 +1,6 @@
 //! Large params: put as blobs, kept as blobs, put together by the runner.
 
-use crate::harness::{Master, Ran, run, until};
+use crate::harness::{Master, Ran, run};
 use crate::socket::{Heard, Socket};
 use serde_json::{Value, json};
 use std::fs;

@@ -191,7 +191,7 @@ fn arguments_are_named_in_order_or_alone() {
             [WitValue::String("x".into())]
         );
     }
-    // An object is the record itself where that has such a field.
+    // An object is the record itself where the record has such a field.
     let own = signature(&[("width", size())]);
     let width = WitValue::Many(vec![WitValue::Int(1), WitValue::Option(None)]);
     assert_eq!(
