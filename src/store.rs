@@ -14,7 +14,7 @@ use taskmaster_master::upkeep::export::{ExportError, Exported, export};
 use taskmaster_master::upkeep::import::{Imported, import};
 use taskmaster_master::upkeep::{Opened, UpkeepError};
 use taskmaster_store::view;
-use taskmaster_transport::{BlobError, Blobs};
+use taskmaster_transport::{BlobClient, BlobError};
 
 /// Runs it.
 pub async fn store(command: StoreCommand, global: &Global) -> ExitCode {
@@ -190,7 +190,7 @@ async fn ask_master(to: &Path, global: &Global) -> Result<Copied, Failure> {
     let to: PathBuf = std::path::absolute(to).map_err(failed)?;
     let target = global.target().map_err(failed)?;
     let wish = serde_json::json!({ "to": to }).to_string();
-    let asked: Blobs = target.blobs();
+    let asked: BlobClient = target.blobs();
     let answer = asked.backup(Bytes::from(wish)).await.map_err(|error| match error {
         BlobError::Unreachable { .. } => Failure(
             exit::UNREACHABLE,

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use std::io::Read;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Hash, Json, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, Requires,
-    Retries, TaskDocument, TaskId, TaskView, ToMaster, When, limits, splice,
+    Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument,
+    TaskId, TaskView, ToMaster, When, limits, splice,
 };
 use taskmaster_transport::BlobError;
 
@@ -93,11 +93,9 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
     }
 }
 
-/// Puts large params as a blob, so that the document only names them. A master of the release
-/// before takes no such names: it gets them as they are.
+/// Puts large params as a blob, so that the document only names them.
 async fn put_params(client: &mut Client, document: &mut TaskDocument) -> Result<(), Trouble> {
-    let is_new = client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE;
-    let Some(params) = document.params.take_if(|params| is_new && is_large(params)) else {
+    let Some(params) = document.params.take_if(|params| is_large(params)) else {
         return Ok(());
     };
     let hash = Hash::of(params.get().as_bytes());

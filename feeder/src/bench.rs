@@ -14,7 +14,7 @@ use crate::trouble::{Trouble, exit};
 use load::Load;
 use serde::Serialize;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::message::{Follow, OfJob, Query, Status};
+use taskmaster_protocol::message::{Follow, JobRef, Query, Status};
 use taskmaster_protocol::shape::{ModuleState, ModuleView, RunnerView};
 use taskmaster_protocol::{Json, ModuleName, RefusalCode, ToMaster};
 
@@ -109,7 +109,7 @@ pub async fn bench_target(target: Target, options: &BenchOptions) -> Result<Benc
         load.run(&mut client, 1).await?;
         singles.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    client.say(&ToMaster::Release(OfJob {
+    client.say(&ToMaster::Release(JobRef {
         job: load.job().clone(),
     }));
     let status: Status = client.ask(Query::Status).await?;

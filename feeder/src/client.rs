@@ -13,9 +13,9 @@ use crate::trouble::Trouble;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::Duration;
-use taskmaster_protocol::message::{Ask, Operate, Operation, Query, Welcome};
+use taskmaster_protocol::message::{Operate, Operation, Query, Question, Welcome};
 use taskmaster_protocol::{FromMaster, Json, ToMaster};
-use taskmaster_transport::Blobs;
+use taskmaster_transport::BlobClient;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -117,7 +117,7 @@ impl Client {
     /// passed on.
     pub async fn ask_raw(&mut self, query: Query) -> Result<Json, Trouble> {
         self.request(|reference| {
-            ToMaster::Ask(Ask {
+            ToMaster::Ask(Question {
                 reference,
                 query: query.clone(),
             })
@@ -174,7 +174,7 @@ impl Client {
     }
 
     /// Bytes by hash, from the same master.
-    pub fn blobs(&self) -> Blobs {
+    pub fn blobs(&self) -> BlobClient {
         self.target.blobs()
     }
 }

@@ -29,11 +29,9 @@ use following::Following;
 use progress::{Progress, Summary};
 use source::Chunk;
 use std::time::Duration;
-use taskmaster_protocol::message::{OfJob, Query};
+use taskmaster_protocol::message::{JobRef, Query};
 use taskmaster_protocol::shape::JobView;
-use taskmaster_protocol::{
-    FromMaster, JobName, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, ToMaster, limits,
-};
+use taskmaster_protocol::{FromMaster, JobName, Refusal, RefusalCode, ToMaster, limits};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -43,9 +41,6 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// If nothing has been heard of open tasks for so long, it is asked whether their jobs are done.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
-
-/// Bytes of a batch's message beside its document.
-const MESSAGE_ROOM: usize = 1_024;
 
 /// Bytes of a document beside its params: with all its other fields at their limits.
 const BESIDE_PARAMS: usize = 4 << 20;
@@ -89,24 +84,13 @@ pub async fn run(options: &FeedOptions, global: &Global) -> Result<u8, Trouble> 
         following.fetching = fetching;
     }
     let files = (Inputs::new(target), base_of(options.file.as_deref()));
-    feeding.input = Some(
-        if feeding.client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE {
-            let read = source::start(
-                input,
-                feeding.keys.clone(),
-                limits::PARAMS_BYTES_MAX + BESIDE_PARAMS,
-                files,
-            );
-            large::start(read, feeding.client.target().clone())
-        } else {
-            let max =
-                usize::try_from(feeding.client.welcome().message_bytes_max).unwrap_or(usize::MAX);
-            let document_max = max
-                .min(limits::MESSAGE_BYTES_MAX)
-                .saturating_sub(MESSAGE_ROOM);
-            source::start(input, feeding.keys.clone(), document_max, files)
-        },
+    let read = source::start(
+        input,
+        feeding.keys.clone(),
+        limits::PARAMS_BYTES_MAX + BESIDE_PARAMS,
+        files,
     );
+    feeding.input = Some(large::start(read, feeding.client.target().clone()));
     feeding.run().await
 }
 
@@ -372,7 +356,7 @@ impl Feeding {
     }
 
     fn release(&mut self) {
-        self.client.say(&ToMaster::Release(OfJob {
+        self.client.say(&ToMaster::Release(JobRef {
             job: self.job.clone(),
         }));
         if self.until == Until::JobDone
@@ -388,7 +372,7 @@ impl Feeding {
     /// done.
     async fn is_job_done(&mut self, job: JobName) -> Result<bool, Trouble> {
         let ask = |reference| {
-            ToMaster::Ask(taskmaster_protocol::message::Ask {
+            ToMaster::Ask(taskmaster_protocol::message::Question {
                 reference,
                 query: Query::Job { job: job.clone() },
             })

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taskmaster_protocol::{FilePath, Hash, InputRef, Refusal, RefusalCode};
 use taskmaster_transport::BlobError;
-use taskmaster_transport::files::Purpose;
-use taskmaster_transport::local::{Local, LocalInput, Place};
+use taskmaster_transport::files::UploadPurpose;
+use taskmaster_transport::local::{BlobSource, LocalInput, LocalInputs};
 
 /// Blobs put at a time.
 const PUTS_AT_ONCE: usize = 8;
@@ -33,7 +33,7 @@ pub type Settled = HashMap<PathBuf, Result<InputRef, String>>;
 /// Puts inputs; remembers what the master has.
 pub struct Inputs {
     target: Target,
-    local: Local,
+    local: LocalInputs,
     there: HashMap<Hash, Instant>,
     /// Whether it was said that the master is away.
     said: bool,
@@ -47,7 +47,7 @@ impl Inputs {
     pub fn new(target: Target) -> Inputs {
         Inputs {
             target,
-            local: Local::default(),
+            local: LocalInputs::default(),
             there: HashMap::new(),
             said: false,
         }
@@ -91,7 +91,7 @@ impl Inputs {
         self.there
             .retain(|_, seen| now.duration_since(*seen) < KEPT);
         let named = inputs.values().flatten().flat_map(|input| &input.blobs);
-        let unknown: BTreeMap<Hash, &Place> = named
+        let unknown: BTreeMap<Hash, &BlobSource> = named
             .filter(|(hash, _)| !self.there.contains_key(hash))
             .map(|(hash, place)| (*hash, place))
             .collect();
@@ -115,7 +115,7 @@ impl Inputs {
         }
         drop(puts);
         // Where one of its files has changed, a folder is another.
-        let whole = |hash: &&Hash| !matches!(unknown.get(*hash), Some(Place::File(path)) if changed.contains(path));
+        let whole = |hash: &&Hash| !matches!(unknown.get(*hash), Some(BlobSource::File(path)) if changed.contains(path));
         self.there
             .extend(asked.iter().filter(whole).map(|hash| (*hash, now)));
         Ok(Changed(changed))
@@ -138,19 +138,24 @@ impl Inputs {
 async fn put_one(
     target: &Target,
     hash: Hash,
-    place: &Place,
+    place: &BlobSource,
     since: Instant,
 ) -> Result<Option<PathBuf>, Trouble> {
     let mut said = false;
     loop {
         let put = match place {
-            Place::File(path) => target.blobs().put_file(&hash, path, Purpose::Task).await,
-            Place::Memory(bytes) => target.blobs().upload(&hash, bytes.clone()).await,
+            BlobSource::File(path) => {
+                target
+                    .blobs()
+                    .put_file(&hash, path, UploadPurpose::Task)
+                    .await
+            }
+            BlobSource::Memory(bytes) => target.blobs().upload(&hash, bytes.clone()).await,
         };
         match (put, place) {
             (Ok(()), _) => return Ok(None),
             // It is shorter, gone, or other bytes.
-            (Err(BlobError::WrongHash(_) | BlobError::Local { .. }), Place::File(path)) => {
+            (Err(BlobError::WrongHash(_) | BlobError::Local { .. }), BlobSource::File(path)) => {
                 return Ok(Some(path.clone()));
             }
             (Err(error), _) if error.may_pass() => {
@@ -167,9 +172,9 @@ async fn put_one(
 }
 
 fn unchanged(input: &LocalInput, changed: &Changed) -> Result<InputRef, String> {
-    let is_changed = |(_, place): &&(Hash, Place)| matches!(place, Place::File(path) if changed.0.contains(path));
+    let is_changed = |(_, place): &&(Hash, BlobSource)| matches!(place, BlobSource::File(path) if changed.0.contains(path));
     match input.blobs.iter().find(is_changed) {
-        Some((_, Place::File(path))) => Err(format!(
+        Some((_, BlobSource::File(path))) => Err(format!(
             "{} changed while it was uploaded, twice; add the task when nobody writes there",
             path.display()
         )),

@@ -13,7 +13,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{Query, Status, Watch};
 use taskmaster_protocol::shape::{JobView, RunnerView};
-use taskmaster_protocol::{EventView, Filter, ToMaster};
+use taskmaster_protocol::{EventFilter, EventView, ToMaster};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -103,11 +103,11 @@ async fn show(
 }
 
 fn watch(client: &Client) {
-    let filter = Filter {
+    let filter = EventFilter {
         events: ["task", "module", "runner", "job"]
             .map(str::to_owned)
             .to_vec(),
-        ..Filter::default()
+        ..EventFilter::default()
     };
     client.say(&ToMaster::Watch(Watch {
         filter,

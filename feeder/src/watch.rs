@@ -9,7 +9,7 @@ use crate::wire::{Hot, hot};
 use std::io::Write;
 use taskmaster_protocol::message::{Gap, Watch};
 use taskmaster_protocol::{
-    EventKind, EventView, Filter, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
+    EventFilter, EventKind, EventView, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
 };
 
 /// Runs `watch`, until it is stopped.
@@ -122,9 +122,9 @@ pub fn for_people(event: &EventView) -> String {
 }
 
 /// The filter that `--filter` describes; unknown words are answered with near ones.
-pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
+pub fn filter(pairs: &[(String, String)]) -> Result<EventFilter, Trouble> {
     const KEYS: [&str; 5] = ["event", "job", "task", "module", "runner"];
-    let mut filter = Filter::default();
+    let mut filter = EventFilter::default();
     for (key, value) in pairs {
         let bad = |error: taskmaster_protocol::id::BadName| {
             Trouble::Usage(format!("--filter {key}={value}: {error}"))
@@ -159,7 +159,7 @@ pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
 mod tests {
     use super::*;
 
-    fn pairs(list: &[(&str, &str)]) -> Result<Filter, Trouble> {
+    fn pairs(list: &[(&str, &str)]) -> Result<EventFilter, Trouble> {
         filter(
             &list
                 .iter()

@@ -11,7 +11,9 @@ use futures_util::{SinkExt, StreamExt};
 use std::sync::{Arc, Mutex};
 use taskmaster_feeder::cli::FeedOptions;
 use taskmaster_feeder::{Command, Global, exit};
-use taskmaster_protocol::message::{Added, Answer, Final, Query, Rejected, Rejection, Welcome};
+use taskmaster_protocol::message::{
+    Added, Answer, Query, Rejected, Rejection, TasksEnded, Welcome,
+};
 use taskmaster_protocol::shape::{JobView, TaskState, TaskView};
 use taskmaster_protocol::{
     FromMaster, JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, ToMaster, Wall,
@@ -227,7 +229,7 @@ async fn a_wait_follows_on_from_where_it_was_and_counts_each_task_once() {
     let (url, seen) = master(|connection, message| match message {
         ToMaster::Follow(follow) if connection == 0 => {
             assert_eq!(follow.since, Some(7), "the seq of the first welcome");
-            Some(vec![FromMaster::Final(Final {
+            Some(vec![FromMaster::Final(TasksEnded {
                 seq: Some(9),
                 tasks: vec![ended("a", TaskState::Done)],
                 job_done: None,
@@ -239,7 +241,7 @@ async fn a_wait_follows_on_from_where_it_was_and_counts_each_task_once() {
                 ended("a", TaskState::Done),
                 ended("b", TaskState::Cancelled),
             ];
-            Some(vec![FromMaster::Final(Final {
+            Some(vec![FromMaster::Final(TasksEnded {
                 seq: Some(10),
                 tasks,
                 job_done: Some(1),

@@ -4,7 +4,7 @@
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::message::{Attempt, Offer, Send, Welcome};
+use taskmaster_protocol::message::{Assignment, Attempt, Offer, Welcome};
 use taskmaster_protocol::{
     AttemptId, FromMaster, Hash, JobName, Json, ModuleName, PROTOCOL_VERSION, TaskId, ToMaster,
 };
@@ -103,8 +103,8 @@ async fn say(socket: &mut WebSocketStream<TcpStream>, message: FromMaster) -> Re
     Ok(socket.send(Message::text(message.encode())).await?)
 }
 
-fn task(n: u32) -> Result<Send, Failure> {
-    Ok(Send {
+fn task(n: u32) -> Result<Assignment, Failure> {
+    Ok(Assignment {
         id: TaskId::new(&format!("019f7e2a-0000-7000-8000-{n:012}"))?,
         attempt: AttemptId { epoch: 1, n: 1 },
         module: ModuleName::new("noop")?,

@@ -31,8 +31,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{
-    Announce, Ask, Attempt, Compiled, Compiling, FromMaster, Hello, Offer, Query, Role, ToMaster,
-    Welcome,
+    Announce, Attempt, Compiled, Compiling, FromMaster, Hello, Offer, Query, Question, Role,
+    ToMaster, Welcome,
 };
 use taskmaster_protocol::{ErrorKind, PROTOCOL_VERSION, RefusalCode, TaskError, TaskId, limits};
 use taskmaster_transport::{Address, DialError, Socket, dial};
@@ -502,7 +502,7 @@ impl Link {
 }
 
 fn question(reference: u64, ids: &[TaskId]) -> ToMaster {
-    ToMaster::Ask(Ask {
+    ToMaster::Ask(Question {
         reference,
         query: Query::Results { ids: ids.to_vec() },
     })

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use taskmaster_protocol::message::{Attempt, ResultRef, Send};
+use taskmaster_protocol::message::{Assignment, Attempt, ResultRef};
 use taskmaster_protocol::{ErrorKind, Hash, Json, Refusal, RefusalCode, TaskError, TaskId, splice};
 use tokio::sync::Semaphore;
 
@@ -76,7 +76,11 @@ impl Preparer {
     }
 
     /// The attempt ready to run, if nothing has to be waited for; else itself again.
-    pub fn at_once(&self, send: Box<Send>, control: &Arc<Control>) -> Result<Work, Box<Send>> {
+    pub fn at_once(
+        &self,
+        send: Box<Assignment>,
+        control: &Arc<Control>,
+    ) -> Result<Work, Box<Assignment>> {
         if !send.inputs.is_empty()
             || send
                 .params
@@ -99,7 +103,7 @@ impl Preparer {
     }
 
     /// The attempt ready to run, once everything is there.
-    pub async fn later(&self, send: Send, control: Arc<Control>) -> Result<Work, TaskError> {
+    pub async fn later(&self, send: Assignment, control: Arc<Control>) -> Result<Work, TaskError> {
         let module = |error| {
             TaskError::new(
                 ErrorKind::Module,
@@ -134,7 +138,7 @@ impl Preparer {
 
     fn work(
         &self,
-        send: Send,
+        send: Assignment,
         program: (Arc<Program>, Granted),
         input: Bytes,
         inputs: Option<Placing>,
@@ -238,7 +242,7 @@ impl Preparer {
 
 /// An attempt for which everything is there.
 pub fn work(
-    send: Send,
+    send: Assignment,
     (program, granted): (Arc<Program>, Granted),
     input: Bytes,
     inputs: Option<Placing>,
@@ -277,7 +281,7 @@ pub fn work(
     }
 }
 
-fn environment(send: &Send, granted: &Granted) -> Vec<(String, String)> {
+fn environment(send: &Assignment, granted: &Granted) -> Vec<(String, String)> {
     let ours = [
         ("TASKMASTER_TASK_ID", send.id.to_string()),
         ("TASKMASTER_ATTEMPT", send.attempt.n.to_string()),

@@ -12,7 +12,7 @@
 //! lives here: a result stays until the master acknowledged it, whatever happens to the connection.
 
 use std::collections::{BTreeMap, VecDeque};
-use taskmaster_protocol::message::{Attempt, Done, Failed, Request, Send};
+use taskmaster_protocol::message::{Assignment, Attempt, CreditRequest, Done, Failed};
 use taskmaster_protocol::{ErrorKind, TaskError, TaskStats, ToMaster, limits};
 
 /// The first pause before a lost master is dialled again, µs. A restart of a master takes a few of
@@ -97,7 +97,7 @@ pub enum Event {
     /// Something, be it a pong, came from the master.
     Heard,
     /// `task:send`.
-    Send(Vec<Send>),
+    Send(Vec<Assignment>),
     /// `task:recall`.
     Recall(Vec<Attempt>),
     /// `task:cancel`.
@@ -134,7 +134,7 @@ pub enum Effect {
     /// Tell the master.
     Say(ToMaster),
     /// Prepare and run; first come, first served. Answer with `Ended`.
-    Start(Box<Send>),
+    Start(Box<Assignment>),
     /// Take these out of the executor's queue, where they have not begun; answer with `TakenBack`.
     TakeBack(Vec<Attempt>),
     /// Stop this attempt; answer with `Ended`.
@@ -145,7 +145,7 @@ pub enum Effect {
 
 #[derive(Debug)]
 enum State {
-    Waiting(Box<Send>),
+    Waiting(Box<Assignment>),
     /// With the executor, which prepares, queues or runs it. Holds the slots that it takes.
     Handed(u32),
     Finished(Box<Ending>),
@@ -264,7 +264,7 @@ impl Session {
 
     fn request(&self, held: Option<Vec<Attempt>>) -> ToMaster {
         let credits = (self.settings.slots + CREDITS_BEYOND_SLOTS).min(limits::CREDITS_MAX);
-        ToMaster::Request(Request {
+        ToMaster::Request(CreditRequest {
             credits: if self.draining { 0 } else { credits },
             held,
             draining: self.draining,
@@ -303,7 +303,7 @@ impl Session {
         }
     }
 
-    fn send(&mut self, sends: Vec<Send>, effects: &mut Vec<Effect>) {
+    fn send(&mut self, sends: Vec<Assignment>, effects: &mut Vec<Effect>) {
         let mut returned = Vec::new();
         for mut send in sends {
             let attempt = Attempt {

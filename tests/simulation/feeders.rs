@@ -7,7 +7,7 @@ use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, World};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use taskmaster_protocol::message::{
-    Add, Added, Cancel, OfJob, Operate, Operation, Rejected, Retry, Set,
+    Add, Added, Cancel, ChangeTask, JobRef, Operate, Operation, Rejected, Retry,
 };
 use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, TaskId, ToMaster};
 
@@ -435,7 +435,7 @@ impl World {
                 let priority = Some(self.chance.below(9) as i32);
                 let delay_ms = Some(self.chance.below(300));
                 (
-                    ToMaster::Set(Set {
+                    ToMaster::Set(ChangeTask {
                         reference,
                         id,
                         priority,
@@ -494,7 +494,7 @@ impl World {
             .clone()
             .filter(|_| self.feeders[index].hold)
         {
-            self.feeder_says(index, ToMaster::Release(OfJob { job }));
+            self.feeder_says(index, ToMaster::Release(JobRef { job }));
         }
     }
 

@@ -6,7 +6,7 @@ use crate::master::MODULES;
 use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, ResultRef, Send, Started};
+use taskmaster_protocol::message::{Assignment, Attempt, Done, Failed, Offer, ResultRef, Started};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskId, TaskStats, ToMaster,
 };
@@ -312,7 +312,7 @@ impl World {
         }
     }
 
-    fn guest_starts(&mut self, index: usize, send: Send) {
+    fn guest_starts(&mut self, index: usize, send: Assignment) {
         let attempt = Attempt {
             id: send.id,
             attempt: send.attempt,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use taskmaster_protocol::PROTOCOL_VERSION;
 use taskmaster_protocol::message::{Hello, Role};
-use taskmaster_transport::{Address, Blobs, DialError, dial};
+use taskmaster_transport::{Address, BlobClient, DialError, dial};
 use tokio::time::Instant;
 
 /// Masters, in the order in which they are tried, with the token and the session's name.
@@ -56,10 +56,10 @@ impl Target {
     }
 
     /// Bytes by hash, from the master that answered last.
-    pub fn blobs(&self) -> Blobs {
+    pub fn blobs(&self) -> BlobClient {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // `last` is an index of ours, and there is at least one address.
-        Blobs::new(self.addresses[last].clone(), self.token.clone())
+        BlobClient::new(self.addresses[last].clone(), self.token.clone())
     }
 
     /// Tries each address in turn until one answers or `patience` is over.

@@ -74,7 +74,7 @@ async fn wait(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
 async fn wait_once(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
     loop {
         let ask = |reference| {
-            ToMaster::Ask(taskmaster_protocol::message::Ask {
+            ToMaster::Ask(taskmaster_protocol::message::Question {
                 reference,
                 query: Query::Job { job: job.clone() },
             })

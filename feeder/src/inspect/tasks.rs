@@ -11,7 +11,7 @@ use crate::output::{Format, Output};
 use crate::trouble::{Trouble, exit};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use taskmaster_protocol::message::{Cancel, Log, Query, Retry, Set};
+use taskmaster_protocol::message::{Cancel, ChangeTask, Log, Query, Retry};
 use taskmaster_protocol::{
     FilePath, Hash, JobName, Json, ModuleName, TaskId, TaskState, TaskView, ToMaster, limits,
 };
@@ -70,7 +70,7 @@ pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> 
         } => {
             let delay_ms = delay.map(|span| span.ms());
             let set = |reference| {
-                ToMaster::Set(Set {
+                ToMaster::Set(ChangeTask {
                     reference,
                     id: id.clone(),
                     priority,

@@ -8,7 +8,6 @@ mod ask;
 mod children;
 mod effects;
 mod modules;
-mod older;
 mod operate;
 mod reports;
 mod restore;
@@ -106,8 +105,6 @@ struct Session {
     /// It has told what it holds.
     joined: bool,
     since: Wall,
-    /// The version of the protocol that is spoken with it.
-    protocol: u32,
 }
 
 /// What a runner reports of an attempt that ended.
@@ -316,8 +313,7 @@ impl Engine {
                 restored: false,
             });
         }
-        let (role, offer, since, protocol) =
-            (hello.role, hello.runner, self.now.wall, hello.protocol);
+        let (role, offer, since) = (hello.role, hello.runner, self.now.wall);
         let runner = offer.as_ref().map(|offer| offer.name.as_str().into());
         self.sessions.insert(
             session,
@@ -329,7 +325,6 @@ impl Engine {
                 runner,
                 joined: false,
                 since,
-                protocol,
             },
         );
     }

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use taskmaster_engine::events::{Concern, Ends, EndsOf, EventFeed, Logged, Pruned};
-use taskmaster_protocol::message::{Final, Query, Refused};
+use taskmaster_protocol::message::{Query, Refused, TasksEnded};
 use taskmaster_protocol::{FromMaster, JobName, RefusalCode, TaskId, TaskView};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -150,11 +150,11 @@ pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, si
 
 /// What is told of these events, made as it is taken. Each message says how far it reaches; the
 /// last one, up to `seq`.
-fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = Final> {
+fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = TasksEnded> {
     let mut rest = Some(mine);
     std::iter::from_fn(move || {
         let events = rest?;
-        let mut message = Final {
+        let mut message = TasksEnded {
             seq: Some(seq),
             tasks: Vec::new(),
             job_done: None,
@@ -279,7 +279,7 @@ async fn tell(tasks: Vec<TaskView>, side: &Side) -> Result<(), Over> {
     if tasks.is_empty() {
         return Ok(());
     }
-    side.send(FromMaster::Final(Final {
+    side.send(FromMaster::Final(TasksEnded {
         seq: None,
         tasks,
         job_done: None,

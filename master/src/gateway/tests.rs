@@ -14,7 +14,7 @@ use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
 use taskmaster_protocol::{
     EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits,
 };
-use taskmaster_transport::{Address, Blobs as Remote, DialError, Socket, dial};
+use taskmaster_transport::{Address, BlobClient as Remote, DialError, Socket, dial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
@@ -220,11 +220,7 @@ async fn who_says_no_right_hello_is_refused_with_the_reason() {
         runner: None,
         ..hello(Role::Runner)
     };
-    let spoken = format!(
-        "{} and {}",
-        taskmaster_protocol::PROTOCOL_VERSION,
-        taskmaster_protocol::PROTOCOL_OLDEST
-    );
+    let spoken = format!("speaks {}", taskmaster_protocol::PROTOCOL_VERSION);
     for (hello, code, words) in [
         (
             old,

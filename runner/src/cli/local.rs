@@ -18,12 +18,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_module::manifest::Manifest;
-use taskmaster_protocol::message::{Attempt, ResultRef, Send};
+use taskmaster_protocol::message::{Assignment, Attempt, ResultRef};
 use taskmaster_protocol::{
     AttemptId, Capabilities, ErrorKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleName,
     ModuleRef, TaskDocument, TaskError, TaskId, limits,
 };
-use taskmaster_transport::local::{Local, Place, parse_input};
+use taskmaster_transport::local::{BlobSource, LocalInputs, parse_input};
 
 /// The id and the job of the one task.
 const LOCAL: &str = "local";
@@ -348,7 +348,7 @@ fn execute(
     let (inputs, placing) =
         runtime.block_on(gather(&args.inputs, &sandbox.scratch().join("inputs")))?;
     let timeout = Duration::from_millis(document.timeout_ms.unwrap_or(limits::TIMEOUT_MS_DEFAULT));
-    let send = Send {
+    let send = Assignment {
         id: TaskId::new(LOCAL).map_err(|error| text(&error))?,
         attempt: AttemptId { epoch: 0, n: 1 },
         module: document.module.name,
@@ -397,7 +397,8 @@ async fn gather(
     if wanted.is_empty() {
         return Ok((BTreeMap::new(), None));
     }
-    let (mut local, mut inputs, mut places) = (Local::default(), BTreeMap::new(), HashMap::new());
+    let (mut local, mut inputs, mut places) =
+        (LocalInputs::default(), BTreeMap::new(), HashMap::new());
     for (path, file) in wanted {
         let read = local
             .read(file)
@@ -422,16 +423,16 @@ async fn gather(
     Ok((document.inputs, Some(placing)))
 }
 
-fn copy(place: Option<Place>, to: &Path) -> std::io::Result<u64> {
+fn copy(place: Option<BlobSource>, to: &Path) -> std::io::Result<u64> {
     match place {
-        Some(Place::File(from)) => {
+        Some(BlobSource::File(from)) => {
             // Not the permissions: what cannot be read here must be readable there.
             std::io::copy(
                 &mut std::fs::File::open(from)?,
                 &mut std::fs::File::create(to)?,
             )
         }
-        Some(Place::Memory(bytes)) => std::fs::write(to, &bytes).map(|()| bytes.len() as u64),
+        Some(BlobSource::Memory(bytes)) => std::fs::write(to, &bytes).map(|()| bytes.len() as u64),
         None => Err(std::io::Error::other("it is none of the inputs")),
     }
 }

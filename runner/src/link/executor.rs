@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use taskmaster_protocol::TaskError;
-use taskmaster_protocol::message::{Attempt, Send};
+use taskmaster_protocol::message::{Assignment, Attempt};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes of live events that wait to be written, over all attempts; beyond that watchers miss some.
@@ -64,7 +64,7 @@ impl Executor {
     }
 
     /// Takes an attempt on; [`Executor::flush`] lets it go.
-    pub fn run(&mut self, send: Box<Send>) {
+    pub fn run(&mut self, send: Box<Assignment>) {
         let attempt = Attempt {
             id: send.id.clone(),
             attempt: send.attempt,

@@ -4,7 +4,7 @@ use super::wire::ping;
 use crate::sandbox::Utterance;
 use std::collections::VecDeque;
 use taskmaster_protocol::message::{
-    Attempt, Done, Failed, Log, ResultRef, Said, Started, ToMaster,
+    Attempt, Done, Failed, LiveOutput, Log, ResultRef, Started, ToMaster,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -21,9 +21,9 @@ pub struct Outbox {
     ping: bool,
     messages: Vec<ToMaster>,
     started: Vec<Started>,
-    progress: Vec<Said>,
-    partial: Vec<Said>,
-    log: Vec<Said>,
+    progress: Vec<LiveOutput>,
+    partial: Vec<LiveOutput>,
+    log: Vec<LiveOutput>,
     live: bool,
 }
 
@@ -63,9 +63,9 @@ impl Outbox {
                 attempt,
                 started_us,
             }),
-            Utterance::Progress(data) => self.progress.push(Said { id, attempt, data }),
-            Utterance::Partial(data) => self.partial.push(Said { id, attempt, data }),
-            Utterance::Log(data) => self.log.push(Said { id, attempt, data }),
+            Utterance::Progress(data) => self.progress.push(LiveOutput { id, attempt, data }),
+            Utterance::Partial(data) => self.partial.push(LiveOutput { id, attempt, data }),
+            Utterance::Log(data) => self.log.push(LiveOutput { id, attempt, data }),
         }
     }
 
@@ -85,7 +85,7 @@ impl Outbox {
             out.push_back(ping());
         }
         pack(started, |_| ENTRY_BYTES, ToMaster::Started, &mut out);
-        let said = |said: &Said| ENTRY_BYTES + said.data.get().len();
+        let said = |said: &LiveOutput| ENTRY_BYTES + said.data.get().len();
         pack(progress, said, ToMaster::Progress, &mut out);
         pack(partial, said, ToMaster::Partial, &mut out);
         pack(log, said, ToMaster::Log, &mut out);

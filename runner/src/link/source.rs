@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::Hash;
-use taskmaster_transport::files::{Download, Purpose};
-use taskmaster_transport::{Address, Blobs};
+use taskmaster_transport::files::{Download, UploadPurpose};
+use taskmaster_transport::{Address, BlobClient};
 use tokio::sync::Semaphore;
 
 /// Tries are this far apart.
@@ -45,8 +45,8 @@ impl Source {
         *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
-    fn blobs(&self) -> Blobs {
-        Blobs::new(
+    fn blobs(&self) -> BlobClient {
+        BlobClient::new(
             self.address
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -95,7 +95,10 @@ impl Source {
     pub async fn put_file(&self, hash: Hash, path: &Path) -> Result<(), String> {
         loop {
             let turn = self.putting.acquire().await.ok();
-            let put = self.blobs().put_file(&hash, path, Purpose::Result).await;
+            let put = self
+                .blobs()
+                .put_file(&hash, path, UploadPurpose::Result)
+                .await;
             drop(turn);
             match put {
                 Ok(()) => return Ok(()),

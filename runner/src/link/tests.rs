@@ -3,7 +3,7 @@
 use super::*;
 use futures_util::{SinkExt, StreamExt};
 use std::collections::HashMap;
-use taskmaster_protocol::message::{Attempt, Request, ResultRef, Said, Send};
+use taskmaster_protocol::message::{Assignment, Attempt, CreditRequest, LiveOutput, ResultRef};
 use taskmaster_protocol::{AttemptId, Hash, JobName, Json, ModuleKind, ModuleName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -58,7 +58,7 @@ impl Peer {
         }
     }
 
-    async fn request(&mut self) -> Request {
+    async fn request(&mut self) -> CreditRequest {
         let ToMaster::Request(request) = self.hear().await else {
             panic!("no request")
         };
@@ -193,9 +193,9 @@ fn name(id: &str) -> Attempt {
     }
 }
 
-fn send(id: &str, module: &str, params: &str) -> Send {
+fn send(id: &str, module: &str, params: &str) -> Assignment {
     let Attempt { id, attempt } = name(id);
-    Send {
+    Assignment {
         id,
         attempt,
         module: ModuleName::new("m").unwrap(),
@@ -254,7 +254,7 @@ async fn sent_done_acknowledged() {
                 done.into_iter()
                     .map(|done| (done.id.to_string(), done.result)),
             ),
-            ToMaster::Ask(Ask {
+            ToMaster::Ask(Question {
                 reference,
                 query: Query::Results { ids },
             }) => {
@@ -458,7 +458,7 @@ async fn what_a_task_says_is_heard_while_it_runs() {
     peer.request().await;
     peer.say(FromMaster::Send(vec![send("a", TALK, "")])).await;
     master.answer().await;
-    let (mut log, mut progress): (Vec<Said>, Vec<Said>) = (Vec::new(), Vec::new());
+    let (mut log, mut progress): (Vec<LiveOutput>, Vec<LiveOutput>) = (Vec::new(), Vec::new());
     while log.is_empty() || progress.is_empty() {
         match peer.hear().await {
             ToMaster::Log(more) => log.extend(more),

@@ -2,7 +2,7 @@
 
 use super::program::{Answer, LoadError, Needs};
 use super::{Guest, Sandbox, typed};
-use taskmaster_module::{Entry, References, Signature};
+use taskmaster_module::{EntryPoint, ParamsStage, Signature};
 use wasmtime::Store;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{self, ComponentExportIndex, InstancePre, Val};
@@ -37,13 +37,13 @@ impl Component {
         sandbox: &Sandbox,
         component: &component::Component,
     ) -> Result<Component, LoadError> {
-        let entry = Entry::choose(typed::exports(component)).map_err(LoadError)?;
+        let entry = EntryPoint::choose(typed::exports(component)).map_err(LoadError)?;
         let (interface, name) = match &entry {
-            Entry::Run(interface) => (Some(interface.as_str()), "run"),
-            Entry::Function {
+            EntryPoint::Run(interface) => (Some(interface.as_str()), "run"),
+            EntryPoint::Function {
                 interface, name, ..
             } => (interface.as_deref(), name.as_str()),
-            Entry::Task | Entry::Start => (None, "run"),
+            EntryPoint::Task | EntryPoint::Start => (None, "run"),
         };
         let index = match interface {
             None => component.get_export_index(None, name),
@@ -55,9 +55,9 @@ impl Component {
             return Err(LoadError(format!("its `{name}` cannot be found")));
         };
         let call = match entry {
-            Entry::Run(_) => Call::Run,
-            Entry::Function { signature, .. } => Call::Typed(signature),
-            Entry::Task | Entry::Start => Call::Task,
+            EntryPoint::Run(_) => Call::Run,
+            EntryPoint::Function { signature, .. } => Call::Typed(signature),
+            EntryPoint::Task | EntryPoint::Start => Call::Task,
         };
         let linker = sandbox.component_linker();
         let pre = linker
@@ -113,7 +113,7 @@ impl Component {
                 text => text.into(),
             })]),
             Call::Typed(signature) => {
-                let values = signature.arguments(Some(text()?), References::Replaced);
+                let values = signature.arguments(Some(text()?), ParamsStage::Replaced);
                 let values = values.map_err(|refusal| refusal.message)?;
                 Ok(signature
                     .params

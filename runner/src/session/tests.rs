@@ -11,9 +11,9 @@ fn name(n: u32) -> Attempt {
     }
 }
 
-fn send(n: u32, slots: u32) -> Send {
+fn send(n: u32, slots: u32) -> Assignment {
     let Attempt { id, attempt } = name(n);
-    Send {
+    Assignment {
         id,
         attempt,
         module: ModuleName::new("m").unwrap(),

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use taskmaster_fuzz::{text, values};
-use taskmaster_protocol::{Filter, Hash, JobName, ModuleName, ModuleRef, TaskId, Wall, near};
+use taskmaster_protocol::{EventFilter, Hash, JobName, ModuleName, ModuleRef, TaskId, Wall, near};
 
 fuzz_target!(|data: &[u8]| {
     if let Some(us) = data.first_chunk() {
@@ -22,9 +22,9 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok((name, value)) = values::pair(text) {
         assert_eq!(format!("{name}={value}"), text);
-        let filter = Filter {
+        let filter = EventFilter {
             events: vec![value],
-            ..Filter::default()
+            ..EventFilter::default()
         };
         let _ = filter.unknown_events();
     }

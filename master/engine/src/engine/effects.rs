@@ -5,7 +5,7 @@ use crate::inbox::SessionNo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{DurableChange, Effect, FinalState, RunnerKey, TaskKey, EndReason};
-use taskmaster_protocol::message::{Attempt, Refused, ResultRef, Send};
+use taskmaster_protocol::message::{Assignment, Attempt, Refused, ResultRef};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
     TaskError, TaskId, Wall,
@@ -212,14 +212,14 @@ impl Engine {
             return;
         };
         let granted = self.modules.granted(&body.module);
-        let mut results = self.results_at_hand(body.references());
+        let results = self.results_at_hand(body.references());
         let params = match forbidden {
             // Sent, so that it fails with the reason: no runner runs what asks for such a result.
             Some(why) => Some(Json::of(&serde_json::json!({ "$result": why }))),
-            None => self.params_for(SessionNo(runner.0), &body, &mut results),
+            None => body.params.clone(),
         };
         let rare = body.rare.as_deref();
-        let send = Send {
+        let send = Assignment {
             id: body.id.clone(),
             attempt,
             module: body.module.clone(),
@@ -248,7 +248,7 @@ impl Engine {
     }
 
     /// One message carries all that a turn sends to a runner in a row.
-    fn say_send(&mut self, session: SessionNo, send: Send) {
+    fn say_send(&mut self, session: SessionNo, send: Assignment) {
         let Some(session) = self.sessions.get(&session) else {
             return;
         };

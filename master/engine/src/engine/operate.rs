@@ -8,7 +8,9 @@ use crate::inbox::SessionNo;
 use crate::lookup::{unknown_job, unknown_task};
 use std::collections::{BTreeSet, VecDeque};
 use taskmaster_core::{Due, Event, Origin, RunnerKey, TaskKey};
-use taskmaster_protocol::message::{Answer, Cancel, Operate, Operation, Refused, Retry, Role, Set};
+use taskmaster_protocol::message::{
+    Answer, Cancel, ChangeTask, Operate, Operation, Refused, Retry, Role,
+};
 use taskmaster_protocol::{
     FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits,
 };
@@ -204,12 +206,12 @@ impl Engine {
         );
     }
 
-    pub(super) fn set(&mut self, session: SessionNo, set: Set) {
+    pub(super) fn set(&mut self, session: SessionNo, set: ChangeTask) {
         let result = self.set_task(&set);
         self.answer_to(session, set.reference, result);
     }
 
-    fn set_task(&mut self, set: &Set) -> Result<serde_json::Value, Refusal> {
+    fn set_task(&mut self, set: &ChangeTask) -> Result<serde_json::Value, Refusal> {
         let id = &set.id;
         if set.delay_ms.is_some_and(|ms| ms > limits::DURATION_MS_MAX) {
             let text = format!(

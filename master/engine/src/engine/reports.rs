@@ -6,15 +6,13 @@ use crate::inbox::SessionNo;
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{
-    Attempt, Compiled, Compiling, Done, Failed, Request, Said, Started,
+    Attempt, Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Started,
 };
-use taskmaster_protocol::{
-    AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, Wall,
-};
+use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, Wall};
 
 impl Engine {
     /// A runner's credits; the first time, and after a reconnect, with what it holds.
-    pub(super) fn request(&mut self, session: SessionNo, request: Request) {
+    pub(super) fn request(&mut self, session: SessionNo, request: CreditRequest) {
         let Some(here) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -22,7 +20,6 @@ impl Engine {
             return;
         };
         let runner = RunnerKey(session.0);
-        let answers = here.protocol >= RECALLS_ANSWERED_SINCE;
         let joins = !std::mem::replace(&mut here.joined, true);
         if joins {
             let announced = self.modules.announced();
@@ -34,7 +31,7 @@ impl Engine {
                 runner,
                 offer,
                 credits,
-                answers,
+                answers: true,
                 held,
             });
             if !void.is_empty() {
@@ -168,10 +165,10 @@ impl Engine {
     }
 
     /// Something that a running module said: watchers see it, nobody keeps it.
-    pub(super) fn said(&mut self, session: SessionNo, kind: EventKind, said: Vec<Said>) {
+    pub(super) fn said(&mut self, session: SessionNo, kind: EventKind, said: Vec<LiveOutput>) {
         let runner = RunnerKey(session.0);
         self.tell(Event::RunnerHeard { runner });
-        for Said { id, data, .. } in said {
+        for LiveOutput { id, data, .. } in said {
             if let Some(key) = self.facts.key(&id) {
                 self.show(kind, Some(key), Some(runner), || data);
             }

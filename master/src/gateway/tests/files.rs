@@ -3,7 +3,7 @@
 use super::*;
 use taskmaster_protocol::files::{FilePath, ListedFile, Listing};
 use taskmaster_transport::BlobError;
-use taskmaster_transport::files::{Download, Purpose, hash_file};
+use taskmaster_transport::files::{Download, UploadPurpose, hash_file};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_and_fetches_go_on_where_they_broke_off() {
@@ -48,7 +48,10 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
             && answer.contains(&format!("upload-offset: {kept}\r\n")),
         "{answer}"
     );
-    remote.put_file(&hash, &path, Purpose::Task).await.unwrap();
+    remote
+        .put_file(&hash, &path, UploadPurpose::Task)
+        .await
+        .unwrap();
     assert_eq!(
         (
             world.blobs.part_of(&hash),
@@ -78,14 +81,17 @@ async fn a_file_that_changes_while_it_is_put_is_not_taken() {
         std::fs::write(&path, vec![1; length]).unwrap();
         let (hash, _) = hash_file(&path).unwrap();
         std::fs::write(&path, vec![2; length]).unwrap();
-        let refused = remote.put_file(&hash, &path, Purpose::Task).await;
+        let refused = remote.put_file(&hash, &path, UploadPurpose::Task).await;
         assert!(
             matches!(refused, Err(BlobError::WrongHash(_))),
             "{refused:?}"
         );
         assert!(!world.blobs.exists(&hash) && world.blobs.part_of(&hash) == 0);
         let (hash, _) = hash_file(&path).unwrap();
-        remote.put_file(&hash, &path, Purpose::Task).await.unwrap();
+        remote
+            .put_file(&hash, &path, UploadPurpose::Task)
+            .await
+            .unwrap();
         assert!(world.blobs.exists(&hash));
     }
 }
