@@ -20,11 +20,6 @@ pub mod values;
 #[path = "../../../feeder/src/wire.rs"]
 pub mod wire;
 
-/// Where `wire.rs` looks for it.
-mod feed {
-    pub(crate) use crate::line::Text;
-}
-
 /// The input as text, as far as it is some.
 pub fn text(data: &[u8]) -> &str {
     match std::str::from_utf8(data) {
