@@ -146,13 +146,17 @@ impl BenchLoad {
             return message.tasks.iter().try_for_each(|task| self.check(task));
         }
         match FromMaster::decode(text) {
+            Ok(FromMaster::Added(_)) => {
+                self.batch_answered();
+                Ok(())
+            }
             Ok(FromMaster::Rejected(rejected)) => Err(match rejected.tasks.into_iter().next() {
                 Some(task) => task.error.into(),
                 None => wrong("a task was refused".into()),
             }),
             Ok(FromMaster::Refused(refused)) => Err(refused.error.into()),
-            Ok(FromMaster::Final(_) | FromMaster::Added(_)) => Err(wrong(
-                "this master writes its messages in another way".into(),
+            Ok(FromMaster::Final(_)) => Err(CommandError::Local(
+                "the master told of tasks that cannot be read".into(),
             )),
             _ => Ok(()),
         }
@@ -248,5 +252,27 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
         }
         assert_eq!(load.open, 2);
+    }
+
+    #[test]
+    fn messages_are_read_however_a_master_writes_them() {
+        let (mut load, _) = sent(2);
+        let prefix = load.prefix.clone();
+        let task = |n: u32| format!(r#"{{"id":"{prefix}{n}","state":"done","result":{n}}}"#);
+        let behind = format!(
+            r#"{{"event":"task:final","data":{{"seq":1,"tasks":[{}]}},"more":{{}}}}"#,
+            task(0)
+        );
+        load.take(&behind).unwrap();
+        let spaced = format!(
+            r#"{{ "data": {{"tasks":[{}]}}, "event": "task:final" }}"#,
+            task(1)
+        );
+        load.take(&spaced).unwrap();
+        assert_eq!(load.open, 0);
+
+        load.take(r#"{ "event":"task:added", "data":{"batch":1,"ids":[]} }"#)
+            .unwrap();
+        assert_eq!(load.unanswered, 0);
     }
 }
