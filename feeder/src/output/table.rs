@@ -147,6 +147,17 @@ mod tests {
     }
 
     #[test]
+    fn characters_of_two_columns_do_not_shift_the_next_cell() {
+        let mut table = TextTable::new(&["PATH", "SIZE"]);
+        table.row(["日本.txt".into(), "1".into()]);
+        table.row(["ab.txt".into(), "2".into()]);
+        assert_eq!(
+            table.render(false, None),
+            "PATH      SIZE\n日本.txt  1\nab.txt    2\n"
+        );
+    }
+
+    #[test]
     fn a_block_leaves_out_what_is_empty() {
         let mut block = TextTable::block();
         block.pair("id", "t1");

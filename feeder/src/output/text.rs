@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use taskmaster_protocol::Wall;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// JSON on one line. A raw line break in JSON stands only between tokens, where a blank does as
 /// well.
@@ -36,15 +37,24 @@ pub fn cell(text: &str) -> Cow<'_, str> {
 
 /// The columns that a terminal needs for a text without control characters.
 pub fn columns(text: &str) -> usize {
-    text.chars().count()
+    text.width()
 }
 
 /// Text that fits into `columns`, with `…` at its end where something was cut.
 pub fn clip(text: &str, columns: usize) -> Cow<'_, str> {
-    if text.chars().count() <= columns {
+    if text.width() <= columns {
         return Cow::Borrowed(text);
     }
-    let mut short: String = text.chars().take(columns.saturating_sub(1)).collect();
+    let mut left = columns.saturating_sub(1);
+    let mut short = String::new();
+    for c in text.chars() {
+        let width = c.width().unwrap_or(0);
+        if width > left {
+            break;
+        }
+        left -= width;
+        short.push(c);
+    }
     short.push('…');
     Cow::Owned(short)
 }
@@ -105,6 +115,9 @@ mod tests {
     fn text_is_cut_by_the_columns_that_it_takes() {
         assert_eq!(clip("abcdef", 4), "abc…");
         assert_eq!(clip("äöü", 3), "äöü");
+        assert_eq!(clip("日本語", 6), "日本語");
+        assert_eq!(clip("日本語", 5), "日本…");
+        assert_eq!(clip("日本語", 4), "日…");
     }
 
     #[test]
