@@ -1,6 +1,6 @@
 //! What `top` shows.
 
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, read_answer};
 use crate::watch::event_line;
 use crate::wire::{HotMessage, read_hot};
 use std::collections::VecDeque;
@@ -43,11 +43,12 @@ pub(super) struct Refresh {
 }
 
 impl Dashboard {
-    /// Asks the master for everything but the events.
+    /// Asks the master for everything but the events. A broken connection is an error, not made
+    /// again here: on a new one the events must be asked for, too.
     pub(super) async fn refresh(&mut self, client: &mut Client) -> Result<(), ClientError> {
-        let status: Status = client.ask(Query::Status).await?;
-        self.runners = client.ask(Query::Runners).await?;
-        self.jobs = client.ask(Query::Jobs).await?;
+        let status: Status = read_answer(&client.ask_once(Query::Status).await?)?;
+        self.runners = read_answer(&client.ask_once(Query::Runners).await?)?;
+        self.jobs = read_answer(&client.ask_once(Query::Jobs).await?)?;
         let refresh = Refresh {
             at: Instant::now(),
             ended: ended_tasks(&status),
@@ -88,4 +89,56 @@ fn ended_tasks(status: &Status) -> u64 {
         .iter()
         .filter_map(|state| status.tasks.get(*state))
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Target;
+    use futures_util::{SinkExt, StreamExt};
+    use std::time::Duration;
+    use taskmaster_protocol::FromMaster;
+    use taskmaster_protocol::message::Welcome;
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite::Message;
+
+    /// A master that hangs up at the first question. On a second connection it answers nothing.
+    async fn master() -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                socket.next().await.unwrap().unwrap();
+                let welcome = FromMaster::Welcome(Welcome {
+                    protocol: 1,
+                    epoch: 1,
+                    seq: 0,
+                    message_bytes_max: 1 << 20,
+                    batch_tasks_max: 1,
+                    leader: None,
+                });
+                socket.send(Message::text(welcome.encode())).await.unwrap();
+                socket.next().await;
+                if connection > 0 {
+                    std::future::pending::<()>().await;
+                }
+            }
+        });
+        Target::parse(&url, None).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_in_a_refresh_is_told_so_that_events_are_asked_for_again() {
+        let mut client = Client::connect(master().await).await.unwrap();
+        let mut dashboard = Dashboard::default();
+        let refresh = dashboard.refresh(&mut client);
+        let refreshed = tokio::time::timeout(Duration::from_secs(5), refresh)
+            .await
+            .expect("it does not connect again");
+        assert!(matches!(refreshed, Err(ClientError::Lost(_))));
+        // What waits for events hears of it, too.
+        assert!(matches!(client.receive().await, Err(ClientError::Lost(_))));
+    }
 }
