@@ -48,7 +48,7 @@ pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, Co
         TasksCommand::Files { id, fetch } => {
             let view: TaskView = client.ask(Query::Task { id }).await?;
             if let Some(folder) = fetch {
-                fetch_outputs(&global.target()?, &folder, &view.id, &view.outputs).await?;
+                fetch_outputs(client.target(), &folder, &view.id, &view.outputs).await?;
             }
             print_files(&view.outputs, &printer)?;
         }
