@@ -21,7 +21,8 @@ pub const CANCELLED: u8 = 4;
 /// `--wait-timeout` passed.
 pub const TIMEOUT: u8 = 5;
 
-/// The task was refused because no runner could ever qualify.
+/// No runner could ever qualify for the task. Reserved: a master of this version lets such a task
+/// wait.
 pub const NO_RUNNER: u8 = 6;
 
 /// No master answers.
