@@ -7,7 +7,7 @@ use crate::error::CommandError;
 use crate::exit;
 use crate::output::table::TextTable;
 use crate::output::text::span;
-use crate::output::{OutputFormat, Printer, Rows};
+use crate::output::{ListRows, OutputFormat, Printer};
 use serde::Serialize;
 use taskmaster_protocol::message::{Query, Status};
 use taskmaster_protocol::shape::{ModuleState, ModuleView, RunnerView};
@@ -68,7 +68,7 @@ pub async fn run(global: &GlobalOptions) -> Result<u8, CommandError> {
     }
     // A report is for people, also where it goes into a file; scripts say -o.
     let format = global.output.unwrap_or(OutputFormat::Table);
-    let rows = Rows {
+    let rows = ListRows {
         raw: findings.iter().map(Json::of).collect(),
         typed: findings,
     };

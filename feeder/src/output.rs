@@ -68,7 +68,7 @@ impl Printer {
     /// Writes a list. `name` gives the id that `-o quiet` prints.
     pub fn list<T>(
         &self,
-        rows: &Rows<T>,
+        rows: &ListRows<T>,
         name: impl Fn(&T) -> String,
         table: impl FnOnce(&[T]) -> TextTable,
     ) -> Result<(), CommandError> {
@@ -164,7 +164,7 @@ impl Printer {
 }
 
 /// The rows of a list, in both of their forms.
-pub struct Rows<T> {
+pub struct ListRows<T> {
     /// Each row as the master wrote it, for scripts: with fields that this version does not know.
     pub raw: Vec<Json>,
     /// Each row as this version reads it, for people.

@@ -18,7 +18,7 @@ use taskmaster_protocol::{
 pub async fn run(options: &WatchOptions, global: &GlobalOptions) -> Result<u8, CommandError> {
     let filter = filter(&options.filters)?;
     let mut client = Client::connect(global.target()?).await?;
-    let mut watcher = Watcher {
+    let mut printer = EventPrinter {
         filter,
         // Without --since the first watch begins now; one after a reconnect begins where that
         // ended.
@@ -27,20 +27,20 @@ pub async fn run(options: &WatchOptions, global: &GlobalOptions) -> Result<u8, C
         wants_json: global.printer().wants_json(),
         out: std::io::stdout().lock(),
     };
-    watcher.watch(&client, options.since);
+    printer.watch(&client, options.since);
     loop {
         match client.receive().await {
-            Ok(text) => watcher.take(&text)?,
+            Ok(text) => printer.take(&text)?,
             Err(lost @ ClientError::Lost(_)) => {
                 reconnect(&mut client, &lost).await?;
-                watcher.watch(&client, Some(watcher.seen_up_to));
+                printer.watch(&client, Some(printer.seen_up_to));
             }
             Err(other) => return Err(other.into()),
         }
     }
 }
 
-struct Watcher {
+struct EventPrinter {
     filter: Filter,
     /// The seq after which a watch goes on.
     seen_up_to: u64,
@@ -49,7 +49,7 @@ struct Watcher {
     out: StdoutLock<'static>,
 }
 
-impl Watcher {
+impl EventPrinter {
     fn watch(&self, client: &Client, since: Option<u64>) {
         client.send(&ToMaster::Watch(Watch {
             filter: self.filter.clone(),

@@ -109,9 +109,18 @@ mod tests {
 
     /// One `task:final` with one task, in three ways to write it.
     const FINALS: [&str; 3] = [
-        r#"{"event":"task:final","data":{"seq":7,"tasks":[{"id":"a","state":"done","job":"j","result": 1 }]}}"#,
-        r#"{ "data":{"tasks":[{"id":"a","state":"done","job":"j","result": 1 }],"seq":7}, "event":"task:final" }"#,
-        r#"{"event":"task:final","data":{"seq":7,"tasks":[{"id":"a","state":"done","job":"j","result": 1 }]},"more":{}}"#,
+        concat!(
+            r#"{"event":"task:final","data":{"seq":7,"tasks":["#,
+            r#"{"id":"a","state":"done","job":"j","result": 1 }]}}"#,
+        ),
+        concat!(
+            r#"{ "data":{"tasks":[{"id":"a","state":"done","job":"j","result": 1 }],"#,
+            r#""seq":7}, "event":"task:final" }"#,
+        ),
+        concat!(
+            r#"{"event":"task:final","data":{"seq":7,"tasks":["#,
+            r#"{"id":"a","state":"done","job":"j","result": 1 }]},"more":{}}"#,
+        ),
     ];
 
     #[test]

@@ -73,11 +73,15 @@ async fn serve(mut stream: TcpStream) {
 }
 
 fn task() -> Json {
+    let file = Hash::of(FILE);
     let text = format!(
-        r#"{{"id":"t","module":"m","version":null,"state":"done","job":"j","priority":0,"attempt":1,
-            "runner":null,"created":"2026-01-31T12:00:00Z","started":null,"finished":null,
-            "result":null,"result_blob":null,"error":null,"outputs":{{"a.txt":"{}"}},"stats":null}}"#,
-        Hash::of(FILE)
+        r#"{{
+            "id": "t", "module": "m", "version": null, "state": "done", "job": "j",
+            "priority": 0, "attempt": 1, "runner": null,
+            "created": "2026-01-31T12:00:00Z", "started": null, "finished": null,
+            "result": null, "result_blob": null, "error": null,
+            "outputs": {{"a.txt": "{file}"}}, "stats": null
+        }}"#
     );
     Json::parse(&text).unwrap()
 }

@@ -61,7 +61,8 @@ pub enum TasksCommand {
             "  taskmaster tasks result t1 > result.json\n",
             "\n",
             "Exit codes:\n",
-            "  0  printed      1  there is no result yet      3  it failed or was skipped      4  it was cancelled"
+            "  0  printed      1  there is no result yet      ",
+            "3  it failed or was skipped      4  it was cancelled"
         )
     )]
     Result {

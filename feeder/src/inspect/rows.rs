@@ -1,7 +1,7 @@
 //! Lists as the master gives them.
 
 use crate::client::{Client, ClientError, read_answer};
-use crate::output::Rows;
+use crate::output::ListRows;
 use serde::de::DeserializeOwned;
 use taskmaster_protocol::Json;
 use taskmaster_protocol::message::Query;
@@ -10,12 +10,12 @@ use taskmaster_protocol::message::Query;
 pub(super) async fn ask_rows<T: DeserializeOwned>(
     client: &mut Client,
     query: Query,
-) -> Result<Rows<T>, ClientError> {
+) -> Result<ListRows<T>, ClientError> {
     read_rows(client.ask(query).await?)
 }
 
 /// Reads each row of a list.
-pub(super) fn read_rows<T: DeserializeOwned>(raw: Vec<Json>) -> Result<Rows<T>, ClientError> {
+pub(super) fn read_rows<T: DeserializeOwned>(raw: Vec<Json>) -> Result<ListRows<T>, ClientError> {
     let typed = raw.iter().map(read_answer).collect::<Result<_, _>>()?;
-    Ok(Rows { raw, typed })
+    Ok(ListRows { raw, typed })
 }

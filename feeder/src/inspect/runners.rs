@@ -7,7 +7,7 @@ use crate::error::CommandError;
 use crate::exit;
 use crate::output::table::TextTable;
 use crate::output::text::moment;
-use crate::output::{Printer, Rows};
+use crate::output::{ListRows, Printer};
 use taskmaster_protocol::message::{Operation, Query};
 use taskmaster_protocol::shape::RunnerView;
 use taskmaster_protocol::{RefusalCode, near};
@@ -33,7 +33,7 @@ pub async fn run(command: RunnersCommand, global: &GlobalOptions) -> Result<u8, 
     Ok(exit::OK)
 }
 
-fn show(name: &str, runners: &Rows<RunnerView>, printer: &Printer) -> Result<(), CommandError> {
+fn show(name: &str, runners: &ListRows<RunnerView>, printer: &Printer) -> Result<(), CommandError> {
     let mut rows = runners.raw.iter().zip(&runners.typed);
     let Some((answer, view)) = rows.find(|(_, view)| view.runner == name) else {
         let known = runners.typed.iter().map(|view| view.runner.as_str());

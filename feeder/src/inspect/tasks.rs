@@ -9,7 +9,7 @@ use crate::exit;
 use crate::fetch::{OutputFiles, fetch_outputs};
 use crate::output::table::TextTable;
 use crate::output::text::{bytes, moment, one_line, plain};
-use crate::output::{OutputFormat, Printer, Rows};
+use crate::output::{ListRows, OutputFormat, Printer};
 use serde::Deserialize;
 use taskmaster_protocol::message::{Log, Query};
 use taskmaster_protocol::{FilePath, Hash, JobName, Json, ModuleName, TaskState, TaskView, limits};
@@ -88,7 +88,7 @@ async fn list(
     client: &mut Client,
     filter: TaskFilter,
     limit: usize,
-) -> Result<Rows<TaskView>, ClientError> {
+) -> Result<ListRows<TaskView>, ClientError> {
     let mut raw = Vec::new();
     let mut after = None;
     while raw.len() < limit {
@@ -159,7 +159,7 @@ fn print_log(log: &Log, printer: &Printer) -> Result<(), CommandError> {
 
 fn print_files(files: &OutputFiles, printer: &Printer) -> Result<(), CommandError> {
     let json = |(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash}));
-    let rows: Rows<(&FilePath, &Hash)> = Rows {
+    let rows: ListRows<(&FilePath, &Hash)> = ListRows {
         raw: files.iter().map(json).collect(),
         typed: files.iter().collect(),
     };

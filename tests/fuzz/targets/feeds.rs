@@ -26,7 +26,8 @@ fuzz_target!(|data: &[u8]| {
     for document in whole {
         let Ok(text) = document.text else { continue };
         assert!(text.len() <= MAX && text.trim() == text);
-        let Ok(line) = FeedLine::read(document.line, text, &IdHasher::default(), || "made".into()) else {
+        let Ok(line) = FeedLine::read(document.line, text, &IdHasher::default(), || "made".into())
+        else {
             continue;
         };
         assert!(
