@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use taskmaster_feeder::{Global, exit};
+use taskmaster_feeder::{GlobalOptions, exit};
 use taskmaster_master::cli::StoreCommand;
 use taskmaster_master::config::ConfigError;
 use taskmaster_master::upkeep::backup::{Copied, backup};
@@ -17,7 +17,7 @@ use taskmaster_store::view;
 use taskmaster_transport::{BlobClient, BlobError};
 
 /// Runs it.
-pub async fn store(command: StoreCommand, global: &Global) -> ExitCode {
+pub async fn store(command: StoreCommand, global: &GlobalOptions) -> ExitCode {
     let done = match command {
         StoreCommand::Check(of) => checked(&of.data, global),
         StoreCommand::Export { data, file } => exported(&data.data, &file),
@@ -57,9 +57,9 @@ fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&serde_json::to_string(value).map_err(failed)?)
 }
 
-fn checked(data: &Path, global: &Global) -> Result<ExitCode, Failure> {
+fn checked(data: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
     let report = check(&Opened::open(data)?)?;
-    if global.output().wants_json() {
+    if global.wants_json() {
         json(&report)?;
     } else {
         let Report {
@@ -156,7 +156,7 @@ fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, Failure> {
+async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
     let copied = match Opened::open(data) {
         Ok(opened) => backup(
             &opened.shelf,
@@ -168,7 +168,7 @@ async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, 
         Err(_) if global.url.is_some() => ask_master(to, global).await?,
         Err(error) => return Err(error.into()),
     };
-    if global.output().wants_json() {
+    if global.wants_json() {
         json(&copied)?;
     } else {
         let Copied {
@@ -186,7 +186,7 @@ async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, 
 }
 
 /// The master that runs makes the copy, on its own machine.
-async fn ask_master(to: &Path, global: &Global) -> Result<Copied, Failure> {
+async fn ask_master(to: &Path, global: &GlobalOptions) -> Result<Copied, Failure> {
     let to: PathBuf = std::path::absolute(to).map_err(failed)?;
     let target = global.target().map_err(failed)?;
     let wish = serde_json::json!({ "to": to }).to_string();

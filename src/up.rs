@@ -4,7 +4,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use taskmaster_feeder::{Command as ClientCommand, Global, exit};
+use taskmaster_feeder::{ClientCommand, GlobalOptions, exit};
 use taskmaster_master::cli::MasterArgs;
 use taskmaster_master::config::{ConfigError, MasterConfig};
 use taskmaster_master::master::{Master, MasterError};
@@ -254,7 +254,7 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
 
 /// A client's command. `bench` without a `--url` and without a master there measures one of its
 /// own.
-pub async fn client(command: ClientCommand, mut global: Global) -> ExitCode {
+pub async fn client(command: ClientCommand, mut global: GlobalOptions) -> ExitCode {
     let own = matches!(command, ClientCommand::Bench(_))
         && global.url.is_none()
         && nobody_listens().await;

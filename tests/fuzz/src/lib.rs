@@ -20,11 +20,6 @@ pub mod wire;
 
 pub use taskmaster_store::{body, codec, packed, record};
 
-/// Where `wire.rs` looks for it.
-mod feed {
-    pub(crate) use crate::line::Text;
-}
-
 /// The input as text, as far as it is some.
 pub fn text(data: &[u8]) -> &str {
     match std::str::from_utf8(data) {

@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(shown.ends_with('Z'), "{shown}");
     }
     let text = text(data);
-    if let Ok(span) = text.parse::<values::Span>() {
+    if let Ok(span) = text.parse::<values::TimeSpan>() {
         assert!(u128::from(span.ms()) * 1_000 >= span.duration().as_micros());
     }
     if let Ok(time) = Wall::parse(text) {
