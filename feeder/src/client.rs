@@ -34,7 +34,9 @@ use connection::Connection;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::Duration;
-use taskmaster_protocol::message::{Question, Cancel, Operate, Operation, Query, Retry, ChangeTask, Welcome};
+use taskmaster_protocol::message::{
+    Cancel, ChangeTask, Operate, Operation, Query, Question, Retry, Welcome,
+};
 use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster};
 use taskmaster_transport::BlobClient;
 use tokio_tungstenite::tungstenite::Utf8Bytes;

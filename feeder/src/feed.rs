@@ -26,11 +26,8 @@ use line::IdHasher;
 use session::{FeedGoal, FeedSession, SessionSetup};
 use source::{InputChunk, InputSettings};
 use std::io::Read;
-use taskmaster_protocol::{JobName, PARAMS_AS_BLOBS_SINCE, limits};
+use taskmaster_protocol::{JobName, limits};
 use tokio::sync::mpsc;
-
-/// Bytes of a batch's message beside its document.
-const MESSAGE_OVERHEAD: usize = 1_024;
 
 /// Bytes of a document beside its params, with all other fields at their limits.
 const DOCUMENT_OVERHEAD: usize = 4 << 20;
@@ -89,21 +86,11 @@ fn start_reading(
     options: &FeedOptions,
 ) -> mpsc::Receiver<InputChunk> {
     let target = client.target();
-    let settings = |document_bytes_max| InputSettings {
-        document_bytes_max,
+    let settings = InputSettings {
+        document_bytes_max: limits::PARAMS_BYTES_MAX + DOCUMENT_OVERHEAD,
         hasher: hasher.clone(),
         uploader: InputUploader::new(target.clone()),
         base: base_of(options.file.as_deref()),
     };
-    let welcome = client.welcome();
-    if welcome.protocol >= PARAMS_AS_BLOBS_SINCE {
-        let settings = settings(limits::PARAMS_BYTES_MAX + DOCUMENT_OVERHEAD);
-        large::start(source::start(source, settings), target.clone())
-    } else {
-        let message_bytes_max = usize::try_from(welcome.message_bytes_max)
-            .unwrap_or(usize::MAX)
-            .min(limits::MESSAGE_BYTES_MAX);
-        let settings = settings(message_bytes_max.saturating_sub(MESSAGE_OVERHEAD));
-        source::start(source, settings)
-    }
+    large::start(source::start(source, settings), target.clone())
 }

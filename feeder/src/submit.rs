@@ -13,8 +13,8 @@ use std::io::Read;
 use std::path::Path;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Hash, Json, PARAMS_AS_BLOBS_SINCE, Refusal, RefusalCode, Requires,
-    Retries, TaskDocument, TaskId, TaskView, ToMaster, When, limits, splice,
+    Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument,
+    TaskId, TaskView, ToMaster, When, limits, splice,
 };
 use taskmaster_transport::BlobError;
 use tokio::time::Instant;
@@ -117,14 +117,9 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
     }
 }
 
-/// Puts large params as a blob, so that the document only names them. A master of the release
-/// before does not know such names and gets the params themselves.
+/// Puts large params as a blob, so that the document only names them.
 async fn put_params(client: &mut Client, document: &mut TaskDocument) -> Result<(), CommandError> {
-    let knows_blobs = client.welcome().protocol >= PARAMS_AS_BLOBS_SINCE;
-    let Some(params) = document
-        .params
-        .take_if(|params| knows_blobs && is_large(params))
-    else {
+    let Some(params) = document.params.take_if(|params| is_large(params)) else {
         return Ok(());
     };
     let bytes = Bytes::copy_from_slice(params.get().as_bytes());

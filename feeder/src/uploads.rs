@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use taskmaster_protocol::{FilePath, Hash, InputRef, Refusal, RefusalCode};
 use taskmaster_transport::BlobError;
 use taskmaster_transport::files::UploadPurpose;
-use taskmaster_transport::local::{LocalInputs, LocalInput, BlobSource};
+use taskmaster_transport::local::{BlobSource, LocalInput, LocalInputs};
 use thiserror::Error;
 
 /// BlobClient that are put at a time.
@@ -162,7 +162,12 @@ async fn put_one(
     let mut told = false;
     loop {
         let put = match place {
-            BlobSource::File(path) => target.blobs().put_file(&hash, path, UploadPurpose::Task).await,
+            BlobSource::File(path) => {
+                target
+                    .blobs()
+                    .put_file(&hash, path, UploadPurpose::Task)
+                    .await
+            }
             BlobSource::Memory(bytes) => target.blobs().upload(&hash, bytes.clone()).await,
         };
         match (put, place) {

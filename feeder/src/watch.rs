@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::io::{StdoutLock, Write};
 use taskmaster_protocol::message::{Gap, Watch};
 use taskmaster_protocol::{
-    EventKind, EventView, EventFilter, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
+    EventFilter, EventKind, EventView, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
 };
 
 /// Runs `watch` until it is stopped.

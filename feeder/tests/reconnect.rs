@@ -11,7 +11,9 @@ use futures_util::{SinkExt, StreamExt};
 use std::sync::{Arc, Mutex};
 use taskmaster_feeder::cli::FeedOptions;
 use taskmaster_feeder::{ClientCommand, GlobalOptions, exit};
-use taskmaster_protocol::message::{Added, Answer, TasksEnded, Query, Rejected, Rejection, Welcome};
+use taskmaster_protocol::message::{
+    Added, Answer, Query, Rejected, Rejection, TasksEnded, Welcome,
+};
 use taskmaster_protocol::shape::{JobView, TaskState, TaskView};
 use taskmaster_protocol::{
     FromMaster, JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, ToMaster, Wall,

@@ -5,14 +5,14 @@ use crate::planted::{self, Planted};
 use crate::world::{Happening, MS, SECOND, World};
 use std::path::Path;
 use std::sync::Arc;
+use taskmaster_engine::committing;
 use taskmaster_engine::engine::Turn;
 use taskmaster_engine::inbox::Input;
-use taskmaster_store::journal::{AppendError, Journal};
-use taskmaster_store::codec;
-use taskmaster_store::record::Entry;
 use taskmaster_engine::room::TRY_EVERY;
+use taskmaster_store::codec;
 use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES};
-use taskmaster_engine::committing;
+use taskmaster_store::journal::{AppendError, Journal};
+use taskmaster_store::record::{self, Entry};
 use taskmaster_store::view::Fold;
 
 /// A commit that is being written: it is not synced, and maybe not appended.

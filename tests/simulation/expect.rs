@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_engine::engine::{Release, Turn};
 use taskmaster_engine::inbox::Input;
 use taskmaster_engine::prepare::Prepared;
-use taskmaster_store::body::Fingerprint;
-use taskmaster_store::record::Record;
 use taskmaster_engine::room::Disk;
 use taskmaster_protocol::message::{Attempt, Done, Failed, Operation};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster,
 };
+use taskmaster_store::body::Fingerprint;
+use taskmaster_store::record::Record;
 
 type Refusable<T> = Result<T, RefusalCode>;
 

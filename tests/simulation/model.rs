@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_store::body::TaskBody;
-use taskmaster_store::record::{Ended, ModuleRecord, Record, Retrying, ended_index};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When,
 };
+use taskmaster_store::body::TaskBody;
+use taskmaster_store::record::{Ended, ModuleRecord, Record, Retrying, ended_index};
 
 type Verdict = Result<(), String>;
 
@@ -161,7 +161,11 @@ impl Model {
                 ..
             } => self.reopened(body, *fence, *ended, *was)?,
             Record::Continued { body, fence } => self.continued(body, *fence)?,
-            Record::Set { no, priority, due } => {
+            Record::Set {
+                ordinal: no,
+                priority,
+                due,
+            } => {
                 let id = self
                     .by_no
                     .get(no)
@@ -280,7 +284,9 @@ impl Model {
     fn continued(&mut self, body: &Arc<TaskBody>, fence: AttemptId) -> Verdict {
         let last = self.open(&body.id, "goes on")?.body.clone();
         self.may_run(&last)?;
-        let same = last.no == body.ordinal && last.job == body.job && last.fingerprint == body.fingerprint;
+        let same = last.ordinal == body.ordinal
+            && last.job == body.job
+            && last.fingerprint == body.fingerprint;
         claim(same, || {
             format!("{} goes on as another task than it was", body.id)
         })?;
@@ -377,7 +383,7 @@ impl Model {
         } else {
             Err(format!(
                 "{id} {what}, and has ended as {:?}",
-                fate.ends.last().map(|e| e.state)
+                fate.ends.last().map(|e| e.end.state)
             ))
         }
     }
@@ -463,7 +469,10 @@ impl Model {
         match ended.end.state {
             TaskState::Done => {
                 claim(!void, || {
-                    format!("{id} is done by attempt {}, which is void", ended.end.attempt)
+                    format!(
+                        "{id} is done by attempt {}, which is void",
+                        ended.end.attempt
+                    )
                 })?;
                 self.may_run(&body)?;
             }
@@ -475,12 +484,16 @@ impl Model {
                             .any(|on| on.has_missed(dependency.when))
                 });
                 claim(missed.is_some(), || {
-                    format!("{id} is skipped for {:?}, for no reason", ended.because)
+                    format!(
+                        "{id} is skipped for {:?}, for no reason",
+                        ended.end.skipped_for()
+                    )
                 })?;
             }
             TaskState::Failed => {
                 let fate = self.open(id, "ends")?;
                 let error = ended
+                    .end
                     .error
                     .clone()
                     .unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
@@ -532,7 +545,7 @@ impl Model {
             .ok_or_else(|| format!("{id} is opened again, and nobody added it"))?;
         let last = fate.ends.last().filter(|_| !fate.open);
         claim(
-            last.is_some_and(|last| last.seq == ended && last.state == was),
+            last.is_some_and(|last| last.seq == ended && last.end.state == was),
             || format!("{id} is opened again from {was:?} of event {ended}, its end was {last:?}"),
         )?;
         fate.open = true;

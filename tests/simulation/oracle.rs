@@ -8,17 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_engine::engine::{Release, Turn};
 use taskmaster_engine::events::logged;
-use taskmaster_store::body::Fingerprint;
-use taskmaster_store::record::{Ended, Entry, Gave, Record};
-use taskmaster_store::kv::Reader;
-use taskmaster_store::view::{self, Places, Restored, Stored};
-use taskmaster_store::journal;
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
-use taskmaster_protocol::{
-    EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall,
-};
+use taskmaster_protocol::{EventKind, EventView, FromMaster, TaskId, TaskState, ToMaster, Wall};
 use taskmaster_runner::session::Ending;
+use taskmaster_store::body::Fingerprint;
+use taskmaster_store::journal;
+use taskmaster_store::kv::Reader;
+use taskmaster_store::record::{Ended, Entry, Gave, Record};
+use taskmaster_store::view::{self, Places, Restored, Stored};
 
 #[derive(Default)]
 pub struct Oracle {
@@ -251,7 +249,7 @@ impl Oracle {
             model
                 .tasks
                 .get(*id)
-                .is_none_or(|fate| fate.body.fingerprint[..] != document.0[..16])
+                .is_none_or(|fate| fate.body.fingerprint != **document)
         });
         let lost = lost.map(|(id, _)| format!("{id} was acknowledged, and is lost"));
         self.judge(lost.map_or(Ok(()), Err));

@@ -3,11 +3,11 @@
 use crate::model::{Fate, Model};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_store::record::Gave;
 use taskmaster_engine::room::Disk;
 use taskmaster_protocol::message::{Page, Query, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{JobName, RefusalCode, TaskId, TaskState};
+use taskmaster_store::record::Gave;
 
 impl World {
     /// Asks something at random.
@@ -76,7 +76,10 @@ impl World {
         }
         // The id may name another task by now, which is not durable yet, while the end of the former
         // task has left the view.
-        if self.is_full() && refused && fate.body.ordinal > durable.no && durable.gone.contains_key(&id)
+        if self.is_full()
+            && refused
+            && fate.body.ordinal > durable.no
+            && durable.gone.contains_key(&id)
         {
             return Ok(());
         }
@@ -243,7 +246,9 @@ fn is(view: &TaskView, fate: &Fate) -> bool {
     let state = match fate.ends.last().filter(|_| !fate.open) {
         Some(ended) => {
             let result = ended.end.result_parts().0;
-            view.state == ended.end.state && view.result.as_ref() == result && view.error == ended.end.error
+            view.state == ended.end.state
+                && view.result.as_ref() == result
+                && view.error == ended.end.error
         }
         None if fate.waits.is_empty() => {
             matches!(

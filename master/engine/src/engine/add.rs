@@ -7,8 +7,8 @@ use crate::inbox::SessionNo;
 use crate::prepare::Prepared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_core::{DependsOn, Due, Event, FinalState, NewTask, Origin, TaskKey};
+use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
     Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
@@ -304,7 +304,7 @@ impl Engine {
         let key = self.facts.opened(body.clone(), priority);
         self.tell(Event::TaskOpened(Box::new(NewTask {
             key,
-            no: body.ordinal,
+            ordinal: body.ordinal,
             job: body.job.clone(),
             module: body.module.clone(),
             requires: body.requires.as_ref().unwrap_or(&self.nothing).clone(),
@@ -345,10 +345,10 @@ impl Engine {
         if self.core.job(name).is_some_and(|job| job.open) {
             return;
         }
-        let past = past_of(&self.facts.idle_job(name).unwrap_or_default());
+        let stored = stored_job(&self.facts.idle_job(name).unwrap_or_default());
         self.tell(Event::JobOpened {
             job: name.clone(),
-            past,
+            stored,
             restored: false,
         });
         self.facts.job_opened(name);
@@ -366,7 +366,7 @@ impl Engine {
 }
 
 /// What a job was, as the core takes it; its open tasks are told of one by one.
-pub(super) fn past_of(record: &JobRecord) -> StoredJob {
+pub(super) fn stored_job(record: &JobRecord) -> StoredJob {
     let mut by_state = [0; 8];
     by_state[TaskState::Done as usize..].copy_from_slice(&record.ended);
     StoredJob {

@@ -157,7 +157,7 @@ impl Engine {
         let dependencies = self.dependencies_of(&body);
         let next = NewTask {
             key,
-            no: body.ordinal,
+            ordinal: body.ordinal,
             job: body.job.clone(),
             module: body.module.clone(),
             requires: body.requires.as_ref().unwrap_or(&self.nothing).clone(),

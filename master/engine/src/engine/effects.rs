@@ -4,7 +4,7 @@ use super::{Engine, Report, RunnerReport};
 use crate::inbox::SessionNo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_core::{DurableChange, Effect, FinalState, RunnerKey, TaskKey, EndReason};
+use taskmaster_core::{DurableChange, Effect, EndReason, FinalState, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Assignment, Attempt, Refused, ResultRef};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
@@ -131,7 +131,10 @@ impl Engine {
             } => {
                 let report = match why {
                     EndReason::Report => report.take(),
-                    EndReason::Cancelled | EndReason::Dependency(..) | EndReason::EarlierDependency(..) | EndReason::Poison => None,
+                    EndReason::Cancelled
+                    | EndReason::Dependency(..)
+                    | EndReason::EarlierDependency(..)
+                    | EndReason::Poison => None,
                 };
                 self.ended(task, state, why, attempt, report);
             }
@@ -179,9 +182,15 @@ impl Engine {
                 self.store(Record::JobOpened { job, run });
             }
             DurableChange::JobDone(job) => self.job_done(job),
-            DurableChange::JobHeld { job, by, held } => self.store(Record::JobHeld { job, by, held }),
-            DurableChange::JobPaused { job, paused } => self.store(Record::JobPaused { job, paused }),
-            DurableChange::JobCancelled { job, up_to } => self.store(Record::JobCancelled { job, up_to }),
+            DurableChange::JobHeld { job, by, held } => {
+                self.store(Record::JobHeld { job, by, held })
+            }
+            DurableChange::JobPaused { job, paused } => {
+                self.store(Record::JobPaused { job, paused })
+            }
+            DurableChange::JobCancelled { job, up_to } => {
+                self.store(Record::JobCancelled { job, up_to })
+            }
             DurableChange::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
             DurableChange::RunnerLost(name) => {
                 self.gone.remove(name.as_str());
@@ -441,7 +450,9 @@ impl Engine {
         };
         match why {
             EndReason::Report => Reason::default(),
-            EndReason::Cancelled => failed(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
+            EndReason::Cancelled => {
+                failed(TaskError::new(ErrorKind::Cancelled, "it was cancelled"))
+            }
             EndReason::Dependency(on, how) => skipped(&self.facts.body(on).id, how),
             EndReason::EarlierDependency(index, how) => {
                 let body = self.facts.body(key);

@@ -31,7 +31,7 @@ impl Engine {
                 runner,
                 offer,
                 credits,
-                answers: true,
+                answers_recalls: true,
                 held,
             });
             if !void.is_empty() {
@@ -99,7 +99,7 @@ impl Engine {
             attempt: report.attempt,
             error: Box::new(report.error.clone()),
             run_us: report.stats.run_us,
-            chance: self.chance(),
+            random: self.chance(),
         };
         let report = Report::Failed(report);
         self.tell_with(event, Some(RunnerReport { runner, report }));

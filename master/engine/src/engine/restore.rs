@@ -1,6 +1,6 @@
 //! A new engine from what the view has.
 
-use super::add::{due_of, past_of};
+use super::add::{due_of, stored_job};
 use super::modules::Modules;
 use super::{Engine, EngineConfig, Turn};
 use crate::events::EventFeed;
@@ -81,7 +81,7 @@ impl Engine {
         for (job, record) in &open_jobs {
             engine.tell(Event::JobOpened {
                 job: job.clone(),
-                stored: past_of(record),
+                stored: stored_job(record),
                 restored: true,
             });
             for by in &record.holders {

@@ -2,8 +2,8 @@
 
 use super::Engine;
 use crate::facts::Fact;
-use taskmaster_core::explain::{Explanation, WaitsFor};
 use taskmaster_core::{Due, TaskKey};
+use taskmaster_core::{Explanation, WaitsFor};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{Capabilities, ModuleName, TaskState, Wall};
 use taskmaster_store::record::ModuleRecord;

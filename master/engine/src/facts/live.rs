@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use taskmaster_core::{TaskMap, TaskKey};
+use taskmaster_core::{TaskKey, TaskMap};
 use taskmaster_protocol::{Dependency, TaskId};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::packed::StoredBody;
@@ -167,7 +167,7 @@ impl LiveTasks {
         self.open.insert(body.ordinal, key);
         self.bytes += bytes_of(&body);
         self.name(body.dependencies());
-        self.tasks.put(
+        self.tasks.insert(
             key,
             Live {
                 body: StoredBody::Whole(body),
@@ -234,7 +234,7 @@ impl LiveTasks {
 
     /// Lets go of a key.
     pub fn remove(&mut self, key: TaskKey, id: &TaskId) -> Option<Live> {
-        let live = self.tasks.take(key)?;
+        let live = self.tasks.remove(key)?;
         self.free.push(key);
         let hash = self.hash(id);
         if let Ok(entry) = self
