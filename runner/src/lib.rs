@@ -1,7 +1,7 @@
 //! A runner: takes tasks from a master over a WebSocket and executes them as WebAssembly, each in a
 //! sandbox of its own.
 //!
-//! [`link`] keeps the connection around [`session`], which decides and does nothing else;
+//! [`link`] keeps the connection around [`taskmaster_runner_session`], which decides and does nothing else;
 //! [`prepare`] gets what an attempt needs; [`slots`] are the threads that run it; [`sandbox`] is
 //! where guest code lives; [`outcome`] says what its end means. A runner keeps nothing but caches
 //! on disk, and never runs anything but WebAssembly.
@@ -17,7 +17,6 @@ pub mod outcome;
 pub mod outputs;
 pub mod prepare;
 pub mod sandbox;
-pub mod session;
 pub mod slots;
 
 pub use cli::{RunArgs, RunnerArgs};

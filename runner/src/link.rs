@@ -18,7 +18,6 @@ use crate::modules::Modules;
 use crate::outcome::Outcome;
 use crate::prepare::{Preparer, Results};
 use crate::sandbox::{Sandbox, SandboxError};
-use crate::session::{Effect, Ending, Event, Session, Settings};
 use crate::slots;
 use executor::{Executor, Prepared};
 use outbox::Outbox;
@@ -35,6 +34,9 @@ use taskmaster_protocol::message::{
     Welcome,
 };
 use taskmaster_protocol::{ErrorKind, PROTOCOL_VERSION, RefusalCode, TaskError, TaskId, limits};
+use taskmaster_runner_session::{
+    Ending, RunnerSession, SessionEffect, SessionEvent, SessionSettings,
+};
 use taskmaster_transport::{Address, DialError, Socket, dial};
 use tokio::sync::{mpsc, oneshot};
 use wire::Wire;
@@ -148,12 +150,12 @@ async fn serving(mut config: RunnerConfig, shutdown: Waiting<()>) -> Result<(), 
     );
     let executor =
         Executor::start(config.offer.slots, &sandbox, preparer, tell.clone()).map_err(cache)?;
-    let settings = Settings {
+    let settings = SessionSettings {
         slots: config.offer.slots,
         ahead: limits::CREDITS_MAX,
     };
     let link = Link {
-        session: Session::new(settings),
+        session: RunnerSession::new(settings),
         began: Instant::now(),
         effects: Vec::new(),
         outbox: Outbox::default(),
@@ -180,9 +182,9 @@ type Dialling = Pin<Box<dyn Future<Output = Result<(Socket, Welcome), DialError>
 type Asked = (Vec<TaskId>, oneshot::Sender<Result<Results, String>>);
 
 struct Link {
-    session: Session,
+    session: RunnerSession,
     began: Instant,
-    effects: Vec<Effect>,
+    effects: Vec<SessionEffect>,
     outbox: Outbox,
     wire: Option<Wire>,
     dialling: Option<Dialling>,
@@ -212,7 +214,7 @@ impl Link {
         let mut shutdown = pin!(shutdown);
         let mut draining = false;
         let mut news = Vec::with_capacity(NEWS_MAX);
-        self.event(Event::Tick);
+        self.event(SessionEvent::Tick);
         loop {
             self.settle().await;
             if self.left {
@@ -224,12 +226,12 @@ impl Link {
                 () = &mut shutdown, if !draining => {
                     draining = true;
                     let grace_us = Some(u64::try_from(self.config.grace.as_micros()).unwrap_or(u64::MAX));
-                    self.event(Event::Drain { grace_us });
+                    self.event(SessionEvent::Drain { grace_us });
                 }
                 () = read(&mut self.wire) => self.receive(),
                 _ = self.news.recv_many(&mut news, NEWS_MAX) => self.take(&mut news),
                 dialled = finished(&mut self.dialling) => self.dialled(dialled)?,
-                () = tokio::time::sleep_until(deadline.into()) => self.event(Event::Tick),
+                () = tokio::time::sleep_until(deadline.into()) => self.event(SessionEvent::Tick),
             }
         }
     }
@@ -247,7 +249,7 @@ impl Link {
         self.began + Duration::from_micros(us)
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: SessionEvent) {
         let now_us = self.now_us();
         self.session.handle(event, now_us, &mut self.effects);
     }
@@ -269,26 +271,26 @@ impl Link {
         }
     }
 
-    fn effect(&mut self, effect: Effect) {
+    fn effect(&mut self, effect: SessionEffect) {
         match effect {
-            Effect::Dial => self.dial(),
-            Effect::Hangup => {
+            SessionEffect::Dial => self.dial(),
+            SessionEffect::Hangup => {
                 tracing::warn!("the master has been silent for too long; connecting anew");
                 self.hang_up();
             }
-            Effect::Ping => self.outbox.ping(),
-            Effect::Say(message) => self.outbox.say(message),
-            Effect::Start(send) => self.executor.run(send),
-            Effect::TakeBack(attempts) => {
+            SessionEffect::Ping => self.outbox.ping(),
+            SessionEffect::Say(message) => self.outbox.say(message),
+            SessionEffect::Start(send) => self.executor.run(send),
+            SessionEffect::TakeBack(attempts) => {
                 let taken = self.executor.take_back(attempts);
-                self.event(Event::TakenBack(taken));
+                self.event(SessionEvent::TakenBack(taken));
             }
-            Effect::Stop(attempt) => {
+            SessionEffect::Stop(attempt) => {
                 if let Some(ending) = self.executor.stop(attempt) {
-                    self.event(Event::Ended(vec![ending]));
+                    self.event(SessionEvent::Ended(vec![ending]));
                 }
             }
-            Effect::Leave => self.left = true,
+            SessionEffect::Leave => self.left = true,
         }
     }
 
@@ -296,7 +298,7 @@ impl Link {
         self.wire = None;
         // The last bits of a version 7 UUID are random.
         let jitter = (uuid::Uuid::now_v7().as_u128() & 0x3ff) as u32;
-        self.event(Event::Disconnected { jitter });
+        self.event(SessionEvent::Disconnected { jitter });
     }
 
     async fn close(mut self) {
@@ -338,7 +340,7 @@ impl Link {
                 );
                 self.warned = false;
                 self.wire = Some(Wire::new(socket));
-                self.event(Event::Connected);
+                self.event(SessionEvent::Connected);
                 for (reference, (ids, _)) in &self.asks {
                     self.outbox.say(question(*reference, ids));
                 }
@@ -359,7 +361,7 @@ impl Link {
     fn receive(&mut self) {
         let Some(wire) = &mut self.wire else { return };
         let (texts, broken) = wire.take();
-        self.event(Event::Heard);
+        self.event(SessionEvent::Heard);
         for text in texts {
             match FromMaster::decode(&text) {
                 Ok(message) => self.obey(message),
@@ -376,11 +378,11 @@ impl Link {
 
     fn obey(&mut self, message: FromMaster) {
         match message {
-            FromMaster::Send(sends) => self.event(Event::Send(sends)),
-            FromMaster::Recall(attempts) => self.event(Event::Recall(attempts)),
-            FromMaster::Cancel(attempts) => self.event(Event::Cancel(attempts)),
-            FromMaster::Ack(attempts) => self.event(Event::Ack(attempts)),
-            FromMaster::Drain(()) => self.event(Event::Drain { grace_us: None }),
+            FromMaster::Send(sends) => self.event(SessionEvent::Send(sends)),
+            FromMaster::Recall(attempts) => self.event(SessionEvent::Recall(attempts)),
+            FromMaster::Cancel(attempts) => self.event(SessionEvent::Cancel(attempts)),
+            FromMaster::Ack(attempts) => self.event(SessionEvent::Ack(attempts)),
+            FromMaster::Drain(()) => self.event(SessionEvent::Drain { grace_us: None }),
             FromMaster::Announce(modules) => {
                 modules.into_iter().for_each(|module| self.compile(module))
             }
@@ -470,7 +472,7 @@ impl Link {
             }
         }
         if !ended.is_empty() {
-            self.event(Event::Ended(ended));
+            self.event(SessionEvent::Ended(ended));
         }
     }
 

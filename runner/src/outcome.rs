@@ -2,12 +2,12 @@
 
 use crate::outputs::MadeFiles;
 use crate::sandbox::{End, Report};
-use crate::session::Ending;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use taskmaster_protocol::message::{Attempt, Done, Failed, ResultRef};
 use taskmaster_protocol::{ErrorKind, Hash, Json, TaskError, limits};
+use taskmaster_runner_session::Ending;
 
 /// Characters of the last line of stderr that stand in a failure's message.
 const LAST_LINE_MAX: usize = 300;

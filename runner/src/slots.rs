@@ -5,7 +5,6 @@ pub mod queue;
 
 use crate::outcome::{Outcome, outcome};
 use crate::sandbox::{Sandbox, Utterance, Work, run};
-use crate::session::Ending;
 use queue::Queue;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{ErrorKind, TaskError};
+use taskmaster_runner_session::Ending;
 
 /// What comes from the slots.
 #[derive(Debug)]

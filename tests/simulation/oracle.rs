@@ -17,7 +17,7 @@ use taskmaster_protocol::shape::RunnerView;
 use taskmaster_protocol::{
     EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall,
 };
-use taskmaster_runner::session::Ending;
+use taskmaster_runner_session::Ending;
 
 #[derive(Default)]
 pub struct Oracle {

@@ -8,7 +8,6 @@ use crate::outcome::{Outcome, outcome};
 use crate::outputs::MadeFiles;
 use crate::prepare::work;
 use crate::sandbox::{Control, Listener, Program, Sandbox, Utterance};
-use crate::session::Ending;
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +22,7 @@ use taskmaster_protocol::{
     AttemptId, Capabilities, ErrorKind, FilePath, Glob, Hash, InputRef, JobName, Json, ModuleName,
     ModuleRef, TaskDocument, TaskError, TaskId, limits,
 };
+use taskmaster_runner_session::Ending;
 use taskmaster_transport::local::{Local, Place, parse_input};
 
 /// The id and the job of the one task.

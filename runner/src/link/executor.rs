@@ -3,13 +3,13 @@
 use super::News;
 use crate::prepare::{Ask, Preparer};
 use crate::sandbox::{Control, Listener, Sandbox, Utterance, Work};
-use crate::session::Ending;
 use crate::slots::{self, Ready, Slots};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use taskmaster_protocol::TaskError;
 use taskmaster_protocol::message::{Attempt, Send};
+use taskmaster_runner_session::Ending;
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes of live events that wait to be written, over all attempts; beyond that watchers miss some.
