@@ -31,6 +31,15 @@ pub enum Purpose {
     Result,
 }
 
+/// Makes a folder that only this user can enter, and its parents.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// The hash of a file's bytes, and how many they are. Blocks on the disk.
 pub fn hash_file(path: &Path) -> io::Result<(Hash, u64)> {
     let mut file = File::open(path)?;
