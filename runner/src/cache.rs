@@ -103,10 +103,19 @@ where
         table.entries.insert(key, loading);
         drop(table);
 
-        let cache = self.clone();
+        let guard = LoadGuard {
+            cache: self.clone(),
+            key,
+            ended: false,
+        };
         tokio::spawn(async move {
+            // A panic drops the guard before the sender. Whoever learns of the broken load from the
+            // sender and asks again begins anew.
+            let sender = sender;
+            let mut guard = guard;
             let result = load.await;
-            cache.end(key, &result);
+            guard.cache.end(key, &result);
+            guard.ended = true;
             sender.send_replace(Some(result));
         });
         PendingLoad(receiver)
@@ -130,6 +139,24 @@ where
     }
 }
 
+/// Forgets a load that broke off. Without it nobody could ever load that key again.
+struct LoadGuard<K: Copy + Eq + Hash, V, E> {
+    cache: Arc<SingleFlightCache<K, V, E>>,
+    key: K,
+    ended: bool,
+}
+
+impl<K: Copy + Eq + Hash, V, E> Drop for LoadGuard<K, V, E> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let table = &self.cache.table;
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.entries.remove(&self.key);
+    }
+}
+
 impl<K: Copy + Eq + Hash, V, E> CacheTable<K, V, E> {
     /// Removes the least recently used value if there are more than `values_max`.
     fn remove_beyond(&mut self, values_max: usize) {
@@ -150,6 +177,15 @@ impl<K: Copy + Eq + Hash, V, E> CacheTable<K, V, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_load_that_panics_is_told_and_not_remembered() {
+        let cache = SingleFlightCache::<u32, u32, LoadAbandoned>::new(2);
+        let load = cache.join_or_begin(1, async { panic!("a fault of the loader") });
+        assert_eq!(load.result().await, Err(LoadAbandoned));
+        let load = cache.join_or_begin(1, async { Ok(10) });
+        assert_eq!(load.result().await, Ok(10));
+    }
 
     #[tokio::test]
     async fn the_values_that_were_used_last_stay() {
