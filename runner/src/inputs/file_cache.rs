@@ -185,7 +185,20 @@ impl InputFileCache {
     }
 
     /// Fetches a file, or looks whether what an earlier process left is sound.
-    async fn load(self: &Arc<Self>, hash: Hash) -> Result<Arc<PinnedFiles>, FileCacheError> {
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        hash: Hash,
+    ) -> Result<Arc<PinnedFiles>, FileCacheError> {
+        // Another load may have ended after its waiters looked and before this one began. The file
+        // has pins then, which a second `keep` would forget.
+        let mut present = PinnedFiles {
+            cache: self.clone(),
+            hashes: Vec::with_capacity(1),
+        };
+        if self.pin_present([hash].into(), &mut present).is_empty() {
+            return Ok(Arc::new(present));
+        }
+
         let path = self.path(&hash);
         let is_left = self.index().files.contains_key(&hash);
         if is_left {

@@ -217,6 +217,25 @@ async fn until(is: impl Fn() -> bool) {
 }
 
 #[tokio::test]
+async fn a_load_that_comes_late_forgets_no_pins() {
+    let world = World::new();
+    let mine = world.blob(&[b'a'; 400]);
+    let inputs = world.open(500);
+    let wanted_file = wanted(&[("a", InputRef::File { sha256: mine })]);
+    let held = inputs.gather(&wanted_file).await.unwrap();
+    // As by a task that looked before the file was there, and began its load after.
+    drop(inputs.files.load(mine).await.unwrap());
+    let other = world.blob(&[b'b'; 400]);
+    let wanted_file = wanted(&[("b", InputRef::File { sha256: other })]);
+    drop(inputs.gather(&wanted_file).await.unwrap());
+    assert!(
+        inputs.files.path(&mine).exists(),
+        "a task still needs the file"
+    );
+    drop(held);
+}
+
+#[tokio::test]
 async fn the_next_process_finds_what_is_sound_and_fetches_the_rest_anew() {
     let world = World::new();
     let sound = world.blob(b"sound");
