@@ -43,8 +43,8 @@ pub enum ParamsError {
     #[error("the params are no text: {0}")]
     NotText(Utf8Error),
     /// A reference in the params is wrong.
-    #[error("{}", .0.message)]
-    Reference(Refusal),
+    #[error("{0}")]
+    Reference(String),
     /// The master did not answer.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -72,6 +72,10 @@ pub enum ParamsError {
     TooLong,
 }
 
+fn bad_reference(refusal: Refusal) -> ParamsError {
+    ParamsError::Reference(refusal.message)
+}
+
 /// Reads params.
 #[derive(Clone)]
 pub(super) struct ParamsReader {
@@ -96,7 +100,7 @@ impl ParamsReader {
         params: &Json,
         given: &TaskResults,
     ) -> Result<Bytes, ParamsError> {
-        let Some(hash) = splice::blob(params.get()).map_err(ParamsError::Reference)? else {
+        let Some(hash) = splice::blob(params.get()).map_err(bad_reference)? else {
             return self.spliced(params.get(), given).await.map(Bytes::from);
         };
         let bytes = self.get(hash).await.map_err(ParamsError::Fetch)?;
@@ -116,7 +120,7 @@ impl ParamsReader {
 
     /// `params` with every reference replaced.
     async fn spliced(&self, params: &str, given: &TaskResults) -> Result<String, ParamsError> {
-        let ids = splice::references(params).map_err(ParamsError::Reference)?;
+        let ids = splice::references(params).map_err(bad_reference)?;
         let missing: Vec<TaskId> = ids
             .iter()
             .filter(|id| !given.contains_key(*id))
@@ -149,7 +153,7 @@ impl ParamsReader {
                 format!("the result of `{id}` is gone"),
             )),
         };
-        splice::splice(params, PARAMS_BYTES_MAX, text_of).map_err(ParamsError::Reference)
+        splice::splice(params, PARAMS_BYTES_MAX, text_of).map_err(bad_reference)
     }
 
     /// A result as JSON. Text that is not JSON becomes a JSON string without its last newline.

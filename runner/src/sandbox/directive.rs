@@ -2,7 +2,7 @@
 //! of a function that means the same.
 
 use std::borrow::Cow;
-use taskmaster_protocol::{Hash, Json, Refusal, TaskDocument, TaskId, limits};
+use taskmaster_protocol::{Hash, Json, TaskDocument, TaskId, limits};
 
 /// Characters of a wrong directive that its warning repeats.
 const SHOWN_BYTES_MAX: usize = 80;
@@ -40,14 +40,14 @@ pub enum DirectiveError {
         why: String,
     },
     /// What should be a task document is wrong.
-    #[error("`::{word} {shown}`: {refusal}")]
+    #[error("`::{word} {shown}`: {why}")]
     Document {
         /// The directive.
         word: &'static str,
         /// The beginning of what was given.
         shown: String,
         /// What is wrong with the document.
-        refusal: Refusal,
+        why: String,
     },
     /// The added task cannot be given an id.
     #[error("`::add`: {0}")]
@@ -160,7 +160,7 @@ fn document(word: &'static str, text: &str) -> Result<Json, DirectiveError> {
         Err(refusal) => Err(DirectiveError::Document {
             word,
             shown: shown(text).into_owned(),
-            refusal,
+            why: refusal.to_string(),
         }),
     }
 }
