@@ -35,7 +35,10 @@ pub enum ModuleError {
     #[error("it could not be fetched: {0}")]
     Fetch(FetchError),
     /// The file is too long to be compiled.
-    #[error("it has {0} bytes, at most {max} MiB are allowed", max = limits::MODULE_BYTES_MAX >> 20)]
+    #[error(
+        "it has {0} bytes, at most {max} MiB are allowed",
+        max = limits::MODULE_BYTES_MAX >> 20
+    )]
     TooLarge(usize),
     /// The sandbox cannot run it.
     #[error(transparent)]

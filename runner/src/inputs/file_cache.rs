@@ -95,7 +95,8 @@ impl InputFileCache {
         let links = guard::holds(folder.path());
         if !links {
             tracing::warn!(
-                "read-only files can be written in {}: each task gets copies of its inputs, not links",
+                "read-only files can be written in {}: \
+                 each task gets copies of its inputs, not links",
                 folder.path().display()
             );
         }

@@ -61,7 +61,8 @@ fn our_world_takes_params_and_gives_a_result() {
         (&GuestEnd::Exit(0), r#"{"n":1.50}"#)
     );
     assert_eq!(given(&run(&world, &echo, "")), (&GuestEnd::Exit(0), "null"));
-    let (text, length) = (r#"(data (i32.const 1024) "not today")"#, 9);
+    let text = r#"(data (i32.const 1024) "not today")"#;
+    let length = 9;
     for (case, code) in [(0, 75), (1, 65)] {
         let body =
             format!("(call $failed (i32.const {case}) (i32.const 1024) (i32.const {length}))");
