@@ -43,13 +43,12 @@ async fn main() -> Result<(), Failure> {
     let (stream, _) = listener.accept().await?;
     let mut socket = accept_async(stream).await?;
     socket.next().await;
-    let (epoch, seq, message_bytes_max, batch_tasks_max) = (1, 0, 1 << 20, 1);
     let welcome = Welcome {
         protocol: PROTOCOL_VERSION,
-        epoch,
-        seq,
-        message_bytes_max,
-        batch_tasks_max,
+        epoch: 1,
+        seq: 0,
+        message_bytes_max: 1 << 20,
+        batch_tasks_max: 1,
         leader: None,
     };
     say(&mut socket, FromMaster::Welcome(welcome)).await?;
@@ -69,7 +68,8 @@ async fn main() -> Result<(), Failure> {
 
 /// Keeps the runner's window full until every task is done.
 async fn feed(socket: &mut WebSocketStream<TcpStream>) -> Result<(), Failure> {
-    let (mut sent, mut done) = (0, 0);
+    let mut sent = 0;
+    let mut done = 0;
     while done < TASKS {
         let more = TASKS.min(done + WINDOW);
         if more - sent >= WINDOW / 8 || more == TASKS && sent < more {

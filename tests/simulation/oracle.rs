@@ -11,7 +11,7 @@ use taskmaster_engine::events::logged;
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
 use taskmaster_protocol::{EventKind, EventView, FromMaster, TaskId, TaskState, ToMaster, Wall};
-use taskmaster_runner::session::Ending;
+use taskmaster_runner_session::Ending;
 use taskmaster_store::body::Fingerprint;
 use taskmaster_store::journal;
 use taskmaster_store::kv::Reader;

@@ -10,7 +10,9 @@ use taskmaster_protocol::message::{Assignment, Attempt, Done, Failed, Offer, Res
 use taskmaster_protocol::{
     ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskId, TaskStats, ToMaster,
 };
-use taskmaster_runner::session::{Effect, Ending, Event, Session, Settings};
+use taskmaster_runner_session::{
+    Ending, RunnerSession, SessionEffect, SessionEvent, SessionSettings,
+};
 
 /// An attempt whose guest code runs.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct Runner {
     /// The number of the process: things that were planned for an earlier one do not happen.
     pub process: u32,
     /// `None` while no process runs.
-    pub session: Option<Session>,
+    pub session: Option<RunnerSession>,
     pub link: Option<u64>,
     /// How many times the process was connected.
     pub connects: u32,
@@ -94,7 +96,7 @@ impl Runner {
     }
 
     pub fn held(&self) -> usize {
-        self.session.as_ref().map_or(0, Session::held)
+        self.session.as_ref().map_or(0, RunnerSession::held)
     }
 }
 
@@ -110,7 +112,7 @@ impl World {
         if renamed {
             runner.offer.name = format!("r{index}.{}", runner.process);
         }
-        runner.session = Some(Session::new(Settings {
+        runner.session = Some(RunnerSession::new(SessionSettings {
             slots: runner.offer.slots,
             ahead: 0,
         }));
@@ -120,7 +122,7 @@ impl World {
         runner.asleep_until = 0;
         let name = runner.offer.name.clone();
         self.note("runner starts", || name);
-        self.tell_runner(index, Event::Tick);
+        self.tell_runner(index, SessionEvent::Tick);
     }
 
     /// The process ends without having said anything.
@@ -147,28 +149,28 @@ impl World {
             .permille(500)
             .then(|| self.chance.spread(MS, SECOND));
         self.runners[index].draining = true;
-        self.tell_runner(index, Event::Drain { grace_us });
+        self.tell_runner(index, SessionEvent::Drain { grace_us });
     }
 
     pub fn runner_tick(&mut self, index: usize, process: u32) {
         let runner = &mut self.runners[index];
         if runner.process == process && runner.tick_at == Some(self.now) {
             runner.tick_at = None;
-            self.tell_runner(index, Event::Tick);
+            self.tell_runner(index, SessionEvent::Tick);
         }
     }
 
     pub fn runner_loses_link(&mut self, index: usize) {
         let jitter = self.chance.below(1_001) as u32;
         self.runners[index].link = None;
-        self.tell_runner(index, Event::Disconnected { jitter });
+        self.tell_runner(index, SessionEvent::Disconnected { jitter });
     }
 
     pub fn runner_hears(&mut self, index: usize, link: u64, parcel: Parcel) {
         if self.runners[index].link != Some(link) {
             return;
         }
-        self.tell_runner(index, Event::Heard);
+        self.tell_runner(index, SessionEvent::Heard);
         let Parcel::Text(text) = parcel else { return };
         let event = match FromMaster::decode(&text) {
             Ok(FromMaster::Welcome(_)) => {
@@ -179,7 +181,7 @@ impl World {
                 self.links
                     .entry(link)
                     .and_modify(|link| link.welcomed = true);
-                Event::Connected
+                SessionEvent::Connected
             }
             Ok(FromMaster::Send(sends)) => {
                 let here = sends.iter().map(|send| Attempt {
@@ -188,12 +190,12 @@ impl World {
                 });
                 self.runners[index].here.extend(here);
                 self.count_credits(index);
-                Event::Send(sends)
+                SessionEvent::Send(sends)
             }
-            Ok(FromMaster::Recall(attempts)) => Event::Recall(attempts),
-            Ok(FromMaster::Cancel(attempts)) => Event::Cancel(attempts),
-            Ok(FromMaster::Ack(attempts)) => Event::Ack(attempts),
-            Ok(FromMaster::Drain(())) => Event::Drain { grace_us: None },
+            Ok(FromMaster::Recall(attempts)) => SessionEvent::Recall(attempts),
+            Ok(FromMaster::Cancel(attempts)) => SessionEvent::Cancel(attempts),
+            Ok(FromMaster::Ack(attempts)) => SessionEvent::Ack(attempts),
+            Ok(FromMaster::Drain(())) => SessionEvent::Drain { grace_us: None },
             Ok(_) => return,
             Err(refusal) => {
                 return self.oracle.broken = Some(format!("{text} cannot be read: {refusal}"));
@@ -214,7 +216,7 @@ impl World {
     }
 
     /// Tells the session of an event, and carries its effects out.
-    fn tell_runner(&mut self, index: usize, event: Event) {
+    fn tell_runner(&mut self, index: usize, event: SessionEvent) {
         let Some(session) = &mut self.runners[index].session else {
             return;
         };
@@ -225,7 +227,11 @@ impl World {
         }
         let now = self.now;
         let runner = &mut self.runners[index];
-        let Some(at) = runner.session.as_ref().and_then(Session::next_deadline) else {
+        let Some(at) = runner
+            .session
+            .as_ref()
+            .and_then(RunnerSession::next_deadline)
+        else {
             return;
         };
         let at = at.max(now + 1);
@@ -242,27 +248,29 @@ impl World {
         }
     }
 
-    fn runner_does(&mut self, index: usize, effect: Effect) {
+    fn runner_does(&mut self, index: usize, effect: SessionEffect) {
         let client = Client::Runner(index);
         let process = self.runners[index].process;
         match effect {
-            Effect::Dial => self.dial(client, process),
-            Effect::Hangup => {
+            SessionEffect::Dial => self.dial(client, process),
+            SessionEffect::Hangup => {
                 if let Some(link) = self.runners[index].link {
                     self.hang_up(link);
                 }
                 self.runner_loses_link(index);
             }
-            Effect::Ping => {
+            SessionEffect::Ping => {
                 if let Some(link) = self.runners[index].link {
                     self.post(link, true, Parcel::Ping);
                 }
             }
-            Effect::Say(message) => self.runner_says(index, message),
-            Effect::Start(send) => self.guest_starts(index, *send),
+            SessionEffect::Say(message) => self.runner_says(index, message),
+            SessionEffect::Start(send) => self.guest_starts(index, *send),
             // Every attempt that the session hands out runs at once, so nothing can be taken back.
-            Effect::TakeBack(_) => self.tell_runner(index, Event::TakenBack(Vec::new())),
-            Effect::Stop(attempt) => {
+            SessionEffect::TakeBack(_) => {
+                self.tell_runner(index, SessionEvent::TakenBack(Vec::new()))
+            }
+            SessionEffect::Stop(attempt) => {
                 let after = self.chance.within(10, 100 * MS);
                 if let Some(running) = self.runners[index].running.get_mut(&attempt) {
                     running.stopping = true;
@@ -276,7 +284,7 @@ impl World {
                     );
                 }
             }
-            Effect::Leave => {
+            SessionEffect::Leave => {
                 self.note("runner leaves", || index.to_string());
                 self.runner_ends(index);
             }
@@ -393,7 +401,7 @@ impl World {
         };
         let ending = self.ending(index, attempt, &running);
         self.oracle.guest_ends(&ending);
-        self.tell_runner(index, Event::Ended(vec![ending]));
+        self.tell_runner(index, SessionEvent::Ended(vec![ending]));
     }
 
     /// How guest code ends: mostly with a result, which names the attempt.

@@ -33,6 +33,15 @@ pub enum UploadPurpose {
     Result,
 }
 
+/// Makes a folder that only this user can enter, and its parents.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Returns the SHA-256 of a file and its size in bytes. Blocks on the disk.
 pub fn hash_file(path: &Path) -> io::Result<(Hash, u64)> {
     let mut file = File::open(path)?;

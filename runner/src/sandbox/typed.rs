@@ -1,20 +1,20 @@
-//! Between the engine's values and JSON, and between its types and ours. What JSON becomes, and why
-//! it may not, is decided in `taskmaster_module`; here is nothing but the translation.
+//! Translates the engine's types and values into ours and into JSON. `taskmaster_module` decides
+//! what JSON is accepted and what it becomes; nothing is decided here.
 
 use std::fmt::Write;
 use taskmaster_module::{ExportedFunction, Signature, WitType, WitValue};
 use wasmtime::component::types::{self, ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, Val};
 
-/// The functions that a component exports, those of exported interfaces included.
+/// The functions that a component exports, including those of exported interfaces.
 pub(super) fn exports(component: &Component) -> Vec<ExportedFunction> {
-    let (engine, ty) = (component.engine(), component.component_type());
+    let engine = component.engine();
+    let ty = component.component_type();
     let mut all = Vec::new();
     let mut add = |interface: Option<&str>, name: &str, function: &ComponentFunc| {
-        let (interface, name) = (interface.map(str::to_owned), name.to_owned());
         all.push(ExportedFunction {
-            interface,
-            name,
+            interface: interface.map(str::to_owned),
+            name: name.to_owned(),
             signature: signature(function),
         });
     };
@@ -52,7 +52,7 @@ fn signature(function: &ComponentFunc) -> Result<Signature, String> {
 
 fn ours(ty: &types::Type) -> Option<WitType> {
     let boxed = |ty: types::Type| ours(&ty).map(Box::new);
-    // `Some(None)` where there is a type and JSON has no values of it.
+    // `None`: JSON has no values of the type. `Some(None)`: there is no type.
     let maybe =
         |ty: Option<types::Type>| ty.map(|ty| ours(&ty)).map_or(Some(None), |ty| ty.map(Some));
     Some(match ty {
@@ -93,7 +93,7 @@ fn ours(ty: &types::Type) -> Option<WitType> {
     })
 }
 
-/// The engine's form of a value that was read by this type.
+/// The engine's form of a value that was read as one of type `ty`.
 pub(super) fn val(ty: &WitType, value: WitValue) -> Val {
     match (ty, value) {
         (_, WitValue::Bool(is)) => Val::Bool(is),
@@ -150,16 +150,17 @@ pub(super) fn val(ty: &WitType, value: WitValue) -> Val {
         (WitType::Option(ty), WitValue::Option(inner)) => {
             Val::Option(inner.map(|inner| Box::new(val(ty, *inner))))
         }
-        // A value is of the type that it was read by. The engine compares once more, and says no.
+        // A value has the type as which it was read, so this cannot be. If it could, the engine
+        // would refuse the call, because it checks types once more.
         _ => Val::Option(None),
     }
 }
 
-/// `number` is within the bounds of `ty`.
+/// `number` is within the bounds of the integer type `ty`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "it was read within its type's bounds"
+    reason = "the number was read within the bounds of its type"
 )]
 fn integer(ty: &WitType, number: i128) -> Val {
     match ty {
@@ -174,7 +175,7 @@ fn integer(ty: &WitType, number: i128) -> Val {
     }
 }
 
-/// A value as JSON, in the form in which it would be read again.
+/// A value as JSON, in the form in which params of its type are read.
 pub(super) fn json(value: &Val) -> String {
     let mut out = String::new();
     write(value, &mut out);
@@ -216,7 +217,7 @@ fn write(value: &Val, out: &mut String) {
         Val::Variant(name, None) => text(name, out),
         Val::Variant(name, Some(value)) => case(name, Some(value), out),
         Val::Option(None) => out.push_str("null"),
-        // An option in an option must tell `none` from `some(none)`.
+        // An option of an option must distinguish `none` from `some(none)`.
         Val::Option(Some(value)) if matches!(**value, Val::Option(_)) => {
             case("some", Some(value), out)
         }
@@ -224,7 +225,7 @@ fn write(value: &Val, out: &mut String) {
         Val::Result(Ok(value)) => case("ok", value.as_deref(), out),
         Val::Result(Err(value)) => case("err", value.as_deref(), out),
         Val::Flags(names) => sequence('[', names, ']', out, |name, out| text(name, out)),
-        // No function that has one is ever called.
+        // A function with such a type has no signature, so it is never called.
         Val::Resource(_) | Val::Future(_) | Val::Stream(_) | Val::ErrorContext(_) => {
             out.push_str("null")
         }
@@ -236,7 +237,7 @@ fn plain(value: &impl std::fmt::Display, out: &mut String) {
     let _ = write!(out, "{value}");
 }
 
-/// JSON has no words for what is no finite number.
+/// A number as JSON. `shown` is its text if it is finite; JSON has no other numbers.
 fn float(number: f64, shown: String, out: &mut String) {
     out.push_str(match number {
         _ if number.is_finite() => &shown,

@@ -7,6 +7,10 @@
 pub mod directive;
 #[path = "../../../feeder/src/feed/line.rs"]
 pub mod line;
+#[path = "../../../runner/src/sandbox/follow_ups.rs"]
+pub mod follow_ups;
+#[path = "../../../runner/src/sandbox/live.rs"]
+pub mod live;
 #[path = "../../../runner/src/sandbox/log.rs"]
 pub mod log;
 #[path = "../../../master/engine/src/prepare.rs"]

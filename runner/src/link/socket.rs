@@ -1,5 +1,5 @@
-//! A WebSocket that is read while it is written: two sides that each wait for the other to read
-//! first would wait for ever.
+//! A WebSocket that is read while it is written. Without that, two sides that each wait until the
+//! other one reads would wait for ever.
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -11,30 +11,41 @@ use taskmaster_protocol::limits;
 use taskmaster_transport::Socket;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 
-/// Messages read in one go: a batch to handle, and no more, so that other events get their turn.
+/// Messages read at a time. It is a batch that is worth handling, and short enough that other
+/// events get their turn.
 const READ_MAX: usize = 64;
 
-/// How long the last words may take to be written.
+/// How long closing may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The connection broke.
 #[derive(Debug)]
-pub struct Broken;
+pub struct ConnectionBroken;
 
-/// A connected socket.
-pub struct Wire {
+/// What was read from a socket.
+pub struct Received {
+    /// The text messages, in their order.
+    pub texts: Vec<Utf8Bytes>,
+    /// Whether the connection is gone.
+    pub broken: bool,
+}
+
+/// A connected WebSocket.
+pub struct DuplexSocket {
     sink: SplitSink<Socket, Message>,
     stream: SplitStream<Socket>,
+    /// Text messages that were read and not taken.
     inbox: Vec<Utf8Bytes>,
+    /// Whether anything was read since the last [`DuplexSocket::take`]; a pong counts.
     heard: bool,
     broken: bool,
 }
 
-impl Wire {
-    /// Around `socket`.
-    pub fn new(socket: Socket) -> Wire {
+impl DuplexSocket {
+    /// Wraps `socket`.
+    pub fn new(socket: Socket) -> DuplexSocket {
         let (sink, stream) = socket.split();
-        Wire {
+        DuplexSocket {
             sink,
             stream,
             inbox: Vec::new(),
@@ -43,8 +54,8 @@ impl Wire {
         }
     }
 
-    /// Waits until something came, be it the end; [`Wire::take`] it then. Nothing is lost when this
-    /// is dropped early.
+    /// Waits until something came, or the connection ended. [`DuplexSocket::take`] returns what
+    /// came. Nothing is lost when this future is dropped early.
     pub async fn read(&mut self) {
         poll_fn(|cx| {
             self.poll_inbox(cx, READ_MAX);
@@ -57,18 +68,21 @@ impl Wire {
         .await;
     }
 
-    /// What came, and whether the connection is gone.
-    pub fn take(&mut self) -> (Vec<Utf8Bytes>, bool) {
+    /// Takes what came.
+    pub fn take(&mut self) -> Received {
         self.heard = false;
-        (std::mem::take(&mut self.inbox), self.broken)
+        Received {
+            texts: std::mem::take(&mut self.inbox),
+            broken: self.broken,
+        }
     }
 
     /// Writes `messages` and flushes once, reading all the while.
-    pub async fn write(&mut self, messages: VecDeque<Message>) -> Result<(), Broken> {
+    pub async fn write(&mut self, mut messages: VecDeque<Message>) -> Result<(), ConnectionBroken> {
         let within = Duration::from_millis(limits::SILENT_MS_MAX);
-        let mut messages = messages;
         loop {
-            // Each message has its time: many of them over a slow line are no reason to give up.
+            // Each message has this time, so that many messages over a slow line are no reason to
+            // give up.
             let left = messages.len();
             let mut written = false;
             let writing = poll_fn(|cx| {
@@ -77,24 +91,26 @@ impl Wire {
                     return Poll::Ready(result);
                 }
                 self.poll_inbox(cx, usize::MAX);
-                match (self.broken, messages.len() < left) {
-                    (true, _) => Poll::Ready(Err(Broken)),
-                    (false, true) => Poll::Ready(Ok(())),
-                    (false, false) => Poll::Pending,
+                if self.broken {
+                    Poll::Ready(Err(ConnectionBroken))
+                } else if messages.len() < left {
+                    Poll::Ready(Ok(()))
+                } else {
+                    Poll::Pending
                 }
             });
             let result = tokio::time::timeout(within, writing)
                 .await
-                .unwrap_or(Err(Broken));
+                .unwrap_or(Err(ConnectionBroken));
             if written || result.is_err() {
                 return result;
             }
         }
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub async fn close(&mut self) {
-        // A master that does not listen any more loses nothing.
+        // A master that reads no more loses nothing, so errors do not matter.
         let _ = tokio::time::timeout(CLOSE_WITHIN, self.sink.close()).await;
     }
 
@@ -102,14 +118,16 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
         messages: &mut VecDeque<Message>,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), ConnectionBroken>> {
         while !messages.is_empty() {
-            ready!(self.sink.poll_ready_unpin(cx)).map_err(|_| Broken)?;
+            ready!(self.sink.poll_ready_unpin(cx)).map_err(|_| ConnectionBroken)?;
             if let Some(message) = messages.pop_front() {
-                self.sink.start_send_unpin(message).map_err(|_| Broken)?;
+                self.sink
+                    .start_send_unpin(message)
+                    .map_err(|_| ConnectionBroken)?;
             }
         }
-        self.sink.poll_flush_unpin(cx).map_err(|_| Broken)
+        self.sink.poll_flush_unpin(cx).map_err(|_| ConnectionBroken)
     }
 
     fn poll_inbox(&mut self, cx: &mut Context<'_>, most: usize) {
@@ -126,7 +144,7 @@ impl Wire {
                 }
             }
         }
-        // More may be there: come again.
+        // More messages may be there, and nobody else would wake this task for them.
         if !self.broken {
             cx.waker().wake_by_ref();
         }
