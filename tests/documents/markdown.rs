@@ -1,6 +1,7 @@
 //! What is in a document: tokens between backticks, links, headings.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 /// A document, by its path in the repository.
@@ -9,32 +10,32 @@ pub struct Document {
     text: String,
 }
 
-/// Every document that is for people: those at the top, the manual, and the pages of folders.
+/// Folders whose documents are no documents of ours: what is built, git's own, and what `new`
+/// copies into projects of others.
+const NOT_OURS: &[&str] = &["target", ".git", "node_modules", "sdk", "templates"];
+
+/// Every document in the repository.
 pub fn documents(root: &str) -> Vec<Document> {
-    let mut names: Vec<String> = [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "protocol/README.md",
-        "tasks/README.md",
-        "tests/README.md",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    for entry in std::fs::read_dir(Path::new(root).join("docs")).unwrap() {
-        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        if name.ends_with(".md") {
-            names.push(format!("docs/{name}"));
+    let mut found = Vec::new();
+    walk(Path::new(root), "", &mut found);
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn walk(folder: &Path, inside: &str, found: &mut Vec<Document>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let name = format!("{inside}{file}");
+        if path.is_dir() {
+            if !NOT_OURS.contains(&file.as_str()) {
+                walk(&path, &format!("{name}/"), found);
+            }
+        } else if name.ends_with(".md") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push(Document { name, text });
         }
     }
-    names.sort();
-    names
-        .into_iter()
-        .map(|name| {
-            let text = std::fs::read_to_string(Path::new(root).join(&name)).unwrap();
-            Document { name, text }
-        })
-        .collect()
 }
 
 impl Document {
