@@ -85,7 +85,9 @@ fn wrong_cargo(command: &str, repository: &Repository) -> Option<String> {
 /// The token as a path, if it looks like one that is meant to be in this repository.
 fn first_of_path(token: &str) -> Option<&str> {
     let strange = |c: char| c.is_whitespace() || "<>${}[]()\"'|:=…\\,;".contains(c);
-    if token.contains(strange) || token.starts_with(['/', '~', '-']) || token == "/" {
+    // What lies below target/ cargo has made.
+    let is_elsewhere = token.starts_with(['/', '~', '-']) || token.starts_with("target/");
+    if token.contains(strange) || is_elsewhere {
         return None;
     }
     let (stem, ending) = token.rsplit_once('.').unwrap_or((token, ""));
