@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use taskmaster_feeder::{Global, exit};
 use taskmaster_master::cli::StoreCommand;
 use taskmaster_master::config::ConfigError;
-use taskmaster_master::folding;
 use taskmaster_master::upkeep::backup::{Copied, backup};
 use taskmaster_master::upkeep::check::{Report, check};
 use taskmaster_master::upkeep::export::{ExportError, Exported, export};
 use taskmaster_master::upkeep::import::{Imported, import};
 use taskmaster_master::upkeep::{Opened, UpkeepError};
+use taskmaster_store::view;
 use taskmaster_transport::{BlobError, Blobs};
 
 /// Runs it.
@@ -103,7 +103,7 @@ fn is_standard(file: &Path) -> bool {
 
 fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
     let opened = Opened::open(data)?;
-    folding::catch_up(&opened.shelf).map_err(failed)?;
+    view::catch_up(&opened.shelf).map_err(failed)?;
     let to: Box<dyn Write> = if is_standard(file) {
         Box::new(io::stdout().lock())
     } else {
@@ -112,7 +112,7 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
         )
     };
     let mut to = BufWriter::new(to);
-    let blobs = taskmaster_master::blobs::Blobs::of(data).map_err(failed)?;
+    let blobs = taskmaster_blobs::Blobs::of(data).map_err(failed)?;
     let written = export(opened.shelf.as_ref(), &blobs, &mut to).and_then(|exported| {
         to.flush()?;
         Ok(exported)
@@ -160,7 +160,7 @@ async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, 
     let copied = match Opened::open(data) {
         Ok(opened) => backup(
             &opened.shelf,
-            &taskmaster_master::blobs::Blobs::of(data).map_err(failed)?,
+            &taskmaster_blobs::Blobs::of(data).map_err(failed)?,
             to,
         )?,
         Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,

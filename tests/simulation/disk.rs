@@ -1,17 +1,19 @@
-//! The writer and the fold, as [`taskmaster_master::turns`] and [`taskmaster_master::folding`] do
+//! The writer and the fold, as [`taskmaster_engine::turns`] and [`taskmaster_engine::folding`] do
 //! it, with time between append and sync in which the power may go.
 
 use crate::planted::{self, Planted};
 use crate::world::{Happening, MS, SECOND, World};
 use std::path::Path;
 use std::sync::Arc;
-use taskmaster_master::engine::Turn;
-use taskmaster_master::inbox::Input;
-use taskmaster_master::journal::{AppendError, Journal};
-use taskmaster_master::record::{self, Entry};
-use taskmaster_master::room::{AMPLE_BYTES, LOW_BYTES, TRY_EVERY};
-use taskmaster_master::turns;
-use taskmaster_master::view::Fold;
+use taskmaster_engine::committing;
+use taskmaster_engine::engine::Turn;
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::room::TRY_EVERY;
+use taskmaster_store::codec;
+use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES};
+use taskmaster_store::journal::{AppendError, Journal};
+use taskmaster_store::record::{self, Entry};
+use taskmaster_store::view::Fold;
 
 /// A commit that is appended and not synced.
 pub struct Written {
@@ -56,7 +58,7 @@ impl World {
             .flat_map(|turn| std::mem::take(&mut turn.records))
             .collect();
         if records.is_empty() {
-            turns::release(turns);
+            committing::release(turns);
             self.prune_allowed();
             self.flush();
             return None;
@@ -80,7 +82,7 @@ impl World {
     }
 
     fn append(&mut self, Written { mut turns, entry }: Written) {
-        let bytes = record::encode(entry.as_ref());
+        let bytes = codec::encode(entry.as_ref());
         let Some(master) = &mut self.master else {
             return;
         };
@@ -106,7 +108,7 @@ impl World {
         self.note("append", || format!("{entry:?}"));
         self.room_is_told();
         if self.planted == Some(Planted::EarlyAcknowledgement) {
-            turns::release(std::mem::take(&mut turns));
+            committing::release(std::mem::take(&mut turns));
             self.prune_allowed();
             self.flush();
         }
@@ -186,7 +188,7 @@ impl World {
         let end = master.journal.end();
         self.note("synced", || end.to_string());
         self.oracle.commit_is_durable(&entry);
-        turns::release(turns);
+        committing::release(turns);
         self.prune_allowed();
         self.flush();
         self.plan_write();

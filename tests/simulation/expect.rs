@@ -3,15 +3,15 @@
 
 use crate::model::{Fate, Model};
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_master::engine::{Release, Turn};
-use taskmaster_master::inbox::Input;
-use taskmaster_master::prepare::Prepared;
-use taskmaster_master::record::Record;
-use taskmaster_master::room::Disk;
+use taskmaster_engine::engine::{Release, Turn};
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::prepare::Prepared;
+use taskmaster_engine::room::Disk;
 use taskmaster_protocol::message::{Attempt, Done, Failed, Operation};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster,
 };
+use taskmaster_store::record::Record;
 
 type Refusable<T> = Result<T, RefusalCode>;
 

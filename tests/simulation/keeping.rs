@@ -6,13 +6,14 @@ use crate::runners::Runner;
 use crate::world::{Happening, MS, World};
 use std::sync::mpsc::channel;
 use std::time::Duration;
-use taskmaster_master::config::Keep;
-use taskmaster_master::inbox::Input;
-use taskmaster_master::room::TRY_EVERY;
-use taskmaster_master::view::Stored;
-use taskmaster_master::{folding, journal, view};
+use taskmaster_engine::folding;
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::room::TRY_EVERY;
+use taskmaster_engine::settings::Keep;
 use taskmaster_protocol::AttemptId;
 use taskmaster_protocol::message::Attempt;
+use taskmaster_store::view::Stored;
+use taskmaster_store::{journal, view};
 
 /// Ended tasks looked at for pruning at a time.
 const PRUNED_MAX: usize = 64;

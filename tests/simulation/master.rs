@@ -9,20 +9,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
-use taskmaster_master::engine::{Engine, EngineConfig, Release, Turn};
-use taskmaster_master::events::EventFeed;
-use taskmaster_master::inbox::{Input, Reply, Seen, SessionNo};
-use taskmaster_master::journal::ShelfJournal;
-use taskmaster_master::prepare::prepare;
-use taskmaster_master::record::Entry;
-use taskmaster_master::room::{Disk, Room};
-use taskmaster_master::steady::SteadyClock;
-use taskmaster_master::store::Reader;
-use taskmaster_master::{folding, turns, view};
+use taskmaster_engine::committing;
+use taskmaster_engine::engine::{Engine, EngineConfig, Release, Turn};
+use taskmaster_engine::events::EventFeed;
+use taskmaster_engine::inbox::{Input, Reply, Seen, SessionNo};
+use taskmaster_engine::prepare::prepare;
+use taskmaster_engine::room::{Disk, Room};
+use taskmaster_engine::steady::SteadyClock;
 use taskmaster_protocol::message::{Attempt, Query};
 use taskmaster_protocol::{
     FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall,
 };
+use taskmaster_store::journal::ShelfJournal;
+use taskmaster_store::kv::Reader;
+use taskmaster_store::record::Entry;
+use taskmaster_store::view;
 
 /// 2026, so that times look like times.
 const WALL: i64 = 1_767_225_600_000_000;
@@ -108,7 +109,7 @@ impl World {
             return self.plan(SECOND, Happening::MasterStarts);
         }
         let reader = self.reader();
-        let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
+        let read = view::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         let mut restored = match read {
             Ok(restored) => restored,
             Err(error) => {
@@ -428,7 +429,7 @@ impl World {
             .position(|release| matches!(release, Release::Reply(..)));
         let asked = place.map(|place| turn.after.remove(place));
         self.turn_ended(turn, now);
-        turns::release(vec![Turn {
+        committing::release(vec![Turn {
             after: asked.into_iter().collect(),
             ..Turn::default()
         }]);

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_master::record::{Ended, ModuleRecord, Record, Retrying, TaskBody, ended_index};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When,
 };
+use taskmaster_store::body::TaskBody;
+use taskmaster_store::record::{Ended, ModuleRecord, Record, Retrying, ended_index};
 
 type Verdict = Result<(), String>;
 

@@ -6,7 +6,7 @@ use crate::planted::Planted;
 use crate::runners::Runner;
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, VecDeque};
-use taskmaster_master::inbox::{Input, SessionNo};
+use taskmaster_engine::inbox::{Input, SessionNo};
 use taskmaster_protocol::message::{Hello, Role, Welcome};
 use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, ToMaster, limits};
 use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};

@@ -6,18 +6,18 @@ use crate::model::Model;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_master::engine::{Release, Turn};
-use taskmaster_master::events::logged;
-use taskmaster_master::record::{Ended, Entry, Gave, Record};
-use taskmaster_master::store::Reader;
-use taskmaster_master::view::{self, Places, Restored, Stored};
-use taskmaster_master::{folding, journal};
+use taskmaster_engine::engine::{Release, Turn};
+use taskmaster_engine::events::logged;
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
 use taskmaster_protocol::{
     EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall,
 };
 use taskmaster_runner::session::Ending;
+use taskmaster_store::journal;
+use taskmaster_store::kv::Reader;
+use taskmaster_store::record::{Ended, Entry, Gave, Record};
+use taskmaster_store::view::{self, Places, Restored, Stored};
 
 #[derive(Default)]
 pub struct Oracle {
@@ -560,7 +560,7 @@ impl World {
         let reader = self.reader();
         self.shelf.crash(0);
         self.oracle.look_up_all();
-        let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
+        let read = view::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         match read {
             Ok(restored) => self.oracle.master_starts(&reader, &restored),
             Err(error) => self.oracle.broken = Some(format!("the store cannot be read: {error}")),

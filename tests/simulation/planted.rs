@@ -3,10 +3,10 @@
 
 use crate::chance::Chance;
 use std::sync::Arc;
-use taskmaster_master::record::{Ended, Gave, Record};
-use taskmaster_master::view::Restored;
 use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{TaskId, TaskState, ToMaster};
+use taskmaster_store::record::{Ended, Gave, Record};
+use taskmaster_store::view::Restored;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {

@@ -3,11 +3,11 @@
 use crate::model::{Fate, Model};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_master::record::Gave;
-use taskmaster_master::room::Disk;
+use taskmaster_engine::room::Disk;
 use taskmaster_protocol::message::{Page, Query, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{JobName, RefusalCode, TaskId, TaskState};
+use taskmaster_store::record::Gave;
 
 impl World {
     /// Asks something, as somebody who looks on does.

@@ -12,9 +12,9 @@ use crate::runners::Runner;
 use crate::watchers::Watcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_master::room::AMPLE_BYTES;
-use taskmaster_master::store::memory::MemoryShelf;
 use taskmaster_protocol::message::Attempt;
+use taskmaster_store::disk::AMPLE_BYTES;
+use taskmaster_store::kv::memory::MemoryShelf;
 
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;

@@ -1,9 +1,4 @@
 use super::*;
-use crate::folding;
-use crate::journal::{Journal, ShelfJournal};
-use crate::modules::scratch::Scratch;
-use crate::record::{self, Ended, Entry, Gave, ModuleRecord, Outputs, TaskBody, VersionRecord};
-use crate::store::memory::MemoryShelf;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,9 +7,14 @@ use taskmaster_protocol::message::ResultRef;
 use taskmaster_protocol::{
     AttemptId, FilePath, JobName, ModuleKind, ModuleName, TaskDocument, TaskId, TaskState, Wall,
 };
+use taskmaster_store::body::TaskBody;
+use taskmaster_store::codec;
+use taskmaster_store::journal::{Journal, ShelfJournal};
+use taskmaster_store::kv::memory::MemoryShelf;
+use taskmaster_store::record::{self, Ended, Entry, Gave, ModuleRecord, Outputs, VersionRecord};
 
 struct World {
-    scratch: Scratch,
+    scratch: tempfile::TempDir,
     blobs: Blobs,
     shelf: Reader,
     journal: ShelfJournal,
@@ -24,7 +24,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(scratch.path()).unwrap();
         let shelf: Reader = Arc::new(MemoryShelf::default());
         let journal = ShelfJournal::open(shelf.clone()).unwrap();
@@ -126,9 +126,9 @@ impl World {
         };
         self.seq += record::events_of(&entry.records);
         self.journal
-            .append(self.journal.end() + 1, &record::encode(&entry))
+            .append(self.journal.end() + 1, &codec::encode(&entry))
             .unwrap();
-        folding::catch_up(&self.shelf).unwrap();
+        view::catch_up(&self.shelf).unwrap();
     }
 
     /// A long time passes.
@@ -148,7 +148,7 @@ impl World {
 }
 
 fn to_its_end(collecting: &mut Collecting) {
-    while collecting.step(std::iter::empty()).unwrap() != Next::Rest {}
+    while collecting.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {}
 }
 
 fn file(hash: Hash) -> String {
@@ -227,7 +227,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
         let mut collecting = world.collecting();
         let waiting = [Record::Added(body.clone())];
         let first: &[Record] = if at == "waiting" { &waiting } else { &[] };
-        collecting.step(std::iter::once(first)).unwrap();
+        collecting.step(&mut std::iter::once(first)).unwrap();
         loop {
             let Stage::Working(round) = &collecting.stage else {
                 panic!("{at}: it has ended")
@@ -235,7 +235,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
             if matches!(round.at, At::Removing { .. }) {
                 break;
             }
-            collecting.step(std::iter::empty()).unwrap();
+            collecting.step(&mut std::iter::empty()).unwrap();
         }
         let fence = AttemptId { epoch: 1, n: 1 };
         match at {
@@ -251,7 +251,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
                 world.blobs.put(&world.blobs.get(&inside).unwrap()).unwrap();
                 world.blobs.put(b"in").unwrap();
             }
-            "added" => collecting.hear(&[Record::Added(body)]),
+            "added" => collecting.committed(&[Record::Added(body)]),
             "opened again" => {
                 let reopened = Record::Reopened {
                     body,
@@ -260,7 +260,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
                     was: TaskState::Failed,
                     because: None,
                 };
-                collecting.hear(&[reopened]);
+                collecting.committed(&[reopened]);
             }
             _ => {}
         }
@@ -345,20 +345,21 @@ fn at_random_what_is_needed_is_always_there() {
                     let stored = view::stored(world.shelf.as_ref(), &body.id)
                         .unwrap()
                         .unwrap();
-                    folding::forget(&world.shelf, &[stored]).unwrap();
+                    taskmaster_engine::folding::forget(&world.shelf, &[stored]).unwrap();
                 }
                 6 => collecting = world.collecting(),
                 7 => world.age(),
                 _ => {
                     for _ in 0..draw(30) {
-                        if collecting.step(std::iter::empty()).unwrap() == Next::Rest {
+                        if collecting.step(&mut std::iter::empty()).unwrap() == CollectorStep::Rest
+                        {
                             collecting = world.collecting();
                         }
                     }
                 }
             }
             if !records.is_empty() {
-                collecting.hear(&records);
+                collecting.committed(&records);
                 world.fold(records);
             }
             let named = open
@@ -385,8 +386,9 @@ fn at_random_what_is_needed_is_always_there() {
 #[test]
 fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round() {
     let mut world = World::new();
-    let store = Arc::new(crate::blobs::tests::Switched::default());
-    world.blobs = crate::blobs::tests::in_memory(world.scratch.path(), &store, 1 << 30)
+    let store = Arc::new(taskmaster_blobs::memory::Switched::default());
+    world.blobs = taskmaster_blobs::memory::in_memory(world.scratch.path(), &store, 1 << 30)
+        .unwrap()
         .sparing(Duration::ZERO);
     let [named, listed, orphan] =
         ["named", "listed", "orphan"].map(|text| world.blobs.put(text.as_bytes()).unwrap());
@@ -421,7 +423,7 @@ fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round(
 
 /// An object store is asked on another thread: a step may have nothing to do yet.
 fn until_rest(collecting: &mut Collecting) {
-    while collecting.step(std::iter::empty()).unwrap() != Next::Rest {
+    while collecting.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

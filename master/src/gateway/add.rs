@@ -2,11 +2,11 @@
 //! stay short.
 
 use super::{Gate, inputs, params};
-use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
-use crate::prepare::{Prepared, prepare, prepare_by};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use taskmaster_engine::inbox::{Input, SessionNo};
+use taskmaster_engine::prepare::{Prepared, prepare, prepare_by};
 use taskmaster_module::manifest::Manifest;
 use taskmaster_module::{Entry, Inspection, References, Signature};
 use taskmaster_protocol::message::Add;

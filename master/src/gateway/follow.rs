@@ -1,11 +1,11 @@
 //! `task:follow`: tells a feeder of tasks that end, by job from a seq on, or by ids each once.
 
 use super::feed;
-use crate::events::{Concern, Ends, EndsOf, EventFeed, Logged, Pruned};
-use crate::inbox::MasterHandle;
+use crate::handle::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
+use taskmaster_engine::events::{Concern, Ends, EndsOf, EventFeed, Logged, Pruned};
 use taskmaster_protocol::message::{Final, Query, Refused};
 use taskmaster_protocol::{FromMaster, JobName, RefusalCode, TaskId, TaskView};
 use tokio::sync::mpsc;
@@ -44,12 +44,6 @@ struct Jobs {
 impl Concern for Jobs {
     fn any_of(&self, ended: &EndsOf) -> bool {
         ended.any_job(&self.told)
-    }
-}
-
-impl Concern for BTreeSet<TaskId> {
-    fn any_of(&self, ended: &EndsOf) -> bool {
-        ended.any_task(self)
     }
 }
 

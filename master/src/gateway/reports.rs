@@ -5,8 +5,8 @@
 //! other.
 
 use super::add::heavy;
-use crate::blobs::{Blobs, is_away};
 use std::collections::BTreeMap;
+use taskmaster_blobs::{Blobs, is_away};
 use taskmaster_protocol::message::{Compiled, Done, Failed, Log, ResultRef, Said};
 use taskmaster_protocol::{
     ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits,

@@ -3,7 +3,7 @@
 use super::writer::Writer;
 use super::ws::{FAREWELL, binary, short};
 use super::{Gate, add, children, follow, reports, watch};
-use crate::inbox::{Input, MasterHandle, SessionNo};
+use crate::handle::MasterHandle;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use taskmaster_engine::inbox::{Input, SessionNo};
 use taskmaster_protocol::message::{
     Answer, Ask, Attempt, Done, Follow, Hello, Query, Refused, Role, Watch, Welcome,
 };

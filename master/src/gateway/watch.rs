@@ -1,9 +1,9 @@
 //! `watch`: durable events by seq, from wherever the watcher wants, and live ones as they come.
 
 use super::feed;
-use crate::events::{EventFeed, Logged, Pruned};
-use crate::interests::Interest;
 use std::sync::Arc;
+use taskmaster_engine::events::{EventFeed, Logged, Pruned};
+use taskmaster_engine::interests::Interest;
 use taskmaster_protocol::message::{Gap, Watch};
 use taskmaster_protocol::{EventView, Filter, FromMaster};
 use tokio::sync::broadcast::error::RecvError;

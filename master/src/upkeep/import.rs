@@ -5,16 +5,17 @@
 use super::export::{FORMAT, Line};
 use super::pieces::Pieces;
 use super::{Making, Opened, UpkeepError};
-use crate::blobs::Blobs;
-use crate::folding;
-use crate::journal::{Journal, ShelfJournal, SyncedMark};
-use crate::record::{self, Ended, Entry, Record, Retrying};
-use crate::references::{self, Reference};
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
+use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{AttemptId, ErrorKind, Hash, TaskError, Wall};
+use taskmaster_store::codec;
+use taskmaster_store::journal::{Journal, ShelfJournal, SyncedMark};
+use taskmaster_store::record::{Ended, Entry, Record, Retrying};
+use taskmaster_store::references::{self, Reference};
+use taskmaster_store::view;
 
 /// Records in one commit.
 const COMMIT_RECORDS: usize = 2_000;
@@ -78,7 +79,7 @@ fn read(opened: &Opened, lines: &mut dyn BufRead) -> Result<Imported, UpkeepErro
         return Err(UpkeepError::Refused(text.into()));
     }
     writer.commit().map_err(UpkeepError::Refused)?;
-    folding::catch_up(&opened.shelf)?;
+    view::catch_up(&opened.shelf)?;
     writer
         .journal
         .sync()
@@ -254,11 +255,11 @@ impl Writer {
         self.next_seq = self.seq_of_next();
         let entry = Entry {
             first_seq,
-            time: crate::clock::now().wall,
+            time: taskmaster_engine::clock::now().wall,
             records: std::mem::take(&mut self.records),
         };
         self.journal
-            .append(self.journal.end() + 1, &record::encode(&entry))
+            .append(self.journal.end() + 1, &codec::encode(&entry))
             .map_err(|error| error.to_string())
     }
 }

@@ -3,15 +3,19 @@
 
 #![allow(dead_code, reason = "a target uses a part of each file")]
 
+#[path = "../../../master/store/src/body.rs"]
+pub mod body;
+#[path = "../../../master/store/src/codec.rs"]
+pub mod codec;
 #[path = "../../../runner/src/sandbox/directive.rs"]
 pub mod directive;
 #[path = "../../../feeder/src/feed/line.rs"]
 pub mod line;
 #[path = "../../../runner/src/sandbox/log.rs"]
 pub mod log;
-#[path = "../../../master/src/prepare.rs"]
+#[path = "../../../master/engine/src/prepare.rs"]
 pub mod prepare;
-#[path = "../../../master/src/record.rs"]
+#[path = "../../../master/store/src/record.rs"]
 pub mod record;
 #[path = "../../../feeder/src/feed/splitter.rs"]
 pub mod splitter;

@@ -7,7 +7,8 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use taskmaster_fuzz::prepare::prepare;
-use taskmaster_fuzz::record::{TaskBody, pack, unpack};
+use taskmaster_fuzz::body::TaskBody;
+use taskmaster_fuzz::codec::{pack, unpack};
 use taskmaster_fuzz::text;
 use taskmaster_protocol::{JobName, Json, TaskId, Wall, splice};
 

@@ -8,9 +8,9 @@ use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use taskmaster_fuzz::record::{
-    Body, Ended, Entry, JobRecord, ModuleRecord, TaskBody, decode, encode, pack, unpack,
-};
+use taskmaster_fuzz::body::{Body, TaskBody};
+use taskmaster_fuzz::codec::{decode, encode, pack, unpack};
+use taskmaster_fuzz::record::{Ended, Entry, JobRecord, ModuleRecord};
 
 fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(value) = unpack::<T>(bytes) {

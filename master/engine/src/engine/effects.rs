@@ -1,0 +1,470 @@
+//! The core's effects, carried out: records with bodies attached, messages to runners.
+
+use super::{Engine, Known, Report};
+use crate::inbox::SessionNo;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use taskmaster_core::{Change, Effect, Final, RunnerKey, TaskKey, Why};
+use taskmaster_protocol::message::{Attempt, Refused, ResultRef, Send};
+use taskmaster_protocol::{
+    AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
+    TaskError, TaskId, Wall,
+};
+use taskmaster_store::record::{Ended, Gave, JobRecord, Record, Retrying, ended_index};
+
+/// Bytes of results that travel with an attempt; the runner asks for the others.
+const RESULTS_BYTES_MAX: usize = 256 << 10;
+
+impl Engine {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Store(change) => self.store_change(change),
+            Effect::Send {
+                runner,
+                task,
+                attempt,
+            } => self.send(runner, task, attempt),
+            Effect::Recall { runner, attempts } => {
+                let attempts = attempts
+                    .into_iter()
+                    .map(|(task, attempt)| self.attempt(task, attempt))
+                    .collect();
+                self.say(SessionNo(runner.0), FromMaster::Recall(attempts));
+            }
+            Effect::Stop {
+                runner,
+                task,
+                attempt,
+            } => {
+                let attempt = self.attempt(task, attempt);
+                self.say(SessionNo(runner.0), FromMaster::Cancel(vec![attempt]));
+            }
+            Effect::HangUp { runner } => self.hang_up(runner),
+            Effect::Show {
+                kind: EventKind::RunnerStuck,
+                runner: Some(runner),
+                ..
+            } => self.stuck(runner),
+            Effect::Show { kind, task, runner } => self.show(kind, task, runner, Json::null),
+            Effect::Forget(key) => self.forget(key),
+        }
+    }
+
+    fn attempt(&self, task: TaskKey, attempt: AttemptId) -> Attempt {
+        Attempt {
+            id: self.body(task).id.clone(),
+            attempt,
+        }
+    }
+
+    pub(super) fn runner_name(&self, runner: RunnerKey) -> Option<Arc<str>> {
+        self.sessions.get(&SessionNo(runner.0))?.runner.clone()
+    }
+
+    /// Dropping the outbox ends the gateway's session, which closes the connection.
+    fn hang_up(&mut self, runner: RunnerKey) {
+        if let Some(name) = self.runner_name(runner) {
+            self.gone.entry(name).or_insert("it was silent");
+        }
+        self.sessions.remove(&SessionNo(runner.0));
+    }
+
+    fn stuck(&mut self, runner: RunnerKey) {
+        let Some(name) = self.runner_name(runner) else {
+            return;
+        };
+        tracing::warn!(runner = %name, "the runner lives and answers nothing; its tasks run elsewhere");
+        self.gone.insert(name, "it answered nothing");
+        let text = "you have not answered `task:recall`; your tasks run elsewhere: connect again when you listen";
+        let refused = Refused {
+            reference: None,
+            error: Refusal::new(RefusalCode::NotAllowed, text),
+        };
+        self.say(SessionNo(runner.0), FromMaster::Refused(refused));
+        let data =
+            || Json::of(&serde_json::json!({ "reason": "it does not answer `task:recall`" }));
+        self.show(EventKind::RunnerStuck, None, Some(runner), data);
+    }
+
+    fn store_change(&mut self, change: Change) {
+        match change {
+            Change::Added(task) => self.store(Record::Added(self.body(task))),
+            // `Engine::reopen` stores it: it knows how the task had ended.
+            Change::Reopened(_) => {}
+            Change::Continued(task, fence) => {
+                self.store(Record::Continued {
+                    body: self.body(task),
+                    fence,
+                });
+            }
+            Change::Ended {
+                task,
+                state,
+                why,
+                attempt,
+            } => self.ended(task, state, why, attempt),
+            Change::Retrying {
+                task,
+                attempt,
+                tries,
+                lost,
+                wait_us,
+                runner_lost,
+            } => {
+                self.retrying(task, attempt, (tries, lost), wait_us, runner_lost);
+            }
+            Change::Set {
+                task,
+                priority,
+                wait_us,
+            } => {
+                let due = wait_us.map(|us| self.now.wall.plus_us(us));
+                self.live_mut(task).priority = priority;
+                let no = self.body(task).no;
+                self.store(Record::Set { no, priority, due });
+            }
+            Change::JobOpened(job) => {
+                let run = self.core.job(&job).map_or(1, |job| job.run);
+                self.store(Record::JobOpened { job, run });
+            }
+            Change::JobDone(job) => self.job_done(job),
+            Change::JobHeld { job, by, held } => self.store(Record::JobHeld { job, by, held }),
+            Change::JobPaused { job, paused } => self.store(Record::JobPaused { job, paused }),
+            Change::JobCancelled { job, up_to } => self.store(Record::JobCancelled { job, up_to }),
+            Change::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
+            Change::RunnerLost(name) => {
+                self.gone.remove(name.as_str());
+                self.store(Record::RunnerLost { name });
+            }
+        }
+    }
+
+    /// The core lets go of a job that is done; until the view has it, memory keeps what it was.
+    fn job_done(&mut self, name: JobName) {
+        let Some(job) = self.core.job(&name) else {
+            return;
+        };
+        let (run, record) = (job.run, job_record(job));
+        self.store(Record::JobDone {
+            job: name.clone(),
+            run,
+        });
+        self.idle_jobs.insert(name, (self.last_seq, record));
+    }
+
+    fn send(&mut self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) {
+        let name = self.runner_name(runner);
+        let body = self.whole(key);
+        // A module that can be sent has a version; a pin was checked when the task was added.
+        let Some((version, forbidden)) = self.modules.version(&body.module, body.pin.as_deref())
+        else {
+            return;
+        };
+        let granted = self.modules.granted(&body.module);
+        let mut results = self.results_at_hand(body.references());
+        let params = match forbidden {
+            // Sent, so that it fails with the reason: no runner runs what asks for such a result.
+            Some(why) => Some(Json::of(&serde_json::json!({ "$result": why }))),
+            None => self.params_for(SessionNo(runner.0), &body, &mut results),
+        };
+        let rare = body.rare.as_deref();
+        let send = Send {
+            id: body.id.clone(),
+            attempt,
+            module: body.module.clone(),
+            version,
+            job: body.job.clone(),
+            params,
+            results,
+            args: rare.map(|rare| rare.args.clone()).unwrap_or_default(),
+            env: rare.map(|rare| rare.env.clone()).unwrap_or_default(),
+            inputs: rare.map(|rare| rare.inputs.clone()).unwrap_or_default(),
+            outputs: rare.and_then(|rare| rare.outputs.clone()),
+            timeout_ms: rare
+                .and_then(|rare| rare.timeout_ms)
+                .unwrap_or(self.config.timeout_ms),
+            memory_mb: rare
+                .and_then(|rare| rare.memory_mb)
+                .unwrap_or(self.config.memory_mb),
+            slots: body.slots(),
+            capabilities: (!granted.is_empty()).then_some(granted),
+        };
+        let now = self.now.wall;
+        let last = self.live_mut(key).last.get_or_insert_default();
+        (last.version, last.runner, last.started, last.n, last.sent) =
+            (Some(version), name, None, attempt.n, now);
+        self.say_send(SessionNo(runner.0), send);
+    }
+
+    /// One message carries all that a turn sends to a runner in a row.
+    fn say_send(&mut self, session: SessionNo, send: Send) {
+        let Some(session) = self.sessions.get(&session) else {
+            return;
+        };
+        match self.turn.now.last_mut() {
+            Some((outbox, FromMaster::Send(sends))) if outbox.same_channel(&session.outbox) => {
+                sends.push(send)
+            }
+            _ => self
+                .turn
+                .now
+                .push((session.outbox.clone(), FromMaster::Send(vec![send]))),
+        }
+    }
+
+    fn results_at_hand(&self, references: &[TaskId]) -> BTreeMap<TaskId, ResultRef> {
+        let mut left = RESULTS_BYTES_MAX;
+        let mut results = BTreeMap::new();
+        for id in references {
+            let ended = match self.held.known(id) {
+                Some(Known::Ended(stored)) => &stored.ended,
+                Some(Known::Live(key)) => match &self.live(key).ended {
+                    Some(ended) => ended,
+                    None => continue,
+                },
+                None => continue,
+            };
+            let Some(result) = ended.result.as_ref().map(Gave::result) else {
+                continue;
+            };
+            let size = match &result {
+                ResultRef::Json(json) => json.get().len(),
+                ResultRef::Blob(_) => 64,
+            };
+            if size <= left {
+                left -= size;
+                results.insert(id.clone(), result);
+            }
+        }
+        results
+    }
+
+    fn retrying(
+        &mut self,
+        key: TaskKey,
+        attempt: AttemptId,
+        counts: (u32, u32),
+        wait_us: u64,
+        runner_lost: bool,
+    ) {
+        let error = match (&self.report, runner_lost) {
+            (Some((_, Report::Failed(failed))), false) => failed.error.clone(),
+            _ => {
+                let loss = self.loss(key, attempt);
+                let error = TaskError::new(
+                    ErrorKind::RunnerLost,
+                    format!("the runner was lost: {loss}"),
+                );
+                self.live_mut(key)
+                    .last
+                    .get_or_insert_default()
+                    .trouble()
+                    .losses
+                    .push(loss);
+                error
+            }
+        };
+        let due = self.now.wall.plus_us(wait_us);
+        let body = self.body(key);
+        let last = self.live_mut(key).last.get_or_insert_default();
+        last.trouble().error = Some(error.clone());
+        let record = Retrying {
+            id: body.id.clone(),
+            module: body.module.clone(),
+            job: body.job.clone(),
+            no: body.no,
+            attempt,
+            runner: last.runner.clone(),
+            tries: counts.0,
+            lost: counts.1,
+            fence: (!runner_lost).then_some(attempt),
+            due,
+            error,
+        };
+        self.store(Record::Retrying(Box::new(record)));
+    }
+
+    /// What became of an attempt whose runner was lost, as a clause.
+    fn loss(&self, key: TaskKey, attempt: AttemptId) -> String {
+        let last = self.live(key).last.as_deref();
+        let Some(last) = last.filter(|last| last.n == attempt.n) else {
+            return format!(
+                "attempt {}, which an earlier master had sent, at {}",
+                attempt.n, self.now.wall
+            );
+        };
+        let name = last
+            .runner
+            .as_deref()
+            .unwrap_or("a runner of an earlier master");
+        let how = self
+            .gone
+            .get(name)
+            .copied()
+            .unwrap_or("it did not come back");
+        format!(
+            "attempt {} on `{name}`, sent at {}, lost at {}: {how}",
+            attempt.n, last.sent, self.now.wall
+        )
+    }
+
+    fn poison(&self, key: TaskKey, attempt: AttemptId) -> TaskError {
+        let most = taskmaster_protocol::limits::RUNNER_LOST_MAX;
+        let trouble = self
+            .live(key)
+            .last
+            .as_ref()
+            .and_then(|last| last.trouble.as_ref());
+        let mut losses = trouble.map_or(Vec::new(), |trouble| trouble.losses.clone());
+        losses.push(self.loss(key, attempt));
+        let earlier = match (most as usize).saturating_sub(losses.len()) {
+            0 => String::new(),
+            n => format!(" ({n} of them under an earlier master)"),
+        };
+        let story = losses.join("; ");
+        let text = format!(
+            "its runner was lost {most} times while it ran{earlier}, so it is the likely cause (poison): {story}"
+        );
+        TaskError::new(ErrorKind::RunnerLost, text)
+    }
+
+    fn ended(&mut self, key: TaskKey, state: Final, why: Why, attempt: AttemptId) {
+        let (error, because) = self.reason(key, why, attempt);
+        let report = match why {
+            Why::Report => self.report.take(),
+            _ => None,
+        };
+        let runner = report
+            .as_ref()
+            .and_then(|(runner, _)| self.runner_name(*runner));
+        let (seq, finished, epoch) = (self.last_seq + 1, self.now.wall, self.epoch);
+        let body = self.whole(key);
+        let live = self.live_mut(key);
+        let last = live.last.take().unwrap_or_default();
+        let last_sent = attempt.max(AttemptId { epoch, n: last.n });
+        let mut ended = Ended {
+            seq,
+            id: body.id.clone(),
+            no: body.no,
+            module: body.module.clone(),
+            job: body.job.clone(),
+            priority: live.priority,
+            created: body.created,
+            state: state.state(),
+            attempt,
+            last_sent,
+            version: last.version,
+            runner: runner.or(last.runner),
+            result: None,
+            error,
+            started: last.started,
+            finished,
+            stats: None,
+            log: None,
+            because,
+        };
+        match report {
+            Some((_, Report::Done(done))) => {
+                ended.result = Some(Gave::new(done.result, done.outputs));
+                ended.started = Some(Wall(done.started_us));
+                ended.stats = Some(done.stats);
+                ended.log = (!done.log.is_empty()).then(|| Box::new(done.log));
+            }
+            Some((_, Report::Failed(failed))) => {
+                ended.error = Some(failed.error);
+                ended.started = failed.started_us.map(Wall).or(ended.started);
+                ended.stats = Some(failed.stats);
+                ended.log = (!failed.log.is_empty()).then(|| Box::new(failed.log));
+            }
+            None => {}
+        }
+        self.remember(key, Arc::new(ended));
+    }
+
+    fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
+        self.close(key, ended.clone());
+        if let Some(cause) = &ended.because {
+            self.skipped
+                .entry(cause.clone())
+                .or_default()
+                .push(ended.id.clone());
+        }
+        self.finished[ended_index(ended.state)] += 1;
+        self.ended.push_back(ended.clone());
+        self.store(Record::Ended(ended));
+    }
+
+    /// Why a task ended, where no report says so.
+    fn reason(
+        &self,
+        key: TaskKey,
+        why: Why,
+        attempt: AttemptId,
+    ) -> (Option<TaskError>, Option<TaskId>) {
+        let skipped = |on: &TaskId, how: Final| {
+            let text = format!(
+                "the task `{on}`, on which it depends, ended as {}",
+                how.state().as_str()
+            );
+            (
+                Some(TaskError::new(ErrorKind::Input, text)),
+                Some(on.clone()),
+            )
+        };
+        match why {
+            Why::Report => (None, None),
+            Why::Cancelled => (
+                Some(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
+                None,
+            ),
+            Why::Dependency(on, how) => skipped(&self.body(on).id, how),
+            Why::Earlier(index, how) => match self.body(key).dependencies().get(index) {
+                Some(dependency) => skipped(&dependency.on, how),
+                None => (None, None),
+            },
+            Why::Poison => (Some(self.poison(key, attempt)), None),
+        }
+    }
+
+    /// A live event, made only when somebody watches.
+    pub(super) fn show(
+        &mut self,
+        kind: EventKind,
+        task: Option<TaskKey>,
+        runner: Option<RunnerKey>,
+        data: impl FnOnce() -> Json,
+    ) {
+        if !self.events.is_watched() {
+            return;
+        }
+        let body = task.map(|task| self.body(task));
+        let runner = runner
+            .and_then(|runner| self.runner_name(runner))
+            .map(|name| name.to_string());
+        self.events.show(EventView {
+            seq: None,
+            time: self.now.wall,
+            event: kind,
+            task: body.as_ref().map(|body| body.id.clone()),
+            module: body.as_ref().map(|body| body.module.clone()),
+            job: body.as_ref().map(|body| body.job.clone()),
+            runner,
+            data: data(),
+        });
+    }
+}
+
+/// A job of the core as the journal knows it.
+pub(super) fn job_record(job: &taskmaster_core::jobs::Job) -> JobRecord {
+    let mut ended = [0; 4];
+    ended.copy_from_slice(&job.counts.by_state[4..]);
+    JobRecord {
+        run: job.run,
+        open: job.open,
+        paused: job.paused,
+        total: job.counts.total,
+        ended,
+        holders: Vec::new(),
+        cancelled_up_to: 0,
+    }
+}
