@@ -7,36 +7,29 @@ mod approval;
 mod ask;
 mod children;
 mod effects;
-mod held;
-mod kept;
 mod modules;
 mod older;
 mod operate;
 mod reports;
 mod restore;
 mod room;
-mod rows;
 mod unmet;
 mod why;
 
 pub use approval::LIST;
 
 use crate::events::EventFeed;
+use crate::facts::Facts;
 use crate::inbox::{Input, Outbox, Pass, Reply, SessionNo};
 use crate::room::Disk;
-use held::{Held, Known};
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
 use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, Role};
-use taskmaster_protocol::{
-    FromMaster, Hash, JobName, Now, Requires, TaskError, TaskId, ToMaster, Wall,
-};
-use taskmaster_store::kv::Reader;
-use taskmaster_store::record::{Ended, JobRecord, Record};
-use taskmaster_store::view::{Places, Stored};
+use taskmaster_protocol::{FromMaster, JobName, Now, Requires, ToMaster, Wall};
+use taskmaster_store::record::Record;
+use taskmaster_store::view::Stored;
 use tokio::sync::oneshot;
 
 /// What an operator can set.
@@ -99,40 +92,6 @@ pub struct Turn {
     pub passes: Vec<Pass>,
 }
 
-/// What is known of the last attempt sent.
-#[derive(Debug, Default)]
-struct LastAttempt {
-    version: Option<Hash>,
-    runner: Option<Arc<str>>,
-    started: Option<Wall>,
-    n: u32,
-    /// When it was sent.
-    sent: Wall,
-    /// What went wrong with it, or with those before; most tasks have none.
-    trouble: Option<Box<Trouble>>,
-}
-
-/// What went wrong with a task that is open still.
-#[derive(Debug, Default)]
-struct Trouble {
-    /// Why the last attempt failed.
-    error: Option<TaskError>,
-    /// Runners that were lost while they had the task, a clause for each.
-    losses: Vec<String>,
-}
-
-impl LastAttempt {
-    fn error(&self) -> Option<&TaskError> {
-        self.trouble
-            .as_ref()
-            .and_then(|trouble| trouble.error.as_ref())
-    }
-
-    fn trouble(&mut self) -> &mut Trouble {
-        self.trouble.get_or_insert_default()
-    }
-}
-
 /// A connection.
 #[derive(Debug)]
 struct Session {
@@ -167,9 +126,6 @@ pub struct Engine {
     core: Scheduler,
     epoch: u32,
     config: EngineConfig,
-    reader: Reader,
-    /// Where the view has ended tasks. Looked up, it learns.
-    places: RefCell<Places>,
     events: EventFeed,
     now: Now,
     started: Now,
@@ -177,28 +133,7 @@ pub struct Engine {
     last_no: u64,
     /// The seq of the last event of the turns so far.
     last_seq: u64,
-    /// The view has all events up to this one.
-    folded: u64,
-    /// The seq of the last event and the `no` of the newest task at the end of each turn with new
-    /// tasks that the view does not have yet.
-    unfolded: VecDeque<(u64, u64)>,
-    /// Up to this `no`, the bodies of tasks that wait are packed.
-    packed_no: u64,
-    /// Tasks that the core holds, and ended ones that the view does not have yet.
-    held: Held,
-    /// Ended tasks that memory still has, in the order of their ending.
-    ended: VecDeque<Arc<Ended>>,
-    /// Skipped tasks that memory still has, by the task they were skipped for.
-    skipped: HashMap<TaskId, Vec<TaskId>>,
-    /// Tasks that were opened again, or added anew, with the seq of that: the view may still have
-    /// their former end.
-    reopened: HashMap<TaskId, u64>,
-    /// Ended tasks that the fold was allowed to forget and may still have, and the seqs of their
-    /// ends: nobody may count on them any more. An id may have a newer end.
-    leaving: HashMap<TaskId, u64>,
-    /// Jobs that are done or paused, as they are now; those that are in the view as they are here
-    /// are let go of.
-    idle_jobs: BTreeMap<JobName, (u64, JobRecord)>,
+    facts: Facts,
     sessions: BTreeMap<SessionNo, Session>,
     /// What most tasks require.
     nothing: Arc<Requires>,
@@ -276,9 +211,12 @@ impl Engine {
                 let answer = self.answer(query);
                 self.turn.after.push(Release::Reply(reply, answer));
             }
-            Input::Folded { seq } => self.view_has(seq),
+            Input::Folded { seq } => self.facts.view_has(seq),
             Input::Prune { tasks, reply } => {
-                let tasks = self.prunable(tasks);
+                let ended_before = Wall(self.now.wall.0.saturating_sub(self.told_us));
+                let core = &self.core;
+                let is_job_open = |job: &JobName| core.job(job).is_some_and(|job| job.open);
+                let tasks = self.facts.prunable(tasks, ended_before, is_job_open);
                 self.turn.after.push(Release::Pruned(reply, tasks));
             }
             Input::Stop { idle } => {
@@ -305,13 +243,7 @@ impl Engine {
             // Who no longer waits shuts down already.
             let _ = idle.send(());
         }
-        if self
-            .unfolded
-            .back()
-            .is_none_or(|(_, no)| *no < self.last_no)
-        {
-            self.unfolded.push_back((self.last_seq, self.last_no));
-        }
+        self.facts.turn_ended(self.last_seq, self.last_no);
         self.turn.time = self.now.wall;
         let next = Turn {
             first_seq: self.last_seq + 1,
@@ -464,47 +396,5 @@ impl Engine {
                 .after
                 .push(Release::Say(session.outbox.clone(), message));
         }
-    }
-
-    /// The view has everything up to `seq`: memory lets go of it.
-    fn view_has(&mut self, seq: u64) {
-        self.folded = seq;
-        while let Some(ended) = self.ended.pop_front_if(|ended| ended.seq <= seq) {
-            self.held
-                .forget_ended(&ended.id, |stored| stored.ended.seq == ended.seq);
-            if let Some(cause) = &ended.because
-                && let Some(skipped) = self.skipped.get_mut(cause)
-            {
-                skipped.retain(|id| *id != ended.id);
-                if skipped.is_empty() {
-                    self.skipped.remove(cause);
-                }
-            }
-        }
-        self.idle_jobs.retain(|_, (since, _)| *since > seq);
-        if let Err(error) = self.places.get_mut().renew(self.reader.as_ref()) {
-            tracing::error!(%error, "the view cannot be read");
-        }
-        self.reopened.retain(|_, since| *since > seq);
-        while let Some((_, no)) = self.unfolded.pop_front_if(|(last, _)| *last <= seq) {
-            self.pack_bodies(no);
-        }
-    }
-
-    /// Of these ended tasks, those that nothing open needs; from now on they count as unknown. The
-    /// fold asks again only when the last ones are gone.
-    fn prunable(&mut self, mut tasks: Vec<Stored>) -> Vec<Stored> {
-        let told = Wall(self.now.wall.0.saturating_sub(self.told_us));
-        tasks.retain(|task| {
-            task.ended.finished < told
-                && !self.core.job(&task.ended.job).is_some_and(|job| job.open)
-                && !self.held.is_named(&task.ended.id)
-                && self.held.known(&task.ended.id).is_none()
-        });
-        self.leaving = tasks
-            .iter()
-            .map(|task| (task.ended.id.clone(), task.ended.seq))
-            .collect();
-        tasks
     }
 }

@@ -10,6 +10,7 @@ pub mod committing;
 pub mod components;
 pub mod engine;
 pub mod events;
+mod facts;
 pub mod folding;
 pub mod inbox;
 pub mod interests;

@@ -1,7 +1,8 @@
 //! Adding tasks: which of a batch are taken, which are refused and why.
 
+use super::Engine;
 use super::unmet::{Deferred, unknown_dependency};
-use super::{Engine, Known};
+use crate::facts::{Fact, Known};
 use crate::inbox::SessionNo;
 use crate::prepare::Prepared;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,21 +14,10 @@ use taskmaster_protocol::{
     Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
 };
 use taskmaster_store::body::TaskBody;
-use taskmaster_store::record::{Ended, JobRecord};
-use taskmaster_store::view;
+use taskmaster_store::record::JobRecord;
 
 /// The job of tasks for which neither document nor batch names one.
 const DEFAULT_JOB: &str = "default";
-
-/// What is known of a task by its id.
-pub(super) enum Fact {
-    /// The core holds it, open.
-    Open(TaskKey),
-    /// It has ended; the second is its number.
-    Ended(Final, u64),
-    /// Nobody has added it.
-    Unknown,
-}
 
 /// A task that was taken: its id, and whether it had ended before.
 type Taken = (TaskId, bool);
@@ -137,7 +127,7 @@ impl Engine {
                 outcomes.insert(index, outcome);
             }
         }
-        let refused = deferred.refuse(|id| !matches!(self.fact(id), Fact::Unknown));
+        let refused = deferred.refuse(|id| !matches!(self.facts.fact(id), Fact::Unknown));
         outcomes.extend(
             refused
                 .into_iter()
@@ -205,7 +195,7 @@ impl Engine {
             .map(|dependency| &dependency.on)
             .chain(&task.references);
         let mut unknown: Vec<TaskId> = wanted
-            .filter(|id| matches!(self.fact(id), Fact::Unknown))
+            .filter(|id| matches!(self.facts.fact(id), Fact::Unknown))
             .cloned()
             .collect();
         unknown.dedup();
@@ -255,10 +245,11 @@ impl Engine {
 
     /// Whether the id is taken: by the same document (a no-op), or by another (a refusal).
     fn known_document(&self, id: &TaskId, hash: &[u8; 16]) -> Option<Result<Taken, Refusal>> {
-        let (body, ended) = match self.held.known(id) {
-            Some(Known::Live(key)) => (self.body(key), self.live(key).ended.is_some()),
+        let (body, ended) = match self.facts.known(id) {
+            Some(Known::Open(key)) => (self.facts.body(key), false),
+            Some(Known::Closing(key, _)) => (self.facts.body(key), true),
             Some(Known::Ended(stored)) => (stored.body.clone(), true),
-            None => (self.ended_in_view(id)?.body, true),
+            None => (self.facts.ended_in_view(id)?.body, true),
         };
         if body.document == *hash {
             return Some(Ok((id.clone(), ended)));
@@ -271,47 +262,10 @@ impl Engine {
             .about(vec![id.clone()])))
     }
 
-    /// An ended task that memory has let go of. A view that cannot be read is told in the log, and
-    /// knows nothing.
-    pub(super) fn ended_in_view(&self, id: &TaskId) -> Option<view::Stored> {
-        let read = view::stored_by(self.reader.as_ref(), &mut self.places.borrow_mut(), id);
-        let stored = read.unwrap_or_else(|error| {
-            tracing::error!(%id, %error, "the view cannot be read");
-            None
-        })?;
-        (self.leaving.get(id) != Some(&stored.ended.seq)).then_some(stored)
-    }
-
-    pub(super) fn fact(&self, id: &TaskId) -> Fact {
-        let ended = |ended: &Ended| Fact::Ended(final_of(ended.state), ended.no);
-        match self.held.known(id) {
-            Some(Known::Live(key)) => self
-                .live(key)
-                .ended
-                .as_ref()
-                .map_or(Fact::Open(key), |how| ended(how)),
-            Some(Known::Ended(stored)) => ended(&stored.ended),
-            None => self
-                .ended_in_view(id)
-                .map_or(Fact::Unknown, |stored| ended(&stored.ended)),
-        }
-    }
-
-    /// What is known of the task that `body` waits for under this id. It came before `body`, unless
-    /// that has gone on as another task: one that came later has an id that was free again, and the
-    /// one that is meant is no longer kept.
+    /// What the task that `body` waits for under this id is.
     pub(super) fn meant(&self, body: &TaskBody, id: &TaskId) -> Fact {
-        let fact = self.fact(id);
-        let no = match &fact {
-            Fact::Open(key) => self.core.task(*key).map_or(0, |task| task.no()),
-            Fact::Ended(_, no) => *no,
-            Fact::Unknown => return fact,
-        };
-        if no < body.no || body.is_continued() {
-            fact
-        } else {
-            Fact::Unknown
-        }
+        let ordinal_of = |key| self.core.task(key).map_or(0, |task| task.no());
+        self.facts.meant(body, id, ordinal_of)
     }
 
     /// What `body` waits for, as the core takes it. What nobody knows any more is met: only ended
@@ -320,7 +274,7 @@ impl Engine {
     pub(super) fn dependencies_of(&self, body: &TaskBody) -> Vec<DependsOn> {
         let as_it_is = |Dependency { on, when }: &Dependency| match (self.meant(body, on), when) {
             (Fact::Open(key), when) => DependsOn::Open(key, *when),
-            (Fact::Ended(how, _), when) => DependsOn::Ended(how, *when),
+            (Fact::Ended { how, .. }, when) => DependsOn::Ended(how, *when),
             (Fact::Unknown, When::Failed) => DependsOn::Ended(Final::Failed, When::Failed),
             (Fact::Unknown, when) => DependsOn::Ended(Final::Done, *when),
         };
@@ -340,8 +294,8 @@ impl Engine {
         }
         let dependencies = self.dependencies_of(&body);
         let due = due.or_else(|| due_of(&body, self.now));
-        let is_back = self.leaving.remove(&body.id).is_some();
-        let key = self.held.insert(body.clone(), priority);
+        let is_back = self.facts.is_back(&body.id);
+        let key = self.facts.opened(body.clone(), priority);
         self.tell(Event::TaskCame(Box::new(NewTask {
             key,
             no: body.no,
@@ -359,7 +313,7 @@ impl Engine {
             origin,
         })));
         if is_back {
-            self.reopened.insert(body.id.clone(), self.last_seq);
+            self.facts.reopened(body.id.clone(), self.last_seq);
         }
         key
     }
@@ -385,24 +339,13 @@ impl Engine {
         if self.core.job(name).is_some_and(|job| job.open) {
             return;
         }
-        let past = past_of(&self.idle_job(name).unwrap_or_default());
+        let past = past_of(&self.facts.idle_job(name).unwrap_or_default());
         self.tell(Event::JobOpened {
             job: name.clone(),
             past,
             restored: false,
         });
-        self.idle_jobs.remove(name);
-    }
-
-    /// A job that the core does not hold.
-    pub(super) fn idle_job(&self, name: &JobName) -> Option<JobRecord> {
-        if let Some((_, record)) = self.idle_jobs.get(name) {
-            return Some(record.clone());
-        }
-        view::job(self.reader.as_ref(), name).unwrap_or_else(|error| {
-            tracing::error!(job = %name, %error, "the view cannot be read");
-            None
-        })
+        self.facts.job_opened(name);
     }
 
     pub(super) fn release(&mut self, session: SessionNo, job: JobName) {
@@ -427,17 +370,6 @@ pub(super) fn past_of(record: &JobRecord) -> Past {
             by_state,
         },
         paused: record.paused,
-    }
-}
-
-/// The core's word for a final state; what is not final would be a bug of ours, and is taken as
-/// failed.
-pub(super) fn final_of(state: TaskState) -> Final {
-    match state {
-        TaskState::Done => Final::Done,
-        TaskState::Cancelled => Final::Cancelled,
-        TaskState::Skipped => Final::Skipped,
-        _ => Final::Failed,
     }
 }
 

@@ -1,20 +1,20 @@
 //! Questions, answered from memory; what memory has let go of is left to the asker's own thread,
 //! see [`Lookup`].
 
+use super::Engine;
 use super::effects::job_record;
-use super::{Engine, Known};
 use crate::events::ended_view;
+use crate::facts::Known;
 use crate::inbox::Reply;
 use crate::lookup::{Lookup, Rows, TaskFilter, job_view};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use taskmaster_core::{RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Log, Query, Role, Status};
 use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
 use taskmaster_protocol::{
     JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
 };
-use taskmaster_store::record::{Ended, Gave};
+use taskmaster_store::record::Gave;
 
 /// Tasks looked at for one page of a list, so that no turn is long.
 const LOOKED_AT_MAX: usize = 5_000;
@@ -72,28 +72,26 @@ impl Engine {
         live: impl Fn(&Engine, TaskKey) -> Json,
         ended: impl Fn(TaskId) -> Lookup,
     ) -> Reply {
-        match self.held.known(&id) {
-            Some(Known::Live(key)) => match &self.live(key).ended {
-                None => Reply::Answer(live(self, key)),
-                Some(how) => Reply::Answer(ended(id).of_ended(how)),
-            },
+        match self.facts.known(&id) {
+            Some(Known::Open(key)) => Reply::Answer(live(self, key)),
+            Some(Known::Closing(_, how)) => Reply::Answer(ended(id).of_ended(how)),
             Some(Known::Ended(stored)) => Reply::Answer(ended(id).of_ended(&stored.ended)),
             None => Reply::FromStore(ended(id)),
         }
     }
 
     pub(super) fn task_view(&self, key: TaskKey) -> TaskView {
-        let live = self.live(key);
+        let live = self.facts.live(key);
         if let Some(ended) = &live.ended {
             return ended_view(ended);
         }
-        let body = self.body(key);
+        let body = self.facts.body(key);
         let state = self
             .core
             .task(key)
             .map_or(TaskState::Ready, |task| task.state().name());
         let last = live.last.as_deref();
-        let now = |last: &&super::LastAttempt| last.n > 0;
+        let now = |last: &&crate::facts::LastAttempt| last.n > 0;
         TaskView {
             id: body.id.clone(),
             module: body.module.clone(),
@@ -111,7 +109,7 @@ impl Engine {
             finished: None,
             result: None,
             result_blob: None,
-            error: last.and_then(super::LastAttempt::error).cloned(),
+            error: last.and_then(crate::facts::LastAttempt::error).cloned(),
             outputs: Default::default(),
             stats: None,
             note: None,
@@ -145,7 +143,7 @@ impl Engine {
         });
         let mut looked = 0;
         if part == "o" {
-            for (no, key) in self.held.open.from(at + 1).take(LOOKED_AT_MAX) {
+            for (no, key) in self.facts.open_from(at + 1).take(LOOKED_AT_MAX) {
                 looked += 1;
                 if rows.take(|| self.task_listed(key)) || looked == LOOKED_AT_MAX {
                     return Reply::Answer(rows.page(Some(format!("o{no}"))));
@@ -159,21 +157,22 @@ impl Engine {
             u64::MAX
         };
         let before = if part == "f" { at.min(safe) } else { safe };
-        for ended in self.ended.iter().rev().filter(|ended| ended.seq < before) {
+        for ended in self
+            .facts
+            .unfolded_ends()
+            .filter(|ended| ended.seq < before)
+        {
             looked += 1;
             // It may have been opened again since, and ended anew.
-            if self
-                .last_end(&ended.id)
-                .is_none_or(|last| last.seq != ended.seq)
-            {
+            if !self.facts.is_last_end(ended) {
                 continue;
             }
             if rows.take(|| ended_view(ended)) || looked >= LOOKED_AT_MAX {
                 return Reply::Answer(rows.page(Some(format!("f{}", ended.seq))));
             }
         }
-        let before = before.min(self.ended.front().map_or(u64::MAX, |ended| ended.seq));
-        let open_again = self.reopened.keys().cloned().collect();
+        let before = before.min(self.facts.first_unfolded_end().unwrap_or(u64::MAX));
+        let open_again = self.facts.reopened_ids().cloned().collect();
         Reply::FromStore(Lookup::Ended {
             before,
             rows,
@@ -181,25 +180,14 @@ impl Engine {
         })
     }
 
-    /// The end of a task that memory has.
-    pub(super) fn last_end(&self, id: &TaskId) -> Option<&Arc<Ended>> {
-        match self.held.known(id)? {
-            Known::Live(key) => self.live(key).ended.as_ref(),
-            Known::Ended(stored) => Some(&stored.ended),
-        }
-    }
-
     fn results(&self, ids: Vec<TaskId>) -> Reply {
         let (mut known, mut missing) = (BTreeMap::new(), Vec::new());
         for id in ids {
-            let ended = match self.held.known(&id) {
-                Some(Known::Live(key)) => self.live(key).ended.as_ref(),
-                Some(Known::Ended(stored)) => Some(&stored.ended),
-                None => {
-                    missing.push(id);
-                    continue;
-                }
+            let Some(known_here) = self.facts.known(&id) else {
+                missing.push(id);
+                continue;
             };
+            let ended = known_here.end();
             if let Some(result) = ended
                 .and_then(|ended| ended.result.as_ref())
                 .map(Gave::result)
@@ -220,9 +208,9 @@ impl Engine {
         let open = self.core.job(name).filter(|job| job.open);
         let held = open.map(|job| job_view(name, &job_record(job), &job.counts.by_state));
         held.or_else(|| {
-            self.idle_jobs
-                .get(name)
-                .map(|(_, record)| job_view(name, record, &[0; 8]))
+            self.facts
+                .idle_job_in_memory(name)
+                .map(|record| job_view(name, record, &[0; 8]))
         })
     }
 
@@ -231,7 +219,7 @@ impl Engine {
             .core
             .jobs()
             .map(|job| &job.name)
-            .chain(self.idle_jobs.keys())
+            .chain(self.facts.idle_jobs_in_memory())
             .collect();
         names.sort();
         names.dedup();

@@ -6,8 +6,9 @@
 //! its task ended.
 
 use super::Engine;
-use super::add::{Fact, due_of};
+use super::add::due_of;
 use super::unmet::unknown_dependency;
+use crate::facts::Fact;
 use crate::inbox::{Child, Wishes};
 use crate::prepare::Prepared;
 use std::collections::HashSet;
@@ -79,7 +80,10 @@ impl Engine {
         if children.is_empty() {
             return Vec::new();
         }
-        let (job, priority) = (self.body(parent).job.clone(), self.live(parent).priority);
+        let (job, priority) = (
+            self.facts.body(parent).job.clone(),
+            self.facts.live(parent).priority,
+        );
         let tasks = children
             .into_iter()
             .map(|child| child.of(priority))
@@ -99,7 +103,7 @@ impl Engine {
         report: &Done,
         then: Child,
     ) -> Result<(), Refusal> {
-        let priority = self.live(key).priority;
+        let priority = self.facts.live(key).priority;
         let Prepared {
             document,
             references,
@@ -116,7 +120,7 @@ impl Engine {
             .collect();
         let unknown: Vec<TaskId> = wanted
             .iter()
-            .filter(|id| matches!(self.fact(id), Fact::Unknown))
+            .filter(|id| matches!(self.facts.fact(id), Fact::Unknown))
             .map(|id| (*id).clone())
             .collect();
         if !unknown.is_empty() {
@@ -130,7 +134,7 @@ impl Engine {
             let text = "too many different requirements are queued already";
             return Err(Refusal::new(RefusalCode::Unavailable, text).at("requires"));
         }
-        let last = self.body(key);
+        let last = self.facts.body(key);
         let mut body = TaskBody::new(
             document,
             last.document,
@@ -165,9 +169,9 @@ impl Engine {
                 .map(Box::new),
             origin: Origin::Added,
         };
-        self.held.replace(key, &last, body);
-        if let Some(last) = self.live_mut(key).last.as_mut() {
-            last.trouble = None;
+        self.facts.continued(key, &last, body);
+        if let Some(last) = self.facts.live_mut(key).last.as_mut() {
+            last.failures = None;
         }
         let (attempt, run_us) = (report.attempt, report.stats.run_us);
         self.tell(Event::AttemptContinued {
@@ -183,7 +187,7 @@ impl Engine {
     /// earlier ones only; this one is there already, and others may have been added that wait for
     /// it.
     fn refuse_cycle(&self, key: TaskKey, wanted: &[&TaskId]) -> Result<(), Refusal> {
-        let id = self.body(key).id.clone();
+        let id = self.facts.body(key).id.clone();
         let mut seen: HashSet<TaskId> = HashSet::new();
         let mut next: Vec<TaskId> = wanted.iter().map(|id| (*id).clone()).collect();
         while let Some(on) = next.pop() {
@@ -193,7 +197,7 @@ impl Engine {
                     .at("dependencies")
                     .about(vec![id]));
             }
-            let Fact::Open(open) = self.fact(&on) else {
+            let Fact::Open(open) = self.facts.fact(&on) else {
                 continue;
             };
             if !seen.insert(on) {
@@ -206,7 +210,8 @@ impl Engine {
                 return Err(Refusal::new(RefusalCode::TooLarge, text).at("dependencies"));
             }
             next.extend(
-                self.body(open)
+                self.facts
+                    .body(open)
                     .dependencies()
                     .iter()
                     .map(|dependency| dependency.on.clone()),

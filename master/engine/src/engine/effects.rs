@@ -1,6 +1,6 @@
 //! The core's effects, carried out: records with bodies attached, messages to runners.
 
-use super::{Engine, Known, Report};
+use super::{Engine, Report};
 use crate::inbox::SessionNo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,13 +46,13 @@ impl Engine {
                 ..
             } => self.stuck(runner),
             Effect::Show { kind, task, runner } => self.show(kind, task, runner, Json::null),
-            Effect::Forget(key) => self.forget(key),
+            Effect::Forget(key) => self.facts.let_go(key),
         }
     }
 
     fn attempt(&self, task: TaskKey, attempt: AttemptId) -> Attempt {
         Attempt {
-            id: self.body(task).id.clone(),
+            id: self.facts.body(task).id.clone(),
             attempt,
         }
     }
@@ -88,12 +88,12 @@ impl Engine {
 
     fn store_change(&mut self, change: Change) {
         match change {
-            Change::Added(task) => self.store(Record::Added(self.body(task))),
+            Change::Added(task) => self.store(Record::Added(self.facts.body(task))),
             // `Engine::reopen` stores it: it knows how the task had ended.
             Change::Reopened(_) => {}
             Change::Continued(task, fence) => {
                 self.store(Record::Continued {
-                    body: self.body(task),
+                    body: self.facts.body(task),
                     fence,
                 });
             }
@@ -119,8 +119,8 @@ impl Engine {
                 wait_us,
             } => {
                 let due = wait_us.map(|us| self.now.wall.plus_us(us));
-                self.live_mut(task).priority = priority;
-                let no = self.body(task).no;
+                self.facts.live_mut(task).priority = priority;
+                let no = self.facts.body(task).no;
                 self.store(Record::Set { no, priority, due });
             }
             Change::JobOpened(job) => {
@@ -149,12 +149,12 @@ impl Engine {
             job: name.clone(),
             run,
         });
-        self.idle_jobs.insert(name, (self.last_seq, record));
+        self.facts.job_idles(name, self.last_seq, record);
     }
 
     fn send(&mut self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) {
         let name = self.runner_name(runner);
-        let body = self.whole(key);
+        let body = self.facts.whole_body(key);
         // A module that can be sent has a version; a pin was checked when the task was added.
         let Some((version, forbidden)) = self.modules.version(&body.module, body.pin.as_deref())
         else {
@@ -190,7 +190,7 @@ impl Engine {
             capabilities: (!granted.is_empty()).then_some(granted),
         };
         let now = self.now.wall;
-        let last = self.live_mut(key).last.get_or_insert_default();
+        let last = self.facts.live_mut(key).last.get_or_insert_default();
         (last.version, last.runner, last.started, last.n, last.sent) =
             (Some(version), name, None, attempt.n, now);
         self.say_send(SessionNo(runner.0), send);
@@ -216,13 +216,8 @@ impl Engine {
         let mut left = RESULTS_BYTES_MAX;
         let mut results = BTreeMap::new();
         for id in references {
-            let ended = match self.held.known(id) {
-                Some(Known::Ended(stored)) => &stored.ended,
-                Some(Known::Live(key)) => match &self.live(key).ended {
-                    Some(ended) => ended,
-                    None => continue,
-                },
-                None => continue,
+            let Some(ended) = self.facts.last_end(id) else {
+                continue;
             };
             let Some(result) = ended.result.as_ref().map(Gave::result) else {
                 continue;
@@ -255,19 +250,20 @@ impl Engine {
                     ErrorKind::RunnerLost,
                     format!("the runner was lost: {loss}"),
                 );
-                self.live_mut(key)
+                self.facts
+                    .live_mut(key)
                     .last
                     .get_or_insert_default()
-                    .trouble()
+                    .failures()
                     .losses
                     .push(loss);
                 error
             }
         };
         let due = self.now.wall.plus_us(wait_us);
-        let body = self.body(key);
-        let last = self.live_mut(key).last.get_or_insert_default();
-        last.trouble().error = Some(error.clone());
+        let body = self.facts.body(key);
+        let last = self.facts.live_mut(key).last.get_or_insert_default();
+        last.failures().error = Some(error.clone());
         let record = Retrying {
             id: body.id.clone(),
             module: body.module.clone(),
@@ -286,7 +282,7 @@ impl Engine {
 
     /// What became of an attempt whose runner was lost, as a clause.
     fn loss(&self, key: TaskKey, attempt: AttemptId) -> String {
-        let last = self.live(key).last.as_deref();
+        let last = self.facts.live(key).last.as_deref();
         let Some(last) = last.filter(|last| last.n == attempt.n) else {
             return format!(
                 "attempt {}, which an earlier master had sent, at {}",
@@ -310,12 +306,13 @@ impl Engine {
 
     fn poison(&self, key: TaskKey, attempt: AttemptId) -> TaskError {
         let most = taskmaster_protocol::limits::RUNNER_LOST_MAX;
-        let trouble = self
+        let failures = self
+            .facts
             .live(key)
             .last
             .as_ref()
-            .and_then(|last| last.trouble.as_ref());
-        let mut losses = trouble.map_or(Vec::new(), |trouble| trouble.losses.clone());
+            .and_then(|last| last.failures.as_ref());
+        let mut losses = failures.map_or(Vec::new(), |failures| failures.losses.clone());
         losses.push(self.loss(key, attempt));
         let earlier = match (most as usize).saturating_sub(losses.len()) {
             0 => String::new(),
@@ -338,8 +335,8 @@ impl Engine {
             .as_ref()
             .and_then(|(runner, _)| self.runner_name(*runner));
         let (seq, finished, epoch) = (self.last_seq + 1, self.now.wall, self.epoch);
-        let body = self.whole(key);
-        let live = self.live_mut(key);
+        let body = self.facts.whole_body(key);
+        let live = self.facts.live_mut(key);
         let last = live.last.take().unwrap_or_default();
         let last_sent = attempt.max(AttemptId { epoch, n: last.n });
         let mut ended = Ended {
@@ -382,15 +379,8 @@ impl Engine {
     }
 
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
-        self.close(key, ended.clone());
-        if let Some(cause) = &ended.because {
-            self.skipped
-                .entry(cause.clone())
-                .or_default()
-                .push(ended.id.clone());
-        }
+        self.facts.ended(key, ended.clone());
         self.finished[ended_index(ended.state)] += 1;
-        self.ended.push_back(ended.clone());
         self.store(Record::Ended(ended));
     }
 
@@ -417,8 +407,8 @@ impl Engine {
                 Some(TaskError::new(ErrorKind::Cancelled, "it was cancelled")),
                 None,
             ),
-            Why::Dependency(on, how) => skipped(&self.body(on).id, how),
-            Why::Earlier(index, how) => match self.body(key).dependencies().get(index) {
+            Why::Dependency(on, how) => skipped(&self.facts.body(on).id, how),
+            Why::Earlier(index, how) => match self.facts.body(key).dependencies().get(index) {
                 Some(dependency) => skipped(&dependency.on, how),
                 None => (None, None),
             },
@@ -437,7 +427,7 @@ impl Engine {
         if !self.events.is_watched() {
             return;
         }
-        let body = task.map(|task| self.body(task));
+        let body = task.map(|task| self.facts.body(task));
         let runner = runner
             .and_then(|runner| self.runner_name(runner))
             .map(|name| name.to_string());

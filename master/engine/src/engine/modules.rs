@@ -494,14 +494,14 @@ impl Engine {
 
     /// Attempts of a version that runners hold now.
     pub(super) fn attempts_of(&self, version: &Hash) -> u64 {
-        let of = |live: &&super::held::Live| {
+        let of = |live: &&crate::facts::Live| {
             live.ended.is_none()
                 && live
                     .last
                     .as_ref()
                     .is_some_and(|last| last.version == Some(*version))
         };
-        self.held.iter().filter(of).count() as u64
+        self.facts.all_live().filter(of).count() as u64
     }
 }
 

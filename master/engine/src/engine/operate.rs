@@ -1,8 +1,9 @@
 //! What clients want changed: cancel, retry, set, and an operator's wishes. Each is answered when
 //! it is durable.
 
-use super::add::{Fact, final_of, mono};
-use super::{Engine, Known};
+use super::Engine;
+use super::add::mono;
+use crate::facts::{Fact, Known, final_of};
 use crate::inbox::SessionNo;
 use crate::lookup::{unknown_job, unknown_task};
 use std::collections::{BTreeSet, VecDeque};
@@ -12,7 +13,7 @@ use taskmaster_protocol::{
     FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits,
 };
 use taskmaster_store::record::Record;
-use taskmaster_store::view::{self, Stored};
+use taskmaster_store::view::Stored;
 
 impl Engine {
     fn answer_to(
@@ -45,6 +46,7 @@ impl Engine {
     fn cancel_job(&mut self, job: &JobName) -> Result<serde_json::Value, Refusal> {
         let Some(open) = self.core.job(job).map(|job| job.counts.open()) else {
             return self
+                .facts
                 .idle_job(job)
                 .map(|_| serde_json::json!({ "cancelled": 0 }))
                 .ok_or_else(|| unknown_job(job));
@@ -72,17 +74,13 @@ impl Engine {
 
     /// The key of an open task, `None` for one that is cancelled already.
     fn cancellable(&self, id: &TaskId) -> Result<Option<TaskKey>, Refusal> {
-        let state = match self.held.known(id) {
-            Some(Known::Live(key)) => match &self.live(key).ended {
-                None => return Ok(Some(key)),
-                Some(ended) => ended.state,
-            },
+        let state = match self.facts.known(id) {
+            Some(Known::Open(key)) => return Ok(Some(key)),
+            Some(Known::Closing(_, ended)) => ended.state,
             Some(Known::Ended(stored)) => stored.ended.state,
             None => {
-                self.ended_in_view(id)
-                    .ok_or_else(|| unknown_task(id))?
-                    .ended
-                    .state
+                let stored = self.facts.ended_in_view(id);
+                stored.ok_or_else(|| unknown_task(id))?.ended.state
             }
         };
         match state {
@@ -114,13 +112,13 @@ impl Engine {
             let id = stored.ended.id.clone();
             // Named twice, or reached over two of its dependencies. It may have been skipped again
             // at once.
-            if !reopened.insert(id.clone()) || matches!(self.held.known(&id), Some(Known::Live(_)))
-            {
+            if !reopened.insert(id.clone()) || self.facts.key(&id).is_some() {
                 continue;
             }
             self.reopen(stored);
             count += 1;
             let revived = self
+                .facts
                 .skipped_for(&id)
                 .into_iter()
                 .filter(|stored| self.lost_dependency(stored).is_none());
@@ -131,19 +129,22 @@ impl Engine {
 
     fn retriable(&self, id: &TaskId) -> Result<Stored, Refusal> {
         let wrong = |text: String| Err(Refusal::new(RefusalCode::WrongState, text));
-        let stored = match self.held.known(id) {
-            Some(Known::Live(key)) if self.live(key).ended.is_none() => {
+        let stored = match self.facts.known(id) {
+            Some(Known::Open(_)) => {
                 return wrong(format!(
                     "the task `{id}` is open; only failed and cancelled tasks can be retried"
                 ));
             }
-            Some(Known::Live(_)) => {
+            Some(Known::Closing(..)) => {
                 return wrong(format!(
                     "the task `{id}` is still being stopped; try again in a moment"
                 ));
             }
             Some(Known::Ended(stored)) => stored.clone(),
-            None => self.ended_in_view(id).ok_or_else(|| unknown_task(id))?,
+            None => self
+                .facts
+                .ended_in_view(id)
+                .ok_or_else(|| unknown_task(id))?,
         };
         if let Some(on) = self.lost_dependency(&stored) {
             return wrong(format!(
@@ -179,21 +180,6 @@ impl Engine {
         waits_for.find(|on| !has_waited && matches!(self.meant(&stored.body, on), Fact::Unknown))
     }
 
-    fn skipped_for(&self, cause: &TaskId) -> Vec<Stored> {
-        let mut ids = self.skipped.get(cause).cloned().unwrap_or_default();
-        match view::skipped_for(self.reader.as_ref(), cause) {
-            Ok(folded) => ids.extend(folded),
-            Err(error) => tracing::error!(%cause, %error, "the view cannot be read"),
-        }
-        let stored = |id: TaskId| match self.held.known(&id) {
-            Some(Known::Ended(stored)) => Some(stored.clone()),
-            Some(Known::Live(_)) => None,
-            None => self.ended_in_view(&id),
-        };
-        let still = |stored: &Stored| stored.ended.because.as_ref() == Some(cause);
-        ids.into_iter().filter_map(stored).filter(still).collect()
-    }
-
     fn reopen(&mut self, stored: Stored) {
         let Stored { body, ended } = stored;
         self.open_job(&body.job);
@@ -205,7 +191,7 @@ impl Engine {
             was,
             because: ended.because.clone(),
         });
-        self.reopened.insert(body.id.clone(), self.last_seq);
+        self.facts.reopened(body.id.clone(), self.last_seq);
         let priority = body.priority;
         self.came(
             body,
@@ -232,9 +218,9 @@ impl Engine {
             );
             return Err(Refusal::new(RefusalCode::InvalidValue, text).at("delay_ms"));
         }
-        let task = match self.held.known(id) {
-            Some(Known::Live(key)) if self.live(key).ended.is_none() => key,
-            None if self.ended_in_view(id).is_none() => return Err(unknown_task(id)),
+        let task = match self.facts.known(id) {
+            Some(Known::Open(key)) => key,
+            None if self.facts.ended_in_view(id).is_none() => return Err(unknown_task(id)),
             _ => {
                 let text = format!("the task `{id}` has ended; only open tasks can be changed");
                 return Err(Refusal::new(RefusalCode::WrongState, text));
@@ -285,14 +271,14 @@ impl Engine {
             self.tell(Event::JobPaused { job, paused });
             return Ok(serde_json::json!({}));
         }
-        let mut record = self.idle_job(&job).ok_or_else(|| unknown_job(&job))?;
+        let mut record = self.facts.idle_job(&job).ok_or_else(|| unknown_job(&job))?;
         record.paused = paused;
         self.store(Record::JobPaused {
             job: job.clone(),
             paused,
         });
         // Its record has no seq: it is kept until the next event is folded.
-        self.idle_jobs.insert(job, (self.last_seq + 1, record));
+        self.facts.job_idles(job, self.last_seq + 1, record);
         Ok(serde_json::json!({}))
     }
 

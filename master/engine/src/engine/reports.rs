@@ -1,6 +1,7 @@
 //! What runners say.
 
-use super::{Engine, Known, Report};
+use super::{Engine, Report};
+use crate::facts::Known;
 use crate::inbox::SessionNo;
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
@@ -8,17 +9,10 @@ use taskmaster_protocol::message::{
     Attempt, Compiled, Compiling, Done, Failed, Request, Said, Started,
 };
 use taskmaster_protocol::{
-    AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, TaskId, Wall,
+    AttemptId, EventKind, EventView, FromMaster, Json, RECALLS_ANSWERED_SINCE, Wall,
 };
 
 impl Engine {
-    fn live_key(&self, id: &TaskId) -> Option<TaskKey> {
-        match self.held.known(id) {
-            Some(Known::Live(key)) => Some(key),
-            _ => None,
-        }
-    }
-
     /// A runner's credits; the first time, and after a reconnect, with what it holds.
     pub(super) fn request(&mut self, session: SessionNo, request: Request) {
         let Some(here) = self.sessions.get_mut(&session) else {
@@ -61,9 +55,9 @@ impl Engine {
     fn held(&self, held: Vec<Attempt>) -> (Vec<(TaskKey, AttemptId)>, Vec<Attempt>) {
         let (mut live, mut void) = (Vec::new(), Vec::new());
         for attempt in held {
-            match self.live_key(&attempt.id) {
-                Some(key) if self.live(key).ended.is_none() => live.push((key, attempt.attempt)),
-                _ => void.push(attempt),
+            match self.facts.known(&attempt.id) {
+                Some(Known::Open(key)) => live.push((key, attempt.attempt)),
+                Some(Known::Closing(..) | Known::Ended(_)) | None => void.push(attempt),
             }
         }
         (live, void)
@@ -78,7 +72,7 @@ impl Engine {
             let (id, attempt) = (report.id.clone(), report.attempt);
             let of = Attempt { id, attempt };
             let wishes = self.wishes.remove(&of).map(|(_, wishes)| wishes);
-            match (self.live_key(&of.id), wishes) {
+            match (self.facts.key(&of.id), wishes) {
                 (Some(task), Some(wishes)) => self.done_with_wishes(runner, task, report, wishes),
                 (Some(task), None) => self.attempt_done(runner, task, report),
                 (None, _) => {}
@@ -123,7 +117,7 @@ impl Engine {
         let mut acked = Vec::with_capacity(reports.len());
         for report in reports {
             let (id, attempt) = (report.id.clone(), report.attempt);
-            if let Some(task) = self.live_key(&id) {
+            if let Some(task) = self.facts.key(&id) {
                 self.attempt_failed(runner, task, report);
             }
             acked.push(Attempt { id, attempt });
@@ -136,7 +130,7 @@ impl Engine {
         let runner = RunnerKey(session.0);
         self.tell(Event::RecallAnswered { runner });
         for Attempt { id, attempt } in attempts {
-            if let Some(task) = self.live_key(&id) {
+            if let Some(task) = self.facts.key(&id) {
                 self.tell(Event::AttemptReturned {
                     runner,
                     task,
@@ -155,10 +149,11 @@ impl Engine {
             started_us,
         } in started
         {
-            let Some(key) = self.live_key(&id) else {
+            let Some(key) = self.facts.key(&id) else {
                 continue;
             };
             if let Some(last) = self
+                .facts
                 .live_mut(key)
                 .last
                 .as_mut()
@@ -180,7 +175,7 @@ impl Engine {
         let runner = RunnerKey(session.0);
         self.tell(Event::RunnerHeard { runner });
         for Said { id, data, .. } in said {
-            if let Some(key) = self.live_key(&id) {
+            if let Some(key) = self.facts.key(&id) {
                 self.show(kind, Some(key), Some(runner), || data);
             }
         }

@@ -1,13 +1,12 @@
 //! A new engine from what the view has.
 
 use super::add::{due_of, past_of};
-use super::held::Held;
 use super::modules::Modules;
-use super::{Engine, EngineConfig, LastAttempt, Turn};
+use super::{Engine, EngineConfig, Turn};
 use crate::events::EventFeed;
+use crate::facts::{Facts, LastAttempt};
 use crate::room::Disk;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Due, Event, Origin, Scheduler};
 use taskmaster_protocol::{Now, TaskId, Wall};
@@ -15,7 +14,7 @@ use taskmaster_store::body::TaskBody;
 use taskmaster_store::journal;
 use taskmaster_store::kv::{Reader, StoreError};
 use taskmaster_store::record::Record;
-use taskmaster_store::view::{self, OpenTask, Places, Restored};
+use taskmaster_store::view::{self, OpenTask, Restored};
 
 impl Engine {
     /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it
@@ -34,22 +33,12 @@ impl Engine {
             epoch,
             chance: config.seed | 1,
             config,
-            places: RefCell::new(Places::with_filters(reader.as_ref())?),
-            reader: reader.clone(),
+            facts: Facts::new(reader.clone(), restored.marks.seq, restored.marks.no)?,
             events,
             now,
             started: now,
             last_no: restored.marks.no,
             last_seq: restored.marks.seq,
-            folded: restored.marks.seq,
-            unfolded: VecDeque::new(),
-            packed_no: restored.marks.no,
-            held: Held::default(),
-            ended: VecDeque::new(),
-            skipped: HashMap::new(),
-            reopened: HashMap::new(),
-            leaving: HashMap::new(),
-            idle_jobs: BTreeMap::new(),
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
             modules: Modules::restored(restored.modules, restored.rights, require_approved),
@@ -163,7 +152,7 @@ impl Engine {
         let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
         // A dependency had failed, and the master ended before this one was skipped: it is now, and
         // gone already.
-        let Some(live) = self.held.get_mut(key) else {
+        let Some(live) = self.facts.live_if_held(key) else {
             return;
         };
         live.body.pack();

@@ -45,19 +45,17 @@ impl Engine {
     /// Whether how a task ended is durable, where it has ended, and that it was opened again, where
     /// it was.
     fn is_safe(&self, id: &TaskId) -> bool {
-        let latest = self.events.latest();
-        let ended = self.last_end(id).is_none_or(|ended| ended.seq <= latest);
-        ended && self.reopened.get(id).is_none_or(|since| *since <= latest)
+        self.facts.is_told_by(id, self.events.latest())
     }
 
     /// Why no more tasks of this priority may wait; `None`: they may. What ends makes room by
     /// itself. For what is more urgent than usual there is an eighth more.
     pub(super) fn queue_full(&self, priority: i32) -> Option<Refusal> {
-        let (is, max) = (self.held.bytes, self.config.queue_bytes);
+        let (is, max) = (self.facts.open_bytes(), self.config.queue_bytes);
         if is < max || (priority > 0 && is - max < max / 8) {
             return None;
         }
-        let (tasks, is, max) = (self.held.open.len(), is >> 20, max >> 20);
+        let (tasks, is, max) = (self.facts.open_count(), is >> 20, max >> 20);
         let text = format!(
             "the queue is full: {tasks} tasks that have not ended take {is} MiB of memory, and {max} MiB are allowed (--queue-mb); add again when some have ended"
         );

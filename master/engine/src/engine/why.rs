@@ -1,6 +1,7 @@
 //! One sentence for why a task is where it is.
 
-use super::{Engine, add::Fact};
+use super::Engine;
+use crate::facts::Fact;
 use taskmaster_core::explain::{Explanation, WaitsFor};
 use taskmaster_core::{Due, TaskKey};
 use taskmaster_protocol::message::Offer;
@@ -61,7 +62,7 @@ impl Engine {
     }
 
     fn blocked(&self, key: TaskKey, open: u32) -> String {
-        let body = self.body(key);
+        let body = self.facts.body(key);
         let waits_for: Vec<String> = body
             .dependencies()
             .iter()
@@ -90,7 +91,7 @@ impl Engine {
     }
 
     pub(super) fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
-        let body = self.body(key);
+        let body = self.facts.body(key);
         match waits {
             WaitsFor::Settling => {
                 "the master has just started and waits for runners that may still hold attempts"
@@ -241,10 +242,11 @@ impl Engine {
 
     fn last_error(&self, key: TaskKey) -> String {
         let error = self
+            .facts
             .live(key)
             .last
             .as_deref()
-            .and_then(super::LastAttempt::error);
+            .and_then(crate::facts::LastAttempt::error);
         error.map_or(String::new(), |error| {
             format!(" ({}: {})", error.kind.as_str(), error.message)
         })

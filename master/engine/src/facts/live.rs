@@ -1,9 +1,9 @@
-//! The tasks that the engine holds, and what it keeps of each: little, because there may be
+//! The tasks that the core holds, and what memory keeps of each: little, because there may be
 //! millions that wait.
 
-use super::kept::Kept;
-use super::rows::Rows;
-use super::{Engine, LastAttempt};
+use super::attempt::LastAttempt;
+use super::order::AddingOrder;
+use super::packed::Kept;
 use hashbrown::HashTable;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -16,7 +16,7 @@ use taskmaster_store::view::Stored;
 
 /// A task that the core holds.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(crate) struct Live {
     pub body: Kept,
     /// The last attempt, once there is one.
     pub last: Option<Box<LastAttempt>>,
@@ -28,11 +28,33 @@ pub(super) struct Live {
 
 /// What memory knows of an id. The view knows the others.
 #[derive(Debug)]
-pub(super) enum Known<'a> {
-    /// The core holds it.
-    Live(TaskKey),
-    /// It has ended, and the view does not have it yet.
+pub(crate) enum Known<'a> {
+    /// The task is open.
+    Open(TaskKey),
+    /// The task has ended, and the core still holds it: a runner has an attempt of it, or its
+    /// dependents do not know yet.
+    Closing(TaskKey, &'a Arc<Ended>),
+    /// The task has ended, the core has let go of it, and the view does not have it yet.
     Ended(&'a Stored),
+}
+
+impl<'a> Known<'a> {
+    /// The key under which the core holds the task.
+    pub fn key(&self) -> Option<TaskKey> {
+        match self {
+            Known::Open(key) | Known::Closing(key, _) => Some(*key),
+            Known::Ended(_) => None,
+        }
+    }
+
+    /// How the task has ended; `None` while it is open.
+    pub fn end(&self) -> Option<&'a Arc<Ended>> {
+        match self {
+            Known::Open(_) => None,
+            Known::Closing(_, ended) => Some(ended),
+            Known::Ended(stored) => Some(&stored.ended),
+        }
+    }
 }
 
 /// The hash of an id. The id itself would be a fifth of all memory; a table's entry has this beside
@@ -47,9 +69,9 @@ impl Hashed {
     }
 }
 
-/// See the module's documentation.
+/// Tasks by key and by id, and the ids that open tasks name.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(crate) struct LiveTasks {
     tasks: Table<Live>,
     /// Keys given back; the others below `next` are in use.
     free: Vec<TaskKey>,
@@ -59,7 +81,7 @@ pub(super) struct Held {
     /// By id.
     keys: HashTable<(Hashed, TaskKey)>,
     /// Open tasks in the order of their adding, for lists.
-    pub open: Rows,
+    pub open: AddingOrder,
     /// How many open tasks name an id of this hash: these are not pruned.
     named: HashTable<(Hashed, u32)>,
     /// Memory that open tasks take, bytes, about.
@@ -89,7 +111,7 @@ fn bytes_of(body: &TaskBody) -> u64 {
     TASK_BYTES + DEPENDENCY_BYTES * body.dependencies().len() as u64 + (params + rare) as u64
 }
 
-impl Held {
+impl LiveTasks {
     fn hash(&self, id: &TaskId) -> Hashed {
         Hashed(self.hasher.hash_one(id.as_str()) as u32)
     }
@@ -123,12 +145,13 @@ impl Held {
     /// What is known of an id.
     pub fn known(&self, id: &TaskId) -> Option<Known<'_>> {
         let hash = self.hash(id);
-        self.key_by(hash, id).map(Known::Live).or_else(|| {
-            let is_it = |(of, stored): &(Hashed, Stored)| *of == hash && stored.body.id == *id;
-            self.ended
-                .find(hash.wide(), is_it)
-                .map(|(_, stored)| Known::Ended(stored))
-        })
+        if let Some(key) = self.key_by(hash, id) {
+            let ended = self.get(key).and_then(|live| live.ended.as_ref());
+            return Some(ended.map_or(Known::Open(key), |ended| Known::Closing(key, ended)));
+        }
+        let is_it = |(of, stored): &(Hashed, Stored)| *of == hash && stored.body.id == *id;
+        let found = self.ended.find(hash.wide(), is_it);
+        found.map(|(_, stored)| Known::Ended(stored))
     }
 
     /// Puts a task under a free key.
@@ -182,7 +205,7 @@ impl Held {
     }
 
     /// A task is open no longer.
-    fn close(&mut self, body: &TaskBody) {
+    pub fn close(&mut self, body: &TaskBody) {
         self.open.remove(body.no);
         self.bytes -= bytes_of(body);
         self.name_no_more(body.dependencies());
@@ -210,7 +233,7 @@ impl Held {
     }
 
     /// Lets go of a key.
-    fn remove(&mut self, key: TaskKey, id: &TaskId) -> Option<Live> {
+    pub fn remove(&mut self, key: TaskKey, id: &TaskId) -> Option<Live> {
         let live = self.tasks.take(key)?;
         self.free.push(key);
         let hash = self.hash(id);
@@ -223,7 +246,7 @@ impl Held {
         Some(live)
     }
 
-    fn remember_ended(&mut self, stored: Stored) {
+    pub fn remember_ended(&mut self, stored: Stored) {
         let hash = self.hash(&stored.body.id);
         self.ended
             .insert_unique(hash.wide(), (hash, stored), |(of, _)| of.wide());
@@ -254,72 +277,5 @@ impl Held {
                 live.body.pack();
             }
         }
-    }
-}
-
-impl Engine {
-    pub(super) fn live(&self, key: TaskKey) -> &Live {
-        let live = self.held.get(key);
-        assert!(
-            live.is_some(),
-            "the core names task {key:?}, which the engine does not hold"
-        );
-        live.unwrap_or_else(|| unreachable!())
-    }
-
-    pub(super) fn live_mut(&mut self, key: TaskKey) -> &mut Live {
-        let live = self.held.get_mut(key);
-        assert!(
-            live.is_some(),
-            "the core names task {key:?}, which the engine does not hold"
-        );
-        live.unwrap_or_else(|| unreachable!())
-    }
-
-    /// The body of a task, for a look at it.
-    pub(super) fn body(&self, key: TaskKey) -> Arc<TaskBody> {
-        match &self.live(key).body {
-            Kept::Whole(body) => body.clone(),
-            Kept::Packed(packed) => Arc::new(packed.read()),
-        }
-    }
-
-    /// The body of a task that waits no longer: it is kept whole from now on.
-    pub(super) fn whole(&mut self, key: TaskKey) -> Arc<TaskBody> {
-        let body = self.body(key);
-        let live = self.live_mut(key);
-        if !matches!(live.body, Kept::Whole(_)) {
-            live.body = Kept::Whole(body.clone());
-        }
-        body
-    }
-
-    /// An open task has ended: what became of it is known from now on.
-    pub(super) fn close(&mut self, key: TaskKey, ended: Arc<Ended>) {
-        let body = self.whole(key);
-        self.live_mut(key).ended = Some(ended);
-        self.held.close(&body);
-    }
-
-    /// The core lets go of a task that has ended. Until the view has it, memory keeps it by its id.
-    pub(super) fn forget(&mut self, key: TaskKey) {
-        let body = self.body(key);
-        let live = self.held.remove(key, &body.id);
-        let Some(Live {
-            ended: Some(ended), ..
-        }) = live
-        else {
-            return;
-        };
-        if ended.seq > self.folded {
-            self.held.remember_ended(Stored { body, ended });
-        }
-    }
-
-    /// The view has the bodies of tasks up to this number: of those that wait, memory keeps them
-    /// packed.
-    pub(super) fn pack_bodies(&mut self, last_no: u64) {
-        self.held.pack(self.packed_no + 1, last_no);
-        self.packed_no = self.packed_no.max(last_no);
     }
 }

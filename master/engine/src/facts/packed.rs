@@ -8,7 +8,7 @@ use taskmaster_store::codec;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(crate) enum Kept {
     /// As it came.
     Whole(Arc<TaskBody>),
     /// Its bytes.
@@ -17,7 +17,7 @@ pub(super) enum Kept {
 
 /// The bytes of a body without what the task requires, which it shares with others.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(crate) struct Packed {
     bytes: Box<[u8]>,
     requires: Option<Arc<Requires>>,
 }

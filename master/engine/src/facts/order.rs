@@ -18,9 +18,9 @@ struct Row {
 
 /// Keys by `no`: four bytes a task, where a tree of them would be five times that.
 #[derive(Debug, Default)]
-pub(super) struct Rows(BTreeMap<u64, Row>);
+pub(crate) struct AddingOrder(BTreeMap<u64, Row>);
 
-impl Rows {
+impl AddingOrder {
     /// Puts a key in its place, which is free.
     pub fn insert(&mut self, no: u64, key: TaskKey) {
         let empty = || Row {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn they_are_what_a_sorted_map_would_be() {
-        let (mut rows, mut map) = (Rows::default(), BTreeMap::new());
+        let (mut rows, mut map) = (AddingOrder::default(), BTreeMap::new());
         for step in 1..3_000_u64 {
             let no = step.wrapping_mul(0x9E37_79B9) % 2_000;
             match map.remove(&no) {
