@@ -91,7 +91,7 @@ pub(crate) struct LiveTasks {
 }
 
 /// What an open task takes in the core and here beside what its document says, bytes: measured with
-/// a million of them (see ARCHITECTURE.md, "Where the time goes"), the store's share left out.
+/// a million of them (docs/performance.md), the store's share left out.
 const TASK_BYTES: u64 = 350;
 
 /// A dependency: the edge in the core, the id here.
