@@ -23,6 +23,7 @@ pub use approval::LIST;
 
 use crate::events::EventFeed;
 use crate::inbox::{Input, Outbox, Pass, Reply, SessionNo};
+use crate::lanes;
 use crate::room::Disk;
 use held::{Held, Known};
 use std::cell::RefCell;
@@ -30,7 +31,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
-use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, Role};
+use taskmaster_protocol::message::{Done, Failed, Offer, Role};
 use taskmaster_protocol::{
     FromMaster, Hash, JobName, Now, Requires, TaskError, TaskId, ToMaster, Wall,
 };
@@ -205,11 +206,8 @@ pub struct Engine {
     modules: modules::Modules,
     disk: Disk,
     /// Reports that came while nothing could be written, in order. Their runners keep them.
-    held_back: Vec<(SessionNo, ToMaster)>,
+    held_back: Vec<Input>,
     report: Option<(RunnerKey, Report)>,
-    /// What attempts want added whose report has not been taken yet, with the connection that it
-    /// comes over.
-    wishes: BTreeMap<Attempt, (SessionNo, crate::inbox::Wishes)>,
     /// Ended tasks since this start, by final state.
     finished: [u64; 4],
     effects: Vec<Effect>,
@@ -286,11 +284,7 @@ impl Engine {
                 self.stopping = true;
                 self.tell(Event::StopWanted);
             }
-            Input::Wishes {
-                session,
-                attempt,
-                wishes,
-            } => drop(self.wishes.insert(attempt, (session, *wishes))),
+            Input::Reports { session, reports } => self.done_unless_full(session, reports),
             Input::Room(permit) => drop(permit),
             Input::Disk(disk) => self.disk_is(disk),
             Input::Shutdown => {}
@@ -392,8 +386,8 @@ impl Engine {
     }
 
     fn disconnected(&mut self, session: SessionNo) {
-        self.held_back.retain(|(of, _)| *of != session);
-        self.wishes.retain(|_, (of, _)| *of != session);
+        self.held_back
+            .retain(|input| lanes::session_of(input) != Some(session));
         let Some(gone) = self.sessions.remove(&session) else {
             return;
         };
@@ -421,7 +415,6 @@ impl Engine {
         };
         match message {
             ToMaster::Request(request) => self.request(session, request),
-            ToMaster::Done(reports) => self.done(session, reports),
             ToMaster::Failed(reports) => self.failed(session, reports),
             ToMaster::Returned(attempts) => self.returned(session, attempts),
             ToMaster::Started(started) => self.guest_started(session, started),
@@ -444,6 +437,7 @@ impl Engine {
             // The gateway deals with these, or turns them into other inputs.
             ToMaster::Hello(_)
             | ToMaster::Add(_)
+            | ToMaster::Done(_)
             | ToMaster::Follow(_)
             | ToMaster::Watch(_)
             | ToMaster::Ask(_) => {}

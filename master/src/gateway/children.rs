@@ -2,12 +2,29 @@
 //! short.
 
 use super::{Gate, add};
-use taskmaster_engine::inbox::{Child, Wishes};
+use taskmaster_engine::inbox::{Child, DoneReport, Wishes};
 use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{Json, Refusal, limits};
 
+/// Reads the follow-up tasks of each report. Where that breaks off, the attempt has added nothing;
+/// its own log does not tell it, so the master's log does.
+pub(super) async fn read(gate: &Gate, reports: Vec<Done>) -> Vec<DoneReport> {
+    let mut read = Vec::with_capacity(reports.len());
+    for mut done in reports {
+        let follow_ups = take(gate, &mut done).await.unwrap_or_else(|error| {
+            tracing::error!(task = %done.id, %error, "the tasks that it adds cannot be read");
+            None
+        });
+        read.push(DoneReport {
+            done,
+            follow_ups: follow_ups.map(Box::new),
+        });
+    }
+    read
+}
+
 /// Takes out of a report what it wants added. `None`: nothing.
-pub(super) async fn take(gate: &Gate, report: &mut Done) -> Result<Option<Wishes>, Refusal> {
+async fn take(gate: &Gate, report: &mut Done) -> Result<Option<Wishes>, Refusal> {
     let (adds, then) = (std::mem::take(&mut report.adds), report.then.take());
     if adds.is_empty() && then.is_none() {
         return Ok(None);

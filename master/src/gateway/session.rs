@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use taskmaster_engine::inbox::{Input, SessionNo};
 use taskmaster_protocol::message::{
-    Answer, Ask, Attempt, Done, Follow, Hello, Query, Refused, Role, Watch, Welcome,
+    Answer, Ask, Follow, Hello, Query, Refused, Role, Watch, Welcome,
 };
 use taskmaster_protocol::shape::ModuleView;
 use taskmaster_protocol::{
@@ -260,10 +260,7 @@ impl Reader {
             ToMaster::Ask(ask) => self.ask(ask).await,
             message => match reports::sound(message, &self.gate.blobs).await {
                 Ok(messages) => {
-                    for mut message in messages {
-                        if let ToMaster::Done(reports) = &mut message {
-                            self.tell_wishes(reports).await;
-                        }
+                    for message in messages {
                         self.pass_on(message, bytes).await;
                     }
                 }
@@ -272,40 +269,28 @@ impl Reader {
         }
     }
 
-    /// What reports want added goes ahead of them, read as a feeder's tasks are. Where that breaks
-    /// off, the runner's attempt has added nothing, which its log does not tell: the master's does.
-    async fn tell_wishes(&self, reports: &mut [Done]) {
-        for report in reports {
-            match children::take(&self.gate, report).await {
-                Ok(None) => {}
-                Ok(Some(wishes)) => {
-                    let attempt = Attempt {
-                        id: report.id.clone(),
-                        attempt: report.attempt,
-                    };
-                    let (session, wishes) = (self.session, Box::new(wishes));
-                    self.gate.handle.tell(Input::Wishes {
-                        session,
-                        attempt,
-                        wishes,
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(task = %report.id, %error, "the tasks that it adds cannot be read")
-                }
-            }
-        }
-    }
-
     /// To the engine, when there is room. Waiting here is the flow control for everything that is
     /// no `task:add`.
     async fn pass_on(&mut self, message: ToMaster, bytes: usize) {
-        let (unread, count) = match &message {
-            ToMaster::Done(list) => (&self.reports, list.len()),
-            ToMaster::Failed(list) => (&self.reports, list.len()),
-            ToMaster::Cancel(_) | ToMaster::Retry(_) | ToMaster::Set(_) | ToMaster::Operate(_) => {
-                (&self.wanted, 1)
+        let session = self.session;
+        let input = match message {
+            ToMaster::Done(list) => {
+                let reports = children::read(&self.gate, list).await;
+                Input::Reports { session, reports }
             }
+            message => Input::Message { session, message },
+        };
+        let (unread, count) = match &input {
+            Input::Reports { reports, .. } => (&self.reports, reports.len()),
+            Input::Message {
+                message: ToMaster::Failed(list),
+                ..
+            } => (&self.reports, list.len()),
+            Input::Message {
+                message:
+                    ToMaster::Cancel(_) | ToMaster::Retry(_) | ToMaster::Set(_) | ToMaster::Operate(_),
+                ..
+            } => (&self.wanted, 1),
             _ => (&self.wanted, 0),
         };
         // Given back by the writer, with the acknowledgement or the answer. The semaphores are
@@ -322,10 +307,7 @@ impl Reader {
         let Ok(room) = self.inbox.clone().acquire_many_owned(kib).await else {
             return;
         };
-        self.gate.handle.tell(Input::Message {
-            session: self.session,
-            message,
-        });
+        self.gate.handle.tell(input);
         let owed = match self.owed.take() {
             Some(mut owed) => {
                 owed.merge(room);

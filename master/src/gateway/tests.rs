@@ -12,7 +12,8 @@ use taskmaster_engine::components::Components;
 use taskmaster_engine::inbox::{Input, Reply};
 use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
 use taskmaster_protocol::{
-    EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits,
+    EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, TaskId, ToMaster, Wall,
+    limits,
 };
 use taskmaster_transport::{Address, Blobs as Remote, DialError, Socket, dial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -444,6 +445,51 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
     )
     .await;
     assert_eq!(refusal(&mut socket).await.1.code, RefusalCode::TooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_is_told_together_with_the_tasks_that_it_adds() {
+    let world = World::new(None).await;
+    let (mut runner, _) = dial(&world.address, hello(Role::Runner)).await.unwrap();
+    let _outbox = world.outbox();
+    let json = |text: &str| Json::parse(text).unwrap();
+    let done = |id: &str| message::Done {
+        id: TaskId::new(id).unwrap(),
+        attempt: (1, 1).into(),
+        result: message::ResultRef::Json(Json::null()),
+        outputs: Default::default(),
+        started_us: 0,
+        stats: Default::default(),
+        log: Default::default(),
+        adds: Vec::new(),
+        then: None,
+    };
+    let adds = message::Done {
+        adds: vec![
+            json(r#"{"module":"m"}"#),
+            json(r#"{"module":"m","prioty":1}"#),
+        ],
+        then: Some(json(r#"{"module":"m","priority":3}"#)),
+        ..done("a")
+    };
+    say(&mut runner, &ToMaster::Done(vec![adds, done("b")]).encode()).await;
+    let reports = loop {
+        match world.input() {
+            Input::Module { known, .. } => drop(known),
+            Input::Reports { reports, .. } => break reports,
+            other => panic!("{other:?}"),
+        }
+    };
+    let ids: Vec<&str> = reports
+        .iter()
+        .map(|report| report.done.id.as_str())
+        .collect();
+    assert_eq!(ids, ["a", "b"]);
+    let follow_ups = reports[0].follow_ups.as_ref().unwrap();
+    let added: Vec<bool> = follow_ups.adds.iter().map(|add| add.task.is_ok()).collect();
+    assert_eq!(added, [true, false]);
+    assert!(follow_ups.then.as_ref().unwrap().has_priority);
+    assert!(reports[1].follow_ups.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
