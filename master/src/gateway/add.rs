@@ -6,7 +6,7 @@ use crate::modules::Folder;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use taskmaster_engine::inbox::{Input, SessionNo};
-use taskmaster_engine::prepare::{Prepared, prepare, prepare_by};
+use taskmaster_engine::prepare::{Prepared, module_of, prepare, prepare_by};
 use taskmaster_module::manifest::Manifest;
 use taskmaster_module::{Entry, Inspection, References, Signature};
 use taskmaster_protocol::message::Add;
@@ -83,15 +83,17 @@ pub(super) async fn heavy<T: Send + 'static>(
 fn parse(folder: &Folder, tasks: &[Json]) -> Parsed {
     let mut manifests: HashMap<ModuleName, Result<Option<Arc<Manifest>>, Refusal>> = HashMap::new();
     let mut with_manifest = |task: &Json| {
-        let prepared = prepare(task)?;
-        let name = &prepared.document.module.name;
-        if !manifests.contains_key(name) {
-            manifests.insert(name.clone(), folder.manifest(name));
-        }
-        match manifests.get(name) {
-            Some(Ok(Some(manifest))) => prepare_by(manifest, task, prepared.document.job.is_some()),
-            Some(Err(refusal)) => Err(refusal.clone()),
-            _ => Ok(prepared),
+        let Some(name) = module_of(task) else {
+            return prepare(task);
+        };
+        let manifest = manifests
+            .entry(name)
+            .or_insert_with_key(|name| folder.manifest(name));
+        match manifest {
+            Ok(Some(manifest)) => prepare_by(manifest, task),
+            Ok(None) => prepare(task),
+            // What is wrong with the document itself is told first.
+            Err(refusal) => prepare(task).and(Err(refusal.clone())),
         }
     };
     tasks

@@ -29,7 +29,8 @@ pub(super) async fn keep(gate: &Gate, mut parsed: Parsed) -> Result<Parsed, Refu
         let mut keeper = Keeper {
             blobs: &gate.blobs,
             no_room: gate.handle.room.disk().refusal().is_some(),
-            read: BTreeMap::new(),
+            references: BTreeMap::new(),
+            last_read: None,
             asked: 0,
         };
         for task in parsed.iter_mut().flatten().filter(|task| is_large(task)) {
@@ -55,8 +56,10 @@ struct Keeper<'a> {
     blobs: &'a Blobs,
     /// Nothing is put: the engine will refuse the task.
     no_room: bool,
-    /// What blobs ask for; many tasks of a batch may name the same one.
-    read: BTreeMap<Hash, Vec<TaskId>>,
+    /// The results that blobs ask for. Many tasks of a batch may name the same blob.
+    references: BTreeMap<Hash, Vec<TaskId>>,
+    /// The blob that was read last. A schema is checked just after the references were read.
+    last_read: Option<(Hash, Json)>,
     /// Results asked for so far.
     asked: usize,
 }
@@ -68,7 +71,8 @@ impl Keeper<'_> {
                 task.document.params = Some(splice::of_blob(&hash));
                 task.references = self.references(hash)?;
                 if let Some(manifest) = &task.manifest {
-                    manifest.check(&task.document.module.name, Some(&self.json(hash)?))?;
+                    let params = self.json(hash)?;
+                    manifest.check(&task.document.module.name, Some(&params))?;
                 }
                 self.asked += task.references.len();
                 // A document of a hundred bytes may name a blob that asks for 10,000.
@@ -97,15 +101,28 @@ impl Keeper<'_> {
     }
 
     fn references(&mut self, hash: Hash) -> Result<Vec<TaskId>, Refusal> {
-        if let Some(known) = self.read.get(&hash) {
+        if let Some(known) = self.references.get(&hash) {
             return Ok(known.clone());
         }
         let found = splice::references(self.json(hash)?.get())?;
-        self.read.insert(hash, found.clone());
+        self.references.insert(hash, found.clone());
         Ok(found)
     }
 
-    fn json(&self, hash: Hash) -> Result<Json, Refusal> {
+    fn json(&mut self, hash: Hash) -> Result<Json, Refusal> {
+        if let Some((last, json)) = &self.last_read
+            && *last == hash
+        {
+            return Ok(json.clone());
+        }
+        // Let go first, so that two of them are never in memory together.
+        self.last_read = None;
+        let json = self.read(hash)?;
+        self.last_read = Some((hash, json.clone()));
+        Ok(json)
+    }
+
+    fn read(&self, hash: Hash) -> Result<Json, Refusal> {
         let wrong = |code, text: String| {
             Refusal::new(code, format!("field `params`: {text}")).at("params.$blob")
         };
