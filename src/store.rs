@@ -112,7 +112,7 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
         )
     };
     let mut to = BufWriter::new(to);
-    let blobs = taskmaster_blobs::Blobs::of(data).map_err(failed)?;
+    let blobs = taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?;
     let written = export(opened.shelf.as_ref(), &blobs, &mut to).and_then(|exported| {
         to.flush()?;
         Ok(exported)
@@ -160,7 +160,7 @@ async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, 
     let copied = match Opened::open(data) {
         Ok(opened) => backup(
             &opened.shelf,
-            &taskmaster_blobs::Blobs::of(data).map_err(failed)?,
+            &taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?,
             to,
         )?,
         Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,

@@ -116,10 +116,10 @@ impl Collecting {
 
     fn look(&mut self) -> io::Result<()> {
         let began = Instant::now();
-        self.blobs.remove_old_parts()?;
+        self.blobs.remove_expired_parts()?;
         self.stage = Stage::Looking {
             began,
-            old: self.blobs.look_for_old(),
+            old: self.blobs.find_expired(),
         };
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use taskmaster_blobs::Address;
+use taskmaster_blobs::BucketAddress;
 use taskmaster_engine::settings::{Durability, Keep};
 use taskmaster_protocol::time::parse_duration_us;
 
@@ -28,7 +28,7 @@ pub struct MasterConfig {
     /// What is kept of finished tasks.
     pub keep: Keep,
     /// The object store in which blobs are kept; `None`: in the data folder.
-    pub blobs: Option<Address>,
+    pub blobs: Option<BucketAddress>,
     /// What the blob folder may take where it is a cache of an object store, bytes.
     pub blob_cache_bytes: u64,
     /// How long blobs are kept that nothing names.
@@ -99,9 +99,9 @@ impl MasterConfig {
             blobs: args
                 .blobs
                 .as_deref()
-                .map(Address::parse)
+                .map(BucketAddress::parse)
                 .transpose()
-                .map_err(setting("--blobs"))?,
+                .map_err(|error| setting("--blobs")(error.to_string()))?,
             blob_cache_bytes: args.blob_cache_mb << 20,
             blob_grace: parse_duration_us(&args.blob_grace)
                 .map(Duration::from_micros)

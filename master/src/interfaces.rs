@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_blobs::{Blobs, is_unavailable};
 use taskmaster_engine::components::Components;
 use taskmaster_module::Inspection;
 use taskmaster_protocol::{Hash, ModuleName, ModuleRef};
@@ -62,7 +62,7 @@ impl Interfaces {
                 &bytes,
             )))),
             // Read when it is wanted again.
-            Err(error) if is_away(&error) => Err(error),
+            Err(error) if is_unavailable(&error) => Err(error),
             Err(_) => Ok(None),
         };
         // A panic would be a bug of the validator's: the version is then taken for one of which

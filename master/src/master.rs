@@ -94,7 +94,7 @@ impl Master {
         config.settle_token()?;
         let data = |error| MasterError::Data(config.data.display().to_string(), error);
         let address = listener.local_addr().map_err(data)?;
-        let blobs = settled(&config).await?.sparing(config.blob_grace);
+        let blobs = settled(&config).await?.with_grace(config.blob_grace);
         let folder = config.data.clone();
         let (shelf, restored, mark) = tokio::task::spawn_blocking(move || open(&folder))
             .await
@@ -194,16 +194,17 @@ async fn settled(config: &MasterConfig) -> Result<Blobs, MasterError> {
         config.blob_cache_bytes,
     );
     let data = |error| MasterError::Data(config.data.display().to_string(), error);
-    let settling =
-        tokio::task::spawn_blocking(move || Blobs::settle(&folder, address.as_ref(), cache));
+    let settling = tokio::task::spawn_blocking(move || {
+        Blobs::open_for_master(&folder, address.as_ref(), cache)
+    });
     settling
         .await
         .map_err(|error| data(io::Error::other(error)))?
         .map_err(|error| match error {
             OpenError::Io(error) => data(error),
-            OpenError::Store(why) => ConfigError::Setting {
+            other => ConfigError::Setting {
                 flag: "--blobs",
-                why,
+                why: other.to_string(),
             }
             .into(),
         })
@@ -213,7 +214,7 @@ async fn settled(config: &MasterConfig) -> Result<Blobs, MasterError> {
 fn open(data: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), StoreError> {
     disk::wanted_at_start(data)?;
     let folder = data.join("store");
-    if !folder.exists() && Blobs::any(data) {
+    if !folder.exists() && Blobs::has_any(data) {
         let why =
             "it is gone, and the blobs of its tasks and modules are still there beside it".into();
         return Err(StoreError::Corrupt {

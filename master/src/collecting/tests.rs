@@ -133,7 +133,13 @@ impl World {
 
     /// A long time passes.
     fn age(&self) {
-        for hash in self.blobs.clone().sparing(Duration::ZERO).old().unwrap() {
+        for hash in self
+            .blobs
+            .clone()
+            .with_grace(Duration::ZERO)
+            .expired()
+            .unwrap()
+        {
             let long_ago = SystemTime::now() - Duration::from_secs(100_000);
             File::open(self.blobs.path(&hash))
                 .unwrap()
@@ -370,7 +376,14 @@ fn at_random_what_is_needed_is_always_there() {
                 .for_each(|hash| assert!(world.there(*hash), "seed {seed}: blob {hash} is needed"));
         }
         // Long after.
-        let everything = || world.blobs.clone().sparing(Duration::ZERO).old().unwrap();
+        let everything = || {
+            world
+                .blobs
+                .clone()
+                .with_grace(Duration::ZERO)
+                .expired()
+                .unwrap()
+        };
         world.age();
         to_its_end(&mut world.collecting());
         let needed: HashSet<Hash> = open
@@ -386,10 +399,10 @@ fn at_random_what_is_needed_is_always_there() {
 #[test]
 fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round() {
     let mut world = World::new();
-    let store = Arc::new(taskmaster_blobs::memory::Switched::default());
-    world.blobs = taskmaster_blobs::memory::in_memory(world.scratch.path(), &store, 1 << 30)
+    let store = Arc::new(taskmaster_blobs::memory::SwitchableStore::default());
+    world.blobs = taskmaster_blobs::memory::blobs_in_memory(world.scratch.path(), &store, 1 << 30)
         .unwrap()
-        .sparing(Duration::ZERO);
+        .with_grace(Duration::ZERO);
     let [named, listed, orphan] =
         ["named", "listed", "orphan"].map(|text| world.blobs.put(text.as_bytes()).unwrap());
     let body = world.body(&format!(r#""a":{{"sha256":"{named}"}}"#));
@@ -407,10 +420,10 @@ fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round(
     let folder = world.blobs.put(&listing.encode()).unwrap();
     let other = world.body(&format!(r#""f":{{"folder":"{folder}"}}"#));
     world.fold(vec![Record::Added(body), Record::Added(other)]);
-    store.switch(true);
+    store.switch_off();
     let mut collecting = world.collecting();
     until_rest(&mut collecting);
-    store.switch(false);
+    store.switch_on();
     std::thread::sleep(Duration::from_millis(1_100));
     assert!(world.there(orphan));
     let mut collecting = world.collecting();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
 use std::io::SeekFrom;
-use taskmaster_blobs::{Blobs, PutError, is_away};
+use taskmaster_blobs::{Blobs, PutError, is_unavailable};
 use taskmaster_protocol::{Hash, Json, limits};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
@@ -106,8 +106,13 @@ pub(super) async fn head(
 ) -> Result<Response, Failure> {
     let hash = parse_hash(&hash)?;
     let blobs = gate.blobs.clone();
-    let (there, part) =
-        blocking(move || Ok((blobs.renew(&hash).map_err(unread)?, blobs.part_of(&hash)))).await?;
+    let (there, part) = blocking(move || {
+        Ok((
+            blobs.renew(&hash).map_err(unread)?,
+            blobs.partial_bytes(&hash),
+        ))
+    })
+    .await?;
     let status = if there {
         StatusCode::OK
     } else {
@@ -160,7 +165,7 @@ fn unread(error: std::io::Error) -> Failure {
 /// An object store that is away may be asked again, and so may a disk that is full.
 fn status_of(error: &std::io::Error) -> StatusCode {
     match error.kind() {
-        _ if is_away(error) => StatusCode::SERVICE_UNAVAILABLE,
+        _ if is_unavailable(error) => StatusCode::SERVICE_UNAVAILABLE,
         std::io::ErrorKind::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

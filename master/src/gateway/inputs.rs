@@ -3,7 +3,7 @@
 
 use super::add::heavy;
 use std::collections::HashMap;
-use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_blobs::{Blobs, is_unavailable};
 use taskmaster_engine::prepare::Prepared;
 use taskmaster_protocol::{Hash, InputRef, Listing, Refusal, RefusalCode};
 
@@ -76,7 +76,7 @@ fn not_here(hash: &Hash) -> String {
 }
 
 fn unread(hash: &Hash, error: &std::io::Error) -> (RefusalCode, String) {
-    let code = if is_away(error) {
+    let code = if is_unavailable(error) {
         RefusalCode::Unavailable
     } else {
         RefusalCode::UnknownBlob

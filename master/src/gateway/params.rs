@@ -9,7 +9,7 @@ use super::Gate;
 use super::add::Parsed;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
-use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_blobs::{Blobs, is_unavailable};
 use taskmaster_engine::prepare::{Prepared, waits_for};
 use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
 
@@ -131,7 +131,7 @@ impl Keeper<'_> {
                 RefusalCode::UnknownBlob,
                 format!("no blob {hash} is kept here; put it first: PUT /blobs/{hash}?for=task"),
             ),
-            _ if is_away(&error) => wrong(
+            _ if is_unavailable(&error) => wrong(
                 RefusalCode::Unavailable,
                 format!("blob {hash} cannot be read: {error}"),
             ),

@@ -6,7 +6,7 @@
 
 use super::add::heavy;
 use std::collections::BTreeMap;
-use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_blobs::{Blobs, is_unavailable};
 use taskmaster_protocol::message::{Compiled, Done, Failed, Log, ResultRef, Said};
 use taskmaster_protocol::{
     ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits,
@@ -81,7 +81,7 @@ async fn judged(done: Vec<Done>, blobs: &Blobs) -> Result<Vec<ToMaster>, Refusal
         .iter()
         .map(|done| done.outputs.len() + usize::from(matches!(done.result, ResultRef::Blob(_))))
         .sum();
-    let far = blobs.lives_in().is_some();
+    let far = blobs.bucket_name().is_some();
     let blobs = blobs.clone();
     let work = move || {
         let (mut kept, mut failed) = (Vec::with_capacity(done.len()), Vec::new());
@@ -161,7 +161,9 @@ fn wrong_outputs(outputs: &BTreeMap<FilePath, Hash>, blobs: &Blobs) -> Option<St
 /// but where an object store does not answer, a runner is believed that says it has put something:
 /// it was told so when that was there.
 fn is_here(blobs: &Blobs, hash: &Hash) -> bool {
-    blobs.renew(hash).unwrap_or_else(|error| is_away(&error))
+    blobs
+        .renew(hash)
+        .unwrap_or_else(|error| is_unavailable(&error))
 }
 
 fn cut_failed(failed: &mut Failed) {

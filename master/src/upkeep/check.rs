@@ -248,7 +248,7 @@ fn compare(told: &Told, seen: &Seen, report: &mut Report) {
 
 /// Every blob that something names, and those that folders name: there, and what its name says.
 fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
-    let blobs = match Blobs::of(&opened.data) {
+    let blobs = match Blobs::open_for_upkeep(&opened.data) {
         Ok(blobs) => blobs,
         Err(error) => return report.wrong(format!("the blobs cannot be read: {error}")),
     };
@@ -262,9 +262,9 @@ fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
         }
     }
     let hashes: Vec<Hash> = hashes.into_iter().collect();
-    match blobs.last(&hashes) {
+    match blobs.exist_durably(&hashes) {
         Ok(last) => {
-            let place = blobs.lives_in().unwrap_or("the blob folder");
+            let place = blobs.bucket_name().unwrap_or("the blob folder");
             for (hash, _) in hashes.iter().zip(last).filter(|(_, there)| !there) {
                 report.wrong(format!("blob {hash} is not in {place}"));
             }

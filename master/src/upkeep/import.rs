@@ -49,7 +49,7 @@ pub fn import(data: &Path, lines: &mut dyn BufRead) -> Result<Imported, UpkeepEr
 fn read(opened: &Opened, lines: &mut dyn BufRead) -> Result<Imported, UpkeepError> {
     let mark = SyncedMark::open(&opened.folder, 0)?;
     let journal = ShelfJournal::open(opened.shelf.clone())?.noting(mark);
-    let blobs = Blobs::of(&opened.data)?;
+    let blobs = Blobs::open_for_upkeep(&opened.data)?;
     let pieces = Pieces::new(blobs);
     let mut writer = Writer {
         journal,
