@@ -36,6 +36,9 @@ pub struct Prepared {
     pub of_task: bool,
 }
 
+/// The documents of one batch, in order. One that is wrong is refused in its place.
+pub type PreparedBatch = Vec<Result<Box<Prepared>, Refusal>>;
+
 /// Reads one document.
 pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     read(text, TaskDocument::parse(text.get())?)

@@ -3,6 +3,7 @@
 mod files;
 
 use super::*;
+use crate::modules::FolderConfig;
 use crate::modules::scratch::{fake_engine, log_job_done};
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Mutex;
@@ -35,26 +36,25 @@ impl World {
         let scratch = tempfile::tempdir().unwrap();
         let (handle, inputs) = fake_engine();
         let blobs = Blobs::open(scratch.path()).unwrap();
-        let folder = crate::modules::start(
-            &scratch.path().join("tasks"),
-            blobs.clone(),
-            handle.clone(),
-            Vec::new(),
-            false,
-        )
+        let folder = crate::modules::start(FolderConfig {
+            path: &scratch.path().join("tasks"),
+            blobs: blobs.clone(),
+            handle: handle.clone(),
+            known: Vec::new(),
+            require_approved: false,
+        })
         .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let (stop, stopping) = flag::channel(false);
-        let interfaces = Interfaces::new(Components::default(), blobs.clone());
-        tokio::spawn(serve(
-            listener,
-            handle.clone(),
+        let config = GatewayConfig {
+            handle: handle.clone(),
             folder,
-            interfaces,
-            token.map(str::to_owned),
-            stopping,
-        ));
+            interfaces: Interfaces::new(Components::default(), blobs.clone()),
+            token: token.map(str::to_owned),
+            stop: stopping,
+        };
+        tokio::spawn(serve(listener, config));
         World {
             scratch,
             address,
@@ -165,15 +165,14 @@ fn added(batch: u64) -> FromMaster {
 }
 
 fn live(kind: EventKind) -> EventView {
-    let (task, module, job, runner) = (None, None, None, None);
     EventView {
         seq: None,
         time: Wall(0),
         event: kind,
-        task,
-        module,
-        job,
-        runner,
+        task: None,
+        module: None,
+        job: None,
+        runner: None,
         data: Json::null(),
     }
 }
@@ -309,7 +308,10 @@ async fn pages_of_other_sites_are_kept_out() {
             .await
             .starts_with("HTTP/1.1 403")
     );
-    let upgrade = "Origin: http://evil.example\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n";
+    let upgrade = concat!(
+        "Origin: http://evil.example\nConnection: Upgrade\nUpgrade: websocket\n",
+        "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n",
+    );
     let host = world.address.authority();
     let answer = world
         .http(&format!(
@@ -416,7 +418,12 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
     let _outbox = world.outbox();
     // Written the moment before it is used: nobody has told the engine yet.
     std::fs::write(world.scratch.path().join("tasks").join("echo.wat"), SOUND).unwrap();
-    say(&mut socket, r#"{"event":"task:add","data":{"batch":3,"job":"j","hold":true,"tasks":[{"module":"echo","params":1},{"module":"eco"},{"module":"echo","prams":1}]}}"#).await;
+    say(
+        &mut socket,
+        r#"{"event":"task:add","data":{"batch":3,"job":"j","hold":true,"tasks":[
+            {"module":"echo","params":1},{"module":"eco"},{"module":"echo","prams":1}]}}"#,
+    )
+    .await;
     let tasks = loop {
         match world.input() {
             Input::Module { known, .. } => drop(known),
@@ -655,7 +662,8 @@ async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
             })
             .unwrap();
     }
-    let (mut finals, mut refused) = (Vec::new(), Vec::new());
+    let mut finals = Vec::new();
+    let mut refused = Vec::new();
     for _ in 0..2 {
         match hear(&mut socket).await {
             FromMaster::Final(told) => finals.extend(told.tasks),
@@ -743,10 +751,8 @@ async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
 async fn what_a_task_will_name_is_not_taken_on_a_full_disk() {
     let world = World::new(None).await;
     let remote = Remote::new(world.address.clone(), None);
-    let (early, late) = (
-        bytes::Bytes::from_static(b"early"),
-        bytes::Bytes::from_static(b"late"),
-    );
+    let early = bytes::Bytes::from_static(b"early");
+    let late = bytes::Bytes::from_static(b"late");
     assert!(!remote.has(&Hash::of(&early)).await.unwrap());
     remote
         .upload(&Hash::of(&early), early.clone())
