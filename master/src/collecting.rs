@@ -1,6 +1,6 @@
 //! Removes blobs that nothing names any more: those of pruned tasks, of forgotten versions of
-//! modules, and of feeds that put their files and added nothing. It runs on the thread that folds, a
-//! little at a time, when there is time.
+//! modules, and of feeds that put their files and added nothing. It runs on the thread that folds,
+//! a little at a time, when there is time.
 //!
 //! A round takes the names of all blobs that nobody has put or asked for within the grace, marks
 //! those that the view names, page by page, and removes the rest. Things change meanwhile. A blob
@@ -9,8 +9,8 @@
 //! commit and is marked, too ([`Collector::committed`]). The view is synced before anything is
 //! removed. A crash in the middle leaves blobs for the next round.
 //!
-//! A bucket is asked to list its blobs while nobody waits, and to remove them a few at a time. Where
-//! it does not answer, nothing more is removed in this round.
+//! A bucket is asked to list its blobs while nobody waits, and to remove them a few at a time.
+//! Where it does not answer, nothing more is removed in this round.
 
 use std::collections::HashSet;
 use std::io;

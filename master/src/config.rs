@@ -1,5 +1,5 @@
-//! What a master is started with, checked, and the first things that can go wrong, each with what to
-//! do about it.
+//! What a master is started with, checked, and the first things that can go wrong, each with what
+//! to do about it.
 
 use crate::cli::MasterArgs;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -161,8 +161,8 @@ impl MasterConfig {
         self.listen.ip().is_loopback()
     }
 
-    /// A master that others can reach has a token: the one that was typed, the one of its last start,
-    /// or a new one. The data folder must be there.
+    /// A master that others can reach has a token: the one that was typed, the one of its last
+    /// start, or a new one. The data folder must be there.
     pub fn make_token(&mut self) -> Result<(), ConfigError> {
         if self.token.is_some() || self.is_local() {
             return Ok(());
@@ -181,8 +181,8 @@ impl MasterConfig {
         Ok(())
     }
 
-    /// The line to type on another machine. `None` where no other machine can connect. `port` is the
-    /// one that was taken.
+    /// The line to type on another machine. `None` where no other machine can connect. `port` is
+    /// the one that was taken.
     pub fn invitation(&self, port: u16) -> Option<String> {
         if self.is_local() {
             return None;
@@ -224,8 +224,8 @@ fn memory_of_group() -> Option<u64> {
 }
 
 /// The address under which other machines most likely see this one, which is the address from which
-/// it would send. To connect a UDP socket asks the routing table and sends nothing. The target is an
-/// address that documentation may use (RFC 5737).
+/// it would send. To connect a UDP socket asks the routing table and sends nothing. The target is
+/// an address that documentation may use (RFC 5737).
 fn own_address() -> String {
     let routed = || {
         let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
@@ -335,8 +335,8 @@ fn read_keep(text: &str) -> Result<Keep, SettingError> {
     })
 }
 
-/// Writes a new token: 128 random bits from the system's source, as 32 hexadecimal digits. Only this
-/// user can read the file.
+/// Writes a new token: 128 random bits from the system's source, as 32 hexadecimal digits. Only
+/// this user can read the file.
 fn write_new_token(path: &Path) -> io::Result<String> {
     let mut random = [0; 16];
     io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut random)?;

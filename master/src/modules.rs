@@ -113,12 +113,13 @@ struct LookRequest {
 enum LookAnswer {
     /// There is no sound module of that name.
     NotFound,
-    /// There is one. Where a receiver comes with it, the engine has not heard of the module yet, and
-    /// the receiver tells when it has.
+    /// There is one. Where a receiver comes with it, the engine has not heard of the module yet,
+    /// and the receiver tells when it has.
     Found(Option<oneshot::Receiver<()>>),
 }
 
-/// The task folder, for those who want a module. Clones share it. The thread ends with the last one.
+/// The task folder, for those who want a module. Clones share it. The thread ends with the last
+/// one.
 #[derive(Clone)]
 pub struct ModuleFolder {
     path: Arc<Path>,

@@ -66,7 +66,7 @@ struct Outage {
 }
 
 /// A blob's bytes as they came from the bucket.
-struct Fetched {
+struct FetchedBlob {
     hash: Hash,
     bytes: u64,
 }
@@ -197,7 +197,8 @@ impl BucketStore {
     }
 
     /// Makes sure that these are the blobs of the data folder with this id and of no other, because
-    /// two masters would remove each other's blobs. `is_known` says that an earlier claim succeeded.
+    /// two masters would remove each other's blobs. `is_known` says that an earlier claim
+    /// succeeded.
     pub(crate) fn claim(&self, id: &str, is_known: bool) -> Result<(), ClaimError> {
         let client = self.client.clone();
         let key = self.prefix.clone().join(OWNER_OBJECT);
@@ -303,7 +304,8 @@ impl BucketStore {
         })
     }
 
-    /// Writes a blob into a new file, durably, and checks its hash. Returns the number of its bytes.
+    /// Writes a blob into a new file, durably, and checks its hash. Returns the number of its
+    /// bytes.
     pub(crate) fn fetch(&self, hash: &Hash, into: &Path) -> io::Result<u64> {
         let client = self.client.clone();
         let key = self.key(hash);
@@ -320,7 +322,7 @@ impl BucketStore {
                 file.write_all(&part).await.map_err(local)?;
             }
             file.sync_all().await.map_err(local)?;
-            Ok(Fetched {
+            Ok(FetchedBlob {
                 hash: Hash(hasher.finalize().into()),
                 bytes,
             })

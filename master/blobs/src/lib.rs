@@ -2,10 +2,10 @@
 //! and synced, or not at all: it is written under a temporary name, synced, renamed, and its folder
 //! is synced.
 //!
-//! Where blobs live in a bucket (`--blobs`), uploads arrive in the folder, and the folder is a cache
-//! of the bucket. A file gets its name in the folder only after the bucket has it, and a blob that
-//! is not in the folder is fetched. So a file in the folder always holds what its name says, and any
-//! file may be removed at any time.
+//! Where blobs live in a bucket (`--blobs`), uploads arrive in the folder, and the folder is a
+//! cache of the bucket. A file gets its name in the folder only after the bucket has it, and a blob
+//! that is not in the folder is fetched. So a file in the folder always holds what its name says,
+//! and any file may be removed at any time.
 
 pub mod address;
 mod bucket;

@@ -181,7 +181,7 @@ mod tests {
                 r#"{"params":{"module":"x"},"mod\u0075le":"m","prams":1}"#,
                 Some("m"),
             ),
-            (r#"{"module":"m@0123456789"}"#, Some("m")),
+            (r#"{"module":"m@sha256:0123456789"}"#, Some("m")),
             (r#"{"module":7}"#, None),
             (r#"{"params":1}"#, None),
             (r#"["m"]"#, None),

@@ -33,7 +33,8 @@ pub(super) async fn read(state: &GatewayState, add: Add) -> Result<ParsedAdd, Re
         tasks,
     } = add;
     if tasks.len() > limits::BATCH_TASKS_MAX {
-        let (count, most) = (tasks.len(), limits::BATCH_TASKS_MAX);
+        let count = tasks.len();
+        let most = limits::BATCH_TASKS_MAX;
         let text = format!(
             "batch {batch} has {count} tasks, at most {most} are allowed in one; nothing of it was \
              added"
@@ -64,7 +65,7 @@ pub(super) async fn parse_all(
 }
 
 fn parse(folder: &ModuleFolder, tasks: &[Json]) -> PreparedBatch {
-    let mut manifests = Manifests {
+    let mut manifests = BatchManifests {
         folder,
         known: HashMap::new(),
     };
@@ -75,12 +76,12 @@ fn parse(folder: &ModuleFolder, tasks: &[Json]) -> PreparedBatch {
 }
 
 /// The manifests that one batch has asked for.
-struct Manifests<'a> {
+struct BatchManifests<'a> {
     folder: &'a ModuleFolder,
     known: HashMap<ModuleName, Result<Option<Arc<Manifest>>, Refusal>>,
 }
 
-impl Manifests<'_> {
+impl BatchManifests<'_> {
     fn prepare(&mut self, task: &Json) -> Result<Prepared, Refusal> {
         let Some(name) = module_of(task) else {
             return prepare(task);

@@ -63,8 +63,8 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Waits until a batch may go to the engine. `is_alone` says that its session has hardly another
-    /// batch without an answer.
+    /// Waits until a batch may go to the engine. `is_alone` says that its session has hardly
+    /// another batch without an answer.
     pub(super) async fn enter(&self, tasks: usize, bytes: usize, is_alone: bool) -> Option<Pass> {
         let weight = tasks.max(bytes / BYTES_PER_TASK).clamp(1, BULK_TASKS);
         if is_alone && weight <= SMALL_TASKS {

@@ -55,8 +55,8 @@ impl Auth {
             }
         }
         // A page of another site can point a name of its own at 127.0.0.1 (DNS rebinding), and then
-        // its Origin equals the Host. That is of no use to the page where there is a token. A master
-        // without a token answers only to names that nobody else can own.
+        // its Origin equals the Host. That is of no use to the page where there is a token. A
+        // master without a token answers only to names that nobody else can own.
         if self.token.is_none() && !is_own(host) {
             return Some(format!(
                 "a master without a token answers only to an address or to localhost, not to \

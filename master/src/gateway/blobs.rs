@@ -92,8 +92,8 @@ fn chunks(file: File) -> impl Stream<Item = io::Result<Bytes>> {
     })
 }
 
-/// Says whether the blob is there, so that a task can name it. If it is not, says how many bytes are
-/// here of an upload that broke off.
+/// Says whether the blob is there, so that a task can name it. If it is not, says how many bytes
+/// are here of an upload that broke off.
 pub(super) async fn head(
     State(state): State<GatewayState>,
     Path(hash): Path<String>,

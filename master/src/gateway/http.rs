@@ -47,6 +47,20 @@ pub(super) fn status_of(refusal: &Refusal) -> StatusCode {
         | RefusalCode::UnknownRunner => StatusCode::NOT_FOUND,
         RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         RefusalCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::BAD_REQUEST,
+        RefusalCode::MalformedJson
+        | RefusalCode::UnknownField
+        | RefusalCode::WrongType
+        | RefusalCode::MissingField
+        | RefusalCode::InvalidValue
+        | RefusalCode::UnknownEvent
+        | RefusalCode::UnknownDependency
+        | RefusalCode::DependencyCycle
+        | RefusalCode::IdConflict
+        | RefusalCode::TooLarge
+        | RefusalCode::Unsupported
+        | RefusalCode::Unauthorized
+        | RefusalCode::ProtocolVersion
+        | RefusalCode::WrongState
+        | RefusalCode::NotAllowed => StatusCode::BAD_REQUEST,
     }
 }

@@ -186,8 +186,8 @@ impl InboxPermits {
         self.free.clone().acquire_many_owned(kib).await.ok()
     }
 
-    /// Keeps the permit of a message that was told. Sometimes returns an input for the engine, which
-    /// gives the permits back when it takes the input.
+    /// Keeps the permit of a message that was told. Sometimes returns an input for the engine,
+    /// which gives the permits back when it takes the input.
     pub(super) fn told(&mut self, permit: OwnedSemaphorePermit) -> Option<Input> {
         let unreturned = match self.unreturned.take() {
             Some(mut unreturned) => {
@@ -201,5 +201,42 @@ impl InboxPermits {
         }
         self.unreturned = Some(unreturned);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taskmaster_engine::inbox::SessionNo;
+
+    fn free(permits: &AnswerPermits) -> [usize; 3] {
+        [&permits.batches, &permits.reports, &permits.changes]
+            .map(|semaphore| semaphore.available_permits())
+    }
+
+    #[tokio::test]
+    async fn only_a_message_that_is_answered_takes_a_permit_and_the_answer_gives_it_back() {
+        let permits = AnswerPermits::default();
+        let full = free(&permits);
+        let message = |text: &str| Input::Message {
+            session: SessionNo(1),
+            message: ToMaster::decode(text).unwrap(),
+        };
+        permits
+            .input(&message(r#"{"event":"job:release","data":{"job":"j"}}"#))
+            .await;
+        assert_eq!(free(&permits), full);
+        permits
+            .input(&message(
+                r#"{"event":"task:cancel","data":{"ref":1,"job":"j"}}"#,
+            ))
+            .await;
+        assert_eq!(free(&permits), [full[0], full[1], full[2] - 1]);
+        permits.give_back_changes(1);
+        permits.batch().await.unwrap().leave_to_writer();
+        assert_eq!(free(&permits), [full[0] - 1, full[1], full[2]]);
+        let added = r#"{"event":"task:added","data":{"batch":1,"ids":[],"ended":[]}}"#;
+        permits.give_back_before(&FromMaster::decode(added).unwrap());
+        assert_eq!(free(&permits), full);
     }
 }

@@ -16,8 +16,8 @@ use taskmaster_protocol::{
 /// long.
 const REPORTS_MAX: usize = limits::CREDITS_MAX as usize;
 
-/// Attempts that a runner may name in one message: those that it holds, and results that a slow disk
-/// has not acknowledged.
+/// Attempts that a runner may name in one message: those that it holds, and results that a slow
+/// disk has not acknowledged.
 const ATTEMPTS_MAX: usize = 65_536;
 
 /// Bytes of a failure's sentence.

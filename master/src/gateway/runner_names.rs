@@ -1,6 +1,6 @@
-//! Which process a runner's name belongs to. A second process under a connected runner's name is not
-//! let in: it would take over what the first one holds, and the two would push each other out for
-//! ever.
+//! Which process a runner's name belongs to. A second process under a connected runner's name is
+//! not let in: it would take over what the first one holds, and the two would push each other out
+//! for ever.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

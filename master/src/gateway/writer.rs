@@ -214,8 +214,8 @@ fn params_bytes(message: &FromMaster) -> usize {
         .sum()
 }
 
-/// Puts `next` into `last` where they are of one kind and fit; gives it back otherwise. Two messages
-/// of a kind that is not named here stay two messages.
+/// Puts `next` into `last` where they are of one kind and fit; gives it back otherwise. Two
+/// messages of a kind that is not named here stay two messages.
 fn join(last: &mut FromMaster, next: FromMaster) -> Option<FromMaster> {
     match (last, next) {
         (FromMaster::Send(last), FromMaster::Send(next)) => {

@@ -69,8 +69,7 @@ pub(super) fn start(
     engine.keep_ended_for(config.keep.time);
     let components = engine.components();
     let mut journal = ShelfJournal::open(shelf.clone())?.noting(synced);
-    committing::commit_first(engine.end_turn(now), &mut journal, &events, &folds)
-        .map_err(first_commit_error)?;
+    commit_first(engine.end_turn(now), &mut journal, &events, &folds)?;
 
     let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
     let collector = BlobCollector::new(blobs, patient.clone(), room.clone());
@@ -117,11 +116,17 @@ fn engine_config(config: &MasterConfig, now: Now) -> EngineConfig {
     }
 }
 
-fn first_commit_error(error: AppendError) -> MasterError {
-    match error {
+/// Commits the engine's first turn, which raises the epoch.
+fn commit_first(
+    turn: Turn,
+    journal: &mut ShelfJournal,
+    events: &EventFeed,
+    folds: &Sender<Arc<Entry>>,
+) -> Result<(), MasterError> {
+    committing::commit_first(turn, journal, events, folds).map_err(|error| match error {
         AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
         AppendError::Fenced | AppendError::Unknown(_) => MasterError::Journal(error),
-    }
+    })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -1,8 +1,8 @@
 //! The list of approved modules, `approved.sha256` in the task folder: lines as `sha256sum` writes
-//! them. The hashes count, and the names are for people. The list counts as it is now. A list that is
-//! not there approves nothing.
+//! them. The hashes count, and the names are for people. The list counts as it is now. A list that
+//! is not there approves nothing.
 
-use super::stamp::{FileStamp, Unchanged};
+use super::stamp::{FileStamp, TEXT_QUIET_TIME, Unchanged};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
@@ -13,10 +13,6 @@ use taskmaster_protocol::Hash;
 
 /// Bytes of the list: some hundred thousand lines.
 const LIST_BYTES_MAX: u64 = 64 << 20;
-
-/// A change counts when nothing has changed for this long, because many programs empty a file before
-/// they write it anew.
-pub(super) const QUIET_TIME: Duration = Duration::from_millis(150);
 
 /// A file that was written less than this before it was read is read again: a second write in the
 /// same tick of the file system's clock leaves the stamp as it is.
@@ -77,7 +73,7 @@ impl ApprovedList {
         let seen = self.seen.get_or_insert(Unchanged::new(stamp, now));
         seen.see(stamp, now);
         // At the start the list is read at once.
-        if self.last_read.is_some() && seen.time(now) < QUIET_TIME {
+        if self.last_read.is_some() && seen.time(now) < TEXT_QUIET_TIME {
             return None;
         }
 
@@ -162,7 +158,7 @@ mod tests {
         let mut list = ApprovedList::of(scratch.path());
         let mut now = Instant::now();
         let mut news = |list: &mut ApprovedList| {
-            now += QUIET_TIME;
+            now += TEXT_QUIET_TIME;
             list.news(now)
         };
         let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| Hash::of(bytes));

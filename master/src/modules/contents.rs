@@ -25,7 +25,7 @@ const EXTENSIONS: [&str; 2] = ["wasm", "wat"];
 type ModuleFiles = [Option<WatchedFile>; 2];
 
 /// A file that a sweep saw.
-struct ListedFile {
+struct FolderEntry {
     module: ModuleName,
     /// Its index in [`EXTENSIONS`].
     kind: usize,
@@ -105,8 +105,8 @@ impl FolderContents {
             || files.any(WatchedFile::is_restless)
     }
 
-    /// Goes through the folder once. The files of `closed` are whole, because whoever wrote them has
-    /// closed them.
+    /// Goes through the folder once. The files of `closed` are whole, because whoever wrote them
+    /// has closed them.
     pub(super) fn sweep(&mut self, closed: &BTreeSet<PathBuf>, now: Instant) {
         let approved = self.approved.as_mut();
         if let Some(list) = approved.and_then(|approved| approved.news(now)) {
@@ -134,7 +134,7 @@ impl FolderContents {
         self.last_error = Some(text);
     }
 
-    fn list(&mut self) -> io::Result<Vec<ListedFile>> {
+    fn list(&mut self) -> io::Result<Vec<FolderEntry>> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
             let file = entry?.file_name();
@@ -149,7 +149,7 @@ impl FolderContents {
                 continue;
             }
             match ModuleName::new(stem) {
-                Ok(module) => files.push(ListedFile {
+                Ok(module) => files.push(FolderEntry {
                     module,
                     kind,
                     stamp: FileStamp::of(&metadata),
@@ -165,7 +165,7 @@ impl FolderContents {
         Ok(files)
     }
 
-    fn note(&mut self, listed: &[ListedFile], now: Instant) {
+    fn note(&mut self, listed: &[FolderEntry], now: Instant) {
         let mut present: BTreeSet<(&ModuleName, usize)> = BTreeSet::new();
         for file in listed {
             present.insert((&file.module, file.kind));

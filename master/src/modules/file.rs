@@ -89,8 +89,8 @@ impl WatchedFile {
         !self.is_final || self.missing_since.is_some()
     }
 
-    /// Whether the file should be read now. `is_wanted` says that whoever wrote it has closed it, or
-    /// that somebody waits for it.
+    /// Whether the file should be read now. `is_wanted` says that whoever wrote it has closed it,
+    /// or that somebody waits for it.
     pub(super) fn is_due(&self, now: Instant, is_wanted: bool) -> bool {
         if self.missing_since.is_some() {
             return false;

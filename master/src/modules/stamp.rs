@@ -4,6 +4,10 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant, SystemTime};
 
+/// A change of a list or of a manifest counts when nothing has changed for this long, because many
+/// programs empty a file before they write it anew.
+pub(super) const TEXT_QUIET_TIME: Duration = Duration::from_millis(150);
+
 /// The state of a file, as far as a `stat` tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileStamp {

@@ -2,7 +2,7 @@
 //! written.
 
 use super::manifests::{self, Manifests};
-use super::{approved, stamp::Unchanged};
+use super::stamp::{TEXT_QUIET_TIME, Unchanged};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl WantedCapabilities {
         let Some(state) = self.states.get_mut(name) else {
             // At the first look, a module without a manifest need not wait for one.
             let is_certain = is_whole || stamp.is_none();
-            let long_ago = now.checked_sub(approved::QUIET_TIME).unwrap_or(now);
+            let long_ago = now.checked_sub(TEXT_QUIET_TIME).unwrap_or(now);
             let since = if is_certain { long_ago } else { now };
             self.states
                 .insert(name.clone(), Unchanged::new(stamp, since));
@@ -92,7 +92,7 @@ impl WantedCapabilities {
         if state.see(stamp, now) {
             is_whole
         } else {
-            state.time(now) >= approved::QUIET_TIME
+            state.time(now) >= TEXT_QUIET_TIME
         }
     }
 

@@ -27,8 +27,8 @@ pub struct BackupSummary {
     pub blobs: u64,
 }
 
-/// Copies the store on `shelf` and the `blobs`, wherever they live, into the folder `to`, which must
-/// be empty or not exist. A master on the copy needs no bucket. Nobody may fold meanwhile.
+/// Copies the store on `shelf` and the `blobs`, wherever they live, into the folder `to`, which
+/// must be empty or not exist. A master on the copy needs no bucket. Nobody may fold meanwhile.
 pub fn backup(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<BackupSummary, UpkeepError> {
     match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
         Ok(false) => {}

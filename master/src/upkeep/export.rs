@@ -1,8 +1,8 @@
 //! `store export`: what a store knows, as JSON lines that [`super::import`] reads.
 //!
 //! The first line says the format, and the last line that everything is there. Params and results
-//! are as they came. Files, large params and results, and modules come in lines of their own, before
-//! the first line that names them.
+//! are as they came. Files, large params and results, and modules come in lines of their own,
+//! before the first line that names them.
 
 use super::line::{ExportLine, FORMAT};
 use super::pieces::{self, PieceError};

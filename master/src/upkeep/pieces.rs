@@ -1,5 +1,5 @@
-//! Blobs as lines of an export. A blob may have gigabytes and a line must fit into memory, so a blob
-//! comes in pieces.
+//! Blobs as lines of an export. A blob may have gigabytes and a line must fit into memory, so a
+//! blob comes in pieces.
 
 use super::line::{BlobPiece, ExportLine};
 use sha2::{Digest, Sha256};
@@ -18,8 +18,8 @@ pub(super) enum PieceError<E> {
     Line(E),
 }
 
-/// Writes a blob, piece by piece. It is read twice, so that no blob is begun whose bytes are not what
-/// its name says.
+/// Writes a blob, piece by piece. It is read twice, so that no blob is begun whose bytes are not
+/// what its name says.
 pub(super) fn write_blob<E>(
     blobs: &Blobs,
     hash: Hash,

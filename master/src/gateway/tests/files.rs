@@ -114,7 +114,8 @@ async fn what_is_missing_is_told_and_a_task_that_names_it_is_refused() {
             )
             .unwrap()
     };
-    let (whole, lacking) = (folder(here), folder(none));
+    let whole = folder(here);
+    let lacking = folder(none);
     let mut socket = world.client().await;
     let _outbox = world.outbox();
     let task = |input: String| format!(r#"{{"module":"m","inputs":{{"a/b":{input}}}}}"#);
