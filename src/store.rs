@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use taskmaster_feeder::{GlobalOptions, exit};
 use taskmaster_master::cli::StoreCommand;
 use taskmaster_master::config::ConfigError;
-use taskmaster_master::upkeep::backup::{Copied, backup};
-use taskmaster_master::upkeep::check::{Report, check};
-use taskmaster_master::upkeep::export::{ExportError, Exported, export};
-use taskmaster_master::upkeep::import::{Imported, import};
-use taskmaster_master::upkeep::{Opened, UpkeepError};
+use taskmaster_master::upkeep::backup::{BackupSummary, backup};
+use taskmaster_master::upkeep::check::{CheckReport, check};
+use taskmaster_master::upkeep::export::{ExportError, ExportSummary, export};
+use taskmaster_master::upkeep::import::{ImportSummary, import};
+use taskmaster_master::upkeep::{OpenStore, UpkeepError};
 use taskmaster_store::view;
 use taskmaster_transport::{BlobClient, BlobError};
 
@@ -58,11 +58,11 @@ fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
 }
 
 fn checked(data: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
-    let report = check(&Opened::open(data)?)?;
+    let report = check(&OpenStore::open(data)?)?;
     if global.wants_json() {
         json(&report)?;
     } else {
-        let Report {
+        let CheckReport {
             commits,
             records,
             unfolded,
@@ -102,7 +102,7 @@ fn is_standard(file: &Path) -> bool {
 }
 
 fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
-    let opened = Opened::open(data)?;
+    let opened = OpenStore::open(data)?;
     view::catch_up(&opened.shelf).map_err(failed)?;
     let to: Box<dyn Write> = if is_standard(file) {
         Box::new(io::stdout().lock())
@@ -112,13 +112,13 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
         )
     };
     let mut to = BufWriter::new(to);
-    let blobs = taskmaster_blobs::Blobs::of(data).map_err(failed)?;
+    let blobs = taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?;
     let written = export(opened.shelf.as_ref(), &blobs, &mut to).and_then(|exported| {
         to.flush()?;
         Ok(exported)
     });
     match written {
-        Ok(Exported { tasks, blobs, lost }) => {
+        Ok(ExportSummary { tasks, blobs, lost }) => {
             eprintln!("{tasks} tasks and {blobs} blobs exported");
             if !lost.is_empty() {
                 say_lost(&lost);
@@ -141,7 +141,7 @@ fn say_lost(lost: &[String]) {
 }
 
 fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
-    let Imported { tasks, blobs, lost } = if is_standard(file) {
+    let ImportSummary { tasks, blobs, lost } = if is_standard(file) {
         import(data, &mut io::stdin().lock())?
     } else {
         let from =
@@ -157,10 +157,10 @@ fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
 }
 
 async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
-    let copied = match Opened::open(data) {
+    let copied = match OpenStore::open(data) {
         Ok(opened) => backup(
             &opened.shelf,
-            &taskmaster_blobs::Blobs::of(data).map_err(failed)?,
+            &taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?,
             to,
         )?,
         Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,
@@ -171,7 +171,7 @@ async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<Exi
     if global.wants_json() {
         json(&copied)?;
     } else {
-        let Copied {
+        let BackupSummary {
             to,
             commit,
             records,
@@ -186,7 +186,7 @@ async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<Exi
 }
 
 /// The master that runs makes the copy, on its own machine.
-async fn ask_master(to: &Path, global: &GlobalOptions) -> Result<Copied, Failure> {
+async fn ask_master(to: &Path, global: &GlobalOptions) -> Result<BackupSummary, Failure> {
     let to: PathBuf = std::path::absolute(to).map_err(failed)?;
     let target = global.target().map_err(failed)?;
     let wish = serde_json::json!({ "to": to }).to_string();

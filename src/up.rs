@@ -82,7 +82,7 @@ impl Up {
             format!("ws://{}", master.address)
         };
         let address =
-            Address::parse(&address).map_err(|error| MasterError::Folder(error.to_string()))?;
+            Address::parse(&address).map_err(|error| MasterError::Address(error.to_string()))?;
         let token = master.token.clone();
         let (stop, stopped) = watch::channel(false);
         let runner = (slots != Some(0)).then(|| {

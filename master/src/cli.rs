@@ -1,13 +1,15 @@
-//! The master's part of the command line, shared by `taskmaster master` and `taskmaster up`.
+//! The master's options, which `taskmaster master` and `taskmaster up` share.
 
 mod store;
 
-pub use store::{Data, StoreCommand};
+pub use store::{DataArgs, StoreCommand};
 
 use clap::Args;
 use std::path::PathBuf;
+use taskmaster_blobs::CACHE_BYTES_DEFAULT;
+use taskmaster_protocol::limits::{MEMORY_MB_DEFAULT, MEMORY_MB_MAX};
 
-/// How a master is started.
+/// The options of a master.
 #[derive(Debug, Clone, Args)]
 pub struct MasterArgs {
     /// Address and port to listen on; port 0 takes a free one, told when the master is ready
@@ -69,7 +71,12 @@ pub struct MasterArgs {
 
     /// What the data folder may hold of an object store's blobs, MiB; what nobody has read for
     /// longest goes first
-    #[arg(long, value_name = "N", default_value_t = taskmaster_blobs::CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = CACHE_BYTES_DEFAULT >> 20,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 30)
+    )]
     pub blob_cache_mb: u64,
 
     /// How long files are kept that no task names: what was put and whose task has not come, what
@@ -82,7 +89,12 @@ pub struct MasterArgs {
     pub task_timeout: String,
 
     /// Memory of one attempt where its task does not say, MiB
-    #[arg(long, value_name = "N", default_value_t = taskmaster_protocol::limits::MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(taskmaster_protocol::limits::MEMORY_MB_MAX)))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = MEMORY_MB_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MEMORY_MB_MAX))
+    )]
     pub memory_mb: u32,
 
     /// Memory that tasks which have not ended may take, MiB; half of the machine's where it is not
@@ -103,7 +115,7 @@ pub struct MasterArgs {
     pub grace: String,
 }
 
-/// For the end of the help text.
+/// The end of the help text.
 pub const EXAMPLES: &str = "\
 Examples:
   taskmaster master
@@ -113,7 +125,8 @@ Examples:
   AWS_ENDPOINT_URL=https://s3.example.org taskmaster master --blobs s3://farm/taskmaster
       Blobs in a bucket; AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say who may use it.
   taskmaster master --durability interval:50 --keep 1d,100000
-      Faster adds on a slow disk, at most 50 ms of them lost in a crash or power cut; a day of history.";
+      Faster adds on a slow disk, at most 50 ms of them lost in a crash or power cut; a day of \
+history.";
 
 #[cfg(test)]
 mod tests {
@@ -121,14 +134,14 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         master: MasterArgs,
     }
 
     #[test]
     fn the_defaults_are_those_of_the_design() {
-        let args = Line::parse_from(["x"]).master;
+        let args = CommandLine::parse_from(["x"]).master;
         assert_eq!(
             (args.listen.as_str(), args.durability.as_str()),
             ("127.0.0.1:3232", "sync")

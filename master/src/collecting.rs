@@ -1,17 +1,16 @@
 //! Removes blobs that nothing names any more: those of pruned tasks, of forgotten versions of
-//! modules, of feeds that put their files and added nothing. On the thread that folds, a little at
-//! a time, when there is time.
+//! modules, and of feeds that put their files and added nothing. It runs on the thread that folds,
+//! a little at a time, when there is time.
 //!
-//! A round takes the names of all blobs that nobody has put or asked for within
-//! [`GRACE`](taskmaster_blobs::GRACE), crosses out those that the view names, page by page, and removes
-//! the rest. Meanwhile things change. Whatever names a blob comes through the gateway, which renews
-//! it first ([`Blobs::renew`]), so it is young again; or it is a task of the view that is opened
-//! again or ends, and that comes by here as a commit and is crossed out, too
-//! ([`Collector::committed`]). The view is synced before anything goes. A crash in the middle leaves
-//! blobs for the next round.
+//! A round takes the names of all blobs that nobody has put or asked for within the grace, marks
+//! those that the view names, page by page, and removes the rest. Things change meanwhile. A blob
+//! may be named by a message: then the gateway renews it first ([`Blobs::renew`]), so it counts as
+//! used. Or it is named by a task of the view that is opened again or ends: that comes by here as a
+//! commit and is marked, too ([`Collector::committed`]). The view is synced before anything is
+//! removed. A crash in the middle leaves blobs for the next round.
 //!
-//! Where blobs live in an object store, that is asked to list them while nobody waits, and asked to
-//! remove them a few at a time; where it does not answer, nothing more is removed this time.
+//! A bucket is asked to list its blobs while nobody waits, and to remove them a few at a time.
+//! Where it does not answer, nothing more is removed in this round.
 
 use std::collections::HashSet;
 use std::io;
@@ -26,39 +25,41 @@ use taskmaster_store::record::Record;
 use taskmaster_store::references::{self, Reference};
 use taskmaster_store::view;
 
-/// The pause between two rounds, at least; and after a disk was full, whose reports wait in memory.
-const EVERY: Duration = Duration::from_secs(600);
+/// The pause between two rounds is at least this long. So is the pause after a disk was full, when
+/// reports wait in memory.
+const ROUND_INTERVAL: Duration = Duration::from_secs(600);
 
-/// A round takes at most one part in so many of the time.
-const SHARE: u32 = 20;
+/// The pause after a round is this many times as long as the round.
+const PAUSE_FACTOR: u32 = 20;
 
-/// Tasks of the view looked at in one step: about a millisecond.
-const PAGE: usize = 256;
+/// Tasks of the view that one step looks at. It takes about a millisecond.
+const PAGE_TASKS: usize = 256;
 
-/// Blobs removed in one step.
+/// Blobs that one step removes.
 const REMOVED_MAX: usize = 64;
 
-/// Idle steps between the last look and the first removal. What the gateway let in before the whole
-/// process was stopped for hours, and woke, is committed in the first of them.
-const SETTLE_STEPS: u32 = 10;
+/// Idle steps between the last look at the view and the first removal. What the gateway let in
+/// before the whole process was stopped for hours is committed in the first of them.
+const IDLE_STEPS: u32 = 10;
 
-/// See the module's text.
-pub struct Collecting {
+/// Removes the blobs of one data folder.
+pub struct BlobCollector {
     blobs: Blobs,
     shelf: Reader,
     room: Room,
-    every: Duration,
-    stage: Stage,
+    /// The pause between two rounds, at least.
+    interval: Duration,
+    stage: CollectorStage,
 }
 
-enum Stage {
+enum CollectorStage {
     Resting {
         until: Instant,
     },
-    /// Those that may go are being looked for.
-    Looking {
+    /// The blobs that may be removed are being looked for.
+    Finding {
         began: Instant,
-        old: Receiver<io::Result<Vec<Hash>>>,
+        expired: Receiver<io::Result<Vec<Hash>>>,
     },
     Working(Box<Round>),
 }
@@ -66,103 +67,120 @@ enum Stage {
 /// One round.
 struct Round {
     began: Instant,
-    /// Blobs that may go, in order.
-    old: Vec<Hash>,
+    /// Blobs that may be removed, sorted.
+    expired: Vec<Hash>,
     /// Which of them are needed.
     needed: Vec<bool>,
     /// Folders that were looked into.
     listings: HashSet<Hash>,
-    at: At,
+    position: RoundPosition,
     removed: u64,
 }
 
-enum At {
+/// How far a round is.
+enum RoundPosition {
+    /// It reads open tasks, from this `no` on.
     Open { from: u64 },
+    /// It reads ended tasks, from this seq on.
     Ended { from: u64 },
-    Settling { steps: u32 },
+    /// It waits, and has done so for a number of steps.
+    Idle { steps: u32 },
+    /// It removes what is not needed, from this index of [`Round::expired`] on.
     Removing { index: usize },
 }
 
-impl Collecting {
-    /// For the blobs of the view on `shelf`. A grace that is shorter than the pause between rounds
-    /// shortens that, too.
-    pub fn new(blobs: Blobs, shelf: Reader, room: Room) -> Collecting {
-        let every = EVERY.min(blobs.grace());
-        let stage = Stage::Resting {
-            until: Instant::now() + every,
+impl BlobCollector {
+    /// Collects the blobs of the view on `shelf`. A grace that is shorter than the pause between
+    /// rounds shortens the pause.
+    pub fn new(blobs: Blobs, shelf: Reader, room: Room) -> BlobCollector {
+        let interval = ROUND_INTERVAL.min(blobs.grace());
+        let stage = CollectorStage::Resting {
+            until: Instant::now() + interval,
         };
-        Collecting {
+        BlobCollector {
             blobs,
             shelf,
             room,
-            every,
+            interval,
             stage,
         }
     }
 
-    /// Where something cannot be read, nothing is removed: not this time.
-    fn unless(&mut self, done: io::Result<()>) {
-        if let Err(error) = done {
+    /// Ends the round where something could not be read: nothing is removed then.
+    fn rest_if_err(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
             tracing::warn!("unneeded blobs are not removed now: {error}");
-            self.rest(self.every);
+            self.rest(self.interval);
         }
     }
 
     fn rest(&mut self, time: Duration) {
-        self.stage = Stage::Resting {
-            until: Instant::now() + time.max(self.every),
+        self.stage = CollectorStage::Resting {
+            until: Instant::now() + time.max(self.interval),
         };
     }
 
-    fn look(&mut self) -> io::Result<()> {
+    fn find(&mut self) -> io::Result<()> {
         let began = Instant::now();
-        self.blobs.remove_old_parts()?;
-        self.stage = Stage::Looking {
+        self.blobs.remove_expired_parts()?;
+        self.stage = CollectorStage::Finding {
             began,
-            old: self.blobs.look_for_old(),
+            expired: self.blobs.find_expired(),
         };
         Ok(())
     }
 
-    /// Begins the round when it is known which blobs may go. False: it is not known yet.
-    fn begin(&mut self) -> bool {
-        let Stage::Looking { began, old } = &self.stage else {
+    /// Begins the round when it is known which blobs may be removed. False where it is not known
+    /// yet.
+    fn begin_round(&mut self) -> bool {
+        let CollectorStage::Finding { began, expired } = &self.stage else {
             return true;
         };
         let began = *began;
-        let found = match old.try_recv() {
+        let found = match expired.try_recv() {
             Err(TryRecvError::Empty) => return false,
             Err(TryRecvError::Disconnected) => Err(io::Error::other("nobody looked for them")),
             Ok(found) => found,
         };
-        let begun = found.map(|old| {
-            if old.is_empty() {
-                return self.rest(self.every);
+        match found {
+            Ok(expired) if expired.is_empty() => self.rest(self.interval),
+            Ok(expired) => {
+                self.stage = CollectorStage::Working(Box::new(Round::new(began, expired)));
             }
-            let needed = vec![false; old.len()];
-            let round = Round {
-                began,
-                old,
-                needed,
-                listings: HashSet::new(),
-                at: At::Open { from: 0 },
-                removed: 0,
-            };
-            self.stage = Stage::Working(Box::new(round));
-        });
-        self.unless(begun);
+            Err(error) => self.rest_if_err(Err(error)),
+        }
         true
+    }
+
+    /// Does the work of one step.
+    fn work(&mut self, unfolded: &mut dyn Iterator<Item = &[Record]>) -> Result<(), StoreError> {
+        match &mut self.stage {
+            CollectorStage::Resting { until } if Instant::now() < *until => return Ok(()),
+            CollectorStage::Resting { .. } => {
+                let found = self.find();
+                self.rest_if_err(found);
+            }
+            CollectorStage::Finding { .. } => {}
+            CollectorStage::Working(round) => {
+                let worked = round.work(&self.blobs, &self.shelf)?;
+                self.rest_if_err(worked);
+                return Ok(());
+            }
+        }
+        if self.begin_round() {
+            unfolded.for_each(|records| self.committed(records));
+        }
+        Ok(())
     }
 }
 
-impl Collector for Collecting {
+impl Collector for BlobCollector {
     fn committed(&mut self, records: &[Record]) {
-        if let Stage::Working(round) = &mut self.stage {
-            let named: Vec<Reference> = records.iter().flat_map(references::of_record).collect();
-            let heard = named
-                .into_iter()
-                .try_for_each(|reference| round.mark(&self.blobs, reference));
-            self.unless(heard);
+        if let CollectorStage::Working(round) = &mut self.stage {
+            let references: Vec<Reference> =
+                records.iter().flat_map(references::of_record).collect();
+            let marked = round.mark_all(&self.blobs, references);
+            self.rest_if_err(marked);
         }
     }
 
@@ -171,143 +189,160 @@ impl Collector for Collecting {
         unfolded: &mut dyn Iterator<Item = &[Record]>,
     ) -> Result<CollectorStep, StoreError> {
         if matches!(self.room.disk(), Disk::Full(_)) {
-            self.rest(EVERY);
+            self.rest(ROUND_INTERVAL);
             return Ok(CollectorStep::Rest);
         }
-        match &mut self.stage {
-            Stage::Resting { until } if Instant::now() < *until => return Ok(CollectorStep::Rest),
-            Stage::Resting { .. } => {
-                let looked = self.look();
-                self.unless(looked);
-                if !self.begin() {
-                    return Ok(CollectorStep::Pause);
-                }
-                unfolded.for_each(|records| self.committed(records));
-            }
-            Stage::Looking { .. } => {
-                if !self.begin() {
-                    return Ok(CollectorStep::Pause);
-                }
-                unfolded.for_each(|records| self.committed(records));
-            }
-            Stage::Working(round) => {
-                let worked = round.work(&self.blobs, &self.shelf)?;
-                self.unless(worked);
-            }
-        }
+        self.work(unfolded)?;
         Ok(match &self.stage {
-            Stage::Resting { .. } => CollectorStep::Rest,
-            Stage::Looking { .. } => CollectorStep::Pause,
-            Stage::Working(round) if round.is_done() => {
-                if round.removed > 0 {
-                    tracing::info!(
-                        blobs = round.removed,
-                        "blobs that nothing names were removed"
-                    );
+            CollectorStage::Resting { .. } => CollectorStep::Rest,
+            CollectorStage::Finding { .. } => CollectorStep::Pause,
+            CollectorStage::Working(round) if round.is_done() => {
+                let blobs = round.removed;
+                if blobs > 0 {
+                    tracing::info!(blobs, "blobs that nothing names were removed");
                 }
-                self.rest(round.began.elapsed() * SHARE);
+                self.rest(round.began.elapsed() * PAUSE_FACTOR);
                 CollectorStep::Rest
             }
-            Stage::Working(round) if matches!(round.at, At::Settling { .. }) => {
-                CollectorStep::Pause
-            }
-            Stage::Working(_) => CollectorStep::More,
+            CollectorStage::Working(round) => match round.position {
+                RoundPosition::Idle { .. } => CollectorStep::Pause,
+                RoundPosition::Open { .. }
+                | RoundPosition::Ended { .. }
+                | RoundPosition::Removing { .. } => CollectorStep::More,
+            },
         })
     }
 }
 
 impl Round {
-    fn is_done(&self) -> bool {
-        matches!(self.at, At::Removing { index } if index >= self.old.len())
+    fn new(began: Instant, expired: Vec<Hash>) -> Round {
+        Round {
+            began,
+            needed: vec![false; expired.len()],
+            expired,
+            listings: HashSet::new(),
+            position: RoundPosition::Open { from: 0 },
+            removed: 0,
+        }
     }
 
-    /// Crosses out what is needed; of a folder, what is in it.
-    fn mark(&mut self, blobs: &Blobs, reference: Reference) -> io::Result<()> {
-        self.cross_out(&reference.hash);
+    fn is_done(&self) -> bool {
+        matches!(self.position, RoundPosition::Removing { index } if index >= self.expired.len())
+    }
+
+    /// Marks a blob as needed, and the files of a folder.
+    fn mark(&mut self, blobs: &Blobs, reference: &Reference) -> io::Result<()> {
+        self.mark_hash(&reference.hash);
         if !reference.is_listing || !self.listings.insert(reference.hash) {
             return Ok(());
         }
         let bytes = match blobs.get(&reference.hash) {
-            // Nobody can know what was in it.
+            // The folder is lost, and nobody can know what was in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             read => read?,
         };
         let listing = Listing::decode(&bytes).map_err(io::Error::other)?;
-        listing.blobs().iter().for_each(|hash| self.cross_out(hash));
+        for hash in listing.blobs() {
+            self.mark_hash(&hash);
+        }
         Ok(())
     }
 
-    fn cross_out(&mut self, hash: &Hash) {
-        if let Ok(index) = self.old.binary_search(hash) {
+    fn mark_hash(&mut self, hash: &Hash) {
+        if let Ok(index) = self.expired.binary_search(hash) {
             self.needed[index] = true;
         }
     }
 
+    fn mark_all(
+        &mut self,
+        blobs: &Blobs,
+        references: impl IntoIterator<Item = Reference>,
+    ) -> io::Result<()> {
+        references
+            .into_iter()
+            .try_for_each(|reference| self.mark(blobs, &reference))
+    }
+
+    /// The outer error is one of the store. The inner error is one of the blobs.
     fn work(&mut self, blobs: &Blobs, shelf: &Reader) -> Result<io::Result<()>, StoreError> {
-        match self.at {
-            At::Open { from } => {
-                let page = view::open_from(shelf.as_ref(), from, PAGE)?;
-                self.at = page.last().map_or(At::Ended { from: 0 }, |body| At::Open {
-                    from: body.ordinal + 1,
-                });
-                let named = page.iter().flat_map(|body| references::of_body(body));
-                Ok(self.mark_all(blobs, named.collect()))
-            }
-            At::Ended { from } => {
-                let page = view::ended_from(shelf.as_ref(), from, PAGE)?;
-                let mut named: Vec<Reference> = Vec::new();
-                for task in &page {
-                    named.extend(
-                        references::of_body(&task.body).chain(references::of_ended(&task.ended)),
-                    );
-                }
-                self.at = match page.last() {
-                    Some(task) => At::Ended {
-                        from: task.ended.seq + 1,
-                    },
-                    None => {
-                        let modules = view::modules(shelf.as_ref())?;
-                        modules
-                            .iter()
-                            .for_each(|(_, record)| named.extend(references::of_module(record)));
-                        At::Settling { steps: 0 }
-                    }
-                };
-                Ok(self.mark_all(blobs, named))
-            }
-            At::Settling { steps } if steps < SETTLE_STEPS => {
-                self.at = At::Settling { steps: steps + 1 };
+        match self.position {
+            RoundPosition::Open { from } => self.mark_open(blobs, shelf, from),
+            RoundPosition::Ended { from } => self.mark_ended(blobs, shelf, from),
+            RoundPosition::Idle { steps } if steps < IDLE_STEPS => {
+                self.position = RoundPosition::Idle { steps: steps + 1 };
                 Ok(Ok(()))
             }
-            At::Settling { .. } => {
-                self.at = At::Removing { index: 0 };
+            RoundPosition::Idle { .. } => {
+                self.position = RoundPosition::Removing { index: 0 };
                 if self.needed.contains(&false) {
-                    // What the view has let go of must be gone for good: after a crash it would
-                    // name these blobs again.
+                    // What the view has pruned must be gone for good. After a crash it would name
+                    // these blobs again.
                     shelf.sync()?;
                 }
                 Ok(Ok(()))
             }
-            At::Removing { index } => Ok(self.remove(blobs, index)),
+            RoundPosition::Removing { index } => Ok(self.remove(blobs, index)),
         }
     }
 
-    fn mark_all(&mut self, blobs: &Blobs, named: Vec<Reference>) -> io::Result<()> {
-        named
-            .into_iter()
-            .try_for_each(|reference| self.mark(blobs, reference))
+    /// Marks the blobs of a page of open tasks.
+    fn mark_open(
+        &mut self,
+        blobs: &Blobs,
+        shelf: &Reader,
+        from: u64,
+    ) -> Result<io::Result<()>, StoreError> {
+        let page = view::open_from(shelf.as_ref(), from, PAGE_TASKS)?;
+        self.position = match page.last() {
+            Some(body) => RoundPosition::Open {
+                from: body.ordinal + 1,
+            },
+            None => RoundPosition::Ended { from: 0 },
+        };
+        let references = page.iter().flat_map(|body| references::of_body(body));
+        Ok(self.mark_all(blobs, references))
     }
 
+    /// Marks the blobs of a page of ended tasks. After the last page, marks those of the modules.
+    fn mark_ended(
+        &mut self,
+        blobs: &Blobs,
+        shelf: &Reader,
+        from: u64,
+    ) -> Result<io::Result<()>, StoreError> {
+        let page = view::ended_from(shelf.as_ref(), from, PAGE_TASKS)?;
+        let mut references: Vec<Reference> = Vec::new();
+        for task in &page {
+            references.extend(references::of_body(&task.body));
+            references.extend(references::of_ended(&task.ended));
+        }
+        self.position = if let Some(task) = page.last() {
+            RoundPosition::Ended {
+                from: task.ended.seq + 1,
+            }
+        } else {
+            for (_, record) in view::modules(shelf.as_ref())? {
+                references.extend(references::of_module(&record));
+            }
+            RoundPosition::Idle { steps: 0 }
+        };
+        Ok(self.mark_all(blobs, references))
+    }
+
+    /// Removes the next blobs that are not needed, from `index` on.
     fn remove(&mut self, blobs: &Blobs, mut index: usize) -> io::Result<()> {
-        let mut some = Vec::with_capacity(REMOVED_MAX);
-        while let (Some(hash), true) = (self.old.get(index), some.len() < REMOVED_MAX) {
+        let mut unneeded = Vec::with_capacity(REMOVED_MAX);
+        while let Some(hash) = self.expired.get(index)
+            && unneeded.len() < REMOVED_MAX
+        {
             if !self.needed[index] {
-                some.push(*hash);
+                unneeded.push(*hash);
             }
             index += 1;
         }
-        self.removed += blobs.remove(&some)?;
-        self.at = At::Removing { index };
+        self.removed += blobs.remove(&unneeded)?;
+        self.position = RoundPosition::Removing { index };
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What a master is started with, checked; and the first things that can go wrong, each with what
+//! What a master is started with, checked, and the first things that can go wrong, each with what
 //! to do about it.
 
 use crate::cli::MasterArgs;
@@ -8,36 +8,36 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use taskmaster_blobs::Address;
+use taskmaster_blobs::{AddressError, BucketAddress, OpenError};
 use taskmaster_engine::settings::{Durability, Keep};
 use taskmaster_protocol::time::parse_duration_us;
 
 /// A master's settings.
 #[derive(Debug, Clone)]
 pub struct MasterConfig {
-    /// Where it listens.
+    /// The address and port to listen on.
     pub listen: SocketAddr,
-    /// Its data folder.
+    /// The data folder.
     pub data: PathBuf,
-    /// Its module folder.
+    /// The task folder, which holds the modules.
     pub tasks: PathBuf,
-    /// What others must show; see [`MasterConfig::settle_token`].
+    /// The token that others must show. [`MasterConfig::make_token`] makes one where it is wanted.
     pub token: Option<String>,
     /// When an add is acknowledged.
     pub durability: Durability,
-    /// What is kept of finished tasks.
+    /// How many finished tasks are kept, and for how long.
     pub keep: Keep,
-    /// The object store in which blobs are kept; `None`: in the data folder.
-    pub blobs: Option<Address>,
-    /// What the blob folder may take where it is a cache of an object store, bytes.
+    /// The bucket in which blobs are kept. `None`: they are kept in the data folder.
+    pub blobs: Option<BucketAddress>,
+    /// Bytes that the blob folder may take as a cache of a bucket.
     pub blob_cache_bytes: u64,
     /// How long blobs are kept that nothing names.
     pub blob_grace: Duration,
-    /// Only modules on the list in the module folder are used.
+    /// Only modules on the list in the task folder are used.
     pub require_approved: bool,
-    /// Limit of one attempt where its task names none.
+    /// The time that one attempt may take where its task names none.
     pub task_timeout: Duration,
-    /// Limit of one attempt where its task names none, MiB.
+    /// The memory of one attempt where its task names none, MiB.
     pub memory_mb: u32,
     /// Memory that tasks which have not ended may take, bytes.
     pub queue_bytes: u64,
@@ -51,77 +51,96 @@ pub enum ConfigError {
     /// A setting cannot be read.
     #[error("{flag}: {why}")]
     Setting {
-        /// The flag.
+        /// The option of the command line.
         flag: &'static str,
         /// What is wrong with its value.
-        why: String,
+        why: SettingError,
     },
-    /// Somebody else has the port.
+    /// Another program has the port.
     #[error(
-        "{0} is in use: another master runs there, perhaps; stop it, or take another port with --listen (port 0: a free one)"
+        "{0} is in use: another master runs there, perhaps; stop it, or take another port with \
+         --listen (port 0: a free one)"
     )]
     PortInUse(SocketAddr),
-    /// The port cannot be had.
+    /// The port cannot be opened.
     #[error("cannot listen on {0}: {1}; choose another address with --listen")]
     Listen(SocketAddr, io::Error),
     /// The data folder cannot be written.
     #[error(
-        "the data folder {0} cannot be written: {1}; make it writable, or choose another with --data"
+        "the data folder {0} cannot be written: {1}; make it writable, or choose another with \
+         --data"
     )]
     Unwritable(PathBuf, io::Error),
     /// Another master has the data folder.
     #[error(
-        "the data folder {0} is in use by another master; stop it, or choose another folder with --data"
+        "the data folder {0} is in use by another master; stop it, or choose another folder with \
+         --data"
     )]
     Locked(PathBuf),
+}
+
+/// What is wrong with the value of a setting.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    /// The token is empty, or has other characters than ASCII.
+    #[error("a token has at least one character, ASCII only")]
+    Token,
+    /// The address cannot be listened on.
+    #[error("`{text}` is no address to listen on ({why}); write it like 127.0.0.1:3232")]
+    Listen {
+        /// What was typed.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It is no durability.
+    #[error("`{0}` is neither `sync` nor `interval:MS` with 1 to 60000 milliseconds")]
+    Durability(String),
+    /// A part of what is kept is no limit.
+    #[error("`{0}` is neither a time such as 7d nor a number of tasks")]
+    Keep(String),
+    /// What is kept has two times, or two numbers.
+    #[error("`{0}` says the same thing twice; write a time, a number, or both: 7d,1000000")]
+    KeepTwice(String),
+    /// It is no address of a bucket.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The blobs cannot be had in this bucket, or in the folder.
+    #[error(transparent)]
+    Blobs(#[from] OpenError),
+    /// It is no time.
+    #[error("{0}")]
+    Time(String),
 }
 
 impl MasterConfig {
     /// Reads what was typed.
     pub fn new(args: MasterArgs) -> Result<MasterConfig, ConfigError> {
-        let setting = |flag: &'static str| move |why: String| ConfigError::Setting { flag, why };
-        if args
-            .token
-            .as_deref()
-            .is_some_and(|token| token.trim().is_empty() || !token.is_ascii())
-        {
-            return Err(setting("--token")(
-                "a token has at least one character, ASCII only".into(),
-            ));
-        }
+        let blobs = args.blobs.as_deref().map(read_address).transpose();
+        let queue_bytes = match args.queue_mb {
+            Some(mb) => u64::from(mb) << 20,
+            None => half_of_memory(),
+        };
         Ok(MasterConfig {
-            listen: read_listen(&args.listen).map_err(setting("--listen"))?,
+            token: of_flag("--token", read_token(args.token))?,
+            listen: of_flag("--listen", read_listen(&args.listen))?,
             data: args.data,
             tasks: args.tasks,
-            token: args.token.map(|token| token.trim().to_owned()),
-            durability: read_durability(&args.durability).map_err(setting("--durability"))?,
-            keep: read_keep(&args.keep).map_err(setting("--keep"))?,
-            blobs: args
-                .blobs
-                .as_deref()
-                .map(Address::parse)
-                .transpose()
-                .map_err(setting("--blobs"))?,
+            durability: of_flag("--durability", read_durability(&args.durability))?,
+            keep: of_flag("--keep", read_keep(&args.keep))?,
+            blobs: of_flag("--blobs", blobs)?,
             blob_cache_bytes: args.blob_cache_mb << 20,
-            blob_grace: parse_duration_us(&args.blob_grace)
-                .map(Duration::from_micros)
-                .map_err(setting("--blob-grace"))?,
+            blob_grace: of_flag("--blob-grace", read_time(&args.blob_grace))?,
             require_approved: args.require_approved,
-            task_timeout: parse_duration_us(&args.task_timeout)
-                .map(Duration::from_micros)
-                .map_err(setting("--task-timeout"))?,
+            task_timeout: of_flag("--task-timeout", read_time(&args.task_timeout))?,
             memory_mb: args.memory_mb,
-            queue_bytes: args
-                .queue_mb
-                .map_or_else(half_of_memory, |mb| u64::from(mb) << 20),
-            grace: parse_duration_us(&args.grace)
-                .map(Duration::from_micros)
-                .map_err(setting("--grace"))?,
+            queue_bytes,
+            grace: of_flag("--grace", read_time(&args.grace))?,
         })
     }
 
-    /// Takes the port. Done before anything is touched on disk: a second `up` by mistake changes
-    /// nothing.
+    /// Takes the port. This is done before anything on the disk is touched, so a second `up` by
+    /// mistake changes nothing.
     pub fn bind(&self) -> Result<TcpListener, ConfigError> {
         let fail = |error: io::Error| match error.kind() {
             ErrorKind::AddrInUse => ConfigError::PortInUse(self.listen),
@@ -132,7 +151,7 @@ impl MasterConfig {
         Ok(listener)
     }
 
-    /// See [`lock_data`].
+    /// Takes the data folder, as [`lock_data`] does.
     pub fn lock_data(&self) -> Result<DataLock, ConfigError> {
         lock_data(&self.data)
     }
@@ -142,9 +161,9 @@ impl MasterConfig {
         self.listen.ip().is_loopback()
     }
 
-    /// A master that others can reach has a token: the one given, or the one of its last start, or
-    /// a new one. Needs the data folder.
-    pub fn settle_token(&mut self) -> Result<(), ConfigError> {
+    /// A master that others can reach has a token: the one that was typed, the one of its last
+    /// start, or a new one. The data folder must be there.
+    pub fn make_token(&mut self) -> Result<(), ConfigError> {
         if self.token.is_some() || self.is_local() {
             return Ok(());
         }
@@ -152,16 +171,18 @@ impl MasterConfig {
         let path = self.data.join("token");
         let token = match fs::read_to_string(&path) {
             Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
-            Ok(_) => make_token(&path).map_err(fail)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => make_token(&path).map_err(fail)?,
+            Ok(_) => write_new_token(&path).map_err(fail)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                write_new_token(&path).map_err(fail)?
+            }
             Err(error) => return Err(fail(error)),
         };
         self.token = Some(token);
         Ok(())
     }
 
-    /// The line to type on another machine; `None` where none can connect. `port` is the one that
-    /// was taken.
+    /// The line to type on another machine. `None` where no other machine can connect. `port` is
+    /// the one that was taken.
     pub fn invitation(&self, port: u16) -> Option<String> {
         if self.is_local() {
             return None;
@@ -180,35 +201,31 @@ impl MasterConfig {
     }
 }
 
-/// Half of this machine's memory, or of what this process's group may have where that is less;
-/// where nobody tells, 2 GiB.
+/// Half of this machine's memory, or of the limit of this process's group where that is less.
+/// 2 GiB where neither is known.
 fn half_of_memory() -> u64 {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"));
-    let total = total.and_then(|rest| {
-        rest.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok());
-    total
-        .map(|kib| kib << 10)
-        .into_iter()
-        .chain(group)
-        .min()
-        .unwrap_or(4 << 30)
-        / 2
+    let known = [memory_of_machine(), memory_of_group()];
+    let bytes = known.into_iter().flatten().min();
+    bytes.unwrap_or(4 << 30) / 2
 }
 
-/// The address under which other machines most likely see this one: the one from which it would
-/// send. A UDP socket that is connected asks the routing table and sends nothing; the address is
-/// one that documentation may use (RFC 5737).
+fn memory_of_machine() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+fn memory_of_group() -> Option<u64> {
+    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?;
+    limit.trim().parse().ok()
+}
+
+/// The address under which other machines most likely see this one, which is the address from which
+/// it would send. To connect a UDP socket asks the routing table and sends nothing. The target is
+/// an address that documentation may use (RFC 5737).
 fn own_address() -> String {
     let routed = || {
         let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
@@ -222,8 +239,8 @@ fn own_address() -> String {
     routed().map_or_else(|| "THIS-MACHINE".to_owned(), |ip| ip.to_string())
 }
 
-/// Makes the data folder and takes it for this process; free again when the value is dropped, or
-/// the process ends in whatever way.
+/// Makes the data folder and takes it for this process. It is free again when the value is dropped,
+/// or when the process ends in whatever way.
 pub fn lock_data(data: &Path) -> Result<DataLock, ConfigError> {
     let fail = |error| ConfigError::Unwritable(data.to_owned(), error);
     fs::create_dir_all(data).map_err(fail)?;
@@ -239,67 +256,88 @@ pub fn lock_data(data: &Path) -> Result<DataLock, ConfigError> {
     }
 }
 
-/// The data folder, taken by this process.
+/// The data folder, which this process has taken.
 #[derive(Debug)]
 pub struct DataLock {
     _file: File,
 }
 
-fn read_listen(text: &str) -> Result<SocketAddr, String> {
-    let wrong = |why: &str| {
-        format!("`{text}` is no address to listen on ({why}); write it like 127.0.0.1:3232")
-    };
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|error| wrong(&error.to_string()))?;
-    found.next().ok_or_else(|| wrong("the name leads nowhere"))
+/// Names the option whose value is wrong.
+fn of_flag<T>(flag: &'static str, value: Result<T, SettingError>) -> Result<T, ConfigError> {
+    value.map_err(|why| ConfigError::Setting { flag, why })
 }
 
-fn read_durability(text: &str) -> Result<Durability, String> {
+fn read_token(token: Option<String>) -> Result<Option<String>, SettingError> {
+    let Some(token) = token else {
+        return Ok(None);
+    };
+    let trimmed = token.trim();
+    if trimmed.is_empty() || !token.is_ascii() {
+        return Err(SettingError::Token);
+    }
+    Ok(Some(trimmed.to_owned()))
+}
+
+fn read_address(text: &str) -> Result<BucketAddress, SettingError> {
+    Ok(BucketAddress::parse(text)?)
+}
+
+fn read_time(text: &str) -> Result<Duration, SettingError> {
+    let us = parse_duration_us(text).map_err(|error| SettingError::Time(error.to_string()))?;
+    Ok(Duration::from_micros(us))
+}
+
+fn read_listen(text: &str) -> Result<SocketAddr, SettingError> {
+    let wrong = |why: String| SettingError::Listen {
+        text: text.to_owned(),
+        why,
+    };
+    let mut addresses = text
+        .to_socket_addrs()
+        .map_err(|error| wrong(error.to_string()))?;
+    addresses
+        .next()
+        .ok_or_else(|| wrong("the name leads nowhere".into()))
+}
+
+fn read_durability(text: &str) -> Result<Durability, SettingError> {
     if text == "sync" {
         return Ok(Durability::Sync);
     }
-    let wrong =
-        || format!("`{text}` is neither `sync` nor `interval:MS` with 1 to 60000 milliseconds");
+    let wrong = || SettingError::Durability(text.to_owned());
     let ms = text.strip_prefix("interval:").ok_or_else(wrong)?;
-    let ms: u64 = ms
-        .strip_suffix("ms")
-        .unwrap_or(ms)
-        .parse()
-        .map_err(|_| wrong())?;
-    if (1..=60_000).contains(&ms) {
-        Ok(Durability::Interval(Duration::from_millis(ms)))
-    } else {
-        Err(wrong())
+    let ms = ms.strip_suffix("ms").unwrap_or(ms);
+    let ms: u64 = ms.parse().map_err(|_| wrong())?;
+    if !(1..=60_000).contains(&ms) {
+        return Err(wrong());
     }
+    Ok(Durability::Interval(Duration::from_millis(ms)))
 }
 
-fn read_keep(text: &str) -> Result<Keep, String> {
-    let (mut time, mut count) = (None, None);
-    let twice = || {
-        format!("`{text}` says the same thing twice; write a time, a number, or both: 7d,1000000")
-    };
+fn read_keep(text: &str) -> Result<Keep, SettingError> {
+    let mut time = None;
+    let mut count = None;
     for part in text.split(',').map(str::trim) {
-        if let Ok(number) = part.parse::<u64>() {
-            count.replace(number).map_or(Ok(()), |_| Err(twice()))?;
+        let is_twice = if let Ok(number) = part.parse::<u64>() {
+            count.replace(number).is_some()
         } else {
-            let us = parse_duration_us(part).map_err(|_| {
-                format!("`{part}` is neither a time such as 7d nor a number of tasks")
-            })?;
-            time.replace(Duration::from_micros(us))
-                .map_or(Ok(()), |_| Err(twice()))?;
+            let us = parse_duration_us(part).map_err(|_| SettingError::Keep(part.to_owned()))?;
+            time.replace(Duration::from_micros(us)).is_some()
+        };
+        if is_twice {
+            return Err(SettingError::KeepTwice(text.to_owned()));
         }
     }
-    // What is not said has no limit: `--keep 1000` keeps a thousand, however old.
+    // A limit that is not typed is none: `--keep 1000` keeps a thousand, however old they are.
     Ok(Keep {
         time: time.unwrap_or(Duration::MAX),
         count: count.unwrap_or(u64::MAX),
     })
 }
 
-/// 128 random bits, from the system's source, as 32 hexadecimal digits; readable by this user
-/// alone.
-fn make_token(path: &Path) -> io::Result<String> {
+/// Writes a new token: 128 random bits from the system's source, as 32 hexadecimal digits. Only
+/// this user can read the file.
+fn write_new_token(path: &Path) -> io::Result<String> {
     let mut random = [0; 16];
     io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut random)?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -343,20 +381,20 @@ mod tests {
     #[test]
     fn settings_are_read_or_told_what_is_wrong() {
         assert_eq!(
-            read_durability("interval:50"),
-            Ok(Durability::Interval(Duration::from_millis(50)))
+            read_durability("interval:50").unwrap(),
+            Durability::Interval(Duration::from_millis(50))
         );
         assert_eq!(
             read_durability("interval:50").unwrap().to_string(),
             "interval:50"
         );
-        assert_eq!(read_keep("7d,1000000"), Ok(Keep::default()));
+        assert_eq!(read_keep("7d,1000000").unwrap(), Keep::default());
         assert_eq!(
-            read_keep("5"),
-            Ok(Keep {
+            read_keep("5").unwrap(),
+            Keep {
                 time: Duration::MAX,
                 count: 5
-            })
+            }
         );
         assert_eq!(read_keep("2h").unwrap().time, Duration::from_secs(7_200));
         for bad in [
@@ -366,14 +404,17 @@ mod tests {
             "interval:x",
             "interval:99999999",
         ] {
-            assert!(read_durability(bad).unwrap_err().contains(bad));
+            assert!(read_durability(bad).unwrap_err().to_string().contains(bad));
         }
         for bad in ["", "7x", "1,2", "1d,2d"] {
             assert!(read_keep(bad).is_err(), "{bad}");
         }
         for bad in ["3232", "127.0.0.1", "127.0.0.1:x", ""] {
             assert!(
-                read_listen(bad).unwrap_err().contains("127.0.0.1:3232"),
+                read_listen(bad)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("127.0.0.1:3232"),
                 "{bad}"
             );
         }
@@ -399,10 +440,10 @@ mod tests {
     fn a_master_that_others_reach_has_a_token_and_keeps_it() {
         let scratch = tempfile::tempdir().unwrap();
         let mut local = MasterConfig::new(args("127.0.0.1:0", scratch.path())).unwrap();
-        local.settle_token().unwrap();
+        local.make_token().unwrap();
         assert_eq!((local.token.clone(), local.invitation(1)), (None, None));
         let mut config = MasterConfig::new(args("0.0.0.0:0", scratch.path())).unwrap();
-        config.settle_token().unwrap();
+        config.make_token().unwrap();
         let token = config.token.clone().unwrap();
         assert!(token.len() == 32 && token.bytes().all(|b| b.is_ascii_hexdigit()));
         let mode = fs::metadata(scratch.path().join("token"))
@@ -411,7 +452,7 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut again = MasterConfig::new(args("0.0.0.0:0", scratch.path())).unwrap();
-        again.settle_token().unwrap();
+        again.make_token().unwrap();
         assert_eq!(again.token, Some(token.clone()));
         let host = own_address();
         assert_eq!(

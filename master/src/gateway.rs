@@ -1,31 +1,42 @@
 //! The master's outside: one port for WebSocket sessions and HTTP.
 //!
-//! Here things are parsed, checked and passed on to the engine; nothing is decided. What comes in
-//! is untrusted: a mistake is answered with a sentence and ends nobody's session.
+//! Messages are parsed, checked and passed on to the engine; nothing is decided here. What comes in
+//! is untrusted. A mistake is answered with a sentence and ends nobody's session.
 
 mod add;
+mod admission;
 mod auth;
+mod backup;
 mod blobs;
-mod children;
-mod door;
+mod closing;
 mod feed;
 mod follow;
+mod follow_ups;
+mod heavy;
+mod hello;
 mod http;
 mod inputs;
-mod intake;
-mod names;
+mod listener;
+mod metrics;
 mod params;
+mod permits;
+mod push;
+mod queries;
+mod questions;
+mod reader;
 mod reports;
+mod runner_names;
 mod session;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod watch;
 mod writer;
-mod ws;
 
 use crate::handle::MasterHandle;
 use crate::interfaces::Interfaces;
-use crate::modules::Folder;
+use crate::modules::ModuleFolder;
+use admission::Admission;
 use auth::Auth;
 use axum::Router;
 use axum::extract::{Request, State};
@@ -33,103 +44,107 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
+use listener::TimedListener;
+use runner_names::RunnerNames;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use taskmaster_blobs::Blobs;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch as flag};
 
-/// What every connection needs.
+/// What a gateway is started with.
+pub struct GatewayConfig {
+    /// Tells and asks the engine.
+    pub handle: MasterHandle,
+    /// The task folder.
+    pub folder: ModuleFolder,
+    /// What is in the modules, and their bytes.
+    pub interfaces: Interfaces,
+    /// Only who has the token is let in. `None` lets everybody in.
+    pub token: Option<String>,
+    /// True when the master stops. The sessions are closed then.
+    pub stop: flag::Receiver<bool>,
+}
+
+/// What every connection needs. Clones share it.
 #[derive(Clone)]
-struct Gate {
+struct GatewayState {
     handle: MasterHandle,
-    folder: Folder,
+    folder: ModuleFolder,
     blobs: Blobs,
     interfaces: Interfaces,
     auth: Arc<Auth>,
     /// The number of the next session.
-    next: Arc<AtomicU64>,
-    /// Of connected runners.
-    names: names::Names,
-    /// The way of new tasks to the engine.
-    intake: intake::Intake,
+    next_session: Arc<AtomicU64>,
+    runner_names: RunnerNames,
+    admission: Admission,
     /// A permit for each batch whose large params are being put or read.
-    large: Arc<Semaphore>,
-    /// True when the master stops: sessions are closed.
+    large_params: Arc<Semaphore>,
+    /// True when the master stops.
     stop: flag::Receiver<bool>,
 }
 
-/// Serves connections until `stop` is true. With a `token`, only who has it is let in.
-pub async fn serve(
-    listener: TcpListener,
-    handle: MasterHandle,
-    folder: Folder,
-    interfaces: Interfaces,
-    token: Option<String>,
-    stop: flag::Receiver<bool>,
-) -> std::io::Result<()> {
-    let (auth, names) = (Arc::new(Auth::new(token)), names::Names::default());
-    let large = Arc::new(Semaphore::new(params::AT_A_TIME));
-    let blobs = interfaces.blobs();
-    let (next, intake, stop_too) = (Arc::default(), intake::Intake::default(), stop.clone());
-    let gate = Gate {
-        handle,
-        folder,
-        blobs,
-        interfaces,
-        auth,
-        next,
-        names,
-        intake,
-        large,
-        stop: stop_too,
+/// Serves connections until the master stops.
+pub async fn serve(listener: TcpListener, config: GatewayConfig) -> io::Result<()> {
+    let stop = config.stop.clone();
+    let state = GatewayState {
+        blobs: config.interfaces.blobs(),
+        handle: config.handle,
+        folder: config.folder,
+        interfaces: config.interfaces,
+        auth: Arc::new(Auth::new(config.token)),
+        next_session: Arc::default(),
+        runner_names: RunnerNames::default(),
+        admission: Admission::default(),
+        large_params: Arc::new(Semaphore::new(params::BATCHES_AT_A_TIME)),
+        stop: config.stop,
     };
-    axum::serve(door::Door(listener), router(gate))
+    axum::serve(TimedListener(listener), router(state))
         .with_graceful_shutdown(stopped(stop))
         .await
 }
 
-/// Returns when the flag is true, or when nobody can raise it any more.
+/// Returns when the flag is true, or when nobody can set it any more.
 async fn stopped(mut stop: flag::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn router(gate: Gate) -> Router {
+fn router(state: GatewayState) -> Router {
     Router::new()
-        .route("/", any(ws::root))
-        .route("/health", get(http::health))
-        .route("/metrics", get(http::metrics))
+        .route("/", any(hello::root))
+        .route("/health", get(queries::health))
+        .route("/metrics", get(metrics::metrics))
         .route(
             "/blobs/{hash}",
             get(blobs::get).head(blobs::head).put(blobs::put),
         )
         .route("/blobs/missing", post(blobs::missing))
-        .route("/modules/{file}", put(http::put_module))
-        .route("/api/backup", post(http::backup))
-        .route("/api/status", get(http::status))
-        .route("/api/runners", get(http::runners))
-        .route("/api/modules", get(http::modules))
-        .route("/api/jobs", get(http::jobs))
-        .route("/api/jobs/{job}", get(http::job))
-        .route("/api/tasks/{task}", get(http::task))
-        .fallback(async || {
-            (
-                StatusCode::NOT_FOUND,
-                "nothing here; GET / says what this is\n",
-            )
-        })
-        .layer(middleware::from_fn_with_state(gate.clone(), guard))
-        .with_state(gate)
+        .route("/modules/{file}", put(push::put_module))
+        .route("/api/backup", post(backup::backup))
+        .route("/api/status", get(queries::status))
+        .route("/api/runners", get(queries::runners))
+        .route("/api/modules", get(queries::modules))
+        .route("/api/jobs", get(queries::jobs))
+        .route("/api/jobs/{job}", get(queries::job))
+        .route("/api/tasks/{task}", get(queries::task))
+        .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(state.clone(), guard))
+        .with_state(state)
 }
 
-/// In front of every request. `/` is let through without a token: there the token comes with
-/// `hello`.
-async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    if let Some(reason) = gate.auth.foreign(request.headers()) {
+async fn nothing_here() -> (StatusCode, &'static str) {
+    let text = "nothing here; GET / says what this is\n";
+    (StatusCode::NOT_FOUND, text)
+}
+
+/// Checks every request. `/` needs no token here, because the token may come with `hello`.
+async fn guard(State(state): State<GatewayState>, request: Request, next: Next) -> Response {
+    if let Some(reason) = state.auth.foreign(request.headers()) {
         return (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
     }
-    let open = matches!(request.uri().path(), "/" | "/health");
-    if !open && !gate.auth.admits_headers(request.headers()) {
+    let is_open = matches!(request.uri().path(), "/" | "/health");
+    if !is_open && !state.auth.admits_headers(request.headers()) {
         let text = "this master wants its token: Authorization: Bearer TOKEN\n";
         return (StatusCode::UNAUTHORIZED, text).into_response();
     }

@@ -1,5 +1,6 @@
 //! The handle by which the gateway and the task folder tell and ask the engine.
 
+use std::sync::mpsc;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::inbox::{Input, Reply, waits_for_room};
 use taskmaster_engine::room::{Disk, Room, TRY_EVERY};
@@ -11,58 +12,62 @@ use tokio::sync::oneshot;
 /// Tells and asks the engine. Cheap to clone.
 #[derive(Clone)]
 pub struct MasterHandle {
-    pub(crate) inbox: std::sync::mpsc::Sender<Input>,
+    pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) reader: Reader,
     /// Durable and live events, for watchers and followers.
     pub events: EventFeed,
     /// How many times a master has started on this journal.
     pub epoch: u32,
-    /// How it stands with the disk.
+    /// Whether the disk has space.
     pub room: Room,
 }
 
 impl MasterHandle {
-    /// Tells the engine. Never blocks; after a shutdown nobody listens any more.
+    /// Tells the engine. Never blocks. After a shutdown nobody listens any more.
     pub fn tell(&self, input: Input) {
         let _ = self.inbox.send(input);
     }
 
-    async fn answer(&self, query: Query) -> Option<Reply> {
-        let put = |query: &Query| {
-            let (reply, answer) = oneshot::channel();
-            self.tell(Input::Ask {
-                query: query.clone(),
-                reply,
-            });
-            answer
-        };
-        let mut answer = put(&query);
-        if waits_for_room(&query) {
-            return answer.await.ok();
-        }
-        // It may have come just before the engine heard that nothing can be written: then its
-        // answer waits for that.
-        loop {
-            match tokio::time::timeout(TRY_EVERY, &mut answer).await {
-                Ok(answer) => return answer.ok(),
-                Err(_) if matches!(self.room.disk(), Disk::Full(_)) => answer = put(&query),
-                Err(_) => {}
-            }
-        }
-    }
-
     /// Asks, and waits for the whole answer.
     pub async fn ask(&self, query: Query) -> Result<Json, Refusal> {
-        let gone = || Refusal::new(RefusalCode::Unavailable, "the master is stopping");
-        match self.answer(query).await.ok_or_else(gone)? {
+        let stopping = || Refusal::new(RefusalCode::Unavailable, "the master is stopping");
+        match self.reply(query).await.ok_or_else(stopping)? {
             Reply::Answer(json) => Ok(json),
             Reply::Refused(refusal) => Err(refusal),
             Reply::FromStore(lookup) => {
                 let reader = self.reader.clone();
                 tokio::task::spawn_blocking(move || lookup.complete(&reader))
                     .await
-                    .map_err(|_| gone())?
+                    .map_err(|_| stopping())?
             }
         }
+    }
+
+    /// The engine's reply. `None` where the engine stops.
+    async fn reply(&self, query: Query) -> Option<Reply> {
+        let mut reply = self.send_query(&query);
+        if waits_for_room(&query) {
+            return reply.await.ok();
+        }
+        // The question may have come just before the engine heard that the disk is full, and then
+        // its reply waits for space. Asked again, it is answered or refused at once.
+        loop {
+            match tokio::time::timeout(TRY_EVERY, &mut reply).await {
+                Ok(reply) => return reply.ok(),
+                Err(_) if matches!(self.room.disk(), Disk::Full(_)) => {
+                    reply = self.send_query(&query);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn send_query(&self, query: &Query) -> oneshot::Receiver<Reply> {
+        let (reply, receiver) = oneshot::channel();
+        self.tell(Input::Ask {
+            query: query.clone(),
+            reply,
+        });
+        receiver
     }
 }

@@ -1,46 +1,46 @@
 //! What the functions of components take, for those who check params before the engine sees them.
 //!
-//! The engine says which versions there are; what is in a version is read from its bytes, which
+//! The engine says which versions there are. What is in a version is read from its bytes, which
 //! never change, when it is first wanted. So nothing of it is stored a second time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_blobs::{Blobs, is_unavailable};
 use taskmaster_engine::components::Components;
 use taskmaster_module::Inspection;
 use taskmaster_protocol::{Hash, ModuleName, ModuleRef};
 use tokio::sync::OnceCell;
 
-/// Versions of which it is remembered what they are; each is some kilobytes.
-const KEPT_MAX: usize = 1_024;
+/// Versions of which it is remembered what they are. Each takes some kilobytes.
+const VERSIONS_MAX: usize = 1_024;
 
-/// What is in a version; empty while it is being read.
-type Read = Arc<OnceCell<Option<Arc<Inspection>>>>;
+/// What is in a version: empty while it is being read, and `None` where its bytes are not here.
+type InspectionCell = Arc<OnceCell<Option<Arc<Inspection>>>>;
 
-/// What modules are, by version. Clones share it.
+/// What is in the modules, by version. Clones share it.
 #[derive(Clone)]
 pub struct Interfaces {
     components: Components,
     blobs: Blobs,
-    read: Arc<Mutex<BTreeMap<Hash, Read>>>,
+    versions: Arc<Mutex<BTreeMap<Hash, InspectionCell>>>,
 }
 
 impl Interfaces {
-    /// Of these components, whose bytes are in `blobs`.
+    /// The interfaces of these components, whose bytes are in `blobs`.
     pub fn new(components: Components, blobs: Blobs) -> Interfaces {
         Interfaces {
             components,
             blobs,
-            read: Arc::default(),
+            versions: Arc::default(),
         }
     }
 
-    /// Where the bytes are.
+    /// The blobs that have the bytes.
     pub fn blobs(&self) -> Blobs {
         self.blobs.clone()
     }
 
-    /// What a task of this module would run, where it is a component.
+    /// What a task of this module would run, where that is a component.
     pub async fn of(&self, wanted: &ModuleRef) -> Option<Arc<Inspection>> {
         let version = self.components.version(wanted)?;
         self.inspection(&wanted.name, version).await
@@ -48,30 +48,32 @@ impl Interfaces {
 
     /// What is in a version of a module. `None` where its bytes are not here.
     pub async fn inspection(&self, name: &ModuleName, version: Hash) -> Option<Arc<Inspection>> {
-        let read = {
-            let mut all = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-            if all.len() >= KEPT_MAX && !all.contains_key(&version) {
-                all.pop_first();
-            }
-            all.entry(version).or_default().clone()
-        };
-        let (blobs, name) = (self.blobs.clone(), name.clone());
+        let blobs = self.blobs.clone();
+        let name = name.clone();
         let inspect = move || match blobs.get(&version) {
-            Ok(bytes) => Ok(Some(Arc::new(taskmaster_module::inspect(
-                name.as_str(),
-                &bytes,
-            )))),
-            // Read when it is wanted again.
-            Err(error) if is_away(&error) => Err(error),
+            Ok(bytes) => {
+                let inspection = taskmaster_module::inspect(name.as_str(), &bytes);
+                Ok(Some(Arc::new(inspection)))
+            }
+            // It is read when it is wanted again.
+            Err(error) if is_unavailable(&error) => Err(error),
             Err(_) => Ok(None),
         };
-        // A panic would be a bug of the validator's: the version is then taken for one of which
-        // nothing is known.
-        let inspected = async || {
+        // A panic would be a bug of the validator's. Then nothing is known of the version.
+        let inspect = async || {
             tokio::task::spawn_blocking(inspect)
                 .await
                 .unwrap_or(Ok(None))
         };
-        read.get_or_try_init(inspected).await.ok()?.clone()
+        let cell = self.cell(version);
+        cell.get_or_try_init(inspect).await.ok()?.clone()
+    }
+
+    fn cell(&self, version: Hash) -> InspectionCell {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if versions.len() >= VERSIONS_MAX && !versions.contains_key(&version) {
+            versions.pop_first();
+        }
+        versions.entry(version).or_default().clone()
     }
 }

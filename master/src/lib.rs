@@ -1,6 +1,8 @@
-//! The master's outside and its beginning: [`gateway`] is the port that everybody connects to,
-//! [`modules`] the task folder, [`upkeep`] what is done to a store at rest, [`collecting`] the end of
-//! blobs that nothing names. [`master`] puts them together with the engine, the store and the blobs.
+//! The outside of the master, and its beginning.
+//!
+//! [`gateway`] is the port that everybody connects to, [`modules`] the task folder, [`upkeep`] what
+//! is done to a store while no master runs, and [`collecting`] removes blobs that nothing names.
+//! [`master`] puts them together with the engine, the store and the blobs.
 
 pub mod cli;
 pub mod collecting;

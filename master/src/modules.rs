@@ -1,25 +1,30 @@
-//! The task folder: what is dropped there is live, without a restart.
+//! The task folder: a module that is dropped there is live without a restart.
 //!
-//! One thread watches it: `notify` tells at once, a sweep four times a second finds what it does
-//! not tell (network file systems, a link's target). A file is read once, into memory; those bytes
-//! are hashed, validated and kept as a blob before the engine hears of them. So nobody ever runs
-//! half a file, and what happens to the file afterwards harms nobody.
+//! One thread watches the folder. `notify` tells it of changes at once, and a sweep four times a
+//! second finds what `notify` does not tell (on network file systems, or when the target of a link
+//! changes). A file is read once, into memory; those bytes are hashed, validated and kept as a blob
+//! before the engine hears of them. So nobody ever runs half a file, and what happens to the file
+//! afterwards harms nobody.
 
+mod approved;
+mod contents;
 mod file;
-mod list;
+mod looks;
 mod manifests;
 #[cfg(test)]
 pub(crate) mod scratch;
-mod shelf;
+mod stamp;
 #[cfg(test)]
 mod tests;
+mod wants;
 mod watch;
 
 use crate::handle::MasterHandle;
-use list::List;
+use approved::ApprovedList;
+use contents::FolderContents;
 use manifests::Manifests;
-use shelf::Shelf;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use taskmaster_blobs::Blobs;
@@ -27,36 +32,103 @@ use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{Hash, ModuleName, Refusal};
 use tokio::sync::oneshot;
 
-/// Names under which tasks can be added, as far as is known: for those who ask without waiting.
-type Known = BTreeSet<ModuleName>;
+/// What a task folder is watched with.
+pub struct FolderConfig<'a> {
+    /// The folder. It is made where it is missing.
+    pub path: &'a Path,
+    /// Where the bytes of modules are kept.
+    pub blobs: Blobs,
+    /// Tells the engine.
+    pub handle: MasterHandle,
+    /// The modules that the engine knows. It is told of those whose files are gone.
+    pub known: Vec<ModuleName>,
+    /// The list in the folder says which modules may be used.
+    pub require_approved: bool,
+}
 
-/// What the watching thread is woken by.
+/// Why the task folder cannot be watched; a sentence with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It is not there and cannot be made.
+    #[error("the task folder {0} cannot be made: {1}; choose another with --tasks")]
+    Make(PathBuf, io::Error),
+    /// It cannot be read.
+    #[error("the task folder {0} cannot be read: {1}")]
+    Read(PathBuf, io::Error),
+    /// The operating system gives no thread.
+    #[error("no thread for the task folder: {0}")]
+    Thread(io::Error),
+}
+
+/// Names under which tasks can be added, as far as is known, for those who ask without waiting.
+/// Clones share them.
+#[derive(Clone)]
+struct KnownNames(Arc<RwLock<BTreeSet<ModuleName>>>);
+
+impl KnownNames {
+    fn new(names: &[ModuleName]) -> KnownNames {
+        KnownNames(Arc::new(RwLock::new(names.iter().cloned().collect())))
+    }
+
+    fn contains(&self, name: &ModuleName) -> bool {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        names.contains(name)
+    }
+
+    fn all(&self) -> Vec<ModuleName> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        names.iter().cloned().collect()
+    }
+
+    fn insert(&self, name: ModuleName) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        names.insert(name);
+    }
+
+    fn remove(&self, name: &ModuleName) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        names.remove(name);
+    }
+}
+
+/// What wakes the watching thread.
 enum Wake {
-    /// Something happened in the folder; the files of these paths are whole.
-    Disk(Vec<PathBuf>),
-    /// Somebody wants a module of this name, or this version of it.
-    Look(ModuleName, Option<Hash>, oneshot::Sender<Found>),
-    /// Nobody holds a [`Folder`] any more.
+    /// Something happened in the folder. The files with these paths are whole.
+    Changed(Vec<PathBuf>),
+    /// Somebody wants a module.
+    Look(LookRequest),
+    /// Nobody holds a [`ModuleFolder`] any more.
     Stop,
 }
 
-/// The answer to a look.
-enum Found {
-    /// No sound module of that name.
-    No,
-    /// There is one; wait for the engine to have heard of it where a receiver comes with it.
-    Yes(Option<oneshot::Receiver<()>>),
+/// A wish for a module of a name.
+struct LookRequest {
+    name: ModuleName,
+    /// Only this version will do.
+    version: Option<Hash>,
+    reply: oneshot::Sender<LookAnswer>,
 }
 
-/// The task folder, for those who want a module. Clones share it; the thread ends with the last.
+/// The answer to a look.
+enum LookAnswer {
+    /// There is no sound module of that name.
+    NotFound,
+    /// There is one. Where a receiver comes with it, the engine has not heard of the module yet,
+    /// and the receiver tells when it has.
+    Found(Option<oneshot::Receiver<()>>),
+}
+
+/// The task folder, for those who want a module. Clones share it. The thread ends with the last
+/// one.
 #[derive(Clone)]
-pub struct Folder {
+pub struct ModuleFolder {
     path: Arc<Path>,
-    known: Arc<RwLock<Known>>,
+    known: KnownNames,
     manifests: Arc<Manifests>,
     waker: Arc<Waker>,
 }
 
+/// Wakes the watching thread, and stops it when this is dropped.
 struct Waker(mpsc::Sender<Wake>);
 
 impl Drop for Waker {
@@ -65,110 +137,95 @@ impl Drop for Waker {
     }
 }
 
-/// Watches `folder` from now on; makes it where it is missing. With `require_approved` the list in
-/// it says which modules may be used. `known` are the names that the engine has: those whose files
-/// are gone are told so.
-pub fn start(
-    folder: &Path,
-    blobs: Blobs,
-    handle: MasterHandle,
-    known: Vec<ModuleName>,
-    require_approved: bool,
-) -> Result<Folder, String> {
-    let shown = folder.display();
-    std::fs::create_dir_all(folder).map_err(|error| {
-        format!("the task folder {shown} cannot be made: {error}; choose another with --tasks")
-    })?;
-    std::fs::read_dir(folder)
-        .map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?;
-    let path: Arc<Path> = folder
-        .canonicalize()
-        .map_err(|error| format!("the task folder {shown} cannot be read: {error}"))?
-        .into();
+/// Watches a folder from now on.
+pub fn start(config: FolderConfig<'_>) -> Result<ModuleFolder, FolderError> {
+    let path: Arc<Path> = open(config.path)?.into();
     let (sender, wakes) = mpsc::channel();
-    // The engine keeps versions of what it knows: a task of that name can be taken before the first
-    // look is over.
-    let listed = Arc::new(RwLock::new(known.iter().cloned().collect::<Known>()));
+    // The engine keeps the versions of modules that it knows, so a task of such a name can be taken
+    // before the first look is over.
+    let known = KnownNames::new(&config.known);
     let manifests = Arc::<Manifests>::default();
-    let list = require_approved.then(|| List::of(&path));
-    let shelf = Shelf::new(
-        path.clone(),
-        blobs,
-        handle,
-        listed.clone(),
-        (known, manifests.clone(), list),
-    );
+    let approved = config.require_approved.then(|| ApprovedList::of(&path));
+    let contents = FolderContents::new(contents::ContentsConfig {
+        folder: path.clone(),
+        blobs: config.blobs,
+        handle: config.handle,
+        known: known.clone(),
+        expected: config.known,
+        manifests: manifests.clone(),
+        approved,
+    });
     let waker = sender.clone();
     std::thread::Builder::new()
         .name("task folder".into())
-        .spawn(move || watch::run(shelf, &wakes, waker))
-        .map_err(|error| format!("no thread for the task folder: {error}"))?;
-    Ok(Folder {
+        .spawn(move || watch::run(contents, &wakes, waker))
+        .map_err(FolderError::Thread)?;
+    Ok(ModuleFolder {
         path,
-        known: listed,
+        known,
         manifests,
         waker: Arc::new(Waker(sender)),
     })
 }
 
-impl Folder {
+/// Makes the folder where it is missing, and makes sure that it can be read.
+fn open(path: &Path) -> Result<PathBuf, FolderError> {
+    std::fs::create_dir_all(path).map_err(|error| FolderError::Make(path.to_owned(), error))?;
+    std::fs::read_dir(path)
+        .and_then(|_| path.canonicalize())
+        .map_err(|error| FolderError::Read(path.to_owned(), error))
+}
+
+impl ModuleFolder {
     /// Looks for a module of this name now, and waits until the engine knows it. A file that is
     /// being written is given a moment. False where there is no sound module of that name.
     pub async fn look(&self, name: &ModuleName) -> bool {
-        self.seek(name, None).await
+        self.look_at(name, None).await
     }
 
-    /// The same for one version of it, whose file was just written.
+    /// [`ModuleFolder::look`] for one version, whose file was just written.
     pub async fn look_for(&self, name: &ModuleName, version: Hash) -> bool {
-        self.seek(name, Some(version)).await
+        self.look_at(name, Some(version)).await
     }
 
-    async fn seek(&self, name: &ModuleName, version: Option<Hash>) -> bool {
-        let (reply, found) = oneshot::channel();
-        if self
-            .waker
-            .0
-            .send(Wake::Look(name.clone(), version, reply))
-            .is_err()
-        {
+    async fn look_at(&self, name: &ModuleName, version: Option<Hash>) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let request = LookRequest {
+            name: name.clone(),
+            version,
+            reply,
+        };
+        if self.waker.0.send(Wake::Look(request)).is_err() {
             return false;
         }
-        match found.await {
-            Ok(Found::Yes(None)) => true,
-            Ok(Found::Yes(Some(known))) => {
-                // An engine that is stopping answers nobody; its refusal of the add says so.
+        match answer.await {
+            Ok(LookAnswer::Found(None)) => true,
+            Ok(LookAnswer::Found(Some(known))) => {
+                // An engine that is stopping answers nobody. It refuses the add, which says so.
                 let _ = known.await;
                 true
             }
-            Ok(Found::No) | Err(_) => false,
+            Ok(LookAnswer::NotFound) | Err(_) => false,
         }
     }
 
     /// Every name under which a task can be added.
     pub fn names(&self) -> Vec<ModuleName> {
-        self.known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.known.all()
     }
 
     /// Whether a task of this name can be added without a look.
     pub fn knows(&self, name: &ModuleName) -> bool {
-        self.known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(name)
+        self.known.contains(name)
     }
 
-    /// The manifest beside a module, as it stands now; `None`: there is none. Reads the disk, a
-    /// little.
+    /// The manifest beside a module, as it is now. `None` where there is none. Reads a little from
+    /// the disk.
     pub fn manifest(&self, name: &ModuleName) -> Result<Option<Arc<Manifest>>, Refusal> {
         self.manifests.of(&self.path, name)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,10 +1,12 @@
-//! What is done to a store by its keeper: `taskmaster store check`, `export`, `import`, `backup`.
+//! What is done to a store while no master runs on it: `taskmaster store check`, `export`, `import`
+//! and `backup`.
 
 pub mod backup;
 pub mod check;
 pub mod export;
 pub mod import;
-pub mod pieces;
+pub mod line;
+mod pieces;
 
 use crate::config::{self, ConfigError, DataLock};
 use std::io;
@@ -17,21 +19,30 @@ use taskmaster_store::kv::{Reader, StoreError};
 /// Why it was not done; a sentence with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum UpkeepError {
-    /// The data folder is no such, or in use.
+    /// The data folder cannot be used, or a master has it.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The store.
+    /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The blobs.
+    /// The blobs cannot be opened.
     #[error(transparent)]
     Blobs(#[from] OpenError),
-    /// A file.
+    /// A file cannot be read or written.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
-    /// There is nothing, or something where nothing should be.
-    #[error("{0}")]
-    Refused(String),
+    /// The data folder has no store.
+    #[error("there is no store in {0}; name the master's data folder with --data")]
+    NoStore(PathBuf),
+    /// The data folder has a store, and a new one was to be made there.
+    #[error("{0} holds a store already; name another folder with --data")]
+    HasStore(PathBuf),
+    /// The folder for a backup has something in it.
+    #[error("{0} is not empty; name a folder that is not there")]
+    NotEmpty(PathBuf),
+    /// The export that was to be imported is wrong.
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
 }
 
 impl UpkeepError {
@@ -41,30 +52,26 @@ impl UpkeepError {
     }
 }
 
-/// A store of which no master has hold.
-pub struct Opened {
+/// A store that no master has open.
+pub struct OpenStore {
     /// Its data folder.
     pub data: PathBuf,
-    /// Where it lies.
+    /// The folder of the store in it.
     pub folder: PathBuf,
     /// What it holds.
     pub shelf: Reader,
     lock: DataLock,
 }
 
-impl Opened {
+impl OpenStore {
     /// Opens the store in `data`, which must be there.
-    pub fn open(data: &Path) -> Result<Opened, UpkeepError> {
+    pub fn open(data: &Path) -> Result<OpenStore, UpkeepError> {
         let folder = data.join("store");
         if !folder.join("db").is_file() {
-            let text = format!(
-                "there is no store in {}; name the master's data folder with --data",
-                data.display()
-            );
-            return Err(UpkeepError::Refused(text));
+            return Err(UpkeepError::NoStore(data.to_owned()));
         }
         let lock = config::lock_data(data)?;
-        Ok(Opened {
+        Ok(OpenStore {
             data: data.to_owned(),
             shelf: open_sled(&folder)?,
             folder,
@@ -73,35 +80,31 @@ impl Opened {
     }
 }
 
-/// A store that is being made, under another name until all of it is there.
-pub struct Making {
-    /// As far as it is there.
-    pub opened: Opened,
+/// A store that is being made. It gets its name only when all of it is there.
+pub struct NewStore {
+    /// What has been written so far.
+    pub opened: OpenStore,
 }
 
-impl Making {
-    /// Where it lies meanwhile.
+impl NewStore {
+    /// The folder of a store that is being made in `data`.
     pub fn folder(data: &Path) -> PathBuf {
         data.join("store.unfinished")
     }
 
-    /// Begins one in `data`, where there must be none.
-    pub fn begin(data: &Path) -> Result<Making, UpkeepError> {
+    /// Begins a store in `data`, where there must be none.
+    pub fn begin(data: &Path) -> Result<NewStore, UpkeepError> {
         if data.join("store").exists() {
-            let text = format!(
-                "{} holds a store already; name another folder with --data",
-                data.display()
-            );
-            return Err(UpkeepError::Refused(text));
+            return Err(UpkeepError::HasStore(data.to_owned()));
         }
         let lock = config::lock_data(data)?;
-        let folder = Making::folder(data);
+        let folder = NewStore::folder(data);
         if folder.exists() {
-            // Of one that was ended in the middle.
+            // It was left by a command that was ended in the middle.
             std::fs::remove_dir_all(&folder).map_err(UpkeepError::file(&folder))?;
         }
-        Ok(Making {
-            opened: Opened {
+        Ok(NewStore {
+            opened: OpenStore {
                 data: data.to_owned(),
                 shelf: open_sled(&folder)?,
                 folder,
@@ -110,9 +113,9 @@ impl Making {
         })
     }
 
-    /// Gives it its name.
+    /// Gives the store its name.
     pub fn finish(self) -> Result<(), UpkeepError> {
-        let Opened {
+        let OpenStore {
             data,
             folder,
             shelf,
@@ -129,7 +132,7 @@ impl Making {
     }
 }
 
-/// Opens sled; where it panics over what it reads, that is told as damage.
+/// Opens sled. Where sled panics over what it reads, that is told as damage.
 pub fn open_sled(folder: &Path) -> Result<Reader, StoreError> {
     let opened = std::panic::catch_unwind(|| SledShelf::open(folder));
     let panicked = |_| StoreError::Corrupt {
@@ -161,8 +164,8 @@ mod tests {
     #[test]
     fn what_a_newer_program_wrote_is_refused_with_its_format_and_damage_is_told() {
         let scratch = tempfile::tempdir().unwrap();
-        Making::begin(scratch.path()).unwrap().finish().unwrap();
-        let opened = Opened::open(scratch.path()).unwrap();
+        NewStore::begin(scratch.path()).unwrap().finish().unwrap();
+        let opened = OpenStore::open(scratch.path()).unwrap();
         let mut journal = ShelfJournal::open(opened.shelf.clone()).unwrap();
         journal.append(1, &entry(1)).unwrap();
         view::catch_up(&opened.shelf).unwrap();
@@ -191,8 +194,8 @@ mod tests {
             "nothing was changed"
         );
         assert!(
-            Making::begin(scratch.path()).is_err()
-                && Opened::open(&scratch.path().join("none")).is_err()
+            NewStore::begin(scratch.path()).is_err()
+                && OpenStore::open(&scratch.path().join("none")).is_err()
         );
     }
 }

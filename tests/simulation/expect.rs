@@ -77,8 +77,9 @@ impl Model {
                 operate.reference
             }
             // Reports are held back until the disk has space.
-            Input::Message {
-                message: ToMaster::Done(_) | ToMaster::Failed(_),
+            Input::Reports { .. }
+            | Input::Message {
+                message: ToMaster::Failed(_),
                 ..
             } if full => {
                 return Expected::default();
@@ -151,11 +152,9 @@ impl Model {
                     expected.answer = Answer::Request(operate.reference, verdict);
                 }
             }
-            Input::Message {
-                message: ToMaster::Done(reports),
-                ..
-            } => {
-                let counts = |done: &&Done| {
+            Input::Reports { reports, .. } => {
+                let reports: Vec<&Done> = reports.iter().map(|report| &report.done).collect();
+                let counts = |done: &&&Done| {
                     self.counts(&Attempt {
                         id: done.id.clone(),
                         attempt: done.attempt,
@@ -167,7 +166,7 @@ impl Model {
                     .filter(counts)
                     .map(|done| (done.id.clone(), TaskState::Done))
                     .collect();
-                let may = |done: &&Done| {
+                let may = |done: &&&Done| {
                     self.tasks
                         .get(&done.id)
                         .is_some_and(|fate| fate.open && fate.may_succeed(done.attempt))

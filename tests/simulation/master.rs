@@ -12,11 +12,11 @@ use std::time::Duration;
 use taskmaster_engine::committing;
 use taskmaster_engine::engine::{Engine, EngineConfig, Release, Turn};
 use taskmaster_engine::events::EventFeed;
-use taskmaster_engine::inbox::{Input, Reply, Seen, SessionNo};
+use taskmaster_engine::inbox::{DoneReport, Input, Reply, Seen, SessionNo};
 use taskmaster_engine::prepare::prepare;
 use taskmaster_engine::room::{Disk, Room};
 use taskmaster_engine::steady::SteadyClock;
-use taskmaster_protocol::message::{Attempt, Query};
+use taskmaster_protocol::message::{Attempt, Done, Query};
 use taskmaster_protocol::{
     FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall,
 };
@@ -292,7 +292,8 @@ impl World {
             .first()
             .filter(|input| !draining && !matches!(input, Input::Disk(_)));
         let mut expected = judged.map(|input| self.oracle.pending.expects(input, &master.disk));
-        if let Some((expected, Input::Message { session, .. })) = expected.as_mut().zip(judged)
+        if let Some((expected, Input::Message { session, .. } | Input::Reports { session, .. })) =
+            expected.as_mut().zip(judged)
             && network::is_given_up(&self.links, &self.runners, session.0)
         {
             expected.comes_late();
@@ -416,6 +417,10 @@ impl World {
                     pass: None,
                 }
             }
+            ToMaster::Done(reports) => Input::Reports {
+                session,
+                reports: reports.into_iter().map(without_follow_ups).collect(),
+            },
             message => Input::Message { session, message },
         };
         self.tell_master(input);
@@ -445,5 +450,12 @@ impl World {
             Ok(Reply::Refused(refusal)) => Err(refusal),
             Err(error) => Err(Refusal::new(RefusalCode::Internal, error.to_string())),
         }
+    }
+}
+
+fn without_follow_ups(done: Done) -> DoneReport {
+    DoneReport {
+        done,
+        follow_ups: None,
     }
 }

@@ -1,7 +1,10 @@
-//! Where blobs are kept if not in the data folder: `s3://bucket/prefix`, as it is typed. How to get
-//! there (the server, the region, who asks) is said by the variables that all programs for S3 read.
+//! The address of a bucket in which blobs are kept: `s3://bucket/prefix`, as it is typed.
+//!
+//! The server, the region and the credentials come from the environment variables that all programs
+//! for S3 read.
 
-use super::dial::{Dialler, is_yes};
+use crate::connector::{BucketConnector, is_true};
+use crate::errors::{AddressError, ClientError, short_reason};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
@@ -9,9 +12,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A request is tried four times within some two seconds; then the caller is told, and may come
-/// again.
-const TRIES: RetryConfig = RetryConfig {
+/// A request is sent up to four times within some two seconds. Then its caller is told of the error
+/// and may try again.
+const RETRIES: RetryConfig = RetryConfig {
     backoff: BackoffConfig {
         init_backoff: Duration::from_millis(100),
         max_backoff: Duration::from_secs(1),
@@ -21,14 +24,15 @@ const TRIES: RetryConfig = RetryConfig {
     retry_timeout: Duration::from_secs(20),
 };
 
-/// Part of a bucket. Never with credentials in it: it is shown and logged.
+/// A part of a bucket. It never contains credentials, because it is shown and logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct BucketAddress {
     bucket: String,
+    /// Without `/` at its ends; empty for the whole bucket.
     prefix: String,
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for BucketAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s3://{}", self.bucket)?;
         if self.prefix.is_empty() {
@@ -39,81 +43,81 @@ impl fmt::Display for Address {
     }
 }
 
-impl Address {
+impl BucketAddress {
     /// Reads `s3://bucket` or `s3://bucket/prefix`.
-    pub fn parse(text: &str) -> Result<Address, String> {
-        let form = "write it like s3://bucket or s3://bucket/prefix";
+    pub fn parse(text: &str) -> Result<BucketAddress, AddressError> {
+        let owned = || text.to_owned();
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(format!("`{text}` is no address of an object store; {form}"));
+            return Err(AddressError::NoScheme(owned()));
         };
-        // What stands before an @ may be a secret, and is not repeated.
         if rest.contains('@') {
-            return Err(format!(
-                "the address has an `@` in it; {form}, and credentials into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            ));
+            return Err(AddressError::Credentials);
         }
         if scheme != "s3" {
-            return Err(format!(
-                "`{text}` has the scheme `{scheme}`, known is `s3`; {form}, and the server's address into AWS_ENDPOINT_URL"
-            ));
+            return Err(AddressError::UnknownScheme {
+                text: owned(),
+                scheme: scheme.to_owned(),
+            });
         }
+
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let may = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if bucket.is_empty() || !bucket.chars().all(may) {
-            return Err(format!(
-                "`{text}` names no bucket (letters, digits, `-`, `.`, `_`); {form}"
-            ));
+        if bucket.is_empty() || !bucket.chars().all(is_allowed) {
+            return Err(AddressError::NoBucket(owned()));
         }
         let prefix = prefix.trim_matches('/');
-        let sound =
-            |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(may);
-        if !prefix.is_empty() && !prefix.split('/').all(sound) {
-            return Err(format!(
-                "`{text}`: a prefix has parts of letters, digits, `-`, `.`, `_` between single `/`"
-            ));
+        if !prefix.is_empty() && !prefix.split('/').all(is_prefix_part) {
+            return Err(AddressError::WrongPrefix(owned()));
         }
-        Ok(Address {
+        Ok(BucketAddress {
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
         })
     }
 
-    pub(super) fn prefix(&self) -> Path {
+    pub(crate) fn prefix(&self) -> Path {
         Path::from(self.prefix.as_str())
     }
 
-    /// The way there, by this process's `AWS_…` variables. Nothing is asked yet.
-    pub(super) fn store(&self) -> Result<Arc<dyn ObjectStore>, String> {
-        let bundle = std::env::var_os("AWS_CA_BUNDLE")
+    /// A client for this bucket, set up by this process's `AWS_…` variables. Sends nothing yet.
+    pub(crate) fn client(&self) -> Result<Arc<dyn ObjectStore>, ClientError> {
+        let certificates = std::env::var_os("AWS_CA_BUNDLE")
             .filter(|path| !path.is_empty())
             .map(Into::into);
         let builder = AmazonS3Builder::from_env()
             .with_bucket_name(&self.bucket)
-            .with_retry(TRIES)
-            .with_http_connector(Dialler::trusting(bundle)?);
-        let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
-            .iter()
-            .find_map(|key| builder.get_config_value(key));
-        if let Some(endpoint) = endpoint {
-            let allowed = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|said| is_yes(&said));
-            match endpoint.split_once("://").map(|(scheme, _)| scheme) {
-                Some("https") => {}
-                Some("http") if allowed => {}
-                Some("http") => {
-                    return Err("AWS_ENDPOINT_URL begins with http://, which neither hides nor proves anything; use https://, or say AWS_ALLOW_HTTP=true".into());
-                }
-                _ => {
-                    return Err(format!(
-                        "AWS_ENDPOINT_URL is `{endpoint}`; write it like https://host:port"
-                    ));
-                }
-            }
-        }
-        Ok(Arc::new(
-            builder
-                .build()
-                .map_err(|error| super::home::reason(&error))?,
-        ))
+            .with_retry(RETRIES)
+            .with_http_connector(BucketConnector::trusting(certificates)?);
+        check_endpoint(&builder)?;
+
+        let client = builder
+            .build()
+            .map_err(|error| ClientError::Settings(short_reason(&error)))?;
+        Ok(Arc::new(client))
+    }
+}
+
+fn is_allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')
+}
+
+fn is_prefix_part(part: &str) -> bool {
+    !part.is_empty() && part != "." && part != ".." && part.chars().all(is_allowed)
+}
+
+/// Refuses an endpoint without TLS, unless the user allows it.
+fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), ClientError> {
+    let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
+        .iter()
+        .find_map(|key| builder.get_config_value(key));
+    let Some(endpoint) = endpoint else {
+        return Ok(());
+    };
+    let is_http_allowed = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| is_true(&value));
+    match endpoint.split_once("://").map(|(scheme, _)| scheme) {
+        Some("https") => Ok(()),
+        Some("http") if is_http_allowed => Ok(()),
+        Some("http") => Err(ClientError::PlainHttp),
+        Some(_) | None => Err(ClientError::WrongEndpoint(endpoint)),
     }
 }
 
@@ -128,7 +132,7 @@ mod tests {
             ("s3://b/", "s3://b"),
             ("s3://my.b-1/a/b/", "s3://my.b-1/a/b"),
         ] {
-            assert_eq!(Address::parse(typed).unwrap().to_string(), shown);
+            assert_eq!(BucketAddress::parse(typed).unwrap().to_string(), shown);
         }
         for (typed, words) in [
             ("bucket", "s3://bucket/prefix"),
@@ -141,13 +145,15 @@ mod tests {
             ("s3://b/../c", "single `/`"),
             ("s3://b?region=x", "names no bucket"),
         ] {
-            let told = Address::parse(typed).unwrap_err();
+            let told = BucketAddress::parse(typed).unwrap_err().to_string();
             assert!(
                 told.contains(words) && told.contains(typed),
                 "{typed}: {told}"
             );
         }
-        let told = Address::parse("s3://key:hidden@bucket").unwrap_err();
+        let told = BucketAddress::parse("s3://key:hidden@bucket")
+            .unwrap_err()
+            .to_string();
         assert!(
             !told.contains("hidden") && told.contains("AWS_SECRET_ACCESS_KEY"),
             "{told}"

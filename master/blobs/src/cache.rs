@@ -1,5 +1,5 @@
-//! The blob folder as a cache of an object store: at most so many bytes of files, and those go
-//! first that nobody has read for longest.
+//! The blob folder as a cache of a bucket: it may take a number of bytes, and the files that nobody
+//! has read for longest are removed first.
 
 use std::fs;
 use std::io;
@@ -9,23 +9,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 use taskmaster_protocol::Hash;
 
-/// What the cache may take unless its keeper says something else: 10 GiB.
+/// Bytes that the cache may take unless the user says something else.
 pub const CACHE_BYTES_DEFAULT: u64 = 10 << 30;
 
-/// Where it is full, so much of it is left: looking at every file is not worth it for a single one.
-const LEFT_PERCENT: u64 = 90;
+/// A full cache is emptied down to this share of its size, so that not every new file makes it look
+/// at all others.
+const KEPT_PERCENT: u64 = 90;
 
 #[derive(Debug)]
-pub(super) struct Cache {
-    most: u64,
-    /// Bytes in it, by what was added since they were last counted.
-    holds: AtomicU64,
-    /// Taken by who makes room.
-    clearing: Mutex<()>,
+pub(crate) struct FolderCache {
+    bytes_max: u64,
+    /// Bytes in it: as they were last counted, and what was added since.
+    bytes: AtomicU64,
+    /// Held by the thread that makes space.
+    making_space: Mutex<()>,
 }
 
-/// Every blob in a blob folder: its path, and what the system says of it.
-pub(super) fn files(root: &Path) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
+/// A file in a blob folder.
+pub(crate) struct BlobFile {
+    pub(crate) path: PathBuf,
+    pub(crate) metadata: fs::Metadata,
+}
+
+impl BlobFile {
+    /// The blob that the file is, unless it is some other file.
+    pub(crate) fn hash(&self) -> Option<Hash> {
+        self.path.file_name()?.to_str().and_then(Hash::parse)
+    }
+}
+
+/// Every file in a blob folder, but those of uploads.
+pub(crate) fn blob_files(root: &Path) -> io::Result<Vec<BlobFile>> {
     let mut files = Vec::new();
     for folder in fs::read_dir(root)? {
         let folder = folder?;
@@ -35,7 +49,10 @@ pub(super) fn files(root: &Path) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
         for entry in fs::read_dir(folder.path())? {
             let entry = entry?;
             match entry.metadata() {
-                Ok(about) => files.push((entry.path(), about)),
+                Ok(metadata) => files.push(BlobFile {
+                    path: entry.path(),
+                    metadata,
+                }),
                 // Removed since the folder was read.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -45,51 +62,58 @@ pub(super) fn files(root: &Path) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
     Ok(files)
 }
 
-/// The blob that a file in a blob folder is; `None`: it is another file.
-pub(super) fn hash_of(path: &Path) -> Option<Hash> {
-    path.file_name()?.to_str().and_then(Hash::parse)
+/// The blobs in a blob folder.
+pub(crate) fn blobs_in(root: &Path) -> io::Result<Vec<Hash>> {
+    let files = blob_files(root)?;
+    Ok(files.iter().filter_map(BlobFile::hash).collect())
 }
 
-impl Cache {
-    pub(super) fn of(root: &Path, most: u64) -> io::Result<Cache> {
-        let holds = files(root)?.iter().map(|(_, about)| about.len()).sum();
-        Ok(Cache {
-            most,
-            holds: AtomicU64::new(holds),
-            clearing: Mutex::default(),
+impl FolderCache {
+    pub(crate) fn new(root: &Path, bytes_max: u64) -> io::Result<FolderCache> {
+        let bytes = bytes_of(&blob_files(root)?);
+        Ok(FolderCache {
+            bytes_max,
+            bytes: AtomicU64::new(bytes),
+            making_space: Mutex::default(),
         })
     }
 
-    /// So many bytes came; `newest` is where, and stays for who asked for it.
-    pub(super) fn grew(&self, bytes: u64, root: &Path, newest: &Path) {
-        if self.holds.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most {
+    /// Counts a new file and makes space where the cache is full. The new file stays for whoever
+    /// asked for it.
+    pub(crate) fn file_added(&self, bytes: u64, root: &Path, file: &Path) {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.bytes_max {
             return;
         }
-        let Ok(_alone) = self.clearing.try_lock() else {
+        let Ok(_alone) = self.making_space.try_lock() else {
             return;
         };
-        match make_room(root, self.most / 100 * LEFT_PERCENT, newest) {
-            Ok(left) => self.holds.store(left, Ordering::Relaxed),
+        match make_space(root, self.bytes_max / 100 * KEPT_PERCENT, file) {
+            Ok(left) => self.bytes.store(left, Ordering::Relaxed),
             Err(error) => tracing::warn!("no room is made in the blob folder: {error}"),
         }
     }
 }
 
-/// Removes files until at most so many bytes are left; how many are.
-fn make_room(root: &Path, most: u64, newest: &Path) -> io::Result<u64> {
-    let mut files = files(root)?;
-    let mut left: u64 = files.iter().map(|(_, about)| about.len()).sum();
-    files.sort_by_key(|(_, about)| about.modified().unwrap_or(SystemTime::UNIX_EPOCH));
-    for (path, about) in files {
-        if left <= most {
+fn bytes_of(files: &[BlobFile]) -> u64 {
+    files.iter().map(|file| file.metadata.len()).sum()
+}
+
+/// Removes files until at most `bytes_max` are left, but never `newest`. Returns the bytes that are
+/// left.
+fn make_space(root: &Path, bytes_max: u64, newest: &Path) -> io::Result<u64> {
+    let mut files = blob_files(root)?;
+    let mut left = bytes_of(&files);
+    files.sort_by_key(|file| file.metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+    for file in files {
+        if left <= bytes_max {
             break;
         }
-        if path == newest {
+        if file.path == newest {
             continue;
         }
-        match fs::remove_file(&path) {
-            Ok(()) => left -= about.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => left -= about.len(),
+        match fs::remove_file(&file.path) {
+            Ok(()) => left -= file.metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => left -= file.metadata.len(),
             Err(error) => return Err(error),
         }
     }

@@ -1,7 +1,7 @@
 //! An object store in memory that can be switched off: for tests of what stands on blobs.
 
 use crate::Blobs;
-use crate::home::Home;
+use crate::bucket::BucketStore;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -17,49 +17,53 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// An object store that does what it is asked for, unless it is off.
+/// An object store in memory. It fails while it is switched off.
 #[derive(Debug, Default)]
-pub struct Switched {
+pub struct SwitchableStore {
     pub(crate) inner: InMemory,
-    off: AtomicBool,
-    pub(crate) asked: AtomicU32,
+    is_off: AtomicBool,
+    /// Requests so far.
+    pub(crate) requests: AtomicU32,
 }
 
-impl Switched {
-    fn may(&self) -> Result<()> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let refused = || Error::Generic {
-            store: "S3",
-            source: "Connection refused".into(),
-        };
-        if self.off.load(Ordering::Relaxed) {
-            Err(refused())
-        } else {
-            Ok(())
+impl SwitchableStore {
+    fn fail_if_off(&self) -> Result<()> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if self.is_off.load(Ordering::Relaxed) {
+            return Err(Error::Generic {
+                store: "S3",
+                source: "Connection refused".into(),
+            });
         }
+        Ok(())
     }
 
-    /// Switches it off, or on again.
-    pub fn switch(&self, off: bool) {
-        self.off.store(off, Ordering::Relaxed);
+    /// From now on every request fails.
+    pub fn switch_off(&self) {
+        self.is_off.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on requests are answered.
+    pub fn switch_on(&self) {
+        self.is_off.store(false, Ordering::Relaxed);
     }
 }
 
-impl fmt::Display for Switched {
+impl fmt::Display for SwitchableStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("switched")
     }
 }
 
 #[async_trait]
-impl ObjectStore for Switched {
+impl ObjectStore for SwitchableStore {
     async fn put_opts(
         &self,
         key: &Key,
         bytes: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        self.may()?;
+        self.fail_if_off()?;
         self.inner.put_opts(key, bytes, options).await
     }
 
@@ -68,12 +72,12 @@ impl ObjectStore for Switched {
         key: &Key,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.may()?;
+        self.fail_if_off()?;
         self.inner.put_multipart_opts(key, options).await
     }
 
     async fn get_opts(&self, key: &Key, options: GetOptions) -> Result<GetResult> {
-        self.may()?;
+        self.fail_if_off()?;
         self.inner.get_opts(key, options).await
     }
 
@@ -81,14 +85,14 @@ impl ObjectStore for Switched {
         &self,
         keys: BoxStream<'static, Result<Key>>,
     ) -> BoxStream<'static, Result<Key>> {
-        match self.may() {
+        match self.fail_if_off() {
             Ok(()) => self.inner.delete_stream(keys),
             Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
         }
     }
 
     fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.may() {
+        match self.fail_if_off() {
             Ok(()) => self.inner.list(prefix),
             Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
         }
@@ -103,12 +107,16 @@ impl ObjectStore for Switched {
     }
 }
 
-/// Blobs in `data` that live in `store`.
-pub fn in_memory(data: &Path, store: &Arc<Switched>, cache_bytes: u64) -> io::Result<Blobs> {
-    let home = Home::over(
+/// The blobs of `data`, which live in `store`.
+pub fn blobs_in_memory(
+    data: &Path,
+    store: &Arc<SwitchableStore>,
+    cache_bytes: u64,
+) -> io::Result<Blobs> {
+    let store = BucketStore::with_client(
         store.clone(),
         Key::from("some/place"),
         "s3://in/memory".into(),
     )?;
-    Blobs::open(data)?.living_in(home, cache_bytes)
+    Blobs::open(data)?.with_bucket(store, cache_bytes)
 }

@@ -1,57 +1,37 @@
-//! A blob on its way to the disk: written under a temporary name while it is hashed, synced, put
-//! into the object store where blobs live in one, renamed.
+//! A blob on its way to the disk: it is hashed while it is written under a temporary name, then
+//! synced, put into the bucket where blobs live in one, and renamed.
 //!
-//! What a broken connection leaves is kept for a day, so that a large upload goes on where it was;
-//! and so is what an object store does not take at the moment.
+//! The part of an upload that breaks off is kept for a day, so that a large upload goes on where it
+//! was. An upload that the bucket does not accept at the moment is kept in the same way.
 
-use super::{Blobs, is_away};
+use crate::Blobs;
+use crate::errors::{PutError, is_unavailable};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use taskmaster_protocol::{Hash, limits};
 
-/// Files being written have names that begin with this and end with the hash they shall have, where
-/// it is known.
-pub(super) const UNFINISHED: &str = "unfinished-";
+/// The beginning of the name of a file that is being written. The name ends with the blob's hash,
+/// where that is known.
+const UNFINISHED: &str = "unfinished-";
 
-/// What an upload left that broke off, under this and its hash.
-pub(super) const PARTIAL: &str = "partial-";
+/// The beginning of the name of a part whose upload broke off. The blob's hash follows.
+const PARTIAL: &str = "partial-";
 
-/// What broke off longer ago is not gone on with.
-pub(super) const PARTIAL_KEPT: Duration = Duration::from_secs(86_400);
+/// How long such a part is kept.
+const PARTIAL_KEPT: Duration = Duration::from_secs(86_400);
 
-/// What is larger is put into an object store only when that does not have it.
-const ASKED_FROM: u64 = 1 << 20;
+/// A larger blob is put into a bucket only after the bucket was asked whether it has the blob.
+const ASK_FIRST_BYTES: u64 = 1 << 20;
 
 /// Bytes hashed at a time when an upload goes on.
-const CHUNK: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
-/// Why bytes were not kept under the name that was given for them.
-#[derive(Debug, thiserror::Error)]
-pub enum PutError {
-    /// They have another hash.
-    #[error("the bytes have the hash {is}, not {named}")]
-    WrongHash {
-        /// The name given.
-        named: Hash,
-        /// Their hash.
-        is: Hash,
-    },
-    /// They are more than one blob may have.
-    #[error("a blob may have at most {} bytes", limits::BLOB_BYTES_MAX)]
-    TooLarge,
-    /// An upload cannot go on where its client wants to.
-    #[error("{0} bytes of it are here, so it goes on there")]
-    Offset(u64),
-    /// The disk said no.
-    #[error("the blob cannot be stored: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// A blob that is being written; what is dropped before [`Upload::finish`] is kept as a part of it,
-/// where its hash was named at the beginning, and else removed.
+/// A blob that is being written. When it is dropped before [`Upload::finish`], it is kept as a part
+/// where its hash was named at the beginning, and removed otherwise.
 #[derive(Debug)]
 pub struct Upload {
     blobs: Blobs,
@@ -59,47 +39,31 @@ pub struct Upload {
     file: File,
     hasher: Sha256,
     bytes: u64,
-    /// Where its part is kept if it breaks off.
+    /// The path under which its part is kept if it breaks off.
     partial: Option<PathBuf>,
 }
 
 impl Blobs {
     /// Begins a blob that comes in parts.
     pub fn begin(&self) -> io::Result<Upload> {
-        let path = self.temporary("");
-        let file = File::create(&path)?;
-        Ok(Upload {
-            blobs: self.clone(),
-            path,
-            file,
-            hasher: Sha256::new(),
-            bytes: 0,
-            partial: None,
-        })
+        self.begin_as(self.temporary_path(""), None)
     }
 
     /// Begins the blob `hash`, or goes on with it behind the first `offset` bytes. Reads and hashes
     /// those.
     pub fn begin_at(&self, hash: Hash, offset: u64) -> Result<Upload, PutError> {
-        let (partial, path) = (self.partial(&hash), self.temporary(&hash.to_string()));
+        let partial = self.partial_path(&hash);
+        let path = self.temporary_path(&hash.to_string());
         if offset == 0 {
-            let file = File::create(&path)?;
-            let hasher = Sha256::new();
-            return Ok(Upload {
-                blobs: self.clone(),
-                path,
-                file,
-                hasher,
-                bytes: 0,
-                partial: Some(partial),
-            });
+            return Ok(self.begin_as(path, Some(partial))?);
         }
-        // Whoever renames it has it alone.
+
+        // The part belongs to whoever has renamed it.
         match fs::rename(&partial, &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(PutError::Offset(0));
             }
-            other => other?,
+            renamed => renamed?,
         }
         let mut file = OpenOptions::new().read(true).append(true).open(&path)?;
         let bytes = file.metadata()?.len();
@@ -112,57 +76,74 @@ impl Blobs {
             partial: Some(partial),
         };
         if bytes != offset {
-            // Dropped, it is a part again.
+            // The drop of the upload makes the file a part again.
             return Err(PutError::Offset(bytes));
         }
-        let mut part = vec![0; CHUNK];
+        let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            match file.read(&mut part)? {
+            match file.read(&mut chunk)? {
                 0 => return Ok(upload),
-                n => upload.hasher.update(&part[..n]),
+                count => upload.hasher.update(&chunk[..count]),
             }
         }
     }
 
-    /// How many bytes are here of an upload of `hash` that broke off.
-    pub fn part_of(&self, hash: &Hash) -> u64 {
-        fs::metadata(self.partial(hash)).map_or(0, |about| about.len())
+    fn begin_as(&self, path: PathBuf, partial: Option<PathBuf>) -> io::Result<Upload> {
+        let file = File::create(&path)?;
+        Ok(Upload {
+            blobs: self.clone(),
+            path,
+            file,
+            hasher: Sha256::new(),
+            bytes: 0,
+            partial,
+        })
     }
 
-    fn partial(&self, hash: &Hash) -> PathBuf {
+    /// How many bytes are here of an upload of `hash` that broke off.
+    pub fn partial_bytes(&self, hash: &Hash) -> u64 {
+        length(&self.partial_path(hash))
+    }
+
+    fn partial_path(&self, hash: &Hash) -> PathBuf {
         self.root.join(format!("{PARTIAL}{hash}"))
     }
 
-    pub(super) fn temporary(&self, end: &str) -> PathBuf {
-        let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    pub(crate) fn temporary_path(&self, end: &str) -> PathBuf {
+        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
         self.root
-            .join(format!("{UNFINISHED}{}-{number}-{end}", std::process::id()))
+            .join(format!("{UNFINISHED}{process}-{number}-{end}"))
     }
 
-    /// After a crash: what was being written under a known name is a part of it, the rest is
-    /// removed.
-    pub(super) fn tidy_up(&self) -> io::Result<()> {
+    /// After a crash: a file that was being written under a known hash becomes a part of that blob,
+    /// and the other unfinished files are removed.
+    pub(crate) fn clean_up_uploads(&self) -> io::Result<()> {
         for entry in fs::read_dir(&*self.root)? {
-            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            let entry = entry?;
+            let path = entry.path();
+            let name = entry.file_name();
             let name = name.to_string_lossy();
             if let Some(rest) = name.strip_prefix(UNFINISHED) {
                 match rest.rsplit('-').next().and_then(Hash::parse) {
-                    Some(hash) => keep_part(&path, &self.partial(&hash)),
+                    Some(hash) => keep_part(&path, &self.partial_path(&hash)),
                     None => fs::remove_file(&path)?,
                 }
-            } else if name.starts_with(PARTIAL) && is_old(&path) {
+            } else if name.starts_with(PARTIAL) && is_expired(&path) {
                 fs::remove_file(&path)?;
             }
         }
         Ok(())
     }
 
-    /// Removes what broke off a day ago.
-    pub fn remove_old_parts(&self) -> io::Result<()> {
+    /// Removes parts whose upload broke off more than a day ago.
+    pub fn remove_expired_parts(&self) -> io::Result<()> {
         for entry in fs::read_dir(&*self.root)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(PARTIAL) && is_old(&entry.path()) {
-                // Somebody may go on with it at this moment; then it has another name.
+            let is_part = entry.file_name().to_string_lossy().starts_with(PARTIAL);
+            if is_part && is_expired(&entry.path()) {
+                // This fails where somebody goes on with the upload at this moment and has renamed
+                // the part.
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -170,10 +151,14 @@ impl Blobs {
     }
 }
 
-fn is_old(path: &Path) -> bool {
-    let age = |about: fs::Metadata| {
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn is_expired(path: &Path) -> bool {
+    let age = |metadata: fs::Metadata| {
         SystemTime::now()
-            .duration_since(about.modified()?)
+            .duration_since(metadata.modified()?)
             .map_err(io::Error::other)
     };
     fs::metadata(path)
@@ -181,12 +166,10 @@ fn is_old(path: &Path) -> bool {
         .is_ok_and(|age| age > PARTIAL_KEPT)
 }
 
-/// Of two parts of the same blob the longer one is of more use.
+/// Keeps the longer one of two parts of a blob.
 fn keep_part(path: &Path, partial: &Path) {
-    let length = |path: &Path| fs::metadata(path).map_or(0, |about| about.len());
-    let is_longer = length(path) > length(partial);
-    // What cannot be kept is sent again.
-    let _ = if is_longer {
+    // The error is of no interest, because a part that cannot be kept is sent again.
+    let _ = if length(path) > length(partial) {
         fs::rename(path, partial)
     } else {
         fs::remove_file(path)
@@ -205,49 +188,48 @@ impl Upload {
         Ok(self.file.write_all(part)?)
     }
 
-    /// Keeps what was written, durably, if it is what `named` says.
+    /// Keeps what was written, durably, if its hash is `named`.
     pub fn finish(mut self, named: Hash) -> Result<(), PutError> {
-        // Whatever comes of it, no part of it is of use: unless all that is wanting is the object
-        // store.
+        // No part of it is of use any more, unless the bucket is unavailable.
         let partial = self.partial.take();
         let is = Hash(self.hasher.clone().finalize().into());
         if is != named {
             return Err(PutError::WrongHash { named, is });
         }
-        let kept = self.keep_as(named);
-        if kept.as_ref().is_err_and(is_away) {
+        let kept = self.store_as(named);
+        if kept.as_ref().is_err_and(is_unavailable) {
             self.partial = partial;
         }
         Ok(kept?)
     }
 
-    /// Takes bytes whose hash is known.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Takes bytes that the caller has hashed.
+    pub(crate) fn append_hashed(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.bytes += bytes.len() as u64;
         self.file.write_all(bytes)
     }
 
-    /// Keeps what was written under the hash that it has.
-    pub(super) fn keep(self, hash: Hash) -> io::Result<()> {
-        self.keep_as(hash)
+    /// Keeps what was written. Its hash must be `hash`.
+    pub(crate) fn keep(self, hash: Hash) -> io::Result<()> {
+        self.store_as(hash)
     }
 
-    fn keep_as(&self, hash: Hash) -> io::Result<()> {
-        let far = self.blobs.far.as_deref();
-        let _turn = far.map(|far| far.turns.take(hash));
-        if self.blobs.is_here(&hash)? {
+    fn store_as(&self, hash: Hash) -> io::Result<()> {
+        let bucket = self.blobs.bucket.as_deref();
+        let _lock = bucket.map(|bucket| bucket.locks.lock(hash));
+        if self.blobs.renew_file(&hash)? {
             return Ok(());
         }
         self.file.sync_all()?;
-        if let Some(far) = far
-            && (self.bytes <= ASKED_FROM || !far.home.has(&hash)?)
+        if let Some(bucket) = bucket
+            && (self.bytes <= ASK_FIRST_BYTES || !bucket.store.has(&hash)?)
         {
-            far.home.put(&hash, &self.path, self.bytes)?;
+            bucket.store.put(&hash, &self.path, self.bytes)?;
         }
-        self.blobs.name(&self.path, &hash)?;
-        if let Some(far) = far {
-            far.cache
-                .grew(self.bytes, &self.blobs.root, &self.blobs.path(&hash));
+        self.blobs.rename_into_place(&self.path, &hash)?;
+        if let Some(bucket) = bucket {
+            let path = self.blobs.path(&hash);
+            bucket.cache.file_added(self.bytes, &self.blobs.root, &path);
         }
         Ok(())
     }
@@ -257,8 +239,8 @@ impl Drop for Upload {
     fn drop(&mut self) {
         match self.partial.take() {
             Some(partial) if self.bytes > 0 => keep_part(&self.path, &partial),
-            // Gone already where it was kept.
-            _ => drop(fs::remove_file(&self.path)),
+            // The file is not there any more where the blob was kept.
+            Some(_) | None => drop(fs::remove_file(&self.path)),
         }
     }
 }

@@ -20,12 +20,13 @@ pub use approval::LIST;
 use crate::events::EventFeed;
 use crate::facts::Facts;
 use crate::inbox::{Input, Outbox, Pass, Reply, SessionNo};
+use crate::lanes;
 use crate::room::Disk;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
-use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, Role};
+use taskmaster_protocol::message::{Done, Failed, Offer, Role};
 use taskmaster_protocol::{FromMaster, JobName, Now, Requires, ToMaster, Wall};
 use taskmaster_store::record::Record;
 use taskmaster_store::view::Stored;
@@ -144,10 +145,7 @@ pub struct Engine {
     modules: modules::Modules,
     disk: Disk,
     /// Reports that came while nothing could be written, in order. Their runners keep them.
-    held_back: Vec<(SessionNo, ToMaster)>,
-    /// What attempts want added whose report has not been taken yet, with the connection that it
-    /// comes over.
-    wishes: BTreeMap<Attempt, (SessionNo, crate::inbox::Wishes)>,
+    held_back: Vec<Input>,
     /// Ended tasks since this start, by final state.
     finished: [u64; 4],
     effects: Vec<Effect>,
@@ -227,11 +225,7 @@ impl Engine {
                 self.stopping = true;
                 self.tell(Event::StopRequested);
             }
-            Input::Wishes {
-                session,
-                attempt,
-                wishes,
-            } => drop(self.wishes.insert(attempt, (session, *wishes))),
+            Input::Reports { session, reports } => self.done_unless_full(session, reports),
             Input::Room(permit) => drop(permit),
             Input::Disk(disk) => self.disk_is(disk),
             Input::Shutdown => {}
@@ -330,8 +324,8 @@ impl Engine {
     }
 
     fn disconnected(&mut self, session: SessionNo) {
-        self.held_back.retain(|(of, _)| *of != session);
-        self.wishes.retain(|_, (of, _)| *of != session);
+        self.held_back
+            .retain(|input| lanes::session_of(input) != Some(session));
         let Some(gone) = self.sessions.remove(&session) else {
             return;
         };
@@ -359,7 +353,6 @@ impl Engine {
         };
         match message {
             ToMaster::Request(request) => self.request(session, request),
-            ToMaster::Done(reports) => self.done(session, reports),
             ToMaster::Failed(reports) => self.failed(session, reports),
             ToMaster::Returned(attempts) => self.returned(session, attempts),
             ToMaster::Started(started) => self.guest_started(session, started),
@@ -382,6 +375,7 @@ impl Engine {
             // The gateway deals with these, or turns them into other inputs.
             ToMaster::Hello(_)
             | ToMaster::Add(_)
+            | ToMaster::Done(_)
             | ToMaster::Follow(_)
             | ToMaster::Watch(_)
             | ToMaster::Ask(_) => {}

@@ -6,7 +6,7 @@ use crate::prepare::Prepared;
 use crate::room::Disk;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use taskmaster_protocol::message::{Attempt, Hello, Query};
+use taskmaster_protocol::message::{Done, Hello, Query};
 use taskmaster_protocol::{
     Capabilities, FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, ToMaster,
 };
@@ -43,7 +43,7 @@ pub enum Input {
         session: SessionNo,
     },
     /// A message other than `task:add`, `watch`, `task:follow`, `query` (which the gateway deals
-    /// with).
+    /// with) and `task:done` (which becomes `Reports`).
     Message {
         /// Its connection.
         session: SessionNo,
@@ -99,14 +99,12 @@ pub enum Input {
         /// Where the answer goes.
         reply: std::sync::mpsc::Sender<Vec<taskmaster_store::view::Stored>>,
     },
-    /// What the report of an attempt that comes next, or is held back, wants added.
-    Wishes {
-        /// From this connection.
+    /// A `task:done` whose follow-up tasks are parsed. Answered with `task:ack` when it is durable.
+    Reports {
+        /// Its connection.
         session: SessionNo,
-        /// Of this attempt.
-        attempt: Attempt,
-        /// What it wants.
-        wishes: Box<Wishes>,
+        /// One for each attempt, in order.
+        reports: Vec<DoneReport>,
     },
     /// It stands otherwise with the disk.
     Disk(Disk),
@@ -127,6 +125,15 @@ pub enum Pass {
     Bulk(OwnedSemaphorePermit),
     /// Of small ones: until the engine has taken it.
     Express(OwnedSemaphorePermit),
+}
+
+/// The report of an attempt that has ended with a result.
+#[derive(Debug)]
+pub struct DoneReport {
+    /// The report as it came, without the documents of its follow-up tasks.
+    pub done: Done,
+    /// The tasks that the attempt adds when its report counts. Most attempts add none.
+    pub follow_ups: Option<Box<Wishes>>,
 }
 
 /// Tasks that an attempt wants added when it is done, read and checked.

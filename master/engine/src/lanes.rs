@@ -63,10 +63,7 @@ impl Lanes {
 pub fn weight(input: &Input) -> usize {
     match input {
         Input::Add { tasks, .. } => tasks.len(),
-        Input::Message {
-            message: ToMaster::Done(reports),
-            ..
-        } => reports.len(),
+        Input::Reports { reports, .. } => reports.len(),
         Input::Message {
             message: ToMaster::Failed(reports),
             ..
@@ -76,13 +73,13 @@ pub fn weight(input: &Input) -> usize {
 }
 
 /// Whose words an input is, where it matters what else they said.
-fn session_of(input: &Input) -> Option<SessionNo> {
+pub(crate) fn session_of(input: &Input) -> Option<SessionNo> {
     match input {
         Input::Connected { session, .. }
         | Input::Disconnected { session }
         | Input::Message { session, .. }
         | Input::Add { session, .. }
-        | Input::Wishes { session, .. } => Some(*session),
+        | Input::Reports { session, .. } => Some(*session),
         _ => None,
     }
 }

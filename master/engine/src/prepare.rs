@@ -1,10 +1,15 @@
 //! A task document, read and checked as far as it can be without knowing anything else. Done by the
 //! gateway's threads, so that the engine's loop does not parse.
 
+use serde::Deserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{
-    Hash, JobName, Json, Refusal, RefusalCode, TaskDocument, TaskId, limits, splice,
+    Hash, JobName, Json, ModuleName, ModuleRef, Refusal, RefusalCode, TaskDocument, TaskId, limits,
+    splice,
 };
 use taskmaster_store::body::Fingerprint;
 
@@ -32,6 +37,9 @@ pub struct Prepared {
     pub of_task: bool,
 }
 
+/// The documents of one batch, in order. One that is wrong is refused in its place.
+pub type PreparedBatch = Vec<Result<Box<Prepared>, Refusal>>;
+
 /// Reads one document.
 pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
     read(text, TaskDocument::parse(text.get())?)
@@ -39,15 +47,10 @@ pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
 
 /// Reads one document of a module that has a manifest: its defaults stand for what the document
 /// leaves out, and params are what it says. Params that are a blob are looked at when that is read.
-/// `has_job`: the document names one.
-pub fn prepare_by(
-    manifest: &Arc<Manifest>,
-    text: &Json,
-    has_job: bool,
-) -> Result<Prepared, Refusal> {
+pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json) -> Result<Prepared, Refusal> {
     let mut document = TaskDocument::parse(&manifest.complete(text.get()))?;
-    // A feed waits for the job that it says: its word counts before the manifest's.
-    let usual_job = document.job.take_if(|_| !has_job);
+    // A batch may name a job for all its tasks, and that counts before the manifest's.
+    let usual_job = document.job.take_if(|_| !names_job(text));
     let prepared = Prepared {
         usual_job,
         ..read(text, document)?
@@ -63,6 +66,49 @@ pub fn prepare_by(
         prepared.document.params.as_ref(),
     )?;
     Ok(prepared)
+}
+
+/// The module that a document names, read without the rest of the document: whoever prepares the
+/// document must know first whether that module has a manifest. `None` where the document has no
+/// sound module; [`prepare`] then tells what is wrong.
+pub fn module_of(text: &Json) -> Option<ModuleName> {
+    let mut module = None;
+    // Reading stops behind the module, and serde calls that an error.
+    let _ = serde_json::Deserializer::from_str(text.get()).deserialize_map(FindModule(&mut module));
+    module
+}
+
+/// Looks for the field `module` of an object.
+struct FindModule<'a>(&'a mut Option<ModuleName>);
+
+impl<'de> Visitor<'de> for FindModule<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a task document")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(field) = fields.next_key::<Cow<'de, str>>()? {
+            if field == "module" {
+                let module: ModuleRef = fields.next_value()?;
+                *self.0 = Some(module.name);
+                return Ok(());
+            }
+            fields.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a document names a job itself.
+fn names_job(text: &Json) -> bool {
+    #[derive(serde::Deserialize)]
+    struct JobField {
+        job: Option<IgnoredAny>,
+    }
+    text.read::<JobField>()
+        .is_ok_and(|document| document.job.is_some())
 }
 
 fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
@@ -116,4 +162,49 @@ pub fn waits_for(document: &TaskDocument, references: &[TaskId]) -> Result<(), R
         return Err(refusal.at("dependencies").about(vec![id.clone()]));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Json {
+        Json::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_module_is_found_wherever_it_stands() {
+        for (text, module) in [
+            (r#"{"module":"m"}"#, Some("m")),
+            (
+                r#"{"params":{"module":"x"},"mod\u0075le":"m","prams":1}"#,
+                Some("m"),
+            ),
+            (r#"{"module":"m@sha256:0123456789"}"#, Some("m")),
+            (r#"{"module":7}"#, None),
+            (r#"{"params":1}"#, None),
+            (r#"["m"]"#, None),
+            (r#""m""#, None),
+        ] {
+            let found = module_of(&json(text));
+            assert_eq!(found.as_ref().map(ModuleName::as_str), module, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_job_of_the_manifest_is_the_usual_one_and_one_of_the_document_its_own() {
+        let manifest = Manifest::parse("[defaults]\njob = 'usual'").unwrap();
+        let manifest = Arc::new(manifest);
+        let jobs = |text: &str| {
+            let prepared = prepare_by(&manifest, &json(text)).unwrap();
+            let name = |job: Option<JobName>| job.map(|job| job.to_string());
+            (name(prepared.document.job), name(prepared.usual_job))
+        };
+        assert_eq!(jobs(r#"{"module":"m"}"#), (None, Some("usual".into())));
+        assert_eq!(
+            jobs(r#"{"module":"m","job":"own"}"#),
+            (Some("own".into()), None)
+        );
+        assert_eq!(jobs(r#"{"module":"m","job":null}"#), (None, None));
+    }
 }

@@ -1,17 +1,17 @@
-//! `taskmaster store …` as it is typed.
+//! The options of `taskmaster store`.
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
-/// The data folder of a command that needs the store for itself.
+/// The data folder of a command that works on a store while no master runs on it.
 #[derive(Debug, Clone, Args)]
-pub struct Data {
+pub struct DataArgs {
     /// The master's data folder
     #[arg(long, value_name = "FOLDER", default_value = "./taskmaster-data")]
     pub data: PathBuf,
 }
 
-/// What is done to a store.
+/// What `taskmaster store` does.
 #[derive(Debug, Clone, Subcommand)]
 pub enum StoreCommand {
     /// Read every record and say whether all of it is what was written
@@ -22,7 +22,7 @@ pub enum StoreCommand {
     /// export` and begin a new store with `store import`. Blobs in an object store are looked for
     /// and read there; the AWS_... variables say how, as they do for the master.
     #[command(after_help = CHECK_HELP)]
-    Check(Data),
+    Check(DataArgs),
     /// Write tasks, results, jobs and modules as JSON lines
     ///
     /// One line each, the last one `{"end":…}`. Large results and modules are lines of base64, in
@@ -30,9 +30,9 @@ pub enum StoreCommand {
     /// must not be running.
     #[command(after_help = EXPORT_HELP)]
     Export {
-        /// Whose store.
+        /// The store's data folder.
         #[command(flatten)]
-        data: Data,
+        data: DataArgs,
         /// Where to; `-` is stdout
         #[arg(value_name = "FILE", default_value = "-")]
         file: PathBuf,
@@ -43,9 +43,9 @@ pub enum StoreCommand {
     /// missing that a line names, nothing is imported.
     #[command(after_help = IMPORT_HELP)]
     Import {
-        /// Whose store.
+        /// The store's data folder.
         #[command(flatten)]
-        data: Data,
+        data: DataArgs,
         /// Where from; `-` is stdin
         #[arg(value_name = "FILE", default_value = "-")]
         file: PathBuf,
@@ -58,9 +58,9 @@ pub enum StoreCommand {
     /// copy needs none, until a master is started on it with --blobs.
     #[command(after_help = BACKUP_HELP)]
     Backup {
-        /// Whose store.
+        /// The store's data folder.
         #[command(flatten)]
-        data: Data,
+        data: DataArgs,
         /// A folder that is not there or is empty
         #[arg(value_name = "FOLDER")]
         to: PathBuf,
@@ -94,4 +94,5 @@ Examples:
   taskmaster master --data /backup/monday
       Goes on from there.
 
-Exit codes: 0 the copy is whole · 1 there is none · 2 usage · 69 the master that has the folder does not answer";
+Exit codes: 0 the copy is whole · 1 there is none · 2 usage · 69 the master that has the folder \
+does not answer";

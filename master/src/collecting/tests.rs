@@ -1,3 +1,5 @@
+//! Rounds over a store in memory and blobs in a folder.
+
 use super::*;
 use std::fs::File;
 use std::sync::Arc;
@@ -41,13 +43,13 @@ impl World {
     }
 
     /// Begins its first round at once.
-    fn collecting(&self) -> Collecting {
-        let mut collecting =
-            Collecting::new(self.blobs.clone(), self.shelf.clone(), Room::default());
-        collecting.stage = Stage::Resting {
+    fn collector(&self) -> BlobCollector {
+        let mut collector =
+            BlobCollector::new(self.blobs.clone(), self.shelf.clone(), Room::default());
+        collector.stage = CollectorStage::Resting {
             until: Instant::now(),
         };
-        collecting
+        collector
     }
 
     /// A blob that was put long ago.
@@ -118,7 +120,13 @@ impl World {
 
     /// A long time passes.
     fn age(&self) {
-        for hash in self.blobs.clone().sparing(Duration::ZERO).old().unwrap() {
+        for hash in self
+            .blobs
+            .clone()
+            .with_grace(Duration::ZERO)
+            .expired()
+            .unwrap()
+        {
             let long_ago = SystemTime::now() - Duration::from_secs(100_000);
             File::open(self.blobs.path(&hash))
                 .unwrap()
@@ -132,8 +140,8 @@ impl World {
     }
 }
 
-fn to_its_end(collecting: &mut Collecting) {
-    while collecting.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {}
+fn to_its_end(collector: &mut BlobCollector) {
+    while collector.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {}
 }
 
 fn file(hash: Hash) -> String {
@@ -176,7 +184,7 @@ fn what_nothing_names_goes_and_everything_else_stays() {
     world.fold(vec![record]);
     let lost = [world.old("lost"), world.folder(&["z"]), Hash::of(b"z")];
     let young = world.blobs.put(b"young").unwrap();
-    to_its_end(&mut world.collecting());
+    to_its_end(&mut world.collector());
     assert!(lost.iter().all(|hash| !world.there(*hash)));
     let kept = [
         open_input,
@@ -195,7 +203,7 @@ fn what_nothing_names_goes_and_everything_else_stays() {
         shelf: Arc::new(MemoryShelf::default()),
         ..world
     };
-    to_its_end(&mut bare.collecting());
+    to_its_end(&mut bare.collector());
     assert_eq!(
         kept.map(|hash| bare.there(hash)),
         [false, false, false, false, false, false, false, false, true]
@@ -206,21 +214,22 @@ fn what_nothing_names_goes_and_everything_else_stays() {
 fn what_is_named_again_while_it_is_collected_stays() {
     for at in ["renewed", "put again", "added", "opened again", "waiting"] {
         let mut world = World::new();
-        let (hash, inside) = (world.old("again"), world.folder(&["in"]));
+        let hash = world.old("again");
+        let inside = world.folder(&["in"]);
         let body = world.body(&format!(r#"{},"d":{{"folder":"{inside}"}}"#, file(hash)));
         let unneeded = world.old("unneeded");
-        let mut collecting = world.collecting();
+        let mut collector = world.collector();
         let waiting = [Record::Added(body.clone())];
         let first: &[Record] = if at == "waiting" { &waiting } else { &[] };
-        collecting.step(&mut std::iter::once(first)).unwrap();
+        collector.step(&mut std::iter::once(first)).unwrap();
         loop {
-            let Stage::Working(round) = &collecting.stage else {
+            let CollectorStage::Working(round) = &collector.stage else {
                 panic!("{at}: it has ended")
             };
-            if matches!(round.at, At::Removing { .. }) {
+            if matches!(round.position, RoundPosition::Removing { .. }) {
                 break;
             }
-            collecting.step(&mut std::iter::empty()).unwrap();
+            collector.step(&mut std::iter::empty()).unwrap();
         }
         let fence = AttemptId { epoch: 1, n: 1 };
         match at {
@@ -236,7 +245,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
                 world.blobs.put(&world.blobs.get(&inside).unwrap()).unwrap();
                 world.blobs.put(b"in").unwrap();
             }
-            "added" => collecting.committed(&[Record::Added(body)]),
+            "added" => collector.committed(&[Record::Added(body)]),
             "opened again" => {
                 let reopened = Record::Reopened {
                     body,
@@ -245,11 +254,11 @@ fn what_is_named_again_while_it_is_collected_stays() {
                     was: TaskState::Failed,
                     because: None,
                 };
-                collecting.committed(&[reopened]);
+                collector.committed(&[reopened]);
             }
             _ => {}
         }
-        to_its_end(&mut collecting);
+        to_its_end(&mut collector);
         assert!(!world.there(unneeded), "{at}");
         assert!(
             [hash, inside, Hash::of(b"in")]
@@ -268,7 +277,7 @@ fn where_a_folder_cannot_be_read_nothing_goes() {
     let body = world.body(&format!(r#""d":{{"folder":"{spoilt}"}}"#));
     world.fold(vec![Record::Added(body)]);
     let unneeded = world.old("unneeded");
-    to_its_end(&mut world.collecting());
+    to_its_end(&mut world.collector());
     assert!(world.there(unneeded));
 }
 
@@ -286,7 +295,7 @@ fn at_random_what_is_needed_is_always_there() {
             chance % n
         };
         let mut world = World::new();
-        let mut collecting = world.collecting();
+        let mut collector = world.collector();
         let mut open: Vec<(Arc<TaskBody>, Hash)> = Vec::new();
         let mut ended: Vec<(Arc<TaskBody>, Vec<Hash>)> = Vec::new();
         for _ in 0..120 {
@@ -315,7 +324,8 @@ fn at_random_what_is_needed_is_always_there() {
                     let stored = view::stored(world.shelf.as_ref(), &body.id)
                         .unwrap()
                         .unwrap();
-                    let (fence, seq) = (AttemptId { epoch: 1, n: 1 }, stored.ended.seq);
+                    let fence = AttemptId { epoch: 1, n: 1 };
+                    let seq = stored.ended.seq;
                     open.push((body.clone(), named[0]));
                     records.push(Record::Reopened {
                         body,
@@ -332,19 +342,18 @@ fn at_random_what_is_needed_is_always_there() {
                         .unwrap();
                     taskmaster_engine::folding::forget(&world.shelf, &[stored]).unwrap();
                 }
-                6 => collecting = world.collecting(),
+                6 => collector = world.collector(),
                 7 => world.age(),
                 _ => {
                     for _ in 0..draw(30) {
-                        if collecting.step(&mut std::iter::empty()).unwrap() == CollectorStep::Rest
-                        {
-                            collecting = world.collecting();
+                        if collector.step(&mut std::iter::empty()).unwrap() == CollectorStep::Rest {
+                            collector = world.collector();
                         }
                     }
                 }
             }
             if !records.is_empty() {
-                collecting.committed(&records);
+                collector.committed(&records);
                 world.fold(records);
             }
             let named = open
@@ -355,9 +364,16 @@ fn at_random_what_is_needed_is_always_there() {
                 .for_each(|hash| assert!(world.there(*hash), "seed {seed}: blob {hash} is needed"));
         }
         // Long after.
-        let everything = || world.blobs.clone().sparing(Duration::ZERO).old().unwrap();
+        let everything = || {
+            world
+                .blobs
+                .clone()
+                .with_grace(Duration::ZERO)
+                .expired()
+                .unwrap()
+        };
         world.age();
-        to_its_end(&mut world.collecting());
+        to_its_end(&mut world.collector());
         let needed: HashSet<Hash> = open
             .iter()
             .map(|(_, hash)| *hash)
@@ -371,10 +387,10 @@ fn at_random_what_is_needed_is_always_there() {
 #[test]
 fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round() {
     let mut world = World::new();
-    let store = Arc::new(taskmaster_blobs::memory::Switched::default());
-    world.blobs = taskmaster_blobs::memory::in_memory(world.scratch.path(), &store, 1 << 30)
+    let store = Arc::new(taskmaster_blobs::memory::SwitchableStore::default());
+    world.blobs = taskmaster_blobs::memory::blobs_in_memory(world.scratch.path(), &store, 1 << 30)
         .unwrap()
-        .sparing(Duration::ZERO);
+        .with_grace(Duration::ZERO);
     let [named, listed, orphan] =
         ["named", "listed", "orphan"].map(|text| world.blobs.put(text.as_bytes()).unwrap());
     let body = world.body(&format!(r#""a":{{"sha256":"{named}"}}"#));
@@ -392,14 +408,14 @@ fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round(
     let folder = world.blobs.put(&listing.encode()).unwrap();
     let other = world.body(&format!(r#""f":{{"folder":"{folder}"}}"#));
     world.fold(vec![Record::Added(body), Record::Added(other)]);
-    store.switch(true);
-    let mut collecting = world.collecting();
-    until_rest(&mut collecting);
-    store.switch(false);
+    store.switch_off();
+    let mut collector = world.collector();
+    until_rest(&mut collector);
+    store.switch_on();
     std::thread::sleep(Duration::from_millis(1_100));
     assert!(world.there(orphan));
-    let mut collecting = world.collecting();
-    until_rest(&mut collecting);
+    let mut collector = world.collector();
+    until_rest(&mut collector);
     assert_eq!(
         [named, listed, folder, orphan].map(|hash| world.there(hash)),
         [true, true, true, false]
@@ -407,8 +423,8 @@ fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round(
 }
 
 /// An object store is asked on another thread: a step may have nothing to do yet.
-fn until_rest(collecting: &mut Collecting) {
-    while collecting.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {
+fn until_rest(collector: &mut BlobCollector) {
+    while collector.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

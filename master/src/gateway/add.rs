@@ -1,25 +1,31 @@
-//! `task:add`: documents are parsed here, in the session's own task, so that the engine's turns
-//! stay short.
+//! `task:add`: documents are parsed in the session's own task, so that the engine's turns stay
+//! short.
 
-use super::{Gate, inputs, params};
-use crate::modules::Folder;
+use super::{GatewayState, heavy, inputs, params};
+use crate::modules::ModuleFolder;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use taskmaster_engine::inbox::{Input, SessionNo};
-use taskmaster_engine::prepare::{Prepared, prepare, prepare_by};
+use taskmaster_engine::prepare::{Prepared, PreparedBatch, module_of, prepare, prepare_by};
 use taskmaster_module::manifest::Manifest;
 use taskmaster_module::{EntryPoint, Inspection, ParamsStage, Signature};
 use taskmaster_protocol::message::Add;
-use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits, splice};
+use taskmaster_protocol::{
+    JobName, Json, ModuleName, ModuleRef, Refusal, RefusalCode, limits, splice,
+};
 
-pub(super) type Parsed = Vec<Result<Box<Prepared>, Refusal>>;
+/// A `task:add` whose documents are parsed.
+pub(super) struct ParsedAdd {
+    /// The feeder's number of the batch.
+    pub(super) number: u64,
+    /// The job of tasks that name none.
+    pub(super) job: Option<JobName>,
+    /// Whether the session holds that job.
+    pub(super) hold: bool,
+    pub(super) tasks: PreparedBatch,
+}
 
-/// More than this is parsed on a thread where it delays no other session (about a millisecond's
-/// work).
-pub(super) const HEAVY_BYTES: usize = 256 << 10;
-
-/// Reads a batch; what is wrong with single documents stands in their places.
-pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<Input, Refusal> {
+/// Parses a batch. A document that is wrong is refused in its place.
+pub(super) async fn read(state: &GatewayState, add: Add) -> Result<ParsedAdd, Refusal> {
     let Add {
         batch,
         job,
@@ -27,131 +33,146 @@ pub(super) async fn read(gate: &Gate, session: SessionNo, add: Add) -> Result<In
         tasks,
     } = add;
     if tasks.len() > limits::BATCH_TASKS_MAX {
-        let (is, max) = (tasks.len(), limits::BATCH_TASKS_MAX);
+        let count = tasks.len();
+        let most = limits::BATCH_TASKS_MAX;
         let text = format!(
-            "batch {batch} has {is} tasks, at most {max} are allowed in one; nothing of it was added"
+            "batch {batch} has {count} tasks, at most {most} are allowed in one; nothing of it was \
+             added"
         );
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
     }
-    let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
-    Ok(Input::Add {
-        session,
-        batch,
+    Ok(ParsedAdd {
+        number: batch,
         job,
         hold,
-        tasks: parsed(gate, tasks, bytes).await?,
-        pass: None,
+        tasks: parse_all(state, tasks).await?,
     })
 }
 
-/// Reads documents, and all that can be known of them before the engine has them.
-pub(super) async fn parsed(gate: &Gate, tasks: Vec<Json>, bytes: usize) -> Result<Parsed, Refusal> {
-    let manifests = gate.folder.clone();
-    let parsed = heavy(bytes, move || parse(&manifests, &tasks)).await?;
-    let mut parsed = params::keep(gate, parsed).await?;
-    let named = |task: &Prepared| task.document.dependencies.len() + task.references.len();
-    let named: usize = parsed.iter().flatten().map(|task| named(task)).sum();
-    if named > limits::BATCH_DEPENDENCIES_MAX {
-        let max = limits::BATCH_DEPENDENCIES_MAX;
-        let text = format!(
-            "the tasks of one batch name {named} dependencies, at most {max} are allowed; nothing of it was added"
-        );
-        return Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"));
-    }
-    find_modules(&gate.folder, &parsed).await;
-    compare_types(gate, &mut parsed, bytes).await?;
-    inputs::find(&gate.blobs, parsed).await
+/// Parses documents and checks all that can be known of them before the engine has them.
+pub(super) async fn parse_all(
+    state: &GatewayState,
+    tasks: Vec<Json>,
+) -> Result<PreparedBatch, Refusal> {
+    let bytes: usize = tasks.iter().map(|task| task.get().len()).sum();
+    let folder = state.folder.clone();
+    let batch = heavy::run(bytes, move || parse(&folder, &tasks)).await?;
+    let batch = params::store_large(state, batch).await?;
+    check_dependencies(&batch)?;
+    look_for_modules(&state.folder, &batch).await;
+    let batch = compare_types(state, batch, bytes).await?;
+    inputs::refuse_missing(&state.blobs, batch).await
 }
 
-/// Runs `work` here where it is little, else on a thread for such work.
-pub(super) async fn heavy<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    if bytes < HEAVY_BYTES {
-        return Ok(work());
-    }
-    let failed = |_| {
-        Refusal::new(
-            RefusalCode::Internal,
-            "reading the message failed; the master's log has more",
-        )
-    };
-    tokio::task::spawn_blocking(work).await.map_err(failed)
-}
-
-fn parse(folder: &Folder, tasks: &[Json]) -> Parsed {
-    let mut manifests: HashMap<ModuleName, Result<Option<Arc<Manifest>>, Refusal>> = HashMap::new();
-    let mut with_manifest = |task: &Json| {
-        let prepared = prepare(task)?;
-        let name = &prepared.document.module.name;
-        if !manifests.contains_key(name) {
-            manifests.insert(name.clone(), folder.manifest(name));
-        }
-        match manifests.get(name) {
-            Some(Ok(Some(manifest))) => prepare_by(manifest, task, prepared.document.job.is_some()),
-            Some(Err(refusal)) => Err(refusal.clone()),
-            _ => Ok(prepared),
-        }
+fn parse(folder: &ModuleFolder, tasks: &[Json]) -> PreparedBatch {
+    let mut manifests = BatchManifests {
+        folder,
+        known: HashMap::new(),
     };
     tasks
         .iter()
-        .map(|task| with_manifest(task).map(Box::new))
+        .map(|task| manifests.prepare(task).map(Box::new))
         .collect()
 }
 
-/// Looks into the folder once for every name that is not known: its file may have been dropped a
-/// moment ago. Names that stay unknown are refused by the engine, which first looks whether the
-/// task itself is known: a resend of what was acknowledged is fine even when its module has gone.
-async fn find_modules(folder: &Folder, parsed: &Parsed) {
-    let mut missing: BTreeSet<&ModuleName> = BTreeSet::new();
-    for prepared in parsed.iter().flatten() {
-        let name = &prepared.document.module.name;
-        if !folder.knows(name) && missing.insert(name) {
+/// The manifests that one batch has asked for.
+struct BatchManifests<'a> {
+    folder: &'a ModuleFolder,
+    known: HashMap<ModuleName, Result<Option<Arc<Manifest>>, Refusal>>,
+}
+
+impl BatchManifests<'_> {
+    fn prepare(&mut self, task: &Json) -> Result<Prepared, Refusal> {
+        let Some(name) = module_of(task) else {
+            return prepare(task);
+        };
+        let manifest = self
+            .known
+            .entry(name)
+            .or_insert_with_key(|name| self.folder.manifest(name));
+        match manifest {
+            Ok(Some(manifest)) => prepare_by(manifest, task),
+            Ok(None) => prepare(task),
+            // What is wrong with the document itself is told first.
+            Err(refusal) => prepare(task).and(Err(refusal.clone())),
+        }
+    }
+}
+
+fn check_dependencies(batch: &PreparedBatch) -> Result<(), Refusal> {
+    let dependencies: usize = batch
+        .iter()
+        .flatten()
+        .map(|task| task.document.dependencies.len() + task.references.len())
+        .sum();
+    let most = limits::BATCH_DEPENDENCIES_MAX;
+    if dependencies <= most {
+        return Ok(());
+    }
+    let text = format!(
+        "the tasks of one batch name {dependencies} dependencies, at most {most} are allowed; \
+         nothing of it was added"
+    );
+    Err(Refusal::new(RefusalCode::TooLarge, text).at("tasks"))
+}
+
+/// Looks into the folder once for each module that is not known, because its file may have been
+/// dropped a moment ago. The engine refuses modules that stay unknown. It first looks whether the
+/// task itself is known: a task that was acknowledged may be sent again even when its module has
+/// gone.
+async fn look_for_modules(folder: &ModuleFolder, batch: &PreparedBatch) {
+    let mut looked_for: BTreeSet<&ModuleName> = BTreeSet::new();
+    for task in batch.iter().flatten() {
+        let name = &task.document.module.name;
+        if !folder.knows(name) && looked_for.insert(name) {
             folder.look(name).await;
         }
     }
 }
 
-/// Compares params with what the functions of components take. What does not fit is noted, not
-/// refused: see [`Prepared::wrong`].
-async fn compare_types(gate: &Gate, parsed: &mut Parsed, bytes: usize) -> Result<(), Refusal> {
-    let mut components = BTreeMap::new();
-    for prepared in parsed.iter().flatten() {
-        let module = &prepared.document.module;
-        if !components.contains_key(module) {
-            let inspection = gate.interfaces.of(module).await;
-            components.insert(module.clone(), inspection);
+/// Compares params with what the functions of components take. What does not fit is noted in
+/// [`Prepared::wrong`] and not refused here.
+async fn compare_types(
+    state: &GatewayState,
+    mut batch: PreparedBatch,
+    bytes: usize,
+) -> Result<PreparedBatch, Refusal> {
+    let mut inspections: BTreeMap<ModuleRef, Arc<Inspection>> = BTreeMap::new();
+    let modules: BTreeSet<&ModuleRef> = batch
+        .iter()
+        .flatten()
+        .map(|task| &task.document.module)
+        .collect();
+    for module in modules {
+        if let Some(inspection) = state.interfaces.of(module).await
+            && signature(&inspection).is_some()
+        {
+            inspections.insert(module.clone(), inspection);
         }
     }
-    if !components
-        .values()
-        .flatten()
-        .any(|inspection| signature(inspection).is_some())
-    {
-        return Ok(());
+    if inspections.is_empty() {
+        return Ok(batch);
     }
-    let mut tasks = std::mem::take(parsed);
-    *parsed = heavy(bytes, move || {
-        for prepared in tasks.iter_mut().flatten() {
-            let inspection = components
-                .get(&prepared.document.module)
-                .and_then(Option::as_ref);
-            let Some(signature) = inspection.and_then(|inspection| signature(inspection)) else {
-                continue;
-            };
-            let params = prepared.document.params.as_ref().map(Json::get);
-            // Params that are a blob are compared where they are read whole: by the runner.
-            if prepared.wrong.is_none()
-                && params.is_none_or(|params| !matches!(splice::blob(params), Ok(Some(_))))
-            {
-                prepared.wrong = signature.arguments(params, ParamsStage::Open).err();
+
+    heavy::run(bytes, move || {
+        for task in batch.iter_mut().flatten() {
+            let inspection = inspections.get(&task.document.module);
+            if let Some(signature) = inspection.and_then(|inspection| signature(inspection)) {
+                compare_params(task, signature);
             }
         }
-        tasks
+        batch
     })
-    .await?;
-    Ok(())
+    .await
+}
+
+fn compare_params(task: &mut Prepared, signature: &Signature) {
+    let params = task.document.params.as_ref().map(Json::get);
+    // The runner compares params that are a blob, because only the runner reads them whole.
+    let are_blob = params.is_some_and(|params| matches!(splice::blob(params), Ok(Some(_))));
+    if task.wrong.is_none() && !are_blob {
+        task.wrong = signature.arguments(params, ParamsStage::Open).err();
+    }
 }
 
 fn signature(inspection: &Inspection) -> Option<&Signature> {

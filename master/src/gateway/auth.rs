@@ -1,10 +1,10 @@
-//! Who may speak to this master: the token, and no web page of somebody else's.
+//! Who may speak to this master: whoever has the token, and no web page of another site.
 
 use axum::http::{HeaderMap, header};
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
-/// The rules of one master.
+/// Decides who may speak to one master.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Auth {
     token: Option<String>,
@@ -15,8 +15,8 @@ impl Auth {
         Auth { token }
     }
 
-    /// Whether `given` is the token; always where there is none. The time it takes does not tell
-    /// how much is right.
+    /// Whether `given` is the token. A master without a token admits everybody. The time of the
+    /// comparison does not tell how much of `given` is right.
     pub(super) fn admits(&self, given: Option<&str>) -> bool {
         match (&self.token, given) {
             (None, _) => true,
@@ -36,35 +36,38 @@ impl Auth {
         self.admits(token.map(|(_, token)| token.trim()))
     }
 
-    /// Why the request looks like one that a foreign web page has made the user's browser send.
+    /// Why the request looks as if a web page of another site has made the user's browser send it.
+    /// `None` where it does not.
     pub(super) fn foreign(&self, headers: &HeaderMap) -> Option<String> {
-        let text = |name| {
+        let value_of = |name| {
             headers
                 .get(name)
                 .map(|value| value.to_str().unwrap_or_default())
         };
-        let host = text(header::HOST).unwrap_or_default();
-        if let Some(origin) = text(header::ORIGIN) {
+        let host = value_of(header::HOST).unwrap_or_default();
+        if let Some(origin) = value_of(header::ORIGIN) {
             let from = origin.split_once("://").map_or("", |(_, rest)| rest);
             if from.is_empty() || !with_port(from).eq_ignore_ascii_case(&with_port(host)) {
                 return Some(format!(
-                    "the Origin `{origin}` is foreign to `{host}`: pages of other sites may not speak to this master"
+                    "the Origin `{origin}` is foreign to `{host}`: pages of other sites may not \
+                     speak to this master"
                 ));
             }
         }
-        // A foreign page can point a name of its own at 127.0.0.1 (DNS rebinding); then its Origin
-        // is the Host. With a token that is of no use to it, without one only names that nobody
-        // else can own are answered to.
+        // A page of another site can point a name of its own at 127.0.0.1 (DNS rebinding), and then
+        // its Origin equals the Host. That is of no use to the page where there is a token. A
+        // master without a token answers only to names that nobody else can own.
         if self.token.is_none() && !is_own(host) {
             return Some(format!(
-                "a master without a token answers only to an address or to localhost, not to `{host}`; start it with --token"
+                "a master without a token answers only to an address or to localhost, not to \
+                 `{host}`; start it with --token"
             ));
         }
         None
     }
 }
 
-/// `host` with the port that is meant where none is written.
+/// `host` with its port, which is 80 where none is written.
 fn with_port(host: &str) -> String {
     if split_port(host).1.is_some() {
         host.to_owned()
@@ -78,14 +81,15 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
         Some((name, port)) if !name.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
             (name, Some(port))
         }
-        _ => (host, None),
+        Some(_) | None => (host, None),
     }
 }
 
+/// Whether the host is an address or `localhost`.
 fn is_own(host: &str) -> bool {
     let name = split_port(host).0;
     let address = name.trim_start_matches('[').trim_end_matches(']');
-    // HTTP/1.0 and scripts by hand may send no Host; a browser always does.
+    // HTTP/1.0 and simple scripts may send no Host. A browser always sends one.
     host.is_empty() || address.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
 }
 
@@ -114,7 +118,8 @@ mod tests {
 
     #[test]
     fn foreign_pages_are_told_by_origin_and_host() {
-        let (open, closed) = (Auth::default(), Auth::new(Some("t".into())));
+        let open = Auth::default();
+        let closed = Auth::new(Some("t".into()));
         for (host, origin, foreign_open, foreign_closed) in [
             ("127.0.0.1:3232", None, false, false),
             (

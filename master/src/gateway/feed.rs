@@ -1,45 +1,46 @@
-//! Reading durable events on and on.
+//! Reading durable events one after the other.
 
 use std::time::Duration;
 use taskmaster_engine::events::{Concern, Ends, EventFeed, Logged, Pruned};
 use taskmaster_protocol::FromMaster;
 use taskmaster_protocol::message::Gap;
 
-/// Before events that should be there and could not be read are tried again.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Events that should be there and could not be read are tried again after this time.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The next events after `seq`; waits for them. `Pruned` always leads on: its `first` is beyond
+/// Waits for the next events after `seq`. `Pruned` always leads on: its `first` is beyond
 /// `seq + 1`.
-pub(super) async fn after(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, Pruned> {
+pub(super) async fn next_events(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, Pruned> {
     loop {
         match events.after(seq).await {
-            Err(Pruned { first }) if first <= seq.saturating_add(1) => {
-                tokio::time::sleep(PAUSE).await
-            }
-            Ok(logged) if logged.is_empty() => tokio::time::sleep(PAUSE).await,
-            other => return other,
+            Err(Pruned { first }) if first > seq.saturating_add(1) => return Err(Pruned { first }),
+            Ok(logged) if !logged.is_empty() => return Ok(logged),
+            Ok(_) | Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
         }
     }
 }
 
-/// The next ends after `seq` that concern somebody; waits for events, not for ends: see
-/// [`EventFeed::ends`].
-pub(super) async fn ends(events: &EventFeed, seq: u64, of: &impl Concern) -> Result<Ends, Pruned> {
+/// Waits for events after `seq` and gives the ends among them that concern `concern`. There may be
+/// none. `Pruned` always leads on, as with [`next_events`].
+pub(super) async fn next_ends(
+    events: &EventFeed,
+    seq: u64,
+    concern: &impl Concern,
+) -> Result<Ends, Pruned> {
     loop {
-        match events.ends(seq, of).await {
-            Err(Pruned { first }) if first <= seq.saturating_add(1) => {
-                tokio::time::sleep(PAUSE).await
-            }
-            Ok(ends) if ends.seq <= seq => tokio::time::sleep(PAUSE).await,
-            other => return other,
+        match events.ends(seq, concern).await {
+            Err(Pruned { first }) if first > seq.saturating_add(1) => return Err(Pruned { first }),
+            Ok(ends) if ends.seq > seq => return Ok(ends),
+            Ok(_) | Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
         }
     }
 }
 
-/// Goes on after events that are no longer kept; what to say of it.
-pub(super) fn skip(seq: &mut u64, Pruned { first }: Pruned) -> FromMaster {
-    let missed = first.saturating_sub(*seq).saturating_sub(1);
-    *seq = first.saturating_sub(1).max(*seq);
+/// Moves `seq` behind events that are no longer kept. Returns the message about the gap.
+pub(super) fn skip_pruned(seq: &mut u64, pruned: Pruned) -> FromMaster {
+    let last_pruned = pruned.first.saturating_sub(1);
+    let missed = last_pruned.saturating_sub(*seq);
+    *seq = last_pruned.max(*seq);
     FromMaster::Gap(Gap {
         missed,
         resume: *seq + 1,

@@ -1,8 +1,10 @@
 //! Real sockets on this side, a fake engine on the other.
 
 mod files;
+mod http;
 
 use super::*;
+use crate::modules::FolderConfig;
 use crate::modules::scratch::{fake_engine, log_job_done};
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Mutex;
@@ -12,7 +14,8 @@ use taskmaster_engine::components::Components;
 use taskmaster_engine::inbox::{Input, Reply};
 use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
 use taskmaster_protocol::{
-    EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits,
+    EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, TaskId, ToMaster, Wall,
+    limits,
 };
 use taskmaster_transport::{Address, BlobClient as Remote, DialError, Socket, dial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,26 +37,25 @@ impl World {
         let scratch = tempfile::tempdir().unwrap();
         let (handle, inputs) = fake_engine();
         let blobs = Blobs::open(scratch.path()).unwrap();
-        let folder = crate::modules::start(
-            &scratch.path().join("tasks"),
-            blobs.clone(),
-            handle.clone(),
-            Vec::new(),
-            false,
-        )
+        let folder = crate::modules::start(FolderConfig {
+            path: &scratch.path().join("tasks"),
+            blobs: blobs.clone(),
+            handle: handle.clone(),
+            known: Vec::new(),
+            require_approved: false,
+        })
         .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let (stop, stopping) = flag::channel(false);
-        let interfaces = Interfaces::new(Components::default(), blobs.clone());
-        tokio::spawn(serve(
-            listener,
-            handle.clone(),
+        let config = GatewayConfig {
+            handle: handle.clone(),
             folder,
-            interfaces,
-            token.map(str::to_owned),
-            stopping,
-        ));
+            interfaces: Interfaces::new(Components::default(), blobs.clone()),
+            token: token.map(str::to_owned),
+            stop: stopping,
+        };
+        tokio::spawn(serve(listener, config));
         World {
             scratch,
             address,
@@ -164,15 +166,14 @@ fn added(batch: u64) -> FromMaster {
 }
 
 fn live(kind: EventKind) -> EventView {
-    let (task, module, job, runner) = (None, None, None, None);
     EventView {
         seq: None,
         time: Wall(0),
         event: kind,
-        task,
-        module,
-        job,
-        runner,
+        task: None,
+        module: None,
+        job: None,
+        runner: None,
         data: Json::null(),
     }
 }
@@ -304,7 +305,10 @@ async fn pages_of_other_sites_are_kept_out() {
             .await
             .starts_with("HTTP/1.1 403")
     );
-    let upgrade = "Origin: http://evil.example\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n";
+    let upgrade = concat!(
+        "Origin: http://evil.example\nConnection: Upgrade\nUpgrade: websocket\n",
+        "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n",
+    );
     let host = world.address.authority();
     let answer = world
         .http(&format!(
@@ -411,7 +415,12 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
     let _outbox = world.outbox();
     // Written the moment before it is used: nobody has told the engine yet.
     std::fs::write(world.scratch.path().join("tasks").join("echo.wat"), SOUND).unwrap();
-    say(&mut socket, r#"{"event":"task:add","data":{"batch":3,"job":"j","hold":true,"tasks":[{"module":"echo","params":1},{"module":"eco"},{"module":"echo","prams":1}]}}"#).await;
+    say(
+        &mut socket,
+        r#"{"event":"task:add","data":{"batch":3,"job":"j","hold":true,"tasks":[
+            {"module":"echo","params":1},{"module":"eco"},{"module":"echo","prams":1}]}}"#,
+    )
+    .await;
     let tasks = loop {
         match world.input() {
             Input::Module { known, .. } => drop(known),
@@ -440,6 +449,51 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
     )
     .await;
     assert_eq!(refusal(&mut socket).await.1.code, RefusalCode::TooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_is_told_together_with_the_tasks_that_it_adds() {
+    let world = World::new(None).await;
+    let (mut runner, _) = dial(&world.address, hello(Role::Runner)).await.unwrap();
+    let _outbox = world.outbox();
+    let json = |text: &str| Json::parse(text).unwrap();
+    let done = |id: &str| message::Done {
+        id: TaskId::new(id).unwrap(),
+        attempt: (1, 1).into(),
+        result: message::ResultRef::Json(Json::null()),
+        outputs: Default::default(),
+        started_us: 0,
+        stats: Default::default(),
+        log: Default::default(),
+        adds: Vec::new(),
+        then: None,
+    };
+    let adds = message::Done {
+        adds: vec![
+            json(r#"{"module":"m"}"#),
+            json(r#"{"module":"m","prioty":1}"#),
+        ],
+        then: Some(json(r#"{"module":"m","priority":3}"#)),
+        ..done("a")
+    };
+    say(&mut runner, &ToMaster::Done(vec![adds, done("b")]).encode()).await;
+    let reports = loop {
+        match world.input() {
+            Input::Module { known, .. } => drop(known),
+            Input::Reports { reports, .. } => break reports,
+            other => panic!("{other:?}"),
+        }
+    };
+    let ids: Vec<&str> = reports
+        .iter()
+        .map(|report| report.done.id.as_str())
+        .collect();
+    assert_eq!(ids, ["a", "b"]);
+    let follow_ups = reports[0].follow_ups.as_ref().unwrap();
+    let added: Vec<bool> = follow_ups.adds.iter().map(|add| add.task.is_ok()).collect();
+    assert_eq!(added, [true, false]);
+    assert!(follow_ups.then.as_ref().unwrap().has_priority);
+    assert!(reports[1].follow_ups.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -605,7 +659,8 @@ async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
             })
             .unwrap();
     }
-    let (mut finals, mut refused) = (Vec::new(), Vec::new());
+    let mut finals = Vec::new();
+    let mut refused = Vec::new();
     for _ in 0..2 {
         match hear(&mut socket).await {
             FromMaster::Final(told) => finals.extend(told.tasks),
@@ -622,158 +677,6 @@ async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
 const ENDED: &str = r#"{"id":"ended","module":"m","version":null,"state":"done","job":"j","priority":0,"attempt":1,
     "runner":null,"created":"2026-01-01T00:00:00.000000Z","started":null,"finished":"2026-01-01T00:00:00.000000Z",
     "result":1,"result_blob":null,"error":null,"outputs":{},"stats":null}"#;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn blobs_are_kept_under_their_true_hash_only() {
-    let world = World::new(None).await;
-    let remote = Remote::new(world.address.clone(), None);
-    let bytes = bytes::Bytes::from(vec![7; 3 << 20]);
-    let hash = Hash::of(&bytes);
-    assert!(
-        remote
-            .get(&hash)
-            .await
-            .unwrap_err()
-            .to_string()
-            .contains("404")
-    );
-    remote.put(&hash, bytes.clone()).await.unwrap();
-    remote.put(&hash, bytes.clone()).await.unwrap();
-    assert_eq!(remote.get(&hash).await.unwrap(), bytes);
-    let wrong = remote
-        .put(&Hash::of(b"other"), bytes)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        wrong.contains("400") && wrong.contains(&hash.to_string()),
-        "{wrong}"
-    );
-    assert!(!world.blobs.exists(&Hash::of(b"other")));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
-    let world = World::new(None).await;
-    let host = world.address.authority();
-    let mut mute = tokio::net::TcpStream::connect(&host).await.unwrap();
-    let mut slow = tokio::net::TcpStream::connect(&host).await.unwrap();
-    let mut upload = tokio::net::TcpStream::connect(&host).await.unwrap();
-    let bytes = vec![7; 200_000];
-    let head = format!(
-        "PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 200000\r\n\r\n",
-        Hash::of(&bytes)
-    );
-    upload.write_all(head.as_bytes()).await.unwrap();
-    upload.write_all(&bytes[..100_000]).await.unwrap();
-    slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    let began = std::time::Instant::now();
-    let ended = async |stream: &mut tokio::net::TcpStream| {
-        let read =
-            tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0; 1_000])).await;
-        !matches!(read.expect("it is still open"), Ok(1..))
-    };
-    for _ in 0..5 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let _ = slow.write_all(b"X: y\r\n").await;
-    }
-    assert!(ended(&mut mute).await && ended(&mut slow).await);
-    assert!(
-        began.elapsed() < Duration::from_secs(25),
-        "{:?}",
-        began.elapsed()
-    );
-    upload.write_all(&bytes[100_000..]).await.unwrap();
-    let mut answer = [0; 12];
-    upload.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 201");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_task_will_name_is_not_taken_on_a_full_disk() {
-    let world = World::new(None).await;
-    let remote = Remote::new(world.address.clone(), None);
-    let (early, late) = (
-        bytes::Bytes::from_static(b"early"),
-        bytes::Bytes::from_static(b"late"),
-    );
-    assert!(!remote.has(&Hash::of(&early)).await.unwrap());
-    remote
-        .upload(&Hash::of(&early), early.clone())
-        .await
-        .unwrap();
-    assert!(remote.has(&Hash::of(&early)).await.unwrap());
-    world.handle.room.written(Some("no room".into()));
-    remote
-        .upload(&Hash::of(&early), early)
-        .await
-        .expect("it is there");
-    let refused = remote
-        .upload(&Hash::of(&late), late.clone())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        refused.contains("503") && refused.contains("no room"),
-        "{refused}"
-    );
-    remote
-        .put(&Hash::of(&late), late)
-        .await
-        .expect("a result is taken as long as it can be written");
-    let host = world.address.authority();
-    let other = format!(
-        "PUT /blobs/{} HTTP/1.1\nHost: {host}\nConnection: close\n",
-        Hash::of(b"")
-    );
-    let answer = world
-        .http(&format!("{}\n", other.replace(" HTTP", "?for=fun HTTP")))
-        .await;
-    assert!(
-        answer.starts_with("HTTP/1.1 400") && answer.contains("`fun`"),
-        "{answer}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_module_is_pushed_into_the_folder_if_it_would_load() {
-    let world = World::new(None).await;
-    let remote = Remote::new(world.address.clone(), None);
-    for (file, bytes, words) in [
-        ("x.wat", "garbage", "line 1"),
-        ("x.txt", SOUND, ".wasm or .wat"),
-        ("..wasm", SOUND, "begin with"),
-        ("-.wasm", SOUND, "begin with"),
-    ] {
-        let error = remote
-            .put_module(file, bytes.into())
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("400") && error.contains(words),
-            "{file}: {error}"
-        );
-    }
-    let put = tokio::spawn(async move {
-        remote
-            .put_module("x.wat", SOUND.into())
-            .await
-            .map_err(|e| e.to_string())
-    });
-    let Input::Module { name, known, .. } = world.input() else {
-        panic!()
-    };
-    assert_eq!(name.as_str(), "x");
-    drop(known);
-    let check: taskmaster_protocol::shape::ModuleCheck =
-        serde_json::from_slice(&put.await.unwrap().unwrap()).unwrap();
-    assert!(check.ok);
-    assert_eq!(
-        std::fs::read_to_string(world.scratch.path().join("tasks").join("x.wat")).unwrap(),
-        SOUND
-    );
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_closes_every_session() {

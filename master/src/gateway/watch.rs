@@ -1,6 +1,7 @@
-//! `watch`: durable events by seq, from wherever the watcher wants, and live ones as they come.
+//! `watch`: durable events by seq, from wherever the watcher wants, and live events as they come.
 
 use super::feed;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use taskmaster_engine::events::{EventFeed, Logged, Pruned};
 use taskmaster_engine::interests::Interest;
@@ -10,65 +11,78 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 /// Events in one message.
-const BATCH: usize = 500;
+const MESSAGE_EVENTS: usize = 500;
 
-/// Events that wait for a slow watcher. Beyond it live ones are dropped and counted, durable ones
-/// are left where they are and read later.
+/// Events that wait for a slow watcher. Beyond this number live events are dropped and counted, and
+/// durable events are left where they are and read later.
 const WAITING_MAX: usize = 2_000;
 
-/// One watcher: what it has not been sent yet.
+/// One watcher and the events that it has not been sent yet.
 struct Watcher {
     watch: Watch,
-    /// Up to here durable events were read.
+    /// Durable events up to this seq have been read.
     seq: u64,
-    waiting: std::collections::VecDeque<EventView>,
-    /// Live events dropped since the last gap was told.
+    waiting: VecDeque<EventView>,
+    /// Live events dropped since the watcher was last told of a gap.
     missed: u64,
 }
 
-/// Sends events to `side` until the session ends. `seq`: where to begin if the watch does not say.
-pub(super) async fn run(events: EventFeed, watch: Watch, seq: u64, side: mpsc::Sender<FromMaster>) {
-    // A seq beyond the end is from another journal: nothing of ours would ever be after it.
-    let seq = watch.since.map_or(seq, |since| since.min(seq));
+/// Durable events that were read, and the seq up to which reading has come.
+struct DurableEvents {
+    events: Vec<Logged>,
+    seq: u64,
+}
+
+/// Sends events to `side` until the session ends. `latest` is the seq of the last event: the watch
+/// begins behind it where it does not say a seq itself.
+pub(super) async fn run(
+    events: EventFeed,
+    watch: Watch,
+    latest: u64,
+    side: mpsc::Sender<FromMaster>,
+) {
+    // A seq beyond the last event is of another journal, and no event of ours would come after it.
+    let seq = watch.since.map_or(latest, |since| since.min(latest));
+    let job = watch.filter.job.clone();
     let mut watcher = Watcher {
         watch,
         seq,
-        waiting: Default::default(),
+        waiting: VecDeque::new(),
         missed: 0,
     };
-    let job = watcher.watch.filter.job.clone();
-    let mut live = job
-        .as_ref()
-        .map_or_else(|| events.live(), |job| events.live_of(job));
-    let mut live_ended = false;
+    let mut live = match &job {
+        Some(job) => events.live_of(job),
+        None => events.live(),
+    };
+    let mut has_live_ended = false;
     let interest = job.map(|job| {
         let mut interest = events.interest();
         interest.in_all_of(&job);
-        interest.mark(watcher.seq + 1, events.latest());
+        interest.mark(seq + 1, events.latest());
         interest
     });
-    let mut durable = Box::pin(next(&events, interest.as_ref(), watcher.seq));
+    let mut durable = Box::pin(next(&events, interest.as_ref(), seq));
     loop {
         tokio::select! {
-            // Room for a message: what waits goes first, then what was missed after it.
+            // Events that wait are sent first, and then the gap behind them.
             permit = side.reserve(), if watcher.has_something() => match permit {
-                Ok(permit) => permit.send(watcher.next()),
+                Ok(permit) => permit.send(watcher.next_message()),
                 Err(_) => return,
             },
-            event = live.recv(), if !live_ended => match event {
-                Ok(event) => watcher.hear(&event),
+            event = live.recv(), if !has_live_ended => match event {
+                Ok(event) => watcher.take_live(&event),
                 Err(RecvError::Lagged(count)) => watcher.missed += count,
-                Err(RecvError::Closed) => live_ended = true,
+                Err(RecvError::Closed) => has_live_ended = true,
             },
             read = &mut durable, if watcher.waiting.len() < WAITING_MAX / 2 => {
                 match read {
-                    Ok((logged, seq)) => {
-                        watcher.seq = seq;
-                        logged.iter().for_each(|event| watcher.take(event));
+                    Ok(read) => watcher.take_durable(&read),
+                    Err(pruned) => {
+                        let gap = feed::skip_pruned(&mut watcher.seq, pruned);
+                        if side.send(gap).await.is_err() {
+                            return;
+                        }
                     }
-                    Err(pruned) => if side.send(feed::skip(&mut watcher.seq, pruned)).await.is_err() {
-                        return;
-                    },
                 }
                 durable.set(next(&events, interest.as_ref(), watcher.seq));
             },
@@ -77,34 +91,36 @@ pub(super) async fn run(events: EventFeed, watch: Watch, seq: u64, side: mpsc::S
     }
 }
 
-/// Durable events after `seq`, and up to where. Who watches one job is woken when something happens
-/// in it, and passes over what does not concern it without a look.
+/// Waits for durable events after `seq`. A watcher of one job is woken only when something happens
+/// in that job, and events before that are skipped without a look.
 async fn next(
     events: &EventFeed,
     interest: Option<&Interest>,
     seq: u64,
-) -> Result<(Vec<Logged>, u64), Pruned> {
+) -> Result<DurableEvents, Pruned> {
     let Some(interest) = interest else {
-        let logged = feed::after(events, seq).await?;
-        let last = logged.last().map_or(seq, Logged::seq);
-        return Ok((logged, last));
+        return read_after(events, seq).await;
     };
     let (first, last) = interest.next().await;
     let from = seq.max(first.saturating_sub(1));
     if from >= last {
-        return Ok((Vec::new(), from));
+        return Ok(DurableEvents {
+            events: Vec::new(),
+            seq: from,
+        });
     }
-    match feed::after(events, from).await {
-        Ok(logged) => {
-            let read = logged.last().map_or(from, Logged::seq);
-            interest.mark(read + 1, last);
-            Ok((logged, read))
-        }
-        Err(pruned) => {
-            interest.mark(pruned.first, last);
-            Err(pruned)
-        }
+    let read = read_after(events, from).await;
+    match &read {
+        Ok(read) => interest.mark(read.seq + 1, last),
+        Err(pruned) => interest.mark(pruned.first, last),
     }
+    read
+}
+
+async fn read_after(events: &EventFeed, seq: u64) -> Result<DurableEvents, Pruned> {
+    let events = feed::next_events(events, seq).await?;
+    let seq = events.last().map_or(seq, Logged::seq);
+    Ok(DurableEvents { events, seq })
 }
 
 impl Watcher {
@@ -112,22 +128,21 @@ impl Watcher {
         !self.waiting.is_empty() || self.missed > 0
     }
 
-    fn next(&mut self) -> FromMaster {
+    fn next_message(&mut self) -> FromMaster {
         if self.waiting.is_empty() {
-            let missed = std::mem::take(&mut self.missed);
             return FromMaster::Gap(Gap {
-                missed,
+                missed: std::mem::take(&mut self.missed),
                 resume: self.seq + 1,
                 reason: "slow".into(),
             });
         }
-        let count = self.waiting.len().min(BATCH);
+        let count = self.waiting.len().min(MESSAGE_EVENTS);
         FromMaster::Events(self.waiting.drain(..count).collect())
     }
 
-    /// A live event. Once one was dropped, all are until the gap is told: it stands where they
-    /// would have stood.
-    fn hear(&mut self, event: &Arc<EventView>) {
+    /// Once a live event is dropped, all are dropped until the watcher is told of the gap: the gap
+    /// stands where they would have stood.
+    fn take_live(&mut self, event: &Arc<EventView>) {
         if !self.watch.filter.matches(event) {
             return;
         }
@@ -138,16 +153,25 @@ impl Watcher {
         }
     }
 
-    fn take(&mut self, event: &Logged) {
-        let EventFilter { job, task, .. } = &self.watch.filter;
-        // To make a view of it costs much more than to look at it.
-        let may = self.watch.filter.wants(event.kind())
-            && (job.is_none() || event.job() == job.as_ref())
-            && (task.is_none() || event.task() == task.as_ref());
-        if may {
-            self.waiting
-                .extend(Some(event.view()).filter(|event| self.watch.filter.matches(event)));
+    fn take_durable(&mut self, read: &DurableEvents) {
+        self.seq = read.seq;
+        for event in &read.events {
+            if self.may_match(event) {
+                let view = event.view();
+                if self.watch.filter.matches(&view) {
+                    self.waiting.push_back(view);
+                }
+            }
         }
+    }
+
+    /// Whether the filter may take an event. To make a view of the event costs much more than this
+    /// look.
+    fn may_match(&self, event: &Logged) -> bool {
+        let EventFilter { job, task, .. } = &self.watch.filter;
+        self.watch.filter.wants(event.kind())
+            && (job.is_none() || event.job() == job.as_ref())
+            && (task.is_none() || event.task() == task.as_ref())
     }
 }
 
@@ -162,16 +186,14 @@ mod tests {
         let (handle, _inputs) = fake_engine();
         let (side, mut read) = mpsc::channel(1);
         let watching = tokio::spawn(run(handle.events.clone(), Watch::default(), 0, side));
-        let (task, module, job, runner) = (None, None, None, None);
-        let event = EventKind::TaskLog;
         let event = EventView {
             seq: None,
             time: Wall(0),
-            event,
-            task,
-            module,
-            job,
-            runner,
+            event: EventKind::TaskLog,
+            task: None,
+            module: None,
+            job: None,
+            runner: None,
             data: Json::null(),
         };
         let all = 10_000;
@@ -183,7 +205,8 @@ mod tests {
             handle.events.show(event.clone());
             tokio::task::yield_now().await;
         }
-        let (mut seen, mut missed) = (0, 0);
+        let mut seen = 0;
+        let mut missed = 0;
         while seen + missed < all {
             match read.recv().await.unwrap() {
                 FromMaster::Events(events) => seen += events.len() as u64,

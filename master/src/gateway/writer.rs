@@ -1,135 +1,169 @@
-//! The half of a session that writes: drains what is to be said, merges it, and flushes once.
+//! The half of a session that writes: it collects waiting messages, merges them, and flushes once.
 
-use super::session::SIDE;
+use super::closing::{self, code};
+use super::permits::{AnswerPermits, is_answer};
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
-use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_engine::inbox::SessionNo;
 use taskmaster_protocol::{FromMaster, limits};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-/// Messages that are taken from the outbox at a time.
-const DRAIN: usize = 512;
+/// Messages of a session's own tasks (answers, events) that wait for the writer. The writer takes
+/// as many again at a time.
+pub(super) const SIDE_MESSAGES: usize = 4;
 
-/// Attempts in one merged message, and the bytes of their params: bounds what a reader must hold
+/// Messages that are taken from the outbox at a time.
+const OUTBOX_MESSAGES: usize = 512;
+
+/// Entries in one merged message, and the bytes of their params. They bound what a reader must hold
 /// and parse at once.
-const MERGED_MAX: usize = 1_000;
+const MERGED_ENTRIES_MAX: usize = 1_000;
 const MERGED_BYTES_MAX: usize = 1 << 20;
 
-/// A write that takes longer is one to somebody who is gone: 32 MiB over a slow line must get
-/// through.
-const WRITE: Duration = Duration::from_secs(60);
+/// A write that takes longer is one to somebody who is gone. 32 MiB must get through a slow line.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// However much else is said: a watcher that only listens is heard of by its answers to these.
-const PING: Duration = Duration::from_millis(limits::PING_MS);
+/// Time for the close frame to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) type Sink = SplitSink<WebSocket, Message>;
+/// Pings are sent however much else is said, because a watcher that only listens is heard of by its
+/// answers to them.
+const PING_INTERVAL: Duration = Duration::from_millis(limits::PING_MS);
 
-/// What a session's writer has.
-pub(super) struct Writer {
+/// The half of a session that writes.
+pub(super) struct SessionWriter {
     pub(super) session: SessionNo,
-    pub(super) sink: Sink,
-    /// From the engine. Its end means that the engine has let go of the session.
+    pub(super) sink: SplitSink<WebSocket, Message>,
+    /// Messages of the engine. When it ends, the engine has let go of the session.
     pub(super) outbox: mpsc::UnboundedReceiver<FromMaster>,
-    /// From the session's own tasks; bounded, so that they wait for a slow reader.
+    /// Messages of the session's own tasks. It is bounded, so that they wait for a slow reader.
     pub(super) side: mpsc::Receiver<FromMaster>,
-    /// A permit for each batch that may be sent without an answer.
-    pub(super) batches: Arc<Semaphore>,
-    /// A permit for each report that may be sent without an acknowledgement.
-    pub(super) reports: Arc<Semaphore>,
-    /// A permit for each wish that may be sent without an answer.
-    pub(super) wanted: Arc<Semaphore>,
-    /// How the reader ends the session.
+    pub(super) permits: AnswerPermits,
+    /// The reader ends the session with it.
     pub(super) close: oneshot::Receiver<CloseFrame>,
+    /// Memory for the messages that are written.
     pub(super) buffer: BytesMut,
 }
 
-impl Writer {
-    /// Writes until the session ends or the connection breaks. Says `first` before anything else.
+/// The connection is broken, or its other side does not read.
+struct WriteFailed;
+
+/// What woke the writer.
+enum Woken {
+    /// Messages wait. So many of them are the engine's answers to changes.
+    Messages { answers: usize },
+    /// The reader ends the session. `None`: the reader is gone.
+    Close(Option<CloseFrame>),
+    /// The engine has let go of the session.
+    LetGo,
+}
+
+impl SessionWriter {
+    /// Writes until the session ends or the connection breaks. Writes `first` before anything else.
     pub(super) async fn run(mut self, first: FromMaster) {
         if self.write(vec![first]).await.is_err() {
             return;
         }
-        let mut pinged = Instant::now();
-        let mut batch = Vec::with_capacity(DRAIN);
+        let mut last_ping = Instant::now();
+        let mut waiting = Vec::with_capacity(OUTBOX_MESSAGES);
         loop {
-            let mut answers = 0;
-            tokio::select! {
-                // The end first: the engine lets go of the session as soon as it hears of it, with
-                // less to say.
-                biased;
-                frame = &mut self.close => {
-                    while let Ok(message) = self.outbox.try_recv() {
-                        batch.push(message);
-                    }
-                    while let Ok(message) = self.side.try_recv() {
-                        batch.push(message);
-                    }
-                    if self.write(batch).await.is_ok() && let Ok(frame) = frame {
-                        self.end(frame).await;
-                    }
-                    return;
-                },
-                count = self.outbox.recv_many(&mut batch, DRAIN) => if count == 0 {
-                    let frame = CloseFrame { code: 1001, reason: "the master has let go of this session".into() };
-                    return self.end(frame).await;
-                } else {
-                    // All of the engine's: answers from elsewhere come over `side`.
-                    answers = batch.iter().filter(|m| matches!(m, FromMaster::Answer(_) | FromMaster::Refused(_))).count();
-                },
-                Some(message) = self.side.recv() => batch.push(message),
-                () = tokio::time::sleep_until(pinged + PING) => {},
+            let next_ping = last_ping + PING_INTERVAL;
+            let answers = match self.wait(&mut waiting, next_ping).await {
+                Woken::Messages { answers } => answers,
+                Woken::Close(frame) => return self.end(waiting, frame).await,
+                Woken::LetGo => {
+                    let reason = "the master has let go of this session";
+                    return self.close(closing::frame(code::GOING_AWAY, reason)).await;
+                }
+            };
+            for _ in 0..SIDE_MESSAGES {
+                waiting.extend(self.side.try_recv().ok());
             }
-            for _ in 0..SIDE {
-                batch.extend(self.side.try_recv().ok());
-            }
-            if !batch.is_empty() && self.write(std::mem::take(&mut batch)).await.is_err() {
+            if !waiting.is_empty() && self.write(std::mem::take(&mut waiting)).await.is_err() {
                 return;
             }
-            self.wanted.add_permits(answers);
-            if pinged.elapsed() >= PING {
-                pinged = Instant::now();
-                if !matches!(
-                    timeout(WRITE, self.sink.send(Message::Ping(Default::default()))).await,
-                    Ok(Ok(()))
-                ) {
+            self.permits.give_back_changes(answers);
+            if last_ping.elapsed() >= PING_INTERVAL {
+                last_ping = Instant::now();
+                if self.ping().await.is_err() {
                     return;
                 }
             }
         }
     }
 
-    async fn end(&mut self, frame: CloseFrame) {
-        let _ = timeout(
-            Duration::from_secs(1),
-            self.sink.send(Message::Close(Some(frame))),
-        )
-        .await;
+    /// Waits for messages, for the end, or for the time of the next ping.
+    async fn wait(&mut self, waiting: &mut Vec<FromMaster>, next_ping: Instant) -> Woken {
+        tokio::select! {
+            // The end comes first: the engine lets go of the session as soon as it hears of the
+            // end, and its reason says less.
+            biased;
+            frame = &mut self.close => Woken::Close(frame.ok()),
+            count = self.outbox.recv_many(waiting, OUTBOX_MESSAGES) => {
+                if count == 0 {
+                    return Woken::LetGo;
+                }
+                let answers = waiting.iter().filter(|message| is_answer(message)).count();
+                Woken::Messages { answers }
+            }
+            Some(message) = self.side.recv() => {
+                waiting.push(message);
+                Woken::Messages { answers: 0 }
+            }
+            () = tokio::time::sleep_until(next_ping) => Woken::Messages { answers: 0 },
+        }
     }
 
-    async fn write(&mut self, batch: Vec<FromMaster>) -> Result<(), ()> {
-        let messages = merge(batch);
-        let written = timeout(WRITE, async {
+    /// Writes what waits, and the close frame.
+    async fn end(&mut self, mut waiting: Vec<FromMaster>, frame: Option<CloseFrame>) {
+        while let Ok(message) = self.outbox.try_recv() {
+            waiting.push(message);
+        }
+        while let Ok(message) = self.side.try_recv() {
+            waiting.push(message);
+        }
+        if self.write(waiting).await.is_ok()
+            && let Some(frame) = frame
+        {
+            self.close(frame).await;
+        }
+    }
+
+    async fn close(&mut self, frame: CloseFrame) {
+        let closing = self.sink.send(Message::Close(Some(frame)));
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
+    }
+
+    async fn ping(&mut self) -> Result<(), WriteFailed> {
+        let ping = self.sink.send(Message::Ping(Default::default()));
+        match timeout(WRITE_TIMEOUT, ping).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(WriteFailed),
+        }
+    }
+
+    async fn write(&mut self, messages: Vec<FromMaster>) -> Result<(), WriteFailed> {
+        let messages = merge(messages);
+        let writing = timeout(WRITE_TIMEOUT, async {
             for message in messages {
-                match &message {
-                    FromMaster::Added(_) => self.batches.add_permits(1),
-                    FromMaster::Ack(attempts) => self.reports.add_permits(attempts.len()),
-                    _ => {}
-                }
+                self.permits.give_back_before(&message);
                 let text = self.encode(&message);
-                self.sink.feed(Message::Text(text)).await.map_err(drop)?;
+                self.sink
+                    .feed(Message::Text(text))
+                    .await
+                    .map_err(|_| WriteFailed)?;
             }
-            self.sink.flush().await.map_err(drop)
+            self.sink.flush().await.map_err(|_| WriteFailed)
         });
-        written.await.unwrap_or_else(|_| {
-            // Nothing can be said to it any more.
-            let reason = format!("it has read nothing for {} s", WRITE.as_secs());
+        writing.await.unwrap_or_else(|_| {
+            // Nothing can be said to the other side any more.
+            let reason = format!("it has read nothing for {} s", WRITE_TIMEOUT.as_secs());
             tracing::info!(session = self.session.0, reason, "a session is closed");
-            Err(())
+            Err(WriteFailed)
         })
     }
 
@@ -146,48 +180,43 @@ impl Writer {
     }
 }
 
-/// Joins neighbours of one kind: many small messages cost a reader more than one of the same
-/// length.
-fn merge(batch: Vec<FromMaster>) -> Vec<FromMaster> {
-    let mut merged: Vec<FromMaster> = Vec::with_capacity(batch.len());
-    // Bytes of params in the last of `merged`.
-    let mut bytes = 0;
-    for message in batch {
-        let more = bytes_of(&message);
-        let rest = match merged.last_mut() {
-            Some(last) if bytes + more <= MERGED_BYTES_MAX => join(last, message),
-            _ => Some(message),
+/// Joins neighbours of one kind, because many small messages cost a reader more than one of the
+/// same length.
+fn merge(messages: Vec<FromMaster>) -> Vec<FromMaster> {
+    let mut merged: Vec<FromMaster> = Vec::with_capacity(messages.len());
+    // Bytes of params in the last message of `merged`.
+    let mut last_bytes = 0;
+    for message in messages {
+        let bytes = params_bytes(&message);
+        let unmerged = match merged.last_mut() {
+            Some(last) if last_bytes + bytes <= MERGED_BYTES_MAX => join(last, message),
+            Some(_) | None => Some(message),
         };
-        match rest {
+        match unmerged {
             Some(message) => {
-                bytes = more;
+                last_bytes = bytes;
                 merged.push(message);
             }
-            None => bytes += more,
+            None => last_bytes += bytes,
         }
     }
     merged
 }
 
-fn bytes_of(message: &FromMaster) -> usize {
-    match message {
-        FromMaster::Send(sends) => sends
-            .iter()
-            .map(|send| send.params.as_ref().map_or(0, |params| params.get().len()))
-            .sum(),
-        _ => 0,
-    }
+/// Bytes of params in a message. Only `task:send` has any.
+fn params_bytes(message: &FromMaster) -> usize {
+    let FromMaster::Send(sends) = message else {
+        return 0;
+    };
+    sends
+        .iter()
+        .map(|send| send.params.as_ref().map_or(0, |params| params.get().len()))
+        .sum()
 }
 
-/// Puts `next` into `last` where they are of one kind and fit; else gives it back.
+/// Puts `next` into `last` where they are of one kind and fit; gives it back otherwise. Two
+/// messages of a kind that is not named here stay two messages.
 fn join(last: &mut FromMaster, next: FromMaster) -> Option<FromMaster> {
-    fn append<T>(last: &mut Vec<T>, next: Vec<T>) -> Option<Vec<T>> {
-        if last.len() + next.len() > MERGED_MAX {
-            return Some(next);
-        }
-        last.extend(next);
-        None
-    }
     match (last, next) {
         (FromMaster::Send(last), FromMaster::Send(next)) => {
             append(last, next).map(FromMaster::Send)
@@ -203,6 +232,14 @@ fn join(last: &mut FromMaster, next: FromMaster) -> Option<FromMaster> {
     }
 }
 
+fn append<T>(last: &mut Vec<T>, next: Vec<T>) -> Option<Vec<T>> {
+    if last.len() + next.len() > MERGED_ENTRIES_MAX {
+        return Some(next);
+    }
+    last.extend(next);
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,21 +248,14 @@ mod tests {
 
     fn attempts(count: usize) -> Vec<Attempt> {
         let id = TaskId::new("t").unwrap();
-        vec![
-            Attempt {
-                id,
-                attempt: AttemptId { epoch: 1, n: 1 }
-            };
-            count
-        ]
+        let attempt = AttemptId { epoch: 1, n: 1 };
+        vec![Attempt { id, attempt }; count]
     }
 
     #[test]
     fn neighbours_of_one_kind_are_merged_in_order_and_within_bounds() {
-        let (ack, cancel) = (
-            |n| FromMaster::Ack(attempts(n)),
-            |n| FromMaster::Cancel(attempts(n)),
-        );
+        let ack = |count| FromMaster::Ack(attempts(count));
+        let cancel = |count| FromMaster::Cancel(attempts(count));
         assert_eq!(
             merge(vec![ack(1), ack(2), cancel(1), cancel(1), ack(1)]),
             [ack(3), cancel(2), ack(1)]

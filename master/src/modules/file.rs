@@ -1,264 +1,282 @@
-//! One file of the task folder: whether it has come to rest, and what its bytes are.
+//! One file of the task folder: whether it still changes, and what its bytes are.
 
-use std::fs::{File, Metadata};
+use super::stamp::{FileStamp, Unchanged};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use taskmaster_blobs::Blobs;
 use taskmaster_engine::inbox::Seen;
 use taskmaster_protocol::{Hash, limits};
 
-/// A file that nobody closed (a file system that does not tell) is read when it has not changed for
-/// this long.
-const QUIET: Duration = Duration::from_millis(100);
+/// A file that nobody is known to have closed is read when it has not changed for this long. Some
+/// file systems do not tell when a file is closed.
+const QUIET_TIME: Duration = Duration::from_millis(100);
 
-/// A file that is no module is called so when it has not changed for this long: it may be half
-/// written.
-pub(super) const SETTLED: Duration = Duration::from_millis(300);
+/// A file that is no module is called so when it has not changed for this long, because it may be
+/// half written.
+pub(super) const FINAL_AFTER: Duration = Duration::from_millis(300);
 
-/// Tells one state of a file from another, by what a `stat` costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    bytes: u64,
-    modified: (i64, i64),
-    inode: (u64, u64),
-}
+/// A file that was last written longer ago than this is not being written now. The times of some
+/// file systems are whole seconds.
+const OLD_AFTER: Duration = Duration::from_millis(1_300);
 
-impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Stamp {
-        Stamp {
-            bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            inode: (metadata.dev(), metadata.ino()),
-        }
-    }
-
-    /// Whether it was last written some time ago, by the wall clock: nobody is at it now.
-    fn is_old(&self) -> bool {
-        let modified = u64::try_from(self.modified.0).unwrap_or(0);
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        since > Duration::from_secs(modified.saturating_add(1)) + SETTLED
-    }
+/// A file as it was read.
+#[derive(Debug)]
+struct ReadFile {
+    stamp: FileStamp,
+    hash: Hash,
+    seen: Seen,
 }
 
 /// What is known of a file.
 #[derive(Debug)]
-pub(super) struct Watched {
-    stamp: Stamp,
-    /// When this stamp was first seen.
-    since: Instant,
+pub(super) struct WatchedFile {
+    /// The state that the last sweep saw.
+    state: Unchanged,
     /// When the file was first seen, or last read.
-    tried: Instant,
-    /// What was read last: its hash and what it is.
-    read: Option<(Stamp, Hash, Seen)>,
-    /// Nothing is expected to be found by reading it again.
-    settled: bool,
-    /// When it was first missed.
-    absent: Option<Instant>,
-    /// Why it could not be read or kept; told once.
-    trouble: Option<String>,
+    tried_at: Instant,
+    last_read: Option<ReadFile>,
+    /// Reading the file again would find nothing new.
+    is_final: bool,
+    /// The file is missing since this time.
+    missing_since: Option<Instant>,
+    /// Why it could not be read or kept. An error is logged once.
+    last_error: Option<String>,
 }
 
-impl Watched {
-    pub(super) fn new(stamp: Stamp, now: Instant) -> Watched {
-        Watched {
-            stamp,
-            since: now,
-            tried: now,
-            read: None,
-            settled: false,
-            absent: None,
-            trouble: None,
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    /// Somebody wrote meanwhile, or the file is gone. The next sweep sees it.
+    #[error("the file is changing")]
+    Changing,
+    #[error("the file cannot be read: {0}")]
+    Unreadable(io::Error),
+    #[error("the module cannot be kept: {0}")]
+    NotKept(io::Error),
+}
+
+impl WatchedFile {
+    pub(super) fn new(stamp: FileStamp, now: Instant) -> WatchedFile {
+        WatchedFile {
+            state: Unchanged::new(Some(stamp), now),
+            tried_at: now,
+            last_read: None,
+            is_final: false,
+            missing_since: None,
+            last_error: None,
         }
     }
 
-    /// A sweep saw it.
-    pub(super) fn seen(&mut self, stamp: Stamp, now: Instant) {
-        self.absent = None;
-        if self.stamp != stamp {
-            (self.stamp, self.since, self.settled) = (stamp, now, false);
+    /// Notes that a sweep saw the file.
+    pub(super) fn see(&mut self, stamp: FileStamp, now: Instant) {
+        self.missing_since = None;
+        if self.state.see(Some(stamp), now) {
+            self.is_final = false;
         }
     }
 
-    /// A sweep did not see it. True where it has been missing so long that it is gone: many
-    /// programs replace a file by removing it first.
-    pub(super) fn missed(&mut self, now: Instant) -> bool {
-        let since = *self.absent.get_or_insert(now);
-        now.duration_since(since) >= QUIET
+    /// Notes that a sweep did not see the file. True where it has been missing so long that it is
+    /// gone: many programs replace a file by removing it first.
+    pub(super) fn miss(&mut self, now: Instant) -> bool {
+        let since = *self.missing_since.get_or_insert(now);
+        now.duration_since(since) >= QUIET_TIME
     }
 
     /// Whether a sweep must come again soon.
     pub(super) fn is_restless(&self) -> bool {
-        !self.settled || self.absent.is_some()
+        !self.is_final || self.missing_since.is_some()
     }
 
-    /// Whether it should be read now. `wanted`: it was closed by who wrote it, or somebody waits
-    /// for it.
-    pub(super) fn is_due(&self, now: Instant, wanted: bool) -> bool {
-        if self.absent.is_some() {
+    /// Whether the file should be read now. `is_wanted` says that whoever wrote it has closed it,
+    /// or that somebody waits for it.
+    pub(super) fn is_due(&self, now: Instant, is_wanted: bool) -> bool {
+        if self.missing_since.is_some() {
             return false;
         }
-        let (quiet, untried) = (
-            now.duration_since(self.since),
-            now.duration_since(self.tried),
-        );
-        let judged = self.is_judged();
-        // Read once more when it has settled, even with the same stamp: a second write within one
+        if is_wanted {
+            return true;
+        }
+        if self.is_final {
+            return false;
+        }
+        let unchanged = self.unchanged_for(now);
+        let untried = now.duration_since(self.tried_at);
+        let is_read = self.is_read();
+        // The last read happens even with the stamp of the read before: a second write within one
         // tick of the file system's clock leaves the stamp as it is.
-        let rest = !self.settled && quiet >= SETTLED && (judged || untried >= QUIET);
-        // A file that is rewritten all the time is never quiet: read it all the same, now and then.
-        wanted
-            || rest
-            || (!self.settled
-                && !judged
-                && (quiet >= QUIET && untried >= QUIET
-                    || untried >= SETTLED
-                    || self.is_fresh_and_old()))
+        if unchanged >= FINAL_AFTER && (is_read || untried >= QUIET_TIME) {
+            return true;
+        }
+        let is_quiet = unchanged >= QUIET_TIME && untried >= QUIET_TIME;
+        // A file that is rewritten all the time is never quiet and is read all the same.
+        !is_read && (is_quiet || untried >= FINAL_AFTER || self.is_old_at_first_sight())
     }
 
-    /// Whether what the last sweep saw was read.
-    pub(super) fn is_judged(&self) -> bool {
-        self.read
+    /// Whether the state that the last sweep saw was read.
+    pub(super) fn is_read(&self) -> bool {
+        self.last_read
             .as_ref()
-            .is_some_and(|(stamp, ..)| *stamp == self.stamp)
+            .is_some_and(|read| self.is_as_seen(read))
     }
 
-    fn is_fresh_and_old(&self) -> bool {
-        self.read.is_none() && self.since == self.tried && self.stamp.is_old()
+    fn is_as_seen(&self, read: &ReadFile) -> bool {
+        self.state.stamp() == Some(read.stamp)
     }
 
-    /// Reads it, if nobody writes meanwhile; keeps the bytes of a sound module.
+    fn is_old_at_first_sight(&self) -> bool {
+        let is_old = |stamp: FileStamp| stamp.is_older_than(OLD_AFTER);
+        self.last_read.is_none()
+            && self.state.since() == self.tried_at
+            && self.state.stamp().is_some_and(is_old)
+    }
+
+    /// Reads the file, if nobody writes meanwhile, and keeps the bytes of a sound module.
     pub(super) fn read(&mut self, path: &Path, stem: &str, blobs: &Blobs, now: Instant) {
-        self.tried = now;
-        let settled = now.duration_since(self.since) >= SETTLED;
-        let known = self.read.as_ref().map(|(_, hash, seen)| (*hash, seen));
-        match judge(path, stem, known, blobs) {
-            Ok(Some(read)) => {
-                // What changed after the last sweep has not been quiet.
-                self.settled = settled && read.0 == self.stamp;
-                self.read = Some(read);
-                self.trouble = None;
+        self.tried_at = now;
+        let was_quiet = self.unchanged_for(now) >= FINAL_AFTER;
+        match read_and_judge(path, stem, self.last_read.as_ref(), blobs) {
+            Ok(read) => {
+                // A file that has changed after the last sweep has not been quiet.
+                self.is_final = was_quiet && self.is_as_seen(&read);
+                self.last_read = Some(read);
+                self.last_error = None;
             }
-            Ok(None) => {}
-            Err(error) => {
-                if self.trouble.as_ref() != Some(&error) {
-                    tracing::warn!(file = %path.display(), "{error}");
+            Err(ReadError::Changing) => {}
+            Err(error @ (ReadError::Unreadable(_) | ReadError::NotKept(_))) => {
+                let text = error.to_string();
+                if self.last_error.as_ref() != Some(&text) {
+                    tracing::warn!(file = %path.display(), "{text}");
                 }
-                self.trouble = Some(error);
+                self.last_error = Some(text);
             }
         }
     }
 
-    /// What it is, as far as that is certain. A sound module is one at once; the rest is certain
-    /// when it has settled.
+    /// What the file is, as far as that is certain. A sound module is certain at once, and anything
+    /// else when the file is final.
     pub(super) fn verdict(&self) -> Option<&Seen> {
-        let (_, _, seen) = self.read.as_ref()?;
-        (self.settled || matches!(seen, Seen::Sound { .. })).then_some(seen)
+        let seen = &self.last_read.as_ref()?.seen;
+        let is_sound = matches!(seen, Seen::Sound { .. });
+        (self.is_final || is_sound).then_some(seen)
     }
 
-    /// How long it has been as it is.
-    pub(super) fn quiet(&self, now: Instant) -> Duration {
-        now.duration_since(self.since)
+    /// How long the file has been as it is.
+    pub(super) fn unchanged_for(&self, now: Instant) -> Duration {
+        self.state.time(now)
     }
 }
 
-/// Reads and validates. `None`: somebody wrote meanwhile, or it is gone. An error: it cannot be
-/// read, or not be kept.
-fn judge(
+/// Reads and validates a file, and keeps a sound module.
+fn read_and_judge(
     path: &Path,
     stem: &str,
-    known: Option<(Hash, &Seen)>,
+    last_read: Option<&ReadFile>,
     blobs: &Blobs,
-) -> Result<Option<(Stamp, Hash, Seen)>, String> {
-    let (stamp, bytes) = match read_whole(path) {
-        Ok(Whole::Read(stamp, bytes)) => (stamp, bytes),
-        Ok(Whole::TooLarge(stamp)) => {
-            return Ok(Some((stamp, Hash::of(b""), too_large(stamp.bytes))));
-        }
-        Ok(Whole::Changing) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("the file cannot be read: {error}")),
+) -> Result<ReadFile, ReadError> {
+    let WholeFile { stamp, bytes } = read_whole(path)?;
+    let Some(bytes) = bytes else {
+        return Ok(ReadFile {
+            stamp,
+            hash: Hash::of(b""),
+            seen: too_large(stamp.bytes()),
+        });
     };
-    if let Some((hash, seen)) = known
-        && Hash::of(&bytes) == hash
-        && !matches!(seen, Seen::Sound { .. } if !blobs.exists(&hash))
+    if let Some(last) = last_read
+        && Hash::of(&bytes) == last.hash
+        && is_still_kept(last, blobs)
     {
-        return Ok(Some((stamp, hash, seen.clone())));
+        return Ok(ReadFile {
+            stamp,
+            hash: last.hash,
+            seen: last.seen.clone(),
+        });
     }
-    // A panic would be a bug of the validator's; the folder must outlive it.
-    let check = std::panic::catch_unwind(|| taskmaster_module::inspect(stem, &bytes)).ok();
-    let (hash, seen) = match check {
-        None => (
-            Hash::of(&bytes),
-            Seen::Unsound {
-                error: "the validator failed on it; the log has more".into(),
-            },
-        ),
-        Some(check) => {
-            let check = check.check;
-            let hash = check.version.unwrap_or_else(|| Hash::of(&bytes));
-            match (check.kind, check.error) {
-                (Some(kind), None) => (
-                    hash,
-                    Seen::Sound {
-                        version: hash,
-                        kind,
-                        bytes: stamp.bytes,
-                        wants: None,
-                    },
-                ),
-                (_, error) => (
-                    hash,
-                    Seen::Unsound {
-                        error: error.unwrap_or_else(|| "it cannot be run".into()),
-                    },
-                ),
-            }
-        }
-    };
+
+    let (hash, seen) = validate(stem, &bytes, stamp.bytes());
     if matches!(seen, Seen::Sound { .. }) {
-        blobs
-            .put_hashed(hash, &bytes)
-            .map_err(|error| format!("the module cannot be kept: {error}"))?;
+        blobs.put_hashed(hash, &bytes).map_err(ReadError::NotKept)?;
     }
-    Ok(Some((stamp, hash, seen)))
+    Ok(ReadFile { stamp, hash, seen })
+}
+
+fn is_still_kept(read: &ReadFile, blobs: &Blobs) -> bool {
+    match read.seen {
+        Seen::Sound { .. } => blobs.exists(&read.hash),
+        Seen::Unsound { .. } | Seen::Gone => true,
+    }
+}
+
+/// The hash of a file's bytes, and what they are.
+fn validate(stem: &str, bytes: &[u8], length: u64) -> (Hash, Seen) {
+    // A panic would be a bug of the validator's, and the folder must outlive it.
+    let Ok(inspection) = std::panic::catch_unwind(|| taskmaster_module::inspect(stem, bytes))
+    else {
+        let error = "the validator failed on it; the log has more".into();
+        return (Hash::of(bytes), Seen::Unsound { error });
+    };
+    let check = inspection.check;
+    let version = check.version.unwrap_or_else(|| Hash::of(bytes));
+    let seen = match (check.kind, check.error) {
+        (Some(kind), None) => Seen::Sound {
+            version,
+            kind,
+            bytes: length,
+            wants: None,
+        },
+        (_, Some(error)) => Seen::Unsound { error },
+        (None, None) => Seen::Unsound {
+            error: "it cannot be run".into(),
+        },
+    };
+    (version, seen)
 }
 
 fn too_large(bytes: u64) -> Seen {
-    let max = limits::MODULE_BYTES_MAX;
+    let most = limits::MODULE_BYTES_MAX;
     Seen::Unsound {
-        error: format!("the file has {bytes} bytes; a module may have at most {max}"),
+        error: format!("the file has {bytes} bytes; a module may have at most {most}"),
     }
 }
 
-enum Whole {
-    Read(Stamp, Vec<u8>),
-    TooLarge(Stamp),
-    Changing,
+/// A file as it was at one moment.
+struct WholeFile {
+    stamp: FileStamp,
+    /// `None` where the file is too large.
+    bytes: Option<Vec<u8>>,
 }
 
-/// The file as it was at one moment: the same before and after it was read.
-fn read_whole(path: &Path) -> io::Result<Whole> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    let before = Stamp::of(&metadata);
+/// Reads a file. It must be the same before and after that.
+fn read_whole(path: &Path) -> Result<WholeFile, ReadError> {
+    let read_error = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ReadError::Changing,
+        _ => ReadError::Unreadable(error),
+    };
+    let mut file = File::open(path).map_err(read_error)?;
+    let metadata = file.metadata().map_err(read_error)?;
+    let before = FileStamp::of(&metadata);
     if !metadata.is_file() {
-        return Ok(Whole::Changing);
+        return Err(ReadError::Changing);
     }
-    if before.bytes > limits::MODULE_BYTES_MAX {
-        return Ok(Whole::TooLarge(before));
+    if before.bytes() > limits::MODULE_BYTES_MAX {
+        return Ok(WholeFile {
+            stamp: before,
+            bytes: None,
+        });
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(before.bytes).unwrap_or(0));
+
+    let mut bytes = Vec::with_capacity(usize::try_from(before.bytes()).unwrap_or(0));
     (&mut file)
         .take(limits::MODULE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    let after = Stamp::of(&file.metadata()?);
-    Ok(if before == after && bytes.len() as u64 == after.bytes {
-        Whole::Read(after, bytes)
-    } else {
-        Whole::Changing
+        .read_to_end(&mut bytes)
+        .map_err(read_error)?;
+    let after = FileStamp::of(&file.metadata().map_err(read_error)?);
+    if before != after || bytes.len() as u64 != after.bytes() {
+        return Err(ReadError::Changing);
+    }
+    Ok(WholeFile {
+        stamp: after,
+        bytes: Some(bytes),
     })
 }

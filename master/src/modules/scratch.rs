@@ -1,4 +1,4 @@
-//! A handle whose engine is a test.
+//! A master's handle without an engine, for tests.
 
 use crate::handle::MasterHandle;
 use std::sync::Arc;
@@ -8,24 +8,22 @@ use taskmaster_protocol::{JobName, Wall};
 use taskmaster_store::kv::{Reader, memory::MemoryShelf};
 use taskmaster_store::record::{Entry, Record};
 
-/// A handle whose other end is a test.
+/// A handle, and what it tells the engine.
 pub(crate) fn fake_engine() -> (MasterHandle, std::sync::mpsc::Receiver<Input>) {
     let (inbox, inputs) = std::sync::mpsc::channel();
     let reader: Reader = Arc::new(MemoryShelf::default());
     let events = EventFeed::new(0, reader.clone());
-    (
-        MasterHandle {
-            inbox,
-            reader,
-            events,
-            epoch: 7,
-            room: Default::default(),
-        },
-        inputs,
-    )
+    let handle = MasterHandle {
+        inbox,
+        reader,
+        events,
+        epoch: 7,
+        room: Default::default(),
+    };
+    (handle, inputs)
 }
 
-/// A durable event of the fake engine: `job:done`.
+/// Publishes a durable event, `job:done`.
 pub(crate) fn log_job_done(handle: &MasterHandle, job: &str, run: u32) {
     let records = vec![Record::JobDone {
         job: JobName::new(job).unwrap(),

@@ -24,7 +24,7 @@ fn name(text: &str) -> ModuleName {
 struct World {
     scratch: tempfile::TempDir,
     blobs: Blobs,
-    folder: Folder,
+    folder: ModuleFolder,
     inputs: Receiver<Input>,
     /// The lists of approved modules that were told on the way.
     approved: std::cell::RefCell<Vec<BTreeSet<Hash>>>,
@@ -42,13 +42,13 @@ impl World {
         before(&tasks);
         let blobs = Blobs::open(scratch.path()).unwrap();
         let (handle, inputs) = fake_engine();
-        let folder = start(
-            &tasks,
-            blobs.clone(),
+        let folder = start(FolderConfig {
+            path: &tasks,
+            blobs: blobs.clone(),
             handle,
-            known.iter().map(|n| name(n)).collect(),
-            true,
-        )
+            known: known.iter().map(|n| name(n)).collect(),
+            require_approved: true,
+        })
         .unwrap();
         World {
             scratch,
@@ -363,15 +363,16 @@ fn a_folder_that_cannot_be_made_is_told() {
     let scratch = tempfile::tempdir().unwrap();
     fs::write(scratch.path().join("file"), "").unwrap();
     let blobs = Blobs::open(scratch.path()).unwrap();
-    let error = start(
-        &scratch.path().join("file"),
+    let error = start(FolderConfig {
+        path: &scratch.path().join("file"),
         blobs,
-        fake_engine().0,
-        Vec::new(),
-        false,
-    )
+        handle: fake_engine().0,
+        known: Vec::new(),
+        require_approved: false,
+    })
     .err()
-    .unwrap();
+    .unwrap()
+    .to_string();
     assert!(
         error.contains("the task folder") && error.contains("cannot be"),
         "{error}"

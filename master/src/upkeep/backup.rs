@@ -1,7 +1,7 @@
-//! `store backup`: a copy of a data folder on which a master can start; of a running master too.
+//! `store backup`: a copy of a data folder on which a master can start, also of a running master.
 //!
-//! While it is made nothing is folded, so the view stands still; of the journal, what was durable
-//! at the beginning is copied. Adds and results go on meanwhile.
+//! Nothing is folded while the copy is made, so the view does not change. Of the journal, the copy
+//! has what was durable at the beginning. Adds and results go on meanwhile.
 
 use super::{UpkeepError, open_sled};
 use serde::{Deserialize, Serialize};
@@ -11,15 +11,15 @@ use taskmaster_blobs::Blobs;
 use taskmaster_store::journal::{self, SyncedMark};
 use taskmaster_store::kv::{Batch, Reader, Shelf};
 
-/// Pairs copied at a time.
-const PAGE: usize = 1_000;
+/// Pairs of the store that are copied at a time.
+const PAGE_PAIRS: usize = 1_000;
 
 /// What was copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Copied {
+pub struct BackupSummary {
     /// Where the copy is.
     pub to: PathBuf,
-    /// It holds everything up to this commit.
+    /// The copy holds everything up to this commit.
     pub commit: u64,
     /// Records copied.
     pub records: u64,
@@ -27,41 +27,36 @@ pub struct Copied {
     pub blobs: u64,
 }
 
-/// Copies the store on `shelf` and the `blobs`, wherever they live, into `to`, which must not exist
-/// or be empty: what is there then needs no object store. Nobody may fold meanwhile.
-pub fn backup(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<Copied, UpkeepError> {
-    let fail = UpkeepError::file(to);
+/// Copies the store on `shelf` and the `blobs`, wherever they live, into the folder `to`, which
+/// must be empty or not exist. A master on the copy needs no bucket. Nobody may fold meanwhile.
+pub fn backup(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<BackupSummary, UpkeepError> {
     match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
         Ok(false) => {}
-        Ok(true) => {
-            return Err(UpkeepError::Refused(format!(
-                "{} is not empty; name a folder that is not there",
-                to.display()
-            )));
-        }
-        Err(_) => fs::create_dir_all(to).map_err(fail)?,
+        Ok(true) => return Err(UpkeepError::NotEmpty(to.to_owned())),
+        Err(_) => fs::create_dir_all(to).map_err(UpkeepError::file(to))?,
     }
     let copied = copy(shelf, blobs, to);
     if copied.is_err() {
-        // Half a copy must not be taken for one.
+        // Nobody must take half a copy for a whole one.
         let _ = fs::remove_dir_all(to);
     }
     copied
 }
 
-fn copy(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<Copied, UpkeepError> {
+fn copy(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<BackupSummary, UpkeepError> {
     let commit = journal::last(shelf)?;
-    let copy = open_sled(&to.join("store"))?;
+    let store = to.join("store");
+    let copy = open_sled(&store)?;
     let records = copy_pairs(shelf.as_ref(), copy.as_ref(), commit)?;
-    // Blobs after records: what a record names is there before the record is.
+    // Blobs are copied after the records, because a blob is there before a record names it.
     let blobs = blobs.copy_all(to).map_err(UpkeepError::file(to))?;
     copy.sync()?;
-    // Of what is durable here, and so of the copy.
-    SyncedMark::open(&to.join("store"), commit)?.set(commit);
+    // The commit is durable in the store, so it is durable in the copy, too.
+    SyncedMark::open(&store, commit)?.set(commit);
     fs::File::open(to)
         .and_then(|folder| folder.sync_all())
         .map_err(UpkeepError::file(to))?;
-    Ok(Copied {
+    Ok(BackupSummary {
         to: to.to_owned(),
         commit,
         records,
@@ -69,19 +64,21 @@ fn copy(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<Copied, UpkeepError>
     })
 }
 
+/// Copies every pair but those of commits after `commit`. Returns the number of pairs.
 fn copy_pairs(from: &dyn Shelf, to: &dyn Shelf, commit: u64) -> Result<u64, UpkeepError> {
-    let (mut next, mut records) = (Vec::new(), 0);
+    let mut next = Vec::new();
+    let mut copied = 0;
     loop {
-        let pairs = from.scan(&next, &[0xff; 64], false, PAGE)?;
+        let pairs = from.scan(&next, &[0xff; 64], false, PAGE_PAIRS)?;
         let Some((last, _)) = pairs.last() else {
-            return Ok(records);
+            return Ok(copied);
         };
-        next = last.clone();
+        next.clone_from(last);
         next.push(0);
         let mut batch = Batch::default();
         for (key, value) in pairs {
             if !journal::is_after(&key, commit) {
-                records += 1;
+                copied += 1;
                 batch.put(key, value);
             }
         }

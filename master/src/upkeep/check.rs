@@ -1,34 +1,33 @@
-//! `store check`: is every record what was written, and do journal and view say the same?
+//! `store check`: whether every record is what was written, and whether journal and view say the
+//! same.
 
-use super::{Opened, UpkeepError, export};
+use super::pieces::hash_of;
+use super::{OpenStore, UpkeepError, export};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::File;
-use std::io;
 use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{Hash, JobName, Listing, TaskId};
 use taskmaster_store::journal::SyncedMark;
 use taskmaster_store::kv::{Reader, StoreError};
-use taskmaster_store::record::Record;
+use taskmaster_store::record::{Entry, Record};
 use taskmaster_store::references::{self, Reference};
 use taskmaster_store::view::Marks;
 use taskmaster_store::{journal, view};
 
-/// Faults that are told; more help nobody.
-const TOLD_MAX: usize = 20;
+/// Faults that are told. More help nobody.
+const FAULTS_MAX: usize = 20;
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
-pub struct Report {
-    /// Whether all is well.
+pub struct CheckReport {
+    /// Whether nothing is wrong.
     pub ok: bool,
     /// Commits in the journal.
     pub commits: u64,
-    /// Records in them.
+    /// Records in the journal.
     pub records: u64,
-    /// Commits that are not in the view yet: a master folds them when it starts. What is counted
-    /// below is the view's.
+    /// Commits that are not in the view yet. A master folds them when it starts. The numbers below
+    /// are those of the view.
     pub unfolded: u64,
     /// Open tasks.
     pub open: u64,
@@ -36,17 +35,17 @@ pub struct Report {
     pub ended: u64,
     /// Jobs.
     pub jobs: u64,
-    /// Modules, input and output files, large params and results: each read and hashed.
+    /// Modules, input and output files, large params and results. Each was read and hashed.
     pub blobs: u64,
-    /// What is wrong, a sentence each.
+    /// What is wrong, a sentence for each fault.
     pub wrong: Vec<String>,
-    /// How many more are wrong.
+    /// Faults beyond those in `wrong`.
     pub more: u64,
 }
 
-impl Report {
-    fn wrong(&mut self, text: String) {
-        if self.wrong.len() < TOLD_MAX {
+impl CheckReport {
+    fn fault(&mut self, text: String) {
+        if self.wrong.len() < FAULTS_MAX {
             self.wrong.push(text);
         } else {
             self.more += 1;
@@ -55,83 +54,93 @@ impl Report {
 
     fn expect(&mut self, holds: bool, text: impl FnOnce() -> String) {
         if !holds {
-            self.wrong(text());
+            self.fault(text());
         }
     }
 }
 
-/// What the journal says of a task at the end of what is folded.
+/// The state of a task after the last commit that is folded, as the journal says it.
 #[derive(Clone, Copy, PartialEq)]
-enum Word {
+enum JournalState {
     Open,
-    /// The seq of its end.
-    Ended(u64),
+    Ended { seq: u64 },
 }
 
-/// The journal, read.
+/// What the journal says.
 #[derive(Default)]
-struct Told {
-    /// Blobs named by what the view does not have yet.
-    hashes: BTreeSet<Reference>,
-    words: HashMap<TaskId, Word>,
+struct JournalFacts {
+    /// Blobs named in commits that the view does not have yet.
+    references: BTreeSet<Reference>,
+    states: HashMap<TaskId, JournalState>,
+}
+
+/// What the view says of the tasks that the journal still has.
+#[derive(Default)]
+struct ViewFacts {
+    open: HashSet<TaskId>,
+    /// By task, the seq of its end.
+    ended: HashMap<TaskId, u64>,
+    /// Blobs that the view names.
+    references: BTreeSet<Reference>,
 }
 
 /// Reads everything.
-pub fn check(opened: &Opened) -> Result<Report, UpkeepError> {
-    let mut report = Report::default();
-    // Damage that makes the store's engine give up is damage like any other.
-    let read = std::panic::AssertUnwindSafe(|| read_all(opened, &mut report));
+pub fn check(store: &OpenStore) -> Result<CheckReport, UpkeepError> {
+    let mut report = CheckReport::default();
+    // Damage over which the store's engine panics is damage like any other.
+    let read = std::panic::AssertUnwindSafe(|| check_all(store, &mut report));
     match std::panic::catch_unwind(read) {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => report.wrong(error.to_string()),
+        Ok(Err(error)) => report.fault(error.to_string()),
         Err(_) => report
-            .wrong("the store's engine gave up over what it read; its message stands above".into()),
+            .fault("the store's engine gave up over what it read; its message stands above".into()),
     }
     report.ok = report.wrong.is_empty();
     Ok(report)
 }
 
-fn read_all(opened: &Opened, report: &mut Report) -> Result<(), StoreError> {
-    let shelf = &opened.shelf;
-    if let Err(error) = SyncedMark::open(&opened.folder, journal::last(shelf)?) {
-        report.wrong(error.to_string());
+fn check_all(store: &OpenStore, report: &mut CheckReport) -> Result<(), StoreError> {
+    let shelf = &store.shelf;
+    if let Err(error) = SyncedMark::open(&store.folder, journal::last(shelf)?) {
+        report.fault(error.to_string());
     }
     let marks = view::marks(shelf.as_ref())?;
-    let told = journal_of(shelf, &marks, report)?;
-    let mut hashes = told.hashes.clone();
-    let seen = view_of(shelf, &told, &mut hashes, report)?;
-    let (counted, held) = (marks.ended, report.ended);
+    let journal = read_journal(shelf, &marks, report)?;
+    let view = read_view(shelf, &journal, report)?;
+    let counted = marks.ended;
+    let held = report.ended;
     report.expect(counted == held, || {
         format!("the view counts {counted} ended tasks and holds {held}")
     });
-    compare(&told, &seen, report);
-    blobs_of(opened, hashes, report);
+    compare(&journal, &view, report);
+    let mut references = view.references;
+    references.extend(journal.references);
+    check_blobs(store, references, report);
     Ok(())
 }
 
-/// Every commit: there, sound, and its events in their place.
-fn journal_of(shelf: &Reader, marks: &Marks, report: &mut Report) -> Result<Told, StoreError> {
+/// Reads every commit: it must be there and sound, and its events must be in their place.
+fn read_journal(
+    shelf: &Reader,
+    marks: &Marks,
+    report: &mut CheckReport,
+) -> Result<JournalFacts, StoreError> {
     let folded = marks.folded;
-    let mut told = Told::default();
-    let (first, last) = (journal::first(shelf)?.unwrap_or(1), journal::last(shelf)?);
+    let mut facts = JournalFacts::default();
+    let first = journal::first(shelf)?.unwrap_or(1);
+    let last = journal::last(shelf)?;
     report.expect(first <= folded + 1, || {
-        format!("the view ends at commit {folded} and the journal begins at {first}: what is between is missing")
+        format!(
+            "the view ends at commit {folded} and the journal begins at {first}: what is between \
+             is missing"
+        )
     });
+    // `None` where the commit before could not be read.
     let mut next_seq = None;
     for commit in first..=last {
-        let entry = match journal::entry(shelf, commit) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => {
-                report.wrong(format!("commit {commit} is missing"));
-                next_seq = None;
-                continue;
-            }
-            Err(error @ StoreError::Corrupt { .. }) => {
-                report.wrong(error.to_string());
-                next_seq = None;
-                continue;
-            }
-            Err(other) => return Err(other),
+        let Some(entry) = read_commit(shelf, commit, report)? else {
+            next_seq = None;
+            continue;
         };
         report.expect(next_seq.is_none_or(|seq| seq == entry.first_seq), || {
             format!(
@@ -143,133 +152,168 @@ fn journal_of(shelf: &Reader, marks: &Marks, report: &mut Report) -> Result<Told
         report.commits += 1;
         report.unfolded += u64::from(commit > folded);
         report.records += entry.records.len() as u64;
-        let mut seq = entry.first_seq;
-        for (index, record) in entry.records.iter().enumerate() {
-            let within = commit == folded + 1 && index < marks.within as usize;
-            if commit <= folded || within {
-                hear(record, seq, &mut told.words);
-            } else {
-                told.hashes.extend(references::of_record(record));
-            }
-            seq += u64::from(record.event().is_some());
-        }
-        next_seq = Some(seq);
+        next_seq = Some(read_entry(&entry, commit, marks, &mut facts));
     }
-    Ok(told)
+    Ok(facts)
 }
 
-fn hear(record: &Record, seq: u64, words: &mut HashMap<TaskId, Word>) {
+/// A commit. `None` where it is missing or damaged, which is noted.
+fn read_commit(
+    shelf: &Reader,
+    commit: u64,
+    report: &mut CheckReport,
+) -> Result<Option<Entry>, StoreError> {
+    match journal::entry(shelf, commit) {
+        Ok(Some(entry)) => Ok(Some(entry)),
+        Ok(None) => {
+            report.fault(format!("commit {commit} is missing"));
+            Ok(None)
+        }
+        Err(error @ StoreError::Corrupt { .. }) => {
+            report.fault(error.to_string());
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Notes what the records of a commit say. Returns the seq of the next commit's first event.
+fn read_entry(entry: &Entry, commit: u64, marks: &Marks, facts: &mut JournalFacts) -> u64 {
+    let mut seq = entry.first_seq;
+    for (index, record) in entry.records.iter().enumerate() {
+        let is_in_folded_part = commit == marks.folded + 1 && index < marks.within as usize;
+        if commit <= marks.folded || is_in_folded_part {
+            note_state(record, seq, &mut facts.states);
+        } else {
+            facts.references.extend(references::of_record(record));
+        }
+        seq += u64::from(record.event().is_some());
+    }
+    seq
+}
+
+fn note_state(record: &Record, seq: u64, states: &mut HashMap<TaskId, JournalState>) {
     match record {
         Record::Added(body) | Record::Reopened { body, .. } => {
-            words.insert(body.id.clone(), Word::Open)
+            states.insert(body.id.clone(), JournalState::Open);
         }
-        Record::Ended(ended) => words.insert(ended.id.clone(), Word::Ended(seq)),
-        _ => None,
-    };
+        Record::Ended(ended) => {
+            states.insert(ended.id.clone(), JournalState::Ended { seq });
+        }
+        // These change no task from open to ended or back.
+        Record::Started { .. }
+        | Record::Retrying(_)
+        | Record::Set { .. }
+        | Record::JobOpened { .. }
+        | Record::JobDone { .. }
+        | Record::JobHeld { .. }
+        | Record::JobPaused { .. }
+        | Record::JobCancelled { .. }
+        | Record::RunnerJoined { .. }
+        | Record::RunnerLost { .. }
+        | Record::Module { .. }
+        | Record::Continued { .. }
+        | Record::Rights { .. } => {}
+    }
 }
 
-/// What the view holds of the tasks that the journal still tells of.
-#[derive(Default)]
-struct Seen {
-    open: HashSet<TaskId>,
-    ended: HashMap<TaskId, u64>,
-}
-
-fn view_of(
+/// Reads the view, and checks the counts of jobs.
+fn read_view(
     shelf: &Reader,
-    told: &Told,
-    hashes: &mut BTreeSet<Reference>,
-    report: &mut Report,
-) -> Result<Seen, StoreError> {
-    let mut seen = Seen::default();
+    journal: &JournalFacts,
+    report: &mut CheckReport,
+) -> Result<ViewFacts, StoreError> {
+    let mut facts = ViewFacts::default();
     let mut open_of: BTreeMap<JobName, u64> = BTreeMap::new();
     view::open_tasks(shelf.as_ref(), &mut |body, _| {
         report.open += 1;
         *open_of.entry(body.job.clone()).or_default() += 1;
-        hashes.extend(references::of_body(&body));
-        seen.open.insert(body.id.clone());
+        facts.references.extend(references::of_body(&body));
+        facts.open.insert(body.id.clone());
         Ok(())
     })?;
     export::each_ended(shelf.as_ref(), &mut |task| {
         report.ended += 1;
-        hashes.extend(references::of_body(&task.body).chain(references::of_ended(&task.ended)));
-        if told.words.contains_key(&task.ended.id) {
-            seen.ended.insert(task.ended.id.clone(), task.ended.seq);
+        facts.references.extend(references::of_body(&task.body));
+        facts.references.extend(references::of_ended(&task.ended));
+        if journal.states.contains_key(&task.ended.id) {
+            facts.ended.insert(task.ended.id.clone(), task.ended.seq);
         }
         Ok(())
     })?;
+    check_jobs(shelf, open_of, report)?;
+    for (_, module) in view::restore(shelf.as_ref())?.modules {
+        facts.references.extend(references::of_module(&module));
+    }
+    Ok(facts)
+}
+
+/// `open_of` has the number of open tasks by job.
+fn check_jobs(
+    shelf: &Reader,
+    mut open_of: BTreeMap<JobName, u64>,
+    report: &mut CheckReport,
+) -> Result<(), StoreError> {
     for (name, job) in view::jobs(shelf.as_ref(), usize::MAX)? {
         report.jobs += 1;
-        let (open, ended) = (
-            open_of.remove(&name).unwrap_or(0),
-            job.ended.iter().sum::<u64>(),
-        );
-        report.expect(job.total == open + ended, || {
+        let total = job.total;
+        let open = open_of.remove(&name).unwrap_or(0);
+        let ended = job.ended.iter().sum::<u64>();
+        report.expect(total == open + ended, || {
             format!(
-                "job {name} counts {} tasks: {ended} ended, and {open} open ones are there",
-                job.total
+                "job {name} counts {total} tasks: {ended} ended, and {open} open ones are there"
             )
         });
     }
     for name in open_of.keys() {
-        report.wrong(format!(
+        report.fault(format!(
             "open tasks name the job {name}, of which the view has no record"
         ));
     }
-    for (_, module) in view::restore(shelf.as_ref())?.modules {
-        hashes.extend(references::of_module(&module));
-    }
-    Ok(seen)
+    Ok(())
 }
 
-fn compare(told: &Told, seen: &Seen, report: &mut Report) {
-    for (id, word) in &told.words {
-        let (open, ended) = (seen.open.contains(id), seen.ended.get(id));
-        let agrees = match word {
-            Word::Open => open && ended.is_none(),
-            // What is not there was pruned: how many there are is counted, and for how long they
-            // are kept is not known here.
-            Word::Ended(seq) => !open && ended.is_none_or(|is| is == seq),
+/// Compares journal and view, task by task.
+fn compare(journal: &JournalFacts, view: &ViewFacts, report: &mut CheckReport) {
+    for (id, state) in &journal.states {
+        let is_open = view.open.contains(id);
+        let ended = view.ended.get(id);
+        let agrees = match state {
+            JournalState::Open => is_open && ended.is_none(),
+            // An ended task that is not in the view was pruned. The number of ended tasks is
+            // checked, and how long they are kept is not known here.
+            JournalState::Ended { seq } => !is_open && ended.is_none_or(|is| is == seq),
         };
         report.expect(agrees, || {
-            let says = match word {
-                Word::Open => "is open".to_owned(),
-                Word::Ended(seq) => format!("ended with event {seq}"),
+            let says = match state {
+                JournalState::Open => "is open".to_owned(),
+                JournalState::Ended { seq } => format!("ended with event {seq}"),
             };
-            let has = match (open, ended) {
+            let has = match (is_open, ended) {
                 (true, _) => "has it open".to_owned(),
-                (_, Some(seq)) => format!("has it ended with event {seq}"),
-                _ => "does not have it".to_owned(),
+                (false, Some(seq)) => format!("has it ended with event {seq}"),
+                (false, None) => "does not have it".to_owned(),
             };
             format!("by the journal, task {id} {says}; the view {has}")
         });
     }
 }
 
-/// Every blob that something names, and those that folders name: there, and what its name says.
-fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
-    let blobs = match Blobs::of(&opened.data) {
+/// Every blob that a record or a folder names must be there, with the bytes that its name says.
+fn check_blobs(store: &OpenStore, named: BTreeSet<Reference>, report: &mut CheckReport) {
+    let blobs = match Blobs::open_for_upkeep(&store.data) {
         Ok(blobs) => blobs,
-        Err(error) => return report.wrong(format!("the blobs cannot be read: {error}")),
+        Err(error) => return report.fault(format!("the blobs cannot be read: {error}")),
     };
-    let mut hashes: BTreeSet<Hash> = named.iter().map(|reference| reference.hash).collect();
-    for Reference { hash, .. } in named.into_iter().filter(|reference| reference.is_listing) {
-        // One that is not there is told below.
-        match blobs.get(&hash).map(|bytes| Listing::decode(&bytes)) {
-            Ok(Ok(listing)) => hashes.extend(listing.blobs()),
-            Ok(Err(why)) => report.wrong(format!("blob {hash}: {why}")),
-            Err(_) => {}
-        }
-    }
-    let hashes: Vec<Hash> = hashes.into_iter().collect();
-    match blobs.last(&hashes) {
-        Ok(last) => {
-            let place = blobs.lives_in().unwrap_or("the blob folder");
-            for (hash, _) in hashes.iter().zip(last).filter(|(_, there)| !there) {
-                report.wrong(format!("blob {hash} is not in {place}"));
+    let hashes = with_files_of_folders(&blobs, named, report);
+    match blobs.exist_durably(&hashes) {
+        Ok(is_there) => {
+            let place = blobs.bucket_name().unwrap_or("the blob folder");
+            for (hash, is_there) in hashes.iter().zip(is_there) {
+                report.expect(is_there, || format!("blob {hash} is not in {place}"));
             }
         }
-        Err(error) => report.wrong(format!("it is not known which blobs are there: {error}")),
+        Err(error) => report.fault(format!("it is not known which blobs are there: {error}")),
     }
     for hash in hashes {
         report.blobs += 1;
@@ -277,14 +321,25 @@ fn blobs_of(opened: &Opened, named: BTreeSet<Reference>, report: &mut Report) {
             Ok(is) => report.expect(is == hash, || {
                 format!("blob {hash} has other bytes than its name says")
             }),
-            Err(error) => report.wrong(format!("blob {hash}: {error}")),
+            Err(error) => report.fault(format!("blob {hash}: {error}")),
         }
     }
 }
 
-/// The hash of a file's bytes; one may be larger than memory.
-fn hash_of(file: &mut File) -> io::Result<Hash> {
-    let mut hasher = Sha256::new();
-    io::copy(file, &mut hasher)?;
-    Ok(Hash(hasher.finalize().into()))
+/// The named blobs, and those that the folders among them name.
+fn with_files_of_folders(
+    blobs: &Blobs,
+    named: BTreeSet<Reference>,
+    report: &mut CheckReport,
+) -> Vec<Hash> {
+    let mut hashes: BTreeSet<Hash> = named.iter().map(|reference| reference.hash).collect();
+    for Reference { hash, .. } in named.into_iter().filter(|reference| reference.is_listing) {
+        match blobs.get(&hash).map(|bytes| Listing::decode(&bytes)) {
+            Ok(Ok(listing)) => hashes.extend(listing.blobs()),
+            Ok(Err(why)) => report.fault(format!("blob {hash}: {why}")),
+            // A folder that cannot be read is noted when its own blob is checked.
+            Err(_) => {}
+        }
+    }
+    hashes.into_iter().collect()
 }

@@ -1,178 +1,191 @@
-//! `store import`: a new store from what [`super::export`] wrote. It is written as commits of a
-//! journal and folded, as if all of it had happened again, so that it is what a master would have
-//! made of it.
+//! `store import`: a new store from the lines that [`super::export`] writes. They are written as
+//! commits of a journal and folded, as if everything had happened again, so the store is what a
+//! master would have made of it.
 
-use super::export::{FORMAT, Line};
-use super::pieces::Pieces;
-use super::{Making, Opened, UpkeepError};
+use super::line::{ExportLine, FORMAT};
+use super::pieces::{BlobJoiner, JoinError};
+use super::{NewStore, OpenStore, UpkeepError};
 use std::collections::BTreeMap;
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::path::Path;
 use std::sync::Arc;
 use taskmaster_blobs::Blobs;
-use taskmaster_protocol::{AttemptId, ErrorKind, Hash, TaskError, Wall};
+use taskmaster_protocol::{AttemptId, ErrorKind, Hash, JobName, ModuleName, TaskError, Wall};
+use taskmaster_store::body::TaskBody;
 use taskmaster_store::codec;
-use taskmaster_store::journal::{Journal, ShelfJournal, SyncedMark};
-use taskmaster_store::record::{Ended, Entry, Record, Retrying};
+use taskmaster_store::journal::{AppendError, Journal, ShelfJournal, SyncedMark};
+use taskmaster_store::record::{Ended, Entry, JobRecord, ModuleRecord, Record, Retrying, Rights};
 use taskmaster_store::references::{self, Reference};
 use taskmaster_store::view;
 
 /// Records in one commit.
 const COMMIT_RECORDS: usize = 2_000;
 
-/// What is there now.
+/// Why an export cannot be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// A line is wrong.
+    #[error("line {number}: {error}; nothing was imported")]
+    Line {
+        /// The number of the line, from 1.
+        number: usize,
+        /// What is wrong with it.
+        error: LineError,
+    },
+    /// The last line is missing.
+    #[error("the export is cut off: it has no `end` line; nothing was imported")]
+    CutOff,
+    /// The new journal cannot be written.
+    #[error(transparent)]
+    Journal(#[from] AppendError),
+}
+
+/// What is wrong with a line of an export.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is no JSON, or no line of an export.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// It is a line after the last one, or not the first line where it should be.
+    #[error("an export begins with its `store` line and stops with its `end` line")]
+    WrongOrder,
+    /// Another version of this program has written it.
+    #[error("the export has format {0}, this program reads format {FORMAT}")]
+    WrongFormat(u32),
+    /// A piece of a blob cannot be kept.
+    #[error(transparent)]
+    Blob(#[from] JoinError),
+    /// The bytes of a blob must come before the lines that name it.
+    #[error("it names blob {0}, whose bytes did not come before it")]
+    UnknownBlob(Hash),
+    /// Lines with tasks are missing.
+    #[error("the export had {expected} tasks, {came} came")]
+    WrongCount {
+        /// What the last line says.
+        expected: u64,
+        /// Lines with tasks.
+        came: u64,
+    },
+    /// The new journal cannot be written.
+    #[error(transparent)]
+    Journal(#[from] AppendError),
+}
+
+/// What is in the new store.
 #[derive(Debug)]
-pub struct Imported {
+pub struct ImportSummary {
     /// Tasks.
     pub tasks: u64,
     /// Large params and results, versions of modules.
     pub blobs: u64,
-    /// Those that the export says could not be read, with a sentence each.
+    /// Blobs that the export says could not be read, a sentence for each.
     pub lost: Vec<String>,
 }
 
-/// Reads lines into a new store in `data`. It has its name only when all of it is there: where a
-/// line is wrong, or the power goes out, there is none.
-pub fn import(data: &Path, lines: &mut dyn BufRead) -> Result<Imported, UpkeepError> {
+/// Reads lines into a new store in `data`. The store gets its name only when all of it is there.
+/// Where a line is wrong, or the power goes out, there is no store.
+pub fn import(data: &Path, lines: &mut dyn BufRead) -> Result<ImportSummary, UpkeepError> {
     let had_blobs = data.join("blobs").exists();
-    let making = Making::begin(data)?;
-    let read = read(&making.opened, lines).and_then(|imported| making.finish().map(|()| imported));
-    if read.is_err() {
-        let _ = std::fs::remove_dir_all(Making::folder(data));
+    let store = NewStore::begin(data)?;
+    let imported = read(&store.opened, lines);
+    let finished = imported.and_then(|summary| store.finish().map(|()| summary));
+    if finished.is_err() {
+        let _ = std::fs::remove_dir_all(NewStore::folder(data));
         if !had_blobs {
             let _ = std::fs::remove_dir_all(data.join("blobs"));
         }
     }
-    read
+    finished
 }
 
-fn read(opened: &Opened, lines: &mut dyn BufRead) -> Result<Imported, UpkeepError> {
-    let mark = SyncedMark::open(&opened.folder, 0)?;
-    let journal = ShelfJournal::open(opened.shelf.clone())?.noting(mark);
-    let blobs = Blobs::of(&opened.data)?;
-    let pieces = Pieces::new(blobs);
-    let mut writer = Writer {
-        journal,
-        pieces,
+fn read(store: &OpenStore, lines: &mut dyn BufRead) -> Result<ImportSummary, UpkeepError> {
+    let mark = SyncedMark::open(&store.folder, 0)?;
+    let mut importer = Importer {
+        journal: ShelfJournal::open(store.shelf.clone())?.noting(mark),
+        blobs: BlobJoiner::new(Blobs::open_for_upkeep(&store.data)?),
         lost: BTreeMap::new(),
         records: Vec::new(),
         next_seq: 0,
         tasks: 0,
+        has_ended: false,
     };
-    let mut ended = false;
     for (index, line) in lines.lines().enumerate() {
-        let refused = |why: String| {
-            UpkeepError::Refused(format!("line {}: {why}; nothing was imported", index + 1))
-        };
-        let line = line.map_err(|error| refused(error.to_string()))?;
-        let line: Line = serde_json::from_str(&line).map_err(|error| refused(error.to_string()))?;
-        if ended || (index == 0) != matches!(line, Line::Store { .. }) {
-            return Err(refused(
-                "an export begins with its `store` line and stops with its `end` line".into(),
-            ));
-        }
-        ended = matches!(line, Line::End { .. });
-        writer.take(line).map_err(refused)?;
+        importer
+            .take_text(index, line)
+            .map_err(|error| ImportError::Line {
+                number: index + 1,
+                error,
+            })?;
     }
-    if !ended {
-        let text = "the export is cut off: it has no `end` line; nothing was imported";
-        return Err(UpkeepError::Refused(text.into()));
+    if !importer.has_ended {
+        return Err(ImportError::CutOff.into());
     }
-    writer.commit().map_err(UpkeepError::Refused)?;
-    view::catch_up(&opened.shelf)?;
-    writer
-        .journal
-        .sync()
-        .map_err(|error| UpkeepError::Refused(error.to_string()))?;
-    let lost = writer
-        .lost
-        .iter()
-        .map(|(hash, why)| format!("blob {hash}: {why}"))
-        .collect();
-    Ok(Imported {
-        tasks: writer.tasks,
-        blobs: writer.pieces.count,
-        lost,
+    importer.commit().map_err(ImportError::Journal)?;
+    view::catch_up(&store.shelf)?;
+    importer.journal.sync().map_err(ImportError::Journal)?;
+    let lost = importer.lost.iter();
+    Ok(ImportSummary {
+        tasks: importer.tasks,
+        blobs: importer.blobs.count,
+        lost: lost
+            .map(|(hash, why)| format!("blob {hash}: {why}"))
+            .collect(),
     })
 }
 
-struct Writer {
+struct Importer {
     journal: ShelfJournal,
-    pieces: Pieces,
-    /// Blobs that the export did not have either.
+    blobs: BlobJoiner,
+    /// Blobs that the export did not have, and why.
     lost: BTreeMap<Hash, String>,
+    /// Records of the next commit.
     records: Vec<Record>,
-    /// The seq of the next event: those of the old store go on, so that nobody who asks for what
-    /// came after one of them misses anything.
+    /// The seq of the first event of the next commit. The seqs of the old store go on, so that
+    /// nobody who asks for what came after one of them misses anything.
     next_seq: u64,
+    /// Lines with tasks so far.
     tasks: u64,
+    /// The last line has come.
+    has_ended: bool,
 }
 
-impl Writer {
-    fn take(&mut self, line: Line) -> Result<(), String> {
+impl Importer {
+    fn take_text(&mut self, index: usize, text: io::Result<String>) -> Result<(), LineError> {
+        let line: ExportLine = serde_json::from_str(&text?)?;
+        let is_first = matches!(line, ExportLine::Store { .. });
+        if self.has_ended || (index == 0) != is_first {
+            return Err(LineError::WrongOrder);
+        }
+        self.take(line)?;
+        if self.records.len() >= COMMIT_RECORDS {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, line: ExportLine) -> Result<(), LineError> {
         match line {
-            Line::Store { format, epoch, seq } => {
+            ExportLine::Store { format, epoch, seq } => {
                 if format != FORMAT {
-                    return Err(format!(
-                        "the export has format {format}, this program reads format {FORMAT}"
-                    ));
+                    return Err(LineError::WrongFormat(format));
                 }
                 self.next_seq = seq + 1;
                 self.records.push(Record::Started { epoch });
             }
-            Line::Blob { hash, last, base64 } => self.pieces.take(hash, last, &base64.0)?,
-            Line::Lost { hash, why } => _ = self.lost.insert(hash, why),
-            Line::Module {
+            ExportLine::Blob { hash, last, base64 } => self.blobs.take(hash, last, &base64.0)?,
+            ExportLine::Lost { hash, why } => {
+                self.lost.insert(hash, why);
+            }
+            ExportLine::Module {
                 name,
                 record,
                 rights,
-            } => {
-                record
-                    .versions
-                    .iter()
-                    .try_for_each(|version| self.expect(&version.version))?;
-                self.records.push(Record::Module {
-                    name: name.clone(),
-                    event: None,
-                    record: Box::new(record),
-                });
-                self.records.extend(rights.map(|rights| Record::Rights {
-                    name,
-                    event: None,
-                    rights: Some(rights),
-                }));
-            }
-            Line::Job { name: job, record } => {
-                self.records.push(Record::JobOpened {
-                    job: job.clone(),
-                    run: record.run,
-                });
-                if !record.open {
-                    self.records.push(Record::JobDone {
-                        job: job.clone(),
-                        run: record.run,
-                    });
-                }
-                if record.paused {
-                    self.records.push(Record::JobPaused {
-                        job: job.clone(),
-                        paused: true,
-                    });
-                }
-                if record.cancelled_up_to > 0 {
-                    self.records.push(Record::JobCancelled {
-                        job: job.clone(),
-                        up_to: record.cancelled_up_to,
-                    });
-                }
-                let held = |by| Record::JobHeld {
-                    job: job.clone(),
-                    by,
-                    held: true,
-                };
-                self.records.extend(record.holders.into_iter().map(held));
-            }
-            Line::Open {
+            } => self.take_module(name, record, rights)?,
+            ExportLine::Job { name, record } => self.take_job(&name, record),
+            ExportLine::Open {
                 body,
                 priority,
                 tries,
@@ -183,25 +196,7 @@ impl Writer {
                 self.expect_all(references::of_body(&body))?;
                 self.tasks += 1;
                 let ordinal = body.ordinal;
-                let nothing = AttemptId { epoch: 0, n: 0 };
-                let retrying = (tries > 0 || lost > 0 || fence > nothing).then(|| {
-                    Box::new(Retrying {
-                        id: body.id.clone(),
-                        module: body.module.clone(),
-                        job: body.job.clone(),
-                        ordinal,
-                        attempt: fence,
-                        runner: None,
-                        tries,
-                        lost,
-                        fence: Some(fence),
-                        due: due.unwrap_or(Wall(0)),
-                        error: TaskError::new(
-                            ErrorKind::Exit,
-                            "its attempts before the import are not known",
-                        ),
-                    })
-                });
+                let retrying = retrying(&body, tries, lost, fence, due);
                 self.records.push(Record::Added(body));
                 self.records.extend(retrying.map(Record::Retrying));
                 self.records.push(Record::Set {
@@ -210,61 +205,145 @@ impl Writer {
                     due,
                 });
             }
-            Line::Ended { body, ended } => {
+            ExportLine::Ended { body, ended } => {
                 self.expect_all(references::of_body(&body).chain(references::of_ended(&ended)))?;
                 self.tasks += 1;
                 self.records.push(Record::Added(body));
-                let seq = self.seq_of_next();
-                self.records.push(Record::Ended(Arc::new(Ended {
-                    seq,
+                let ended = Ended {
+                    seq: self.next_event_seq(),
                     ..ended.as_ref().clone()
-                })));
+                };
+                self.records.push(Record::Ended(Arc::new(ended)));
             }
-            Line::End { tasks } if tasks != self.tasks => {
-                return Err(format!("the export had {tasks} tasks, {} came", self.tasks));
+            ExportLine::End { tasks } => {
+                if tasks != self.tasks {
+                    return Err(LineError::WrongCount {
+                        expected: tasks,
+                        came: self.tasks,
+                    });
+                }
+                self.has_ended = true;
             }
-            Line::End { .. } => {}
         }
-        if self.records.len() >= COMMIT_RECORDS {
-            self.commit()
-        } else {
+        Ok(())
+    }
+
+    fn take_module(
+        &mut self,
+        name: ModuleName,
+        record: ModuleRecord,
+        rights: Option<Box<Rights>>,
+    ) -> Result<(), LineError> {
+        for version in &record.versions {
+            self.expect(&version.version)?;
+        }
+        self.records.push(Record::Module {
+            name: name.clone(),
+            event: None,
+            record: Box::new(record),
+        });
+        self.records.extend(rights.map(|rights| Record::Rights {
+            name,
+            event: None,
+            rights: Some(rights),
+        }));
+        Ok(())
+    }
+
+    fn take_job(&mut self, job: &JobName, record: JobRecord) {
+        let run = record.run;
+        self.records.push(Record::JobOpened {
+            job: job.clone(),
+            run,
+        });
+        if !record.open {
+            self.records.push(Record::JobDone {
+                job: job.clone(),
+                run,
+            });
+        }
+        if record.paused {
+            self.records.push(Record::JobPaused {
+                job: job.clone(),
+                paused: true,
+            });
+        }
+        if record.cancelled_up_to > 0 {
+            self.records.push(Record::JobCancelled {
+                job: job.clone(),
+                up_to: record.cancelled_up_to,
+            });
+        }
+        for by in record.holders {
+            self.records.push(Record::JobHeld {
+                job: job.clone(),
+                by,
+                held: true,
+            });
+        }
+    }
+
+    fn expect_all(&self, references: impl Iterator<Item = Reference>) -> Result<(), LineError> {
+        for reference in references {
+            self.expect(&reference.hash)?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a blob that a record names must have come before it, or be known to be lost.
+    fn expect(&self, hash: &Hash) -> Result<(), LineError> {
+        if self.blobs.has(hash) || self.lost.contains_key(hash) {
             Ok(())
+        } else {
+            Err(LineError::UnknownBlob(*hash))
         }
     }
 
-    fn expect_all(&self, mut named: impl Iterator<Item = Reference>) -> Result<(), String> {
-        named.try_for_each(|reference| self.expect(&reference.hash))
+    /// The seq of the event of the next record.
+    fn next_event_seq(&self) -> u64 {
+        let events = self
+            .records
+            .iter()
+            .filter(|record| record.event().is_some());
+        self.next_seq + events.count() as u64
     }
 
-    /// The bytes of what a record names must have come before it, or be known to be lost.
-    fn expect(&self, hash: &Hash) -> Result<(), String> {
-        if self.pieces.has(hash) || self.lost.contains_key(hash) {
-            return Ok(());
-        }
-        Err(format!(
-            "it names blob {hash}, whose bytes did not come before it"
-        ))
-    }
-
-    fn seq_of_next(&self) -> u64 {
-        self.next_seq
-            + self
-                .records
-                .iter()
-                .filter(|record| record.event().is_some())
-                .count() as u64
-    }
-
-    fn commit(&mut self) -> Result<(), String> {
+    fn commit(&mut self) -> Result<(), AppendError> {
         let first_seq = self.next_seq;
-        self.next_seq = self.seq_of_next();
+        self.next_seq = self.next_event_seq();
         let entry = Entry {
             first_seq,
             time: taskmaster_engine::clock::now().wall,
             records: std::mem::take(&mut self.records),
         };
-        self.journal
-            .append(self.journal.end() + 1, &codec::encode(&entry))
-            .map_err(|error| error.to_string())
+        let commit = self.journal.end() + 1;
+        self.journal.append(commit, &codec::encode(&entry))
     }
+}
+
+/// What the attempts of an open task have left. `None` where it has had none.
+fn retrying(
+    body: &TaskBody,
+    tries: u32,
+    lost: u32,
+    fence: AttemptId,
+    due: Option<Wall>,
+) -> Option<Box<Retrying>> {
+    let has_attempts = tries > 0 || lost > 0 || fence > AttemptId { epoch: 0, n: 0 };
+    has_attempts.then(|| {
+        let why = "its attempts before the import are not known";
+        Box::new(Retrying {
+            id: body.id.clone(),
+            module: body.module.clone(),
+            job: body.job.clone(),
+            ordinal: body.ordinal,
+            attempt: fence,
+            runner: None,
+            tries,
+            lost,
+            fence: Some(fence),
+            due: due.unwrap_or(Wall(0)),
+            error: TaskError::new(ErrorKind::Exit, why),
+        })
+    })
 }

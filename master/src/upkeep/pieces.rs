@@ -1,60 +1,35 @@
-//! Blobs as lines of an export. A blob may have gigabytes and a line must fit into memory, so it
-//! comes in pieces.
+//! Blobs as lines of an export. A blob may have gigabytes and a line must fit into memory, so a
+//! blob comes in pieces.
 
-use super::export::Line;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use super::line::{BlobPiece, ExportLine};
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Seek};
 use taskmaster_blobs::{Blobs, PutError, Upload};
 use taskmaster_protocol::Hash;
 
-/// Bytes in one line; a multiple of 3, so that no piece is filled up.
+/// Bytes in one line. They are a multiple of 3, so that base64 pads no piece but the last.
 const PIECE_BYTES: usize = 768 << 10;
 
-/// Bytes that stand as base64 in JSON.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Piece(pub Vec<u8>);
-
-impl Serialize for Piece {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Piece {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Piece, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        STANDARD
-            .decode(text)
-            .map(Piece)
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-/// Why a blob is not said.
-pub(super) enum SayError<E> {
-    /// It cannot be read, or is not what its name says.
+/// Why a blob is not in the export.
+pub(super) enum PieceError<E> {
+    /// It cannot be read, or its bytes are not what its name says.
     Lost(String),
-    /// The line cannot be written.
+    /// A line cannot be written.
     Line(E),
 }
 
-/// Says a blob, piece by piece. It is read twice, so that none is begun whose bytes are not what
-/// its name says.
-pub(super) fn say<E>(
+/// Writes a blob, piece by piece. It is read twice, so that no blob is begun whose bytes are not
+/// what its name says.
+pub(super) fn write_blob<E>(
     blobs: &Blobs,
     hash: Hash,
-    line: &mut dyn FnMut(&Line) -> Result<(), E>,
-) -> Result<(), SayError<E>> {
-    let lost = |error: io::Error| SayError::Lost(error.to_string());
+    write_line: &mut dyn FnMut(&ExportLine) -> Result<(), E>,
+) -> Result<(), PieceError<E>> {
+    let lost = |error: io::Error| PieceError::Lost(error.to_string());
     let mut file = blobs.file(&hash).map_err(lost)?;
-    let mut hasher = Sha256::new();
-    io::copy(&mut file, &mut hasher).map_err(lost)?;
-    let is = Hash(hasher.finalize().into());
+    let is = hash_of(&mut file).map_err(lost)?;
     if is != hash {
-        return Err(SayError::Lost(format!("its bytes have the hash {is}")));
+        return Err(PieceError::Lost(format!("its bytes have the hash {is}")));
     }
     file.rewind().map_err(lost)?;
     loop {
@@ -63,50 +38,74 @@ pub(super) fn say<E>(
             .take(PIECE_BYTES as u64)
             .read_to_end(&mut bytes)
             .map_err(lost)?;
-        let last = bytes.len() < PIECE_BYTES;
-        line(&Line::Blob {
+        let is_last = bytes.len() < PIECE_BYTES;
+        write_line(&ExportLine::Blob {
             hash,
-            last,
-            base64: Piece(bytes),
+            last: is_last,
+            base64: BlobPiece(bytes),
         })
-        .map_err(SayError::Line)?;
-        if last {
+        .map_err(PieceError::Line)?;
+        if is_last {
             return Ok(());
         }
     }
 }
 
-/// Puts blobs together again from their pieces.
-pub(super) struct Pieces {
+/// The hash of all bytes that a file has left. The file may be larger than memory.
+pub(super) fn hash_of(file: &mut std::fs::File) -> io::Result<Hash> {
+    let mut hasher = Sha256::new();
+    io::copy(file, &mut hasher)?;
+    Ok(Hash(hasher.finalize().into()))
+}
+
+/// Why a piece of a blob cannot be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The pieces of another blob did not end.
+    #[error("blob {begun} is not whole, and blob {next} begins")]
+    NotWhole {
+        /// The blob whose pieces did not end.
+        begun: Hash,
+        /// The blob that begins.
+        next: Hash,
+    },
+    /// The bytes cannot be kept.
+    #[error("blob {0}: {1}")]
+    Put(Hash, PutError),
+}
+
+/// Joins pieces to blobs.
+pub(super) struct BlobJoiner {
     blobs: Blobs,
     begun: Option<(Hash, Upload)>,
-    /// Whole ones.
+    /// Blobs that are whole.
     pub count: u64,
 }
 
-impl Pieces {
-    pub fn new(blobs: Blobs) -> Pieces {
-        Pieces {
+impl BlobJoiner {
+    pub fn new(blobs: Blobs) -> BlobJoiner {
+        BlobJoiner {
             blobs,
             begun: None,
             count: 0,
         }
     }
 
-    /// Takes the next piece; with the last one the bytes must be what the name says.
-    pub fn take(&mut self, hash: Hash, last: bool, piece: &[u8]) -> Result<(), String> {
-        let told = |error: PutError| format!("blob {hash}: {error}");
+    /// Takes the next piece. After the last piece the bytes must be what the blob's name says.
+    pub fn take(&mut self, hash: Hash, is_last: bool, piece: &[u8]) -> Result<(), JoinError> {
+        let put_error = |error: PutError| JoinError::Put(hash, error);
         let mut upload = match self.begun.take() {
             Some((begun, upload)) if begun == hash => upload,
-            Some((begun, _)) => {
-                return Err(format!("blob {begun} is not whole, and blob {hash} begins"));
-            }
-            None => self.blobs.begin().map_err(|error| told(error.into()))?,
+            Some((begun, _)) => return Err(JoinError::NotWhole { begun, next: hash }),
+            None => self
+                .blobs
+                .begin()
+                .map_err(|error| put_error(error.into()))?,
         };
-        upload.write(piece).map_err(told)?;
-        if last {
+        upload.write(piece).map_err(put_error)?;
+        if is_last {
             self.count += 1;
-            return upload.finish(hash).map_err(told);
+            return upload.finish(hash).map_err(put_error);
         }
         self.begun = Some((hash, upload));
         Ok(())
@@ -124,31 +123,30 @@ mod tests {
 
     fn lines(blobs: &Blobs, hash: Hash) -> Vec<String> {
         let mut lines = Vec::new();
-        let said = say(blobs, hash, &mut |line| {
+        let written = write_blob(blobs, hash, &mut |line| {
             lines.push(serde_json::to_string(line).unwrap());
             Ok::<(), ()>(())
         });
-        assert!(said.is_ok());
+        assert!(written.is_ok());
         lines
     }
 
-    fn put_together(lines: &[String], pieces: &mut Pieces) -> Result<(), String> {
+    fn join(lines: &[String], joiner: &mut BlobJoiner) -> Result<(), JoinError> {
         lines
             .iter()
             .try_for_each(|line| match serde_json::from_str(line).unwrap() {
-                Line::Blob { hash, last, base64 } => pieces.take(hash, last, &base64.0),
+                ExportLine::Blob { hash, last, base64 } => joiner.take(hash, last, &base64.0),
                 other => panic!("{other:?}"),
             })
     }
 
     #[test]
     fn blobs_of_every_size_come_back_byte_for_byte() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (blobs, copy) = (
-            Blobs::open(from.path()).unwrap(),
-            Blobs::open(to.path()).unwrap(),
-        );
-        let mut pieces = Pieces::new(copy.clone());
+        let from = tempfile::tempdir().unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(from.path()).unwrap();
+        let copy = Blobs::open(to.path()).unwrap();
+        let mut joiner = BlobJoiner::new(copy.clone());
         for size in [
             0,
             1,
@@ -161,26 +159,27 @@ mod tests {
             let hash = blobs.put(&bytes).unwrap();
             let lines = lines(&blobs, hash);
             assert_eq!(lines.len(), size / PIECE_BYTES + 1);
-            put_together(&lines, &mut pieces).unwrap();
+            join(&lines, &mut joiner).unwrap();
             assert!(copy.get(&hash).unwrap() == bytes, "{size} bytes");
         }
-        assert_eq!(pieces.count, 6);
+        assert_eq!(joiner.count, 6);
     }
 
     #[test]
-    fn a_blob_that_is_not_what_its_name_says_is_neither_said_nor_kept() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (blobs, copy) = (
-            Blobs::open(from.path()).unwrap(),
-            Blobs::open(to.path()).unwrap(),
-        );
+    fn a_blob_that_is_not_what_its_name_says_is_neither_written_nor_kept() {
+        let from = tempfile::tempdir().unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(from.path()).unwrap();
+        let copy = Blobs::open(to.path()).unwrap();
         let hash = blobs.put(&vec![1; PIECE_BYTES + 9]).unwrap();
         let mut lines = lines(&blobs, hash);
         std::fs::write(blobs.path(&hash), "other").unwrap();
-        let said = say(&blobs, hash, &mut |_| Ok::<(), ()>(()));
-        assert!(matches!(said, Err(SayError::Lost(why)) if why.contains("have the hash")));
+        let written = write_blob(&blobs, hash, &mut |_| Ok::<(), ()>(()));
+        assert!(matches!(written, Err(PieceError::Lost(why)) if why.contains("have the hash")));
         lines.remove(0);
-        let refused = put_together(&lines, &mut Pieces::new(copy.clone())).unwrap_err();
+        let refused = join(&lines, &mut BlobJoiner::new(copy.clone()))
+            .unwrap_err()
+            .to_string();
         assert!(
             refused.contains(&hash.to_string()) && !copy.exists(&hash),
             "{refused}"

@@ -2,7 +2,7 @@
 
 use super::{Engine, Report, RunnerReport};
 use crate::facts::Known;
-use crate::inbox::SessionNo;
+use crate::inbox::{DoneReport, SessionNo};
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{
@@ -62,19 +62,20 @@ impl Engine {
 
     /// Attempts with a result. Whatever it is worth, the runner may forget it once this turn is
     /// durable.
-    pub(super) fn done(&mut self, session: SessionNo, reports: Vec<Done>) {
+    pub(super) fn done(&mut self, session: SessionNo, reports: Vec<DoneReport>) {
         let runner = RunnerKey(session.0);
         let mut acked = Vec::with_capacity(reports.len());
-        for report in reports {
-            let (id, attempt) = (report.id.clone(), report.attempt);
-            let of = Attempt { id, attempt };
-            let wishes = self.wishes.remove(&of).map(|(_, wishes)| wishes);
-            match (self.facts.key(&of.id), wishes) {
-                (Some(task), Some(wishes)) => self.done_with_wishes(runner, task, report, wishes),
-                (Some(task), None) => self.attempt_done(runner, task, report),
+        for DoneReport { done, follow_ups } in reports {
+            let attempt = Attempt {
+                id: done.id.clone(),
+                attempt: done.attempt,
+            };
+            match (self.facts.key(&attempt.id), follow_ups) {
+                (Some(task), Some(wishes)) => self.done_with_wishes(runner, task, done, *wishes),
+                (Some(task), None) => self.attempt_done(runner, task, done),
                 (None, _) => {}
             }
-            acked.push(of);
+            acked.push(attempt);
         }
         self.say_after(session, FromMaster::Ack(acked));
     }

@@ -50,7 +50,6 @@ impl Engine {
             stopping: false,
             idle: None,
             told_us: super::TOLD_US,
-            wishes: BTreeMap::new(),
             turn: Turn {
                 first_seq: restored.marks.seq + 1,
                 ..Turn::default()

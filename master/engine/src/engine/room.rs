@@ -2,7 +2,7 @@
 //! tasks that wait.
 
 use super::{Engine, Release};
-use crate::inbox::{self, Reply, SessionNo};
+use crate::inbox::{self, DoneReport, Input, Reply, SessionNo};
 use crate::room::Disk;
 use taskmaster_core::{Event, RunnerKey};
 use taskmaster_protocol::message::{Operation, Query, Refused};
@@ -67,10 +67,28 @@ impl Engine {
     pub(super) fn disk_is(&mut self, disk: Disk) {
         self.disk = disk;
         if !self.is_full() {
-            for (session, message) in std::mem::take(&mut self.held_back) {
-                self.message(session, message);
+            let now = self.now;
+            for input in std::mem::take(&mut self.held_back) {
+                self.take(input, now);
             }
         }
+    }
+
+    /// Takes results, or holds them back while nothing can be written.
+    pub(super) fn done_unless_full(&mut self, session: SessionNo, reports: Vec<DoneReport>) {
+        if self.is_full() {
+            self.hold_back(session, Input::Reports { session, reports });
+        } else {
+            self.done(session, reports);
+        }
+    }
+
+    /// Keeps reports until something can be written again.
+    fn hold_back(&mut self, session: SessionNo, reports: Input) {
+        self.tell(Event::RunnerHeard {
+            runner: RunnerKey(session.0),
+        });
+        self.held_back.push(reports);
     }
 
     /// The message, if it can be taken now. Reports are held back: to the core their attempts still
@@ -86,11 +104,8 @@ impl Engine {
             return Some(message);
         }
         let reference = match &message {
-            ToMaster::Done(_) | ToMaster::Failed(_) => {
-                self.tell(Event::RunnerHeard {
-                    runner: RunnerKey(session.0),
-                });
-                self.held_back.push((session, message));
+            ToMaster::Failed(_) => {
+                self.hold_back(session, Input::Message { session, message });
                 return None;
             }
             ToMaster::Operate(operate)

@@ -24,11 +24,11 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
     stream.write_all(&bytes[..3_000_000]).await.unwrap();
     drop(stream);
     let end = tokio::time::Instant::now() + Duration::from_secs(20);
-    while world.blobs.part_of(&hash) == 0 {
+    while world.blobs.partial_bytes(&hash) == 0 {
         assert!(tokio::time::Instant::now() < end, "no part of it was kept");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let kept = world.blobs.part_of(&hash);
+    let kept = world.blobs.partial_bytes(&hash);
     let answer = world
         .http(&format!(
             "HEAD /blobs/{hash} HTTP/1.1\nHost: {host}\nConnection: close\n\n"
@@ -54,7 +54,7 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
         .unwrap();
     assert_eq!(
         (
-            world.blobs.part_of(&hash),
+            world.blobs.partial_bytes(&hash),
             world.blobs.get(&hash).unwrap() == bytes
         ),
         (0, true)
@@ -86,7 +86,7 @@ async fn a_file_that_changes_while_it_is_put_is_not_taken() {
             matches!(refused, Err(BlobError::WrongHash(_))),
             "{refused:?}"
         );
-        assert!(!world.blobs.exists(&hash) && world.blobs.part_of(&hash) == 0);
+        assert!(!world.blobs.exists(&hash) && world.blobs.partial_bytes(&hash) == 0);
         let (hash, _) = hash_file(&path).unwrap();
         remote
             .put_file(&hash, &path, UploadPurpose::Task)
@@ -120,7 +120,8 @@ async fn what_is_missing_is_told_and_a_task_that_names_it_is_refused() {
             )
             .unwrap()
     };
-    let (whole, lacking) = (folder(here), folder(none));
+    let whole = folder(here);
+    let lacking = folder(none);
     let mut socket = world.client().await;
     let _outbox = world.outbox();
     let task = |input: String| format!(r#"{{"module":"m","inputs":{{"a/b":{input}}}}}"#);

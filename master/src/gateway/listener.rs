@@ -1,5 +1,5 @@
-//! Where connections come in. One whose first request does not come is closed: open connections are
-//! not without number, and whoever only begins to speak would have his for ever.
+//! Takes connections, and closes one whose first request does not come. The number of open
+//! connections is limited, and whoever only begins to speak would keep one for ever.
 
 use axum::serve::Listener;
 use std::io::{Error, ErrorKind, IoSlice, Result};
@@ -7,35 +7,35 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use taskmaster_protocol::limits;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 
-/// The first request's head must have come within this time: as long as a session may be silent.
-const WITHIN: Duration = Duration::from_millis(taskmaster_protocol::limits::SILENT_MS_MAX);
+/// Time for the head of the first request: as long as a session may be silent.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_millis(limits::SILENT_MS_MAX);
 
-/// Who has sent so much is at work: a head is shorter, so it is an upload.
-const AT_WORK: usize = 64 << 10;
+/// A connection over which so many bytes have come is not closed. A head is shorter, so these are
+/// the bytes of an upload.
+const UPLOAD_BYTES: usize = 64 << 10;
 
 /// Takes connections.
-pub(super) struct Door(pub(super) TcpListener);
+pub(super) struct TimedListener(pub(super) TcpListener);
 
-impl Listener for Door {
-    type Io = Visitor;
+impl Listener for TimedListener {
+    type Io = TimedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Visitor, SocketAddr) {
+    async fn accept(&mut self) -> (TimedConnection, SocketAddr) {
         let (stream, address) = Listener::accept(&mut self.0).await;
         // Small messages must not wait for more to come (Nagle's algorithm).
         let _ = stream.set_nodelay(true);
-        (
-            Visitor {
-                stream,
-                until: Some(Box::pin(tokio::time::sleep(WITHIN))),
-                read: 0,
-            },
-            address,
-        )
+        let connection = TimedConnection {
+            stream,
+            deadline: Some(Box::pin(tokio::time::sleep(FIRST_REQUEST_TIMEOUT))),
+            bytes_read: 0,
+        };
+        (connection, address)
     }
 
     fn local_addr(&self) -> Result<SocketAddr> {
@@ -43,45 +43,42 @@ impl Listener for Door {
     }
 }
 
-/// A connection.
-pub(super) struct Visitor {
+/// A connection that is closed when nothing useful comes.
+pub(super) struct TimedConnection {
     stream: TcpStream,
-    /// `None`: it has been answered, or is at work.
-    until: Option<Pin<Box<Sleep>>>,
-    /// Bytes that have come.
-    read: usize,
+    /// `None` once something was answered, or an upload has begun.
+    deadline: Option<Pin<Box<Sleep>>>,
+    bytes_read: usize,
 }
 
-impl AsyncRead for Visitor {
+impl AsyncRead for TimedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        if self
-            .until
-            .as_mut()
-            .is_some_and(|until| until.as_mut().poll(cx).is_ready())
-        {
+        let deadline = self.deadline.as_mut();
+        if deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "no request has come")));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.read = self.read.saturating_add(buffer.filled().len() - before);
-        if self.read > AT_WORK {
-            self.until = None;
+        let read = buffer.filled().len() - before;
+        self.bytes_read = self.bytes_read.saturating_add(read);
+        if self.bytes_read > UPLOAD_BYTES {
+            self.deadline = None;
         }
         polled
     }
 }
 
-impl AsyncWrite for Visitor {
+impl AsyncWrite for TimedConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        self.until = None;
+        self.deadline = None;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -98,7 +95,7 @@ impl AsyncWrite for Visitor {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        self.until = None;
+        self.deadline = None;
         Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
     }
 

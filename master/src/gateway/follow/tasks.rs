@@ -1,0 +1,162 @@
+//! A group of tasks that a session follows by their ids.
+
+use super::super::feed;
+use super::{MESSAGE_TASKS, SessionOver, Side, send, send_final};
+use crate::handle::MasterHandle;
+use futures_util::StreamExt;
+use std::collections::BTreeSet;
+use taskmaster_engine::events::{Ends, Logged, Pruned};
+use taskmaster_protocol::message::{Query, Refused, TasksEnded};
+use taskmaster_protocol::{FromMaster, Json, Refusal, RefusalCode, TaskId, TaskView};
+
+/// Questions about single tasks that are asked at a time.
+const QUESTIONS_IN_FLIGHT: usize = 32;
+
+/// Tells `side` of each of `ids` once: when the task ends, or at once where it has ended. `seq` was
+/// the last event when the session asked. A task that ends later is among the events after `seq`,
+/// and one that ended before is final when the engine is asked.
+pub(in crate::gateway) async fn follow_tasks(
+    handle: MasterHandle,
+    ids: Vec<TaskId>,
+    seq: u64,
+    side: Side,
+) {
+    let mut follower = TaskFollower {
+        handle,
+        waiting: ids.into_iter().collect(),
+        seq,
+        side,
+    };
+    // The session is over, or every task was told.
+    let _ = follower.run().await;
+}
+
+struct TaskFollower {
+    handle: MasterHandle,
+    /// Tasks that have not been told yet.
+    waiting: BTreeSet<TaskId>,
+    /// Events up to this seq have been read.
+    seq: u64,
+    side: Side,
+}
+
+impl TaskFollower {
+    async fn run(&mut self) -> Result<(), SessionOver> {
+        let events = self.handle.events.clone();
+        let mut interest = events.interest();
+        for id in &self.waiting {
+            interest.in_task(id);
+        }
+        interest.mark(self.seq + 1, events.latest());
+        self.ask().await?;
+        while !self.waiting.is_empty() {
+            let (first, last) = tokio::select! {
+                unread = interest.next() => unread,
+                () = self.side.closed() => return Err(SessionOver),
+            };
+            self.seq = self.seq.max(first.saturating_sub(1));
+            while self.seq < last && !self.waiting.is_empty() {
+                self.read().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next events and tells the ends among them.
+    async fn read(&mut self) -> Result<(), SessionOver> {
+        let read = tokio::select! {
+            read = feed::next_ends(&self.handle.events, self.seq, &self.waiting) => read,
+            () = self.side.closed() => return Err(SessionOver),
+        };
+        match read {
+            Ok(ends) => {
+                self.seq = ends.seq;
+                let ended = self.take_ended(&ends);
+                self.tell(ended).await
+            }
+            Err(Pruned { first }) => {
+                // The tasks may have ended in events that are no longer kept.
+                self.seq = first.saturating_sub(1);
+                self.ask().await
+            }
+        }
+    }
+
+    /// The waiting tasks among these ends. They do not wait any longer.
+    fn take_ended(&mut self, ends: &Ends) -> Vec<TaskView> {
+        let ended: Vec<TaskView> = ends
+            .events
+            .iter()
+            .filter(|event| event.task().is_some_and(|task| self.waiting.contains(task)))
+            .filter_map(Logged::finished)
+            .collect();
+        for task in &ended {
+            self.waiting.remove(&task.id);
+        }
+        ended
+    }
+
+    /// Asks the engine about all waiting tasks. Tells those that have ended and refuses those that
+    /// nobody knows. Neither wait any longer.
+    async fn ask(&mut self) -> Result<(), SessionOver> {
+        let handle = self.handle.clone();
+        let questions = self.waiting.clone().into_iter().map(|id| {
+            let handle = handle.clone();
+            async move {
+                let answer = handle.ask(Query::Task { id: id.clone() }).await;
+                (id, answer)
+            }
+        });
+        let mut answers = futures_util::stream::iter(questions).buffered(QUESTIONS_IN_FLIGHT);
+        let mut ended = Vec::new();
+        while let Some((id, answer)) = answers.next().await {
+            ended.extend(self.take_answer(id, answer).await?);
+            if ended.len() >= MESSAGE_TASKS {
+                self.tell(std::mem::take(&mut ended)).await?;
+            }
+        }
+        self.tell(ended).await
+    }
+
+    /// The task, if it has ended.
+    async fn take_answer(
+        &mut self,
+        id: TaskId,
+        answer: Result<Json, Refusal>,
+    ) -> Result<Option<TaskView>, SessionOver> {
+        match answer {
+            Ok(json) => {
+                let view = json.read::<TaskView>().ok();
+                let ended = view.filter(|task| task.state.is_final());
+                if ended.is_some() {
+                    self.waiting.remove(&id);
+                }
+                Ok(ended)
+            }
+            // The end of the task is not durable yet and comes with the events later, or the master
+            // stops.
+            Err(refusal) if refusal.code == RefusalCode::Unavailable => Ok(None),
+            Err(refusal) => {
+                self.waiting.remove(&id);
+                let refused = FromMaster::Refused(Refused {
+                    reference: None,
+                    error: refusal.about(vec![id]),
+                });
+                send(&self.side, refused).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn tell(&self, tasks: Vec<TaskView>) -> Result<(), SessionOver> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let message = TasksEnded {
+            seq: None,
+            tasks,
+            job_done: None,
+        };
+        send_final(&self.side, message).await
+    }
+}

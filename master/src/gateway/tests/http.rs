@@ -1,0 +1,153 @@
+//! Blobs and modules over HTTP.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_are_kept_under_their_true_hash_only() {
+    let world = World::new(None).await;
+    let remote = Remote::new(world.address.clone(), None);
+    let bytes = bytes::Bytes::from(vec![7; 3 << 20]);
+    let hash = Hash::of(&bytes);
+    assert!(
+        remote
+            .get(&hash)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("404")
+    );
+    remote.put(&hash, bytes.clone()).await.unwrap();
+    remote.put(&hash, bytes.clone()).await.unwrap();
+    assert_eq!(remote.get(&hash).await.unwrap(), bytes);
+    let wrong = remote
+        .put(&Hash::of(b"other"), bytes)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        wrong.contains("400") && wrong.contains(&hash.to_string()),
+        "{wrong}"
+    );
+    assert!(!world.blobs.exists(&Hash::of(b"other")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
+    let world = World::new(None).await;
+    let host = world.address.authority();
+    let mut mute = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let mut slow = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let mut upload = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let bytes = vec![7; 200_000];
+    let head = format!(
+        "PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 200000\r\n\r\n",
+        Hash::of(&bytes)
+    );
+    upload.write_all(head.as_bytes()).await.unwrap();
+    upload.write_all(&bytes[..100_000]).await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let began = std::time::Instant::now();
+    let ended = async |stream: &mut tokio::net::TcpStream| {
+        let read =
+            tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0; 1_000])).await;
+        !matches!(read.expect("it is still open"), Ok(1..))
+    };
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _ = slow.write_all(b"X: y\r\n").await;
+    }
+    assert!(ended(&mut mute).await && ended(&mut slow).await);
+    assert!(
+        began.elapsed() < Duration::from_secs(25),
+        "{:?}",
+        began.elapsed()
+    );
+    upload.write_all(&bytes[100_000..]).await.unwrap();
+    let mut answer = [0; 12];
+    upload.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_task_will_name_is_not_taken_on_a_full_disk() {
+    let world = World::new(None).await;
+    let remote = Remote::new(world.address.clone(), None);
+    let early = bytes::Bytes::from_static(b"early");
+    let late = bytes::Bytes::from_static(b"late");
+    assert!(!remote.has(&Hash::of(&early)).await.unwrap());
+    remote
+        .upload(&Hash::of(&early), early.clone())
+        .await
+        .unwrap();
+    assert!(remote.has(&Hash::of(&early)).await.unwrap());
+    world.handle.room.written(Some("no room".into()));
+    remote
+        .upload(&Hash::of(&early), early)
+        .await
+        .expect("it is there");
+    let refused = remote
+        .upload(&Hash::of(&late), late.clone())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("503") && refused.contains("no room"),
+        "{refused}"
+    );
+    remote
+        .put(&Hash::of(&late), late)
+        .await
+        .expect("a result is taken as long as it can be written");
+    let host = world.address.authority();
+    let other = format!(
+        "PUT /blobs/{} HTTP/1.1\nHost: {host}\nConnection: close\n",
+        Hash::of(b"")
+    );
+    let answer = world
+        .http(&format!("{}\n", other.replace(" HTTP", "?for=fun HTTP")))
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("`fun`"),
+        "{answer}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_is_pushed_into_the_folder_if_it_would_load() {
+    let world = World::new(None).await;
+    let remote = Remote::new(world.address.clone(), None);
+    for (file, bytes, words) in [
+        ("x.wat", "garbage", "line 1"),
+        ("x.txt", SOUND, ".wasm or .wat"),
+        ("..wasm", SOUND, "begin with"),
+        ("-.wasm", SOUND, "begin with"),
+    ] {
+        let error = remote
+            .put_module(file, bytes.into())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("400") && error.contains(words),
+            "{file}: {error}"
+        );
+    }
+    let put = tokio::spawn(async move {
+        remote
+            .put_module("x.wat", SOUND.into())
+            .await
+            .map_err(|e| e.to_string())
+    });
+    let Input::Module { name, known, .. } = world.input() else {
+        panic!()
+    };
+    assert_eq!(name.as_str(), "x");
+    drop(known);
+    let check: taskmaster_protocol::shape::ModuleCheck =
+        serde_json::from_slice(&put.await.unwrap().unwrap()).unwrap();
+    assert!(check.ok);
+    assert_eq!(
+        std::fs::read_to_string(world.scratch.path().join("tasks").join("x.wat")).unwrap(),
+        SOUND
+    );
+}

@@ -1,0 +1,82 @@
+//! Opens the blobs and the store of a data folder.
+
+use super::MasterError;
+use crate::config::{ConfigError, MasterConfig, SettingError};
+use crate::upkeep;
+use std::io;
+use std::path::Path;
+use taskmaster_blobs::{Blobs, OpenError};
+use taskmaster_store::journal::{self, SyncedMark};
+use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::view::Restored;
+use taskmaster_store::{disk, view};
+
+/// A store whose view has everything that is in the journal.
+pub(super) struct OpenedStore {
+    pub(super) shelf: Reader,
+    pub(super) restored: Restored,
+    /// Notes up to which commit the journal is durable.
+    pub(super) synced: SyncedMark,
+}
+
+/// Opens the blobs, in the bucket or in the folder as the settings say. A bucket may take its time.
+pub(super) async fn open_blobs(config: &MasterConfig) -> Result<Blobs, MasterError> {
+    let data = config.data.clone();
+    let address = config.blobs.clone();
+    let cache_bytes = config.blob_cache_bytes;
+    let blobs = run_blocking(config, move || {
+        Blobs::open_for_master(&data, address.as_ref(), cache_bytes)
+    })
+    .await?;
+    match blobs {
+        Ok(blobs) => Ok(blobs.with_grace(config.blob_grace)),
+        Err(OpenError::Io(error)) => Err(MasterError::Data(config.data.clone(), error)),
+        Err(
+            error @ (OpenError::Address(_)
+            | OpenError::Client(_)
+            | OpenError::Claim(_)
+            | OpenError::InBucket(_)
+            | OpenError::InOtherBucket { .. }),
+        ) => Err(MasterError::Config(ConfigError::Setting {
+            flag: "--blobs",
+            why: SettingError::Blobs(error),
+        })),
+    }
+}
+
+/// Opens the store and brings the view up to the journal's end.
+pub(super) async fn open_store(config: &MasterConfig) -> Result<OpenedStore, MasterError> {
+    let data = config.data.clone();
+    let store = run_blocking(config, move || open(&data)).await?;
+    Ok(store?)
+}
+
+async fn run_blocking<T: Send + 'static>(
+    config: &MasterConfig,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, MasterError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| MasterError::Data(config.data.clone(), io::Error::other(error)))
+}
+
+fn open(data: &Path) -> Result<OpenedStore, StoreError> {
+    disk::wanted_at_start(data)?;
+    let folder = data.join("store");
+    if !folder.exists() && Blobs::has_any(data) {
+        return Err(StoreError::Corrupt {
+            path: folder.display().to_string(),
+            why: "it is gone, and the blobs of its tasks and modules are still there beside it"
+                .into(),
+        });
+    }
+    let shelf = upkeep::open_sled(&folder)?;
+    let synced = SyncedMark::open(&folder, journal::last(&shelf)?)?;
+    view::catch_up(&shelf)?;
+    let restored = view::restore(shelf.as_ref())?;
+    Ok(OpenedStore {
+        shelf,
+        restored,
+        synced,
+    })
+}

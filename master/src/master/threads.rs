@@ -1,0 +1,204 @@
+//! The threads of a master: the engine, the journal's writer, the measuring of the disk, and the
+//! fold.
+
+use super::MasterError;
+use super::opening::OpenedStore;
+use crate::collecting::BlobCollector;
+use crate::config::MasterConfig;
+use crate::handle::MasterHandle;
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+use taskmaster_blobs::Blobs;
+use taskmaster_engine::committing::{self, Behind, TURNS_WAITING_MAX, Writer};
+use taskmaster_engine::components::Components;
+use taskmaster_engine::engine::{Engine, EngineConfig, Turn};
+use taskmaster_engine::events::EventFeed;
+use taskmaster_engine::folding::Folding;
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::room::{PatientShelf, Room};
+use taskmaster_engine::settings::Durability;
+use taskmaster_engine::steady::SteadyClock;
+use taskmaster_engine::{clock, turns};
+use taskmaster_protocol::Now;
+use taskmaster_store::journal::{AppendError, ShelfJournal};
+use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::record::Entry;
+use tokio::sync::oneshot;
+
+/// The threads of a master, and what others need of them.
+pub(super) struct StartedThreads {
+    pub(super) handle: MasterHandle,
+    pub(super) components: Components,
+    /// Tells when the journal has failed.
+    pub(super) failed: oneshot::Receiver<AppendError>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+}
+
+/// Restores the engine, commits its first turn, and starts the threads.
+pub(super) fn start(
+    config: &MasterConfig,
+    blobs: Blobs,
+    store: OpenedStore,
+) -> Result<StartedThreads, MasterError> {
+    let OpenedStore {
+        shelf,
+        restored,
+        synced,
+    } = store;
+    let (inbox, inputs) = channel();
+    let (turns, ended_turns) = sync_channel(TURNS_WAITING_MAX);
+    let (folds, commits) = channel();
+    let (failing, failed) = oneshot::channel();
+    let events = EventFeed::new(restored.marks.seq, shelf.clone());
+    let room = Room::new(inbox.clone());
+    let handle = MasterHandle {
+        inbox: inbox.clone(),
+        reader: shelf.clone(),
+        events: events.clone(),
+        epoch: restored.marks.epoch + 1,
+        room: room.clone(),
+    };
+
+    let now = clock::now();
+    let engine_config = engine_config(config, now);
+    let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;
+    engine.keep_ended_for(config.keep.time);
+    let components = engine.components();
+    let mut journal = ShelfJournal::open(shelf.clone())?.noting(synced);
+    commit_first(engine.end_turn(now), &mut journal, &events, &folds)?;
+
+    let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
+    let collector = BlobCollector::new(blobs, patient.clone(), room.clone());
+    let folding = Folding::new(patient, config.keep, inbox).collecting(Box::new(collector));
+    let behind = Behind::new(folding.backlog());
+    let (stop_measuring, measuring_stopped) = channel();
+    let journal_thread = JournalThread {
+        turns: ended_turns,
+        journal,
+        durability: config.durability,
+        events,
+        folds,
+        room: room.clone(),
+        behind: behind.clone(),
+        failing,
+        stop_measuring,
+    };
+
+    let data_error = |error| MasterError::Data(config.data.clone(), error);
+    let threads = [
+        start_engine(engine, inputs, turns, behind),
+        start_journal(journal_thread),
+        start_disk(room, config.data.clone(), measuring_stopped),
+        start_fold(folding, commits),
+    ];
+    let threads: io::Result<Vec<_>> = threads.into_iter().collect();
+    Ok(StartedThreads {
+        handle,
+        components,
+        failed,
+        threads: threads.map_err(data_error)?,
+    })
+}
+
+fn engine_config(config: &MasterConfig, now: Now) -> EngineConfig {
+    let timeout_ms = u64::try_from(config.task_timeout.as_millis()).unwrap_or(u64::MAX);
+    EngineConfig {
+        timeout_ms: timeout_ms.max(1),
+        memory_mb: config.memory_mb,
+        queue_bytes: config.queue_bytes,
+        durability: config.durability.to_string(),
+        require_approved: config.require_approved,
+        seed: now.wall.0.unsigned_abs() ^ u64::from(std::process::id()),
+    }
+}
+
+/// Commits the engine's first turn, which raises the epoch.
+fn commit_first(
+    turn: Turn,
+    journal: &mut ShelfJournal,
+    events: &EventFeed,
+    folds: &Sender<Arc<Entry>>,
+) -> Result<(), MasterError> {
+    committing::commit_first(turn, journal, events, folds).map_err(|error| match error {
+        AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
+        AppendError::Fenced | AppendError::Unknown(_) => MasterError::Journal(error),
+    })
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(run)
+}
+
+fn start_engine(
+    engine: Engine,
+    inputs: Receiver<Input>,
+    turns: SyncSender<Turn>,
+    behind: Behind,
+) -> io::Result<JoinHandle<()>> {
+    spawn("engine", move || {
+        turns::run_engine(engine, &inputs, &turns, &behind, SteadyClock::default());
+    })
+}
+
+/// What the thread that writes the journal owns.
+struct JournalThread {
+    turns: Receiver<Turn>,
+    journal: ShelfJournal,
+    durability: Durability,
+    events: EventFeed,
+    /// To the fold.
+    folds: Sender<Arc<Entry>>,
+    room: Room,
+    behind: Behind,
+    /// Told when the journal has failed.
+    failing: oneshot::Sender<AppendError>,
+    /// The disk is measured until this is dropped.
+    stop_measuring: Sender<()>,
+}
+
+fn start_journal(thread: JournalThread) -> io::Result<JoinHandle<()>> {
+    spawn("journal", move || {
+        let JournalThread {
+            turns,
+            mut journal,
+            durability,
+            events,
+            folds,
+            room,
+            behind,
+            failing,
+            stop_measuring,
+        } = thread;
+        let mut writer = Writer {
+            turns: &turns,
+            journal: &mut journal,
+            durability,
+            events: &events,
+            folds: &folds,
+            room: &room,
+            held: VecDeque::new(),
+            behind: &behind,
+        };
+        if let Err(error) = writer.run() {
+            let _ = failing.send(error);
+        }
+        room.close();
+        drop(stop_measuring);
+    })
+}
+
+fn start_disk(room: Room, data: PathBuf, stopped: Receiver<()>) -> io::Result<JoinHandle<()>> {
+    spawn("disk", move || room.measure(&data, &stopped))
+}
+
+fn start_fold(mut folding: Folding, commits: Receiver<Arc<Entry>>) -> io::Result<JoinHandle<()>> {
+    spawn("fold", move || {
+        if let Err(error) = folding.run(&commits, || clock::now().wall) {
+            tracing::error!(%error, "the view cannot be folded; the journal goes on");
+        }
+    })
+}

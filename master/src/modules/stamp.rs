@@ -1,0 +1,87 @@
+//! How one state of a file is told from another, and since when a file has not changed.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A change of a list or of a manifest counts when nothing has changed for this long, because many
+/// programs empty a file before they write it anew.
+pub(super) const TEXT_QUIET_TIME: Duration = Duration::from_millis(150);
+
+/// The state of a file, as far as a `stat` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileStamp {
+    bytes: u64,
+    modified_secs: i64,
+    modified_nanos: i64,
+    device: u64,
+    inode: u64,
+}
+
+impl FileStamp {
+    pub(super) fn of(metadata: &Metadata) -> FileStamp {
+        FileStamp {
+            bytes: metadata.len(),
+            modified_secs: metadata.mtime(),
+            modified_nanos: metadata.mtime_nsec(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the file was last written, by the wall clock.
+    pub(super) fn modified(&self) -> SystemTime {
+        let secs = u64::try_from(self.modified_secs).unwrap_or(0);
+        let nanos = u32::try_from(self.modified_nanos).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::new(secs, nanos)
+    }
+
+    /// Whether the file was last written longer ago than `age`. A time in the future is not.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        self.modified().elapsed().is_ok_and(|is| is > age)
+    }
+
+    /// Whether the file was last written within `age`. A time in the future is not.
+    pub(super) fn is_younger_than(&self, age: Duration) -> bool {
+        self.modified().elapsed().is_ok_and(|is| is < age)
+    }
+}
+
+/// The state of a file, or that there is none, and since when it has been so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unchanged {
+    stamp: Option<FileStamp>,
+    since: Instant,
+}
+
+impl Unchanged {
+    pub(super) fn new(stamp: Option<FileStamp>, since: Instant) -> Unchanged {
+        Unchanged { stamp, since }
+    }
+
+    pub(super) fn stamp(&self) -> Option<FileStamp> {
+        self.stamp
+    }
+
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Notes the state that was seen now. True where it is another one than before.
+    pub(super) fn see(&mut self, stamp: Option<FileStamp>, now: Instant) -> bool {
+        let is_changed = self.stamp != stamp;
+        if is_changed {
+            *self = Unchanged::new(stamp, now);
+        }
+        is_changed
+    }
+
+    /// How long the file has been in its state.
+    pub(super) fn time(&self, now: Instant) -> Duration {
+        now.duration_since(self.since)
+    }
+}
