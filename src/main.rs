@@ -50,7 +50,9 @@ fn run(cli: Cli, runtime: &Runtime) -> ExitCode {
         Command::Up(args) => runtime.block_on(up::up(args)),
         Command::Demo(args) => runtime.block_on(demo::demo(args)),
         Command::Master(args) => runtime.block_on(up::master(args)),
-        Command::Runner(args) => runtime.block_on(taskmaster_runner::cli::run(args, signal())),
+        Command::Runner(args) => {
+            runtime.block_on(async { taskmaster_runner::cli::run(args, signal()).await })
+        }
         Command::Store(command) => runtime.block_on(store::store(command, &cli.global)),
         Command::Run(args) => run_file(args),
         Command::Completions { shell } => documents::completions(shell),

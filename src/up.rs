@@ -86,9 +86,11 @@ fn announce(master: &Master) {
 /// Waits for the signal to stop in order. From then on, a second signal ends the process at once.
 async fn signalled(grace: Duration) {
     signal().await;
+    // Before the message, because whoever reads it may send the second signal at once.
+    let second_signal = signal();
     eprintln!("stopping: running tasks may go on for {grace:?}; a second signal ends it at once");
     tokio::spawn(async {
-        signal().await;
+        second_signal.await;
         eprintln!("ended by a second signal");
         // What was acknowledged is on disk; guests run on threads that nobody waits for.
         std::process::exit(1);
