@@ -53,25 +53,28 @@ impl Cli {
     /// Checks what the parser of the command line leaves to the roles. An error begins with the
     /// option, as in `--keep: ...`.
     pub fn check(&self) -> Result<(), String> {
-        let master = |args: &MasterArgs| {
-            MasterConfig::new(args.clone())
-                .map(drop)
-                .map_err(|error| error.to_string())
-        };
+        fn sentence(error: impl ToString) -> String {
+            error.to_string()
+        }
         match &self.command {
-            Command::Master(args) => master(args),
-            Command::Up(args) => {
-                master(&args.master)?;
-                grants(&args.grants).map(drop)
+            Command::Master(args) => {
+                MasterConfig::new(args.clone()).map_err(sentence)?;
             }
-            Command::Runner(args) => args.clone().config().map(drop),
+            Command::Up(args) => {
+                MasterConfig::new(args.master.clone()).map_err(sentence)?;
+                grants(&args.grants).map_err(sentence)?;
+            }
+            Command::Runner(args) => {
+                args.clone().config().map_err(sentence)?;
+            }
             Command::Demo(_)
             | Command::Store(_)
             | Command::Run(_)
             | Command::Completions { .. }
             | Command::Man { .. }
-            | Command::Client(_) => Ok(()),
+            | Command::Client(_) => {}
         }
+        Ok(())
     }
 }
 

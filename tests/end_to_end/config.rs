@@ -66,7 +66,7 @@ fn a_runner_takes_its_options_from_the_file() {
             .find(|runner| runner["runner"] == "filed")
     });
     assert_eq!(runner["slots"], 3);
-    assert_eq!(runner["labels"]["zone"], "b");
+    assert_eq!(runner["offer"]["labels"]["zone"], "b");
 }
 
 #[test]
