@@ -29,7 +29,7 @@ enum LogFormat {
     Json,
 }
 
-/// Starts it. A filter that cannot be read is told, and the default taken.
+/// Starts the log. Where the filter cannot be read, it says so and logs warnings.
 pub fn start(options: &LogOptions) {
     let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|error| {
         eprintln!(

@@ -16,51 +16,57 @@ use taskmaster_master::upkeep::{OpenStore, UpkeepError};
 use taskmaster_store::view;
 use taskmaster_transport::{BlobClient, BlobError};
 
-/// Runs it.
+/// `taskmaster store`.
 pub async fn store(command: StoreCommand, global: &GlobalOptions) -> ExitCode {
     let done = match command {
-        StoreCommand::Check(of) => checked(&of.data, global),
-        StoreCommand::Export { data, file } => exported(&data.data, &file),
-        StoreCommand::Import { data, file } => imported(&data.data, &file),
-        StoreCommand::Backup { data, to } => backed_up(&data.data, &to, global).await,
+        StoreCommand::Check(of) => run_check(&of.data, global),
+        StoreCommand::Export { data, file } => run_export(&data.data, &file),
+        StoreCommand::Import { data, file } => run_import(&data.data, &file),
+        StoreCommand::Backup { data, to } => run_backup(&data.data, &to, global).await,
     };
-    done.unwrap_or_else(|Failure(code, error)| {
-        eprintln!("error: {error}");
-        ExitCode::from(code)
+    done.unwrap_or_else(|failure| {
+        eprintln!("error: {}", failure.text);
+        ExitCode::from(failure.exit_code)
     })
 }
 
-/// An exit code and its sentence.
-struct Failure(u8, String);
+/// Why a command of the store failed.
+struct StoreFailure {
+    exit_code: u8,
+    text: String,
+}
 
-impl From<UpkeepError> for Failure {
-    fn from(error: UpkeepError) -> Failure {
-        let runs = matches!(error, UpkeepError::Config(ConfigError::Locked(_)));
-        let more = if runs {
+impl From<UpkeepError> for StoreFailure {
+    fn from(error: UpkeepError) -> StoreFailure {
+        let is_in_use = matches!(error, UpkeepError::Config(ConfigError::Locked(_)));
+        let hint = if is_in_use {
             "; of a running master, `taskmaster store backup` makes a copy to look at"
         } else {
             ""
         };
-        Failure(exit::ERROR, format!("{error}{more}"))
+        failed(format!("{error}{hint}"))
     }
 }
 
-fn failed(error: impl ToString) -> Failure {
-    Failure(exit::ERROR, error.to_string())
+fn failed(error: impl ToString) -> StoreFailure {
+    StoreFailure {
+        exit_code: exit::ERROR,
+        text: error.to_string(),
+    }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+fn print(text: &str) -> Result<(), StoreFailure> {
     writeln!(io::stdout(), "{text}").map_err(failed)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
+fn print_json(value: &impl serde::Serialize) -> Result<(), StoreFailure> {
     print(&serde_json::to_string(value).map_err(failed)?)
 }
 
-fn checked(data: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+fn run_check(data: &Path, global: &GlobalOptions) -> Result<ExitCode, StoreFailure> {
     let report = check(&OpenStore::open(data)?)?;
     if global.wants_json() {
-        json(&report)?;
+        print_json(&report)?;
     } else {
         let CheckReport {
             commits,
@@ -72,13 +78,13 @@ fn checked(data: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
             blobs,
             ..
         } = &report;
-        let waits = if *unfolded > 0 {
+        let not_counted = if *unfolded > 0 {
             format!("; {unfolded} commits are not counted in these yet")
         } else {
             String::new()
         };
         print(&format!(
-            "{commits} commits with {records} records; {open} open and {ended} ended tasks, {jobs} jobs, {blobs} blobs{waits}"
+            "{commits} commits with {records} records; {open} open and {ended} ended tasks, {jobs} jobs, {blobs} blobs{not_counted}"
         ))?;
     }
     for wrong in &report.wrong {
@@ -97,14 +103,14 @@ fn checked(data: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(exit::ERROR))
 }
 
-fn is_standard(file: &Path) -> bool {
+fn is_dash(file: &Path) -> bool {
     file == Path::new("-")
 }
 
-fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
+fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
     let opened = OpenStore::open(data)?;
     view::catch_up(&opened.shelf).map_err(failed)?;
-    let to: Box<dyn Write> = if is_standard(file) {
+    let to: Box<dyn Write> = if is_dash(file) {
         Box::new(io::stdout().lock())
     } else {
         Box::new(
@@ -121,27 +127,27 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
         Ok(ExportSummary { tasks, blobs, lost }) => {
             eprintln!("{tasks} tasks and {blobs} blobs exported");
             if !lost.is_empty() {
-                say_lost(&lost);
+                tell_lost(&lost);
                 return Err(failed(
                     "all else is exported; an import of it will say that these are missing",
                 ));
             }
         }
-        // Whoever read stdout has seen enough.
+        // The reader of stdout has closed it and wants no more.
         Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(failed(error)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn say_lost(lost: &[String]) {
+fn tell_lost(lost: &[String]) {
     for blob in lost {
         eprintln!("lost: {blob}");
     }
 }
 
-fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
-    let ImportSummary { tasks, blobs, lost } = if is_standard(file) {
+fn run_import(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
+    let ImportSummary { tasks, blobs, lost } = if is_dash(file) {
         import(data, &mut io::stdin().lock())?
     } else {
         let from =
@@ -152,11 +158,15 @@ fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
         "{tasks} tasks and {blobs} blobs imported into {}",
         data.display()
     );
-    say_lost(&lost);
+    tell_lost(&lost);
     Ok(ExitCode::SUCCESS)
 }
 
-async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+async fn run_backup(
+    data: &Path,
+    to: &Path,
+    global: &GlobalOptions,
+) -> Result<ExitCode, StoreFailure> {
     let copied = match OpenStore::open(data) {
         Ok(opened) => backup(
             &opened.shelf,
@@ -164,12 +174,12 @@ async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<Exi
             to,
         )?,
         Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,
-        // A master elsewhere, or on another folder, is meant where it is named.
+        // Whoever names a master with --url may mean one elsewhere, or on another folder.
         Err(_) if global.url.is_some() => ask_master(to, global).await?,
         Err(error) => return Err(error.into()),
     };
     if global.wants_json() {
-        json(&copied)?;
+        print_json(&copied)?;
     } else {
         let BackupSummary {
             to,
@@ -185,17 +195,19 @@ async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// The master that runs makes the copy, on its own machine.
-async fn ask_master(to: &Path, global: &GlobalOptions) -> Result<BackupSummary, Failure> {
+/// Asks the running master for the copy. It makes the copy on its own machine.
+async fn ask_master(to: &Path, global: &GlobalOptions) -> Result<BackupSummary, StoreFailure> {
     let to: PathBuf = std::path::absolute(to).map_err(failed)?;
     let target = global.target().map_err(failed)?;
-    let wish = serde_json::json!({ "to": to }).to_string();
-    let asked: BlobClient = target.blobs();
-    let answer = asked.backup(Bytes::from(wish)).await.map_err(|error| match error {
-        BlobError::Unreachable { .. } => Failure(
-            exit::UNREACHABLE,
-            format!("the data folder is in use, and its master does not answer: {error}; name it with --url"),
-        ),
+    let request = serde_json::json!({ "to": to }).to_string();
+    let blobs: BlobClient = target.blobs();
+    let answer = blobs.backup(Bytes::from(request)).await.map_err(|error| match error {
+        BlobError::Unreachable { .. } => StoreFailure {
+            exit_code: exit::UNREACHABLE,
+            text: format!(
+                "the data folder is in use, and its master does not answer: {error}; name it with --url"
+            ),
+        },
         BlobError::Refused { text, .. } => failed(text),
         other => failed(other),
     })?;

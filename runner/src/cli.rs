@@ -187,13 +187,13 @@ async fn serve_until(config: RunnerConfig, shutdown: BoxedFuture<()>) -> Result<
     tokio::select! {
         result = &mut serving => result,
         () = &mut shutdown => {
-            eprintln!(
-                "draining: running tasks may go on for {grace:?}; a second signal ends it at once"
-            );
+            // Before the message, because whoever reads it may send the second signal at once.
+            let second_signal = signal();
+            eprintln!("draining: running tasks may go on for {grace:?}; a second signal ends it at once");
             let _ = drain.send(());
             tokio::select! {
                 result = &mut serving => result,
-                () = signal() => {
+                () = second_signal => {
                     eprintln!("ended by a second signal");
                     // Guests run on threads, which would otherwise be waited for.
                     std::process::exit(1)
@@ -203,22 +203,33 @@ async fn serve_until(config: RunnerConfig, shutdown: BoxedFuture<()>) -> Result<
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-pub async fn signal() {
+/// Waits for SIGTERM or Ctrl-C, and misses none that comes after the call, even before it is
+/// awaited. Must be called in a runtime.
+pub fn signal() -> impl Future<Output = ()> + Send + 'static {
     #[cfg(unix)]
     {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
+        use tokio::signal::unix::{Signal, SignalKind, signal};
+        async fn received(listener: std::io::Result<Signal>) {
+            match listener {
+                Ok(mut listener) => drop(listener.recv().await),
+                // Without signals there is no shutdown to wait for.
+                Err(_) => std::future::pending().await,
             }
-            return;
+        }
+        let terminate = signal(SignalKind::terminate());
+        let interrupt = signal(SignalKind::interrupt());
+        async {
+            tokio::select! {
+                () = received(terminate) => {}
+                () = received(interrupt) => {}
+            }
         }
     }
-    // Without signals there is no shutdown to wait for.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    #[cfg(not(unix))]
+    async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -279,6 +290,20 @@ mod tests {
         let matches = RunnerArgs::augment_args(Command::new("runner"))
             .try_get_matches_from([&["runner"], args].concat())?;
         RunnerArgs::from_arg_matches(&matches)
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_signal_is_not_missed_before_it_is_awaited() {
+        let waiting = signal();
+        let own = std::process::id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &own])
+            .status();
+        assert!(sent.unwrap().success());
+        tokio::time::timeout(Duration::from_secs(30), waiting)
+            .await
+            .unwrap();
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The two jobs of the demo; modules and prices are inside the binary.
 
+use super::errors::DemoError;
+use serde_json::{Value, json};
 use taskmaster_protocol::{Json, TaskId};
 
 /// Modules, by the name of their file.
@@ -11,51 +13,57 @@ pub const MODULES: [(&str, &[u8]); 2] = [
     ("stocks.wasm", include_bytes!("../../tasks/stocks.wasm")),
 ];
 
-/// Monthly closing prices of five shares, 2000 to 2010; see `tasks/stocks/README.md`.
+/// Monthly closing prices of five shares from 2000 to 2010. `tasks/stocks/README.md` says where
+/// they come from.
 const PRICES: &str = include_str!("../../tasks/stocks/stocks.csv");
 
-/// A job: some tasks, and a last one that puts their results together.
-pub struct Job {
+/// A job: some tasks, and one that makes a picture of their results.
+pub struct DemoJob {
     pub name: &'static str,
     pub tasks: Vec<Json>,
-    /// The task whose result is the picture.
-    pub last: TaskId,
-    /// The picture's name.
-    pub file: &'static str,
+    /// The task whose result is the picture. It is the last of `tasks`.
+    pub picture_task: TaskId,
+    /// The name of the picture's file.
+    pub picture_file: &'static str,
 }
 
+/// A job with one task for each of `parts`, and the task that `picture` makes of their ids.
 fn job(
     name: &'static str,
-    file: &'static str,
-    parts: Vec<serde_json::Value>,
-    last: impl FnOnce(Vec<String>) -> serde_json::Value,
-) -> Job {
+    picture_file: &'static str,
+    parts: Vec<Value>,
+    picture: impl FnOnce(Vec<String>) -> Value,
+) -> DemoJob {
     let ids: Vec<String> = (0..parts.len()).map(|n| format!("{name}-{n}")).collect();
-    let document = |id: &str, params: serde_json::Value| {
-        Json::of(&serde_json::json!({ "id": id, "module": name, "params": params }))
-    };
+    let document =
+        |id: &str, params: Value| Json::of(&json!({ "id": id, "module": name, "params": params }));
     let mut tasks: Vec<Json> = ids
         .iter()
         .zip(parts)
         .map(|(id, params)| document(id, params))
         .collect();
-    let picture = format!("{name}-picture");
-    tasks.push(document(&picture, last(ids)));
-    // The name is one of the two below, and fits.
-    let last = TaskId::new(&picture).unwrap_or_else(|_| unreachable!());
-    Job {
+    let picture_id = format!("{name}-picture");
+    tasks.push(document(&picture_id, picture(ids)));
+    #[expect(
+        clippy::expect_used,
+        reason = "the names of the two jobs below are short and plain"
+    )]
+    let picture_task = TaskId::new(&picture_id).expect("a plain name is an id");
+    DemoJob {
         name,
         tasks,
-        last,
-        file,
+        picture_task,
+        picture_file,
     }
 }
 
 /// A valley of the Mandelbrot set in 40 slices.
-pub fn mandelbrot() -> Job {
-    let (width, height, rows) = (1_200, 800, 20);
+pub fn mandelbrot() -> DemoJob {
+    let width = 1_200;
+    let height = 800;
+    let rows = 20;
     let slice = |from: usize| {
-        serde_json::json!({
+        json!({
             "width": width, "height": height, "from": from, "rows": rows, "max_iter": 1000,
             "center": [-0.745, 0.1127], "scale": 0.0065,
         })
@@ -65,35 +73,49 @@ pub fn mandelbrot() -> Job {
         "mandelbrot",
         "mandelbrot.png",
         slices,
-        |ids| serde_json::json!({ "stitch": { "width": width, "height": height }, "slices": { "$results": ids } }),
+        |ids| json!({ "stitch": { "width": width, "height": height }, "slices": { "$results": ids } }),
     )
 }
 
+/// The prices of one share.
+struct Share {
+    symbol: &'static str,
+    /// Pairs of a date and a price.
+    prices: Vec<Value>,
+}
+
 /// One analysis for each share, and a chart of all.
-pub fn stocks() -> Result<Job, String> {
-    let mut shares: Vec<(&str, Vec<serde_json::Value>)> = Vec::new();
-    for line in PRICES.lines().skip(1).filter(|line| !line.is_empty()) {
-        let row: Vec<&str> = line.split(',').collect();
-        let [symbol, date, price] = row[..] else {
-            return Err(format!("stocks.csv: {line:?} has not three columns"));
-        };
-        let price: f64 = price
-            .parse()
-            .map_err(|_| format!("stocks.csv: {price:?} is no price"))?;
-        let point = serde_json::json!([date, price]);
-        match shares.iter_mut().find(|(known, _)| *known == symbol) {
-            Some((_, prices)) => prices.push(point),
-            None => shares.push((symbol, vec![point])),
-        }
-    }
-    let parts = shares
+pub fn stocks() -> Result<DemoJob, DemoError> {
+    let parts = shares()?
         .into_iter()
-        .map(|(symbol, prices)| serde_json::json!({ "symbol": symbol, "prices": prices }))
+        .map(|share| json!({ "symbol": share.symbol, "prices": share.prices }))
         .collect();
     Ok(job(
         "stocks",
         "stocks.svg",
         parts,
-        |ids| serde_json::json!({ "summary": { "$results": ids } }),
+        |ids| json!({ "summary": { "$results": ids } }),
     ))
+}
+
+fn shares() -> Result<Vec<Share>, DemoError> {
+    let mut shares: Vec<Share> = Vec::new();
+    for line in PRICES.lines().skip(1).filter(|line| !line.is_empty()) {
+        let row: Vec<&'static str> = line.split(',').collect();
+        let [symbol, date, price] = row[..] else {
+            return Err(DemoError::Prices(format!("{line:?} has not three columns")));
+        };
+        let price: f64 = price
+            .parse()
+            .map_err(|_| DemoError::Prices(format!("{price:?} is no price")))?;
+        let point = json!([date, price]);
+        match shares.iter_mut().find(|share| share.symbol == symbol) {
+            Some(share) => share.prices.push(point),
+            None => shares.push(Share {
+                symbol,
+                prices: vec![point],
+            }),
+        }
+    }
+    Ok(shares)
 }

@@ -83,7 +83,7 @@ fn every_command_has_an_example() {
                 "`{command}` has no {option}:\n{text}"
             );
         }
-        for option in ["--output", "--url", "--token"] {
+        for option in ["--config", "--output", "--url", "--token"] {
             assert!(text.contains(option), "`{command}` has no {option}");
         }
         let (_, example) = text
@@ -141,6 +141,18 @@ fn help_is_80_to_120_columns_of_text_without_escapes() {
                 line.chars().count()
             );
         }
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = Folder::new();
+    run(&folder, &["man", "pages"], &[], "").with(0);
+    for (command, _) in COMMANDS {
+        let name = format!("taskmaster-{}.1", command.replace(' ', "-"));
+        let page = std::fs::read_to_string(folder.join("pages").join(&name))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(page.contains("SYNOPSIS"), "{name}");
     }
 }
 

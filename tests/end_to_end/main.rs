@@ -24,6 +24,7 @@ mod socket;
 mod bad_input;
 mod capabilities;
 mod components;
+mod config;
 mod crashes;
 mod directives;
 mod disk;

@@ -170,6 +170,7 @@ pub fn command(folder: &Folder, settings: &[(&str, &str)]) -> Command {
 
 fn settled(mut command: Command, folder: &Folder, settings: &[(&str, &str)]) -> Command {
     for name in [
+        "TASKMASTER_CONFIG",
         "TASKMASTER_URL",
         "TASKMASTER_TOKEN",
         "TASKMASTER_LOG",
