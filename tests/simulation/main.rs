@@ -141,7 +141,9 @@ fn the_same_seed_gives_the_same_history() {
 /// Prints what became of each seed, with the hash of its history: two trees that behave alike print the same.
 #[test]
 fn histories() {
-    let Some(seeds) = number("HISTORIES") else { return };
+    let Some(seeds) = number("HISTORIES") else {
+        return;
+    };
     let first = number("FIRST").unwrap_or(0);
     for seed in first..first + seeds {
         println!("seed {seed}: {:?}", play(seed, None, Telling::Hashed));

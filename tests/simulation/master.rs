@@ -126,7 +126,7 @@ impl World {
         let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.plain_clock());
         let events = EventFeed::new(restored.marks.seq, reader.clone());
         let config = EngineConfig {
-            seed: self.chance.next(),
+            seed: self.chance.draw(),
             ..EngineConfig::default()
         };
         let mut engine = match Engine::restore(restored, config, reader, events.clone(), now) {
