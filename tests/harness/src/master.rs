@@ -12,10 +12,11 @@ use std::process::Command;
 pub struct Master {
     pub folder: Folder,
     pub url: String,
+    pub process: Process,
     role: &'static str,
+    /// Arguments beside those that every master here has.
     more: Vec<String>,
     settings: Vec<(String, String)>,
-    pub process: Process,
 }
 
 impl Master {
@@ -26,22 +27,11 @@ impl Master {
 
     /// `up` or `master` with more arguments.
     pub fn with(role: &'static str, more: &[&str]) -> Master {
-        let folder = Folder::new();
-        fs::create_dir(folder.join("tasks")).unwrap();
-        let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
-        let process = Master::launch(&folder, role, &more, "127.0.0.1:0", &[]);
-        let url = Master::ready(&process);
-        Master {
-            folder,
-            url,
-            role,
-            more,
-            process,
-            settings: Vec::new(),
-        }
+        Master::begin(Folder::new(), role, more, Vec::new())
     }
 
-    /// The same with variables; the one named `data` is set to the data folder.
+    /// `up` or `master` with more arguments and variables. The variable that `data` names is set to
+    /// the data folder.
     pub fn with_settings(
         role: &'static str,
         more: &[&str],
@@ -49,16 +39,23 @@ impl Master {
         data: &str,
     ) -> Master {
         let folder = Folder::new();
-        fs::create_dir(folder.join("tasks")).unwrap();
-        let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
-        let mut settings: Vec<(String, String)> = settings
+        let path = folder.join("data").to_str().unwrap().to_owned();
+        let settings = settings
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .chain([(data.to_owned(), path)])
             .collect();
-        settings.push((
-            data.to_owned(),
-            folder.join("data").to_str().unwrap().to_owned(),
-        ));
+        Master::begin(folder, role, more, settings)
+    }
+
+    fn begin(
+        folder: Folder,
+        role: &'static str,
+        more: &[&str],
+        settings: Vec<(String, String)>,
+    ) -> Master {
+        fs::create_dir(folder.join("tasks")).unwrap();
+        let more: Vec<String> = more.iter().map(|text| (*text).to_owned()).collect();
         let process = Master::launch(&folder, role, &more, "127.0.0.1:0", &settings);
         let url = Master::ready(&process);
         Master {
@@ -89,8 +86,8 @@ impl Master {
         Process::start(folder, &args, &settings)
     }
 
-    /// A master whose data folder is a disk of its own, of so many MiB: a tmpfs in a name space
-    /// that ends with the process. The test fails where the system lets this user have none.
+    /// A master whose data folder is a disk of its own with `mib` MiB: a tmpfs in a name space that
+    /// ends with the process. The test fails where the system lets this user have none.
     pub fn on_small_disk(mib: u32) -> Master {
         let tried = Command::new("unshare")
             .args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"])
@@ -156,7 +153,8 @@ impl Master {
         assert_eq!(Master::ready(&self.process), self.url);
     }
 
-    /// The same without waiting until it is ready: it may refuse to start.
+    /// Starts it again on the port it had, without waiting until it is ready: it may refuse to
+    /// start.
     pub fn launch_again(&self) -> Process {
         let listen = self.url.trim_start_matches("ws://");
         Master::launch(&self.folder, self.role, &self.more, listen, &self.settings)

@@ -153,7 +153,7 @@ impl Ran {
         }
     }
 
-    /// The same, after it has ended with this code.
+    /// Ends the test where the command did not end with this code.
     #[track_caller]
     pub fn with(self, code: i32) -> Ran {
         assert_eq!(

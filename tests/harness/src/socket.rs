@@ -49,7 +49,7 @@ impl Socket {
         Socket::with_headers(url, "").unwrap_or_else(|answer| panic!("{answer}"))
     }
 
-    /// The same with more headers; the answer where it is not an upgrade.
+    /// Connects with more headers; the answer where it is not an upgrade.
     pub fn with_headers(url: &str, headers: &str) -> Result<Socket, String> {
         let host = url.trim_start_matches("ws://");
         let mut stream = TcpStream::connect(host).unwrap();
@@ -87,7 +87,7 @@ impl Socket {
         Socket::runner_of(url, name, 3)
     }
 
-    /// The same, of a release that speaks this version.
+    /// A runner of a release that speaks this version of the protocol.
     pub fn runner_of(url: &str, name: &str, version: u32) -> Socket {
         let mut socket = Socket::connect(url);
         let hello = serde_json::json!({"event": "hello", "data": {"role": "runner", "protocol": version,
