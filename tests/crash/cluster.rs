@@ -1,8 +1,5 @@
 //! The processes: one master on a port that it keeps, several runners, and what is done to them.
 
-use crate::chance::Chance;
-use crate::harness::{Folder, PATIENCE, Process};
-use crate::modules_text::{SLEEP, echo, flaky};
 use crate::proxy::Proxy;
 use serde_json::Value;
 use std::fs;
@@ -10,6 +7,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use taskmaster_harness::chance::Chance;
+use taskmaster_harness::wat::{SLEEP, echo, flaky};
+use taskmaster_harness::{Folder, PATIENCE, Process};
 
 /// A runner's place: the process in it dies, the place stays.
 struct Place {

@@ -2,11 +2,11 @@
 //! when the last is healed, so that the time of healing can be taken; some at once on top of it, as
 //! in the middle of a start.
 
-use crate::chance::Chance;
 use crate::cluster::Cluster;
-use crate::harness::PATIENCE;
-use crate::witness::Witness;
 use std::time::{Duration, Instant};
+use taskmaster_harness::PATIENCE;
+use taskmaster_harness::chance::Chance;
+use taskmaster_harness::witness::Witness;
 
 /// Longer than a peer may be silent (`SILENT_MS_MAX`, 9.5 s): nobody is there any more when it
 /// wakes.

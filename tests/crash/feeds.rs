@@ -1,12 +1,12 @@
 //! `taskmaster feed --follow`, one after the other, in the middle of it all: each must end with 0,
 //! and tell of each of its tasks once.
 
-use crate::harness::{Folder, PATIENCE, Process, json_lines};
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use taskmaster_harness::{Folder, PATIENCE, Process, json_lines};
 
 /// Lines of one feed.
 const LINES: u64 = 500;

@@ -1,12 +1,12 @@
 //! Whether every promise was kept, and the table of what it took.
 
 use crate::faults::{Done, Times};
-use crate::ledger::{Expected, Ledger};
 use crate::proxy::Proxy;
-use crate::witness::{End, Seen};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
+use taskmaster_harness::ledger::{Expected, Ledger};
+use taskmaster_harness::witness::{End, Seen};
 
 /// What was found; all but the numbers of these four ends must be 0: done, cancelled, poison, and
 /// all.
@@ -205,7 +205,7 @@ pub fn report(
 
 #[test]
 fn every_way_to_break_a_promise_is_told() {
-    use crate::ledger::Promise;
+    use taskmaster_harness::ledger::Promise;
     let (ledger, mut journal) = (Ledger::default(), Seen::default());
     let mut told = |id: &str, expected: Expected, state: &str, times: u32, result: u64| {
         ledger.acknowledged(

@@ -12,27 +12,6 @@
     reason = "a test: a broken promise ends it"
 )]
 
-#[path = "../simulation/chance.rs"]
-#[allow(dead_code, reason = "the simulation uses more of it")]
-mod chance;
-#[path = "../outside/client.rs"]
-mod client;
-#[path = "../outside/harness.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod harness;
-#[path = "../outside/ledger.rs"]
-mod ledger;
-#[path = "../outside/load.rs"]
-mod load;
-#[path = "../outside/modules_text.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod modules_text;
-#[path = "../outside/socket.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod socket;
-#[path = "../outside/witness.rs"]
-mod witness;
-
 mod cluster;
 mod faults;
 mod feeds;
@@ -40,19 +19,16 @@ mod judge;
 mod proxy;
 mod tails;
 
-use chance::Chance;
 use cluster::Cluster;
 use faults::{Done, Faults};
 use feeds::Feeds;
-use ledger::Ledger;
-use load::{Feeder, Served, Stop};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use witness::{Witness, replay};
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
+use taskmaster_harness::chance::Chance;
+use taskmaster_harness::feeder::{Feeder, Served, Stop};
+use taskmaster_harness::ledger::Ledger;
+use taskmaster_harness::witness::{Witness, replay};
+use taskmaster_harness::{setting, until};
 
 /// What a run has left behind.
 struct Run {
@@ -100,7 +76,7 @@ fn run(kills: u32, seed: u64) -> Run {
             .into_iter()
             .for_each(|feeder| feeder.join().unwrap());
         feeding.join().unwrap();
-        harness::until("every task to end", || witness.open(&ledger) == 0);
+        until("every task to end", || witness.open(&ledger) == 0);
         std::mem::take(&mut faults.done)
     });
     Run {
@@ -114,10 +90,8 @@ fn run(kills: u32, seed: u64) -> Run {
 
 #[test]
 fn kills_pauses_and_cuts_lose_nothing() {
-    let (kills, seed) = (
-        number("KILLS").unwrap_or(20) as u32,
-        number("SEED").unwrap_or(1),
-    );
+    let kills: u32 = setting("KILLS").unwrap_or(20);
+    let seed: u64 = setting("SEED").unwrap_or(1);
     println!("SEED={seed} KILLS={kills}");
     let began = Instant::now();
     let Run {

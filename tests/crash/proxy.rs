@@ -2,12 +2,13 @@
 //! the bytes of one direction vanish without telling anybody, as a router does that forgets a
 //! connection.
 
-use crate::client::frame_size;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use taskmaster_harness::client::frame_size;
+use taskmaster_harness::socket::{frame, handshake};
 
 /// Bits of a connection's `lost`: bytes to the master vanish, bytes from it do.
 const TO_MASTER: u8 = 1;
@@ -225,12 +226,9 @@ impl Frames {
 
 #[test]
 fn a_place_inside_a_frame_is_found() {
-    let mut stream = crate::socket::handshake("x", "").into_bytes();
+    let mut stream = handshake("x", "").into_bytes();
     let http = stream.len();
-    let (small, large) = (
-        crate::socket::frame(1, b"0123456789"),
-        crate::socket::frame(1, &[b'x'; 70_000]),
-    );
+    let (small, large) = (frame(1, b"0123456789"), frame(1, &[b'x'; 70_000]));
     stream.extend(small.iter().chain(&large).chain(&small));
     // However the stream is cut into parts, the place is never between two frames.
     let borders = [

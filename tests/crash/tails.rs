@@ -2,13 +2,14 @@
 //! master must say that it is not and what to do: never go on as if nothing had been. What was not
 //! synced may be gone, and must harm nothing.
 
-use crate::chance::Chance;
-use crate::client::Client;
 use crate::cluster::Cluster;
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use taskmaster_harness::chance::Chance;
+use taskmaster_harness::client::Client;
+use taskmaster_harness::{setting, until};
 
 /// The smallest thing that a disk writes at once.
 const SECTOR: usize = 512;
@@ -144,7 +145,7 @@ fn add(cluster: &Cluster, numbers: std::ops::Range<u64>) {
 /// Starts on what there is: the number of tasks that are there, or what the master says as it ends.
 fn start(cluster: &mut Cluster) -> Result<u64, String> {
     cluster.start_master();
-    crate::harness::until("a master that is ready or has ended", || {
+    until("a master that is ready or has ended", || {
         cluster.master.said().contains("listening on ws://") || cluster.master.has_ended()
     });
     if cluster.master.has_ended() {
@@ -163,7 +164,7 @@ fn start(cluster: &mut Cluster) -> Result<u64, String> {
 
 #[test]
 fn a_store_that_has_lost_what_was_synced_is_refused_with_what_to_do() {
-    let mut chance = Chance::new(crate::number("SEED").unwrap_or(1));
+    let mut chance = Chance::new(setting("SEED").unwrap_or(1));
     let mut cluster = Cluster::new(0);
     cluster.wait_ready();
     add(&cluster, 0..50);
@@ -175,7 +176,7 @@ fn a_store_that_has_lost_what_was_synced_is_refused_with_what_to_do() {
     cluster.kill_master();
     let copies = Copies::new(&cluster, before);
     let (mut refused, mut whole) = (0, 0);
-    for round in 0..crate::number("TAILS").unwrap_or(4) {
+    for round in 0..setting("TAILS").unwrap_or(4) {
         for damage in [Unwritten, SomeOf, First, Torn, Flipped, CutOff, Empty, Gone] {
             copies.damage(damage, &mut chance);
             match start(&mut cluster) {
@@ -212,7 +213,7 @@ fn a_store_that_has_lost_what_was_synced_is_refused_with_what_to_do() {
 
 #[test]
 fn a_store_that_has_lost_only_what_was_not_synced_opens() {
-    let mut chance = Chance::new(crate::number("SEED").unwrap_or(1));
+    let mut chance = Chance::new(setting("SEED").unwrap_or(1));
     // Nothing is synced between a stop and the next.
     let mut cluster = Cluster::with(0, &["--durability", "interval:60000"]);
     cluster.wait_ready();
@@ -230,7 +231,7 @@ fn a_store_that_has_lost_only_what_was_not_synced_opens() {
     cluster.kill_master();
     let copies = Copies::new(&cluster, before);
     let mut found = Vec::new();
-    for round in 0..crate::number("TAILS").unwrap_or(4) {
+    for round in 0..setting("TAILS").unwrap_or(4) {
         for damage in [Unwritten, SomeOf, First] {
             copies.damage(damage, &mut chance);
             let tasks = start(&mut cluster)

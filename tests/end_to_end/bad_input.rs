@@ -1,11 +1,11 @@
 //! Bad input of every kind: the right exit code, a sentence that names what is wrong, and nothing
 //! lost.
 
-use crate::harness::{Folder, Master, Process, Ran, run};
-use crate::modules_text::echo;
-use crate::socket::{Heard, Socket};
 use serde_json::{Value, json};
 use std::fs;
+use taskmaster_harness::socket::{Heard, Socket};
+use taskmaster_harness::wat::echo;
+use taskmaster_harness::{Folder, Master, Process, Ran, run, until};
 
 fn master() -> Master {
     let master = Master::up(1);
@@ -427,7 +427,7 @@ fn a_token_is_wanted_where_there_is_one() {
         ],
         &[],
     );
-    crate::harness::until("the runner", || {
+    until("the runner", || {
         let ran = run(
             &master.folder,
             &["runners", "list", "-o", "quiet"],

@@ -1,8 +1,6 @@
 //! What modules may reach beyond their folder: asked for by a manifest, approved by name, offered
 //! by a runner.
 
-use crate::harness::{Folder, Master, Process, run, until};
-use crate::modules_text::{constant, echo, peek};
 use serde_json::json;
 use std::fs;
 use std::io::{Read, Write};
@@ -10,6 +8,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use taskmaster_harness::wat::{constant, echo, peek};
+use taskmaster_harness::{Folder, Master, Process, run, until};
 use taskmaster_protocol::Hash;
 
 const PEEK: &str = "description = 'Looks around'\n[capabilities]\nenv = ['ZONE']\nsecrets = ['KEY']\nfolders = ['data']\n";

@@ -1,9 +1,9 @@
 //! Components from outside: dropped, checked, given params of wrong types, called, replaced,
 //! cancelled.
 
-use crate::harness::{Master, until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use taskmaster_harness::{Master, until};
 
 /// One function: repeats a string.
 const REPEAT: &str = r#"(component

@@ -1,8 +1,8 @@
 //! The config file: what it says counts, below the environment and the command line.
 
-use crate::harness::{Folder, Master, Process, run, until, wait_for};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use taskmaster_harness::{Folder, Master, Process, run, until, wait_for};
 
 /// A master that is started from a config file alone.
 fn configured_master(folder: &Folder, more: &str) -> Process {

@@ -1,18 +1,11 @@
 //! `kill -9` of either side, and restarts: what was acknowledged is there, and every task is done
 //! once.
 
-use crate::harness::{Folder, Master, Process, run, until};
-use crate::modules_text::{SLEEP, TRAP, echo};
+use crate::many;
 use serde_json::json;
 use std::collections::HashSet;
-
-/// Tasks of a feed in whose middle processes are killed.
-fn many() -> usize {
-    std::env::var("TASKMASTER_E2E_TASKS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(20_000)
-}
+use taskmaster_harness::wat::{SLEEP, TRAP, echo};
+use taskmaster_harness::{Folder, Master, Process, json_lines, run, until};
 
 fn write_feed(folder: &Folder, tasks: usize) -> String {
     let lines: String = (0..tasks)
@@ -38,7 +31,7 @@ fn told(feed: &mut Process, lines: usize) -> bool {
 
 fn check_all_done_once(master: &Master, feed: &mut Process, tasks: usize) {
     assert_eq!(feed.exit_code(), Some(0), "{}", feed.said());
-    let lines = crate::harness::json_lines(&feed.printed());
+    let lines = json_lines(&feed.printed());
     assert_eq!(lines.len(), tasks, "one line for each task");
     let ids: HashSet<&str> = lines
         .iter()
@@ -74,7 +67,7 @@ fn check_all_done_once(master: &Master, feed: &mut Process, tasks: usize) {
     });
     events.kill();
     let text = events.printed();
-    let done: Vec<_> = crate::harness::json_lines(&text[..=text.rfind('\n').unwrap()]);
+    let done: Vec<_> = json_lines(&text[..=text.rfind('\n').unwrap()]);
     assert_eq!(
         done.iter()
             .map(|event| event["task"].as_str().unwrap())

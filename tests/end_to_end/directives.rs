@@ -1,9 +1,9 @@
 //! Tasks that add tasks and go on as others, from outside: nothing twice, nothing lost, nothing
 //! waits in a slot.
 
-use crate::harness::{Master, until};
-use crate::modules_text::{echo, says, speak};
 use serde_json::{Value, json};
+use taskmaster_harness::wat::{echo, says, speak};
+use taskmaster_harness::{Master, until};
 
 fn master(slots: u32) -> Master {
     let master = Master::up(slots);

@@ -1,6 +1,6 @@
-//! Every command explains itself, with an example; every option that DESIGN names is there.
+//! Every command explains itself, with an example; every option that scripts rely on is there.
 
-use crate::harness::{Folder, run};
+use taskmaster_harness::{Folder, run};
 
 fn help(folder: &Folder, command: &str) -> String {
     let args: Vec<&str> = command

@@ -1,13 +1,13 @@
 //! Peers that mean harm, or that are broken in a way that looks like it: each is limited, named,
 //! and harms no other.
 
-use crate::harness::{Master, json_lines, until, wait_for};
-use crate::modules_text::{SLEEP, echo};
-use crate::socket::{Heard, Socket};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use taskmaster_harness::socket::{Heard, Socket};
+use taskmaster_harness::wat::{SLEEP, echo};
+use taskmaster_harness::{Master, json_lines, until, wait_for};
 
 fn master() -> Master {
     let master = Master::with("master", &[]);

@@ -1,9 +1,9 @@
 //! Large modules: compiled in the background, once, while other work flows.
 
-use crate::harness::{Master, json_lines, micros_between, until, wait_for};
-use crate::modules_text::echo;
 use serde_json::{Value, json};
 use std::time::Instant;
+use taskmaster_harness::wat::echo;
+use taskmaster_harness::{Master, json_lines, micros_between, until, wait_for};
 
 fn leb(mut value: usize) -> Vec<u8> {
     let mut out = Vec::new();

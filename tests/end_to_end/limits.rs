@@ -1,8 +1,8 @@
 //! Limits of a task end that task, at once, and nothing else.
 
-use crate::harness::{Master, micros_between, until};
-use crate::modules_text::{HOARD, SPIN, TRAP, echo, says};
 use serde_json::{Value, json};
+use taskmaster_harness::wat::{HOARD, SPIN, TRAP, echo, says};
+use taskmaster_harness::{Master, micros_between, until};
 
 /// The promise: within 100 ms of the deadline.
 const LATE_US: i64 = 100_000;

@@ -1,14 +1,14 @@
 //! The line between a master and its runners: half open, silent, one-sided, of another version.
 
-use crate::harness::{Master, Process, until, wait_for};
-use crate::modules_text::{SLEEP, echo};
-use crate::socket::{Heard, Socket};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use taskmaster_harness::socket::{Heard, Socket};
+use taskmaster_harness::wat::{SLEEP, echo};
+use taskmaster_harness::{Master, Process, until, wait_for};
 
 /// A line that swallows one direction while it is told to; both ends stay open, as behind a router
 /// that has forgotten. Connections that are made later are whole.

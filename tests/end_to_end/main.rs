@@ -11,16 +11,6 @@
     reason = "a test: a broken promise ends it"
 )]
 
-#[path = "../outside/harness.rs"]
-mod harness;
-#[path = "../outside/modules_text.rs"]
-#[allow(dead_code, reason = "the tests of crashes use more of it")]
-mod modules_text;
-#[path = "../outside/s3.rs"]
-mod s3;
-#[path = "../outside/socket.rs"]
-mod socket;
-
 mod bad_input;
 mod capabilities;
 mod components;
@@ -46,3 +36,8 @@ mod samples;
 mod scale;
 mod shutdown;
 mod store;
+
+/// Tasks of a large feed.
+fn many() -> usize {
+    taskmaster_harness::setting("TASKMASTER_E2E_TASKS").unwrap_or(20_000)
+}

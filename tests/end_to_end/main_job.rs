@@ -1,9 +1,9 @@
 //! The main job: drop a module, feed it work, watch it, change one's mind.
 
-use crate::harness::{Master, json_lines, micros_between, until, wait_for};
-use crate::modules_text::{SLEEP, SPIN, TRAP, argument, echo, says};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_harness::wat::{SLEEP, SPIN, TRAP, argument, echo, says};
+use taskmaster_harness::{Master, Process, json_lines, micros_between, until, wait_for};
 
 fn with_echo(slots: u32) -> Master {
     let master = Master::up(slots);
@@ -399,7 +399,7 @@ fn a_watcher_sees_a_task_from_beginning_to_end() {
         ),
     );
     let mut watch = master.spawn(&["watch", "--since", "0", "--filter", "task=seen"]);
-    let tested = |watch: &crate::harness::Process| {
+    let tested = |watch: &Process| {
         let lines = watch.printed();
         let whole = &lines[..lines.rfind('\n').map_or(0, |end| end + 1)];
         json_lines(whole)

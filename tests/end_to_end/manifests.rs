@@ -1,9 +1,9 @@
 //! The manifest beside a module: defaults, the schema of params, typos; all of it hot.
 
-use crate::harness::{Master, until};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
+use taskmaster_harness::{Master, until};
 
 fn sample(name: &str) -> String {
     fs::read_to_string(

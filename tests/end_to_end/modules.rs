@@ -1,11 +1,11 @@
 //! The hot folder: whatever happens to its files, tasks run on whole, good versions.
 
-use crate::harness::{Master, until};
-use crate::modules_text::{FOREIGN, constant, echo};
 use serde_json::{Value, json};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use taskmaster_harness::wat::{FOREIGN, constant, echo};
+use taskmaster_harness::{Master, until};
 
 fn result(master: &Master, module: &str) -> String {
     master.run(&["call", module]).with(0).out.trim().to_owned()

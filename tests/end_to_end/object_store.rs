@@ -2,13 +2,13 @@
 //! that lose their folder.
 
 use crate::files::GUEST;
-use crate::harness::{Folder, Master, Process, Ran, json_lines, run, until, wait_for};
-use crate::s3::{BUCKET, READER, READERS_SECRET, SECRET, Server};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use taskmaster_harness::s3::{BUCKET, READER, READERS_SECRET, SECRET, Server};
+use taskmaster_harness::{Folder, Master, Process, Ran, json_lines, run, until, wait_for};
 
 /// Returns its params, of whatever length.
 const ECHO: &str = include_str!("../../tasks/echo.wat");
@@ -108,10 +108,9 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs SeaweedFS: TASKMASTER_S3_SERVER names its program"]
 fn a_master_that_is_killed_and_loses_its_folder_has_everything() {
-    let Some(server) = Server::start() else {
-        return;
-    };
+    let server = Server::start();
     let mut master = up(&server, &[]);
     let large = noise(20 << 20);
     fs::write(master.folder.join("large"), &large).unwrap();
@@ -266,10 +265,9 @@ fn a_master_that_is_killed_and_loses_its_folder_has_everything() {
 }
 
 #[test]
+#[ignore = "needs SeaweedFS: TASKMASTER_S3_SERVER names its program"]
 fn an_object_store_that_is_away_is_waited_for() {
-    let Some(mut server) = Server::start() else {
-        return;
-    };
+    let mut server = Server::start();
     let mut master = up(&server, &[]);
     let tasks = 60;
     let feed: String = (0..tasks)
@@ -377,6 +375,7 @@ fn refused(folder: &Folder, url: &str, settings: &[(&str, String)]) -> (Option<i
 }
 
 #[test]
+#[ignore = "needs SeaweedFS: TASKMASTER_S3_SERVER names its program"]
 fn what_is_wrong_is_told_at_the_start_and_secrets_are_not() {
     let folder = Folder::new();
     let nobody = [
@@ -413,9 +412,7 @@ fn what_is_wrong_is_told_at_the_start_and_secrets_are_not() {
         code == Some(1) && said.contains("AWS_ALLOW_HTTP=true"),
         "{said}"
     );
-    let Some(server) = Server::start() else {
-        return;
-    };
+    let server = Server::start();
     for (url, settings, words) in [
         (
             "s3://no-such-bucket/x",
@@ -470,10 +467,9 @@ fn what_is_wrong_is_told_at_the_start_and_secrets_are_not() {
 }
 
 #[test]
+#[ignore = "needs SeaweedFS: TASKMASTER_S3_SERVER names its program"]
 fn what_nothing_names_is_removed_from_the_bucket_and_the_folder_holds_no_more_than_it_may() {
-    let Some(server) = Server::start() else {
-        return;
-    };
+    let server = Server::start();
     let mut master = up(
         &server,
         &["--keep", "1s", "--blob-grace", "1s", "--blob-cache-mb", "1"],
@@ -550,10 +546,9 @@ fn what_nothing_names_is_removed_from_the_bucket_and_the_folder_holds_no_more_th
 }
 
 #[test]
+#[ignore = "needs SeaweedFS: TASKMASTER_S3_SERVER names its program"]
 fn the_way_there_may_be_encrypted() {
-    let Some(server) = Server::with_tls() else {
-        return;
-    };
+    let server = Server::with_tls();
     let master = up(&server, &[]);
     assert_eq!(
         master
@@ -575,14 +570,9 @@ fn the_way_there_may_be_encrypted() {
 
 /// A gigabyte, without its being in memory; not in CI, for its disk's sake.
 #[test]
+#[ignore = "needs SeaweedFS (TASKMASTER_S3_SERVER) and 4 GiB of disk"]
 fn a_gigabyte_is_never_in_memory() {
-    if std::env::var_os("TASKMASTER_LARGE").is_none() {
-        eprintln!("SKIPPED: set TASKMASTER_LARGE=1 to move a gigabyte");
-        return;
-    }
-    let Some(server) = Server::start() else {
-        return;
-    };
+    let server = Server::start();
     let mut master = up(&server, &[]);
     let path = master.folder.join("large");
     fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();

@@ -1,9 +1,9 @@
 //! The shapes that scripts rely on, field by field; the four formats; the exit codes.
 
-use crate::harness::{Folder, Master, json_lines, micros, run, until};
-use crate::modules_text::{FOREIGN, SPIN, TRAP, echo};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use taskmaster_harness::wat::{FOREIGN, SPIN, TRAP, echo};
+use taskmaster_harness::{Folder, Master, json_lines, micros, run, until};
 
 fn master() -> Master {
     let master = Master::up(1);

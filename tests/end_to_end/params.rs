@@ -1,9 +1,9 @@
 //! Large params: put as blobs, kept as blobs, put together by the runner.
 
-use crate::harness::{Master, Ran, run};
-use crate::socket::{Heard, Socket};
 use serde_json::{Value, json};
 use std::fs;
+use taskmaster_harness::socket::{Heard, Socket};
+use taskmaster_harness::{Master, Ran, run};
 
 /// Returns its params, of whatever length.
 const ECHO: &str = include_str!("../../tasks/echo.wat");

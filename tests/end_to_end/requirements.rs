@@ -1,8 +1,8 @@
 //! What a task requires of its runner; and that `why` says what is missing.
 
-use crate::harness::Master;
-use crate::modules_text::{SLEEP, echo};
 use serde_json::json;
+use taskmaster_harness::Master;
+use taskmaster_harness::wat::{SLEEP, echo};
 
 fn master() -> Master {
     let master = Master::with("master", &[]);

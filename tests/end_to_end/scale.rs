@@ -1,18 +1,11 @@
 //! Many tasks: with all that makes a scheduler slow, against as many plain ones; waiting,
 //! cancelled, long over.
 
-use crate::harness::{Master, until};
-use crate::modules_text::echo;
+use crate::many;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-
-/// Tasks, as `TASKMASTER_E2E_TASKS` says; the figure is 100,000.
-fn many() -> usize {
-    std::env::var("TASKMASTER_E2E_TASKS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(20_000)
-}
+use taskmaster_harness::wat::echo;
+use taskmaster_harness::{Master, until};
 
 fn seconds(master: &Master, name: &str, line: impl Fn(usize) -> Value) -> f64 {
     seconds_of(master, name, many(), line)

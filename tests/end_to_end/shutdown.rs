@@ -1,8 +1,8 @@
 //! What a signal does to each role while tasks run, and what a drain looks like from outside.
 
-use crate::harness::{Master, Process, until};
-use crate::modules_text::{SLEEP, echo};
 use serde_json::json;
+use taskmaster_harness::wat::{SLEEP, echo};
+use taskmaster_harness::{Master, Process, until};
 
 /// A master with a runner of one slot that sleeps for so long, and a task behind it.
 fn busy(more: &[&str], sleep_ms: u32) -> (Master, Process) {

@@ -1,13 +1,13 @@
 //! What a keeper does with a store: checked, exported, imported, backed up; and a store that is
 //! damaged.
 
-use crate::harness::{Folder, Master, Process, run, until};
-use crate::modules_text::{argument, echo, larger};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use taskmaster_harness::wat::{argument, echo, larger};
+use taskmaster_harness::{Folder, Master, Process, Ran, recorder, run, until};
 
 /// A master with tasks that are done, one with a large result and one that waits for a runner that
 /// never comes.
@@ -41,7 +41,7 @@ fn with_history() -> Master {
     master
 }
 
-fn store(folder: &Folder, args: &[&str], input: &str) -> crate::harness::Ran {
+fn store(folder: &Folder, args: &[&str], input: &str) -> Ran {
     let mut all = vec!["store"];
     all.extend(args);
     run(folder, &all, &[], input)
@@ -294,14 +294,7 @@ fn a_store_that_is_damaged_within_is_refused() {
 #[test]
 fn a_disk_that_fails_to_sync_ends_the_master_and_loses_nothing() {
     let tools = Folder::new();
-    let library = tools.join("recorder.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/powerloss/recorder.c");
-    let built = Command::new("cc")
-        .args(["-O2", "-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(source)
-        .status();
-    assert!(built.expect("a C compiler, `cc`, is needed").success());
+    let library = recorder::compile(&tools);
     let failing = tools.join("failing");
     let settings = [
         ("LD_PRELOAD", library.to_str().unwrap()),

@@ -10,6 +10,9 @@ use std::process::Command;
 /// A language, and what its project is asked.
 pub struct Language {
     pub name: &'static str,
+    /// What builds it, by the name that the script `toolchains` has for it; `None`: nothing is
+    /// needed.
+    pub toolchain: Option<&'static str>,
     /// What its template does, for the table.
     pub does: &'static str,
     pub kinds: &'static [&'static str],
@@ -23,60 +26,70 @@ const COMPONENT: &[&str] = &["component"];
 pub const LANGUAGES: &[Language] = &[
     Language {
         name: "rust",
+        toolchain: Some("rust"),
         does: "totals of a CSV file",
         kinds: BOTH,
         cases: totals,
     },
     Language {
         name: "c",
+        toolchain: Some("zig"),
         does: "a smaller picture",
         kinds: BOTH,
         cases: pictures,
     },
     Language {
         name: "cpp",
+        toolchain: Some("zig"),
         does: "what a regular expression finds",
         kinds: BOTH,
         cases: matches,
     },
     Language {
         name: "zig",
+        toolchain: Some("zig"),
         does: "the root of a hash tree",
         kinds: BOTH,
         cases: roots,
     },
     Language {
         name: "go",
+        toolchain: Some("go"),
         does: "durations in a log",
         kinds: BOTH,
         cases: durations,
     },
     Language {
         name: "assemblyscript",
+        toolchain: Some("javascript"),
         does: "a matrix product",
         kinds: BOTH,
         cases: products,
     },
     Language {
         name: "javascript",
+        toolchain: Some("javascript"),
         does: "what differs in two JSON documents",
         kinds: COMPONENT,
         cases: changes,
     },
     Language {
         name: "typescript",
+        toolchain: Some("javascript"),
         does: "an order of building",
         kinds: COMPONENT,
         cases: orders,
     },
     Language {
         name: "python",
+        toolchain: Some("python"),
         does: "the line that fits points best",
         kinds: COMPONENT,
         cases: lines,
     },
     Language {
         name: "wat",
+        toolchain: None,
         does: "a CRC-32",
         kinds: BOTH,
         cases: checksums,

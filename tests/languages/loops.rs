@@ -1,9 +1,8 @@
 //! `new` and `dev`, with the one language that needs no tool: these run everywhere.
 
-use crate::harness::{BINARY, Folder, Master, Process, run, until};
 use std::fs;
-use std::path::Path;
 use std::process::Command;
+use taskmaster_harness::{Folder, Master, Process, binary, run, until};
 
 /// A project that needs no toolchain, and the folder it is in.
 fn project() -> Folder {
@@ -14,7 +13,7 @@ fn project() -> Folder {
     assert_eq!(lines[0], "cd hello && ./build");
     // What it says is typed, word by word, but for the master's part.
     let mut typed = Command::new("bash");
-    let own = Path::new(BINARY).parent().unwrap().display();
+    let own = binary().parent().unwrap().display();
     let path = format!("{own}:{}", std::env::var("PATH").unwrap());
     typed
         .current_dir(folder.path())

@@ -1,6 +1,7 @@
 //! Tasks in ten languages, from `taskmaster new` to a fleet: what each project gives is compared
-//! with what this test computes by itself. With `TASKMASTER_TOOLCHAINS=1` only: `toolchains` beside
-//! this file fetches half a gigabyte once. A toolchain that is missing is a failure then.
+//! with what this test computes by itself. Tests that need compilers are ignored; where they are asked
+//! for, `toolchains` beside this file fetches half a gigabyte once, or those that the variable
+//! `TOOLCHAINS` names.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,10 +9,6 @@
     clippy::panic,
     reason = "a test: a broken promise ends it"
 )]
-
-#[path = "../outside/harness.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod harness;
 
 mod expected;
 mod failures;

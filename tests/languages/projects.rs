@@ -1,36 +1,50 @@
 //! Projects: written by `new`, built by their own `./build` with the toolchains that are installed.
 
-use crate::harness::{BINARY, Folder, run};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use taskmaster_harness::{Folder, binary, run};
 
-/// Where the toolchains are; installed at the first call. `None`, and a word of it, where nobody
-/// asked for them.
-pub fn toolchains() -> Option<&'static Path> {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOUND
-        .get_or_init(|| {
-            if std::env::var("TASKMASTER_TOOLCHAINS").as_deref() != Ok("1") {
-                eprintln!("SKIPPED: set TASKMASTER_TOOLCHAINS=1 to install compilers for ten languages and use them");
-                return None;
-            }
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages/toolchains");
-            let installed = Command::new(script).output().unwrap();
-            eprint!("{}", String::from_utf8_lossy(&installed.stdout));
-            assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-            let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-            let base =
-                || set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").unwrap().join(".cache")).join("taskmaster");
-            Some(set("TASKMASTER_CACHE").unwrap_or_else(base).join("languages"))
-        })
-        .as_deref()
+/// The toolchains that this run uses, by the names that the script `toolchains` has for them:
+/// those in the variable `TOOLCHAINS`, or all.
+pub fn chosen() -> Vec<String> {
+    let names =
+        std::env::var("TOOLCHAINS").unwrap_or_else(|_| "rust zig go python javascript".to_owned());
+    names.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The folder of the toolchains, which the first call installs.
+pub fn toolchains() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages/toolchains");
+        let installed = Command::new(script).args(chosen()).output().unwrap();
+        eprint!("{}", String::from_utf8_lossy(&installed.stdout));
+        assert!(
+            installed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&installed.stderr)
+        );
+        let folder = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let base = || {
+            folder("XDG_CACHE_HOME")
+                .unwrap_or_else(|| folder("HOME").unwrap().join(".cache"))
+                .join("taskmaster")
+        };
+        folder("TASKMASTER_CACHE")
+            .unwrap_or_else(base)
+            .join("languages")
+    })
 }
 
 /// The PATH of builds: the toolchains, the binary under test, and the rest.
 fn path(tools: &Path) -> std::ffi::OsString {
-    let own = Path::new(BINARY).parent().unwrap().to_owned();
+    let own = binary().parent().unwrap().to_owned();
     let rest = std::env::var_os("PATH").unwrap_or_default();
     std::env::join_paths(
         [tools.join("bin"), own]

@@ -1,13 +1,13 @@
 //! Many at once: feeders, watchers, connections.
 
-use crate::harness::{Master, until};
-use crate::modules_text::echo;
 use crate::probe::{PROMISE, Probe};
-use crate::socket::{Heard, Socket};
 use crate::{Ends, alone, is_full, lasting, may_open_many_files, peak_mib};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+use taskmaster_harness::socket::{Heard, Socket};
+use taskmaster_harness::wat::echo;
+use taskmaster_harness::{Master, until};
 
 const FEEDERS: usize = 100;
 

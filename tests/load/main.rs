@@ -1,8 +1,8 @@
 //! Overload: what the master does when more comes than it can take. Memory stays bounded, one
 //! urgent task is hardly later than on an idle master, and nobody is dropped without a word.
 //!
-//! The tests run one by one: each wants the machine for itself. `LOAD=full` takes longer, with the
-//! issue's figures.
+//! The tests run one by one: each wants the machine for itself. `LOAD=full` plays longer and with
+//! larger crowds.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,16 +10,6 @@
     clippy::panic,
     reason = "a test: a broken promise ends it"
 )]
-
-#[path = "../outside/harness.rs"]
-#[allow(dead_code, reason = "the other tests use more of it")]
-mod harness;
-#[path = "../outside/modules_text.rs"]
-#[allow(dead_code, reason = "the other tests use more of it")]
-mod modules_text;
-#[path = "../outside/socket.rs"]
-#[allow(dead_code, reason = "the other tests use more of it")]
-mod socket;
 
 mod crowds;
 mod probe;

@@ -1,9 +1,9 @@
 //! One urgent task after the other, timed from the add to its end as its client sees it.
 
-use crate::harness::Master;
-use crate::socket::{Heard, Socket};
 use serde_json::json;
 use std::time::{Duration, Instant};
+use taskmaster_harness::Master;
+use taskmaster_harness::socket::{Heard, Socket};
 
 /// Calls that make a measure.
 const CALLS: usize = 40;

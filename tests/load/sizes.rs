@@ -1,10 +1,10 @@
 //! Large things among small ones: params, and a log.
 
-use crate::harness::Master;
 use crate::probe::{PROMISE, Probe};
 use crate::{alone, is_full, peak_mib};
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use taskmaster_harness::Master;
 
 /// Returns its params, of whatever length.
 const ECHO: &str = include_str!("../../tasks/echo.wat");

@@ -1,11 +1,11 @@
 //! A disk, rebuilt from a recording: what is durable, and what of the rest may be there after a
 //! power cut.
 
-use crate::chance::Chance;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use taskmaster_harness::chance::Chance;
 
 /// A disk writes so many bytes at once or not at all.
 const SECTOR: usize = 512;

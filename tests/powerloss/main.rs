@@ -2,7 +2,7 @@
 //! and opened with the real binary. Everything that was acknowledged must be there, and what was
 //! never acknowledged may be there or not.
 //!
-//! A recorder in C (`recorder.c`, loaded with LD_PRELOAD) writes down every change and every sync
+//! A recorder in C (`harness/recorder.c`, loaded with LD_PRELOAD) writes down every change and every sync
 //! of the master's files. This test adds marks to the same log when a client was told that tasks
 //! are safe. For a crash after any number of entries, what was synced is on the disk; of the rest a
 //! [`Policy`] says what is.
@@ -16,52 +16,19 @@
     reason = "a test: a broken promise ends it"
 )]
 
-#[path = "../simulation/chance.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with the simulation, which needs all of it"
-)]
-mod chance;
 mod disk;
-#[path = "../outside/harness.rs"]
-#[allow(
-    dead_code,
-    reason = "shared with the tests from outside, which need all of it"
-)]
-mod harness;
 
-use chance::Chance;
 use disk::{Disk, Entry, Policy};
-use harness::{Folder, Master, run};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use taskmaster_harness::chance::Chance;
+use taskmaster_harness::{Folder, Master, recorder, run, setting};
 
 /// Batches fed; every other one is waited for.
 const BATCHES: usize = 16;
 
 /// Tasks in a batch.
 const TASKS: usize = 24;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
-/// The recorder, compiled.
-fn recorder(folder: &Folder) -> PathBuf {
-    let library = folder.join("recorder.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/powerloss/recorder.c");
-    let built = Command::new("cc")
-        .args(["-O2", "-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(source)
-        .status();
-    assert!(built.expect("a C compiler, `cc`, is needed").success());
-    library
-}
 
 fn module(master: &Master) {
     let text = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -75,7 +42,7 @@ fn module(master: &Master) {
 /// written down.
 fn record(folder: &Folder) -> Vec<Entry> {
     let log = folder.join("log");
-    let library = recorder(folder);
+    let library = recorder::compile(folder);
     let mut master = Master::with_settings(
         "master",
         &[],
@@ -178,7 +145,8 @@ fn judge(folder: &Folder, image: &Path, told: &BTreeMap<String, bool>) -> Option
 fn what_was_acknowledged_survives_a_power_cut() {
     let folder = Folder::new();
     let entries = record(&folder);
-    let (states, seed) = (number("POWERLOSS_STATES", 40), number("SEED", 1));
+    let states: u64 = setting("POWERLOSS_STATES").unwrap_or(40);
+    let seed: u64 = setting("SEED").unwrap_or(1);
     let first_told = entries.iter().position(Entry::is_mark).unwrap() as u64;
     let mut chance = Chance::new(seed);
     let mut built: BTreeMap<&str, u64> = BTreeMap::new();

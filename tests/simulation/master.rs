@@ -134,7 +134,7 @@ impl World {
         let now = self.plain_clock();
         let events = EventFeed::new(restored.marks.seq, reader.clone());
         let config = EngineConfig {
-            seed: self.chance.next(),
+            seed: self.chance.draw(),
             ..EngineConfig::default()
         };
         let mut engine = match Engine::restore(restored, config, reader, events.clone(), now) {

@@ -1,11 +1,11 @@
 //! Those who come and go beside the steady load: feeds, watchers, somebody who replaces a module.
 
-use crate::client::Client;
-use crate::harness::{Master, json_lines};
-use crate::modules_text::constant;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use taskmaster_harness::client::Client;
+use taskmaster_harness::wat::constant;
+use taskmaster_harness::{Master, json_lines};
 
 /// Lines of one feed, of which some trap.
 const LINES: usize = 500;

@@ -12,62 +12,33 @@
     reason = "a test: a broken promise ends it"
 )]
 
-#[path = "../simulation/chance.rs"]
-#[allow(dead_code, reason = "the simulation uses more of it")]
-mod chance;
-#[path = "../outside/client.rs"]
-mod client;
-#[path = "../outside/harness.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod harness;
-#[path = "../outside/ledger.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod ledger;
-#[path = "../outside/load.rs"]
-mod load;
-#[path = "../outside/modules_text.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod modules_text;
-#[path = "../outside/socket.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod socket;
-#[path = "../outside/witness.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod witness;
-
 mod guests;
 mod samples;
 
-use chance::Chance;
-use client::Client;
-use harness::Master;
-use ledger::Ledger;
-use load::{Feeder, Served, Stop};
 use samples::{Sample, Sampler};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
-use witness::Witness;
-
-fn minutes() -> f64 {
-    std::env::var("MINUTES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0.5)
-}
+use taskmaster_harness::chance::Chance;
+use taskmaster_harness::client::Client;
+use taskmaster_harness::feeder::{Feeder, Served, Stop};
+use taskmaster_harness::ledger::Ledger;
+use taskmaster_harness::wat;
+use taskmaster_harness::witness::Witness;
+use taskmaster_harness::{Master, setting};
 
 /// Short, so that what is kept is soon as much as it will ever be.
 const KEEP: &str = "1m,50000";
 
 #[test]
 fn a_steady_load_takes_no_more_memory_and_disk_as_time_goes_by() {
-    let time = Duration::from_secs_f64(minutes() * 60.0);
+    let time = Duration::from_secs_f64(setting::<f64>("MINUTES").unwrap_or(0.5) * 60.0);
     let master = Master::with("master", &["--keep", KEEP]);
     for (name, text) in [
-        ("echo.wat", modules_text::echo()),
-        ("flaky.wat", modules_text::flaky()),
-        ("sleep.wat", modules_text::SLEEP.to_owned()),
-        ("trap.wat", modules_text::TRAP.to_owned()),
-        ("version.wat", modules_text::constant("0")),
+        ("echo.wat", wat::echo()),
+        ("flaky.wat", wat::flaky()),
+        ("sleep.wat", wat::SLEEP.to_owned()),
+        ("trap.wat", wat::TRAP.to_owned()),
+        ("version.wat", wat::constant("0")),
     ] {
         master.drop_module(name, text);
     }

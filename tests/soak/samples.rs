@@ -1,16 +1,16 @@
 //! What is measured, and whether it is flat.
 
-use crate::client::Client;
-use crate::harness::{Master, Process};
-use crate::ledger::Ledger;
-use crate::load::Served;
-use crate::witness::Witness;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use taskmaster_harness::client::Client;
+use taskmaster_harness::feeder::Served;
+use taskmaster_harness::ledger::Ledger;
+use taskmaster_harness::witness::Witness;
+use taskmaster_harness::{Master, Process};
 
 /// Tasks by how they ended, as a watcher hears it.
 #[derive(Default)]

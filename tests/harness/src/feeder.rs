@@ -86,7 +86,7 @@ impl Feeder<'_> {
             wishes: Vec::new(),
             last: None,
         };
-        let patience = crate::harness::PATIENCE;
+        let patience = crate::waiting::PATIENCE;
         let mut stopped: Option<Instant> = None;
         loop {
             if let Ok(mut client) = Client::dial(&self.url, Some(&self.name)) {

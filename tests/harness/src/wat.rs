@@ -175,10 +175,10 @@ pub fn peek() -> String {
 pub const FOREIGN: &str = r#"(module (import "somewhere" "else" (func)) (memory (export "memory") 1) (func (export "_start")))"#;
 
 /// The samples that misbehave, and the one that waits.
-pub const SPIN: &str = include_str!("../../tasks/spin.wat");
-pub const TRAP: &str = include_str!("../../tasks/trap.wat");
-pub const HOARD: &str = include_str!("../../tasks/hoard.wat");
-pub const SLEEP: &str = include_str!("../../tasks/sleep.wat");
+pub const SPIN: &str = include_str!("../../../tasks/spin.wat");
+pub const TRAP: &str = include_str!("../../../tasks/trap.wat");
+pub const HOARD: &str = include_str!("../../../tasks/hoard.wat");
+pub const SLEEP: &str = include_str!("../../../tasks/sleep.wat");
 
 fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("\\{byte:02x}")).collect()
