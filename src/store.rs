@@ -109,7 +109,7 @@ fn is_dash(file: &Path) -> bool {
 
 fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
     let opened = OpenStore::open(data)?;
-    view::catch_up(&opened.shelf).map_err(failed)?;
+    view::catch_up(&opened.store).map_err(failed)?;
     let to: Box<dyn Write> = if is_dash(file) {
         Box::new(io::stdout().lock())
     } else {
@@ -119,7 +119,7 @@ fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
     };
     let mut to = BufWriter::new(to);
     let blobs = taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?;
-    let written = export(opened.shelf.as_ref(), &blobs, &mut to).and_then(|exported| {
+    let written = export(opened.store.as_ref(), &blobs, &mut to).and_then(|exported| {
         to.flush()?;
         Ok(exported)
     });
@@ -169,7 +169,7 @@ async fn run_backup(
 ) -> Result<ExitCode, StoreFailure> {
     let copied = match OpenStore::open(data) {
         Ok(opened) => backup(
-            &opened.shelf,
+            &opened.store,
             &taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?,
             to,
         )?,

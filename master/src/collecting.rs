@@ -17,10 +17,11 @@ use std::io;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 use taskmaster_blobs::Blobs;
+use taskmaster_engine::disk_monitor::DiskMonitor;
+use taskmaster_engine::disk_space::DiskSpace;
 use taskmaster_engine::folding::{Collector, CollectorStep};
-use taskmaster_engine::room::{Disk, Room};
 use taskmaster_protocol::{Hash, Listing};
-use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::record::Record;
 use taskmaster_store::references::{self, Reference};
 use taskmaster_store::view;
@@ -45,8 +46,8 @@ const IDLE_STEPS: u32 = 10;
 /// Removes the blobs of one data folder.
 pub struct BlobCollector {
     blobs: Blobs,
-    shelf: Reader,
-    room: Room,
+    store: SharedStore,
+    room: DiskMonitor,
     /// The pause between two rounds, at least.
     interval: Duration,
     stage: CollectorStage,
@@ -90,16 +91,16 @@ enum RoundPosition {
 }
 
 impl BlobCollector {
-    /// Collects the blobs of the view on `shelf`. A grace that is shorter than the pause between
+    /// Collects the blobs of the view on `store`. A grace that is shorter than the pause between
     /// rounds shortens the pause.
-    pub fn new(blobs: Blobs, shelf: Reader, room: Room) -> BlobCollector {
+    pub fn new(blobs: Blobs, store: SharedStore, room: DiskMonitor) -> BlobCollector {
         let interval = ROUND_INTERVAL.min(blobs.grace());
         let stage = CollectorStage::Resting {
             until: Instant::now() + interval,
         };
         BlobCollector {
             blobs,
-            shelf,
+            store,
             room,
             interval,
             stage,
@@ -162,7 +163,7 @@ impl BlobCollector {
             }
             CollectorStage::Finding { .. } => {}
             CollectorStage::Working(round) => {
-                let worked = round.work(&self.blobs, &self.shelf)?;
+                let worked = round.work(&self.blobs, &self.store)?;
                 self.rest_if_err(worked);
                 return Ok(());
             }
@@ -188,7 +189,7 @@ impl Collector for BlobCollector {
         &mut self,
         unfolded: &mut dyn Iterator<Item = &[Record]>,
     ) -> Result<CollectorStep, StoreError> {
-        if matches!(self.room.disk(), Disk::Full(_)) {
+        if matches!(self.room.disk(), DiskSpace::Full(_)) {
             self.rest(ROUND_INTERVAL);
             return Ok(CollectorStep::Rest);
         }
@@ -265,10 +266,10 @@ impl Round {
     }
 
     /// The outer error is one of the store. The inner error is one of the blobs.
-    fn work(&mut self, blobs: &Blobs, shelf: &Reader) -> Result<io::Result<()>, StoreError> {
+    fn work(&mut self, blobs: &Blobs, store: &SharedStore) -> Result<io::Result<()>, StoreError> {
         match self.position {
-            RoundPosition::Open { from } => self.mark_open(blobs, shelf, from),
-            RoundPosition::Ended { from } => self.mark_ended(blobs, shelf, from),
+            RoundPosition::Open { from } => self.mark_open(blobs, store, from),
+            RoundPosition::Ended { from } => self.mark_ended(blobs, store, from),
             RoundPosition::Idle { steps } if steps < IDLE_STEPS => {
                 self.position = RoundPosition::Idle { steps: steps + 1 };
                 Ok(Ok(()))
@@ -278,7 +279,7 @@ impl Round {
                 if self.needed.contains(&false) {
                     // What the view has pruned must be gone for good. After a crash it would name
                     // these blobs again.
-                    shelf.sync()?;
+                    store.sync()?;
                 }
                 Ok(Ok(()))
             }
@@ -290,10 +291,10 @@ impl Round {
     fn mark_open(
         &mut self,
         blobs: &Blobs,
-        shelf: &Reader,
+        store: &SharedStore,
         from: u64,
     ) -> Result<io::Result<()>, StoreError> {
-        let page = view::open_from(shelf.as_ref(), from, PAGE_TASKS)?;
+        let page = view::open_from(store.as_ref(), from, PAGE_TASKS)?;
         self.position = match page.last() {
             Some(body) => RoundPosition::Open {
                 from: body.ordinal + 1,
@@ -308,10 +309,10 @@ impl Round {
     fn mark_ended(
         &mut self,
         blobs: &Blobs,
-        shelf: &Reader,
+        store: &SharedStore,
         from: u64,
     ) -> Result<io::Result<()>, StoreError> {
-        let page = view::ended_from(shelf.as_ref(), from, PAGE_TASKS)?;
+        let page = view::ended_from(store.as_ref(), from, PAGE_TASKS)?;
         let mut references: Vec<Reference> = Vec::new();
         for task in &page {
             references.extend(references::of_body(&task.body));
@@ -322,7 +323,7 @@ impl Round {
                 from: task.ended.seq + 1,
             }
         } else {
-            for (_, record) in view::modules(shelf.as_ref())? {
+            for (_, record) in view::modules(store.as_ref())? {
                 references.extend(references::of_module(&record));
             }
             RoundPosition::Idle { steps: 0 }

@@ -1,25 +1,26 @@
 //! The handle by which the gateway and the task folder tell and ask the engine.
 
 use std::sync::mpsc;
+use taskmaster_engine::disk_monitor::{DiskMonitor, TRY_EVERY};
+use taskmaster_engine::disk_space::DiskSpace;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::inbox::{Input, Reply, waits_for_room};
-use taskmaster_engine::room::{Disk, Room, TRY_EVERY};
 use taskmaster_protocol::message::Query;
 use taskmaster_protocol::{Json, Refusal, RefusalCode};
-use taskmaster_store::kv::Reader;
+use taskmaster_store::kv::SharedStore;
 use tokio::sync::oneshot;
 
 /// Tells and asks the engine. Cheap to clone.
 #[derive(Clone)]
 pub struct MasterHandle {
     pub(crate) inbox: mpsc::Sender<Input>,
-    pub(crate) reader: Reader,
+    pub(crate) reader: SharedStore,
     /// Durable and live events, for watchers and followers.
     pub events: EventFeed,
     /// How many times a master has started on this journal.
     pub epoch: u32,
     /// Whether the disk has space.
-    pub room: Room,
+    pub room: DiskMonitor,
 }
 
 impl MasterHandle {
@@ -54,7 +55,7 @@ impl MasterHandle {
         loop {
             match tokio::time::timeout(TRY_EVERY, &mut reply).await {
                 Ok(reply) => return reply.ok(),
-                Err(_) if matches!(self.room.disk(), Disk::Full(_)) => {
+                Err(_) if matches!(self.room.disk(), DiskSpace::Full(_)) => {
                     reply = self.send_query(&query);
                 }
                 Err(_) => {}

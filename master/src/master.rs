@@ -19,7 +19,7 @@ use taskmaster_engine::inbox::Input;
 use taskmaster_protocol::ModuleName;
 use taskmaster_store::journal::AppendError;
 use taskmaster_store::kv::StoreError;
-use taskmaster_store::view::Restored;
+use taskmaster_store::view::RestoredView;
 use tokio::sync::{oneshot, watch};
 
 /// Time for connections to be closed in an orderly way.
@@ -178,7 +178,7 @@ impl Master {
 }
 
 /// The modules whose files were in the task folder when the last master ended.
-fn present_modules(restored: &Restored) -> Vec<ModuleName> {
+fn present_modules(restored: &RestoredView) -> Vec<ModuleName> {
     restored
         .modules
         .iter()

@@ -13,8 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use taskmaster_blobs::OpenError;
-use taskmaster_store::kv::sled::{self, SledShelf};
-use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::kv::sled::{self, SledStore};
+use taskmaster_store::kv::{SharedStore, StoreError};
 
 /// Why it was not done; a sentence with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub struct OpenStore {
     /// The folder of the store in it.
     pub folder: PathBuf,
     /// What it holds.
-    pub shelf: Reader,
+    pub store: SharedStore,
     lock: DataLock,
 }
 
@@ -73,7 +73,7 @@ impl OpenStore {
         let lock = config::lock_data(data)?;
         Ok(OpenStore {
             data: data.to_owned(),
-            shelf: open_sled(&folder)?,
+            store: open_sled(&folder)?,
             folder,
             lock,
         })
@@ -106,7 +106,7 @@ impl NewStore {
         Ok(NewStore {
             opened: OpenStore {
                 data: data.to_owned(),
-                shelf: open_sled(&folder)?,
+                store: open_sled(&folder)?,
                 folder,
                 lock,
             },
@@ -118,11 +118,11 @@ impl NewStore {
         let OpenStore {
             data,
             folder,
-            shelf,
+            store,
             lock,
         } = self.opened;
-        shelf.sync()?;
-        drop(shelf);
+        store.sync()?;
+        drop(store);
         sled::let_go(&folder.join("db"))
             .and_then(|()| std::fs::rename(&folder, data.join("store")))
             .and_then(|()| std::fs::File::open(&data)?.sync_all())
@@ -133,8 +133,8 @@ impl NewStore {
 }
 
 /// Opens sled. Where sled panics over what it reads, that is told as damage.
-pub fn open_sled(folder: &Path) -> Result<Reader, StoreError> {
-    let opened = std::panic::catch_unwind(|| SledShelf::open(folder));
+pub fn open_sled(folder: &Path) -> Result<SharedStore, StoreError> {
+    let opened = std::panic::catch_unwind(|| SledStore::open(folder));
     let panicked = |_| StoreError::Corrupt {
         path: folder.display().to_string(),
         why: "the store's engine gave up over what it read; its message stands above".into(),
@@ -147,12 +147,12 @@ mod tests {
     use super::*;
     use taskmaster_protocol::Wall;
     use taskmaster_store::codec::{self, FORMAT};
-    use taskmaster_store::journal::{Journal, ShelfJournal};
-    use taskmaster_store::record::{Entry, Record};
+    use taskmaster_store::journal::{Journal, KvJournal};
+    use taskmaster_store::record::{JournalEntry, Record};
     use taskmaster_store::view;
 
     fn entry(commit: u64) -> Vec<u8> {
-        codec::encode(&Entry {
+        codec::encode(&JournalEntry {
             first_seq: 1,
             time: Wall(1),
             records: vec![Record::Started {
@@ -166,14 +166,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         NewStore::begin(scratch.path()).unwrap().finish().unwrap();
         let opened = OpenStore::open(scratch.path()).unwrap();
-        let mut journal = ShelfJournal::open(opened.shelf.clone()).unwrap();
+        let mut journal = KvJournal::open(opened.store.clone()).unwrap();
         journal.append(1, &entry(1)).unwrap();
-        view::catch_up(&opened.shelf).unwrap();
+        view::catch_up(&opened.store).unwrap();
         assert!(check::check(&opened).unwrap().ok);
         let mut newer = entry(2);
         newer[0] = FORMAT + 1;
         journal.append(2, &newer).unwrap();
-        let refused = view::catch_up(&opened.shelf).unwrap_err().to_string();
+        let refused = view::catch_up(&opened.store).unwrap_err().to_string();
         let told = format!(
             "commit 2: it is of format {}, this program reads format {FORMAT}",
             FORMAT + 1
@@ -189,7 +189,7 @@ mod tests {
             "{report:?}"
         );
         assert_eq!(
-            view::marks(opened.shelf.as_ref()).unwrap().folded,
+            view::marks(opened.store.as_ref()).unwrap().folded,
             1,
             "nothing was changed"
         );

@@ -6,19 +6,19 @@ use crate::world::{Happening, MS, SECOND, World};
 use std::path::Path;
 use std::sync::Arc;
 use taskmaster_engine::committing;
+use taskmaster_engine::disk_monitor::TRY_EVERY;
 use taskmaster_engine::engine::Turn;
 use taskmaster_engine::inbox::Input;
-use taskmaster_engine::room::TRY_EVERY;
 use taskmaster_store::codec;
 use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES};
 use taskmaster_store::journal::{AppendError, Journal};
-use taskmaster_store::record::{self, Entry};
+use taskmaster_store::record::{self, JournalEntry};
 use taskmaster_store::view::Fold;
 
 /// A commit that is being written: it is not synced, and maybe not appended.
 pub struct Written {
     pub turns: Vec<Turn>,
-    entry: Arc<Entry>,
+    entry: Arc<JournalEntry>,
 }
 
 impl World {
@@ -76,7 +76,7 @@ impl World {
         }
         Some(Written {
             turns,
-            entry: Arc::new(Entry {
+            entry: Arc::new(JournalEntry {
                 first_seq,
                 time,
                 records,
@@ -143,7 +143,7 @@ impl World {
         } else {
             LOW_BYTES - 1
         };
-        self.shelf.fill(self.free == 0);
+        self.store.fill(self.free == 0);
         self.has_lacked_room = true;
         let measured_after = self.chance.within(0, 250 * MS);
         let freed_after = self.chance.spread(10 * MS, 3 * SECOND);
@@ -155,7 +155,7 @@ impl World {
     pub fn free_space(&mut self) {
         self.note("room", String::new);
         self.free = AMPLE_BYTES;
-        self.shelf.fill(false);
+        self.store.fill(false);
         let measured_after = self.chance.within(0, 250 * MS);
         self.plan(measured_after, Happening::Measures);
     }
@@ -216,11 +216,11 @@ impl World {
         };
         master.fold_planned = false;
         // The fold also waits while the disk is full.
-        if master.pruning.is_under_way() || self.shelf.is_full() {
+        if master.pruning.is_under_way() || self.store.is_full() {
             return self.plan_fold();
         }
         let count = most.min(master.folds.len());
-        let entries: Vec<Arc<Entry>> = master.folds.drain(..count).collect();
+        let entries: Vec<Arc<JournalEntry>> = master.folds.drain(..count).collect();
         self.plan_fold();
         let Some(last) = entries.last() else { return };
         let events = record::events_of(&last.records);

@@ -3,10 +3,10 @@
 
 use crate::model::{Fate, Model};
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_engine::engine::{Release, Turn};
+use taskmaster_engine::disk_space::DiskSpace;
+use taskmaster_engine::engine::{DeferredEffect, Turn};
 use taskmaster_engine::inbox::Input;
-use taskmaster_engine::prepare::Prepared;
-use taskmaster_engine::room::Disk;
+use taskmaster_engine::prepare::PreparedTask;
 use taskmaster_protocol::message::{Attempt, Done, Failed, Operation};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster,
@@ -42,10 +42,10 @@ enum Answer {
 
 impl Model {
     /// What must follow from an input with this free-space state of the disk.
-    pub fn expects(&self, input: &Input, disk: &Disk) -> Expected {
-        let full = matches!(disk, Disk::Full(_));
+    pub fn expects(&self, input: &Input, disk: &DiskSpace) -> Expected {
+        let full = matches!(disk, DiskSpace::Full(_));
         let reference = match input {
-            _ if *disk == Disk::Ample => return self.expects_with_space(input),
+            _ if *disk == DiskSpace::Ample => return self.expects_with_space(input),
             Input::Add { .. } => {
                 let mut expected = self.expects_with_space(input);
                 if let Answer::Batch(_, outcomes) = &mut expected.answer {
@@ -204,7 +204,7 @@ impl Model {
                     .collect();
             }
             Input::Add { batch, tasks, .. } => {
-                let prepared: Vec<&Prepared> = prepared(input).collect();
+                let prepared: Vec<&PreparedTask> = prepared(input).collect();
                 if prepared.len() == tasks.len() {
                     expected.answer = Answer::Batch(*batch, self.admits(&prepared));
                 }
@@ -266,7 +266,7 @@ impl Model {
 
     /// Which documents of a batch are taken. Their order does not matter, as long as no task waits
     /// for an unknown one.
-    fn admits(&self, tasks: &[&Prepared]) -> Vec<Refusable<(TaskId, bool)>> {
+    fn admits(&self, tasks: &[&PreparedTask]) -> Vec<Refusable<(TaskId, bool)>> {
         let mut outcomes: BTreeMap<usize, Refusable<(TaskId, bool)>> = BTreeMap::new();
         let mut taken: BTreeMap<&TaskId, Fingerprint> = BTreeMap::new();
         loop {
@@ -307,7 +307,7 @@ impl Model {
         (0..tasks.len()).map(rest).collect()
     }
 
-    fn usable(&self, task: &Prepared) -> bool {
+    fn usable(&self, task: &PreparedTask) -> bool {
         self.modules
             .get(&task.document.module.name)
             .is_some_and(|record| record.present)
@@ -315,7 +315,7 @@ impl Model {
 }
 
 /// The documents of an add that are valid on their own.
-fn prepared(input: &Input) -> impl Iterator<Item = &Prepared> {
+fn prepared(input: &Input) -> impl Iterator<Item = &PreparedTask> {
     let tasks = if let Input::Add { tasks, .. } = input {
         tasks.as_slice()
     } else {
@@ -324,7 +324,7 @@ fn prepared(input: &Input) -> impl Iterator<Item = &Prepared> {
     tasks.iter().flatten().map(|task| &**task)
 }
 
-fn needs(task: &Prepared) -> impl Iterator<Item = &TaskId> {
+fn needs(task: &PreparedTask) -> impl Iterator<Item = &TaskId> {
     task.document
         .dependencies
         .iter()
@@ -372,8 +372,8 @@ impl Expected {
             return Err(format!("{missing:?} should have ended so"));
         }
         let said = turn.after.iter().filter_map(|release| match release {
-            Release::Say(_, message) => Some(message),
-            Release::Reply(..) | Release::Pruned(..) => None,
+            DeferredEffect::Say(_, message) => Some(message),
+            DeferredEffect::Reply(..) | DeferredEffect::Pruned(..) => None,
         });
         // Messages that promise nothing need not wait for the commit.
         let refused = turn

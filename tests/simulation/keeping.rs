@@ -6,13 +6,13 @@ use crate::runners::Runner;
 use crate::world::{Happening, MS, World};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+use taskmaster_engine::disk_monitor::TRY_EVERY;
 use taskmaster_engine::folding;
 use taskmaster_engine::inbox::Input;
-use taskmaster_engine::room::TRY_EVERY;
 use taskmaster_engine::settings::Keep;
 use taskmaster_protocol::AttemptId;
 use taskmaster_protocol::message::Attempt;
-use taskmaster_store::view::Stored;
+use taskmaster_store::view::EndedTask;
 use taskmaster_store::{journal, view};
 
 /// How many ended tasks are looked at for pruning at a time.
@@ -21,9 +21,9 @@ const PRUNED_MAX: usize = 64;
 /// What the fold has asked the engine.
 struct PruneQuestion {
     /// The tasks to be pruned.
-    candidates: Vec<Stored>,
+    candidates: Vec<EndedTask>,
     /// Brings those of the candidates that nobody needs.
-    answer: Receiver<Vec<Stored>>,
+    answer: Receiver<Vec<EndedTask>>,
 }
 
 /// The pruning that is under way.
@@ -31,7 +31,7 @@ struct PruneQuestion {
 pub struct Pruning {
     asked: Option<PruneQuestion>,
     /// The tasks that the engine has let go, until they are out of the view.
-    allowed: Vec<Stored>,
+    allowed: Vec<EndedTask>,
 }
 
 impl Pruning {
@@ -44,7 +44,7 @@ impl Pruning {
 /// Whether a runner has a report of this task that the master has not acknowledged. A task is pruned
 /// an hour after its end, and no runner is cut off for that long. Here hours pass in a moment, so
 /// such tasks are left out.
-fn is_held(runners: &[Runner], task: &Stored) -> bool {
+fn is_held(runners: &[Runner], task: &EndedTask) -> bool {
     let last = task.ended.end.last_sent;
     let attempt = |n| Attempt {
         id: task.ended.id.clone(),
@@ -128,7 +128,7 @@ impl World {
         let Some(master) = &mut self.master else {
             return;
         };
-        if self.shelf.is_full() {
+        if self.store.is_full() {
             let life = master.life;
             return self.plan(TRY_EVERY.as_micros() as u64, Happening::Forget { life });
         }
@@ -150,7 +150,7 @@ impl World {
             return;
         };
         let most = marks.folded.min(last.saturating_sub(1));
-        if self.master.is_none() || most <= first || self.shelf.is_full() || reader.sync().is_err()
+        if self.master.is_none() || most <= first || self.store.is_full() || reader.sync().is_err()
         {
             return;
         }

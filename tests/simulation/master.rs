@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use taskmaster_engine::committing;
-use taskmaster_engine::engine::{Engine, EngineConfig, Release, Turn};
+use taskmaster_engine::disk_monitor::DiskMonitor;
+use taskmaster_engine::disk_space::DiskSpace;
+use taskmaster_engine::engine::{DeferredEffect, Engine, EngineConfig, Turn};
 use taskmaster_engine::events::EventFeed;
-use taskmaster_engine::inbox::{DoneReport, Input, Reply, Seen, SessionNo};
+use taskmaster_engine::inbox::{ConnectionId, DoneReport, Input, ModuleFile, Reply};
 use taskmaster_engine::prepare::prepare;
-use taskmaster_engine::room::{Disk, Room};
 use taskmaster_engine::steady::SteadyClock;
 use taskmaster_protocol::message::{Attempt, Done, Query};
 use taskmaster_protocol::{
     FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall,
 };
-use taskmaster_store::journal::ShelfJournal;
-use taskmaster_store::kv::Reader;
-use taskmaster_store::record::Entry;
+use taskmaster_store::journal::KvJournal;
+use taskmaster_store::kv::SharedStore;
+use taskmaster_store::record::JournalEntry;
 use taskmaster_store::view;
 
 /// When the play begins by the wall clock, in µs: in 2026, so that times look like times.
@@ -50,7 +51,7 @@ pub struct Master {
     pub listens: bool,
     pub engine: Engine,
     pub events: EventFeed,
-    pub journal: ShelfJournal,
+    pub journal: KvJournal,
     inbox: VecDeque<Input>,
     /// When the next turn is planned.
     pub turn_at: Option<u64>,
@@ -62,15 +63,15 @@ pub struct Master {
     /// A commit that cannot be appended, because the disk is full.
     pub waits_for_space: Option<Written>,
     pub write_planned: bool,
-    pub folds: VecDeque<Arc<Entry>>,
+    pub folds: VecDeque<Arc<JournalEntry>>,
     pub fold_planned: bool,
     pub pruning: Pruning,
     /// The disk's free-space state.
-    pub room: Room,
+    pub room: DiskMonitor,
     /// Changes of that state, which the engine has not been told of yet.
     pub disk_changes: Receiver<Input>,
     /// The free-space state that the engine knows of.
-    pub disk: Disk,
+    pub disk: DiskSpace,
 }
 
 impl Master {
@@ -100,8 +101,8 @@ impl World {
             .map_or(plain, |master| master.clock.at(plain))
     }
 
-    pub fn reader(&self) -> Reader {
-        self.shelf.clone()
+    pub fn reader(&self) -> SharedStore {
+        self.store.clone()
     }
 
     /// A new process starts on what the last one has left on the disk.
@@ -109,7 +110,7 @@ impl World {
         if self.master.is_some() {
             return;
         }
-        if self.shelf.is_full() {
+        if self.store.is_full() {
             self.note("no room", || "the master does not start".into());
             return self.plan(SECOND, Happening::MasterStarts);
         }
@@ -125,7 +126,7 @@ impl World {
         if let Some(planted) = self.planted {
             planted::misread(planted, &mut restored);
         }
-        let Ok(journal) = ShelfJournal::open(reader.clone()) else {
+        let Ok(journal) = KvJournal::open(reader.clone()) else {
             return;
         };
         self.lives += 1;
@@ -165,9 +166,9 @@ impl World {
             folds: VecDeque::new(),
             fold_planned: false,
             pruning: Pruning::default(),
-            room: Room::new(disk_sender),
+            room: DiskMonitor::new(disk_sender),
             disk_changes,
-            disk: Disk::Ample,
+            disk: DiskSpace::Ample,
         });
         self.note("master starts", || format!("epoch {epoch}"));
         // The master makes its epoch durable before it listens.
@@ -180,9 +181,9 @@ impl World {
     /// The process is killed. If the power fails, some of what is not synced is lost as well.
     pub fn kill_master(&mut self, power: bool) {
         if power {
-            let unsynced = self.shelf.unsynced() as u64;
+            let unsynced = self.store.unsynced() as u64;
             let kept = self.chance.within(0, unsynced) as usize;
-            self.shelf.crash(kept);
+            self.store.crash(kept);
         }
         if self.master.take().is_none() {
             return;
@@ -206,7 +207,7 @@ impl World {
     fn sees_module(&mut self, name: &str, version: u64) {
         if let Ok(module) = ModuleName::new(name) {
             let version = Hash::of(format!("{name} {version}").as_bytes());
-            let seen = Seen::Sound {
+            let seen = ModuleFile::Sound {
                 version,
                 kind: ModuleKind::Command,
                 bytes: 100,
@@ -231,7 +232,7 @@ impl World {
                 };
                 self.tell_master(Input::Module {
                     name,
-                    seen: Seen::Gone,
+                    seen: ModuleFile::Gone,
                     known: None,
                 });
             }
@@ -290,7 +291,7 @@ impl World {
         // input that says so does not tell which.
         let judged = inputs
             .first()
-            .filter(|input| !draining && !matches!(input, Input::Disk(_)));
+            .filter(|input| !draining && !matches!(input, Input::DiskSpace(_)));
         let mut expected = judged.map(|input| self.oracle.pending.expects(input, &master.disk));
         if let Some((expected, Input::Message { session, .. } | Input::Reports { session, .. })) =
             expected.as_mut().zip(judged)
@@ -299,7 +300,7 @@ impl World {
             expected.comes_late();
         }
         for input in inputs {
-            if let Input::Disk(disk) = &input {
+            if let Input::DiskSpace(disk) = &input {
                 master.disk = disk.clone();
             }
             master.engine.take(input, now);
@@ -336,8 +337,8 @@ impl World {
         }
         self.oracle.turn_ends(&turn);
         let leaving = turn.after.iter().find_map(|release| match release {
-            Release::Pruned(_, tasks) => Some(tasks),
-            Release::Say(..) | Release::Reply(..) => None,
+            DeferredEffect::Pruned(_, tasks) => Some(tasks),
+            DeferredEffect::Say(..) | DeferredEffect::Reply(..) => None,
         });
         if let Some(tasks) = leaving {
             self.oracle.leave(tasks);
@@ -370,7 +371,7 @@ impl World {
 
     /// Hands a message to the engine, as the gateway does.
     pub fn gateway(&mut self, no: u64, client: Client, mut message: ToMaster) {
-        let session = SessionNo(no);
+        let session = ConnectionId(no);
         if let (Some(Planted::ResultLost), Client::Runner(index), ToMaster::Done(reports)) =
             (self.planted, client, &message)
             && self.runners[index].back_at + 30 * MS > self.now
@@ -437,7 +438,7 @@ impl World {
         let place = turn
             .after
             .iter()
-            .position(|release| matches!(release, Release::Reply(..)));
+            .position(|release| matches!(release, DeferredEffect::Reply(..)));
         let asked = place.map(|place| turn.after.remove(place));
         self.turn_ended(turn, now);
         committing::release(vec![Turn {

@@ -9,7 +9,7 @@ use taskmaster_protocol::{
     AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When,
 };
 use taskmaster_store::body::TaskBody;
-use taskmaster_store::record::{Ended, ModuleRecord, Record, Retrying, ended_index};
+use taskmaster_store::record::{Ended, ModuleRecord, Record, Retrying, final_state_index};
 
 type Verdict = Result<(), String>;
 
@@ -47,7 +47,7 @@ pub struct JobFate {
     pub paused: bool,
     pub open_tasks: u64,
     pub total: u64,
-    /// Tasks that ended, over all runs, by [`ended_index`].
+    /// Tasks that ended, over all runs, by [`final_state_index`].
     pub ended: [u64; 4],
     pub holders: BTreeSet<Arc<str>>,
 }
@@ -527,7 +527,7 @@ impl Model {
             format!("job {} has fewer than no open tasks", body.job)
         })?;
         job.open_tasks -= 1;
-        job.ended[ended_index(ended.end.state)] += 1;
+        job.ended[final_state_index(ended.end.state)] += 1;
         Ok(())
     }
 
@@ -571,7 +571,8 @@ impl Model {
             .entry(id.clone())
             .and_modify(|fate| fate.waits = waits);
         self.count_open_task(&body.job, 0)?;
-        let ended = &mut self.jobs.entry(body.job.clone()).or_default().ended[ended_index(was)];
+        let ended =
+            &mut self.jobs.entry(body.job.clone()).or_default().ended[final_state_index(was)];
         *ended = ended.saturating_sub(1);
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::planted::Planted;
 use crate::runners::Runner;
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, VecDeque};
-use taskmaster_engine::inbox::{Input, SessionNo};
+use taskmaster_engine::inbox::{ConnectionId, Input};
 use taskmaster_protocol::message::{Hello, Role, Welcome};
 use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, ToMaster, limits};
 use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
@@ -172,7 +172,7 @@ impl World {
             runner,
         };
         self.tell_master(Input::Connected {
-            session: SessionNo(no),
+            session: ConnectionId(no),
             hello,
             outbox,
         });
@@ -254,7 +254,7 @@ impl World {
         }
         self.note("master closes", || no.to_string());
         self.tell_master(Input::Disconnected {
-            session: SessionNo(no),
+            session: ConnectionId(no),
         });
         self.post(no, false, Parcel::Close);
     }
@@ -312,7 +312,7 @@ impl World {
             && matches!(self.links.get(&no), Some(l) if matches!(l.client, Client::Runner(_)))
         {
             self.tell_master(Input::Heard {
-                session: SessionNo(no),
+                session: ConnectionId(no),
             });
             return self.plan(
                 SECOND,
@@ -327,7 +327,7 @@ impl World {
         };
         if Some(link.life) == here && link.outgoing.take().is_some() {
             self.tell_master(Input::Disconnected {
-                session: SessionNo(no),
+                session: ConnectionId(no),
             });
         }
     }
@@ -442,7 +442,7 @@ impl World {
             Parcel::Ping => {
                 if let Client::Runner(_) = client {
                     self.tell_master(Input::Heard {
-                        session: SessionNo(no),
+                        session: ConnectionId(no),
                     });
                 }
                 self.post(no, false, Parcel::Pong);

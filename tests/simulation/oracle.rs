@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_engine::engine::{Release, Turn};
+use taskmaster_engine::engine::{DeferredEffect, Turn};
 use taskmaster_engine::events::logged;
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
@@ -14,9 +14,9 @@ use taskmaster_protocol::{EventKind, EventView, FromMaster, TaskId, TaskState, T
 use taskmaster_runner_session::Ending;
 use taskmaster_store::body::Fingerprint;
 use taskmaster_store::journal;
-use taskmaster_store::kv::Reader;
-use taskmaster_store::record::{Ended, Entry, Gave, Record};
-use taskmaster_store::view::{self, Places, Restored, Stored};
+use taskmaster_store::kv::SharedStore;
+use taskmaster_store::record::{Ended, JournalEntry, Record, TaskOutput};
+use taskmaster_store::view::{self, EndedIndex, EndedTask, RestoredView};
 
 #[derive(Default)]
 pub struct Oracle {
@@ -82,7 +82,7 @@ impl Oracle {
     pub fn turn_ends(&mut self, turn: &Turn) {
         // The fold may have asked in this turn, before one of the ids was added anew.
         for release in &turn.after {
-            if let Release::Pruned(_, tasks) = release {
+            if let DeferredEffect::Pruned(_, tasks) = release {
                 self.pending.leaving.extend(
                     tasks
                         .iter()
@@ -95,7 +95,7 @@ impl Oracle {
     }
 
     /// The writer has reported a commit as synced.
-    pub fn commit_is_durable(&mut self, entry: &Arc<Entry>) {
+    pub fn commit_is_durable(&mut self, entry: &Arc<JournalEntry>) {
         let verdict = self.durable.take(entry.first_seq, &entry.records);
         self.judge(verdict);
         self.durable.commits += 1;
@@ -113,7 +113,7 @@ impl Oracle {
         self.last_synced = None;
     }
 
-    fn keep_events(&mut self, entry: &Arc<Entry>) {
+    fn keep_events(&mut self, entry: &Arc<JournalEntry>) {
         for (event, seq) in logged(entry).zip(entry.first_seq..) {
             let dense = event.seq() == seq && seq == self.events.len() as u64 + 1;
             self.claim(dense, || format!("event {seq} is told as {}", event.seq()));
@@ -136,8 +136,8 @@ impl Oracle {
 
     /// The engine has let these ended tasks be forgotten. Nothing may need them, and their ids are
     /// free.
-    pub fn leave(&mut self, tasks: &[Stored]) {
-        for Stored { ended, .. } in tasks {
+    pub fn leave(&mut self, tasks: &[EndedTask]) {
+        for EndedTask { ended, .. } in tasks {
             let needed = self.pending.needs(&ended.id, ended.seq);
             self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
             self.pending.forget(&ended.id, ended.seq);
@@ -152,8 +152,8 @@ impl Oracle {
 
     /// These ended tasks are about to be taken out of the view. Nothing may need them, after a crash
     /// either.
-    pub fn forgets(&mut self, tasks: &[Stored]) {
-        for Stored { ended, .. } in tasks {
+    pub fn forgets(&mut self, tasks: &[EndedTask]) {
+        for EndedTask { ended, .. } in tasks {
             let needed = self.durable.needs(&ended.id, ended.seq);
             self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
             let models = [Some(&mut self.durable), self.last_synced.as_mut()];
@@ -181,7 +181,7 @@ impl Oracle {
         match (ended.end.state, &ended.end.result) {
             (TaskState::Done, result) => {
                 let ending = self.ends.get(&attempt).cloned();
-                let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref().map(Gave::result).as_ref());
+                let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref().map(TaskOutput::result).as_ref());
                 self.claim(right, || {
                     format!("{attempt:?} is done with {result:?}, and ended as {ending:?}")
                 });
@@ -195,7 +195,7 @@ impl Oracle {
 
     /// A new master has read the store. Nothing that was promised may be missing, and the view must
     /// say what the journal says.
-    pub fn master_starts(&mut self, reader: &Reader, restored: &Restored) {
+    pub fn master_starts(&mut self, reader: &SharedStore, restored: &RestoredView) {
         let end = journal::last(reader).unwrap_or_default();
         let safe = self.safe;
         self.claim(end >= safe, || {
@@ -259,7 +259,7 @@ impl Oracle {
     }
 
     /// Reads all ended tasks of the view.
-    fn ends_in_view(&mut self, reader: &Reader) -> InView {
+    fn ends_in_view(&mut self, reader: &SharedStore) -> InView {
         let read = view::ended_from(reader.as_ref(), 0, usize::MAX);
         self.claim(read.is_ok(), || {
             format!("the ended tasks cannot be read: {read:?}")
@@ -271,7 +271,13 @@ impl Oracle {
     }
 
     /// The view must say what the records of the journal say.
-    fn compare(&mut self, reader: &Reader, restored: &Restored, model: &Model, in_view: &InView) {
+    fn compare(
+        &mut self,
+        reader: &SharedStore,
+        restored: &RestoredView,
+        model: &Model,
+        in_view: &InView,
+    ) {
         let marks = &restored.marks;
         let counts = (marks.folded, marks.seq, marks.epoch, marks.ordinal);
         let right = (model.commits, model.seq, model.epoch, model.no);
@@ -297,7 +303,7 @@ impl Oracle {
         self.claim(open == open_in_view, || {
             format!("{open} are open, {open_in_view} in the view")
         });
-        let mut places = Places::with_filters(reader.as_ref()).unwrap_or_default();
+        let mut places = EndedIndex::with_filters(reader.as_ref()).unwrap_or_default();
         for (id, fate) in model.tasks.iter().filter(|(_, fate)| !fate.open) {
             let ended = in_view.get(id);
             let same = ended.is_some() && ended == fate.ends.last();
@@ -324,7 +330,7 @@ impl Oracle {
     }
 
     /// The view must find an end by its id, too.
-    fn look_up(&mut self, reader: &Reader, places: &mut Places, ended: &Arc<Ended>) {
+    fn look_up(&mut self, reader: &SharedStore, places: &mut EndedIndex, ended: &Arc<Ended>) {
         let stored = view::stored_by(reader.as_ref(), places, &ended.id);
         let same = matches!(&stored, Ok(Some(stored)) if stored.ended == *ended);
         self.claim(same, || {
@@ -340,7 +346,7 @@ impl Oracle {
         self.looked_up.clear();
     }
 
-    fn compare_jobs(&mut self, restored: &Restored, model: &Model) {
+    fn compare_jobs(&mut self, restored: &RestoredView, model: &Model) {
         let jobs: BTreeMap<_, _> = restored
             .jobs
             .iter()
@@ -565,7 +571,7 @@ impl World {
     /// Starts a last master on the disk when everything is over, and judges what it reads.
     pub fn last_start(&mut self) {
         let reader = self.reader();
-        self.shelf.crash(0);
+        self.store.crash(0);
         self.oracle.look_up_all();
         let read = view::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         match read {

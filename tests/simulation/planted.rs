@@ -6,8 +6,8 @@ use crate::chance::Chance;
 use std::sync::Arc;
 use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{TaskId, TaskState, ToMaster};
-use taskmaster_store::record::{Ended, Gave, Record, TaskEnd};
-use taskmaster_store::view::Restored;
+use taskmaster_store::record::{Ended, Record, TaskEnd, TaskOutput};
+use taskmaster_store::view::RestoredView;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
@@ -96,7 +96,7 @@ pub fn spoil(
 }
 
 fn won(ended: &Ended, done: Done) -> Ended {
-    let result = Some(Gave::new(done.result, done.outputs));
+    let result = Some(TaskOutput::new(done.result, done.outputs));
     let end = TaskEnd {
         state: TaskState::Done,
         attempt: done.attempt,
@@ -111,7 +111,7 @@ fn won(ended: &Ended, done: Done) -> Ended {
 }
 
 /// Spoils what a starting master has read.
-pub fn misread(planted: Planted, restored: &mut Restored) {
+pub fn misread(planted: Planted, restored: &mut RestoredView) {
     for (_, job) in &mut restored.jobs {
         match planted {
             Planted::HoldForgotten => job.holders.clear(),

@@ -3,11 +3,11 @@
 use crate::model::{Fate, Model};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_engine::room::Disk;
+use taskmaster_engine::disk_space::DiskSpace;
 use taskmaster_protocol::message::{Page, Query, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{JobName, RefusalCode, TaskId, TaskState};
-use taskmaster_store::record::Gave;
+use taskmaster_store::record::TaskOutput;
 
 impl World {
     /// Asks something at random.
@@ -57,7 +57,7 @@ impl World {
     fn is_full(&self) -> bool {
         self.master
             .as_ref()
-            .is_some_and(|master| matches!(master.disk, Disk::Full(_)))
+            .is_some_and(|master| matches!(master.disk, DiskSpace::Full(_)))
     }
 
     fn ask_task(&mut self, id: TaskId) -> Result<(), String> {
@@ -107,7 +107,7 @@ impl World {
                 .last()
                 .filter(|_| !fate.open)
                 .and_then(|ended| ended.end.result.as_ref())
-                .map(Gave::result);
+                .map(TaskOutput::result);
             if told.get(&id) != result.as_ref() {
                 return Err(format!(
                     "the result of {id} is told as {:?}, and is {result:?}",

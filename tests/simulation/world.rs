@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_protocol::message::Attempt;
 use taskmaster_store::disk::AMPLE_BYTES;
-use taskmaster_store::kv::memory::MemoryShelf;
+use taskmaster_store::kv::memory::MemoryStore;
 
 /// A millisecond, in µs as all times here.
 pub const MS: u64 = 1_000;
@@ -143,7 +143,7 @@ pub struct World {
     pub chance: Chance,
     pub swarm: Swarm,
     pub planted: Option<Planted>,
-    pub shelf: Arc<MemoryShelf>,
+    pub store: Arc<MemoryStore>,
     /// Free bytes on the disk.
     pub free: u64,
     /// Whether the disk was ever full, or nearly.
@@ -186,7 +186,7 @@ impl World {
             chance,
             swarm,
             planted,
-            shelf: Arc::new(MemoryShelf::default()),
+            store: Arc::new(MemoryStore::default()),
             free: AMPLE_BYTES,
             has_lacked_room: false,
             master: None,
@@ -366,7 +366,7 @@ impl World {
         match fault {
             Fault::KillMaster => self.kill_master(false),
             Fault::PowerOff => self.kill_master(true),
-            Fault::FailDisk => self.shelf.fail_syncs(true),
+            Fault::FailDisk => self.store.fail_syncs(true),
             Fault::KillRunner => {
                 let runner = self.any_runner();
                 self.kill_runner(runner);
@@ -445,7 +445,7 @@ impl World {
     fn heal(&mut self) {
         self.healed = true;
         self.note("heals", String::new);
-        self.shelf.fail_syncs(false);
+        self.store.fail_syncs(false);
         self.free_space();
         for link in self.links.values_mut() {
             link.stalled = [0, 0];

@@ -1,4 +1,10 @@
-//! The one place that reads clocks.
+//! The one place of the engine that reads clocks.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "everybody else asks this file for the time"
+)]
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

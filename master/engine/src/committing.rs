@@ -1,18 +1,19 @@
 //! The writer: makes turns durable, and releases what waited for that. Commit, then speak.
 
-use crate::engine::{Release, Turn};
+use crate::clock;
+use crate::disk_monitor::{DiskMonitor, TRY_EVERY};
+use crate::engine::{DeferredEffect, Turn};
 use crate::events::EventFeed;
 use crate::folding::Backlog;
-use crate::room::{Room, TRY_EVERY};
 use crate::settings::Durability;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use taskmaster_store::codec;
 use taskmaster_store::journal::{AppendError, Journal};
-use taskmaster_store::record::Entry;
+use taskmaster_store::record::JournalEntry;
 
 /// Records in one commit: above that a commit takes longer than its sync, and everybody waits for
 /// it.
@@ -37,15 +38,15 @@ const PACE_FOLD_MAX: usize = 4;
 
 /// How much the engine is ahead of what is durable, and of the view. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Behind {
+pub struct CommitLag {
     pub(crate) turns: Arc<AtomicUsize>,
     backlog: Backlog,
 }
 
-impl Behind {
+impl CommitLag {
     /// Of turns that are not durable none, and of records that are not folded `backlog`.
-    pub fn new(backlog: Backlog) -> Behind {
-        Behind {
+    pub fn new(backlog: Backlog) -> CommitLag {
+        CommitLag {
             turns: Arc::default(),
             backlog,
         }
@@ -61,7 +62,7 @@ impl Behind {
 }
 
 /// Makes turns durable, in order, several at a time, and releases what waited for them.
-pub struct Writer<'a> {
+pub struct CommitWriter<'a> {
     /// The turns as they end.
     pub turns: &'a Receiver<Turn>,
     /// Where they become durable.
@@ -71,17 +72,17 @@ pub struct Writer<'a> {
     /// Who is told of their events.
     pub events: &'a EventFeed,
     /// Who folds them.
-    pub folds: &'a Sender<Arc<Entry>>,
+    pub folds: &'a Sender<Arc<JournalEntry>>,
     /// Who is told that the disk is full.
-    pub room: &'a Room,
+    pub room: &'a DiskMonitor,
     /// Turns that ended while a commit waited for room.
     pub held: VecDeque<Turn>,
     /// How many there are that are not durable yet, and what waits to be folded.
-    pub behind: &'a Behind,
+    pub behind: &'a CommitLag,
 }
 
-impl Writer<'_> {
-    /// Ends when the engine does, or with the error after which nothing is known of the disk.
+impl CommitWriter<'_> {
+    /// EndEvents when the engine does, or with the error after which nothing is known of the disk.
     pub fn run(&mut self) -> Result<(), AppendError> {
         let mut unsynced = false;
         loop {
@@ -172,12 +173,12 @@ impl Writer<'_> {
     /// Takes in what comes until it is time to try again: the engine must never wait for a full
     /// disk. False: it ended.
     fn wait(&mut self) -> bool {
-        let until = Instant::now() + TRY_EVERY;
+        let patience_us = TRY_EVERY.as_micros() as u64;
+        let until_us = clock::now().mono_us + patience_us;
         loop {
-            match self
-                .turns
-                .recv_timeout(until.saturating_duration_since(Instant::now()))
-            {
+            match self.turns.recv_timeout(Duration::from_micros(
+                until_us.saturating_sub(clock::now().mono_us),
+            )) {
                 Ok(mut turn) => {
                     turn.passes.clear();
                     self.held.push_back(turn);
@@ -190,7 +191,7 @@ impl Writer<'_> {
 }
 
 /// The records of turns as one commit; `None`: they have none.
-fn pack(turns: &mut [Turn]) -> Option<Arc<Entry>> {
+fn pack(turns: &mut [Turn]) -> Option<Arc<JournalEntry>> {
     let first_seq = turns.first()?.first_seq;
     // A restart asks when the last was known: what is due is so long after this, however long the
     // first was held up.
@@ -200,7 +201,7 @@ fn pack(turns: &mut [Turn]) -> Option<Arc<Entry>> {
         .flat_map(|turn| std::mem::take(&mut turn.records))
         .collect();
     (!records.is_empty()).then(|| {
-        Arc::new(Entry {
+        Arc::new(JournalEntry {
             first_seq,
             time,
             records,
@@ -210,11 +211,11 @@ fn pack(turns: &mut [Turn]) -> Option<Arc<Entry>> {
 
 /// What was appended is made durable and told.
 fn settle(
-    entry: Arc<Entry>,
+    entry: Arc<JournalEntry>,
     journal: &mut dyn Journal,
     durability: Durability,
     events: &EventFeed,
-    folds: &Sender<Arc<Entry>>,
+    folds: &Sender<Arc<JournalEntry>>,
 ) -> Result<(), AppendError> {
     if durability == Durability::Sync {
         journal.sync()?;
@@ -231,7 +232,7 @@ pub fn commit_first(
     mut turn: Turn,
     journal: &mut dyn Journal,
     events: &EventFeed,
-    folds: &Sender<Arc<Entry>>,
+    folds: &Sender<Arc<JournalEntry>>,
 ) -> Result<(), AppendError> {
     let Some(entry) = pack(std::slice::from_mut(&mut turn)) else {
         return Ok(());
@@ -244,9 +245,9 @@ pub fn commit_first(
 pub fn release(turns: Vec<Turn>) {
     for release in turns.into_iter().flat_map(|turn| turn.after) {
         match release {
-            Release::Say(outbox, message) => drop(outbox.send(message)),
-            Release::Reply(reply, answer) => drop(reply.send(answer)),
-            Release::Pruned(reply, tasks) => drop(reply.send(tasks)),
+            DeferredEffect::Say(outbox, message) => drop(outbox.send(message)),
+            DeferredEffect::Reply(reply, answer) => drop(reply.send(answer)),
+            DeferredEffect::Pruned(reply, tasks) => drop(reply.send(tasks)),
         }
     }
 }

@@ -5,23 +5,23 @@
 mod add;
 mod approval;
 mod ask;
+mod capacity;
 mod children;
 mod effects;
 mod modules;
 mod operate;
 mod reports;
 mod restore;
-mod room;
 mod unmet;
 mod why;
 
 pub use approval::LIST;
 
+use crate::disk_space::DiskSpace;
 use crate::events::EventFeed;
 use crate::facts::Facts;
-use crate::inbox::{Input, Outbox, Pass, Reply, SessionNo};
+use crate::inbox::{AdmissionPermit, ConnectionId, Input, Outbox, Reply};
 use crate::lanes;
-use crate::room::Disk;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
 use taskmaster_protocol::message::{Done, Failed, Offer, Role};
 use taskmaster_protocol::{FromMaster, JobName, Now, Requires, ToMaster, Wall};
 use taskmaster_store::record::Record;
-use taskmaster_store::view::Stored;
+use taskmaster_store::view::EndedTask;
 use tokio::sync::oneshot;
 
 /// What an operator can set.
@@ -65,14 +65,14 @@ impl Default for EngineConfig {
 
 /// What leaves only when the turn is durable.
 #[derive(Debug)]
-pub enum Release {
+pub enum DeferredEffect {
     /// A message to a connection.
     Say(Outbox, FromMaster),
     /// The answer to a question.
     Reply(oneshot::Sender<Reply>, Reply),
     /// Ended tasks that may be forgotten: what needed them has ended, and that must be durable
     /// before they go.
-    Pruned(std::sync::mpsc::Sender<Vec<Stored>>, Vec<Stored>),
+    Pruned(std::sync::mpsc::Sender<Vec<EndedTask>>, Vec<EndedTask>),
 }
 
 /// What one turn of the loop made.
@@ -87,14 +87,14 @@ pub struct Turn {
     /// What may leave at once: nothing in it says that anything is safe.
     pub now: Vec<(Outbox, FromMaster)>,
     /// What leaves when it is durable, in order.
-    pub after: Vec<Release>,
+    pub after: Vec<DeferredEffect>,
     /// Of the large batches in it.
-    pub passes: Vec<Pass>,
+    pub passes: Vec<AdmissionPermit>,
 }
 
 /// A connection.
 #[derive(Debug)]
-struct Session {
+struct Connection {
     role: Role,
     /// The client's own name, the same across its reconnects.
     name: Arc<str>,
@@ -110,7 +110,7 @@ struct Session {
 
 /// What a runner reports of an attempt that ended.
 #[derive(Debug)]
-enum Report {
+enum AttemptReport {
     Done(Done),
     Failed(Failed),
 }
@@ -119,7 +119,7 @@ enum Report {
 #[derive(Debug)]
 struct RunnerReport {
     runner: RunnerKey,
-    report: Report,
+    report: AttemptReport,
 }
 
 /// How long a follower may be away and still find what it missed, whatever is kept of history: an
@@ -139,11 +139,11 @@ pub struct Engine {
     /// The seq of the last event of the turns so far.
     last_seq: u64,
     facts: Facts,
-    sessions: BTreeMap<SessionNo, Session>,
+    sessions: BTreeMap<ConnectionId, Connection>,
     /// What most tasks require.
     nothing: Arc<Requires>,
-    modules: modules::Modules,
-    disk: Disk,
+    modules: modules::ModuleTable,
+    disk: DiskSpace,
     /// Reports that came while nothing could be written, in order. Their runners keep them.
     held_back: Vec<Input>,
     /// Ended tasks since this start, by final state.
@@ -198,7 +198,7 @@ impl Engine {
                 self.add(session, batch, job, hold, tasks);
                 self.turn
                     .passes
-                    .extend(pass.filter(|pass| matches!(pass, Pass::Bulk(_))));
+                    .extend(pass.filter(|pass| matches!(pass, AdmissionPermit::Bulk(_))));
             }
             Input::Module { name, seen, known } => {
                 self.module_seen(name, seen);
@@ -210,7 +210,7 @@ impl Engine {
             Input::Ask { query, reply } if self.is_full() => self.asked_when_full(query, reply),
             Input::Ask { query, reply } => {
                 let answer = self.answer(query);
-                self.turn.after.push(Release::Reply(reply, answer));
+                self.turn.after.push(DeferredEffect::Reply(reply, answer));
             }
             Input::Folded { seq } => self.facts.view_has(seq),
             Input::Prune { tasks, reply } => {
@@ -218,7 +218,7 @@ impl Engine {
                 let core = &self.core;
                 let is_job_open = |job: &JobName| core.job(job).is_some_and(|job| job.open);
                 let tasks = self.facts.prunable(tasks, ended_before, is_job_open);
-                self.turn.after.push(Release::Pruned(reply, tasks));
+                self.turn.after.push(DeferredEffect::Pruned(reply, tasks));
             }
             Input::Stop { idle } => {
                 self.idle = Some(idle);
@@ -226,13 +226,13 @@ impl Engine {
                 self.tell(Event::StopRequested);
             }
             Input::Reports { session, reports } => self.done_unless_full(session, reports),
-            Input::Room(permit) => drop(permit),
-            Input::Disk(disk) => self.disk_is(disk),
+            Input::Permit(permit) => drop(permit),
+            Input::DiskSpace(disk) => self.disk_is(disk),
             Input::Shutdown => {}
         }
     }
 
-    /// Ends the turn: what it made is the caller's to make durable and to release.
+    /// EndEvents the turn: what it made is the caller's to make durable and to release.
     pub fn end_turn(&mut self, now: Now) -> Turn {
         self.now = now;
         self.tell(Event::TurnEnded);
@@ -290,7 +290,7 @@ impl Engine {
 
     fn connected(
         &mut self,
-        session: SessionNo,
+        session: ConnectionId,
         hello: taskmaster_protocol::message::Hello,
         outbox: Outbox,
     ) {
@@ -311,7 +311,7 @@ impl Engine {
         let runner = offer.as_ref().map(|offer| offer.name.as_str().into());
         self.sessions.insert(
             session,
-            Session {
+            Connection {
                 role,
                 name,
                 outbox,
@@ -323,7 +323,7 @@ impl Engine {
         );
     }
 
-    fn disconnected(&mut self, session: SessionNo) {
+    fn disconnected(&mut self, session: ConnectionId) {
         self.held_back
             .retain(|input| lanes::session_of(input) != Some(session));
         let Some(gone) = self.sessions.remove(&session) else {
@@ -347,7 +347,7 @@ impl Engine {
         }
     }
 
-    fn message(&mut self, session: SessionNo, message: ToMaster) {
+    fn message(&mut self, session: ConnectionId, message: ToMaster) {
         let Some(message) = self.there_is_room_for(session, message) else {
             return;
         };
@@ -383,18 +383,18 @@ impl Engine {
     }
 
     /// To a connection, at once. Whoever is gone does not hear it.
-    fn say(&mut self, session: SessionNo, message: FromMaster) {
+    fn say(&mut self, session: ConnectionId, message: FromMaster) {
         if let Some(session) = self.sessions.get(&session) {
             self.turn.now.push((session.outbox.clone(), message));
         }
     }
 
     /// To a connection, when this turn is durable.
-    fn say_after(&mut self, session: SessionNo, message: FromMaster) {
+    fn say_after(&mut self, session: ConnectionId, message: FromMaster) {
         if let Some(session) = self.sessions.get(&session) {
             self.turn
                 .after
-                .push(Release::Say(session.outbox.clone(), message));
+                .push(DeferredEffect::Say(session.outbox.clone(), message));
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use taskmaster_protocol::shape::TaskView;
 use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
 use taskmaster_store::journal;
-use taskmaster_store::kv::Reader;
-use taskmaster_store::record::{self, Entry, Outputs, Record};
+use taskmaster_store::kv::SharedStore;
+use taskmaster_store::record::{self, JournalEntry, OutputBlobs, Record};
 use tokio::sync::{broadcast, watch};
 
 /// Durable events kept in memory for watchers: who is no further behind costs no read from the
@@ -29,34 +29,35 @@ const READ_EVENTS_MAX: usize = 1_000;
 
 /// A durable event. Clones share the record.
 #[derive(Debug, Clone)]
-pub struct Logged {
-    entry: Arc<Entry>,
+pub struct DurableEvent {
+    entry: Arc<JournalEntry>,
     index: usize,
     seq: u64,
 }
 
 /// Durable events below `first` are no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pruned {
+pub struct EventsPruned {
     /// The first seq that is kept.
     pub first: u64,
 }
 
 /// The durable events of one commit.
-pub fn logged(entry: &Arc<Entry>) -> impl Iterator<Item = Logged> + '_ {
+pub fn logged(entry: &Arc<JournalEntry>) -> impl Iterator<Item = DurableEvent> + '_ {
     let told = entry
         .records
         .iter()
         .enumerate()
         .filter(|(_, record)| record.event().is_some());
-    told.zip(entry.first_seq..).map(|((index, _), seq)| Logged {
-        entry: entry.clone(),
-        index,
-        seq,
-    })
+    told.zip(entry.first_seq..)
+        .map(|((index, _), seq)| DurableEvent {
+            entry: entry.clone(),
+            index,
+            seq,
+        })
 }
 
-impl Logged {
+impl DurableEvent {
     fn record(&self) -> &Record {
         &self.entry.records[self.index]
     }
@@ -182,7 +183,7 @@ struct EndedData<'a> {
     result_blob: Option<taskmaster_protocol::Hash>,
     error: Option<&'a taskmaster_protocol::TaskError>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    outputs: Option<&'a Outputs>,
+    outputs: Option<&'a OutputBlobs>,
     stats: Option<taskmaster_protocol::TaskStats>,
 }
 
@@ -229,24 +230,24 @@ pub fn ended_view(ended: &record::Ended) -> TaskView {
 /// A commit in memory.
 #[derive(Debug)]
 struct Commit {
-    entry: Arc<Entry>,
+    entry: Arc<JournalEntry>,
     /// The seq of its last event.
     last: u64,
     /// Made by the first follower who asks; thousands may.
-    ended: OnceLock<EndsOf>,
+    ended: OnceLock<CommitEnds>,
 }
 
 /// What ends in a commit: a follower passes over a commit that has nothing of its own with one
 /// look.
 #[derive(Debug, Default)]
-pub struct EndsOf {
+pub struct CommitEnds {
     jobs: HashSet<JobName>,
     tasks: HashSet<TaskId>,
 }
 
-impl EndsOf {
-    fn of(entry: &Entry) -> EndsOf {
-        let mut found = EndsOf::default();
+impl CommitEnds {
+    fn of(entry: &JournalEntry) -> CommitEnds {
+        let mut found = CommitEnds::default();
         for record in &entry.records {
             match record {
                 Record::Ended(ended) => {
@@ -282,40 +283,40 @@ impl EndsOf {
 }
 
 /// Somebody whom some ends concern.
-pub trait Concern {
+pub trait EndInterest {
     /// Whether anything in this commit does.
-    fn any_of(&self, ended: &EndsOf) -> bool;
+    fn any_of(&self, ended: &CommitEnds) -> bool;
 }
 
-impl Concern for BTreeSet<TaskId> {
-    fn any_of(&self, ended: &EndsOf) -> bool {
+impl EndInterest for BTreeSet<TaskId> {
+    fn any_of(&self, ended: &CommitEnds) -> bool {
         ended.any_task(self)
     }
 }
 
 /// What [`EventFeed::ends`] found.
 #[derive(Debug)]
-pub struct Ends {
+pub struct EndEvents {
     /// Events of commits in which something concerns whoever asked; those that do not are his to
     /// leave out.
-    pub events: Vec<Logged>,
+    pub events: Vec<DurableEvent>,
     /// Up to here everything was looked at.
     pub seq: u64,
 }
 
 /// The last commits that have events, by the seq of their first ones.
 #[derive(Default)]
-struct Recent {
+struct RecentCommits {
     /// As far back as [`RECENT_EVENTS_MAX`] reaches.
     kept: VecDeque<Arc<Commit>>,
     /// Those before, as long as they are in memory anyway because they wait to be folded: under a
     /// load that outruns its followers these would otherwise be read and decoded again from the
     /// disk, and fall behind still more.
-    lent: VecDeque<(u64, Weak<Entry>)>,
+    lent: VecDeque<(u64, Weak<JournalEntry>)>,
 }
 
-impl Recent {
-    fn push(&mut self, entry: &Arc<Entry>, last: u64) {
+impl RecentCommits {
+    fn push(&mut self, entry: &Arc<JournalEntry>, last: u64) {
         self.kept.push_back(Arc::new(Commit {
             entry: entry.clone(),
             last,
@@ -363,7 +364,7 @@ impl Recent {
 
     /// Commits from the one that has the event `seq` on, enough for one read; `None`: it is not in
     /// memory.
-    fn from(&self, seq: u64) -> Option<Vec<Arc<Entry>>> {
+    fn from(&self, seq: u64) -> Option<Vec<Arc<JournalEntry>>> {
         let lent = if self.first()? > seq {
             self.lent
                 .partition_point(|(first, _)| *first <= seq)
@@ -398,16 +399,16 @@ impl Recent {
     }
 }
 
-/// Recent durable events, the number of the last one, and the channel of live ones.
+/// RecentCommits durable events, the number of the last one, and the channel of live ones.
 #[derive(Clone)]
 pub struct EventFeed {
-    recent: Arc<Mutex<Recent>>,
+    recent: Arc<Mutex<RecentCommits>>,
     latest: watch::Sender<u64>,
     live: broadcast::Sender<Arc<EventView>>,
     /// The same for those who watch one job: with a thousand of them each event would else go to
     /// all.
     live_in: Arc<Mutex<HashMap<JobName, broadcast::Sender<Arc<EventView>>>>>,
-    reader: Reader,
+    reader: SharedStore,
     /// Who waits for ends.
     interests: Interests,
 }
@@ -419,7 +420,7 @@ impl EventFeed {
     }
 
     /// A feed whose last durable event is `latest`.
-    pub fn new(latest: u64, reader: Reader) -> EventFeed {
+    pub fn new(latest: u64, reader: SharedStore) -> EventFeed {
         EventFeed {
             recent: Arc::default(),
             latest: watch::Sender::new(latest),
@@ -430,7 +431,7 @@ impl EventFeed {
         }
     }
 
-    fn recent(&self) -> MutexGuard<'_, Recent> {
+    fn recent(&self) -> MutexGuard<'_, RecentCommits> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -440,7 +441,7 @@ impl EventFeed {
     }
 
     /// A commit is durable: its events may be seen.
-    pub fn publish(&self, entry: &Arc<Entry>) {
+    pub fn publish(&self, entry: &Arc<JournalEntry>) {
         let events = record::events_of(&entry.records);
         if events == 0 {
             return;
@@ -494,7 +495,7 @@ impl EventFeed {
 
     /// Durable events after `seq`, in order, at least one and at most a thousand or so; waits for
     /// the first.
-    pub async fn after(&self, seq: u64) -> Result<Vec<Logged>, Pruned> {
+    pub async fn after(&self, seq: u64) -> Result<Vec<DurableEvent>, EventsPruned> {
         let mut latest = self.latest.subscribe();
         // An error means that the master is stopping; whoever waits is dropped with it.
         if latest.wait_for(|latest| *latest > seq).await.is_err() {
@@ -504,13 +505,17 @@ impl EventFeed {
             return Ok(events);
         }
         let (reader, last) = (self.reader.clone(), self.latest());
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a watcher that is far behind reads the journal, on a thread that may wait for it"
+        )]
         let read = tokio::task::spawn_blocking(move || from_journal(&reader, seq, last)).await;
         match read {
             Ok(Ok(result)) => result,
             failed => {
                 tracing::error!(?failed, "events cannot be read from the journal");
                 let first = self.recent().first().unwrap_or(seq + 1);
-                Err(Pruned { first })
+                Err(EventsPruned { first })
             }
         }
     }
@@ -518,7 +523,7 @@ impl EventFeed {
     /// What ends after `seq` and concerns `of`; waits until there are events, and then says how far
     /// it has looked. For a thousand followers of a job each: a commit without anything of a job
     /// costs its follower one look.
-    pub async fn ends(&self, seq: u64, of: &impl Concern) -> Result<Ends, Pruned> {
+    pub async fn ends(&self, seq: u64, of: &impl EndInterest) -> Result<EndEvents, EventsPruned> {
         let mut latest = self.latest.subscribe();
         if latest.wait_for(|latest| *latest > seq).await.is_err() {
             std::future::pending::<()>().await;
@@ -526,22 +531,22 @@ impl EventFeed {
         let commits = self.recent().commits_from(seq + 1);
         if commits.is_empty() {
             let events = self.after(seq).await?;
-            return Ok(Ends {
-                seq: events.last().map_or(seq, Logged::seq),
+            return Ok(EndEvents {
+                seq: events.last().map_or(seq, DurableEvent::seq),
                 events,
             });
         }
-        let mut found = Ends {
+        let mut found = EndEvents {
             events: Vec::new(),
             seq,
         };
         for commit in commits {
-            if of.any_of(commit.ended.get_or_init(|| EndsOf::of(&commit.entry))) {
+            if of.any_of(commit.ended.get_or_init(|| CommitEnds::of(&commit.entry))) {
                 let room = READ_EVENTS_MAX - found.events.len();
                 let more = logged(&commit.entry).filter(|event| event.seq > seq && event.is_end());
                 found.events.extend(more.take(room));
                 if found.events.len() == READ_EVENTS_MAX {
-                    found.seq = found.events.last().map_or(seq, Logged::seq);
+                    found.seq = found.events.last().map_or(seq, DurableEvent::seq);
                     return Ok(found);
                 }
             }
@@ -551,19 +556,20 @@ impl EventFeed {
     }
 
     /// The same without waiting, from the caller's own thread; none: there are none yet. For tests.
-    pub fn read_after(&self, seq: u64) -> Result<Vec<Logged>, Pruned> {
+    pub fn read_after(&self, seq: u64) -> Result<Vec<DurableEvent>, EventsPruned> {
         let last = self.latest();
         if last <= seq {
             return Ok(Vec::new());
         }
-        let read =
-            || from_journal(&self.reader, seq, last).unwrap_or(Err(Pruned { first: seq + 1 }));
+        let read = || {
+            from_journal(&self.reader, seq, last).unwrap_or(Err(EventsPruned { first: seq + 1 }))
+        };
         self.in_memory(seq).map_or_else(read, Ok)
     }
 
     /// Events after `seq` from memory, no more than are given at a time; `None`: they go back
     /// further than that.
-    fn in_memory(&self, seq: u64) -> Option<Vec<Logged>> {
+    fn in_memory(&self, seq: u64) -> Option<Vec<DurableEvent>> {
         let entries = self.recent().from(seq + 1)?;
         Some(
             entries
@@ -576,15 +582,15 @@ impl EventFeed {
     }
 }
 
-/// Events after `seq` up to `last` from the journal. Behind them may be commits that are written
+/// Events after `seq` up to `last` from the journal. CommitLag them may be commits that are written
 /// and not safe yet: nobody is told of those.
 fn from_journal(
-    reader: &Reader,
+    reader: &SharedStore,
     seq: u64,
     last: u64,
-) -> Result<Result<Vec<Logged>, Pruned>, taskmaster_store::kv::StoreError> {
+) -> Result<Result<Vec<DurableEvent>, EventsPruned>, taskmaster_store::kv::StoreError> {
     let Some(first) = journal::first(reader)? else {
-        return Ok(Err(Pruned { first: seq + 1 }));
+        return Ok(Err(EventsPruned { first: seq + 1 }));
     };
     let low = journal::commit_at(reader, seq + 1)?;
     let mut events = Vec::new();
@@ -593,7 +599,7 @@ fn from_journal(
             break;
         };
         if commit == first && entry.first_seq > seq + 1 {
-            return Ok(Err(Pruned {
+            return Ok(Err(EventsPruned {
                 first: entry.first_seq,
             }));
         }
@@ -602,13 +608,13 @@ fn from_journal(
         if events.len() >= READ_EVENTS_MAX
             || events
                 .last()
-                .is_some_and(|event: &Logged| event.seq >= last)
+                .is_some_and(|event: &DurableEvent| event.seq >= last)
         {
             break;
         }
     }
     Ok(if events.is_empty() {
-        Err(Pruned { first: seq + 1 })
+        Err(EventsPruned { first: seq + 1 })
     } else {
         Ok(events)
     })
@@ -617,15 +623,15 @@ fn from_journal(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use taskmaster_store::kv::memory::MemoryShelf;
+    use taskmaster_store::kv::memory::MemoryStore;
 
-    fn entry(first_seq: u64, events: u64) -> Arc<Entry> {
+    fn entry(first_seq: u64, events: u64) -> Arc<JournalEntry> {
         let records = (0..events)
             .map(|n| Record::RunnerJoined {
                 name: n.to_string(),
             })
             .collect();
-        Arc::new(Entry {
+        Arc::new(JournalEntry {
             first_seq,
             time: Wall(0),
             records,
@@ -635,15 +641,15 @@ mod tests {
     #[tokio::test]
     async fn what_waits_to_be_folded_is_read_in_memory_and_what_is_folded_is_not_kept() {
         // The journal behind it is empty: whatever is read comes from memory.
-        let feed = EventFeed::new(0, Arc::new(MemoryShelf::default()));
-        let mut waiting: VecDeque<Arc<Entry>> = VecDeque::new();
+        let feed = EventFeed::new(0, Arc::new(MemoryStore::default()));
+        let mut waiting: VecDeque<Arc<JournalEntry>> = VecDeque::new();
         for commit in 0..100 {
             waiting.push_back(entry(commit * 1_000 + 1, 1_000));
             feed.publish(&waiting[commit as usize]);
         }
         for seq in [0, 1, 999, 1_000, 49_999, 99_500] {
             let events = feed.after(seq).await.unwrap();
-            assert_eq!(events.first().map(Logged::seq), Some(seq + 1));
+            assert_eq!(events.first().map(DurableEvent::seq), Some(seq + 1));
             let dense = events
                 .windows(2)
                 .all(|pair| pair[0].seq() + 1 == pair[1].seq());

@@ -20,10 +20,10 @@ use std::sync::Arc;
 use taskmaster_core::{FinalState, TaskKey};
 use taskmaster_protocol::{JobName, TaskId, TaskState, Wall};
 use taskmaster_store::body::TaskBody;
-use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord};
-use taskmaster_store::view::{self, Places, Stored};
+use taskmaster_store::view::{self, EndedIndex, EndedTask};
 
 /// What a task is to those that depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,16 +60,16 @@ struct TurnEnd {
 /// Everything that is known of tasks and jobs by their ids.
 pub(crate) struct Facts {
     live: LiveTasks,
-    store: Reader,
+    store: SharedStore,
     /// Where the view has ended tasks. A look-up teaches it, hence the cell.
-    places: RefCell<Places>,
+    places: RefCell<EndedIndex>,
     /// The view has all events up to this seq.
     folded_seq: u64,
     /// Turns with new tasks that the view does not have yet, oldest first.
     unfolded_turns: VecDeque<TurnEnd>,
     /// Bodies of waiting tasks are packed up to this place in the order of adding.
     packed_ordinal: u64,
-    /// Ends that the view does not have yet, oldest first.
+    /// EndEvents that the view does not have yet, oldest first.
     unfolded_ends: VecDeque<Arc<Ended>>,
     /// Skipped tasks among them, by the dependency for which they were skipped.
     skipped: HashMap<TaskId, Vec<TaskId>>,
@@ -85,8 +85,12 @@ pub(crate) struct Facts {
 impl Facts {
     /// Knows what the view in `store` knows, which has everything up to `folded_seq` and the task
     /// of `last_ordinal`.
-    pub fn new(store: Reader, folded_seq: u64, last_ordinal: u64) -> Result<Facts, StoreError> {
-        let places = Places::with_filters(store.as_ref())?;
+    pub fn new(
+        store: SharedStore,
+        folded_seq: u64,
+        last_ordinal: u64,
+    ) -> Result<Facts, StoreError> {
+        let places = EndedIndex::with_filters(store.as_ref())?;
         Ok(Facts {
             live: LiveTasks::default(),
             places: RefCell::new(places),
@@ -119,7 +123,7 @@ impl Facts {
 
     /// An ended task that memory has let go of. A view that cannot be read is told in the log, and
     /// knows nothing.
-    pub fn ended_in_view(&self, id: &TaskId) -> Option<Stored> {
+    pub fn ended_in_view(&self, id: &TaskId) -> Option<EndedTask> {
         let read = view::stored_by(self.store.as_ref(), &mut self.places.borrow_mut(), id);
         let stored = read.unwrap_or_else(|error| {
             tracing::error!(%id, %error, "the view cannot be read");
@@ -164,7 +168,7 @@ impl Facts {
     }
 
     /// Ended tasks that were skipped for `cause`, and have not ended otherwise since.
-    pub fn skipped_for(&self, cause: &TaskId) -> Vec<Stored> {
+    pub fn skipped_for(&self, cause: &TaskId) -> Vec<EndedTask> {
         let mut ids = self.skipped.get(cause).cloned().unwrap_or_default();
         match view::skipped_for(self.store.as_ref(), cause) {
             Ok(folded) => ids.extend(folded),
@@ -175,7 +179,7 @@ impl Facts {
             Some(Known::Open(_) | Known::Closing(..)) => None,
             None => self.ended_in_view(&id),
         };
-        let still = |stored: &Stored| stored.ended.end.skipped_for() == Some(cause);
+        let still = |stored: &EndedTask| stored.ended.end.skipped_for() == Some(cause);
         ids.into_iter().filter_map(stored).filter(still).collect()
     }
 
@@ -285,7 +289,7 @@ impl Facts {
         }) = live
             && ended.seq > self.folded_seq
         {
-            self.live.remember_ended(Stored { body, ended });
+            self.live.remember_ended(EndedTask { body, ended });
         }
     }
 
@@ -335,10 +339,10 @@ impl Facts {
     /// fold asks again only when the last ones are gone.
     pub fn prunable(
         &mut self,
-        mut tasks: Vec<Stored>,
+        mut tasks: Vec<EndedTask>,
         ended_before: Wall,
         is_job_open: impl Fn(&JobName) -> bool,
-    ) -> Vec<Stored> {
+    ) -> Vec<EndedTask> {
         tasks.retain(|task| {
             task.ended.end.finished < ended_before
                 && !is_job_open(&task.ended.job)
@@ -352,7 +356,7 @@ impl Facts {
         tasks
     }
 
-    /// Ends that the view does not have yet, newest first.
+    /// EndEvents that the view does not have yet, newest first.
     pub fn unfolded_ends(&self) -> impl Iterator<Item = &Arc<Ended>> {
         self.unfolded_ends.iter().rev()
     }

@@ -1,7 +1,7 @@
 //! Folds what is durable into the view, in the background: late, once, and when there is time.
 //! Prunes what is kept no longer, and trims the journal.
 
-use crate::inbox::{Input, Pass};
+use crate::inbox::{AdmissionPermit, Input};
 use crate::settings::Keep;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,9 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use taskmaster_protocol::Wall;
 use taskmaster_store::journal;
-use taskmaster_store::kv::{Reader, Shelf, StoreError};
-use taskmaster_store::record::{Entry, Record};
-use taskmaster_store::view::{self, FOLD_WEIGHT_MAX, Fold, Stored};
+use taskmaster_store::kv::{KvStore, SharedStore, StoreError};
+use taskmaster_store::record::{JournalEntry, Record};
+use taskmaster_store::view::{self, EndedTask, FOLD_WEIGHT_MAX, Fold};
 
 /// Records that may wait to be folded while there is load: folding costs more than the journal, and
 /// a burst is over before it begins. Some hundred MB of memory, and a few seconds of a restart.
@@ -45,24 +45,24 @@ const COLLECT_EVERY: Duration = Duration::from_millis(2);
 
 /// Records that are durable and not folded: in memory until they are. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Backlog(Arc<(Mutex<Waiting>, Condvar)>);
+pub struct Backlog(Arc<(Mutex<UnfoldedRecords>, Condvar)>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct UnfoldedRecords {
     records: usize,
     /// Of large batches that are durable: while too much waits, no more of them come in.
-    passes: Vec<Pass>,
+    passes: Vec<AdmissionPermit>,
 }
 
 impl Backlog {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, UnfoldedRecords> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// More records wait, and with them large batches, when there are too many. Whoever commits
     /// waits too when there are far too many, but not for long: the fold may itself wait for the
     /// engine, and the engine for whoever commits. So what is committed meanwhile is little.
-    pub fn add(&self, records: usize, passes: Vec<Pass>) {
+    pub fn add(&self, records: usize, passes: Vec<AdmissionPermit>) {
         let mut waiting = self.lock();
         waiting.records += records;
         if waiting.records > BACKLOG_GOOD {
@@ -125,10 +125,10 @@ pub enum CollectorStep {
 
 /// The folding thread.
 pub struct Folding {
-    shelf: Reader,
+    store: SharedStore,
     keep: Keep,
     engine: Sender<Input>,
-    waiting: VecDeque<Arc<Entry>>,
+    waiting: VecDeque<Arc<JournalEntry>>,
     records: usize,
     backlog: Backlog,
     /// What ended before this seq has been looked at for pruning.
@@ -141,11 +141,11 @@ pub struct Folding {
 }
 
 impl Folding {
-    /// For the view on `shelf`, telling `engine` how far it is.
-    pub fn new(shelf: Reader, keep: Keep, engine: Sender<Input>) -> Folding {
+    /// For the view on `store`, telling `engine` how far it is.
+    pub fn new(store: SharedStore, keep: Keep, engine: Sender<Input>) -> Folding {
         let (waiting, backlog) = (VecDeque::new(), Backlog::default());
         Folding {
-            shelf,
+            store,
             keep,
             engine,
             waiting,
@@ -173,7 +173,7 @@ impl Folding {
     /// Folds until the writer ends. What is left then is folded at the next start.
     pub fn run(
         &mut self,
-        commits: &Receiver<Arc<Entry>>,
+        commits: &Receiver<Arc<JournalEntry>>,
         wall: impl Fn() -> Wall,
     ) -> Result<(), StoreError> {
         let mut patience = IDLE;
@@ -223,7 +223,7 @@ impl Folding {
 
     /// One batch. On an idle machine the next follows at once unless a commit comes first.
     fn fold_some(&mut self, wall: Wall) -> Result<(), StoreError> {
-        let mut fold = Fold::begin(self.shelf.clone())?;
+        let mut fold = Fold::begin(self.store.clone())?;
         let before = fold.ended();
         while fold.weight() < FOLD_WEIGHT_MAX {
             let Some(entry) = self.waiting.front() else {
@@ -249,12 +249,12 @@ impl Folding {
 
     /// Lets go of commits that are folded and older than a watcher may ask for.
     fn trim(&mut self, folded_seq: u64) -> Result<(), StoreError> {
-        let Some(first) = journal::first(&self.shelf)? else {
+        let Some(first) = journal::first(&self.store)? else {
             return Ok(());
         };
         let oldest_seq = match self.oldest {
             Some((commit, seq)) if commit == first => seq,
-            _ => match journal::entry(&self.shelf, first)? {
+            _ => match journal::entry(&self.store, first)? {
                 Some(oldest) => oldest.first_seq,
                 None => return Ok(()),
             },
@@ -264,12 +264,12 @@ impl Folding {
         if folded_seq.saturating_sub(oldest_seq) < EVENTS_KEPT + EVENTS_KEPT / 10 {
             return Ok(());
         }
-        let below = journal::commit_at(&self.shelf, folded_seq - EVENTS_KEPT)?;
+        let below = journal::commit_at(&self.store, folded_seq - EVENTS_KEPT)?;
         // The view must be durable before what it was made of goes.
-        self.shelf.sync()?;
+        self.store.sync()?;
         journal::trim(
-            &self.shelf,
-            below.min(view::marks(self.shelf.as_ref())?.folded),
+            &self.store,
+            below.min(view::marks(self.store.as_ref())?.folded),
         )
     }
 
@@ -278,7 +278,7 @@ impl Folding {
     pub fn prune(&mut self, wall: Wall, most: usize) -> Result<(), StoreError> {
         let tasks;
         (tasks, self.prune_from) =
-            surplus(self.shelf.as_ref(), self.keep, wall, self.prune_from, most)?;
+            surplus(self.store.as_ref(), self.keep, wall, self.prune_from, most)?;
         if tasks.is_empty() {
             return Ok(());
         }
@@ -287,30 +287,30 @@ impl Folding {
         let Ok(allowed) = answer.recv() else {
             return Ok(());
         };
-        forget(&self.shelf, &allowed)
+        forget(&self.store, &allowed)
     }
 }
 
 /// The oldest ended tasks that are too many or too old, about `most` of those that ended with event
 /// `from` or later; and where to go on the next time.
 pub fn surplus(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     keep: Keep,
     wall: Wall,
     mut from: u64,
     most: usize,
-) -> Result<(Vec<Stored>, u64), StoreError> {
-    let surplus = view::marks(shelf)?.ended.saturating_sub(keep.count);
+) -> Result<(Vec<EndedTask>, u64), StoreError> {
+    let surplus = view::marks(store)?.ended.saturating_sub(keep.count);
     let limit = Wall(
         wall.0
             .saturating_sub(i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX)),
     );
-    let mut tasks: Vec<Stored> = Vec::new();
+    let mut tasks: Vec<EndedTask> = Vec::new();
     while tasks.len() < most {
         let left = surplus.saturating_sub(tasks.len() as u64);
         // Where there are not too many, the oldest tells whether any is too old.
         let page = view::ended_from(
-            shelf,
+            store,
             from,
             if left > 0 || !tasks.is_empty() {
                 PRUNED_PAGE
@@ -337,8 +337,8 @@ pub fn surplus(
 }
 
 /// Takes ended tasks out of the view: those that the engine says nothing needs.
-pub fn forget(shelf: &Reader, allowed: &[Stored]) -> Result<(), StoreError> {
-    let mut fold = Fold::begin(shelf.clone())?;
+pub fn forget(store: &SharedStore, allowed: &[EndedTask]) -> Result<(), StoreError> {
+    let mut fold = Fold::begin(store.clone())?;
     fold.prune(allowed)?;
     fold.write().map(drop)
 }

@@ -2,8 +2,8 @@
 //!
 //! Everything goes through one queue, so that "add after the module was seen" holds by order alone.
 
-use crate::prepare::Prepared;
-use crate::room::Disk;
+use crate::disk_space::DiskSpace;
+use crate::prepare::PreparedTask;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Done, Hello, Query};
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 /// Names one connection as long as this master lives; made by the gateway, never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionNo(pub u64);
+pub struct ConnectionId(pub u64);
 
 /// Where the engine's answers to one connection go. Unbounded: runners have credits, feeders have a
 /// bounded number of batches in flight, every other message is the answer to one request.
@@ -26,7 +26,7 @@ pub enum Input {
     /// A connection said `hello` and was let in. The gateway answers it with `welcome` itself.
     Connected {
         /// The connection.
-        session: SessionNo,
+        session: ConnectionId,
         /// What it said.
         hello: Hello,
         /// Where answers go.
@@ -35,18 +35,18 @@ pub enum Input {
     /// The connection is closed.
     Disconnected {
         /// The connection.
-        session: SessionNo,
+        session: ConnectionId,
     },
     /// A sign of life came over it that says nothing else: a ping or a pong.
     Heard {
         /// The connection.
-        session: SessionNo,
+        session: ConnectionId,
     },
     /// A message other than `task:add`, `watch`, `task:follow`, `query` (which the gateway deals
     /// with) and `task:done` (which becomes `Reports`).
     Message {
         /// Its connection.
-        session: SessionNo,
+        session: ConnectionId,
         /// What it says.
         message: ToMaster,
     },
@@ -54,7 +54,7 @@ pub enum Input {
     /// `task:added`.
     Add {
         /// Its connection.
-        session: SessionNo,
+        session: ConnectionId,
         /// The batch's number.
         batch: u64,
         /// The job of tasks that name none.
@@ -62,19 +62,19 @@ pub enum Input {
         /// Whether the session holds that job.
         hold: bool,
         /// The documents, in order; those that are wrong on their own are refused already.
-        tasks: Vec<Result<Box<Prepared>, Refusal>>,
+        tasks: Vec<Result<Box<PreparedTask>, Refusal>>,
         /// What let it in.
-        pass: Option<Pass>,
+        pass: Option<AdmissionPermit>,
     },
     /// Everything before this has been taken: so much room is free again for its session. Dropped
     /// when it is taken.
-    Room(OwnedSemaphorePermit),
+    Permit(OwnedSemaphorePermit),
     /// The module folder has something new.
     Module {
         /// The module's name.
         name: ModuleName,
         /// What was seen.
-        seen: Seen,
+        seen: ModuleFile,
         /// Told when the engine knows it.
         known: Option<oneshot::Sender<()>>,
     },
@@ -95,19 +95,19 @@ pub enum Input {
     /// May these ended tasks be forgotten? The answer names those that may.
     Prune {
         /// Candidates.
-        tasks: Vec<taskmaster_store::view::Stored>,
+        tasks: Vec<taskmaster_store::view::EndedTask>,
         /// Where the answer goes.
-        reply: std::sync::mpsc::Sender<Vec<taskmaster_store::view::Stored>>,
+        reply: std::sync::mpsc::Sender<Vec<taskmaster_store::view::EndedTask>>,
     },
     /// A `task:done` whose follow-up tasks are parsed. Answered with `task:ack` when it is durable.
     Reports {
         /// Its connection.
-        session: SessionNo,
+        session: ConnectionId,
         /// One for each attempt, in order.
         reports: Vec<DoneReport>,
     },
     /// It stands otherwise with the disk.
-    Disk(Disk),
+    DiskSpace(DiskSpace),
     /// Send no more tasks and take no more; running ones may finish.
     Stop {
         /// Told when no runner holds an attempt, at the end of a turn.
@@ -119,7 +119,7 @@ pub enum Input {
 
 /// The room that a batch has while it is on its way; dropped, it is free for others.
 #[derive(Debug)]
-pub enum Pass {
+pub enum AdmissionPermit {
     /// Of large batches: until the batch is durable, and what is durable is not far ahead of the
     /// view.
     Bulk(OwnedSemaphorePermit),
@@ -133,30 +133,30 @@ pub struct DoneReport {
     /// The report as it came, without the documents of its follow-up tasks.
     pub done: Done,
     /// The tasks that the attempt adds when its report counts. Most attempts add none.
-    pub follow_ups: Option<Box<Wishes>>,
+    pub follow_ups: Option<Box<FollowUpTasks>>,
 }
 
 /// Tasks that an attempt wants added when it is done, read and checked.
 #[derive(Debug, Default)]
-pub struct Wishes {
+pub struct FollowUpTasks {
     /// To add, in order.
-    pub adds: Vec<Child>,
+    pub adds: Vec<FollowUp>,
     /// As what its task is to go on.
-    pub then: Option<Child>,
+    pub then: Option<FollowUp>,
 }
 
 /// A task that another one adds.
 #[derive(Debug)]
-pub struct Child {
+pub struct FollowUp {
     /// The task, or what is wrong with its document.
-    pub task: Result<Box<Prepared>, Refusal>,
+    pub task: Result<Box<PreparedTask>, Refusal>,
     /// Whether its document says a priority; else it has that of its parent.
     pub has_priority: bool,
 }
 
 /// What the folder holds under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum ModuleFile {
     /// A whole, valid module; its bytes are in the blob folder.
     Sound {
         /// SHA-256 of the file.

@@ -3,19 +3,19 @@
 //! everybody would wait for them.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
+use std::collections::hash_map::Entry as MapEntry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use taskmaster_protocol::{JobName, TaskId};
-use taskmaster_store::record::{Entry, Record};
+use taskmaster_store::record::{JournalEntry, Record};
 use tokio::sync::Notify;
 
 /// Everybody's interests. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Interests(Arc<Mutex<Table>>);
+pub struct Interests(Arc<Mutex<InterestTable>>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct InterestTable {
     /// For the ends in a job, and its own.
     jobs: HashMap<JobName, Vec<Arc<Marks>>>,
     /// For all that happens in a job.
@@ -64,7 +64,7 @@ impl Interests {
     }
 
     /// A commit is durable, and its events up to `last` are in memory: wakes whom it concerns.
-    pub fn wake(&self, entry: &Entry, last: u64) {
+    pub fn wake(&self, entry: &JournalEntry, last: u64) {
         let table = lock(&self.0);
         if table.jobs.is_empty() && table.watched.is_empty() && table.tasks.is_empty() {
             return;
@@ -179,7 +179,7 @@ fn remove<K: Clone + Eq + Hash>(
     key: &K,
     marks: &Arc<Marks>,
 ) {
-    if let Place::Occupied(mut there) = table.entry(key.clone()) {
+    if let MapEntry::Occupied(mut there) = table.entry(key.clone()) {
         there.get_mut().retain(|other| !Arc::ptr_eq(other, marks));
         if there.get().is_empty() {
             there.remove();
@@ -192,12 +192,12 @@ mod tests {
     use super::*;
     use taskmaster_protocol::Wall;
 
-    fn done(job: &str, first_seq: u64) -> Entry {
+    fn done(job: &str, first_seq: u64) -> JournalEntry {
         let records = vec![Record::JobDone {
             job: JobName::new(job).unwrap(),
             run: 1,
         }];
-        Entry {
+        JournalEntry {
             first_seq,
             time: Wall(0),
             records,

@@ -1,7 +1,7 @@
 //! What has come and waits for the engine, in two lanes: a crowd's large batches, and everything
 //! else, which goes past them. What one client says keeps its order.
 
-use crate::inbox::{Input, Pass, SessionNo};
+use crate::inbox::{AdmissionPermit, ConnectionId, Input};
 use std::collections::{HashMap, VecDeque};
 use taskmaster_protocol::ToMaster;
 
@@ -12,7 +12,7 @@ pub struct Lanes {
     bulk: VecDeque<Input>,
     /// Inputs of each connection that wait in the lane of large batches. What it says next waits
     /// there, too.
-    behind: HashMap<SessionNo, usize>,
+    behind: HashMap<ConnectionId, usize>,
 }
 
 impl Lanes {
@@ -21,7 +21,7 @@ impl Lanes {
         let is_large = matches!(
             &input,
             Input::Add {
-                pass: Some(Pass::Bulk(_)),
+                pass: Some(AdmissionPermit::Bulk(_)),
                 ..
             }
         );
@@ -73,7 +73,7 @@ pub fn weight(input: &Input) -> usize {
 }
 
 /// Whose words an input is, where it matters what else they said.
-pub(crate) fn session_of(input: &Input) -> Option<SessionNo> {
+pub(crate) fn session_of(input: &Input) -> Option<ConnectionId> {
     match input {
         Input::Connected { session, .. }
         | Input::Disconnected { session }
@@ -93,12 +93,12 @@ mod tests {
     fn add(session: u64, batch: u64, is_large: bool) -> Input {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let pass = if is_large {
-            Pass::Bulk(permit)
+            AdmissionPermit::Bulk(permit)
         } else {
-            Pass::Express(permit)
+            AdmissionPermit::Express(permit)
         };
         Input::Add {
-            session: SessionNo(session),
+            session: ConnectionId(session),
             batch,
             job: None,
             hold: false,
@@ -122,7 +122,7 @@ mod tests {
         lanes.put(add(3, 30, false));
         lanes.put(add(1, 11, false));
         lanes.put(Input::Disconnected {
-            session: SessionNo(2),
+            session: ConnectionId(2),
         });
         lanes.put(add(3, 31, false));
         assert_eq!(batch(lanes.express()), 30);

@@ -8,6 +8,8 @@
 pub mod clock;
 pub mod committing;
 pub mod components;
+pub mod disk_monitor;
+pub mod disk_space;
 pub mod engine;
 pub mod events;
 mod facts;
@@ -17,7 +19,6 @@ pub mod interests;
 pub mod lanes;
 pub mod lookup;
 pub mod prepare;
-pub mod room;
 pub mod settings;
 pub mod steady;
 pub mod turns;

@@ -7,7 +7,7 @@ use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{
     JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits,
 };
-use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::record::{Ended, JobRecord};
 use taskmaster_store::view;
 
@@ -31,7 +31,7 @@ pub enum Lookup {
         /// Only what ended before this seq.
         before: u64,
         /// What the page has so far.
-        rows: Rows,
+        rows: TaskPage,
         /// Tasks whose end in the view is a former one.
         open_again: BTreeSet<TaskId>,
     },
@@ -70,7 +70,7 @@ impl TaskFilter {
 
 /// A page of tasks on its way.
 #[derive(Debug)]
-pub struct Rows {
+pub struct TaskPage {
     /// So far.
     pub rows: Vec<TaskView>,
     /// The most.
@@ -79,7 +79,7 @@ pub struct Rows {
     pub wanted: TaskFilter,
 }
 
-impl Rows {
+impl TaskPage {
     /// Takes a task if it belongs here; true: the page is full.
     pub fn take(&mut self, task: impl FnOnce() -> TaskView) -> bool {
         let task = task();
@@ -109,16 +109,16 @@ impl Lookup {
     }
 
     /// Reads the rest. Blocks on the disk.
-    pub fn complete(self, reader: &Reader) -> Result<Json, Refusal> {
+    pub fn complete(self, reader: &SharedStore) -> Result<Json, Refusal> {
         self.read(reader)
             .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?
     }
 
-    fn read(self, reader: &Reader) -> Result<Result<Json, Refusal>, StoreError> {
-        let shelf = reader.as_ref();
+    fn read(self, reader: &SharedStore) -> Result<Result<Json, Refusal>, StoreError> {
+        let store = reader.as_ref();
         Ok(match self {
             Lookup::Task(ref id) | Lookup::Why(ref id) | Lookup::Logs(ref id) => {
-                view::stored(shelf, id)?
+                view::stored(store, id)?
                     .map(|stored| self.of_ended(&stored.ended))
                     .ok_or_else(|| unknown_task(id))
             }
@@ -130,19 +130,19 @@ impl Lookup {
             Lookup::Results { mut known, missing } => {
                 for id in missing {
                     if let Some(gave) =
-                        view::stored(shelf, &id)?.and_then(|stored| stored.ended.end.result.clone())
+                        view::stored(store, &id)?.and_then(|stored| stored.ended.end.result.clone())
                     {
                         known.insert(id, gave.result());
                     }
                 }
                 Ok(Json::of(&known))
             }
-            Lookup::Job(name) => view::job(shelf, &name)?
+            Lookup::Job(name) => view::job(store, &name)?
                 .map(|record| Json::of(&job_view(&name, &record, &[0; 8])))
                 .ok_or_else(|| unknown_job(&name)),
             Lookup::Jobs(mut views) => {
                 let known: Vec<JobName> = views.iter().map(|view| view.job.clone()).collect();
-                let folded = view::jobs(shelf, limits::PAGE_ROWS_MAX)?.into_iter();
+                let folded = view::jobs(store, limits::PAGE_ROWS_MAX)?.into_iter();
                 views.extend(
                     folded
                         .filter(|(name, _)| !known.contains(name))
@@ -155,9 +155,9 @@ impl Lookup {
 }
 
 fn ended_page(
-    reader: &Reader,
+    reader: &SharedStore,
     mut before: u64,
-    mut rows: Rows,
+    mut rows: TaskPage,
     open_again: &BTreeSet<TaskId>,
 ) -> Result<Json, StoreError> {
     let mut looked = 0;

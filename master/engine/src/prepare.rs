@@ -15,7 +15,7 @@ use taskmaster_store::body::Fingerprint;
 
 /// A document that is sound on its own.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedTask {
     /// The document, but for its id.
     pub document: TaskDocument,
     /// Its id: the document's, or one made here where it has none.
@@ -38,25 +38,25 @@ pub struct Prepared {
 }
 
 /// The documents of one batch, in order. One that is wrong is refused in its place.
-pub type PreparedBatch = Vec<Result<Box<Prepared>, Refusal>>;
+pub type PreparedBatch = Vec<Result<Box<PreparedTask>, Refusal>>;
 
 /// Reads one document.
-pub fn prepare(text: &Json) -> Result<Prepared, Refusal> {
+pub fn prepare(text: &Json) -> Result<PreparedTask, Refusal> {
     read(text, TaskDocument::parse(text.get())?)
 }
 
 /// Reads one document of a module that has a manifest: its defaults stand for what the document
 /// leaves out, and params are what it says. Params that are a blob are looked at when that is read.
-pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json) -> Result<Prepared, Refusal> {
+pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json) -> Result<PreparedTask, Refusal> {
     let mut document = TaskDocument::parse(&manifest.complete(text.get()))?;
     // A batch may name a job for all its tasks, and that counts before the manifest's.
     let usual_job = document.job.take_if(|_| !names_job(text));
-    let prepared = Prepared {
+    let prepared = PreparedTask {
         usual_job,
         ..read(text, document)?
     };
     if prepared.blob.is_some() {
-        return Ok(Prepared {
+        return Ok(PreparedTask {
             manifest: Some(manifest.clone()),
             ..prepared
         });
@@ -111,7 +111,7 @@ fn names_job(text: &Json) -> bool {
         .is_ok_and(|document| document.job.is_some())
 }
 
-fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
+fn read(text: &Json, document: TaskDocument) -> Result<PreparedTask, Refusal> {
     let params = document
         .params
         .as_ref()
@@ -125,7 +125,7 @@ fn read(text: &Json, document: TaskDocument) -> Result<Prepared, Refusal> {
         None => TaskId::new(&uuid::Uuid::now_v7().to_string())
             .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?,
     };
-    Ok(Prepared {
+    Ok(PreparedTask {
         document,
         id,
         fingerprint: Fingerprint::of(text.get()),

@@ -1,6 +1,6 @@
 //! The loop around the engine: it drains the inbox, ends turns, and hands them to the writer.
 
-use crate::committing::Behind;
+use crate::committing::CommitLag;
 use crate::engine::{Engine, Turn};
 use crate::inbox::Input;
 use crate::lanes::{self, Lanes};
@@ -22,7 +22,7 @@ pub fn run_engine(
     mut engine: Engine,
     inbox: &Receiver<Input>,
     turns: &SyncSender<Turn>,
-    behind: &Behind,
+    behind: &CommitLag,
     mut clock: SteadyClock,
 ) {
     let mut lanes = Lanes::default();
@@ -79,11 +79,11 @@ fn take_in(
     true
 }
 
-/// Ends the turn; what needs no commit leaves at once. False: the writer is gone.
+/// EndEvents the turn; what needs no commit leaves at once. False: the writer is gone.
 fn end_turn(
     engine: &mut Engine,
     turns: &SyncSender<Turn>,
-    behind: &Behind,
+    behind: &CommitLag,
     clock: &mut SteadyClock,
 ) -> bool {
     let mut turn = engine.end_turn(clock.now());

@@ -11,19 +11,19 @@ use std::sync::Arc;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_protocol::Wall;
 use taskmaster_store::codec;
-use taskmaster_store::journal::{Journal, ShelfJournal};
-use taskmaster_store::kv::{Reader, memory::MemoryShelf};
-use taskmaster_store::record::{Entry, Record};
+use taskmaster_store::journal::{Journal, KvJournal};
+use taskmaster_store::kv::{SharedStore, memory::MemoryStore};
+use taskmaster_store::record::{JournalEntry, Record};
 
 #[test]
 fn the_journal_tells_of_no_event_that_is_not_published() {
-    let shelf: Reader = Arc::new(MemoryShelf::default());
-    let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
+    let store: SharedStore = Arc::new(MemoryStore::default());
+    let mut journal = KvJournal::open(store.clone()).unwrap();
     let entry = |seq: u64| {
         let records = vec![Record::RunnerJoined {
             name: format!("r{seq}"),
         }];
-        Arc::new(Entry {
+        Arc::new(JournalEntry {
             first_seq: seq,
             time: Wall(0),
             records,
@@ -35,7 +35,7 @@ fn the_journal_tells_of_no_event_that_is_not_published() {
     journal.sync().unwrap();
     // A master has started on it: its memory has no events. It is at its next commit, and the sync
     // is under way.
-    let feed = EventFeed::new(1, shelf);
+    let feed = EventFeed::new(1, store);
     journal
         .append(2, &codec::encode(entry(2).as_ref()))
         .unwrap();

@@ -16,9 +16,9 @@ use taskmaster_engine::settings::Keep;
 use taskmaster_protocol::{AttemptId, JobName, TaskDocument, TaskId, TaskState, Wall};
 use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
 use taskmaster_store::codec;
-use taskmaster_store::journal::{Journal, ShelfJournal};
-use taskmaster_store::kv::{Reader, memory::MemoryShelf};
-use taskmaster_store::record::{Ended, Entry, Record, TaskEnd};
+use taskmaster_store::journal::{Journal, KvJournal};
+use taskmaster_store::kv::{SharedStore, memory::MemoryStore};
+use taskmaster_store::record::{Ended, JournalEntry, Record, TaskEnd};
 use taskmaster_store::view;
 
 fn id(text: &str) -> TaskId {
@@ -45,30 +45,30 @@ fn ended(seq: u64, body: &TaskBody) -> Arc<Ended> {
 }
 
 /// A view with `n` tasks that were added in one commit and ended in the next.
-fn many(n: u64) -> Reader {
-    let shelf: Reader = Arc::new(MemoryShelf::default());
+fn many(n: u64) -> SharedStore {
+    let store: SharedStore = Arc::new(MemoryStore::default());
     let bodies: Vec<_> = (1..=n).map(body).collect();
     let added = bodies.iter().cloned().map(Record::Added).collect();
     let done = bodies
         .iter()
         .map(|body| Record::Ended(ended(n + body.ordinal, body)))
         .collect();
-    let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
+    let mut journal = KvJournal::open(store.clone()).unwrap();
     for (commit, first_seq, records) in [(1, 1, added), (2, n + 1, done)] {
-        let entry = Entry {
+        let entry = JournalEntry {
             first_seq,
             time: Wall(0),
             records,
         };
         journal.append(commit, &codec::encode(&entry)).unwrap();
     }
-    view::catch_up(&shelf).unwrap();
-    shelf
+    view::catch_up(&store).unwrap();
+    store
 }
 
 #[test]
 fn what_is_too_old_or_too_many_is_forgotten_unless_the_engine_needs_it() {
-    let shelf = many(100);
+    let store = many(100);
     let (engine, asked) = channel();
     // The engine of this test needs `t3`.
     let answering = std::thread::spawn(move || {
@@ -84,12 +84,12 @@ fn what_is_too_old_or_too_many_is_forgotten_unless_the_engine_needs_it() {
         count: 40,
         time: Duration::MAX,
     };
-    let mut folding = Folding::new(shelf.clone(), keep, engine);
+    let mut folding = Folding::new(store.clone(), keep, engine);
     folding.prune(Wall(i64::MAX), 1_000).unwrap();
     drop(folding);
     answering.join().unwrap();
     let kept = |no: u64| {
-        view::stored(shelf.as_ref(), &id(&format!("t{no}")))
+        view::stored(store.as_ref(), &id(&format!("t{no}")))
             .unwrap()
             .is_some()
     };
@@ -98,8 +98,8 @@ fn what_is_too_old_or_too_many_is_forgotten_unless_the_engine_needs_it() {
         "the newest 40, and the one that is needed"
     );
     assert!(!kept(1) && !kept(2) && !kept(60));
-    assert_eq!(view::marks(shelf.as_ref()).unwrap().ended, 41);
-    let listed = view::ended_before(shelf.as_ref(), u64::MAX, 1_000).unwrap();
+    assert_eq!(view::marks(store.as_ref()).unwrap().ended, 41);
+    let listed = view::ended_before(store.as_ref(), u64::MAX, 1_000).unwrap();
     assert!(
         listed.len() == 41 && listed.iter().any(|task| task.ended.id == id("t3")),
         "the list has what is kept"

@@ -11,17 +11,17 @@ use taskmaster_protocol::{
 };
 use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
 use taskmaster_store::codec;
-use taskmaster_store::journal::{Journal, ShelfJournal};
-use taskmaster_store::kv::memory::MemoryShelf;
+use taskmaster_store::journal::{Journal, KvJournal};
+use taskmaster_store::kv::memory::MemoryStore;
 use taskmaster_store::record::{
-    self, Ended, Entry, Gave, ModuleRecord, Outputs, TaskEnd, VersionRecord,
+    self, Ended, JournalEntry, ModuleRecord, OutputBlobs, TaskEnd, TaskOutput, VersionRecord,
 };
 
 struct World {
     scratch: tempfile::TempDir,
     blobs: Blobs,
-    shelf: Reader,
-    journal: ShelfJournal,
+    store: SharedStore,
+    journal: KvJournal,
     seq: u64,
     ordinal: u64,
 }
@@ -30,12 +30,12 @@ impl World {
     fn new() -> World {
         let scratch = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(scratch.path()).unwrap();
-        let shelf: Reader = Arc::new(MemoryShelf::default());
-        let journal = ShelfJournal::open(shelf.clone()).unwrap();
+        let store: SharedStore = Arc::new(MemoryStore::default());
+        let journal = KvJournal::open(store.clone()).unwrap();
         World {
             scratch,
             blobs,
-            shelf,
+            store,
             journal,
             seq: 0,
             ordinal: 0,
@@ -44,8 +44,11 @@ impl World {
 
     /// Begins its first round at once.
     fn collector(&self) -> BlobCollector {
-        let mut collector =
-            BlobCollector::new(self.blobs.clone(), self.shelf.clone(), Room::default());
+        let mut collector = BlobCollector::new(
+            self.blobs.clone(),
+            self.store.clone(),
+            DiskMonitor::default(),
+        );
         collector.stage = CollectorStage::Resting {
             until: Instant::now(),
         };
@@ -95,10 +98,10 @@ impl World {
     }
 
     fn end(&self, body: &TaskBody, result: Hash, output: Hash) -> Record {
-        let outputs: Outputs = [(FilePath::new("out").unwrap(), output)].into();
+        let outputs: OutputBlobs = [(FilePath::new("out").unwrap(), output)].into();
         let attempt = AttemptId { epoch: 1, n: 1 };
         let end = TaskEnd {
-            result: Some(Gave::new(ResultRef::Blob(result), outputs)),
+            result: Some(TaskOutput::new(ResultRef::Blob(result), outputs)),
             ..TaskEnd::new(TaskState::Done, attempt, Wall(0))
         };
         Record::Ended(Arc::new(Ended::new(self.seq + 1, body, end)))
@@ -106,7 +109,7 @@ impl World {
 
     /// Commits and folds.
     fn fold(&mut self, records: Vec<Record>) {
-        let entry = Entry {
+        let entry = JournalEntry {
             first_seq: self.seq + 1,
             time: Wall(0),
             records,
@@ -115,7 +118,7 @@ impl World {
         self.journal
             .append(self.journal.end() + 1, &codec::encode(&entry))
             .unwrap();
-        view::catch_up(&self.shelf).unwrap();
+        view::catch_up(&self.store).unwrap();
     }
 
     /// A long time passes.
@@ -200,7 +203,7 @@ fn what_nothing_names_goes_and_everything_else_stays() {
     assert!(kept.iter().all(|hash| world.there(*hash)));
     // A store whose view is empty, as after everything was pruned.
     let bare = World {
-        shelf: Arc::new(MemoryShelf::default()),
+        store: Arc::new(MemoryStore::default()),
         ..world
     };
     to_its_end(&mut bare.collector());
@@ -321,7 +324,7 @@ fn at_random_what_is_needed_is_always_there() {
                 }
                 4 if !ended.is_empty() => {
                     let (body, named) = ended.swap_remove(draw(ended.len() as u64) as usize);
-                    let stored = view::stored(world.shelf.as_ref(), &body.id)
+                    let stored = view::stored(world.store.as_ref(), &body.id)
                         .unwrap()
                         .unwrap();
                     let fence = AttemptId { epoch: 1, n: 1 };
@@ -337,10 +340,10 @@ fn at_random_what_is_needed_is_always_there() {
                 }
                 5 if !ended.is_empty() => {
                     let (body, _) = ended.swap_remove(0);
-                    let stored = view::stored(world.shelf.as_ref(), &body.id)
+                    let stored = view::stored(world.store.as_ref(), &body.id)
                         .unwrap()
                         .unwrap();
-                    taskmaster_engine::folding::forget(&world.shelf, &[stored]).unwrap();
+                    taskmaster_engine::folding::forget(&world.store, &[stored]).unwrap();
                 }
                 6 => collector = world.collector(),
                 7 => world.age(),

@@ -5,7 +5,7 @@ use super::{GatewayState, heavy, inputs, params};
 use crate::modules::ModuleFolder;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use taskmaster_engine::prepare::{Prepared, PreparedBatch, module_of, prepare, prepare_by};
+use taskmaster_engine::prepare::{PreparedBatch, PreparedTask, module_of, prepare, prepare_by};
 use taskmaster_module::manifest::Manifest;
 use taskmaster_module::{EntryPoint, Inspection, ParamsStage, Signature};
 use taskmaster_protocol::message::Add;
@@ -82,7 +82,7 @@ struct BatchManifests<'a> {
 }
 
 impl BatchManifests<'_> {
-    fn prepare(&mut self, task: &Json) -> Result<Prepared, Refusal> {
+    fn prepare(&mut self, task: &Json) -> Result<PreparedTask, Refusal> {
         let Some(name) = module_of(task) else {
             return prepare(task);
         };
@@ -131,7 +131,7 @@ async fn look_for_modules(folder: &ModuleFolder, batch: &PreparedBatch) {
 }
 
 /// Compares params with what the functions of components take. What does not fit is noted in
-/// [`Prepared::wrong`] and not refused here.
+/// [`PreparedTask::wrong`] and not refused here.
 async fn compare_types(
     state: &GatewayState,
     mut batch: PreparedBatch,
@@ -166,7 +166,7 @@ async fn compare_types(
     .await
 }
 
-fn compare_params(task: &mut Prepared, signature: &Signature) {
+fn compare_params(task: &mut PreparedTask, signature: &Signature) {
     let params = task.document.params.as_ref().map(Json::get);
     // The runner compares params that are a blob, because only the runner reads them whole.
     let are_blob = params.is_some_and(|params| matches!(splice::blob(params), Ok(Some(_))));

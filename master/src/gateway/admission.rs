@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use taskmaster_engine::inbox::Pass;
+use taskmaster_engine::inbox::AdmissionPermit;
 use taskmaster_protocol::limits;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -65,10 +65,17 @@ impl Default for Admission {
 impl Admission {
     /// Waits until a batch may go to the engine. `is_alone` says that its session has hardly
     /// another batch without an answer.
-    pub(super) async fn enter(&self, tasks: usize, bytes: usize, is_alone: bool) -> Option<Pass> {
+    pub(super) async fn enter(
+        &self,
+        tasks: usize,
+        bytes: usize,
+        is_alone: bool,
+    ) -> Option<AdmissionPermit> {
         let weight = tasks.max(bytes / BYTES_PER_TASK).clamp(1, BULK_TASKS);
         if is_alone && weight <= SMALL_TASKS {
-            return acquire(&self.express, weight).await.map(Pass::Express);
+            return acquire(&self.express, weight)
+                .await
+                .map(AdmissionPermit::Express);
         }
         let waiting_before = self.waiting.fetch_add(1, Relaxed);
         let _waiting = WaitingBatch(&self.waiting);
@@ -77,7 +84,7 @@ impl Admission {
         } else {
             (weight * (BULK_TASKS / BULK_TASKS_OF_CROWD)).min(BULK_TASKS)
         };
-        acquire(&self.bulk, weight).await.map(Pass::Bulk)
+        acquire(&self.bulk, weight).await.map(AdmissionPermit::Bulk)
     }
 }
 

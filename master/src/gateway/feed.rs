@@ -1,19 +1,24 @@
 //! Reading durable events one after the other.
 
 use std::time::Duration;
-use taskmaster_engine::events::{Concern, Ends, EventFeed, Logged, Pruned};
+use taskmaster_engine::events::{DurableEvent, EndEvents, EndInterest, EventFeed, EventsPruned};
 use taskmaster_protocol::FromMaster;
 use taskmaster_protocol::message::Gap;
 
 /// Events that should be there and could not be read are tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Waits for the next events after `seq`. `Pruned` always leads on: its `first` is beyond
+/// Waits for the next events after `seq`. `EventsPruned` always leads on: its `first` is beyond
 /// `seq + 1`.
-pub(super) async fn next_events(events: &EventFeed, seq: u64) -> Result<Vec<Logged>, Pruned> {
+pub(super) async fn next_events(
+    events: &EventFeed,
+    seq: u64,
+) -> Result<Vec<DurableEvent>, EventsPruned> {
     loop {
         match events.after(seq).await {
-            Err(Pruned { first }) if first > seq.saturating_add(1) => return Err(Pruned { first }),
+            Err(EventsPruned { first }) if first > seq.saturating_add(1) => {
+                return Err(EventsPruned { first });
+            }
             Ok(logged) if !logged.is_empty() => return Ok(logged),
             Ok(_) | Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
         }
@@ -21,15 +26,17 @@ pub(super) async fn next_events(events: &EventFeed, seq: u64) -> Result<Vec<Logg
 }
 
 /// Waits for events after `seq` and gives the ends among them that concern `concern`. There may be
-/// none. `Pruned` always leads on, as with [`next_events`].
+/// none. `EventsPruned` always leads on, as with [`next_events`].
 pub(super) async fn next_ends(
     events: &EventFeed,
     seq: u64,
-    concern: &impl Concern,
-) -> Result<Ends, Pruned> {
+    concern: &impl EndInterest,
+) -> Result<EndEvents, EventsPruned> {
     loop {
         match events.ends(seq, concern).await {
-            Err(Pruned { first }) if first > seq.saturating_add(1) => return Err(Pruned { first }),
+            Err(EventsPruned { first }) if first > seq.saturating_add(1) => {
+                return Err(EventsPruned { first });
+            }
             Ok(ends) if ends.seq > seq => return Ok(ends),
             Ok(_) | Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
         }
@@ -37,7 +44,7 @@ pub(super) async fn next_ends(
 }
 
 /// Moves `seq` behind events that are no longer kept. Returns the message about the gap.
-pub(super) fn skip_pruned(seq: &mut u64, pruned: Pruned) -> FromMaster {
+pub(super) fn skip_pruned(seq: &mut u64, pruned: EventsPruned) -> FromMaster {
     let last_pruned = pruned.first.saturating_sub(1);
     let missed = last_pruned.saturating_sub(*seq);
     *seq = last_pruned.max(*seq);

@@ -3,7 +3,7 @@
 
 use super::{GatewayState, add};
 use serde::Deserialize;
-use taskmaster_engine::inbox::{Child, DoneReport, Wishes};
+use taskmaster_engine::inbox::{DoneReport, FollowUp, FollowUpTasks};
 use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{Json, Refusal, limits};
 
@@ -25,7 +25,7 @@ pub(super) async fn read(state: &GatewayState, reports: Vec<Done>) -> Vec<DoneRe
 }
 
 /// Takes the follow-up tasks out of a report. `None` where it has none.
-async fn take(state: &GatewayState, report: &mut Done) -> Result<Option<Wishes>, Refusal> {
+async fn take(state: &GatewayState, report: &mut Done) -> Result<Option<FollowUpTasks>, Refusal> {
     let mut documents = std::mem::take(&mut report.adds);
     let has_then = report.then.is_some();
     documents.extend(report.then.take());
@@ -35,13 +35,13 @@ async fn take(state: &GatewayState, report: &mut Done) -> Result<Option<Wishes>,
 
     let have_priority: Vec<bool> = documents.iter().map(has_priority).collect();
     let tasks = add::parse_all(state, documents).await?;
-    let mut adds: Vec<Child> = tasks
+    let mut adds: Vec<FollowUp> = tasks
         .into_iter()
         .zip(have_priority)
-        .map(|(task, has_priority)| Child { task, has_priority })
+        .map(|(task, has_priority)| FollowUp { task, has_priority })
         .collect();
     let then = if has_then { adds.pop() } else { None };
-    Ok(Some(Wishes { adds, then }))
+    Ok(Some(FollowUpTasks { adds, then }))
 }
 
 /// Why a report's follow-up tasks are not taken at all, if so: its runner did not check their

@@ -5,7 +5,7 @@ use super::heavy;
 use std::collections::HashMap;
 use std::io;
 use taskmaster_blobs::{Blobs, is_unavailable};
-use taskmaster_engine::prepare::{Prepared, PreparedBatch};
+use taskmaster_engine::prepare::{PreparedBatch, PreparedTask};
 use taskmaster_protocol::{Hash, InputRef, Listing, Refusal, RefusalCode};
 
 /// Refuses the tasks of a batch whose inputs are not here.
@@ -13,7 +13,7 @@ pub(super) async fn refuse_missing(
     blobs: &Blobs,
     mut batch: PreparedBatch,
 ) -> Result<PreparedBatch, Refusal> {
-    let has_inputs = |task: &Prepared| !task.document.inputs.is_empty();
+    let has_inputs = |task: &PreparedTask| !task.document.inputs.is_empty();
     if !batch.iter().flatten().any(|task| has_inputs(task)) {
         return Ok(batch);
     }
@@ -49,7 +49,7 @@ struct InputLookup {
 
 impl InputLookup {
     /// Why a task's inputs cannot be had, if so.
-    fn refusal(&mut self, task: &Prepared) -> Option<Refusal> {
+    fn refusal(&mut self, task: &PreparedTask) -> Option<Refusal> {
         task.document.inputs.iter().find_map(|(path, input)| {
             let found = self
                 .known

@@ -10,7 +10,7 @@ use super::{GatewayState, heavy};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use taskmaster_blobs::{Blobs, is_unavailable};
-use taskmaster_engine::prepare::{Prepared, PreparedBatch, waits_for};
+use taskmaster_engine::prepare::{PreparedBatch, PreparedTask, waits_for};
 use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
 
 /// Batches with large params that are worked on at a time. Each takes up to twice
@@ -43,7 +43,7 @@ pub(super) async fn store_large(
     .await
 }
 
-fn is_large(task: &Prepared) -> bool {
+fn is_large(task: &PreparedTask) -> bool {
     let is_long = |params: &Json| params.get().len() > limits::PARAMS_KEPT_BYTES_MAX;
     task.blob.is_some() || task.document.params.as_ref().is_some_and(is_long)
 }
@@ -62,7 +62,7 @@ struct ParamsStore {
 }
 
 impl ParamsStore {
-    fn take(&mut self, task: &mut Prepared) -> Result<(), Refusal> {
+    fn take(&mut self, task: &mut PreparedTask) -> Result<(), Refusal> {
         if let Some(hash) = task.blob {
             return self.check(task, hash);
         }
@@ -77,7 +77,7 @@ impl ParamsStore {
     }
 
     /// Checks params that a client has put itself.
-    fn check(&mut self, task: &mut Prepared, hash: Hash) -> Result<(), Refusal> {
+    fn check(&mut self, task: &mut PreparedTask, hash: Hash) -> Result<(), Refusal> {
         task.document.params = Some(splice::of_blob(&hash));
         task.references = self.references(hash)?;
         if let Some(manifest) = &task.manifest {

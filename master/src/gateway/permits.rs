@@ -125,13 +125,13 @@ fn answered_by(input: &Input) -> AnsweredBy {
         | Input::Disconnected { .. }
         | Input::Heard { .. }
         | Input::Add { .. }
-        | Input::Room(_)
+        | Input::Permit(_)
         | Input::Module { .. }
         | Input::Approved(_)
         | Input::Ask { .. }
         | Input::Folded { .. }
         | Input::Prune { .. }
-        | Input::Disk(_)
+        | Input::DiskSpace(_)
         | Input::Stop { .. }
         | Input::Shutdown => AnsweredBy::Nothing,
     }
@@ -197,7 +197,7 @@ impl InboxPermits {
             None => permit,
         };
         if unreturned.num_permits() >= INBOX_RETURNED_KIB {
-            return Some(Input::Room(unreturned));
+            return Some(Input::Permit(unreturned));
         }
         self.unreturned = Some(unreturned);
         None
@@ -207,7 +207,7 @@ impl InboxPermits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use taskmaster_engine::inbox::SessionNo;
+    use taskmaster_engine::inbox::ConnectionId;
 
     fn free(permits: &AnswerPermits) -> [usize; 3] {
         [&permits.batches, &permits.reports, &permits.changes]
@@ -219,7 +219,7 @@ mod tests {
         let permits = AnswerPermits::default();
         let full = free(&permits);
         let message = |text: &str| Input::Message {
-            session: SessionNo(1),
+            session: ConnectionId(1),
             message: ToMaster::decode(text).unwrap(),
         };
         permits

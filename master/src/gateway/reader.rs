@@ -11,7 +11,7 @@ use futures_util::stream::SplitStream;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use taskmaster_engine::inbox::{Input, SessionNo};
+use taskmaster_engine::inbox::{ConnectionId, Input};
 use taskmaster_protocol::message::{Add, Done, Question, Refused, Role};
 use taskmaster_protocol::{FromMaster, Json, Refusal, RefusalCode, ToMaster, limits};
 use tokio::sync::{Semaphore, mpsc};
@@ -24,7 +24,7 @@ const QUESTIONS_MAX: usize = 64;
 /// The half of a session that reads.
 pub(super) struct SessionReader {
     state: GatewayState,
-    session: SessionNo,
+    session: ConnectionId,
     role: Role,
     /// To the writer, from the session's own tasks.
     side: mpsc::Sender<FromMaster>,
@@ -39,7 +39,7 @@ pub(super) struct SessionReader {
 impl SessionReader {
     pub(super) fn new(
         state: GatewayState,
-        session: SessionNo,
+        session: ConnectionId,
         role: Role,
         side: mpsc::Sender<FromMaster>,
         permits: AnswerPermits,

@@ -10,7 +10,7 @@ use axum::extract::ws::WebSocket;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use std::sync::atomic::Ordering;
-use taskmaster_engine::inbox::{Input, SessionNo};
+use taskmaster_engine::inbox::{ConnectionId, Input};
 use taskmaster_protocol::message::{Hello, Welcome};
 use taskmaster_protocol::{FromMaster, limits};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 /// Tells the engine that the session is over, however it ends: also where its task is dropped.
 struct Connected {
     handle: MasterHandle,
-    session: SessionNo,
+    session: ConnectionId,
 }
 
 impl Drop for Connected {
@@ -31,7 +31,7 @@ impl Drop for Connected {
 
 /// Runs the session to its end.
 pub(super) async fn run(state: GatewayState, socket: WebSocket, hello: Hello) {
-    let session = SessionNo(state.next_session.fetch_add(1, Ordering::Relaxed));
+    let session = ConnectionId(state.next_session.fetch_add(1, Ordering::Relaxed));
     let role = hello.role;
     let welcome = welcome(&state.handle, hello.protocol);
     let (sink, mut stream) = socket.split();

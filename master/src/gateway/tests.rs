@@ -76,7 +76,7 @@ impl World {
         let inputs = self.inputs.lock().unwrap();
         let next = || inputs.recv_timeout(time).ok();
         tokio::task::block_in_place(|| {
-            std::iter::from_fn(next).find(|input| !matches!(input, Input::Room(_)))
+            std::iter::from_fn(next).find(|input| !matches!(input, Input::Permit(_)))
         })
     }
 

@@ -3,7 +3,7 @@
 use super::feed;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use taskmaster_engine::events::{EventFeed, Logged, Pruned};
+use taskmaster_engine::events::{DurableEvent, EventFeed, EventsPruned};
 use taskmaster_engine::interests::Interest;
 use taskmaster_protocol::message::{Gap, Watch};
 use taskmaster_protocol::{EventFilter, EventView, FromMaster};
@@ -29,7 +29,7 @@ struct Watcher {
 
 /// Durable events that were read, and the seq up to which reading has come.
 struct DurableEvents {
-    events: Vec<Logged>,
+    events: Vec<DurableEvent>,
     seq: u64,
 }
 
@@ -97,7 +97,7 @@ async fn next(
     events: &EventFeed,
     interest: Option<&Interest>,
     seq: u64,
-) -> Result<DurableEvents, Pruned> {
+) -> Result<DurableEvents, EventsPruned> {
     let Some(interest) = interest else {
         return read_after(events, seq).await;
     };
@@ -117,9 +117,9 @@ async fn next(
     read
 }
 
-async fn read_after(events: &EventFeed, seq: u64) -> Result<DurableEvents, Pruned> {
+async fn read_after(events: &EventFeed, seq: u64) -> Result<DurableEvents, EventsPruned> {
     let events = feed::next_events(events, seq).await?;
-    let seq = events.last().map_or(seq, Logged::seq);
+    let seq = events.last().map_or(seq, DurableEvent::seq);
     Ok(DurableEvents { events, seq })
 }
 
@@ -167,7 +167,7 @@ impl Watcher {
 
     /// Whether the filter may take an event. To make a view of the event costs much more than this
     /// look.
-    fn may_match(&self, event: &Logged) -> bool {
+    fn may_match(&self, event: &DurableEvent) -> bool {
         let EventFilter { job, task, .. } = &self.watch.filter;
         self.watch.filter.wants(event.kind())
             && (job.is_none() || event.job() == job.as_ref())

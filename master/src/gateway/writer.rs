@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use std::time::Duration;
-use taskmaster_engine::inbox::SessionNo;
+use taskmaster_engine::inbox::ConnectionId;
 use taskmaster_protocol::{FromMaster, limits};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -36,7 +36,7 @@ const PING_INTERVAL: Duration = Duration::from_millis(limits::PING_MS);
 
 /// The half of a session that writes.
 pub(super) struct SessionWriter {
-    pub(super) session: SessionNo,
+    pub(super) session: ConnectionId,
     pub(super) sink: SplitSink<WebSocket, Message>,
     /// Messages of the engine. When it ends, the engine has let go of the session.
     pub(super) outbox: mpsc::UnboundedReceiver<FromMaster>,

@@ -7,14 +7,14 @@ use std::io;
 use std::path::Path;
 use taskmaster_blobs::{Blobs, OpenError};
 use taskmaster_store::journal::{self, SyncedMark};
-use taskmaster_store::kv::{Reader, StoreError};
-use taskmaster_store::view::Restored;
+use taskmaster_store::kv::{SharedStore, StoreError};
+use taskmaster_store::view::RestoredView;
 use taskmaster_store::{disk, view};
 
 /// A store whose view has everything that is in the journal.
 pub(super) struct OpenedStore {
-    pub(super) shelf: Reader,
-    pub(super) restored: Restored,
+    pub(super) store: SharedStore,
+    pub(super) restored: RestoredView,
     /// Notes up to which commit the journal is durable.
     pub(super) synced: SyncedMark,
 }
@@ -70,12 +70,12 @@ fn open(data: &Path) -> Result<OpenedStore, StoreError> {
                 .into(),
         });
     }
-    let shelf = upkeep::open_sled(&folder)?;
-    let synced = SyncedMark::open(&folder, journal::last(&shelf)?)?;
-    view::catch_up(&shelf)?;
-    let restored = view::restore(shelf.as_ref())?;
+    let store = upkeep::open_sled(&folder)?;
+    let synced = SyncedMark::open(&folder, journal::last(&store)?)?;
+    view::catch_up(&store)?;
+    let restored = view::restore(store.as_ref())?;
     Ok(OpenedStore {
-        shelf,
+        store,
         restored,
         synced,
     })

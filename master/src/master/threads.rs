@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use taskmaster_blobs::Blobs;
-use taskmaster_engine::committing::{self, Behind, TURNS_WAITING_MAX, Writer};
+use taskmaster_engine::committing::{self, CommitLag, CommitWriter, TURNS_WAITING_MAX};
 use taskmaster_engine::components::Components;
+use taskmaster_engine::disk_monitor::{DiskMonitor, PatientStore};
 use taskmaster_engine::engine::{Engine, EngineConfig, Turn};
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::folding::Folding;
 use taskmaster_engine::inbox::Input;
-use taskmaster_engine::room::{PatientShelf, Room};
 use taskmaster_engine::settings::Durability;
 use taskmaster_engine::steady::SteadyClock;
 use taskmaster_engine::{clock, turns};
 use taskmaster_protocol::Now;
-use taskmaster_store::journal::{AppendError, ShelfJournal};
-use taskmaster_store::kv::{Reader, StoreError};
-use taskmaster_store::record::Entry;
+use taskmaster_store::journal::{AppendError, KvJournal};
+use taskmaster_store::kv::{SharedStore, StoreError};
+use taskmaster_store::record::JournalEntry;
 use tokio::sync::oneshot;
 
 /// The threads of a master, and what others need of them.
@@ -45,7 +45,7 @@ pub(super) fn start(
     store: OpenedStore,
 ) -> Result<StartedThreads, MasterError> {
     let OpenedStore {
-        shelf,
+        store,
         restored,
         synced,
     } = store;
@@ -53,11 +53,11 @@ pub(super) fn start(
     let (turns, ended_turns) = sync_channel(TURNS_WAITING_MAX);
     let (folds, commits) = channel();
     let (failing, failed) = oneshot::channel();
-    let events = EventFeed::new(restored.marks.seq, shelf.clone());
-    let room = Room::new(inbox.clone());
+    let events = EventFeed::new(restored.marks.seq, store.clone());
+    let room = DiskMonitor::new(inbox.clone());
     let handle = MasterHandle {
         inbox: inbox.clone(),
-        reader: shelf.clone(),
+        reader: store.clone(),
         events: events.clone(),
         epoch: restored.marks.epoch + 1,
         room: room.clone(),
@@ -65,16 +65,16 @@ pub(super) fn start(
 
     let now = clock::now();
     let engine_config = engine_config(config, now);
-    let mut engine = Engine::restore(restored, engine_config, shelf.clone(), events.clone(), now)?;
+    let mut engine = Engine::restore(restored, engine_config, store.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
     let components = engine.components();
-    let mut journal = ShelfJournal::open(shelf.clone())?.noting(synced);
+    let mut journal = KvJournal::open(store.clone())?.noting(synced);
     commit_first(engine.end_turn(now), &mut journal, &events, &folds)?;
 
-    let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
+    let patient: SharedStore = Arc::new(PatientStore::new(store, room.clone()));
     let collector = BlobCollector::new(blobs, patient.clone(), room.clone());
     let folding = Folding::new(patient, config.keep, inbox).collecting(Box::new(collector));
-    let behind = Behind::new(folding.backlog());
+    let behind = CommitLag::new(folding.backlog());
     let (stop_measuring, measuring_stopped) = channel();
     let journal_thread = JournalThread {
         turns: ended_turns,
@@ -119,9 +119,9 @@ fn engine_config(config: &MasterConfig, now: Now) -> EngineConfig {
 /// Commits the engine's first turn, which raises the epoch.
 fn commit_first(
     turn: Turn,
-    journal: &mut ShelfJournal,
+    journal: &mut KvJournal,
     events: &EventFeed,
-    folds: &Sender<Arc<Entry>>,
+    folds: &Sender<Arc<JournalEntry>>,
 ) -> Result<(), MasterError> {
     committing::commit_first(turn, journal, events, folds).map_err(|error| match error {
         AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
@@ -137,7 +137,7 @@ fn start_engine(
     engine: Engine,
     inputs: Receiver<Input>,
     turns: SyncSender<Turn>,
-    behind: Behind,
+    behind: CommitLag,
 ) -> io::Result<JoinHandle<()>> {
     spawn("engine", move || {
         turns::run_engine(engine, &inputs, &turns, &behind, SteadyClock::default());
@@ -147,13 +147,13 @@ fn start_engine(
 /// What the thread that writes the journal owns.
 struct JournalThread {
     turns: Receiver<Turn>,
-    journal: ShelfJournal,
+    journal: KvJournal,
     durability: Durability,
     events: EventFeed,
     /// To the fold.
-    folds: Sender<Arc<Entry>>,
-    room: Room,
-    behind: Behind,
+    folds: Sender<Arc<JournalEntry>>,
+    room: DiskMonitor,
+    behind: CommitLag,
     /// Told when the journal has failed.
     failing: oneshot::Sender<AppendError>,
     /// The disk is measured until this is dropped.
@@ -173,7 +173,7 @@ fn start_journal(thread: JournalThread) -> io::Result<JoinHandle<()>> {
             failing,
             stop_measuring,
         } = thread;
-        let mut writer = Writer {
+        let mut writer = CommitWriter {
             turns: &turns,
             journal: &mut journal,
             durability,
@@ -191,11 +191,18 @@ fn start_journal(thread: JournalThread) -> io::Result<JoinHandle<()>> {
     })
 }
 
-fn start_disk(room: Room, data: PathBuf, stopped: Receiver<()>) -> io::Result<JoinHandle<()>> {
+fn start_disk(
+    room: DiskMonitor,
+    data: PathBuf,
+    stopped: Receiver<()>,
+) -> io::Result<JoinHandle<()>> {
     spawn("disk", move || room.measure(&data, &stopped))
 }
 
-fn start_fold(mut folding: Folding, commits: Receiver<Arc<Entry>>) -> io::Result<JoinHandle<()>> {
+fn start_fold(
+    mut folding: Folding,
+    commits: Receiver<Arc<JournalEntry>>,
+) -> io::Result<JoinHandle<()>> {
     spawn("fold", move || {
         if let Err(error) = folding.run(&commits, || clock::now().wall) {
             tracing::error!(%error, "the view cannot be folded; the journal goes on");

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use taskmaster_blobs::Blobs;
-use taskmaster_engine::inbox::{Input, Seen};
+use taskmaster_engine::inbox::{Input, ModuleFile};
 use taskmaster_protocol::ModuleName;
 use tokio::sync::oneshot;
 
@@ -55,7 +55,7 @@ pub(super) struct FolderContents {
     approved: Option<ApprovedList>,
     files: BTreeMap<ModuleName, ModuleFiles>,
     /// What the engine was told last.
-    told: BTreeMap<ModuleName, Seen>,
+    told: BTreeMap<ModuleName, ModuleFile>,
     /// Names with both kinds of file of which the engine was told.
     doubled: BTreeSet<ModuleName>,
     /// Names that the engine knows and of which nothing was found yet.
@@ -220,7 +220,7 @@ impl FolderContents {
         let is_double_for_long = wasm.is_some_and(is_quiet) && wat.is_some_and(is_quiet);
         let seen = match wasm.or(wat) {
             Some(file) => file.verdict().cloned(),
-            None => Some(Seen::Gone),
+            None => Some(ModuleFile::Gone),
         };
         if !is_double {
             self.doubled.remove(name);
@@ -235,18 +235,18 @@ impl FolderContents {
             let error = format!("{name}.wat: {name}.wasm has the same name; rename one");
             tracing::warn!("rejected {error}");
             // A good version stays in use. The engine is told of it again after the complaint.
-            self.tell(name, Seen::Unsound { error });
+            self.tell(name, ModuleFile::Unsound { error });
         }
         let is_known = self.expected.contains(name) || self.told.contains_key(name);
-        if self.told.get(name) != Some(&seen) && (seen != Seen::Gone || is_known) {
+        if self.told.get(name) != Some(&seen) && (seen != ModuleFile::Gone || is_known) {
             self.tell(name, seen);
         }
     }
 
-    fn tell(&mut self, name: &ModuleName, seen: Seen) {
+    fn tell(&mut self, name: &ModuleName, seen: ModuleFile) {
         self.expected.remove(name);
-        let is_sound = matches!(seen, Seen::Sound { .. });
-        if seen == Seen::Gone {
+        let is_sound = matches!(seen, ModuleFile::Sound { .. });
+        if seen == ModuleFile::Gone {
             self.known.remove(name);
             self.told.remove(name);
             self.wants.forget(name);
@@ -271,8 +271,8 @@ impl FolderContents {
         let is_readable = self.last_error.is_none();
         self.looks.answer(now, |name| {
             let sound = match self.told.get(name) {
-                Some(Seen::Sound { version, .. }) => Some(*version),
-                Some(Seen::Unsound { .. } | Seen::Gone) | None => None,
+                Some(ModuleFile::Sound { version, .. }) => Some(*version),
+                Some(ModuleFile::Unsound { .. } | ModuleFile::Gone) | None => None,
             };
             let is_open = |file: &WatchedFile| !file.is_read() || file.verdict().is_none();
             let files = self.files.get(name);

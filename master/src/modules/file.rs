@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use taskmaster_blobs::Blobs;
-use taskmaster_engine::inbox::Seen;
+use taskmaster_engine::inbox::ModuleFile;
 use taskmaster_protocol::{Hash, limits};
 
 /// A file that nobody is known to have closed is read when it has not changed for this long. Some
@@ -26,7 +26,7 @@ const OLD_AFTER: Duration = Duration::from_millis(1_300);
 struct ReadFile {
     stamp: FileStamp,
     hash: Hash,
-    seen: Seen,
+    seen: ModuleFile,
 }
 
 /// What is known of a file.
@@ -156,9 +156,9 @@ impl WatchedFile {
 
     /// What the file is, as far as that is certain. A sound module is certain at once, and anything
     /// else when the file is final.
-    pub(super) fn verdict(&self) -> Option<&Seen> {
+    pub(super) fn verdict(&self) -> Option<&ModuleFile> {
         let seen = &self.last_read.as_ref()?.seen;
-        let is_sound = matches!(seen, Seen::Sound { .. });
+        let is_sound = matches!(seen, ModuleFile::Sound { .. });
         (self.is_final || is_sound).then_some(seen)
     }
 
@@ -195,7 +195,7 @@ fn read_and_judge(
     }
 
     let (hash, seen) = validate(stem, &bytes, stamp.bytes());
-    if matches!(seen, Seen::Sound { .. }) {
+    if matches!(seen, ModuleFile::Sound { .. }) {
         blobs.put_hashed(hash, &bytes).map_err(ReadError::NotKept)?;
     }
     Ok(ReadFile { stamp, hash, seen })
@@ -203,39 +203,39 @@ fn read_and_judge(
 
 fn is_still_kept(read: &ReadFile, blobs: &Blobs) -> bool {
     match read.seen {
-        Seen::Sound { .. } => blobs.exists(&read.hash),
-        Seen::Unsound { .. } | Seen::Gone => true,
+        ModuleFile::Sound { .. } => blobs.exists(&read.hash),
+        ModuleFile::Unsound { .. } | ModuleFile::Gone => true,
     }
 }
 
 /// The hash of a file's bytes, and what they are.
-fn validate(stem: &str, bytes: &[u8], length: u64) -> (Hash, Seen) {
+fn validate(stem: &str, bytes: &[u8], length: u64) -> (Hash, ModuleFile) {
     // A panic would be a bug of the validator's, and the folder must outlive it.
     let Ok(inspection) = std::panic::catch_unwind(|| taskmaster_module::inspect(stem, bytes))
     else {
         let error = "the validator failed on it; the log has more".into();
-        return (Hash::of(bytes), Seen::Unsound { error });
+        return (Hash::of(bytes), ModuleFile::Unsound { error });
     };
     let check = inspection.check;
     let version = check.version.unwrap_or_else(|| Hash::of(bytes));
     let seen = match (check.kind, check.error) {
-        (Some(kind), None) => Seen::Sound {
+        (Some(kind), None) => ModuleFile::Sound {
             version,
             kind,
             bytes: length,
             wants: None,
         },
-        (_, Some(error)) => Seen::Unsound { error },
-        (None, None) => Seen::Unsound {
+        (_, Some(error)) => ModuleFile::Unsound { error },
+        (None, None) => ModuleFile::Unsound {
             error: "it cannot be run".into(),
         },
     };
     (version, seen)
 }
 
-fn too_large(bytes: u64) -> Seen {
+fn too_large(bytes: u64) -> ModuleFile {
     let most = limits::MODULE_BYTES_MAX;
-    Seen::Unsound {
+    ModuleFile::Unsound {
         error: format!("the file has {bytes} bytes; a module may have at most {most}"),
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::inbox::Input;
 use taskmaster_protocol::{JobName, Wall};
-use taskmaster_store::kv::{Reader, memory::MemoryShelf};
-use taskmaster_store::record::{Entry, Record};
+use taskmaster_store::kv::{SharedStore, memory::MemoryStore};
+use taskmaster_store::record::{JournalEntry, Record};
 
 /// A handle, and what it tells the engine.
 pub(crate) fn fake_engine() -> (MasterHandle, std::sync::mpsc::Receiver<Input>) {
     let (inbox, inputs) = std::sync::mpsc::channel();
-    let reader: Reader = Arc::new(MemoryShelf::default());
+    let reader: SharedStore = Arc::new(MemoryStore::default());
     let events = EventFeed::new(0, reader.clone());
     let handle = MasterHandle {
         inbox,
@@ -29,7 +29,7 @@ pub(crate) fn log_job_done(handle: &MasterHandle, job: &str, run: u32) {
         job: JobName::new(job).unwrap(),
         run,
     }];
-    handle.events.publish(&Arc::new(Entry {
+    handle.events.publish(&Arc::new(JournalEntry {
         first_seq: handle.events.latest() + 1,
         time: Wall(0),
         records,

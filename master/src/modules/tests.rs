@@ -5,7 +5,7 @@ use super::*;
 use std::fs;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use taskmaster_engine::inbox::{Input, Seen};
+use taskmaster_engine::inbox::{Input, ModuleFile};
 use taskmaster_protocol::Hash;
 
 /// A sound module that differs by `n`.
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// The next thing that the engine is told: `x sound 1a2b…`, `x unsound …`, `x gone`.
-    fn told(&self) -> (String, Seen) {
+    fn told(&self) -> (String, ModuleFile) {
         match self
             .inputs
             .recv_timeout(Duration::from_secs(20))
@@ -94,7 +94,7 @@ impl World {
     fn told_sound(&self, module: &str, n: u32) {
         let (name, seen) = self.told();
         assert!(
-            matches!(&seen, Seen::Sound { version: v, .. } if *v == version(n)),
+            matches!(&seen, ModuleFile::Sound { version: v, .. } if *v == version(n)),
             "{name} {seen:?}"
         );
         assert_eq!(name, module);
@@ -108,14 +108,14 @@ impl World {
     fn told_unsound(&self, module: &str, words: &str) {
         let (name, seen) = self.told();
         assert!(
-            matches!(&seen, Seen::Unsound { error } if error.contains(words)),
+            matches!(&seen, ModuleFile::Unsound { error } if error.contains(words)),
             "{name} {seen:?}"
         );
         assert_eq!(name, module);
     }
 
     fn told_gone(&self, module: &str) {
-        assert_eq!(self.told(), (module.to_owned(), Seen::Gone));
+        assert_eq!(self.told(), (module.to_owned(), ModuleFile::Gone));
     }
 
     /// Nothing was told up to here: the next thing is a module dropped now.
@@ -153,7 +153,9 @@ fn a_dropped_module_is_live_within_half_a_second_and_a_replaced_one_too() {
 fn what_a_manifest_asks_for_is_told_with_its_module_and_again_when_it_changes() {
     let world = World::new();
     let wants = || match world.told() {
-        (name, Seen::Sound { wants, .. }) if name == "x" => wants.map(|wants| wants.to_string()),
+        (name, ModuleFile::Sound { wants, .. }) if name == "x" => {
+            wants.map(|wants| wants.to_string())
+        }
         other => panic!("{other:?}"),
     };
     world.write("x.toml", "[capabilities]\nsecrets = ['KEY']");
@@ -242,9 +244,9 @@ fn a_file_rewritten_ten_times_a_second_is_live_all_the_same() {
     let mut versions = 0;
     loop {
         let (_, seen) = world.told();
-        assert!(matches!(seen, Seen::Sound { .. }), "{seen:?}");
+        assert!(matches!(seen, ModuleFile::Sound { .. }), "{seen:?}");
         versions += 1;
-        if matches!(seen, Seen::Sound { version: v, .. } if v == version(20)) {
+        if matches!(seen, ModuleFile::Sound { version: v, .. } if v == version(20)) {
             break;
         }
         assert!(start.elapsed() < Duration::from_secs(30));
@@ -272,8 +274,8 @@ fn renamed_and_deleted_files_are_gone_under_their_old_names() {
     fs::rename(world.file("x.wat"), world.file("y.wat")).unwrap();
     let mut told = [world.told(), world.told()];
     told.sort_by_key(|(name, _)| name.clone());
-    assert_eq!(told[0], ("x".into(), Seen::Gone));
-    assert!(matches!(told[1], (ref name, Seen::Sound { .. }) if name == "y"));
+    assert_eq!(told[0], ("x".into(), ModuleFile::Gone));
+    assert!(matches!(told[1], (ref name, ModuleFile::Sound { .. }) if name == "y"));
     assert_eq!(world.folder.names(), [name("y")]);
     fs::remove_file(world.file("y.wat")).unwrap();
     world.told_gone("y");
@@ -338,9 +340,9 @@ fn a_start_tells_everything_once_also_what_is_gone() {
     let world = World::with(before, &["a", "c"]);
     let mut told = [world.told(), world.told(), world.told()];
     told.sort_by_key(|(name, _)| name.clone());
-    assert!(matches!(&told[0], (name, Seen::Sound { .. }) if name == "a"));
-    assert!(matches!(&told[1], (name, Seen::Unsound { .. }) if name == "b"));
-    assert_eq!(told[2], ("c".into(), Seen::Gone));
+    assert!(matches!(&told[0], (name, ModuleFile::Sound { .. }) if name == "a"));
+    assert!(matches!(&told[1], (name, ModuleFile::Unsound { .. }) if name == "b"));
+    assert_eq!(told[2], ("c".into(), ModuleFile::Gone));
     world.told_nothing_else();
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use taskmaster_engine::inbox::Seen;
+use taskmaster_engine::inbox::ModuleFile;
 use taskmaster_protocol::{Capabilities, ModuleName};
 
 /// What the modules of a folder ask for.
@@ -36,11 +36,11 @@ impl WantedCapabilities {
     pub(super) fn complete(
         &mut self,
         name: &ModuleName,
-        seen: Seen,
-        told: Option<&Seen>,
+        seen: ModuleFile,
+        told: Option<&ModuleFile>,
         now: Instant,
-    ) -> Option<Seen> {
-        let Seen::Sound {
+    ) -> Option<ModuleFile> {
+        let ModuleFile::Sound {
             version,
             kind,
             bytes,
@@ -51,8 +51,8 @@ impl WantedCapabilities {
             return Some(seen);
         };
         let told = match told {
-            Some(Seen::Sound { wants, .. }) => Some(wants.clone()),
-            Some(Seen::Unsound { .. } | Seen::Gone) | None => None,
+            Some(ModuleFile::Sound { wants, .. }) => Some(wants.clone()),
+            Some(ModuleFile::Unsound { .. } | ModuleFile::Gone) | None => None,
         };
         let wants = if self.is_certain(name, now) {
             self.uncertain.remove(name);
@@ -61,7 +61,7 @@ impl WantedCapabilities {
             self.uncertain.insert(name.clone());
             told?
         };
-        Some(Seen::Sound {
+        Some(ModuleFile::Sound {
             version,
             kind,
             bytes,

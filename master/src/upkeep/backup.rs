@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use taskmaster_blobs::Blobs;
 use taskmaster_store::journal::{self, SyncedMark};
-use taskmaster_store::kv::{Batch, Reader, Shelf};
+use taskmaster_store::kv::{KvStore, SharedStore, WriteBatch};
 
 /// Pairs of the store that are copied at a time.
 const PAGE_PAIRS: usize = 1_000;
@@ -27,15 +27,15 @@ pub struct BackupSummary {
     pub blobs: u64,
 }
 
-/// Copies the store on `shelf` and the `blobs`, wherever they live, into the folder `to`, which
+/// Copies the store on `store` and the `blobs`, wherever they live, into the folder `to`, which
 /// must be empty or not exist. A master on the copy needs no bucket. Nobody may fold meanwhile.
-pub fn backup(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<BackupSummary, UpkeepError> {
+pub fn backup(store: &SharedStore, blobs: &Blobs, to: &Path) -> Result<BackupSummary, UpkeepError> {
     match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
         Ok(false) => {}
         Ok(true) => return Err(UpkeepError::NotEmpty(to.to_owned())),
         Err(_) => fs::create_dir_all(to).map_err(UpkeepError::file(to))?,
     }
-    let copied = copy(shelf, blobs, to);
+    let copied = copy(store, blobs, to);
     if copied.is_err() {
         // Nobody must take half a copy for a whole one.
         let _ = fs::remove_dir_all(to);
@@ -43,16 +43,16 @@ pub fn backup(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<BackupSummary,
     copied
 }
 
-fn copy(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<BackupSummary, UpkeepError> {
-    let commit = journal::last(shelf)?;
-    let store = to.join("store");
-    let copy = open_sled(&store)?;
-    let records = copy_pairs(shelf.as_ref(), copy.as_ref(), commit)?;
+fn copy(store: &SharedStore, blobs: &Blobs, to: &Path) -> Result<BackupSummary, UpkeepError> {
+    let commit = journal::last(store)?;
+    let folder = to.join("store");
+    let copy = open_sled(&folder)?;
+    let records = copy_pairs(store.as_ref(), copy.as_ref(), commit)?;
     // Blobs are copied after the records, because a blob is there before a record names it.
     let blobs = blobs.copy_all(to).map_err(UpkeepError::file(to))?;
     copy.sync()?;
     // The commit is durable in the store, so it is durable in the copy, too.
-    SyncedMark::open(&store, commit)?.set(commit);
+    SyncedMark::open(&folder, commit)?.set(commit);
     fs::File::open(to)
         .and_then(|folder| folder.sync_all())
         .map_err(UpkeepError::file(to))?;
@@ -65,7 +65,7 @@ fn copy(shelf: &Reader, blobs: &Blobs, to: &Path) -> Result<BackupSummary, Upkee
 }
 
 /// Copies every pair but those of commits after `commit`. Returns the number of pairs.
-fn copy_pairs(from: &dyn Shelf, to: &dyn Shelf, commit: u64) -> Result<u64, UpkeepError> {
+fn copy_pairs(from: &dyn KvStore, to: &dyn KvStore, commit: u64) -> Result<u64, UpkeepError> {
     let mut next = Vec::new();
     let mut copied = 0;
     loop {
@@ -75,7 +75,7 @@ fn copy_pairs(from: &dyn Shelf, to: &dyn Shelf, commit: u64) -> Result<u64, Upke
         };
         next.clone_from(last);
         next.push(0);
-        let mut batch = Batch::default();
+        let mut batch = WriteBatch::default();
         for (key, value) in pairs {
             if !journal::is_after(&key, commit) {
                 copied += 1;

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{Hash, JobName, Listing, TaskId};
 use taskmaster_store::journal::SyncedMark;
-use taskmaster_store::kv::{Reader, StoreError};
-use taskmaster_store::record::{Entry, Record};
+use taskmaster_store::kv::{SharedStore, StoreError};
+use taskmaster_store::record::{JournalEntry, Record};
 use taskmaster_store::references::{self, Reference};
-use taskmaster_store::view::Marks;
+use taskmaster_store::view::Watermarks;
 use taskmaster_store::{journal, view};
 
 /// Faults that are told. More help nobody.
@@ -99,14 +99,14 @@ pub fn check(store: &OpenStore) -> Result<CheckReport, UpkeepError> {
     Ok(report)
 }
 
-fn check_all(store: &OpenStore, report: &mut CheckReport) -> Result<(), StoreError> {
-    let shelf = &store.shelf;
-    if let Err(error) = SyncedMark::open(&store.folder, journal::last(shelf)?) {
+fn check_all(opened: &OpenStore, report: &mut CheckReport) -> Result<(), StoreError> {
+    let store = &opened.store;
+    if let Err(error) = SyncedMark::open(&opened.folder, journal::last(store)?) {
         report.fault(error.to_string());
     }
-    let marks = view::marks(shelf.as_ref())?;
-    let journal = read_journal(shelf, &marks, report)?;
-    let view = read_view(shelf, &journal, report)?;
+    let marks = view::marks(store.as_ref())?;
+    let journal = read_journal(store, &marks, report)?;
+    let view = read_view(store, &journal, report)?;
     let counted = marks.ended;
     let held = report.ended;
     report.expect(counted == held, || {
@@ -115,20 +115,20 @@ fn check_all(store: &OpenStore, report: &mut CheckReport) -> Result<(), StoreErr
     compare(&journal, &view, report);
     let mut references = view.references;
     references.extend(journal.references);
-    check_blobs(store, references, report);
+    check_blobs(opened, references, report);
     Ok(())
 }
 
 /// Reads every commit: it must be there and sound, and its events must be in their place.
 fn read_journal(
-    shelf: &Reader,
-    marks: &Marks,
+    store: &SharedStore,
+    marks: &Watermarks,
     report: &mut CheckReport,
 ) -> Result<JournalFacts, StoreError> {
     let folded = marks.folded;
     let mut facts = JournalFacts::default();
-    let first = journal::first(shelf)?.unwrap_or(1);
-    let last = journal::last(shelf)?;
+    let first = journal::first(store)?.unwrap_or(1);
+    let last = journal::last(store)?;
     report.expect(first <= folded + 1, || {
         format!(
             "the view ends at commit {folded} and the journal begins at {first}: what is between \
@@ -138,7 +138,7 @@ fn read_journal(
     // `None` where the commit before could not be read.
     let mut next_seq = None;
     for commit in first..=last {
-        let Some(entry) = read_commit(shelf, commit, report)? else {
+        let Some(entry) = read_commit(store, commit, report)? else {
             next_seq = None;
             continue;
         };
@@ -159,11 +159,11 @@ fn read_journal(
 
 /// A commit. `None` where it is missing or damaged, which is noted.
 fn read_commit(
-    shelf: &Reader,
+    store: &SharedStore,
     commit: u64,
     report: &mut CheckReport,
-) -> Result<Option<Entry>, StoreError> {
-    match journal::entry(shelf, commit) {
+) -> Result<Option<JournalEntry>, StoreError> {
+    match journal::entry(store, commit) {
         Ok(Some(entry)) => Ok(Some(entry)),
         Ok(None) => {
             report.fault(format!("commit {commit} is missing"));
@@ -178,7 +178,12 @@ fn read_commit(
 }
 
 /// Notes what the records of a commit say. Returns the seq of the next commit's first event.
-fn read_entry(entry: &Entry, commit: u64, marks: &Marks, facts: &mut JournalFacts) -> u64 {
+fn read_entry(
+    entry: &JournalEntry,
+    commit: u64,
+    marks: &Watermarks,
+    facts: &mut JournalFacts,
+) -> u64 {
     let mut seq = entry.first_seq;
     for (index, record) in entry.records.iter().enumerate() {
         let is_in_folded_part = commit == marks.folded + 1 && index < marks.within as usize;
@@ -219,20 +224,20 @@ fn note_state(record: &Record, seq: u64, states: &mut HashMap<TaskId, JournalSta
 
 /// Reads the view, and checks the counts of jobs.
 fn read_view(
-    shelf: &Reader,
+    store: &SharedStore,
     journal: &JournalFacts,
     report: &mut CheckReport,
 ) -> Result<ViewFacts, StoreError> {
     let mut facts = ViewFacts::default();
     let mut open_of: BTreeMap<JobName, u64> = BTreeMap::new();
-    view::open_tasks(shelf.as_ref(), &mut |body, _| {
+    view::open_tasks(store.as_ref(), &mut |body, _| {
         report.open += 1;
         *open_of.entry(body.job.clone()).or_default() += 1;
         facts.references.extend(references::of_body(&body));
         facts.open.insert(body.id.clone());
         Ok(())
     })?;
-    export::each_ended(shelf.as_ref(), &mut |task| {
+    export::each_ended(store.as_ref(), &mut |task| {
         report.ended += 1;
         facts.references.extend(references::of_body(&task.body));
         facts.references.extend(references::of_ended(&task.ended));
@@ -241,8 +246,8 @@ fn read_view(
         }
         Ok(())
     })?;
-    check_jobs(shelf, open_of, report)?;
-    for (_, module) in view::restore(shelf.as_ref())?.modules {
+    check_jobs(store, open_of, report)?;
+    for (_, module) in view::restore(store.as_ref())?.modules {
         facts.references.extend(references::of_module(&module));
     }
     Ok(facts)
@@ -250,11 +255,11 @@ fn read_view(
 
 /// `open_of` has the number of open tasks by job.
 fn check_jobs(
-    shelf: &Reader,
+    store: &SharedStore,
     mut open_of: BTreeMap<JobName, u64>,
     report: &mut CheckReport,
 ) -> Result<(), StoreError> {
-    for (name, job) in view::jobs(shelf.as_ref(), usize::MAX)? {
+    for (name, job) in view::jobs(store.as_ref(), usize::MAX)? {
         report.jobs += 1;
         let total = job.total;
         let open = open_of.remove(&name).unwrap_or(0);

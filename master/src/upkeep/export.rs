@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{Hash, Listing, ModuleName};
-use taskmaster_store::kv::{Shelf, StoreError};
+use taskmaster_store::kv::{KvStore, StoreError};
 use taskmaster_store::record::Rights;
 use taskmaster_store::references::{self, Reference};
-use taskmaster_store::view::{self, OpenTask, Stored};
+use taskmaster_store::view::{self, EndedTask, OpenTask};
 
 /// Ended tasks that are read at a time.
 const PAGE_TASKS: usize = 256;
@@ -42,7 +42,7 @@ pub struct ExportSummary {
 
 /// Writes all lines. The journal must be folded.
 pub fn export(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     blobs: &Blobs,
     out: &mut dyn Write,
 ) -> Result<ExportSummary, ExportError> {
@@ -53,7 +53,7 @@ pub fn export(
         summary: ExportSummary::default(),
         write_error: None,
     };
-    let written = exporter.write_all(shelf);
+    let written = exporter.write_all(store);
     match exporter.write_error {
         Some(error) => Err(error.into()),
         None => Ok(written.map(|()| exporter.summary)?),
@@ -82,16 +82,16 @@ impl Exporter<'_> {
             })
     }
 
-    fn write_all(&mut self, shelf: &dyn Shelf) -> Result<(), StoreError> {
-        let marks = view::marks(shelf)?;
+    fn write_all(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
+        let marks = view::marks(store)?;
         self.write(&ExportLine::Store {
             format: FORMAT,
             epoch: marks.epoch,
             seq: marks.seq,
         })?;
-        self.write_modules(shelf)?;
-        each_ended(shelf, &mut |task| self.write_ended(task))?;
-        view::open_tasks(shelf, &mut |body, task| {
+        self.write_modules(store)?;
+        each_ended(store, &mut |task| self.write_ended(task))?;
+        view::open_tasks(store, &mut |body, task| {
             self.summary.tasks += 1;
             self.write_named(references::of_body(&body))?;
             let OpenTask {
@@ -111,15 +111,15 @@ impl Exporter<'_> {
                 due,
             })
         })?;
-        for (name, record) in view::jobs(shelf, usize::MAX)? {
+        for (name, record) in view::jobs(store, usize::MAX)? {
             self.write(&ExportLine::Job { name, record })?;
         }
         let tasks = self.summary.tasks;
         self.write(&ExportLine::End { tasks })
     }
 
-    fn write_modules(&mut self, shelf: &dyn Shelf) -> Result<(), StoreError> {
-        let restored = view::restore(shelf)?;
+    fn write_modules(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
+        let restored = view::restore(store)?;
         let mut rights: BTreeMap<ModuleName, Rights> = restored.rights.into_iter().collect();
         for (name, record) in restored.modules {
             for version in &record.versions {
@@ -135,8 +135,8 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    fn write_ended(&mut self, task: Stored) -> Result<(), StoreError> {
-        let Stored { body, ended } = task;
+    fn write_ended(&mut self, task: EndedTask) -> Result<(), StoreError> {
+        let EndedTask { body, ended } = task;
         self.summary.tasks += 1;
         self.write_named(references::of_body(&body).chain(references::of_ended(&ended)))?;
         self.write(&ExportLine::Ended { body, ended })
@@ -180,12 +180,12 @@ impl Exporter<'_> {
 
 /// Calls `visit` with every ended task of the view.
 pub(super) fn each_ended(
-    shelf: &dyn Shelf,
-    visit: &mut dyn FnMut(Stored) -> Result<(), StoreError>,
+    store: &dyn KvStore,
+    visit: &mut dyn FnMut(EndedTask) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut next = 0;
     loop {
-        let page = view::ended_from(shelf, next, PAGE_TASKS)?;
+        let page = view::ended_from(store, next, PAGE_TASKS)?;
         let Some(last) = page.last() else {
             return Ok(());
         };

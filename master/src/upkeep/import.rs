@@ -13,8 +13,10 @@ use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{AttemptId, ErrorKind, Hash, JobName, ModuleName, TaskError, Wall};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::codec;
-use taskmaster_store::journal::{AppendError, Journal, ShelfJournal, SyncedMark};
-use taskmaster_store::record::{Ended, Entry, JobRecord, ModuleRecord, Record, Retrying, Rights};
+use taskmaster_store::journal::{AppendError, Journal, KvJournal, SyncedMark};
+use taskmaster_store::record::{
+    Ended, JobRecord, JournalEntry, ModuleRecord, Record, Retrying, Rights,
+};
 use taskmaster_store::references::{self, Reference};
 use taskmaster_store::view;
 
@@ -104,7 +106,7 @@ pub fn import(data: &Path, lines: &mut dyn BufRead) -> Result<ImportSummary, Upk
 fn read(store: &OpenStore, lines: &mut dyn BufRead) -> Result<ImportSummary, UpkeepError> {
     let mark = SyncedMark::open(&store.folder, 0)?;
     let mut importer = Importer {
-        journal: ShelfJournal::open(store.shelf.clone())?.noting(mark),
+        journal: KvJournal::open(store.store.clone())?.noting(mark),
         blobs: BlobJoiner::new(Blobs::open_for_upkeep(&store.data)?),
         lost: BTreeMap::new(),
         records: Vec::new(),
@@ -124,7 +126,7 @@ fn read(store: &OpenStore, lines: &mut dyn BufRead) -> Result<ImportSummary, Upk
         return Err(ImportError::CutOff.into());
     }
     importer.commit().map_err(ImportError::Journal)?;
-    view::catch_up(&store.shelf)?;
+    view::catch_up(&store.store)?;
     importer.journal.sync().map_err(ImportError::Journal)?;
     let lost = importer.lost.iter();
     Ok(ImportSummary {
@@ -137,7 +139,7 @@ fn read(store: &OpenStore, lines: &mut dyn BufRead) -> Result<ImportSummary, Upk
 }
 
 struct Importer {
-    journal: ShelfJournal,
+    journal: KvJournal,
     blobs: BlobJoiner,
     /// Blobs that the export did not have, and why.
     lost: BTreeMap<Hash, String>,
@@ -311,7 +313,7 @@ impl Importer {
     fn commit(&mut self) -> Result<(), AppendError> {
         let first_seq = self.next_seq;
         self.next_seq = self.next_event_seq();
-        let entry = Entry {
+        let entry = JournalEntry {
             first_seq,
             time: taskmaster_engine::clock::now().wall,
             records: std::mem::take(&mut self.records),

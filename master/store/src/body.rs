@@ -39,7 +39,7 @@ pub struct TaskBody {
     pub dependencies: Box<[Dependency]>,
     /// What few documents have.
     #[serde(with = "as_json")]
-    pub rare: Option<Box<Rare>>,
+    pub rare: Option<Box<BodyExtras>>,
 }
 
 /// What tells documents apart: the first half of the SHA-256 of a document's text as it was sent.
@@ -59,7 +59,7 @@ impl Fingerprint {
 /// The parts of a task document that few have: most tasks pay one pointer for all of them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Rare {
+pub struct BodyExtras {
     /// argv after the module's name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
@@ -166,7 +166,7 @@ impl TaskBody {
             dependencies.extend(implied);
         }
         let ModuleRef { name, pin } = document.module;
-        let rare = Rare {
+        let rare = BodyExtras {
             args: document.args,
             env: document.env,
             references,
@@ -191,7 +191,7 @@ impl TaskBody {
             params: document.params,
             requires,
             dependencies: dependencies.into(),
-            rare: (rare != Rare::default()).then(|| Box::new(rare)),
+            rare: (rare != BodyExtras::default()).then(|| Box::new(rare)),
         }
     }
 

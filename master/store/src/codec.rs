@@ -8,7 +8,7 @@ pub const FORMAT: u8 = 1;
 
 /// Why bytes on the disk cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum DecodeError {
     /// Written by another version of this program.
     #[error("it is of format {0}, this program reads format {FORMAT}")]
     Format(u8),
@@ -41,18 +41,18 @@ pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Reads what [`pack`] wrote.
-pub fn unpack<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> {
-    postcard::from_bytes(bytes).map_err(|error| Unreadable::Content(error.to_string()))
+pub fn unpack<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    postcard::from_bytes(bytes).map_err(|error| DecodeError::Content(error.to_string()))
 }
 
 /// Reads what [`encode`] wrote.
-pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Unreadable> {
-    let (head, content) = bytes.split_at_checked(5).ok_or(Unreadable::Empty)?;
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    let (head, content) = bytes.split_at_checked(5).ok_or(DecodeError::Empty)?;
     if head[0] != FORMAT {
-        return Err(Unreadable::Format(head[0]));
+        return Err(DecodeError::Format(head[0]));
     }
     if crc32fast::hash(content).to_le_bytes() != head[1..5] {
-        return Err(Unreadable::Checksum);
+        return Err(DecodeError::Checksum);
     }
     unpack(content)
 }

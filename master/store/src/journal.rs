@@ -7,9 +7,9 @@ mod synced;
 
 pub use synced::SyncedMark;
 
-use crate::codec::{self, Unreadable};
-use crate::kv::{Batch, Reader, StoreError, part_key};
-use crate::record::Entry;
+use crate::codec::{self, DecodeError};
+use crate::kv::{SharedStore, StoreError, WriteBatch, part_key};
+use crate::record::JournalEntry;
 
 /// Where a commit's parts are kept: `J`, the commit's number, the part's number.
 const JOURNAL: u8 = b'J';
@@ -44,42 +44,42 @@ pub trait Journal: Send {
     fn trim(&mut self, below: u64) -> Result<(), StoreError>;
 }
 
-/// The journal on a [`crate::kv::Shelf`]: each commit is one batch.
-pub struct ShelfJournal {
-    shelf: Reader,
+/// The journal on a [`crate::kv::KvStore`]: each commit is one batch.
+pub struct KvJournal {
+    store: SharedStore,
     end: u64,
     /// Where it says how far it is durable; a store in memory has none.
     mark: Option<SyncedMark>,
 }
 
-impl ShelfJournal {
-    /// Finds the end of the journal on `shelf`.
-    pub fn open(shelf: Reader) -> Result<ShelfJournal, StoreError> {
-        let end = last(&shelf)?;
-        Ok(ShelfJournal {
-            shelf,
+impl KvJournal {
+    /// Finds the end of the journal on `store`.
+    pub fn open(store: SharedStore) -> Result<KvJournal, StoreError> {
+        let end = last(&store)?;
+        Ok(KvJournal {
+            store,
             end,
             mark: None,
         })
     }
 
     /// The same, which notes after each sync how far it is durable.
-    pub fn noting(self, mark: SyncedMark) -> ShelfJournal {
-        ShelfJournal {
+    pub fn noting(self, mark: SyncedMark) -> KvJournal {
+        KvJournal {
             mark: Some(mark),
             ..self
         }
     }
 }
 
-impl Journal for ShelfJournal {
+impl Journal for KvJournal {
     fn append(&mut self, expected: u64, entry: &[u8]) -> Result<(), AppendError> {
         if expected != self.end + 1 {
             return Err(AppendError::Fenced);
         }
-        let mut batch = Batch::default();
+        let mut batch = WriteBatch::default();
         batch.put_parts(&key(expected), entry);
-        self.shelf.write(batch).map_err(|error| match error {
+        self.store.write(batch).map_err(|error| match error {
             StoreError::Full(why) => AppendError::Unavailable(why),
             other => unknown(other),
         })?;
@@ -88,7 +88,7 @@ impl Journal for ShelfJournal {
     }
 
     fn sync(&mut self) -> Result<(), AppendError> {
-        self.shelf.sync().map_err(unknown)?;
+        self.store.sync().map_err(unknown)?;
         if let Some(mark) = &mut self.mark {
             mark.set(self.end);
         }
@@ -100,7 +100,7 @@ impl Journal for ShelfJournal {
     }
 
     fn trim(&mut self, below: u64) -> Result<(), StoreError> {
-        trim(&self.shelf, below)
+        trim(&self.store, below)
     }
 }
 
@@ -126,16 +126,16 @@ pub fn is_after(stored: &[u8], commit: u64) -> bool {
 }
 
 /// The bytes of one commit.
-pub fn read(shelf: &Reader, commit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-    crate::kv::get_parts(shelf.as_ref(), &key(commit))
+pub fn read(store: &SharedStore, commit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    crate::kv::get_parts(store.as_ref(), &key(commit))
 }
 
 /// One commit, decoded. A damaged one is an error that names it.
-pub fn entry(shelf: &Reader, commit: u64) -> Result<Option<Entry>, StoreError> {
-    let Some(bytes) = read(shelf, commit)? else {
+pub fn entry(store: &SharedStore, commit: u64) -> Result<Option<JournalEntry>, StoreError> {
+    let Some(bytes) = read(store, commit)? else {
         return Ok(None);
     };
-    let damaged = |why: Unreadable| StoreError::Corrupt {
+    let damaged = |why: DecodeError| StoreError::Corrupt {
         path: "the journal".into(),
         why: format!("commit {commit}: {why}"),
     };
@@ -143,16 +143,16 @@ pub fn entry(shelf: &Reader, commit: u64) -> Result<Option<Entry>, StoreError> {
 }
 
 /// The number of the first commit that is kept; `None`: there is none.
-pub fn first(shelf: &Reader) -> Result<Option<u64>, StoreError> {
-    Ok(shelf
+pub fn first(store: &SharedStore) -> Result<Option<u64>, StoreError> {
+    Ok(store
         .scan(&[JOURNAL], &[JOURNAL + 1], false, 1)?
         .first()
         .map(|(key, _)| commit_of(key)))
 }
 
 /// The number of the last commit; 0: there is none.
-pub fn last(shelf: &Reader) -> Result<u64, StoreError> {
-    Ok(shelf
+pub fn last(store: &SharedStore) -> Result<u64, StoreError> {
+    Ok(store
         .scan(&[JOURNAL], &[JOURNAL + 1], true, 1)?
         .first()
         .map_or(0, |(key, _)| commit_of(key)))
@@ -160,11 +160,11 @@ pub fn last(shelf: &Reader) -> Result<u64, StoreError> {
 
 /// The number of the last commit whose first event is not after `seq`. Entries are dense in their
 /// number and ordered in their seq, so it is found by halving.
-pub fn commit_at(shelf: &Reader, seq: u64) -> Result<u64, StoreError> {
-    let (mut low, mut high) = (first(shelf)?.unwrap_or(1), last(shelf)?);
+pub fn commit_at(store: &SharedStore, seq: u64) -> Result<u64, StoreError> {
+    let (mut low, mut high) = (first(store)?.unwrap_or(1), last(store)?);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
-        match entry(shelf, middle)? {
+        match entry(store, middle)? {
             Some(entry) if entry.first_seq <= seq => low = middle,
             _ => high = middle - 1,
         }
@@ -174,43 +174,43 @@ pub fn commit_at(shelf: &Reader, seq: u64) -> Result<u64, StoreError> {
 
 /// Lets go of commits below `below`, a few thousand parts in a batch. No sync: after a crash they
 /// are trimmed again.
-pub fn trim(shelf: &Reader, below: u64) -> Result<(), StoreError> {
+pub fn trim(store: &SharedStore, below: u64) -> Result<(), StoreError> {
     loop {
-        let parts = shelf.scan(&part_key(&key(0), 0), &key(below), false, 4_096)?;
+        let parts = store.scan(&part_key(&key(0), 0), &key(below), false, 4_096)?;
         if parts.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::default();
+        let mut batch = WriteBatch::default();
         parts.into_iter().for_each(|(key, _)| batch.remove(key));
-        shelf.write(batch)?;
+        store.write(batch)?;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::memory::MemoryShelf;
+    use crate::kv::memory::MemoryStore;
     use std::sync::Arc;
 
     #[test]
     fn commits_are_dense_survive_and_are_trimmed() {
-        let memory = Arc::new(MemoryShelf::default());
-        let shelf: Reader = memory.clone();
-        let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
+        let memory = Arc::new(MemoryStore::default());
+        let store: SharedStore = memory.clone();
+        let mut journal = KvJournal::open(store.clone()).unwrap();
         let long = vec![7u8; 10_000];
         journal.append(1, b"one").unwrap();
         journal.append(2, &long).unwrap();
         journal.sync().unwrap();
         assert_eq!(journal.append(2, b"again"), Err(AppendError::Fenced));
         memory.crash(0);
-        let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
-        assert_eq!((journal.end(), read(&shelf, 2).unwrap()), (2, Some(long)));
+        let mut journal = KvJournal::open(store.clone()).unwrap();
+        assert_eq!((journal.end(), read(&store, 2).unwrap()), (2, Some(long)));
         memory.fail_syncs(true);
         journal.append(3, b"three").unwrap();
         assert!(matches!(journal.sync(), Err(AppendError::Unknown(_))));
-        trim(&shelf, 2).unwrap();
+        trim(&store, 2).unwrap();
         assert_eq!(
-            (first(&shelf).unwrap(), read(&shelf, 1).unwrap()),
+            (first(&store).unwrap(), read(&store, 1).unwrap()),
             (Some(2), None)
         );
     }

@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 /// Reads shared by the gateway's threads, the fold and the engine. Never sees what is not
 /// committed.
-pub type Reader = Arc<dyn Shelf>;
+pub type SharedStore = Arc<dyn KvStore>;
 
 /// A key and its value.
-pub type Pair = (Vec<u8>, Vec<u8>);
+pub type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// Changes that happen together or not at all. `None` removes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Batch(pub Vec<(Vec<u8>, Option<Vec<u8>>)>);
+pub struct WriteBatch(pub Vec<(Vec<u8>, Option<Vec<u8>>)>);
 
-impl Batch {
+impl WriteBatch {
     /// Writes a value of at most [`VALUE_BYTES_MAX`].
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.0.push((key, Some(value)));
@@ -102,7 +102,7 @@ pub enum StoreError {
 }
 
 /// An ordered map of bytes on a disk, or like one.
-pub trait Shelf: Send + Sync {
+pub trait KvStore: Send + Sync {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
@@ -113,11 +113,11 @@ pub trait Shelf: Send + Sync {
         to: &[u8],
         back: bool,
         most: usize,
-    ) -> Result<Vec<Pair>, StoreError>;
+    ) -> Result<Vec<KeyValue>, StoreError>;
 
     /// Writes a batch: all of it is seen by the next read, and all or nothing of it after a crash.
     /// After [`StoreError::Full`] nothing of it is there; after any other error nothing is known.
-    fn write(&self, batch: Batch) -> Result<(), StoreError>;
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError>;
 
     /// Everything written before is durable when this returns. After an error nothing is known;
     /// never call it again.
@@ -125,14 +125,14 @@ pub trait Shelf: Send + Sync {
 }
 
 /// A value that was written in parts; `None` where there is none.
-pub fn get_parts(shelf: &dyn Shelf, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(mut whole) = shelf.get(&part_key(key, 0))? else {
+pub fn get_parts(store: &dyn KvStore, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(mut whole) = store.get(&part_key(key, 0))? else {
         return Ok(None);
     };
     if whole.len() == VALUE_BYTES_MAX {
         let mut end = key.to_vec();
         end.extend_from_slice(&[0xff, 0xff]);
-        for (_, part) in shelf.scan(&part_key(key, 1), &end, false, usize::MAX)? {
+        for (_, part) in store.scan(&part_key(key, 1), &end, false, usize::MAX)? {
             whole.extend_from_slice(&part);
         }
     }

@@ -2,7 +2,7 @@
 //! millions of tasks that wait.
 
 use crate::body::TaskBody;
-use crate::codec::{self, Unreadable, as_json};
+use crate::codec::{self, DecodeError, as_json};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 use taskmaster_protocol::{Requires, TaskId};
@@ -27,7 +27,7 @@ pub struct PackedBody {
 
 impl StoredBody {
     /// The body, read from its bytes where it is packed.
-    pub fn whole(&self) -> Result<Arc<TaskBody>, Unreadable> {
+    pub fn whole(&self) -> Result<Arc<TaskBody>, DecodeError> {
         match self {
             StoredBody::Whole(body) => Ok(body.clone()),
             StoredBody::Packed(packed) => packed.read().map(Arc::new),
@@ -62,7 +62,7 @@ impl PackedBody {
         }
     }
 
-    fn read(&self) -> Result<TaskBody, Unreadable> {
+    fn read(&self) -> Result<TaskBody, DecodeError> {
         let slim: TaskBody = codec::unpack(&self.bytes)?;
         Ok(TaskBody {
             requires: self.requires.clone(),

@@ -3,7 +3,7 @@
 //! **Changing a record:** the order of variants and fields is the format. Add variants at the end;
 //! for anything else raise [`FORMAT`](crate::codec::FORMAT) and write the reader of the old one.
 //! Types with `skip_serializing_if` cannot be read back from this form, so the parts of a task
-//! document that are seldom given travel inside as JSON ([`Rare`](crate::body::Rare)).
+//! document that are seldom given travel inside as JSON ([`BodyExtras`](crate::body::BodyExtras)).
 
 use crate::body::TaskBody;
 use crate::codec::as_json;
@@ -18,37 +18,37 @@ use taskmaster_protocol::{
 };
 
 /// Files by their path in a task's folder.
-pub type Outputs = BTreeMap<FilePath, Hash>;
+pub type OutputBlobs = BTreeMap<FilePath, Hash>;
 
 /// What a task gave back. The first two are what they were before there were files; few tasks have
 /// the third.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Gave {
+pub enum TaskOutput {
     /// JSON, and no files.
     Json(Json),
     /// Bytes under their hash, and no files.
     Blob(Hash),
     /// Files beside one of these.
-    Files(Box<(ResultRef, Outputs)>),
+    Files(Box<(ResultRef, OutputBlobs)>),
 }
 
-impl Gave {
+impl TaskOutput {
     /// From what a runner tells.
-    pub fn new(result: ResultRef, outputs: Outputs) -> Gave {
+    pub fn new(result: ResultRef, outputs: OutputBlobs) -> TaskOutput {
         match result {
-            result if !outputs.is_empty() => Gave::Files(Box::new((result, outputs))),
-            ResultRef::Json(json) => Gave::Json(json),
-            ResultRef::Blob(hash) => Gave::Blob(hash),
+            result if !outputs.is_empty() => TaskOutput::Files(Box::new((result, outputs))),
+            ResultRef::Json(json) => TaskOutput::Json(json),
+            ResultRef::Blob(hash) => TaskOutput::Blob(hash),
         }
     }
 
     /// The result, without files.
     pub fn result(&self) -> ResultRef {
         match self {
-            Gave::Json(json) => ResultRef::Json(json.clone()),
-            Gave::Blob(hash) => ResultRef::Blob(*hash),
-            Gave::Files(both) => both.0.clone(),
+            TaskOutput::Json(json) => ResultRef::Json(json.clone()),
+            TaskOutput::Blob(hash) => ResultRef::Blob(*hash),
+            TaskOutput::Files(both) => both.0.clone(),
         }
     }
 }
@@ -90,7 +90,7 @@ pub struct TaskEnd {
     /// The runner of the last attempt.
     pub runner: Option<Arc<str>>,
     /// What it gave back.
-    pub result: Option<Gave>,
+    pub result: Option<TaskOutput>,
     /// Why it gave nothing back.
     pub error: Option<TaskError>,
     /// When guest code started, by the runner's clock.
@@ -158,9 +158,9 @@ impl TaskEnd {
     /// The result, inline or as the name of a blob.
     pub fn result_parts(&self) -> (Option<&Json>, Option<Hash>) {
         match &self.result {
-            Some(Gave::Json(json)) => (Some(json), None),
-            Some(Gave::Blob(hash)) => (None, Some(*hash)),
-            Some(Gave::Files(both)) => match &both.0 {
+            Some(TaskOutput::Json(json)) => (Some(json), None),
+            Some(TaskOutput::Blob(hash)) => (None, Some(*hash)),
+            Some(TaskOutput::Files(both)) => match &both.0 {
                 ResultRef::Json(json) => (Some(json), None),
                 ResultRef::Blob(hash) => (None, Some(*hash)),
             },
@@ -169,9 +169,9 @@ impl TaskEnd {
     }
 
     /// The files that it gave back, where there are any.
-    pub fn outputs(&self) -> Option<&Outputs> {
+    pub fn outputs(&self) -> Option<&OutputBlobs> {
         match &self.result {
-            Some(Gave::Files(both)) => Some(&both.1),
+            Some(TaskOutput::Files(both)) => Some(&both.1),
             _ => None,
         }
     }
@@ -244,12 +244,12 @@ pub struct Rights {
     /// What attempts are given now; never more than was approved.
     pub granted: Arc<Capabilities>,
     /// The newest file, with what its manifest asks for; `None`: nothing.
-    pub newest: Option<Wishes>,
+    pub newest: Option<RequestedCapabilities>,
 }
 
 /// A version with what its manifest asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Wishes {
+pub struct RequestedCapabilities {
     /// The version.
     pub version: Hash,
     /// What it asks for.
@@ -258,7 +258,7 @@ pub struct Wishes {
 
 impl Rights {
     /// The newest file, where it asks for more than was approved.
-    pub fn waiting(&self) -> Option<&Wishes> {
+    pub fn waiting(&self) -> Option<&RequestedCapabilities> {
         self.newest
             .as_ref()
             .filter(|newest| !newest.wants.beyond(&self.approved).is_empty())
@@ -286,7 +286,7 @@ pub struct JobRecord {
 }
 
 /// The place of a final state in [`JobRecord::ended`].
-pub fn ended_index(state: TaskState) -> usize {
+pub fn final_state_index(state: TaskState) -> usize {
     (state as usize).saturating_sub(TaskState::Done as usize)
 }
 
@@ -455,7 +455,7 @@ impl Record {
 
 /// One commit: what one or several turns of the loop changed, durable together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct JournalEntry {
     /// The seq of its first event, or the next one's where it has none.
     pub first_seq: u64,
     /// When it was made.
@@ -468,7 +468,7 @@ pub struct Entry {
 mod tests {
     use super::*;
     use crate::body::{AddedTask, Fingerprint};
-    use crate::codec::{Unreadable, decode, encode, pack, unpack};
+    use crate::codec::{DecodeError, decode, encode, pack, unpack};
     use taskmaster_protocol::TaskDocument;
 
     fn body(text: &str) -> TaskBody {
@@ -490,7 +490,7 @@ mod tests {
             "requires":{"labels":{"a":"b"},"slots":2},"dependencies":[{"on":"d","when":"settled"}],"not_before":"2026-01-01T00:00:00Z",
             "inputs":{"a/b":{"sha256":"HASH"},"c":{"folder":"HASH"}},"outputs":["*.png"]}"#;
         let text = &text.replace("HASH", &"0a".repeat(32));
-        let entry = Entry {
+        let entry = JournalEntry {
             first_seq: 9,
             time: Wall(1),
             records: vec![
@@ -499,7 +499,7 @@ mod tests {
             ],
         };
         let bytes = encode(&entry);
-        assert_eq!(decode::<Entry>(&bytes).unwrap(), entry);
+        assert_eq!(decode::<JournalEntry>(&bytes).unwrap(), entry);
         let plain = body(r#"{"module":"m"}"#);
         assert_eq!(
             plain.dependencies().len(),
@@ -515,27 +515,31 @@ mod tests {
             ResultRef::Blob(Hash::of(b"x")),
         ] {
             assert_eq!(
-                pack(&Gave::new(result.clone(), Outputs::new())),
+                pack(&TaskOutput::new(result.clone(), OutputBlobs::new())),
                 pack(&result)
             );
-            let outputs: Outputs = [(FilePath::new("a/b").unwrap(), Hash::of(b"b"))].into();
-            let gave = Gave::new(result.clone(), outputs);
+            let outputs: OutputBlobs = [(FilePath::new("a/b").unwrap(), Hash::of(b"b"))].into();
+            let gave = TaskOutput::new(result.clone(), outputs);
             assert_eq!(
-                (unpack::<Gave>(&pack(&gave)).unwrap(), gave.result()),
+                (unpack::<TaskOutput>(&pack(&gave)).unwrap(), gave.result()),
                 (gave.clone(), result)
             );
             let json = serde_json::to_string(&gave).unwrap();
-            assert_eq!(serde_json::from_str::<Gave>(&json).unwrap(), gave, "{json}");
+            assert_eq!(
+                serde_json::from_str::<TaskOutput>(&json).unwrap(),
+                gave,
+                "{json}"
+            );
         }
     }
 
     #[test]
     fn what_is_damaged_is_told() {
         let mut bytes = encode(&Record::Started { epoch: 2 });
-        assert_eq!(decode::<Record>(&[]), Err(Unreadable::Empty));
+        assert_eq!(decode::<Record>(&[]), Err(DecodeError::Empty));
         bytes[5] ^= 1;
-        assert_eq!(decode::<Record>(&bytes), Err(Unreadable::Checksum));
+        assert_eq!(decode::<Record>(&bytes), Err(DecodeError::Checksum));
         bytes[0] = 9;
-        assert_eq!(decode::<Record>(&bytes), Err(Unreadable::Format(9)));
+        assert_eq!(decode::<Record>(&bytes), Err(DecodeError::Format(9)));
     }
 }

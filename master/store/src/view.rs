@@ -2,19 +2,19 @@
 //! between two folds is written once.
 //!
 //! Keys: `!` marks; `o` open tasks by `no` and `e` ended ones by seq, both in blocks ([`block`]);
-//! `i` where an ended task lies, by the hash of its id ([`places`]); `d`+cause+0+id tasks skipped
+//! `i` where an ended task lies, by the hash of its id ([`ended_index`]); `d`+cause+0+id tasks skipped
 //! for a cause; `j`+job; `m`+module; `r`+runner.
 
 mod block;
+mod ended_index;
 mod fold;
-mod places;
 
+pub use ended_index::EndedIndex;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
-pub use places::Places;
 
 use crate::body::TaskBody;
 use crate::codec;
-use crate::kv::{Shelf, StoreError, VALUE_BYTES_MAX, get_parts};
+use crate::kv::{KvStore, StoreError, VALUE_BYTES_MAX, get_parts};
 use crate::packed::StoredBody;
 use crate::record::{Ended, JobRecord, ModuleRecord, Rights, TaskEnd};
 use serde::{Deserialize, Serialize};
@@ -62,14 +62,14 @@ impl OpenTask {
 
 /// An ended task as the view and the engine keep it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stored {
+pub struct EndedTask {
     /// What its feeder said.
     pub body: Arc<TaskBody>,
     /// What became of it.
     pub ended: Arc<Ended>,
 }
 
-/// [`Stored`] as it is written: what body and end both say, once.
+/// [`EndedTask`] as it is written: what body and end both say, once.
 #[derive(Serialize, Deserialize)]
 struct WrittenEnd {
     body: StoredBody,
@@ -82,18 +82,18 @@ impl WrittenEnd {
         codec::pack(&WrittenEnd { body, end })
     }
 
-    fn read(seq: u64, bytes: &[u8]) -> Result<Stored, StoreError> {
+    fn read(seq: u64, bytes: &[u8]) -> Result<EndedTask, StoreError> {
         let damaged = |why| corrupt("an ended task", why);
         let written: WrittenEnd = codec::unpack(bytes).map_err(damaged)?;
         let body = written.body.whole().map_err(damaged)?;
         let ended = Arc::new(Ended::new(seq, &body, written.end));
-        Ok(Stored { body, ended })
+        Ok(EndedTask { body, ended })
     }
 }
 
 /// How far the view is, and the numbers that go on for ever.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marks {
+pub struct Watermarks {
     /// The last commit that is folded.
     pub folded: u64,
     /// Records of the next commit that are folded already.
@@ -123,7 +123,7 @@ fn skipped_key(cause: &TaskId, id: &str) -> Vec<u8> {
     key
 }
 
-fn corrupt(what: &str, why: codec::Unreadable) -> StoreError {
+fn corrupt(what: &str, why: codec::DecodeError) -> StoreError {
     StoreError::Corrupt {
         path: "the view".into(),
         why: format!("{what}: {why}"),
@@ -131,11 +131,11 @@ fn corrupt(what: &str, why: codec::Unreadable) -> StoreError {
 }
 
 fn one<T: for<'a> Deserialize<'a>>(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     key: &[u8],
     what: &str,
 ) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = get_parts(shelf, key)? else {
+    let Some(bytes) = get_parts(store, key)? else {
         return Ok(None);
     };
     codec::decode(&bytes)
@@ -144,23 +144,23 @@ fn one<T: for<'a> Deserialize<'a>>(
 }
 
 /// How far the view is.
-pub fn marks(shelf: &dyn Shelf) -> Result<Marks, StoreError> {
-    Ok(one(shelf, MARKS, "its marks")?.unwrap_or_default())
+pub fn marks(store: &dyn KvStore) -> Result<Watermarks, StoreError> {
+    Ok(one(store, MARKS, "its marks")?.unwrap_or_default())
 }
 
 /// An ended task.
-pub fn stored(shelf: &dyn Shelf, id: &TaskId) -> Result<Option<Stored>, StoreError> {
-    stored_by(shelf, &mut Places::once(shelf)?, id)
+pub fn stored(store: &dyn KvStore, id: &TaskId) -> Result<Option<EndedTask>, StoreError> {
+    stored_by(store, &mut EndedIndex::once(store)?, id)
 }
 
 /// An ended task, for one who asks often and keeps `places`.
 pub fn stored_by(
-    shelf: &dyn Shelf,
-    places: &mut Places,
+    store: &dyn KvStore,
+    places: &mut EndedIndex,
     id: &TaskId,
-) -> Result<Option<Stored>, StoreError> {
-    for seq in places.find(shelf, places::hash_of(id))? {
-        if let Some(bytes) = block::item(shelf, ENDED, seq)? {
+) -> Result<Option<EndedTask>, StoreError> {
+    for seq in places.find(store, ended_index::hash_of(id))? {
+        if let Some(bytes) = block::item(store, ENDED, seq)? {
             let stored = WrittenEnd::read(seq, &bytes)?;
             if stored.body.id == *id {
                 return Ok(Some(stored));
@@ -171,21 +171,21 @@ pub fn stored_by(
 }
 
 /// A job.
-pub fn job(shelf: &dyn Shelf, name: &JobName) -> Result<Option<JobRecord>, StoreError> {
-    let named = one::<Named<JobName, JobRecord>>(
-        shelf,
+pub fn job(store: &dyn KvStore, name: &JobName) -> Result<Option<JobRecord>, StoreError> {
+    let named = one::<NamedRecord<JobName, JobRecord>>(
+        store,
         &with(b'j', name.as_str().as_bytes()),
         name.as_str(),
     )?;
-    Ok(named.map(|Named(_, record)| record))
+    Ok(named.map(|NamedRecord(_, record)| record))
 }
 
 /// Ids of tasks that were skipped because `cause` ended as it did.
-pub fn skipped_for(shelf: &dyn Shelf, cause: &TaskId) -> Result<Vec<TaskId>, StoreError> {
+pub fn skipped_for(store: &dyn KvStore, cause: &TaskId) -> Result<Vec<TaskId>, StoreError> {
     let from = skipped_key(cause, "");
     let mut to = from.clone();
     to.push(0xff);
-    let pairs = shelf.scan(&from, &to, false, usize::MAX)?;
+    let pairs = store.scan(&from, &to, false, usize::MAX)?;
     let id = |(key, _): (Vec<u8>, Vec<u8>)| {
         key.get(from.len()..)
             .and_then(|id| TaskId::new(std::str::from_utf8(id).ok()?).ok())
@@ -196,13 +196,13 @@ pub fn skipped_for(shelf: &dyn Shelf, cause: &TaskId) -> Result<Vec<TaskId>, Sto
 /// Tasks that ended with a seq below `before`, the newest first: `most` of them, fewer only where
 /// there are no more.
 pub fn ended_before(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     before: u64,
     most: usize,
-) -> Result<Vec<Stored>, StoreError> {
+) -> Result<Vec<EndedTask>, StoreError> {
     let mut found = Vec::new();
     // The block that holds `before` has a key at or above it; it may be the only one to read from.
-    let mut items = block::at_or_after(shelf, ENDED, before)?.unwrap_or_default();
+    let mut items = block::at_or_after(store, ENDED, before)?.unwrap_or_default();
     let mut below = before;
     loop {
         for (seq, bytes) in items
@@ -216,7 +216,7 @@ pub fn ended_before(
         if found.len() == most {
             return Ok(found);
         }
-        let Some(next) = block::before(shelf, ENDED, below)? else {
+        let Some(next) = block::before(store, ENDED, below)? else {
             return Ok(found);
         };
         (below, items) = next;
@@ -225,11 +225,15 @@ pub fn ended_before(
 
 /// Tasks that ended with a seq of at least `from`, in the order of their ending: `most` of them,
 /// fewer only where there are no more.
-pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Stored>, StoreError> {
-    let mut found: Vec<Stored> = Vec::new();
+pub fn ended_from(
+    store: &dyn KvStore,
+    from: u64,
+    most: usize,
+) -> Result<Vec<EndedTask>, StoreError> {
+    let mut found: Vec<EndedTask> = Vec::new();
     let mut next = from;
     while found.len() < most {
-        let Some(items) = block::at_or_after(shelf, ENDED, next)? else {
+        let Some(items) = block::at_or_after(store, ENDED, next)? else {
             break;
         };
         let here = found.len();
@@ -253,14 +257,14 @@ pub fn ended_from(shelf: &dyn Shelf, from: u64, most: usize) -> Result<Vec<Store
 /// Open tasks with a `no` of at least `from`, in the order of adding: about `most` of them, none
 /// where there are no more.
 pub fn open_from(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     from: u64,
     most: usize,
 ) -> Result<Vec<Arc<TaskBody>>, StoreError> {
     let mut found: Vec<Arc<TaskBody>> = Vec::new();
     let mut next = from;
     while found.len() < most {
-        let Some(items) = block::at_or_after(shelf, OPEN, next)? else {
+        let Some(items) = block::at_or_after(store, OPEN, next)? else {
             break;
         };
         let here = found.len();
@@ -284,9 +288,9 @@ pub fn open_from(
 }
 
 /// The modules that are known.
-pub fn modules(shelf: &dyn Shelf) -> Result<Vec<(ModuleName, ModuleRecord)>, StoreError> {
+pub fn modules(store: &dyn KvStore) -> Result<Vec<(ModuleName, ModuleRecord)>, StoreError> {
     let mut modules = Vec::new();
-    all(shelf, b'm', &mut |Named(name, module)| {
+    all(store, b'm', &mut |NamedRecord(name, module)| {
         modules.push((name, module))
     })?;
     Ok(modules)
@@ -295,13 +299,13 @@ pub fn modules(shelf: &dyn Shelf) -> Result<Vec<(ModuleName, ModuleRecord)>, Sto
 /// Every value under a prefix with its key, in order; values that were written in parts are put
 /// together.
 fn each(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     prefix: u8,
     meet: &mut impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut from = vec![prefix];
     loop {
-        let pairs = shelf.scan(&from, &[prefix + 1], false, 512)?;
+        let pairs = store.scan(&from, &[prefix + 1], false, 512)?;
         let Some((last, _)) = pairs.last() else {
             return Ok(());
         };
@@ -311,7 +315,7 @@ fn each(
             let (stem, part) = key.split_at(key.len() - 2);
             match (part, value.len()) {
                 ([0, 0], VALUE_BYTES_MAX) => {
-                    meet(stem, &get_parts(shelf, stem)?.unwrap_or_default())?
+                    meet(stem, &get_parts(store, stem)?.unwrap_or_default())?
                 }
                 ([0, 0], _) => meet(stem, &value)?,
                 _ => {}
@@ -322,11 +326,11 @@ fn each(
 
 /// Every record under a prefix.
 fn all<T: for<'a> Deserialize<'a>>(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     prefix: u8,
     meet: &mut dyn FnMut(T),
 ) -> Result<(), StoreError> {
-    each(shelf, prefix, &mut |key, value| {
+    each(store, prefix, &mut |key, value| {
         meet(codec::decode(value).map_err(|why| corrupt(&String::from_utf8_lossy(key), why))?);
         Ok(())
     })
@@ -334,10 +338,10 @@ fn all<T: for<'a> Deserialize<'a>>(
 
 /// Every open task in the order of adding. Of ten million there is one in memory at a time.
 pub fn open_tasks(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     meet: &mut impl FnMut(Arc<TaskBody>, OpenTask) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    block::each(shelf, OPEN, &mut |_, bytes| {
+    block::each(store, OPEN, &mut |_, bytes| {
         let task: OpenTask = codec::unpack(bytes).map_err(|why| corrupt("an open task", why))?;
         let body = task
             .body
@@ -349,9 +353,9 @@ pub fn open_tasks(
 
 /// What a starting master needs beside the open tasks.
 #[derive(Debug, Default)]
-pub struct Restored {
+pub struct RestoredView {
     /// How far the view is.
-    pub marks: Marks,
+    pub marks: Watermarks,
     /// Open jobs, and those that are paused.
     pub jobs: Vec<(JobName, JobRecord)>,
     /// Modules.
@@ -363,15 +367,15 @@ pub struct Restored {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Named<N, R>(N, R);
+struct NamedRecord<N, R>(N, R);
 
 /// Reads the view. The journal must be folded to its end before.
-pub fn restore(shelf: &dyn Shelf) -> Result<Restored, StoreError> {
-    let mut restored = Restored {
-        marks: marks(shelf)?,
-        ..Restored::default()
+pub fn restore(store: &dyn KvStore) -> Result<RestoredView, StoreError> {
+    let mut restored = RestoredView {
+        marks: marks(store)?,
+        ..RestoredView::default()
     };
-    all(shelf, b'j', &mut |Named(name, job): Named<
+    all(store, b'j', &mut |NamedRecord(name, job): NamedRecord<
         JobName,
         JobRecord,
     >| {
@@ -379,30 +383,33 @@ pub fn restore(shelf: &dyn Shelf) -> Result<Restored, StoreError> {
             restored.jobs.push((name, job));
         }
     })?;
-    all(shelf, b'm', &mut |Named(name, module)| {
+    all(store, b'm', &mut |NamedRecord(name, module)| {
         restored.modules.push((name, module))
     })?;
-    each(shelf, RIGHTS, &mut |key, value| {
-        let Named(name, text): Named<ModuleName, String> =
+    each(store, RIGHTS, &mut |key, value| {
+        let NamedRecord(name, text): NamedRecord<ModuleName, String> =
             codec::decode(value).map_err(|why| corrupt(&String::from_utf8_lossy(key), why))?;
         let read = serde_json::from_str::<Option<Rights>>(&text);
         let rights = read.map_err(|error| {
-            corrupt(name.as_str(), codec::Unreadable::Content(error.to_string()))
+            corrupt(
+                name.as_str(),
+                codec::DecodeError::Content(error.to_string()),
+            )
         })?;
         restored.rights.extend(rights.map(|rights| (name, rights)));
         Ok(())
     })?;
-    all(shelf, b'r', &mut |name: String| restored.roster.push(name))?;
+    all(store, b'r', &mut |name: String| restored.roster.push(name))?;
     Ok(restored)
 }
 
 /// The jobs that are kept, `most` at the most.
-pub fn jobs(shelf: &dyn Shelf, most: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
-    let pairs = shelf.scan(b"j", b"k", false, most)?;
+pub fn jobs(store: &dyn KvStore, most: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
+    let pairs = store.scan(b"j", b"k", false, most)?;
     let row = |(_, value): (Vec<u8>, Vec<u8>)| {
         codec::decode(&value)
             .ok()
-            .map(|Named(name, job)| (name, job))
+            .map(|NamedRecord(name, job)| (name, job))
     };
     Ok(pairs.into_iter().filter_map(row).collect())
 }

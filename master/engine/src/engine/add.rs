@@ -1,10 +1,10 @@
 //! Adding tasks: which of a batch are taken, which are refused and why.
 
 use super::Engine;
-use super::unmet::{Deferred, unknown_dependency};
+use super::unmet::{DeferredDocuments, unknown_dependency};
 use crate::facts::{Fact, Known};
-use crate::inbox::SessionNo;
-use crate::prepare::Prepared;
+use crate::inbox::ConnectionId;
+use crate::prepare::PreparedTask;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::{DependsOn, Due, Event, FinalState, NewTask, Origin, TaskKey};
@@ -25,11 +25,11 @@ type Taken = (TaskId, bool);
 impl Engine {
     pub(super) fn add(
         &mut self,
-        session: SessionNo,
+        session: ConnectionId,
         batch: u64,
         job: Option<JobName>,
         hold: bool,
-        tasks: Vec<Result<Box<Prepared>, Refusal>>,
+        tasks: Vec<Result<Box<PreparedTask>, Refusal>>,
     ) {
         let Some(by) = self
             .sessions
@@ -40,7 +40,7 @@ impl Engine {
         };
         // What comes late over a connection that the client has given up must not take up a hold
         // that it has let go of since, over its new one.
-        let newer = SessionNo(session.0 + 1);
+        let newer = ConnectionId(session.0 + 1);
         let hold = hold
             && !self
                 .sessions
@@ -100,12 +100,12 @@ impl Engine {
     /// with its ids.
     pub(super) fn admit_all(
         &mut self,
-        tasks: Vec<Result<Box<Prepared>, Refusal>>,
+        tasks: Vec<Result<Box<PreparedTask>, Refusal>>,
         job: Option<JobName>,
     ) -> Vec<Result<Taken, Refusal>> {
         let here: BTreeSet<TaskId> = tasks.iter().flatten().map(|task| task.id.clone()).collect();
         let mut outcomes: BTreeMap<usize, Result<Taken, Refusal>> = BTreeMap::new();
-        let mut deferred = Deferred::default();
+        let mut deferred = DeferredDocuments::default();
         for (index, task) in tasks.into_iter().enumerate() {
             let mut next = vec![(index, task)];
             while let Some((index, task)) = next.pop() {
@@ -139,10 +139,10 @@ impl Engine {
     fn admit_or_defer(
         &mut self,
         index: usize,
-        task: Box<Prepared>,
+        task: Box<PreparedTask>,
         job: Option<&JobName>,
         here: &BTreeSet<TaskId>,
-        deferred: &mut Deferred,
+        deferred: &mut DeferredDocuments,
     ) -> Option<Result<Taken, Refusal>> {
         match self.admit(task, job) {
             Ok(taken) => Some(Ok(taken)),
@@ -167,9 +167,9 @@ impl Engine {
     /// Takes one document, or says why not; a document that waits for unknown ids is handed back.
     fn admit(
         &mut self,
-        task: Box<Prepared>,
+        task: Box<PreparedTask>,
         job: Option<&JobName>,
-    ) -> Result<Taken, (Refusal, Option<Box<Prepared>>)> {
+    ) -> Result<Taken, (Refusal, Option<Box<PreparedTask>>)> {
         if let Some(known) = self.known_document(&task.id, &task.fingerprint) {
             return known.map_err(|refusal| (refusal, None));
         }
@@ -224,7 +224,7 @@ impl Engine {
         };
         self.open_job(&job);
         self.last_ordinal += 1;
-        let Prepared {
+        let PreparedTask {
             document,
             id,
             fingerprint,
@@ -354,7 +354,7 @@ impl Engine {
         self.facts.job_opened(name);
     }
 
-    pub(super) fn release(&mut self, session: SessionNo, job: JobName) {
+    pub(super) fn release(&mut self, session: ConnectionId, job: JobName) {
         if let Some(by) = self
             .sessions
             .get(&session)

@@ -3,17 +3,17 @@
 //! the last good one stays in use.
 
 use super::Engine;
-use super::modules::{Changed, Modules, take_sound};
-use crate::inbox::Seen;
+use super::modules::{ModuleChange, ModuleTable, take_sound};
+use crate::inbox::ModuleFile;
 use std::sync::Arc;
 use taskmaster_protocol::shape::ModuleWaiting;
 use taskmaster_protocol::{Capabilities, EventKind, Hash, ModuleName, Refusal, RefusalCode};
-use taskmaster_store::record::{ModuleRecord, Rights, VersionRecord, Wishes};
+use taskmaster_store::record::{ModuleRecord, RequestedCapabilities, Rights, VersionRecord};
 
 /// The file with the hashes of approved modules, in the task folder.
 pub const LIST: &str = "approved.sha256";
 
-impl Modules {
+impl ModuleTable {
     /// Why a version that somebody pins may not be used.
     pub fn forbidden(&self, name: &ModuleName, version: &VersionRecord) -> Option<String> {
         let is_in_use = self.version_in_use(name) == Some(version.version);
@@ -59,7 +59,7 @@ impl Modules {
         })
     }
 
-    fn asks(&self, name: &ModuleName, waiting: &Wishes) -> String {
+    fn asks(&self, name: &ModuleName, waiting: &RequestedCapabilities) -> String {
         let approved = self
             .rights
             .get(name)
@@ -86,7 +86,7 @@ fn take_wishes(rights: &mut Rights, version: Hash, wants: Option<Arc<Capabilitie
             .map_or_else(|| rights.granted.clone(), |newest| newest.wants.clone())
     };
     let wants = wants.unwrap_or_else(known);
-    rights.newest = (!wants.is_empty()).then_some(Wishes { version, wants });
+    rights.newest = (!wants.is_empty()).then_some(RequestedCapabilities { version, wants });
     rights.waiting().is_none()
 }
 
@@ -102,12 +102,12 @@ fn wanted(rights: &Rights, version: &Hash) -> Arc<Capabilities> {
 
 impl Engine {
     /// The folder has something new under a name.
-    pub(super) fn module_seen(&mut self, name: ModuleName, seen: Seen) {
+    pub(super) fn module_seen(&mut self, name: ModuleName, seen: ModuleFile) {
         let last = self.modules.records.get(&name).cloned().unwrap_or_default();
         let last_rights = self.modules.rights.get(&name).cloned().unwrap_or_default();
         let (mut record, mut rights) = (last.clone(), last_rights.clone());
         let event = match seen {
-            Seen::Sound {
+            ModuleFile::Sound {
                 version,
                 kind,
                 bytes,
@@ -127,12 +127,12 @@ impl Engine {
                 }
                 event
             }
-            Seen::Unsound { error } if record.error.as_ref() == Some(&error) => None,
-            Seen::Unsound { error } => {
+            ModuleFile::Unsound { error } if record.error.as_ref() == Some(&error) => None,
+            ModuleFile::Unsound { error } => {
                 record.error = Some(error);
                 Some(EventKind::ModuleRejected)
             }
-            Seen::Gone => {
+            ModuleFile::Gone => {
                 let was_there = record.present || record.error.is_some();
                 (record.present, record.error) = (false, None);
                 was_there.then_some(EventKind::ModuleRemoved)
@@ -143,7 +143,7 @@ impl Engine {
             (rights != last_rights).then(|| (rights, is_new.then_some(EventKind::ModuleWaiting)));
         let record = (record != last).then_some((record, event));
         if record.is_some() || rights.is_some() {
-            self.module_changed(name, Changed { record, rights });
+            self.module_changed(name, ModuleChange { record, rights });
         }
     }
 
@@ -200,7 +200,7 @@ impl Engine {
         let record = Some((record, Some(EventKind::ModuleUpdated)));
         self.module_changed(
             name,
-            Changed {
+            ModuleChange {
                 record,
                 rights: changed.then_some((rights, None)),
             },

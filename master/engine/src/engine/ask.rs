@@ -6,7 +6,7 @@ use super::effects::job_record;
 use crate::events::ended_view;
 use crate::facts::Known;
 use crate::inbox::Reply;
-use crate::lookup::{Lookup, Rows, TaskFilter, job_view};
+use crate::lookup::{Lookup, TaskFilter, TaskPage, job_view};
 use std::collections::BTreeMap;
 use taskmaster_core::{RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Log, Query, Role, Status};
@@ -14,7 +14,7 @@ use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
 use taskmaster_protocol::{
     JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
 };
-use taskmaster_store::record::Gave;
+use taskmaster_store::record::TaskOutput;
 
 /// Tasks looked at for one page of a list, so that no turn is long.
 const LOOKED_AT_MAX: usize = 5_000;
@@ -131,7 +131,7 @@ impl Engine {
     /// A page: open tasks by `no`, then ended ones that memory has, the newest first, then those of
     /// the view.
     fn tasks_page(&self, wanted: TaskFilter, limit: usize, after: Option<&str>) -> Reply {
-        let mut rows = Rows {
+        let mut rows = TaskPage {
             rows: Vec::new(),
             limit,
             wanted,
@@ -190,7 +190,7 @@ impl Engine {
             let ended = known_here.end();
             if let Some(result) = ended
                 .and_then(|ended| ended.end.result.as_ref())
-                .map(Gave::result)
+                .map(TaskOutput::result)
             {
                 known.insert(id, result);
             }
@@ -252,7 +252,7 @@ impl Engine {
     }
 
     fn runners(&self) -> Vec<RunnerView> {
-        let view = |(no, session): (&crate::inbox::SessionNo, &super::Session)| {
+        let view = |(no, session): (&crate::inbox::ConnectionId, &super::Connection)| {
             let offer = session
                 .offer
                 .clone()
@@ -292,7 +292,7 @@ impl Engine {
         for state in TaskState::ALL.into_iter().filter(|state| state.is_final()) {
             tasks.insert(
                 state.as_str().to_owned(),
-                self.finished[taskmaster_store::record::ended_index(state)],
+                self.finished[taskmaster_store::record::final_state_index(state)],
             );
         }
         let runners = self.runners();

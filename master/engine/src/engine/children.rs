@@ -9,8 +9,8 @@ use super::Engine;
 use super::add::due_of;
 use super::unmet::unknown_dependency;
 use crate::facts::Fact;
-use crate::inbox::{Child, Wishes};
-use crate::prepare::Prepared;
+use crate::inbox::{FollowUp, FollowUpTasks};
+use crate::prepare::PreparedTask;
 use std::collections::HashSet;
 use std::sync::Arc;
 use taskmaster_core::{Event, NewTask, Origin, RunnerKey, TaskKey};
@@ -28,7 +28,7 @@ impl Engine {
         runner: RunnerKey,
         task: TaskKey,
         mut report: Done,
-        wishes: Wishes,
+        wishes: FollowUpTasks,
     ) {
         if !self.core.report_counts(runner, task, report.attempt) {
             return self.attempt_done(runner, task, report);
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// Adds what can be added; why the others cannot, as lines for the log.
-    fn add_children(&mut self, parent: TaskKey, children: Vec<Child>) -> Vec<String> {
+    fn add_children(&mut self, parent: TaskKey, children: Vec<FollowUp>) -> Vec<String> {
         if children.is_empty() {
             return Vec::new();
         }
@@ -101,10 +101,10 @@ impl Engine {
         runner: RunnerKey,
         key: TaskKey,
         report: &Done,
-        then: Child,
+        then: FollowUp,
     ) -> Result<(), Refusal> {
         let priority = self.facts.live(key).priority;
-        let Prepared {
+        let PreparedTask {
             document,
             references,
             wrong,
@@ -223,9 +223,9 @@ impl Engine {
     }
 }
 
-impl Child {
+impl FollowUp {
     /// The task, with its parent's priority where it says none of its own.
-    fn of(self, priority: i32) -> Result<Box<Prepared>, Refusal> {
+    fn of(self, priority: i32) -> Result<Box<PreparedTask>, Refusal> {
         let mut task = self.task?;
         if !self.has_priority {
             task.document.priority = priority;

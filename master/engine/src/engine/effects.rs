@@ -1,7 +1,7 @@
 //! The core's effects, carried out: records with bodies attached, messages to runners.
 
-use super::{Engine, Report, RunnerReport};
-use crate::inbox::SessionNo;
+use super::{AttemptReport, Engine, RunnerReport};
+use crate::inbox::ConnectionId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_core::{DurableChange, Effect, EndReason, FinalState, RunnerKey, TaskKey};
@@ -11,7 +11,7 @@ use taskmaster_protocol::{
     TaskError, TaskId, Wall,
 };
 use taskmaster_store::record::{
-    EndExtras, Ended, Gave, JobRecord, Record, Retrying, TaskEnd, ended_index,
+    EndExtras, Ended, JobRecord, Record, Retrying, TaskEnd, TaskOutput, final_state_index,
 };
 
 /// Bytes of results that travel with an attempt; the runner asks for the others.
@@ -55,7 +55,7 @@ impl Engine {
                     .into_iter()
                     .map(|(task, attempt)| self.attempt(task, attempt))
                     .collect();
-                self.say(SessionNo(runner.0), FromMaster::Recall(attempts));
+                self.say(ConnectionId(runner.0), FromMaster::Recall(attempts));
             }
             Effect::Stop {
                 runner,
@@ -63,7 +63,7 @@ impl Engine {
                 attempt,
             } => {
                 let attempt = self.attempt(task, attempt);
-                self.say(SessionNo(runner.0), FromMaster::Cancel(vec![attempt]));
+                self.say(ConnectionId(runner.0), FromMaster::Cancel(vec![attempt]));
             }
             Effect::Disconnect { runner } => self.hang_up(runner),
             Effect::Announce {
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     pub(super) fn runner_name(&self, runner: RunnerKey) -> Option<Arc<str>> {
-        self.sessions.get(&SessionNo(runner.0))?.runner.clone()
+        self.sessions.get(&ConnectionId(runner.0))?.runner.clone()
     }
 
     /// Dropping the outbox ends the gateway's session, which closes the connection.
@@ -92,7 +92,7 @@ impl Engine {
         if let Some(name) = self.runner_name(runner) {
             self.gone.entry(name).or_insert("it was silent");
         }
-        self.sessions.remove(&SessionNo(runner.0));
+        self.sessions.remove(&ConnectionId(runner.0));
     }
 
     fn stuck(&mut self, runner: RunnerKey) {
@@ -106,7 +106,7 @@ impl Engine {
             reference: None,
             error: Refusal::new(RefusalCode::NotAllowed, text),
         };
-        self.say(SessionNo(runner.0), FromMaster::Refused(refused));
+        self.say(ConnectionId(runner.0), FromMaster::Refused(refused));
         let data =
             || Json::of(&serde_json::json!({ "reason": "it does not answer `task:recall`" }));
         self.show(EventKind::RunnerStuck, None, Some(runner), data);
@@ -148,7 +148,7 @@ impl Engine {
             } => {
                 let error = match report {
                     Some(RunnerReport {
-                        report: Report::Failed(failed),
+                        report: AttemptReport::Failed(failed),
                         ..
                     }) if !runner_lost => failed.error.clone(),
                     _ => self.lost_runner(task, attempt),
@@ -253,11 +253,11 @@ impl Engine {
         let last = self.facts.live_mut(key).last.get_or_insert_default();
         (last.version, last.runner, last.started, last.n, last.sent) =
             (Some(version), name, None, attempt.n, now);
-        self.say_send(SessionNo(runner.0), send);
+        self.say_send(ConnectionId(runner.0), send);
     }
 
     /// One message carries all that a turn sends to a runner in a row.
-    fn say_send(&mut self, session: SessionNo, send: Assignment) {
+    fn say_send(&mut self, session: ConnectionId, send: Assignment) {
         let Some(session) = self.sessions.get(&session) else {
             return;
         };
@@ -279,7 +279,7 @@ impl Engine {
             let Some(ended) = self.facts.last_end(id) else {
                 continue;
             };
-            let Some(result) = ended.end.result.as_ref().map(Gave::result) else {
+            let Some(result) = ended.end.result.as_ref().map(TaskOutput::result) else {
                 continue;
             };
             let size = match &result {
@@ -408,13 +408,13 @@ impl Engine {
             extras: skipped.map(Box::new),
         };
         match report.map(|report| report.report) {
-            Some(Report::Done(done)) => {
-                end.result = Some(Gave::new(done.result, done.outputs));
+            Some(AttemptReport::Done(done)) => {
+                end.result = Some(TaskOutput::new(done.result, done.outputs));
                 end.started = Some(Wall(done.started_us));
                 end.stats = Some(done.stats);
                 end.log = (!done.log.is_empty()).then(|| Box::new(done.log));
             }
-            Some(Report::Failed(failed)) => {
+            Some(AttemptReport::Failed(failed)) => {
                 end.error = Some(failed.error);
                 end.started = failed.started_us.map(Wall).or(end.started);
                 end.stats = Some(failed.stats);
@@ -428,7 +428,7 @@ impl Engine {
 
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
         self.facts.ended(key, ended.clone());
-        self.finished[ended_index(ended.end.state)] += 1;
+        self.finished[final_state_index(ended.end.state)] += 1;
         self.store(Record::Ended(ended));
     }
 

@@ -24,9 +24,9 @@ const COMPILED_FIRST_BYTES: u64 = 1 << 20;
 /// Versions of which it is remembered who compiled them; far more than are in use.
 const COMPILED_MAX: usize = 4_096;
 
-/// Modules by name.
+/// ModuleTable by name.
 #[derive(Debug, Default)]
-pub(super) struct Modules {
+pub(super) struct ModuleTable {
     pub(super) records: BTreeMap<ModuleName, ModuleRecord>,
     /// What they may reach, of those of which anything is known.
     pub(super) rights: BTreeMap<ModuleName, Rights>,
@@ -44,26 +44,26 @@ pub(super) struct Modules {
 
 /// What of a module has changed, with what watchers are told of it.
 #[derive(Default)]
-pub(super) struct Changed {
+pub(super) struct ModuleChange {
     pub record: Option<(ModuleRecord, Option<EventKind>)>,
     pub rights: Option<(Rights, Option<EventKind>)>,
 }
 
-impl Modules {
+impl ModuleTable {
     /// As the last master left them. With `require_approved` none is in use until the list of
     /// approved ones is known.
     pub fn restored(
         records: Vec<(ModuleName, ModuleRecord)>,
         rights: Vec<(ModuleName, Rights)>,
         require_approved: bool,
-    ) -> Modules {
+    ) -> ModuleTable {
         let components = Components::default();
         if !require_approved {
             records
                 .iter()
                 .for_each(|(name, record)| components.changed(name, record, record.current));
         }
-        Modules {
+        ModuleTable {
             records: records.into_iter().collect(),
             rights: rights.into_iter().collect(),
             listed: require_approved.then(BTreeSet::new),
@@ -329,7 +329,7 @@ pub(super) fn take_sound(
 
 impl Engine {
     /// Makes known, and durable, what has changed of a module.
-    pub(super) fn module_changed(&mut self, name: ModuleName, changed: Changed) {
+    pub(super) fn module_changed(&mut self, name: ModuleName, changed: ModuleChange) {
         let before = self.modules.version_in_use(&name);
         if let Some((record, event)) = changed.record {
             self.modules.records.insert(name.clone(), record.clone());
@@ -434,9 +434,9 @@ impl Engine {
             record.paused = paused;
             self.module_changed(
                 name,
-                Changed {
+                ModuleChange {
                     record: Some((record, None)),
-                    ..Changed::default()
+                    ..ModuleChange::default()
                 },
             );
         }
@@ -473,9 +473,9 @@ impl Engine {
         let record = Some((record, Some(EventKind::ModuleUpdated)));
         self.module_changed(
             name,
-            Changed {
+            ModuleChange {
                 record,
-                ..Changed::default()
+                ..ModuleChange::default()
             },
         );
         Ok(target)

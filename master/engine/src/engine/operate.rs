@@ -4,7 +4,7 @@
 use super::Engine;
 use super::add::mono;
 use crate::facts::{Fact, Known, final_of};
-use crate::inbox::SessionNo;
+use crate::inbox::ConnectionId;
 use crate::lookup::{unknown_job, unknown_task};
 use std::collections::{BTreeSet, VecDeque};
 use taskmaster_core::{Due, Event, Origin, RunnerKey, TaskKey};
@@ -15,12 +15,12 @@ use taskmaster_protocol::{
     FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits,
 };
 use taskmaster_store::record::Record;
-use taskmaster_store::view::Stored;
+use taskmaster_store::view::EndedTask;
 
 impl Engine {
     fn answer_to(
         &mut self,
-        session: SessionNo,
+        session: ConnectionId,
         reference: u64,
         result: Result<serde_json::Value, Refusal>,
     ) {
@@ -37,7 +37,7 @@ impl Engine {
         self.say_after(session, message);
     }
 
-    pub(super) fn cancel(&mut self, session: SessionNo, cancel: Cancel) {
+    pub(super) fn cancel(&mut self, session: ConnectionId, cancel: Cancel) {
         let result = match &cancel.job {
             Some(job) => self.cancel_job(job),
             None => self.cancel_tasks(&cancel.ids),
@@ -98,17 +98,17 @@ impl Engine {
     }
 
     /// Opens final tasks again, and the dependents that were skipped because of them.
-    pub(super) fn retry(&mut self, session: SessionNo, retry: Retry) {
+    pub(super) fn retry(&mut self, session: ConnectionId, retry: Retry) {
         let result = self.retry_tasks(&retry.ids);
         self.answer_to(session, retry.reference, result);
     }
 
     fn retry_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
-        let stored: Vec<Stored> = ids
+        let stored: Vec<EndedTask> = ids
             .iter()
             .map(|id| self.retriable(id))
             .collect::<Result<_, _>>()?;
-        let mut queue: VecDeque<Stored> = stored.into();
+        let mut queue: VecDeque<EndedTask> = stored.into();
         let (mut count, mut reopened) = (0, BTreeSet::new());
         while let Some(stored) = queue.pop_front() {
             let id = stored.ended.id.clone();
@@ -129,7 +129,7 @@ impl Engine {
         Ok(serde_json::json!({ "reopened": count }))
     }
 
-    fn retriable(&self, id: &TaskId) -> Result<Stored, Refusal> {
+    fn retriable(&self, id: &TaskId) -> Result<EndedTask, Refusal> {
         let wrong = |text: String| Err(Refusal::new(RefusalCode::WrongState, text));
         let stored = match self.facts.known(id) {
             Some(Known::Open(_)) => {
@@ -172,7 +172,7 @@ impl Engine {
     /// What a task waits for and nobody knows any more, so that nobody can tell whether it was met.
     /// One that was sent has waited for all of it, unless it was sent as another task than it is
     /// now.
-    fn lost_dependency<'a>(&self, stored: &'a Stored) -> Option<&'a TaskId> {
+    fn lost_dependency<'a>(&self, stored: &'a EndedTask) -> Option<&'a TaskId> {
         let has_waited = stored.ended.end.last_sent.n > 0 && !stored.body.is_continued();
         let mut waits_for = stored
             .body
@@ -182,8 +182,8 @@ impl Engine {
         waits_for.find(|on| !has_waited && matches!(self.meant(&stored.body, on), Fact::Unknown))
     }
 
-    fn reopen(&mut self, stored: Stored) {
-        let Stored { body, ended } = stored;
+    fn reopen(&mut self, stored: EndedTask) {
+        let EndedTask { body, ended } = stored;
         self.open_job(&body.job);
         let was = ended.end.state;
         self.store(Record::Reopened {
@@ -206,7 +206,7 @@ impl Engine {
         );
     }
 
-    pub(super) fn set(&mut self, session: SessionNo, set: ChangeTask) {
+    pub(super) fn set(&mut self, session: ConnectionId, set: ChangeTask) {
         let result = self.set_task(&set);
         self.answer_to(session, set.reference, result);
     }
@@ -239,7 +239,7 @@ impl Engine {
         Ok(serde_json::json!({}))
     }
 
-    pub(super) fn operate(&mut self, session: SessionNo, operate: Operate) {
+    pub(super) fn operate(&mut self, session: ConnectionId, operate: Operate) {
         let result = self.carry_out_operation(operate.operation);
         self.answer_to(session, operate.reference, result);
     }
@@ -285,7 +285,7 @@ impl Engine {
     }
 
     fn drain(&mut self, runner: &str) -> Result<serde_json::Value, Refusal> {
-        let is = |session: &super::Session| {
+        let is = |session: &super::Connection| {
             session.role == Role::Runner
                 && session
                     .offer

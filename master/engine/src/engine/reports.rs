@@ -1,8 +1,8 @@
 //! What runners say.
 
-use super::{Engine, Report, RunnerReport};
+use super::{AttemptReport, Engine, RunnerReport};
 use crate::facts::Known;
-use crate::inbox::{DoneReport, SessionNo};
+use crate::inbox::{ConnectionId, DoneReport};
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{
@@ -12,7 +12,7 @@ use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, Wal
 
 impl Engine {
     /// A runner's credits; the first time, and after a reconnect, with what it holds.
-    pub(super) fn request(&mut self, session: SessionNo, request: CreditRequest) {
+    pub(super) fn request(&mut self, session: ConnectionId, request: CreditRequest) {
         let Some(here) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -62,7 +62,7 @@ impl Engine {
 
     /// Attempts with a result. Whatever it is worth, the runner may forget it once this turn is
     /// durable.
-    pub(super) fn done(&mut self, session: SessionNo, reports: Vec<DoneReport>) {
+    pub(super) fn done(&mut self, session: ConnectionId, reports: Vec<DoneReport>) {
         let runner = RunnerKey(session.0);
         let mut acked = Vec::with_capacity(reports.len());
         for DoneReport { done, follow_ups } in reports {
@@ -88,7 +88,7 @@ impl Engine {
             attempt: report.attempt,
             run_us: report.stats.run_us,
         };
-        let report = Report::Done(report);
+        let report = AttemptReport::Done(report);
         self.tell_with(event, Some(RunnerReport { runner, report }));
     }
 
@@ -102,12 +102,12 @@ impl Engine {
             run_us: report.stats.run_us,
             random: self.chance(),
         };
-        let report = Report::Failed(report);
+        let report = AttemptReport::Failed(report);
         self.tell_with(event, Some(RunnerReport { runner, report }));
     }
 
     /// Attempts without one.
-    pub(super) fn failed(&mut self, session: SessionNo, reports: Vec<Failed>) {
+    pub(super) fn failed(&mut self, session: ConnectionId, reports: Vec<Failed>) {
         let runner = RunnerKey(session.0);
         let mut acked = Vec::with_capacity(reports.len());
         for report in reports {
@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// Attempts given back, not started.
-    pub(super) fn returned(&mut self, session: SessionNo, attempts: Vec<Attempt>) {
+    pub(super) fn returned(&mut self, session: ConnectionId, attempts: Vec<Attempt>) {
         let runner = RunnerKey(session.0);
         self.tell(Event::RecallAnswered { runner });
         for Attempt { id, attempt } in attempts {
@@ -135,7 +135,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn guest_started(&mut self, session: SessionNo, started: Vec<Started>) {
+    pub(super) fn guest_started(&mut self, session: ConnectionId, started: Vec<Started>) {
         let runner = RunnerKey(session.0);
         self.tell(Event::RunnerHeard { runner });
         for Started {
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// Something that a running module said: watchers see it, nobody keeps it.
-    pub(super) fn said(&mut self, session: SessionNo, kind: EventKind, said: Vec<LiveOutput>) {
+    pub(super) fn said(&mut self, session: ConnectionId, kind: EventKind, said: Vec<LiveOutput>) {
         let runner = RunnerKey(session.0);
         self.tell(Event::RunnerHeard { runner });
         for LiveOutput { id, data, .. } in said {
@@ -177,7 +177,7 @@ impl Engine {
     }
 
     /// A runner is still at it: watchers see it.
-    pub(super) fn compiling(&mut self, session: SessionNo, compiling: Vec<Compiling>) {
+    pub(super) fn compiling(&mut self, session: ConnectionId, compiling: Vec<Compiling>) {
         self.tell(Event::RunnerHeard {
             runner: RunnerKey(session.0),
         });
@@ -205,7 +205,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn compiled(&mut self, session: SessionNo, compiled: Vec<Compiled>) {
+    pub(super) fn compiled(&mut self, session: ConnectionId, compiled: Vec<Compiled>) {
         self.tell(Event::RunnerHeard {
             runner: RunnerKey(session.0),
         });

@@ -1,28 +1,28 @@
 //! A new engine from what the view has.
 
 use super::add::{due_of, stored_job};
-use super::modules::Modules;
+use super::modules::ModuleTable;
 use super::{Engine, EngineConfig, Turn};
+use crate::disk_space::DiskSpace;
 use crate::events::EventFeed;
 use crate::facts::{Facts, LastAttempt};
-use crate::room::Disk;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Due, Event, Origin, Scheduler};
 use taskmaster_protocol::{Now, TaskId, Wall};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::journal;
-use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::record::Record;
-use taskmaster_store::view::{self, OpenTask, Restored};
+use taskmaster_store::view::{self, OpenTask, RestoredView};
 
 impl Engine {
     /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it
     /// before anything else is told.
     pub fn restore(
-        restored: Restored,
+        restored: RestoredView,
         config: EngineConfig,
-        reader: Reader,
+        reader: SharedStore,
         events: EventFeed,
         now: Now,
     ) -> Result<Engine, StoreError> {
@@ -41,8 +41,8 @@ impl Engine {
             last_seq: restored.marks.seq,
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
-            modules: Modules::restored(restored.modules, restored.rights, require_approved),
-            disk: Disk::Ample,
+            modules: ModuleTable::restored(restored.modules, restored.rights, require_approved),
+            disk: DiskSpace::Ample,
             held_back: Vec::new(),
             finished: [0; 4],
             effects: Vec::new(),
@@ -92,7 +92,7 @@ impl Engine {
             }
         }
         let then = last_time(&reader)?.unwrap_or(now.wall);
-        let mut later = Later::default();
+        let mut later = PostponedTasks::default();
         view::open_tasks(reader.as_ref(), &mut |body, task| {
             if let Some((body, task)) = later.hold(body, task) {
                 engine.came_back(body, &task, then);
@@ -167,11 +167,11 @@ impl Engine {
 /// which dependencies come first; but one that has gone on as another may wait for tasks that came
 /// after it, and others wait for it.
 #[derive(Default)]
-struct Later {
+struct PostponedTasks {
     held: BTreeMap<TaskId, (Arc<TaskBody>, OpenTask)>,
 }
 
-impl Later {
+impl PostponedTasks {
     /// Holds the task where it must be told later; else gives it back.
     fn hold(&mut self, body: Arc<TaskBody>, task: OpenTask) -> Option<(Arc<TaskBody>, OpenTask)> {
         let waits = !self.held.is_empty()
@@ -232,7 +232,7 @@ fn delayed_until(body: &TaskBody, now: Now) -> Option<Wall> {
 }
 
 /// When the last commit was made.
-fn last_time(reader: &Reader) -> Result<Option<Wall>, StoreError> {
+fn last_time(reader: &SharedStore) -> Result<Option<Wall>, StoreError> {
     let last = journal::entry(reader, journal::last(reader)?)?;
     Ok(last.map(|entry| entry.time))
 }

@@ -1,7 +1,7 @@
 //! Documents of a batch that wait for others of the same batch, and why those that nothing lets in
 //! are refused.
 
-use crate::prepare::Prepared;
+use crate::prepare::PreparedTask;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use taskmaster_protocol::{Refusal, RefusalCode, TaskId};
 
@@ -12,16 +12,21 @@ const CYCLE_TOLD: usize = 10;
 /// Documents that wait for others of their batch. Each is tried again once, when the last of these
 /// has come: a document may name thousands.
 #[derive(Default)]
-pub(super) struct Deferred {
+pub(super) struct DeferredDocuments {
     /// By its place in the batch; and for how many ids it waits.
-    tasks: BTreeMap<usize, (Box<Prepared>, usize)>,
+    tasks: BTreeMap<usize, (Box<PreparedTask>, usize)>,
     /// Who waits for an id.
     by_missing: HashMap<TaskId, Vec<usize>>,
 }
 
-impl Deferred {
+impl DeferredDocuments {
     /// Keeps a document until all of `missing` have come.
-    pub(super) fn hold(&mut self, index: usize, task: Box<Prepared>, missing: BTreeSet<TaskId>) {
+    pub(super) fn hold(
+        &mut self,
+        index: usize,
+        task: Box<PreparedTask>,
+        missing: BTreeSet<TaskId>,
+    ) {
         self.tasks.insert(index, (task, missing.len()));
         for id in missing {
             self.by_missing.entry(id).or_default().push(index);
@@ -29,7 +34,7 @@ impl Deferred {
     }
 
     /// A task of the batch was taken: the documents that waited for nothing else.
-    pub(super) fn came(&mut self, id: &TaskId) -> Vec<(usize, Box<Prepared>)> {
+    pub(super) fn came(&mut self, id: &TaskId) -> Vec<(usize, Box<PreparedTask>)> {
         let mut free = Vec::new();
         for index in self.by_missing.remove(id).unwrap_or_default() {
             if let Some((_, open)) = self.tasks.get_mut(&index) {
@@ -45,7 +50,7 @@ impl Deferred {
     /// Refusals for what is left: those on a cycle, or that wait for one, name it; the others what
     /// they miss.
     pub(super) fn refuse(self, known: impl Fn(&TaskId) -> bool) -> Vec<(usize, Refusal)> {
-        let missing_of = |task: &Prepared| -> Vec<TaskId> {
+        let missing_of = |task: &PreparedTask| -> Vec<TaskId> {
             let wanted = task
                 .document
                 .dependencies
@@ -60,7 +65,7 @@ impl Deferred {
             .map(|(task, _)| (&task.id, missing_of(task)))
             .collect();
         let cycles = cycles(&missing);
-        let refusal = |task: &Prepared| match cycles.get(&task.id) {
+        let refusal = |task: &PreparedTask| match cycles.get(&task.id) {
             Some(cycle) => cycle.clone(),
             None => unknown_dependency(missing.get(&task.id).cloned().unwrap_or_default()),
         };
@@ -142,8 +147,8 @@ mod tests {
     use crate::prepare::prepare;
     use taskmaster_protocol::Json;
 
-    fn deferred(tasks: &[(String, Vec<String>)]) -> Deferred {
-        let mut deferred = Deferred::default();
+    fn deferred(tasks: &[(String, Vec<String>)]) -> DeferredDocuments {
+        let mut deferred = DeferredDocuments::default();
         for (index, (id, on)) in tasks.iter().enumerate() {
             let json = serde_json::json!({ "id": id, "module": "echo", "dependencies": on });
             let missing = on.iter().map(|id| TaskId::new(id).unwrap()).collect();

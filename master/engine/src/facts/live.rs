@@ -12,7 +12,7 @@ use taskmaster_protocol::{Dependency, TaskId};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::Ended;
-use taskmaster_store::view::Stored;
+use taskmaster_store::view::EndedTask;
 
 /// A task that the core holds.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(crate) enum Known<'a> {
     /// dependents do not know yet.
     Closing(TaskKey, &'a Arc<Ended>),
     /// The task has ended, the core has let go of it, and the view does not have it yet.
-    Ended(&'a Stored),
+    Ended(&'a EndedTask),
 }
 
 impl<'a> Known<'a> {
@@ -60,9 +60,9 @@ impl<'a> Known<'a> {
 /// The hash of an id. The id itself would be a fifth of all memory; a table's entry has this beside
 /// what it is of, so that a table that grows looks at nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Hashed(u32);
+struct IdHash(u32);
 
-impl Hashed {
+impl IdHash {
     /// As a table wants it: random in its lowest bits, and in its highest.
     fn wide(self) -> u64 {
         u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -79,15 +79,15 @@ pub(crate) struct LiveTasks {
     /// A hash that nobody outside can foresee: ids come from outside.
     hasher: RandomState,
     /// By id.
-    keys: HashTable<(Hashed, TaskKey)>,
+    keys: HashTable<(IdHash, TaskKey)>,
     /// Open tasks in the order of their adding, for lists.
     pub open: AddingOrder,
     /// How many open tasks name an id of this hash: these are not pruned.
-    named: HashTable<(Hashed, u32)>,
+    named: HashTable<(IdHash, u32)>,
     /// Memory that open tasks take, bytes, about.
     pub bytes: u64,
     /// Ended tasks that the core has let go of, and that the view does not have yet, by id.
-    ended: HashTable<(Hashed, Stored)>,
+    ended: HashTable<(IdHash, EndedTask)>,
 }
 
 /// What an open task takes in the core and here beside what its document says, bytes: measured with
@@ -112,8 +112,8 @@ fn bytes_of(body: &TaskBody) -> u64 {
 }
 
 impl LiveTasks {
-    fn hash(&self, id: &TaskId) -> Hashed {
-        Hashed(self.hasher.hash_one(id.as_str()) as u32)
+    fn hash(&self, id: &TaskId) -> IdHash {
+        IdHash(self.hasher.hash_one(id.as_str()) as u32)
     }
 
     /// The task of this key.
@@ -131,8 +131,8 @@ impl LiveTasks {
         self.tasks.iter().map(|(_, live)| live)
     }
 
-    fn key_by(&self, hash: Hashed, id: &TaskId) -> Option<TaskKey> {
-        let is_it = |(of, key): &(Hashed, TaskKey)| {
+    fn key_by(&self, hash: IdHash, id: &TaskId) -> Option<TaskKey> {
+        let is_it = |(of, key): &(IdHash, TaskKey)| {
             *of == hash
                 && self
                     .tasks
@@ -149,7 +149,7 @@ impl LiveTasks {
             let ended = self.get(key).and_then(|live| live.ended.as_ref());
             return Some(ended.map_or(Known::Open(key), |ended| Known::Closing(key, ended)));
         }
-        let is_it = |(of, stored): &(Hashed, Stored)| *of == hash && stored.body.id == *id;
+        let is_it = |(of, stored): &(IdHash, EndedTask)| *of == hash && stored.body.id == *id;
         let found = self.ended.find(hash.wide(), is_it);
         found.map(|(_, stored)| Known::Ended(stored))
     }
@@ -195,7 +195,7 @@ impl LiveTasks {
     fn name(&mut self, dependencies: &[Dependency]) {
         for dependency in dependencies {
             let named = self.hash(&dependency.on);
-            let same = |(of, _): &(Hashed, u32)| *of == named;
+            let same = |(of, _): &(IdHash, u32)| *of == named;
             self.named
                 .entry(named.wide(), same, |(of, _)| of.wide())
                 .or_insert((named, 0))
@@ -246,19 +246,24 @@ impl LiveTasks {
         Some(live)
     }
 
-    pub fn remember_ended(&mut self, stored: Stored) {
+    pub fn remember_ended(&mut self, stored: EndedTask) {
         let hash = self.hash(&stored.body.id);
         self.ended
             .insert_unique(hash.wide(), (hash, stored), |(of, _)| of.wide());
     }
 
     /// Lets go of an ended task, if it is here and the one that is meant.
-    pub fn forget_ended(&mut self, id: &TaskId, is_meant: impl Fn(&Stored) -> bool) {
+    pub fn forget_ended(&mut self, id: &TaskId, is_meant: impl Fn(&EndedTask) -> bool) {
         self.forget_ended_by(self.hash(id), id, is_meant);
     }
 
-    fn forget_ended_by(&mut self, hash: Hashed, id: &TaskId, is_meant: impl Fn(&Stored) -> bool) {
-        let is_it = |(of, stored): &(Hashed, Stored)| {
+    fn forget_ended_by(
+        &mut self,
+        hash: IdHash,
+        id: &TaskId,
+        is_meant: impl Fn(&EndedTask) -> bool,
+    ) {
+        let is_it = |(of, stored): &(IdHash, EndedTask)| {
             *of == hash && stored.body.id == *id && is_meant(stored)
         };
         if let Ok(entry) = self.ended.find_entry(hash.wide(), is_it) {

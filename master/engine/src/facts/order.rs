@@ -11,19 +11,19 @@ const ROW: u64 = 256;
 const NOBODY: TaskKey = TaskKey(u32::MAX);
 
 #[derive(Debug)]
-struct Row {
+struct OrdinalRow {
     keys: Box<[TaskKey]>,
     open: usize,
 }
 
 /// Keys by `no`: four bytes a task, where a tree of them would be five times that.
 #[derive(Debug, Default)]
-pub(crate) struct AddingOrder(BTreeMap<u64, Row>);
+pub(crate) struct AddingOrder(BTreeMap<u64, OrdinalRow>);
 
 impl AddingOrder {
     /// Puts a key in its place, which is free.
     pub fn insert(&mut self, no: u64, key: TaskKey) {
-        let empty = || Row {
+        let empty = || OrdinalRow {
             keys: vec![NOBODY; ROW as usize].into(),
             open: 0,
         };

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use taskmaster_protocol::{AttemptId, TaskDocument};
 use taskmaster_store::body::{AddedTask, Fingerprint};
 use taskmaster_store::codec;
-use taskmaster_store::journal::{Journal, ShelfJournal};
-use taskmaster_store::kv::memory::MemoryShelf;
-use taskmaster_store::record::{EndExtras, Entry, Record, TaskEnd};
+use taskmaster_store::journal::{Journal, KvJournal};
+use taskmaster_store::kv::memory::MemoryStore;
+use taskmaster_store::record::{EndExtras, JournalEntry, Record, TaskEnd};
 
 /// How many ids there are: so few that each is used again and again.
 const IDS: u64 = 9;
@@ -43,8 +43,8 @@ enum Model {
 
 struct World {
     facts: Facts,
-    store: Reader,
-    journal: ShelfJournal,
+    store: SharedStore,
+    journal: KvJournal,
     model: BTreeMap<TaskId, Model>,
     ordinals: BTreeMap<TaskKey, u64>,
     /// Of the turn that has not ended.
@@ -60,10 +60,10 @@ fn id(n: u64) -> TaskId {
 
 impl World {
     fn new() -> World {
-        let store: Reader = Arc::new(MemoryShelf::default());
+        let store: SharedStore = Arc::new(MemoryStore::default());
         World {
             facts: Facts::new(store.clone(), 0, 0).unwrap(),
-            journal: ShelfJournal::open(store.clone()).unwrap(),
+            journal: KvJournal::open(store.clone()).unwrap(),
             store,
             model: BTreeMap::new(),
             ordinals: BTreeMap::new(),
@@ -158,13 +158,13 @@ impl World {
         self.opens(id, key, ordinal, dependency);
     }
 
-    /// Ends the turn and makes it durable.
+    /// EndEvents the turn and makes it durable.
     fn commit(&mut self) {
         self.facts.turn_ended(self.seq, self.ordinal);
         if self.records.is_empty() {
             return;
         }
-        let entry = Entry {
+        let entry = JournalEntry {
             first_seq: self.first_seq,
             time: Wall(0),
             records: std::mem::take(&mut self.records),

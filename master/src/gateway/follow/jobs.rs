@@ -4,7 +4,7 @@ use super::super::feed;
 use super::{MESSAGE_TASKS, SessionOver, Side, send, send_final};
 use std::collections::HashMap;
 use std::time::Duration;
-use taskmaster_engine::events::{Concern, Ends, EndsOf, EventFeed, Logged};
+use taskmaster_engine::events::{CommitEnds, DurableEvent, EndEvents, EndInterest, EventFeed};
 use taskmaster_engine::interests::Interest;
 use taskmaster_protocol::JobName;
 use taskmaster_protocol::message::TasksEnded;
@@ -36,8 +36,8 @@ struct FollowedJobs {
     seq: u64,
 }
 
-impl Concern for FollowedJobs {
-    fn any_of(&self, ended: &EndsOf) -> bool {
+impl EndInterest for FollowedJobs {
+    fn any_of(&self, ended: &CommitEnds) -> bool {
         ended.any_job(&self.told)
     }
 }
@@ -55,7 +55,7 @@ impl FollowedJobs {
         self.told.insert(job.job, job.since);
     }
 
-    fn is_to_be_told(&self, event: &Logged) -> bool {
+    fn is_to_be_told(&self, event: &DurableEvent) -> bool {
         event.is_end()
             && event
                 .job()
@@ -159,9 +159,9 @@ impl JobFollower {
     }
 
     /// The next ends. `None`: the next events are no longer kept, and the follower was told so.
-    async fn read(&mut self) -> Result<Option<Ends>, SessionOver> {
+    async fn read(&mut self) -> Result<Option<EndEvents>, SessionOver> {
         if self.jobs.seq >= self.upto {
-            return Ok(Some(Ends {
+            return Ok(Some(EndEvents {
                 events: Vec::new(),
                 seq: self.jobs.seq,
             }));
@@ -180,8 +180,8 @@ impl JobFollower {
         }
     }
 
-    async fn tell(&mut self, ends: &Ends) -> Result<(), SessionOver> {
-        let events: Vec<&Logged> = ends
+    async fn tell(&mut self, ends: &EndEvents) -> Result<(), SessionOver> {
+        let events: Vec<&DurableEvent> = ends
             .events
             .iter()
             .filter(|event| self.jobs.is_to_be_told(event))
@@ -208,7 +208,7 @@ impl JobFollower {
 
 /// The messages about these events, made one by one. Each message says how far it reaches, and the
 /// last one reaches up to `seq`.
-fn messages(events: &[&Logged], seq: u64) -> impl Iterator<Item = TasksEnded> {
+fn messages(events: &[&DurableEvent], seq: u64) -> impl Iterator<Item = TasksEnded> {
     let mut rest = Some(events);
     std::iter::from_fn(move || {
         let events = rest?;
@@ -219,7 +219,10 @@ fn messages(events: &[&Logged], seq: u64) -> impl Iterator<Item = TasksEnded> {
 }
 
 /// One message about the first of these events, and the events that did not fit into it.
-fn message<'a>(events: &'a [&'a Logged], seq: u64) -> (TasksEnded, Option<&'a [&'a Logged]>) {
+fn message<'a>(
+    events: &'a [&'a DurableEvent],
+    seq: u64,
+) -> (TasksEnded, Option<&'a [&'a DurableEvent]>) {
     let mut message = TasksEnded {
         seq: Some(seq),
         tasks: Vec::new(),

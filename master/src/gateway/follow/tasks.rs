@@ -5,7 +5,7 @@ use super::{MESSAGE_TASKS, SessionOver, Side, send, send_final};
 use crate::handle::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
-use taskmaster_engine::events::{Ends, Logged, Pruned};
+use taskmaster_engine::events::{DurableEvent, EndEvents, EventsPruned};
 use taskmaster_protocol::message::{Query, Refused, TasksEnded};
 use taskmaster_protocol::{FromMaster, Json, Refusal, RefusalCode, TaskId, TaskView};
 
@@ -74,7 +74,7 @@ impl TaskFollower {
                 let ended = self.take_ended(&ends);
                 self.tell(ended).await
             }
-            Err(Pruned { first }) => {
+            Err(EventsPruned { first }) => {
                 // The tasks may have ended in events that are no longer kept.
                 self.seq = first.saturating_sub(1);
                 self.ask().await
@@ -83,12 +83,12 @@ impl TaskFollower {
     }
 
     /// The waiting tasks among these ends. They do not wait any longer.
-    fn take_ended(&mut self, ends: &Ends) -> Vec<TaskView> {
+    fn take_ended(&mut self, ends: &EndEvents) -> Vec<TaskView> {
         let ended: Vec<TaskView> = ends
             .events
             .iter()
             .filter(|event| event.task().is_some_and(|task| self.waiting.contains(task)))
-            .filter_map(Logged::finished)
+            .filter_map(DurableEvent::finished)
             .collect();
         for task in &ended {
             self.waiting.remove(&task.id);

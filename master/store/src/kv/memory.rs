@@ -1,17 +1,17 @@
 //! A store in memory that forgets, when it is told to crash, what was not synced. For tests and the
 //! simulation.
 
-use super::{Batch, Pair, Shelf, StoreError};
+use super::{KeyValue, KvStore, StoreError, WriteBatch};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
 #[derive(Debug, Default)]
-struct Content {
+struct MemoryContent {
     now: Map,
     /// Batches since the last sync, oldest first.
-    unsynced: Vec<Batch>,
+    unsynced: Vec<WriteBatch>,
     synced: Map,
     failing: bool,
     full: bool,
@@ -19,17 +19,17 @@ struct Content {
 
 /// A store like a disk's.
 #[derive(Debug, Default)]
-pub struct MemoryShelf(Mutex<Content>);
+pub struct MemoryStore(Mutex<MemoryContent>);
 
-impl MemoryShelf {
-    fn content(&self) -> MutexGuard<'_, Content> {
+impl MemoryStore {
+    fn content(&self) -> MutexGuard<'_, MemoryContent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Power goes out: of what was not synced, the first `kept` batches survive.
     pub fn crash(&self, kept: usize) {
         let mut content = self.content();
-        let survivors: Vec<Batch> = content.unsynced.drain(..).take(kept).collect();
+        let survivors: Vec<WriteBatch> = content.unsynced.drain(..).take(kept).collect();
         let mut map = std::mem::take(&mut content.synced);
         survivors
             .into_iter()
@@ -60,7 +60,7 @@ impl MemoryShelf {
     }
 }
 
-fn apply(map: &mut Map, batch: Batch) {
+fn apply(map: &mut Map, batch: WriteBatch) {
     for (key, value) in batch.0 {
         match value {
             Some(value) => map.insert(key, value),
@@ -69,7 +69,7 @@ fn apply(map: &mut Map, batch: Batch) {
     }
 }
 
-impl Shelf for MemoryShelf {
+impl KvStore for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.content().now.get(key).cloned())
     }
@@ -80,7 +80,7 @@ impl Shelf for MemoryShelf {
         to: &[u8],
         back: bool,
         most: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
+    ) -> Result<Vec<KeyValue>, StoreError> {
         let content = self.content();
         let range = content
             .now
@@ -93,7 +93,7 @@ impl Shelf for MemoryShelf {
         })
     }
 
-    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         let mut content = self.content();
         if content.full {
             return Err(StoreError::Full("the simulated disk is full".into()));

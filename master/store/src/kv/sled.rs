@@ -1,6 +1,6 @@
 //! sled 0.34 on this machine's disk.
 
-use super::{Batch, Pair, Shelf, StoreError};
+use super::{KeyValue, KvStore, StoreError, WriteBatch};
 use crate::disk;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -29,16 +29,16 @@ const RESERVED_BYTES: u64 = 48 << 20;
 const TIDY_EVERY_MS: u64 = 200;
 
 /// A sled store in one tree, so that every batch is atomic.
-pub struct SledShelf {
+pub struct SledStore {
     tree: sled::Db,
-    /// sled's one large file, opened again: see [`SledShelf::sync`] and [`SledShelf::reserve`].
+    /// sled's one large file, opened again: see [`SledStore::sync`] and [`SledStore::reserve`].
     file: File,
     folder: PathBuf,
 }
 
-impl SledShelf {
+impl SledStore {
     /// Opens the store in `folder`, or makes one.
-    pub fn open(folder: &Path) -> Result<SledShelf, StoreError> {
+    pub fn open(folder: &Path) -> Result<SledStore, StoreError> {
         let shown = folder.display().to_string();
         let failed = |error: std::io::Error| StoreError::Failed(format!("{shown}: {error}"));
         if !folder.join("db").exists() {
@@ -59,7 +59,7 @@ impl SledShelf {
             .write(true)
             .open(folder.join("db"))
             .map_err(failed)?;
-        Ok(SledShelf {
+        Ok(SledStore {
             tree,
             file,
             folder: folder.to_owned(),
@@ -206,7 +206,7 @@ fn failed(error: sled::Error) -> StoreError {
     StoreError::Failed(error.to_string())
 }
 
-impl Shelf for SledShelf {
+impl KvStore for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self
             .tree
@@ -221,7 +221,7 @@ impl Shelf for SledShelf {
         to: &[u8],
         back: bool,
         most: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
+    ) -> Result<Vec<KeyValue>, StoreError> {
         let range = self.tree.range(from..to);
         let pair = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
             pair.map(|(key, value)| (key.to_vec(), value.to_vec()))
@@ -234,7 +234,7 @@ impl Shelf for SledShelf {
         }
     }
 
-    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         self.reserve(batch.bytes())?;
         let mut sled_batch = sled::Batch::default();
         for (key, value) in batch.0 {
@@ -264,17 +264,17 @@ mod tests {
     fn a_snapshot_that_was_not_finished_keeps_nobody_from_opening() {
         let scratch = tempfile::tempdir().unwrap();
         let (folder, copy) = (scratch.path().join("store"), scratch.path().join("copy"));
-        let shelf = SledShelf::open(&folder).unwrap();
-        shelf
-            .write(Batch(vec![(b"a".to_vec(), Some(b"value".to_vec()))]))
+        let store = SledStore::open(&folder).unwrap();
+        store
+            .write(WriteBatch(vec![(b"a".to_vec(), Some(b"value".to_vec()))]))
             .unwrap();
-        shelf.sync().unwrap();
+        store.sync().unwrap();
         // A copy, as the store itself stays locked for a moment after it is dropped.
         std::fs::create_dir(&copy).unwrap();
         for name in ["conf", "db"] {
             std::fs::copy(folder.join(name), copy.join(name)).unwrap();
         }
         std::fs::write(copy.join("snap.FFFFFFFFFFFFFFF0.generating"), "half").unwrap();
-        assert!(SledShelf::open(&copy).unwrap().get(b"a").unwrap().is_some());
+        assert!(SledStore::open(&copy).unwrap().get(b"a").unwrap().is_some());
     }
 }

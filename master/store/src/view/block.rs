@@ -7,7 +7,9 @@
 
 use super::corrupt;
 use crate::codec;
-use crate::kv::{Batch, Reader, Shelf, StoreError, VALUE_BYTES_MAX, get_parts, part_key};
+use crate::kv::{
+    KvStore, SharedStore, StoreError, VALUE_BYTES_MAX, WriteBatch, get_parts, part_key,
+};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -49,32 +51,32 @@ fn unpack(prefix: u8, value: &[u8]) -> Result<Vec<(u64, &[u8])>, StoreError> {
 }
 
 /// The value of a block's key that a scan has met, with the parts that follow it.
-fn whole(shelf: &dyn Shelf, (key, value): (Vec<u8>, Vec<u8>)) -> Result<Vec<u8>, StoreError> {
+fn whole(store: &dyn KvStore, (key, value): (Vec<u8>, Vec<u8>)) -> Result<Vec<u8>, StoreError> {
     if value.len() < VALUE_BYTES_MAX {
         return Ok(value);
     }
-    Ok(get_parts(shelf, &key[..key.len() - 2])?.unwrap_or_default())
+    Ok(get_parts(store, &key[..key.len() - 2])?.unwrap_or_default())
 }
 
 fn first_from(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     prefix: u8,
     number: u64,
 ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-    let found = shelf.scan(&part_key(&key(prefix, number), 0), &[prefix + 1], false, 1)?;
+    let found = store.scan(&part_key(&key(prefix, number), 0), &[prefix + 1], false, 1)?;
     let Some(pair) = found.into_iter().next() else {
         return Ok(None);
     };
-    Ok(Some((last_of(&pair.0), whole(shelf, pair)?)))
+    Ok(Some((last_of(&pair.0), whole(store, pair)?)))
 }
 
 /// The item of a number.
 pub(super) fn item(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     prefix: u8,
     number: u64,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some((_, value)) = first_from(shelf, prefix, number)? else {
+    let Some((_, value)) = first_from(store, prefix, number)? else {
         return Ok(None);
     };
     let items = unpack(prefix, &value)?;
@@ -86,11 +88,11 @@ pub(super) fn item(
 
 /// The block that holds `number` or else is the next one: its items.
 pub(super) fn at_or_after(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     prefix: u8,
     number: u64,
 ) -> Result<Option<Items>, StoreError> {
-    let Some((_, value)) = first_from(shelf, prefix, number)? else {
+    let Some((_, value)) = first_from(store, prefix, number)? else {
         return Ok(None);
     };
     Ok(Some(owned(unpack(prefix, &value)?)))
@@ -98,16 +100,16 @@ pub(super) fn at_or_after(
 
 /// The last block whose key is below `number`: its key's number and its items.
 pub(super) fn before(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     prefix: u8,
     number: u64,
 ) -> Result<Option<(u64, Items)>, StoreError> {
-    let found = shelf.scan(&[prefix], &key(prefix, number), true, 1)?;
+    let found = store.scan(&[prefix], &key(prefix, number), true, 1)?;
     let Some((last_part, _)) = found.into_iter().next() else {
         return Ok(None);
     };
     let last = last_of(&last_part);
-    let Some(value) = get_parts(shelf, &key(prefix, last))? else {
+    let Some(value) = get_parts(store, &key(prefix, last))? else {
         return Ok(None);
     };
     Ok(Some((last, owned(unpack(prefix, &value)?))))
@@ -122,11 +124,11 @@ fn owned(items: Vec<(u64, &[u8])>) -> Items {
 
 /// Every item of a prefix, in order.
 pub(super) fn each(
-    shelf: &dyn Shelf,
+    store: &dyn KvStore,
     prefix: u8,
     meet: &mut impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    super::each(shelf, prefix, &mut |_, value| {
+    super::each(store, prefix, &mut |_, value| {
         unpack(prefix, value)?
             .into_iter()
             .try_for_each(|(number, bytes)| meet(number, bytes))
@@ -145,15 +147,15 @@ struct Block {
 /// The blocks of one prefix while they are changed: read once, written once.
 pub(super) struct Blocks {
     prefix: u8,
-    shelf: Reader,
+    store: SharedStore,
     read: BTreeMap<u64, Block>,
 }
 
 impl Blocks {
-    pub fn new(prefix: u8, shelf: Reader) -> Blocks {
+    pub fn new(prefix: u8, store: SharedStore) -> Blocks {
         Blocks {
             prefix,
-            shelf,
+            store,
             read: BTreeMap::new(),
         }
     }
@@ -193,7 +195,7 @@ impl Blocks {
         let last = match near {
             Some(last) => last,
             None => {
-                let Some((last, value)) = first_from(self.shelf.as_ref(), self.prefix, number)?
+                let Some((last, value)) = first_from(self.store.as_ref(), self.prefix, number)?
                 else {
                     return Ok(None);
                 };
@@ -256,7 +258,7 @@ impl Blocks {
             return Ok(());
         }
         let found = self
-            .shelf
+            .store
             .scan(&[self.prefix], &[self.prefix + 1], true, 1)?
             .into_iter()
             .next();
@@ -290,7 +292,7 @@ impl Blocks {
     }
 
     /// Writes what has changed.
-    pub fn write(self, batch: &mut Batch) {
+    pub fn write(self, batch: &mut WriteBatch) {
         for (last, block) in self.read.into_iter().filter(|(_, block)| block.changed) {
             let mut parts = 0;
             let pieces = cut(&block.items);

@@ -2,14 +2,14 @@
 
 use super::block::{Blocks, Items};
 use super::{
-    ENDED, MARKS, Marks, Named, OPEN, OpenTask, RIGHTS, Stored, WrittenEnd, corrupt, marks, one,
-    places, skipped_key, with,
+    ENDED, EndedTask, MARKS, NamedRecord, OPEN, OpenTask, RIGHTS, Watermarks, WrittenEnd, corrupt,
+    ended_index, marks, one, skipped_key, with,
 };
 use crate::codec;
 use crate::journal;
-use crate::kv::{Batch, Reader, StoreError, VALUE_BYTES_MAX, part_key};
+use crate::kv::{SharedStore, StoreError, VALUE_BYTES_MAX, WriteBatch, part_key};
 use crate::packed::StoredBody;
-use crate::record::{self, Ended, Entry, JobRecord, Record, ended_index};
+use crate::record::{self, Ended, JobRecord, JournalEntry, Record, final_state_index};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ const TASKS_LIKE_A_BLOCK: usize = 8;
 
 /// One fold on its way: entries are taken in, then written as one batch.
 pub struct Fold {
-    shelf: Reader,
-    marks: Marks,
+    store: SharedStore,
+    marks: Watermarks,
     /// Open tasks touched; `None`: they have ended.
     open: BTreeMap<u64, Option<OpenTask>>,
     /// Blocks of the open tasks touched that the view had before.
@@ -37,23 +37,23 @@ pub struct Fold {
     /// The `no` of the first task that was added in this fold. Numbers grow for ever, so the view
     /// has never heard of any task from this one on.
     fresh_from: Option<u64>,
-    batch: Batch,
+    batch: WriteBatch,
 }
 
 impl Fold {
     /// A fold that goes on where the view is.
-    pub fn begin(shelf: Reader) -> Result<Fold, StoreError> {
-        let marks = marks(shelf.as_ref())?;
+    pub fn begin(store: SharedStore) -> Result<Fold, StoreError> {
+        let marks = marks(store.as_ref())?;
         Ok(Fold {
             marks,
             open: BTreeMap::new(),
-            open_blocks: Blocks::new(OPEN, shelf.clone()),
+            open_blocks: Blocks::new(OPEN, store.clone()),
             ended: BTreeMap::new(),
-            ended_blocks: Blocks::new(ENDED, shelf.clone()),
+            ended_blocks: Blocks::new(ENDED, store.clone()),
             jobs: BTreeMap::new(),
             fresh_from: None,
-            batch: Batch::default(),
-            shelf,
+            batch: WriteBatch::default(),
+            store,
         })
     }
 
@@ -63,13 +63,17 @@ impl Fold {
     }
 
     /// Takes one commit in.
-    pub fn take(&mut self, entry: &Entry) -> Result<(), StoreError> {
+    pub fn take(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
         self.take_until(entry, usize::MAX).map(drop)
     }
 
     /// Takes a commit in, or goes on with one, until the fold is of this weight; true: all of it is
     /// in. A fold is one batch, and while a batch is written nothing else is.
-    pub fn take_until(&mut self, entry: &Entry, weight_max: usize) -> Result<bool, StoreError> {
+    pub fn take_until(
+        &mut self,
+        entry: &JournalEntry,
+        weight_max: usize,
+    ) -> Result<bool, StoreError> {
         let mut within = self.marks.within as usize;
         let before = entry.records.get(..within).unwrap_or_default();
         let mut seq = entry.first_seq + record::events_of(before) - 1;
@@ -141,7 +145,7 @@ impl Fold {
                 was,
                 because,
             } => {
-                let known = &mut self.job(&body.job)?.ended[ended_index(*was)];
+                let known = &mut self.job(&body.job)?.ended[final_state_index(*was)];
                 *known = known.saturating_sub(1);
                 if self.ended.remove(ended).is_none() {
                     self.remove_ended(*ended, &body.id, because.as_ref())?;
@@ -194,11 +198,15 @@ impl Fold {
             }
             Record::Rights { name, rights, .. } => {
                 let text = serde_json::to_string(rights).unwrap_or_default();
-                self.put(with(RIGHTS, name.as_str().as_bytes()), &Named(name, text));
+                self.put(
+                    with(RIGHTS, name.as_str().as_bytes()),
+                    &NamedRecord(name, text),
+                );
             }
-            Record::Module { name, record, .. } => {
-                self.put(with(b'm', name.as_str().as_bytes()), &Named(name, record))
-            }
+            Record::Module { name, record, .. } => self.put(
+                with(b'm', name.as_str().as_bytes()),
+                &NamedRecord(name, record),
+            ),
         }
         Ok(())
     }
@@ -216,10 +224,12 @@ impl Fold {
     fn job(&mut self, name: &JobName) -> Result<&mut JobRecord, StoreError> {
         if !self.jobs.contains_key(name) {
             let key = with(b'j', name.as_str().as_bytes());
-            let last = one::<Named<JobName, JobRecord>>(self.shelf.as_ref(), &key, name.as_str())?;
+            let last =
+                one::<NamedRecord<JobName, JobRecord>>(self.store.as_ref(), &key, name.as_str())?;
             self.jobs.insert(
                 name.clone(),
-                last.map(|Named(_, record)| record).unwrap_or_default(),
+                last.map(|NamedRecord(_, record)| record)
+                    .unwrap_or_default(),
             );
         }
         Ok(self.jobs.entry(name.clone()).or_default())
@@ -246,7 +256,7 @@ impl Fold {
         let Some(Some(task)) = self.open.insert(ended.ordinal, None) else {
             return Ok(());
         };
-        self.job(&ended.job)?.ended[ended_index(ended.end.state)] += 1;
+        self.job(&ended.job)?.ended[final_state_index(ended.end.state)] += 1;
         self.ended.insert(ended.seq, (task.body, ended.clone()));
         self.marks.ended += 1;
         Ok(())
@@ -266,7 +276,7 @@ impl Fold {
     }
 
     /// Forgets ended tasks. Where they lie is forgotten when runs of places are merged.
-    pub fn prune(&mut self, tasks: &[Stored]) -> Result<(), StoreError> {
+    pub fn prune(&mut self, tasks: &[EndedTask]) -> Result<(), StoreError> {
         for task in tasks {
             self.remove_ended(task.ended.seq, &task.ended.id, task.ended.end.skipped_for())?;
         }
@@ -281,11 +291,14 @@ impl Fold {
         self.write_open()?;
         self.write_ended()?;
         for (name, job) in std::mem::take(&mut self.jobs) {
-            self.put(with(b'j', name.as_str().as_bytes()), &Named(&name, job));
+            self.put(
+                with(b'j', name.as_str().as_bytes()),
+                &NamedRecord(&name, job),
+            );
         }
-        let (shelf, folded, marks) = (self.shelf.clone(), self.marks.folded, self.marks.clone());
+        let (store, folded, marks) = (self.store.clone(), self.marks.folded, self.marks.clone());
         self.put(MARKS.to_vec(), &marks);
-        shelf.write(self.batch)?;
+        store.write(self.batch)?;
         Ok(folded)
     }
 
@@ -302,7 +315,7 @@ impl Fold {
         }
         self.open_blocks.append(fresh)?;
         let blocks =
-            std::mem::replace(&mut self.open_blocks, Blocks::new(OPEN, self.shelf.clone()));
+            std::mem::replace(&mut self.open_blocks, Blocks::new(OPEN, self.store.clone()));
         blocks.write(&mut self.batch);
         Ok(())
     }
@@ -314,27 +327,27 @@ impl Fold {
                 self.batch
                     .put(skipped_key(cause, ended.id.as_str()), Vec::new());
             }
-            places.push((places::hash_of(&ended.id), seq));
+            places.push((ended_index::hash_of(&ended.id), seq));
             items.push((seq, WrittenEnd::bytes(body, &ended)));
         }
         self.ended_blocks.append(items)?;
         let blocks = std::mem::replace(
             &mut self.ended_blocks,
-            Blocks::new(ENDED, self.shelf.clone()),
+            Blocks::new(ENDED, self.store.clone()),
         );
         blocks.write(&mut self.batch);
-        places::add(self.shelf.as_ref(), &mut places, ENDED, &mut self.batch)
+        ended_index::add(self.store.as_ref(), &mut places, ENDED, &mut self.batch)
     }
 }
 
 /// Folds the whole journal: the start of a master.
-pub fn catch_up(shelf: &Reader) -> Result<(), StoreError> {
+pub fn catch_up(store: &SharedStore) -> Result<(), StoreError> {
     // A commit in the middle of which a fold has ended: to read it costs as much as to fold it.
-    let mut begun: Option<Entry> = None;
+    let mut begun: Option<JournalEntry> = None;
     loop {
-        let mut fold = Fold::begin(shelf.clone())?;
+        let mut fold = Fold::begin(store.clone())?;
         while fold.weight() < FOLD_WEIGHT_MAX {
-            let read = || journal::entry(shelf, fold.next());
+            let read = || journal::entry(store, fold.next());
             let Some(entry) = begun.take().map_or_else(read, |entry| Ok(Some(entry)))? else {
                 return fold.write().map(drop);
             };

@@ -4,9 +4,9 @@
 use super::*;
 use crate::body::{AddedTask, Fingerprint};
 use crate::codec;
-use crate::journal::{Journal, ShelfJournal};
-use crate::kv::{Reader, memory::MemoryShelf};
-use crate::record::{self, EndExtras, Entry, Gave, Record};
+use crate::journal::{Journal, KvJournal};
+use crate::kv::{SharedStore, memory::MemoryStore};
+use crate::record::{self, EndExtras, JournalEntry, Record, TaskOutput};
 use std::collections::BTreeMap;
 use taskmaster_protocol::{Json, TaskDocument, TaskState};
 
@@ -39,7 +39,7 @@ fn ended(
         skipped_for: Some(id(on)),
     });
     let end = TaskEnd {
-        result: Some(Gave::Json(Json::string(result))),
+        result: Some(TaskOutput::Json(Json::string(result))),
         extras: extras.map(Box::new),
         ..TaskEnd::new(state, attempt, Wall(seq as i64))
     };
@@ -47,13 +47,13 @@ fn ended(
 }
 
 /// A journal on a memory store, one commit for each list of records.
-fn world(commits: Vec<Vec<Record>>) -> Reader {
-    let shelf: Reader = Arc::new(MemoryShelf::default());
-    let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
+fn world(commits: Vec<Vec<Record>>) -> SharedStore {
+    let store: SharedStore = Arc::new(MemoryStore::default());
+    let mut journal = KvJournal::open(store.clone()).unwrap();
     let mut first_seq = 1;
     for (n, records) in commits.into_iter().enumerate() {
         let events = record::events_of(&records);
-        let entry = Entry {
+        let entry = JournalEntry {
             first_seq,
             time: Wall(0),
             records,
@@ -64,11 +64,11 @@ fn world(commits: Vec<Vec<Record>>) -> Reader {
         first_seq += events;
     }
     journal.sync().unwrap();
-    shelf
+    store
 }
 
 /// `n` tasks, added in one commit and ended in the next.
-fn many(n: u64) -> Reader {
+fn many(n: u64) -> SharedStore {
     let bodies: Vec<_> = (1..=n).map(|no| body(no, &format!("t{no}"))).collect();
     let added = bodies
         .iter()
@@ -78,14 +78,14 @@ fn many(n: u64) -> Reader {
         .iter()
         .map(|body| Record::Ended(ended(n + body.ordinal, body, TaskState::Done, "r", None)))
         .collect();
-    let shelf = world(vec![added, done]);
-    catch_up(&shelf).unwrap();
-    shelf
+    let store = world(vec![added, done]);
+    catch_up(&store).unwrap();
+    store
 }
 
-fn open_ids(shelf: &Reader) -> Vec<(String, i32)> {
+fn open_ids(store: &SharedStore) -> Vec<(String, i32)> {
     let mut found = Vec::new();
-    open_tasks(shelf.as_ref(), &mut |body, task| {
+    open_tasks(store.as_ref(), &mut |body, task| {
         found.push((body.id.to_string(), task.priority));
         Ok(())
     })
@@ -95,11 +95,11 @@ fn open_ids(shelf: &Reader) -> Vec<(String, i32)> {
 
 #[test]
 fn ended_tasks_are_listed_newest_first_page_by_page() {
-    let shelf = many(100);
+    let store = many(100);
     let mut before = u64::MAX;
     let mut seen = Vec::new();
     loop {
-        let page = ended_before(shelf.as_ref(), before, 30).unwrap();
+        let page = ended_before(store.as_ref(), before, 30).unwrap();
         let Some(last) = page.last() else { break };
         before = last.ended.seq;
         seen.extend(page.into_iter().map(|task| task.ended.id.to_string()));
@@ -107,15 +107,15 @@ fn ended_tasks_are_listed_newest_first_page_by_page() {
     let wanted: Vec<String> = (1..=100).rev().map(|no| format!("t{no}")).collect();
     assert_eq!(seen, wanted);
     assert_eq!(
-        ended_from(shelf.as_ref(), 0, 10).unwrap()[0].ended.id,
+        ended_from(store.as_ref(), 0, 10).unwrap()[0].ended.id,
         id("t1")
     );
     assert_eq!(
-        ended_from(shelf.as_ref(), 150, 1).unwrap()[0].ended.id,
+        ended_from(store.as_ref(), 150, 1).unwrap()[0].ended.id,
         id("t50")
     );
     assert_eq!(
-        job(shelf.as_ref(), &JobName::new("j").unwrap())
+        job(store.as_ref(), &JobName::new("j").unwrap())
             .unwrap()
             .unwrap()
             .ended,
@@ -127,7 +127,7 @@ fn ended_tasks_are_listed_newest_first_page_by_page() {
 fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
     let (open, long) = (body(1, "open"), body(2, "long"));
     let text = "x".repeat(3 * VALUE_BYTES_MAX);
-    let shelf = world(vec![
+    let store = world(vec![
         vec![
             Record::Started { epoch: 7 },
             Record::Added(open.clone()),
@@ -140,8 +140,8 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
         }],
         vec![Record::Ended(ended(3, &long, TaskState::Done, &text, None))],
     ]);
-    catch_up(&shelf).unwrap();
-    let restored = restore(shelf.as_ref()).unwrap();
+    catch_up(&store).unwrap();
+    let restored = restore(store.as_ref()).unwrap();
     assert_eq!(
         (
             restored.marks.epoch,
@@ -150,8 +150,8 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
         ),
         (7, 2, 3)
     );
-    assert_eq!(open_ids(&shelf), [("open".to_owned(), 9)]);
-    open_tasks(shelf.as_ref(), &mut |_, task| {
+    assert_eq!(open_ids(&store), [("open".to_owned(), 9)]);
+    open_tasks(store.as_ref(), &mut |_, task| {
         assert_eq!(
             task.fence,
             AttemptId { epoch: 7, n: 0 },
@@ -160,13 +160,13 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
         Ok(())
     })
     .unwrap();
-    let stored = stored(shelf.as_ref(), &long.id).unwrap().unwrap();
+    let stored = stored(store.as_ref(), &long.id).unwrap().unwrap();
     assert_eq!(
         stored.ended.end.result,
-        Some(Gave::Json(Json::string(&text)))
+        Some(TaskOutput::Json(Json::string(&text)))
     );
     assert_eq!(
-        super::stored(shelf.as_ref(), &id("lon")).unwrap(),
+        super::stored(store.as_ref(), &id("lon")).unwrap(),
         None,
         "the beginning of an id is another id"
     );
@@ -176,19 +176,19 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
 fn a_reopened_task_is_open_and_no_longer_ended() {
     let (cause, skipped) = (body(1, "cause"), body(2, "skipped"));
     let failed = ended(3, &cause, TaskState::Failed, "", None);
-    let shelf = world(vec![
+    let store = world(vec![
         vec![Record::Added(cause.clone()), Record::Added(skipped.clone())],
         vec![
             Record::Ended(failed.clone()),
             Record::Ended(ended(4, &skipped, TaskState::Skipped, "", Some("cause"))),
         ],
     ]);
-    catch_up(&shelf).unwrap();
+    catch_up(&store).unwrap();
     assert_eq!(
-        skipped_for(shelf.as_ref(), &cause.id).unwrap(),
+        skipped_for(store.as_ref(), &cause.id).unwrap(),
         std::slice::from_ref(&skipped.id)
     );
-    let mut fold = Fold::begin(shelf.clone()).unwrap();
+    let mut fold = Fold::begin(store.clone()).unwrap();
     let reopened = |body: &Arc<TaskBody>, seq, was, because| Record::Reopened {
         body: body.clone(),
         fence: AttemptId { epoch: 1, n: 1 },
@@ -200,16 +200,16 @@ fn a_reopened_task_is_open_and_no_longer_ended() {
         reopened(&cause, 3, TaskState::Failed, None),
         reopened(&skipped, 4, TaskState::Skipped, Some(cause.id.clone())),
     ];
-    fold.take(&Entry {
+    fold.take(&JournalEntry {
         first_seq: 5,
         time: Wall(0),
         records,
     })
     .unwrap();
     fold.write().unwrap();
-    assert_eq!(open_ids(&shelf).len(), 2);
+    assert_eq!(open_ids(&store).len(), 2);
     let mut dues = Vec::new();
-    open_tasks(shelf.as_ref(), &mut |_, task| {
+    open_tasks(store.as_ref(), &mut |_, task| {
         dues.push(task.due);
         Ok(())
     })
@@ -219,31 +219,31 @@ fn a_reopened_task_is_open_and_no_longer_ended() {
         [Some(Wall(0)); 2],
         "a document's delay is over, whatever the clock says at the next start"
     );
-    assert_eq!(stored(shelf.as_ref(), &cause.id).unwrap(), None);
-    assert_eq!(skipped_for(shelf.as_ref(), &cause.id).unwrap(), []);
+    assert_eq!(stored(store.as_ref(), &cause.id).unwrap(), None);
+    assert_eq!(skipped_for(store.as_ref(), &cause.id).unwrap(), []);
     assert_eq!(
-        job(shelf.as_ref(), &cause.job).unwrap().unwrap().ended,
+        job(store.as_ref(), &cause.job).unwrap().unwrap().ended,
         [0; 4]
     );
 }
 
 /// Folds commits one by one from what is in memory, as the folding thread does.
 struct Folder {
-    shelf: Reader,
+    store: SharedStore,
     seq: u64,
 }
 
 impl Folder {
     fn new() -> Folder {
         Folder {
-            shelf: Arc::new(MemoryShelf::default()),
+            store: Arc::new(MemoryStore::default()),
             seq: 0,
         }
     }
 
     fn fold(&mut self, records: Vec<Record>) {
         let events = record::events_of(&records);
-        let entry = Entry {
+        let entry = JournalEntry {
             first_seq: self.seq + 1,
             time: Wall(0),
             records,
@@ -251,11 +251,11 @@ impl Folder {
         self.seq += events;
         // In small steps: a commit need not be folded as a whole.
         loop {
-            let mut fold = Fold::begin(self.shelf.clone()).unwrap();
+            let mut fold = Fold::begin(self.store.clone()).unwrap();
             let over = fold.take_until(&entry, 3).unwrap();
             fold.write().unwrap();
             if over {
-                return assert_eq!(marks(self.shelf.as_ref()).unwrap().seq, self.seq);
+                return assert_eq!(marks(self.store.as_ref()).unwrap().seq, self.seq);
             }
         }
     }
@@ -264,7 +264,7 @@ impl Folder {
 #[test]
 fn thousands_of_small_folds_leave_every_task_to_be_found() {
     let mut folder = Folder::new();
-    let mut known = Places::with_filters(folder.shelf.as_ref()).unwrap();
+    let mut known = EndedIndex::with_filters(folder.store.as_ref()).unwrap();
     let mut no = 0;
     for round in 0..600u64 {
         let bodies: Vec<_> = (0..=round % 40)
@@ -283,13 +283,13 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
         };
         folder.fold(bodies.iter().enumerate().map(end).collect());
         if round % 7 == 0 {
-            known.renew(folder.shelf.as_ref()).unwrap();
+            known.renew(folder.store.as_ref()).unwrap();
         }
         // It has not heard of all merges, and yet finds what it ever knew.
         let asked = id(&format!("t{}", no / 3 + 1));
         if round > 20 {
             assert!(
-                stored_by(folder.shelf.as_ref(), &mut known, &asked)
+                stored_by(folder.store.as_ref(), &mut known, &asked)
                     .unwrap()
                     .is_some(),
                 "round {round}"
@@ -297,7 +297,7 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
         }
         assert_eq!(
             stored_by(
-                folder.shelf.as_ref(),
+                folder.store.as_ref(),
                 &mut known,
                 &id(&format!("new{round}"))
             )
@@ -305,21 +305,21 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
             None
         );
     }
-    known.renew(folder.shelf.as_ref()).unwrap();
+    known.renew(folder.store.as_ref()).unwrap();
     for n in 1..=no {
         let asked = id(&format!("t{n}"));
-        let found = stored_by(folder.shelf.as_ref(), &mut known, &asked)
+        let found = stored_by(folder.store.as_ref(), &mut known, &asked)
             .unwrap()
             .unwrap();
         assert_eq!(
             (found.body.ordinal, found.ended.id.clone()),
             (n, asked.clone())
         );
-        assert_eq!(stored(folder.shelf.as_ref(), &asked).unwrap(), Some(found));
+        assert_eq!(stored(folder.store.as_ref(), &asked).unwrap(), Some(found));
     }
     let keys = |from: &[u8], to: &[u8]| {
         folder
-            .shelf
+            .store
             .scan(from, to, false, usize::MAX)
             .unwrap()
             .len() as u64
@@ -363,7 +363,7 @@ fn of_two_ends_of_one_id_the_newest_is_found() {
                 "r",
                 None,
             ))]);
-            let found = stored(folder.shelf.as_ref(), &id("twice"))
+            let found = stored(folder.store.as_ref(), &id("twice"))
                 .unwrap()
                 .unwrap();
             assert_eq!(
@@ -412,27 +412,27 @@ fn open_tasks_end_in_any_order_and_come_back_to_their_place() {
     wanted.dedup();
     let ids: Vec<String> = wanted.iter().map(|no| format!("t{no}")).collect();
     assert_eq!(
-        open_ids(&folder.shelf)
+        open_ids(&folder.store)
             .into_iter()
             .map(|(id, _)| id)
             .collect::<Vec<_>>(),
         ids
     );
-    assert_eq!(stored(folder.shelf.as_ref(), &id("t77")).unwrap(), None);
-    assert!(stored(folder.shelf.as_ref(), &id("t76")).unwrap().is_some());
-    assert_eq!(marks(folder.shelf.as_ref()).unwrap().ended, 134 - 4);
+    assert_eq!(stored(folder.store.as_ref(), &id("t77")).unwrap(), None);
+    assert!(stored(folder.store.as_ref(), &id("t76")).unwrap().is_some());
+    assert_eq!(marks(folder.store.as_ref()).unwrap().ended, 134 - 4);
 }
 
 #[test]
 fn a_store_of_another_format_is_refused_with_a_sentence() {
-    let shelf = many(1);
+    let store = many(1);
     let key = crate::kv::part_key(b"!marks", 0);
-    let mut value = shelf.get(&key).unwrap().unwrap();
+    let mut value = store.get(&key).unwrap().unwrap();
     value[0] = 1;
-    shelf
-        .write(crate::kv::Batch(vec![(key, Some(value))]))
+    store
+        .write(crate::kv::WriteBatch(vec![(key, Some(value))]))
         .unwrap();
-    let refused = catch_up(&shelf).unwrap_err().to_string();
+    let refused = catch_up(&store).unwrap_err().to_string();
     assert!(
         refused.contains("format 1") && refused.contains("No task in it was changed"),
         "{refused}"

@@ -1,9 +1,9 @@
-//! What is taken when there is little room or none: on the disk, see [`Disk`], and in memory, for
+//! What is taken when there is little room or none: on the disk, see [`DiskSpace`], and in memory, for
 //! tasks that wait.
 
-use super::{Engine, Release};
-use crate::inbox::{self, DoneReport, Input, Reply, SessionNo};
-use crate::room::Disk;
+use super::{DeferredEffect, Engine};
+use crate::disk_space::DiskSpace;
+use crate::inbox::{self, ConnectionId, DoneReport, Input, Reply};
 use taskmaster_core::{Event, RunnerKey};
 use taskmaster_protocol::message::{Operation, Query, Refused};
 use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, TaskId, ToMaster};
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 impl Engine {
     pub(super) fn is_full(&self) -> bool {
-        matches!(self.disk, Disk::Full(_))
+        matches!(self.disk, DiskSpace::Full(_))
     }
 
     /// Why nothing is added; `None`: all is.
@@ -33,7 +33,7 @@ impl Engine {
         let answer = match self.no_room().filter(|_| !safe) {
             Some(_) if inbox::waits_for_room(&query) => {
                 let answer = self.answer(query);
-                return self.turn.after.push(Release::Reply(reply, answer));
+                return self.turn.after.push(DeferredEffect::Reply(reply, answer));
             }
             Some(why) => Reply::Refused(why),
             None => self.answer(query),
@@ -64,7 +64,7 @@ impl Engine {
 
     /// It stands otherwise with the disk: when something can be written again, what was held back
     /// comes first.
-    pub(super) fn disk_is(&mut self, disk: Disk) {
+    pub(super) fn disk_is(&mut self, disk: DiskSpace) {
         self.disk = disk;
         if !self.is_full() {
             let now = self.now;
@@ -75,7 +75,7 @@ impl Engine {
     }
 
     /// Takes results, or holds them back while nothing can be written.
-    pub(super) fn done_unless_full(&mut self, session: SessionNo, reports: Vec<DoneReport>) {
+    pub(super) fn done_unless_full(&mut self, session: ConnectionId, reports: Vec<DoneReport>) {
         if self.is_full() {
             self.hold_back(session, Input::Reports { session, reports });
         } else {
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// Keeps reports until something can be written again.
-    fn hold_back(&mut self, session: SessionNo, reports: Input) {
+    fn hold_back(&mut self, session: ConnectionId, reports: Input) {
         self.tell(Event::RunnerHeard {
             runner: RunnerKey(session.0),
         });
@@ -96,11 +96,11 @@ impl Engine {
     /// once.
     pub(super) fn there_is_room_for(
         &mut self,
-        session: SessionNo,
+        session: ConnectionId,
         message: ToMaster,
     ) -> Option<ToMaster> {
         let grows = matches!(message, ToMaster::Retry(_));
-        if self.disk == Disk::Ample || !(self.is_full() || grows) {
+        if self.disk == DiskSpace::Ample || !(self.is_full() || grows) {
             return Some(message);
         }
         let reference = match &message {

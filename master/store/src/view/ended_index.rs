@@ -5,7 +5,7 @@
 //! every fold writes its ids together, as a *run*: hashes with their seqs, sorted, in buckets of a
 //! hundred or so by the first bits of the hash. Four runs of a level are merged, a little with
 //! every fold, into one of the next: ten million ids are in about twenty runs. A look-up reads one
-//! bucket of each; who looks often keeps a filter of the buckets that it has read ([`Places`]), and
+//! bucket of each; who looks often keeps a filter of the buckets that it has read ([`EndedIndex`]), and
 //! knows of most ids without reading that they are new.
 //!
 //! What is reopened or pruned stays here until runs are merged: a seq under which nothing is found
@@ -13,17 +13,17 @@
 
 use super::{block, corrupt};
 use crate::codec;
-use crate::kv::{Batch, Shelf, StoreError, get_parts};
+use crate::kv::{KvStore, StoreError, WriteBatch, get_parts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use taskmaster_protocol::{Hash, TaskId};
 
 /// A hash of an id and the seq of its end.
-type Place = (u64, u64);
+type IndexEntry = (u64, u64);
 
 const RUNS: &[u8] = b"!runs";
 
-/// Runs of a level that are merged into one of the next.
+/// IndexRuns of a level that are merged into one of the next.
 const MERGED_RUNS: usize = 4;
 
 /// The most entries that a bucket has on the average: it then is one part of a value, however the
@@ -40,7 +40,7 @@ const FILTER_WORDS: usize = 24;
 const FILTER_PROBES: u64 = 6;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Run {
+struct IndexRun {
     no: u32,
     level: u8,
     /// It has two to the power of this many buckets.
@@ -50,18 +50,18 @@ struct Run {
 
 /// A merge on its way. Its runs are read until the last bucket is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Merge {
-    inputs: Vec<Run>,
-    output: Run,
+struct RunMerge {
+    inputs: Vec<IndexRun>,
+    output: IndexRun,
     /// The next bucket to write.
     bucket: u32,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Runs {
+struct IndexRuns {
     next: u32,
-    runs: Vec<Run>,
-    merges: Vec<Merge>,
+    runs: Vec<IndexRun>,
+    merges: Vec<RunMerge>,
     /// Merged, and not yet removed.
     merged: Vec<u32>,
 }
@@ -101,7 +101,7 @@ fn bucket_key(run: u32, bucket: u32) -> Vec<u8> {
     key
 }
 
-fn put_bucket(batch: &mut Batch, run: u32, bucket: u32, places: &[Place]) {
+fn put_bucket(batch: &mut WriteBatch, run: u32, bucket: u32, places: &[IndexEntry]) {
     let mut bytes = Vec::with_capacity(places.len() * 16);
     for (hash, seq) in places {
         bytes.extend_from_slice(&hash.to_be_bytes());
@@ -114,8 +114,12 @@ fn put_bucket(batch: &mut Batch, run: u32, bucket: u32, places: &[Place]) {
     );
 }
 
-fn bucket(shelf: &dyn Shelf, run: u32, bucket: u32) -> Result<Option<Vec<Place>>, StoreError> {
-    let Some(value) = get_parts(shelf, &bucket_key(run, bucket))? else {
+fn bucket(
+    store: &dyn KvStore,
+    run: u32,
+    bucket: u32,
+) -> Result<Option<Vec<IndexEntry>>, StoreError> {
+    let Some(value) = get_parts(store, &bucket_key(run, bucket))? else {
         return Ok(None);
     };
     let bytes: &[u8] =
@@ -133,19 +137,19 @@ fn bucket(shelf: &dyn Shelf, run: u32, bucket: u32) -> Result<Option<Vec<Place>>
     ))
 }
 
-fn runs(shelf: &dyn Shelf) -> Result<Runs, StoreError> {
-    Ok(super::one(shelf, RUNS, "the list of runs")?.unwrap_or_default())
+fn runs(store: &dyn KvStore) -> Result<IndexRuns, StoreError> {
+    Ok(super::one(store, RUNS, "the list of runs")?.unwrap_or_default())
 }
 
 /// Takes a fold's new places in, and goes on with merges. `ended` is the prefix of the blocks of
 /// ended tasks.
 pub(super) fn add(
-    shelf: &dyn Shelf,
-    new: &mut [Place],
+    store: &dyn KvStore,
+    new: &mut [IndexEntry],
     ended: u8,
-    batch: &mut Batch,
+    batch: &mut WriteBatch,
 ) -> Result<(), StoreError> {
-    let mut state = runs(shelf)?;
+    let mut state = runs(store)?;
     if new.is_empty() && state.merges.is_empty() && state.merged.is_empty() {
         return Ok(());
     }
@@ -153,10 +157,10 @@ pub(super) fn add(
     // Twice as fast as new runs come: no level falls behind.
     let budget = new.len() * 2 + 512;
     let oldest =
-        block::at_or_after(shelf, ended, 0)?.and_then(|items| items.first().map(|(seq, _)| *seq));
+        block::at_or_after(store, ended, 0)?.and_then(|items| items.first().map(|(seq, _)| *seq));
     for merge in &mut state.merges {
         written += advance(
-            shelf,
+            store,
             merge,
             budget,
             oldest.unwrap_or(u64::MAX),
@@ -178,7 +182,7 @@ pub(super) fn add(
             .extend(merge.inputs.iter().map(|input| input.no));
         state.runs.push(merge.output);
     }
-    remove_merged(shelf, &mut state, written * 2 + REMOVED_MIN, batch)?;
+    remove_merged(store, &mut state, written * 2 + REMOVED_MIN, batch)?;
     start_merges(&mut state);
     if !new.is_empty() {
         new.sort_unstable();
@@ -195,10 +199,10 @@ pub(super) fn add(
     Ok(())
 }
 
-impl Runs {
-    fn run(&mut self, level: u8, entries: u64) -> Run {
+impl IndexRuns {
+    fn run(&mut self, level: u8, entries: u64) -> IndexRun {
         self.next += 1;
-        Run {
+        IndexRun {
             no: self.next,
             level,
             bits: bits_for(entries),
@@ -208,8 +212,8 @@ impl Runs {
 }
 
 /// Begins the merge of each level that has enough runs, all of which are on disk.
-fn start_merges(state: &mut Runs) {
-    let mut levels: BTreeMap<u8, Vec<Run>> = BTreeMap::new();
+fn start_merges(state: &mut IndexRuns) {
+    let mut levels: BTreeMap<u8, Vec<IndexRun>> = BTreeMap::new();
     for run in &state.runs {
         levels.entry(run.level).or_default().push(run.clone());
     }
@@ -220,9 +224,9 @@ fn start_merges(state: &mut Runs) {
             .any(|merge| merge.output.level == level + 1);
         if inputs.len() >= MERGED_RUNS && !is_going {
             let output = state.run(level + 1, inputs.iter().map(|input| input.entries).sum());
-            state.merges.push(Merge {
+            state.merges.push(RunMerge {
                 inputs,
-                output: Run {
+                output: IndexRun {
                     entries: 0,
                     ..output
                 },
@@ -234,22 +238,22 @@ fn start_merges(state: &mut Runs) {
 
 /// Writes some buckets of a merge; how many.
 fn advance(
-    shelf: &dyn Shelf,
-    merge: &mut Merge,
+    store: &dyn KvStore,
+    merge: &mut RunMerge,
     budget: usize,
     oldest: u64,
     ended: u8,
-    batch: &mut Batch,
+    batch: &mut WriteBatch,
 ) -> Result<usize, StoreError> {
     // The bucket of each input that was read last: an input has fewer buckets than the output.
-    let mut read: Vec<(u32, Vec<Place>)> = vec![(u32::MAX, Vec::new()); merge.inputs.len()];
+    let mut read: Vec<(u32, Vec<IndexEntry>)> = vec![(u32::MAX, Vec::new()); merge.inputs.len()];
     let (mut buckets, mut entries) = (0, 0);
     while entries < budget && merge.bucket >> merge.output.bits == 0 {
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<IndexEntry> = Vec::new();
         for (input, last) in merge.inputs.iter().zip(&mut read) {
             let from = merge.bucket >> (merge.output.bits - input.bits);
             if last.0 != from {
-                *last = (from, bucket(shelf, input.no, from)?.unwrap_or_default());
+                *last = (from, bucket(store, input.no, from)?.unwrap_or_default());
             }
             let here = last
                 .1
@@ -259,7 +263,7 @@ fn advance(
         }
         entries += places.len().max(1);
         places.sort_unstable();
-        let places = without_stale(shelf, places, ended)?;
+        let places = without_stale(store, places, ended)?;
         merge.output.entries += places.len() as u64;
         put_bucket(batch, merge.output.no, merge.bucket, &places);
         merge.bucket += 1;
@@ -271,19 +275,19 @@ fn advance(
 /// Of several entries of one hash, those under which there is something: an id that was opened
 /// again and again has left one each time.
 fn without_stale(
-    shelf: &dyn Shelf,
-    places: Vec<Place>,
+    store: &dyn KvStore,
+    places: Vec<IndexEntry>,
     ended: u8,
-) -> Result<Vec<Place>, StoreError> {
+) -> Result<Vec<IndexEntry>, StoreError> {
     if !places.windows(2).any(|pair| pair[0].0 == pair[1].0) {
         return Ok(places);
     }
     let mut kept = Vec::with_capacity(places.len());
     for (index, place) in places.iter().enumerate() {
-        let twin = |other: Option<&Place>| other.is_some_and(|other| other.0 == place.0);
+        let twin = |other: Option<&IndexEntry>| other.is_some_and(|other| other.0 == place.0);
         let alone = !twin(places.get(index + 1))
             && !twin(index.checked_sub(1).and_then(|before| places.get(before)));
-        if alone || block::item(shelf, ended, place.1)?.is_some() {
+        if alone || block::item(store, ended, place.1)?.is_some() {
             kept.push(*place);
         }
     }
@@ -291,14 +295,14 @@ fn without_stale(
 }
 
 fn remove_merged(
-    shelf: &dyn Shelf,
-    state: &mut Runs,
+    store: &dyn KvStore,
+    state: &mut IndexRuns,
     most: usize,
-    batch: &mut Batch,
+    batch: &mut WriteBatch,
 ) -> Result<(), StoreError> {
     let mut left = most;
     while let Some(run) = state.merged.first().copied() {
-        let keys = shelf.scan(&run_key(run), &run_key(run + 1), false, left)?;
+        let keys = store.scan(&run_key(run), &run_key(run + 1), false, left)?;
         left -= keys.len();
         keys.into_iter().for_each(|(key, _)| batch.remove(key));
         if left == 0 {
@@ -311,38 +315,38 @@ fn remove_merged(
 
 /// The runs as one who looks often knows them, with the filters of the buckets that it has read.
 #[derive(Debug, Default)]
-pub struct Places {
-    runs: Vec<(Run, Vec<Option<Box<Filter>>>)>,
+pub struct EndedIndex {
+    runs: Vec<(IndexRun, Vec<Option<Box<RunFilter>>>)>,
     filters: bool,
 }
 
-type Filter = [u64; FILTER_WORDS];
+type RunFilter = [u64; FILTER_WORDS];
 
-impl Places {
+impl EndedIndex {
     /// For one look-up.
-    pub(super) fn once(shelf: &dyn Shelf) -> Result<Places, StoreError> {
-        let mut places = Places::default();
-        places.renew(shelf)?;
+    pub(super) fn once(store: &dyn KvStore) -> Result<EndedIndex, StoreError> {
+        let mut places = EndedIndex::default();
+        places.renew(store)?;
         Ok(places)
     }
 
     /// For many.
-    pub fn with_filters(shelf: &dyn Shelf) -> Result<Places, StoreError> {
-        let mut places = Places {
+    pub fn with_filters(store: &dyn KvStore) -> Result<EndedIndex, StoreError> {
+        let mut places = EndedIndex {
             filters: true,
-            ..Places::default()
+            ..EndedIndex::default()
         };
-        places.renew(shelf)?;
+        places.renew(store)?;
         Ok(places)
     }
 
     /// The view has been folded.
-    pub fn renew(&mut self, shelf: &dyn Shelf) -> Result<(), StoreError> {
+    pub fn renew(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
         let mut known: BTreeMap<u32, _> = std::mem::take(&mut self.runs)
             .into_iter()
             .map(|(run, filters)| (run.no, filters))
             .collect();
-        for run in runs(shelf)?.runs {
+        for run in runs(store)?.runs {
             let buckets = if self.filters { 1 << run.bits } else { 0 };
             let filters = known.remove(&run.no).unwrap_or_else(|| vec![None; buckets]);
             self.runs.push((run, filters));
@@ -352,18 +356,18 @@ impl Places {
 
     /// The seqs under which a task with this hash may lie, the newest first: what was to be pruned
     /// when the power went is there again, and its id may mean another task since.
-    pub(super) fn find(&mut self, shelf: &dyn Shelf, hash: u64) -> Result<Vec<u64>, StoreError> {
+    pub(super) fn find(&mut self, store: &dyn KvStore, hash: u64) -> Result<Vec<u64>, StoreError> {
         loop {
-            if let Some(mut found) = self.look(shelf, hash)? {
+            if let Some(mut found) = self.look(store, hash)? {
                 found.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
                 return Ok(found);
             }
             // A run was merged and removed since.
-            self.renew(shelf)?;
+            self.renew(store)?;
         }
     }
 
-    fn look(&mut self, shelf: &dyn Shelf, hash: u64) -> Result<Option<Vec<u64>>, StoreError> {
+    fn look(&mut self, store: &dyn KvStore, hash: u64) -> Result<Option<Vec<u64>>, StoreError> {
         let mut found = Vec::new();
         for (run, filters) in &mut self.runs {
             let at = bucket_of(hash, run.bits);
@@ -373,7 +377,7 @@ impl Places {
             {
                 continue;
             }
-            let Some(places) = bucket(shelf, run.no, at)? else {
+            let Some(places) = bucket(store, run.no, at)? else {
                 return Ok(None);
             };
             found.extend(

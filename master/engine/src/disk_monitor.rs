@@ -1,9 +1,11 @@
-//! Room on the disk, as a state: what the master does about it is the engine's and the writer's.
+//! What is known of the space on the disk, shared by who measures it, who writes to the disk, and the
+//! engine, which is told of changes.
 //!
-//! Two marks. Below the first, what makes the store grow for others is refused, and what was taken
-//! goes on to its end. Below the second nothing can be written: commits wait, and runners keep
-//! their results.
+//! There are two marks. Below the first, what makes the store grow for others is refused, and what
+//! was accepted goes on to its end. Below the second nothing can be written: commits wait, and
+//! runners keep their results.
 
+use crate::disk_space::DiskSpace;
 use crate::inbox::Input;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES, free_bytes};
-use taskmaster_store::kv::{Batch, Pair, Reader, Shelf, StoreError};
+use taskmaster_store::kv::{KeyValue, KvStore, SharedStore, StoreError, WriteBatch};
 
 /// How often free space is measured: the disk would have to fill by a gigabyte in it to get past
 /// both marks unseen, and even then nothing is lost.
@@ -20,41 +22,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often a write that found no room is tried again.
 pub const TRY_EVERY: Duration = Duration::from_millis(200);
 
-/// How it stands with the disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Disk {
-    /// All is taken.
-    #[default]
-    Ample,
-    /// What makes the store grow is refused, for this reason; everything else goes on.
-    Low(String),
-    /// Nothing can be written, for this reason: changes are refused, results stay with their
-    /// runners.
-    Full(String),
-}
-
-impl Disk {
-    /// Why adds are refused; `None`: they are taken.
-    pub fn refusal(&self) -> Option<&str> {
-        match self {
-            Disk::Ample => None,
-            Disk::Low(why) | Disk::Full(why) => Some(why),
-        }
-    }
-}
-
 #[derive(Debug, Default)]
-struct State {
+struct MeasuredSpace {
     low: Option<String>,
     full: Option<String>,
 }
 
-impl State {
-    fn disk(&self) -> Disk {
+impl MeasuredSpace {
+    fn disk(&self) -> DiskSpace {
         match (&self.full, &self.low) {
-            (Some(why), _) => Disk::Full(why.clone()),
-            (None, Some(why)) => Disk::Low(why.clone()),
-            (None, None) => Disk::Ample,
+            (Some(why), _) => DiskSpace::Full(why.clone()),
+            (None, Some(why)) => DiskSpace::Low(why.clone()),
+            (None, None) => DiskSpace::Ample,
         }
     }
 }
@@ -62,36 +41,36 @@ impl State {
 /// What is known of the disk, shared by who measures it, who writes to it and who tells of it.
 /// Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Room {
-    state: Arc<Mutex<State>>,
+pub struct DiskMonitor {
+    state: Arc<Mutex<MeasuredSpace>>,
     over: Arc<AtomicBool>,
     /// Held while the view is written, and by who needs it to stand still.
     still: Arc<Mutex<()>>,
     engine: Option<Sender<Input>>,
 }
 
-impl Room {
+impl DiskMonitor {
     /// Changes are told to `engine`.
-    pub fn new(engine: Sender<Input>) -> Room {
-        Room {
+    pub fn new(engine: Sender<Input>) -> DiskMonitor {
+        DiskMonitor {
             engine: Some(engine),
-            ..Room::default()
+            ..DiskMonitor::default()
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn measured_space(&self) -> MutexGuard<'_, MeasuredSpace> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How it stands now.
-    pub fn disk(&self) -> Disk {
-        self.state().disk()
+    pub fn disk(&self) -> DiskSpace {
+        self.measured_space().disk()
     }
 
     /// Changes what is known. The engine is told while the lock is held, so that it hears changes
     /// in their order.
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state();
+    fn change(&self, change: impl FnOnce(&mut MeasuredSpace)) {
+        let mut state = self.measured_space();
         let before = state.disk();
         change(&mut state);
         let after = state.disk();
@@ -99,21 +78,23 @@ impl Room {
             return;
         }
         match &after {
-            Disk::Ample => tracing::warn!("there is room on the disk again: everything is taken"),
-            Disk::Low(why) => tracing::warn!(%why, "adds are refused"),
-            Disk::Full(why) => {
+            DiskSpace::Ample => {
+                tracing::warn!("there is room on the disk again: everything is taken")
+            }
+            DiskSpace::Low(why) => tracing::warn!(%why, "adds are refused"),
+            DiskSpace::Full(why) => {
                 tracing::error!(%why, "nothing can be written; commits wait for room")
             }
         }
         if let Some(engine) = &self.engine {
             // The engine may have ended.
-            let _ = engine.send(Input::Disk(after));
+            let _ = engine.send(Input::DiskSpace(after));
         }
     }
 
     /// A write found no room, or (`None`) found some.
     pub fn written(&self, full: Option<String>) {
-        if full.is_some() || self.state().full.is_some() {
+        if full.is_some() || self.measured_space().full.is_some() {
             self.change(|state| state.full = full);
         }
     }
@@ -170,21 +151,21 @@ fn low(folder: &Path, free: u64) -> String {
 }
 
 /// A store for who can wait: a write that finds no room is tried again until there is some.
-pub struct PatientShelf {
-    shelf: Reader,
-    room: Room,
+pub struct PatientStore {
+    store: SharedStore,
+    room: DiskMonitor,
 }
 
-impl PatientShelf {
-    /// Over `shelf`, until `room` is closed.
-    pub fn new(shelf: Reader, room: Room) -> PatientShelf {
-        PatientShelf { shelf, room }
+impl PatientStore {
+    /// Over `store`, until `room` is closed.
+    pub fn new(store: SharedStore, room: DiskMonitor) -> PatientStore {
+        PatientStore { store, room }
     }
 }
 
-impl Shelf for PatientShelf {
+impl KvStore for PatientStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.shelf.get(key)
+        self.store.get(key)
     }
 
     fn scan(
@@ -193,14 +174,14 @@ impl Shelf for PatientShelf {
         to: &[u8],
         back: bool,
         most: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
-        self.shelf.scan(from, to, back, most)
+    ) -> Result<Vec<KeyValue>, StoreError> {
+        self.store.scan(from, to, back, most)
     }
 
-    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         loop {
             let still = self.room.stand_still();
-            let written = self.shelf.write(batch.clone());
+            let written = self.store.write(batch.clone());
             drop(still);
             match written {
                 Err(StoreError::Full(_)) if !self.room.is_over() => std::thread::sleep(TRY_EVERY),
@@ -210,7 +191,7 @@ impl Shelf for PatientShelf {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.shelf.sync()
+        self.store.sync()
     }
 }
 
@@ -222,10 +203,10 @@ mod tests {
     #[test]
     fn the_marks_are_crossed_once_each_way() {
         let (engine, told) = channel();
-        let room = Room::new(engine);
+        let room = DiskMonitor::new(engine);
         let folder = Path::new("/data");
         let said = || match told.try_recv() {
-            Ok(Input::Disk(disk)) => Some(disk),
+            Ok(Input::DiskSpace(disk)) => Some(disk),
             _ => None,
         };
         room.measured(folder, AMPLE_BYTES);
@@ -241,10 +222,13 @@ mod tests {
         room.measured(folder, LOW_BYTES + 1);
         assert_eq!(said(), None, "between the marks it stays as it is");
         room.written(Some("no room".into()));
-        assert_eq!(said(), Some(Disk::Full("no room".into())));
+        assert_eq!(said(), Some(DiskSpace::Full("no room".into())));
         room.measured(folder, AMPLE_BYTES);
         assert_eq!(said(), None, "only a write shows that there is room");
         room.written(None);
-        assert_eq!((said(), room.disk()), (Some(Disk::Ample), Disk::Ample));
+        assert_eq!(
+            (said(), room.disk()),
+            (Some(DiskSpace::Ample), DiskSpace::Ample)
+        );
     }
 }
