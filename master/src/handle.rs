@@ -1,12 +1,13 @@
 //! The handle by which the gateway and the task folder tell and ask the engine.
 
 use std::sync::mpsc;
+use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_engine::disk_monitor::{DiskMonitor, TRY_EVERY};
 use taskmaster_engine::disk_space::DiskSpace;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::inbox::{Input, Reply, waits_for_room};
 use taskmaster_protocol::message::Query;
-use taskmaster_protocol::{Json, Refusal, RefusalCode};
+use taskmaster_protocol::{Refusal, RefusalCode};
 use taskmaster_store::kv::SharedStore;
 use tokio::sync::oneshot;
 
@@ -30,10 +31,10 @@ impl MasterHandle {
     }
 
     /// Asks, and waits for the whole answer.
-    pub async fn ask(&self, query: Query) -> Result<Json, Refusal> {
+    pub async fn ask(&self, query: Query) -> Result<QueryAnswer, Refusal> {
         let stopping = || Refusal::new(RefusalCode::Unavailable, "the master is stopping");
         match self.reply(query).await.ok_or_else(stopping)? {
-            Reply::Answer(json) => Ok(json),
+            Reply::Answer(answer) => Ok(answer),
             Reply::Refused(refusal) => Err(refusal),
             Reply::FromStore(lookup) => {
                 let reader = self.reader.clone();

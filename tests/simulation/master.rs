@@ -446,8 +446,11 @@ impl World {
             ..Turn::default()
         }]);
         match answer.try_recv() {
-            Ok(Reply::Answer(json)) => Ok(json),
-            Ok(Reply::FromStore(lookup)) => lookup.complete(&self.reader()),
+            Ok(Reply::Answer(answer)) => Ok(Json::of(&answer)),
+            Ok(Reply::FromStore(lookup)) => {
+                let answer = lookup.complete(&self.reader())?;
+                Ok(Json::of(&answer))
+            }
             Ok(Reply::Refused(refusal)) => Err(refusal),
             Err(error) => Err(Refusal::new(RefusalCode::Internal, error.to_string())),
         }

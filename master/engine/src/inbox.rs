@@ -2,13 +2,14 @@
 //!
 //! Everything goes through one queue, so that "add after the module was seen" holds by order alone.
 
+use crate::answer::QueryAnswer;
 use crate::disk_space::DiskSpace;
 use crate::prepare::PreparedTask;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Done, Hello, Query};
 use taskmaster_protocol::{
-    Capabilities, FromMaster, Hash, JobName, Json, ModuleKind, ModuleName, Refusal, ToMaster,
+    Capabilities, FromMaster, Hash, JobName, ModuleKind, ModuleName, Refusal, ToMaster,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -182,7 +183,7 @@ pub enum ModuleFile {
 #[derive(Debug)]
 pub enum Reply {
     /// The whole answer.
-    Answer(Json),
+    Answer(QueryAnswer),
     /// No, and why.
     Refused(Refusal),
     /// The rest is in the store, read by the asker's own thread so that no turn of the engine is

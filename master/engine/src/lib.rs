@@ -5,6 +5,7 @@
 //! This crate opens no file and no socket: what it reads and writes goes through the key-value
 //! store of `taskmaster-store`.
 
+pub mod answer;
 pub mod clock;
 pub mod committing;
 pub mod components;

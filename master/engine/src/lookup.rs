@@ -1,12 +1,11 @@
 //! The part of an answer that memory does not have: read from the view by the asker's own thread.
 
+use crate::answer::{QueryAnswer, TaskReason};
 use crate::events::ended_view;
 use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_protocol::message::{Page, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
-use taskmaster_protocol::{
-    JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits,
-};
+use taskmaster_protocol::{JobName, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits};
 use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::record::{Ended, JobRecord};
 use taskmaster_store::view;
@@ -14,7 +13,7 @@ use taskmaster_store::view;
 /// Ended tasks looked at for one page of a list.
 const LOOKED_AT_MAX: usize = 20_000;
 
-/// Of these, so many are read at once.
+/// Ended tasks read from the view at a time.
 const READ_AT_ONCE: usize = 256;
 
 /// What is still to be read.
@@ -90,8 +89,8 @@ impl TaskPage {
     }
 
     /// The page, and where the next one begins.
-    pub fn page(self, next: Option<String>) -> Json {
-        Json::of(&Page {
+    pub fn page(self, next: Option<String>) -> QueryAnswer {
+        QueryAnswer::Tasks(Page {
             rows: self.rows,
             next,
         })
@@ -100,21 +99,25 @@ impl TaskPage {
 
 impl Lookup {
     /// The answer about one ended task.
-    pub fn of_ended(&self, ended: &Ended) -> Json {
+    pub fn of_ended(&self, ended: &Ended) -> QueryAnswer {
         match self {
-            Lookup::Why(_) => Json::of(&why_ended(ended)),
-            Lookup::Logs(_) => Json::of(&ended.end.log.as_deref().cloned().unwrap_or_default()),
-            _ => Json::of(&ended_view(ended)),
+            Lookup::Why(_) => QueryAnswer::Why(why_ended(ended)),
+            Lookup::Logs(_) => QueryAnswer::Log(ended.end.log.clone().unwrap_or_default()),
+            Lookup::Task(_)
+            | Lookup::Ended { .. }
+            | Lookup::Results { .. }
+            | Lookup::Job(_)
+            | Lookup::Jobs(_) => QueryAnswer::Task(Box::new(ended_view(ended))),
         }
     }
 
     /// Reads the rest. Blocks on the disk.
-    pub fn complete(self, reader: &SharedStore) -> Result<Json, Refusal> {
+    pub fn complete(self, reader: &SharedStore) -> Result<QueryAnswer, Refusal> {
         self.read(reader)
             .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?
     }
 
-    fn read(self, reader: &SharedStore) -> Result<Result<Json, Refusal>, StoreError> {
+    fn read(self, reader: &SharedStore) -> Result<Result<QueryAnswer, Refusal>, StoreError> {
         let store = reader.as_ref();
         Ok(match self {
             Lookup::Task(ref id) | Lookup::Why(ref id) | Lookup::Logs(ref id) => {
@@ -135,10 +138,10 @@ impl Lookup {
                         known.insert(id, gave.result());
                     }
                 }
-                Ok(Json::of(&known))
+                Ok(QueryAnswer::Results(known))
             }
             Lookup::Job(name) => view::job(store, &name)?
-                .map(|record| Json::of(&job_view(&name, &record, &[0; 8])))
+                .map(|record| QueryAnswer::Job(Box::new(job_view(&name, &record, &[0; 8]))))
                 .ok_or_else(|| unknown_job(&name)),
             Lookup::Jobs(mut views) => {
                 let known: Vec<JobName> = views.iter().map(|view| view.job.clone()).collect();
@@ -148,7 +151,7 @@ impl Lookup {
                         .filter(|(name, _)| !known.contains(name))
                         .map(|(name, record)| job_view(&name, &record, &[0; 8])),
                 );
-                Ok(Json::of(&views))
+                Ok(QueryAnswer::Jobs(views))
             }
         })
     }
@@ -159,7 +162,7 @@ fn ended_page(
     mut before: u64,
     mut rows: TaskPage,
     open_again: &BTreeSet<TaskId>,
-) -> Result<Json, StoreError> {
+) -> Result<QueryAnswer, StoreError> {
     let mut looked = 0;
     // As many as the page wants, where all fit; then more at a time.
     let mut most = rows.limit.min(READ_AT_ONCE);
@@ -185,7 +188,7 @@ fn ended_page(
     }
 }
 
-fn why_ended(ended: &Ended) -> serde_json::Value {
+fn why_ended(ended: &Ended) -> TaskReason {
     let why = match (&ended.end.state, &ended.end.error) {
         (TaskState::Done, _) => format!(
             "it is done: attempt {} ended at {}",
@@ -194,7 +197,10 @@ fn why_ended(ended: &Ended) -> serde_json::Value {
         (state, Some(error)) => format!("it is {}: {}", state.as_str(), error.message),
         (state, None) => format!("it is {}", state.as_str()),
     };
-    serde_json::json!({ "state": ended.end.state, "why": why })
+    TaskReason {
+        state: ended.end.state,
+        why,
+    }
 }
 
 /// A job as scripts see it: totals from its record, open tasks by `by_state`.
@@ -218,6 +224,7 @@ pub fn job_view(name: &JobName, record: &JobRecord, by_state: &[u64; 8]) -> JobV
     }
 }
 
+/// The refusal for a task that nobody knows.
 pub fn unknown_task(id: &TaskId) -> Refusal {
     Refusal::new(
         RefusalCode::UnknownTask,
@@ -227,6 +234,7 @@ pub fn unknown_task(id: &TaskId) -> Refusal {
     )
 }
 
+/// The refusal for a job that nobody knows.
 pub fn unknown_job(job: &JobName) -> Refusal {
     Refusal::new(RefusalCode::UnknownJob, format!("unknown job `{job}`"))
 }

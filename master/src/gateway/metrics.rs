@@ -5,6 +5,7 @@ use super::http::status_of;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_protocol::message::{Query, Status};
 use taskmaster_protocol::{Refusal, RefusalCode};
 
@@ -20,10 +21,13 @@ pub(super) async fn metrics(State(state): State<GatewayState>) -> Response {
 }
 
 async fn status(state: &GatewayState) -> Result<Status, Refusal> {
-    let answer = state.handle.ask(Query::Status).await?;
-    answer
-        .read::<Status>()
-        .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))
+    match state.handle.ask(Query::Status).await? {
+        QueryAnswer::Status(status) => Ok(*status),
+        other => {
+            let text = format!("the engine answered a question for its status with {other:?}");
+            Err(Refusal::new(RefusalCode::Internal, text))
+        }
+    }
 }
 
 /// One number, with what Prometheus wants to know about it.

@@ -5,7 +5,7 @@ use super::http::{json, refused};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use taskmaster_protocol::message::Query;
-use taskmaster_protocol::{JobName, Refusal, RefusalCode, TaskId};
+use taskmaster_protocol::{JobName, Json, Refusal, RefusalCode, TaskId};
 
 /// A full disk is no reason to start a master anew, so the status stays 200.
 pub(super) async fn health(State(state): State<GatewayState>) -> String {
@@ -47,7 +47,7 @@ pub(super) async fn task(State(state): State<GatewayState>, Path(task): Path<Str
 
 async fn ask(state: &GatewayState, query: Query) -> Response {
     match state.handle.ask(query).await {
-        Ok(answer) => json(answer),
+        Ok(answer) => json(Json::of(&answer)),
         Err(refusal) => refused(&refusal),
     }
 }

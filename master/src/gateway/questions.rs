@@ -1,6 +1,7 @@
 //! Questions of a session. The engine answers them; here the answer about a module is completed.
 
 use super::GatewayState;
+use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_protocol::message::{Answer, Query, Question, Refused};
 use taskmaster_protocol::shape::ModuleView;
 use taskmaster_protocol::{FromMaster, Json, Refusal};
@@ -18,12 +19,10 @@ pub(super) async fn answer(state: &GatewayState, ask: Question) -> FromMaster {
 }
 
 async fn ask_engine(state: &GatewayState, query: Query) -> Result<Json, Refusal> {
-    let is_of_module = matches!(query, Query::Module { .. });
-    let answer = state.handle.ask(query).await?;
-    if is_of_module && let Ok(view) = answer.read::<ModuleView>() {
-        return Ok(Json::of(&with_contents(state, view).await));
-    }
-    Ok(answer)
+    Ok(match state.handle.ask(query).await? {
+        QueryAnswer::Module(view) => Json::of(&with_contents(state, *view).await),
+        answer => Json::of(&answer),
+    })
 }
 
 /// Adds what is in the module's version, and what its manifest says it is for.

@@ -10,9 +10,11 @@ use futures_util::{SinkExt, StreamExt};
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_engine::components::Components;
 use taskmaster_engine::inbox::{Input, Reply};
 use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
+use taskmaster_protocol::shape::JobView;
 use taskmaster_protocol::{
     EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, TaskId, ToMaster, Wall,
     limits,
@@ -534,11 +536,17 @@ async fn questions_are_answered_by_their_ref() {
     let Input::Ask { reply, .. } = world.input() else {
         panic!()
     };
-    reply.send(Reply::Answer(Json::of(&[1, 2]))).unwrap();
+    let job: JobView = serde_json::from_str(JOB).unwrap();
+    reply
+        .send(Reply::Answer(QueryAnswer::Jobs(vec![job])))
+        .unwrap();
     let FromMaster::Answer(answer) = hear(&mut socket).await else {
         panic!()
     };
-    assert_eq!((answer.reference, answer.data.get()), (9, "[1,2]"));
+    assert_eq!(
+        (answer.reference, answer.data.get()),
+        (9, format!("[{JOB}]").as_str())
+    );
     say(
         &mut socket,
         r#"{"event":"query","data":{"ref":10,"what":"job","job":"j"}}"#,
@@ -654,7 +662,7 @@ async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
         };
         reply
             .send(match id.as_str() {
-                "ended" => Reply::Answer(Json::parse(ENDED).unwrap()),
+                "ended" => Reply::Answer(QueryAnswer::Task(serde_json::from_str(ENDED).unwrap())),
                 _ => Reply::Refused(Refusal::new(RefusalCode::UnknownTask, "no task `ghost`")),
             })
             .unwrap();
@@ -673,6 +681,9 @@ async fn a_follower_of_ids_hears_of_what_has_ended_and_of_what_nobody_knows() {
         ("ended", "ghost")
     );
 }
+
+/// A job as the engine answers with it and clients see it.
+const JOB: &str = r#"{"job":"j","run":1,"open":true,"paused":false,"total":2,"blocked":0,"delayed":0,"ready":2,"assigned":0,"done":0,"failed":0,"cancelled":0,"skipped":0}"#;
 
 const ENDED: &str = r#"{"id":"ended","module":"m","version":null,"state":"done","job":"j","priority":0,"attempt":1,
     "runner":null,"created":"2026-01-01T00:00:00.000000Z","started":null,"finished":"2026-01-01T00:00:00.000000Z",

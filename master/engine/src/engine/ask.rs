@@ -3,16 +3,17 @@
 
 use super::Engine;
 use super::effects::job_record;
+use crate::answer::QueryAnswer;
 use crate::events::ended_view;
 use crate::facts::Known;
 use crate::inbox::Reply;
 use crate::lookup::{Lookup, TaskFilter, TaskPage, job_view};
 use std::collections::BTreeMap;
 use taskmaster_core::{RunnerKey, TaskKey};
-use taskmaster_protocol::message::{Log, Query, Role, Status};
+use taskmaster_protocol::message::{Query, Role, Status};
 use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
 use taskmaster_protocol::{
-    JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
+    JobName, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
 };
 use taskmaster_store::record::TaskOutput;
 
@@ -20,17 +21,18 @@ use taskmaster_store::record::TaskOutput;
 const LOOKED_AT_MAX: usize = 5_000;
 
 impl Engine {
-    pub(super) fn answer(&mut self, query: Query) -> Reply {
+    pub(super) fn answer(&self, query: Query) -> Reply {
         match query {
-            Query::Task { id } => self.of_task(
-                id,
-                |engine, key| Json::of(&engine.task_view(key)),
-                Lookup::Task,
-            ),
-            Query::Why { id } => {
-                self.of_task(id, |engine, key| Json::of(&engine.why(key)), Lookup::Why)
+            Query::Task { id } => {
+                let view = |key| QueryAnswer::Task(Box::new(self.task_view(key)));
+                self.about_task(id, view, Lookup::Task)
             }
-            Query::Logs { id } => self.of_task(id, |_, _| Json::of(&Log::default()), Lookup::Logs),
+            Query::Why { id } => {
+                self.about_task(id, |key| QueryAnswer::Why(self.why(key)), Lookup::Why)
+            }
+            Query::Logs { id } => {
+                self.about_task(id, |_| QueryAnswer::Log(Box::default()), Lookup::Logs)
+            }
             Query::Tasks {
                 job,
                 state,
@@ -48,7 +50,7 @@ impl Engine {
             Query::Results { ids } => self.results(ids),
             Query::Jobs => Reply::FromStore(Lookup::Jobs(self.job_views())),
             Query::Job { job } => match self.job_in_memory(&job) {
-                Some(view) => Reply::Answer(Json::of(&view)),
+                Some(view) => Reply::Answer(QueryAnswer::Job(Box::new(view))),
                 None => Reply::FromStore(Lookup::Job(job)),
             },
             Query::Modules => {
@@ -57,23 +59,23 @@ impl Engine {
                     .iter()
                     .map(|(name, record)| self.modules.view(name, record, self.has_runner()))
                     .collect();
-                Reply::Answer(Json::of(&views))
+                Reply::Answer(QueryAnswer::Modules(views))
             }
             Query::Module { name } => self.module(&name),
-            Query::Runners => Reply::Answer(Json::of(&self.runners())),
-            Query::Status => Reply::Answer(Json::of(&self.status())),
+            Query::Runners => Reply::Answer(QueryAnswer::Runners(self.runners())),
+            Query::Status => Reply::Answer(QueryAnswer::Status(Box::new(self.status()))),
         }
     }
 
     /// An answer about one task: from the core's memory, from what is not folded, or from the view.
-    fn of_task(
+    fn about_task(
         &self,
         id: TaskId,
-        live: impl Fn(&Engine, TaskKey) -> Json,
+        open: impl Fn(TaskKey) -> QueryAnswer,
         ended: impl Fn(TaskId) -> Lookup,
     ) -> Reply {
         match self.facts.known(&id) {
-            Some(Known::Open(key)) => Reply::Answer(live(self, key)),
+            Some(Known::Open(key)) => Reply::Answer(open(key)),
             Some(Known::Closing(_, how)) => Reply::Answer(ended(id).of_ended(how)),
             Some(Known::Ended(stored)) => Reply::Answer(ended(id).of_ended(&stored.ended)),
             None => Reply::FromStore(ended(id)),
@@ -196,7 +198,7 @@ impl Engine {
             }
         }
         if missing.is_empty() {
-            Reply::Answer(Json::of(&known))
+            Reply::Answer(QueryAnswer::Results(known))
         } else {
             Reply::FromStore(Lookup::Results { known, missing })
         }
@@ -248,7 +250,7 @@ impl Engine {
         view.versions = self
             .modules
             .versions(record, |version| self.attempts_of(version));
-        Reply::Answer(Json::of(&view))
+        Reply::Answer(QueryAnswer::Module(Box::new(view)))
     }
 
     fn runners(&self) -> Vec<RunnerView> {

@@ -1,6 +1,7 @@
 //! One sentence for why a task is where it is.
 
 use super::Engine;
+use crate::answer::TaskReason;
 use crate::facts::Fact;
 use taskmaster_core::{Due, TaskKey};
 use taskmaster_core::{Explanation, WaitsFor};
@@ -10,7 +11,7 @@ use taskmaster_store::record::ModuleRecord;
 
 impl Engine {
     /// `{"state":…,"why":"one sentence"}` of a task that the core holds.
-    pub(super) fn why(&self, key: TaskKey) -> serde_json::Value {
+    pub(super) fn why(&self, key: TaskKey) -> TaskReason {
         let state = self
             .core
             .task(key)
@@ -19,7 +20,7 @@ impl Engine {
             Some(explanation) => self.sentence(key, explanation),
             None => "it has just ended".into(),
         };
-        serde_json::json!({ "state": state, "why": why })
+        TaskReason { state, why }
     }
 
     fn sentence(&self, key: TaskKey, explanation: Explanation) -> String {

@@ -5,9 +5,10 @@ use super::{MESSAGE_TASKS, SessionOver, Side, send, send_final};
 use crate::handle::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
+use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_engine::events::{DurableEvent, EndEvents, EventsPruned};
 use taskmaster_protocol::message::{Query, Refused, TasksEnded};
-use taskmaster_protocol::{FromMaster, Json, Refusal, RefusalCode, TaskId, TaskView};
+use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, TaskId, TaskView};
 
 /// Questions about single tasks that are asked at a time.
 const QUESTIONS_IN_FLIGHT: usize = 32;
@@ -122,11 +123,14 @@ impl TaskFollower {
     async fn take_answer(
         &mut self,
         id: TaskId,
-        answer: Result<Json, Refusal>,
+        answer: Result<QueryAnswer, Refusal>,
     ) -> Result<Option<TaskView>, SessionOver> {
         match answer {
-            Ok(json) => {
-                let view = json.read::<TaskView>().ok();
+            Ok(answer) => {
+                let view = match answer {
+                    QueryAnswer::Task(view) => Some(*view),
+                    _ => None,
+                };
                 let ended = view.filter(|task| task.state.is_final());
                 if ended.is_some() {
                     self.waiting.remove(&id);

@@ -1,0 +1,45 @@
+//! The answers to questions, typed until the gateway encodes them.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use taskmaster_protocol::TaskId;
+use taskmaster_protocol::TaskState;
+use taskmaster_protocol::message::{Log, Page, ResultRef, Status};
+use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
+
+/// What a question is answered with. As JSON, each is its content alone.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum QueryAnswer {
+    /// One task.
+    Task(Box<TaskView>),
+    /// Why a task is where it is.
+    Why(TaskReason),
+    /// What a task wrote to stderr.
+    Log(Box<Log>),
+    /// A page of tasks.
+    Tasks(Page),
+    /// Results by task. Tasks that have none are left out.
+    Results(BTreeMap<TaskId, ResultRef>),
+    /// One job.
+    Job(Box<JobView>),
+    /// Jobs.
+    Jobs(Vec<JobView>),
+    /// One module.
+    Module(Box<ModuleView>),
+    /// Modules.
+    Modules(Vec<ModuleView>),
+    /// Connected runners.
+    Runners(Vec<RunnerView>),
+    /// The master in numbers.
+    Status(Box<Status>),
+}
+
+/// Why a task is where it is, in one sentence.
+#[derive(Debug, Serialize)]
+pub struct TaskReason {
+    /// Where it is.
+    pub state: TaskState,
+    /// The sentence.
+    pub why: String,
+}
