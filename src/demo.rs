@@ -119,12 +119,12 @@ async fn feed(client: &mut Client, job: &Job) -> Result<Run, String> {
     let name = JobName::new(job.name).map_err(|error| error.to_string())?;
     let since = Some(client.welcome().seq);
     let started = Instant::now();
-    client.say(&ToMaster::Follow(Follow {
+    client.send(&ToMaster::Follow(Follow {
         job: Some(name.clone()),
         ids: Vec::new(),
         since,
     }));
-    client.say(&ToMaster::Add(Add {
+    client.send(&ToMaster::Add(Add {
         batch: 1,
         job: Some(name),
         hold: false,
@@ -132,7 +132,7 @@ async fn feed(client: &mut Client, job: &Job) -> Result<Run, String> {
     }));
     let mut ended: Vec<TaskView> = Vec::new();
     while ended.len() < job.tasks.len() {
-        let text = client.hear().await.map_err(|error| error.to_string())?;
+        let text = client.receive().await.map_err(|error| error.to_string())?;
         match FromMaster::decode(&text) {
             Ok(FromMaster::Final(finals)) => {
                 ended.extend(

@@ -7,7 +7,7 @@ mod up;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
-use taskmaster_feeder::{Command as ClientCommand, Global};
+use taskmaster_feeder::{ClientCommand, GlobalOptions};
 use taskmaster_runner::cli::{RunArgs, RunnerArgs};
 
 #[global_allocator]
@@ -35,7 +35,7 @@ Exit codes: 0 ok · 1 error · 2 usage · 3 a waited task failed or was skipped 
 )]
 struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalOptions,
     #[command(flatten)]
     log: log::LogOptions,
     #[command(subcommand)]

@@ -5,19 +5,19 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use taskmaster_feeder::{Global, exit};
+use taskmaster_feeder::{GlobalOptions, exit};
 use taskmaster_master::cli::StoreCommand;
 use taskmaster_master::config::ConfigError;
-use taskmaster_master::folding;
 use taskmaster_master::upkeep::backup::{Copied, backup};
 use taskmaster_master::upkeep::check::{Report, check};
 use taskmaster_master::upkeep::export::{ExportError, Exported, export};
 use taskmaster_master::upkeep::import::{Imported, import};
 use taskmaster_master::upkeep::{Opened, UpkeepError};
-use taskmaster_transport::{BlobError, Blobs};
+use taskmaster_store::view;
+use taskmaster_transport::{BlobClient, BlobError};
 
 /// Runs it.
-pub async fn store(command: StoreCommand, global: &Global) -> ExitCode {
+pub async fn store(command: StoreCommand, global: &GlobalOptions) -> ExitCode {
     let done = match command {
         StoreCommand::Check(of) => checked(&of.data, global),
         StoreCommand::Export { data, file } => exported(&data.data, &file),
@@ -57,9 +57,9 @@ fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&serde_json::to_string(value).map_err(failed)?)
 }
 
-fn checked(data: &Path, global: &Global) -> Result<ExitCode, Failure> {
+fn checked(data: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
     let report = check(&Opened::open(data)?)?;
-    if global.output().wants_json() {
+    if global.wants_json() {
         json(&report)?;
     } else {
         let Report {
@@ -103,7 +103,7 @@ fn is_standard(file: &Path) -> bool {
 
 fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
     let opened = Opened::open(data)?;
-    folding::catch_up(&opened.shelf).map_err(failed)?;
+    view::catch_up(&opened.shelf).map_err(failed)?;
     let to: Box<dyn Write> = if is_standard(file) {
         Box::new(io::stdout().lock())
     } else {
@@ -112,7 +112,7 @@ fn exported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
         )
     };
     let mut to = BufWriter::new(to);
-    let blobs = taskmaster_master::blobs::Blobs::of(data).map_err(failed)?;
+    let blobs = taskmaster_blobs::Blobs::of(data).map_err(failed)?;
     let written = export(opened.shelf.as_ref(), &blobs, &mut to).and_then(|exported| {
         to.flush()?;
         Ok(exported)
@@ -156,11 +156,11 @@ fn imported(data: &Path, file: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, Failure> {
+async fn backed_up(data: &Path, to: &Path, global: &GlobalOptions) -> Result<ExitCode, Failure> {
     let copied = match Opened::open(data) {
         Ok(opened) => backup(
             &opened.shelf,
-            &taskmaster_master::blobs::Blobs::of(data).map_err(failed)?,
+            &taskmaster_blobs::Blobs::of(data).map_err(failed)?,
             to,
         )?,
         Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,
@@ -168,7 +168,7 @@ async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, 
         Err(_) if global.url.is_some() => ask_master(to, global).await?,
         Err(error) => return Err(error.into()),
     };
-    if global.output().wants_json() {
+    if global.wants_json() {
         json(&copied)?;
     } else {
         let Copied {
@@ -186,11 +186,11 @@ async fn backed_up(data: &Path, to: &Path, global: &Global) -> Result<ExitCode, 
 }
 
 /// The master that runs makes the copy, on its own machine.
-async fn ask_master(to: &Path, global: &Global) -> Result<Copied, Failure> {
+async fn ask_master(to: &Path, global: &GlobalOptions) -> Result<Copied, Failure> {
     let to: PathBuf = std::path::absolute(to).map_err(failed)?;
     let target = global.target().map_err(failed)?;
     let wish = serde_json::json!({ "to": to }).to_string();
-    let asked: Blobs = target.blobs();
+    let asked: BlobClient = target.blobs();
     let answer = asked.backup(Bytes::from(wish)).await.map_err(|error| match error {
         BlobError::Unreachable { .. } => Failure(
             exit::UNREACHABLE,

@@ -4,7 +4,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use taskmaster_feeder::{Command as ClientCommand, Global, exit};
+use taskmaster_feeder::{ClientCommand, GlobalOptions, exit};
 use taskmaster_master::cli::MasterArgs;
 use taskmaster_master::config::{ConfigError, MasterConfig};
 use taskmaster_master::master::{Master, MasterError};
@@ -236,11 +236,11 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
         data: folder.join("data"),
         tasks,
         token: None,
-        durability: taskmaster_master::config::Durability::Sync,
+        durability: taskmaster_engine::settings::Durability::Sync,
         keep: Default::default(),
         blobs: None,
-        blob_cache_bytes: taskmaster_master::blobs::CACHE_BYTES_DEFAULT,
-        blob_grace: taskmaster_master::blobs::GRACE,
+        blob_cache_bytes: taskmaster_blobs::CACHE_BYTES_DEFAULT,
+        blob_grace: taskmaster_blobs::GRACE,
         require_approved: false,
         task_timeout: Duration::from_secs(3_600),
         memory_mb: taskmaster_protocol::limits::MEMORY_MB_DEFAULT,
@@ -254,7 +254,7 @@ pub async fn temporary(folder: &Path, tasks: PathBuf, slots: Option<u32>) -> Res
 
 /// A client's command. `bench` without a `--url` and without a master there measures one of its
 /// own.
-pub async fn client(command: ClientCommand, mut global: Global) -> ExitCode {
+pub async fn client(command: ClientCommand, mut global: GlobalOptions) -> ExitCode {
     let own = matches!(command, ClientCommand::Bench(_))
         && global.url.is_none()
         && nobody_listens().await;

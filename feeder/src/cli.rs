@@ -5,25 +5,25 @@ mod projects;
 mod tasks;
 mod values;
 
+pub use crate::output::OutputFormat;
 pub use inspecting::{
     DoctorOptions, JobsCommand, ModulesCommand, RunnersCommand, TasksCommand, TopOptions,
     WatchOptions,
 };
 pub use projects::{DevOptions, Language, NewOptions};
 pub use tasks::{AddOptions, BenchOptions, CallOptions, FeedOptions, TaskOptions};
-pub use values::Span;
+pub use values::TimeSpan;
 
-use crate::client::Target;
-use crate::output::{Format, Output};
-use crate::trouble::Trouble;
+use crate::client::{ClientError, Target};
+use crate::output::Printer;
 use clap::{Args, Subcommand};
 
-/// Where a master is looked for if nobody says.
+/// The master's address where neither `--url` nor `TASKMASTER_URL` names one.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:3232";
 
 /// Options that every command has.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Global {
+pub struct GlobalOptions {
     /// How to write data: a table on a terminal and JSON lines elsewhere, unless given
     #[arg(
         short = 'o',
@@ -32,7 +32,7 @@ pub struct Global {
         value_enum,
         value_name = "FORMAT"
     )]
-    pub output: Option<Format>,
+    pub output: Option<OutputFormat>,
     /// The master; several, comma-separated, are tried in turn [default: ws://127.0.0.1:3232]
     #[arg(
         long,
@@ -53,24 +53,27 @@ pub struct Global {
     pub token: Option<String>,
 }
 
-impl Global {
-    /// The masters to try.
-    pub fn target(&self) -> Result<Target, Trouble> {
-        Target::parse(
-            self.url.as_deref().unwrap_or(DEFAULT_URL),
-            self.token.as_deref(),
-        )
+impl GlobalOptions {
+    /// The masters to try, in a new session.
+    pub fn target(&self) -> Result<Target, ClientError> {
+        let urls = self.url.as_deref().unwrap_or(DEFAULT_URL);
+        Target::parse(urls, self.token.as_deref())
     }
 
-    /// Where and how to write.
-    pub fn output(&self) -> Output {
-        Output::new(self.output)
+    /// Whether `-o json` or `-o jsonl` was given.
+    pub fn wants_json(&self) -> bool {
+        matches!(self.output, Some(OutputFormat::Json | OutputFormat::Jsonl))
+    }
+
+    /// Writes in the format that `-o` names.
+    pub(crate) fn printer(&self) -> Printer {
+        Printer::new(self.output)
     }
 }
 
 /// Every command of a client.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Command {
+pub enum ClientCommand {
     /// Add one task and print its id
     ///
     /// The task is durable when the id is printed. With --wait the command stays until the task has
@@ -141,9 +144,9 @@ mod tests {
     #[derive(Parser)]
     struct Cli {
         #[command(flatten)]
-        global: Global,
+        global: GlobalOptions,
         #[command(subcommand)]
-        command: Command,
+        command: ClientCommand,
     }
 
     #[test]
@@ -154,11 +157,11 @@ mod tests {
     #[test]
     fn options_may_stand_after_the_command() {
         let cli = Cli::parse_from(["t", "tasks", "show", "x", "-o", "json", "--url", "ws://a"]);
-        assert_eq!(cli.global.output, Some(Format::Json));
+        assert_eq!(cli.global.output, Some(OutputFormat::Json));
         assert_eq!(cli.global.url.as_deref(), Some("ws://a"));
         assert!(matches!(
             cli.command,
-            Command::Tasks(TasksCommand::Show { .. })
+            ClientCommand::Tasks(TasksCommand::Show { .. })
         ));
         let cli = Cli::parse_from([
             "t",
@@ -171,7 +174,7 @@ mod tests {
             "--arg",
             "-v",
         ]);
-        let Command::Add(add) = cli.command else {
+        let ClientCommand::Add(add) = cli.command else {
             panic!("not add")
         };
         assert_eq!(add.task.env, [("A".to_owned(), "b=c".to_owned())]);

@@ -1,123 +1,156 @@
-//! A client of a master: connects, asks, and connects again when the link breaks.
+//! A client of a master: connects, asks, and connects again when the connection breaks.
 //!
-//! The session's name is made once and told in every `hello`, so that the master knows batches and
-//! held jobs again.
+//! A [`Target`] names the masters and the session. The session is told at each connection, so the
+//! master knows it again after a break: a batch that is sent twice with one number is added once,
+//! and a job that the session holds open stays open.
+//!
+//! A client has one connection at a time. Messages that are no answer to a question (`task:added`,
+//! `task:final`, events) wait in memory until [`Client::receive`] takes them, in the order in which
+//! they came.
+//!
+//! ```no_run
+//! use taskmaster_feeder::client::{Client, ClientError, Target};
+//! use taskmaster_protocol::message::{Query, Status};
+//!
+//! # async fn example() -> Result<(), ClientError> {
+//! let target = Target::parse("ws://127.0.0.1:3232", None)?;
+//! let mut client = Client::connect(target).await?;
+//! let status: Status = client.ask(Query::Status).await?;
+//! println!("{} runners", status.runners);
+//! # Ok(())
+//! # }
+//! ```
 
-mod link;
+mod backoff;
+mod connection;
+mod error;
 mod target;
 
-pub use link::Link;
+pub(crate) use backoff::Backoff;
+pub use error::ClientError;
 pub use target::Target;
 
-use crate::trouble::Trouble;
+use connection::Connection;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::Duration;
-use taskmaster_protocol::message::{Ask, Operate, Operation, Query, Welcome};
-use taskmaster_protocol::{FromMaster, Json, ToMaster};
-use taskmaster_transport::Blobs;
-use tokio::time::Instant;
+use taskmaster_protocol::message::{
+    Cancel, ChangeTask, Operate, Operation, Query, Question, Retry, Welcome,
+};
+use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster};
+use taskmaster_transport::BlobClient;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// How long the first connection is tried: a master that was started a moment ago has time to come
-/// up.
-pub const FIRST_CONNECT: Duration = Duration::from_secs(5);
-
-/// The first wait before another try; each is twice the one before.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-
-/// The longest wait before another try: a master that is back is found within a second.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long [`Client::connect`] tries: a master that was started a moment ago has time to come up.
+pub const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client with a connection.
 pub struct Client {
     target: Target,
-    link: Link,
-    reference: u64,
-    /// What came while an answer was waited for, in order.
-    aside: VecDeque<Utf8Bytes>,
+    connection: Connection,
+    last_reference: u64,
+    /// Messages that came while an answer was waited for, in order.
+    pending: VecDeque<Utf8Bytes>,
 }
 
 impl Client {
-    /// Connects to the first master that answers; tries for 5 s.
-    pub async fn connect(target: Target) -> Result<Client, Trouble> {
-        Client::connect_within(target, FIRST_CONNECT).await
+    /// Connects to the first master that answers. Tries for [`CONNECT_PATIENCE`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unreachable`] where none answers in that time, [`ClientError::Refused`] or
+    /// [`ClientError::NotAMaster`] at once where a further try is of no use.
+    pub async fn connect(target: Target) -> Result<Client, ClientError> {
+        Client::connect_within(target, CONNECT_PATIENCE).await
     }
 
-    /// The same, for so long.
-    pub async fn connect_within(target: Target, patience: Duration) -> Result<Client, Trouble> {
-        let link = target.dial_within(patience).await?;
+    /// Like [`Client::connect`], but tries for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::connect`].
+    pub async fn connect_within(target: Target, patience: Duration) -> Result<Client, ClientError> {
+        let connection = target.dial_within(patience).await?;
         Ok(Client {
             target,
-            link,
-            reference: 0,
-            aside: VecDeque::new(),
+            connection,
+            last_reference: 0,
+            pending: VecDeque::new(),
         })
     }
 
-    /// What the master said first on the present connection.
+    /// The master's first message on the present connection.
     pub fn welcome(&self) -> &Welcome {
-        &self.link.welcome
+        &self.connection.welcome
     }
 
-    /// Connects again after the link broke, however long it takes; says so once. Fails only when
-    /// the master refuses.
-    pub async fn reconnect(&mut self, why: &Trouble) -> Result<(), Trouble> {
-        crate::output::chat(&format!("{why}; connecting again …"));
-        self.reconnect_silently().await?;
-        crate::output::chat("connected again");
+    /// The masters and the session of this client.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Bytes by hash, at the same master.
+    pub fn blobs(&self) -> BlobClient {
+        self.target.blobs()
+    }
+
+    /// Connects again after the connection broke, however long it takes. Messages that
+    /// [`Client::receive`] has not taken are forgotten, and nothing is sent again: the caller
+    /// repeats what was not answered and what it follows or watches.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] or [`ClientError::NotAMaster`]; a master that is away is waited
+    /// for.
+    pub async fn reconnect(&mut self) -> Result<(), ClientError> {
+        self.pending.clear();
+        self.connection = self.target.dial_forever().await?;
         Ok(())
     }
 
-    /// The same without a word: for those who own the terminal.
-    pub async fn reconnect_silently(&mut self) -> Result<(), Trouble> {
-        self.aside.clear();
-        self.link = self.target.dial_forever().await?;
-        Ok(())
+    /// Queues a message that has no answer, or whose answer the caller takes from
+    /// [`Client::receive`]. A broken connection shows there, too.
+    pub fn send(&self, message: &ToMaster) {
+        self.connection.send(message.encode());
     }
 
-    /// Sends a message that has no answer, or whose answer the caller listens for.
-    pub fn say(&self, message: &ToMaster) {
-        self.link.say(message.encode());
+    /// Queues a message that is JSON already.
+    pub fn send_text(&self, text: impl Into<Utf8Bytes>) {
+        self.connection.send(text);
     }
 
-    /// Sends a message that was written by hand.
-    pub fn say_text(&self, text: impl Into<Utf8Bytes>) {
-        self.link.say(text);
-    }
-
-    /// The next message that is no answer to [`Client::request`]. May be dropped and called again.
-    pub async fn hear(&mut self) -> Result<Utf8Bytes, Trouble> {
-        match self.aside.pop_front() {
+    /// The next message that is no answer to [`Client::request`]. The future may be dropped and
+    /// made again: no message is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Lost`], also where the master was silent for
+    /// [`SILENT_MS_MAX`](taskmaster_protocol::limits::SILENT_MS_MAX).
+    pub async fn receive(&mut self) -> Result<Utf8Bytes, ClientError> {
+        match self.pending.pop_front() {
             Some(text) => Ok(text),
-            None => self.link.hear().await,
+            None => self.connection.receive().await,
         }
     }
 
-    /// Puts a message back in front of what [`Client::hear`] gives next.
-    pub fn put_back(&mut self, text: Utf8Bytes) {
-        self.aside.push_front(text);
+    /// Asks a question and reads the answer as `T`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`], and [`ClientError::Unreadable`] where the answer is no `T`.
+    pub async fn ask<T: DeserializeOwned>(&mut self, query: Query) -> Result<T, ClientError> {
+        read_answer(&self.ask_raw(query).await?)
     }
 
-    /// A number for the next message that wants an answer.
-    pub fn next_reference(&mut self) -> u64 {
-        self.reference += 1;
-        self.reference
-    }
-
-    /// Asks something and reads the answer as `T`.
-    pub async fn ask<T: DeserializeOwned>(&mut self, query: Query) -> Result<T, Trouble> {
-        let answer = self.ask_raw(query).await?;
-        answer
-            .read()
-            .map_err(|error| Trouble::Local(format!("the master's answer cannot be read: {error}")))
-    }
-
-    /// Asks something; the answer as it was sent, so that fields this version does not know are
-    /// passed on.
-    pub async fn ask_raw(&mut self, query: Query) -> Result<Json, Trouble> {
+    /// Asks a question and gives the answer as it was sent, so that fields which this version does
+    /// not know are passed on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`].
+    pub async fn ask_raw(&mut self, query: Query) -> Result<Json, ClientError> {
         self.request(|reference| {
-            ToMaster::Ask(Ask {
+            ToMaster::Ask(Question {
                 reference,
                 query: query.clone(),
             })
@@ -125,8 +158,28 @@ impl Client {
         .await
     }
 
-    /// Does what an operator wishes.
-    pub async fn operate(&mut self, operation: Operation) -> Result<Json, Trouble> {
+    /// Like [`Client::ask_raw`], but a broken connection is an error: for callers who have more to
+    /// restore than one question.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request_once`].
+    pub async fn ask_once(&mut self, query: Query) -> Result<Json, ClientError> {
+        self.request_once(|reference| {
+            ToMaster::Ask(Question {
+                reference,
+                query: query.clone(),
+            })
+        })
+        .await
+    }
+
+    /// Has the master do what an operator wants. The answer comes when it is durably done.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`].
+    pub async fn operate(&mut self, operation: Operation) -> Result<Json, ClientError> {
         self.request(|reference| {
             ToMaster::Operate(Operate {
                 reference,
@@ -136,52 +189,126 @@ impl Client {
         .await
     }
 
-    /// Sends what `message` makes of a reference and waits for its answer. Where the link breaks
-    /// meanwhile it connects once more (5 s) and sends it again: every request of the wire may be
-    /// repeated.
-    pub async fn request(&mut self, message: impl Fn(u64) -> ToMaster) -> Result<Json, Trouble> {
+    /// Cancels these tasks, or every open task of `job` where it is given. Running tasks are
+    /// stopped.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`].
+    pub async fn cancel(
+        &mut self,
+        ids: Vec<TaskId>,
+        job: Option<JobName>,
+    ) -> Result<Json, ClientError> {
+        self.request(|reference| {
+            ToMaster::Cancel(Cancel {
+                reference,
+                ids: ids.clone(),
+                job: job.clone(),
+            })
+        })
+        .await
+    }
+
+    /// Opens failed or cancelled tasks again, and what was skipped because of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`].
+    pub async fn retry(&mut self, ids: Vec<TaskId>) -> Result<Json, ClientError> {
+        self.request(|reference| {
+            ToMaster::Retry(Retry {
+                reference,
+                ids: ids.clone(),
+            })
+        })
+        .await
+    }
+
+    /// Changes an open task: its priority, its earliest start in milliseconds from now, or both.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::request`].
+    pub async fn set(
+        &mut self,
+        id: TaskId,
+        priority: Option<i32>,
+        delay_ms: Option<u64>,
+    ) -> Result<Json, ClientError> {
+        self.request(|reference| {
+            ToMaster::Set(ChangeTask {
+                reference,
+                id: id.clone(),
+                priority,
+                delay_ms,
+            })
+        })
+        .await
+    }
+
+    /// Sends the message that `message` makes of a reference, and waits for its answer. Where the
+    /// connection breaks meanwhile, it connects once more ([`CONNECT_PATIENCE`]) and sends the
+    /// message again: every request of the protocol may be repeated. Messages that wait for
+    /// [`Client::receive`] are forgotten then.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] with the master's reason, [`ClientError::Unreachable`] where no
+    /// master answers after a break, [`ClientError::Lost`] where the second connection breaks, too.
+    pub async fn request(
+        &mut self,
+        message: impl Fn(u64) -> ToMaster,
+    ) -> Result<Json, ClientError> {
         match self.request_once(&message).await {
-            Err(Trouble::Lost(_)) => {
-                self.aside.clear();
-                self.link = self.target.dial_within(FIRST_CONNECT).await?;
+            Err(ClientError::Lost(_)) => {
+                self.pending.clear();
+                self.connection = self.target.dial_within(CONNECT_PATIENCE).await?;
                 self.request_once(&message).await
             }
             other => other,
         }
     }
 
-    /// The same, but a broken link is an error: for those who have more to restore than one
-    /// question.
+    /// Like [`Client::request`], but a broken connection is an error: for callers who have more to
+    /// restore than one question.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] with the master's reason, [`ClientError::Lost`] where the
+    /// connection breaks.
     pub async fn request_once(
         &mut self,
         message: impl Fn(u64) -> ToMaster,
-    ) -> Result<Json, Trouble> {
-        let reference = self.next_reference();
-        self.say(&message(reference));
+    ) -> Result<Json, ClientError> {
+        self.last_reference += 1;
+        let reference = self.last_reference;
+        self.send(&message(reference));
         loop {
-            let text = self.link.hear().await?;
-            // Only what can be an answer is read here; the rest waits for `hear`.
-            match answer_of(&text, reference) {
+            let text = self.connection.receive().await?;
+            match answer_to(reference, &text) {
                 Some(answer) => return answer,
-                None => self.aside.push_back(text),
+                None => self.pending.push_back(text),
             }
         }
     }
-
-    /// Which masters it speaks to.
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// Bytes by hash, from the same master.
-    pub fn blobs(&self) -> Blobs {
-        self.target.blobs()
-    }
 }
 
-/// The answer to `reference`, where `text` is that. A refusal without a number is an answer to
-/// whatever was said last.
-fn answer_of(text: &str, reference: u64) -> Option<Result<Json, Trouble>> {
+/// Reads an answer of the master.
+///
+/// # Errors
+///
+/// [`ClientError::Unreadable`] where the answer is no `T`.
+pub fn read_answer<T: DeserializeOwned>(answer: &Json) -> Result<T, ClientError> {
+    answer
+        .read()
+        .map_err(|error| ClientError::Unreadable(error.to_string()))
+}
+
+/// The answer to `reference`, where `text` is that. A refusal without a reference answers whatever
+/// was sent last.
+fn answer_to(reference: u64, text: &str) -> Option<Result<Json, ClientError>> {
+    // Only what can be an answer is read: other messages may be long, and come often.
     if !(text.contains("\"answer\"") || text.contains("\"refused\"")) {
         return None;
     }
@@ -191,21 +318,5 @@ fn answer_of(text: &str, reference: u64) -> Option<Result<Json, Trouble>> {
             Some(Err(refused.error.into()))
         }
         _ => None,
-    }
-}
-
-/// Waits between tries: 50 ms, doubled up to 1 s.
-pub(crate) struct Backoff(Duration);
-
-impl Backoff {
-    pub(crate) fn new() -> Backoff {
-        Backoff(BACKOFF_FIRST)
-    }
-
-    /// Waits; not beyond `until`.
-    pub(crate) async fn wait(&mut self, until: Option<Instant>) {
-        let next = Instant::now() + self.0;
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
-        tokio::time::sleep_until(until.map_or(next, |until| until.min(next))).await;
     }
 }

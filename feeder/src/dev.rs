@@ -1,88 +1,89 @@
-//! `dev`: the author's loop. Builds a project when it changes and runs it with the params that were
-//! used last.
+//! `dev`: the author's loop. Builds a project when it changes, and runs it with the params that
+//! were used last.
 
+mod process;
 mod project;
 mod running;
 mod watching;
 
-use crate::cli::{DevOptions, Global};
-use crate::output::chat;
+use crate::cli::{DevOptions, GlobalOptions};
+use crate::error::CommandError;
+use crate::exit;
+use crate::output::notice;
 use crate::output::text::plain;
-use crate::trouble::{Trouble, exit};
-use project::{Project, Sources};
-use running::Runs;
+use project::{Project, ProjectFiles};
+use running::ProjectRunner;
 use taskmaster_protocol::Json;
-use watching::{Change, Watching};
+use watching::{ProjectWatcher, WakeReason};
 
-/// Runs `dev`. The exit code.
-pub async fn run(options: &DevOptions, global: &Global) -> Result<u8, Trouble> {
+/// Runs `dev` and gives the exit code.
+pub async fn run(options: &DevOptions, global: &GlobalOptions) -> Result<u8, CommandError> {
     let project = Project::open(&options.folder)?;
-    let mut params = options.params.clone();
-    let mut runs = Runs::new(global.target()?, global.output());
+    let mut runner = ProjectRunner::new(global.target()?, global.printer());
     if options.once {
         return if build(&project).await? {
-            runs.run(&project, params.as_ref()).await
+            runner.run(&project, options.params.as_ref()).await
         } else {
             Ok(exit::ERROR)
         };
     }
-    let mut watching = Watching::start(project.folder());
-    // Nothing has been built yet.
-    let mut seen = Sources::default();
+    let mut params = options.params.clone();
+    let mut watcher = ProjectWatcher::start(project.folder());
+    // The files of the last round; none before the first, so that it builds.
+    let mut seen = ProjectFiles::default();
     loop {
-        let now = project.sources();
-        let (must_build, typed) = (now.code != seen.code, watching.take_typed(&mut params));
-        if now != seen || typed {
+        let now = project.files();
+        let must_build = now.code != seen.code;
+        let has_new_params = watcher.take_typed(&mut params);
+        if now != seen || has_new_params {
             seen = now;
-            // What fails is said; the next change may make it good.
+            // What fails is told, because the next change may make it good.
             tokio::select! {
-                ended = round(&project, &mut runs, must_build, params.as_ref()) => ended?,
-                () = watching.until_changed(&project, &seen) => chat("changed: once more"),
+                ended = round(&project, &mut runner, must_build, params.as_ref()) => ended?,
+                () = watcher.until_changed(&project, &seen) => notice("changed: once more"),
             }
-            chat(&format!(
-                "waiting for changes in {}",
-                project.folder().display()
-            ));
+            let folder = project.folder().display();
+            notice(&format!("waiting for changes in {folder}"));
         }
-        if let Change::Typed(line) = watching.next().await {
+        if let WakeReason::Typed(line) = watcher.next().await {
             match Json::parse(line.trim()) {
-                Ok(json) => watching.typed(json),
-                Err(error) => chat(&plain(&format!("params are not JSON: {error}: {line}"))),
+                Ok(json) => watcher.typed(json),
+                Err(error) => notice(&plain(&format!("params are not JSON: {error}: {line}"))),
             }
         }
     }
 }
 
-/// Builds, where it must, and runs. Says what went wrong with either; an error is what ends the
+/// Builds where it must, and runs. Tells people what went wrong with either. An error ends the
 /// loop.
 async fn round(
     project: &Project,
-    runs: &mut Runs,
+    runner: &mut ProjectRunner,
     must_build: bool,
     params: Option<&Json>,
-) -> Result<(), Trouble> {
+) -> Result<(), CommandError> {
     if must_build && !build(project).await? {
         return Ok(());
     }
-    match runs.run(project, params).await {
+    match runner.run(project, params).await {
         Ok(_) => Ok(()),
-        Err(Trouble::PipeClosed) => Err(Trouble::PipeClosed),
-        Err(trouble) => {
-            chat(&plain(&format!("error: {trouble}")));
+        Err(CommandError::PipeClosed) => Err(CommandError::PipeClosed),
+        Err(error) => {
+            notice(&plain(&format!("error: {error}")));
             Ok(())
         }
     }
 }
 
-/// Whether `./build` went well. What it prints goes to stderr: stdout has results.
-async fn build(project: &Project) -> Result<bool, Trouble> {
+/// Whether `./build` succeeded. What it prints goes to stderr, because stdout is for results.
+async fn build(project: &Project) -> Result<bool, CommandError> {
     let began = std::time::Instant::now();
-    let status = running::ended(project.build_command()).await?;
+    let status = process::run(project.build_command(), None).await?;
     let took = began.elapsed().as_secs_f64();
     if status.success() {
-        chat(&format!("built in {took:.1} s"));
+        notice(&format!("built in {took:.1} s"));
     } else {
-        chat(&format!("./build failed after {took:.1} s ({status})"));
+        notice(&format!("./build failed after {took:.1} s ({status})"));
     }
     Ok(status.success())
 }

@@ -1,10 +1,13 @@
-//! `doctor`: is there a master, does it take us, can tasks run there. Each finding with what to do
-//! about it.
+//! `doctor`: whether there is a master, whether it takes this client, and whether tasks can run
+//! there. Each problem comes with what to do about it.
 
-use crate::cli::Global;
-use crate::client::Client;
-use crate::output::table::Table;
-use crate::trouble::{Trouble, exit};
+use crate::cli::GlobalOptions;
+use crate::client::{Client, ClientError};
+use crate::error::CommandError;
+use crate::exit;
+use crate::output::table::TextTable;
+use crate::output::text::span;
+use crate::output::{ListRows, OutputFormat, Printer};
 use serde::Serialize;
 use taskmaster_protocol::message::{Query, Status};
 use taskmaster_protocol::shape::{ModuleState, ModuleView, RunnerView};
@@ -17,11 +20,31 @@ struct Finding {
     what: &'static str,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    advice: Option<String>,
+    advice: Option<&'static str>,
 }
 
-/// Runs `doctor`. The exit code.
-pub async fn run(global: &Global) -> Result<u8, Trouble> {
+impl Finding {
+    fn good(what: &'static str, found: String) -> Finding {
+        Finding {
+            ok: true,
+            what,
+            found,
+            advice: None,
+        }
+    }
+
+    fn bad(what: &'static str, found: String, advice: &'static str) -> Finding {
+        Finding {
+            ok: false,
+            what,
+            found,
+            advice: Some(advice),
+        }
+    }
+}
+
+/// Runs `doctor` and gives the exit code.
+pub async fn run(global: &GlobalOptions) -> Result<u8, CommandError> {
     let target = global.target()?;
     let shown = target.shown();
     let token = if target.has_token() { "told" } else { "none" };
@@ -29,61 +52,45 @@ pub async fn run(global: &Global) -> Result<u8, Trouble> {
     let mut code = exit::OK;
     match Client::connect(target).await {
         Ok(mut client) => {
-            let protocol = client.welcome().protocol;
-            findings.push(well("master", format!("answers at {shown}")));
-            findings.push(well("token", format!("{token}, accepted")));
-            findings.push(version(protocol));
-            look(&mut client, &mut findings).await?;
+            findings.push(Finding::good("master", format!("answers at {shown}")));
+            findings.push(Finding::good("token", format!("{token}, accepted")));
+            findings.push(check_protocol(client.welcome().protocol));
+            findings.extend(check_master(&mut client).await?);
         }
-        Err(trouble) => {
-            code = trouble.exit_code();
-            let advice = match code {
-                exit::UNREACHABLE => {
-                    "start one with `taskmaster up`, or set --url or TASKMASTER_URL"
-                }
-                exit::USAGE => "write the address like ws://127.0.0.1:3232",
-                _ => "check --token or TASKMASTER_TOKEN, and that both sides have the same version",
-            };
-            findings.push(ill("master", trouble.to_string(), advice));
+        Err(error) => {
+            let error = CommandError::from(error);
+            code = error.exit_code();
+            findings.push(Finding::bad("master", error.to_string(), advice(code)));
         }
     }
     if code == exit::OK && findings.iter().any(|finding| !finding.ok) {
         code = exit::ERROR;
     }
-    let raw: Vec<Json> = findings.iter().map(Json::of).collect();
-    // A report is for people also where it goes into a file; scripts say -o.
-    let output = match global.output {
-        Some(_) => global.output(),
-        None => crate::output::Output::new(Some(crate::output::Format::Table)),
+    // A report is for people, also where it goes into a file; scripts say -o.
+    let format = global.output.unwrap_or(OutputFormat::Table);
+    let rows = ListRows {
+        raw: findings.iter().map(Json::of).collect(),
+        typed: findings,
     };
-    output.list(&raw, &findings, |finding| finding.what.to_owned(), table)?;
+    Printer::new(Some(format)).list(&rows, |finding| finding.what.to_owned(), table)?;
     Ok(code)
 }
 
-fn well(what: &'static str, found: String) -> Finding {
-    Finding {
-        ok: true,
-        what,
-        found,
-        advice: None,
+/// What to do where there is no connection, by the exit code of the failure.
+fn advice(code: u8) -> &'static str {
+    match code {
+        exit::UNREACHABLE => "start one with `taskmaster up`, or set --url or TASKMASTER_URL",
+        exit::USAGE => "write the address like ws://127.0.0.1:3232",
+        _ => "check --token or TASKMASTER_TOKEN, and that both sides have the same version",
     }
 }
 
-fn ill(what: &'static str, found: String, advice: &str) -> Finding {
-    Finding {
-        ok: false,
-        what,
-        found,
-        advice: Some(advice.to_owned()),
-    }
-}
-
-fn version(protocol: u32) -> Finding {
+fn check_protocol(protocol: u32) -> Finding {
     let found = format!("{protocol}; this program speaks {PROTOCOL_VERSION}");
     if protocol == PROTOCOL_VERSION {
-        well("protocol", found)
+        Finding::good("protocol", found)
     } else {
-        ill(
+        Finding::bad(
             "protocol",
             found,
             "it works, without what is new: upgrade the older side",
@@ -91,89 +98,95 @@ fn version(protocol: u32) -> Finding {
     }
 }
 
-async fn look(client: &mut Client, findings: &mut Vec<Finding>) -> Result<(), Trouble> {
-    let status: Status = client.ask(Query::Status).await?;
-    let up = crate::output::text::span(status.uptime_ms.saturating_mul(1_000));
-    findings.push(match status.refusing {
-        None => well(
-            "store",
-            format!(
-                "durability {}, start {}, up for {up}",
-                status.durability, status.epoch
-            ),
-        ),
-        Some(why) => ill(
+async fn check_master(client: &mut Client) -> Result<[Finding; 3], ClientError> {
+    let status = client.ask(Query::Status).await?;
+    let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
+    let modules: Vec<ModuleView> = client.ask(Query::Modules).await?;
+    Ok([
+        check_store(&status),
+        check_runners(&runners),
+        check_modules(&modules),
+    ])
+}
+
+fn check_store(status: &Status) -> Finding {
+    if let Some(why) = &status.refusing {
+        return Finding::bad(
             "store",
             format!("adds are refused: {why}"),
             "free space on the master's disk, or let tasks that are queued end",
-        ),
-    });
-    let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
-    findings.push(judge_runners(&runners));
-    let modules: Vec<ModuleView> = client.ask(Query::Modules).await?;
-    findings.push(judge_modules(&modules));
-    Ok(())
+        );
+    }
+    let up = span(status.uptime_ms.saturating_mul(1_000));
+    let found = format!(
+        "durability {}, start {}, up for {up}",
+        status.durability, status.epoch
+    );
+    Finding::good("store", found)
 }
 
-fn judge_runners(runners: &[RunnerView]) -> Finding {
-    let able: Vec<&RunnerView> = runners
+fn check_runners(runners: &[RunnerView]) -> Finding {
+    let connected: Vec<&RunnerView> = runners
         .iter()
         .filter(|runner| runner.state == "connected")
         .collect();
-    let slots: u32 = able
+    let slots = connected
         .iter()
         .map(|runner| runner.slots)
         .fold(0, u32::saturating_add);
-    let found = format!("{} connected with {slots} slots", able.len());
-    match runners.len() - able.len() {
-        0 if able.is_empty() => ill(
+    let others = runners.len() - connected.len();
+    if connected.is_empty() && others == 0 {
+        return Finding::bad(
             "runners",
             "none".into(),
             "start one with `taskmaster runner`",
-        ),
-        0 => well("runners", found),
-        others if able.is_empty() => ill(
+        );
+    }
+    if connected.is_empty() {
+        return Finding::bad(
             "runners",
             format!("{others}, none that takes tasks"),
             "see `taskmaster runners list`; start one with `taskmaster runner`",
-        ),
-        others => well("runners", format!("{found}; {others} absent or draining")),
+        );
     }
+    let mut found = format!("{} connected with {slots} slots", connected.len());
+    if others > 0 {
+        found.push_str(&format!("; {others} absent or draining"));
+    }
+    Finding::good("runners", found)
 }
 
-fn judge_modules(modules: &[ModuleView]) -> Finding {
+fn check_modules(modules: &[ModuleView]) -> Finding {
     let usable = modules
         .iter()
         .filter(|module| module.version.is_some() && module.state != ModuleState::Removed)
         .count();
-    let broken: Vec<&str> = modules
+    let rejected: Vec<&str> = modules
         .iter()
         .filter(|module| module.error.is_some())
         .map(|module| module.name.as_str())
         .collect();
-    match (usable, broken.as_slice()) {
-        (0, []) => ill(
+    if !rejected.is_empty() {
+        let names = rejected.join(", ");
+        return Finding::bad(
+            "modules",
+            format!("{usable} usable; the newest file of {names} was rejected"),
+            "see `taskmaster modules show NAME` for the reason",
+        );
+    }
+    if usable == 0 {
+        return Finding::bad(
             "modules",
             "none".into(),
-            "put a .wasm or .wat file into the master's task folder, or use `taskmaster modules push FILE`",
-        ),
-        (_, []) => well("modules", format!("{usable} usable")),
-        (_, names) => {
-            let found = format!(
-                "{usable} usable; the newest file of {} was rejected",
-                names.join(", ")
-            );
-            ill(
-                "modules",
-                found,
-                "see `taskmaster modules show NAME` for the reason",
-            )
-        }
+            "put a .wasm or .wat file into the master's task folder, \
+             or use `taskmaster modules push FILE`",
+        );
     }
+    Finding::good("modules", format!("{usable} usable"))
 }
 
-fn table(findings: &[Finding]) -> Table {
-    let mut table = Table::new(&[]);
+fn table(findings: &[Finding]) -> TextTable {
+    let mut table = TextTable::block();
     for finding in findings {
         let mark = if finding.ok { "ok" } else { "FAIL" };
         table.row([
@@ -181,7 +194,7 @@ fn table(findings: &[Finding]) -> Table {
             finding.what.to_owned(),
             finding.found.clone(),
         ]);
-        if let Some(advice) = &finding.advice {
+        if let Some(advice) = finding.advice {
             table.row([String::new(), String::new(), format!("→ {advice}")]);
         }
     }
@@ -194,7 +207,9 @@ mod tests {
 
     #[test]
     fn a_master_without_runners_or_modules_is_not_well() {
-        assert!(!judge_runners(&[]).ok && !judge_modules(&[]).ok);
-        assert!(version(PROTOCOL_VERSION).ok && !version(PROTOCOL_VERSION + 1).ok);
+        assert!(!check_runners(&[]).ok);
+        assert!(!check_modules(&[]).ok);
+        assert!(check_protocol(PROTOCOL_VERSION).ok);
+        assert!(!check_protocol(PROTOCOL_VERSION + 1).ok);
     }
 }

@@ -1,62 +1,67 @@
 //! The client side of taskmaster: a library that speaks to a master, and every client command.
 //!
-//! This crate never executes a module and keeps nothing on disk: what must outlast the process is
-//! the master's. (`dev` calls the binary itself where there is no master.)
+//! This crate never executes a module and keeps nothing on disk: the master keeps what must outlast
+//! the process. (`dev` calls the binary itself where there is no master.)
 
 #![deny(missing_docs)]
 
-pub mod add;
-pub mod bench;
-pub mod call;
 pub mod cli;
 pub mod client;
+pub mod exit;
+
+mod add;
+mod bench;
+mod call;
 mod dev;
-pub mod doctor;
-pub mod feed;
+mod doctor;
+mod ended;
+mod error;
+mod feed;
 mod fetch;
-pub mod inputs;
 mod inspect;
 mod new;
-pub mod output;
-pub mod top;
-pub mod trouble;
-pub mod watch;
-pub mod wire;
-
+mod output;
+mod submit;
+mod top;
+mod uploads;
 mod waiting;
+mod watch;
+mod wire;
 mod wrap;
+
+pub use cli::{ClientCommand, GlobalOptions};
 
 use std::pin::Pin;
 
-pub use bench::{BenchReport, bench};
-pub use cli::{BenchOptions, Command, Global};
-pub use trouble::{Trouble, exit};
-
-/// Runs a client command and gives its exit code. What goes wrong is said on stderr here.
+/// Runs a client command and gives its exit code (see [`exit`]). An error is written to stderr
+/// here.
 ///
-/// The future is in a box: whoever calls this crate would else compile all of it again.
-pub fn run<'a>(command: Command, global: &'a Global) -> Pin<Box<dyn Future<Output = u8> + 'a>> {
-    Box::pin(running(command, global))
+/// The future is boxed, so that crates which call it do not compile all commands again.
+pub fn run<'a>(
+    command: ClientCommand,
+    global: &'a GlobalOptions,
+) -> Pin<Box<dyn Future<Output = u8> + 'a>> {
+    Box::pin(run_command(command, global))
 }
 
-async fn running(command: Command, global: &Global) -> u8 {
+async fn run_command(command: ClientCommand, global: &GlobalOptions) -> u8 {
     let result = match command {
-        Command::Add(options) => add::run(&options, global).await,
-        Command::Call(options) => call::run(&options, global).await,
-        Command::Feed(options) => feed::run(&options, global).await,
-        Command::Tasks(command) => inspect::tasks::run(command, global).await,
-        Command::Jobs(command) => inspect::jobs::run(command, global).await,
-        Command::Modules(command) => inspect::modules::run(command, global).await,
-        Command::Runners(command) => inspect::runners::run(command, global).await,
-        Command::Watch(options) => watch::run(&options, global).await,
-        Command::Top(options) => top::run(&options, global).await,
-        Command::Bench(options) => bench::run(&options, global).await,
-        Command::New(options) => new::run(&options, global),
-        Command::Dev(options) => dev::run(&options, global).await,
-        Command::Doctor(_) => doctor::run(global).await,
+        ClientCommand::Add(options) => add::run(&options, global).await,
+        ClientCommand::Call(options) => call::run(&options, global).await,
+        ClientCommand::Feed(options) => feed::run(&options, global).await,
+        ClientCommand::Tasks(command) => inspect::tasks::run(command, global).await,
+        ClientCommand::Jobs(command) => inspect::jobs::run(command, global).await,
+        ClientCommand::Modules(command) => inspect::modules::run(command, global).await,
+        ClientCommand::Runners(command) => inspect::runners::run(command, global).await,
+        ClientCommand::Watch(options) => watch::run(&options, global).await,
+        ClientCommand::Top(options) => top::run(&options, global).await,
+        ClientCommand::Bench(options) => bench::run(&options, global).await,
+        ClientCommand::New(options) => new::run(&options, global),
+        ClientCommand::Dev(options) => dev::run(&options, global).await,
+        ClientCommand::Doctor(_) => doctor::run(global).await,
     };
-    result.unwrap_or_else(|trouble| {
-        global.output().complain(&trouble);
-        trouble.exit_code()
+    result.unwrap_or_else(|error| {
+        global.printer().error(&error);
+        error.exit_code()
     })
 }

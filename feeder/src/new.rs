@@ -1,94 +1,98 @@
-//! `new`: writes a project from a template, says which tools it lacks, and what to type next.
+//! `new`: writes a project from a template, tells which tools it lacks, and what to type next.
 
 mod templates;
 mod tools;
 
-use crate::cli::{Global, Language, NewOptions};
-use crate::output::chat;
-use crate::trouble::{Trouble, exit};
+use crate::cli::{GlobalOptions, Language, NewOptions};
+use crate::error::CommandError;
+use crate::exit;
+use crate::output::notice;
+use serde_json::json;
 use std::path::Path;
 use templates::{PLACEHOLDER, files};
 
-/// Runs `new`. The exit code.
-pub fn run(options: &NewOptions, global: &Global) -> Result<u8, Trouble> {
-    let (name, language) = (options.name.as_str(), options.lang);
-    let output = global.output();
+/// Runs `new` and gives the exit code.
+pub fn run(options: &NewOptions, global: &GlobalOptions) -> Result<u8, CommandError> {
+    let name = options.name.as_str();
+    let language = options.lang;
+    let printer = global.printer();
     write(Path::new(name), name, language)?;
     let missing = tools::missing(language);
-    let next = next(name, language);
-    if output.wants_json() {
+    let next = next_commands(name, language);
+    if printer.wants_json() {
         let missing: Vec<_> = missing
             .iter()
-            .map(|tool| serde_json::json!({"tool": tool.name, "install": tool.install}))
+            .map(|tool| json!({"tool": tool.name, "install": tool.install}))
             .collect();
-        let said = serde_json::json!({"folder": name, "lang": language.name(), "missing": missing, "next": next});
-        output.json(&said)?;
+        printer.json(&json!({
+            "folder": name,
+            "lang": language.name(),
+            "missing": missing,
+            "next": next,
+        }))?;
         return Ok(exit::OK);
     }
-    chat(&format!("{name}: a task in {}", language.name()));
+    notice(&format!("{name}: a task in {}", language.name()));
     for tool in missing {
-        chat(&format!(
-            "missing: {}. To install it: {}",
-            tool.name, tool.install
-        ));
+        let text = format!("missing: {}. To install it: {}", tool.name, tool.install);
+        notice(&text);
     }
-    chat("next:");
-    next.iter()
-        .try_for_each(|line| output.line(&format!("  {line}")))?;
+    notice("next:");
+    for command in next {
+        printer.line(&format!("  {command}"))?;
+    }
     Ok(exit::OK)
 }
 
-fn write(folder: &Path, name: &str, language: Language) -> Result<(), Trouble> {
-    let named =
-        |path: &Path, why: std::io::Error| Trouble::Local(format!("{}: {why}", path.display()));
-    // Made by us alone: what is there already is somebody's work.
-    std::fs::create_dir(folder).map_err(|error| named(folder, error))?;
+fn write(folder: &Path, name: &str, language: Language) -> Result<(), CommandError> {
+    let failed = |path: &Path, error: std::io::Error| {
+        CommandError::Local(format!("{}: {error}", path.display()))
+    };
+    // A folder that exists already is somebody's work, and `create_dir` refuses it.
+    std::fs::create_dir(folder).map_err(|error| failed(folder, error))?;
     for file in files(language) {
         let path = folder.join(file.path.replace(PLACEHOLDER, name));
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| named(parent, error))?;
+            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
         }
         let bytes = match std::str::from_utf8(file.bytes) {
             Ok(text) => text.replace(PLACEHOLDER, name).into_bytes(),
             Err(_) => file.bytes.to_vec(),
         };
-        std::fs::write(&path, bytes).map_err(|error| named(&path, error))?;
+        std::fs::write(&path, bytes).map_err(|error| failed(&path, error))?;
         if file.path == "build" {
-            executable(&path).map_err(|error| named(&path, error))?;
+            make_executable(&path).map_err(|error| failed(&path, error))?;
         }
     }
     Ok(())
 }
 
 #[cfg(unix)]
-fn executable(path: &Path) -> std::io::Result<()> {
+fn make_executable(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
 }
 
 #[cfg(not(unix))]
-fn executable(_: &Path) -> std::io::Result<()> {
+fn make_executable(_: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The three commands to type.
-fn next(name: &str, language: Language) -> [String; 3] {
-    let reads = files(language).any(|file| file.path.starts_with("data/"));
-    let inputs = if reads { " --input data=data" } else { "" };
-    let file = format!(
-        "{name}.{}",
-        if language == Language::Wat {
-            "wat"
-        } else {
-            "wasm"
-        }
-    );
+/// What the author types next: builds it, runs it here, runs it at a master.
+fn next_commands(name: &str, language: Language) -> [String; 3] {
+    let extension = if language == Language::Wat {
+        "wat"
+    } else {
+        "wasm"
+    };
+    let file = format!("{name}.{extension}");
+    let reads_data = files(language).any(|file| file.path.starts_with("data/"));
+    let inputs = if reads_data { " --input data=data" } else { "" };
+    let params = "--params - < params.json";
     [
         format!("cd {name} && ./build"),
-        format!("taskmaster run {file}{inputs} --params - < params.json"),
-        format!(
-            "taskmaster modules push {file} && taskmaster call {name}{inputs} --params - < params.json"
-        ),
+        format!("taskmaster run {file}{inputs} {params}"),
+        format!("taskmaster modules push {file} && taskmaster call {name}{inputs} {params}"),
     ]
 }
 
@@ -101,36 +105,28 @@ mod tests {
     fn every_template_is_whole() {
         for language in Language::value_variants() {
             let found: Vec<_> = files(*language).collect();
-            for needed in ["build", "params.json", ".gitignore"] {
-                assert!(
-                    found.iter().any(|file| file.path == needed),
-                    "{}: no {needed}",
-                    language.name()
-                );
-            }
-            let build = found.iter().find(|file| file.path == "build").unwrap();
-            let text = std::str::from_utf8(build.bytes).unwrap();
-            assert!(
-                text.starts_with("#!/bin/sh\n") && text.contains(PLACEHOLDER),
-                "{}",
-                language.name()
-            );
-            let params = found
-                .iter()
-                .find(|file| file.path == "params.json")
-                .unwrap();
-            serde_json::from_slice::<serde_json::Value>(params.bytes).unwrap();
+            let name = language.name();
+            let bytes_of = |path: &str| {
+                let file = found.iter().find(|file| file.path == path);
+                file.unwrap_or_else(|| panic!("{name}: no {path}")).bytes
+            };
+            bytes_of(".gitignore");
+            let build = std::str::from_utf8(bytes_of("build")).unwrap();
+            assert!(build.starts_with("#!/bin/sh\n"), "{name}");
+            assert!(build.contains(PLACEHOLDER), "{name}");
+            serde_json::from_slice::<serde_json::Value>(bytes_of("params.json")).unwrap();
+
             let mut paths: Vec<_> = found.iter().map(|file| file.path).collect();
             paths.sort_unstable();
             paths.dedup();
-            assert_eq!(paths.len(), found.len(), "{}", language.name());
+            assert_eq!(paths.len(), found.len(), "{name}");
         }
     }
 
     #[test]
     fn a_folder_that_exists_is_left_alone() {
-        let folder =
-            std::env::temp_dir().join(format!("taskmaster-new-{}", uuid::Uuid::now_v7().simple()));
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("hello");
         write(&folder, "hello", Language::Wat).unwrap();
         let before = std::fs::read_to_string(folder.join("build")).unwrap();
         assert!(before.contains("hello.wat") && !before.contains(PLACEHOLDER));
@@ -140,6 +136,5 @@ mod tests {
             std::fs::read_to_string(folder.join("build")).unwrap(),
             before
         );
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,18 +1,21 @@
-//! What goes to stdout and stderr: stdout is data in one of four formats, stderr is chatter and
-//! errors.
+//! What goes to stdout and stderr. Stdout is for data, in one of four formats; stderr is for
+//! notices and errors.
 
 pub mod table;
 pub mod text;
 
-use crate::trouble::{Trouble, refusal_json};
+use crate::error::{CommandError, refusal_json};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
-use table::Table;
+use table::TextTable;
 use taskmaster_protocol::{Json, Refusal};
+
+/// A terminal that claims fewer columns than this is not believed: nothing is cut.
+const TERMINAL_COLUMNS_MIN: usize = 40;
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// For people: aligned columns, or a block of names and values.
     Table,
     /// One JSON value; an array for lists.
@@ -23,44 +26,38 @@ pub enum Format {
     Quiet,
 }
 
-/// Where a command writes.
+/// Writes what a command has to say, in the format that was asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
-    explicit: Option<Format>,
+pub struct Printer {
+    requested: Option<OutputFormat>,
     terminal: bool,
     colour: bool,
 }
 
-impl Output {
-    /// Looks at the terminal and at `NO_COLOR`.
-    pub fn new(explicit: Option<Format>) -> Output {
+impl Printer {
+    /// Writes in the `requested` format, or in one that suits where stdout goes. Looks at the
+    /// terminal and at `NO_COLOR`.
+    pub fn new(requested: Option<OutputFormat>) -> Printer {
         let terminal = std::io::stdout().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Output {
-            explicit,
+        Printer {
+            requested,
             terminal,
             colour,
         }
     }
 
-    /// The format of a list or a thing: what was asked for, else a table on a terminal and JSON
-    /// lines elsewhere.
-    pub fn format(&self) -> Format {
-        self.explicit.unwrap_or(if self.terminal {
-            Format::Table
-        } else {
-            Format::Jsonl
-        })
-    }
-
-    /// What `-o` says; commands whose plain output is not a table look at this.
-    pub fn explicit(&self) -> Option<Format> {
-        self.explicit
+    /// The format that `-o` names. Commands whose plain output is not a table decide by it.
+    pub fn requested(&self) -> Option<OutputFormat> {
+        self.requested
     }
 
     /// Whether `-o json` or `-o jsonl` was given: errors are JSON then.
     pub fn wants_json(&self) -> bool {
-        matches!(self.explicit, Some(Format::Json | Format::Jsonl))
+        matches!(
+            self.requested,
+            Some(OutputFormat::Json | OutputFormat::Jsonl)
+        )
     }
 
     /// Whether stdout is a terminal.
@@ -68,108 +65,114 @@ impl Output {
         self.terminal
     }
 
-    /// Whether states are coloured.
-    pub fn colour(&self) -> bool {
-        self.colour
-    }
-
-    /// Writes a list. `name` gives the id that `quiet` prints.
+    /// Writes a list. `name` gives the id that `-o quiet` prints.
     pub fn list<T>(
         &self,
-        rows: &[Json],
-        typed: &[T],
+        rows: &ListRows<T>,
         name: impl Fn(&T) -> String,
-        table: impl FnOnce(&[T]) -> Table,
-    ) -> Result<(), Trouble> {
-        let mut out = String::new();
-        match self.format() {
-            Format::Table => out = table(typed).render(self.colour, self.width()),
-            Format::Json => {
-                let rows: Vec<String> = rows
-                    .iter()
-                    .map(|row| text::one_line(row.get()).into_owned())
-                    .collect();
-                out = format!("[{}]\n", rows.join(",\n"));
-            }
-            Format::Jsonl => rows
+        table: impl FnOnce(&[T]) -> TextTable,
+    ) -> Result<(), CommandError> {
+        let json = rows.raw.iter().map(|row| text::one_line(row.get()));
+        let out = match self.format() {
+            OutputFormat::Table => table(&rows.typed).render(self.colour, self.columns()),
+            OutputFormat::Json => format!("[{}]\n", json.collect::<Vec<_>>().join(",\n")),
+            OutputFormat::Jsonl => json.map(|row| format!("{row}\n")).collect(),
+            OutputFormat::Quiet => rows
+                .typed
                 .iter()
-                .for_each(|row| push_line(&mut out, &text::one_line(row.get()))),
-            Format::Quiet => typed.iter().for_each(|row| push_line(&mut out, &name(row))),
-        }
+                .map(|row| format!("{}\n", name(row)))
+                .collect(),
+        };
         self.write(out.as_bytes())
     }
 
-    /// Writes one thing: as a block of names and values for people.
+    /// Writes one thing. `name` is what `-o quiet` prints.
     pub fn show(
         &self,
         value: &Json,
         name: &str,
-        block: impl FnOnce() -> Table,
-    ) -> Result<(), Trouble> {
+        block: impl FnOnce() -> TextTable,
+    ) -> Result<(), CommandError> {
         match self.format() {
-            Format::Table => self.write(block().render(self.colour, None).as_bytes()),
-            Format::Json | Format::Jsonl => self.line(&text::one_line(value.get())),
-            Format::Quiet => self.line(name),
+            OutputFormat::Table => self.write(block().render(self.colour, None).as_bytes()),
+            OutputFormat::Json | OutputFormat::Jsonl => self.line(&text::one_line(value.get())),
+            OutputFormat::Quiet => self.line(name),
+        }
+    }
+
+    /// Writes the master's answer to a request that changed something: only for scripts that want
+    /// it.
+    pub fn confirm(&self, answer: &Json) -> Result<(), CommandError> {
+        if self.wants_json() {
+            self.line(&text::one_line(answer.get()))
+        } else {
+            Ok(())
         }
     }
 
     /// Writes one value of ours as one JSON line.
-    pub fn json(&self, value: &impl Serialize) -> Result<(), Trouble> {
+    pub fn json(&self, value: &impl Serialize) -> Result<(), CommandError> {
         self.line(Json::of(value).get())
     }
 
     /// Writes one line.
-    pub fn line(&self, line: &str) -> Result<(), Trouble> {
+    pub fn line(&self, line: &str) -> Result<(), CommandError> {
         self.write(format!("{line}\n").as_bytes())
     }
 
     /// Writes bytes and flushes.
-    pub fn write(&self, bytes: &[u8]) -> Result<(), Trouble> {
+    pub fn write(&self, bytes: &[u8]) -> Result<(), CommandError> {
         let mut out = std::io::stdout().lock();
         out.write_all(bytes)?;
         Ok(out.flush()?)
     }
 
-    /// Says on stderr what went wrong.
-    pub fn complain(&self, trouble: &Trouble) {
-        match trouble {
-            Trouble::PipeClosed => {}
-            _ if self.wants_json() => complain_line(&trouble.to_json()),
-            _ => complain_line(&format!("error: {}", text::plain(&trouble.to_string()))),
+    /// Writes to stderr what went wrong.
+    pub fn error(&self, error: &CommandError) {
+        match error {
+            CommandError::PipeClosed => {}
+            _ if self.wants_json() => notice(&error.to_json()),
+            _ => notice(&format!("error: {}", text::plain(&error.to_string()))),
         }
     }
 
-    /// Says on stderr which line of a feed was refused, and why.
-    pub fn complain_of(&self, refusal: &Refusal) {
+    /// Writes to stderr which line of a feed was refused, and why.
+    pub fn refusal(&self, refusal: &Refusal) {
         if self.wants_json() {
-            complain_line(&refusal_json(refusal));
+            notice(&refusal_json(refusal));
         } else {
-            complain_line(&text::plain(&refusal.to_string()));
+            notice(&text::plain(&refusal.to_string()));
         }
     }
 
-    fn width(&self) -> Option<usize> {
+    /// The format of a list or a thing.
+    fn format(&self) -> OutputFormat {
+        self.requested.unwrap_or(if self.terminal {
+            OutputFormat::Table
+        } else {
+            OutputFormat::Jsonl
+        })
+    }
+
+    fn columns(&self) -> Option<usize> {
         if !self.terminal {
             return None;
         }
-        ratatui::crossterm::terminal::size()
-            .ok()
-            .map(|(columns, _)| usize::from(columns))
-            .filter(|width| *width >= 40)
+        let (columns, _) = ratatui::crossterm::terminal::size().ok()?;
+        Some(usize::from(columns)).filter(|columns| *columns >= TERMINAL_COLUMNS_MIN)
     }
 }
 
-/// A closed stderr is no reason to end: `eprintln!` would panic.
-fn complain_line(line: &str) {
+/// The rows of a list, in both of their forms.
+pub struct ListRows<T> {
+    /// Each row as the master wrote it, for scripts: with fields that this version does not know.
+    pub raw: Vec<Json>,
+    /// Each row as this version reads it, for people.
+    pub typed: Vec<T>,
+}
+
+/// Writes a line for people to stderr. A closed stderr is no reason to end.
+pub fn notice(line: &str) {
+    // `eprintln!` would panic.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// Says something to people, on stderr.
-pub fn chat(line: &str) {
-    complain_line(line);
-}
-
-fn push_line(out: &mut String, line: &str) {
-    out.push_str(line);
-    out.push('\n');
 }

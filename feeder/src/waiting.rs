@@ -1,53 +1,64 @@
-//! Waits for one task, or for a job, for as long as it takes: a link that breaks is made again.
+//! Waits for the end of a task, however long it takes: a connection that breaks is made again.
 
-use crate::cli::Span;
-use crate::client::Client;
-use crate::trouble::Trouble;
-use crate::wire::{Finals, Hot, hot};
+use crate::cli::TimeSpan;
+use crate::client::{Client, ClientError};
+use crate::error::CommandError;
+use crate::output::notice;
+use crate::wire::{EndedTask, FinalMessage, HotMessage, read_hot};
 use taskmaster_protocol::message::Follow;
 use taskmaster_protocol::{FromMaster, Json, TaskId, ToMaster};
 use tokio::time::Instant;
 
-/// Until when to wait.
-pub(crate) fn deadline(timeout: Option<Span>) -> Option<Instant> {
+/// The end of a wait that began now. `None`: it has no end.
+pub fn deadline(timeout: Option<TimeSpan>) -> Option<Instant> {
     timeout.and_then(|span| Instant::now().checked_add(span.duration()))
 }
 
-/// `future`, but not beyond `end`.
-pub(crate) async fn until<T>(
-    end: Option<Instant>,
+/// What `future` gives, or an error once `deadline` has passed. `what` is what goes on then.
+pub async fn before<T>(
+    deadline: Option<Instant>,
     what: &str,
-    future: impl Future<Output = Result<T, Trouble>>,
-) -> Result<T, Trouble> {
-    let Some(end) = end else { return future.await };
-    match tokio::time::timeout_at(end, future).await {
-        Ok(result) => result,
-        Err(_) => Err(Trouble::TimedOut(format!(
+    future: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, CommandError> {
+    let Some(deadline) = deadline else {
+        return Ok(future.await?);
+    };
+    match tokio::time::timeout_at(deadline, future).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(CommandError::TimedOut(format!(
             "--wait-timeout passed; {what} goes on"
         ))),
     }
 }
 
-/// The task as it was when it had ended, as the master wrote it.
-pub(crate) async fn task_end(client: &mut Client, id: &TaskId) -> Result<Json, Trouble> {
+/// Connects again after `lost`, and tells people so.
+pub async fn reconnect(client: &mut Client, lost: &ClientError) -> Result<(), ClientError> {
+    notice(&format!("{lost}; connecting again …"));
+    client.reconnect().await?;
+    notice("connected again");
+    Ok(())
+}
+
+/// Waits until a task has ended, and gives it as the master wrote it.
+pub async fn task_end(client: &mut Client, id: &TaskId) -> Result<Json, ClientError> {
     let follow = ToMaster::Follow(Follow {
         job: None,
         ids: vec![id.clone()],
         since: None,
     });
-    client.say(&follow);
+    client.send(&follow);
     loop {
-        let text = match client.hear().await {
+        let text = match client.receive().await {
             Ok(text) => text,
-            Err(lost @ Trouble::Lost(_)) => {
-                client.reconnect(&lost).await?;
-                client.say(&follow);
+            Err(lost @ ClientError::Lost(_)) => {
+                reconnect(client, &lost).await?;
+                client.send(&follow);
                 continue;
             }
             Err(other) => return Err(other),
         };
-        if let Some(Hot::Finals(finals)) = hot(&text) {
-            if let Some(task) = find(&finals, id) {
+        if let Some(HotMessage::Final(message)) = read_hot(&text) {
+            if let Some(task) = find(id, &message) {
                 return Ok(task);
             }
         } else if let Ok(FromMaster::Refused(refused)) = FromMaster::decode(&text) {
@@ -56,9 +67,9 @@ pub(crate) async fn task_end(client: &mut Client, id: &TaskId) -> Result<Json, T
     }
 }
 
-fn find(finals: &Finals<'_>, id: &TaskId) -> Option<Json> {
-    let task = finals.tasks.iter().find(|task| {
-        serde_json::from_str::<crate::wire::Ended<'_>>(task.get())
+fn find(id: &TaskId, message: &FinalMessage<'_>) -> Option<Json> {
+    let task = message.tasks.iter().find(|task| {
+        serde_json::from_str::<EndedTask<'_>>(task.get())
             .is_ok_and(|ended| ended.id.0 == id.as_str())
     })?;
     Json::parse(task.get()).ok()

@@ -1,67 +1,88 @@
 //! `watch`: events as they happen, one JSON line each, across reconnects.
 
-use crate::cli::{Global, WatchOptions};
-use crate::client::Client;
+use crate::cli::{GlobalOptions, WatchOptions};
+use crate::client::{Client, ClientError};
+use crate::error::CommandError;
 use crate::output::text::{cell, one_line};
-use crate::output::{Format, chat};
-use crate::trouble::Trouble;
-use crate::wire::{Hot, hot};
-use std::io::Write;
+use crate::output::{OutputFormat, notice};
+use crate::waiting::reconnect;
+use crate::wire::{HotMessage, read_hot};
+use serde::Deserialize;
+use std::io::{StdoutLock, Write};
 use taskmaster_protocol::message::{Gap, Watch};
 use taskmaster_protocol::{
-    EventKind, EventView, Filter, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
+    EventFilter, EventKind, EventView, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
 };
 
-/// Runs `watch`, until it is stopped.
-pub async fn run(options: &WatchOptions, global: &Global) -> Result<u8, Trouble> {
+/// Runs `watch` until it is stopped.
+pub async fn run(options: &WatchOptions, global: &GlobalOptions) -> Result<u8, CommandError> {
     let filter = filter(&options.filters)?;
-    let format = global.output;
     let mut client = Client::connect(global.target()?).await?;
-    // Without --since the first watch is from now on; what comes after a reconnect begins where
-    // that was.
-    let mut since = options.since.unwrap_or(client.welcome().seq);
-    client.say(&ToMaster::Watch(Watch {
-        filter: filter.clone(),
-        since: options.since,
-    }));
-    let mut out = std::io::stdout().lock();
+    let mut printer = EventPrinter {
+        filter,
+        // Without --since the first watch begins now; one after a reconnect begins where that
+        // ended.
+        seen_up_to: options.since.unwrap_or(client.welcome().seq),
+        format: global.output,
+        wants_json: global.printer().wants_json(),
+        out: std::io::stdout().lock(),
+    };
+    printer.watch(&client, options.since);
     loop {
-        let text = match client.hear().await {
-            Ok(text) => text,
-            Err(lost @ Trouble::Lost(_)) => {
-                client.reconnect(&lost).await?;
-                client.say(&ToMaster::Watch(Watch {
-                    filter: filter.clone(),
-                    since: Some(since),
-                }));
-                continue;
+        match client.receive().await {
+            Ok(text) => printer.take(&text)?,
+            Err(lost @ ClientError::Lost(_)) => {
+                reconnect(&mut client, &lost).await?;
+                printer.watch(&client, Some(printer.seen_up_to));
             }
-            Err(other) => return Err(other),
-        };
-        if let Some(Hot::Events(events)) = hot(&text) {
-            for event in events {
-                since = since.max(seq_of(event.get()).unwrap_or(0));
-                if let Some(line) = line(event.get(), format) {
-                    writeln!(out, "{line}")?;
-                }
-            }
-            out.flush()?;
-            continue;
-        }
-        match FromMaster::decode(&text) {
-            Ok(FromMaster::Gap(gap)) => {
-                since = since.max(gap.resume.saturating_sub(1));
-                chat(&gap_text(&gap, global.output().wants_json()));
-            }
-            Ok(FromMaster::Refused(refused)) => return Err(refused.error.into()),
-            _ => {}
+            Err(other) => return Err(other.into()),
         }
     }
 }
 
-fn gap_text(gap: &Gap, json: bool) -> String {
+struct EventPrinter {
+    filter: EventFilter,
+    /// The seq after which a watch goes on.
+    seen_up_to: u64,
+    format: Option<OutputFormat>,
+    wants_json: bool,
+    out: StdoutLock<'static>,
+}
+
+impl EventPrinter {
+    fn watch(&self, client: &Client, since: Option<u64>) {
+        client.send(&ToMaster::Watch(Watch {
+            filter: self.filter.clone(),
+            since,
+        }));
+    }
+
+    fn take(&mut self, text: &str) -> Result<(), CommandError> {
+        if let Some(HotMessage::Watch(events)) = read_hot(text) {
+            for event in events {
+                let seq = seq_of(event.get()).unwrap_or(0);
+                self.seen_up_to = self.seen_up_to.max(seq);
+                if let Some(line) = line(event.get(), self.format) {
+                    writeln!(self.out, "{line}")?;
+                }
+            }
+            return Ok(self.out.flush()?);
+        }
+        match FromMaster::decode(text) {
+            Ok(FromMaster::Gap(gap)) => {
+                self.seen_up_to = self.seen_up_to.max(gap.resume.saturating_sub(1));
+                notice(&gap_text(gap, self.wants_json));
+                Ok(())
+            }
+            Ok(FromMaster::Refused(refused)) => Err(refused.error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn gap_text(gap: Gap, json: bool) -> String {
     if json {
-        return FromMaster::Gap(gap.clone()).encode();
+        return FromMaster::Gap(gap).encode();
     }
     let why = if gap.reason == "slow" {
         "they came faster than they were read"
@@ -74,32 +95,31 @@ fn gap_text(gap: &Gap, json: bool) -> String {
     )
 }
 
-#[derive(serde::Deserialize)]
-struct Numbered {
-    seq: Option<u64>,
-}
-
 fn seq_of(event: &str) -> Option<u64> {
-    serde_json::from_str::<Numbered>(event).ok()?.seq
+    #[derive(Deserialize)]
+    struct SeqField {
+        seq: Option<u64>,
+    }
+    serde_json::from_str::<SeqField>(event).ok()?.seq
 }
 
-/// An event in the format asked for; JSON lines also for `json`: a watch has no end that would
-/// close an array.
-fn line(event: &str, format: Option<Format>) -> Option<String> {
+/// An event in the format that was asked for. `json` gives JSON lines, too: a watch has no end that
+/// would close an array.
+fn line(event: &str, format: Option<OutputFormat>) -> Option<String> {
     match format {
-        None | Some(Format::Json | Format::Jsonl) => Some(one_line(event).into_owned()),
-        Some(Format::Quiet) => serde_json::from_str::<EventView>(event)
-            .ok()?
-            .task
-            .map(|task| task.to_string()),
-        Some(Format::Table) => Some(for_people(&serde_json::from_str(event).ok()?)),
+        None | Some(OutputFormat::Json | OutputFormat::Jsonl) => Some(one_line(event).into_owned()),
+        Some(OutputFormat::Quiet) => {
+            let event: EventView = serde_json::from_str(event).ok()?;
+            event.task.map(|task| task.to_string())
+        }
+        Some(OutputFormat::Table) => Some(event_line(&serde_json::from_str(event).ok()?)),
     }
 }
 
 /// An event as a line for people.
-pub fn for_people(event: &EventView) -> String {
+pub fn event_line(event: &EventView) -> String {
     let time = event.time.to_string();
-    let time = time.get(11..23).unwrap_or(&time);
+    let time_of_day = time.get(11..23).unwrap_or(&time);
     let names = [
         event.task.as_ref().map(TaskId::as_str),
         event.module.as_ref().map(ModuleName::as_str),
@@ -107,27 +127,22 @@ pub fn for_people(event: &EventView) -> String {
         event.runner.as_deref(),
     ];
     let names: Vec<&str> = names.into_iter().flatten().collect();
-    let data = if matches!(event.data.get(), "null" | "{}") {
-        String::new()
-    } else {
-        format!("  {}", event.data.get())
+    let data = match event.data.get() {
+        "null" | "{}" => String::new(),
+        data => format!("  {data}"),
     };
-    cell(&format!(
-        "{time}  {:<15} {}{data}",
-        event.event.as_str(),
-        names.join(" ")
-    ))
-    .trim_end()
-    .to_owned()
+    let kind = event.event.as_str();
+    let line = format!("{time_of_day}  {kind:<15} {}{data}", names.join(" "));
+    cell(&line).trim_end().to_owned()
 }
 
-/// The filter that `--filter` describes; unknown words are answered with near ones.
-pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
+/// The filter that `--filter` describes. The errors of unknown words have those that are near.
+pub fn filter(pairs: &[(String, String)]) -> Result<EventFilter, CommandError> {
     const KEYS: [&str; 5] = ["event", "job", "task", "module", "runner"];
-    let mut filter = Filter::default();
+    let mut filter = EventFilter::default();
     for (key, value) in pairs {
         let bad = |error: taskmaster_protocol::id::BadName| {
-            Trouble::Usage(format!("--filter {key}={value}: {error}"))
+            CommandError::Usage(format!("--filter {key}={value}: {error}"))
         };
         match key.as_str() {
             "event" => filter.events.push(value.clone()),
@@ -137,9 +152,9 @@ pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
             "runner" => filter.runner = Some(value.clone()),
             other => {
                 let hint = near::hint(other, KEYS);
-                return Err(Trouble::Usage(format!(
-                    "--filter {other}={value}: unknown key `{other}`{hint}; the keys are {}",
-                    KEYS.join(", ")
+                let known = KEYS.join(", ");
+                return Err(CommandError::Usage(format!(
+                    "--filter {other}={value}: unknown key `{other}`{hint}; the keys are {known}"
                 )));
             }
         }
@@ -147,7 +162,7 @@ pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
     if let Some(word) = filter.unknown_events().first() {
         let known: Vec<&str> = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
         let hint = near::hint(word, known.iter().copied());
-        return Err(Trouble::Usage(format!(
+        return Err(CommandError::Usage(format!(
             "--filter event={word}: no event of that name{hint}; the events are {}",
             known.join(" ")
         )));
@@ -159,39 +174,38 @@ pub fn filter(pairs: &[(String, String)]) -> Result<Filter, Trouble> {
 mod tests {
     use super::*;
 
-    fn pairs(list: &[(&str, &str)]) -> Result<Filter, Trouble> {
-        filter(
-            &list
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect::<Vec<_>>(),
-        )
+    fn filter_of(pairs: &[(&str, &str)]) -> Result<EventFilter, CommandError> {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        filter(&pairs.iter().map(owned).collect::<Vec<_>>())
     }
 
     #[test]
     fn filters_are_read_and_typos_answered() {
-        let read = pairs(&[("event", "task:done"), ("event", "module"), ("job", "j")]).unwrap();
-        assert_eq!((read.events.len(), read.job), (2, JobName::new("j").ok()));
+        let pairs = [("event", "task:done"), ("event", "module"), ("job", "j")];
+        let filter = filter_of(&pairs).unwrap();
+        assert_eq!(filter.events.len(), 2);
+        assert_eq!(filter.job, JobName::new("j").ok());
         for (key, value, words) in [
             ("evnt", "x", "`event`"),
             ("event", "task:don", "`task:done`"),
             ("task", "a b", "a b"),
         ] {
-            let trouble = pairs(&[(key, value)]).unwrap_err();
-            assert!(
-                trouble.exit_code() == 2 && trouble.to_string().contains(words),
-                "{trouble}"
-            );
+            let error = filter_of(&[(key, value)]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
         }
     }
 
     #[test]
     fn an_event_in_each_format() {
-        let event = r#"{"seq":7,"time":"2026-01-31T12:00:00.000000Z","event":"task:done","task":"t","module":"echo","job":"j","runner":null,"data":{}}"#;
+        let event = concat!(
+            r#"{"seq":7,"time":"2026-01-31T12:00:00.000000Z","event":"task:done","#,
+            r#""task":"t","module":"echo","job":"j","runner":null,"data":{}}"#,
+        );
         assert_eq!(line(event, None).as_deref(), Some(event));
-        assert_eq!(line(event, Some(Format::Quiet)).as_deref(), Some("t"));
+        assert_eq!(line(event, Some(OutputFormat::Quiet)).as_deref(), Some("t"));
         assert_eq!(
-            line(event, Some(Format::Table)).as_deref(),
+            line(event, Some(OutputFormat::Table)).as_deref(),
             Some("12:00:00.000  task:done       t echo j")
         );
         assert_eq!(seq_of(event), Some(7));

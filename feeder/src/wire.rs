@@ -1,19 +1,27 @@
-//! The hot messages of the wire, read without copying: what a client needs of a task that ended,
-//! and its text as it came. Everything else is read by `FromMaster::decode`.
+//! The hot messages of the protocol, read without copying: the ends of tasks, and events. A client
+//! takes from them what it needs and passes the text on as it came.
+//!
+//! A message that is written the way our masters write is known by its first bytes, which saves a
+//! walk over the whole text. Any other way to write it is read as well. Everything else is read by
+//! `FromMaster::decode`.
 
-use crate::feed::Text;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use taskmaster_protocol::TaskState;
 
-const FINAL: &str = r#"{"event":"task:final","data":"#;
-const WATCH: &str = r#"{"event":"watch","data":"#;
-const ADDED: &str = r#"{"event":"task:added","data":"#;
+const FINAL_START: &str = r#"{"event":"task:final","data":"#;
+const WATCH_START: &str = r#"{"event":"watch","data":"#;
+const ADDED_START: &str = r#"{"event":"task:added","data":"#;
 
-/// `task:final`, borrowed.
+/// A JSON string, borrowed where it holds no escapes.
 #[derive(Deserialize)]
-pub struct Finals<'a> {
-    /// Follow again from here.
+pub struct JsonStr<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
+/// A `task:final`: tasks that have ended.
+#[derive(Deserialize)]
+pub struct FinalMessage<'a> {
+    /// Follow from this seq after a reconnect.
     pub seq: Option<u64>,
     /// Each task as it was sent.
     #[serde(borrow)]
@@ -23,110 +31,138 @@ pub struct Finals<'a> {
     pub job_done: Option<u32>,
 }
 
-/// What must be known of a task that ended.
+/// What a client must know of a task that ended.
 #[derive(Deserialize)]
-pub(crate) struct Ended<'a> {
+pub struct EndedTask<'a> {
+    /// The id of the task.
     #[serde(borrow)]
-    pub(crate) id: Text<'a>,
-    pub(crate) state: TaskState,
+    pub id: JsonStr<'a>,
+    /// The final state of the task.
+    pub state: TaskState,
+    /// The name of the task's job.
     #[serde(borrow)]
-    pub(crate) job: Text<'a>,
+    pub job: JsonStr<'a>,
 }
 
-/// Events as they came.
-pub type Events<'a> = Vec<&'a RawValue>;
-
-/// A message of an event that is read here.
-pub enum Hot<'a> {
+/// A message that comes often enough to be read without copying.
+pub enum HotMessage<'a> {
     /// `task:final`.
-    Finals(Finals<'a>),
-    /// `watch`.
-    Events(Events<'a>),
+    Final(FinalMessage<'a>),
+    /// `watch`: each event as it was sent.
+    Watch(Vec<&'a RawValue>),
 }
 
-/// Reads a message where it is one of the hot ones. `None`: it is another, or cannot be read.
-pub fn hot(text: &str) -> Option<Hot<'_>> {
-    let finals = |data| serde_json::from_str(data).ok().map(Hot::Finals);
-    let events = |data| serde_json::from_str(data).ok().map(Hot::Events);
-    let quick = data_of(text, FINAL)
-        .and_then(finals)
-        .or_else(|| data_of(text, WATCH).and_then(events));
-    // Answers to batches are long and frequent, and none of ours: no walk over them.
-    if quick.is_some() || text.starts_with(ADDED) {
+/// Reads a message if it is a hot one. `None` where it is another, or cannot be read.
+pub fn read_hot(text: &str) -> Option<HotMessage<'_>> {
+    let quick = read_after(FINAL_START, text)
+        .map(HotMessage::Final)
+        .or_else(|| read_after(WATCH_START, text).map(HotMessage::Watch));
+    // Answers to batches are long and frequent, and not read here.
+    if quick.is_some() || starts_as_added(text) {
         return quick;
     }
-    // What only begins as our masters write it, with more behind the data, is read here, too.
-    let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
-    match envelope.event.0.as_ref() {
-        "task:final" => finals(envelope.data?.get()),
-        "watch" => events(envelope.data?.get()),
+    let message: AnyMessage<'_> = serde_json::from_str(text).ok()?;
+    let data = message.data?.get();
+    match message.event.0.as_ref() {
+        "task:final" => serde_json::from_str(data).ok().map(HotMessage::Final),
+        "watch" => serde_json::from_str(data).ok().map(HotMessage::Watch),
         _ => None,
     }
 }
 
-/// A message that is written the way our masters write, told by its first bytes alone.
-pub enum Head<'a> {
-    /// `task:final` with its data.
-    Final(&'a str),
-    /// `task:added`.
-    Added,
-}
-
-impl<'a> Head<'a> {
-    /// `None`: it is another message, or written in another way.
-    pub fn of(text: &'a str) -> Option<Head<'a>> {
-        if text.starts_with(ADDED) {
-            return Some(Head::Added);
+/// Reads the data of a `task:final` as `T`. `None` where the message is another, or its data no
+/// `T`.
+pub fn read_final<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    read_after(FINAL_START, text).or_else(|| {
+        let message: AnyMessage<'_> = serde_json::from_str(text).ok()?;
+        if message.event.0 != "task:final" {
+            return None;
         }
-        data_of(text, FINAL).map(Head::Final)
-    }
+        serde_json::from_str(message.data?.get()).ok()
+    })
 }
 
+/// Whether a message is `task:added`, as our masters write it. `false` says nothing: the message
+/// may be written another way.
+pub fn starts_as_added(text: &str) -> bool {
+    text.starts_with(ADDED_START)
+}
+
+/// A message of any event.
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct AnyMessage<'a> {
     #[serde(borrow)]
-    event: Text<'a>,
+    event: JsonStr<'a>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
 }
 
-/// The data of a message that is written the way our masters write: saves a walk over the whole
-/// text.
-fn data_of<'a>(text: &'a str, head: &str) -> Option<&'a str> {
-    text.strip_prefix(head)?.strip_suffix('}')
+/// Reads what stands between `start` and the last brace. Fails where more stands behind the data.
+fn read_after<'a, T: Deserialize<'a>>(start: &str, text: &'a str) -> Option<T> {
+    let data = text.strip_prefix(start)?.strip_suffix('}')?;
+    serde_json::from_str(data).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// One `task:final` with one task, in three ways to write it.
+    const FINALS: [&str; 3] = [
+        concat!(
+            r#"{"event":"task:final","data":{"seq":7,"tasks":["#,
+            r#"{"id":"a","state":"done","job":"j","result": 1 }]}}"#,
+        ),
+        concat!(
+            r#"{ "data":{"tasks":[{"id":"a","state":"done","job":"j","result": 1 }],"#,
+            r#""seq":7}, "event":"task:final" }"#,
+        ),
+        concat!(
+            r#"{"event":"task:final","data":{"seq":7,"tasks":["#,
+            r#"{"id":"a","state":"done","job":"j","result": 1 }]},"more":{}}"#,
+        ),
+    ];
+
     #[test]
     fn hot_messages_are_read_however_they_are_written() {
-        for text in [
-            r#"{"event":"task:final","data":{"seq":7,"tasks":[{"id":"a","state":"done","job":"j","result": 1 }]}}"#,
-            r#"{ "data":{"tasks":[{"id":"a","state":"done","job":"j","result": 1 }],"seq":7}, "event":"task:final" }"#,
-            r#"{"event":"task:final","data":{"seq":7,"tasks":[{"id":"a","state":"done","job":"j","result": 1 }]},"more":{}}"#,
-        ] {
-            let Some(Hot::Finals(finals)) = hot(text) else {
+        for text in FINALS {
+            let Some(HotMessage::Final(message)) = read_hot(text) else {
                 panic!("{text}")
             };
-            assert_eq!(
-                (finals.seq, finals.job_done, finals.tasks.len()),
-                (Some(7), None, 1)
-            );
-            let ended: Ended<'_> = serde_json::from_str(finals.tasks[0].get()).unwrap();
-            assert_eq!(
-                (ended.id.0.as_ref(), ended.state, ended.job.0.as_ref()),
-                ("a", TaskState::Done, "j")
-            );
+            assert_eq!(message.seq, Some(7));
+            assert_eq!(message.job_done, None);
+            assert_eq!(message.tasks.len(), 1);
+
+            let ended: EndedTask<'_> = serde_json::from_str(message.tasks[0].get()).unwrap();
+            assert_eq!(ended.id.0, "a");
+            assert_eq!(ended.state, TaskState::Done);
+            assert_eq!(ended.job.0, "j");
         }
-        assert!(
-            matches!(hot(r#"{"event":"watch","data":[{"seq":1}]}"#), Some(Hot::Events(events)) if events.len() == 1)
-        );
-        assert!(
-            matches!(hot(r#"{"event":"watch","data":[],"more":[]}"#), Some(Hot::Events(events)) if events.is_empty())
-        );
-        assert!(hot(r#"{"event":"answer","data":{"ref":1,"data":null}}"#).is_none());
-        assert!(hot("garbage").is_none());
+        for (text, count) in [
+            (r#"{"event":"watch","data":[{"seq":1}]}"#, 1),
+            (r#"{"event":"watch","data":[],"more":[]}"#, 0),
+        ] {
+            let Some(HotMessage::Watch(events)) = read_hot(text) else {
+                panic!("{text}")
+            };
+            assert_eq!(events.len(), count);
+        }
+        assert!(read_hot(r#"{"event":"answer","data":{"ref":1,"data":null}}"#).is_none());
+        assert!(read_hot("garbage").is_none());
+    }
+
+    #[test]
+    fn the_ends_of_tasks_are_read_as_any_type() {
+        #[derive(Deserialize)]
+        struct Tasks<'a> {
+            #[serde(borrow)]
+            tasks: Vec<EndedTask<'a>>,
+        }
+        for text in FINALS {
+            let tasks: Tasks<'_> = read_final(text).unwrap();
+            assert_eq!(tasks.tasks[0].id.0, "a");
+        }
+        assert!(read_final::<Tasks<'_>>(r#"{"event":"watch","data":[]}"#).is_none());
+        assert!(read_final::<Tasks<'_>>("garbage").is_none());
     }
 }

@@ -1,76 +1,93 @@
-//! `modules wrap`: a core module that exports `run` by the canonical ABI, as compilers for C, Go,
-//! Rust or Zig make it, becomes a component of the world in tasks/wit. What it imports of WASI
-//! preview 1 is tied to WASI 0.2.
+//! `modules wrap`: makes a component of a core module that exports `run` by the canonical ABI, as
+//! compilers for C, Go, Rust or Zig make it. The component's world is the one in tasks/wit. What
+//! the module imports of WASI preview 1 is tied to WASI 0.2.
 
-use crate::output::{Output, chat, text::bytes};
-use crate::trouble::{Trouble, exit};
+use crate::error::CommandError;
+use crate::exit;
+use crate::output::text::bytes;
+use crate::output::{Printer, notice};
+use serde_json::json;
+use std::fmt::Display;
 use std::path::Path;
+use thiserror::Error;
 use wasi_preview1_component_adapter_provider as adapter;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The world, as tools for JavaScript and Python want it in a file.
-pub(crate) const WIT: &str = include_str!("../../tasks/wit/task.wit");
+/// The world that components are made for.
+const WIT: &str = include_str!("../../tasks/wit/task.wit");
 
-/// Runs `modules wrap`. The exit code.
-pub(crate) fn run(core: &Path, out: &Path, output: &Output) -> Result<u8, Trouble> {
-    let named = |path: &Path, why: &dyn std::fmt::Display| {
-        Trouble::Local(format!("{}: {why}", path.display()))
+/// Why no component can be made.
+#[derive(Debug, Error)]
+enum WrapError {
+    /// The file is no module in either of WebAssembly's forms.
+    #[error("{0}")]
+    NotAModule(String),
+    #[error("it is a component already: it can be used as it is")]
+    AlreadyAComponent,
+    /// The imports and exports are not those of the world.
+    #[error("no component of the world taskmaster:task can be made of it: {0}")]
+    DoesNotFit(String),
+}
+
+/// Runs `modules wrap` and gives the exit code.
+pub fn run(core: &Path, out: &Path, printer: &Printer) -> Result<u8, CommandError> {
+    let failed = |path: &Path, error: &dyn Display| {
+        CommandError::Local(format!("{}: {error}", path.display()))
     };
-    let read = std::fs::read(core).map_err(|error| named(core, &error))?;
-    let component = component(&read).map_err(|why| named(core, &why))?;
-    // Beside its place and renamed: whoever watches the file sees it whole.
-    let beside = out.with_extension("wasm.new");
-    std::fs::write(&beside, &component).map_err(|error| named(&beside, &error))?;
-    std::fs::rename(&beside, out).map_err(|error| named(out, &error))?;
-    if output.wants_json() {
-        output.json(&serde_json::json!({"file": out, "bytes": component.len()}))?;
+    let read = std::fs::read(core).map_err(|error| failed(core, &error))?;
+    let component = component(&read).map_err(|error| failed(core, &error))?;
+    // The component is renamed into its place, so a program that watches the file sees it whole.
+    let partial = out.with_extension("wasm.new");
+    std::fs::write(&partial, &component).map_err(|error| failed(&partial, &error))?;
+    std::fs::rename(&partial, out).map_err(|error| failed(out, &error))?;
+    if printer.wants_json() {
+        printer.json(&json!({"file": out, "bytes": component.len()}))?;
     } else {
-        chat(&format!(
-            "{}: a component, {}",
-            out.display(),
-            bytes(component.len() as u64)
-        ));
+        let size = bytes(component.len() as u64);
+        notice(&format!("{}: a component, {size}", out.display()));
     }
     Ok(exit::OK)
 }
 
-/// The component that `core`, binary or text, becomes; else what is wrong with it.
-fn component(core: &[u8]) -> Result<Vec<u8>, String> {
-    let mut module = taskmaster_module::to_binary(core)?.into_owned();
+/// The component that `core`, binary or text, becomes.
+fn component(core: &[u8]) -> Result<Vec<u8>, WrapError> {
+    let mut module = taskmaster_module::to_binary(core)
+        .map_err(WrapError::NotAModule)?
+        .into_owned();
     if module.get(4..8) != Some(&[1, 0, 0, 0]) {
-        return Err("it is a component already: it can be used as it is".into());
+        return Err(WrapError::AlreadyAComponent);
     }
-    encode(&mut module).map_err(|error| {
-        format!("no component of the world taskmaster:task can be made of it: {error}")
-    })
+    encode(&mut module)
 }
 
-fn encode(module: &mut Vec<u8>) -> Result<Vec<u8>, String> {
-    let text = |error: &dyn std::fmt::Display| format!("{error:#}");
+fn encode(module: &mut Vec<u8>) -> Result<Vec<u8>, WrapError> {
     let mut resolve = Resolve::default();
-    let package = resolve
-        .push_str("task.wit", WIT)
-        .map_err(|error| text(&error))?;
+    let package = resolve.push_str("task.wit", WIT).map_err(does_not_fit)?;
     let world = resolve
         .select_world(&[package], Some("task"))
-        .map_err(|error| text(&error))?;
+        .map_err(does_not_fit)?;
     embed_component_metadata(module, &resolve, world, StringEncoding::UTF8)
-        .map_err(|error| text(&error))?;
-    let encoder = ComponentEncoder::default()
+        .map_err(does_not_fit)?;
+    ComponentEncoder::default()
         .validate(true)
-        // The Go runtime cannot allocate before it has started, and what ties it to WASI needs
-        // memory by then.
+        // The Go runtime cannot allocate before it has started, and the adapter needs memory by
+        // then.
         .realloc_via_memory_grow(true)
         .module(module)
-        .map_err(|error| text(&error))?;
-    let encoder = encoder
-        .adapter(
-            adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-            adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-        )
-        .map_err(|error| text(&error));
-    encoder?.encode().map_err(|error| text(&error))
+        .and_then(|encoder| {
+            encoder.adapter(
+                adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+                adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+            )
+        })
+        .and_then(|mut encoder| encoder.encode())
+        .map_err(does_not_fit)
+}
+
+/// With all of its causes: the first says only which step failed.
+fn does_not_fit(error: impl Display) -> WrapError {
+    WrapError::DoesNotFit(format!("{error:#}"))
 }
 
 #[cfg(test)]
@@ -94,7 +111,12 @@ mod tests {
             check.entry.as_deref(),
             Some("run, of the world taskmaster:task")
         );
-        assert!(component(&made).unwrap_err().contains("already"));
+        assert!(
+            component(&made)
+                .unwrap_err()
+                .to_string()
+                .contains("already")
+        );
     }
 
     #[test]
@@ -105,7 +127,8 @@ mod tests {
             ("\"progress\"", "\"advance\"", "advance"),
             ("(module", "(module (", "line 2"),
         ] {
-            let error = component(CORE.replacen(from, to, 1).as_bytes()).unwrap_err();
+            let broken = CORE.replacen(from, to, 1);
+            let error = component(broken.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(word), "{word}: {error}");
         }
     }

@@ -1,5 +1,5 @@
 //! A client against a master that hangs up: the session goes on, batches come again as they were,
-//! nothing counts twice.
+//! and nothing counts twice.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,8 +10,10 @@
 use futures_util::{SinkExt, StreamExt};
 use std::sync::{Arc, Mutex};
 use taskmaster_feeder::cli::FeedOptions;
-use taskmaster_feeder::{Command, Global, exit};
-use taskmaster_protocol::message::{Added, Answer, Final, Query, Rejected, Rejection, Welcome};
+use taskmaster_feeder::{ClientCommand, GlobalOptions, exit};
+use taskmaster_protocol::message::{
+    Added, Answer, Query, Rejected, Rejection, TasksEnded, Welcome,
+};
 use taskmaster_protocol::shape::{JobView, TaskState, TaskView};
 use taskmaster_protocol::{
     FromMaster, JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, ToMaster, Wall,
@@ -23,7 +25,7 @@ use tokio_tungstenite::tungstenite::Message;
 /// What the fake master saw: one list per connection, the texts as they came.
 type Seen = Arc<Mutex<Vec<Vec<String>>>>;
 
-/// What it does with a message: answers, or hangs up.
+/// What the fake master does with a message. `None`: it hangs up.
 type Behaviour = fn(connection: usize, message: &ToMaster) -> Option<Vec<FromMaster>>;
 
 /// Starts a master with that behaviour and gives its address.
@@ -55,9 +57,9 @@ async fn serve(stream: TcpStream, connection: usize, behaviour: Behaviour, seen:
             message => behaviour(connection, &message),
         };
         let Some(answers) = answers else { return };
-        // By then the client has said everything: what it was told before is not lost when the link
-        // goes.
-        let last = connection == 0
+        // By then the client has sent everything, so what it was told before is not lost when the
+        // connection breaks.
+        let is_last = connection == 0
             && answers
                 .iter()
                 .any(|answer| matches!(answer, FromMaster::Answer(_)));
@@ -66,7 +68,7 @@ async fn serve(stream: TcpStream, connection: usize, behaviour: Behaviour, seen:
                 return;
             }
         }
-        if last {
+        if is_last {
             return;
         }
     }
@@ -121,51 +123,42 @@ fn ended(name: &str, state: TaskState) -> TaskView {
 }
 
 fn job(open: bool) -> Json {
-    let job = JobName::new("j").unwrap();
-    let (run, paused, total) = (1, false, 0);
-    let (blocked, delayed, ready, assigned) = (0, 0, 0, 0);
-    let (done, failed, cancelled, skipped) = (0, 0, 0, 0);
     Json::of(&JobView {
-        job,
-        run,
+        job: JobName::new("j").unwrap(),
+        run: 1,
         open,
-        paused,
-        total,
-        blocked,
-        delayed,
-        ready,
-        assigned,
-        done,
-        failed,
-        cancelled,
-        skipped,
+        paused: false,
+        total: 0,
+        blocked: 0,
+        delayed: 0,
+        ready: 0,
+        assigned: 0,
+        done: 0,
+        failed: 0,
+        cancelled: 0,
+        skipped: 0,
     })
 }
 
 /// Runs `feed` on these lines and gives its exit code.
-async fn feed(name: &str, url: &str, lines: &str, wait: bool) -> u8 {
-    let file = std::env::temp_dir().join(format!(
-        "taskmaster-feeder-{}-{name}.jsonl",
-        std::process::id()
-    ));
-    std::fs::write(&file, lines).unwrap();
+async fn feed(url: &str, lines: &str, wait: bool) -> u8 {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines).unwrap();
     let options = FeedOptions {
-        file: Some(file.clone()),
+        file: Some(file.path().to_owned()),
         job: JobName::new("j").ok(),
         wait,
         follow: false,
         fetch: None,
     };
-    let global = Global {
+    let global = GlobalOptions {
         url: Some(url.to_owned()),
-        ..Global::default()
+        ..GlobalOptions::default()
     };
-    let run = taskmaster_feeder::run(Command::Feed(options), &global);
-    let code = tokio::time::timeout(std::time::Duration::from_secs(20), run)
+    let run = taskmaster_feeder::run(ClientCommand::Feed(options), &global);
+    tokio::time::timeout(std::time::Duration::from_secs(20), run)
         .await
-        .expect("the feed ends");
-    std::fs::remove_file(file).unwrap();
-    code
+        .expect("the feed ends")
 }
 
 fn with_event(seen: &Seen, connection: usize, event: &str) -> Vec<String> {
@@ -207,12 +200,11 @@ async fn unanswered_batches_come_again_as_they_were_in_the_same_session() {
     let lines: String = (0..4)
         .map(|i| format!("{{\"module\":\"echo\",\"params\":{i}}}\n"))
         .collect();
-    assert_eq!(feed("again", &url, &lines, false).await, exit::OK);
-    let (first, second) = (
-        with_event(&seen, 0, "task:add"),
-        with_event(&seen, 1, "task:add"),
-    );
-    assert_eq!((first.len(), second.len()), (2, 1));
+    assert_eq!(feed(&url, &lines, false).await, exit::OK);
+    let first = with_event(&seen, 0, "task:add");
+    let second = with_event(&seen, 1, "task:add");
+    assert_eq!(first.len(), 2);
+    assert_eq!(second.len(), 1);
     assert_eq!(first[1], second[0], "byte for byte, ids included");
     assert_eq!(
         with_event(&seen, 0, "hello"),
@@ -227,7 +219,7 @@ async fn a_wait_follows_on_from_where_it_was_and_counts_each_task_once() {
     let (url, seen) = master(|connection, message| match message {
         ToMaster::Follow(follow) if connection == 0 => {
             assert_eq!(follow.since, Some(7), "the seq of the first welcome");
-            Some(vec![FromMaster::Final(Final {
+            Some(vec![FromMaster::Final(TasksEnded {
                 seq: Some(9),
                 tasks: vec![ended("a", TaskState::Done)],
                 job_done: None,
@@ -239,7 +231,7 @@ async fn a_wait_follows_on_from_where_it_was_and_counts_each_task_once() {
                 ended("a", TaskState::Done),
                 ended("b", TaskState::Cancelled),
             ];
-            Some(vec![FromMaster::Final(Final {
+            Some(vec![FromMaster::Final(TasksEnded {
                 seq: Some(10),
                 tasks,
                 job_done: Some(1),
@@ -249,7 +241,7 @@ async fn a_wait_follows_on_from_where_it_was_and_counts_each_task_once() {
     })
     .await;
     let lines = "{\"id\":\"a\",\"module\":\"echo\"}\n{\"id\":\"b\",\"module\":\"echo\"}\n";
-    assert_eq!(feed("follow", &url, lines, true).await, exit::CANCELLED);
+    assert_eq!(feed(&url, lines, true).await, exit::CANCELLED);
     assert_eq!(
         with_event(&seen, 1, "task:add").len(),
         0,
@@ -278,19 +270,17 @@ async fn a_forward_reference_waits_and_a_refusal_names_its_line() {
         Some(answers)
     })
     .await;
-    let lines = "{\"id\":\"early\",\"module\":\"echo\",\"dependencies\":[\"late\"]}\n{\"module\":\"echo\"}\n{\"id\":\"late\",\"module\":\"echo\"}\n";
-    assert_eq!(feed("forward", &url, lines, false).await, exit::OK);
+    let lines = concat!(
+        "{\"id\":\"early\",\"module\":\"echo\",\"dependencies\":[\"late\"]}\n",
+        "{\"module\":\"echo\"}\n",
+        "{\"id\":\"late\",\"module\":\"echo\"}\n",
+    );
+    assert_eq!(feed(&url, lines, false).await, exit::OK);
     let batches = with_event(&seen, 0, "task:add");
-    assert!(
-        batches.len() == 3
-            && batches[2].contains("early")
-            && !batches[2].contains("\"id\":\"late\""),
-        "{batches:?}"
-    );
-    assert_eq!(
-        feed("bad", &url, "{\"module\":\n", false).await,
-        exit::ERROR
-    );
+    assert_eq!(batches.len(), 3, "{batches:?}");
+    assert!(batches[2].contains("early"), "{batches:?}");
+    assert!(!batches[2].contains("\"id\":\"late\""), "{batches:?}");
+    assert_eq!(feed(&url, "{\"module\":\n", false).await, exit::ERROR);
 }
 
 #[tokio::test]
@@ -308,5 +298,5 @@ async fn a_refused_hello_is_told_and_not_tried_again() {
         });
         socket.send(Message::text(refused.encode())).await.unwrap();
     });
-    assert_eq!(feed("token", &url, "", false).await, exit::ERROR);
+    assert_eq!(feed(&url, "", false).await, exit::ERROR);
 }

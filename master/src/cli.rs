@@ -69,7 +69,7 @@ pub struct MasterArgs {
 
     /// What the data folder may hold of an object store's blobs, MiB; what nobody has read for
     /// longest goes first
-    #[arg(long, value_name = "N", default_value_t = crate::blobs::CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    #[arg(long, value_name = "N", default_value_t = taskmaster_blobs::CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub blob_cache_mb: u64,
 
     /// How long files are kept that no task names: what was put and whose task has not come, what

@@ -3,27 +3,28 @@
 //! a time, when there is time.
 //!
 //! A round takes the names of all blobs that nobody has put or asked for within
-//! [`GRACE`](crate::blobs::GRACE), crosses out those that the view names, page by page, and removes
+//! [`GRACE`](taskmaster_blobs::GRACE), crosses out those that the view names, page by page, and removes
 //! the rest. Meanwhile things change. Whatever names a blob comes through the gateway, which renews
 //! it first ([`Blobs::renew`]), so it is young again; or it is a task of the view that is opened
 //! again or ends, and that comes by here as a commit and is crossed out, too
-//! ([`Collecting::hear`]). The view is synced before anything goes. A crash in the middle leaves
+//! ([`Collector::committed`]). The view is synced before anything goes. A crash in the middle leaves
 //! blobs for the next round.
 //!
 //! Where blobs live in an object store, that is asked to list them while nobody waits, and asked to
 //! remove them a few at a time; where it does not answer, nothing more is removed this time.
 
-use crate::blobs::Blobs;
-use crate::record::Record;
-use crate::references::{self, Reference};
-use crate::room::{Disk, Room};
-use crate::store::{Reader, StoreError};
-use crate::view;
 use std::collections::HashSet;
 use std::io;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
+use taskmaster_blobs::Blobs;
+use taskmaster_engine::folding::{Collector, CollectorStep};
+use taskmaster_engine::room::{Disk, Room};
 use taskmaster_protocol::{Hash, Listing};
+use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::record::Record;
+use taskmaster_store::references::{self, Reference};
+use taskmaster_store::view;
 
 /// The pause between two rounds, at least; and after a disk was full, whose reports wait in memory.
 const EVERY: Duration = Duration::from_secs(600);
@@ -82,17 +83,6 @@ enum At {
     Removing { index: usize },
 }
 
-/// What a step leaves to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing, for long.
-    Rest,
-    /// More, after the usual pause.
-    Pause,
-    /// More, as soon as there is time.
-    More,
-}
-
 impl Collecting {
     /// For the blobs of the view on `shelf`. A grace that is shorter than the pause between rounds
     /// shortens that, too.
@@ -110,17 +100,6 @@ impl Collecting {
         }
     }
 
-    /// A commit came: what it names is needed.
-    pub fn hear(&mut self, records: &[Record]) {
-        if let Stage::Working(round) = &mut self.stage {
-            let named: Vec<Reference> = records.iter().flat_map(references::of_record).collect();
-            let heard = named
-                .into_iter()
-                .try_for_each(|reference| round.mark(&self.blobs, reference));
-            self.unless(heard);
-        }
-    }
-
     /// Where something cannot be read, nothing is removed: not this time.
     fn unless(&mut self, done: io::Result<()>) {
         if let Err(error) = done {
@@ -133,54 +112,6 @@ impl Collecting {
         self.stage = Stage::Resting {
             until: Instant::now() + time.max(self.every),
         };
-    }
-
-    /// Does a little. `waiting`: commits that the view does not have yet.
-    pub fn step<'a>(
-        &mut self,
-        waiting: impl Iterator<Item = &'a [Record]>,
-    ) -> Result<Next, StoreError> {
-        if matches!(self.room.disk(), Disk::Full(_)) {
-            self.rest(EVERY);
-            return Ok(Next::Rest);
-        }
-        match &mut self.stage {
-            Stage::Resting { until } if Instant::now() < *until => return Ok(Next::Rest),
-            Stage::Resting { .. } => {
-                let looked = self.look();
-                self.unless(looked);
-                if !self.begin() {
-                    return Ok(Next::Pause);
-                }
-                waiting.for_each(|records| self.hear(records));
-            }
-            Stage::Looking { .. } => {
-                if !self.begin() {
-                    return Ok(Next::Pause);
-                }
-                waiting.for_each(|records| self.hear(records));
-            }
-            Stage::Working(round) => {
-                let worked = round.work(&self.blobs, &self.shelf)?;
-                self.unless(worked);
-            }
-        }
-        Ok(match &self.stage {
-            Stage::Resting { .. } => Next::Rest,
-            Stage::Looking { .. } => Next::Pause,
-            Stage::Working(round) if round.is_done() => {
-                if round.removed > 0 {
-                    tracing::info!(
-                        blobs = round.removed,
-                        "blobs that nothing names were removed"
-                    );
-                }
-                self.rest(round.began.elapsed() * SHARE);
-                Next::Rest
-            }
-            Stage::Working(round) if matches!(round.at, At::Settling { .. }) => Next::Pause,
-            Stage::Working(_) => Next::More,
-        })
     }
 
     fn look(&mut self) -> io::Result<()> {
@@ -224,6 +155,67 @@ impl Collecting {
     }
 }
 
+impl Collector for Collecting {
+    fn committed(&mut self, records: &[Record]) {
+        if let Stage::Working(round) = &mut self.stage {
+            let named: Vec<Reference> = records.iter().flat_map(references::of_record).collect();
+            let heard = named
+                .into_iter()
+                .try_for_each(|reference| round.mark(&self.blobs, reference));
+            self.unless(heard);
+        }
+    }
+
+    fn step(
+        &mut self,
+        unfolded: &mut dyn Iterator<Item = &[Record]>,
+    ) -> Result<CollectorStep, StoreError> {
+        if matches!(self.room.disk(), Disk::Full(_)) {
+            self.rest(EVERY);
+            return Ok(CollectorStep::Rest);
+        }
+        match &mut self.stage {
+            Stage::Resting { until } if Instant::now() < *until => return Ok(CollectorStep::Rest),
+            Stage::Resting { .. } => {
+                let looked = self.look();
+                self.unless(looked);
+                if !self.begin() {
+                    return Ok(CollectorStep::Pause);
+                }
+                unfolded.for_each(|records| self.committed(records));
+            }
+            Stage::Looking { .. } => {
+                if !self.begin() {
+                    return Ok(CollectorStep::Pause);
+                }
+                unfolded.for_each(|records| self.committed(records));
+            }
+            Stage::Working(round) => {
+                let worked = round.work(&self.blobs, &self.shelf)?;
+                self.unless(worked);
+            }
+        }
+        Ok(match &self.stage {
+            Stage::Resting { .. } => CollectorStep::Rest,
+            Stage::Looking { .. } => CollectorStep::Pause,
+            Stage::Working(round) if round.is_done() => {
+                if round.removed > 0 {
+                    tracing::info!(
+                        blobs = round.removed,
+                        "blobs that nothing names were removed"
+                    );
+                }
+                self.rest(round.began.elapsed() * SHARE);
+                CollectorStep::Rest
+            }
+            Stage::Working(round) if matches!(round.at, At::Settling { .. }) => {
+                CollectorStep::Pause
+            }
+            Stage::Working(_) => CollectorStep::More,
+        })
+    }
+}
+
 impl Round {
     fn is_done(&self) -> bool {
         matches!(self.at, At::Removing { index } if index >= self.old.len())
@@ -255,9 +247,9 @@ impl Round {
         match self.at {
             At::Open { from } => {
                 let page = view::open_from(shelf.as_ref(), from, PAGE)?;
-                self.at = page
-                    .last()
-                    .map_or(At::Ended { from: 0 }, |body| At::Open { from: body.no + 1 });
+                self.at = page.last().map_or(At::Ended { from: 0 }, |body| At::Open {
+                    from: body.ordinal + 1,
+                });
                 let named = page.iter().flat_map(|body| references::of_body(body));
                 Ok(self.mark_all(blobs, named.collect()))
             }

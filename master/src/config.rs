@@ -1,52 +1,16 @@
 //! What a master is started with, checked; and the first things that can go wrong, each with what
 //! to do about it.
 
-use crate::blobs::Address;
 use crate::cli::MasterArgs;
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use taskmaster_blobs::Address;
+use taskmaster_engine::settings::{Durability, Keep};
 use taskmaster_protocol::time::parse_duration_us;
-
-/// When an add is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// When it is on disk.
-    Sync,
-    /// At once; the disk is synced this often.
-    Interval(Duration),
-}
-
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Durability::Sync => f.write_str("sync"),
-            Durability::Interval(pause) => write!(f, "interval:{}", pause.as_millis()),
-        }
-    }
-}
-
-/// How long finished tasks are kept; whichever is less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
-    /// This long after they ended.
-    pub time: Duration,
-    /// At most so many of them.
-    pub count: u64,
-}
-
-impl Default for Keep {
-    fn default() -> Keep {
-        Keep {
-            time: Duration::from_secs(7 * 86_400),
-            count: 1_000_000,
-        }
-    }
-}
 
 /// A master's settings.
 #[derive(Debug, Clone)]
@@ -355,7 +319,6 @@ fn make_token(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::scratch::Scratch;
     use std::os::unix::fs::PermissionsExt;
 
     fn args(listen: &str, data: &Path) -> MasterArgs {
@@ -434,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_master_that_others_reach_has_a_token_and_keeps_it() {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         let mut local = MasterConfig::new(args("127.0.0.1:0", scratch.path())).unwrap();
         local.settle_token().unwrap();
         assert_eq!((local.token.clone(), local.invitation(1)), (None, None));
@@ -442,7 +405,7 @@ mod tests {
         config.settle_token().unwrap();
         let token = config.token.clone().unwrap();
         assert!(token.len() == 32 && token.bytes().all(|b| b.is_ascii_hexdigit()));
-        let mode = fs::metadata(scratch.join("token"))
+        let mode = fs::metadata(scratch.path().join("token"))
             .unwrap()
             .permissions()
             .mode();
@@ -461,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_told_with_what_to_do() {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         let mut config = MasterConfig::new(args("127.0.0.1:0", scratch.path())).unwrap();
         let first = config.bind().unwrap();
         config.listen = first.local_addr().unwrap();
@@ -470,7 +433,7 @@ mod tests {
         assert!(matches!(config.lock_data(), Err(ConfigError::Locked(_))));
         drop(lock);
         config.lock_data().unwrap();
-        config.data = scratch.join("lock").join("data");
+        config.data = scratch.path().join("lock").join("data");
         assert!(
             config
                 .lock_data()

@@ -23,8 +23,7 @@ mod watch;
 mod writer;
 mod ws;
 
-use crate::blobs::Blobs;
-use crate::inbox::MasterHandle;
+use crate::handle::MasterHandle;
 use crate::interfaces::Interfaces;
 use crate::modules::Folder;
 use auth::Auth;
@@ -36,6 +35,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use taskmaster_blobs::Blobs;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch as flag};
 

@@ -1,34 +1,13 @@
-//! The master: keeps tasks, decides what runs where, and shows what happens.
-//!
-//! [`engine`] turns inputs into events of the core and its effects into records and messages;
-//! [`turns`] commits, then speaks; [`journal`] and [`view`] keep; [`gateway`] and [`modules`] are
-//! what the outside sees. [`master`] puts them together.
+//! The master's outside and its beginning: [`gateway`] is the port that everybody connects to,
+//! [`modules`] the task folder, [`upkeep`] what is done to a store at rest, [`collecting`] the end of
+//! blobs that nothing names. [`master`] puts them together with the engine, the store and the blobs.
 
-#![warn(missing_docs)]
-
-pub mod blobs;
 pub mod cli;
-pub mod clock;
 pub mod collecting;
 pub mod config;
-pub mod engine;
-pub mod events;
-pub mod folding;
 pub mod gateway;
-pub mod inbox;
-pub mod interests;
+pub mod handle;
 pub mod interfaces;
-pub mod journal;
-pub mod lanes;
-pub mod lookup;
 pub mod master;
 pub mod modules;
-pub mod prepare;
-pub mod record;
-pub mod references;
-pub mod room;
-pub mod steady;
-pub mod store;
-pub mod turns;
 pub mod upkeep;
-pub mod view;

@@ -1,20 +1,11 @@
 //! A whole master: opened, started, stopped.
 
-use crate::blobs::{Blobs, OpenError};
 use crate::collecting::Collecting;
 use crate::config::{ConfigError, DataLock, MasterConfig};
-use crate::engine::{Engine, EngineConfig};
-use crate::events::EventFeed;
-use crate::folding::{self, Folding};
-use crate::inbox::{Input, MasterHandle};
-use crate::interfaces::{Components, Interfaces};
-use crate::journal::{self, AppendError, ShelfJournal, SyncedMark};
+use crate::handle::MasterHandle;
+use crate::interfaces::Interfaces;
 use crate::modules::{self, Folder};
-use crate::room::{self, PatientShelf, Room};
-use crate::steady::SteadyClock;
-use crate::store::{Reader, StoreError};
-use crate::turns::{self, Behind, TURNS_WAITING_MAX, Writer};
-use crate::{clock, gateway, upkeep, view};
+use crate::{gateway, upkeep};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -24,6 +15,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use taskmaster_blobs::{Blobs, OpenError};
+use taskmaster_engine::committing::{self, Behind, TURNS_WAITING_MAX, Writer};
+use taskmaster_engine::components::Components;
+use taskmaster_engine::engine::{Engine, EngineConfig};
+use taskmaster_engine::events::EventFeed;
+use taskmaster_engine::folding::Folding;
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::room::{PatientShelf, Room};
+use taskmaster_engine::steady::SteadyClock;
+use taskmaster_engine::{clock, turns};
+use taskmaster_store::journal::{self, AppendError, ShelfJournal, SyncedMark};
+use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::{disk, view};
 use tokio::sync::{oneshot, watch};
 
 /// Connections get this long to be closed in an orderly way.
@@ -207,7 +211,7 @@ async fn settled(config: &MasterConfig) -> Result<Blobs, MasterError> {
 
 /// Opens the store and brings the view up to the journal's end.
 fn open(data: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), StoreError> {
-    room::wanted_at_start(data)?;
+    disk::wanted_at_start(data)?;
     let folder = data.join("store");
     if !folder.exists() && Blobs::any(data) {
         let why =
@@ -219,7 +223,7 @@ fn open(data: &std::path::Path) -> Result<(Reader, view::Restored, SyncedMark), 
     }
     let shelf = upkeep::open_sled(&folder)?;
     let mark = SyncedMark::open(&folder, journal::last(&shelf)?)?;
-    folding::catch_up(&shelf)?;
+    view::catch_up(&shelf)?;
     let restored = view::restore(shelf.as_ref())?;
     Ok((shelf, restored, mark))
 }
@@ -263,15 +267,15 @@ fn threads(
     engine.keep_ended_for(config.keep.time);
     let components = engine.components();
     let mut journal = ShelfJournal::open(shelf.clone())?.noting(mark);
-    turns::commit_first(engine.end_turn(now), &mut journal, &events, &folds).map_err(|error| {
-        match error {
+    committing::commit_first(engine.end_turn(now), &mut journal, &events, &folds).map_err(
+        |error| match error {
             AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
             other => MasterError::Journal(other.to_string()),
-        }
-    })?;
+        },
+    )?;
     let patient: Reader = Arc::new(PatientShelf::new(shelf, room.clone()));
     let collecting = Collecting::new(blobs, patient.clone(), room.clone());
-    let mut folding = Folding::new(patient, config.keep, inbox).collecting(collecting);
+    let mut folding = Folding::new(patient, config.keep, inbox).collecting(Box::new(collecting));
     let behind = Behind::new(folding.backlog());
     let ahead = behind.clone();
     let (durability, data_folder, measured) =

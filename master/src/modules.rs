@@ -15,14 +15,14 @@ mod shelf;
 mod tests;
 mod watch;
 
-use crate::blobs::Blobs;
-use crate::inbox::MasterHandle;
+use crate::handle::MasterHandle;
 use list::List;
 use manifests::Manifests;
 use shelf::Shelf;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use taskmaster_blobs::Blobs;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{Hash, ModuleName, Refusal};
 use tokio::sync::oneshot;

@@ -6,13 +6,13 @@ pub mod export;
 pub mod import;
 pub mod pieces;
 
-use crate::blobs::OpenError;
 use crate::config::{self, ConfigError, DataLock};
-use crate::store::sled::{self, SledShelf};
-use crate::store::{Reader, StoreError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use taskmaster_blobs::OpenError;
+use taskmaster_store::kv::sled::{self, SledShelf};
+use taskmaster_store::kv::{Reader, StoreError};
 
 /// Why it was not done; a sentence with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -142,14 +142,14 @@ pub fn open_sled(folder: &Path) -> Result<Reader, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Journal, ShelfJournal};
-    use crate::modules::scratch::Scratch;
-    use crate::record::{self, Entry, FORMAT, Record};
-    use crate::{folding, view};
     use taskmaster_protocol::Wall;
+    use taskmaster_store::codec::{self, FORMAT};
+    use taskmaster_store::journal::{Journal, ShelfJournal};
+    use taskmaster_store::record::{Entry, Record};
+    use taskmaster_store::view;
 
     fn entry(commit: u64) -> Vec<u8> {
-        record::encode(&Entry {
+        codec::encode(&Entry {
             first_seq: 1,
             time: Wall(1),
             records: vec![Record::Started {
@@ -160,17 +160,17 @@ mod tests {
 
     #[test]
     fn what_a_newer_program_wrote_is_refused_with_its_format_and_damage_is_told() {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         Making::begin(scratch.path()).unwrap().finish().unwrap();
         let opened = Opened::open(scratch.path()).unwrap();
         let mut journal = ShelfJournal::open(opened.shelf.clone()).unwrap();
         journal.append(1, &entry(1)).unwrap();
-        folding::catch_up(&opened.shelf).unwrap();
+        view::catch_up(&opened.shelf).unwrap();
         assert!(check::check(&opened).unwrap().ok);
         let mut newer = entry(2);
         newer[0] = FORMAT + 1;
         journal.append(2, &newer).unwrap();
-        let refused = folding::catch_up(&opened.shelf).unwrap_err().to_string();
+        let refused = view::catch_up(&opened.shelf).unwrap_err().to_string();
         let told = format!(
             "commit 2: it is of format {}, this program reads format {FORMAT}",
             FORMAT + 1
@@ -191,7 +191,8 @@ mod tests {
             "nothing was changed"
         );
         assert!(
-            Making::begin(scratch.path()).is_err() && Opened::open(&scratch.join("none")).is_err()
+            Making::begin(scratch.path()).is_err()
+                && Opened::open(&scratch.path().join("none")).is_err()
         );
     }
 }

@@ -1,19 +1,23 @@
-//! What a module may reach beyond its folder, a clock and chance: asked for by its manifest,
-//! approved by the operator of the master, offered by a runner.
+//! What a module may reach beyond its folder, a clock and random numbers. The manifest of the
+//! module asks for it, the operator of the master approves it, and a runner offers it.
 
 use crate::limits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
-/// Names by kind. The same type says what a manifest asks for, what was approved, and what a runner
+/// Characters of a wrong name that stand in the sentence about it.
+const SHOWN_MAX: usize = 80;
+
+/// Names by kind. One type says what a manifest asks for, what was approved, and what a runner
 /// offers.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema,
 )]
 pub struct Capabilities {
-    /// Hosts that it may speak to over HTTP: `example.org` on the usual ports, `example.org:8080`
-    /// on another.
+    /// Hosts that may be spoken to over HTTP: `example.org` on the usual ports, `example.org:8080`
+    /// on another one.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub http: BTreeSet<String>,
     /// Variables of the runner's environment.
@@ -22,13 +26,13 @@ pub struct Capabilities {
     /// Secrets of the runner.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub secrets: BTreeSet<String>,
-    /// Folders of the runner, to read.
+    /// Folders of the runner, for reading.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub folders: BTreeSet<String>,
 }
 
 impl Capabilities {
-    /// The names by the field that they stand in.
+    /// The fields and the names in them.
     pub fn fields(&self) -> [(&'static str, &BTreeSet<String>); 4] {
         [
             ("http", &self.http),
@@ -38,12 +42,12 @@ impl Capabilities {
         ]
     }
 
-    /// Whether there is nothing.
+    /// Whether no field has a name.
     pub fn is_empty(&self) -> bool {
         self.fields().iter().all(|(_, names)| names.is_empty())
     }
 
-    /// What of it is not in `others`.
+    /// The names that are not in `others`.
     pub fn beyond(&self, others: &Capabilities) -> Capabilities {
         let more = |of: &BTreeSet<String>, others: &BTreeSet<String>| {
             of.difference(others).cloned().collect()
@@ -56,7 +60,7 @@ impl Capabilities {
         }
     }
 
-    /// Takes what is in `others`, too.
+    /// Adds the names that are in `others`.
     pub fn extend(&mut self, others: &Capabilities) {
         self.http.extend(others.http.iter().cloned());
         self.env.extend(others.env.iter().cloned());
@@ -64,34 +68,50 @@ impl Capabilities {
         self.folders.extend(others.folders.iter().cloned());
     }
 
-    /// What is wrong with a name, with the field that it stands in: `secrets`, `` `1x` is not … ``.
-    pub fn check(&self) -> Result<(), (&'static str, String)> {
+    /// Checks every name.
+    pub fn check(&self) -> Result<(), BadCapability> {
         for (field, names) in self.fields() {
             if names.len() > limits::CAPABILITIES_MAX {
+                let is = names.len();
                 let max = limits::CAPABILITIES_MAX;
-                return Err((
+                return Err(BadCapability {
                     field,
-                    format!("it has {} names, at most {max} are allowed", names.len()),
-                ));
+                    why: format!("it has {is} names, at most {max} are allowed"),
+                });
             }
             for name in names {
-                let shown: String = name.chars().take(80).collect();
                 let checked = match field {
                     "http" => check_host(name),
                     "folders" => check_folder(name),
                     _ => check_variable(name),
                 };
-                checked.map_err(|why| (field, format!("`{shown}` {why}")))?;
+                checked.map_err(|why| {
+                    let shown: String = name.chars().take(SHOWN_MAX).collect();
+                    BadCapability {
+                        field,
+                        why: format!("`{shown}` {why}"),
+                    }
+                })?;
             }
         }
         match self.env.intersection(&self.secrets).next() {
-            Some(name) => Err((
-                "secrets",
-                format!("`{name}` is in `env`, too; a module finds both under one name"),
-            )),
+            Some(name) => Err(BadCapability {
+                field: "secrets",
+                why: format!("`{name}` is in `env`, too; a module finds both under one name"),
+            }),
             None => Ok(()),
         }
     }
+}
+
+/// Why a name in [`Capabilities`] is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("field `{field}`: {why}")]
+pub struct BadCapability {
+    /// The field that the name stands in.
+    pub field: &'static str,
+    /// What is wrong, as a clause: `` `1x` is no name of a variable: … ``.
+    pub why: String,
 }
 
 /// For people: `HTTP to example.org, variable HOME, secrets key and token, folder data`.
@@ -103,40 +123,42 @@ impl std::fmt::Display for Capabilities {
             ("secret", "secrets"),
             ("folder", "folders"),
         ];
-        let mut first = true;
+        let mut is_first = true;
         for ((_, names), (one, several)) in self.fields().into_iter().zip(words) {
-            let Some((last, others)) = names
-                .iter()
-                .collect::<Vec<_>>()
-                .split_last()
-                .map(|(l, o)| (*l, o.to_vec()))
-            else {
+            let Some(last) = names.last() else {
                 continue;
             };
-            let word = if others.is_empty() { one } else { several };
-            f.write_str(if first { "" } else { ", " })?;
+            let word = if names.len() == 1 { one } else { several };
+            f.write_str(if is_first { "" } else { ", " })?;
             write!(f, "{word} ")?;
-            for (i, name) in others.iter().enumerate() {
-                write!(f, "{}{name}", if i == 0 { "" } else { ", " })?;
-            }
-            write!(f, "{}{last}", if others.is_empty() { "" } else { " and " })?;
-            first = false;
+            let others: Vec<&str> = names
+                .iter()
+                .take(names.len() - 1)
+                .map(String::as_str)
+                .collect();
+            f.write_str(&others.join(", "))?;
+            f.write_str(if others.is_empty() { "" } else { " and " })?;
+            f.write_str(last)?;
+            is_first = false;
         }
-        if first {
-            f.write_str("nothing")
-        } else {
-            Ok(())
+        if is_first {
+            f.write_str("nothing")?;
         }
+        Ok(())
     }
 }
 
-/// Whether it can be the name of a variable that a module sees.
+/// Checks that `name` can be a variable that a module sees. The error is the rest of a sentence.
 pub fn check_variable(name: &str) -> Result<(), String> {
-    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-    let is_sound =
-        name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
-    if !is_sound || name.len() > limits::NAME_BYTES_MAX {
-        return Err("is no name of a variable: letters, digits and _, not beginning with a digit, 128 at most".into());
+    const WRONG: &str = "is no name of a variable: letters, digits and _, \
+                         not beginning with a digit, 128 at most";
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let is_plain = |c: char| is_letter(c) || c.is_ascii_digit();
+    if !name.starts_with(is_letter)
+        || !name.chars().all(is_plain)
+        || name.len() > limits::NAME_BYTES_MAX
+    {
+        return Err(WRONG.into());
     }
     if name.starts_with("TASKMASTER_") {
         return Err("begins with TASKMASTER_, which is kept for what every task sees".into());
@@ -144,53 +166,47 @@ pub fn check_variable(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether it can be the name of a folder.
+/// Checks that `name` can be a folder. The error is the rest of a sentence.
 pub fn check_folder(name: &str) -> Result<(), String> {
+    const WRONG: &str = "is no name of a folder: letters, digits, `.`, `_` and `-`, \
+                         beginning with a letter or digit, 128 at most";
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let is_sound = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        && name.chars().all(is_plain)
         && name.len() <= limits::NAME_BYTES_MAX;
-    let why = "is no name of a folder: letters, digits, `.`, `_` and `-`, beginning with a letter or digit, 128 at most";
-    if is_sound { Ok(()) } else { Err(why.into()) }
+    if is_sound { Ok(()) } else { Err(WRONG.into()) }
 }
 
-/// Whether it is a host, or a host and a port, as an address has it.
+/// Checks that `text` is a host, or a host and a port, as an address has them.
 fn check_host(text: &str) -> Result<(), String> {
-    let why = "is no host: write it in small letters like `example.org`, `example.org:8080` or `[::1]:8080`, without \
-               https:// before it and a path behind it";
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (host, after) = rest.split_once(']').ok_or(why)?;
-            let is_address = host.parse::<std::net::Ipv6Addr>().is_ok();
-            (
-                is_address,
-                if after.is_empty() {
-                    None
-                } else {
-                    Some(after.strip_prefix(':').ok_or(why)?)
-                },
-            )
-        }
-        None => {
-            let (host, port) = text
-                .split_once(':')
-                .map_or((text, None), |(host, port)| (host, Some(port)));
-            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
-            let is_sound =
-                host.starts_with(|c: char| c.is_ascii_alphanumeric()) && host.chars().all(plain);
-            (is_sound && host.len() <= 253, port)
-        }
+    const WRONG: &str = "is no host: write it in small letters like `example.org`, \
+                         `example.org:8080` or `[::1]:8080`, without https:// before it \
+                         and a path behind it";
+    let is_sound = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').is_some_and(|(host, after)| {
+            host.parse::<Ipv6Addr>().is_ok()
+                && (after.is_empty() || after.strip_prefix(':').is_some_and(is_port))
+        }),
+        None => match text.split_once(':') {
+            Some((host, port)) => is_host_name(host) && is_port(port),
+            None => is_host_name(text),
+        },
     };
-    let is_port = |port: &str| {
-        port.parse::<u16>()
-            .is_ok_and(|n| n > 0 && n.to_string() == port)
-    };
-    if host && port.is_none_or(is_port) {
-        Ok(())
-    } else {
-        Err(why.into())
-    }
+    if is_sound { Ok(()) } else { Err(WRONG.into()) }
+}
+
+/// A name or an IPv4 address. DNS takes at most 253 bytes.
+fn is_host_name(host: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
+    host.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && host.chars().all(is_plain)
+        && host.len() <= 253
+}
+
+/// A port as it is written usually, without a sign and zeros before it.
+fn is_port(port: &str) -> bool {
+    port.parse::<u16>()
+        .is_ok_and(|number| number > 0 && number.to_string() == port)
 }
 
 #[cfg(test)]
@@ -256,7 +272,7 @@ mod tests {
             (of(&[], &[], &[], &[".."]), "folders"),
             (of(&[], &[], &[], &["a/b"]), "folders"),
         ] {
-            assert_eq!(bad.check().unwrap_err().0, field, "{bad}");
+            assert_eq!(bad.check().unwrap_err().field, field, "{bad}");
         }
     }
 }

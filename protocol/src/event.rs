@@ -1,4 +1,4 @@
-//! What watchers see: one flat shape for every event, and the filter by which they choose.
+//! What watchers see: one flat shape for every event, and the filter by which watchers choose.
 
 use crate::{JobName, Json, ModuleName, TaskId, Wall};
 use schemars::JsonSchema;
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal),* $(,)?) => {
-        /// The kind of an event. Past tense: it has happened.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        /// The kind of an event. Its name is in the past tense, because it has happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Serialize, Deserialize, JsonSchema)]
         pub enum EventKind {
             $($(#[$doc])* #[serde(rename = $name)] $kind,)*
         }
 
         impl EventKind {
-            /// Every kind, in the order of a task's life, then modules, runners, jobs; what came
-            /// later behind them.
+            /// Every kind. The order is that of the enum, which the format on disk depends on.
             pub const ALL: &'static [EventKind] = &[$(EventKind::$kind),*];
 
-            /// The kind as it is written in JSON.
+            /// The kind as JSON has it.
             pub fn as_str(self) -> &'static str {
                 match self { $(EventKind::$kind => $name),* }
             }
@@ -30,19 +30,19 @@ kinds! {
     TaskAdded = "task:added",
     /// Nothing holds the task back any more; live only.
     TaskReady = "task:ready",
-    /// The task was lent to a runner's slot; live only.
+    /// An attempt of the task was assigned to a runner; live only.
     TaskAssigned = "task:assigned",
     /// Guest code started; live only.
     TaskStarted = "task:started",
-    /// The module said how far it is; live only.
+    /// The module told how far the task is; live only.
     TaskProgress = "task:progress",
-    /// The module gave a part of its answer; live only.
+    /// The module gave a first part of the result; live only.
     TaskPartial = "task:partial",
     /// The module wrote to stderr; live only.
     TaskLog = "task:log",
     /// An attempt failed and another will follow; durable.
     TaskRetrying = "task:retrying",
-    /// An attempt ended and the task goes on as another module (`::then`); durable.
+    /// An attempt ended and the task goes on as another document (`::then`); durable.
     TaskContinued = "task:continued",
     /// The task is done; durable.
     TaskDone = "task:done",
@@ -70,8 +70,8 @@ kinds! {
     RunnerJoined = "runner:joined",
     /// A runner was lost; durable.
     RunnerLost = "runner:lost",
-    /// A runner lives and answers nothing: it is hung up on, and its tasks run elsewhere; live
-    /// only.
+    /// A runner lives and answers nothing. The master closes its connection and runs its tasks
+    /// elsewhere; live only.
     RunnerStuck = "runner:stuck",
     /// A runner takes no more tasks and finishes those it has; live only.
     RunnerDraining = "runner:draining",
@@ -80,87 +80,87 @@ kinds! {
     /// Nobody holds the job and no task of it is open; durable.
     JobDone = "job:done",
     /// A version of a module asks for more than was approved, and waits; durable.
-    // Last: the order is the format on disk.
+    // New kinds are added at the end, because the order is the format on disk.
     ModuleWaiting = "module:waiting",
 }
 
-/// One event as watchers and scripts see it.
+impl EventKind {
+    /// Whether `word` is the name of the kind, or the part of the name before the colon.
+    fn is_called(self, word: &str) -> bool {
+        let name = self.as_str();
+        word == name || name.split(':').next() == Some(word)
+    }
+}
+
+/// An event, as watchers and scripts see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventView {
-    /// Its dense number; `null` for events that are live only and never written to disk.
+    /// The number of the event; durable events are numbered without gaps. `null` for an event that
+    /// is live only and never written to disk.
     pub seq: Option<u64>,
-    /// When it happened, by the master's clock.
+    /// When the event happened, by the master's clock.
     pub time: Wall,
-    /// What happened.
+    /// The kind of the event.
     pub event: EventKind,
-    /// The task, where it is about one.
+    /// The task that the event is about, if any.
     pub task: Option<TaskId>,
-    /// The module, where it is about one.
+    /// The module that the event is about, if any.
     pub module: Option<ModuleName>,
-    /// The job, where it is about one.
+    /// The job that the event is about, if any.
     pub job: Option<JobName>,
-    /// The runner, where it is about one.
+    /// The runner that the event is about, if any.
     pub runner: Option<String>,
-    /// More, by kind of event.
+    /// More about the event; its shape depends on the kind.
     pub data: Json,
 }
 
-/// Which events a watcher wants; every field that is given must match.
+/// Which events a watcher wants. Every field that is given must match.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
-    /// Kinds, by full name or by their part before the colon (`task`, `module`); empty: all.
+pub struct EventFilter {
+    /// Kinds of events, by their full names or by the part before the colon (`task`, `module`).
+    /// Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<String>,
-    /// Only about this job.
+    /// Only events about this job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobName>,
-    /// Only about this task.
+    /// Only events about this task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-    /// Only about this module.
+    /// Only events about this module.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<ModuleName>,
-    /// Only about this runner.
+    /// Only events about this runner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runner: Option<String>,
 }
 
-impl Filter {
-    /// Whether events of this kind are wanted at all.
+impl EventFilter {
+    /// Whether events of this kind may be wanted, whatever they are about.
     pub fn wants(&self, kind: EventKind) -> bool {
-        let name = kind.as_str();
-        let part = name.split(':').next().unwrap_or_default();
-        self.events.is_empty()
-            || self
-                .events
-                .iter()
-                .any(|wanted| wanted == name || wanted == part)
+        self.events.is_empty() || self.events.iter().any(|word| kind.is_called(word))
     }
 
-    /// Whether this event is wanted.
+    /// Whether the event is wanted.
     pub fn matches(&self, event: &EventView) -> bool {
-        fn same<T: PartialEq>(wanted: &Option<T>, is: &Option<T>) -> bool {
+        fn fits<T: PartialEq>(wanted: &Option<T>, is: &Option<T>) -> bool {
             wanted.is_none() || wanted == is
         }
         self.wants(event.event)
-            && same(&self.job, &event.job)
-            && same(&self.task, &event.task)
-            && same(&self.module, &event.module)
-            && same(&self.runner, &event.runner)
+            && fits(&self.job, &event.job)
+            && fits(&self.task, &event.task)
+            && fits(&self.module, &event.module)
+            && fits(&self.runner, &event.runner)
     }
 
     /// The words in `events` that name no kind of event.
     pub fn unknown_events(&self) -> Vec<&str> {
-        let known = |word: &str| {
-            EventKind::ALL
-                .iter()
-                .any(|k| k.as_str() == word || k.as_str().split(':').next() == Some(word))
-        };
+        let is_known = |word: &str| EventKind::ALL.iter().any(|kind| kind.is_called(word));
         self.events
             .iter()
             .map(String::as_str)
-            .filter(|word| !known(word))
+            .filter(|word| !is_known(word))
             .collect()
     }
 }

@@ -1,9 +1,10 @@
 //! Files of a task: where they lie in its folder, and by what names their bytes travel.
 //!
 //! A file is named by the SHA-256 of its bytes. A folder is named by the SHA-256 of its
-//! [`Listing`], which names its files: however many tasks share it, each of them carries one name.
+//! [`Listing`], which names its files. However many tasks share a folder, each of them carries one
+//! name only.
 
-use crate::{Hash, limits};
+use crate::{Hash, limits, relative};
 use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -12,12 +13,12 @@ use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// The part of a path that is not the task's folder for any program: `/tmp` is a folder of its own.
+/// The first part of a path that does not lie in the task's folder: `/tmp` is a folder of its own.
 pub const TMP: &str = "tmp";
 
 /// Where a file lies in a task's folder: parts with `/` between them, never absolute, never
-/// upwards. It means the same on the machine that sends it, in the sandbox, and below the folder
-/// that `--fetch` writes to.
+/// upwards. The path means the same on the machine that sends the file, in the sandbox, and below
+/// the folder that `--fetch` writes to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FilePath(SmolStr);
 
@@ -27,47 +28,30 @@ pub struct FilePath(SmolStr);
 pub struct BadPath(pub String);
 
 impl FilePath {
-    /// Checks `text`.
+    /// Checks `text`: at most [`limits::PATH_BYTES_MAX`] bytes, [`limits::PATH_PART_BYTES_MAX`] in
+    /// each part.
     pub fn new(text: &str) -> Result<FilePath, BadPath> {
-        let bad = |why: &str| {
-            let shown: String = text.chars().take(80).collect();
-            Err(BadPath(format!(
-                "the path `{shown}` {why}; write it like `data/points.csv`, inside the task's folder"
-            )))
-        };
-        if text.is_empty() {
-            return bad("is empty");
-        }
-        if text.len() > limits::PATH_BYTES_MAX {
-            return bad(&format!(
-                "has {} bytes, at most {} are allowed",
-                text.len(),
-                limits::PATH_BYTES_MAX
-            ));
-        }
-        if text.starts_with('/') {
-            return bad("is absolute");
-        }
-        if text.chars().any(char::is_control) {
-            return bad("holds a control character");
-        }
-        for part in text.split('/') {
-            match part {
-                "" => return bad("has an empty part"),
-                "." | ".." => return bad(&format!("has the part `{part}`")),
-                part if part.len() > limits::PATH_PART_BYTES_MAX => {
-                    let (is, max) = (part.len(), limits::PATH_PART_BYTES_MAX);
-                    return bad(&format!(
-                        "has a part of {is} bytes, at most {max} are allowed"
-                    ));
-                }
-                _ => {}
+        let check_part = |part: &str| {
+            let is = part.len();
+            let max = limits::PATH_PART_BYTES_MAX;
+            if is > max {
+                return Err(format!(
+                    "has a part of {is} bytes, at most {max} are allowed"
+                ));
             }
-        }
+            Ok(())
+        };
+        relative::check(text, check_part).map_err(|why| {
+            let shown = relative::shown(text);
+            BadPath(format!(
+                "the path `{shown}` {why}; \
+                 write it like `data/points.csv`, inside the task's folder"
+            ))
+        })?;
         Ok(FilePath(text.into()))
     }
 
-    /// `self` below `folder`.
+    /// The path of this file below `folder`. Refused where it is too long.
     pub fn below(&self, folder: &FilePath) -> Result<FilePath, BadPath> {
         FilePath::new(&format!("{folder}/{self}"))
     }
@@ -77,14 +61,14 @@ impl FilePath {
         &self.0
     }
 
-    /// Whether it lies in the task's `/tmp`, which is no part of its folder.
+    /// Whether the path lies in the task's `/tmp`, which is no part of its folder.
     pub fn is_tmp(&self) -> bool {
         self.as_str().split('/').next() == Some(TMP)
     }
 }
 
-/// Whether files can lie at all these paths at once, on every kind of disk: no two differ only by
-/// case, and none is both a file and a folder.
+/// Checks that files can lie at all these paths at once, on every kind of disk: no two differ only
+/// by case, and none is both a file and a folder.
 pub fn can_coexist<'a>(paths: impl IntoIterator<Item = &'a FilePath>) -> Result<(), BadPath> {
     let mut seen: BTreeMap<String, &FilePath> = BTreeMap::new();
     for path in paths {
@@ -106,7 +90,7 @@ pub fn can_coexist<'a>(paths: impl IntoIterator<Item = &'a FilePath>) -> Result<
     different_case_of_folders(seen.values().copied())
 }
 
-/// `a/x` beside `A/y` is one folder on some disks and two on others.
+/// Refuses `a/x` beside `A/y`, which is one folder on some disks and two on others.
 fn different_case_of_folders<'a>(paths: impl Iterator<Item = &'a FilePath>) -> Result<(), BadPath> {
     let mut folders: BTreeMap<String, &str> = BTreeMap::new();
     for path in paths {
@@ -175,24 +159,24 @@ impl JsonSchema for FilePath {
 }
 
 /// What is put at a path before a task runs. The task may read it, remove it and put something else
-/// there; it cannot be written into, because others share it.
+/// there. The task cannot write into it, because other tasks share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum InputRef {
     /// A file.
     File {
-        /// The hash of its bytes.
+        /// The SHA-256 of the file.
         sha256: Hash,
     },
-    /// A folder with all that is in it.
+    /// A folder with everything in it.
     Folder {
-        /// The hash of its listing.
+        /// The SHA-256 of the folder's listing.
         folder: Hash,
     },
 }
 
 impl InputRef {
-    /// The blob that it names.
+    /// The blob that the input names.
     pub fn blob(&self) -> Hash {
         match self {
             InputRef::File { sha256 } => *sha256,
@@ -228,7 +212,9 @@ impl<'de> Deserialize<'de> for InputRef {
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<InputRef, E> {
                 let shown: String = text.chars().take(80).collect();
                 Err(E::custom(format!(
-                    "`{shown}` is a path of the machine that sends the task: put its bytes at /blobs/<sha256> and give {{\"sha256\": …}}; `taskmaster feed` and `add` do that"
+                    "`{shown}` is a path of the machine that sends the task: \
+                     put its bytes at /blobs/<sha256> and give {{\"sha256\": …}}; \
+                     `taskmaster feed` and `add` do that"
                 )))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<InputRef, A::Error> {
@@ -255,18 +241,18 @@ impl<'de> Deserialize<'de> for InputRef {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListedFile {
-    /// The hash of its bytes.
+    /// The SHA-256 of the file.
     pub sha256: Hash,
-    /// How many they are.
+    /// The size of the file, in bytes.
     pub bytes: u64,
 }
 
-/// What is in a folder: files by their path below it. A folder without files is none. As JSON,
-/// without white space and sorted by path, it is a blob, and its hash names the folder.
+/// The files of a folder by their path below it. Folders without files are not listed. As JSON,
+/// without white space and sorted by path, a listing is a blob, and its hash names the folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Listing {
-    /// The files.
+    /// The files, at most [`limits::FOLDER_FILES_MAX`].
     pub files: BTreeMap<FilePath, ListedFile>,
 }
 
@@ -277,10 +263,11 @@ impl Listing {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads and checks a listing; the sentence says what is wrong with it.
+    /// Reads and checks a listing of at most [`limits::LISTING_BYTES_MAX`] bytes.
     pub fn decode(bytes: &[u8]) -> Result<Listing, BadPath> {
         if bytes.len() > limits::LISTING_BYTES_MAX {
-            let (is, max) = (bytes.len(), limits::LISTING_BYTES_MAX);
+            let is = bytes.len();
+            let max = limits::LISTING_BYTES_MAX;
             return Err(BadPath(format!(
                 "a folder's listing has {is} bytes, at most {max} are allowed"
             )));
@@ -291,9 +278,10 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Whether it is within its limits and its files can lie beside each other.
+    /// Checks that the listing is within its limits and that its files can lie beside each other.
     pub fn check(&self) -> Result<(), BadPath> {
-        let (is, max) = (self.files.len(), limits::FOLDER_FILES_MAX);
+        let is = self.files.len();
+        let max = limits::FOLDER_FILES_MAX;
         if is > max {
             return Err(BadPath(format!(
                 "the folder has {is} files, at most {max} are allowed"
@@ -302,7 +290,7 @@ impl Listing {
         can_coexist(self.files.keys())
     }
 
-    /// The blobs that it names, each once.
+    /// The blobs that the listing names, each once.
     pub fn blobs(&self) -> BTreeSet<Hash> {
         self.files.values().map(|file| file.sha256).collect()
     }

@@ -1,54 +1,32 @@
-//! Patterns of paths, for `outputs`: `*` and `?` within a part, `[a-z]`, `**` for any number of
+//! Patterns of paths, for `outputs`: `*`, `?` and `[a-z]` within a part, `**` for any number of
 //! parts.
 
-use crate::limits;
+use crate::relative;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A pattern of paths in a task's folder, such as `*.png` or `out/**`. It is compared with whole
-/// paths, part by part, case and all.
+/// paths, part by part, and upper and lower case differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Glob(String);
 
+/// Why a pattern is refused: the sentence for people, without the field's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadGlob(String);
+
 impl Glob {
-    /// Checks `text`; the sentence says why it can match nothing.
-    pub fn new(text: &str) -> Result<Glob, String> {
-        let bad = |why: &str| {
-            let shown: String = text.chars().take(80).collect();
-            Err(format!(
-                "the glob `{shown}` {why}; write it like `*.png` or `out/**`, relative to the task's folder"
+    /// Checks `text`, at most [`limits::PATH_BYTES_MAX`](crate::limits::PATH_BYTES_MAX) bytes.
+    /// Refused where it could match no path of a task's folder.
+    pub fn new(text: &str) -> Result<Glob, BadGlob> {
+        relative::check(text, check_part).map_err(|why| {
+            let shown = relative::shown(text);
+            BadGlob(format!(
+                "the glob `{shown}` {why}; \
+                 write it like `*.png` or `out/**`, relative to the task's folder"
             ))
-        };
-        if text.is_empty() {
-            return bad("is empty");
-        }
-        if text.len() > limits::PATH_BYTES_MAX {
-            return bad(&format!(
-                "has {} bytes, at most {} are allowed",
-                text.len(),
-                limits::PATH_BYTES_MAX
-            ));
-        }
-        if text.starts_with('/') {
-            return bad("is absolute");
-        }
-        if text.chars().any(char::is_control) {
-            return bad("holds a control character");
-        }
-        for part in text.split('/') {
-            match part {
-                "" => return bad("has an empty part"),
-                "." | ".." => return bad(&format!("has the part `{part}`")),
-                part if part != "**" && part.contains("**") => {
-                    return bad("has `**` beside other text in a part");
-                }
-                part if part.split('[').skip(1).any(|set| !set.contains(']')) => {
-                    return bad("has a `[` without `]`");
-                }
-                _ => {}
-            }
-        }
+        })?;
         Ok(Glob(text.to_owned()))
     }
 
@@ -58,94 +36,129 @@ impl Glob {
     }
 
     /// Whether `path`, written with `/`, is meant.
+    ///
+    /// There is no backtracking, so that no pattern takes longer than the product of the lengths of
+    /// pattern and path. `out/**` means what is in `out` and not `out` itself: only files are
+    /// compared, and the path of a file in `out` has a part behind it.
     pub fn matches(&self, path: &str) -> bool {
-        let (pattern, path): (Vec<&str>, Vec<&str>) =
-            (self.0.split('/').collect(), path.split('/').collect());
-        // `reached[i]`: the first `i` parts of the path are matched by the pattern so far. No
-        // backtracking, so that no pattern takes longer than pattern times path.
-        let mut reached = vec![false; path.len() + 1];
-        reached[0] = true;
-        for part in pattern {
-            let mut next = vec![false; path.len() + 1];
-            for i in 0..=path.len() {
-                next[i] = match part {
-                    "**" => reached[i] || (i > 0 && next[i - 1]),
-                    part => i > 0 && reached[i - 1] && part_matches(part, path[i - 1]),
-                };
-            }
-            reached = next;
-        }
-        // `out/**` means what is in `out`, not `out` itself: only files are compared, and those
-        // have a part there.
-        reached.last().copied().unwrap_or(false)
-    }
-}
-
-/// One part, by the same method over its characters.
-fn part_matches(pattern: &str, text: &str) -> bool {
-    let text: Vec<char> = text.chars().collect();
-    let mut reached = vec![false; text.len() + 1];
-    reached[0] = true;
-    let mut pattern = pattern.chars();
-    while let Some(c) = pattern.next() {
-        let set = (c == '[').then(|| Set::read(&mut pattern));
-        let mut next = vec![false; text.len() + 1];
-        for i in 0..=text.len() {
-            let one = |fits: bool| i > 0 && reached[i - 1] && fits;
-            next[i] = match (c, &set) {
-                ('*', _) => reached[i] || (i > 0 && next[i - 1]),
-                ('?', _) => one(true),
-                (_, Some(set)) => i > 0 && one(set.holds(text[i - 1])),
-                (c, None) => i > 0 && one(text[i - 1] == c),
+        let path: Vec<&str> = path.split('/').collect();
+        let mut reached = Reached::none(path.len());
+        for part in self.0.split('/') {
+            reached = match part {
+                "**" => reached.any_number(),
+                part => reached.one_more(|index| part_matches(part, path[index])),
             };
         }
-        reached = next;
+        reached.all()
     }
-    reached.last().copied().unwrap_or(false)
 }
 
-/// `[abc]`, `[a-z]`, `[!a-z]`.
-struct Set {
-    negated: bool,
+fn check_part(part: &str) -> Result<(), String> {
+    if part != "**" && part.contains("**") {
+        return Err("has `**` beside other text in a part".into());
+    }
+    if part.split('[').skip(1).any(|class| !class.contains(']')) {
+        return Err("has a `[` without `]`".into());
+    }
+    Ok(())
+}
+
+/// Whether one part of a pattern matches one part of a path, character by character.
+fn part_matches(pattern: &str, text: &str) -> bool {
+    let text: Vec<char> = text.chars().collect();
+    let mut reached = Reached::none(text.len());
+    let mut pattern = pattern.chars();
+    while let Some(c) = pattern.next() {
+        reached = match c {
+            '*' => reached.any_number(),
+            '?' => reached.one_more(|_| true),
+            '[' => {
+                let class = CharacterClass::read(&mut pattern);
+                reached.one_more(|index| class.holds(text[index]))
+            }
+            c => reached.one_more(|index| text[index] == c),
+        };
+    }
+    reached.all()
+}
+
+/// Which beginnings of a sequence the pattern matches so far: `self.0[n]` is its first `n` items.
+struct Reached(Vec<bool>);
+
+impl Reached {
+    /// Only the empty beginning of a sequence of this length.
+    fn none(length: usize) -> Reached {
+        let mut reached = vec![false; length + 1];
+        reached[0] = true;
+        Reached(reached)
+    }
+
+    /// The pattern goes on with one item for which `fits` holds at its index.
+    fn one_more(self, fits: impl Fn(usize) -> bool) -> Reached {
+        let mut next = vec![false; self.0.len()];
+        for (index, reached) in self.0.iter().enumerate().take(self.0.len() - 1) {
+            next[index + 1] = *reached && fits(index);
+        }
+        Reached(next)
+    }
+
+    /// The pattern goes on with any number of items, also none.
+    fn any_number(mut self) -> Reached {
+        let mut before = false;
+        for reached in &mut self.0 {
+            *reached |= before;
+            before = *reached;
+        }
+        self
+    }
+
+    /// Whether the whole sequence is matched.
+    fn all(&self) -> bool {
+        self.0.last().copied().unwrap_or(false)
+    }
+}
+
+/// One character of several: `[abc]`, `[a-z]`, `[!a-z]`.
+struct CharacterClass {
+    is_negated: bool,
+    /// First and last character of each range, both included.
     ranges: Vec<(char, char)>,
 }
 
-impl Set {
+impl CharacterClass {
     /// Reads up to and with the `]`.
-    fn read(pattern: &mut std::str::Chars<'_>) -> Set {
-        let mut members: Vec<char> = pattern.by_ref().take_while(|c| *c != ']').collect();
-        let negated = members.first() == Some(&'!');
-        if negated {
-            members.remove(0);
-        }
+    fn read(pattern: &mut std::str::Chars<'_>) -> CharacterClass {
+        let members: Vec<char> = pattern.by_ref().take_while(|c| *c != ']').collect();
+        let is_negated = members.first() == Some(&'!');
+        let mut rest = &members[usize::from(is_negated)..];
         let mut ranges = Vec::new();
-        let mut at = 0;
-        while let Some(&from) = members.get(at) {
-            match (members.get(at + 1), members.get(at + 2)) {
-                (Some('-'), Some(&to)) => {
-                    ranges.push((from, to));
-                    at += 3;
+        loop {
+            match *rest {
+                [first, '-', last, ..] => {
+                    ranges.push((first, last));
+                    rest = &rest[3..];
                 }
-                _ => {
-                    ranges.push((from, from));
-                    at += 1;
+                [only, ..] => {
+                    ranges.push((only, only));
+                    rest = &rest[1..];
                 }
+                [] => return CharacterClass { is_negated, ranges },
             }
         }
-        Set { negated, ranges }
     }
 
     fn holds(&self, c: char) -> bool {
-        self.ranges
+        let is_listed = self
+            .ranges
             .iter()
-            .any(|(from, to)| (*from..=*to).contains(&c))
-            != self.negated
+            .any(|(first, last)| (*first..=*last).contains(&c));
+        is_listed != self.is_negated
     }
 }
 
 impl std::str::FromStr for Glob {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Glob, String> {
+    type Err = BadGlob;
+    fn from_str(text: &str) -> Result<Glob, BadGlob> {
         Glob::new(text)
     }
 }
@@ -194,7 +207,7 @@ mod tests {
             ("a**", "beside other text"),
             ("[a", "without `]`"),
         ] {
-            let error = Glob::new(text).unwrap_err();
+            let error = Glob::new(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
     }

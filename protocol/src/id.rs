@@ -1,4 +1,4 @@
-//! Names of things: tasks, jobs, modules, attempts, bytes. Each is checked once, where it comes in.
+//! Names of tasks, jobs, modules, attempts and bytes. A name is checked once, when it is read.
 
 use crate::limits;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -11,23 +11,25 @@ use std::fmt;
 #[error("{0}")]
 pub struct BadName(String);
 
+/// Checks a name; `extra` are the characters that it may hold beside letters and digits.
 fn check(text: &str, what: &str, extra: &str) -> Result<(), BadName> {
     let shown = || text.chars().take(40).collect::<String>();
     if text.is_empty() {
         return Err(BadName(format!("{what} is empty")));
     }
     if text.len() > limits::NAME_BYTES_MAX {
-        let (is, max) = (text.len(), limits::NAME_BYTES_MAX);
+        let shown = shown();
+        let is = text.len();
+        let max = limits::NAME_BYTES_MAX;
         return Err(BadName(format!(
-            "{what} `{}…` has {is} characters, at most {max} are allowed",
-            shown()
+            "{what} `{shown}…` has {is} characters, at most {max} are allowed"
         )));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(fits) {
+        let shown = shown();
         return Err(BadName(format!(
-            "{what} `{}` may hold only A-Z a-z 0-9 {extra} and begin with a letter or digit",
-            shown()
+            "{what} `{shown}` may hold only A-Z a-z 0-9 {extra} and begin with a letter or digit"
         )));
     }
     Ok(())
@@ -46,7 +48,7 @@ macro_rules! name {
                 Ok($name(text.into()))
             }
 
-            /// The name's text.
+            /// The text of the name.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -85,10 +87,10 @@ macro_rules! name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                // What is not for people comes from our own disk, behind a checksum: it was checked
-                // when it came in.
+                // A binary form comes from the master's own disk, behind a checksum. The name in it
+                // was checked when it was first read.
                 let is_ours = !deserializer.is_human_readable();
-                let text = Text::deserialize(deserializer)?;
+                let text = BorrowedText::deserialize(deserializer)?;
                 if is_ours {
                     return Ok($name(text.0.as_ref().into()));
                 }
@@ -111,24 +113,27 @@ macro_rules! name {
     };
 }
 
-/// A string borrowed from the input where it holds no escapes: a name is copied once.
+/// A string that is borrowed from the input where it holds no escapes, so that a name is copied
+/// once only.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 name!(
-    /// Names one task for ever: made by the client before the first send.
+    /// The id of a task. The client makes it before the first send, and it is never used for
+    /// another task.
     TaskId, "the id", "._:-"
 );
 name!(
-    /// Names a job: the group people wait for, watch, cancel and share fairly by.
+    /// The name of a job, which is the group of tasks that people wait for, watch and cancel, and
+    /// between which runners are shared fairly.
     JobName, "the job", "._:-"
 );
 name!(
-    /// Names a module: the stem of its file in the task folder.
+    /// The name of a module, which is the stem of its file in the task folder.
     ModuleName, "the module's name", "._-"
 );
 
-/// SHA-256 of some bytes; the name of a blob, the version of a module.
+/// The SHA-256 of some bytes: the name of a blob, or the version of a module.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub [u8; 32]);
 
@@ -139,7 +144,7 @@ impl Hash {
         Hash(sha2::Sha256::digest(bytes).into())
     }
 
-    /// Reads 64 hexadecimal digits, of either case.
+    /// Reads 64 hexadecimal digits of either case.
     pub fn parse(text: &str) -> Option<Hash> {
         let digits = text.as_bytes();
         let mut hash = [0; 32];
@@ -147,16 +152,14 @@ impl Hash {
             return None;
         }
         for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
-            let (high, low) = (
-                (pair[0] as char).to_digit(16)?,
-                (pair[1] as char).to_digit(16)?,
-            );
+            let high = char::from(pair[0]).to_digit(16)?;
+            let low = char::from(pair[1]).to_digit(16)?;
             *byte = (high * 16 + low) as u8;
         }
         Some(Hash(hash))
     }
 
-    /// The first 12 digits, enough for people.
+    /// The first 12 digits, which are enough for people.
     pub fn short(&self) -> String {
         self.to_string().chars().take(12).collect()
     }
@@ -193,7 +196,7 @@ impl<'de> Deserialize<'de> for Hash {
         if !deserializer.is_human_readable() {
             return <[u8; 32]>::deserialize(deserializer).map(Hash);
         }
-        let text = Text::deserialize(deserializer)?;
+        let text = BorrowedText::deserialize(deserializer)?;
         Hash::parse(&text.0)
             .ok_or_else(|| serde::de::Error::custom("a SHA-256 has 64 hexadecimal digits"))
     }
@@ -208,9 +211,8 @@ impl schemars::JsonSchema for Hash {
     }
 }
 
-/// One try at a task: the master's epoch in which it was sent, and the number of the try. Ordered;
-/// a later try of the same task is greater, also across restarts, because each start raises the
-/// epoch.
+/// The id of an attempt among those of its task. Ids are ordered: a later attempt of a task is
+/// greater, also across restarts of the master, because each start raises the epoch.
 #[derive(
     Debug,
     Clone,
@@ -226,9 +228,9 @@ impl schemars::JsonSchema for Hash {
 )]
 #[serde(from = "(u32, u32)", into = "(u32, u32)")]
 pub struct AttemptId {
-    /// How many times a master had started on its journal when it sent this attempt.
+    /// How many times a master had started on its journal when it sent the attempt.
     pub epoch: u32,
-    /// The number of the try, from 1.
+    /// The number of the attempt, from 1.
     pub n: u32,
 }
 
@@ -250,19 +252,19 @@ impl fmt::Display for AttemptId {
     }
 }
 
-/// What a task document says of its module: a name, or a name with the beginning of a version that
-/// it pins.
+/// The module in a task document: a name, or a name with the beginning of the version that the task
+/// wants.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ModuleRef {
-    /// The module's name.
+    /// The name of the module.
     pub name: ModuleName,
-    /// At least 8 hexadecimal digits, lower case, of the version that is wanted; `None` takes the
-    /// newest.
+    /// The first 8 to 64 hexadecimal digits of the wanted version, in lower case. `None` takes the
+    /// newest version.
     pub pin: Option<Box<str>>,
 }
 
 impl ModuleRef {
-    /// Reads `name` or `name@sha256:<prefix ≥ 8 digits>`.
+    /// Reads `name` or `name@sha256:` and 8 to 64 digits.
     pub fn parse(text: &str) -> Result<ModuleRef, BadName> {
         let Some((name, pin)) = text.split_once('@') else {
             return Ok(ModuleRef {
@@ -277,7 +279,8 @@ impl ModuleRef {
         if !(8..=64).contains(&digits.len()) || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
             let shown: String = pin.chars().take(80).collect();
             return Err(BadName(format!(
-                "`@{shown}` does not pin a version: write `{name}@sha256:` and 8 to 64 hexadecimal digits"
+                "`@{shown}` does not pin a version: \
+                 write `{name}@sha256:` and 8 to 64 hexadecimal digits"
             )));
         }
         Ok(ModuleRef {
@@ -307,7 +310,7 @@ impl Serialize for ModuleRef {
 
 impl<'de> Deserialize<'de> for ModuleRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ModuleRef, D::Error> {
-        let text = Text::deserialize(deserializer)?;
+        let text = BorrowedText::deserialize(deserializer)?;
         ModuleRef::parse(&text.0).map_err(serde::de::Error::custom)
     }
 }
@@ -366,7 +369,8 @@ mod tests {
 
     #[test]
     fn attempts_are_ordered_across_epochs() {
-        let (old, new) = (AttemptId { epoch: 1, n: 7 }, AttemptId { epoch: 2, n: 1 });
+        let old = AttemptId { epoch: 1, n: 7 };
+        let new = AttemptId { epoch: 2, n: 1 };
         assert!(old < new);
         assert_eq!(serde_json::to_string(&new).unwrap(), "[2,1]");
     }

@@ -1,4 +1,5 @@
-//! A JSON value kept as the text it came in: never re-ordered, never rounded, cheap to pass on.
+//! A JSON value that is kept as the text in which it came, so that nothing is re-ordered or
+//! rounded, and passing it on is cheap.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -16,12 +17,17 @@ impl Json {
         self.0.get()
     }
 
-    /// Checks `text` and keeps it. Fails with the position where it is not JSON.
+    /// The value as serde_json's own type for text that is not read yet.
+    pub fn raw(&self) -> &RawValue {
+        &self.0
+    }
+
+    /// Checks `text` and keeps a copy. The error has the position where the text is not JSON.
     pub fn parse(text: &str) -> Result<Json, serde_json::Error> {
         serde_json::from_str::<Box<RawValue>>(text).map(|raw| Json(raw.into()))
     }
 
-    /// Like [`Json::parse`] without a copy of the text where its allocation fits.
+    /// Checks `text` and keeps it, without a copy where its allocation fits.
     pub fn from_string(text: String) -> Result<Json, serde_json::Error> {
         RawValue::from_string(text).map(|raw| Json(raw.into()))
     }
@@ -36,8 +42,8 @@ impl Json {
         Json(RawValue::NULL.to_owned().into())
     }
 
-    /// A value of ours as JSON. Our own types always serialise (string keys, finite numbers); if
-    /// one did not, it would be seen as `null`.
+    /// `value` as JSON. The types of this workspace always serialise, because their keys are
+    /// strings and their numbers finite; a value that did not would become `null`.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Json {
         serde_json::value::to_raw_value(value).map_or_else(|_| Json::null(), |raw| Json(raw.into()))
     }

@@ -1,21 +1,39 @@
 //! Names near to a mistyped one, for errors that say what was probably meant.
 
-/// At most three of `known` that are near to `word` (edit distance of at most a third of its
-/// length, at least 1, at most 3; or one is the beginning of the other), nearest first.
+use crate::limits;
+
+/// Longer names are near to nothing: comparing two names takes time in proportion to the product
+/// of their lengths, and a name from outside may have megabytes.
+const COMPARED_BYTES_MAX: usize = limits::NAME_BYTES_MAX;
+
+/// Names that one error offers.
+const OFFERED_MAX: usize = 3;
+
+/// At most three of `known` that are near to `word`, nearest first. A name is near if its edit
+/// distance (two swapped neighbours count once) is at most a third of the word's length, at least 1
+/// and at most 3, or if one of the two is the beginning of the other.
 pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let far = (word.chars().count() / 3).clamp(1, 3);
+    if word.len() > COMPARED_BYTES_MAX {
+        return Vec::new();
+    }
+    let distance_max = (word.chars().count() / 3).clamp(1, 3);
     let mut found: Vec<(usize, &str)> = known
         .into_iter()
+        .filter(|name| name.len() <= COMPARED_BYTES_MAX)
         .filter_map(|name| {
-            let d = distance(word, name);
-            let prefix = word.len() >= 2
-                && (name.starts_with(word) || (name.len() >= 2 && word.starts_with(name)));
-            (d <= far || prefix).then_some((d, name))
+            let distance = strsim::osa_distance(word, name);
+            (distance <= distance_max || is_beginning(word, name)).then_some((distance, name))
         })
         .collect();
     found.sort();
-    found.truncate(3);
+    found.truncate(OFFERED_MAX);
     found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Whether one of the two is the beginning of the other; a single byte begins too many names.
+fn is_beginning(word: &str, name: &str) -> bool {
+    let begins = |long: &str, short: &str| short.len() >= 2 && long.starts_with(short);
+    begins(name, word) || (word.len() >= 2 && begins(word, name))
 }
 
 /// ` (did you mean …?)`, or nothing where no name is near.
@@ -28,27 +46,6 @@ pub fn hint<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String 
     }
 }
 
-/// Edit distance with neighbours swapped counted once (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    rows[0] = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = change.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,7 +56,16 @@ mod tests {
         assert_eq!(near("prams", known), ["params"]);
         assert_eq!(near("modul", known), ["module"]);
         assert_eq!(near("zebra", known), Vec::<&str>::new());
+        assert_eq!(near("aprams", known), ["params"]);
+        assert_eq!(near("req", known), ["requires"]);
         assert_eq!(hint("eco", ["echo"]), " (did you mean `echo`?)");
         assert_eq!(hint("xyz", ["echo"]), "");
+    }
+
+    #[test]
+    fn names_of_megabytes_cost_nothing() {
+        let long = "a".repeat(8 << 20);
+        assert_eq!(near(&long, [long.as_str(), "aa"]), Vec::<&str>::new());
+        assert_eq!(near("aa", [long.as_str(), "ab"]), ["ab"]);
     }
 }

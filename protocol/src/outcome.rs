@@ -1,8 +1,10 @@
-//! How an attempt ended: kinds of failure that decide what comes next, and what it cost.
+//! How an attempt ended: the kind of a failure, which decides what comes next, and what the attempt
+//! cost.
 
 use serde::{Deserialize, Serialize};
 
-/// Why an attempt failed. Each is caused by another thing and noticed by another mechanism.
+/// Why an attempt failed. Each kind has a cause of its own and is noticed by a mechanism of its
+/// own.
 #[derive(
     Debug,
     Clone,
@@ -18,9 +20,10 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The program ended with another exit code than 0.
+    /// The program ended with an exit code other than 0.
     Exit,
-    /// The module trapped: unreachable code, a bad access, a stack that ran over.
+    /// The module trapped: it reached unreachable code, accessed memory out of bounds, or
+    /// overflowed its stack.
     Trap,
     /// The attempt ran longer than its `timeout_ms`.
     Timeout,
@@ -28,19 +31,20 @@ pub enum ErrorKind {
     Memory,
     /// Somebody cancelled the task.
     Cancelled,
-    /// The runner was lost while it held the attempt, more often than a task can be believed
-    /// innocent of.
+    /// Runners were lost while they held attempts of the task,
+    /// [`RUNNER_LOST_MAX`](crate::limits::RUNNER_LOST_MAX) times, so that the task is the likely
+    /// cause.
     RunnerLost,
     /// The module could not be fetched, compiled or instantiated.
     Module,
-    /// An input (a result, a blob, params) could not be had.
+    /// An input could not be had: a result, a blob or params.
     Input,
-    /// The output could not be kept.
+    /// The result or an output file could not be kept.
     Output,
 }
 
 impl ErrorKind {
-    /// The kind as it is written in JSON.
+    /// The kind as JSON has it.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorKind::Exit => "exit",
@@ -56,18 +60,19 @@ impl ErrorKind {
     }
 }
 
-/// What an attempt's failure was, as scripts see it.
+/// The failure of an attempt, as scripts see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TaskError {
-    /// The kind, which decides whether the task is tried again.
+    /// The kind of failure, which decides whether the task is tried again.
     pub kind: ErrorKind,
     /// One sentence for people.
     pub message: String,
-    /// The WebAssembly backtrace with function names, innermost first, where the module trapped.
+    /// The WebAssembly backtrace with the names of functions, innermost first. Only where the
+    /// module trapped.
     #[serde(default)]
     pub backtrace: Option<String>,
-    /// The exit code, where there was one. Of a component: 75 for an error that it calls retryable,
-    /// 65 for a permanent one, 1 for another. 65 also with params that its function does not take.
+    /// The exit code, if any. A component has 75 for an error that it calls retryable, 65 for a
+    /// permanent error and for params that its function does not take, and 1 for another error.
     #[serde(default)]
     pub code: Option<i32>,
 }
@@ -83,9 +88,9 @@ impl TaskError {
         }
     }
 
-    /// Whether the program itself said that trying again is of no use (exit 64, 65) or is (exit
-    /// 75), or its params are such that no try can succeed; `None` leaves it to the task's retry
-    /// policy.
+    /// Whether trying again helps, where the program itself says so: `false` for the exit codes 64
+    /// and 65 and for params that no attempt can take, `true` for the exit code 75. `None` leaves
+    /// the decision to the retry policy of the task.
     pub fn verdict(&self) -> Option<bool> {
         match (self.kind, self.code) {
             (ErrorKind::Exit, Some(64 | 65)) | (ErrorKind::Input, Some(65)) => Some(false),
@@ -100,10 +105,10 @@ impl TaskError {
     Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub struct TaskStats {
-    /// Microseconds from the start of guest code to its end, waiting included.
+    /// Microseconds from the start of guest code to its end, including the time in which it waited.
     pub run_us: u64,
-    /// The most linear memory that the guest had, bytes.
+    /// The most linear memory that the guest had, in bytes.
     pub memory_bytes: u64,
-    /// Bytes written to stderr, directives included; more than the kept log when it was long.
+    /// Bytes written to stderr, including directives and what the kept log leaves out.
     pub log_bytes: u64,
 }

@@ -1,79 +1,79 @@
-//! Why something from outside was not done: a stable code for programs, a sentence for people.
+//! Why a request from outside was not done: a stable code for programs, a sentence for people.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What kind of mistake it is; programs decide on this, never on the text.
+/// The kind of mistake. Programs decide by it, never by the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusalCode {
     /// The text is not JSON.
     MalformedJson,
-    /// A field that no document of this kind has.
+    /// A field is not known.
     UnknownField,
-    /// A field of another type than it must have.
+    /// A field has another type than it must have.
     WrongType,
-    /// A field that must be there is not.
+    /// A field is missing.
     MissingField,
-    /// A value outside its bounds.
+    /// A value is outside its bounds.
     InvalidValue,
-    /// An event that this side does not know.
+    /// The event is not known.
     UnknownEvent,
-    /// No such module in the task folder.
+    /// The task folder has no module of this name.
     UnknownModule,
-    /// A dependency on a task that nobody has added.
+    /// A dependency names a task that nobody has added.
     UnknownDependency,
-    /// Tasks that wait for each other in a circle.
+    /// Tasks wait for each other in a circle.
     DependencyCycle,
-    /// The id is taken by another document.
+    /// Another document was added under the same id.
     IdConflict,
-    /// A message, batch, document or value above its limit.
+    /// A message, batch, document or value is above its limit.
     TooLarge,
-    /// Meant to come, and not there yet.
+    /// The field is reserved for a later version.
     Unsupported,
-    /// No token, or a wrong one.
+    /// The token is missing or wrong.
     Unauthorized,
-    /// The other side speaks another version of the protocol.
+    /// The peer speaks another version of the protocol.
     ProtocolVersion,
-    /// No bytes of this hash.
+    /// The master has no bytes of this hash.
     UnknownBlob,
-    /// No task of this id.
+    /// The master knows no task of this id.
     UnknownTask,
-    /// No job of this name.
+    /// The master knows no job of this name.
     UnknownJob,
-    /// No runner of this name.
+    /// The master knows no runner of this name.
     UnknownRunner,
-    /// The thing is not in a state in which this can be done.
+    /// The task, job, module or runner is in a state in which this cannot be done.
     WrongState,
-    /// The master cannot take it now (a full disk, a start not finished); nothing was done; try
-    /// again.
+    /// The master cannot do it now (its disk is full, or its start not finished). Nothing was done,
+    /// and trying again may help.
     Unavailable,
-    /// A wish that this role may not have.
+    /// The peer's role does not allow it.
     NotAllowed,
-    /// Something of ours went wrong; the log has more.
+    /// The master made a mistake; its log has more.
     Internal,
 }
 
-/// A refusal as it travels, and as `-o json` prints it.
+/// A refusal, as it travels and as `-o json` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Refusal {
     /// The kind of mistake.
     pub code: RefusalCode,
     /// One sentence: what was wrong, with its value, and what would be right.
     pub message: String,
-    /// The field, as a path (`retries.max`), where one is at fault.
+    /// The path of the field that is at fault (`retries.max`), if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The line of the feed, from 1, where one is at fault.
+    /// The line of the feed that is at fault, from 1, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// The ids concerned: the dependencies that are unknown, the members of a cycle.
+    /// The tasks concerned: the unknown dependencies, or the members of a cycle.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<crate::TaskId>,
 }
 
 impl Refusal {
-    /// A refusal without a field.
+    /// A refusal that names no field, line or task.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
         Refusal {
             code,
@@ -84,66 +84,72 @@ impl Refusal {
         }
     }
 
-    /// The same, naming the field at fault.
+    /// Names the field that is at fault.
     pub fn at(mut self, field: impl Into<String>) -> Refusal {
         self.field = Some(field.into());
         self
     }
 
-    /// The same, naming the tasks concerned.
+    /// Names the tasks concerned.
     pub fn about(mut self, ids: Vec<crate::TaskId>) -> Refusal {
         self.ids = ids;
         self
     }
 
-    /// Turns serde's complaint about a document into ours. `path` is where it happened (`.` or
-    /// empty: at the top).
+    /// Turns an error of serde into a refusal. `path` is where the error happened; `.` or nothing
+    /// stands for the whole document.
     pub fn from_serde(error: &serde_json::Error, path: &str) -> Refusal {
         let text = error.to_string();
-        let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
-        let quoted = message.split('`').nth(1).unwrap_or_default().to_owned();
-        let inside = |name: &str| match path.trim_matches('.') {
-            "" => name.to_owned(),
-            outer if outer == name || outer.ends_with(&format!(".{name}")) => outer.to_owned(),
-            outer => format!("{outer}.{name}"),
-        };
+        let message = text.split(" at line ").next().unwrap_or(&text);
+        let path = path.trim_matches('.');
         if message.starts_with("unknown field") {
-            let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
-            let hint = crate::near::hint(&quoted, known.iter().copied());
-            let all = if hint.is_empty() {
-                format!("; the fields are {}", known.join(", "))
-            } else {
-                hint
-            };
-            let field = inside(&quoted);
-            return Refusal::new(
-                RefusalCode::UnknownField,
-                format!("unknown field `{field}`{all}"),
-            )
-            .at(field);
+            return unknown_field(message, path);
         }
         if message.starts_with("missing field") {
-            let field = inside(&quoted);
-            return Refusal::new(
-                RefusalCode::MissingField,
-                format!("the field `{field}` is missing"),
-            )
-            .at(field);
+            let field = field_inside(path, first_quoted(message));
+            let text = format!("the field `{field}` is missing");
+            return Refusal::new(RefusalCode::MissingField, text).at(field);
         }
         if !error.is_data() {
             return Refusal::new(RefusalCode::MalformedJson, format!("not JSON: {text}"));
         }
-        let typed = message.starts_with("invalid type");
-        let code = if typed {
+        let code = if message.starts_with("invalid type") {
             RefusalCode::WrongType
         } else {
             RefusalCode::InvalidValue
         };
-        match path.trim_matches('.') {
+        match path {
             "" => Refusal::new(code, message),
             field => Refusal::new(code, format!("field `{field}`: {message}")).at(field),
         }
     }
+}
+
+/// serde's message is ``unknown field `a`, expected one of `b`, `c` ``.
+fn unknown_field(message: &str, path: &str) -> Refusal {
+    let name = first_quoted(message);
+    let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
+    let hint = crate::near::hint(name, known.iter().copied());
+    let help = if hint.is_empty() {
+        format!("; the fields are {}", known.join(", "))
+    } else {
+        hint
+    };
+    let field = field_inside(path, name);
+    let text = format!("unknown field `{field}`{help}");
+    Refusal::new(RefusalCode::UnknownField, text).at(field)
+}
+
+fn first_quoted(message: &str) -> &str {
+    message.split('`').nth(1).unwrap_or_default()
+}
+
+/// The path of the field `name`; the path of the error may end with it already.
+fn field_inside(path: &str, name: &str) -> String {
+    if path.is_empty() || path == name || path.ends_with(&format!(".{name}")) {
+        return if path.is_empty() { name } else { path }.to_owned();
+    }
+    format!("{path}.{name}")
 }
 
 impl fmt::Display for Refusal {
@@ -157,7 +163,8 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Reads `T` from JSON text; a mistake names its field. The path is sought only when reading fails.
+/// Reads `T` from JSON text. The refusal of a wrong text names the field; its path is sought only
+/// then, so that reading is fast.
 pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
     serde_json::from_str(text).map_err(|first| {
         let mut reader = serde_json::Deserializer::from_str(text);

@@ -1,12 +1,19 @@
-//! The published description of the wire, AsyncAPI 3.0, made from the types of [`crate::message`].
+//! The published description of the wire, AsyncAPI 3.0, which is made from the types of
+//! [`crate::message`].
 
 use crate::message::{FromMaster, ToMaster};
 use crate::{PROTOCOL_VERSION, TaskDocument};
 use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-/// The whole document. The same types always give the same text, so that a test can hold the
-/// published copy equal.
+const DESCRIPTION: &str = concat!(
+    "One WebSocket at `/`, one JSON object per message: {\"event\": name, \"data\": …}. ",
+    "`hello` comes first. ",
+    "Blobs go over HTTP on the same port: GET and PUT /blobs/<sha256>.",
+);
+
+/// The whole document. Equal types give equal text, so that a test can compare it with the
+/// published copy.
 pub fn asyncapi() -> Value {
     let settings =
         SchemaSettings::draft07().with(|s| s.definitions_path = "/components/schemas".into());
@@ -19,7 +26,8 @@ pub fn asyncapi() -> Value {
     messages.insert(
         "TaskDocument".into(),
         json!({
-            "summary": "One element of `tasks` in task:add, and one line of a feed.", "payload": document,
+            "summary": "One element of `tasks` in task:add, and one line of a feed.",
+            "payload": document,
         }),
     );
     json!({
@@ -27,7 +35,7 @@ pub fn asyncapi() -> Value {
         "info": {
             "title": "Taskmaster's wire",
             "version": PROTOCOL_VERSION.to_string(),
-            "description": "One WebSocket at `/`, one JSON object per message: {\"event\": name, \"data\": …}. `hello` comes first. Blobs go over HTTP on the same port: GET and PUT /blobs/<sha256>.",
+            "description": DESCRIPTION,
         },
         "channels": { "taskmaster": { "address": "/", "messages": references(&messages) } },
         "operations": {
@@ -79,7 +87,7 @@ fn definitions(generator: &mut SchemaGenerator) -> Value {
 
 #[cfg(test)]
 mod tests {
-    /// The published copy is renewed with `UPDATE_EXPECT=1 cargo test -p taskmaster-protocol`.
+    /// `UPDATE_EXPECT=1 cargo test -p taskmaster-protocol` renews the published copy.
     #[test]
     fn the_published_schema_is_what_the_types_say() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/asyncapi.json");

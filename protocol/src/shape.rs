@@ -1,33 +1,35 @@
 //! The shapes that scripts rely on: what `-o json` prints. Fields are added, never renamed.
 
 use crate::{
-    Capabilities, FilePath, Hash, JobName, Json, ModuleName, TaskError, TaskId, TaskStats, Wall,
+    Capabilities, FilePath, Hash, JobName, Json, ModuleName, Offer, TaskError, TaskId, TaskStats,
+    Wall,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Where a task is; see the diagram in `taskmaster-core`'s `state.rs`.
+/// The state of a task. The diagram of all changes of state is in `state.rs` of `taskmaster-core`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
-    /// Waits for a dependency.
+    /// The task waits for a dependency.
     Blocked,
-    /// Waits for its time: `delay_ms`, `not_before`, or the back-off of a retry.
+    /// The task waits for its time: `delay_ms`, `not_before`, or the back-off of a retry.
     Delayed,
-    /// Waits for a slot.
+    /// The task waits for a slot.
     Ready,
-    /// Lent to a runner's slot.
+    /// An attempt of the task is assigned to a runner.
     Assigned,
-    /// Ended with a result. Final.
+    /// The task ended with a result. Final.
     Done,
-    /// Ended without one: retries used up, or a permanent error. Final.
+    /// The task ended without a result, because its retries are used up or an error is permanent.
+    /// Final.
     Failed,
-    /// Cancelled. Final.
+    /// Somebody cancelled the task. Final.
     Cancelled,
-    /// A dependency ended in another way than it waited for. Final.
+    /// A dependency ended in another way than the task waited for. Final.
     Skipped,
 }
 
@@ -52,7 +54,7 @@ impl TaskState {
         )
     }
 
-    /// The state as it is written in JSON.
+    /// The state as JSON has it.
     pub fn as_str(self) -> &'static str {
         match self {
             TaskState::Blocked => "blocked",
@@ -67,139 +69,140 @@ impl TaskState {
     }
 }
 
-/// A task: `tasks show`, `add --wait`, each line of `feed --follow`.
+/// A task, as `tasks show`, `add --wait` and each line of `feed --follow` print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskView {
-    /// Its id.
+    /// The id of the task.
     pub id: TaskId,
-    /// Its module's name.
+    /// The name of the task's module.
     pub module: ModuleName,
-    /// The module's version that ran last; `null` before the first attempt.
+    /// The version of the module that ran last; `null` before the first attempt.
     pub version: Option<Hash>,
-    /// Where it is.
+    /// The present state.
     pub state: TaskState,
-    /// Its job.
+    /// The job that the task belongs to.
     pub job: JobName,
-    /// Higher first.
+    /// Ready tasks with a higher priority go first.
     pub priority: i32,
-    /// The number of the last attempt, from 1; 0 before the first.
+    /// The number of the last attempt, from 1; 0 before the first attempt.
     pub attempt: u32,
-    /// The runner of the last attempt.
+    /// The name of the runner of the last attempt.
     pub runner: Option<String>,
-    /// When it was added, by the master's clock.
+    /// When the task was added, by the master's clock.
     pub created: Wall,
-    /// When guest code of the last attempt started, by the runner's clock: for people, never for
-    /// decisions.
+    /// When guest code of the last attempt started, by the runner's clock. It is for people, and
+    /// never decides anything.
     pub started: Option<Wall>,
-    /// When it became final, by the master's clock.
+    /// When the task ended, by the master's clock.
     pub finished: Option<Wall>,
-    /// What it gave back, where that is inline.
+    /// The result, where it is inline.
     pub result: Option<Json>,
-    /// What it gave back, where that is a blob.
+    /// The hash of the result, where it is a blob.
     pub result_blob: Option<Hash>,
-    /// Why it failed, was cancelled or was skipped; of an open task: why its last attempt failed.
+    /// Why the task failed, was cancelled or was skipped. For an open task: why its last attempt
+    /// failed.
     pub error: Option<TaskError>,
-    /// Files that it gave back, by their path in its folder.
+    /// Files that the task gave back, by their path in its folder.
     pub outputs: BTreeMap<FilePath, Hash>,
     /// What the last attempt cost.
     pub stats: Option<TaskStats>,
-    /// Of a ready task that no connected runner can take now: why.
+    /// Why no connected runner can take the task now. Only for a ready task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// A job: `jobs show`.
+/// A job, as `jobs show` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobView {
-    /// Its name.
+    /// The name.
     pub job: JobName,
-    /// How many times it has been opened.
+    /// How many times the job has been opened.
     pub run: u32,
-    /// Whether somebody holds it or a task of it is open.
+    /// Whether a session holds the job, or a task of the job is open.
     pub open: bool,
-    /// Whether it is paused: its tasks are not sent.
+    /// Whether the job is paused, so that its tasks are not sent to runners.
     #[serde(default)]
     pub paused: bool,
-    /// Tasks ever added to it.
+    /// All tasks that were ever added to the job.
     pub total: u64,
-    /// Tasks in this state now, and so on.
+    /// Tasks in the state [`TaskState::Blocked`].
     pub blocked: u64,
-    /// See [`TaskState::Delayed`].
+    /// Tasks in the state [`TaskState::Delayed`].
     pub delayed: u64,
-    /// See [`TaskState::Ready`].
+    /// Tasks in the state [`TaskState::Ready`].
     pub ready: u64,
-    /// See [`TaskState::Assigned`].
+    /// Tasks in the state [`TaskState::Assigned`].
     pub assigned: u64,
-    /// See [`TaskState::Done`].
+    /// Tasks in the state [`TaskState::Done`].
     pub done: u64,
-    /// See [`TaskState::Failed`].
+    /// Tasks in the state [`TaskState::Failed`].
     pub failed: u64,
-    /// See [`TaskState::Cancelled`].
+    /// Tasks in the state [`TaskState::Cancelled`].
     pub cancelled: u64,
-    /// See [`TaskState::Skipped`].
+    /// Tasks in the state [`TaskState::Skipped`].
     pub skipped: u64,
 }
 
-/// How a module's file is read and run.
+/// How the file of a module is read and run.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleKind {
-    /// A WASI preview 1 command: `_start`.
+    /// A WASI preview 1 command, which exports `_start`.
     Command,
-    /// A component: a command (`wasi:cli/run`), one of the world in `tasks/wit`, or one that
-    /// exports one function.
+    /// A component that is a command (`wasi:cli/run`), one of the world in `tasks/wit`, or one that
+    /// exports exactly one function.
     Component,
 }
 
-/// Where a module is.
+/// The state of a module.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleState {
-    /// Validated; no runner has compiled it yet.
+    /// The file is validated, and no runner has compiled it yet.
     Compiling,
-    /// Compiled by a runner; or no runner is connected and the file is sound.
+    /// A runner has compiled the module; or the file is valid and no runner is connected.
     Ready,
-    /// Its newest version waits until somebody approves it; an older one may be in use.
+    /// The newest version waits until somebody approves it. An older one may be in use.
     Waiting,
-    /// The file cannot be a module.
+    /// The file is no module that can be run.
     Rejected,
-    /// The file is gone; its tasks wait.
+    /// The file is gone, and tasks of the module wait.
     Removed,
-    /// Paused by an operator; its tasks wait.
+    /// An operator paused the module, and its tasks wait.
     Paused,
 }
 
-/// A module: `modules list`, `modules show`.
+/// A module, as `modules list` and `modules show` print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleView {
-    /// Its name: the file's stem.
+    /// The name of the module, which is the stem of its file.
     pub name: ModuleName,
-    /// The version that the next attempt takes; `null` where no file of this name was ever sound.
+    /// The version that the next attempt takes; `null` where no file of this name was ever valid.
     pub version: Option<Hash>,
-    /// How it is run.
+    /// How the module is run.
     pub kind: Option<ModuleKind>,
-    /// Where it is.
+    /// The present state.
     pub state: ModuleState,
-    /// Why the newest file was rejected, where it was; an older version may be in use.
+    /// Why the newest file was rejected. An older version may be in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Every version seen, newest first.
+    /// Every version that the master has seen, the newest first.
     #[serde(default)]
     pub versions: Vec<ModuleVersion>,
-    /// What it may reach now: what its manifest asks for and was approved.
+    /// What the module may reach now: what its manifest asks for and somebody approved.
     #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
     pub capabilities: Capabilities,
-    /// Its newest version, where that is not in use: why not.
+    /// The newest version and why it is not in use. Absent where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<ModuleWaiting>,
-    /// What its manifest says that it is for; of a single module only.
+    /// What the module is for, by its manifest. Only where a single module is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// What is in the version in use; of a single module only.
+    /// What is in the version in use. Only where a single module is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<ModuleCheck>,
 }
@@ -207,14 +210,14 @@ pub struct ModuleView {
 /// A version of a module that waits to be approved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleWaiting {
-    /// Which one.
+    /// The version that waits.
     pub version: Hash,
-    /// Why, and what to type, as a sentence.
+    /// Why the version waits, and what to type, as a sentence.
     pub why: String,
-    /// All that its manifest asks for.
+    /// All that the manifest asks for.
     #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
     pub asks: Capabilities,
-    /// What of that was not approved yet.
+    /// The part of `asks` that is not approved yet.
     #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
     pub more: Capabilities,
 }
@@ -222,107 +225,95 @@ pub struct ModuleWaiting {
 /// One version of a module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleVersion {
-    /// SHA-256 of the file's bytes.
+    /// The SHA-256 of the file.
     pub version: Hash,
-    /// Size of the file.
+    /// The size of the file, in bytes.
     pub bytes: u64,
-    /// When the master first saw it.
+    /// When the master first saw the version.
     pub seen: Wall,
-    /// Whether `modules rollback` holds it back: it is not taken again until approved, also if its
-    /// file returns.
+    /// Whether `modules rollback` holds the version back. It is not used until it is approved, also
+    /// if its file returns.
     pub held: bool,
-    /// Runners that have compiled it.
+    /// The runners that have compiled the version.
     #[serde(default)]
     pub runners: Vec<String>,
-    /// The longest that one of them took for it, µs; absent where none compiled it since the master
-    /// started.
+    /// The longest time that a runner took to compile the version, in microseconds. Absent where
+    /// none compiled it since the master started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compile_us: Option<u64>,
-    /// Attempts of it running or sent now.
+    /// Attempts of this version that are assigned to runners now.
     #[serde(default)]
     pub attempts: u64,
 }
 
-/// What `modules check FILE` finds, and `modules show` tells of the version in use.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What `modules check FILE` finds in a file, and `modules show` tells of the version in use.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleCheck {
-    /// Whether a runner would load it.
+    /// Whether a runner would load the file.
     pub ok: bool,
-    /// The file's stem.
+    /// The stem of the file's name.
     pub name: String,
-    /// How it would be run.
+    /// How the file would be run.
     pub kind: Option<ModuleKind>,
-    /// SHA-256 of the file's bytes.
+    /// The SHA-256 of the file.
     pub version: Option<Hash>,
-    /// What it imports: `module.field` of a command, interfaces of a component.
+    /// What the file imports: `module.field` for a command, interfaces for a component.
     pub imports: Vec<String>,
-    /// Why it would not load.
+    /// Why no runner would load the file.
     pub error: Option<String>,
-    /// What a task calls in it, with its types where params must have them.
+    /// What a task calls in the file, with its types where params must have them.
     #[serde(default)]
     pub entry: Option<String>,
-    /// What it exports.
+    /// What the file exports.
     #[serde(default)]
     pub exports: Vec<String>,
-    /// The languages that it is written in, where it says so.
+    /// The languages that the module is written in, where the file says so.
     #[serde(default)]
     pub language: Option<String>,
-    /// The tools that made it, where it says so.
+    /// The tools that made the module, where the file says so.
     #[serde(default)]
     pub toolchain: Option<String>,
-    /// Size of the file.
+    /// The size of the file, in bytes.
     #[serde(default)]
     pub bytes: u64,
-    /// What of the machine it may reach, in a few words.
+    /// What of the machine the module may reach, in a few words.
     #[serde(default)]
     pub reach: Option<String>,
-    /// What the manifest beside it says that it is for.
+    /// What the module is for, by the manifest beside the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// What the manifest beside it asks for.
+    /// What the manifest beside the file asks for.
     #[serde(default, skip_serializing_if = "Capabilities::is_empty")]
     pub capabilities: Capabilities,
 }
 
 impl ModuleCheck {
-    /// Of a file with this stem, of which nothing is known yet.
+    /// The check of a file with this stem, of which nothing is known yet.
     pub fn of(file_stem: &str) -> ModuleCheck {
         ModuleCheck {
-            ok: false,
             name: file_stem.to_owned(),
-            kind: None,
-            version: None,
-            imports: Vec::new(),
-            error: None,
-            entry: None,
-            exports: Vec::new(),
-            language: None,
-            toolchain: None,
-            bytes: 0,
-            reach: None,
-            description: None,
-            capabilities: Capabilities::default(),
+            ..ModuleCheck::default()
         }
     }
 }
 
-/// A runner: `runners list`, `runners show`.
+/// A runner, as `runners list` and `runners show` print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunnerView {
-    /// Its name.
+    /// The name.
     pub runner: String,
-    /// `connected`, `absent` (its link is cut, its attempts are waited for), or `draining`.
+    /// `connected`; `absent`, where its link is cut and its attempts are waited for; or `draining`.
     pub state: String,
-    /// Room for this many one-slot tasks at a time.
+    /// How many tasks of one slot the runner executes at the same time.
     pub slots: u32,
-    /// Slots taken by attempts sent to it.
+    /// Slots that are occupied by attempts.
     pub used: u32,
-    /// Attempts sent to it and not finished.
+    /// Attempts that the runner was sent and has not finished.
     pub attempts: u64,
-    /// Attempts that it has finished since the master started.
+    /// Attempts that the runner has finished since the master started.
     pub finished: u64,
-    /// What it offers.
-    pub offer: crate::message::Offer,
-    /// When it joined.
+    /// What the runner offers.
+    pub offer: Offer,
+    /// When the runner joined.
     pub joined: Wall,
 }

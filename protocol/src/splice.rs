@@ -1,72 +1,74 @@
-//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}`, `{"$literal":value}`; and
-//! params that are kept as a blob, `{"$blob":"sha256"}`.
+//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}` and `{"$literal":value}` are
+//! replaced by what they stand for; and params that are kept as a blob, `{"$blob":"sha256"}`.
 //!
-//! Everything else keeps its bytes: numbers are not rounded, keys not re-ordered. Params come from
-//! outside and may have megabytes: they are gone through once, without recursion, and nothing is
-//! held but the places that were found.
+//! Everything else keeps its bytes: numbers are not rounded, keys are not re-ordered.
 
+use crate::placeholder::{PlaceholderKind, Placeholders};
 use crate::{Hash, Json, Refusal, RefusalCode, TaskId, limits};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
-use std::ops::Range;
 
-/// Whether `params` may hold a reference at all: a cheap test that spares nearly every task the
-/// walk.
-pub fn may_refer(params: &str) -> bool {
-    params.contains("\"$") || params.contains("\"\\u0024")
-}
+pub use crate::placeholder::may_refer;
 
-/// The ids whose results `params` asks for, in order, each once.
+/// Characters of a wrong blob's name that stand in the sentence about it.
+const SHOWN_MAX: usize = 80;
+
+/// The ids of the tasks whose results `params` asks for, in the order of the text, each once. At
+/// most [`limits::DEPENDENCIES_MAX`].
 pub fn references(params: &str) -> Result<Vec<TaskId>, Refusal> {
-    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
-    for form in forms(params)? {
-        for id in form.ids(params)? {
+    let mut ids = Vec::new();
+    let mut seen = BTreeSet::new();
+    for located in Placeholders::find(params)?.iter() {
+        for id in located.ids(params)? {
             if seen.insert(id.clone()) {
-                found.push(id);
+                ids.push(id);
             }
         }
-        if found.len() > limits::DEPENDENCIES_MAX {
-            let most = limits::DEPENDENCIES_MAX;
-            let text = format!("field `params`: it asks for the results of more than {most} tasks");
+        if ids.len() > limits::DEPENDENCIES_MAX {
+            let max = limits::DEPENDENCIES_MAX;
+            let text = format!("field `params`: it asks for the results of more than {max} tasks");
             return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
         }
     }
-    Ok(found)
+    Ok(ids)
 }
 
-/// `params` with every reference replaced by what `result_of` gives for it (JSON text); at most
-/// `bytes_max` long, since a short text may ask for a long result many times.
+/// `params` with every placeholder replaced; `result_of` gives the result of a task as JSON text.
+/// Refused where the outcome is longer than `bytes_max` bytes, since a short text may ask for a
+/// long result many times.
 pub fn splice<'r>(
     params: &str,
     bytes_max: usize,
     result_of: impl Fn(&TaskId) -> Result<&'r str, Refusal>,
 ) -> Result<String, Refusal> {
-    let mut out = String::with_capacity(params.len());
+    let mut spliced = String::with_capacity(params.len());
     let mut push = |text: &str| {
-        if out.len() + text.len() > bytes_max {
+        if spliced.len() + text.len() > bytes_max {
             let text = format!(
                 "params with all results in their places are longer than {bytes_max} bytes"
             );
             return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
         }
-        out.push_str(text);
+        spliced.push_str(text);
         Ok(())
     };
+
     let mut copied = 0;
-    for form in forms(params)? {
-        push(&params[copied..form.place.start])?;
-        copied = form.place.end;
-        match form.kind {
-            Kind::Literal => push(params[form.value.clone()].trim())?,
-            Kind::Result => form
-                .ids(params)?
-                .iter()
-                .try_for_each(|id| push(result_of(id)?))?,
-            Kind::Results => {
+    for located in Placeholders::find(params)?.iter() {
+        push(&params[copied..located.object.start])?;
+        copied = located.object.end;
+        match located.kind {
+            PlaceholderKind::Literal => push(params[located.value.clone()].trim())?,
+            PlaceholderKind::Result => {
+                for id in located.ids(params)? {
+                    push(result_of(&id)?)?;
+                }
+            }
+            PlaceholderKind::Results => {
                 push("[")?;
-                for (i, id) in form.ids(params)?.iter().enumerate() {
-                    push(if i == 0 { "" } else { "," })?;
+                for (index, id) in located.ids(params)?.iter().enumerate() {
+                    push(if index == 0 { "" } else { "," })?;
                     push(result_of(id)?)?;
                 }
                 push("]")?;
@@ -74,191 +76,42 @@ pub fn splice<'r>(
         }
     }
     push(&params[copied..])?;
-    Ok(out)
+    Ok(spliced)
 }
 
-/// Params that stand for the bytes of `hash`.
+/// Params that stand for the bytes of the blob `hash`.
 pub fn of_blob(hash: &Hash) -> Json {
     Json::of(&serde_json::json!({ "$blob": hash }))
 }
 
-/// The blob that `params` stand for, if they do: all of them, not a part. References in it are
-/// references of the task.
+/// The blob that `params` stand for, if they do: `{"$blob":"sha256"}` and nothing else. A `$blob`
+/// in a part of the params is data. Placeholders in the blob's text are placeholders of the task.
 pub fn blob(params: &str) -> Result<Option<Hash>, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Named<'a> {
+    struct BlobParams<'a> {
         #[serde(rename = "$blob", borrow)]
         hash: &'a RawValue,
     }
+
     if !params.starts_with('{') || !may_refer(params) {
         return Ok(None);
     }
-    let Ok(Named { hash }) = serde_json::from_str::<Named<'_>>(params) else {
+    let Ok(BlobParams { hash }) = serde_json::from_str::<BlobParams<'_>>(params) else {
         return Ok(None);
     };
-    let text: String = parse_field(hash.get(), "params.$blob")?;
+    let field = "params.$blob";
+    let text: String =
+        serde_json::from_str(hash.get()).map_err(|error| Refusal::from_serde(&error, field))?;
     let wrong = || {
-        let shown: String = text.chars().take(80).collect();
+        let shown: String = text.chars().take(SHOWN_MAX).collect();
         let text = format!(
-            "field `params.$blob`: `{shown}` names no blob: a blob's name is its SHA-256, 64 hexadecimal digits"
+            "field `{field}`: `{shown}` names no blob: \
+             a blob's name is its SHA-256, 64 hexadecimal digits"
         );
-        Refusal::new(RefusalCode::InvalidValue, text).at("params.$blob")
+        Refusal::new(RefusalCode::InvalidValue, text).at(field)
     };
     Hash::parse(&text).map(Some).ok_or_else(wrong)
-}
-
-/// What an object with one key stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Its value, whatever it looks like.
-    Literal,
-    /// A task's result.
-    Result,
-    /// An array of tasks' results.
-    Results,
-}
-
-impl Kind {
-    /// By the key as it stands in the text, quotes included.
-    fn of(key: &str) -> Option<Kind> {
-        let kind = |key: &str| match key {
-            "$literal" => Some(Kind::Literal),
-            "$result" => Some(Kind::Result),
-            "$results" => Some(Kind::Results),
-            _ => None,
-        };
-        if key.contains('\\') {
-            return may_refer(key)
-                .then(|| serde_json::from_str::<String>(key).ok())?
-                .and_then(|key| kind(&key));
-        }
-        kind(key.trim_matches('"'))
-    }
-}
-
-/// A place in params that stands for something else.
-#[derive(Debug)]
-struct Form {
-    kind: Kind,
-    /// The object.
-    place: Range<usize>,
-    /// What is behind its key.
-    value: Range<usize>,
-}
-
-impl Form {
-    /// The tasks whose results it asks for.
-    fn ids(&self, params: &str) -> Result<Vec<TaskId>, Refusal> {
-        let value = params[self.value.clone()].trim();
-        match self.kind {
-            Kind::Literal => Ok(Vec::new()),
-            Kind::Result => parse_field(value, "params.$result").map(|id| vec![id]),
-            Kind::Results if value.starts_with('{') => {
-                let text =
-                    "`$results` of a whole job is not supported yet: name the ids in an array";
-                Err(Refusal::new(RefusalCode::Unsupported, text).at("params.$results"))
-            }
-            Kind::Results => {
-                // Before it is read: a short id takes more room as a value than in the text.
-                let most = limits::DEPENDENCIES_MAX;
-                if value.bytes().filter(|byte| *byte == b'"').count() / 2 > most {
-                    let text = format!("field `params.$results`: it names more than {most} tasks");
-                    return Err(Refusal::new(RefusalCode::TooLarge, text).at("params.$results"));
-                }
-                parse_field(value, "params.$results")
-            }
-        }
-    }
-}
-
-/// An object whose end has not come.
-#[derive(Default)]
-struct Object {
-    start: usize,
-    /// Its first key, quotes included; empty: it has not come.
-    key: Range<usize>,
-    /// Where its first value begins.
-    value: usize,
-    keys: usize,
-    /// Forms found before it.
-    before: usize,
-}
-
-/// The outermost forms of a JSON text, in order. What is inside of one is its value, and no form.
-fn forms(text: &str) -> Result<Vec<Form>, Refusal> {
-    let mut found: Vec<Form> = Vec::new();
-    if !may_refer(text) {
-        return Ok(found);
-    }
-    let bytes = text.as_bytes();
-    let mut open: Vec<Object> = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => {
-                let end = end_of_string(bytes, at);
-                if let Some(object) = open.last_mut().filter(|object| object.key.is_empty()) {
-                    object.key = at..end;
-                }
-                at = end;
-                continue;
-            }
-            b':' => {
-                if let Some(object) = open.last_mut() {
-                    object.keys += 1;
-                    if object.keys == 1 {
-                        object.value = at + 1;
-                    }
-                }
-            }
-            b'{' if open.len() >= limits::PARAMS_DEPTH_MAX => {
-                let most = limits::PARAMS_DEPTH_MAX;
-                let text = format!(
-                    "field `params`: more than {most} objects inside each other, and a key that begins with `$` in them"
-                );
-                return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
-            }
-            b'{' => open.push(Object {
-                start: at,
-                before: found.len(),
-                ..Object::default()
-            }),
-            b'}' => {
-                if let Some(object) = open.pop()
-                    && object.keys == 1
-                    && let Some(kind) = Kind::of(&text[object.key])
-                {
-                    found.truncate(object.before);
-                    found.push(Form {
-                        kind,
-                        place: object.start..at + 1,
-                        value: object.value..at,
-                    });
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    Ok(found)
-}
-
-/// Behind the closing quote of the string that begins at `at`.
-fn end_of_string(bytes: &[u8], at: usize) -> usize {
-    let mut at = at + 1;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
-}
-
-fn parse_field<'a, T: Deserialize<'a>>(value: &'a str, field: &str) -> Result<T, Refusal> {
-    serde_json::from_str(value).map_err(|error| Refusal::from_serde(&error, field))
 }
 
 #[cfg(test)]

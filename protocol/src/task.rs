@@ -1,81 +1,95 @@
-//! The task document: what a feeder sends. Only `module` is required; an unknown field is an error.
+//! The task document, which describes a task. Only `module` is required; an unknown field is an
+//! error.
+
+mod bounds;
+mod dependency;
+mod requires;
+mod retries;
+
+pub use dependency::{Dependency, When};
+pub use requires::Requires;
+pub use retries::Retries;
 
 use crate::{
-    ErrorKind, FilePath, Glob, InputRef, JobName, Json, ModuleRef, Refusal, RefusalCode, TaskId,
-    Wall, limits, outcome::TaskError,
+    FilePath, Glob, InputRef, JobName, Json, ModuleRef, Refusal, RefusalCode, TaskId, Wall, limits,
 };
+use bounds::{at_most, within};
 use schemars::JsonSchema;
-use serde::de::{MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
 
-/// One unit of work as its feeder describes it. Times in the unit of their name.
+/// A task as a client describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskDocument {
-    /// Made by the client before the first send; the master makes one where it is absent.
+    /// The id of the task. The client makes it before the first send; the master makes one where it
+    /// is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<TaskId>,
-    /// What to run.
+    /// The module to run.
     pub module: ModuleRef,
-    /// Any JSON, given to the module on stdin; absent: stdin is empty. See [`crate::splice`] for
-    /// `$result`, and for `$blob`: params that were put as a blob.
+    /// Any JSON, which the module reads from stdin. Absent: stdin is empty. `$result` in it is
+    /// replaced as [`crate::splice`] says; `{"$blob":"<sha256>"}` names params that were put as a
+    /// blob.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "present"
     )]
     pub params: Option<Json>,
-    /// argv after the module's name.
+    /// The arguments of the program, without its name. At most 128 KiB together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// The module's environment.
+    /// The environment variables of the program. At most 128 KiB together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Files and folders to put into the task's folder, by their path there. Their bytes must have
-    /// been put before.
+    /// Files and folders to put into the task's folder, by their path there. Their bytes must be
+    /// put as blobs before the task is added. At most 1,000.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<FilePath, InputRef>,
-    /// Globs of files to bring back; absent: everything in its folder that was created or changed.
+    /// The files of the task's folder to give back. Absent: every file that was created or changed.
+    /// At most 100 patterns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<Glob>>,
-    /// Higher first.
+    /// Ready tasks with a higher priority go first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
-    /// What must have finished before this runs.
+    /// Tasks that must have ended before this one runs. At most 10,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dependencies: Vec<Dependency>,
-    /// What the runner must offer.
+    /// What a runner must offer to be sent the task.
     #[serde(default, skip_serializing_if = "Requires::is_empty")]
     pub requires: Requires,
-    /// Limit of one attempt, from the start of guest code.
+    /// The longest run time of an attempt in milliseconds, counted from the start of guest code. At
+    /// least 1, at most 366 days. Absent: the default of the master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Limit of one attempt's linear memory, MiB.
+    /// The largest linear memory of an attempt, in MiB, from 1 to 4,096. Absent: the default of the
+    /// master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
-    /// When and how often to try again: a number, or the whole policy.
+    /// When and how often a failed attempt is tried again: a number, or the whole policy. Absent: 3
+    /// retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
-    /// Earliest start, counted from the add.
+    /// The earliest start, in milliseconds after the task was added. At most 366 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
-    /// Earliest start, as a time.
+    /// The earliest start, as a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
-    /// How long the answer may be used again. Not supported yet.
+    /// Reserved: how long a result may be used again. Refused today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Json>,
-    /// The group that it belongs to.
+    /// The job that the task belongs to. Absent: the job of the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobName>,
-    /// Rates and concurrency by key. Not supported yet.
+    /// Reserved: rates and concurrency by key. Refused today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Json>,
 }
 
-/// serde takes `null` for an absent `Option`; for params `null` is a value like any other.
+/// Reads `null` as a value: serde would take it for an absent field.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }
@@ -85,7 +99,7 @@ fn is_zero(n: &i32) -> bool {
 }
 
 impl TaskDocument {
-    /// A document with nothing but a module.
+    /// A document of which only the module is given.
     pub fn new(module: ModuleRef) -> TaskDocument {
         TaskDocument {
             id: None,
@@ -109,101 +123,28 @@ impl TaskDocument {
         }
     }
 
-    /// Reads a document and checks every bound that does not depend on anything else.
+    /// Reads a document and checks every bound that depends on nothing but the document. The
+    /// refusal names the field.
     pub fn parse(text: &str) -> Result<TaskDocument, Refusal> {
         // serde would take an array for the fields in their order.
         if text.trim_start().starts_with('[') {
-            return Err(Refusal::new(
-                RefusalCode::WrongType,
-                "a task document is an object, not an array",
-            ));
+            let text = "a task document is an object, not an array";
+            return Err(Refusal::new(RefusalCode::WrongType, text));
         }
         let document: TaskDocument = crate::refusal::read(text)?;
-        document.check()?;
+        document.check_supported()?;
+        document.check_sizes()?;
+        document.check_texts()?;
+        document.check_files()?;
+        document.check_numbers()?;
+        document.requires.check()?;
         Ok(document)
     }
 
-    fn check(&self) -> Result<(), Refusal> {
-        self.check_supported()?;
-        at_most(
-            "params",
-            self.params.as_ref().map_or(0, |p| p.get().len()),
-            limits::PARAMS_INLINE_BYTES_MAX,
-            "bytes",
-        )?;
-        at_most(
-            "args",
-            self.args.iter().map(String::len).sum(),
-            limits::ARGS_BYTES_MAX,
-            "bytes",
-        )?;
-        let env: usize = self
-            .env
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
-        at_most("env", env, limits::ARGS_BYTES_MAX, "bytes")?;
-        at_most(
-            "dependencies",
-            self.dependencies.len(),
-            limits::DEPENDENCIES_MAX,
-            "entries",
-        )?;
-        if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
-            return Err(Refusal::new(
-                RefusalCode::InvalidValue,
-                format!("field `args`: {arg:?} holds a zero byte"),
-            )
-            .at("args"));
-        }
-        if let Some(key) = self
-            .env
-            .iter()
-            .find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0'))
-        {
-            let text =
-                format!("field `env`: {key:?} is not a variable: no `=` in its name, no zero byte");
-            return Err(Refusal::new(RefusalCode::InvalidValue, text).at("env"));
-        }
-        self.check_files()?;
-        within("timeout_ms", self.timeout_ms, 1, limits::DURATION_MS_MAX)?;
-        within("delay_ms", self.delay_ms, 0, limits::DURATION_MS_MAX)?;
-        within(
-            "memory_mb",
-            self.memory_mb.map(u64::from),
-            1,
-            u64::from(limits::MEMORY_MB_MAX),
-        )?;
-        if let Some(retries) = &self.retries {
-            retries.check()?;
-        }
-        self.requires.check()
-    }
-
-    fn check_files(&self) -> Result<(), Refusal> {
-        at_most("inputs", self.inputs.len(), limits::INPUTS_MAX, "entries")?;
-        at_most(
-            "outputs",
-            self.outputs.as_ref().map_or(0, Vec::len),
-            limits::OUTPUT_GLOBS_MAX,
-            "globs",
-        )?;
-        let refuse = |text: String| Err(Refusal::new(RefusalCode::InvalidValue, text).at("inputs"));
-        if let Some(path) = self.inputs.keys().find(|path| path.is_tmp()) {
-            return refuse(format!(
-                "field `inputs`: `{path}` lies in the task's /tmp, which is empty when it starts"
-            ));
-        }
-        crate::files::can_coexist(self.inputs.keys())
-            .or_else(|error| refuse(format!("field `inputs`: {error}")))
-    }
-
+    /// Fields whose names are reserved for a later version.
     fn check_supported(&self) -> Result<(), Refusal> {
-        let later = [
-            ("cache", self.cache.is_some()),
-            ("limits", self.limits.is_some()),
-        ];
-        match later.iter().find(|(_, used)| *used) {
+        let reserved = [("cache", &self.cache), ("limits", &self.limits)];
+        match reserved.iter().find(|(_, value)| value.is_some()) {
             Some((field, _)) => {
                 let text =
                     format!("field `{field}` is not supported by this version yet; leave it out");
@@ -212,325 +153,78 @@ impl TaskDocument {
             None => Ok(()),
         }
     }
-}
 
-fn at_most(field: &str, is: usize, max: usize, unit: &str) -> Result<(), Refusal> {
-    if is <= max {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        RefusalCode::TooLarge,
-        format!("field `{field}` has {is} {unit}, at most {max} are allowed"),
-    )
-    .at(field))
-}
-
-fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<(), Refusal> {
-    match value {
-        Some(n) if n < min || n > max => {
-            let text = format!("field `{field}` is {n}, it must be from {min} to {max}");
-            Err(Refusal::new(RefusalCode::InvalidValue, text).at(field))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// How a dependency must have ended for the dependent to run; where it ends otherwise, the
-/// dependent is skipped.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum When {
-    /// It is done.
-    #[default]
-    Done,
-    /// It failed (a task that cleans up).
-    Failed,
-    /// It ended, however.
-    Settled,
-}
-
-/// One dependency: written as an id, or as `{"on":"id","when":"failed"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
-#[schemars(with = "DependencyText")]
-pub struct Dependency {
-    /// The task waited for.
-    pub on: TaskId,
-    /// How it must have ended.
-    #[serde(default)]
-    pub when: When,
-}
-
-/// The two spellings of a dependency, for the published schema.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "read by the schema's generator only")]
-enum DependencyText {
-    Id(TaskId),
-    Full {
-        on: TaskId,
-        #[serde(default)]
-        when: When,
-    },
-}
-
-impl<'de> Deserialize<'de> for Dependency {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Dependency, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Full {
-            on: TaskId,
-            #[serde(default)]
-            when: When,
-        }
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Dependency;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a task's id, or {\"on\": id, \"when\": \"done\" | \"failed\" | \"settled\"}",
-                )
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Dependency, E> {
-                TaskId::new(text)
-                    .map(|on| Dependency {
-                        on,
-                        when: When::Done,
-                    })
-                    .map_err(E::custom)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Dependency, A::Error> {
-                let Full { on, when } = Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Dependency { on, when })
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-/// What a runner must offer to be sent the task.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(deny_unknown_fields)]
-pub struct Requires {
-    /// Names that the runner was started to offer (`--env NAME`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<String>,
-    /// Labels and their values (`--label k=v`).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// The runner's operating system, as Rust names it: `linux`, `macos`, `windows`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub os: Option<String>,
-    /// The runner's processor, as Rust names it: `x86_64`, `aarch64`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arch: Option<String>,
-    /// Memory that the runner must have, MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_mb: Option<u64>,
-    /// Slots that the task takes while it runs; absent: 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slots: Option<u32>,
-}
-
-impl Requires {
-    /// Whether nothing is asked for.
-    pub fn is_empty(&self) -> bool {
-        *self == Requires::default()
-    }
-
-    /// Slots that the task takes while it runs.
-    pub fn slots(&self) -> u32 {
-        self.slots.unwrap_or(1)
-    }
-
-    fn check(&self) -> Result<(), Refusal> {
-        at_most(
-            "requires.labels",
-            self.labels.len(),
-            limits::REQUIRES_MAX,
-            "entries",
-        )?;
-        at_most(
-            "requires.env",
-            self.env.len(),
-            limits::REQUIRES_MAX,
-            "entries",
-        )?;
-        let long = |text: &&String| text.len() > limits::NAME_BYTES_MAX;
-        let texts = self
-            .labels
+    fn check_sizes(&self) -> Result<(), Refusal> {
+        let params = self.params.as_ref().map_or(0, |params| params.get().len());
+        let args = self.args.iter().map(String::len).sum();
+        let env = self
+            .env
             .iter()
-            .flat_map(|(k, v)| [k, v])
-            .chain(&self.env)
-            .chain(&self.os)
-            .chain(&self.arch);
-        if let Some(text) = texts.into_iter().find(long) {
-            at_most(
-                "requires",
-                text.len(),
-                limits::NAME_BYTES_MAX,
-                "bytes in one name or value",
-            )?;
-        }
-        within(
-            "requires.slots",
-            self.slots.map(u64::from),
-            1,
-            u64::from(limits::SLOTS_MAX),
+            .map(|(name, value)| name.len() + value.len());
+        let dependencies = self.dependencies.len();
+        at_most("params", params, limits::PARAMS_INLINE_BYTES_MAX, "bytes")?;
+        at_most("args", args, limits::ARGS_BYTES_MAX, "bytes")?;
+        at_most("env", env.sum(), limits::ARGS_BYTES_MAX, "bytes")?;
+        at_most(
+            "dependencies",
+            dependencies,
+            limits::DEPENDENCIES_MAX,
+            "entries",
         )
     }
-}
 
-/// When and how often a failed attempt is tried again.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(with = "RetriesText")]
-pub struct Retries {
-    /// Tries after the first; 0: never.
-    pub max: u32,
-    /// Wait before the first retry.
-    pub backoff_ms: u64,
-    /// By which each wait is longer than the last.
-    pub factor: f64,
-    /// The longest wait.
-    pub max_backoff_ms: u64,
-    /// Whether a wait is drawn from its upper half, so that many tasks do not come back at once.
-    pub jitter: bool,
-    /// The kinds of failure that are tried again. Absent: exit codes other than 64 and 65, lost
-    /// inputs and outputs, and modules that could not be fetched; traps, memory limits and timeouts
-    /// would most likely end the same again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub on: Option<Vec<ErrorKind>>,
-}
-
-impl Default for Retries {
-    fn default() -> Retries {
-        Retries {
-            max: 3,
-            backoff_ms: 1_000,
-            factor: 2.0,
-            max_backoff_ms: 60_000,
-            jitter: true,
-            on: None,
+    /// What a system could not hand to a program.
+    fn check_texts(&self) -> Result<(), Refusal> {
+        if let Some(arg) = self.args.iter().find(|arg| arg.contains('\0')) {
+            let text = format!("field `args`: {arg:?} holds a zero byte");
+            return Err(Refusal::new(RefusalCode::InvalidValue, text).at("args"));
         }
-    }
-}
-
-impl Retries {
-    /// Whether a failure of this kind is worth another try, if any are left.
-    pub fn wants(&self, error: &TaskError) -> bool {
-        if let Some(again) = error.verdict() {
-            return again;
+        let is_wrong = |name: &str, value: &str| {
+            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+        };
+        if let Some((name, _)) = self.env.iter().find(|(name, value)| is_wrong(name, value)) {
+            let text = format!(
+                "field `env`: {name:?} is not a variable: no `=` in its name, no zero byte"
+            );
+            return Err(Refusal::new(RefusalCode::InvalidValue, text).at("env"));
         }
-        match &self.on {
-            Some(kinds) => kinds.contains(&error.kind),
-            None => matches!(
-                error.kind,
-                ErrorKind::Exit | ErrorKind::Input | ErrorKind::Output | ErrorKind::Module
-            ),
-        }
+        Ok(())
     }
 
-    fn check(&self) -> Result<(), Refusal> {
-        within("retries.max", Some(u64::from(self.max)), 0, 1_000_000)?;
-        within(
-            "retries.backoff_ms",
-            Some(self.backoff_ms),
-            0,
-            limits::DURATION_MS_MAX,
-        )?;
-        within(
-            "retries.max_backoff_ms",
-            Some(self.max_backoff_ms),
-            0,
-            limits::DURATION_MS_MAX,
-        )?;
-        if (1.0..=1_000.0).contains(&self.factor) {
-            return Ok(());
+    fn check_files(&self) -> Result<(), Refusal> {
+        let globs = self.outputs.as_ref().map_or(0, Vec::len);
+        at_most("inputs", self.inputs.len(), limits::INPUTS_MAX, "entries")?;
+        at_most("outputs", globs, limits::OUTPUT_GLOBS_MAX, "globs")?;
+        let wrong = |why: String| {
+            let text = format!("field `inputs`: {why}");
+            Refusal::new(RefusalCode::InvalidValue, text).at("inputs")
+        };
+        if let Some(path) = self.inputs.keys().find(|path| path.is_tmp()) {
+            let why = format!("`{path}` lies in the task's /tmp, which is empty when it starts");
+            return Err(wrong(why));
         }
-        let text = format!(
-            "field `retries.factor` is {}, it must be from 1 to 1000",
-            self.factor
-        );
-        Err(Refusal::new(RefusalCode::InvalidValue, text).at("retries.factor"))
+        crate::files::can_coexist(self.inputs.keys()).map_err(|error| wrong(error.to_string()))
     }
-}
 
-/// The two spellings of a retry policy, for the published schema.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "read by the schema's generator only")]
-enum RetriesText {
-    Max(u32),
-    Full(RetriesFull),
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct RetriesFull {
-    max: Option<u32>,
-    backoff_ms: Option<u64>,
-    factor: Option<f64>,
-    max_backoff_ms: Option<u64>,
-    jitter: Option<bool>,
-    on: Option<Vec<ErrorKind>>,
-}
-
-impl<'de> Deserialize<'de> for Retries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Retries, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Retries;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a number of retries, or an object such as {\"max\": 3, \"backoff_ms\": 1000}",
-                )
-            }
-            fn visit_u64<E: serde::de::Error>(self, max: u64) -> Result<Retries, E> {
-                let max = u32::try_from(max)
-                    .map_err(|_| E::custom(format!("{max} retries are too many")))?;
-                Ok(Retries {
-                    max,
-                    ..Retries::default()
-                })
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Retries, A::Error> {
-                let full = RetriesFull::deserialize(MapAccessDeserializer::new(map))?;
-                let usual = Retries::default();
-                Ok(Retries {
-                    max: full.max.unwrap_or(usual.max),
-                    backoff_ms: full.backoff_ms.unwrap_or(usual.backoff_ms),
-                    factor: full.factor.unwrap_or(usual.factor),
-                    max_backoff_ms: full.max_backoff_ms.unwrap_or(usual.max_backoff_ms),
-                    jitter: full.jitter.unwrap_or(usual.jitter),
-                    on: full.on,
-                })
-            }
-        }
-        deserializer.deserialize_any(Either)
+    fn check_numbers(&self) -> Result<(), Refusal> {
+        let memory_mb = self.memory_mb.map(u64::from);
+        let memory_mb_max = u64::from(limits::MEMORY_MB_MAX);
+        within("timeout_ms", self.timeout_ms, 1, limits::DURATION_MS_MAX)?;
+        within("delay_ms", self.delay_ms, 0, limits::DURATION_MS_MAX)?;
+        within("memory_mb", memory_mb, 1, memory_mb_max)?;
+        self.retries.as_ref().map_or(Ok(()), Retries::check)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn a_document_reads_both_spellings() {
-        let text = r#"{"module":"echo","params":null,"retries":2,"dependencies":["a",{"on":"b","when":"settled"}]}"#;
+        let text = r#"{"module":"echo","params":null,"retries":2,
+            "dependencies":["a",{"on":"b","when":"settled"}]}"#;
         let document = TaskDocument::parse(text).unwrap();
         assert_eq!(document.params.unwrap().get(), "null");
         assert_eq!(
@@ -551,10 +245,34 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_variable_is_named_without_its_value() {
+        let refusal = TaskDocument::parse(r#"{"module":"m","env":{"KEY=":"secret"}}"#).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            r#"field `env`: "KEY=" is not a variable: no `=` in its name, no zero byte"#
+        );
+    }
+
+    #[test]
     fn params_keep_their_bytes() {
         let document =
             TaskDocument::parse(r#"{"module":"echo","params":{"n":1.10,"a": 1e3}}"#).unwrap();
         assert_eq!(document.params.unwrap().get(), r#"{"n":1.10,"a": 1e3}"#);
+    }
+
+    #[test]
+    fn a_field_stands_once_and_of_equal_names_in_a_map_the_last_counts() {
+        for twice in [
+            r#"{"module":"a","module":"b"}"#,
+            r#"{"module":"a","params":1,"params":{"$result":"t"}}"#,
+            r#"{"module":"a","dependencies":[{"on":"b","on":"c"}]}"#,
+            r#"{"module":"a","retries":{"max":1,"max":2}}"#,
+        ] {
+            let refusal = TaskDocument::parse(twice).unwrap_err();
+            assert!(refusal.message.contains("duplicate field"), "{refusal}");
+        }
+        let text = r#"{"module":"a","env":{"A":"1","A":"2"}}"#;
+        assert_eq!(TaskDocument::parse(text).unwrap().env["A"], "2");
     }
 
     #[test]
@@ -582,26 +300,5 @@ mod tests {
             assert_eq!(refusal.field.as_deref(), Some(field), "{refusal}");
             assert!(refusal.message.contains(field), "{refusal}");
         }
-    }
-
-    #[test]
-    fn a_program_may_decide_on_its_retry() {
-        let exit = |code| TaskError {
-            code: Some(code),
-            ..TaskError::new(ErrorKind::Exit, "")
-        };
-        let usual = Retries::default();
-        assert!(usual.wants(&exit(1)) && usual.wants(&exit(75)));
-        assert!(!usual.wants(&exit(64)) && !usual.wants(&exit(65)));
-        assert!(!usual.wants(&TaskError::new(ErrorKind::Trap, "")));
-        let traps = Retries {
-            on: Some(vec![ErrorKind::Trap]),
-            ..Retries::default()
-        };
-        assert!(
-            traps.wants(&TaskError::new(ErrorKind::Trap, ""))
-                && !traps.wants(&exit(1))
-                && traps.wants(&exit(75))
-        );
     }
 }

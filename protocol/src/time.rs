@@ -1,34 +1,36 @@
-//! Times as values: nothing here reads a clock.
+//! Times as values. Nothing here reads a clock.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 
-/// The two clocks as one value, handed in at the door of the core. Microseconds.
+/// The times of both clocks, which callers pass to the core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Now {
-    /// Monotonic, since some start of its own: leases, timeouts, back-off.
+    /// Microseconds of a monotonic clock since a start of its own, for leases, timeouts and
+    /// back-off.
     pub mono_us: u64,
-    /// Since 1970, UTC: `not_before`, and what people read.
+    /// The time of day, for `not_before` and for people.
     pub wall: Wall,
 }
 
-/// A wall-clock time, microseconds since 1970, UTC. As JSON: RFC 3339 with six decimals and `Z`.
+/// A time of day in microseconds since 1970, UTC. As JSON it is a string by RFC 3339, with six
+/// decimals and `Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Wall(pub i64);
 
 impl Wall {
-    /// The time `us` microseconds later, or the end of time.
+    /// The time `us` microseconds later, or the latest time that there is.
     pub fn plus_us(self, us: u64) -> Wall {
         Wall(self.0.saturating_add_unsigned(us))
     }
 
-    /// Microseconds from `earlier` to this; zero where `earlier` is later.
+    /// Microseconds from `earlier` to this time; 0 where `earlier` is later.
     pub fn since_us(self, earlier: Wall) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
     }
 
-    /// Reads an RFC 3339 time with a zone.
+    /// Reads a time by RFC 3339, with a zone.
     pub fn parse(text: &str) -> Result<Wall, String> {
         text.parse::<jiff::Timestamp>()
             .map(|time| Wall(time.as_microsecond()))
@@ -39,7 +41,7 @@ impl Wall {
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        // jiff's precision is that of the fraction; its zone is `Z`.
+        // The precision of jiff is that of the fraction of a second; its zone is `Z`.
         write!(f, "{time:.6}")
     }
 }
@@ -74,15 +76,16 @@ impl schemars::JsonSchema for Wall {
     }
 }
 
-/// Reads a duration as people type it: `10m`, `1h30m`, `250ms`, `1.5s`. In microseconds.
-/// A bare number is refused: nobody knows its unit.
+/// Reads a duration in microseconds as people type it: `10m`, `1h30m`, `250ms`, `1.5s`. A bare
+/// number is refused, because nobody knows its unit.
 pub fn parse_duration_us(text: &str) -> Result<u64, String> {
     let wrong = || {
         format!(
-            "`{text}` is not a duration: write a number with its unit, such as 250ms, 10s, 5m, 1h30m, 7d"
+            "`{text}` is not a duration: write a number with its unit, \
+             such as 250ms, 10s, 5m, 1h30m, 7d"
         )
     };
-    // jiff's days have no fixed length without a date; ours are 24 hours.
+    // The days of jiff have no fixed length without a date; a day here has 24 hours.
     if let Some(days) = text
         .strip_suffix('d')
         .and_then(|n| n.trim().parse::<u64>().ok())

@@ -4,7 +4,7 @@
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::message::{Attempt, Offer, Send, Welcome};
+use taskmaster_protocol::message::{Assignment, Attempt, Offer, Welcome};
 use taskmaster_protocol::{
     AttemptId, FromMaster, Hash, JobName, Json, ModuleName, PROTOCOL_VERSION, TaskId, ToMaster,
 };
@@ -43,13 +43,12 @@ async fn main() -> Result<(), Failure> {
     let (stream, _) = listener.accept().await?;
     let mut socket = accept_async(stream).await?;
     socket.next().await;
-    let (epoch, seq, message_bytes_max, batch_tasks_max) = (1, 0, 1 << 20, 1);
     let welcome = Welcome {
         protocol: PROTOCOL_VERSION,
-        epoch,
-        seq,
-        message_bytes_max,
-        batch_tasks_max,
+        epoch: 1,
+        seq: 0,
+        message_bytes_max: 1 << 20,
+        batch_tasks_max: 1,
         leader: None,
     };
     say(&mut socket, FromMaster::Welcome(welcome)).await?;
@@ -69,7 +68,8 @@ async fn main() -> Result<(), Failure> {
 
 /// Keeps the runner's window full until every task is done.
 async fn feed(socket: &mut WebSocketStream<TcpStream>) -> Result<(), Failure> {
-    let (mut sent, mut done) = (0, 0);
+    let mut sent = 0;
+    let mut done = 0;
     while done < TASKS {
         let more = TASKS.min(done + WINDOW);
         if more - sent >= WINDOW / 8 || more == TASKS && sent < more {
@@ -103,8 +103,8 @@ async fn say(socket: &mut WebSocketStream<TcpStream>, message: FromMaster) -> Re
     Ok(socket.send(Message::text(message.encode())).await?)
 }
 
-fn task(n: u32) -> Result<Send, Failure> {
-    Ok(Send {
+fn task(n: u32) -> Result<Assignment, Failure> {
+    Ok(Assignment {
         id: TaskId::new(&format!("019f7e2a-0000-7000-8000-{n:012}"))?,
         attempt: AttemptId { epoch: 1, n: 1 },
         module: ModuleName::new("noop")?,

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{AttemptId, TaskId};
-use taskmaster_runner::sandbox::{Control, Program, Sandbox, Work};
-use taskmaster_runner::slots::{News, Ready, Slots};
+use taskmaster_runner::sandbox::{Program, Sandbox, StopSwitch, Work};
+use taskmaster_runner::slots::queue::QueuedWork;
+use taskmaster_runner::slots::{SlotEvent, Slots};
 
 const TASKS: usize = 50_000;
 
@@ -61,12 +62,13 @@ fn measure(
     let sandbox = Arc::new(Sandbox::new(slots, folder)?);
     let program = Arc::new(Program::compile(&sandbox, text.as_bytes())?);
     let ended = Arc::new(AtomicUsize::new(0));
-    let (count, main) = (ended.clone(), std::thread::current());
+    let count = ended.clone();
+    let main = std::thread::current();
     let pool = Slots::start(
         slots,
         &sandbox,
-        &(Arc::new(move |news| {
-            if matches!(news, News::Ended(_))
+        &(Arc::new(move |event| {
+            if matches!(event, SlotEvent::Ended(_))
                 && (count.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TASKS)
             {
                 main.unpark();
@@ -76,7 +78,7 @@ fn measure(
     let id = TaskId::new("t")?;
     let mut best = f64::MAX;
     for round in 1..=5 {
-        let ready = (0..TASKS).map(|n| Ready {
+        let ready = (0..TASKS).map(|n| QueuedWork {
             work: Work {
                 attempt: Attempt {
                     id: id.clone(),
@@ -93,7 +95,7 @@ fn measure(
                 timeout: Duration::from_secs(10),
                 memory_mb: 64,
                 files: Default::default(),
-                control: Arc::new(Control::default()),
+                stop: Arc::new(StopSwitch::default()),
                 listener: Arc::new(|_, _| {}),
             },
             slots: 1,

@@ -1,20 +1,25 @@
-//! What people type: `taskmaster runner` and `taskmaster run`.
+//! The commands `taskmaster runner` and `taskmaster run`.
 
 mod local;
+mod values;
 
 pub use local::{RunArgs, run_file};
 
-use crate::grants::{GrantArgs, Grants};
+use crate::grants::{GrantArgs, GrantError, Grants};
 use crate::inputs::CACHE_BYTES_DEFAULT;
-use crate::link::{RunnerConfig, Waiting, serve};
+use crate::link::{BoxedFuture, RunnerConfig, RunnerError, serve};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{ModuleName, limits, time::parse_duration_us};
-use taskmaster_transport::Address;
+use taskmaster_protocol::{ModuleName, limits};
+use taskmaster_transport::{Address, BadAddress};
+use values::{duration, pair};
+
+/// The exit code of a wrong argument.
+const USAGE: u8 = 2;
 
 /// Execute tasks that a master sends.
 ///
@@ -81,21 +86,28 @@ pub struct RunnerArgs {
     pub grace: Duration,
 }
 
+/// Why the arguments of `taskmaster runner` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerArgsError {
+    /// The text is no address of a master.
+    #[error("--url: {0}")]
+    Url(#[from] BadAddress),
+    /// What modules may be given is wrong.
+    #[error(transparent)]
+    Grants(#[from] GrantError),
+}
+
 impl RunnerArgs {
     /// What these arguments mean on this machine.
-    pub fn config(self) -> Result<RunnerConfig, String> {
-        let labels: BTreeMap<String, String> = self.labels.into_iter().collect();
+    pub fn config(self) -> Result<RunnerConfig, RunnerArgsError> {
+        let urls: Result<Vec<Address>, BadAddress> =
+            self.url.split(',').map(Address::parse).collect();
         Ok(RunnerConfig {
-            urls: self
-                .url
-                .split(',')
-                .map(address)
-                .collect::<Result<_, _>>()
-                .map_err(|why| format!("--url: {why}"))?,
+            urls: urls?,
             token: self.token,
             grants: grants(&self.grants)?,
             offer: Offer {
-                labels,
+                labels: self.labels.into_iter().collect(),
                 env: self.grants.env,
                 modules: self.modules,
                 ..offer(self.name, self.slots)
@@ -108,20 +120,21 @@ impl RunnerArgs {
 }
 
 /// What modules may be given here, as it was typed. A name that is not set in the environment is
-/// only one that tasks can require; so that nobody wonders, that is told.
-pub fn grants(args: &GrantArgs) -> Result<Grants, String> {
+/// only one that tasks can require, and the log says so, because that may be a mistake.
+pub fn grants(args: &GrantArgs) -> Result<Grants, GrantError> {
     let grants = Grants::new(args, |name| std::env::var(name).ok())?;
     let offered = grants.offered();
     for name in args.env.iter().filter(|name| !offered.env.contains(*name)) {
         tracing::info!(
-            "--env {name}: no such variable is set here; tasks can require the name, modules find no value"
+            "--env {name}: no such variable is set here; \
+             tasks can require the name, modules find no value"
         );
     }
     Ok(grants)
 }
 
-/// What this machine offers under `name` (by default the host's and some random digits) with
-/// `slots` (by default one for each processor).
+/// What this machine offers. The default `name` is the host's with some random digits; the default
+/// of `slots` is one for each processor.
 pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     Offer {
@@ -143,51 +156,54 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
 pub fn run(
     args: RunnerArgs,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Waiting<ExitCode> {
-    run_until(args, Box::pin(shutdown))
+) -> BoxedFuture<ExitCode> {
+    run_boxed(args, Box::pin(shutdown))
 }
 
-fn run_until(args: RunnerArgs, shutdown: Waiting<()>) -> Waiting<ExitCode> {
-    Box::pin(running(args, shutdown))
-}
-
-async fn running(args: RunnerArgs, shutdown: Waiting<()>) -> ExitCode {
-    let config = match args.config() {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(2);
+fn run_boxed(args: RunnerArgs, shutdown: BoxedFuture<()>) -> BoxedFuture<ExitCode> {
+    Box::pin(async move {
+        let config = match args.config() {
+            Ok(config) => config,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(USAGE);
+            }
+        };
+        match serve_until(config, shutdown).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
         }
-    };
+    })
+}
+
+async fn serve_until(config: RunnerConfig, shutdown: BoxedFuture<()>) -> Result<(), RunnerError> {
     let grace = config.grace;
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
     let serving = serve(config, async { drop(draining.await) });
     tokio::pin!(serving, shutdown);
-    let result = tokio::select! {
+    tokio::select! {
         result = &mut serving => result,
         () = &mut shutdown => {
-            eprintln!("draining: running tasks may go on for {grace:?}; a second signal ends it at once");
+            eprintln!(
+                "draining: running tasks may go on for {grace:?}; a second signal ends it at once"
+            );
             let _ = drain.send(());
             tokio::select! {
                 result = &mut serving => result,
                 () = signal() => {
                     eprintln!("ended by a second signal");
-                    // Guests run on threads that nobody waits for.
+                    // Guests run on threads, which would otherwise be waited for.
                     std::process::exit(1)
                 }
             }
         }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
     }
 }
 
-/// SIGTERM or Ctrl-C.
+/// Waits for SIGTERM or Ctrl-C.
 pub async fn signal() {
     #[cfg(unix)]
     {
@@ -206,8 +222,8 @@ pub async fn signal() {
     }
 }
 
-/// `$XDG_CACHE_HOME/taskmaster`, or `~/.cache/taskmaster`; without either a new folder, so that
-/// nothing is kept.
+/// `$XDG_CACHE_HOME/taskmaster`, or `~/.cache/taskmaster`. Without either it is a new folder, so
+/// nothing is kept for the next process.
 pub fn default_cache() -> PathBuf {
     let set = |name: &str| {
         std::env::var_os(name)
@@ -217,8 +233,8 @@ pub fn default_cache() -> PathBuf {
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     match base {
         Some(base) => base.join("taskmaster"),
-        // Never a name that somebody else could have made there before: native code is loaded from
-        // it.
+        // Native code is loaded from this folder, so its name must be none that another user could
+        // have made there before.
         None => std::env::temp_dir().join(format!("taskmaster-{}", uuid::Uuid::now_v7().simple())),
     }
 }
@@ -236,6 +252,7 @@ fn default_name() -> String {
     format!("{host}-{}", &id[id.len() - 8..])
 }
 
+/// The memory of this machine, MiB; 0 where that is unknown.
 fn memory_mb() -> u64 {
     let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
         return 0;
@@ -251,21 +268,6 @@ fn memory_mb() -> u64 {
         })
         .unwrap_or(0)
         / 1_024
-}
-
-fn address(text: &str) -> Result<Address, String> {
-    Address::parse(text).map_err(|error| error.to_string())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration_us(text).map(Duration::from_micros)
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is not of the form key=value")),
-    }
 }
 
 #[cfg(test)]
@@ -321,7 +323,8 @@ mod tests {
         let error = parse(&["--url", "ws://a,wss://x"])
             .unwrap()
             .config()
-            .unwrap_err();
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("wss://x"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! What this runner gives to modules that may have it: variables of its environment, secrets,
 //! folders. A module asks for them by name in its manifest, the master's operator approves that,
-//! and the master sends it with each attempt.
+//! and the master sends the approved names with each attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,12 +22,12 @@ pub struct GrantArgs {
     pub env: Vec<String>,
     /// Secrets and folders.
     #[command(flatten)]
-    pub kept: KeptArgs,
+    pub shared: SharedGrantArgs,
 }
 
-/// The part of it that `taskmaster run` has, too.
+/// The options that `taskmaster run` has, too.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct KeptArgs {
+pub struct SharedGrantArgs {
     /// A file of NAME=VALUE lines that only its owner may read: secrets for modules that may have
     /// them
     #[arg(long, value_name = "FILE")]
@@ -37,6 +37,75 @@ pub struct KeptArgs {
     pub folders: Vec<(String, PathBuf)>,
 }
 
+/// Why the operator's options cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// A folder cannot be read.
+    #[error("--folder {name}={}: {error}", .path.display())]
+    Folder {
+        /// The name for modules.
+        name: String,
+        /// The folder as it was typed.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Two folders have one name.
+    #[error("--folder {0}: the name is given twice")]
+    FolderTwice(String),
+    /// The file of secrets cannot be used.
+    #[error("--secrets {}: {error}", .path.display())]
+    Secrets {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: SecretsError,
+    },
+}
+
+/// Why a file of secrets cannot be used. A sentence never repeats what stands in the file, because
+/// that may be a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretsError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] io::Error),
+    /// The path is that of a folder or a device.
+    #[error("it is no file")]
+    NoFile,
+    /// Other users could read the secrets.
+    #[error("others may read it (mode {mode:03o}): chmod 600 {}", .path.display())]
+    OthersMayRead {
+        /// The permissions of the file.
+        mode: u32,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is too long.
+    #[error("it has more than {} bytes", limits::SECRETS_BYTES_MAX)]
+    TooLong,
+    /// A line has no `=`.
+    #[error("line {0} is not of the form NAME=VALUE")]
+    NoValue(usize),
+    /// A name is none that a secret can have.
+    #[error(
+        "line {0}: what stands before `=` is no name of a secret \
+         (letters, digits and _, not beginning with a digit or TASKMASTER_, 128 at most)"
+    )]
+    BadName(usize),
+    /// A value cannot stand in an environment.
+    #[error("line {0}: the value of `{1}` holds a zero byte")]
+    ZeroByte(usize, String),
+    /// Two secrets have one name.
+    #[error("line {0}: `{1}` is given twice")]
+    Twice(usize, String),
+}
+
+/// A module asks for what this runner does not give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this runner does not offer {0}")]
+pub struct NotOffered(pub Capabilities);
+
 fn folder(text: &str) -> Result<(String, PathBuf), String> {
     let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
         return Err(format!("`{text}` is not of the form NAME=DIR"));
@@ -45,7 +114,7 @@ fn folder(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.to_owned(), path.into()))
 }
 
-/// A value that is never shown.
+/// A value that is never shown, not even in a debug log.
 #[derive(Clone, PartialEq, Eq)]
 struct Secret(String);
 
@@ -55,7 +124,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What is given, by name.
+/// What this runner can give, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Grants {
     env: BTreeMap<String, Secret>,
@@ -66,16 +135,16 @@ pub struct Grants {
 /// What one attempt is given.
 #[derive(Debug, Default)]
 pub struct Granted {
-    /// Variables and secrets.
+    /// Variables and secrets, by name.
     variables: Vec<(String, Secret)>,
-    /// Where the module finds a folder, and where it is here.
+    /// The path by which the module finds each folder, and the folder's path on this machine.
     pub folders: Vec<(String, PathBuf)>,
-    /// Hosts that it may speak to.
+    /// Hosts to which the module may send HTTP requests.
     pub http: BTreeSet<String>,
 }
 
 impl Granted {
-    /// Variables and secrets, as the module's environment has them.
+    /// The variables and secrets, as name and value.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         self.variables
             .iter()
@@ -84,50 +153,52 @@ impl Granted {
 }
 
 impl Grants {
-    /// From what was typed, and `variable`, which looks into this process's environment. An error
-    /// says what to do.
+    /// The grants that the operator typed. `variable` looks into this process's environment.
     pub fn new(
         args: &GrantArgs,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Grants, String> {
-        let mut grants = Grants::kept(&args.kept)?;
-        let set = |name: &String| Some((name.clone(), Secret(variable(name)?)));
+    ) -> Result<Grants, GrantError> {
+        let mut grants = Grants::shared(&args.shared)?;
         // What cannot be the name of a variable is a name that tasks require, and nothing else.
         let names = args
             .env
             .iter()
             .filter(|name| capabilities::check_variable(name).is_ok());
+        let set = |name: &String| Some((name.clone(), Secret(variable(name)?)));
         grants.env = names.filter_map(set).collect();
         Ok(grants)
     }
 
     /// Secrets and folders alone.
-    pub fn kept(args: &KeptArgs) -> Result<Grants, String> {
+    pub fn shared(args: &SharedGrantArgs) -> Result<Grants, GrantError> {
         let mut grants = Grants::default();
         for (name, path) in &args.folders {
-            let folder = fs::canonicalize(path).and_then(|path| fs::read_dir(&path).map(|_| path));
-            let folder =
-                folder.map_err(|error| format!("--folder {name}={}: {error}", path.display()))?;
+            let folder = readable_folder(path).map_err(|error| GrantError::Folder {
+                name: name.clone(),
+                path: path.clone(),
+                error,
+            })?;
             if grants.folders.insert(name.clone(), folder).is_some() {
-                return Err(format!("--folder {name}: the name is given twice"));
+                return Err(GrantError::FolderTwice(name.clone()));
             }
         }
         if let Some(path) = &args.secrets {
-            let text =
-                read_secrets(path).map_err(|why| format!("--secrets {}: {why}", path.display()))?;
-            grants.secrets = parse_secrets(&text)
-                .map_err(|why| format!("--secrets {}: {why}", path.display()))?;
+            let secrets = read_secrets(path).and_then(|text| parse_secrets(&text));
+            grants.secrets = secrets.map_err(|error| GrantError::Secrets {
+                path: path.clone(),
+                error,
+            })?;
         }
         Ok(grants)
     }
 
-    /// Gives this variable, too.
+    /// These grants and one variable more.
     pub fn with_variable(mut self, name: &str, value: String) -> Grants {
         self.env.insert(name.to_owned(), Secret(value));
         self
     }
 
-    /// What is told to the master: names, no values.
+    /// What the master is told: names, no values.
     pub fn offered(&self) -> Capabilities {
         Capabilities {
             http: BTreeSet::new(),
@@ -137,96 +208,93 @@ impl Grants {
         }
     }
 
-    /// What an attempt that may have `wanted` is given. An error names what is not here.
-    pub fn give(&self, wanted: Option<&Arc<Capabilities>>) -> Result<Granted, String> {
+    /// What an attempt is given that may have `wanted`.
+    pub fn give(&self, wanted: Option<&Arc<Capabilities>>) -> Result<Granted, NotOffered> {
         let Some(wanted) = wanted else {
             return Ok(Granted::default());
         };
+        // Every runner reaches the network, so hosts are not offered.
         let missing = Capabilities {
             http: BTreeSet::new(),
             ..wanted.beyond(&self.offered())
         };
         if !missing.is_empty() {
-            return Err(format!("this runner does not offer {missing}"));
+            return Err(NotOffered(missing));
         }
-        let named =
-            |names: &BTreeSet<String>, all: &BTreeMap<String, Secret>| -> Vec<(String, Secret)> {
-                names
-                    .iter()
-                    .filter_map(|name| all.get_key_value(name))
-                    .map(|(n, v)| (n.clone(), v.clone()))
-                    .collect()
-            };
+
         let mut variables = named(&wanted.env, &self.env);
         variables.extend(named(&wanted.secrets, &self.secrets));
         let folder =
             |name: &String| Some((format!("{FOLDERS}/{name}"), self.folders.get(name)?.clone()));
-        let folders = wanted.folders.iter().filter_map(folder).collect();
         Ok(Granted {
             variables,
-            folders,
+            folders: wanted.folders.iter().filter_map(folder).collect(),
             http: wanted.http.clone(),
         })
     }
 }
 
+fn named(names: &BTreeSet<String>, all: &BTreeMap<String, Secret>) -> Vec<(String, Secret)> {
+    names
+        .iter()
+        .filter_map(|name| all.get_key_value(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// The whole path of a folder whose entries can be listed.
+fn readable_folder(path: &Path) -> io::Result<PathBuf> {
+    let path = fs::canonicalize(path)?;
+    fs::read_dir(&path)?;
+    Ok(path)
+}
+
 /// The text of a file that nobody but its owner can read.
-fn read_secrets(path: &Path) -> Result<String, String> {
-    let unread = |error: io::Error| error.to_string();
-    let file = fs::File::open(path).map_err(unread)?;
-    let about = file.metadata().map_err(unread)?;
-    if !about.is_file() {
-        return Err("it is no file".into());
+fn read_secrets(path: &Path) -> Result<String, SecretsError> {
+    let file = fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(SecretsError::NoFile);
     }
     #[cfg(unix)]
     {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o777;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
         if mode & 0o077 != 0 {
-            return Err(format!(
-                "others may read it (mode {mode:03o}): chmod 600 {}",
-                path.display()
-            ));
+            let path = path.to_owned();
+            return Err(SecretsError::OthersMayRead { mode, path });
         }
     }
     let max = limits::SECRETS_BYTES_MAX;
     let mut text = String::new();
-    file.take(max + 1)
-        .read_to_string(&mut text)
-        .map_err(unread)?;
+    file.take(max + 1).read_to_string(&mut text)?;
     if text.len() as u64 > max {
-        Err(format!("it has more than {max} bytes"))
+        Err(SecretsError::TooLong)
     } else {
         Ok(text)
     }
 }
 
-/// `NAME=VALUE`, a line each; empty lines and those that begin with `#` are left out. Mistakes
-/// never repeat what stands there: it may be a secret.
-fn parse_secrets(text: &str) -> Result<BTreeMap<String, Secret>, String> {
+/// Reads lines of the form `NAME=VALUE`. Empty lines and those that begin with `#` are left out.
+fn parse_secrets(text: &str) -> Result<BTreeMap<String, Secret>, SecretsError> {
     let mut secrets = BTreeMap::new();
-    for (i, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line)) {
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
         if line.trim().is_empty() || line.trim_start().starts_with('#') {
             continue;
         }
         let Some((name, value)) = line.split_once('=') else {
-            return Err(format!("line {i} is not of the form NAME=VALUE"));
+            return Err(SecretsError::NoValue(number));
         };
-        let name = name.trim();
-        if capabilities::check_variable(name).is_err() {
-            let why =
-                "letters, digits and _, not beginning with a digit or TASKMASTER_, 128 at most";
-            return Err(format!(
-                "line {i}: what stands before `=` is no name of a secret ({why})"
-            ));
+        let name = name.trim().to_owned();
+        if capabilities::check_variable(&name).is_err() {
+            return Err(SecretsError::BadName(number));
         }
         if value.contains('\0') {
-            return Err(format!("line {i}: the value of `{name}` holds a zero byte"));
+            return Err(SecretsError::ZeroByte(number, name));
         }
-        if secrets
-            .insert(name.to_owned(), Secret(value.to_owned()))
-            .is_some()
-        {
-            return Err(format!("line {i}: `{name}` is given twice"));
+        let secret = Secret(value.to_owned());
+        if secrets.insert(name.clone(), secret).is_some() {
+            return Err(SecretsError::Twice(number, name));
         }
     }
     Ok(secrets)
@@ -236,35 +304,27 @@ fn parse_secrets(text: &str) -> Result<BTreeMap<String, Secret>, String> {
 mod tests {
     use super::*;
 
-    fn scratch() -> PathBuf {
-        let folder = std::env::temp_dir().join(format!(
-            "taskmaster-grants-{}",
-            uuid::Uuid::now_v7().simple()
-        ));
-        fs::create_dir_all(&folder).unwrap();
-        folder
-    }
-
     #[test]
     fn what_is_offered_is_given_and_nothing_else() {
-        let folder = scratch();
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().to_owned();
         let file = folder.join("secrets");
         fs::write(&file, "# ours\n\nKEY = a=b \nPIN=1\n").unwrap();
         let chmod = |mode| {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
             fs::set_permissions(&file, mode).unwrap();
         };
-        let kept = KeptArgs {
+        let shared = SharedGrantArgs {
             secrets: Some(file.clone()),
             folders: vec![("data".into(), folder.clone())],
         };
         let args = GrantArgs {
             env: vec!["LANG".into(), "gpu!".into(), "UNSET".into()],
-            kept,
+            shared,
         };
         let variable = |name: &str| (name == "LANG").then(|| "C".to_owned());
         chmod(0o644);
-        let error = Grants::new(&args, variable).unwrap_err();
+        let error = Grants::new(&args, variable).unwrap_err().to_string();
         assert!(
             error.contains("mode 644") && error.contains("chmod 600"),
             "{error}"
@@ -294,11 +354,13 @@ mod tests {
         assert!(given.http.contains("a.org"));
         wanted.folders.insert("more".into());
         assert_eq!(
-            grants.give(Some(&Arc::new(wanted))).unwrap_err(),
+            grants
+                .give(Some(&Arc::new(wanted)))
+                .unwrap_err()
+                .to_string(),
             "this runner does not offer folder more"
         );
         assert!(grants.give(None).unwrap().variables().next().is_none());
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
@@ -309,7 +371,7 @@ mod tests {
             ("A=hunter2\nA=hunter3", "line 2: `A` is given twice"),
             ("TASKMASTER_JOB=hunter2", "line 1"),
         ] {
-            let error = parse_secrets(text).unwrap_err();
+            let error = parse_secrets(text).unwrap_err().to_string();
             assert!(
                 error.contains(words) && !error.contains("hunter"),
                 "{error}"
@@ -323,13 +385,14 @@ mod tests {
         ] {
             assert!(folder(text).unwrap_err().contains(words), "{text}");
         }
-        let missing = KeptArgs {
+        let missing = SharedGrantArgs {
             secrets: None,
             folders: vec![("a".into(), "/nowhere/at/all".into())],
         };
         assert!(
-            Grants::kept(&missing)
+            Grants::shared(&missing)
                 .unwrap_err()
+                .to_string()
                 .contains("--folder a=/nowhere/at/all")
         );
     }

@@ -1,23 +1,23 @@
-//! A runner: takes tasks from a master over a WebSocket and executes them as WebAssembly, each in a
+//! A runner takes tasks from a master over a WebSocket and executes them as WebAssembly, each in a
 //! sandbox of its own.
 //!
-//! [`link`] keeps the connection around [`session`], which decides and does nothing else;
-//! [`prepare`] gets what an attempt needs; [`slots`] are the threads that run it; [`sandbox`] is
-//! where guest code lives; [`outcome`] says what its end means. A runner keeps nothing but caches
-//! on disk, and never runs anything but WebAssembly.
+//! [`link`] keeps the connection around [`taskmaster_runner_session`], which decides and does
+//! nothing else. [`prepare`] gets what an attempt needs. [`slots`] are the threads that run it.
+//! [`sandbox`] is where guest code lives. [`outcome`] says what the end of an attempt means. A
+//! runner keeps nothing but caches on disk, and never runs anything but WebAssembly.
 
 #![deny(missing_docs)]
 
+mod cache;
 pub mod cli;
+pub mod fetch;
 pub mod grants;
 pub mod inputs;
 pub mod link;
 pub mod modules;
 pub mod outcome;
-pub mod outputs;
 pub mod prepare;
 pub mod sandbox;
-pub mod session;
 pub mod slots;
 
 pub use cli::{RunArgs, RunnerArgs};

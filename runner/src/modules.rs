@@ -1,231 +1,156 @@
-//! Modules by version: fetched once, compiled once, kept in memory and on disk.
-//!
-//! What many attempts want at the same time is loaded once; they wait without blocking anybody
-//! else. A failure is told to those who waited and not remembered: the next attempt tries again.
+//! Modules by version: fetched once, compiled once, then kept in memory and on disk.
 
 pub mod disk;
 
-use crate::sandbox::{Compiled, LoadError, Program, Sandbox};
-use bytes::Bytes;
-use disk::Disk;
-use std::collections::HashMap;
-use std::future::Future;
+use crate::cache::{LoadAbandoned, SingleFlightCache};
+use crate::fetch::{FetchBytes, FetchError};
+use crate::sandbox::{CompiledModule, LoadError, Program, Sandbox};
+use disk::ModuleDiskCache;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use taskmaster_protocol::{Hash, limits};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
-/// Compiled modules kept in memory: each is some 10 KB to 100 MB of address space, most of it on
-/// disk.
+/// Compiled modules kept in memory. Each takes 10 KB to 100 MB of address space, and most of that
+/// is mapped from disk.
 const IN_MEMORY_MAX: usize = 256;
 
-/// Modules compiled at a time. Each compilation already uses every core.
-const COMPILING_MAX: usize = 1;
+/// Modules compiled at a time. Each compilation uses every core already.
+const COMPILATIONS_MAX: usize = 1;
 
 /// A module, ready to run.
 #[derive(Clone)]
-pub struct Loaded {
+pub struct LoadedModule {
     /// The program.
     pub program: Arc<Program>,
-    /// Time spent compiling, µs; 0 where it came from a cache.
+    /// Time spent compiling, µs; 0 where the module came from a cache.
     pub compile_us: u64,
 }
 
-/// Fetches the bytes of a version; says in one sentence why not.
-pub type Fetch =
-    Arc<dyn Fn(Hash) -> Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send>> + Send + Sync>;
-
-type Loading = watch::Receiver<Option<Result<Loaded, LoadError>>>;
-
-enum Entry {
-    Ready { program: Arc<Program>, used: u64 },
-    Loading(Loading),
-}
-
-#[derive(Default)]
-struct Table {
-    entries: HashMap<Hash, Entry>,
-    /// Counts uses, so that the least recently used one is known.
-    uses: u64,
+/// Why a module is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleError {
+    /// The master did not send it.
+    #[error("it could not be fetched: {0}")]
+    Fetch(FetchError),
+    /// The file is too long to be compiled.
+    #[error(
+        "it has {0} bytes, at most {max} MiB are allowed",
+        max = limits::MODULE_BYTES_MAX >> 20
+    )]
+    TooLarge(usize),
+    /// The sandbox cannot run it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The thread that read or compiled it panicked.
+    #[error("loading broke off: {0}")]
+    BrokeOff(String),
+    /// The runner is ending.
+    #[error(transparent)]
+    Abandoned(#[from] LoadAbandoned),
 }
 
 /// The modules of this runner.
-pub struct Modules {
+pub struct ModuleCache {
     sandbox: Arc<Sandbox>,
-    disk: Arc<Disk>,
-    fetch: Fetch,
-    table: Mutex<Table>,
-    compiling: Arc<Semaphore>,
+    disk: Arc<ModuleDiskCache>,
+    fetch: FetchBytes,
+    loaded: Arc<SingleFlightCache<Hash, LoadedModule, ModuleError>>,
+    compiling: Semaphore,
 }
 
-impl Modules {
-    /// Keeps native code in `folder`; gets what is not there through `fetch`.
-    pub fn open(sandbox: Arc<Sandbox>, folder: &Path, fetch: Fetch) -> std::io::Result<Modules> {
-        let disk = Arc::new(Disk::open(folder, sandbox.engine())?);
-        let compiling = Arc::new(Semaphore::new(COMPILING_MAX));
-        Ok(Modules {
+impl ModuleCache {
+    /// A cache that keeps native code in `folder` and fetches what is not there.
+    pub fn open(
+        sandbox: Arc<Sandbox>,
+        folder: &Path,
+        fetch: FetchBytes,
+    ) -> std::io::Result<ModuleCache> {
+        let disk = ModuleDiskCache::open(folder, sandbox.engine())?;
+        Ok(ModuleCache {
             sandbox,
-            disk,
+            disk: Arc::new(disk),
             fetch,
-            table: Mutex::default(),
-            compiling,
+            loaded: SingleFlightCache::new(IN_MEMORY_MAX),
+            compiling: Semaphore::new(COMPILATIONS_MAX),
         })
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        // The table is whole between two statements; a panic elsewhere does not spoil it.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The module, if it is in memory.
     pub fn ready(&self, version: &Hash) -> Option<Arc<Program>> {
-        let mut table = self.table();
-        table.uses += 1;
-        let now = table.uses;
-        match table.entries.get_mut(version)? {
-            Entry::Ready { program, used } => {
-                *used = now;
-                Some(program.clone())
-            }
-            Entry::Loading(_) => None,
-        }
+        Some(self.loaded.ready(version)?.program)
     }
 
     /// The module, wherever it is.
-    pub async fn load(self: &Arc<Self>, version: Hash) -> Result<Loaded, LoadError> {
+    pub async fn load(self: &Arc<Self>, version: Hash) -> Result<LoadedModule, ModuleError> {
         if let Some(program) = self.ready(&version) {
-            return Ok(Loaded {
+            return Ok(LoadedModule {
                 program,
                 compile_us: 0,
             });
         }
-        let mut loading = self.join_or_begin(version);
-        let gone = || LoadError("the runner is ending".into());
-        let result = loading
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| gone())?;
-        result.clone().unwrap_or_else(|| Err(gone()))
-    }
-
-    fn join_or_begin(self: &Arc<Self>, version: Hash) -> Loading {
-        let mut table = self.table();
-        match table.entries.get(&version) {
-            Some(Entry::Loading(loading)) => return loading.clone(),
-            Some(Entry::Ready { program, .. }) => {
-                return watch::channel(Some(Ok(Loaded {
-                    program: program.clone(),
-                    compile_us: 0,
-                })))
-                .1;
-            }
-            None => {}
-        }
-        let (tell, loading) = watch::channel(None);
-        table
-            .entries
-            .insert(version, Entry::Loading(loading.clone()));
-        drop(table);
         let modules = self.clone();
-        tokio::spawn(async move {
-            let result = modules.fetch_and_compile(version).await;
-            modules.settle(version, &result);
-            tell.send_replace(Some(result));
-        });
-        loading
+        let load = async move { modules.fetch_and_compile(version).await };
+        self.loaded.join_or_begin(version, load).result().await
     }
 
-    fn settle(&self, version: Hash, result: &Result<Loaded, LoadError>) {
-        let mut table = self.table();
-        let Ok(loaded) = result else {
-            table.entries.remove(&version);
-            return;
-        };
-        table.uses += 1;
-        let used = table.uses;
-        table.entries.insert(
-            version,
-            Entry::Ready {
-                program: loaded.program.clone(),
-                used,
-            },
-        );
-        if table.entries.len() > IN_MEMORY_MAX {
-            let age = |entry: &Entry| {
-                if let Entry::Ready { used, .. } = entry {
-                    *used
-                } else {
-                    u64::MAX
-                }
-            };
-            let oldest = table
-                .entries
-                .iter()
-                .min_by_key(|(_, entry)| age(entry))
-                .map(|(version, _)| *version);
-            oldest.and_then(|version| table.entries.remove(&version));
-        }
-    }
-
-    async fn fetch_and_compile(&self, version: Hash) -> Result<Loaded, LoadError> {
-        let (sandbox, disk) = (self.sandbox.clone(), self.disk.clone());
-        let kept = blocking(move || Ok(disk.read(sandbox.engine(), &version))).await?;
-        if let Some(compiled) = kept {
-            return Ok(Loaded {
+    async fn fetch_and_compile(&self, version: Hash) -> Result<LoadedModule, ModuleError> {
+        let sandbox = self.sandbox.clone();
+        let disk = self.disk.clone();
+        let on_disk = blocking(move || Ok(disk.read(sandbox.engine(), &version))).await?;
+        if let Some(compiled) = on_disk {
+            return Ok(LoadedModule {
                 program: Arc::new(Program::link(&self.sandbox, &compiled)?),
                 compile_us: 0,
             });
         }
-        let bytes = (self.fetch)(version)
-            .await
-            .map_err(|why| LoadError(format!("it could not be fetched: {why}")))?;
+
+        let bytes = (self.fetch)(version).await.map_err(ModuleError::Fetch)?;
         if bytes.len() as u64 > limits::MODULE_BYTES_MAX {
-            let most = limits::MODULE_BYTES_MAX >> 20;
-            return Err(LoadError(format!(
-                "it has {} bytes, at most {most} MiB are allowed",
-                bytes.len()
-            )));
+            return Err(ModuleError::TooLarge(bytes.len()));
         }
-        // The semaphore is never closed.
+
+        // Waiting cannot fail, because the semaphore is never closed.
         let _turn = self.compiling.acquire().await.ok();
-        let (sandbox, disk) = (self.sandbox.clone(), self.disk.clone());
+        let sandbox = self.sandbox.clone();
+        let disk = self.disk.clone();
         blocking(move || compile(&sandbox, &disk, &version, &bytes)).await
     }
 }
 
 fn compile(
     sandbox: &Sandbox,
-    disk: &Disk,
+    disk: &ModuleDiskCache,
     version: &Hash,
     bytes: &[u8],
-) -> Result<Loaded, LoadError> {
+) -> Result<LoadedModule, ModuleError> {
     let began = Instant::now();
-    let compiled = Compiled::of(sandbox.engine(), bytes)?;
+    let compiled = CompiledModule::compile(sandbox.engine(), bytes)?;
+    // 0 would mean that the module was not compiled.
     let compile_us = u64::try_from(began.elapsed().as_micros())
         .unwrap_or(u64::MAX)
         .max(1);
     let program = Arc::new(Program::link(sandbox, &compiled)?);
     if let Err(error) = disk.write(&compiled, version) {
-        // It runs from memory just as well.
+        // The module runs from memory just as well.
         tracing::warn!(
             "cannot keep the compiled module {}: {error}",
             version.short()
         );
     }
-    Ok(Loaded {
+    Ok(LoadedModule {
         program,
         compile_us,
     })
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
-) -> Result<T, LoadError> {
+    work: impl FnOnce() -> Result<T, ModuleError> + Send + 'static,
+) -> Result<T, ModuleError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| Err(LoadError(format!("loading broke off: {error}"))))
+        .unwrap_or_else(|error| Err(ModuleError::BrokeOff(error.to_string())))
 }
 
 #[cfg(test)]

@@ -1,72 +1,74 @@
-//! From how guest code ended to what the master is told: a result, or a failure of a named kind.
+//! Turns the end of guest code into what the master is told: a result, or a failure of a named
+//! kind.
 
-use crate::outputs::MadeFiles;
-use crate::sandbox::{End, Report};
-use crate::session::Ending;
+use crate::sandbox::{GuestEnd, OutputFiles, RunReport};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use taskmaster_protocol::message::{Attempt, Done, Failed, ResultRef};
 use taskmaster_protocol::{ErrorKind, Hash, Json, TaskError, limits};
+use taskmaster_runner_session::Ending;
 
-/// Characters of the last line of stderr that stand in a failure's message.
-const LAST_LINE_MAX: usize = 300;
+/// Bytes of the last line of stderr that stand in a failure's message.
+const LAST_LINE_BYTES_MAX: usize = 300;
 
-/// Bytes of what a component says of its failure.
+/// Bytes of a component's own failure message that are told.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
-/// What a task gave back.
+/// The exit code of a command that refuses its params: another try would fail again.
+const BAD_PARAMS_CODE: i32 = 65;
+
+/// A task's result.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// Small, and text: travels with the message.
+pub enum ResultValue {
+    /// Text that is short enough to travel in the message.
     Inline(Json),
-    /// Must be put under its hash before anything is said.
+    /// Bytes that must be uploaded before the master is told.
     Blob(Bytes),
 }
 
-/// What is to be told of an attempt.
+/// What the master is to be told of an attempt.
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "nearly every attempt is ready: a box would be an allocation for each"
+    reason = "nearly every attempt is ready, and a box would be an allocation for each"
 )]
 pub enum Outcome {
-    /// This can be told now.
+    /// The ending can be told now.
     Ready(Ending),
-    /// This can be told when its bytes have been put.
-    Upload(Box<Upload>),
+    /// The success can be told when its bytes have been uploaded.
+    Upload(Box<PendingUpload>),
 }
 
-/// A success, and what must be put before it can be told.
+/// A success, and what must be uploaded before the master is told.
 #[derive(Debug)]
-pub struct Upload {
-    /// The success, as far as it is known.
+pub struct PendingUpload {
+    /// The success, without its output files.
     pub done: Done,
     /// The result, where it is a blob.
     pub result: Option<Bytes>,
-    /// The files that it gives back.
-    pub files: Option<MadeFiles>,
+    /// The files that the task gives back.
+    pub files: Option<OutputFiles>,
 }
 
-/// Reads stdout as a result: empty is `null`; JSON as it is, byte for byte; other text as a JSON
-/// string without one final newline; what is no text, or large, is a blob.
-pub fn output(stdout: Vec<u8>) -> Output {
+/// Reads stdout as a result. Empty stdout is `null`. JSON stays as it is, byte for byte. Other text
+/// is a JSON string without one final newline. What is no text, or long, is a blob.
+pub fn read_result(stdout: Vec<u8>) -> ResultValue {
     if stdout.len() > limits::RESULT_INLINE_BYTES_MAX {
-        return Output::Blob(stdout.into());
+        return ResultValue::Blob(stdout.into());
     }
     match String::from_utf8(stdout) {
-        Ok(text) => Output::Inline(text_result(text)),
-        Err(error) => Output::Blob(error.into_bytes().into()),
+        Ok(text) => ResultValue::Inline(text_result(&text)),
+        Err(error) => ResultValue::Blob(error.into_bytes().into()),
     }
 }
 
-fn text_result(text: String) -> Json {
-    let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
-    if trimmed.is_empty() && !text.contains(|c: char| c != '\n' && c != '\r') {
-        // Nothing, or nothing but line ends.
+fn text_result(text: &str) -> Json {
+    if text.chars().all(|c| c == '\n' || c == '\r') {
         return Json::null();
     }
-    Json::parse(trimmed).unwrap_or_else(|_| Json::string(without_newline(&text)))
+    let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
+    Json::parse(trimmed).unwrap_or_else(|_| Json::string(without_newline(text)))
 }
 
 fn without_newline(text: &str) -> &str {
@@ -75,120 +77,107 @@ fn without_newline(text: &str) -> &str {
 }
 
 /// What to tell of `attempt`, which ran as `report` says.
-pub fn outcome(attempt: Attempt, timeout: Duration, report: Report) -> Outcome {
-    let Attempt { id, attempt } = attempt;
-    let Report {
-        end,
-        stdout,
-        files,
-        log,
-        wishes,
-        stats,
-        started_us,
-    } = report;
-    let end = match (end, wishes.excess) {
-        (End::Exit(0), Some(excess)) => End::Output(excess),
+pub fn outcome(attempt: Attempt, timeout: Duration, report: RunReport) -> Outcome {
+    let follow_ups = report.follow_ups;
+    let end = match (report.end, follow_ups.excess) {
+        (GuestEnd::Exit(0), Some(excess)) => GuestEnd::Output(excess),
         (end, _) => end,
     };
-    if end != End::Exit(0) {
-        let last = last_words(&log.tail).or_else(|| last_words(&log.head));
+    if end != GuestEnd::Exit(0) {
+        let last = last_words(&report.log.tail).or_else(|| last_words(&report.log.head));
         let error = failure(end, timeout, last.unwrap_or_default());
         return Outcome::Ready(Ending::Failed(Failed {
-            id,
-            attempt,
+            id: attempt.id,
+            attempt: attempt.attempt,
             error,
-            started_us,
-            stats,
-            log,
+            started_us: report.started_us,
+            stats: report.stats,
+            log: report.log,
         }));
     }
-    let started_us = started_us.unwrap_or_default();
-    let (result, bytes) = match output(stdout) {
-        Output::Inline(json) => (ResultRef::Json(json), None),
-        Output::Blob(bytes) => (ResultRef::Blob(Hash::of(&bytes)), Some(bytes)),
+
+    let (result, bytes) = match read_result(report.stdout) {
+        ResultValue::Inline(json) => (ResultRef::Json(json), None),
+        ResultValue::Blob(bytes) => (ResultRef::Blob(Hash::of(&bytes)), Some(bytes)),
     };
-    let (adds, then) = (wishes.adds, wishes.then);
     let done = Done {
-        id,
-        attempt,
+        id: attempt.id,
+        attempt: attempt.attempt,
         result,
         outputs: BTreeMap::new(),
-        started_us,
-        stats,
-        log,
-        adds,
-        then,
+        started_us: report.started_us.unwrap_or_default(),
+        stats: report.stats,
+        log: report.log,
+        adds: follow_ups.adds,
+        then: follow_ups.then,
     };
-    match (bytes, files) {
-        (None, None) => Outcome::Ready(Ending::Done(done)),
-        (result, files) => Outcome::Upload(Box::new(Upload {
-            done,
-            result,
-            files,
-        })),
+    if bytes.is_none() && report.files.is_none() {
+        return Outcome::Ready(Ending::Done(done));
     }
+    Outcome::Upload(Box::new(PendingUpload {
+        done,
+        result: bytes,
+        files: report.files,
+    }))
 }
 
-/// The last line of a log; of a Rust program that panicked, the one before its advice to set a
-/// variable.
+/// The last line of a log. Of a Rust program that panicked, it is the line before the advice to set
+/// a variable.
 fn last_words(log: &str) -> Option<&str> {
     log.lines()
         .rfind(|line| !line.starts_with("note: run with `RUST_BACKTRACE"))
 }
 
-/// The failure that `end` is. `last` is the last line of the log: what a program that ended itself
-/// said of it.
-pub fn failure(end: End, timeout: Duration, last: &str) -> TaskError {
-    let told = |what: String| match last.trim() {
+/// The failure that `end` is. `last` is the last line of the log, in which a program that ended
+/// itself often says why.
+pub fn failure(end: GuestEnd, timeout: Duration, last: &str) -> TaskError {
+    let with_last = |what: String| match last.trim() {
         "" => what,
-        last => format!(
-            "{what}: {}",
-            &last[..last.floor_char_boundary(LAST_LINE_MAX)]
-        ),
+        last => format!("{what}: {}", cut(last, LAST_LINE_BYTES_MAX)),
     };
     match end {
-        End::Exit(code) => {
-            let message = told(format!("exit code {code}"));
+        GuestEnd::Exit(code) => {
+            let message = with_last(format!("exit code {code}"));
             TaskError {
                 code: Some(code),
                 ..TaskError::new(ErrorKind::Exit, message)
             }
         }
-        End::Trap(reason, backtrace) => TaskError {
+        GuestEnd::Trap(reason, backtrace) => TaskError {
             backtrace,
-            ..TaskError::new(ErrorKind::Trap, told(reason))
+            ..TaskError::new(ErrorKind::Trap, with_last(reason))
         },
-        End::Timeout => {
-            let limit = timeout.as_millis();
+        GuestEnd::Timeout => {
+            let limit_ms = timeout.as_millis();
             TaskError::new(
                 ErrorKind::Timeout,
-                format!("ran longer than its {limit} ms (`timeout_ms`)"),
+                format!("ran longer than its {limit_ms} ms (`timeout_ms`)"),
             )
         }
-        End::Memory(text) => TaskError::new(ErrorKind::Memory, text),
-        End::Cancelled => TaskError::new(ErrorKind::Cancelled, "cancelled while it ran"),
-        End::Module(text) => TaskError::new(ErrorKind::Module, text),
-        End::Output(text) => TaskError::new(ErrorKind::Output, text),
-        End::Input(text) => TaskError::new(ErrorKind::Input, text),
-        // The same code as for a command that says that its input is wrong: no other try would find
-        // it right.
-        End::Params(text) => TaskError {
-            code: Some(65),
+        GuestEnd::Memory(text) => TaskError::new(ErrorKind::Memory, text),
+        GuestEnd::Cancelled => TaskError::new(ErrorKind::Cancelled, "cancelled while it ran"),
+        GuestEnd::Module(text) => TaskError::new(ErrorKind::Module, text),
+        GuestEnd::Output(text) => TaskError::new(ErrorKind::Output, text),
+        GuestEnd::Input(text) => TaskError::new(ErrorKind::Input, text),
+        GuestEnd::Params(text) => TaskError {
+            code: Some(BAD_PARAMS_CODE),
             ..TaskError::new(ErrorKind::Input, text)
         },
-        End::Failed(text, code) => {
-            let text = if text.trim().is_empty() {
-                "it failed and did not say why"
-            } else {
-                text.trim()
+        GuestEnd::Failed(text, code) => {
+            let message = match text.trim() {
+                "" => "it failed and did not say why",
+                text => cut(text, MESSAGE_BYTES_MAX),
             };
-            let message = &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)];
             TaskError {
                 code: Some(code),
                 ..TaskError::new(ErrorKind::Exit, message)
             }
         }
     }
+}
+
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 #[cfg(test)]
@@ -211,38 +200,42 @@ mod tests {
             ("\u{feff}1", "\"\u{feff}1\""),
         ] {
             assert_eq!(
-                output(stdout.into()),
-                Output::Inline(Json::parse(expected).unwrap()),
+                read_result(stdout.into()),
+                ResultValue::Inline(Json::parse(expected).unwrap()),
                 "{stdout:?}"
             );
         }
         assert_eq!(
-            output(vec![0xff, 1]),
-            Output::Blob(Bytes::from_static(&[0xff, 1]))
+            read_result(vec![0xff, 1]),
+            ResultValue::Blob(Bytes::from_static(&[0xff, 1]))
         );
         let large = vec![b'1'; limits::RESULT_INLINE_BYTES_MAX + 1];
-        assert_eq!(output(large.clone()), Output::Blob(large.into()));
+        assert_eq!(read_result(large.clone()), ResultValue::Blob(large.into()));
     }
 
     #[test]
     fn failures_have_kinds_and_sentences() {
         let second = Duration::from_secs(1);
         for (end, kind, words) in [
-            (End::Exit(3), ErrorKind::Exit, "exit code 3: it went wrong"),
             (
-                End::Trap("unreachable".into(), None),
+                GuestEnd::Exit(3),
+                ErrorKind::Exit,
+                "exit code 3: it went wrong",
+            ),
+            (
+                GuestEnd::Trap("unreachable".into(), None),
                 ErrorKind::Trap,
                 "unreachable: it went wrong",
             ),
-            (End::Timeout, ErrorKind::Timeout, "1000 ms"),
-            (End::Cancelled, ErrorKind::Cancelled, "cancelled"),
+            (GuestEnd::Timeout, ErrorKind::Timeout, "1000 ms"),
+            (GuestEnd::Cancelled, ErrorKind::Cancelled, "cancelled"),
             (
-                End::Params("field `params`".into()),
+                GuestEnd::Params("field `params`".into()),
                 ErrorKind::Input,
                 "params",
             ),
             (
-                End::Failed(" ".into(), 1),
+                GuestEnd::Failed(" ".into(), 1),
                 ErrorKind::Exit,
                 "did not say why",
             ),
@@ -253,19 +246,25 @@ mod tests {
         }
         let panicked = "thread 'main' panicked at src/main.rs:3:5:\nboom\nnote: run with `RUST_BACKTRACE=1` …\n";
         assert_eq!(last_words(panicked), Some("boom"));
-        assert_eq!(failure(End::Exit(75), second, "").verdict(), Some(true));
         assert_eq!(
-            failure(End::Failed("later".into(), 75), second, "").verdict(),
+            failure(GuestEnd::Exit(75), second, "").verdict(),
             Some(true)
         );
         assert_eq!(
-            failure(End::Failed("never".into(), 65), second, "").verdict(),
+            failure(GuestEnd::Failed("later".into(), 75), second, "").verdict(),
+            Some(true)
+        );
+        assert_eq!(
+            failure(GuestEnd::Failed("never".into(), 65), second, "").verdict(),
             Some(false)
         );
         assert_eq!(
-            failure(End::Params("no".into()), second, "").verdict(),
+            failure(GuestEnd::Params("no".into()), second, "").verdict(),
             Some(false)
         );
-        assert_eq!(failure(End::Input("no".into()), second, "").verdict(), None);
+        assert_eq!(
+            failure(GuestEnd::Input("no".into()), second, "").verdict(),
+            None
+        );
     }
 }

@@ -1,70 +1,72 @@
-//! The threads on which guest code runs: one for each slot, each with a small tokio runtime of its
-//! own, so that a guest that computes for an hour holds up nobody.
+//! The threads on which guest code runs. There is one for each slot, with a small tokio runtime of
+//! its own, so that a guest that computes for an hour holds up nobody.
 
 pub mod queue;
 
 use crate::outcome::{Outcome, outcome};
-use crate::sandbox::{Sandbox, Utterance, Work, run};
-use crate::session::Ending;
-use queue::Queue;
+use crate::sandbox::{LiveEvent, Sandbox, run};
+use queue::{QueuedWork, SlotQueue};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{ErrorKind, TaskError};
+use taskmaster_runner_session::Ending;
+use tokio::runtime::Runtime;
 
-/// What comes from the slots.
+/// Threads that one slot's runtime may start for calls that block, such as those on files.
+const BLOCKING_THREADS_MAX: usize = 4;
+
+/// What the slots tell.
 #[derive(Debug)]
-pub enum News {
+pub enum SlotEvent {
     /// An attempt ended.
     Ended(Outcome),
-    /// A running attempt says something.
-    Said(Attempt, Utterance),
+    /// A running attempt told something.
+    Live(Attempt, LiveEvent),
 }
 
-/// Takes what comes from the slots; called on their threads, must not wait.
-pub type Tell = Arc<dyn Fn(News) + Send + Sync>;
+/// Hears what the slots tell. Called on their threads, so it must not wait.
+pub type SlotListener = Arc<dyn Fn(SlotEvent) + Send + Sync>;
 
-/// An attempt that lacks nothing but a slot.
-pub struct Ready {
-    /// What to run.
-    pub work: Work,
-    /// Slots that it takes.
-    pub slots: u32,
-}
-
-/// The slots of this process. Dropping them waits for what runs: stop it first.
+/// The slots of this process. Dropping them waits for the attempts that run, so these must be
+/// stopped first.
 pub struct Slots {
-    queue: Arc<Queue>,
+    queue: Arc<SlotQueue>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Slots {
     /// Starts `count` threads.
-    pub fn start(count: u32, sandbox: &Arc<Sandbox>, tell: &Tell) -> std::io::Result<Slots> {
-        let queue = Arc::new(Queue::new(count));
-        let threads = (0..count).map(|i| {
-            let (queue, sandbox, tell) = (queue.clone(), sandbox.clone(), tell.clone());
-            // Sockets, for the requests of components.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(4)
-                .build()?;
+    pub fn start(
+        count: u32,
+        sandbox: &Arc<Sandbox>,
+        listener: &SlotListener,
+    ) -> std::io::Result<Slots> {
+        let queue = Arc::new(SlotQueue::new(count));
+        let threads = (0..count).map(|number| {
+            let runtime = slot_runtime()?;
+            let slot = Slot {
+                queue: queue.clone(),
+                sandbox: sandbox.clone(),
+                runtime,
+                listener: listener.clone(),
+            };
             std::thread::Builder::new()
-                .name(format!("slot-{i}"))
-                .spawn(move || work_off(&queue, &sandbox, &runtime, &tell))
+                .name(format!("slot-{number}"))
+                .spawn(move || slot.work_off())
         });
         let threads = threads.collect::<std::io::Result<Vec<_>>>()?;
         Ok(Slots { queue, threads })
     }
 
-    /// Adds attempts; they start in this order.
-    pub fn push(&self, ready: Vec<Ready>) {
-        self.queue.push(ready);
+    /// Adds attempts, which start in this order.
+    pub fn push(&self, works: Vec<QueuedWork>) {
+        self.queue.push(works);
     }
 
-    /// Takes back those of `attempts` that have not begun; the others run on.
+    /// Removes those of `attempts` that have not begun, and names them. The others run on.
     pub fn take_back(&self, attempts: &HashSet<Attempt>) -> Vec<Attempt> {
         self.queue.take_back(attempts)
     }
@@ -74,34 +76,55 @@ impl Drop for Slots {
     fn drop(&mut self) {
         self.queue.close();
         for thread in self.threads.drain(..) {
-            // A slot's thread catches panics; there is nothing to learn here.
+            // A slot's thread catches panics of the sandbox, so the result says nothing.
             let _ = thread.join();
         }
     }
 }
 
-fn work_off(queue: &Queue, sandbox: &Sandbox, runtime: &tokio::runtime::Runtime, tell: &Tell) {
-    let mut busy = None;
-    let mut free = 0;
-    loop {
-        let next = queue.try_next(free).or_else(|| {
-            // Nothing waits: let the engine's clock rest.
-            busy = None;
-            queue.wait()
-        });
-        let Some(Ready { work, slots }) = next else {
-            return;
-        };
-        busy.get_or_insert_with(|| sandbox.busy());
-        let (attempt, timeout) = (work.attempt.clone(), work.timeout);
-        let ended = match catch_unwind(AssertUnwindSafe(|| run(sandbox, runtime, work))) {
-            Ok(report) => outcome(attempt, timeout, report),
-            Err(_) => Outcome::Ready(Ending::failed(
-                attempt,
-                TaskError::new(ErrorKind::Module, "the sandbox panicked"),
-            )),
-        };
-        tell(News::Ended(ended));
-        free = slots;
+/// The runtime of one slot, with sockets for the HTTP requests of components.
+pub fn slot_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+}
+
+/// What one thread works with.
+struct Slot {
+    queue: Arc<SlotQueue>,
+    sandbox: Arc<Sandbox>,
+    runtime: Runtime,
+    listener: SlotListener,
+}
+
+impl Slot {
+    fn work_off(&self) {
+        let mut ticking = None;
+        let mut freed = 0;
+        loop {
+            let next = self.queue.try_next(freed).or_else(|| {
+                // The epoch need not rise while this thread waits.
+                ticking = None;
+                self.queue.wait()
+            });
+            let Some(QueuedWork { work, slots }) = next else {
+                return;
+            };
+            ticking.get_or_insert_with(|| self.sandbox.keep_ticking());
+
+            let attempt = work.attempt.clone();
+            let timeout = work.timeout;
+            let running = AssertUnwindSafe(|| run(&self.sandbox, &self.runtime, work));
+            let ended = match catch_unwind(running) {
+                Ok(report) => outcome(attempt, timeout, report),
+                Err(_) => Outcome::Ready(Ending::failed(
+                    attempt,
+                    TaskError::new(ErrorKind::Module, "the sandbox panicked"),
+                )),
+            };
+            (self.listener)(SlotEvent::Ended(ended));
+            freed = slots;
+        }
     }
 }

@@ -353,11 +353,11 @@ fn whoever_is_no_peer_is_told_why() {
     ));
     assert_eq!(code, "protocol_version");
     assert!(
-        message.contains("99") && message.contains("3 and 2"),
+        message.contains("99") && message.contains("speaks 1"),
         "{message}"
     );
     assert_eq!(
-        refused(r#"{"event":"hello","data":{"role":"runner","protocol":2}}"#).0,
+        refused(r#"{"event":"hello","data":{"role":"runner","protocol":1}}"#).0,
         "missing_field"
     );
     assert_eq!(

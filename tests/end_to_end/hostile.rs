@@ -88,7 +88,7 @@ fn a_runner_cannot_end_what_others_hold() {
     assert_eq!(master.task("s")["state"], "assigned");
     // Nor by a claim that it holds it: that is void.
     let mut other = Socket::connect(&master.url);
-    other.text(r#"{"event":"hello","data":{"role":"runner","protocol":2,"runner":{"name":"thief","slots":1}}}"#);
+    other.text(r#"{"event":"hello","data":{"role":"runner","protocol":1,"runner":{"name":"thief","slots":1}}}"#);
     let claims = json!({"credits": 1, "held": [attempt("s"), {"id": "s", "attempt": [0, 4_294_967_295_u32]}]});
     say(&mut other, "task:request", claims);
     assert_eq!(other.wait("task:cancel")[0], attempt("s"));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::fs;
 use taskmaster_harness::socket::{Heard, Socket};
-use taskmaster_harness::{Master, Ran, run, until};
+use taskmaster_harness::{Master, Ran, run};
 
 /// Returns its params, of whatever length.
 const ECHO: &str = include_str!("../../tasks/echo.wat");
@@ -296,52 +296,4 @@ fn params_that_name_no_blob_are_refused_and_a_blob_that_is_gone_fails_its_task()
     // What is known already is answered as before, also without its blob.
     assert!(add(&mut socket, 4, &[named("hand", &hash)]).is_empty());
     assert_eq!(master.process.terminate(), Some(0));
-}
-
-#[test]
-fn a_runner_of_the_release_before_gets_large_params_in_its_own_way() {
-    let master = Master::with("master", &[]);
-    master.drop_module("echo.wat", ECHO);
-    let mut older = Socket::runner_of(&master.url, "older", 2);
-    older.wait("module:announce");
-    let large = json!(text(1)).to_string();
-    master
-        .run_with(&["add", "echo", "--id", "plain", "--params", "-"], &large)
-        .with(0);
-    let send = older.wait("task:send")[0].clone();
-    assert_eq!(send["params"], json!({"$result": "plain"}));
-    assert_eq!(send["results"], json!({"plain": {"blob": sha256(&large)}}));
-    let error = json!({"kind": "exit", "message": "no", "code": 64});
-    let failed = json!([{"id": "plain", "attempt": send["attempt"], "error": error,
-        "stats": {"run_us": 1, "memory_bytes": 0, "log_bytes": 0}}]);
-    older.text(&json!({"event": "task:error", "data": failed}).to_string());
-    master.wait_state("plain", "failed");
-    // It would not look for references in a blob: it gets what it refuses, with a sentence.
-    master
-        .run(&["add", "echo", "--id", "first", "--delay", "1h"])
-        .with(0);
-    let params = format!(r#"["{}",{{"$result":"first"}}]"#, text(1));
-    let line = format!(
-        r#"{{"id":"within","module":"echo","params":{params},"dependencies":[],"retries":0}}"#
-    );
-    master.run_with(&["feed", "--job", "j"], &line).with(0);
-    master
-        .run(&["tasks", "set", "first", "--delay", "0s"])
-        .with(0);
-    let first = older.wait("task:send")[0].clone();
-    let done = json!([{"id": "first", "attempt": first["attempt"], "result": {"json": 1}, "started_us": 0,
-        "stats": {"run_us": 1, "memory_bytes": 0, "log_bytes": 0}}]);
-    older.text(&json!({"event": "task:done", "data": done}).to_string());
-    let send = older.wait("task:send")[0].clone();
-    assert!(
-        send["params"]["$result"]
-            .as_str()
-            .unwrap()
-            .contains("upgrade it"),
-        "{send}"
-    );
-    // A newer one does it right.
-    drop(older);
-    let _runner = master.runner("newer", &["--slots", "1"]);
-    until("the task", || master.task("within")["state"] == "done");
 }

@@ -1,6 +1,6 @@
-//! The table of the README: written from a run with `UPDATE=1`, else compared. Times differ from
-//! machine to machine and are not compared; what there is, what it may reach and how large it is,
-//! must be as it stands there.
+//! The table of languages in docs/tasks.md: written from a run with `UPDATE=1`, else compared. Times
+//! differ from machine to machine and are not compared. The rows, what a module may reach and its
+//! size must be as they stand there.
 
 use crate::expected::LANGUAGES;
 use std::fmt::Write;
@@ -18,6 +18,9 @@ pub struct Row {
     pub first_s: f64,
     pub reach: String,
 }
+
+/// Where the table stands.
+const DOCUMENT: &str = "docs/tasks.md";
 
 const BEGIN: &str = "<!-- languages: begin -->\n";
 const END: &str = "<!-- languages: end -->\n";
@@ -53,11 +56,12 @@ fn text(rows: &[Row]) -> String {
     text
 }
 
-/// Compares with the README, or writes it. `played`: the languages of this run.
+/// Compares the table with the one in [`DOCUMENT`], or writes it.
+/// `played`: the languages of this run.
 pub fn table(rows: &[Row], played: &[&str]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
+    let document = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = document
         .split_once(BEGIN)
         .expect("the mark where the table begins");
     let (stands, after) = rest.split_once(END).expect("the mark where the table ends");
@@ -94,13 +98,13 @@ pub fn table(rows: &[Row], played: &[&str]) {
     assert_eq!(
         old.len(),
         new.len(),
-        "README.md has another number of rows: UPDATE=1 writes the table anew"
+        "{DOCUMENT} has another number of rows: UPDATE=1 writes the table anew"
     );
     for (old, new) in old.iter().zip(&new).skip(2) {
         for column in [1, 2, 3, 9] {
             assert_eq!(
                 old[column], new[column],
-                "README.md differs: UPDATE=1 writes the table anew"
+                "{DOCUMENT} differs: UPDATE=1 writes the table anew"
             );
         }
         let (was, is) = (
@@ -109,7 +113,7 @@ pub fn table(rows: &[Row], played: &[&str]) {
         );
         assert!(
             (was - is).abs() <= was.max(4.0) * SIZE_TOLERANCE,
-            "{}: {is} KiB, README.md says {was}",
+            "{}: {is} KiB, {DOCUMENT} says {was}",
             new[1]
         );
     }

@@ -1,17 +1,19 @@
-//! What chance decides once for a whole history: how many there are and how often what goes wrong.
+//! What random numbers decide once for a whole history: how many clients there are, and how often
+//! what goes wrong.
 
 pub use taskmaster_harness::chance::Chance;
 
-/// What this history is like. Rates are drawn once per seed, and some are none: a bug that needs
-/// many restarts is not found in a world in which everything goes wrong at once.
+/// What a history is like. Rates are drawn once per seed, and some are zero, because a bug that
+/// needs many restarts is not found in a world in which everything goes wrong at once. All times are
+/// in µs. The history begins with this value as text, so names of fields are part of its hash.
 #[derive(Debug)]
 pub struct Swarm {
     pub runners: u64,
     pub feeders: u64,
     pub watchers: u64,
-    /// Things a feeder does before it is done.
+    /// How many things a feeder does before it is done.
     pub actions: u64,
-    /// Mean pauses between faults, µs; 0: never.
+    /// The pause between two faults of a kind, on average; 0 if the fault never happens.
     pub kill_master: u64,
     pub power_off: u64,
     pub fail_disk: u64,
@@ -28,25 +30,29 @@ pub struct Swarm {
     pub prune: u64,
     pub trim: u64,
     pub fill_disk: u64,
-    /// When the faults end, µs.
+    /// When the faults end.
     pub heals: u64,
-    /// The longest of each, µs.
+    /// The longest time that a message is on its way.
     pub latency: u64,
+    /// The longest time that a sync of the disk takes.
     pub sync: u64,
+    /// The longest time that an attempt runs.
     pub run: u64,
+    /// The longest pause before the fold goes on.
     pub fold: u64,
-    /// Ended tasks are kept so long at least, µs.
+    /// How long the engine remembers ended tasks.
     pub kept: u64,
-    /// Of a thousand attempts, those that fail.
+    /// How many of a thousand attempts fail.
     pub failing: u64,
-    /// Of a thousand cuts, those that nobody is told of.
+    /// How many of a thousand cuts are noticed only by silence.
     pub silent: u64,
-    /// Of a thousand wishes, those that are cancels and retries.
+    /// How many of a thousand things that a feeder does are not an add, but a cancel, a retry, or
+    /// another operation.
     pub wishes: u64,
-    /// Of a thousand turns, those that take in all that has come; the others take one input, and
-    /// the model says what must follow from it.
+    /// How many of a thousand turns take in everything that has come. The others take in one input,
+    /// and the model says what must follow from it.
     pub draining: u64,
-    /// Modules are taken out of the folder, too.
+    /// Whether modules are also taken out of the folder.
     pub removing: bool,
 }
 

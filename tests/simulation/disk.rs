@@ -1,19 +1,21 @@
-//! The writer and the fold, as [`taskmaster_master::turns`] and [`taskmaster_master::folding`] do
-//! it, with time between append and sync in which the power may go.
+//! The writer and the fold, as [`taskmaster_engine::turns`] and [`taskmaster_engine::folding`] run
+//! them. Between an append and its sync there is time in which the power may fail.
 
 use crate::planted::{self, Planted};
 use crate::world::{Happening, MS, SECOND, World};
 use std::path::Path;
 use std::sync::Arc;
-use taskmaster_master::engine::Turn;
-use taskmaster_master::inbox::Input;
-use taskmaster_master::journal::{AppendError, Journal};
-use taskmaster_master::record::{self, Entry};
-use taskmaster_master::room::{AMPLE_BYTES, LOW_BYTES, TRY_EVERY};
-use taskmaster_master::turns;
-use taskmaster_master::view::Fold;
+use taskmaster_engine::committing;
+use taskmaster_engine::engine::Turn;
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::room::TRY_EVERY;
+use taskmaster_store::codec;
+use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES};
+use taskmaster_store::journal::{AppendError, Journal};
+use taskmaster_store::record::{self, Entry};
+use taskmaster_store::view::Fold;
 
-/// A commit that is appended and not synced.
+/// A commit that is being written: it is not synced, and maybe not appended.
 pub struct Written {
     pub turns: Vec<Turn>,
     entry: Arc<Entry>,
@@ -25,38 +27,41 @@ impl World {
         let Some(master) = &mut self.master else {
             return;
         };
-        let idle = master.writing.is_none() && master.stuck.is_none() && !master.waiting.is_empty();
+        let idle = master.writing.is_none()
+            && master.waits_for_space.is_none()
+            && !master.waiting.is_empty();
         if idle && !std::mem::replace(&mut master.write_planned, true) {
             let life = master.life;
             self.plan(after, Happening::Write { life });
         }
     }
 
-    /// Appends a commit: the one that found no room before, or of the turns that wait.
+    /// Appends a commit: the one for which the disk was full before, or one of the turns that wait.
     pub fn write(&mut self) {
         let Some(master) = &mut self.master else {
             return;
         };
         master.write_planned = false;
         if master.writing.is_none()
-            && let Some(written) = master.stuck.take().or_else(|| self.pack())
+            && let Some(written) = master.waits_for_space.take().or_else(|| self.pack())
         {
             self.append(written);
         }
     }
 
-    /// Makes one commit of the turns that wait; or releases them at once where there is none to
-    /// make.
+    /// Makes one commit of the turns that wait. Without a record there is nothing to commit, and the
+    /// turns are released at once.
     fn pack(&mut self) -> Option<Written> {
         let master = self.master.as_mut()?;
         let mut turns: Vec<Turn> = master.waiting.drain(..).collect();
-        let (first_seq, time) = (turns.first()?.first_seq, turns.last()?.time);
+        let first_seq = turns.first()?.first_seq;
+        let time = turns.last()?.time;
         let mut records: Vec<_> = turns
             .iter_mut()
             .flat_map(|turn| std::mem::take(&mut turn.records))
             .collect();
         if records.is_empty() {
-            turns::release(turns);
+            committing::release(turns);
             self.prune_allowed();
             self.flush();
             return None;
@@ -80,33 +85,34 @@ impl World {
     }
 
     fn append(&mut self, Written { mut turns, entry }: Written) {
-        let bytes = record::encode(entry.as_ref());
+        let bytes = codec::encode(entry.as_ref());
         let Some(master) = &mut self.master else {
             return;
         };
         let number = master.journal.end() + 1;
         let forgotten = self.planted == Some(Planted::StaleCommit) && self.chance.permille(20);
-        match if forgotten {
+        let appended = if forgotten {
             Ok(())
         } else {
             master.journal.append(number, &bytes)
-        } {
+        };
+        match appended {
             Ok(()) => master.room.written(None),
             Err(AppendError::Unavailable(why)) => {
                 master.room.written(Some(why));
-                master.stuck = Some(Written { turns, entry });
+                master.waits_for_space = Some(Written { turns, entry });
                 master.write_planned = true;
                 let life = master.life;
                 self.note("no room", || number.to_string());
                 self.plan(TRY_EVERY.as_micros() as u64, Happening::Write { life });
-                return self.room_is_told();
+                return self.tell_disk_state();
             }
             Err(error) => self.oracle.broken = Some(format!("commit {number}: {error}")),
         }
         self.note("append", || format!("{entry:?}"));
-        self.room_is_told();
+        self.tell_disk_state();
         if self.planted == Some(Planted::EarlyAcknowledgement) {
-            turns::release(std::mem::take(&mut turns));
+            committing::release(std::mem::take(&mut turns));
             self.prune_allowed();
             self.flush();
         }
@@ -118,19 +124,19 @@ impl World {
         }
     }
 
-    /// What is known of the room on the disk has changed, perhaps: the engine hears of it.
-    fn room_is_told(&mut self) {
+    /// Tells the engine of the disk's free-space state, if that has changed.
+    fn tell_disk_state(&mut self) {
         while let Some(input) = self
             .master
             .as_ref()
-            .and_then(|master| master.of_room.try_recv().ok())
+            .and_then(|master| master.disk_changes.try_recv().ok())
         {
             self.tell_master(input);
         }
     }
 
-    /// The disk fills: to the first mark, or until nothing can be written. The master finds out
-    /// when it looks, or writes.
+    /// The disk fills up: to the low mark, or until nothing can be written. The master finds out when
+    /// it measures or writes.
     pub fn fill_disk(&mut self) {
         self.free = if self.chance.permille(600) {
             0
@@ -139,32 +145,30 @@ impl World {
         };
         self.shelf.fill(self.free == 0);
         self.has_lacked_room = true;
-        let (looks, lasts) = (
-            self.chance.within(0, 250 * MS),
-            self.chance.spread(10 * MS, 3 * SECOND),
-        );
-        self.plan(looks, Happening::Measures);
-        self.plan(lasts, Happening::Room);
+        let measured_after = self.chance.within(0, 250 * MS);
+        let freed_after = self.chance.spread(10 * MS, 3 * SECOND);
+        self.plan(measured_after, Happening::Measures);
+        self.plan(freed_after, Happening::SpaceFreed);
     }
 
-    /// There is room again.
-    pub fn room(&mut self) {
+    /// Somebody frees space on the disk.
+    pub fn free_space(&mut self) {
         self.note("room", String::new);
         self.free = AMPLE_BYTES;
         self.shelf.fill(false);
-        let looks = self.chance.within(0, 250 * MS);
-        self.plan(looks, Happening::Measures);
+        let measured_after = self.chance.within(0, 250 * MS);
+        self.plan(measured_after, Happening::Measures);
     }
 
-    /// The master measures how much is free.
+    /// The master measures the free space.
     pub fn measures(&mut self) {
         if let Some(master) = &self.master {
             master.room.measured(Path::new("disk"), self.free);
-            self.room_is_told();
+            self.tell_disk_state();
         }
     }
 
-    /// The disk has answered: what waited may be said, or the master must end.
+    /// The sync of a commit has ended: what waited for it is released, or the master must end.
     pub fn synced(&mut self) {
         let Some(master) = &mut self.master else {
             return;
@@ -186,7 +190,7 @@ impl World {
         let end = master.journal.end();
         self.note("synced", || end.to_string());
         self.oracle.commit_is_durable(&entry);
-        turns::release(turns);
+        committing::release(turns);
         self.prune_allowed();
         self.flush();
         self.plan_write();
@@ -203,7 +207,7 @@ impl World {
         }
     }
 
-    /// Folds some of what is durable, at any moment.
+    /// Folds some durable commits into the view.
     pub fn fold(&mut self) {
         let most = self.chance.within(1, 20) as usize;
         let reader = self.reader();
@@ -211,7 +215,7 @@ impl World {
             return;
         };
         master.fold_planned = false;
-        // On a full disk it waits, too.
+        // The fold also waits while the disk is full.
         if master.pruning.is_under_way() || self.shelf.is_full() {
             return self.plan_fold();
         }

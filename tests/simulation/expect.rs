@@ -1,29 +1,30 @@
-//! What must follow from one input, by the model: which answer, and which tasks end. Looked at in
-//! turns that take in a single input.
+//! What must follow from one input, by the model: which answer, and which tasks end. This is judged
+//! in turns that take in a single input.
 
 use crate::model::{Fate, Model};
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_master::engine::{Release, Turn};
-use taskmaster_master::inbox::Input;
-use taskmaster_master::prepare::Prepared;
-use taskmaster_master::record::Record;
-use taskmaster_master::room::Disk;
+use taskmaster_engine::engine::{Release, Turn};
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::prepare::Prepared;
+use taskmaster_engine::room::Disk;
 use taskmaster_protocol::message::{Attempt, Done, Failed, Operation};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, JobName, RefusalCode, TaskId, TaskState, ToMaster,
 };
+use taskmaster_store::body::Fingerprint;
+use taskmaster_store::record::Record;
 
 type Refusable<T> = Result<T, RefusalCode>;
 
-/// What one input must bring.
+/// What one input must lead to.
 #[derive(Debug, Default)]
 pub struct Expected {
     answer: Answer,
-    /// Must end so; where a whole job is cancelled, some may be skipped instead.
+    /// The tasks that must end, and how. If a whole job is cancelled, some may be skipped instead.
     ends: BTreeMap<TaskId, TaskState>,
-    /// May fail.
+    /// The tasks that may fail.
     may_fail: BTreeSet<TaskId>,
-    /// May be done.
+    /// The tasks that may be done.
     may_be_done: BTreeSet<TaskId>,
 }
 
@@ -31,20 +32,22 @@ pub struct Expected {
 enum Answer {
     #[default]
     Any,
-    /// To a wish, with a count where it has one.
-    Wish(u64, Refusable<Option<(&'static str, u64)>>),
-    /// To a batch: each document, and whether the task had ended before.
+    /// The answer to a request with this reference, with the name and the value of a count if there
+    /// is one.
+    Request(u64, Refusable<Option<(&'static str, u64)>>),
+    /// The answer to a batch of this number: for each document its id, and whether the task had ended
+    /// before.
     Batch(u64, Vec<Refusable<(TaskId, bool)>>),
 }
 
 impl Model {
-    /// What must follow from an input when it stands so with the disk.
+    /// What must follow from an input with this free-space state of the disk.
     pub fn expects(&self, input: &Input, disk: &Disk) -> Expected {
         let full = matches!(disk, Disk::Full(_));
         let reference = match input {
-            _ if *disk == Disk::Ample => return self.expects_with_room(input),
+            _ if *disk == Disk::Ample => return self.expects_with_space(input),
             Input::Add { .. } => {
-                let mut expected = self.expects_with_room(input);
+                let mut expected = self.expects_with_space(input);
                 if let Answer::Batch(_, outcomes) = &mut expected.answer {
                     let ids = prepared(input).map(|task| &task.id);
                     let new = outcomes
@@ -73,22 +76,22 @@ impl Model {
             } if full && !matches!(operate.operation, Operation::DrainRunner { .. }) => {
                 operate.reference
             }
-            // They are held back.
+            // Reports are held back until the disk has space.
             Input::Message {
                 message: ToMaster::Done(_) | ToMaster::Failed(_),
                 ..
             } if full => {
                 return Expected::default();
             }
-            _ => return self.expects_with_room(input),
+            _ => return self.expects_with_space(input),
         };
         Expected {
-            answer: Answer::Wish(reference, Err(RefusalCode::Unavailable)),
+            answer: Answer::Request(reference, Err(RefusalCode::Unavailable)),
             ..Expected::default()
         }
     }
 
-    fn expects_with_room(&self, input: &Input) -> Expected {
+    fn expects_with_space(&self, input: &Input) -> Expected {
         let mut expected = Expected::default();
         match input {
             Input::Message {
@@ -107,7 +110,7 @@ impl Model {
                     .as_ref()
                     .map(|open| Some(("cancelled", open.len() as u64)))
                     .map_err(|code| *code);
-                expected.answer = Answer::Wish(cancel.reference, count);
+                expected.answer = Answer::Request(cancel.reference, count);
                 expected.ends = open
                     .unwrap_or_default()
                     .into_iter()
@@ -119,7 +122,7 @@ impl Model {
                 ..
             } => {
                 let verdict = retry.ids.iter().try_for_each(|id| self.retries(id));
-                expected.answer = Answer::Wish(retry.reference, verdict.map(|()| None));
+                expected.answer = Answer::Request(retry.reference, verdict.map(|()| None));
             }
             Input::Message {
                 message: ToMaster::Set(set),
@@ -130,7 +133,7 @@ impl Model {
                     Some(fate) if !fate.open => Err(RefusalCode::WrongState),
                     Some(_) => Ok(None),
                 };
-                expected.answer = Answer::Wish(set.reference, verdict);
+                expected.answer = Answer::Request(set.reference, verdict);
             }
             Input::Message {
                 message: ToMaster::Operate(operate),
@@ -145,7 +148,7 @@ impl Model {
                     } else {
                         Err(RefusalCode::UnknownJob)
                     };
-                    expected.answer = Answer::Wish(operate.reference, verdict);
+                    expected.answer = Answer::Request(operate.reference, verdict);
                 }
             }
             Input::Message {
@@ -179,8 +182,8 @@ impl Model {
                 message: ToMaster::Failed(reports),
                 ..
             } => {
-                // A runner may tell of several attempts at once: those that no master had heard of
-                // when it ended.
+                // A runner may report several attempts of a task at once, because no master has taken
+                // its reports for a while.
                 let mut before: BTreeMap<TaskId, u32> = BTreeMap::new();
                 let fails = |failed: &&Failed| {
                     let fate = self.counts(&Attempt {
@@ -237,7 +240,7 @@ impl Model {
             .ends
             .last()
             .filter(|_| !fate.open)
-            .map(|ended| ended.state)
+            .map(|ended| ended.end.state)
         {
             None => Ok(Some(id.clone())),
             Some(TaskState::Cancelled) => Ok(None),
@@ -252,21 +255,21 @@ impl Model {
             .last()
             .filter(|_| !fate.open)
             .ok_or(RefusalCode::WrongState)?;
-        // Whether what is no longer kept was done, nobody can tell; one that was sent has waited
+        // Nobody knows how a task ended that is no longer kept. But a task that was sent has waited
         // for it.
         let kept = self.lost_dependency(&fate.body).is_none();
-        let has_waited = ended.last_sent.n > 0 && !fate.body.is_continued();
-        match ended.state {
+        let has_waited = ended.end.last_sent.n > 0 && !fate.body.is_continued();
+        match ended.end.state {
             TaskState::Failed | TaskState::Cancelled if kept || has_waited => Ok(()),
             _ => Err(RefusalCode::WrongState),
         }
     }
 
-    /// Which documents of a batch are taken: in whatever order, as long as nothing waits for what
-    /// nobody knows.
+    /// Which documents of a batch are taken. Their order does not matter, as long as no task waits
+    /// for an unknown one.
     fn admits(&self, tasks: &[&Prepared]) -> Vec<Refusable<(TaskId, bool)>> {
         let mut outcomes: BTreeMap<usize, Refusable<(TaskId, bool)>> = BTreeMap::new();
-        let mut taken: BTreeMap<&TaskId, [u8; 16]> = BTreeMap::new();
+        let mut taken: BTreeMap<&TaskId, Fingerprint> = BTreeMap::new();
         loop {
             let before = outcomes.len();
             for (index, task) in tasks.iter().enumerate() {
@@ -275,10 +278,10 @@ impl Model {
                 }
                 let fate = self.tasks.get(&task.id);
                 let document = fate
-                    .map(|fate| fate.body.document)
+                    .map(|fate| fate.body.fingerprint)
                     .or_else(|| taken.get(&task.id).copied());
                 let outcome = match document {
-                    Some(document) if document == task.hash => {
+                    Some(document) if document == task.fingerprint => {
                         Ok((task.id.clone(), fate.is_some_and(|fate| !fate.open)))
                     }
                     Some(_) => Err(RefusalCode::IdConflict),
@@ -286,7 +289,7 @@ impl Model {
                     None if needs(task)
                         .all(|on| self.tasks.contains_key(on) || taken.contains_key(on)) =>
                     {
-                        taken.insert(&task.id, task.hash);
+                        taken.insert(&task.id, task.fingerprint);
                         Ok((task.id.clone(), false))
                     }
                     None => continue,
@@ -312,7 +315,7 @@ impl Model {
     }
 }
 
-/// The documents of an add that are right on their own.
+/// The documents of an add that are valid on their own.
 fn prepared(input: &Input) -> impl Iterator<Item = &Prepared> {
     let tasks = if let Input::Add { tasks, .. } = input {
         tasks.as_slice()
@@ -331,13 +334,13 @@ fn needs(task: &Prepared) -> impl Iterator<Item = &TaskId> {
 }
 
 impl Expected {
-    /// It comes over a line that its runner has given up: the next one may bring it first, and
-    /// brings it in any case.
+    /// Expects no ends, because the runner has given up the connection that the input came over. The
+    /// reports come over the next one, too, and may have come already.
     pub fn comes_late(&mut self) {
         self.ends.clear();
     }
 
-    /// Whether the turn brought it.
+    /// Whether a turn has led to what was expected.
     pub fn judge(&self, turn: &Turn) -> Result<(), String> {
         let mut missing = self.ends.clone();
         for record in &turn.records {
@@ -345,12 +348,13 @@ impl Expected {
                 continue;
             };
             let poison = ended
+                .end
                 .error
                 .as_ref()
                 .is_some_and(|error| error.kind == ErrorKind::RunnerLost);
             let wanted = missing.remove(&ended.id);
-            let right = match ended.state {
-                // Each is judged by what it waited for.
+            let right = match ended.end.state {
+                // The model judges a skipped task by what it waited for.
                 TaskState::Skipped => true,
                 TaskState::Failed => poison || self.may_fail.contains(&ended.id),
                 TaskState::Done => {
@@ -361,7 +365,7 @@ impl Expected {
             if !right {
                 return Err(format!(
                     "{} ends as {:?}, and {self:?} was expected",
-                    ended.id, ended.state
+                    ended.id, ended.end.state
                 ));
             }
         }
@@ -372,7 +376,7 @@ impl Expected {
             Release::Say(_, message) => Some(message),
             Release::Reply(..) | Release::Pruned(..) => None,
         });
-        // What promises nothing need not wait.
+        // Messages that promise nothing need not wait for the commit.
         let refused = turn
             .now
             .iter()
@@ -387,7 +391,7 @@ impl Expected {
     fn judge_answer(&self, said: Vec<&FromMaster>) -> Result<(), String> {
         let right = match &self.answer {
             Answer::Any => true,
-            Answer::Wish(reference, wanted) => said.iter().any(|message| match message {
+            Answer::Request(reference, wanted) => said.iter().any(|message| match message {
                 FromMaster::Answer(answer) => {
                     let counts: BTreeMap<String, u64> = answer.data.read().unwrap_or_default();
                     let count = |(name, n): (&str, u64)| counts.get(name) == Some(&n);
@@ -395,7 +399,7 @@ impl Expected {
                         && wanted.is_ok_and(|wanted| wanted.is_none_or(count))
                 }
                 FromMaster::Refused(refused) => {
-                    // Whether a runner has let go of it yet is not the model's to know.
+                    // The model does not know whether a runner holds an attempt of an ended task.
                     let busy = refused.error.message.contains("still being stopped");
                     refused.reference == Some(*reference)
                         && (busy || wanted.err() == Some(refused.error.code))
@@ -425,7 +429,7 @@ fn judge_batch(batch: u64, wanted: &[Refusable<(TaskId, bool)>], said: &[&FromMa
         .flatten()
         .map(|rejection| (rejection.index, rejection.error.code))
         .collect();
-    // A cycle is an unknown dependency with a better explanation.
+    // A dependency cycle is an unknown dependency with a better explanation.
     let same = |code: RefusalCode, wanted: RefusalCode| {
         code == wanted
             || (code, wanted) == (RefusalCode::DependencyCycle, RefusalCode::UnknownDependency)
@@ -444,7 +448,7 @@ fn judge_batch(batch: u64, wanted: &[Refusable<(TaskId, bool)>], said: &[&FromMa
         .collect();
     let added = said.iter().any(|message| match message {
         FromMaster::Added(added) => {
-            added.batch == batch && (&added.ids, &added.ended) == (&ids, &ended)
+            added.batch == batch && added.ids == ids && added.ended == ended
         }
         _ => false,
     });

@@ -1,5 +1,5 @@
-//! Feeders: batches with dependencies, resent after a reconnect until they are acknowledged;
-//! cancels, retries and an operator's wishes.
+//! Feeders. They add batches with dependencies, and send them again after a reconnect until they are
+//! acknowledged. They also cancel, retry and change tasks, and do what operators do.
 
 use crate::chance::{Chance, Swarm};
 use crate::master::MODULES;
@@ -7,24 +7,24 @@ use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, World};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use taskmaster_protocol::message::{
-    Add, Added, Cancel, OfJob, Operate, Operation, Rejected, Retry, Set,
+    Add, Added, Cancel, ChangeTask, JobRef, Operate, Operation, Rejected, Retry,
 };
 use taskmaster_protocol::{FromMaster, JobName, Json, ModuleName, RefusalCode, TaskId, ToMaster};
 
 const JOBS: [&str; 3] = ["alpha", "beta", "gamma"];
 
-/// A batch that is not acknowledged: its number, and for each document its id or why it must be
-/// refused.
+/// A batch that is not acknowledged.
 #[derive(Debug, Clone)]
 struct Batch {
     add: Add,
     wanted: Vec<Wanted>,
+    /// Indices of the documents that were refused.
     refused: Vec<usize>,
-    /// Of these, those that there was no room for.
+    /// Indices of the documents that were refused because the disk was full.
     put_off: Vec<usize>,
 }
 
-/// A document as it was sent, and what must become of it.
+/// A document as it was sent, and whether it must be taken or refused.
 #[derive(Debug, Clone)]
 struct Wanted {
     id: TaskId,
@@ -32,10 +32,11 @@ struct Wanted {
     verdict: Result<(), RefusalCode>,
 }
 
-/// What a feeder waits for an answer to.
+/// A request that a feeder waits for the answer to.
 #[derive(Debug)]
-pub enum Wish {
-    /// These ids, with the number of their ends that were durable then.
+pub enum FeederRequest {
+    /// A cancel of these tasks. Each has the number of its ends that were durable when the feeder
+    /// asked.
     Cancel(Vec<(TaskId, usize)>),
     Other,
 }
@@ -43,20 +44,24 @@ pub enum Wish {
 pub struct Feeder {
     pub name: String,
     pub link: Option<u64>,
+    /// Whether the feeder has received its welcome.
     pub up: bool,
+    /// How many things the feeder is still to do.
     left: u64,
     job: Option<JobName>,
+    /// Whether the feeder holds the job.
     hold: bool,
     unanswered: VecDeque<Batch>,
-    /// Documents that there was no room for, to be sent again.
+    /// Documents that were refused because the disk was full. They are sent again.
     put_off: Vec<Wanted>,
-    /// A wish was refused for the same reason.
-    wish_put_off: bool,
+    /// Whether a request was refused because the disk was full.
+    request_put_off: bool,
     next_batch: u64,
-    /// Its documents, by id.
+    /// The feeder's documents, by id.
     documents: BTreeMap<TaskId, String>,
-    wishes: BTreeMap<u64, Wish>,
-    next_wish: u64,
+    /// Requests without an answer, by reference.
+    requests: BTreeMap<u64, FeederRequest>,
+    next_reference: u64,
 }
 
 impl Feeder {
@@ -75,14 +80,15 @@ impl Feeder {
             job,
             unanswered: VecDeque::new(),
             put_off: Vec::new(),
-            wish_put_off: false,
+            request_put_off: false,
             next_batch: 1,
             documents: BTreeMap::new(),
-            wishes: BTreeMap::new(),
-            next_wish: 1,
+            requests: BTreeMap::new(),
+            next_reference: 1,
         }
     }
 
+    /// How many batches have no final answer.
     pub fn unanswered(&self) -> usize {
         self.unanswered.len() + usize::from(!self.put_off.is_empty())
     }
@@ -103,7 +109,7 @@ impl World {
         if feeder.up {
             feeder.left -= 1;
             if self.chance.permille(self.swarm.wishes) {
-                self.wish(index)
+                self.request_something(index)
             } else {
                 self.add(index)
             }
@@ -112,13 +118,13 @@ impl World {
         self.plan(after, Happening::Feeds { feeder: index });
     }
 
-    /// What there was no room for is said again.
+    /// Sends again what was refused because the disk was full.
     fn feed_put_off(&mut self, index: usize) {
         let feeder = &mut self.feeders[index];
         if !feeder.up || feeder.unanswered.len() >= 8 {
             return;
         }
-        // Each id once: which of two documents comes first would be chance.
+        // Each id is sent once, because which of two documents is taken would be left to chance.
         let mut ids = BTreeSet::new();
         let (batch, rest) = std::mem::take(&mut feeder.put_off)
             .into_iter()
@@ -127,12 +133,12 @@ impl World {
         if !batch.is_empty() {
             self.send_batch(index, batch);
         }
-        if self.healed && std::mem::take(&mut self.feeders[index].wish_put_off) {
+        if self.healed && std::mem::take(&mut self.feeders[index].request_put_off) {
             self.put_right(index);
         }
     }
 
-    /// Something was put off: there is a next time.
+    /// Has the feeder do something again, if it would have stopped.
     pub fn feeds_again(&mut self, index: usize) {
         if self.healed || self.feeders[index].left == 0 {
             let after = self.chance.within(50 * MS, 300 * MS);
@@ -143,7 +149,7 @@ impl World {
     fn send_batch(&mut self, index: usize, wanted: Vec<Wanted>) {
         let feeder = &mut self.feeders[index];
         let tasks = wanted.iter().map(|wanted| wanted.text.clone()).collect();
-        // Once all is healed its job is released, and held no more.
+        // When the world is healed, the job is released and held no more.
         let hold = feeder.hold && !self.healed;
         let add = Add {
             batch: feeder.next_batch,
@@ -188,7 +194,7 @@ impl World {
             });
         }
         self.odd_ones(index, number, &mut batch);
-        // In any order: forward references are legal within a batch.
+        // Documents may come in any order: forward references are legal within a batch.
         if self.chance.permille(300) {
             let turn = self.chance.below(batch.len() as u64) as usize;
             batch.rotate_left(turn);
@@ -196,7 +202,8 @@ impl World {
         self.send_batch(index, batch);
     }
 
-    /// Which of its own batch a task waits for: a chain, a fan-in, a fan-out, some earlier ones.
+    /// The tasks of its own batch that a task waits for. Together they are a chain, a fan-in, a
+    /// fan-out, or single dependencies on earlier tasks.
     fn near(&mut self, ids: &[TaskId], at: usize, shape: u64) -> Vec<TaskId> {
         match shape {
             0 if at > 0 => vec![ids[at - 1].clone()],
@@ -278,8 +285,8 @@ impl World {
         Json::from_string(text).unwrap_or_else(|_| Json::null())
     }
 
-    /// Documents that were sent before, ids that are taken by another, dependencies that nobody
-    /// knows, a cycle.
+    /// Adds odd documents to a batch: one that was sent before, an id that another document has, an
+    /// unknown dependency, a cycle.
     fn odd_ones(&mut self, index: usize, number: u64, batch: &mut Vec<Wanted>) {
         let mut put = |id: TaskId, text: String, verdict: Result<(), RefusalCode>| {
             let text = Json::from_string(text).unwrap_or_else(|_| Json::null());
@@ -291,7 +298,8 @@ impl World {
             .keys()
             .filter(|id| !id.as_str().starts_with(&here));
         let known: Vec<TaskId> = known.take(50).cloned().collect();
-        let (again, other) = (self.chance.permille(200), self.chance.permille(100));
+        let again = self.chance.permille(200);
+        let other = self.chance.permille(100);
         if let Some(id) = self.chance.of(&known).filter(|_| again || other).cloned() {
             let again = again.then(|| self.feeders[index].documents[&id].clone());
             match again {
@@ -325,11 +333,12 @@ impl World {
         }
     }
 
-    fn wish(&mut self, index: usize) {
+    /// Asks for a cancel, a retry, or another operation.
+    fn request_something(&mut self, index: usize) {
         let Some(id) = self.chance.of(&self.oracle.acknowledged_ids).cloned() else {
             return;
         };
-        let reference = self.feeders[index].next_wish;
+        let reference = self.feeders[index].next_reference;
         let job = self
             .chance
             .of(&JOBS)
@@ -338,13 +347,14 @@ impl World {
             .chance
             .of(&MODULES)
             .and_then(|name| ModuleName::new(name).ok());
-        let (message, wish) = match (self.chance.below(13), job, name) {
+        let (message, request) = match (self.chance.below(13), job, name) {
             (0..=3, ..) => {
-                let (chance, ids) = (&mut self.chance, &self.oracle.acknowledged_ids);
+                let chance = &mut self.chance;
+                let ids = &self.oracle.acknowledged_ids;
                 let ids: Vec<TaskId> = (0..chance.within(1, 3))
                     .filter_map(|_| chance.of(ids).cloned())
                     .collect();
-                let wish = Wish::Cancel(
+                let request = FeederRequest::Cancel(
                     ids.iter()
                         .map(|id| (id.clone(), self.oracle.ends_of(id)))
                         .collect(),
@@ -355,7 +365,7 @@ impl World {
                         ids,
                         job: None,
                     }),
-                    wish,
+                    request,
                 )
             }
             (4, Some(job), _) => (
@@ -364,14 +374,14 @@ impl World {
                     ids: Vec::new(),
                     job: Some(job),
                 }),
-                Wish::Other,
+                FeederRequest::Other,
             ),
             (5..=8, ..) => (
                 ToMaster::Retry(Retry {
                     reference,
                     ids: self.retriable(),
                 }),
-                Wish::Other,
+                FeederRequest::Other,
             ),
             (9, Some(job), Some(name)) => {
                 let operation = match self.chance.below(4) {
@@ -385,7 +395,7 @@ impl World {
                         reference,
                         operation,
                     }),
-                    Wish::Other,
+                    FeederRequest::Other,
                 )
             }
             (11, _, Some(name)) => {
@@ -405,7 +415,7 @@ impl World {
                         reference,
                         operation,
                     }),
-                    Wish::Other,
+                    FeederRequest::Other,
                 )
             }
             (10, ..) => {
@@ -418,36 +428,34 @@ impl World {
                         reference,
                         operation,
                     }),
-                    Wish::Other,
+                    FeederRequest::Other,
                 )
             }
             _ => {
-                let (priority, delay_ms) = (
-                    Some(self.chance.below(9) as i32),
-                    Some(self.chance.below(300)),
-                );
+                let priority = Some(self.chance.below(9) as i32);
+                let delay_ms = Some(self.chance.below(300));
                 (
-                    ToMaster::Set(Set {
+                    ToMaster::Set(ChangeTask {
                         reference,
                         id,
                         priority,
                         delay_ms,
                     }),
-                    Wish::Other,
+                    FeederRequest::Other,
                 )
             }
         };
-        self.wants(index, message, wish);
+        self.request(index, message, request);
     }
 
-    fn wants(&mut self, index: usize, message: ToMaster, wish: Wish) {
+    fn request(&mut self, index: usize, message: ToMaster, request: FeederRequest) {
         let feeder = &mut self.feeders[index];
-        feeder.wishes.insert(feeder.next_wish, wish);
-        feeder.next_wish += 1;
+        feeder.requests.insert(feeder.next_reference, request);
+        feeder.next_reference += 1;
         self.feeder_says(index, message);
     }
 
-    /// Some of the tasks that failed or were cancelled.
+    /// Some tasks that failed or were cancelled.
     fn retriable(&mut self) -> Vec<TaskId> {
         let ended = self.oracle.retriable();
         (0..self.chance.within(1, 2))
@@ -455,7 +463,7 @@ impl World {
             .collect()
     }
 
-    /// After the faults: nothing is paused, nobody holds a job.
+    /// Resumes all jobs and modules, and releases the feeder's job.
     pub fn put_right(&mut self, index: usize) {
         let mut operations = Vec::new();
         operations.extend(
@@ -471,14 +479,14 @@ impl World {
                 .map(|name| Operation::ResumeModule { name }),
         );
         for operation in operations {
-            let reference = self.feeders[index].next_wish;
-            self.wants(
+            let reference = self.feeders[index].next_reference;
+            self.request(
                 index,
                 ToMaster::Operate(Operate {
                     reference,
                     operation,
                 }),
-                Wish::Other,
+                FeederRequest::Other,
             );
         }
         if let Some(job) = self.feeders[index]
@@ -486,7 +494,7 @@ impl World {
             .clone()
             .filter(|_| self.feeders[index].hold)
         {
-            self.feeder_says(index, ToMaster::Release(OfJob { job }));
+            self.feeder_says(index, ToMaster::Release(JobRef { job }));
         }
     }
 
@@ -498,7 +506,7 @@ impl World {
         match FromMaster::decode(&text) {
             Ok(FromMaster::Welcome(_)) => {
                 self.feeders[index].up = true;
-                self.feeders[index].wishes.clear();
+                self.feeders[index].requests.clear();
                 for batch in self.feeders[index].unanswered.clone() {
                     self.feeder_says(index, ToMaster::Add(batch.add));
                 }
@@ -514,8 +522,8 @@ impl World {
             Ok(FromMaster::Rejected(rejected)) => self.rejected(index, rejected),
             Ok(FromMaster::Added(added)) => self.added(index, added),
             Ok(FromMaster::Answer(answer)) => {
-                if let Some(Wish::Cancel(ids)) =
-                    self.feeders[index].wishes.remove(&answer.reference)
+                if let Some(FeederRequest::Cancel(ids)) =
+                    self.feeders[index].requests.remove(&answer.reference)
                 {
                     self.oracle.cancel_is_acknowledged(&ids);
                 }
@@ -524,10 +532,10 @@ impl World {
                 drop(
                     refused
                         .reference
-                        .and_then(|r| self.feeders[index].wishes.remove(&r)),
+                        .and_then(|r| self.feeders[index].requests.remove(&r)),
                 );
                 if refused.error.code == RefusalCode::Unavailable {
-                    self.feeders[index].wish_put_off = true;
+                    self.feeders[index].request_put_off = true;
                     self.feeds_again(index);
                 }
             }
@@ -536,9 +544,10 @@ impl World {
         }
     }
 
+    /// Some documents of a batch were refused.
     fn rejected(&mut self, index: usize, rejected: Rejected) {
-        // Where it was refused the first time, or put off, another document had the id since, and
-        // the answer is still to come.
+        // Documents without an answer yet that must be refused. If the first document of an id is
+        // refused, such a document takes the id.
         let rivals: BTreeSet<(TaskId, String)> = self.feeders[index]
             .unanswered
             .iter()
@@ -555,9 +564,10 @@ impl World {
             return self.oracle.broken = Some(format!("nobody waits for {rejected:?}"));
         };
         for rejection in rejected.tasks {
-            let (wanted, code) = (&batch.wanted[rejection.index], rejection.error.code);
-            // What was there when it was written may be forgotten, and its module gone, when it
-            // comes.
+            let wanted = &batch.wanted[rejection.index];
+            let code = rejection.error.code;
+            // What a document names may be forgotten, and its module gone, before the document
+            // arrives.
             let oracle = &self.oracle;
             let lost = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
             let meanwhile = match code {
@@ -591,8 +601,10 @@ impl World {
         }
     }
 
+    /// A batch was acknowledged.
     fn added(&mut self, index: usize, added: Added) {
-        // In order, but for those of which nothing was taken on a full disk.
+        // Acknowledgements come in the order of the batches, except for batches of which nothing was
+        // taken because the disk was full.
         let at = self.feeders[index]
             .unanswered
             .iter()
@@ -608,9 +620,11 @@ impl World {
             .filter(|(at, _)| !batch.refused.contains(at))
             .map(|(_, wanted)| wanted)
             .collect();
-        // An id that should be taken is free where it was forgotten, or its first document refused;
-        // or it is taken by this very document, which was put off twice.
-        let (oracle, documents) = (&self.oracle, &self.feeders[index].documents);
+        // A document that must be refused for its id may be taken if the id was forgotten, if the first
+        // document of the id was refused, or if it is this document that the id belongs to, because
+        // both were put off.
+        let oracle = &self.oracle;
+        let documents = &self.feeders[index].documents;
         let free = |id: &TaskId| oracle.forgotten.contains(id) || !oracle.was_acknowledged(id);
         let again = |wanted: &Wanted| {
             documents

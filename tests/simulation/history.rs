@@ -1,10 +1,10 @@
-//! What happened, line by line: hashed, so that two plays can be compared, and printed when one is
-//! looked at. A play among thousands does neither: texts of what nobody reads cost half of its
-//! time.
+//! What happened, line by line. The lines are hashed, so that two plays can be compared, or printed,
+//! so that one play can be read. A play among thousands does neither, because making texts that
+//! nobody reads would take half of its time.
 
 /// What becomes of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Telling {
+pub enum HistoryMode {
     Quiet,
     Hashed,
     Printed,
@@ -14,22 +14,22 @@ pub enum Telling {
 pub struct History {
     hash: u64,
     pub lines: u64,
-    telling: Telling,
+    mode: HistoryMode,
 }
 
 impl History {
-    pub fn new(telling: Telling) -> History {
+    pub fn new(mode: HistoryMode) -> History {
         History {
             hash: 0xcbf2_9ce4_8422_2325,
             lines: 0,
-            telling,
+            mode,
         }
     }
 
-    /// FNV-1a over the time and the text.
+    /// Adds a line. The hash is FNV-1a over the time in µs and the text.
     pub fn note(&mut self, now: u64, what: &str, text: impl FnOnce() -> String) {
         self.lines += 1;
-        if self.telling == Telling::Quiet {
+        if self.mode == HistoryMode::Quiet {
             return;
         }
         let text = text();
@@ -41,7 +41,7 @@ impl History {
         {
             self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if self.telling == Telling::Printed {
+        if self.mode == HistoryMode::Printed {
             println!("{:>12.6} {what} {text}", now as f64 / 1e6);
         }
     }

@@ -1,58 +1,64 @@
-//! What is no longer kept: ended tasks are pruned, in two steps as the fold does it, and the
-//! journal is trimmed.
+//! What is no longer kept: ended tasks are pruned, in the two steps in which the fold does it, and
+//! the journal is trimmed.
 
 use crate::planted::Planted;
 use crate::runners::Runner;
 use crate::world::{Happening, MS, World};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
-use taskmaster_master::config::Keep;
-use taskmaster_master::inbox::Input;
-use taskmaster_master::room::TRY_EVERY;
-use taskmaster_master::view::Stored;
-use taskmaster_master::{folding, journal, view};
+use taskmaster_engine::folding;
+use taskmaster_engine::inbox::Input;
+use taskmaster_engine::room::TRY_EVERY;
+use taskmaster_engine::settings::Keep;
 use taskmaster_protocol::AttemptId;
 use taskmaster_protocol::message::Attempt;
+use taskmaster_store::view::Stored;
+use taskmaster_store::{journal, view};
 
-/// Ended tasks looked at for pruning at a time.
+/// How many ended tasks are looked at for pruning at a time.
 const PRUNED_MAX: usize = 64;
 
-/// A question of the fold to the engine: which of these may be forgotten; and those that may, until
-/// they are.
+/// What the fold has asked the engine.
+struct PruneQuestion {
+    /// The tasks to be pruned.
+    candidates: Vec<Stored>,
+    /// Brings those of the candidates that nobody needs.
+    answer: Receiver<Vec<Stored>>,
+}
+
+/// The pruning that is under way.
 #[derive(Default)]
 pub struct Pruning {
-    asked: Option<(Vec<Stored>, std::sync::mpsc::Receiver<Vec<Stored>>)>,
+    asked: Option<PruneQuestion>,
+    /// The tasks that the engine has let go, until they are out of the view.
     allowed: Vec<Stored>,
 }
 
 impl Pruning {
-    /// The fold does nothing else meanwhile.
+    /// Whether tasks are being pruned. The fold does nothing else meanwhile.
     pub fn is_under_way(&self) -> bool {
         self.asked.is_some() || !self.allowed.is_empty()
     }
 }
 
-/// Whether a runner has a report of this task that the master has not acknowledged. An hour passes
-/// before an ended task is pruned, and here hours pass in a moment: no runner is cut off for so
-/// long.
+/// Whether a runner has a report of this task that the master has not acknowledged. A task is pruned
+/// an hour after its end, and no runner is cut off for that long. Here hours pass in a moment, so
+/// such tasks are left out.
 fn is_held(runners: &[Runner], task: &Stored) -> bool {
-    let last = task.ended.last_sent;
+    let last = task.ended.end.last_sent;
     let attempt = |n| Attempt {
         id: task.ended.id.clone(),
         attempt: AttemptId { n, ..last },
     };
     let held = |runner: &Runner| {
-        (1..=last.n).any(|n| {
-            runner
-                .session
-                .as_ref()
-                .is_some_and(|s| s.holds(&attempt(n)))
-        })
+        let session = runner.session.as_ref();
+        session.is_some_and(|session| (1..=last.n).any(|n| session.holds(&attempt(n))))
     };
     runners.iter().any(held)
 }
 
 impl World {
+    /// The fold asks the engine which of the oldest ended tasks nobody needs.
     pub fn prune(&mut self) {
         let reader = self.reader();
         let keep = Keep {
@@ -79,24 +85,27 @@ impl World {
         };
         if !tasks.is_empty() {
             let (reply, answer) = channel();
-            master.pruning.asked = Some((tasks.clone(), answer));
+            master.pruning.asked = Some(PruneQuestion {
+                candidates: tasks.clone(),
+                answer,
+            });
             self.tell_master(Input::Prune { tasks, reply });
         }
     }
 
-    /// The engine may have answered, and what it knew then is durable.
+    /// Takes the engine's answer, if there is one. What the engine knew when it answered is durable.
     pub fn prune_allowed(&mut self) {
         let Some(master) = &mut self.master else {
             return;
         };
-        let Some((candidates, answer)) = &master.pruning.asked else {
+        let Some(question) = &master.pruning.asked else {
             return;
         };
-        let Ok(mut allowed) = answer.try_recv() else {
+        let Ok(mut allowed) = question.answer.try_recv() else {
             return;
         };
         if self.planted == Some(Planted::PrunedWhileNamed) {
-            allowed = candidates.clone();
+            allowed = question.candidates.clone();
         }
         master.pruning.asked = None;
         master.pruning.allowed = allowed.clone();
@@ -113,6 +122,7 @@ impl World {
         }
     }
 
+    /// Takes the pruned tasks out of the view.
     pub fn forget(&mut self) {
         let reader = self.reader();
         let Some(master) = &mut self.master else {
@@ -129,7 +139,7 @@ impl World {
         self.note("pruned", || allowed.len().to_string());
     }
 
-    /// The journal lets go of some of what the view has.
+    /// Trims the journal: some commits that are in the view are dropped.
     pub fn trim(&mut self) {
         let reader = self.reader();
         let (Ok(Some(first)), Ok(last), Ok(marks)) = (

@@ -1,6 +1,6 @@
-//! The whole cluster in one thread from one seed: the real engine, journal, view and runner
-//! sessions in a simulated world of feeders, watchers, networks, disks, clocks and processes that
-//! fail; an oracle that knows what was promised; and a model of what a queue is, which must agree
+//! The whole cluster in one thread, from one seed. The engine, the journal, the view and the runner
+//! sessions are the real ones. Feeders, watchers, networks, disks, clocks and processes are
+//! simulated, and fail. An oracle knows what was promised, and a model of what a queue is must agree
 //! with every answer.
 //!
 //! ```text
@@ -32,19 +32,19 @@ mod runners;
 mod watchers;
 mod world;
 
-use history::Telling;
+use history::HistoryMode;
 use planted::Planted;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use world::{Told, World};
 
-/// A play is many small allocations, as a master's day is.
+/// A play makes many small allocations, as a master does.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Plays a seed to its end; a panic of ours is a broken promise too.
-fn play(seed: u64, planted: Option<Planted>, telling: Telling) -> Result<Told, String> {
+/// Plays a seed to its end. A panic is a broken promise, too.
+fn play(seed: u64, planted: Option<Planted>, telling: HistoryMode) -> Result<Told, String> {
     let played = catch_unwind(AssertUnwindSafe(|| {
         World::new(seed, planted, telling).play()
     }));
@@ -60,13 +60,13 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Plays `seeds` on all cores and gives what `told` makes of each, in any order, until one breaks a
-/// promise: the smallest such seed of those played.
+/// Plays `seeds` on all cores until one breaks a promise, and hands the end of each to `played`, in
+/// any order. The error has the smallest of the seeds that broke a promise, and what was broken.
 fn play_all(
     first: u64,
     seeds: u64,
     planted: Option<Planted>,
-    told: impl Fn(Told) + Sync,
+    played: impl Fn(Told) + Sync,
 ) -> Result<(), (u64, String)> {
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -75,10 +75,10 @@ fn play_all(
         if seed >= first + seeds {
             return None;
         }
-        match play(seed, planted, Telling::Quiet) {
-            Ok(end) => told(end),
+        match play(seed, planted, HistoryMode::Quiet) {
+            Ok(end) => played(end),
             Err(broken) => {
-                // The others finish the seed they are at.
+                // The other players finish the seed that they are playing.
                 next.store(u64::MAX / 2, Ordering::Relaxed);
                 return Some((seed, broken));
             }
@@ -96,22 +96,19 @@ fn play_all(
 
 #[test]
 fn many_seeds_hold() {
-    let (began, first, seeds) = (
-        Instant::now(),
-        number("FIRST").unwrap_or(0),
-        number("SEEDS").unwrap_or(2_000),
-    );
-    let (played, tasks, starts, lines) = (
-        AtomicU64::new(0),
-        AtomicU64::new(0),
-        AtomicU64::new(0),
-        AtomicU64::new(0),
-    );
+    let began = Instant::now();
+    let first = number("FIRST").unwrap_or(0);
+    let seeds = number("SEEDS").unwrap_or(2_000);
+    let played = AtomicU64::new(0);
+    let tasks = AtomicU64::new(0);
+    let starts = AtomicU64::new(0);
+    let lines = AtomicU64::new(0);
     let rate = |played: u64| played as f64 / began.elapsed().as_secs_f64();
-    let broken = play_all(first, seeds, None, |told| {
-        tasks.fetch_add(told.tasks as u64, Ordering::Relaxed);
-        lines.fetch_add(told.lines, Ordering::Relaxed);
-        starts.fetch_add(u64::from(told.starts), Ordering::Relaxed);
+
+    let broken = play_all(first, seeds, None, |end| {
+        tasks.fetch_add(end.tasks as u64, Ordering::Relaxed);
+        lines.fetch_add(end.lines, Ordering::Relaxed);
+        starts.fetch_add(u64::from(end.starts), Ordering::Relaxed);
         let played = played.fetch_add(1, Ordering::Relaxed) + 1;
         if played.is_multiple_of(10_000) {
             println!("{played} seeds, {:.0} a second", rate(played));
@@ -122,10 +119,13 @@ fn many_seeds_hold() {
             "{broken}\n\nSEED={seed} cargo test --release --test simulation replay -- --nocapture\nplays this again, line by line"
         );
     }
-    let (played, tasks, starts) = (played.into_inner(), tasks.into_inner(), starts.into_inner());
-    let (seconds, rate) = (began.elapsed().as_secs_f64(), rate(played));
+    let played = played.into_inner();
     println!(
-        "{played} seeds in {seconds:.1} s: {rate:.0} a second; {tasks} tasks, {starts} starts of a master, {} events",
+        "{played} seeds in {:.1} s: {:.0} a second; {} tasks, {} starts of a master, {} events",
+        began.elapsed().as_secs_f64(),
+        rate(played),
+        tasks.into_inner(),
+        starts.into_inner(),
         lines.into_inner()
     );
 }
@@ -133,12 +133,13 @@ fn many_seeds_hold() {
 #[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in 0..40 {
-        let told = play(seed, None, Telling::Hashed);
-        assert_eq!(told, play(seed, None, Telling::Hashed), "seed {seed}");
+        let end = play(seed, None, HistoryMode::Hashed);
+        assert_eq!(end, play(seed, None, HistoryMode::Hashed), "seed {seed}");
     }
 }
 
-/// Prints what became of each seed, with the hash of its history: two trees that behave alike print the same.
+/// Prints the end of each seed with the hash of its history. Two trees that behave alike print the
+/// same.
 #[test]
 fn histories() {
     let Some(seeds) = number("HISTORIES") else {
@@ -146,7 +147,7 @@ fn histories() {
     };
     let first = number("FIRST").unwrap_or(0);
     for seed in first..first + seeds {
-        println!("seed {seed}: {:?}", play(seed, None, Telling::Hashed));
+        println!("seed {seed}: {:?}", play(seed, None, HistoryMode::Hashed));
     }
 }
 
@@ -168,6 +169,6 @@ fn replay() {
         .into_iter()
         .find(|planted| format!("{planted:?}") == wanted);
     if let Some(seed) = number("SEED") {
-        println!("{:?}", play(seed, planted, Telling::Printed));
+        println!("{:?}", play(seed, planted, HistoryMode::Printed));
     }
 }

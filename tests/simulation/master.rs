@@ -1,4 +1,4 @@
-//! The master: the real engine, its loop, its start and its sudden end.
+//! The master: the real engine with its loop, its start and its sudden end.
 
 use crate::disk::Written;
 use crate::keeping::Pruning;
@@ -9,84 +9,90 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
-use taskmaster_master::engine::{Engine, EngineConfig, Release, Turn};
-use taskmaster_master::events::EventFeed;
-use taskmaster_master::inbox::{Input, Reply, Seen, SessionNo};
-use taskmaster_master::journal::ShelfJournal;
-use taskmaster_master::prepare::prepare;
-use taskmaster_master::record::Entry;
-use taskmaster_master::room::{Disk, Room};
-use taskmaster_master::steady::SteadyClock;
-use taskmaster_master::store::Reader;
-use taskmaster_master::{folding, turns, view};
+use taskmaster_engine::committing;
+use taskmaster_engine::engine::{Engine, EngineConfig, Release, Turn};
+use taskmaster_engine::events::EventFeed;
+use taskmaster_engine::inbox::{Input, Reply, Seen, SessionNo};
+use taskmaster_engine::prepare::prepare;
+use taskmaster_engine::room::{Disk, Room};
+use taskmaster_engine::steady::SteadyClock;
 use taskmaster_protocol::message::{Attempt, Query};
 use taskmaster_protocol::{
     FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall,
 };
+use taskmaster_store::journal::ShelfJournal;
+use taskmaster_store::kv::Reader;
+use taskmaster_store::record::Entry;
+use taskmaster_store::view;
 
-/// 2026, so that times look like times.
-const WALL: i64 = 1_767_225_600_000_000;
+/// When the play begins by the wall clock, in µs: in 2026, so that times look like times.
+const WALL_START_US: i64 = 1_767_225_600_000_000;
 
-/// The core's own invariants are looked at after so many turns; each look walks through everything.
+/// The invariants of the core are checked once in this many turns, because each check walks through
+/// everything.
 const CHECKED_EVERY: u64 = 16;
 
-/// Of a thousand turns, those after which somebody asks something.
-const QUESTIONS: u64 = 60;
+/// After how many of a thousand turns somebody asks something.
+const QUESTIONS_PERMILLE: u64 = 60;
 
 pub const MODULES: [&str; 2] = ["ma", "mb"];
 
 pub struct Master {
+    /// The number of this process: things that were planned for an earlier one do not happen.
     pub life: u32,
     pub epoch: u32,
-    /// When its monotonic clock began.
+    /// When the monotonic clock began.
     since: u64,
     clock: SteadyClock,
-    /// The process is stopped until then.
+    /// Until when the process is stopped.
     pub asleep_until: u64,
-    /// Its epoch is durable.
+    /// Whether clients can connect: the epoch is durable.
     pub listens: bool,
     pub engine: Engine,
     pub events: EventFeed,
     pub journal: ShelfJournal,
     inbox: VecDeque<Input>,
+    /// When the next turn is planned.
     pub turn_at: Option<u64>,
     turns: u64,
     /// Turns that wait for the writer.
     pub waiting: VecDeque<Turn>,
+    /// The commit that is appended and not synced.
     pub writing: Option<Written>,
-    /// A commit that found no room.
-    pub stuck: Option<Written>,
+    /// A commit that cannot be appended, because the disk is full.
+    pub waits_for_space: Option<Written>,
     pub write_planned: bool,
     pub folds: VecDeque<Arc<Entry>>,
     pub fold_planned: bool,
     pub pruning: Pruning,
-    /// How it stands with the disk, and what the engine has not been told of that yet.
+    /// The disk's free-space state.
     pub room: Room,
-    pub of_room: Receiver<Input>,
-    /// What the engine knows of it.
+    /// Changes of that state, which the engine has not been told of yet.
+    pub disk_changes: Receiver<Input>,
+    /// The free-space state that the engine knows of.
     pub disk: Disk,
 }
 
 impl Master {
     /// Whether something is not durable yet.
     pub fn has_unwritten(&self) -> bool {
-        self.writing.is_some() || self.stuck.is_some() || !self.waiting.is_empty()
+        self.writing.is_some() || self.waits_for_space.is_some() || !self.waiting.is_empty()
     }
 }
 
 impl World {
-    /// What the machines' clocks show.
+    /// The time by the clocks of the machine.
     pub fn plain_clock(&mut self) -> Now {
         let since = self.master.as_ref().map_or(self.now, |master| master.since);
         let wall = self.now as i64 + self.wall_shift;
         self.latest_wall = self.latest_wall.max(wall);
         Now {
             mono_us: 5 * SECOND + self.now - since,
-            wall: Wall(WALL + wall),
+            wall: Wall(WALL_START_US + wall),
         }
     }
 
-    /// The master's own clock.
+    /// The time by the steady clock of the master.
     pub fn clock(&mut self) -> Now {
         let plain = self.plain_clock();
         self.master
@@ -98,7 +104,7 @@ impl World {
         self.shelf.clone()
     }
 
-    /// A new process takes up where the last one ended.
+    /// A new process starts on what the last one has left on the disk.
     pub fn master_starts(&mut self) {
         if self.master.is_some() {
             return;
@@ -108,7 +114,7 @@ impl World {
             return self.plan(SECOND, Happening::MasterStarts);
         }
         let reader = self.reader();
-        let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
+        let read = view::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         let mut restored = match read {
             Ok(restored) => restored,
             Err(error) => {
@@ -123,7 +129,9 @@ impl World {
             return;
         };
         self.lives += 1;
-        let (life, epoch, now) = (self.lives, restored.marks.epoch + 1, self.plain_clock());
+        let life = self.lives;
+        let epoch = restored.marks.epoch + 1;
+        let now = self.plain_clock();
         let events = EventFeed::new(restored.marks.seq, reader.clone());
         let config = EngineConfig {
             seed: self.chance.draw(),
@@ -136,42 +144,40 @@ impl World {
             }
         };
         engine.keep_ended_for(Duration::from_micros(self.swarm.kept));
-        let (told, of_room) = channel();
-        let (inbox, folds, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        let (since, turn_at, turns, writing) = (self.now, None, 0, None);
+        let (disk_sender, disk_changes) = channel();
         self.master = Some(Master {
             life,
             epoch,
-            since,
+            since: self.now,
             clock: SteadyClock::default(),
             asleep_until: 0,
             listens: false,
             engine,
             events,
             journal,
-            inbox,
-            turn_at,
-            turns,
-            waiting,
-            writing,
-            stuck: None,
+            inbox: VecDeque::new(),
+            turn_at: None,
+            turns: 0,
+            waiting: VecDeque::new(),
+            writing: None,
+            waits_for_space: None,
             write_planned: false,
-            folds,
+            folds: VecDeque::new(),
             fold_planned: false,
             pruning: Pruning::default(),
-            room: Room::new(told),
-            of_room,
+            room: Room::new(disk_sender),
+            disk_changes,
             disk: Disk::Ample,
         });
         self.note("master starts", || format!("epoch {epoch}"));
-        // It raises the epoch durably before it listens.
+        // The master makes its epoch durable before it listens.
         self.turn();
         self.write();
         self.measures();
         self.put_modules_back();
     }
 
-    /// A process ends; with the power, what the disk had not confirmed is lost.
+    /// The process is killed. If the power fails, some of what is not synced is lost as well.
     pub fn kill_master(&mut self, power: bool) {
         if power {
             let unsynced = self.shelf.unsynced() as u64;
@@ -196,7 +202,7 @@ impl World {
         self.plan(after, Happening::MasterStarts);
     }
 
-    /// The folder has a module.
+    /// The master finds a module in the folder.
     fn sees_module(&mut self, name: &str, version: u64) {
         if let Ok(module) = ModuleName::new(name) {
             let version = Hash::of(format!("{name} {version}").as_bytes());
@@ -233,14 +239,14 @@ impl World {
         }
     }
 
-    /// Every module's file is where it was.
+    /// Puts the file of every module back.
     pub fn put_modules_back(&mut self) {
         for name in MODULES {
             self.sees_module(name, 0);
         }
     }
 
-    /// Into the inbox; the loop wakes.
+    /// Puts an input into the inbox and wakes the loop.
     pub fn tell_master(&mut self, input: Input) {
         let after = self.chance.within(1, 100);
         let Some(master) = &mut self.master else {
@@ -261,10 +267,10 @@ impl World {
         }
     }
 
-    /// Drains the inbox and ends the turn, as `run_engine` does; or takes one input only.
+    /// Drains the inbox and ends the turn, as `run_engine` does, or takes in only one input.
     pub fn turn(&mut self) {
         let Some(master) = &self.master else { return };
-        // A turn that was planned for later came earlier.
+        // The turn was planned anew for an earlier time, and has happened.
         if master.turns > 0 && master.turn_at != Some(self.now) {
             return;
         }
@@ -280,8 +286,8 @@ impl World {
             master.inbox.len().min(1)
         };
         let inputs: Vec<Input> = master.inbox.drain(..most).collect();
-        // What follows from reports that were held back for want of room, their own inputs would
-        // have told.
+        // When the disk has space again, the engine takes in the reports that it has held back. The
+        // input that says so does not tell which.
         let judged = inputs
             .first()
             .filter(|input| !draining && !matches!(input, Input::Disk(_)));
@@ -310,11 +316,12 @@ impl World {
             let after = self.chance.within(1, 20);
             self.plan_turn(self.now + after);
         }
-        if self.chance.permille(QUESTIONS) {
+        if self.chance.permille(QUESTIONS_PERMILLE) {
             self.question();
         }
     }
 
+    /// Judges a turn, sends what need not wait, and hands the rest to the writer.
     fn turn_ended(&mut self, mut turn: Turn, now: Now) {
         let Some(master) = &mut self.master else {
             return;
@@ -329,12 +336,12 @@ impl World {
         self.oracle.turn_ends(&turn);
         let leaving = turn.after.iter().find_map(|release| match release {
             Release::Pruned(_, tasks) => Some(tasks),
-            _ => None,
+            Release::Say(..) | Release::Reply(..) => None,
         });
         if let Some(tasks) = leaving {
             self.oracle.leave(tasks);
         }
-        // Whoever is gone does not hear it.
+        // A message to a client that is gone is lost.
         sayings
             .into_iter()
             .for_each(|(outbox, message)| drop(outbox.send(message)));
@@ -360,7 +367,7 @@ impl World {
         }
     }
 
-    /// What the gateway does with a message.
+    /// Hands a message to the engine, as the gateway does.
     pub fn gateway(&mut self, no: u64, client: Client, mut message: ToMaster) {
         let session = SessionNo(no);
         if let (Some(Planted::ResultLost), Client::Runner(index), ToMaster::Done(reports)) =
@@ -414,7 +421,7 @@ impl World {
         self.tell_master(input);
     }
 
-    /// Asks the engine, as an operator does.
+    /// Asks the engine a question and reads the answer at once.
     pub fn ask(&mut self, query: Query) -> Result<Json, Refusal> {
         let now = self.clock();
         let gone = || Refusal::new(RefusalCode::Unavailable, "there is no master");
@@ -428,7 +435,7 @@ impl World {
             .position(|release| matches!(release, Release::Reply(..)));
         let asked = place.map(|place| turn.after.remove(place));
         self.turn_ended(turn, now);
-        turns::release(vec![Turn {
+        committing::release(vec![Turn {
             after: asked.into_iter().collect(),
             ..Turn::default()
         }]);

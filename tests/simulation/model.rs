@@ -1,41 +1,45 @@
-//! What a queue is, read from the records by the simplest means: who is open and waits for whom,
-//! how who ended, which job is open, what is no longer kept. Every record is judged against what
-//! came before it; `expect.rs` says from this what must follow from an input, `questions.rs` what
-//! must be answered.
+//! What a queue is, read from the records by the simplest means: which tasks are open and what they
+//! wait for, how tasks ended, which jobs are open, and what is no longer kept. Every record is judged
+//! by what came before it. From this model `expect.rs` says what must follow from an input, and
+//! `questions.rs` what must be answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_master::record::{Ended, ModuleRecord, Record, Retrying, TaskBody, ended_index};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When,
 };
+use taskmaster_store::body::TaskBody;
+use taskmaster_store::record::{Ended, ModuleRecord, Record, Retrying, ended_index};
 
 type Verdict = Result<(), String>;
 
-/// What became of a task.
+/// What the records say of a task.
 #[derive(Debug, Clone)]
 pub struct Fate {
     pub body: Arc<TaskBody>,
-    /// Its ends: more than one where it was opened again.
+    /// Every end of the task. A task that was opened again has several.
     pub ends: Vec<Arc<Ended>>,
     pub open: bool,
-    /// Those it waits for, and that are open.
+    /// The open tasks that the task waits for.
     pub waits: BTreeSet<TaskId>,
     pub priority: i32,
-    /// It may not start before then, where a back-off or a change of it says so.
+    /// The earliest start, if a back-off or a change has set one.
     pub due: Option<Wall>,
-    /// Failures, lost runners.
+    /// Failures counted.
     pub tries: u32,
+    /// Lost runners counted.
     pub lost: u32,
-    /// Failures of attempts up to this one count no more, and the next master takes nothing from
+    /// Failures of this attempt and older ones count no more. The next master takes no report of
     /// them.
     pub fence: AttemptId,
-    /// Attempts up to this one are void: the fence when this life or this master began.
+    /// This attempt and older ones are void. It was the fence when the task was opened, or when this
+    /// master started.
     pub void: AttemptId,
-    /// Attempts whose failure counted under this master.
+    /// Attempts whose failure was counted under this master.
     pub failed: BTreeSet<AttemptId>,
 }
 
+/// What the records say of a job.
 #[derive(Debug, Clone, Default)]
 pub struct JobFate {
     pub open: bool,
@@ -43,30 +47,32 @@ pub struct JobFate {
     pub paused: bool,
     pub open_tasks: u64,
     pub total: u64,
-    /// Over all runs, by [`ended_index`].
+    /// Tasks that ended, over all runs, by [`ended_index`].
     pub ended: [u64; 4],
     pub holders: BTreeSet<Arc<str>>,
 }
 
+/// What the records of a journal say.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     pub commits: u64,
     pub seq: u64,
     pub epoch: u32,
+    /// The number of the last task that was added.
     pub no: u64,
     pub tasks: BTreeMap<TaskId, Fate>,
     by_no: BTreeMap<u64, TaskId>,
     pub jobs: BTreeMap<JobName, JobFate>,
-    /// Those that the last turn or commit has opened.
+    /// Jobs that the last turn or commit has opened.
     opened: BTreeSet<JobName>,
-    /// Tasks that it has opened again.
+    /// Tasks that the last turn or commit has opened again.
     revived: BTreeSet<TaskId>,
     pub roster: BTreeSet<String>,
     pub modules: BTreeMap<ModuleName, ModuleRecord>,
-    /// Ended tasks that may be forgotten, with the seq of their end: whoever adds their ids begins
-    /// anew.
+    /// Ended tasks that may be forgotten, with the seq of their end. Their ids are free for other
+    /// tasks.
     pub leaving: BTreeMap<TaskId, u64>,
-    /// Ended tasks that are no longer kept, each as it was last.
+    /// Ended tasks that are no longer kept, each as it was at the end.
     pub gone: BTreeMap<TaskId, Fate>,
 }
 
@@ -75,7 +81,8 @@ fn claim(holds: bool, text: impl FnOnce() -> String) -> Verdict {
 }
 
 impl Fate {
-    /// Whether a failure with this error is tried again, when so many came just before it.
+    /// Whether a failure with this error is tried again, after `before` failures that the model does
+    /// not know of yet.
     pub fn tries_again(&self, error: &TaskError, before: u32) -> bool {
         let policy = self
             .body
@@ -86,19 +93,19 @@ impl Fate {
         self.tries + before < policy.max && policy.wants(error)
     }
 
-    /// Whether a success of this attempt may count: the runner that holds it may have been lost,
-    /// and come back after a newer one has failed.
+    /// Whether a success of this attempt may count. Its runner may have been lost, and may come back
+    /// after a newer attempt has failed.
     pub fn may_succeed(&self, attempt: AttemptId) -> bool {
         attempt > self.void && !self.failed.contains(&attempt)
     }
 
-    /// Whether it ended, in this life or an earlier one, as `when` wants.
+    /// Whether any end of the task is one that `when` waits for.
     fn has_met(&self, when: When) -> bool {
-        self.ends.iter().any(|ended| meets(ended.state, when))
+        self.ends.iter().any(|ended| meets(ended.end.state, when))
     }
 
     fn has_missed(&self, when: When) -> bool {
-        self.ends.iter().any(|ended| !meets(ended.state, when))
+        self.ends.iter().any(|ended| !meets(ended.end.state, when))
     }
 }
 
@@ -115,7 +122,7 @@ fn meets(state: TaskState, when: When) -> bool {
 }
 
 impl Model {
-    /// Takes the records of a turn or a commit.
+    /// Takes in the records of a turn or a commit.
     pub fn take(&mut self, first_seq: u64, records: &[Record]) -> Verdict {
         self.opened.clear();
         self.revived.clear();
@@ -154,14 +161,19 @@ impl Model {
                 ..
             } => self.reopened(body, *fence, *ended, *was)?,
             Record::Continued { body, fence } => self.continued(body, *fence)?,
-            Record::Set { no, priority, due } => {
+            Record::Set {
+                ordinal: no,
+                priority,
+                due,
+            } => {
                 let id = self
                     .by_no
                     .get(no)
                     .cloned()
                     .ok_or_else(|| format!("task number {no} is set, and unknown"))?;
                 let fate = self.open(&id, "is set")?;
-                (fate.priority, fate.due) = (*priority, due.or(fate.due));
+                fate.priority = *priority;
+                fate.due = due.or(fate.due);
             }
             Record::RunnerJoined { name } => {
                 claim(self.roster.insert(name.clone()), || {
@@ -172,21 +184,27 @@ impl Model {
             Record::Module { name, record, .. } => {
                 drop(self.modules.insert(name.clone(), (**record).clone()))
             }
-            _ => self.of_job(record)?,
+            Record::Rights { .. }
+            | Record::JobOpened { .. }
+            | Record::JobDone { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. } => self.job_record(record)?,
         }
         Ok(())
     }
 
-    fn of_job(&mut self, record: &Record) -> Verdict {
+    fn job_record(&mut self, record: &Record) -> Verdict {
         match record {
-            // No manifest of this world asks for anything.
+            // No manifest in this world asks for a capability.
             Record::Rights { name, .. } => return Err(format!("the rights of {name} changed")),
             Record::JobOpened { job, run } => {
                 let fate = self.jobs.entry(job.clone()).or_default();
                 claim(!fate.open && *run == fate.run + 1, || {
                     format!("job {job} is opened for run {run}: {fate:?}")
                 })?;
-                (fate.open, fate.run) = (true, *run);
+                fate.open = true;
+                fate.run = *run;
                 self.opened.insert(job.clone());
             }
             Record::JobDone { job, run } => {
@@ -211,9 +229,20 @@ impl Model {
                 })?;
             }
             Record::JobPaused { job, paused } => {
-                self.jobs.entry(job.clone()).or_default().paused = *paused
+                self.jobs.entry(job.clone()).or_default().paused = *paused;
             }
-            _ => {}
+            // The ends of the tasks say what the model needs to know of a cancel.
+            Record::JobCancelled { .. } => {}
+            Record::Started { .. }
+            | Record::Added(_)
+            | Record::Ended(_)
+            | Record::Retrying(_)
+            | Record::Reopened { .. }
+            | Record::Continued { .. }
+            | Record::Set { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. }
+            | Record::Module { .. } => {}
         }
         Ok(())
     }
@@ -221,11 +250,12 @@ impl Model {
     fn retrying(&mut self, retrying: &Retrying) -> Verdict {
         let id = &retrying.id;
         let fate = self.open(id, "is to be retried")?;
-        let (by_report, counted) = (retrying.fence.is_some(), fate.tries + fate.lost + 1);
+        let by_report = retrying.fence.is_some();
+        let counted = fate.tries + fate.lost + 1;
         claim(counted == retrying.tries + retrying.lost, || {
             format!("{id} has miscounted its tries")
         })?;
-        // One that was lost again is no failure.
+        // A runner may be lost with an attempt that is older than one that failed.
         let above = if by_report { fate.fence } else { fate.void };
         claim(retrying.attempt > above, || {
             format!("{id} failed by a void attempt")
@@ -238,7 +268,8 @@ impl Model {
         claim(again, || {
             format!("{id} is tried again after {retrying:?}: {fate:?}")
         })?;
-        (fate.tries, fate.lost) = (retrying.tries, retrying.lost);
+        fate.tries = retrying.tries;
+        fate.lost = retrying.lost;
         fate.fence = retrying.fence.unwrap_or(fate.fence).max(fate.fence);
         fate.failed.extend(retrying.fence);
         fate.due = if by_report {
@@ -249,11 +280,13 @@ impl Model {
         Ok(())
     }
 
-    /// An attempt ended, and its task goes on as another.
+    /// An attempt ended, and its task goes on as another one.
     fn continued(&mut self, body: &Arc<TaskBody>, fence: AttemptId) -> Verdict {
         let last = self.open(&body.id, "goes on")?.body.clone();
         self.may_run(&last)?;
-        let same = (last.no, &last.job, last.document) == (body.no, &body.job, body.document);
+        let same = last.ordinal == body.ordinal
+            && last.job == body.job
+            && last.fingerprint == body.fingerprint;
         claim(same, || {
             format!("{} goes on as another task than it was", body.id)
         })?;
@@ -262,19 +295,24 @@ impl Model {
                 format!("{} waits for nobody", body.id)
             })?;
         }
-        let waits = self.open_ones(body);
+        let waits = self.open_dependencies(body);
         let fate = self.open(&body.id, "goes on")?;
         claim(fence > fate.void, || {
             format!("{} goes on after a void attempt", body.id)
         })?;
-        (fate.body, fate.waits, fate.priority, fate.due) =
-            (body.clone(), waits, body.priority, None);
-        (fate.tries, fate.lost, fate.fence, fate.void) = (0, 0, fence, fence);
+        fate.body = body.clone();
+        fate.waits = waits;
+        fate.priority = body.priority;
+        fate.due = None;
+        fate.tries = 0;
+        fate.lost = 0;
+        fate.fence = fence;
+        fate.void = fence;
         fate.failed.clear();
         Ok(())
     }
 
-    /// A master has started: who waits for whom follows from who is open.
+    /// Finds anew what the open tasks wait for, because a master has started.
     fn count_anew(&mut self) {
         let open: Vec<Arc<TaskBody>> = self
             .tasks
@@ -283,25 +321,25 @@ impl Model {
             .map(|fate| fate.body.clone())
             .collect();
         for body in open {
-            let waits = self.open_ones(&body);
+            let waits = self.open_dependencies(&body);
             self.tasks
                 .entry(body.id.clone())
                 .and_modify(|fate| fate.waits = waits);
         }
     }
 
-    /// The end with this seq, where it is the task's last.
+    /// A task whose last end has this seq.
     fn last_end(&self, id: &TaskId, seq: u64) -> Option<&Fate> {
         self.tasks
             .get(id)
             .filter(|fate| !fate.open && fate.ends.last().is_some_and(|ended| ended.seq == seq))
     }
 
-    /// Who needs a task that is to be no longer kept.
+    /// Why a task is needed that is to be no longer kept.
     pub fn needs(&self, id: &TaskId, seq: u64) -> Option<String> {
         let fate = self.last_end(id, seq)?;
-        // One that has run may be tried again after the engine was asked: it has waited for all
-        // that it names.
+        // A task may be opened again after the engine was asked. It has run, and so it has waited for
+        // all tasks that it names.
         let names = |other: &&Fate| {
             other.open
                 && !self.revived.contains(&other.body.id)
@@ -310,13 +348,13 @@ impl Model {
         let needed = self.tasks.values().find(names);
         let needed =
             needed.map(|other| format!("{id} is no longer kept, and {} names it", other.body.id));
-        // A job may open after the engine was asked.
+        // A job may be opened after the engine was asked.
         let job = &fate.body.job;
         let job_open = self.jobs.get(job).is_some_and(|job| job.open) && !self.opened.contains(job);
         needed.or(job_open.then(|| format!("{id} is no longer kept, and its job is open")))
     }
 
-    /// Takes out what is no longer kept.
+    /// Takes out a task that is no longer kept.
     pub fn forget(&mut self, id: &TaskId, seq: u64) {
         self.leaving.remove(id);
         if self.last_end(id, seq).is_some()
@@ -326,8 +364,8 @@ impl Model {
         }
     }
 
-    /// Whether this, of what is durable, has what another, of what is known, says of how a task
-    /// ended or was opened again.
+    /// Whether this model, of what is durable, has the last end of a task or its opening, as the model
+    /// of what the master knows has it.
     pub fn is_safe(&self, id: &TaskId, known: &Fate) -> bool {
         match known.ends.last().filter(|_| !known.open) {
             Some(ended) => ended.seq <= self.seq,
@@ -345,7 +383,7 @@ impl Model {
         } else {
             Err(format!(
                 "{id} {what}, and has ended as {:?}",
-                fate.ends.last().map(|e| e.state)
+                fate.ends.last().map(|e| e.end.state)
             ))
         }
     }
@@ -357,63 +395,59 @@ impl Model {
         claim(!self.tasks.contains_key(&body.id), || {
             format!("{} is added twice", body.id)
         })?;
-        claim(body.no == self.no + 1, || {
-            format!("{} has number {} after {}", body.id, body.no, self.no)
+        claim(body.ordinal == self.no + 1, || {
+            format!("{} has number {} after {}", body.id, body.ordinal, self.no)
         })?;
         for dependency in body.dependencies() {
             claim(self.tasks.contains_key(&dependency.on), || {
                 format!("{} waits for nobody", body.id)
             })?;
         }
-        self.no = body.no;
-        self.by_no.insert(body.no, body.id.clone());
+        self.no = body.ordinal;
+        self.by_no.insert(body.ordinal, body.id.clone());
         let fence = AttemptId {
             epoch: self.epoch,
             n: 0,
         };
-        let (body, priority) = (body.clone(), body.priority);
-        self.open_task(&body.job, 1)?;
-        let waits = self.open_ones(&body);
-        let (ends, open, due, tries, lost, failed) =
-            (Vec::new(), true, None, 0, 0, BTreeSet::new());
+        self.count_open_task(&body.job, 1)?;
         let fate = Fate {
             body: body.clone(),
-            ends,
-            open,
-            waits,
-            priority,
-            due,
-            tries,
-            lost,
+            ends: Vec::new(),
+            open: true,
+            waits: self.open_dependencies(body),
+            priority: body.priority,
+            due: None,
+            tries: 0,
+            lost: 0,
             fence,
             void: fence,
-            failed,
+            failed: BTreeSet::new(),
         };
         self.tasks.insert(body.id.clone(), fate);
         Ok(())
     }
 
-    /// The task that another waits for under this id, where it is kept. One that came later, under
-    /// an id that was free again, is meant only by one that has gone on as another task.
-    fn meant(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
+    /// The task that `body` waits for under this id, if it is kept. A task that was added later, under
+    /// an id that was free again, is another one, unless `body` has gone on since.
+    fn dependency(&self, body: &TaskBody, id: &TaskId) -> Option<&Fate> {
         self.tasks
             .get(id)
-            .filter(|fate| fate.body.no < body.no || body.is_continued())
+            .filter(|fate| fate.body.ordinal < body.ordinal || body.is_continued())
     }
 
-    /// What a task waits for and is no longer kept.
+    /// A task that another one waits for, and that is no longer kept.
     pub fn lost_dependency<'a>(&self, body: &'a TaskBody) -> Option<&'a TaskId> {
-        waited_for(body).find(|on| self.meant(body, on).is_none())
+        waited_for(body).find(|on| self.dependency(body, on).is_none())
     }
 
-    fn open_ones(&self, body: &TaskBody) -> BTreeSet<TaskId> {
+    fn open_dependencies(&self, body: &TaskBody) -> BTreeSet<TaskId> {
         waited_for(body)
-            .filter(|on| self.meant(body, on).is_some_and(|on| on.open))
+            .filter(|on| self.dependency(body, on).is_some_and(|on| on.open))
             .cloned()
             .collect()
     }
 
-    fn open_task(&mut self, job: &JobName, new: u64) -> Verdict {
+    fn count_open_task(&mut self, job: &JobName, new: u64) -> Verdict {
         let fate = self.jobs.entry(job.clone()).or_default();
         claim(fate.open, || {
             format!("a task of job {job} is open, the job is not")
@@ -424,34 +458,42 @@ impl Model {
     }
 
     fn ended(&mut self, ended: &Arc<Ended>) -> Verdict {
-        let (id, seq) = (&ended.id, self.seq);
+        let id = &ended.id;
+        let seq = self.seq;
         claim(ended.seq == seq, || {
             format!("{id} ended with event {}, which is event {seq}", ended.seq)
         })?;
         let fate = self.open(id, "ends")?;
-        let void = !fate.may_succeed(ended.attempt);
+        let void = !fate.may_succeed(ended.end.attempt);
         let body = fate.body.clone();
-        match ended.state {
+        match ended.end.state {
             TaskState::Done => {
                 claim(!void, || {
-                    format!("{id} is done by attempt {}, which is void", ended.attempt)
+                    format!(
+                        "{id} is done by attempt {}, which is void",
+                        ended.end.attempt
+                    )
                 })?;
                 self.may_run(&body)?;
             }
             TaskState::Skipped => {
                 let missed = body.dependencies().iter().find(|dependency| {
-                    Some(&dependency.on) == ended.because.as_ref()
+                    Some(&dependency.on) == ended.end.skipped_for()
                         && self
                             .known(&dependency.on)
                             .any(|on| on.has_missed(dependency.when))
                 });
                 claim(missed.is_some(), || {
-                    format!("{id} is skipped for {:?}, for no reason", ended.because)
+                    format!(
+                        "{id} is skipped for {:?}, for no reason",
+                        ended.end.skipped_for()
+                    )
                 })?;
             }
             TaskState::Failed => {
                 let fate = self.open(id, "ends")?;
                 let error = ended
+                    .end
                     .error
                     .clone()
                     .unwrap_or_else(|| TaskError::new(ErrorKind::Trap, ""));
@@ -460,11 +502,17 @@ impl Model {
                     format!("{id} fails with {error:?} for good: {fate:?}")
                 })?;
                 let above = if poison { fate.void } else { fate.fence };
-                claim(ended.attempt > above, || {
-                    format!("{id} fails by attempt {}, which is void", ended.attempt)
+                claim(ended.end.attempt > above, || {
+                    format!("{id} fails by attempt {}, which is void", ended.end.attempt)
                 })?;
             }
-            _ => {}
+            TaskState::Cancelled => {}
+            state @ (TaskState::Blocked
+            | TaskState::Delayed
+            | TaskState::Ready
+            | TaskState::Assigned) => {
+                return Err(format!("{id} ends as {state:?}, which is no end"));
+            }
         }
         let fate = self.open(id, "ends")?;
         fate.open = false;
@@ -479,7 +527,7 @@ impl Model {
             format!("job {} has fewer than no open tasks", body.job)
         })?;
         job.open_tasks -= 1;
-        job.ended[ended_index(ended.state)] += 1;
+        job.ended[ended_index(ended.end.state)] += 1;
         Ok(())
     }
 
@@ -497,11 +545,14 @@ impl Model {
             .ok_or_else(|| format!("{id} is opened again, and nobody added it"))?;
         let last = fate.ends.last().filter(|_| !fate.open);
         claim(
-            last.is_some_and(|last| last.seq == ended && last.state == was),
+            last.is_some_and(|last| last.seq == ended && last.end.state == was),
             || format!("{id} is opened again from {was:?} of event {ended}, its end was {last:?}"),
         )?;
-        (fate.open, fate.tries, fate.lost, fate.priority, fate.due) =
-            (true, 0, 0, body.priority, None);
+        fate.open = true;
+        fate.tries = 0;
+        fate.lost = 0;
+        fate.priority = body.priority;
+        fate.due = None;
         fate.fence = fate.fence.max(fence);
         fate.void = fate.fence;
         if fence.n > 0 && !body.is_continued() {
@@ -515,22 +566,22 @@ impl Model {
                 )
             })?;
         }
-        let waits = self.open_ones(body);
+        let waits = self.open_dependencies(body);
         self.tasks
             .entry(id.clone())
             .and_modify(|fate| fate.waits = waits);
-        self.open_task(&body.job, 0)?;
+        self.count_open_task(&body.job, 0)?;
         let ended = &mut self.jobs.entry(body.job.clone()).or_default().ended[ended_index(was)];
         *ended = ended.saturating_sub(1);
         Ok(())
     }
 
-    /// What is or was known under an id.
+    /// The tasks that have or had this id.
     fn known(&self, id: &TaskId) -> impl Iterator<Item = &Fate> {
         self.tasks.get(id).into_iter().chain(self.gone.get(id))
     }
 
-    /// Whether all that the task waits for has ended as it wants.
+    /// Whether every task that this one waits for has ended as it wants.
     pub fn may_run(&self, body: &TaskBody) -> Verdict {
         for dependency in body.dependencies() {
             let met = self

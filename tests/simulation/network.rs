@@ -1,18 +1,18 @@
-//! Connections between clients and the master. Each keeps its order, as TCP does; it delays, stalls
-//! in one direction, and when it is cut, what was on its way is lost and nothing more comes.
-//! Messages cross as text.
+//! Connections between clients and the master. Each keeps the order of messages, as TCP does. It
+//! delays, and stalls in one direction. When it is cut, messages on their way are lost and nothing
+//! more arrives. Messages cross as text.
 
 use crate::planted::Planted;
 use crate::runners::Runner;
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, VecDeque};
-use taskmaster_master::inbox::{Input, SessionNo};
+use taskmaster_engine::inbox::{Input, SessionNo};
 use taskmaster_protocol::message::{Hello, Role, Welcome};
 use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, ToMaster, limits};
 use tokio::sync::mpsc::{self, UnboundedReceiver, error::TryRecvError};
 
-/// So long after the last fault the last dead connection has been noticed, µs.
-const HEALTHY: u64 = 25 * SECOND;
+/// How long after the last fault every dead connection has been noticed, in µs.
+const NOTICED_US_MAX: u64 = 25 * SECOND;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
@@ -29,27 +29,31 @@ pub enum Parcel {
     Close,
 }
 
-/// A connection; its number is the master's for the session. Of each pair, the second is towards
-/// the master.
+/// A connection. Its number is also that of the master's session. Of each pair, the first is the
+/// direction to the client, and the second the direction to the master.
 #[derive(Debug)]
 pub struct Link {
     pub client: Client,
+    /// The master's process at the other end.
     pub life: u32,
     pub cut: bool,
+    /// Messages on their way.
     lanes: [VecDeque<Parcel>; 2],
+    /// When the last message arrives.
     last_at: [u64; 2],
+    /// Until when nothing arrives.
     pub stalled: [u64; 2],
-    /// Nothing comes through any more, and nobody is told.
+    /// Whether nothing arrives any more, without anybody being told.
     dead: [bool; 2],
-    /// A runner has been let in.
+    /// Whether a runner has received its welcome.
     pub welcomed: bool,
-    /// Durable events up to this one have been sent to the watcher.
+    /// The seq of the last event that was sent to a watcher.
     pub watched: Option<u64>,
-    /// `None`: the master has let go of it.
+    /// What the engine sends; `None` after the master has let go of the connection.
     outgoing: Option<UnboundedReceiver<FromMaster>>,
 }
 
-/// Whether the runner at the end of a line has been let in over another one.
+/// Whether the runner at the end of a connection was welcomed over another one since.
 pub fn is_given_up(links: &BTreeMap<u64, Link>, runners: &[Runner], no: u64) -> bool {
     let Some(Link {
         client: Client::Runner(index),
@@ -63,7 +67,7 @@ pub fn is_given_up(links: &BTreeMap<u64, Link>, runners: &[Runner], no: u64) -> 
 }
 
 impl World {
-    /// Something is said into a line.
+    /// Sends something over a connection.
     pub fn post(&mut self, link: u64, up: bool, parcel: Parcel) {
         let latency = self.chance.within(50, self.swarm.latency);
         let now = self.now;
@@ -113,7 +117,7 @@ impl World {
         }
     }
 
-    /// Dials; `Dialled` tells what came of it.
+    /// A client dials. [`Happening::Dialled`] is the outcome.
     pub fn dial(&mut self, client: Client, process: u32) {
         let after = self.chance.within(100, self.swarm.latency + 200);
         self.plan(after, Happening::Dialled { client, process });
@@ -138,20 +142,19 @@ impl World {
             return self.not_connected(client);
         };
         self.last_link += 1;
-        let (no, (outbox, outgoing)) = (self.last_link, mpsc::unbounded_channel());
-        let (lanes, outgoing) = (Default::default(), Some(outgoing));
-        let (last_at, stalled, dead, watched) = ([0, 0], [0, 0], [false; 2], None);
+        let no = self.last_link;
+        let (outbox, outgoing) = mpsc::unbounded_channel();
         let link = Link {
             client,
             life,
             cut: false,
-            lanes,
-            last_at,
-            stalled,
-            dead,
+            lanes: Default::default(),
+            last_at: [0, 0],
+            stalled: [0, 0],
+            dead: [false; 2],
             welcomed: false,
-            watched,
-            outgoing,
+            watched: None,
+            outgoing: Some(outgoing),
         };
         self.links.insert(no, link);
         self.open_links.push(no);
@@ -205,12 +208,12 @@ impl World {
 
     fn not_connected(&mut self, client: Client) {
         match client {
-            Client::Runner(index) => self.runner_lost_line(index),
+            Client::Runner(index) => self.runner_loses_link(index),
             Client::Feeder(_) | Client::Watcher(_) => self.dial_later(client),
         }
     }
 
-    /// What the engine has said since the last time goes into the lines.
+    /// Sends what the engine has said since the last time.
     pub fn flush(&mut self) {
         self.feed_watchers();
         let links = &self.links;
@@ -235,14 +238,14 @@ impl World {
         }
     }
 
-    /// The engine has let go of a connection: the gateway closes it, after what was said.
+    /// The engine has let go of a connection. The gateway closes it after the messages before.
     fn master_closes(&mut self, no: u64) {
         let life = self.master.as_ref().map(|master| master.life);
         let lives = self
             .links
             .get(&no)
             .is_some_and(|link| Some(link.life) == life && !link.cut);
-        let wrong = lives && self.healed && self.now > self.oracle.healed_at + HEALTHY;
+        let wrong = lives && self.healed && self.now > self.oracle.healed_at + NOTICED_US_MAX;
         self.oracle.claim(!wrong, || {
             format!("the master hangs up on connection {no}, which is well")
         });
@@ -256,7 +259,7 @@ impl World {
         self.post(no, false, Parcel::Close);
     }
 
-    /// What was on its way is lost; who notices, and when, is another matter.
+    /// Cuts a connection. What was on its way is lost, and each end notices at a time of its own.
     pub fn cut(&mut self, no: u64) {
         let Some(link) = self.links.get_mut(&no).filter(|link| !link.cut) else {
             return;
@@ -289,18 +292,17 @@ impl World {
         }
     }
 
-    /// Nothing comes through in one direction for some time.
+    /// Nothing arrives in one direction for some time.
     pub fn stall(&mut self, no: u64) {
-        let (up, until) = (
-            self.chance.below(2) as usize,
-            self.now + self.chance.spread(MS, 3 * SECOND),
-        );
+        let up = self.chance.below(2) as usize;
+        let until = self.now + self.chance.spread(MS, 3 * SECOND);
         self.note("stall", || format!("{no} {up} until {until}"));
         if let Some(link) = self.links.get_mut(&no) {
             link.stalled[up] = until;
         }
     }
 
+    /// One end notices that a connection is gone.
     pub fn noticed(&mut self, no: u64, by_master: bool) {
         if !by_master {
             return self.client_loses(no);
@@ -330,14 +332,14 @@ impl World {
         }
     }
 
-    /// The client knows that its line is gone.
+    /// The client knows that its connection is gone.
     pub fn client_loses(&mut self, no: u64) {
         let Some(client) = self.links.get(&no).map(|link| link.client) else {
             return;
         };
         match client {
             Client::Runner(index) if self.runners[index].link == Some(no) => {
-                self.runner_lost_line(index)
+                self.runner_loses_link(index)
             }
             Client::Feeder(index) if self.feeders[index].link == Some(no) => {
                 self.feeders[index].link = None;
@@ -348,12 +350,13 @@ impl World {
                 self.watchers[index].link = None;
                 self.dial_later(client);
             }
-            _ => {}
+            // The client has another connection by now.
+            Client::Runner(_) | Client::Feeder(_) | Client::Watcher(_) => {}
         }
     }
 
-    /// The client gives its line up and dials anew; what is on its way to the master comes through,
-    /// also after what is said again over the next line.
+    /// The client gives its connection up and dials anew. What is on its way to the master arrives,
+    /// maybe after what the client sends again over the next connection.
     pub fn abandon(&mut self, no: u64) {
         self.note("abandon", || no.to_string());
         self.client_loses(no);
@@ -367,8 +370,8 @@ impl World {
         );
     }
 
-    /// From now on nothing comes through in one direction. Runners find out by pings, the master by
-    /// its lease; others are told.
+    /// From now on nothing arrives in one direction. Runners notice by their pings, and the master by
+    /// the lease. Other clients are told.
     pub fn cut_one_way(&mut self, no: u64) {
         let up = self.chance.below(2) as usize;
         self.note("one way", || format!("{no} {up}"));
@@ -378,7 +381,7 @@ impl World {
         link.dead[up] = true;
         link.lanes[up].clear();
         match link.client {
-            // Dialling has a limit of its own.
+            // A runner gives up waiting for its welcome.
             Client::Runner(_) if !link.welcomed => {
                 self.plan(
                     limits::HELLO_MS_MAX * MS,
@@ -404,11 +407,11 @@ impl World {
         }
     }
 
-    /// Until when the runner at the end of a line is stopped.
-    pub fn runner_of(&self, no: u64) -> Option<u64> {
+    /// Until when the runner at the end of a connection is stopped.
+    pub fn runner_asleep_until(&self, no: u64) -> Option<u64> {
         match self.links.get(&no)?.client {
             Client::Runner(index) => Some(self.runners[index].asleep_until),
-            _ => None,
+            Client::Feeder(_) | Client::Watcher(_) => None,
         }
     }
 
@@ -417,7 +420,7 @@ impl World {
         self.plan(after, Happening::Dialled { client, process: 0 });
     }
 
-    /// A client hangs up; the master notices at once, or late.
+    /// A client hangs up. The master notices at once, or late.
     pub fn hang_up(&mut self, no: u64) {
         if let Some(client) = self.links.get(&no).map(|link| link.client) {
             self.cut(no);

@@ -1,4 +1,4 @@
-//! Who knows what was promised, and looks whether it is kept.
+//! The oracle: it knows what was promised, and judges whether every promise is kept.
 
 use crate::feeders::Feeder;
 use crate::master::Master;
@@ -6,61 +6,63 @@ use crate::model::Model;
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_master::engine::{Release, Turn};
-use taskmaster_master::events::logged;
-use taskmaster_master::record::{Ended, Entry, Gave, Record};
-use taskmaster_master::store::Reader;
-use taskmaster_master::view::{self, Places, Restored, Stored};
-use taskmaster_master::{folding, journal};
+use taskmaster_engine::engine::{Release, Turn};
+use taskmaster_engine::events::logged;
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
-use taskmaster_protocol::{
-    EventKind, EventView, FromMaster, Hash, TaskId, TaskState, ToMaster, Wall,
-};
-use taskmaster_runner::session::Ending;
+use taskmaster_protocol::{EventKind, EventView, FromMaster, TaskId, TaskState, ToMaster, Wall};
+use taskmaster_runner_session::Ending;
+use taskmaster_store::body::Fingerprint;
+use taskmaster_store::journal;
+use taskmaster_store::kv::Reader;
+use taskmaster_store::record::{Ended, Entry, Gave, Record};
+use taskmaster_store::view::{self, Places, Restored, Stored};
 
 #[derive(Default)]
 pub struct Oracle {
     /// The first promise that was not kept.
     pub broken: Option<String>,
-    /// What the journal says, as far as it is safe.
+    /// What the journal says, as far as it is known to be synced.
     pub durable: Model,
-    /// What it said before a start that found more than was safe, until that is safe too.
-    safely: Option<Model>,
-    /// The same, with the turns of the present master that are not safe yet.
+    /// After a start that found more in the journal than was known to be synced: what was known
+    /// before. `None` once all of it is synced.
+    last_synced: Option<Model>,
+    /// What is durable, with the turns of the present master that are not synced yet.
     pub pending: Model,
-    /// The number of the last commit of which somebody was told that it is safe.
+    /// The number of the last commit that the writer has reported as synced.
     safe: u64,
-    acknowledged: BTreeMap<TaskId, Hash>,
+    /// The acknowledged tasks, with the hash of their documents.
+    acknowledged: BTreeMap<TaskId, Fingerprint>,
     pub acknowledged_ids: Vec<TaskId>,
-    /// Attempts sent, with the connection.
+    /// Attempts that were sent, with the connection.
     pub sent: BTreeMap<Attempt, u64>,
     /// How guest code ended, by attempt.
     ends: BTreeMap<Attempt, Ending>,
     /// Results that have reached the master.
     done: BTreeMap<TaskId, Done>,
+    /// Attempts whose guest code was started.
     started: BTreeSet<Attempt>,
     pub healed_at: u64,
     /// The time of the last turn.
     pub wall: Wall,
-    /// Nobody sets clocks in this world.
+    /// Whether the wall clock is never set in this history.
     pub steady: bool,
     /// What watchers must see: the durable events, from the first on.
     events: Vec<(EventKind, Option<TaskId>, Wall)>,
     /// The seq of the first event that the journal has.
     pub kept_from: u64,
-    /// Ids that were forgotten at some time, and may mean another task since.
+    /// Ids that were forgotten at some time. Each may name another task since.
     pub forgotten: BTreeSet<TaskId>,
-    /// The ends of those.
+    /// The seq of the last end of each id that was taken out of the view.
     forgotten_ends: BTreeMap<TaskId, u64>,
-    /// Ids with an end that was forgotten, or permitted to be, when the power went: the view may
-    /// have it again, until it is pruned again.
+    /// Ids whose end was being forgotten when the power failed. The view may have such an end until
+    /// it is pruned again.
     pub relapsed: BTreeSet<TaskId>,
-    /// Ends that the view has been asked for by id since they are there.
+    /// Ends that were looked up by id already, by the seq of the end.
     looked_up: BTreeMap<TaskId, u64>,
 }
 
-/// The last ends in the view, by id.
+/// The ended tasks in the view.
 type InView = BTreeMap<TaskId, Arc<Ended>>;
 
 impl Oracle {
@@ -76,9 +78,9 @@ impl Oracle {
         }
     }
 
-    /// A turn has ended: what it made is not safe yet, but it is what the master acts on.
+    /// A turn has ended. Its records are not synced yet, but the master acts on them.
     pub fn turn_ends(&mut self, turn: &Turn) {
-        // The fold may have asked in this turn, before somebody added one of their ids anew.
+        // The fold may have asked in this turn, before one of the ids was added anew.
         for release in &turn.after {
             if let Release::Pruned(_, tasks) = release {
                 self.pending.leaving.extend(
@@ -92,12 +94,12 @@ impl Oracle {
         self.judge(verdict.map_err(|text| format!("in a turn: {text}")));
     }
 
-    /// The writer says that a commit is safe.
+    /// The writer has reported a commit as synced.
     pub fn commit_is_durable(&mut self, entry: &Arc<Entry>) {
         let verdict = self.durable.take(entry.first_seq, &entry.records);
         self.judge(verdict);
         self.durable.commits += 1;
-        self.safely = None;
+        self.last_synced = None;
         self.safe = self.durable.commits;
         self.keep_events(entry);
         entry
@@ -106,9 +108,9 @@ impl Oracle {
             .for_each(|record| self.judge_end(record));
     }
 
-    /// What was written is on the disk, whether somebody was told or not.
+    /// Everything that was written is synced.
     pub fn all_is_synced(&mut self) {
-        self.safely = None;
+        self.last_synced = None;
     }
 
     fn keep_events(&mut self, entry: &Arc<Entry>) {
@@ -120,7 +122,7 @@ impl Oracle {
         }
     }
 
-    /// A watcher is told of an event.
+    /// A watcher sees an event.
     pub fn event_is_seen(&mut self, event: &EventView) {
         let durable = event.seq.and_then(|seq| self.events.get(seq as usize - 1));
         let same = durable.is_some_and(|(kind, task, time)| {
@@ -132,7 +134,8 @@ impl Oracle {
         });
     }
 
-    /// These ended tasks may be forgotten: nobody needs them, and their ids are free.
+    /// The engine has let these ended tasks be forgotten. Nothing may need them, and their ids are
+    /// free.
     pub fn leave(&mut self, tasks: &[Stored]) {
         for Stored { ended, .. } in tasks {
             let needed = self.pending.needs(&ended.id, ended.seq);
@@ -147,12 +150,13 @@ impl Oracle {
             .retain(|id| acknowledged.contains_key(id));
     }
 
-    /// They are about to go from the view: after a crash, too, nobody needs them.
+    /// These ended tasks are about to be taken out of the view. Nothing may need them, after a crash
+    /// either.
     pub fn forgets(&mut self, tasks: &[Stored]) {
         for Stored { ended, .. } in tasks {
             let needed = self.durable.needs(&ended.id, ended.seq);
             self.claim(needed.is_none(), || needed.clone().unwrap_or_default());
-            let models = [Some(&mut self.durable), self.safely.as_mut()];
+            let models = [Some(&mut self.durable), self.last_synced.as_mut()];
             models
                 .into_iter()
                 .flatten()
@@ -167,14 +171,14 @@ impl Oracle {
         }
     }
 
-    /// An end by a report is one that guest code of this very attempt came to.
+    /// A task that is done must have the result with which the guest code of this attempt ended.
     fn judge_end(&mut self, record: &Record) {
         let Record::Ended(ended) = record else { return };
         let attempt = Attempt {
             id: ended.id.clone(),
-            attempt: ended.attempt,
+            attempt: ended.end.attempt,
         };
-        match (ended.state, &ended.result) {
+        match (ended.end.state, &ended.end.result) {
             (TaskState::Done, result) => {
                 let ending = self.ends.get(&attempt).cloned();
                 let right = matches!(&ending, Some(Ending::Done(done)) if Some(&done.result) == result.as_ref().map(Gave::result).as_ref());
@@ -189,21 +193,21 @@ impl Oracle {
         }
     }
 
-    /// A new master has read the store: nothing that was promised is missing, and the view says
-    /// what the journal says.
+    /// A new master has read the store. Nothing that was promised may be missing, and the view must
+    /// say what the journal says.
     pub fn master_starts(&mut self, reader: &Reader, restored: &Restored) {
         let end = journal::last(reader).unwrap_or_default();
         let safe = self.safe;
         self.claim(end >= safe, || {
             format!("the journal ends with commit {end}, {safe} was safe")
         });
-        // What was safe has been judged; the view, compared below, shows whether it is there. What
-        // was written and never confirmed may have survived.
-        let safely = self
-            .safely
+        // The synced commits have been judged, and comparing the view shows whether they are there.
+        // Commits that were written and not synced may have survived.
+        let last_synced = self
+            .last_synced
             .take()
             .unwrap_or_else(|| std::mem::take(&mut self.durable));
-        let mut model = safely.clone();
+        let mut model = last_synced.clone();
         self.events.truncate(model.seq as usize);
         for number in model.commits + 1..=end {
             match journal::entry(reader, number) {
@@ -220,17 +224,17 @@ impl Oracle {
                 other => self.claim(false, || format!("commit {number} is {other:?}")),
             }
         }
-        self.safely = (end > model.commits).then_some(safely);
+        self.last_synced = (end > model.commits).then_some(last_synced);
         model.commits = end;
         let in_view = self.ends_in_view(reader);
         self.relapsed.clone_from(&self.forgotten);
-        // What ended in commits that are read again, and was forgotten since.
+        // Forgets the tasks whose ends are in commits that were read again.
         for (id, seq) in &self.forgotten_ends {
             if !in_view.contains_key(id) {
                 model.forget(id, *seq);
             }
         }
-        // The power went before what was to be forgotten was.
+        // Takes in again what the power failure has kept from being forgotten.
         for id in &self.forgotten {
             if let Some(fate) = model.gone.get(id)
                 && in_view
@@ -245,15 +249,16 @@ impl Oracle {
             model
                 .tasks
                 .get(*id)
-                .is_none_or(|fate| fate.body.document[..] != document.0[..16])
+                .is_none_or(|fate| fate.body.fingerprint != **document)
         });
         let lost = lost.map(|(id, _)| format!("{id} was acknowledged, and is lost"));
         self.judge(lost.map_or(Ok(()), Err));
         self.compare(reader, restored, &model, &in_view);
-        (self.pending, self.durable) = (model.clone(), model);
+        self.pending = model.clone();
+        self.durable = model;
     }
 
-    /// The ended tasks that the view has, read in a row.
+    /// Reads all ended tasks of the view.
     fn ends_in_view(&mut self, reader: &Reader) -> InView {
         let read = view::ended_from(reader.as_ref(), 0, usize::MAX);
         self.claim(read.is_ok(), || {
@@ -265,10 +270,10 @@ impl Oracle {
             .collect()
     }
 
-    /// The view and the records of the journal are one.
+    /// The view must say what the records of the journal say.
     fn compare(&mut self, reader: &Reader, restored: &Restored, model: &Model, in_view: &InView) {
         let marks = &restored.marks;
-        let counts = (marks.folded, marks.seq, marks.epoch, marks.no);
+        let counts = (marks.folded, marks.seq, marks.epoch, marks.ordinal);
         let right = (model.commits, model.seq, model.epoch, model.no);
         self.claim(counts == right, || {
             format!("the view is at {counts:?}, the journal at {right:?}")
@@ -318,7 +323,7 @@ impl Oracle {
         self.compare_jobs(restored, model);
     }
 
-    /// The view has an end under its id, too.
+    /// The view must find an end by its id, too.
     fn look_up(&mut self, reader: &Reader, places: &mut Places, ended: &Arc<Ended>) {
         let stored = view::stored_by(reader.as_ref(), places, &ended.id);
         let same = matches!(&stored, Ok(Some(stored)) if stored.ended == *ended);
@@ -330,7 +335,7 @@ impl Oracle {
         });
     }
 
-    /// From now on every end is looked up anew.
+    /// Has every end looked up anew.
     pub fn look_up_all(&mut self) {
         self.looked_up.clear();
     }
@@ -380,7 +385,7 @@ impl Oracle {
                 attempt: send.attempt,
             };
             let twice = self.sent.insert(attempt.clone(), link);
-            // An id that was pruned begins anew, its attempts included.
+            // The id of a pruned task may name another task, whose attempts are counted anew.
             let anew = self.forgotten.contains(&send.id);
             self.claim(twice.is_none() || anew, || {
                 format!("{attempt:?} is sent twice, over {twice:?} and {link}")
@@ -402,6 +407,7 @@ impl Oracle {
         }
     }
 
+    /// A message has reached the engine.
     pub fn master_hears(&mut self, message: &ToMaster) {
         if let ToMaster::Done(reports) = message {
             self.done
@@ -430,7 +436,7 @@ impl Oracle {
 
     pub fn add_is_acknowledged(&mut self, id: TaskId, text: String) {
         let known = self.durable.tasks.contains_key(&id) || self.pending.tasks.contains_key(&id);
-        // It may have ended, and be kept no longer, before its feeder hears that it was added.
+        // The task may have ended and been forgotten before its feeder hears that it was added.
         let gone = self.forgotten.contains(&id);
         self.claim(known || gone, || {
             format!("{id} is acknowledged, and nobody knows it")
@@ -438,7 +444,7 @@ impl Oracle {
         if known
             && self
                 .acknowledged
-                .insert(id.clone(), Hash::of(text.as_bytes()))
+                .insert(id.clone(), Fingerprint::of(&text))
                 .is_none()
         {
             self.acknowledged_ids.push(id);
@@ -453,18 +459,18 @@ impl Oracle {
         self.durable.tasks.get(id).map_or(0, |fate| fate.ends.len())
     }
 
-    /// The cancel of these is told to be done: each has ended so since then, or had before.
+    /// A feeder is told that these tasks are cancelled. Each is given with the number of ends that
+    /// were durable when the feeder asked: the last of these, or a later one, must be a cancel.
     pub fn cancel_is_acknowledged(&mut self, ids: &[(TaskId, usize)]) {
         for (id, ends) in ids {
             let states: Vec<TaskState> = self.durable.tasks.get(id).map_or(Vec::new(), |fate| {
                 fate.ends
                     .iter()
                     .skip(ends.saturating_sub(1))
-                    .map(|ended: &Arc<Ended>| ended.state)
+                    .map(|ended: &Arc<Ended>| ended.end.state)
                     .collect()
             });
-            // Forgotten since: the answer was long on its way, and somebody else had it tried again
-            // meanwhile.
+            // The task may have been forgotten since, because the answer was on its way for long.
             let right = states.contains(&TaskState::Cancelled) || self.forgotten.contains(id);
             self.claim(right, || {
                 format!("the cancel of {id} is acknowledged, and it ended as {states:?}")
@@ -472,18 +478,19 @@ impl Oracle {
         }
     }
 
-    /// Whether somebody has paused a job or a module, and nobody has let it go on.
+    /// Whether a job or a module is paused.
     pub fn is_anything_paused(&self) -> bool {
         let durable = &self.durable;
         durable.jobs.values().any(|job| job.paused)
             || durable.modules.values().any(|module| module.paused)
     }
 
+    /// The tasks that failed or were cancelled.
     pub fn retriable(&self) -> Vec<TaskId> {
         let last = |state: TaskState| matches!(state, TaskState::Failed | TaskState::Cancelled);
         let tasks = self.durable.tasks.iter().filter(|(_, fate)| !fate.open);
         tasks
-            .filter(|(_, fate)| fate.ends.last().is_some_and(|ended| last(ended.state)))
+            .filter(|(_, fate)| fate.ends.last().is_some_and(|ended| last(ended.end.state)))
             .map(|(id, _)| id.clone())
             .collect()
     }
@@ -508,7 +515,7 @@ impl Oracle {
 }
 
 impl World {
-    /// What has not come to its end yet.
+    /// Something that has not come to its end yet.
     pub fn unfinished(&mut self) -> Option<String> {
         if self.master.as_ref().is_none_or(Master::has_unwritten) {
             return Some("the master is not at rest".into());
@@ -545,7 +552,7 @@ impl World {
             ));
         }
         let status: Status = self.ask(Query::Status).ok()?.read().ok()?;
-        if (status.runners, status.jobs) != (self.runners.len() as u64, 0) {
+        if status.runners != self.runners.len() as u64 || status.jobs != 0 {
             return Some(format!("the master says {status:?}"));
         }
         let runners: Vec<RunnerView> = self.ask(Query::Runners).ok()?.read().ok()?;
@@ -555,12 +562,12 @@ impl World {
             .map(|runner| format!("{runner:?} is not free"))
     }
 
-    /// All is over: a last look at what is on the disk.
+    /// Starts a last master on the disk when everything is over, and judges what it reads.
     pub fn last_start(&mut self) {
         let reader = self.reader();
         self.shelf.crash(0);
         self.oracle.look_up_all();
-        let read = folding::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
+        let read = view::catch_up(&reader).and_then(|()| view::restore(reader.as_ref()));
         match read {
             Ok(restored) => self.oracle.master_starts(&reader, &restored),
             Err(error) => self.oracle.broken = Some(format!("the store cannot be read: {error}")),

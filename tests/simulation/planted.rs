@@ -1,44 +1,44 @@
-//! Bugs that this simulation can plant, to show that it would find such: in its own writer,
-//! transport and gateway, and in what a starting master reads. The product has no code for them.
+//! Bugs that this simulation plants to show that it would find them. It plants them in its own
+//! writer, transport and gateway, and in what a starting master reads. The product has no code for
+//! them.
 
 use crate::chance::Chance;
 use std::sync::Arc;
-use taskmaster_master::record::{Ended, Gave, Record};
-use taskmaster_master::view::Restored;
 use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{TaskId, TaskState, ToMaster};
+use taskmaster_store::record::{Ended, Gave, Record, TaskEnd};
+use taskmaster_store::view::Restored;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
-    /// The writer says that a commit is safe before it is synced.
+    /// The writer reports a commit as synced before it is.
     EarlyAcknowledgement,
-    /// One commit is never written, and the master goes on.
+    /// Some commits are never written, and the master goes on.
     StaleCommit,
     /// A result that comes while its task is being cancelled wins over the cancel.
     RaceOfCancelAndDone,
-    /// After a reconnect a runner does not tell again what it told into the broken line: its
-    /// credits stay taken.
+    /// The reports of a runner are lost just after it has connected again: its credits stay taken.
     CreditsLeaked,
-    /// A task that is skipped is so in memory only.
+    /// The end of a skipped task is in memory only.
     LostSkipCascade,
-    /// A result that is delivered twice is committed twice.
+    /// Some results are committed twice.
     DoubleDelivery,
-    /// An attempt is known by its task alone: a late result of a former attempt counts as one of
-    /// the present.
+    /// An attempt is known by its task alone: a late result of an old attempt counts as one of the
+    /// newest.
     NoFence,
-    /// A starting master counts events from the last but one.
+    /// A starting master uses the last seq again.
     SeqReused,
-    /// A starting master does not know who holds jobs.
+    /// A starting master does not know which sessions hold jobs.
     HoldForgotten,
-    /// Tasks are pruned that open ones name.
+    /// Tasks are pruned that open tasks name.
     PrunedWhileNamed,
-    /// A connection that is gone renews its runner's lease.
+    /// A connection that is gone renews the lease of its runner.
     VoidLease,
-    /// A result that is told again after a reconnect is acknowledged, and lost.
+    /// A result that is reported just after a runner has connected again is acknowledged and lost.
     ResultLost,
-    /// A watcher that is back goes on at the end.
+    /// A watcher that connects again is sent only new events.
     WatcherGap,
-    /// A job's pause is in memory only.
+    /// The pause of a job is in memory only.
     PauseLost,
 }
 
@@ -61,7 +61,7 @@ impl Planted {
     ];
 }
 
-/// What the writer is about to write, spoilt. `late` knows results that came for tasks.
+/// Spoils what the writer is about to write. `late` gives the last result that came for a task.
 pub fn spoil(
     planted: Planted,
     records: &mut Vec<Record>,
@@ -72,13 +72,13 @@ pub fn spoil(
     while at < records.len() {
         if let Record::Ended(ended) = &records[at] {
             let ended = ended.clone();
-            match (planted, ended.state) {
+            match (planted, ended.end.state) {
                 (Planted::RaceOfCancelAndDone, TaskState::Cancelled) => {
                     if let Some(done) = late(&ended.id) {
                         records[at] = Record::Ended(Arc::new(won(&ended, done)));
                     }
                 }
-                // Another event in its place: what is lost is not told by a hole in the numbers.
+                // Another event takes the place, so that no gap in the seqs tells of the loss.
                 (Planted::LostSkipCascade, TaskState::Skipped) => {
                     records[at] = Record::RunnerLost {
                         name: "nobody".into(),
@@ -97,16 +97,20 @@ pub fn spoil(
 
 fn won(ended: &Ended, done: Done) -> Ended {
     let result = Some(Gave::new(done.result, done.outputs));
-    Ended {
+    let end = TaskEnd {
         state: TaskState::Done,
         attempt: done.attempt,
         result,
         error: None,
+        ..ended.end.clone()
+    };
+    Ended {
+        end,
         ..ended.clone()
     }
 }
 
-/// What a starting master has read, spoilt.
+/// Spoils what a starting master has read.
 pub fn misread(planted: Planted, restored: &mut Restored) {
     for (_, job) in &mut restored.jobs {
         match planted {
@@ -120,8 +124,8 @@ pub fn misread(planted: Planted, restored: &mut Restored) {
     }
 }
 
-/// What a runner says, spoilt on its way. `newest` is the last attempt sent of a task. False: it is
-/// lost.
+/// Spoils a message of a runner, and returns whether the message arrives at all. `newest` gives the
+/// last attempt that was sent of a task.
 pub fn garble(
     planted: Planted,
     message: &mut ToMaster,

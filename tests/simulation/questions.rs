@@ -1,19 +1,20 @@
-//! Questions to the master at any moment: every answer must be what the model says.
+//! Questions to the master at any moment. Every answer must be what the model says.
 
 use crate::model::{Fate, Model};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_master::record::Gave;
-use taskmaster_master::room::Disk;
+use taskmaster_engine::room::Disk;
 use taskmaster_protocol::message::{Page, Query, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{JobName, RefusalCode, TaskId, TaskState};
+use taskmaster_store::record::Gave;
 
 impl World {
-    /// Asks something, as somebody who looks on does.
+    /// Asks something at random.
     pub fn question(&mut self) {
         let now = self.clock();
-        // Dependents that are still to be told are as they were.
+        // While the engine has work left over, dependents of an ended task may not know of the end yet,
+        // and the model knows.
         if self.master.as_ref().is_none_or(|master| {
             master
                 .engine
@@ -52,7 +53,7 @@ impl World {
             .cloned()
     }
 
-    /// The engine knows that nothing can be written.
+    /// Whether the engine knows that the disk is full.
     fn is_full(&self) -> bool {
         self.master
             .as_ref()
@@ -73,9 +74,12 @@ impl World {
                 Err(format!("{answer:?} is told of {id}, which waits for room"))
             };
         }
-        // That an id means another task by now is not safe either; when its former end leaves the
-        // view, nobody need care.
-        if self.is_full() && refused && fate.body.no > durable.no && durable.gone.contains_key(&id)
+        // The id may name another task by now, which is not durable yet, while the end of the former
+        // task has left the view.
+        if self.is_full()
+            && refused
+            && fate.body.ordinal > durable.no
+            && durable.gone.contains_key(&id)
         {
             return Ok(());
         }
@@ -88,7 +92,7 @@ impl World {
         }
     }
 
-    /// What a runner asks for that prepares a task with `$result`.
+    /// Asks for results, as a runner does before it starts a task with `$result`.
     pub fn ask_results(&mut self, ids: Vec<TaskId>) -> Result<(), String> {
         let json = self
             .ask(Query::Results { ids: ids.clone() })
@@ -102,7 +106,7 @@ impl World {
                 .ends
                 .last()
                 .filter(|_| !fate.open)
-                .and_then(|ended| ended.result.as_ref())
+                .and_then(|ended| ended.end.result.as_ref())
                 .map(Gave::result);
             if told.get(&id) != result.as_ref() {
                 return Err(format!(
@@ -153,16 +157,17 @@ impl World {
         }
     }
 
-    /// A list over all its pages has each task once: open ones as they came, then the ended ones,
-    /// the newest first.
+    /// Asks for a list of a job's tasks. All pages together must have each task once: the open ones in
+    /// the order of adding, then the ended ones with the newest first.
     fn ask_list(&mut self, job: JobName) -> Result<(), String> {
-        let (limit, mut after, mut rows) = (self.chance.spread(1, 64) as usize, None, Vec::new());
+        let limit = self.chance.spread(1, 64) as usize;
+        let mut after = None;
+        let mut rows = Vec::new();
         loop {
-            let (state, module) = (None, None);
             let query = Query::Tasks {
                 job: Some(job.clone()),
-                state,
-                module,
+                state: None,
+                module: None,
                 limit,
                 after,
             };
@@ -177,16 +182,17 @@ impl World {
             }
         }
         let model = &self.oracle.pending;
-        // On a full disk, what ended and is not safe is left out.
+        // On a full disk, tasks whose end is not durable are left out.
         let safe = if self.is_full() {
             self.oracle.durable.seq
         } else {
             u64::MAX
         };
         let wanted = listed(model, &job, safe);
-        // What may be forgotten is in the list until it is; then its id may be another task's,
-        // which is before it.
-        let (relapsed, mut newer) = (&self.oracle.relapsed, BTreeSet::new());
+        // A task that may be forgotten is in the list until it is. Its id may name another task by
+        // then, which comes before it in the list.
+        let relapsed = &self.oracle.relapsed;
+        let mut newer = BTreeSet::new();
         let mut is_meant = |row: &TaskView, fate| {
             !relapsed.contains(&row.id) || is(row, fate) && newer.insert(row.id.clone())
         };
@@ -215,11 +221,12 @@ impl World {
     }
 }
 
+/// The tasks of a job in the order of a list. Ends after the event `safe` are left out.
 fn listed<'a>(model: &'a Model, job: &JobName, safe: u64) -> Vec<&'a TaskId> {
     let mine = || model.tasks.iter().filter(|(_, fate)| fate.body.job == *job);
     let mut open: Vec<(u64, &TaskId)> = mine()
-        .filter(|(_, f)| f.open)
-        .map(|(id, f)| (f.body.no, id))
+        .filter(|(_, fate)| fate.open)
+        .map(|(id, fate)| (fate.body.ordinal, id))
         .collect();
     let ended = |(id, fate): (&'a TaskId, &'a Fate)| {
         Some((fate.ends.last().filter(|_| !fate.open)?.seq, id))
@@ -233,13 +240,15 @@ fn listed<'a>(model: &'a Model, job: &JobName, safe: u64) -> Vec<&'a TaskId> {
     open.into_iter().chain(ended).map(|(_, id)| id).collect()
 }
 
-/// Whether a task is told as it is.
+/// Whether the view of a task is what the model says.
 fn is(view: &TaskView, fate: &Fate) -> bool {
-    let same = (&view.job, view.priority) == (&fate.body.job, fate.priority);
+    let same = view.job == fate.body.job && view.priority == fate.priority;
     let state = match fate.ends.last().filter(|_| !fate.open) {
         Some(ended) => {
-            let result = ended.result_parts().0;
-            view.state == ended.state && view.result.as_ref() == result && view.error == ended.error
+            let result = ended.end.result_parts().0;
+            view.state == ended.end.state
+                && view.result.as_ref() == result
+                && view.error == ended.end.error
         }
         None if fate.waits.is_empty() => {
             matches!(

@@ -1,4 +1,4 @@
-//! Runners: the real session, with guest code that takes some time and ends somehow. They are
+//! Runners: the real session, with guest code that takes some time and ends in some way. Runners are
 //! killed, drained and cut off, and come back.
 
 use crate::chance::Chance;
@@ -6,11 +6,13 @@ use crate::master::MODULES;
 use crate::network::{Client, Parcel};
 use crate::world::{Happening, MS, SECOND, World};
 use std::collections::{BTreeMap, BTreeSet};
-use taskmaster_protocol::message::{Attempt, Done, Failed, Offer, ResultRef, Send, Started};
+use taskmaster_protocol::message::{Assignment, Attempt, Done, Failed, Offer, ResultRef, Started};
 use taskmaster_protocol::{
     ErrorKind, FromMaster, Json, ModuleName, TaskError, TaskId, TaskStats, ToMaster,
 };
-use taskmaster_runner::session::{Effect, Ending, Event, Session, Settings};
+use taskmaster_runner_session::{
+    Ending, RunnerSession, SessionEffect, SessionEvent, SessionSettings,
+};
 
 /// An attempt whose guest code runs.
 #[derive(Debug)]
@@ -22,30 +24,33 @@ struct Running {
 
 pub struct Runner {
     pub offer: Offer,
-    /// How many attempts it takes at a time; fewer than the session would, so that it matters.
+    /// How many attempts the runner holds at most: fewer than the session would take, so that the
+    /// limit matters.
     credits: u32,
-    /// How many processes it has been.
+    /// The number of the process: things that were planned for an earlier one do not happen.
     pub process: u32,
-    /// `None`: it is not there.
-    pub session: Option<Session>,
+    /// `None` while no process runs.
+    pub session: Option<RunnerSession>,
     pub link: Option<u64>,
+    /// How many times the process was connected.
     pub connects: u32,
-    /// No dial of it comes through before then: its attempts are given to others meanwhile.
+    /// Until when no dial gets through, so that others are given the attempts meanwhile.
     pub away_until: u64,
+    /// When the last connection was made.
     pub back_at: u64,
-    /// The process is stopped until then.
+    /// Until when the process is stopped.
     pub asleep_until: u64,
     pub tick_at: Option<u64>,
     running: BTreeMap<Attempt, Running>,
-    /// What came over this connection and is not over.
+    /// Attempts that came over this connection and have not ended.
     here: BTreeSet<Attempt>,
     draining: bool,
-    /// Its work takes so many times as long.
+    /// How many times longer the guest code takes here.
     slow: u64,
 }
 
 impl Runner {
-    /// The first one suits every task, so that every task can run.
+    /// The first runner suits every task, so that every task can run.
     pub fn new(index: usize, chance: &mut Chance) -> Runner {
         let first = index == 0;
         let slots = if first {
@@ -91,12 +96,12 @@ impl Runner {
     }
 
     pub fn held(&self) -> usize {
-        self.session.as_ref().map_or(0, Session::held)
+        self.session.as_ref().map_or(0, RunnerSession::held)
     }
 }
 
 impl World {
-    /// A new process, sometimes under a new name.
+    /// Starts a new process, sometimes under a new name.
     pub fn runner_starts(&mut self, index: usize) {
         let renamed = self.chance.permille(300);
         let runner = &mut self.runners[index];
@@ -107,22 +112,20 @@ impl World {
         if renamed {
             runner.offer.name = format!("r{index}.{}", runner.process);
         }
-        runner.session = Some(Session::new(Settings {
+        runner.session = Some(RunnerSession::new(SessionSettings {
             slots: runner.offer.slots,
             ahead: 0,
         }));
-        (
-            runner.draining,
-            runner.connects,
-            runner.tick_at,
-            runner.asleep_until,
-        ) = (false, 0, None, 0);
+        runner.draining = false;
+        runner.connects = 0;
+        runner.tick_at = None;
+        runner.asleep_until = 0;
         let name = runner.offer.name.clone();
         self.note("runner starts", || name);
-        self.tell_runner(index, Event::Tick);
+        self.tell_runner(index, SessionEvent::Tick);
     }
 
-    /// The process ends without a word.
+    /// The process ends without having said anything.
     pub fn kill_runner(&mut self, index: usize) {
         self.note("runner is killed", || index.to_string());
         self.runner_ends(index);
@@ -146,38 +149,39 @@ impl World {
             .permille(500)
             .then(|| self.chance.spread(MS, SECOND));
         self.runners[index].draining = true;
-        self.tell_runner(index, Event::Drain { grace_us });
+        self.tell_runner(index, SessionEvent::Drain { grace_us });
     }
 
     pub fn runner_tick(&mut self, index: usize, process: u32) {
         let runner = &mut self.runners[index];
         if runner.process == process && runner.tick_at == Some(self.now) {
             runner.tick_at = None;
-            self.tell_runner(index, Event::Tick);
+            self.tell_runner(index, SessionEvent::Tick);
         }
     }
 
-    pub fn runner_lost_line(&mut self, index: usize) {
+    pub fn runner_loses_link(&mut self, index: usize) {
         let jitter = self.chance.below(1_001) as u32;
         self.runners[index].link = None;
-        self.tell_runner(index, Event::Disconnected { jitter });
+        self.tell_runner(index, SessionEvent::Disconnected { jitter });
     }
 
     pub fn runner_hears(&mut self, index: usize, link: u64, parcel: Parcel) {
         if self.runners[index].link != Some(link) {
             return;
         }
-        self.tell_runner(index, Event::Heard);
+        self.tell_runner(index, SessionEvent::Heard);
         let Parcel::Text(text) = parcel else { return };
         let event = match FromMaster::decode(&text) {
             Ok(FromMaster::Welcome(_)) => {
                 let runner = &mut self.runners[index];
-                (runner.connects, runner.back_at) = (runner.connects + 1, self.now);
+                runner.connects += 1;
+                runner.back_at = self.now;
                 runner.here.clear();
                 self.links
                     .entry(link)
                     .and_modify(|link| link.welcomed = true);
-                Event::Connected
+                SessionEvent::Connected
             }
             Ok(FromMaster::Send(sends)) => {
                 let here = sends.iter().map(|send| Attempt {
@@ -186,12 +190,12 @@ impl World {
                 });
                 self.runners[index].here.extend(here);
                 self.count_credits(index);
-                Event::Send(sends)
+                SessionEvent::Send(sends)
             }
-            Ok(FromMaster::Recall(attempts)) => Event::Recall(attempts),
-            Ok(FromMaster::Cancel(attempts)) => Event::Cancel(attempts),
-            Ok(FromMaster::Ack(attempts)) => Event::Ack(attempts),
-            Ok(FromMaster::Drain(())) => Event::Drain { grace_us: None },
+            Ok(FromMaster::Recall(attempts)) => SessionEvent::Recall(attempts),
+            Ok(FromMaster::Cancel(attempts)) => SessionEvent::Cancel(attempts),
+            Ok(FromMaster::Ack(attempts)) => SessionEvent::Ack(attempts),
+            Ok(FromMaster::Drain(())) => SessionEvent::Drain { grace_us: None },
             Ok(_) => return,
             Err(refusal) => {
                 return self.oracle.broken = Some(format!("{text} cannot be read: {refusal}"));
@@ -211,8 +215,8 @@ impl World {
         });
     }
 
-    /// Into the session, and out what it wants done.
-    fn tell_runner(&mut self, index: usize, event: Event) {
+    /// Tells the session of an event, and carries its effects out.
+    fn tell_runner(&mut self, index: usize, event: SessionEvent) {
         let Some(session) = &mut self.runners[index].session else {
             return;
         };
@@ -223,7 +227,11 @@ impl World {
         }
         let now = self.now;
         let runner = &mut self.runners[index];
-        let Some(at) = runner.session.as_ref().and_then(Session::next_deadline) else {
+        let Some(at) = runner
+            .session
+            .as_ref()
+            .and_then(RunnerSession::next_deadline)
+        else {
             return;
         };
         let at = at.max(now + 1);
@@ -240,26 +248,29 @@ impl World {
         }
     }
 
-    fn runner_does(&mut self, index: usize, effect: Effect) {
-        let (client, process) = (Client::Runner(index), self.runners[index].process);
+    fn runner_does(&mut self, index: usize, effect: SessionEffect) {
+        let client = Client::Runner(index);
+        let process = self.runners[index].process;
         match effect {
-            Effect::Dial => self.dial(client, process),
-            Effect::Hangup => {
+            SessionEffect::Dial => self.dial(client, process),
+            SessionEffect::Hangup => {
                 if let Some(link) = self.runners[index].link {
                     self.hang_up(link);
                 }
-                self.runner_lost_line(index);
+                self.runner_loses_link(index);
             }
-            Effect::Ping => {
+            SessionEffect::Ping => {
                 if let Some(link) = self.runners[index].link {
                     self.post(link, true, Parcel::Ping);
                 }
             }
-            Effect::Say(message) => self.runner_says(index, message),
-            Effect::Start(send) => self.guest_starts(index, *send),
-            // A handed out attempt runs: nothing can be taken back.
-            Effect::TakeBack(_) => self.tell_runner(index, Event::TakenBack(Vec::new())),
-            Effect::Stop(attempt) => {
+            SessionEffect::Say(message) => self.runner_says(index, message),
+            SessionEffect::Start(send) => self.guest_starts(index, *send),
+            // Every attempt that the session hands out runs at once, so nothing can be taken back.
+            SessionEffect::TakeBack(_) => {
+                self.tell_runner(index, SessionEvent::TakenBack(Vec::new()))
+            }
+            SessionEffect::Stop(attempt) => {
                 let after = self.chance.within(10, 100 * MS);
                 if let Some(running) = self.runners[index].running.get_mut(&attempt) {
                     running.stopping = true;
@@ -273,7 +284,7 @@ impl World {
                     );
                 }
             }
-            Effect::Leave => {
+            SessionEffect::Leave => {
                 self.note("runner leaves", || index.to_string());
                 self.runner_ends(index);
             }
@@ -309,7 +320,7 @@ impl World {
         }
     }
 
-    fn guest_starts(&mut self, index: usize, send: Send) {
+    fn guest_starts(&mut self, index: usize, send: Assignment) {
         let attempt = Attempt {
             id: send.id,
             attempt: send.attempt,
@@ -331,7 +342,8 @@ impl World {
             format!("{} uses {used} slots", runner.offer.name)
         });
         self.oracle.guest_starts(&attempt);
-        let (process, link) = (runner.process, runner.link);
+        let process = runner.process;
+        let link = runner.link;
         self.prepare(&attempt.id);
         self.note("runs", || {
             format!("{} {} on r{index}", attempt.id, attempt.attempt)
@@ -355,7 +367,7 @@ impl World {
         );
     }
 
-    /// The results that the task's params name can be had, as long as there is a master.
+    /// Asks for the results that the task's parameters name, if there is a master to ask.
     fn prepare(&mut self, id: &TaskId) {
         let body = self
             .oracle
@@ -378,6 +390,7 @@ impl World {
         }
     }
 
+    /// The guest code of an attempt ends.
     pub fn attempt_ends(&mut self, index: usize, process: u32, attempt: Attempt) {
         let runner = &mut self.runners[index];
         if runner.process != process {
@@ -388,10 +401,10 @@ impl World {
         };
         let ending = self.ending(index, attempt, &running);
         self.oracle.guest_ends(&ending);
-        self.tell_runner(index, Event::Ended(vec![ending]));
+        self.tell_runner(index, SessionEvent::Ended(vec![ending]));
     }
 
-    /// How guest code ends: mostly with a result that names the attempt.
+    /// How guest code ends: mostly with a result, which names the attempt.
     fn ending(
         &mut self,
         index: usize,
@@ -427,17 +440,16 @@ impl World {
             });
         }
         let result = ResultRef::Json(Json::string(&format!("{id} {attempt} on {index}")));
-        let (log, adds, then, outputs) = Default::default();
         Ending::Done(Done {
             id,
             attempt,
             result,
-            outputs,
+            outputs: Default::default(),
             started_us,
             stats,
-            log,
-            adds,
-            then,
+            log: Default::default(),
+            adds: Default::default(),
+            then: Default::default(),
         })
     }
 }

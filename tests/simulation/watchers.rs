@@ -1,5 +1,5 @@
-//! Watchers: each follows the durable events by their seq, over every cut and every restart of the
-//! master, and must see each of them once, in order, as it is in the journal.
+//! Watchers. Each follows the durable events by their seq, over every cut and every restart of the
+//! master. It must see each event once, in order, and as it is in the journal.
 
 use crate::network::Parcel;
 use crate::planted::Planted;
@@ -10,15 +10,16 @@ use taskmaster_protocol::{EventView, FromMaster, ToMaster};
 #[derive(Default)]
 pub struct Watcher {
     pub link: Option<u64>,
-    /// The last event that it has seen.
+    /// The seq of the last event that the watcher has seen.
     pub seen: u64,
 }
 
 impl World {
-    /// The gateway's part: whoever watches is sent what it has not seen.
+    /// Sends every watcher the events that it was not sent yet, as the gateway does.
     pub fn feed_watchers(&mut self) {
         for at in 0..self.open_links.len() {
-            let (no, Some(master)) = (self.open_links[at], &self.master) else {
+            let no = self.open_links[at];
+            let Some(master) = &self.master else {
                 return;
             };
             let link = self.links.get(&no).filter(|link| link.life == master.life);
@@ -54,7 +55,7 @@ impl World {
         }
     }
 
-    /// A client says what it has seen.
+    /// A client begins to watch, and says what it has seen.
     pub fn watch(&mut self, no: u64, watch: &Watch) {
         let Some(latest) = self.master.as_ref().map(|master| master.events.latest()) else {
             return;

@@ -1,9 +1,9 @@
-//! The whole cluster in one thread: what happens when. First with faults, then healed, until all is
-//! done.
+//! The world of a history: what happens, and when. First with faults, then healed, until everything
+//! is done.
 
 use crate::chance::{Chance, Swarm};
 use crate::feeders::Feeder;
-use crate::history::{History, Telling};
+use crate::history::{History, HistoryMode};
 use crate::master::Master;
 use crate::network::{Client, Link};
 use crate::oracle::Oracle;
@@ -12,17 +12,19 @@ use crate::runners::Runner;
 use crate::watchers::Watcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_master::room::AMPLE_BYTES;
-use taskmaster_master::store::memory::MemoryShelf;
 use taskmaster_protocol::message::Attempt;
+use taskmaster_store::disk::AMPLE_BYTES;
+use taskmaster_store::kv::memory::MemoryShelf;
 
+/// A millisecond, in µs as all times here.
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
 const HOUR: u64 = 3_600 * SECOND;
 
-/// How long everything may take once the world is healed, µs: a hold without its feeder lasts for a
-/// minute, and a single runner may have hundreds of tasks before it that take seconds each.
-const HEALED: u64 = 600 * SECOND;
+/// How long everything may take to end once the world is healed, in µs. The hold of a feeder that is
+/// away lasts for a minute, and a single runner may have hundreds of tasks before it that take
+/// seconds each.
+const HEALED_US_MAX: u64 = 600 * SECOND;
 
 #[derive(Debug, Clone)]
 pub enum Happening {
@@ -70,9 +72,9 @@ pub enum Happening {
     },
     MasterStarts,
     Fault(Fault),
-    /// Somebody has made room on the disk.
-    Room,
-    /// The master measures how much is free.
+    /// Somebody has freed space on the disk.
+    SpaceFreed,
+    /// The master measures the free space.
     Measures,
     Heals,
     Looks,
@@ -99,7 +101,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// With its mean pause.
+    /// Every fault, with the pause between two of its kind on average, in µs.
     fn all(swarm: &Swarm) -> [(Fault, u64); 16] {
         [
             (Fault::KillMaster, swarm.kill_master),
@@ -122,7 +124,7 @@ impl Fault {
     }
 }
 
-/// What a history was, when it is over.
+/// What is told of a play when it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     pub hash: u64,
@@ -132,38 +134,42 @@ pub struct Told {
 }
 
 pub struct World {
+    /// The time since the play began, in µs.
     pub now: u64,
+    /// What is to happen, by its time and then by the order of planning.
     queue: BTreeMap<(u64, u64), Happening>,
+    /// How many things were ever planned.
     planned: u64,
     pub chance: Chance,
     pub swarm: Swarm,
     pub planted: Option<Planted>,
     pub shelf: Arc<MemoryShelf>,
-    /// Bytes that are free on the disk.
+    /// Free bytes on the disk.
     pub free: u64,
-    /// At some time there was little of it.
+    /// Whether the disk was ever full, or nearly.
     pub has_lacked_room: bool,
     pub master: Option<Master>,
+    /// How many masters have started.
     pub lives: u32,
     pub runners: Vec<Runner>,
     pub feeders: Vec<Feeder>,
     pub watchers: Vec<Watcher>,
     pub links: BTreeMap<u64, Link>,
     pub last_link: u64,
-    /// Connections that the master may still say something into.
+    /// Connections into which the master may still send something.
     pub open_links: Vec<u64>,
     pub oracle: Oracle,
     pub history: History,
     pub healed: bool,
-    /// How far the wall clock has been set forward, µs.
+    /// How far the wall clock is set forward, in µs.
     pub wall_shift: i64,
-    /// The furthest that it has been.
+    /// The latest time that the wall clock has shown, in µs since the play began.
     pub latest_wall: i64,
     over: bool,
 }
 
 impl World {
-    pub fn new(seed: u64, planted: Option<Planted>, telling: Telling) -> World {
+    pub fn new(seed: u64, planted: Option<Planted>, mode: HistoryMode) -> World {
         let mut chance = Chance::new(seed);
         let swarm = Swarm::drawn(&mut chance);
         let mut world = World {
@@ -189,7 +195,7 @@ impl World {
             last_link: 0,
             open_links: Vec::new(),
             oracle: Oracle::default(),
-            history: History::new(telling),
+            history: History::new(mode),
             healed: false,
             wall_shift: 0,
             latest_wall: 0,
@@ -222,7 +228,7 @@ impl World {
         self.plan(self.swarm.heals, Happening::Heals);
     }
 
-    /// Has something happen `after` µs.
+    /// Has something happen `after` µs from now.
     pub fn plan(&mut self, after: u64, happening: Happening) {
         self.planned += 1;
         self.queue
@@ -257,21 +263,16 @@ impl World {
                 return Err(broken);
             }
         }
-        let (hash, lines, tasks) = (
-            self.history.hash(),
-            self.history.lines,
-            self.oracle.durable.tasks.len(),
-        );
         Ok(Told {
-            hash,
-            lines,
-            tasks,
+            hash: self.history.hash(),
+            lines: self.history.lines,
+            tasks: self.oracle.durable.tasks.len(),
             starts: self.lives,
         })
     }
 
     fn happens(&mut self, happening: Happening) {
-        // Who is stopped does nothing until it wakes; what comes meanwhile waits in its sockets.
+        // A stopped process does nothing until it wakes. Until then, messages wait in its sockets.
         if let Some(wakes) = self.asleep(&happening) {
             let after = wakes - self.now + self.chance.within(1, 2 * MS);
             return self.later(after, happening);
@@ -303,14 +304,14 @@ impl World {
                     self.plan_fault(fault);
                 }
             }
-            Happening::Room => self.room(),
+            Happening::SpaceFreed => self.free_space(),
             Happening::Measures => self.measures(),
             Happening::Heals => self.heal(),
             Happening::Looks => self.look(),
         }
     }
 
-    /// When the process that this happens to wakes, where it is stopped now.
+    /// When the process wakes that this happens to, if the process is stopped now.
     fn asleep(&self, happening: &Happening) -> Option<u64> {
         let master = || self.master.as_ref().map(|master| master.asleep_until);
         let wakes = match happening {
@@ -327,14 +328,20 @@ impl World {
                 Some(self.runners[*runner].asleep_until)
             }
             Happening::Deliver { link, up: false } | Happening::Noticed { link, .. } => {
-                self.runner_of(*link)
+                self.runner_asleep_until(*link)
             }
-            _ => None,
+            Happening::RunnerStarts { .. }
+            | Happening::Feeds { .. }
+            | Happening::MasterStarts
+            | Happening::Fault(_)
+            | Happening::SpaceFreed
+            | Happening::Heals
+            | Happening::Looks => None,
         };
         wakes.filter(|at| *at > self.now)
     }
 
-    /// Plans it anew; what is known by its time is known by its new one.
+    /// Plans something anew. Turns and ticks are known by their time, which changes with that.
     fn later(&mut self, after: u64, happening: Happening) {
         let at = self.now + after;
         match (&happening, &mut self.master) {
@@ -360,40 +367,45 @@ impl World {
             Fault::KillMaster => self.kill_master(false),
             Fault::PowerOff => self.kill_master(true),
             Fault::FailDisk => self.shelf.fail_syncs(true),
-            Fault::KillRunner | Fault::DrainRunner | Fault::PauseRunner => {
-                let runner = self.chance.below(self.runners.len() as u64) as usize;
-                match fault {
-                    Fault::KillRunner => self.kill_runner(runner),
-                    Fault::DrainRunner => self.drain_runner(runner),
-                    _ => {
-                        self.runners[runner].asleep_until =
-                            self.now + self.chance.spread(10 * MS, 14 * SECOND)
-                    }
+            Fault::KillRunner => {
+                let runner = self.any_runner();
+                self.kill_runner(runner);
+            }
+            Fault::DrainRunner => {
+                let runner = self.any_runner();
+                self.drain_runner(runner);
+            }
+            Fault::PauseRunner => {
+                let runner = self.any_runner();
+                self.runners[runner].asleep_until =
+                    self.now + self.chance.spread(10 * MS, 14 * SECOND);
+            }
+            Fault::Cut => {
+                if let Some(link) = self.any_link() {
+                    self.cut(link);
                 }
             }
-            Fault::Cut | Fault::Stall | Fault::Abandon | Fault::OneWay => {
-                let open: Vec<u64> = self
-                    .links
-                    .iter()
-                    .filter(|(_, link)| !link.cut)
-                    .map(|(no, _)| *no)
-                    .collect();
-                let Some(link) = self.chance.of(&open).copied() else {
-                    return;
-                };
-                match fault {
-                    Fault::Cut => self.cut(link),
-                    Fault::Stall => self.stall(link),
-                    Fault::Abandon => self.abandon(link),
-                    _ => self.cut_one_way(link),
+            Fault::Stall => {
+                if let Some(link) = self.any_link() {
+                    self.stall(link);
+                }
+            }
+            Fault::Abandon => {
+                if let Some(link) = self.any_link() {
+                    self.abandon(link);
+                }
+            }
+            Fault::OneWay => {
+                if let Some(link) = self.any_link() {
+                    self.cut_one_way(link);
                 }
             }
             Fault::TouchModule => self.touch_module(),
             Fault::PauseMaster => {
                 let until = self.now + self.chance.spread(10 * MS, 14 * SECOND);
-                self.master
-                    .iter_mut()
-                    .for_each(|master| master.asleep_until = until);
+                if let Some(master) = &mut self.master {
+                    master.asleep_until = until;
+                }
             }
             Fault::StepClock => self.step_clock(),
             Fault::Prune => self.prune(),
@@ -402,7 +414,22 @@ impl World {
         }
     }
 
-    /// The wall clock is set: a little or by hours, forward or back.
+    fn any_runner(&mut self) -> usize {
+        self.chance.below(self.runners.len() as u64) as usize
+    }
+
+    /// A connection that is not cut.
+    fn any_link(&mut self) -> Option<u64> {
+        let open: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, link)| !link.cut)
+            .map(|(no, _)| *no)
+            .collect();
+        self.chance.of(&open).copied()
+    }
+
+    /// The wall clock is set forward or back, by a little or by hours.
     fn step_clock(&mut self) {
         let most = if self.chance.permille(500) {
             3 * HOUR
@@ -414,12 +441,12 @@ impl World {
         self.note("clock", || format!("{by} µs"));
     }
 
-    /// From now on nothing goes wrong, and everything must come to its end.
+    /// Heals the world. From now on nothing goes wrong, and everything must come to its end.
     fn heal(&mut self) {
         self.healed = true;
         self.note("heals", String::new);
         self.shelf.fail_syncs(false);
-        self.room();
+        self.free_space();
         for link in self.links.values_mut() {
             link.stalled = [0, 0];
         }
@@ -428,7 +455,8 @@ impl World {
             .chain(self.master.as_ref().map(|master| master.asleep_until))
             .max()
             .unwrap_or(0);
-        // Nothing runs backwards within a master: it goes on when its clock is where it was.
+        // Time never runs backwards within a master. It goes on once the clock shows what it showed
+        // last.
         self.plain_clock();
         self.wall_shift = self.latest_wall - self.now as i64;
         if self.master.is_none() {
@@ -443,18 +471,18 @@ impl World {
         self.plan(SECOND, Happening::Looks);
     }
 
-    /// Whether all has come to its end.
+    /// Looks whether everything has come to its end.
     fn look(&mut self) {
         match self.unfinished() {
             None => {
                 self.over = true;
                 self.last_start();
             }
-            Some(what) if self.now > self.oracle.healed_at + HEALED => {
+            Some(what) if self.now > self.oracle.healed_at + HEALED_US_MAX => {
                 self.oracle.broken = Some(format!("long after all is healed, {what}"));
             }
             Some(_) => {
-                // A wish to pause was on its way for longer than those that all may go on.
+                // A request to pause was on its way for longer than the requests to resume.
                 if self.oracle.is_anything_paused() {
                     (0..self.feeders.len()).for_each(|feeder| self.put_right(feeder));
                 }

@@ -1,8 +1,9 @@
-//! The bench's tasks: numbered, sent in batches by hand, and checked as they end.
+//! The tasks of a bench: numbered, sent in batches that are written by hand, and checked as they
+//! end.
 
 use crate::client::Client;
-use crate::trouble::Trouble;
-use crate::wire::Head;
+use crate::error::CommandError;
+use crate::wire::{JsonStr, read_final, starts_as_added};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::fmt::Write;
@@ -13,51 +14,59 @@ const BATCH_TASKS: u32 = 1_024;
 
 /// Tasks that may be open at a time: enough that no slot ever waits, few enough that the queue
 /// stays in the caches.
-const OPEN_MAX: u32 = 32 << 10;
+const OPEN_TASKS_MAX: u32 = 32 << 10;
 
-/// See the module's text. Task `i` has the id `<job>-<i>` and the params `i`.
-pub struct Load {
+/// Bytes of a batch's message beside its tasks, about.
+const MESSAGE_BYTES: usize = 128;
+
+/// Bytes of a task beside its prefix and its module, about.
+const TASK_BYTES: usize = 48;
+
+/// Adds numbered tasks to a job of their own and checks their results. Task 7 has the id `<job>-7`
+/// and the params `7`, and its result must be `7`.
+pub(super) struct BenchLoad {
     module: String,
     job: JobName,
-    /// What stands before the number in every id.
+    /// The text before the number in every id.
     prefix: String,
     batches: u64,
     /// The number of the next task.
     next: u32,
-    /// Whether task `first + i` has ended.
+    /// Whether the task `first + index` has ended.
     ended: Vec<bool>,
+    /// The number of the first task of this run.
     first: u32,
     open: u32,
+    /// Batches that the master has not answered.
     unanswered: usize,
 }
 
-/// `task:final`, as far as it matters here.
+/// The part of `task:final` that is checked.
 #[derive(Deserialize)]
-struct Finals<'a> {
+struct BenchFinal<'a> {
     #[serde(borrow)]
-    tasks: Vec<Checked<'a>>,
+    tasks: Vec<BenchResult<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Checked<'a> {
-    /// Ids of ours have nothing that JSON escapes.
-    id: &'a str,
+struct BenchResult<'a> {
+    #[serde(borrow)]
+    id: JsonStr<'a>,
     state: TaskState,
     #[serde(borrow, default)]
     result: Option<&'a RawValue>,
 }
 
-impl Load {
-    /// Tasks of `module`, in a job of their own.
-    pub fn new(module: &str) -> Result<Load, Trouble> {
+impl BenchLoad {
+    /// Tasks of `module`, in a new job.
+    pub(super) fn new(module: &str) -> Result<BenchLoad, CommandError> {
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let name = format!("b{}", unique.get(20..).unwrap_or(&unique));
-        let job = JobName::new(&name).map_err(|error| Trouble::Local(error.to_string()))?;
-        let prefix = format!("{name}-");
-        Ok(Load {
+        let job = JobName::new(&name).map_err(|error| CommandError::Local(error.to_string()))?;
+        Ok(BenchLoad {
             module: module.to_owned(),
             job,
-            prefix,
+            prefix: format!("{name}-"),
             batches: 0,
             next: 0,
             ended: Vec::new(),
@@ -68,106 +77,117 @@ impl Load {
     }
 
     /// The job of the tasks.
-    pub fn job(&self) -> &JobName {
+    pub(super) fn job(&self) -> &JobName {
         &self.job
     }
 
-    /// Adds `n` tasks and waits until all of them are durably done, each checked.
-    pub async fn run(&mut self, client: &mut Client, n: u32) -> Result<(), Trouble> {
-        let end = self.next + n;
+    /// Adds `count` tasks and waits until all of them are durably done and checked.
+    pub(super) async fn run(
+        &mut self,
+        client: &mut Client,
+        count: u32,
+    ) -> Result<(), CommandError> {
+        let end = self.next + count;
         self.first = self.next;
         self.ended.clear();
-        self.ended.resize(n as usize, false);
+        self.ended.resize(count as usize, false);
         while self.next < end || self.open > 0 || self.unanswered > 0 {
             while self.next < end
                 && self.unanswered < limits::BATCHES_IN_FLIGHT_MAX
-                && self.open < OPEN_MAX
+                && self.open < OPEN_TASKS_MAX
             {
-                let to = end.min(self.next + BATCH_TASKS);
-                client.say_text(self.batch(to));
+                let batch_end = end.min(self.next + BATCH_TASKS);
+                client.send_text(self.batch(batch_end));
             }
-            let text = client.hear().await?;
+            let text = client.receive().await?;
             self.take(&text)?;
         }
         Ok(())
     }
 
-    /// The message that adds the tasks up to number `to`.
-    fn batch(&mut self, to: u32) -> String {
+    /// The message that adds the next tasks, up to the number `end`.
+    fn batch(&mut self, end: u32) -> String {
         self.batches += 1;
-        let (batch, job, module, prefix) = (self.batches, &self.job, &self.module, &self.prefix);
-        let mut text = String::with_capacity(
-            128 + (to - self.next) as usize * (prefix.len() + module.len() + 48),
-        );
+        let batch = self.batches;
+        let job = &self.job;
+        let module = &self.module;
+        let prefix = &self.prefix;
+
+        let count = (end - self.next) as usize;
+        let task_bytes = prefix.len() + module.len() + TASK_BYTES;
+        let mut text = String::with_capacity(MESSAGE_BYTES + count * task_bytes);
         // Writing to a string cannot fail.
         let _ = write!(
             text,
             r#"{{"event":"task:add","data":{{"batch":{batch},"job":"{job}","hold":true,"tasks":["#
         );
-        for i in self.next..to {
-            let comma = if i == self.next { "" } else { "," };
+        for number in self.next..end {
+            let comma = if number == self.next { "" } else { "," };
             let _ = write!(
                 text,
-                r#"{comma}{{"id":"{prefix}{i}","module":"{module}","params":{i}}}"#
+                r#"{comma}{{"id":"{prefix}{number}","module":"{module}","params":{number}}}"#
             );
         }
         text.push_str("]}}");
-        self.open += to - self.next;
-        self.next = to;
+
+        self.open += end - self.next;
+        self.next = end;
         self.unanswered += 1;
         text
     }
 
-    fn take(&mut self, text: &str) -> Result<(), Trouble> {
-        match Head::of(text) {
-            Some(Head::Final(data)) => {
-                let finals: Finals<'_> = serde_json::from_str(data).map_err(|error| {
-                    Trouble::Local(format!(
-                        "the master told of tasks that cannot be read: {error}"
-                    ))
-                })?;
-                finals.tasks.iter().try_for_each(|task| self.check(task))
-            }
-            // A batch without a rejection is taken whole: its ids need not be read.
-            Some(Head::Added) => {
-                self.unanswered = self.unanswered.saturating_sub(1);
+    fn take(&mut self, text: &str) -> Result<(), CommandError> {
+        // A batch without a rejection is taken whole, so the ids in its answer need not be read.
+        if starts_as_added(text) {
+            self.batch_answered();
+            return Ok(());
+        }
+        if let Some(message) = read_final::<BenchFinal<'_>>(text) {
+            return message.tasks.iter().try_for_each(|task| self.check(task));
+        }
+        match FromMaster::decode(text) {
+            Ok(FromMaster::Added(_)) => {
+                self.batch_answered();
                 Ok(())
             }
-            None => match FromMaster::decode(text) {
-                Ok(FromMaster::Rejected(rejected)) => {
-                    let refusal = rejected.tasks.into_iter().next().map(|task| task.error);
-                    Err(refusal.map_or_else(|| wrong("a task was refused".into()), Trouble::from))
-                }
-                Ok(FromMaster::Refused(refused)) => Err(refused.error.into()),
-                Ok(FromMaster::Final(_) | FromMaster::Added(_)) => Err(wrong(
-                    "this master writes its messages in another way".into(),
-                )),
-                _ => Ok(()),
-            },
+            Ok(FromMaster::Rejected(rejected)) => Err(match rejected.tasks.into_iter().next() {
+                Some(task) => task.error.into(),
+                None => wrong("a task was refused".into()),
+            }),
+            Ok(FromMaster::Refused(refused)) => Err(refused.error.into()),
+            Ok(FromMaster::Final(_)) => Err(CommandError::Local(
+                "the master told of tasks that cannot be read".into(),
+            )),
+            _ => Ok(()),
         }
     }
 
-    /// Every task ends once, done, with its own params as its result.
-    fn check(&mut self, task: &Checked<'_>) -> Result<(), Trouble> {
-        let Some(digits) = task.id.strip_prefix(&self.prefix) else {
+    fn batch_answered(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+
+    /// Checks that a task ends once, is done, and has its own params as its result.
+    fn check(&mut self, task: &BenchResult<'_>) -> Result<(), CommandError> {
+        let id = &task.id.0;
+        let Some(digits) = id.strip_prefix(&self.prefix) else {
             return Ok(());
         };
-        let place = digits
+        let ended = digits
             .parse::<u32>()
             .ok()
-            .and_then(|i| i.checked_sub(self.first));
-        let Some(ended) = place.and_then(|i| self.ended.get_mut(i as usize)) else {
-            return Err(wrong(format!("task {} ended, which was not sent", task.id)));
+            .and_then(|number| number.checked_sub(self.first))
+            .and_then(|index| self.ended.get_mut(index as usize));
+        let Some(ended) = ended else {
+            return Err(wrong(format!("task {id} ended, which was not sent")));
         };
         if std::mem::replace(ended, true) {
-            return Err(wrong(format!("task {} ended twice", task.id)));
+            return Err(wrong(format!("task {id} ended twice")));
         }
         let result = task.result.map_or("nothing", RawValue::get);
         if task.state != TaskState::Done || result != digits {
             let state = task.state.as_str();
             return Err(wrong(format!(
-                "task {} is {state} with {result}, it should be done with {digits}",
-                task.id
+                "task {id} is {state} with {result}, it should be done with {digits}"
             )));
         }
         self.open = self.open.saturating_sub(1);
@@ -175,8 +195,8 @@ impl Load {
     }
 }
 
-fn wrong(what: String) -> Trouble {
-    Trouble::refused(RefusalCode::Internal, what)
+fn wrong(what: String) -> CommandError {
+    CommandError::refused(RefusalCode::Internal, what)
 }
 
 #[cfg(test)]
@@ -184,16 +204,19 @@ mod tests {
     use super::*;
     use taskmaster_protocol::{TaskDocument, ToMaster};
 
-    fn sent(n: u32) -> (Load, String) {
-        let mut load = Load::new("echo").unwrap();
+    fn sent(n: u32) -> (BenchLoad, String) {
+        let mut load = BenchLoad::new("echo").unwrap();
         load.ended.resize(n as usize, false);
         let text = load.batch(n);
         (load, text)
     }
 
-    fn ended(load: &mut Load, i: u32, state: &str, result: &str) -> Result<(), Trouble> {
+    fn ended(load: &mut BenchLoad, i: u32, state: &str, result: &str) -> Result<(), CommandError> {
         let id = format!("{}{i}", load.prefix);
-        load.take(&format!(r#"{{"event":"task:final","data":{{"seq":1,"tasks":[{{"id":"{id}","state":"{state}","result":{result}}}]}}}}"#))
+        let task = format!(r#"{{"id":"{id}","state":"{state}","result":{result}}}"#);
+        load.take(&format!(
+            r#"{{"event":"task:final","data":{{"seq":1,"tasks":[{task}]}}}}"#
+        ))
     }
 
     #[test]
@@ -202,17 +225,17 @@ mod tests {
         let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else {
             panic!("not an add")
         };
-        assert_eq!(
-            (add.batch, add.job.as_ref(), add.tasks.len()),
-            (1, Some(&load.job), 3)
-        );
+        assert_eq!(add.batch, 1);
+        assert_eq!(add.job.as_ref(), Some(&load.job));
+        assert_eq!(add.tasks.len(), 3);
         let documents: Vec<_> = add
             .tasks
             .iter()
             .map(|task| TaskDocument::parse(task.get()).unwrap())
             .collect();
         assert_eq!(documents[2].params.as_ref().unwrap().get(), "2");
-        assert_eq!((load.open, load.unanswered), (3, 1));
+        assert_eq!(load.open, 3);
+        assert_eq!(load.unanswered, 1);
     }
 
     #[test]
@@ -225,13 +248,31 @@ mod tests {
             (2, "failed", "null", "failed"),
             (9, "done", "9", "not sent"),
         ] {
-            assert!(
-                ended(&mut load, i, state, result)
-                    .unwrap_err()
-                    .to_string()
-                    .contains(words)
-            );
+            let error = ended(&mut load, i, state, result).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
         }
         assert_eq!(load.open, 2);
+    }
+
+    #[test]
+    fn messages_are_read_however_a_master_writes_them() {
+        let (mut load, _) = sent(2);
+        let prefix = load.prefix.clone();
+        let task = |n: u32| format!(r#"{{"id":"{prefix}{n}","state":"done","result":{n}}}"#);
+        let behind = format!(
+            r#"{{"event":"task:final","data":{{"seq":1,"tasks":[{}]}},"more":{{}}}}"#,
+            task(0)
+        );
+        load.take(&behind).unwrap();
+        let spaced = format!(
+            r#"{{ "data": {{"tasks":[{}]}}, "event": "task:final" }}"#,
+            task(1)
+        );
+        load.take(&spaced).unwrap();
+        assert_eq!(load.open, 0);
+
+        load.take(r#"{ "event":"task:added", "data":{"batch":1,"ids":[]} }"#)
+            .unwrap();
+        assert_eq!(load.unanswered, 0);
     }
 }

@@ -1,6 +1,7 @@
-//! Commands that look and change: `tasks`, `jobs`, `modules`, `runners`, `watch`, `top`, `doctor`.
+//! The options of the commands that look and change: `tasks`, `jobs`, `modules`, `runners`,
+//! `watch`, `top`, `doctor`.
 
-use super::values::{Span, pair, state};
+use super::values::{TimeSpan, pair, state};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use taskmaster_protocol::{JobName, ModuleName, TaskId, TaskState};
@@ -43,7 +44,7 @@ pub enum TasksCommand {
         /// Only of this module
         #[arg(long)]
         module: Option<ModuleName>,
-        /// At most so many
+        /// At most this many
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
     },
@@ -55,7 +56,14 @@ pub enum TasksCommand {
     },
     /// Print a task's result alone, text raw
     #[command(
-        after_help = "Example:\n  taskmaster tasks result t1 > result.json\n\nExit codes:\n  0  printed      1  there is no result yet      3  it failed or was skipped      4  it was cancelled"
+        after_help = concat!(
+            "Example:\n",
+            "  taskmaster tasks result t1 > result.json\n",
+            "\n",
+            "Exit codes:\n",
+            "  0  printed      1  there is no result yet      ",
+            "3  it failed or was skipped      4  it was cancelled"
+        )
     )]
     Result {
         /// The task
@@ -69,7 +77,11 @@ pub enum TasksCommand {
     },
     /// List the files that a task gave back
     #[command(
-        after_help = "Examples:\n  taskmaster tasks files t1\n  taskmaster tasks files t1 --fetch out"
+        after_help = concat!(
+            "Examples:\n",
+            "  taskmaster tasks files t1\n",
+            "  taskmaster tasks files t1 --fetch out"
+        )
     )]
     Files {
         /// The task
@@ -80,7 +92,11 @@ pub enum TasksCommand {
     },
     /// Cancel tasks, or all open tasks of a job; running ones are stopped
     #[command(
-        after_help = "Examples:\n  taskmaster tasks cancel t1 t2\n  taskmaster tasks cancel --job night"
+        after_help = concat!(
+            "Examples:\n",
+            "  taskmaster tasks cancel t1 t2\n",
+            "  taskmaster tasks cancel --job night"
+        )
     )]
     Cancel {
         /// The tasks
@@ -92,7 +108,10 @@ pub enum TasksCommand {
     },
     /// Open failed or cancelled tasks again, and what was skipped because of them
     #[command(
-        after_help = "Example:\n  taskmaster tasks retry $(taskmaster tasks list --state failed -o quiet)"
+        after_help = concat!(
+            "Example:\n",
+            "  taskmaster tasks retry $(taskmaster tasks list --state failed -o quiet)"
+        )
     )]
     Retry {
         /// The tasks
@@ -109,7 +128,7 @@ pub enum TasksCommand {
         priority: Option<i32>,
         /// Its earliest start, counted from now
         #[arg(long, value_name = "TIME")]
-        delay: Option<Span>,
+        delay: Option<TimeSpan>,
     },
     /// Say in one sentence why a task is where it is
     #[command(after_help = "Example:\n  taskmaster tasks why t1")]
@@ -133,14 +152,23 @@ pub enum JobsCommand {
     },
     /// Wait until a job is done
     #[command(
-        after_help = "Example:\n  taskmaster jobs wait night --wait-timeout 1h\n\nExit codes:\n  0  all its tasks are done\n  3  a task failed or was skipped\n  4  none failed, but some were cancelled\n  5  --wait-timeout passed"
+        after_help = concat!(
+            "Example:\n",
+            "  taskmaster jobs wait night --wait-timeout 1h\n",
+            "\n",
+            "Exit codes:\n",
+            "  0  all its tasks are done\n",
+            "  3  a task failed or was skipped\n",
+            "  4  none failed, but some were cancelled\n",
+            "  5  --wait-timeout passed"
+        )
     )]
     Wait {
         /// The job
         job: JobName,
-        /// Wait at most so long
+        /// Wait at most this long
         #[arg(long, value_name = "TIME")]
-        wait_timeout: Option<Span>,
+        wait_timeout: Option<TimeSpan>,
     },
     /// Cancel every open task of a job
     #[command(after_help = "Example:\n  taskmaster jobs cancel night")]
@@ -176,7 +204,13 @@ pub enum ModulesCommand {
     },
     /// Say whether a file would load; needs no master
     #[command(
-        after_help = "Example:\n  taskmaster modules check resize.wasm\n\nExit codes:\n  0  it would load      1  it would not, with the reason"
+        after_help = concat!(
+            "Example:\n",
+            "  taskmaster modules check resize.wasm\n",
+            "\n",
+            "Exit codes:\n",
+            "  0  it would load      1  it would not, with the reason"
+        )
     )]
     Check {
         /// A .wasm or .wat file
@@ -202,7 +236,11 @@ pub enum ModulesCommand {
     },
     /// Let a version that waits be used: with what its manifest asks for, or again after a rollback
     #[command(
-        after_help = "Example:\n  taskmaster modules show resize      what it waits for\n  taskmaster modules approve resize"
+        after_help = concat!(
+            "Example:\n",
+            "  taskmaster modules show resize      what it waits for\n",
+            "  taskmaster modules approve resize"
+        )
     )]
     Approve {
         /// The module
@@ -268,7 +306,7 @@ pub struct WatchOptions {
 pub struct TopOptions {
     /// How often to look
     #[arg(long, value_name = "TIME", default_value = "500ms")]
-    pub every: Option<Span>,
+    pub every: Option<TimeSpan>,
 }
 
 /// `doctor`.

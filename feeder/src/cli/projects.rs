@@ -1,4 +1,4 @@
-//! Commands for those who write tasks: `new`, `dev`.
+//! The options of the commands for authors of tasks: `new`, `dev`.
 
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -32,30 +32,30 @@ Exit codes:
 /// The languages that `new` has a template for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Language {
-    /// Command and component.
+    /// The template makes a command and a component.
     Rust,
-    /// Command and component.
+    /// The template makes a command and a component.
     C,
-    /// Command and component.
+    /// The template makes a command and a component.
     Cpp,
-    /// Command and component.
+    /// The template makes a command and a component.
     Zig,
-    /// Command and component.
+    /// The template makes a command and a component.
     Go,
-    /// Command and component.
+    /// The template makes a command and a component.
     Assemblyscript,
-    /// Component.
+    /// The template makes a component.
     Javascript,
-    /// Component.
+    /// The template makes a component.
     Typescript,
-    /// Component.
+    /// The template makes a component.
     Python,
-    /// Command and component, in WebAssembly's own text form.
+    /// WebAssembly's own text form; the template makes a command and a component.
     Wat,
 }
 
 impl Language {
-    /// As it is typed.
+    /// The language as it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Language::Rust => "rust",

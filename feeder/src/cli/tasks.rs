@@ -1,6 +1,6 @@
-//! Commands that add tasks: `add`, `call`, `feed`, `bench`.
+//! The options of the commands that add tasks: `add`, `call`, `feed`, `bench`.
 
-use super::values::{Span, pair, time};
+use super::values::{TimeSpan, pair, time};
 use clap::Args;
 use std::path::PathBuf;
 use taskmaster_protocol::{FilePath, Glob, JobName, ModuleRef, TaskId, Wall};
@@ -61,7 +61,7 @@ Examples:
 Exit codes:
   0  measured      1  a result was wrong, or an error      69 no master answers";
 
-/// What a task is, on the command line.
+/// A task on the command line.
 #[derive(Debug, Clone, Args)]
 pub struct TaskOptions {
     /// The module: a name, or NAME@sha256:PREFIX to pin a version
@@ -104,7 +104,7 @@ pub struct TaskOptions {
     pub slots: Option<u32>,
     /// Limit of one attempt, such as 10s or 5m
     #[arg(long, value_name = "TIME")]
-    pub task_timeout: Option<Span>,
+    pub task_timeout: Option<TimeSpan>,
     /// Limit of one attempt's memory, MiB
     #[arg(long, value_name = "MIB")]
     pub memory_mb: Option<u32>,
@@ -113,13 +113,13 @@ pub struct TaskOptions {
     pub retries: Option<u32>,
     /// Start no earlier than this after it was added, such as 5s
     #[arg(long, value_name = "TIME")]
-    pub delay: Option<Span>,
+    pub delay: Option<TimeSpan>,
     /// Start no earlier than this moment, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "MOMENT", value_parser = time)]
     pub not_before: Option<Wall>,
-    /// Wait at most so long, then exit with 5; the task goes on
+    /// Wait at most this long, then exit with 5; the task goes on
     #[arg(long, value_name = "TIME")]
-    pub wait_timeout: Option<Span>,
+    pub wait_timeout: Option<TimeSpan>,
 }
 
 /// A module's name on the command line.
@@ -128,6 +128,7 @@ pub struct ModuleArg(pub ModuleRef);
 
 impl std::str::FromStr for ModuleArg {
     type Err = String;
+
     fn from_str(text: &str) -> Result<ModuleArg, String> {
         ModuleRef::parse(text)
             .map(ModuleArg)
@@ -181,16 +182,29 @@ pub struct FeedOptions {
     pub fetch: Option<PathBuf>,
 }
 
+/// Tasks of a `bench` that is not told otherwise.
+const TASKS_DEFAULT: u32 = 100_000;
+
+/// Tasks of the largest `bench`.
+const TASKS_MAX: i64 = 50_000_000;
+
 /// `bench`.
 #[derive(Debug, Clone, Args)]
 pub struct BenchOptions {
     /// How many tasks
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = TASKS_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(1..=TASKS_MAX)
+    )]
     pub tasks: u32,
 }
 
 impl Default for BenchOptions {
     fn default() -> BenchOptions {
-        BenchOptions { tasks: 100_000 }
+        BenchOptions {
+            tasks: TASKS_DEFAULT,
+        }
     }
 }

@@ -2,31 +2,35 @@
 
 use std::time::Duration;
 use taskmaster_protocol::time::parse_duration_us;
+use taskmaster_protocol::{TaskState, Wall, near};
 
 /// A time span as people type it: `250ms`, `10s`, `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(u64);
+pub struct TimeSpan {
+    us: u64,
+}
 
-impl Span {
-    /// In milliseconds, rounded up: `--task-timeout 1us` is not "no time at all".
+impl TimeSpan {
+    /// The span in milliseconds, rounded up: `--task-timeout 1us` is not "no time at all".
     pub fn ms(self) -> u64 {
-        self.0.div_ceil(1_000)
+        self.us.div_ceil(1_000)
     }
 
-    /// As tokio takes it.
+    /// The span as the standard library has it.
     pub fn duration(self) -> Duration {
-        Duration::from_micros(self.0)
+        Duration::from_micros(self.us)
     }
 }
 
-impl std::str::FromStr for Span {
+impl std::str::FromStr for TimeSpan {
     type Err = String;
-    fn from_str(text: &str) -> Result<Span, String> {
-        parse_duration_us(text).map(Span)
+
+    fn from_str(text: &str) -> Result<TimeSpan, String> {
+        parse_duration_us(text).map(|us| TimeSpan { us })
     }
 }
 
-/// `name=value`, parted at the first `=`.
+/// Reads `name=value`, parted at the first `=`.
 pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -34,14 +38,13 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// An RFC 3339 time.
-pub fn time(text: &str) -> Result<taskmaster_protocol::Wall, String> {
-    taskmaster_protocol::Wall::parse(text)
+/// Reads an RFC 3339 time.
+pub fn time(text: &str) -> Result<Wall, String> {
+    Wall::parse(text)
 }
 
-/// A state of a task; an unknown one is answered with the near ones.
-pub fn state(text: &str) -> Result<taskmaster_protocol::TaskState, String> {
-    use taskmaster_protocol::{TaskState, near};
+/// Reads the state of a task. The error of an unknown one has the names that are near.
+pub fn state(text: &str) -> Result<TaskState, String> {
     let known = TaskState::ALL.map(TaskState::as_str);
     TaskState::ALL
         .into_iter()

@@ -1,34 +1,47 @@
-//! Which masters to try, and who we say we are.
+//! Which masters a client tries, and how it introduces itself.
 
-use super::{Backoff, Link};
-use crate::trouble::Trouble;
+use super::backoff::Backoff;
+use super::connection::Connection;
+use super::error::ClientError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use taskmaster_protocol::PROTOCOL_VERSION;
 use taskmaster_protocol::message::{Hello, Role};
-use taskmaster_transport::{Address, Blobs, DialError, dial};
+use taskmaster_protocol::{PROTOCOL_VERSION, RefusalCode};
+use taskmaster_transport::{Address, BlobClient, DialError, dial};
 use tokio::time::Instant;
 
-/// Masters, in the order in which they are tried, with the token and the session's name.
+/// The masters that a client tries, with its token and the name of its session.
+///
+/// Clones share the session and the knowledge of which master answered last, so one `Target` stands
+/// for one session, however many connections it takes.
 #[derive(Debug, Clone)]
 pub struct Target {
+    /// In the order in which they are tried; never empty.
     addresses: Vec<Address>,
     token: Option<String>,
     session: String,
-    /// Index of the one that answered last: it is tried first, and has our blobs.
+    /// Index of the master that answered last: it is tried first, and it has this client's blobs.
     last: Arc<Mutex<usize>>,
 }
 
 impl Target {
-    /// Reads comma-separated addresses; makes a new session.
-    pub fn parse(urls: &str, token: Option<&str>) -> Result<Target, Trouble> {
+    /// Reads comma-separated addresses such as `ws://127.0.0.1:3232` and names a new session. An
+    /// empty token counts as none.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::InvalidUrl`] where an address is malformed or there is none. Nothing is
+    /// connected here.
+    pub fn parse(urls: &str, token: Option<&str>) -> Result<Target, ClientError> {
         let addresses = urls
             .split(',')
             .filter(|url| !url.trim().is_empty())
-            .map(|url| Address::parse(url).map_err(|error| Trouble::Usage(error.to_string())))
+            .map(|url| {
+                Address::parse(url).map_err(|error| ClientError::InvalidUrl(error.to_string()))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         if addresses.is_empty() {
-            return Err(Trouble::Usage(
+            return Err(ClientError::InvalidUrl(
                 "--url is empty; write it like ws://127.0.0.1:3232".into(),
             ));
         }
@@ -41,7 +54,7 @@ impl Target {
         })
     }
 
-    /// The addresses, as people type them.
+    /// All addresses, comma-separated, as people type them.
     pub fn shown(&self) -> String {
         self.addresses
             .iter()
@@ -50,70 +63,77 @@ impl Target {
             .join(", ")
     }
 
-    /// Whether a token will be told.
+    /// Whether the client sends a token with its first message.
     pub fn has_token(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Bytes by hash, from the master that answered last.
-    pub fn blobs(&self) -> Blobs {
+    /// Bytes by hash, at the master that answered last, or at the first address before one has.
+    pub fn blobs(&self) -> BlobClient {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        // `last` is an index of ours, and there is at least one address.
-        Blobs::new(self.addresses[last].clone(), self.token.clone())
+        BlobClient::new(self.addresses[last].clone(), self.token.clone())
     }
 
-    /// Tries each address in turn until one answers or `patience` is over.
-    pub(super) async fn dial_within(&self, patience: Duration) -> Result<Link, Trouble> {
+    /// Tries each address in turn until a master answers or `patience` is over.
+    pub(super) async fn dial_within(&self, patience: Duration) -> Result<Connection, ClientError> {
         let end = Instant::now() + patience;
         let mut backoff = Backoff::new();
         loop {
-            let why = match tokio::time::timeout_at(end, self.dial_once()).await {
-                Ok(Ok(link)) => return Ok(link),
-                Ok(Err(Trouble::Lost(why))) => why,
-                Ok(Err(final_trouble)) => return Err(final_trouble),
+            let reason = match tokio::time::timeout_at(end, self.dial_once()).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(DialFailure::Away(reason))) => reason,
+                Ok(Err(DialFailure::Final(error))) => return Err(error),
                 Err(_) => "it accepts the connection and then says nothing".to_owned(),
             };
             if Instant::now() >= end {
-                return Err(self.unreachable(&why));
+                return Err(ClientError::Unreachable {
+                    addresses: self.shown(),
+                    reason,
+                });
             }
             backoff.wait(Some(end)).await;
         }
     }
 
-    /// Tries until a master answers; fails only when one refuses.
-    pub(super) async fn dial_forever(&self) -> Result<Link, Trouble> {
+    /// Tries until a master answers. Fails only where a further try is of no use.
+    pub(super) async fn dial_forever(&self) -> Result<Connection, ClientError> {
         let mut backoff = Backoff::new();
         loop {
             match self.dial_once().await {
-                Err(Trouble::Lost(_)) => backoff.wait(None).await,
-                other => return other,
+                Ok(connection) => return Ok(connection),
+                Err(DialFailure::Away(_)) => backoff.wait(None).await,
+                Err(DialFailure::Final(error)) => return Err(error),
             }
         }
     }
 
-    /// Each address once. [`Trouble::Lost`] where another try may help.
-    async fn dial_once(&self) -> Result<Link, Trouble> {
+    /// Tries each address once, beginning with the master that answered last.
+    async fn dial_once(&self) -> Result<Connection, DialFailure> {
         let first = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut why = String::new();
-        for i in (0..self.addresses.len()).map(|i| (first + i) % self.addresses.len()) {
-            match dial(&self.addresses[i], self.hello()).await {
+        let count = self.addresses.len();
+        let mut reason = String::new();
+        for index in (0..count).map(|step| (first + step) % count) {
+            match dial(&self.addresses[index], self.hello()).await {
                 Ok((socket, welcome)) => {
-                    *self.last.lock().unwrap_or_else(PoisonError::into_inner) = i;
-                    return Ok(Link::new(socket, welcome));
+                    *self.last.lock().unwrap_or_else(PoisonError::into_inner) = index;
+                    return Ok(Connection::new(socket, welcome));
                 }
-                Err(DialError::Unreachable { why: reason, .. }) => why = reason,
+                Err(DialError::Unreachable { why, .. }) => reason = why,
                 Err(DialError::Refused { refusal, .. })
-                    if refusal.code == taskmaster_protocol::RefusalCode::Unavailable =>
+                    if refusal.code == RefusalCode::Unavailable =>
                 {
-                    why = refusal.message;
+                    reason = refusal.message;
                 }
-                Err(DialError::Refused { refusal, .. }) => return Err(Trouble::Refused(refusal)),
+                Err(DialError::Refused { refusal, .. }) => {
+                    return Err(DialFailure::Final(ClientError::Refused(refusal)));
+                }
                 Err(error @ DialError::Foreign { .. }) => {
-                    return Err(Trouble::Local(error.to_string()));
+                    let text = error.to_string();
+                    return Err(DialFailure::Final(ClientError::NotAMaster(text)));
                 }
             }
         }
-        Err(Trouble::Lost(why))
+        Err(DialFailure::Away(reason))
     }
 
     fn hello(&self) -> Hello {
@@ -125,13 +145,14 @@ impl Target {
             runner: None,
         }
     }
+}
 
-    fn unreachable(&self, why: &str) -> Trouble {
-        let shown = self.shown();
-        Trouble::Unreachable(format!(
-            "no master answers at {shown} ({why}): start one with `taskmaster up`, or say with --url or TASKMASTER_URL where one is"
-        ))
-    }
+/// Why none of the addresses gave a connection.
+enum DialFailure {
+    /// No master answers, or none can take a client for now: another try may help.
+    Away(String),
+    /// Another try is of no use.
+    Final(ClientError),
 }
 
 #[cfg(test)]
@@ -144,11 +165,8 @@ mod tests {
         assert_eq!(target.shown(), "ws://a:1, ws://b:3232");
         assert!(!Target::parse("ws://a", Some("")).unwrap().has_token());
         for bad in ["", " , ", "wss://x"] {
-            assert_eq!(
-                Target::parse(bad, None).unwrap_err().exit_code(),
-                crate::exit::USAGE,
-                "{bad:?}"
-            );
+            let error = Target::parse(bad, None).unwrap_err();
+            assert!(matches!(error, ClientError::InvalidUrl(_)), "{bad:?}");
         }
     }
 }

@@ -1,178 +1,143 @@
 //! One run of a project's module: by a master, or, where none answers, by this binary's own
 //! sandbox.
 
+use super::process;
 use super::project::Project;
-use crate::client::{Client, Target};
-use crate::inspect::tasks::cancel;
+use crate::client::{Client, ClientError, Target, read_answer};
+use crate::ended::print_result;
+use crate::error::CommandError;
+use crate::exit;
 use crate::output::text::plain;
-use crate::output::{Output, chat};
-use crate::trouble::{Trouble, exit};
-use crate::{add, call, inputs, waiting};
+use crate::output::{Printer, notice};
+use crate::{submit, uploads, waiting};
 use bytes::Bytes;
-use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{Log, Query};
-use taskmaster_protocol::{Hash, Json, ModuleRef, Retries, TaskDocument, TaskId};
+use taskmaster_protocol::{Hash, Json, ModuleRef, Retries, TaskDocument, TaskId, TaskView};
+use tokio::process::Command;
 
-/// How long a master is looked for: most often it is on this machine, or there is none.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a master is looked for. Most often it is on this machine, or there is none.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Where runs take place.
-pub(super) struct Runs {
+/// Runs a project again and again.
+pub(super) struct ProjectRunner {
     target: Target,
-    output: Output,
-    /// The task that was waited for when something changed: nobody wants its result any more.
-    open: Option<TaskId>,
+    printer: Printer,
+    /// The task that was waited for when a file changed. Nobody wants its result any more.
+    abandoned: Option<TaskId>,
 }
 
-impl Runs {
-    /// By the masters of `target`, if one answers.
-    pub(super) fn new(target: Target, output: Output) -> Runs {
-        Runs {
+impl ProjectRunner {
+    /// Runs the project at the masters of `target`, if one answers.
+    pub(super) fn new(target: Target, printer: Printer) -> ProjectRunner {
+        ProjectRunner {
             target,
-            output,
-            open: None,
+            printer,
+            abandoned: None,
         }
     }
 
-    /// Runs the module once, and shows its log and its result. The exit code that stands for how it
-    /// ended.
+    /// Runs the module once, prints its log and its result, and gives the exit code that stands for
+    /// its end. `params` replace those of params.json.
     pub(super) async fn run(
         &mut self,
         project: &Project,
         params: Option<&Json>,
-    ) -> Result<u8, Trouble> {
+    ) -> Result<u8, CommandError> {
         let params = match params {
             Some(params) => Some(params.clone()),
             None => project.params()?,
         };
-        match Client::connect_within(self.target.clone(), PATIENCE).await {
-            Ok(mut client) => self.there(&mut client, project, params).await,
-            Err(Trouble::Unreachable(_)) => here(project, params).await,
-            Err(other) => Err(other),
+        match Client::connect_within(self.target.clone(), CONNECT_PATIENCE).await {
+            Ok(mut client) => self.run_at_master(&mut client, project, params).await,
+            Err(ClientError::Unreachable { .. }) => run_here(project, params).await,
+            Err(other) => Err(other.into()),
         }
     }
 
-    async fn there(
+    async fn run_at_master(
         &mut self,
         client: &mut Client,
         project: &Project,
         params: Option<Json>,
-    ) -> Result<u8, Trouble> {
-        if let Some(id) = self.open.take() {
+    ) -> Result<u8, CommandError> {
+        if let Some(id) = self.abandoned.take() {
             // It may have ended meanwhile.
-            let _ = cancel(client, vec![id], None, &Output::new(None)).await;
+            let _ = client.cancel(vec![id], None).await;
         }
-        let file = project.module()?;
-        let local = |why: String| Trouble::Local(format!("{}: {why}", file.display()));
-        let bytes = std::fs::read(&file).map_err(|error| local(error.to_string()))?;
-        let check = taskmaster_module::inspect(project.name().as_str(), &bytes).check;
-        if let Some(error) = check.error {
-            return Err(local(error));
-        }
-        let hash = Hash::of(&bytes);
-        let name = file
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let put = client.blobs().put_module(&name, Bytes::from(bytes)).await;
-        put.map_err(|error| Trouble::Local(error.to_string()))?;
-        // This version and no other, whoever else drops one meanwhile.
-        let module = ModuleRef::parse(&format!("{}@sha256:{hash}", project.name()));
-        let module = module.map_err(|error| Trouble::Local(error.to_string()))?;
-        let mut document = TaskDocument::new(module);
+        let mut document = TaskDocument::new(push_module(client, project).await?);
         document.params = params;
         document.retries = Some(Retries {
             max: 0,
             ..Retries::default()
         });
-        document.inputs = inputs::of_options(self.target.clone(), &project.inputs()).await?;
+        document.inputs = uploads::of_options(self.target.clone(), &project.inputs()).await?;
+
         let began = Instant::now();
-        let id = add::add(client, document).await?;
-        self.open = Some(id.clone());
+        let id = submit::add(client, document).await?;
+        self.abandoned = Some(id.clone());
         let task = waiting::task_end(client, &id).await?;
-        self.open = None;
+        self.abandoned = None;
         let took = began.elapsed();
-        let view = add::read_view(&task)?;
-        show_log(&client.ask(Query::Logs { id }).await?);
-        let code = call::print_result(client, &view, &self.output).await?;
-        let runner = view.runner.as_deref().unwrap_or("nobody");
-        chat(&plain(&format!(
-            "{}: {} in {took:.1?} by runner {runner}",
-            project.name(),
-            view.state.as_str()
+
+        let task: TaskView = read_answer(&task)?;
+        print_log(&client.ask(Query::Logs { id }).await?);
+        let code = print_result(client, &task, &self.printer).await?;
+        let name = project.name();
+        let state = task.state.as_str();
+        let runner = task.runner.as_deref().unwrap_or("nobody");
+        notice(&plain(&format!(
+            "{name}: {state} in {took:.1?} by runner {runner}"
         )));
         Ok(code)
     }
 }
 
-fn show_log(log: &Log) {
-    let text = format!(
-        "{}{}{}",
-        log.head,
-        if log.dropped > 0 { "\n…\n" } else { "" },
-        log.tail
-    );
-    text.lines().for_each(|line| chat(&plain(line)));
+/// Puts the module into the master's task folder, and gives the reference that names this version
+/// and no other, whoever else puts one there meanwhile.
+async fn push_module(client: &Client, project: &Project) -> Result<ModuleRef, CommandError> {
+    let file = project.module()?;
+    let failed = |reason: String| CommandError::Local(format!("{}: {reason}", file.display()));
+    let bytes = std::fs::read(&file).map_err(|error| failed(error.to_string()))?;
+    let check = taskmaster_module::inspect(project.name().as_str(), &bytes).check;
+    if let Some(error) = check.error {
+        return Err(failed(error));
+    }
+    let hash = Hash::of(&bytes);
+    let file_name = file
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    client
+        .blobs()
+        .put_module(&file_name, Bytes::from(bytes))
+        .await?;
+    ModuleRef::parse(&format!("{}@sha256:{hash}", project.name()))
+        .map_err(|error| CommandError::Local(error.to_string()))
 }
 
-async fn here(project: &Project, params: Option<Json>) -> Result<u8, Trouble> {
-    let own = std::env::current_exe().map_err(|error| Trouble::Local(error.to_string()))?;
+fn print_log(log: &Log) {
+    let gap = if log.dropped > 0 { "\n…\n" } else { "" };
+    let text = format!("{}{gap}{}", log.head, log.tail);
+    text.lines().for_each(|line| notice(&plain(line)));
+}
+
+async fn run_here(project: &Project, params: Option<Json>) -> Result<u8, CommandError> {
+    let own = std::env::current_exe().map_err(|error| CommandError::Local(error.to_string()))?;
     let mut command = Command::new(own);
     command
         .current_dir(project.folder())
-        .stdin(Stdio::null())
         .arg("run")
         .arg(project.module()?);
-    if let Some(params) = params {
-        command
-            .arg("--params")
-            .arg("-")
-            .stdin(file_with(params.get())?);
+    if params.is_some() {
+        // Params may be longer than an argument can be.
+        command.arg("--params").arg("-");
     }
     for (path, file) in project.inputs() {
-        command
-            .arg("--input")
-            .arg(format!("{path}={}", file.display()));
+        let input = format!("{path}={}", file.display());
+        command.arg("--input").arg(input);
     }
-    chat("no master answers: it runs here");
-    let status = ended(command).await?;
-    Ok(status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(exit::ERROR))
-}
-
-/// A file that holds `text` and has no name any more: params may be longer than an argument can be.
-fn file_with(text: &str) -> Result<Stdio, Trouble> {
-    let path =
-        std::env::temp_dir().join(format!("taskmaster-dev-{}", uuid::Uuid::now_v7().simple()));
-    std::fs::write(&path, text)?;
-    let file = std::fs::File::open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file.into())
-}
-
-/// How a command ended. It is killed where nobody waits for it any more.
-pub(super) async fn ended(mut command: Command) -> Result<ExitStatus, Trouble> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let failed = |error: std::io::Error| Trouble::Local(format!("{program}: {error}"));
-    let mut child = Child(command.spawn().map_err(failed)?);
-    loop {
-        if let Some(status) = child.0.try_wait().map_err(failed)? {
-            return Ok(status);
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// A process that does not outlive the wish for it.
-struct Child(std::process::Child);
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        // It has ended already, mostly.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    notice("no master answers: it runs here");
+    let status = process::run(command, params.as_ref().map(Json::get)).await?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.unwrap_or(exit::ERROR))
 }

@@ -1,126 +1,148 @@
-//! Follows the jobs of a feed until its tasks have ended, across reconnects, and prints each that
-//! ends, once.
+//! Follows the jobs of a feed until its tasks have ended, across reconnects, and prints each task
+//! that ends, once.
 
 use super::ledger::Ledger;
 use crate::client::Client;
-use crate::fetch::{Fetching, Outputs};
+use crate::error::CommandError;
+use crate::fetch::{FetchQueue, OutputFiles};
 use crate::output::text::one_line;
-use crate::trouble::Trouble;
-use crate::wire::{Ended, Finals};
+use crate::wire::{EndedTask, FinalMessage};
+use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Stdout, Write};
 use taskmaster_protocol::message::Follow;
 use taskmaster_protocol::{JobName, TaskId, ToMaster};
 
-/// Ids asked for in one message: some 40 KiB.
-const IDS_AT_ONCE: usize = 1_000;
+/// Ids that are asked for in one message: some 40 KiB.
+const IDS_PER_MESSAGE: usize = 1_000;
 
-/// See the module's text.
-pub struct Following {
-    /// What was durable when the feed first connected: no task of it has ended before.
+/// Bytes of ended tasks that are printed at once.
+const PRINT_BUFFER_BYTES: usize = 256 << 10;
+
+/// Follows the jobs of a feed.
+pub(super) struct JobFollower {
+    /// The seq that was durable when the feed first connected. No task of it ended before.
     first_seq: u64,
-    /// Per followed job the seq up to which its ends are known.
+    /// Per followed job the seq up to which the ends of its tasks are known.
     jobs: HashMap<JobName, u64>,
-    /// Tasks asked for by id whose end has not been told.
+    /// Tasks that were asked for by id and whose end was not told.
     asked: HashSet<TaskId>,
     /// Where ended tasks are printed, for `--follow`.
     out: Option<BufWriter<Stdout>>,
     unflushed: bool,
-    /// Where files are brought to, for `--fetch`: a task is printed when its files are there.
-    pub fetching: Option<Fetching>,
+    /// Where files are brought to, for `--fetch`. A task is printed when its files are here.
+    pub(super) fetching: Option<FetchQueue>,
     /// Tasks whose files could not be fetched.
-    pub unfetched: u64,
+    pub(super) unfetched: u64,
 }
 
-impl Following {
-    /// From the seq of the first `welcome`. `print`: each task that ends goes to stdout.
-    pub fn new(first_seq: u64, print: bool) -> Following {
-        let out = print.then(|| BufWriter::with_capacity(256 << 10, std::io::stdout()));
-        Following {
+impl JobFollower {
+    /// Follows from `first_seq`, the seq of the first `welcome`. With `prints` each task that ends
+    /// goes to stdout.
+    pub(super) fn new(first_seq: u64, prints: bool, fetching: Option<FetchQueue>) -> JobFollower {
+        let out = prints.then(|| BufWriter::with_capacity(PRINT_BUFFER_BYTES, std::io::stdout()));
+        JobFollower {
             first_seq,
             jobs: HashMap::new(),
             asked: HashSet::new(),
             out,
             unflushed: false,
-            fetching: None,
+            fetching,
             unfetched: 0,
         }
     }
 
     /// Follows a job, unless it is followed already.
-    pub fn follow(&mut self, client: &Client, job: JobName) {
+    pub(super) fn follow(&mut self, client: &Client, job: JobName) {
         if !self.jobs.contains_key(&job) {
-            follow_job(client, &job, self.first_seq);
+            send_follow_job(client, &job, self.first_seq);
             self.jobs.insert(job, self.first_seq);
         }
     }
 
-    /// Asks for tasks that have ended before the feed began.
-    pub fn ask_for(&mut self, client: &Client, ids: Vec<TaskId>) {
-        ask_ids(client, &ids);
+    /// Asks for tasks that ended before the feed began.
+    pub(super) fn ask_for(&mut self, client: &Client, ids: Vec<TaskId>) {
+        send_follow_ids(client, &ids);
         self.asked.extend(ids);
     }
 
-    /// After a reconnect: says again what is followed.
-    pub fn restore(&self, client: &Client) {
-        self.jobs
-            .iter()
-            .for_each(|(job, since)| follow_job(client, job, *since));
-        ask_ids(client, &self.asked.iter().cloned().collect::<Vec<_>>());
+    /// Tells the master again what is followed, after a reconnect.
+    pub(super) fn restore(&self, client: &Client) {
+        for (job, since) in &self.jobs {
+            send_follow_job(client, job, *since);
+        }
+        let asked: Vec<TaskId> = self.asked.iter().cloned().collect();
+        send_follow_ids(client, &asked);
     }
 
-    /// Follows everything from the beginning again: what has been told is known by the ledger.
-    pub fn start_over(&mut self, client: &Client) {
-        self.jobs
-            .values_mut()
-            .for_each(|since| *since = self.first_seq);
+    /// Follows everything from the beginning again. The ledger knows what was told already.
+    pub(super) fn start_over(&mut self, client: &Client) {
+        for since in self.jobs.values_mut() {
+            *since = self.first_seq;
+        }
         self.restore(client);
     }
 
     /// The jobs that are followed.
-    pub fn jobs(&self) -> Vec<JobName> {
+    pub(super) fn jobs(&self) -> Vec<JobName> {
         self.jobs.keys().cloned().collect()
     }
 
-    /// Tasks have ended.
-    pub fn finals(&mut self, finals: &Finals<'_>, ledger: &mut Ledger) -> Result<(), Trouble> {
-        let mut seen: Option<JobName> = None;
-        for task in &finals.tasks {
-            let ended: Ended<'_> = serde_json::from_str(task.get()).map_err(|error| {
-                Trouble::Local(format!(
+    /// Takes tasks that have ended.
+    pub(super) fn take_final(
+        &mut self,
+        message: &FinalMessage<'_>,
+        ledger: &mut Ledger,
+    ) -> Result<(), CommandError> {
+        // Tasks of one job stand together, mostly.
+        let mut last_job: Option<JobName> = None;
+        for task in &message.tasks {
+            let ended: EndedTask<'_> = serde_json::from_str(task.get()).map_err(|error| {
+                CommandError::Local(format!(
                     "the master told of a task that cannot be read: {error}"
                 ))
             })?;
             if !self.asked.is_empty() {
                 self.asked.remove(ended.id.0.as_ref());
             }
-            if seen.as_ref().is_none_or(|job| job.as_str() != ended.job.0) {
-                seen = JobName::new(&ended.job.0).ok();
-                self.known_up_to(seen.as_ref(), finals.seq);
+            if last_job
+                .as_ref()
+                .is_none_or(|job| job.as_str() != ended.job.0)
+            {
+                last_job = JobName::new(&ended.job.0).ok();
+                self.known_up_to(last_job.as_ref(), message.seq);
             }
-            if ledger.ended(&ended.id.0, ended.state) {
-                self.tell(task.get())?;
+            if ledger.task_ended(&ended.id.0, ended.state) {
+                self.print_when_fetched(task.get())?;
             }
         }
-        // Without a task it is not said which job is meant; that is clear only where there is one.
-        if finals.tasks.is_empty() && self.jobs.len() == 1 {
+        // A message without tasks does not name its job. Where one job is followed, it is that.
+        if message.tasks.is_empty() && self.jobs.len() == 1 {
             let job = self.jobs.keys().next().cloned();
-            self.known_up_to(job.as_ref(), finals.seq);
+            self.known_up_to(job.as_ref(), message.seq);
         }
         Ok(())
     }
 
-    /// Prints a task, as soon as its files are here.
-    fn tell(&mut self, task: &str) -> Result<(), Trouble> {
+    fn known_up_to(&mut self, job: Option<&JobName>, seq: Option<u64>) {
+        if let (Some(job), Some(seq)) = (job, seq)
+            && let Some(since) = self.jobs.get_mut(job)
+        {
+            *since = seq.max(*since);
+        }
+    }
+
+    /// Prints a task as soon as its files are here.
+    fn print_when_fetched(&mut self, task: &str) -> Result<(), CommandError> {
         let line = one_line(task);
         if let Some(fetching) = &mut self.fetching {
-            let made: Made = serde_json::from_str(task).map_err(|error| {
-                Trouble::Local(format!(
+            let ended: TaskFiles = serde_json::from_str(task).map_err(|error| {
+                CommandError::Local(format!(
                     "the master told of files that cannot be read: {error}"
                 ))
             })?;
-            if !made.outputs.is_empty() {
-                fetching.begin(made.id, made.outputs, line.into_owned());
+            if !ended.outputs.is_empty() {
+                fetching.push(ended.id, ended.outputs, line.into_owned());
                 return Ok(());
             }
         }
@@ -128,7 +150,7 @@ impl Following {
     }
 
     /// Prints a line, where tasks are printed.
-    pub fn print(&mut self, line: &str) -> Result<(), Trouble> {
+    pub(super) fn print(&mut self, line: &str) -> Result<(), CommandError> {
         if let Some(out) = &mut self.out
             && !line.is_empty()
         {
@@ -140,25 +162,17 @@ impl Following {
     }
 
     /// Whether all files are here.
-    pub fn has_fetched(&self) -> bool {
-        self.fetching.as_ref().is_none_or(Fetching::is_idle)
+    pub(super) fn has_fetched(&self) -> bool {
+        self.fetching.as_ref().is_none_or(FetchQueue::is_idle)
     }
 
-    fn known_up_to(&mut self, job: Option<&JobName>, seq: Option<u64>) {
-        if let (Some(job), Some(seq)) = (job, seq)
-            && let Some(since) = self.jobs.get_mut(job)
-        {
-            *since = seq.max(*since);
-        }
-    }
-
-    /// Whether something printed has not gone out.
-    pub fn is_unflushed(&self) -> bool {
+    /// Whether a printed line has not gone out.
+    pub(super) fn is_unflushed(&self) -> bool {
         self.unflushed
     }
 
-    /// Lets what was printed go out.
-    pub fn flush(&mut self) -> Result<(), Trouble> {
+    /// Lets the printed lines go out.
+    pub(super) fn flush(&mut self) -> Result<(), CommandError> {
         self.unflushed = false;
         match &mut self.out {
             Some(out) => Ok(out.flush()?),
@@ -167,25 +181,25 @@ impl Following {
     }
 }
 
-/// What a task gave back.
-#[derive(serde::Deserialize)]
-struct Made {
+/// The files that a task gave back.
+#[derive(Deserialize)]
+struct TaskFiles {
     id: TaskId,
     #[serde(default)]
-    outputs: Outputs,
+    outputs: OutputFiles,
 }
 
-fn follow_job(client: &Client, job: &JobName, since: u64) {
-    client.say(&ToMaster::Follow(Follow {
+fn send_follow_job(client: &Client, job: &JobName, since: u64) {
+    client.send(&ToMaster::Follow(Follow {
         job: Some(job.clone()),
         ids: Vec::new(),
         since: Some(since),
     }));
 }
 
-fn ask_ids(client: &Client, ids: &[TaskId]) {
-    for ids in ids.chunks(IDS_AT_ONCE) {
-        client.say(&ToMaster::Follow(Follow {
+fn send_follow_ids(client: &Client, ids: &[TaskId]) {
+    for ids in ids.chunks(IDS_PER_MESSAGE) {
+        client.send(&ToMaster::Follow(Follow {
             job: None,
             ids: ids.to_vec(),
             since: None,

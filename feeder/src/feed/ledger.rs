@@ -1,13 +1,15 @@
 //! What a feed has sent, what was answered, what is held, what has not ended: the part of a feed
 //! without IO.
 //!
-//! A line is in one place at a time: queued, in a batch that is not answered, held, or settled. The
-//! same batches with the same numbers are sent again after a reconnect, so nothing is added twice.
+//! A line is in one place at a time: queued, in a batch that is not answered, held until its
+//! dependencies come, deferred until the master takes tasks again, or answered for good. After a
+//! reconnect the batches are sent again with the numbers that they had, so no task is added twice.
 
-use super::holding::{Holding, keyed};
-use super::line::{IdKey, Keys, Line};
-use crate::trouble::Endings;
+use super::held_lines::{HeldLines, MissingId};
+use super::line::{FeedLine, IdHash, IdHasher};
+use crate::exit::EndCounts;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Added, Rejected, Rejection, Welcome};
@@ -18,221 +20,229 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 /// than some 3 ms.
 const BATCH_TASKS: usize = 1_024;
 
-/// Bytes at which a batch is full; a single document may be larger.
+/// Bytes at which a batch is full. A single document may be larger.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// See the module's text.
-pub struct Ledger {
+/// Keeps the books of one feed.
+pub(super) struct Ledger {
+    /// The job of the lines that name none.
     job: JobName,
-    keys: Keys,
+    hasher: IdHasher,
     batch_tasks: usize,
-    queue: VecDeque<Line>,
-    flight: VecDeque<Batch>,
-    holding: Holding,
-    /// Ids that authors gave and that were sent and not refused, with the batch in which they were
-    /// taken; 0: not yet.
-    sent: HashMap<IdKey, u64>,
-    /// Ids of tasks that have not ended; only where somebody waits for them.
-    open: Option<HashSet<IdKey>>,
-    /// Lines that a master in need refused for now.
-    put_off: Vec<Line>,
+    queue: VecDeque<FeedLine>,
+    /// Batches without an answer, in the order in which they were sent.
+    in_flight: VecDeque<SentBatch>,
+    held: HeldLines,
+    /// Ids that authors gave and that were sent and not refused, with the number of the batch in
+    /// which the master took them; `None` while that is not answered.
+    sent: HashMap<IdHash, Option<NonZeroU64>>,
+    /// Ids of tasks that have not ended. `None` where nobody waits for them.
+    open: Option<HashSet<IdHash>>,
+    /// Lines that the master refused only for now.
+    deferred: Vec<FeedLine>,
     /// Why, in the master's words, until it is told.
-    need: Option<String>,
+    unavailable: Option<String>,
+    /// Batches that were ever sent; the number of the last one.
     batches: u64,
-    /// Lines added.
-    pub added: u64,
-    /// Lines refused, here or by the master.
-    pub refused: u64,
+    /// Lines that were added.
+    pub(super) added: u64,
+    /// Lines that were refused, here or by the master.
+    pub(super) refused: u64,
     /// How tasks ended, where somebody waits for them.
-    pub endings: Endings,
+    pub(super) ends: EndCounts,
 }
 
 /// A batch without an answer.
-struct Batch {
+struct SentBatch {
     number: u64,
-    /// The whole message, kept to be sent again.
+    /// The whole message, to be sent again.
     message: Utf8Bytes,
-    entries: Vec<Entry>,
+    lines: Vec<SentLine>,
 }
 
 /// A line in a batch.
-struct Entry {
+struct SentLine {
     number: u64,
-    key: IdKey,
-    named: bool,
+    id: IdHash,
+    has_own_id: bool,
     job: Option<Arc<str>>,
-    /// Where its document stands in the message.
+    /// Where the line's document stands in the message.
     place: Range<usize>,
-    /// Whether this line was the first of its id: a second one neither waits nor, when refused,
-    /// ends the first.
-    first: bool,
-    /// Whether it was refused already: the same answer comes again after a resend.
-    refused: bool,
+    /// Whether this line was the first of its id. A second one does not wait for the task, and its
+    /// refusal does not end the wait of the first.
+    is_first: bool,
+    /// Whether this line was refused. After a reconnect the answer may come a second time.
+    is_refused: bool,
 }
 
-/// What came of an answer to a batch.
+/// What follows from the answer to a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct News {
-    /// Jobs that lines of the batch name themselves or by default, and that tasks were added to.
-    pub jobs: Vec<JobName>,
+pub(super) struct BatchOutcome {
+    /// Jobs to which tasks of the batch were added.
+    pub(super) jobs: Vec<JobName>,
     /// Tasks that had ended before they were added now, and that are waited for.
-    pub ended: Vec<TaskId>,
+    pub(super) ended: Vec<TaskId>,
 }
 
 impl Ledger {
-    /// For tasks of `job`. `wait`: remember which have not ended.
-    pub fn new(job: JobName, keys: Keys, wait: bool, welcome: &Welcome) -> Ledger {
+    /// Begins a feed into `job`. `waits`: remember which tasks have not ended.
+    pub(super) fn new(job: JobName, hasher: IdHasher, waits: bool, welcome: &Welcome) -> Ledger {
         let master_takes = usize::try_from(welcome.batch_tasks_max).unwrap_or(BATCH_TASKS);
         Ledger {
             job,
-            keys,
+            hasher,
             batch_tasks: BATCH_TASKS.min(master_takes).max(1),
             queue: VecDeque::new(),
-            flight: VecDeque::new(),
-            holding: Holding::default(),
+            in_flight: VecDeque::new(),
+            held: HeldLines::default(),
             sent: HashMap::new(),
-            open: wait.then(HashSet::new),
-            put_off: Vec::new(),
-            need: None,
+            open: waits.then(HashSet::new),
+            deferred: Vec::new(),
+            unavailable: None,
             batches: 0,
             added: 0,
             refused: 0,
-            endings: Endings::default(),
+            ends: EndCounts::default(),
         }
     }
 
     /// Queues a line.
-    pub fn offer(&mut self, line: Line) {
+    pub(super) fn push(&mut self, line: FeedLine) {
         self.queue.push_back(line);
     }
 
-    /// Whether more lines should be read: less than a batch is waiting.
-    pub fn wants_more(&self) -> bool {
+    /// Whether more lines should be read: less than a batch is queued.
+    pub(super) fn wants_more(&self) -> bool {
         self.queue.len() < self.batch_tasks
     }
 
-    /// Whether every line has been answered, but for those that are held.
-    pub fn is_settled(&self) -> bool {
-        self.queue.is_empty() && self.flight.is_empty() && self.put_off.is_empty()
+    /// Whether every line is answered, except those that are held.
+    pub(super) fn is_answered(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty() && self.deferred.is_empty()
     }
 
-    /// How many lines are held.
-    pub fn held(&self) -> usize {
-        self.holding.len()
+    /// Lines that are held until their dependencies come.
+    pub(super) fn held_lines(&self) -> usize {
+        self.held.len()
     }
 
-    /// How many tasks have not ended; 0 where nobody waits.
-    pub fn open(&self) -> usize {
+    /// Tasks that have not ended; 0 where nobody waits.
+    pub(super) fn open_tasks(&self) -> usize {
         self.open.as_ref().map_or(0, HashSet::len)
     }
 
-    /// Whether any batch was ever sent, so that the job is held.
-    pub fn has_sent(&self) -> bool {
+    /// Whether a batch was ever sent, so that the session holds the job.
+    pub(super) fn has_sent(&self) -> bool {
         self.batches > 0
     }
 
-    /// The next batch to send, if there is something to send and the master has answered enough of
-    /// what was sent.
-    pub fn next_batch(&mut self) -> Option<Utf8Bytes> {
-        if self.queue.is_empty() || self.flight.len() >= limits::BATCHES_IN_FLIGHT_MAX {
+    /// The next batch to send, if a line is queued and the master has answered enough of what was
+    /// sent.
+    pub(super) fn next_batch(&mut self) -> Option<Utf8Bytes> {
+        if self.queue.is_empty() || self.in_flight.len() >= limits::BATCHES_IN_FLIGHT_MAX {
             return None;
         }
         self.batches += 1;
         let number = self.batches;
-        let (mut text, mut entries) = (head(number, &self.job), Vec::new());
-        while entries.len() < self.batch_tasks {
-            let fits =
-                |line: &Line| entries.is_empty() || text.len() + line.text.len() < BATCH_BYTES;
-            let Some(line) = self.queue.pop_front_if(|line| fits(line)) else {
+        let mut text = message_start(number, &self.job);
+        let mut lines = Vec::new();
+        while lines.len() < self.batch_tasks {
+            let is_empty = lines.is_empty();
+            let bytes = text.len();
+            let fits = |line: &mut FeedLine| is_empty || bytes + line.text.len() < BATCH_BYTES;
+            let Some(line) = self.queue.pop_front_if(fits) else {
                 break;
             };
-            if !entries.is_empty() {
+            if !is_empty {
                 text.push(',');
             }
-            let place = text.len()..text.len() + line.text.len();
+            let start = text.len();
             text.push_str(&line.text);
-            entries.push(self.enter(line, place));
+            lines.push(self.send(line, start..text.len()));
         }
         text.push_str("]}}");
         let message = Utf8Bytes::from(text);
-        self.flight.push_back(Batch {
+        self.in_flight.push_back(SentBatch {
             number,
             message: message.clone(),
-            entries,
+            lines,
         });
         Some(message)
     }
 
     /// Notes that a line is being sent.
-    fn enter(&mut self, line: Line, place: Range<usize>) -> Entry {
-        let first = !line.named || !self.sent.contains_key(&line.key);
-        if line.named && first {
-            self.sent.insert(line.key, 0);
+    fn send(&mut self, line: FeedLine, place: Range<usize>) -> SentLine {
+        let is_first = !line.has_own_id || !self.sent.contains_key(&line.id);
+        if line.has_own_id && is_first {
+            self.sent.insert(line.id, None);
         }
-        if first && let Some(open) = &mut self.open {
-            open.insert(line.key);
+        if is_first && let Some(open) = &mut self.open {
+            open.insert(line.id);
         }
-        Entry {
+        SentLine {
             number: line.number,
-            key: line.key,
-            named: line.named,
+            id: line.id,
+            has_own_id: line.has_own_id,
             job: line.job,
             place,
-            first,
-            refused: false,
+            is_first,
+            is_refused: false,
         }
     }
 
-    /// The batches without an answer, in order: sent again after a reconnect.
-    pub fn unanswered(&self) -> impl Iterator<Item = Utf8Bytes> {
-        self.flight.iter().map(|batch| batch.message.clone())
+    /// The batches without an answer, in order, to be sent again after a reconnect.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = Utf8Bytes> {
+        self.in_flight.iter().map(|batch| batch.message.clone())
     }
 
-    /// Tasks of a batch were not taken. Gives those that are refused for good, each with its line.
-    pub fn rejected(&mut self, rejected: Rejected) -> Vec<Refusal> {
-        let Some(at) = self
-            .flight
-            .iter()
-            .position(|batch| batch.number == rejected.batch)
-        else {
+    /// The master did not take some tasks of a batch. Gives the refusals that are for good, each
+    /// with its line.
+    pub(super) fn rejected(&mut self, rejected: Rejected) -> Vec<Refusal> {
+        let Some(index) = self.in_flight_index(rejected.batch) else {
             return Vec::new();
         };
-        let mut refusals = Vec::new();
-        // First every line is taken back, so that no line of this batch is thought to be there by
-        // another.
-        let lines: Vec<(Line, Refusal)> = rejected
+        // All lines are taken back before one is looked at: else a line of this batch would be
+        // thought to be at the master by another one that depends on it.
+        let taken_back: Vec<(FeedLine, Refusal)> = rejected
             .tasks
             .into_iter()
-            .filter_map(|rejection| self.take_back(at, rejection))
+            .filter_map(|rejection| self.take_back(index, rejection))
             .collect();
-        for (line, refusal) in lines {
-            refusals.extend(self.judge(line, rejected.batch, refusal));
+        let mut refusals = Vec::new();
+        for (line, refusal) in taken_back {
+            refusals.extend(self.keep_or_refuse(line, rejected.batch, refusal));
         }
         self.refused += refusals.len() as u64;
         refusals
     }
 
-    /// The line that a rejection is about, once.
-    fn take_back(&mut self, at: usize, rejection: Rejection) -> Option<(Line, Refusal)> {
-        let batch = self.flight.get_mut(at)?;
-        let entry = batch
-            .entries
+    fn in_flight_index(&self, number: u64) -> Option<usize> {
+        self.in_flight
+            .iter()
+            .position(|batch| batch.number == number)
+    }
+
+    /// The line that a rejection is about. `None` where it was taken back already.
+    fn take_back(&mut self, index: usize, rejection: Rejection) -> Option<(FeedLine, Refusal)> {
+        let batch = self.in_flight.get_mut(index)?;
+        let sent = batch
+            .lines
             .get_mut(rejection.index)
-            .filter(|entry| !entry.refused)?;
-        entry.refused = true;
-        let text = batch.message.as_str().get(entry.place.clone())?.to_owned();
-        let line = Line {
-            number: entry.number,
-            key: entry.key,
-            named: entry.named,
-            job: entry.job.clone(),
-            text,
+            .filter(|sent| !sent.is_refused)?;
+        sent.is_refused = true;
+        let line = FeedLine {
+            number: sent.number,
+            id: sent.id,
+            has_own_id: sent.has_own_id,
+            job: sent.job.clone(),
+            text: batch.message.as_str().get(sent.place.clone())?.to_owned(),
+            // Files of this machine were put before the line was sent.
             has_inputs: false,
         };
-        if entry.first {
-            self.sent.remove(&line.key);
+        if sent.is_first {
+            self.sent.remove(&line.id);
             if let Some(open) = &mut self.open {
-                open.remove(&line.key);
+                open.remove(&line.id);
             }
         }
         let refusal = Refusal {
@@ -242,139 +252,142 @@ impl Ledger {
         Some((line, refusal))
     }
 
-    /// What becomes of a line that was not taken: queued again, held, put off, or refused.
-    fn judge(&mut self, line: Line, batch: u64, refusal: Refusal) -> Option<Refusal> {
+    /// Defers, holds or queues a line that was not taken. Gives the refusal where it is for good.
+    fn keep_or_refuse(&mut self, line: FeedLine, batch: u64, refusal: Refusal) -> Option<Refusal> {
         match refusal.code {
             RefusalCode::Unavailable => {
-                self.put_off.push(line);
-                self.need = Some(refusal.message);
+                self.deferred.push(line);
+                self.unavailable = Some(refusal.message);
                 None
             }
             RefusalCode::UnknownDependency if !refusal.ids.is_empty() => {
-                let unknown = keyed(refusal.ids.clone(), &self.keys);
-                let taken = |key: &IdKey| self.sent.get(key).copied().filter(|batch| *batch > 0);
-                // An id that the master has taken earlier and does not know now will not be known
-                // by asking again.
-                if unknown
-                    .iter()
-                    .any(|(key, _)| taken(key).is_some_and(|taken| taken <= batch))
-                {
-                    return Some(refusal);
-                }
-                // What is only on its way may be refused as well: lines of a circle would be sent
-                // for ever.
-                let missing: Vec<_> = unknown
-                    .into_iter()
-                    .filter(|(key, _)| taken(key).is_none())
-                    .collect();
-                if missing.is_empty() {
-                    self.queue.push_back(line);
-                    return None;
-                }
-                self.holding.hold(line, missing).err()
+                self.hold_or_refuse(line, batch, refusal)
             }
             _ => Some(refusal),
         }
     }
 
-    /// A batch is durable.
-    pub fn added(&mut self, added: Added) -> News {
-        let Some(at) = self
-            .flight
-            .iter()
-            .position(|batch| batch.number == added.batch)
-        else {
-            return News::default();
+    /// Decides about a line whose dependencies the master does not know.
+    fn hold_or_refuse(&mut self, line: FeedLine, batch: u64, refusal: Refusal) -> Option<Refusal> {
+        let unknown = MissingId::of(&refusal.ids, &self.hasher);
+        let taken_in = |missing: &MissingId| {
+            let batch = self.sent.get(&missing.hash).copied().flatten();
+            batch.map(NonZeroU64::get)
         };
-        let Some(batch) = self.flight.remove(at) else {
-            return News::default();
+        // An id that the master took earlier and does not know now has been forgotten: asking again
+        // is of no use.
+        let is_forgotten = |missing: &MissingId| taken_in(missing).is_some_and(|in_| in_ <= batch);
+        if unknown.iter().any(is_forgotten) {
+            return Some(refusal);
+        }
+        // An id whose batch is not answered is missing, too, because it may be refused: else the
+        // lines of a circle would be sent for ever.
+        let missing: Vec<MissingId> = unknown
+            .into_iter()
+            .filter(|missing| taken_in(missing).is_none())
+            .collect();
+        if missing.is_empty() {
+            self.queue.push_back(line);
+            return None;
+        }
+        self.held.hold(line, missing).err()
+    }
+
+    /// A batch is durable, without the tasks that were rejected before.
+    pub(super) fn added(&mut self, added: Added) -> BatchOutcome {
+        let batch = self
+            .in_flight_index(added.batch)
+            .and_then(|index| self.in_flight.remove(index));
+        let Some(batch) = batch else {
+            return BatchOutcome::default();
         };
-        let mut news = News::default();
-        let mut last: Option<Option<&str>> = None;
-        for entry in batch.entries.iter().filter(|entry| !entry.refused) {
+        let mut jobs: Vec<JobName> = Vec::new();
+        let mut last_job: Option<Option<&str>> = None;
+        for line in batch.lines.iter().filter(|line| !line.is_refused) {
             self.added += 1;
-            if entry.named && entry.first {
-                self.sent.insert(entry.key, batch.number);
-                self.free(entry.key);
+            if line.has_own_id && line.is_first {
+                self.sent.insert(line.id, NonZeroU64::new(batch.number));
+                self.queue_lines_that_waited_for(line.id);
             }
             // Jobs seldom change from line to line.
-            if last != Some(entry.job.as_deref()) {
-                last = Some(entry.job.as_deref());
-                let job = entry
-                    .job
-                    .as_deref()
-                    .map_or(Some(self.job.clone()), |job| JobName::new(job).ok());
-                news.jobs.extend(job.filter(|job| !news.jobs.contains(job)));
+            let own_job = line.job.as_deref();
+            if last_job != Some(own_job) {
+                last_job = Some(own_job);
+                let job = match own_job {
+                    Some(name) => JobName::new(name).ok(),
+                    None => Some(self.job.clone()),
+                };
+                jobs.extend(job.filter(|job| !jobs.contains(job)));
             }
         }
-        news.ended = added
+        let ended = added
             .ended
             .into_iter()
             .filter(|id| self.is_open(id.as_str()))
             .collect();
-        news
+        BatchOutcome { jobs, ended }
     }
 
-    /// An id was taken: queues the lines that waited for it, then those that waited for these, and
-    /// so on. Sent in this order, each comes behind what it depends on.
-    fn free(&mut self, key: IdKey) {
-        let mut came = VecDeque::from([key]);
-        while let Some(key) = came.pop_front() {
-            for line in self.holding.came(key) {
-                came.extend(line.named.then_some(line.key));
+    /// The master took an id: queues the lines that waited for it, then those that waited for
+    /// these, and so on. In this order each comes behind what it depends on.
+    fn queue_lines_that_waited_for(&mut self, id: IdHash) {
+        let mut taken = VecDeque::from([id]);
+        while let Some(id) = taken.pop_front() {
+            for line in self.held.id_taken(id) {
+                if line.has_own_id {
+                    taken.push_back(line.id);
+                }
                 self.queue.push_back(line);
             }
         }
     }
 
-    /// Whether this feed waits for a task.
-    pub fn is_open(&self, id: &str) -> bool {
+    fn is_open(&self, id: &str) -> bool {
         self.open
             .as_ref()
-            .is_some_and(|open| open.contains(&self.keys.of(id)))
+            .is_some_and(|open| open.contains(&self.hasher.hash(id)))
     }
 
-    /// A task has ended. Whether it is one of this feed and this is the first time that it is told.
-    pub fn ended(&mut self, id: &str, state: TaskState) -> bool {
-        let ours = self
+    /// A task has ended. Gives whether this feed waits for it: each end counts once, however often
+    /// it is told.
+    pub(super) fn task_ended(&mut self, id: &str, state: TaskState) -> bool {
+        let is_waited_for = self
             .open
             .as_mut()
-            .is_some_and(|open| open.remove(&self.keys.of(id)));
-        if ours {
-            self.endings.count(state);
+            .is_some_and(|open| open.remove(&self.hasher.hash(id)));
+        if is_waited_for {
+            self.ends.count(state);
         }
-        ours
+        is_waited_for
     }
 
-    /// Queues what was put off because the master could not take it; whether there was any.
-    pub fn try_again(&mut self) -> bool {
-        let any = !self.put_off.is_empty();
-        self.queue.extend(self.put_off.drain(..));
-        any
+    /// Whether lines wait for a master that takes nothing for now.
+    pub(super) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
     }
 
-    /// Whether lines wait for a master in need.
-    pub fn is_put_off(&self) -> bool {
-        !self.put_off.is_empty()
+    /// Queues the deferred lines again.
+    pub(super) fn retry_deferred(&mut self) {
+        self.queue.extend(self.deferred.drain(..));
     }
 
-    /// Why the master takes nothing for now; once after each answer that said so.
-    pub fn need(&mut self) -> Option<String> {
-        self.need.take()
+    /// Why the master takes nothing for now, once after each answer that said so.
+    pub(super) fn take_unavailable(&mut self) -> Option<String> {
+        self.unavailable.take()
     }
 
     /// The input has ended and everything is answered: refuses what is still held.
-    pub fn refuse_held(&mut self) -> Vec<Refusal> {
-        let refusals = self.holding.refuse_all();
+    pub(super) fn refuse_held(&mut self) -> Vec<Refusal> {
+        let refusals = self.held.refuse_all();
         self.refused += refusals.len() as u64;
         refusals
     }
 }
 
-/// The beginning of a batch's message, up to its tasks.
-fn head(number: u64, job: &JobName) -> String {
+/// The message of a batch up to its first task.
+fn message_start(number: u64, job: &JobName) -> String {
     let mut text = String::with_capacity(BATCH_BYTES / 4);
-    // A job's name holds nothing that JSON would escape.
+    // A job's name has no character that JSON escapes.
     text.push_str(&format!(
         r#"{{"event":"task:add","data":{{"batch":{number},"job":"{job}","hold":true,"tasks":["#
     ));
@@ -382,244 +395,4 @@ fn head(number: u64, job: &JobName) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use taskmaster_protocol::ToMaster;
-
-    fn welcome() -> Welcome {
-        Welcome {
-            protocol: 1,
-            epoch: 1,
-            seq: 0,
-            message_bytes_max: 1 << 25,
-            batch_tasks_max: 3,
-            leader: None,
-        }
-    }
-
-    struct Feed {
-        ledger: Ledger,
-        keys: Keys,
-        lines: u64,
-    }
-
-    impl Feed {
-        fn new() -> Feed {
-            let keys = Keys::default();
-            let ledger = Ledger::new(JobName::new("j").unwrap(), keys.clone(), true, &welcome());
-            Feed {
-                ledger,
-                keys,
-                lines: 0,
-            }
-        }
-
-        fn offer(&mut self, ids: &[&str]) {
-            for id in ids {
-                self.lines += 1;
-                let text = format!(r#"{{"id":"{id}","module":"echo"}}"#);
-                self.ledger
-                    .offer(Line::read(self.lines, text, &self.keys, String::new).unwrap());
-            }
-        }
-
-        /// The ids of the next batch, read as a master reads them.
-        fn send(&mut self) -> Vec<String> {
-            let Some(text) = self.ledger.next_batch() else {
-                return Vec::new();
-            };
-            let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else {
-                panic!("not an add")
-            };
-            assert!(add.hold && add.job == JobName::new("j").ok());
-            add.tasks
-                .iter()
-                .map(|task| {
-                    task.read::<serde_json::Value>().unwrap()["id"]
-                        .as_str()
-                        .unwrap()
-                        .to_owned()
-                })
-                .collect()
-        }
-
-        fn reject(
-            &mut self,
-            batch: u64,
-            index: usize,
-            code: RefusalCode,
-            ids: &[&str],
-        ) -> Vec<String> {
-            let ids = ids.iter().map(|id| TaskId::new(id).unwrap()).collect();
-            let error = Refusal::new(code, "no").about(ids);
-            let refusals = self.ledger.rejected(Rejected {
-                batch,
-                tasks: vec![Rejection { index, error }],
-            });
-            refusals.iter().map(Refusal::to_string).collect()
-        }
-
-        fn add(&mut self, batch: u64) -> News {
-            self.ledger.added(Added {
-                batch,
-                ids: Vec::new(),
-                ended: Vec::new(),
-            })
-        }
-    }
-
-    #[test]
-    fn batches_are_numbered_bounded_and_resent_as_they_were() {
-        let mut feed = Feed::new();
-        let ids: Vec<String> = (0..40).map(|i| format!("t{i}")).collect();
-        feed.offer(&ids.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(feed.send(), ["t0", "t1", "t2"]);
-        (1..limits::BATCHES_IN_FLIGHT_MAX).for_each(|_| assert_eq!(feed.send().len(), 3));
-        assert!(feed.send().is_empty(), "eight are unanswered");
-        let before: Vec<_> = feed.ledger.unanswered().collect();
-        assert_eq!(feed.add(1).jobs, [JobName::new("j").unwrap()]);
-        assert_eq!(feed.ledger.unanswered().collect::<Vec<_>>(), before[1..]);
-        assert_eq!(
-            feed.add(1),
-            News::default(),
-            "the answer to a resend comes twice"
-        );
-        assert_eq!((feed.ledger.added, feed.send().len()), (3, 3));
-    }
-
-    #[test]
-    fn a_forward_reference_is_held_until_its_id_is_taken() {
-        let mut feed = Feed::new();
-        feed.offer(&["a"]);
-        feed.send();
-        assert!(
-            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
-                .is_empty()
-        );
-        assert!(
-            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
-                .is_empty(),
-            "told twice"
-        );
-        feed.add(1);
-        assert_eq!(
-            (feed.ledger.held(), feed.ledger.open(), feed.ledger.added),
-            (1, 0, 0)
-        );
-        feed.offer(&["b"]);
-        assert_eq!(feed.send(), ["b"]);
-        feed.add(2);
-        assert_eq!(feed.send(), ["a"]);
-        feed.add(3);
-        assert_eq!(
-            (feed.ledger.held(), feed.ledger.open(), feed.ledger.added),
-            (0, 2, 2)
-        );
-        assert!(feed.ledger.is_settled());
-    }
-
-    #[test]
-    fn a_chain_that_is_held_is_sent_in_its_order_at_once() {
-        let mut feed = Feed::new();
-        feed.offer(&["a", "b"]);
-        feed.send();
-        assert!(
-            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
-                .is_empty()
-        );
-        assert!(
-            feed.reject(1, 1, RefusalCode::UnknownDependency, &["c"])
-                .is_empty()
-        );
-        feed.add(1);
-        feed.offer(&["c"]);
-        feed.send();
-        feed.add(2);
-        assert_eq!(feed.send(), ["b", "a"]);
-    }
-
-    #[test]
-    fn lines_of_a_circle_are_not_sent_for_ever() {
-        let mut feed = Feed::new();
-        feed.offer(&["a"]);
-        feed.send();
-        feed.offer(&["b"]);
-        feed.send();
-        assert!(
-            feed.reject(1, 0, RefusalCode::UnknownDependency, &["b"])
-                .is_empty()
-        );
-        assert!(
-            feed.reject(2, 0, RefusalCode::UnknownDependency, &["a"])
-                .is_empty()
-        );
-        [1, 2].iter().for_each(|batch| drop(feed.add(*batch)));
-        assert!(feed.ledger.is_settled() && feed.send().is_empty());
-        let refusals: Vec<String> = feed
-            .ledger
-            .refuse_held()
-            .iter()
-            .map(Refusal::to_string)
-            .collect();
-        assert_eq!(
-            refusals,
-            [
-                "line 1: dependency cycle: a → b → a",
-                "line 2: dependency cycle: b → a → b"
-            ]
-        );
-        assert_eq!(
-            (feed.ledger.refused, feed.ledger.added, feed.ledger.open()),
-            (2, 0, 0)
-        );
-    }
-
-    #[test]
-    fn what_the_master_has_forgotten_is_not_asked_for_again() {
-        let mut feed = Feed::new();
-        feed.offer(&["b"]);
-        feed.send();
-        feed.add(1);
-        feed.offer(&["a"]);
-        feed.send();
-        assert_eq!(
-            feed.reject(2, 0, RefusalCode::UnknownDependency, &["b"]),
-            ["line 2: no"]
-        );
-    }
-
-    #[test]
-    fn a_second_line_of_an_id_neither_waits_nor_ends_the_first() {
-        let mut feed = Feed::new();
-        feed.offer(&["a", "a", "a"]);
-        feed.send();
-        assert_eq!(
-            feed.reject(1, 1, RefusalCode::IdConflict, &[]),
-            ["line 2: no"]
-        );
-        feed.add(1);
-        assert_eq!((feed.ledger.open(), feed.ledger.added), (1, 2));
-        assert!(
-            feed.ledger.ended("a", TaskState::Done) && !feed.ledger.ended("a", TaskState::Done)
-        );
-        assert_eq!(
-            feed.ledger.endings,
-            Endings {
-                done: 1,
-                ..Endings::default()
-            }
-        );
-    }
-
-    #[test]
-    fn a_master_in_need_is_asked_again() {
-        let mut feed = Feed::new();
-        feed.offer(&["a"]);
-        feed.send();
-        assert!(feed.reject(1, 0, RefusalCode::Unavailable, &[]).is_empty());
-        feed.add(1);
-        assert!(feed.ledger.need().is_some() && feed.ledger.need().is_none());
-        assert!(!feed.ledger.is_settled() && feed.ledger.try_again());
-        assert_eq!(feed.send(), ["a"]);
-    }
-}
+mod tests;

@@ -1,153 +1,158 @@
 //! One task document of a feed, ready to be sent: with an id, and otherwise as it was written.
 
+use crate::wire::JsonStr;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 use taskmaster_protocol::{Refusal, RefusalCode, refusal};
 
-/// An id as 128 bits, by which a feed of a million tasks keeps its ids in some 20 bytes each. Keyed
-/// anew in each process, so nobody can choose ids that collide; by chance two of a million do once
-/// in 10^26 feeds.
-pub type IdKey = u128;
+/// Characters of a wrong document that an error shows.
+const SHOWN_CHARS: usize = 20;
 
-/// Makes [`IdKey`]s.
+/// An id as 128 bits, so that a feed of a million tasks keeps its ids in some 20 bytes each. Two of
+/// a million ids have one hash by chance in one feed of 10^26.
+pub type IdHash = u128;
+
+/// Hashes ids. Each process has keys of its own, so nobody can choose ids that collide.
 #[derive(Clone, Default)]
-pub struct Keys(RandomState, RandomState);
+pub struct IdHasher {
+    high: RandomState,
+    low: RandomState,
+}
 
-impl Keys {
-    /// The key of an id.
-    pub fn of(&self, id: &str) -> IdKey {
-        u128::from(self.0.hash_one(id)) << 64 | u128::from(self.1.hash_one(id))
+impl IdHasher {
+    /// The hash of an id.
+    pub fn hash(&self, id: &str) -> IdHash {
+        let high = u128::from(self.high.hash_one(id));
+        let low = u128::from(self.low.hash_one(id));
+        high << 64 | low
     }
 }
 
 /// A document that can be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Where it stands in the input, from 1.
+pub struct FeedLine {
+    /// The line of the input on which the document begins, from 1.
     pub number: u64,
-    /// Its id.
-    pub key: IdKey,
-    /// Whether the id is its author's: then others may depend on it.
-    pub named: bool,
-    /// The job that it names itself.
+    /// The hash of the document's id.
+    pub id: IdHash,
+    /// Whether the document's author gave the id: then other tasks may depend on it.
+    pub has_own_id: bool,
+    /// The job that the document names.
     pub job: Option<Arc<str>>,
-    /// The document; an id made here stands first.
+    /// The document. An id that was made here stands first.
     pub text: String,
-    /// Whether it has `inputs`, which may be files of this machine.
+    /// Whether the document has `inputs`, which may be files of this machine.
     pub has_inputs: bool,
 }
 
-/// A string, borrowed where it holds no escapes.
+/// What a client must know of a document. Everything else is for the master to check.
 #[derive(Deserialize)]
-pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
-
-/// What a client must know of a document; everything else is the master's to judge.
-#[derive(Deserialize)]
-struct Peek<'a> {
-    /// `null` is no id: the master would make one that we do not know.
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<Text<'a>>,
+struct KnownFields<'a> {
+    /// `null` is no id: the master would make one that the client does not know.
+    #[serde(borrow, default, deserialize_with = "not_null")]
+    id: Option<JsonStr<'a>>,
     #[serde(borrow, default)]
-    job: Option<Text<'a>>,
+    job: Option<JsonStr<'a>>,
     #[serde(default)]
-    inputs: Option<serde::de::IgnoredAny>,
+    inputs: Option<IgnoredAny>,
 }
 
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+fn not_null<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<Text<'a>>, D::Error> {
-    Text::deserialize(deserializer).map(Some)
+) -> Result<Option<JsonStr<'a>>, D::Error> {
+    JsonStr::deserialize(deserializer).map(Some)
 }
 
-impl Line {
-    /// Reads what must be known of a document. `make_id` gives an id where it has none.
+impl FeedLine {
+    /// Reads a document that begins on line `number`. `make_id` gives an id where it has none.
     pub fn read(
         number: u64,
         text: String,
-        keys: &Keys,
+        hasher: &IdHasher,
         make_id: impl FnOnce() -> String,
-    ) -> Result<Line, Refusal> {
+    ) -> Result<FeedLine, Refusal> {
+        let refuse = |refusal: Refusal| Refusal {
+            line: Some(number),
+            ..refusal
+        };
         if !text.starts_with('{') {
-            refusal::read::<serde::de::IgnoredAny>(&text).map_err(|r| at(r, number))?;
-            let start: String = text.chars().take(20).collect();
-            let message =
-                format!("a task is a JSON object such as {{\"module\":\"echo\"}}, not `{start}`");
-            return Err(at(Refusal::new(RefusalCode::WrongType, message), number));
+            return Err(refuse(no_object(&text)));
         }
-        let peek: Peek<'_> = refusal::read(&text).map_err(|r| at(r, number))?;
-        let job = peek.job.map(|job| Arc::from(job.0.as_ref()));
-        let has_inputs = peek.inputs.is_some();
-        if let Some(id) = peek.id {
-            let key = keys.of(&id.0);
-            return Ok(Line {
+        let fields: KnownFields<'_> = refusal::read(&text).map_err(refuse)?;
+        let own_id = fields.id.map(|id| hasher.hash(&id.0));
+        let job = fields.job.map(|job| Arc::from(job.0.as_ref()));
+        let has_inputs = fields.inputs.is_some();
+        if let Some(id) = own_id {
+            return Ok(FeedLine {
                 number,
-                key,
-                named: true,
+                id,
+                has_own_id: true,
                 job,
                 text,
                 has_inputs,
             });
         }
         let id = make_id();
-        let key = keys.of(&id);
-        Ok(Line {
+        Ok(FeedLine {
             number,
-            key,
-            named: false,
+            id: hasher.hash(&id),
+            has_own_id: false,
             job,
             text: with_id(&text, &id),
             has_inputs,
         })
     }
 
-    /// The params as they stand in the text, where it has some.
+    /// Where the params stand in the text, if it has some.
     pub fn params(&self) -> Option<Range<usize>> {
         #[derive(Deserialize)]
-        struct Peek<'a> {
+        struct ParamsField<'a> {
             #[serde(borrow)]
             params: Option<&'a RawValue>,
         }
-        let params = serde_json::from_str::<Peek<'_>>(&self.text)
-            .ok()?
-            .params?
-            .get();
-        // It is borrowed from the text.
-        let start = (params.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)?;
-        Some(start..start + params.len())
+        let fields: ParamsField<'_> = serde_json::from_str(&self.text).ok()?;
+        range_of(fields.params?.get(), &self.text)
     }
 
     /// The id, read from the text: needed only when something is wrong.
-    pub fn id(&self) -> String {
-        serde_json::from_str::<Peek<'_>>(&self.text)
+    pub fn id_text(&self) -> String {
+        serde_json::from_str::<KnownFields<'_>>(&self.text)
             .ok()
-            .and_then(|peek| peek.id)
+            .and_then(|fields| fields.id)
             .map_or(String::new(), |id| id.0.into_owned())
     }
 }
 
-/// The document with `id` as its first member, every other byte as it was.
+/// Why a text that does not begin an object is no document.
+fn no_object(text: &str) -> Refusal {
+    if let Err(refusal) = refusal::read::<IgnoredAny>(text) {
+        return refusal;
+    }
+    let shown: String = text.chars().take(SHOWN_CHARS).collect();
+    let message = format!("a task is a JSON object such as {{\"module\":\"echo\"}}, not `{shown}`");
+    Refusal::new(RefusalCode::WrongType, message)
+}
+
+/// Where `part` stands in `text`, if it is borrowed from it.
+pub fn range_of(part: &str, text: &str) -> Option<Range<usize>> {
+    let start = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let end = start + part.len();
+    (end <= text.len()).then_some(start..end)
+}
+
+/// The document with `id` as its first member, and every other byte as it was.
 pub fn with_id(document: &str, id: &str) -> String {
     let rest = document.strip_prefix('{').unwrap_or(document);
-    let comma = if rest.trim_start().starts_with('}') {
-        ""
-    } else {
-        ","
-    };
+    let is_empty = rest.trim_start().starts_with('}');
+    let comma = if is_empty { "" } else { "," };
     format!("{{\"id\":\"{id}\"{comma}{rest}")
 }
 
-fn at(refusal: Refusal, line: u64) -> Refusal {
-    Refusal {
-        line: Some(line),
-        ..refusal
-    }
-}
-
-/// An id for a document that has none.
+/// A new id for a document that has none.
 pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
@@ -156,8 +161,8 @@ pub fn new_id() -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Line, Refusal> {
-        Line::read(7, text.to_owned(), &Keys::default(), || "made".into())
+    fn read(text: &str) -> Result<FeedLine, Refusal> {
+        FeedLine::read(7, text.to_owned(), &IdHasher::default(), || "made".into())
     }
 
     #[test]
@@ -177,10 +182,9 @@ mod tests {
             assert_eq!(read(document).unwrap().text, sent);
         }
         let line = read(r#"{"id":"m\u0069ne","job":"j"}"#).unwrap();
-        assert_eq!(
-            (line.id().as_str(), line.named, line.job.as_deref()),
-            ("mine", true, Some("j"))
-        );
+        assert_eq!(line.id_text(), "mine");
+        assert!(line.has_own_id);
+        assert_eq!(line.job.as_deref(), Some("j"));
     }
 
     #[test]
@@ -196,10 +200,8 @@ mod tests {
         ] {
             let refusal = read(text).unwrap_err();
             assert_eq!(refusal.code, code, "{text}: {refusal}");
-            assert!(
-                refusal.to_string().starts_with("line 7: ") && refusal.message.contains(words),
-                "{text}: {refusal}"
-            );
+            assert!(refusal.to_string().starts_with("line 7: "), "{refusal}");
+            assert!(refusal.message.contains(words), "{text}: {refusal}");
         }
     }
 }

@@ -1,161 +1,151 @@
 //! How far a feed is: a line that is rewritten on a terminal, and the summary at the end.
 
 use super::ledger::Ledger;
-use crate::output::chat;
+use crate::exit::EndCounts;
 use crate::output::text::thousands;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
-/// Cells of the bar.
-const BAR: usize = 24;
+/// Characters of the bar.
+const BAR_CHARS: usize = 24;
 
-/// The line on the terminal; nothing where stderr is none.
-pub struct Progress {
-    shown: bool,
-    terminal: bool,
+/// Goes to the beginning of the terminal's line and empties it.
+const CLEAR_LINE: &str = "\r\u{1b}[K";
+
+/// The line on the terminal. Nothing is drawn where stderr is not a terminal.
+pub(super) struct ProgressLine {
+    is_drawn: bool,
+    is_terminal: bool,
     waits: bool,
     began: Instant,
 }
 
-impl Progress {
-    /// Begins to count. `waits`: the feed waits until its tasks have ended.
-    pub fn new(waits: bool) -> Progress {
-        Progress {
-            shown: false,
-            terminal: std::io::stderr().is_terminal(),
+impl ProgressLine {
+    /// Begins to measure the time. `waits`: the feed waits until its tasks have ended.
+    pub(super) fn new(waits: bool) -> ProgressLine {
+        ProgressLine {
+            is_drawn: false,
+            is_terminal: std::io::stderr().is_terminal(),
             waits,
             began: Instant::now(),
         }
     }
 
     /// Rewrites the line.
-    pub fn draw(&mut self, ledger: &Ledger) {
-        if !self.terminal {
-            return;
+    pub(super) fn draw(&mut self, ledger: &Ledger) {
+        if self.is_terminal {
+            let line = line(ledger, self.waits, self.seconds());
+            write(&format!("{CLEAR_LINE}{line}"));
+            self.is_drawn = true;
         }
-        let line = line(ledger, self.waits, self.began.elapsed().as_secs_f64());
-        let mut err = std::io::stderr().lock();
-        let _ = write!(err, "\r\u{1b}[K{line}").and_then(|()| err.flush());
-        self.shown = true;
     }
 
     /// Removes the line, before anything else is written.
-    pub fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let mut err = std::io::stderr().lock();
-            let _ = write!(err, "\r\u{1b}[K").and_then(|()| err.flush());
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.is_drawn) {
+            write(CLEAR_LINE);
         }
     }
 
     /// Seconds since the beginning.
-    pub fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.began.elapsed().as_secs_f64()
     }
 }
 
+fn write(text: &str) {
+    let mut err = std::io::stderr().lock();
+    // A closed stderr is no reason to end.
+    let _ = write!(err, "{text}").and_then(|()| err.flush());
+}
+
 fn line(ledger: &Ledger, waits: bool, seconds: f64) -> String {
-    let ended = ledger.endings.total();
+    let added = thousands(ledger.added);
     let refused = if ledger.refused > 0 {
         format!(", {} refused", thousands(ledger.refused))
     } else {
         String::new()
     };
-    let added = thousands(ledger.added);
     if !waits {
-        return format!(
-            "{added} added{refused}, {}/s",
-            thousands(rate(ledger.added, seconds) as u64)
-        );
+        let rate = thousands(rate(ledger.added, seconds) as u64);
+        return format!("{added} added{refused}, {rate}/s");
     }
-    let all = ended + ledger.open() as u64;
-    let full = if all == 0 {
-        0
-    } else {
-        (ended as u128 * BAR as u128 / u128::from(all)) as usize
-    };
-    let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
-    format!(
-        "{bar} {} of {added} ended{refused}, {}/s",
-        thousands(ended),
-        thousands(rate(ended, seconds) as u64)
-    )
+    let ended = ledger.ends.total();
+    let all = ended + ledger.open_tasks() as u64;
+    let full = (u128::from(ended) * BAR_CHARS as u128)
+        .checked_div(u128::from(all))
+        .unwrap_or(0) as usize;
+    let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR_CHARS - full));
+    let rate = thousands(rate(ended, seconds) as u64);
+    let ended = thousands(ended);
+    format!("{bar} {ended} of {added} ended{refused}, {rate}/s")
 }
 
-fn rate(n: u64, seconds: f64) -> f64 {
+fn rate(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 {
-        n as f64 / seconds
+        count as f64 / seconds
     } else {
         0.0
     }
 }
 
-/// What `feed -o json` prints.
+/// What `feed -o json` prints. The fields are read by scripts.
 #[derive(Debug, Serialize)]
-pub struct Summary {
+pub(super) struct FeedSummary {
     job: String,
     added: u64,
     rejected: u64,
+    /// `None` where nobody waited for the tasks.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    endings: Option<Ended>,
+    ends: Option<EndCounts>,
     seconds: f64,
+    /// Tasks that ended in a second, or that were added where nobody waited.
     tasks_per_s: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Ended {
-    done: u64,
-    failed: u64,
-    cancelled: u64,
-    skipped: u64,
-}
-
-impl Summary {
-    /// Of a feed that has ended.
-    pub fn new(job: &str, ledger: &Ledger, waits: bool, seconds: f64) -> Summary {
-        let e = ledger.endings;
-        let endings = Ended {
-            done: e.done,
-            failed: e.failed,
-            cancelled: e.cancelled,
-            skipped: e.skipped,
+impl FeedSummary {
+    /// Sums up a feed that is complete.
+    pub(super) fn new(job: &str, ledger: &Ledger, waits: bool, seconds: f64) -> FeedSummary {
+        let count = if waits {
+            ledger.ends.total()
+        } else {
+            ledger.added
         };
-        let n = if waits { e.total() } else { ledger.added };
-        let tasks_per_s = (rate(n, seconds) * 10.0).round() / 10.0;
-        let seconds = (seconds * 1e3).round() / 1e3;
-        Summary {
+        FeedSummary {
             job: job.to_owned(),
             added: ledger.added,
             rejected: ledger.refused,
-            endings: waits.then_some(endings),
-            seconds,
-            tasks_per_s,
+            ends: waits.then_some(ledger.ends),
+            seconds: (seconds * 1e3).round() / 1e3,
+            tasks_per_s: (rate(count, seconds) * 10.0).round() / 10.0,
         }
     }
 
-    /// Says it in one line on stderr.
-    pub fn say(&self) {
+    /// The summary for people.
+    pub(super) fn sentence(&self) -> String {
         let mut line = format!("added {} to job {}", plural(self.added, "task"), self.job);
         if self.rejected > 0 {
             line.push_str(&format!(", refused {}", plural(self.rejected, "line")));
         }
-        if let Some(ended) = &self.endings {
-            line.push_str(&format!(": done {}", thousands(ended.done)));
-            for (n, word) in [
-                (ended.failed, "failed"),
-                (ended.cancelled, "cancelled"),
-                (ended.skipped, "skipped"),
+        if let Some(ends) = &self.ends {
+            line.push_str(&format!(": done {}", thousands(ends.done)));
+            for (count, state) in [
+                (ends.failed, "failed"),
+                (ends.cancelled, "cancelled"),
+                (ends.skipped, "skipped"),
             ] {
-                if n > 0 {
-                    line.push_str(&format!(", {word} {}", thousands(n)));
+                if count > 0 {
+                    line.push_str(&format!(", {state} {}", thousands(count)));
                 }
             }
         }
         let rate = thousands(self.tasks_per_s.round() as u64);
-        chat(&format!("{line}; {:.1} s, {rate} tasks/s", self.seconds));
+        format!("{line}; {:.1} s, {rate} tasks/s", self.seconds)
     }
 }
 
-fn plural(n: u64, word: &str) -> String {
-    format!("{} {word}{}", thousands(n), if n == 1 { "" } else { "s" })
+fn plural(count: u64, word: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{} {word}{ending}", thousands(count))
 }

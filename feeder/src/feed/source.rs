@@ -1,126 +1,139 @@
-//! Reads a feed's input on a thread of its own, as fast as it comes and no faster than it is taken.
+//! Reads the input of a feed on a thread of its own: as fast as it comes, and no faster than it is
+//! taken.
 
-use super::line::{Keys, Line, new_id};
+use super::line::{FeedLine, IdHasher, new_id};
 use super::local;
-use super::splitter::{Piece, Splitter};
-use crate::inputs::Inputs;
-use crate::trouble::Trouble;
-use std::io::{ErrorKind, Read};
+use super::splitter::{FeedDocument, Splitter};
+use crate::error::CommandError;
+use crate::output::notice;
+use crate::uploads::InputUploader;
+use std::io::{ErrorKind, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use taskmaster_protocol::Refusal;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// Bytes read at a time. Lines of one read go on together and at once, so a slow producer's line is
-/// never waited with.
+/// Bytes that are read at a time. The lines of one read go on together and at once, so the line of
+/// a slow producer waits for no other.
 const READ_BYTES: usize = 256 << 10;
 
-/// Reads that may wait to be taken: bounds memory when the master is slower than the disk.
-const CHUNKS: usize = 4;
+/// Reads that may wait to be taken. They bound the memory where the master is slower than the disk.
+const READS_WAITING_MAX: usize = 4;
 
-/// What came with one read; the last one has an error where reading failed.
-pub type Chunk = Result<Vec<Result<Line, Refusal>>, Trouble>;
+/// The lines of one read, or why reading failed. Nothing comes after a failure.
+pub(super) type InputChunk = Result<Vec<Result<FeedLine, Refusal>>, CommandError>;
 
-/// Opens the input: a file, or stdin for `-` and nothing.
-pub fn open(file: Option<&Path>) -> Result<Box<dyn Read + Send>, Trouble> {
-    match file {
-        Some(path) if path != Path::new("-") => match std::fs::File::open(path) {
+/// How lines are made of the input.
+pub(super) struct InputSettings {
+    /// Bytes of the longest document.
+    pub(super) document_bytes_max: usize,
+    pub(super) hasher: IdHasher,
+    /// Puts the files that lines name, before the lines go on.
+    pub(super) uploader: InputUploader,
+    /// The folder that paths in lines are relative to.
+    pub(super) base: PathBuf,
+}
+
+/// Opens a file, or stdin for `-` and nothing.
+pub(super) fn open(file: Option<&Path>) -> Result<Box<dyn Read + Send>, CommandError> {
+    if let Some(path) = file.filter(|path| *path != Path::new("-")) {
+        return match std::fs::File::open(path) {
             Ok(file) => Ok(Box::new(file)),
-            Err(error) => Err(Trouble::Local(format!(
-                "cannot read {}: {error}",
-                path.display()
-            ))),
-        },
-        _ => {
-            if std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-                crate::output::chat(
-                    "reading tasks from the terminal, one JSON object per line; Ctrl-D ends",
-                );
+            Err(error) => {
+                let text = format!("cannot read {}: {error}", path.display());
+                Err(CommandError::Local(text))
             }
-            Ok(Box::new(std::io::stdin()))
-        }
+        };
     }
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        notice("reading tasks from the terminal, one JSON object per line; Ctrl-D ends");
+    }
+    Ok(Box::new(stdin))
 }
 
 /// Starts the thread. The channel ends with the input.
-///
-/// `files` puts the files that lines name, relative to the folder beside it, before the lines are
-/// given.
-pub fn start(
+pub(super) fn start(
     input: impl Read + Send + 'static,
-    keys: Keys,
-    document_max: usize,
-    files: (Inputs, PathBuf),
-) -> mpsc::Receiver<Chunk> {
-    let (sender, receiver) = mpsc::channel(CHUNKS);
-    let reader = Reader {
-        keys,
-        files: files.0,
-        base: files.1,
+    settings: InputSettings,
+) -> mpsc::Receiver<InputChunk> {
+    let (sender, receiver) = mpsc::channel(READS_WAITING_MAX);
+    let reader = InputReader {
+        settings,
         runtime: Handle::current(),
         sender,
     };
-    // Not joined: a read of a terminal or pipe cannot be interrupted, and the process may end
-    // meanwhile.
-    std::thread::spawn(move || reader.read_all(input, document_max));
+    // The thread is not joined: a read of a terminal or pipe cannot be interrupted, and the process
+    // may end meanwhile.
+    std::thread::spawn(move || reader.read_all(input));
     receiver
 }
 
-struct Reader {
-    keys: Keys,
-    files: Inputs,
-    base: PathBuf,
+struct InputReader {
+    settings: InputSettings,
     runtime: Handle,
-    sender: mpsc::Sender<Chunk>,
+    sender: mpsc::Sender<InputChunk>,
 }
 
-impl Reader {
-    fn read_all(mut self, mut input: impl Read, document_max: usize) {
-        let mut splitter = Splitter::new(document_max);
+impl InputReader {
+    fn read_all(mut self, mut input: impl Read) {
+        let mut splitter = Splitter::new(self.settings.document_bytes_max);
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            let mut pieces = Vec::new();
-            let ended = match input.read(&mut buffer) {
-                Ok(0) => {
-                    splitter.finish(&mut pieces);
-                    true
-                }
-                Ok(n) => {
-                    splitter.push(&buffer[..n], &mut pieces);
-                    false
-                }
+            let mut documents = Vec::new();
+            let count = match input.read(&mut buffer) {
+                Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    let _ = self.sender.blocking_send(Err(Trouble::Local(format!(
-                        "cannot read the input: {error}"
-                    ))));
+                    let text = format!("cannot read the input: {error}");
+                    let _ = self.sender.blocking_send(Err(CommandError::Local(text)));
                     return;
                 }
             };
-            let mut lines: Vec<_> = pieces
-                .into_iter()
-                .map(|piece| read_piece(piece, &self.keys))
-                .collect();
-            if let Err(trouble) =
-                self.runtime
-                    .block_on(local::settle(&mut lines, &self.base, &mut self.files))
-            {
-                let _ = self.sender.blocking_send(Err(trouble));
-                return;
+            let has_ended = count == 0;
+            if has_ended {
+                splitter.finish(&mut documents);
+            } else {
+                splitter.push(&buffer[..count], &mut documents);
             }
-            // The receiver is gone when the feed has ended early.
-            if (!lines.is_empty() && self.sender.blocking_send(Ok(lines)).is_err()) || ended {
+            match self.lines(documents) {
+                Ok(lines) => {
+                    // The receiver is gone when the feed has ended early.
+                    if !lines.is_empty() && self.sender.blocking_send(Ok(lines)).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let _ = self.sender.blocking_send(Err(error));
+                    return;
+                }
+            }
+            if has_ended {
                 return;
             }
         }
     }
+
+    fn lines(
+        &mut self,
+        documents: Vec<FeedDocument>,
+    ) -> Result<Vec<Result<FeedLine, Refusal>>, CommandError> {
+        let settings = &mut self.settings;
+        let mut lines: Vec<_> = documents
+            .into_iter()
+            .map(|document| read_line(document, &settings.hasher))
+            .collect();
+        let put = local::put_inputs(&mut lines, &settings.base, &mut settings.uploader);
+        self.runtime.block_on(put)?;
+        Ok(lines)
+    }
 }
 
-fn read_piece(piece: Piece, keys: &Keys) -> Result<Line, Refusal> {
-    match piece.text {
-        Ok(text) => Line::read(piece.line, text, keys, new_id),
+fn read_line(document: FeedDocument, hasher: &IdHasher) -> Result<FeedLine, Refusal> {
+    match document.text {
+        Ok(text) => FeedLine::read(document.line, text, hasher, new_id),
         Err(refusal) => Err(Refusal {
-            line: Some(piece.line),
+            line: Some(document.line),
             ..refusal
         }),
     }

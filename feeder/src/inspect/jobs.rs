@@ -1,105 +1,106 @@
 //! `jobs list|show|wait|cancel|pause|resume`.
 
-use super::tasks::{cancel, done};
-use super::{read, rows};
-use crate::cli::{Global, JobsCommand};
-use crate::client::Client;
-use crate::output::table::Table;
-use crate::trouble::{Endings, Trouble, exit};
+use super::rows::ask_rows;
+use crate::cli::{GlobalOptions, JobsCommand};
+use crate::client::{Client, ClientError, read_answer};
+use crate::error::CommandError;
+use crate::exit::{self, EndCounts};
+use crate::output::table::TextTable;
 use crate::waiting;
-use crate::wire::{Hot, hot};
+use crate::wire::{HotMessage, read_hot};
 use taskmaster_protocol::message::{Follow, Operation, Query};
 use taskmaster_protocol::shape::JobView;
 use taskmaster_protocol::{FromMaster, JobName, Json, ToMaster};
 
-/// Runs a `jobs` command. The exit code.
-pub async fn run(command: JobsCommand, global: &Global) -> Result<u8, Trouble> {
-    let output = global.output();
+/// Runs a `jobs` command and gives the exit code.
+pub async fn run(command: JobsCommand, global: &GlobalOptions) -> Result<u8, CommandError> {
+    let printer = global.printer();
     let mut client = Client::connect(global.target()?).await?;
     let client = &mut client;
     match command {
         JobsCommand::List => {
-            let (raw, typed) = rows(client, Query::Jobs).await?;
-            output.list(&raw, &typed, |job: &JobView| job.job.to_string(), table)?;
+            let jobs = ask_rows(client, Query::Jobs).await?;
+            printer.list(&jobs, |job: &JobView| job.job.to_string(), table)?;
         }
         JobsCommand::Show { job } => {
             let answer = client.ask_raw(Query::Job { job: job.clone() }).await?;
-            let view = read(&answer)?;
-            output.show(&answer, job.as_str(), || block(&view))?;
+            let view = read_answer(&answer)?;
+            printer.show(&answer, job.as_str(), || block(&view))?;
         }
         JobsCommand::Wait { job, wait_timeout } => {
-            let end = waiting::deadline(wait_timeout);
-            let answer = waiting::until(end, &format!("job {job}"), wait(client, &job)).await?;
-            let view: JobView = read(&answer)?;
-            if output.wants_json() {
-                output.show(&answer, job.as_str(), || block(&view))?;
+            let deadline = waiting::deadline(wait_timeout);
+            let what = format!("job {job}");
+            let answer = waiting::before(deadline, &what, wait(client, &job)).await?;
+            let view: JobView = read_answer(&answer)?;
+            if printer.wants_json() {
+                printer.show(&answer, job.as_str(), || block(&view))?;
             }
-            return Ok(endings(&view).exit_code());
+            return Ok(end_counts(&view).exit_code());
         }
-        JobsCommand::Cancel { job } => cancel(client, Vec::new(), Some(job), &output).await?,
+        JobsCommand::Cancel { job } => {
+            printer.confirm(&client.cancel(Vec::new(), Some(job)).await?)?;
+        }
         JobsCommand::Pause { job } => {
-            done(&client.operate(Operation::PauseJob { job }).await?, &output)?
+            printer.confirm(&client.operate(Operation::PauseJob { job }).await?)?;
         }
-        JobsCommand::Resume { job } => done(
-            &client.operate(Operation::ResumeJob { job }).await?,
-            &output,
-        )?,
+        JobsCommand::Resume { job } => {
+            printer.confirm(&client.operate(Operation::ResumeJob { job }).await?)?;
+        }
     }
     Ok(exit::OK)
 }
 
-/// Waits until nobody holds the job and no task of it is open. The job as it is then.
-async fn wait(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
-    // Followed before it is asked about: an end between the two would be missed the other way
-    // round.
-    let follow = |client: &Client| {
-        client.say(&ToMaster::Follow(Follow {
-            job: Some(job.clone()),
-            ids: Vec::new(),
-            since: None,
-        }));
-    };
-    follow(client);
+/// Waits until no session holds the job and no task of it is open, and gives the job as it is then.
+async fn wait(client: &mut Client, job: &JobName) -> Result<Json, ClientError> {
+    // The job is followed before it is asked about: the other way round, an end between the two
+    // would be missed.
+    follow(client, job);
     loop {
-        match wait_once(client, job).await {
-            Err(lost @ Trouble::Lost(_)) => {
-                client.reconnect(&lost).await?;
-                follow(client);
+        match wait_on_this_connection(client, job).await {
+            Err(lost @ ClientError::Lost(_)) => {
+                waiting::reconnect(client, &lost).await?;
+                follow(client, job);
             }
             other => return other,
         }
     }
 }
 
-async fn wait_once(client: &mut Client, job: &JobName) -> Result<Json, Trouble> {
+fn follow(client: &Client, job: &JobName) {
+    client.send(&ToMaster::Follow(Follow {
+        job: Some(job.clone()),
+        ids: Vec::new(),
+        since: None,
+    }));
+}
+
+async fn wait_on_this_connection(client: &mut Client, job: &JobName) -> Result<Json, ClientError> {
     loop {
-        let ask = |reference| {
-            ToMaster::Ask(taskmaster_protocol::message::Ask {
-                reference,
-                query: Query::Job { job: job.clone() },
-            })
-        };
-        let answer = client.request_once(ask).await?;
-        if !read::<JobView>(&answer)?.open {
+        let answer = client.ask_once(Query::Job { job: job.clone() }).await?;
+        if !read_answer::<JobView>(&answer)?.open {
             return Ok(answer);
         }
-        loop {
-            let text = client.hear().await?;
-            match hot(&text) {
-                Some(Hot::Finals(finals)) if finals.job_done.is_some() => break,
-                Some(_) => {}
-                None => {
-                    if let Ok(FromMaster::Refused(refused)) = FromMaster::decode(&text) {
-                        return Err(refused.error.into());
-                    }
+        until_a_job_is_done(client).await?;
+    }
+}
+
+async fn until_a_job_is_done(client: &mut Client) -> Result<(), ClientError> {
+    loop {
+        let text = client.receive().await?;
+        match read_hot(&text) {
+            Some(HotMessage::Final(message)) if message.job_done.is_some() => return Ok(()),
+            Some(_) => {}
+            None => {
+                if let Ok(FromMaster::Refused(refused)) = FromMaster::decode(&text) {
+                    return Err(refused.error.into());
                 }
             }
         }
     }
 }
 
-fn endings(job: &JobView) -> Endings {
-    Endings {
+fn end_counts(job: &JobView) -> EndCounts {
+    EndCounts {
         done: job.done,
         failed: job.failed,
         skipped: job.skipped,
@@ -115,8 +116,23 @@ fn state(job: &JobView) -> &'static str {
     }
 }
 
-fn table(jobs: &[JobView]) -> Table {
-    let mut table = Table::new(&[
+/// The job's counts of tasks, by their names.
+fn counts(job: &JobView) -> [(&'static str, u64); 9] {
+    [
+        ("total", job.total),
+        ("blocked", job.blocked),
+        ("delayed", job.delayed),
+        ("ready", job.ready),
+        ("assigned", job.assigned),
+        ("done", job.done),
+        ("failed", job.failed),
+        ("cancelled", job.cancelled),
+        ("skipped", job.skipped),
+    ]
+}
+
+fn table(jobs: &[JobView]) -> TextTable {
+    let mut table = TextTable::new(&[
         "JOB",
         "STATE",
         "TOTAL",
@@ -130,44 +146,20 @@ fn table(jobs: &[JobView]) -> Table {
         "SKIPPED",
     ]);
     for job in jobs {
-        let counts = [
-            job.total,
-            job.blocked,
-            job.delayed,
-            job.ready,
-            job.assigned,
-            job.done,
-            job.failed,
-            job.cancelled,
-            job.skipped,
-        ];
-        table.row(
-            [job.job.to_string(), state(job).to_owned()]
-                .into_iter()
-                .chain(counts.map(|n| n.to_string())),
-        );
+        let names = [job.job.to_string(), state(job).to_owned()];
+        let counts = counts(job).map(|(_, count)| count.to_string());
+        table.row(names.into_iter().chain(counts));
     }
     table
 }
 
-fn block(job: &JobView) -> Table {
-    let mut block = Table::new(&[]);
+fn block(job: &JobView) -> TextTable {
+    let mut block = TextTable::block();
     block.pair("job", &job.job);
     block.pair("state", state(job));
     block.pair("run", job.run);
-    let counts = [
-        ("total", job.total),
-        ("blocked", job.blocked),
-        ("delayed", job.delayed),
-        ("ready", job.ready),
-        ("assigned", job.assigned),
-        ("done", job.done),
-        ("failed", job.failed),
-        ("cancelled", job.cancelled),
-        ("skipped", job.skipped),
-    ];
-    counts
-        .into_iter()
-        .for_each(|(name, n)| block.row([name.to_owned(), n.to_string()]));
+    for (name, count) in counts(job) {
+        block.pair(name, count);
+    }
     block
 }

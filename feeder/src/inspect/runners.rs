@@ -1,54 +1,53 @@
 //! `runners list|show|drain`.
 
-use super::tasks::done;
-use super::{moment, rows};
-use crate::cli::{Global, RunnersCommand};
+use super::rows::ask_rows;
+use crate::cli::{GlobalOptions, RunnersCommand};
 use crate::client::Client;
-use crate::output::table::Table;
-use crate::trouble::{Trouble, exit};
+use crate::error::CommandError;
+use crate::exit;
+use crate::output::table::TextTable;
+use crate::output::text::moment;
+use crate::output::{ListRows, Printer};
 use taskmaster_protocol::message::{Operation, Query};
 use taskmaster_protocol::shape::RunnerView;
 use taskmaster_protocol::{RefusalCode, near};
 
-/// Runs a `runners` command. The exit code.
-pub async fn run(command: RunnersCommand, global: &Global) -> Result<u8, Trouble> {
-    let output = global.output();
+/// Runs a `runners` command and gives the exit code.
+pub async fn run(command: RunnersCommand, global: &GlobalOptions) -> Result<u8, CommandError> {
+    let printer = global.printer();
     let mut client = Client::connect(global.target()?).await?;
     match command {
         RunnersCommand::List => {
-            let (raw, typed) = rows(&mut client, Query::Runners).await?;
-            output.list(
-                &raw,
-                &typed,
-                |runner: &RunnerView| runner.runner.clone(),
-                table,
-            )?;
+            let runners = ask_rows(&mut client, Query::Runners).await?;
+            printer.list(&runners, |runner: &RunnerView| runner.runner.clone(), table)?;
         }
         RunnersCommand::Show { runner } => {
-            let (raw, typed) = rows::<RunnerView>(&mut client, Query::Runners).await?;
-            let Some((answer, view)) = raw
-                .iter()
-                .zip(&typed)
-                .find(|(_, view)| view.runner == runner)
-            else {
-                let hint = near::hint(&runner, typed.iter().map(|view| view.runner.as_str()));
-                return Err(Trouble::refused(
-                    RefusalCode::UnknownRunner,
-                    format!("no runner `{runner}`{hint}"),
-                ));
-            };
-            output.show(answer, &runner, || block(view))?;
+            let runners = ask_rows(&mut client, Query::Runners).await?;
+            show(&runner, &runners, &printer)?;
         }
-        RunnersCommand::Drain { runner } => done(
-            &client.operate(Operation::DrainRunner { runner }).await?,
-            &output,
-        )?,
+        RunnersCommand::Drain { runner } => {
+            let answer = client.operate(Operation::DrainRunner { runner }).await?;
+            printer.confirm(&answer)?;
+        }
     }
     Ok(exit::OK)
 }
 
-fn table(runners: &[RunnerView]) -> Table {
-    let mut table = Table::new(&[
+fn show(name: &str, runners: &ListRows<RunnerView>, printer: &Printer) -> Result<(), CommandError> {
+    let mut rows = runners.raw.iter().zip(&runners.typed);
+    let Some((answer, view)) = rows.find(|(_, view)| view.runner == name) else {
+        let known = runners.typed.iter().map(|view| view.runner.as_str());
+        let hint = near::hint(name, known);
+        return Err(CommandError::refused(
+            RefusalCode::UnknownRunner,
+            format!("no runner `{name}`{hint}"),
+        ));
+    };
+    printer.show(answer, name, || block(view))
+}
+
+fn table(runners: &[RunnerView]) -> TextTable {
+    let mut table = TextTable::new(&[
         "RUNNER", "STATE", "USED", "SLOTS", "ATTEMPTS", "FINISHED", "JOINED", "LABELS",
     ]);
     for runner in runners {
@@ -76,8 +75,10 @@ fn labels(runner: &RunnerView) -> String {
         .join(" ")
 }
 
-fn block(runner: &RunnerView) -> Table {
-    let mut block = Table::new(&[]);
+fn block(runner: &RunnerView) -> TextTable {
+    let offer = &runner.offer;
+    let modules: Vec<&str> = offer.modules.iter().map(|name| name.as_str()).collect();
+    let mut block = TextTable::block();
     block.pair("runner", &runner.runner);
     block.pair("state", &runner.state);
     block.pair("slots", format!("{} of {} used", runner.used, runner.slots));
@@ -85,18 +86,9 @@ fn block(runner: &RunnerView) -> Table {
     block.pair("finished", runner.finished);
     block.pair("joined", moment(Some(runner.joined)));
     block.pair("labels", labels(runner));
-    block.pair("env", runner.offer.env.join(" "));
-    block.pair("os", format!("{} {}", runner.offer.os, runner.offer.arch));
-    block.pair("memory", format!("{} MiB", runner.offer.memory_mb));
-    block.pair(
-        "modules",
-        runner
-            .offer
-            .modules
-            .iter()
-            .map(|name| name.as_str())
-            .collect::<Vec<_>>()
-            .join(" "),
-    );
+    block.pair("env", offer.env.join(" "));
+    block.pair("os", format!("{} {}", offer.os, offer.arch));
+    block.pair("memory", format!("{} MiB", offer.memory_mb));
+    block.pair("modules", modules.join(" "));
     block
 }

@@ -1,24 +1,22 @@
 //! `tasks list|show|result|logs|files|cancel|retry|set|why`.
 
-use super::{moment, read};
-use crate::add;
-use crate::call::print_result;
-use crate::cli::{Global, TasksCommand};
-use crate::client::Client;
-use crate::output::table::Table;
-use crate::output::text::{bytes, plain, span};
-use crate::output::{Format, Output};
-use crate::trouble::{Trouble, exit};
+use super::rows::read_rows;
+use crate::cli::{GlobalOptions, TasksCommand};
+use crate::client::{Client, ClientError, read_answer};
+use crate::ended::{block, no_result, print_result};
+use crate::error::CommandError;
+use crate::exit;
+use crate::fetch::{OutputFiles, fetch_outputs};
+use crate::output::table::TextTable;
+use crate::output::text::{bytes, moment, one_line, plain};
+use crate::output::{ListRows, OutputFormat, Printer};
 use serde::Deserialize;
-use std::collections::BTreeMap;
-use taskmaster_protocol::message::{Cancel, Log, Query, Retry, Set};
-use taskmaster_protocol::{
-    FilePath, Hash, JobName, Json, ModuleName, TaskId, TaskState, TaskView, ToMaster, limits,
-};
+use taskmaster_protocol::message::{Log, Query};
+use taskmaster_protocol::{FilePath, Hash, JobName, Json, ModuleName, TaskState, TaskView, limits};
 
-/// Runs a `tasks` command. The exit code.
-pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> {
-    let output = global.output();
+/// Runs a `tasks` command and gives the exit code.
+pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, CommandError> {
+    let printer = global.printer();
     let mut client = Client::connect(global.target()?).await?;
     let client = &mut client;
     match command {
@@ -28,114 +26,80 @@ pub async fn run(command: TasksCommand, global: &Global) -> Result<u8, Trouble> 
             module,
             limit,
         } => {
-            let (raw, typed) = list(client, job, state, module, limit).await?;
-            output.list(&raw, &typed, |task: &TaskView| task.id.to_string(), table)?;
+            let filter = TaskFilter { job, state, module };
+            let tasks = list(client, filter, limit).await?;
+            printer.list(&tasks, |task: &TaskView| task.id.to_string(), table)?;
         }
         TasksCommand::Show { id } => {
             let answer = client.ask_raw(Query::Task { id: id.clone() }).await?;
-            let view = add::read_view(&answer)?;
-            output.show(&answer, id.as_str(), || block(&view))?;
+            let view = read_answer(&answer)?;
+            printer.show(&answer, id.as_str(), || block(&view))?;
         }
         TasksCommand::Result { id } => {
             let view: TaskView = client.ask(Query::Task { id }).await?;
             if !view.state.is_final() {
-                return Err(add::no_result(&view));
+                return Err(no_result(&view));
             }
-            return print_result(client, &view, &output).await;
+            return print_result(client, &view, &printer).await;
         }
-        TasksCommand::Logs { id } => print_log(&client.ask(Query::Logs { id }).await?, &output)?,
+        TasksCommand::Logs { id } => {
+            print_log(&client.ask(Query::Logs { id }).await?, &printer)?;
+        }
         TasksCommand::Files { id, fetch } => {
-            let view = client.ask::<TaskView>(Query::Task { id }).await?;
+            let view: TaskView = client.ask(Query::Task { id }).await?;
             if let Some(folder) = fetch {
-                crate::fetch::bring(&global.target()?, &folder, &view.id, &view.outputs).await?;
+                fetch_outputs(client.target(), &folder, &view.id, &view.outputs).await?;
             }
-            print_files(&view.outputs, &output)?;
+            print_files(&view.outputs, &printer)?;
         }
-        TasksCommand::Cancel { ids, job } => cancel(client, ids, job, &output).await?,
-        TasksCommand::Retry { ids } => {
-            let answer = client
-                .request(|reference| {
-                    ToMaster::Retry(Retry {
-                        reference,
-                        ids: ids.clone(),
-                    })
-                })
-                .await?;
-            done(&answer, &output)?;
-        }
+        TasksCommand::Cancel { ids, job } => printer.confirm(&client.cancel(ids, job).await?)?,
+        TasksCommand::Retry { ids } => printer.confirm(&client.retry(ids).await?)?,
         TasksCommand::Set {
             id,
             priority,
             delay,
         } => {
             let delay_ms = delay.map(|span| span.ms());
-            let set = |reference| {
-                ToMaster::Set(Set {
-                    reference,
-                    id: id.clone(),
-                    priority,
-                    delay_ms,
-                })
-            };
-            done(&client.request(set).await?, &output)?;
+            printer.confirm(&client.set(id, priority, delay_ms).await?)?;
         }
-        TasksCommand::Why { id } => why(&client.ask_raw(Query::Why { id }).await?, &output)?,
+        TasksCommand::Why { id } => {
+            print_why(&client.ask_raw(Query::Why { id }).await?, &printer)?;
+        }
     }
     Ok(exit::OK)
 }
 
-/// Cancels tasks or a job; prints what the master says of it with `-o json`.
-pub async fn cancel(
-    client: &mut Client,
-    ids: Vec<TaskId>,
+/// Which tasks a list has: those that match all that is given.
+struct TaskFilter {
     job: Option<JobName>,
-    output: &Output,
-) -> Result<(), Trouble> {
-    let cancel = |reference| {
-        ToMaster::Cancel(Cancel {
-            reference,
-            ids: ids.clone(),
-            job: job.clone(),
-        })
-    };
-    done(&client.request(cancel).await?, output)
+    state: Option<TaskState>,
+    module: Option<ModuleName>,
 }
 
-/// What was wished is durably done: the answer goes out only to scripts that want it.
-pub(super) fn done(answer: &Json, output: &Output) -> Result<(), Trouble> {
-    if output.wants_json() {
-        output.line(&crate::output::text::one_line(answer.get()))
-    } else {
-        Ok(())
-    }
-}
-
+/// One page of a list.
 #[derive(Deserialize)]
-struct RawPage {
+struct TaskPage {
     rows: Vec<Json>,
+    /// Where the next page begins; `None` on the last.
     next: Option<String>,
 }
 
 async fn list(
     client: &mut Client,
-    job: Option<JobName>,
-    state: Option<TaskState>,
-    module: Option<ModuleName>,
+    filter: TaskFilter,
     limit: usize,
-) -> Result<(Vec<Json>, Vec<TaskView>), Trouble> {
-    let (mut raw, mut after) = (Vec::new(), None);
+) -> Result<ListRows<TaskView>, ClientError> {
+    let mut raw = Vec::new();
+    let mut after = None;
     while raw.len() < limit {
-        let page_rows = (limit - raw.len()).min(limits::PAGE_ROWS_MAX);
-        let (job, module) = (job.clone(), module.clone());
-        let page: RawPage = client
-            .ask(Query::Tasks {
-                job,
-                state,
-                module,
-                limit: page_rows,
-                after,
-            })
-            .await?;
+        let query = Query::Tasks {
+            job: filter.job.clone(),
+            state: filter.state,
+            module: filter.module.clone(),
+            limit: (limit - raw.len()).min(limits::PAGE_ROWS_MAX),
+            after,
+        };
+        let page: TaskPage = client.ask(query).await?;
         raw.extend(page.rows);
         after = page.next;
         if after.is_none() {
@@ -143,12 +107,11 @@ async fn list(
         }
     }
     raw.truncate(limit);
-    let typed = raw.iter().map(read).collect::<Result<_, _>>()?;
-    Ok((raw, typed))
+    read_rows(raw)
 }
 
-fn table(tasks: &[TaskView]) -> Table {
-    let mut table = Table::new(&[
+fn table(tasks: &[TaskView]) -> TextTable {
+    let mut table = TextTable::new(&[
         "ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "NOTE",
     ]);
     for task in tasks {
@@ -160,80 +123,23 @@ fn table(tasks: &[TaskView]) -> Table {
             task.priority.to_string(),
             task.attempt.to_string(),
             moment(Some(task.created)),
-            match (&task.error, &task.note) {
-                (_, Some(note)) => note.clone(),
-                (Some(error), None) => format!("{}: {}", error.kind.as_str(), error.message),
-                (None, None) => String::new(),
-            },
+            note(task),
         ]);
     }
     table
 }
 
-/// A task as names and values.
-pub fn block(task: &TaskView) -> Table {
-    let mut block = Table::new(&[]);
-    block.pair("id", &task.id);
-    block.pair("state", task.state.as_str());
-    block.pair("module", &task.module);
-    block.pair(
-        "version",
-        task.version
-            .map_or(String::new(), |version| version.short()),
-    );
-    block.pair("job", &task.job);
-    block.pair("priority", task.priority);
-    block.pair("attempt", task.attempt);
-    block.pair("runner", task.runner.clone().unwrap_or_default());
-    block.pair("created", moment(Some(task.created)));
-    block.pair("started", moment(task.started));
-    block.pair("finished", moment(task.finished));
-    block.pair(
-        "result",
-        task.result
-            .as_ref()
-            .map_or(String::new(), |result| result.get().to_owned()),
-    );
-    block.pair(
-        "result blob",
-        task.result_blob
-            .map_or(String::new(), |hash| hash.to_string()),
-    );
-    if let Some(error) = &task.error {
-        block.pair(
-            "error",
-            format!("{}: {}", error.kind.as_str(), error.message),
-        );
-        block.pair(
-            "exit code",
-            error.code.map_or(String::new(), |code| code.to_string()),
-        );
-        for (i, line) in error
-            .backtrace
-            .iter()
-            .flat_map(|text| text.lines())
-            .enumerate()
-        {
-            block.row([
-                if i == 0 {
-                    "backtrace".to_owned()
-                } else {
-                    String::new()
-                },
-                line.to_owned(),
-            ]);
-        }
+fn note(task: &TaskView) -> String {
+    match (&task.note, &task.error) {
+        (Some(note), _) => note.clone(),
+        (None, Some(error)) => format!("{}: {}", error.kind.as_str(), error.message),
+        (None, None) => String::new(),
     }
-    if let Some(stats) = &task.stats {
-        block.pair("ran for", span(stats.run_us));
-        block.pair("memory", bytes(stats.memory_bytes));
-    }
-    block
 }
 
-fn print_log(log: &Log, output: &Output) -> Result<(), Trouble> {
-    if output.wants_json() {
-        return output.json(log);
+fn print_log(log: &Log, printer: &Printer) -> Result<(), CommandError> {
+    if printer.wants_json() {
+        return printer.json(log);
     }
     let mut text = log.head.clone();
     if log.dropped > 0 {
@@ -244,42 +150,39 @@ fn print_log(log: &Log, output: &Output) -> Result<(), Trouble> {
         text.push('\n');
     }
     // On a terminal a log must not move the cursor or rename the window.
-    if output.is_terminal() {
-        output.write(plain(&text).as_bytes())
+    if printer.is_terminal() {
+        printer.write(plain(&text).as_bytes())
     } else {
-        output.write(text.as_bytes())
+        printer.write(text.as_bytes())
     }
 }
 
-fn print_files(files: &BTreeMap<FilePath, Hash>, output: &Output) -> Result<(), Trouble> {
-    let raw: Vec<Json> = files
-        .iter()
-        .map(|(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash})))
-        .collect();
-    let typed: Vec<(&FilePath, &Hash)> = files.iter().collect();
-    output.list(
-        &raw,
-        &typed,
-        |(path, _)| path.to_string(),
-        |files| {
-            let mut table = Table::new(&["PATH", "SHA256"]);
-            files
-                .iter()
-                .for_each(|(path, hash)| table.row([path.to_string(), hash.to_string()]));
-            table
-        },
-    )
+fn print_files(files: &OutputFiles, printer: &Printer) -> Result<(), CommandError> {
+    let json = |(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash}));
+    let rows: ListRows<(&FilePath, &Hash)> = ListRows {
+        raw: files.iter().map(json).collect(),
+        typed: files.iter().collect(),
+    };
+    printer.list(&rows, |(path, _)| path.to_string(), file_table)
 }
 
-fn why(answer: &Json, output: &Output) -> Result<(), Trouble> {
+fn file_table(files: &[(&FilePath, &Hash)]) -> TextTable {
+    let mut table = TextTable::new(&["PATH", "SHA256"]);
+    for (path, hash) in files {
+        table.row([path.to_string(), hash.to_string()]);
+    }
+    table
+}
+
+fn print_why(answer: &Json, printer: &Printer) -> Result<(), CommandError> {
     #[derive(Deserialize)]
     struct Why {
         why: String,
     }
-    match output.explicit() {
-        Some(Format::Json | Format::Jsonl) => {
-            output.line(&crate::output::text::one_line(answer.get()))
+    match printer.requested() {
+        Some(OutputFormat::Json | OutputFormat::Jsonl) => printer.line(&one_line(answer.get())),
+        Some(OutputFormat::Table | OutputFormat::Quiet) | None => {
+            printer.line(&plain(&read_answer::<Why>(answer)?.why))
         }
-        _ => output.line(&plain(&read::<Why>(answer)?.why)),
     }
 }

@@ -1,30 +1,34 @@
-//! The files of each template. They lie in tasks/templates and tasks/sdk, as plain files.
+//! The files of each template, as they lie in tasks/templates and tasks/sdk.
 
 use crate::cli::Language;
 
-/// What stands in templates, in texts and in names of files, for the name of the project.
+/// Stands for the name of the project in the texts and in the names of files.
 pub(super) const PLACEHOLDER: &str = "task-name";
 
-/// A file of a project.
-pub(super) struct File {
-    /// Where it goes, below the project's folder.
+/// A file of a new project.
+pub(super) struct TemplateFile {
+    /// The path below the project's folder.
     pub(super) path: &'static str,
-    /// What is in it.
+    /// The content, in which [`PLACEHOLDER`] is replaced where it is text.
     pub(super) bytes: &'static [u8],
 }
 
-/// `path in the project = path below tasks/`.
+/// Files as `path in the project = path below tasks/`.
 macro_rules! template {
     ($($path:literal = $from:literal,)*) => {
-        &[$(File { path: $path, bytes: include_bytes!(concat!("../../../tasks/", $from)) },)*]
+        &[$(TemplateFile {
+            path: $path,
+            bytes: include_bytes!(concat!("../../../tasks/", $from)),
+        },)*]
     };
 }
 
-const EVERYWHERE: &[File] = template! {
+/// Files of every project.
+const EVERYWHERE: &[TemplateFile] = template! {
     ".gitignore" = "templates/gitignore",
 };
 
-const RUST: &[File] = template! {
+const RUST: &[TemplateFile] = template! {
     "build" = "templates/rust/build",
     "params.json" = "templates/rust/params.json",
     "data/sales.csv" = "templates/rust/data/sales.csv",
@@ -39,7 +43,7 @@ const RUST: &[File] = template! {
     "sdk/src/component.rs" = "sdk/rust/src/component.rs",
 };
 
-const C: &[File] = template! {
+const C: &[TemplateFile] = template! {
     "build" = "templates/c/build",
     "params.json" = "templates/c/params.json",
     "data/photo.ppm" = "templates/c/data/photo.ppm",
@@ -47,21 +51,21 @@ const C: &[File] = template! {
     "taskmaster.h" = "sdk/c/taskmaster.h",
 };
 
-const CPP: &[File] = template! {
+const CPP: &[TemplateFile] = template! {
     "build" = "templates/cpp/build",
     "params.json" = "templates/cpp/params.json",
     "task.cpp" = "templates/cpp/task.cpp",
     "taskmaster.h" = "sdk/c/taskmaster.h",
 };
 
-const ZIG: &[File] = template! {
+const ZIG: &[TemplateFile] = template! {
     "build" = "templates/zig/build",
     "params.json" = "templates/zig/params.json",
     "task.zig" = "templates/zig/task.zig",
     "taskmaster.zig" = "sdk/zig/taskmaster.zig",
 };
 
-const GO: &[File] = template! {
+const GO: &[TemplateFile] = template! {
     "build" = "templates/go/build",
     "params.json" = "templates/go/params.json",
     "go.mod" = "templates/go/go.mod",
@@ -71,7 +75,7 @@ const GO: &[File] = template! {
     "taskmaster_component.go" = "sdk/go/taskmaster_component.go",
 };
 
-const ASSEMBLYSCRIPT: &[File] = template! {
+const ASSEMBLYSCRIPT: &[TemplateFile] = template! {
     "build" = "templates/assemblyscript/build",
     "params.json" = "templates/assemblyscript/params.json",
     "package.json" = "templates/assemblyscript/package.json",
@@ -81,7 +85,7 @@ const ASSEMBLYSCRIPT: &[File] = template! {
     "component.ts" = "sdk/assemblyscript/component.ts",
 };
 
-const JAVASCRIPT: &[File] = template! {
+const JAVASCRIPT: &[TemplateFile] = template! {
     "build" = "templates/javascript/build",
     "params.json" = "templates/javascript/params.json",
     "package.json" = "templates/javascript/package.json",
@@ -90,7 +94,7 @@ const JAVASCRIPT: &[File] = template! {
     "wit/task.wit" = "wit/task.wit",
 };
 
-const TYPESCRIPT: &[File] = template! {
+const TYPESCRIPT: &[TemplateFile] = template! {
     "build" = "templates/typescript/build",
     "params.json" = "templates/typescript/params.json",
     "package.json" = "templates/typescript/package.json",
@@ -101,7 +105,7 @@ const TYPESCRIPT: &[File] = template! {
     "wit/task.wit" = "wit/task.wit",
 };
 
-const PYTHON: &[File] = template! {
+const PYTHON: &[TemplateFile] = template! {
     "build" = "templates/python/build",
     "params.json" = "templates/python/params.json",
     "app.py" = "templates/python/app.py",
@@ -109,7 +113,7 @@ const PYTHON: &[File] = template! {
     "wit/task.wit" = "wit/task.wit",
 };
 
-const WAT: &[File] = template! {
+const WAT: &[TemplateFile] = template! {
     "build" = "templates/wat/build",
     "params.json" = "templates/wat/params.json",
     "src/command.wat" = "templates/wat/src/command.wat",
@@ -117,7 +121,7 @@ const WAT: &[File] = template! {
 };
 
 /// The files of a project in this language.
-pub(super) fn files(language: Language) -> impl Iterator<Item = &'static File> {
+pub(super) fn files(language: Language) -> impl Iterator<Item = &'static TemplateFile> {
     let own = match language {
         Language::Rust => RUST,
         Language::C => C,

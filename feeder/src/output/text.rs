@@ -1,10 +1,13 @@
-//! Text as it may be shown: without line breaks where a line is promised, without control
-//! characters where a terminal would obey them. Both come from modules and feeds, so from anybody.
+//! Text as it may be shown: without line breaks where a line is promised, and without control
+//! characters where a terminal would obey them. Such characters come from modules and feeds, so
+//! from anybody.
 
 use std::borrow::Cow;
+use taskmaster_protocol::Wall;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// JSON text on one line. A raw line break in JSON can only stand between tokens, where a blank
-/// does as well.
+/// JSON on one line. A raw line break in JSON stands only between tokens, where a blank does as
+/// well.
 pub fn one_line(json: &str) -> Cow<'_, str> {
     if json.bytes().any(|byte| byte == b'\n' || byte == b'\r') {
         Cow::Owned(json.replace(['\n', '\r'], " "))
@@ -15,9 +18,9 @@ pub fn one_line(json: &str) -> Cow<'_, str> {
 
 /// Text without control characters other than line breaks and tabs.
 pub fn plain(text: &str) -> Cow<'_, str> {
-    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(obeyed) {
-        Cow::Owned(text.replace(obeyed, "\u{fffd}"))
+    let is_obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(is_obeyed) {
+        Cow::Owned(text.replace(is_obeyed, "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
     }
@@ -32,19 +35,33 @@ pub fn cell(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// At most `width` characters, the last one `…` where something was cut.
-pub fn clip(text: &str, width: usize) -> Cow<'_, str> {
-    if text.chars().count() <= width {
+/// The columns that a terminal needs for a text without control characters.
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// Text that fits into `columns`, with `…` at its end where something was cut.
+pub fn clip(text: &str, columns: usize) -> Cow<'_, str> {
+    if text.width() <= columns {
         return Cow::Borrowed(text);
     }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    let mut left = columns.saturating_sub(1);
+    let mut short = String::new();
+    for c in text.chars() {
+        let width = c.width().unwrap_or(0);
+        if width > left {
+            break;
+        }
+        left -= width;
+        short.push(c);
+    }
     short.push('…');
     Cow::Owned(short)
 }
 
-/// A number with its thousands parted: `1,234,567`.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
+/// A number with commas between its thousands: `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {
@@ -56,11 +73,11 @@ pub fn thousands(n: u64) -> String {
 }
 
 /// A count of bytes for people.
-pub fn bytes(n: u64) -> String {
-    match n {
-        0..1_024 => format!("{n} B"),
-        1_024..1_048_576 => format!("{:.1} KiB", n as f64 / 1_024.0),
-        _ => format!("{:.1} MiB", n as f64 / 1_048_576.0),
+pub fn bytes(count: u64) -> String {
+    match count {
+        0..1_024 => format!("{count} B"),
+        1_024..1_048_576 => format!("{:.1} KiB", count as f64 / 1_024.0),
+        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
     }
 }
 
@@ -72,6 +89,15 @@ pub fn span(us: u64) -> String {
         1_000_000..60_000_000 => format!("{:.1} s", us as f64 / 1e6),
         _ => format!("{}m{:02}s", us / 60_000_000, us / 1_000_000 % 60),
     }
+}
+
+/// A time for people: UTC, to the second. Empty where there is none.
+pub fn moment(time: Option<Wall>) -> String {
+    let Some(time) = time else {
+        return String::new();
+    };
+    let shown = time.to_string().replace('T', " ");
+    shown.chars().take("2026-01-31 12:00:00".len()).collect()
 }
 
 #[cfg(test)]
@@ -86,25 +112,29 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_for_people() {
+    fn text_is_cut_by_the_columns_that_it_takes() {
         assert_eq!(clip("abcdef", 4), "abc…");
         assert_eq!(clip("äöü", 3), "äöü");
+        assert_eq!(clip("日本語", 6), "日本語");
+        assert_eq!(clip("日本語", 5), "日本…");
+        assert_eq!(clip("日本語", 4), "日…");
+    }
+
+    #[test]
+    fn numbers_and_times_are_written_for_people() {
         assert_eq!(
-            [
-                thousands(0),
-                thousands(999),
-                thousands(1_000),
-                thousands(1_234_567)
-            ],
+            [0, 999, 1_000, 1_234_567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]
         );
         assert_eq!(
-            [bytes(12), bytes(2_048), bytes(3 << 20)],
+            [12, 2_048, 3 << 20].map(bytes),
             ["12 B", "2.0 KiB", "3.0 MiB"]
         );
         assert_eq!(
-            [span(12), span(1_500), span(2_000_000), span(61_000_000)],
+            [12, 1_500, 2_000_000, 61_000_000].map(span),
             ["12 µs", "1.5 ms", "2.0 s", "1m01s"]
         );
+        assert_eq!(moment(Some(Wall(0))), "1970-01-01 00:00:00");
+        assert_eq!(moment(None), "");
     }
 }

@@ -1,75 +1,83 @@
-//! Draws `top`: a line at a glance, the rate, runners, jobs with their progress, the last events.
+//! Draws `top`: the master in one line, the rate, runners, jobs with their progress, and the last
+//! events.
 
-use super::Picture;
+use super::dashboard::Dashboard;
 use crate::output::text::{span, thousands};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table};
+use taskmaster_protocol::message::Status;
 use taskmaster_protocol::shape::JobView;
 
-/// Cells of a job's bar.
-const BAR: usize = 20;
+/// Characters of a job's bar.
+const BAR_CHARS: usize = 20;
+
+/// Lines around the rows of a bordered table: its heading and two borders.
+const TABLE_FRAME: u16 = 3;
+
+/// Rows of the table of runners that are shown.
+const RUNNER_ROWS_MAX: u16 = 8;
+
+/// Rows of the table of jobs that are shown.
+const JOB_ROWS_MAX: u16 = 10;
 
 /// Draws everything.
-pub fn draw(frame: &mut Frame<'_>, picture: &Picture) {
-    let runners = u16::try_from(picture.runners.len())
-        .unwrap_or(u16::MAX)
-        .clamp(1, 8)
-        + 3;
-    let jobs = u16::try_from(picture.jobs.len())
-        .unwrap_or(u16::MAX)
-        .clamp(1, 10)
-        + 3;
+pub(super) fn draw(frame: &mut Frame<'_>, dashboard: &Dashboard) {
     let areas = [
         Constraint::Length(2),
         Constraint::Length(4),
-        Constraint::Length(runners),
-        Constraint::Length(jobs),
+        Constraint::Length(table_lines(dashboard.runners.len(), RUNNER_ROWS_MAX)),
+        Constraint::Length(table_lines(dashboard.jobs.len(), JOB_ROWS_MAX)),
         Constraint::Min(3),
     ];
     let [head, rate, runners, jobs, events] = Layout::vertical(areas).areas(frame.area());
-    draw_head(frame, head, picture);
-    draw_rate(frame, rate, picture);
-    draw_runners(frame, runners, picture);
-    draw_jobs(frame, jobs, picture);
-    draw_events(frame, events, picture);
+    draw_head(frame, head, dashboard);
+    draw_rate(frame, rate, dashboard);
+    draw_runners(frame, runners, dashboard);
+    draw_jobs(frame, jobs, dashboard);
+    draw_events(frame, events, dashboard);
 }
 
-fn draw_head(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
-    let mut lines = vec![Line::from("taskmaster").bold()];
-    if let Some(status) = &picture.status {
-        let count = |state: &str| thousands(status.tasks.get(state).copied().unwrap_or(0));
-        let states = ["ready", "assigned", "blocked", "delayed", "done", "failed"]
-            .map(|state| format!("{state} {}", count(state)));
-        let up = span(status.uptime_ms.saturating_mul(1_000));
-        let (runners, slots) = (status.runners, status.slots);
-        let text = format!(
-            "taskmaster  {}  up {up}  {runners} runners, {slots} slots  ·  {}",
-            status.durability,
-            states.join("  ")
-        );
-        lines = vec![Line::from(text).bold()];
-    }
-    let refusing = picture
-        .status
-        .as_ref()
-        .and_then(|status| status.refusing.as_deref());
-    let note = match (picture.note.as_str(), refusing) {
+fn table_lines(rows: usize, rows_max: u16) -> u16 {
+    let rows = u16::try_from(rows).unwrap_or(u16::MAX);
+    rows.clamp(1, rows_max) + TABLE_FRAME
+}
+
+fn draw_head(frame: &mut Frame<'_>, area: Rect, dashboard: &Dashboard) {
+    let status = dashboard.status.as_ref();
+    let title = status.map_or("taskmaster".to_owned(), title);
+    let refusing = status.and_then(|status| status.refusing.as_deref());
+    let note = match (dashboard.problem.as_str(), refusing) {
         ("", None) => Line::from("q quits").dim(),
         ("", Some(why)) => Line::from(format!("adds are refused: {why}")).red(),
-        (note, _) => Line::from(note).red(),
+        (problem, _) => Line::from(problem).red(),
     };
-    lines.push(note);
+    let lines = vec![Line::from(title).bold(), note];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn draw_rate(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
-    let title = format!(" {} tasks/s ", thousands(picture.rate.round() as u64));
+/// The master in one line.
+fn title(status: &Status) -> String {
+    let count = |state: &str| thousands(status.tasks.get(state).copied().unwrap_or(0));
+    let states = ["ready", "assigned", "blocked", "delayed", "done", "failed"]
+        .map(|state| format!("{state} {}", count(state)));
+    format!(
+        "taskmaster  {}  up {}  {} runners, {} slots  ·  {}",
+        status.durability,
+        span(status.uptime_ms.saturating_mul(1_000)),
+        status.runners,
+        status.slots,
+        states.join("  ")
+    )
+}
+
+fn draw_rate(frame: &mut Frame<'_>, area: Rect, dashboard: &Dashboard) {
+    let title = format!(" {} tasks/s ", thousands(dashboard.rate.round() as u64));
     let shown = usize::from(area.width.saturating_sub(2));
-    let skip = picture.rates.len().saturating_sub(shown);
-    let rates: Vec<u64> = picture.rates.iter().skip(skip).copied().collect();
+    let skip = dashboard.rates.len().saturating_sub(shown);
+    let rates: Vec<u64> = dashboard.rates.iter().skip(skip).copied().collect();
     frame.render_widget(
         Sparkline::default()
             .data(&rates)
@@ -79,8 +87,8 @@ fn draw_rate(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     );
 }
 
-fn draw_runners(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
-    let rows = picture.runners.iter().map(|runner| {
+fn draw_runners(frame: &mut Frame<'_>, area: Rect, dashboard: &Dashboard) {
+    let rows = dashboard.runners.iter().map(|runner| {
         let slots = format!("{}/{}", runner.used, runner.slots);
         Row::new([
             runner.runner.clone(),
@@ -106,8 +114,8 @@ fn draw_runners(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     );
 }
 
-fn draw_jobs(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
-    let rows = picture.jobs.iter().map(|job| {
+fn draw_jobs(frame: &mut Frame<'_>, area: Rect, dashboard: &Dashboard) {
+    let rows = dashboard.jobs.iter().map(|job| {
         let state = if job.paused {
             "paused"
         } else if job.open {
@@ -139,10 +147,10 @@ fn draw_jobs(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     );
 }
 
-fn draw_events(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
-    let room = usize::from(area.height.saturating_sub(2));
-    let skip = picture.events.len().saturating_sub(room);
-    let lines: Vec<Line<'_>> = picture
+fn draw_events(frame: &mut Frame<'_>, area: Rect, dashboard: &Dashboard) {
+    let shown = usize::from(area.height.saturating_sub(2));
+    let skip = dashboard.events.len().saturating_sub(shown);
+    let lines: Vec<Line<'_>> = dashboard
         .events
         .iter()
         .skip(skip)
@@ -154,19 +162,17 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, picture: &Picture) {
     );
 }
 
-/// How much of a job has ended.
+/// How many of a job's tasks have ended, as a bar and as numbers.
 fn bar(job: &JobView) -> String {
     let ended = job.done + job.failed + job.cancelled + job.skipped;
-    let full = if job.total == 0 {
-        0
-    } else {
-        (u128::from(ended) * BAR as u128 / u128::from(job.total)) as usize
-    };
-    let full = full.min(BAR);
+    let full = (u128::from(ended) * BAR_CHARS as u128)
+        .checked_div(u128::from(job.total))
+        .unwrap_or(0);
+    let full = BAR_CHARS.min(full as usize);
     format!(
         "{}{} {}/{}",
         "█".repeat(full),
-        "░".repeat(BAR - full),
+        "░".repeat(BAR_CHARS - full),
         thousands(ended),
         thousands(job.total)
     )
@@ -180,20 +186,21 @@ mod tests {
 
     #[test]
     fn it_draws_in_every_size_of_terminal() {
-        let job: JobView = serde_json::from_str(
-            r#"{"job":"night","run":1,"open":true,"total":10,"blocked":0,"delayed":0,"ready":4,"assigned":1,"done":5,"failed":0,"cancelled":0,"skipped":0}"#,
-        )
+        let job: JobView = serde_json::from_str(concat!(
+            r#"{"job":"night","run":1,"open":true,"total":10,"blocked":0,"delayed":0,"ready":4,"#,
+            r#""assigned":1,"done":5,"failed":0,"cancelled":0,"skipped":0}"#,
+        ))
         .unwrap();
-        let picture = Picture {
+        let dashboard = Dashboard {
             jobs: vec![job],
             rates: (0..300).collect(),
             rate: 1234.0,
             events: ["hello".to_owned()].into(),
-            ..Picture::default()
+            ..Dashboard::default()
         };
         for (width, height) in [(120, 40), (80, 24), (20, 5), (1, 1)] {
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-            terminal.draw(|frame| draw(frame, &picture)).unwrap();
+            terminal.draw(|frame| draw(frame, &dashboard)).unwrap();
             let shown: String = terminal
                 .backend()
                 .buffer()
@@ -202,12 +209,10 @@ mod tests {
                 .map(|cell| cell.symbol())
                 .collect();
             if width == 120 {
-                assert!(
-                    shown.contains("██████████░░░░░░░░░░ 5/10")
-                        && shown.contains("1,234 tasks/s")
-                        && shown.contains("hello"),
-                    "{shown}"
-                );
+                let half = "██████████░░░░░░░░░░ 5/10";
+                for words in [half, "1,234 tasks/s", "hello"] {
+                    assert!(shown.contains(words), "{words}: {shown}");
+                }
             }
         }
     }

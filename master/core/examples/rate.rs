@@ -1,12 +1,12 @@
-//! How fast the core alone is: tasks added, sent, and reported done, a second; and the memory of a
-//! waiting one.
+//! How fast the core alone is: the time to add a task, the time to send it and take its report, and
+//! the memory of a waiting task.
 //!
 //! `cargo run --release -p taskmaster-core --example rate`
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use taskmaster_core::jobs::Past;
+use taskmaster_core::StoredJob;
 use taskmaster_core::{DependsOn, Effect, Event, NewTask, Origin, RunnerKey, Scheduler, TaskKey};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{JobName, ModuleName, Now, Wall, When};
@@ -14,7 +14,7 @@ use taskmaster_protocol::{JobName, ModuleName, Now, Wall, When};
 const TASKS: u32 = 100_000;
 const BATCH: u32 = 1_000;
 
-/// Counts the bytes that are allocated.
+/// An allocator that counts the allocated bytes.
 struct Counting;
 
 static BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -46,8 +46,8 @@ struct Run {
     modules: Vec<ModuleName>,
     runners: u64,
     done: u32,
-    /// What the engine, the journal and the sockets use of the caches between two turns.
-    others: Vec<u64>,
+    /// Stands for the memory that the engine, the journal and the sockets use between two turns.
+    other_memory: Vec<u64>,
 }
 
 impl Run {
@@ -70,12 +70,12 @@ impl Run {
             modules,
             runners,
             done: 0,
-            others: vec![1; 1 << 22],
+            other_memory: vec![1; 1 << 22],
         };
         for job in run.jobs.clone() {
             run.tell(Event::JobOpened {
                 job: job.clone(),
-                past: Past::default(),
+                stored: StoredJob::default(),
                 restored: false,
             });
             run.tell(Event::JobHeld {
@@ -91,15 +91,16 @@ impl Run {
         self.core.handle(event, self.now, &mut self.effects);
     }
 
-    /// Puts the caches to another use.
-    fn forget(&mut self) {
-        self.others
+    /// Fills the caches of the processor with other things.
+    fn fill_caches(&mut self) {
+        self.other_memory
             .iter_mut()
             .step_by(8)
             .for_each(|word| *word = word.wrapping_mul(3));
     }
 
-    /// Every task of the second half waits for one of the first, where half are to be blocked.
+    /// Adds all tasks. If half are to be blocked, each task of the second half waits for one of the
+    /// first.
     fn add(&mut self, half_blocked: bool) {
         for i in 0..TASKS {
             let first = i.checked_sub(TASKS / 2).filter(|_| half_blocked);
@@ -109,7 +110,7 @@ impl Run {
                 .collect();
             let task = NewTask {
                 key: TaskKey(i),
-                no: u64::from(i) + 1,
+                ordinal: u64::from(i) + 1,
                 job: self.jobs[i as usize % self.jobs.len()].clone(),
                 module: self.modules[i as usize % self.modules.len()].clone(),
                 requires: Default::default(),
@@ -119,7 +120,7 @@ impl Run {
                 retries: None,
                 origin: Origin::Added,
             };
-            self.tell(Event::TaskCame(Box::new(task)));
+            self.tell(Event::TaskOpened(Box::new(task)));
             if i % BATCH == BATCH - 1 {
                 self.tell(Event::TurnEnded);
                 self.effects.clear();
@@ -127,8 +128,8 @@ impl Run {
         }
     }
 
-    /// Two runners that hold a hundred tasks each and report them all at once. Returns what of it
-    /// was the core's time.
+    /// Runners of a hundred slots each take all tasks, and report theirs at once in each turn. Returns
+    /// the time that the core took.
     fn work(&mut self) -> Duration {
         for runner in 1..=self.runners {
             let offer = Box::new(Offer {
@@ -141,14 +142,14 @@ impl Run {
                 runner,
                 offer,
                 credits: 100,
-                answers: true,
+                answers_recalls: true,
                 held: Vec::new(),
             });
         }
         let mut time = timed(|| self.tell(Event::TurnEnded));
         while self.done < TASKS {
             let effects = std::mem::take(&mut self.effects);
-            self.forget();
+            self.fill_caches();
             time += timed(|| {
                 for effect in &effects {
                     if let Effect::Send {
@@ -185,9 +186,11 @@ fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// The best of several runs: nanoseconds of the core for a task to be sent and done.
+/// Prints the best of several runs, and returns the nanoseconds to send a task and take its report.
 fn measure(name: &str, jobs: usize, classes: usize, half_blocked: bool) -> f64 {
-    let (mut adding, mut working, mut bytes) = (Duration::MAX, Duration::MAX, 0);
+    let mut adding = Duration::MAX;
+    let mut working = Duration::MAX;
+    let mut bytes = 0;
     for _ in 0..7 {
         let mut run = Run::new(jobs, classes, 2);
         let before = BYTES.load(Relaxed);

@@ -1,297 +1,356 @@
-//! Attempts: lent to a runner, and reported by it. The first success committed while the task is
-//! open wins.
+//! Attempts: charged to the runner that holds them, and reported by it. The first success that is
+//! committed while the task is open wins.
 
 use crate::deadlines::Timer;
-use crate::effect::{Change, Effect, Why};
-use crate::event::{Due, NewTask, RunnerKey, TaskKey};
-use crate::few::Few;
+use crate::due::Due;
+use crate::effect::{DurableChange, Effect, EndReason};
+use crate::event::NewTask;
+use crate::keys::{RunnerKey, TaskKey};
+use crate::one_or_many::OneOrMany;
 use crate::retry;
-use crate::runners::Lent;
+use crate::runners::InFlight;
 use crate::scheduler::Scheduler;
-use crate::state::{Final, State, Tried};
-use crate::tasks;
+use crate::state::{FinalState, State};
+use crate::task::TaskDetail;
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
-/// The longest run time that is believed: enough to tell long from short, too little to overflow a
-/// sum.
+/// The longest run time that is believed, in microseconds: long enough to tell long attempts from
+/// short ones, and short enough that no sum overflows.
 const RUN_US_MAX: u64 = 3_600_000_000;
 
-/// Attempts of one task: more than any retries allow, and far enough from the end of the numbers. A
-/// runner that tells of a greater one makes it up.
-const ATTEMPTS_MAX: u32 = 1_000_000_000;
+/// The greatest attempt number that is believed. No task can have that many attempts, and it is far
+/// from the end of the numbers: a runner that tells of a greater one has made it up.
+const ATTEMPT_NUMBER_MAX: u32 = 1_000_000_000;
+
+/// What a report is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reported {
+    /// The connection that the report came over.
+    pub by: RunnerKey,
+    pub task: TaskKey,
+    pub attempt: AttemptId,
+}
+
+impl Reported {
+    pub fn new(by: RunnerKey, task: TaskKey, attempt: AttemptId) -> Reported {
+        Reported { by, task, attempt }
+    }
+}
+
+/// How an attempt failed.
+#[derive(Debug)]
+pub(crate) struct AttemptFailure {
+    pub error: Box<TaskError>,
+    /// Run time in microseconds.
+    pub run_us: u64,
+    /// A random number, for the jitter of the back-off.
+    pub random: u32,
+}
 
 impl Scheduler {
-    /// Charges a runner and the job for an attempt.
-    pub(crate) fn lend(&mut self, runner_key: RunnerKey, task: TaskKey, attempt: AttemptId) {
-        let now = self.now.mono_us;
-        let (class, job) = (self.tasks.expect(task).class, self.tasks.expect(task).job);
-        let class = self.ready.class(class);
-        let slots = class.requires.slots();
-        // A mean is at most RUN_US_MAX, so that these add without overflow.
-        let expected_us = class.mean_us.unwrap_or(limits::PREFETCH_US) * u64::from(slots);
-        let runner = self.runner(runner_key);
-        runner.sent += 1;
-        let last = runner.lent.insert(
-            (task, attempt),
-            Lent {
-                slots,
-                expected_us,
-                order: runner.sent,
-            },
-        );
-        assert!(
-            last.is_none(),
-            "attempt {attempt} of {task:?} is lent twice"
-        );
-        runner.used += slots;
-        runner.backlog_us += expected_us;
-        if runner.used > runner.offer.slots && !runner.watched {
-            runner.watched = true;
-            runner.progress_us = now;
-            self.deadlines.insert(
-                now + limits::RECALL_AFTER_MS * 1_000,
-                Timer::Recall(runner_key),
-            );
-        }
-        self.charge(job, |share| share.in_use += slots);
-        self.update_room(runner_key);
-    }
-
-    /// Takes the charge back: the attempt has ended here, after `run_us` where it ran. Who holds it
-    /// counts, not who tells of it: that may be the same runner over its last connection.
-    pub(crate) fn give_back(
+    /// Charges a runner and the task's job for an attempt that the runner holds from now on.
+    pub(crate) fn add_in_flight(
         &mut self,
-        by: RunnerKey,
+        runner_key: RunnerKey,
         task: TaskKey,
         attempt: AttemptId,
-        run_us: Option<u64>,
     ) {
         let now = self.now.mono_us;
-        let held = self
+        let class = self.tasks.expect(task).class;
+        let job = self.tasks.expect(task).job;
+        let class = self.ready.class(class);
+        let slots = class.requires.slots();
+        // A mean is at most RUN_US_MAX, so the sum over a runner's attempts does not overflow.
+        let expected_us = class.mean_us.unwrap_or(limits::PREFETCH_US) * u64::from(slots);
+
+        let runner = self.runner(runner_key);
+        runner.sent += 1;
+        let in_flight = InFlight {
+            slots,
+            expected_us,
+            order: runner.sent,
+        };
+        let last = runner.in_flight.insert((task, attempt), in_flight);
+        assert!(
+            last.is_none(),
+            "attempt {attempt} of {task:?} is in flight twice"
+        );
+        runner.used_slots += slots;
+        runner.backlog_us += expected_us;
+
+        // An attempt waits there from now on.
+        if runner.used_slots > runner.offer.slots && !runner.recall_timer_set {
+            runner.recall_timer_set = true;
+            runner.last_progress_us = now;
+            let at = now + limits::RECALL_AFTER_MS * 1_000;
+            self.deadlines.insert(at, Timer::Recall(runner_key));
+        }
+        self.change_usage(job, |usage| usage.slots_in_use += slots);
+        self.update_availability(runner_key);
+    }
+
+    /// Takes the charge for an attempt back from the runner that holds it, which may be another
+    /// connection of the runner than the one that reported. `run_us` is the run time of an attempt
+    /// that has ended, and `None` for one that was given back or lost.
+    pub(crate) fn remove_in_flight(&mut self, reported: Reported, run_us: Option<u64>) {
+        let Reported { by, task, attempt } = reported;
+        let now = self.now.mono_us;
+        let open = self
             .tasks
             .get(task)
-            .and_then(|task| task.held().iter().find(|held| held.attempt == attempt));
-        let key = held.and_then(|held| held.runner).unwrap_or(by);
-        let Some(runner) = self.runners.get_mut(&key) else {
+            .and_then(|task| task.open_attempt(attempt));
+        let holder = open.and_then(|open| open.runner).unwrap_or(by);
+        let Some(runner) = self.runners.get_mut(&holder) else {
             return;
         };
-        let Some(lent) = runner.lent.remove(&(task, attempt)) else {
+        let Some(in_flight) = runner.in_flight.remove(&(task, attempt)) else {
             return;
         };
-        runner.used -= lent.slots;
-        runner.backlog_us -= lent.expected_us;
+
+        runner.used_slots -= in_flight.slots;
+        runner.backlog_us -= in_flight.expected_us;
         if run_us.is_some() {
             runner.finished += 1;
-            runner.progress_us = now;
-            runner.stuck = false;
+            runner.last_progress_us = now;
+            runner.prefetch_paused = false;
         }
-        self.update_room(key);
-        let (class, job) = (self.tasks.expect(task).class, self.tasks.expect(task).job);
+        self.update_availability(holder);
+
+        let class = self.tasks.expect(task).class;
+        let job = self.tasks.expect(task).job;
         let run_us = run_us.unwrap_or(0).min(RUN_US_MAX);
-        // An attempt that never ran (stopped while it waited, no module) tells nothing of how long
-        // others will.
+        // An attempt that never ran (it was stopped before, or its module could not be loaded) says
+        // nothing of how long others will run.
         if run_us > 0 {
-            let mean = &mut self.ready.class_mut(class).mean_us;
-            *mean = Some(
-                mean.map_or(run_us, |mean| mean - mean / 8 + run_us / 8)
-                    .max(1),
-            );
+            self.ready.class_mut(class).add_run_time(run_us);
         }
-        self.charge(job, |share| {
-            share.in_use -= lent.slots;
-            share.slot_time_us = share
-                .slot_time_us
-                .saturating_add(run_us * u64::from(lent.slots));
+        self.change_usage(job, |usage| {
+            let slot_time_us = run_us * u64::from(in_flight.slots);
+            usage.slots_in_use -= in_flight.slots;
+            usage.slot_time_us = usage.slot_time_us.saturating_add(slot_time_us);
         });
     }
 
-    /// The task's own record of an attempt: gone, or (`lost`) kept in case its runner comes back.
-    pub(crate) fn let_go(
+    /// Removes an attempt from the record of its task: it has ended.
+    pub(crate) fn close_attempt(
         &mut self,
         key: TaskKey,
         attempt: AttemptId,
-        lost: bool,
         effects: &mut Vec<Effect>,
     ) {
         let Some(task) = self.tasks.get_mut(key) else {
             return;
         };
-        if lost && !matches!(task.state, State::Ended(_)) {
-            let held = task
-                .tried
-                .iter_mut()
-                .flat_map(|tried| tried.held.iter_mut());
-            held.filter(|held| held.attempt == attempt)
-                .for_each(|held| held.runner = None);
-        } else {
-            task.retain_held(|held| held.attempt != attempt);
-            self.forget_if_over(key, effects);
+        task.retain_attempts(|open| open.attempt != attempt);
+        self.forget_if_over(key, effects);
+    }
+
+    /// Marks an attempt in the record of its task: its runner was lost, and may come back with it.
+    /// An ended task needs no such record.
+    pub(crate) fn detach_attempt(
+        &mut self,
+        key: TaskKey,
+        attempt: AttemptId,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(task) = self.tasks.get_mut(key) else {
+            return;
+        };
+        if !task.state.is_open() {
+            return self.close_attempt(key, attempt, effects);
+        }
+        let Some(detail) = &mut task.detail else {
+            return;
+        };
+        for open in detail.open_attempts.iter_mut() {
+            if open.attempt == attempt {
+                open.runner = None;
+            }
         }
     }
 
-    /// Whether an earlier master may have sent it. To whom is not known: of a runner that came just
-    /// before that master died, or that it had given up, the journal knows nothing, and what it did
-    /// is worth no less.
-    pub(crate) fn of_earlier_epoch(&self, attempt: AttemptId) -> bool {
-        attempt.epoch < self.epoch && attempt.n <= ATTEMPTS_MAX
+    /// Whether an earlier master may have sent an attempt. The journal does not know to which
+    /// runner: it knows nothing of a runner that joined just before that master died, or that the
+    /// master had given up. The work of such a runner is worth no less.
+    pub(crate) fn is_of_earlier_epoch(&self, attempt: AttemptId) -> bool {
+        attempt.epoch < self.epoch && attempt.n <= ATTEMPT_NUMBER_MAX
     }
 
-    /// Whether this runner may speak of the attempt: it was sent to it, over whichever connection,
-    /// or may have been by an earlier master. What a connection says that is no longer the runner's
-    /// own is said again over the next one.
-    fn may_report(&self, by: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
-        let Some(runner) = self.runners.get(&by) else {
+    /// Whether a runner may report an attempt: the attempt was sent to the runner, over whichever
+    /// connection, or an earlier master may have sent it. A connection that its runner has replaced
+    /// may not report: the runner reports again over the new one.
+    fn may_report(&self, reported: Reported) -> bool {
+        let Some(runner) = self.runners.get(&reported.by) else {
             return false;
         };
-        match self
+        let open = self
             .tasks
-            .get(key)
-            .and_then(|task| task.held().iter().find(|held| held.attempt == attempt))
-        {
-            Some(held) => held.name == runner.name,
-            None => self.of_earlier_epoch(attempt),
+            .get(reported.task)
+            .and_then(|task| task.open_attempt(reported.attempt));
+        match open {
+            Some(open) => open.runner_name == runner.name,
+            None => self.is_of_earlier_epoch(reported.attempt),
         }
     }
 
-    /// Whether a report of this attempt counts: it was not voided, and the task is open.
+    /// Whether a report of an attempt counts: the attempt is not void, and its task is open.
     fn counts(&self, key: TaskKey, attempt: AttemptId) -> bool {
-        self.tasks.get(key).is_some_and(|task| {
-            let sent_before = attempt > task.fence() && self.of_earlier_epoch(attempt);
-            let open = matches!(
-                task.state,
-                State::Delayed | State::Ready { .. } | State::Assigned
-            );
-            open && (sent_before || task.held().iter().any(|held| held.attempt == attempt))
-        })
+        let Some(task) = self.tasks.get(key) else {
+            return false;
+        };
+        let sent_before = attempt > task.fence() && self.is_of_earlier_epoch(attempt);
+        task.state.may_have_attempts() && (sent_before || task.open_attempt(attempt).is_some())
+    }
+
+    /// Whether a report of an attempt by a runner would count now.
+    pub fn report_counts(&self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
+        let reported = Reported::new(runner, key, attempt);
+        self.may_report(reported) && self.counts(key, attempt)
+    }
+
+    /// Takes a report: the attempt has ended, and its runner is charged no longer. Returns whether
+    /// the report counts.
+    fn take_report(
+        &mut self,
+        reported: Reported,
+        run_us: Option<u64>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        self.recall_answered(reported.by);
+        if !self.may_report(reported) {
+            return false;
+        }
+        let counts = self.counts(reported.task, reported.attempt);
+        self.remove_in_flight(reported, run_us);
+        self.close_attempt(reported.task, reported.attempt, effects);
+        counts
     }
 
     pub(crate) fn attempt_done(
         &mut self,
-        runner: RunnerKey,
-        key: TaskKey,
-        attempt: AttemptId,
+        reported: Reported,
         run_us: u64,
         effects: &mut Vec<Effect>,
     ) {
-        self.recall_answered(runner);
-        if !self.may_report(runner, key, attempt) {
-            return;
-        }
-        let counts = self.counts(key, attempt);
-        self.give_back(runner, key, attempt, Some(run_us.max(1)));
-        self.let_go(key, attempt, false, effects);
-        if counts {
-            self.end_by(key, Final::Done, Why::Report, attempt, effects);
+        if self.take_report(reported, Some(run_us.max(1)), effects) {
+            self.end_by(
+                reported.task,
+                FinalState::Done,
+                EndReason::Report,
+                reported.attempt,
+                effects,
+            );
         }
     }
 
-    /// Whether a report of this attempt by this runner would count now.
-    pub fn report_counts(&self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
-        self.may_report(runner, key, attempt) && self.counts(key, attempt)
-    }
-
-    /// The task goes on as `next`: it keeps its key, its place, its job and who waits for it.
+    /// Has a task go on as `next`. The task keeps its key, ordinal, job and dependents.
     pub(crate) fn attempt_continued(
         &mut self,
-        runner: RunnerKey,
-        attempt: AttemptId,
+        reported: Reported,
         run_us: u64,
         next: NewTask,
         effects: &mut Vec<Effect>,
     ) {
-        let key = next.key;
-        self.recall_answered(runner);
-        if !self.may_report(runner, key, attempt) {
-            return;
-        }
-        let counts = self.counts(key, attempt);
-        self.give_back(runner, key, attempt, Some(run_us.max(1)));
-        self.let_go(key, attempt, false, effects);
+        let key = reported.task;
+        let counts = self.take_report(reported, Some(run_us.max(1)), effects);
         // A newer attempt may be at work elsewhere, because this one's runner was lost for a while.
-        // It will say the same.
-        if !counts || self.tasks.expect(key).is_held() {
+        // The newer one will report the same.
+        if !counts || self.tasks.expect(key).is_on_a_runner() {
             return;
         }
-        let class = self.class_of(next.module, next.requires);
+
+        let class = self.class_of(&next.module, &next.requires);
         if self.tasks.expect(key).state != State::Assigned {
             self.enter(key, State::Assigned, effects);
         }
-        // Blocked tasks are in no index: what the indices go by can be changed.
+        // A blocked task is in no index, so what the indices go by can be changed.
         self.enter(key, State::Blocked { open: 0 }, effects);
+
         let epoch = self.epoch;
         let task = self.tasks.expect(key);
-        let last = std::mem::replace(&mut task.class, class);
+        let last_class = std::mem::replace(&mut task.class, class);
         task.priority = next.priority;
-        let (due, retries, last_n) = (next.due, next.retries, task.last_n());
-        let fence = attempt.max(AttemptId { epoch, n: last_n });
-        // Attempts of lost runners are void: they are not greater than the fence.
-        *task.tried_mut() = Tried {
-            due,
-            retries,
+        let last_attempt = task.last_attempt();
+        let newest = AttemptId {
+            epoch,
+            n: last_attempt,
+        };
+        let fence = reported.attempt.max(newest);
+        // Attempts of lost runners are void, because they are not greater than the fence.
+        *task.detail_mut() = TaskDetail {
+            due: next.due,
+            retries: next.retries,
             tries: 0,
             lost: 0,
-            last_n,
+            last_attempt,
             fence,
-            held: Few::None,
+            open_attempts: OneOrMany::None,
         };
-        self.ready.class_mut(last).tasks -= 1;
+        self.ready.class_mut(last_class).tasks -= 1;
         self.ready.class_mut(class).tasks += 1;
-        effects.push(Effect::Store(Change::Continued(key, fence)));
-        self.depend(key, &next.dependencies, effects);
+        effects.push(Effect::Store(DurableChange::Continued(key, fence)));
+        self.count_dependencies(key, &next.dependencies, effects);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
     pub(crate) fn attempt_failed(
         &mut self,
-        runner: RunnerKey,
-        key: TaskKey,
-        attempt: AttemptId,
-        error: &TaskError,
-        run_us: u64,
-        chance: u32,
+        reported: Reported,
+        failure: &AttemptFailure,
         effects: &mut Vec<Effect>,
     ) {
-        let now = self.now;
-        self.recall_answered(runner);
-        if !self.may_report(runner, key, attempt) {
-            return;
-        }
-        let counts = self.counts(key, attempt);
-        self.give_back(runner, key, attempt, Some(run_us));
-        self.let_go(key, attempt, false, effects);
-        if !counts {
+        let Reported {
+            task: key, attempt, ..
+        } = reported;
+        if !self.take_report(reported, Some(failure.run_us), effects) {
             return;
         }
         let task = self.tasks.expect(key);
-        if task.is_held() {
+        if task.is_on_a_runner() {
             return;
         }
-        // A runner that stops an attempt unasked (it is shutting down) says `cancelled`: nobody's
-        // failure. And where a newer attempt has failed, this one was counted when its runner was
-        // lost; it could only have made good.
-        if error.kind == ErrorKind::Cancelled || attempt <= task.fence() {
+
+        // A runner that shuts down stops its attempts and reports them as cancelled, which is
+        // nobody's failure. And an attempt that is older than one that failed was counted already,
+        // when its runner was lost: only its success would have mattered.
+        if failure.error.kind == ErrorKind::Cancelled || attempt <= task.fence() {
             if task.state == State::Assigned {
-                self.unblocked(key, effects);
+                self.unblock(key, effects);
             }
             return;
         }
-        let tried = task.tried_mut();
-        tried.tries += 1;
-        let (tries, lost) = (tried.tries, tried.lost);
-        let usual = Retries::default();
-        let policy = task.retries().unwrap_or(&usual);
-        let Some(wait_us) = retry::wait_us(policy, error, tries, chance) else {
-            return self.end_by(key, Final::Failed, Why::Report, attempt, effects);
-        };
-        let tried = task.tried_mut();
-        tried.fence = tried.fence.max(attempt);
-        // A delay that was set while it ran holds, too. The wait is kept: a late attempt may come
-        // and go meanwhile.
-        let wait_us = task
-            .due()
-            .map_or(wait_us, |due| wait_us.max(tasks::wait_us(due, now)));
+
+        let detail = task.detail_mut();
+        detail.tries += 1;
+        let tries = detail.tries;
+        let default_policy = Retries::default();
+        let policy = task.retries().unwrap_or(&default_policy);
+        match retry::wait_us(policy, &failure.error, tries, failure.random) {
+            Some(wait_us) => self.retry_later(key, attempt, wait_us, effects),
+            None => self.end_by(key, FinalState::Failed, EndReason::Report, attempt, effects),
+        }
+    }
+
+    /// Delays a task after a counted failure.
+    fn retry_later(
+        &mut self,
+        key: TaskKey,
+        attempt: AttemptId,
+        backoff_us: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let now = self.now;
+        let task = self.tasks.expect(key);
+        let due_us = task.due().map_or(0, |due| due.wait_us(now));
+        let detail = task.detail_mut();
+        detail.fence = detail.fence.max(attempt);
+        let tries = detail.tries;
+        let lost = detail.lost;
+
+        // A start that was set while the attempt ran holds, too. The longer wait is kept as the
+        // task's due time, because a late attempt may come and go meanwhile.
+        let wait_us = backoff_us.max(due_us);
         self.set_due(key, Due::Mono(now.mono_us + wait_us));
-        effects.push(Effect::Store(Change::Retrying {
+        effects.push(Effect::Store(DurableChange::Retrying {
             task: key,
             attempt,
             tries,
@@ -302,55 +361,43 @@ impl Scheduler {
         self.enter(key, State::Delayed, effects);
     }
 
-    pub(crate) fn attempt_returned(
-        &mut self,
-        runner: RunnerKey,
-        key: TaskKey,
-        attempt: AttemptId,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.recall_answered(runner);
-        if !self.may_report(runner, key, attempt) {
-            return;
-        }
-        let counts = self.counts(key, attempt);
-        self.give_back(runner, key, attempt, None);
-        self.let_go(key, attempt, false, effects);
-        let Some(task) = self.tasks.get(key) else {
+    pub(crate) fn attempt_returned(&mut self, reported: Reported, effects: &mut Vec<Effect>) {
+        let counts = self.take_report(reported, None, effects);
+        let Some(task) = self.tasks.get(reported.task) else {
             return;
         };
-        let alone = !task.is_held();
-        if counts && alone && task.state == State::Assigned {
-            self.unblocked(key, effects);
+        if counts && !task.is_on_a_runner() && task.state == State::Assigned {
+            self.unblock(reported.task, effects);
         }
     }
 
-    /// Attempts have waited on a runner while nothing ended there: they are asked back, and nothing
-    /// is sent ahead until something ends. Those that run already are not given back; nobody here
-    /// knows which they are.
+    /// Recalls the attempts of a runner on which some have waited while none ended. Nothing is sent
+    /// ahead to the runner until an attempt ends there. Attempts that run already are not given
+    /// back, and nobody here knows which these are.
     pub(crate) fn recall(&mut self, key: RunnerKey, effects: &mut Vec<Effect>) {
         let now = self.now.mono_us;
         let Some(runner) = self.runners.get_mut(&key) else {
             return;
         };
-        if runner.used <= runner.offer.slots || runner.absent_until.is_some() {
-            runner.watched = false;
+        if runner.used_slots <= runner.offer.slots || !runner.is_connected() {
+            runner.recall_timer_set = false;
             return;
         }
-        let at = runner.progress_us + limits::RECALL_AFTER_MS * 1_000;
+        let at = runner.last_progress_us + limits::RECALL_AFTER_MS * 1_000;
         if at > now {
             return self.deadlines.insert(at, Timer::Recall(key));
         }
-        runner.watched = false;
-        runner.stuck = true;
-        if runner.answers {
-            runner.asked_us.get_or_insert(now);
+
+        runner.recall_timer_set = false;
+        runner.prefetch_paused = true;
+        if runner.answers_recalls {
+            runner.unanswered_since_us.get_or_insert(now);
         }
-        let attempts = runner.lent.keys().copied().collect();
+        let attempts = runner.in_flight.keys().copied().collect();
         effects.push(Effect::Recall {
             runner: key,
             attempts,
         });
-        self.update_room(key);
+        self.update_availability(key);
     }
 }

@@ -1,15 +1,18 @@
-//! The invariants, one function each, named as sentences. Tests and the simulation call
-//! [`Scheduler::check`] after every event; it recomputes everything and is slow.
+//! The invariants of the core, one function each, named as sentences. Tests and the simulation call
+//! [`Scheduler::check`], which recomputes everything and is slow.
 
-use crate::event::RunnerKey;
+use crate::keys::{ClassKey, GroupKey, JobKey, RunnerKey, TaskKey};
+use crate::ready::RunnerGroup;
 use crate::runners::Runner;
 use crate::scheduler::Scheduler;
 use crate::state::State;
-use std::collections::BTreeMap;
-use taskmaster_protocol::TaskState;
+use crate::task::Task;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_protocol::{TaskState, limits};
 
 impl Scheduler {
-    /// Every invariant that does not hold, as a sentence; empty: all is well.
+    /// Every invariant that does not hold, as a sentence. An empty list means that all hold.
     pub fn check(&self) -> Vec<String> {
         let mut broken = Vec::new();
         self.counts_are_what_a_count_would_give(&mut broken);
@@ -18,18 +21,19 @@ impl Scheduler {
         self.delayed_tasks_have_their_time(&mut broken);
         self.what_a_runner_holds_and_what_its_tasks_say_agree(&mut broken);
         self.no_runner_is_charged_wrongly(&mut broken);
+        self.no_job_is_charged_wrongly(&mut broken);
         self.jobs_stand_where_their_ready_tasks_are_served(&mut broken);
         self.assigned_tasks_are_held_by_somebody(&mut broken);
-        self.runners_with_room_are_listed_and_no_others(&mut broken);
+        self.available_runners_are_listed_and_no_others(&mut broken);
         self.slots_are_kept_for_ready_tasks_alone(&mut broken);
         self.what_is_named_is_there(&mut broken);
         broken
     }
 
     fn counts_are_what_a_count_would_give(&self, broken: &mut Vec<String>) {
-        let mut counts: BTreeMap<_, [u64; 8]> = BTreeMap::new();
+        let mut counts: BTreeMap<JobKey, [u64; 8]> = BTreeMap::new();
         for (_, task) in self.tasks.iter() {
-            counts.entry(task.job).or_default()[task.state().name() as usize] += 1;
+            counts.entry(task.job).or_default()[task.state().task_state() as usize] += 1;
         }
         for (key, job) in self.jobs.iter() {
             let counted = counts.remove(&key).unwrap_or_default();
@@ -55,19 +59,19 @@ impl Scheduler {
     }
 
     fn open_dependencies_are_those_that_name_the_task(&self, broken: &mut Vec<String>) {
-        let mut waiting: BTreeMap<_, u32> = BTreeMap::new();
-        let lists = self
-            .tasks
+        let mut waiting: BTreeMap<TaskKey, u32> = BTreeMap::new();
+        let of_open = self.tasks.iter().map(|(_, task)| &task.dependents);
+        let of_ended = self
+            .notifications
             .iter()
-            .map(|(_, task)| task.waiters.iter())
-            .chain(self.settling.iter().map(|s| s.waiters.iter()));
-        for waiter in lists.flatten() {
-            if self
+            .map(|notification| &notification.dependents);
+        for dependent in of_open.chain(of_ended).flat_map(|list| list.iter()) {
+            let is_current = self
                 .tasks
-                .get(waiter.task)
-                .is_some_and(|task| task.life == waiter.life)
-            {
-                *waiting.entry(waiter.task).or_default() += 1;
+                .get(dependent.task)
+                .is_some_and(|task| task.generation == dependent.generation);
+            if is_current {
+                *waiting.entry(dependent.task).or_default() += 1;
             }
         }
         for (key, task) in self.tasks.iter() {
@@ -85,12 +89,15 @@ impl Scheduler {
     fn ready_tasks_and_no_others_are_in_the_index(&self, broken: &mut Vec<String>) {
         let mut indexed = 0;
         for (_, job) in self.jobs.iter() {
-            for ((priority, class), queue) in job.ready.iter() {
+            for (queue_key, queue) in job.ready.iter() {
                 indexed += queue.len();
-                for (no, key) in queue.iter() {
+                for queued in queue.iter() {
+                    let key = queued.key;
                     let fits = self.tasks.get(key).is_some_and(|task| {
-                        let place = (task.no, task.priority, task.class) == (no, priority.0, class);
-                        place && task.state() == State::Ready { reserved: false }
+                        task.ordinal == queued.ordinal
+                            && task.priority == queue_key.priority.0
+                            && task.class == queue_key.class
+                            && task.state() == State::Ready { reserved: false }
                     });
                     if !fits {
                         broken.push(format!(
@@ -99,7 +106,7 @@ impl Scheduler {
                     }
                 }
             }
-            if !job.ready.are_right() {
+            if !job.ready.are_consistent() {
                 broken.push(format!(
                     "the queues of job {} are not what they would be: {:?}",
                     job.name, job.ready
@@ -142,28 +149,26 @@ impl Scheduler {
 
     fn what_a_runner_holds_and_what_its_tasks_say_agree(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
-            for held in task.held() {
-                let Some(runner) = held.runner else { continue };
-                if !self
-                    .runners
-                    .get(&runner)
-                    .is_some_and(|r| r.lent.contains_key(&(key, held.attempt)))
-                {
+            for open in task.open_attempts() {
+                let Some(runner_key) = open.runner else {
+                    continue;
+                };
+                let holds = |runner: &Runner| runner.in_flight.contains_key(&(key, open.attempt));
+                if !self.runners.get(&runner_key).is_some_and(holds) {
                     broken.push(format!(
-                        "{key:?} says that {runner:?} holds {}, which does not know",
-                        held.attempt
+                        "{key:?} says that {runner_key:?} holds {}, which does not know",
+                        open.attempt
                     ));
                 }
             }
         }
         for (runner_key, runner) in &self.runners {
-            for (key, attempt) in runner.lent.keys() {
-                let known = |task: &crate::Task| {
-                    task.held()
-                        .iter()
-                        .any(|h| h.attempt == *attempt && h.runner == Some(*runner_key))
+            for (key, attempt) in runner.in_flight.keys() {
+                let is_known = |task: &Task| {
+                    task.open_attempt(*attempt)
+                        .is_some_and(|open| open.runner == Some(*runner_key))
                 };
-                if !self.tasks.get(*key).is_some_and(known) {
+                if !self.tasks.get(*key).is_some_and(is_known) {
                     broken.push(format!(
                         "{runner_key:?} holds {attempt} of {key:?}, which does not know"
                     ));
@@ -173,34 +178,40 @@ impl Scheduler {
     }
 
     fn no_runner_is_charged_wrongly(&self, broken: &mut Vec<String>) {
-        let mut in_use: BTreeMap<_, u32> = BTreeMap::new();
         for (key, runner) in &self.runners {
-            let used: u32 = runner.lent.values().map(|lent| lent.slots).sum();
-            let backlog: u64 = runner.lent.values().map(|lent| lent.expected_us).sum();
-            if (used, backlog) != (runner.used, runner.backlog_us) {
+            let charges = runner.in_flight.values();
+            let used: u32 = charges.clone().map(|charge| charge.slots).sum();
+            let backlog_us: u64 = charges.map(|charge| charge.expected_us).sum();
+            if used != runner.used_slots || backlog_us != runner.backlog_us {
                 broken.push(format!(
                     "{key:?} is charged {} slots and holds attempts of {used}",
-                    runner.used
+                    runner.used_slots
                 ));
             }
-            if runner.lent.len() > taskmaster_protocol::limits::CREDITS_MAX as usize {
+            if runner.in_flight.len() > limits::CREDITS_MAX as usize {
                 broken.push(format!(
                     "{key:?} holds {} attempts, more than any credit",
-                    runner.lent.len()
+                    runner.in_flight.len()
                 ));
             }
-            for ((task, _), lent) in &runner.lent {
-                if let Some(task) = self.tasks.get(*task) {
-                    *in_use.entry(task.job).or_default() += lent.slots;
+        }
+    }
+
+    fn no_job_is_charged_wrongly(&self, broken: &mut Vec<String>) {
+        let mut in_use: BTreeMap<JobKey, u32> = BTreeMap::new();
+        for runner in self.runners.values() {
+            for ((key, _), charge) in &runner.in_flight {
+                if let Some(task) = self.tasks.get(*key) {
+                    *in_use.entry(task.job).or_default() += charge.slots;
                 }
             }
         }
         for (key, job) in self.jobs.iter() {
-            let is = in_use.get(&key).copied().unwrap_or(0);
-            if job.share.in_use != is {
+            let counted = in_use.get(&key).copied().unwrap_or(0);
+            if job.usage.slots_in_use != counted {
                 broken.push(format!(
-                    "job {} is charged {} slots, its attempts have {is}",
-                    job.name, job.share.in_use
+                    "job {} is charged {} slots, its attempts have {counted}",
+                    job.name, job.usage.slots_in_use
                 ));
             }
         }
@@ -208,41 +219,47 @@ impl Scheduler {
 
     fn jobs_stand_where_their_ready_tasks_are_served(&self, broken: &mut Vec<String>) {
         for (group_key, group) in &self.ready.groups {
-            for (job_key, job) in self.jobs.iter() {
-                let mut wanted = std::collections::BTreeSet::new();
-                for (priority, class) in job.ready.keys() {
-                    if !job.paused && group.serves.contains(&class) && self.ready.class(class).open
-                    {
-                        wanted.insert(priority);
-                    }
-                }
-                let stands: std::collections::BTreeSet<_> = group
-                    .queues
-                    .iter()
-                    .filter(|(_, jobs)| jobs.contains(&(job.share, job_key)))
-                    .map(|(priority, _)| *priority)
-                    .collect();
-                if wanted != stands {
-                    broken.push(format!(
-                        "job {} stands at {stands:?} for {group_key:?}, and should at {wanted:?}",
-                        job.name
-                    ));
-                }
-            }
-            let entries: usize = group
-                .queues
-                .values()
-                .map(std::collections::BTreeSet::len)
-                .sum();
-            let places = self
+            self.jobs_stand_where_a_group_serves(*group_key, group, broken);
+
+            let entries: usize = group.job_queues.values().map(BTreeSet::len).sum();
+            let known = self
                 .jobs
                 .iter()
-                .flat_map(|(_, job)| job.places.iter())
-                .filter(|(key, _)| key == group_key)
+                .flat_map(|(_, job)| job.queued_in.iter())
+                .filter(|queue| queue.group == *group_key)
                 .count();
-            if entries != places {
+            if entries != known {
                 broken.push(format!(
-                    "{group_key:?} has {entries} entries in its queues, jobs know of {places}"
+                    "{group_key:?} has {entries} entries in its queues, jobs know of {known}"
+                ));
+            }
+        }
+    }
+
+    fn jobs_stand_where_a_group_serves(
+        &self,
+        group_key: GroupKey,
+        group: &RunnerGroup,
+        broken: &mut Vec<String>,
+    ) {
+        for (job_key, job) in self.jobs.iter() {
+            let wanted: BTreeSet<Reverse<i32>> = job
+                .ready
+                .keys()
+                .filter(|key| !job.paused && group.serves.contains(&key.class))
+                .filter(|key| self.ready.class(key.class).open)
+                .map(|key| key.priority)
+                .collect();
+            let stands: BTreeSet<Reverse<i32>> = group
+                .job_queues
+                .iter()
+                .filter(|(_, jobs)| jobs.contains(&(job.usage, job_key)))
+                .map(|(priority, _)| *priority)
+                .collect();
+            if wanted != stands {
+                broken.push(format!(
+                    "job {} stands at {stands:?} for {group_key:?}, and should at {wanted:?}",
+                    job.name
                 ));
             }
         }
@@ -250,99 +267,90 @@ impl Scheduler {
 
     fn assigned_tasks_are_held_by_somebody(&self, broken: &mut Vec<String>) {
         for (key, task) in self.tasks.iter() {
-            let held = task.is_held();
-            if (task.state() == State::Assigned) != held && !matches!(task.state(), State::Ended(_))
-            {
+            let is_held = task.is_on_a_runner();
+            let is_assigned = task.state() == State::Assigned;
+            if is_assigned != is_held && task.state().is_open() {
                 broken.push(format!(
-                    "{key:?} is {:?}, and held by a runner: {held}",
+                    "{key:?} is {:?}, and held by a runner: {is_held}",
                     task.state()
                 ));
             }
         }
     }
 
-    fn runners_with_room_are_listed_and_no_others(&self, broken: &mut Vec<String>) {
+    fn available_runners_are_listed_and_no_others(&self, broken: &mut Vec<String>) {
         for (key, runner) in &self.runners {
             let group = runner.group.and_then(|group| self.ready.groups.get(&group));
             let Some(group) = group.filter(|group| group.members.contains(key)) else {
                 broken.push(format!("{key:?} is in no group"));
                 continue;
             };
-            let listed = runner.room.is_none_or(|room| group.rooms.contains(&room));
-            if runner.room != runner.room(*key) || !listed {
+            let is_listed = runner
+                .availability
+                .is_none_or(|availability| group.available.contains(&availability));
+            if runner.availability != runner.availability(*key) || !is_listed {
                 broken.push(format!(
-                    "{key:?} has room {:?}, and is listed with {:?}",
-                    runner.room(*key),
-                    runner.room
+                    "{key:?} is available as {:?}, and listed as {:?}",
+                    runner.availability(*key),
+                    runner.availability
                 ));
             }
-            let serves: std::collections::BTreeSet<_> = self
+            let suits: BTreeSet<ClassKey> = self
                 .ready
                 .classes()
                 .filter(|(_, class)| class.suits(&runner.offer))
                 .map(|(class, _)| class)
                 .collect();
-            if serves != group.serves {
+            if suits != group.serves {
                 broken.push(format!(
-                    "{key:?} suits {serves:?}, and its group serves {:?}",
+                    "{key:?} suits {suits:?}, and its group serves {:?}",
                     group.serves
                 ));
             }
         }
-        let members: usize = self
-            .ready
-            .groups
-            .values()
-            .map(|group| group.members.len())
-            .sum();
-        let rooms: usize = self
-            .ready
-            .groups
-            .values()
-            .map(|group| group.rooms.len())
-            .sum();
-        let with_room = self
+
+        let groups = self.ready.groups.values();
+        let members: usize = groups.clone().map(|group| group.members.len()).sum();
+        let listed: usize = groups.map(|group| group.available.len()).sum();
+        let runners = self.runners.len();
+        let available = self
             .runners
             .values()
-            .filter(|runner| runner.room.is_some())
+            .filter(|runner| runner.availability.is_some())
             .count();
-        if (members, rooms) != (self.runners.len(), with_room) {
+        if members != runners || listed != available {
             broken.push(format!(
-                "groups have {members} members and {rooms} rooms, {} runners {with_room}",
-                self.runners.len()
+                "groups have {members} members and list {listed} as available, of {runners} runners {available} are"
             ));
         }
     }
 
     fn slots_are_kept_for_ready_tasks_alone(&self, broken: &mut Vec<String>) {
+        let mut reservations: BTreeMap<TaskKey, RunnerKey> = BTreeMap::new();
         for (key, runner) in &self.runners {
-            let Some(task) = runner.reserved.and_then(|task| self.tasks.get(task)) else {
+            let Some(task_key) = runner.reserved_for else {
                 continue;
             };
-            let may_run = self.ready.class(task.class).open && !self.jobs.get(task.job).paused;
-            if task.state() != (State::Ready { reserved: true }) || !may_run {
+            reservations.insert(task_key, *key);
+            let Some(task) = self.tasks.get(task_key) else {
+                continue;
+            };
+            let may_be_sent = self.ready.class(task.class).open && !self.jobs.get(task.job).paused;
+            if task.state() != (State::Ready { reserved: true }) || !may_be_sent {
                 broken.push(format!(
                     "{key:?} keeps its slots for a task that is {:?}",
                     task.state()
                 ));
             }
         }
-        let keeping =
-            |(key, runner): (&RunnerKey, &Runner)| runner.reserved.map(|task| (task, *key));
-        if self
-            .runners
-            .iter()
-            .filter_map(keeping)
-            .collect::<BTreeMap<_, _>>()
-            != self.ready.reserving
-        {
+        if reservations != self.ready.reservations {
             broken.push(format!(
                 "slots are said to be kept for {:?}, runners say otherwise",
-                self.ready.reserving
+                self.ready.reservations
             ));
         }
         for (key, task) in self.tasks.iter() {
-            let is_kept = self.ready.reserving.contains_key(&key);
+            let is_kept = self.ready.reservations.contains_key(&key);
             if (task.state() == State::Ready { reserved: true }) != is_kept {
                 broken.push(format!(
                     "{key:?} is {:?}, and slots are kept for it: {is_kept}",
@@ -353,17 +361,23 @@ impl Scheduler {
     }
 
     fn what_is_named_is_there(&self, broken: &mut Vec<String>) {
-        let (mut of_job, mut of_class) = (BTreeMap::new(), BTreeMap::new());
+        let mut of_job: BTreeMap<JobKey, usize> = BTreeMap::new();
+        let mut of_class: BTreeMap<ClassKey, usize> = BTreeMap::new();
         for (_, task) in self.tasks.iter() {
-            *of_job.entry(task.job).or_insert(0) += 1;
-            *of_class.entry(task.class).or_insert(0) += 1;
+            *of_job.entry(task.job).or_default() += 1;
+            *of_class.entry(task.class).or_default() += 1;
         }
         for (key, job) in self.jobs.iter() {
-            let sweeps = self.sweeps.iter().filter(|sweep| sweep.job == key).count();
-            if (of_job.remove(&key).unwrap_or(0), sweeps) != (job.tasks, job.sweeps) {
+            let tasks = of_job.remove(&key).unwrap_or(0);
+            let cancels = self
+                .job_cancels
+                .iter()
+                .filter(|cancel| cancel.job == key)
+                .count();
+            if tasks != job.tasks || cancels != job.cancels {
                 broken.push(format!(
                     "job {} counts {} tasks and {} cancels",
-                    job.name, job.tasks, job.sweeps
+                    job.name, job.tasks, job.cancels
                 ));
             }
         }

@@ -1,36 +1,38 @@
-//! Everything that waits for a time. Firing is the core's own; the shell only asks for the next
-//! one.
+//! Everything that waits for a time. The core fires its deadlines itself; the shell only asks when
+//! the next one is.
 
+use crate::due::Due;
 use crate::effect::Effect;
-use crate::event::{Due, RunnerKey, TaskKey};
-use crate::jobs::JobKey;
-use crate::scheduler::{Scheduler, TOUCHED_MAX};
+use crate::keys::{JobKey, RunnerKey, TaskKey};
+use crate::scheduler::{Scheduler, TOUCHED_PER_TURN_MAX};
 use crate::state::State;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use taskmaster_protocol::{Now, Wall};
 
-/// What a time is waited for.
+/// What happens when a time has come.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A delayed task becomes ready.
-    Task(TaskKey),
-    /// A runner whose link is cut has had its grace.
-    Grace(RunnerKey),
+    TaskDue(TaskKey),
+    /// The grace period of a runner without a connection is over.
+    RunnerGrace(RunnerKey),
     /// Attempts have waited on a runner for too long.
     Recall(RunnerKey),
-    /// A runner has been silent for too long, if nothing was heard since this was set.
-    Lease(RunnerKey),
-    /// A feeder whose link is cut has had its grace.
-    Hold(JobKey, Arc<str>),
-    /// Runners of an earlier epoch have had their time.
-    Settle,
+    /// A runner has been silent for too long, unless it was heard since the timer was set.
+    RunnerLease(RunnerKey),
+    /// The grace period of a session that holds a job, and has no connection, is over.
+    HolderGrace(JobKey, Arc<str>),
+    /// Runners of an earlier epoch have had their time to come back.
+    RosterWait,
 }
 
-/// Times to come, soonest first.
+/// Times to come, the earliest first.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
+    /// By the monotonic clock, in microseconds.
     mono: BTreeSet<(u64, Timer)>,
+    /// Delayed tasks that wait by the wall clock.
     wall: BTreeSet<(Wall, TaskKey)>,
 }
 
@@ -45,19 +47,19 @@ impl Deadlines {
 
     pub fn insert_task(&mut self, due: Due, key: TaskKey) {
         match due {
-            Due::Mono(us) => self.mono.insert((us, Timer::Task(key))),
+            Due::Mono(us) => self.mono.insert((us, Timer::TaskDue(key))),
             Due::Wall(wall) => self.wall.insert((wall, key)),
         };
     }
 
     pub fn remove_task(&mut self, due: Due, key: TaskKey) {
         match due {
-            Due::Mono(us) => self.mono.remove(&(us, Timer::Task(key))),
+            Due::Mono(us) => self.mono.remove(&(us, Timer::TaskDue(key))),
             Due::Wall(wall) => self.wall.remove(&(wall, key)),
         };
     }
 
-    /// The next one, by the monotonic clock.
+    /// The next deadline by the monotonic clock, in microseconds.
     pub fn next(&self, now: Now) -> Option<u64> {
         let mono = self.mono.first().map(|(us, _)| *us);
         let wall = self
@@ -65,59 +67,61 @@ impl Deadlines {
             .first()
             .map(|(wall, _)| now.mono_us.saturating_add(wall.since_us(now.wall)));
         match (mono, wall) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+            (Some(mono), Some(wall)) => Some(mono.min(wall)),
+            (mono, wall) => mono.or(wall),
         }
     }
 
+    /// Takes out one deadline that has passed.
     fn pop(&mut self, now: Now) -> Option<Timer> {
         if self.mono.first().is_some_and(|(us, _)| *us <= now.mono_us) {
             return self.mono.pop_first().map(|(_, timer)| timer);
         }
         if self.wall.first().is_some_and(|(wall, _)| *wall <= now.wall) {
-            return self.wall.pop_first().map(|(_, key)| Timer::Task(key));
+            return self.wall.pop_first().map(|(_, key)| Timer::TaskDue(key));
         }
         None
     }
 
-    /// How many times of tasks are waited for.
+    /// The number of tasks that wait for a time. Walks through all deadlines.
     pub fn tasks_len(&self) -> usize {
-        self.mono
+        let mono = self
+            .mono
             .iter()
-            .filter(|(_, timer)| matches!(timer, Timer::Task(_)))
-            .count()
-            + self.wall.len()
+            .filter(|(_, timer)| matches!(timer, Timer::TaskDue(_)));
+        mono.count() + self.wall.len()
     }
 
-    /// Whether this task's time is waited for.
+    /// Whether a task waits for this time.
     pub fn has_task(&self, due: Due, key: TaskKey) -> bool {
         match due {
-            Due::Mono(us) => self.mono.contains(&(us, Timer::Task(key))),
+            Due::Mono(us) => self.mono.contains(&(us, Timer::TaskDue(key))),
             Due::Wall(wall) => self.wall.contains(&(wall, key)),
         }
     }
 }
 
 impl Scheduler {
-    /// Fires what is due, a thousand at most; the rest has passed too and comes next turn.
+    /// Fires deadlines that have passed, [`TOUCHED_PER_TURN_MAX`] at most. The next turn fires the
+    /// others.
     pub(crate) fn fire_deadlines(&mut self, effects: &mut Vec<Effect>) {
-        for _ in 0..TOUCHED_MAX {
+        for _ in 0..TOUCHED_PER_TURN_MAX {
             let Some(timer) = self.deadlines.pop(self.now) else {
                 return;
             };
             match timer {
-                Timer::Task(key) => {
+                Timer::TaskDue(key) => {
                     assert!(
                         self.tasks.expect(key).state() == State::Delayed,
                         "only delayed tasks have a time"
                     );
-                    self.unblocked(key, effects);
+                    self.unblock(key, effects);
                 }
-                Timer::Grace(runner) => self.runner_lost(runner, effects),
+                Timer::RunnerGrace(runner) => self.runner_grace_over(runner, effects),
                 Timer::Recall(runner) => self.recall(runner, effects),
-                Timer::Lease(runner) => self.lease_passed(runner, effects),
-                Timer::Hold(job, by) => self.hold_passed(job, &by, effects),
-                Timer::Settle => self.settled(effects),
+                Timer::RunnerLease(runner) => self.check_lease(runner, effects),
+                Timer::HolderGrace(job, by) => self.release(job, &by, effects),
+                Timer::RosterWait => self.end_roster_wait(effects),
             }
         }
     }

@@ -1,100 +1,112 @@
 //! Filling free slots: which ready task goes to which runner.
 
 use crate::effect::Effect;
-use crate::event::{RunnerKey, TaskKey};
-use crate::ready::{Class, ClassKey, GroupKey};
-use crate::scheduler::{Scheduler, TOUCHED_MAX};
-use crate::state::{Held, State, Task};
-use std::cmp::Reverse;
+use crate::keys::{ClassKey, GroupKey, RunnerKey, TaskKey};
+use crate::ready::TaskClass;
+use crate::scheduler::{Scheduler, TOUCHED_PER_TURN_MAX};
+use crate::state::State;
+use crate::task::{OpenAttempt, Task};
 use taskmaster_protocol::{AttemptId, EventKind, limits};
 
 /// What to do with the first task of a group.
-enum Next {
-    /// Nothing waits, or nobody has room for it.
+enum DispatchStep {
+    /// No task waits, or no runner is available for the first one.
     Nothing,
-    /// It goes to this runner.
+    /// The task goes to this runner.
     Send(RunnerKey, TaskKey),
-    /// It needs more slots than any runner has free: this one keeps its slots for it.
+    /// The task needs more slots than any runner has free. This runner keeps its slots for the task.
     Reserve(RunnerKey, TaskKey),
 }
 
 impl Scheduler {
-    /// Sends ready tasks until nobody has room or nothing is ready, a thousand at most.
+    /// Sends ready tasks until no runner is available or no task is ready, [`TOUCHED_PER_TURN_MAX`]
+    /// at most.
     pub(crate) fn dispatch(&mut self, effects: &mut Vec<Effect>) {
         self.ready.left_over = false;
-        if self.settle_until.is_some() || self.stopping {
+        if self.roster_wait_until.is_some() || self.stopping {
             return;
         }
         self.send_reserved(effects);
+
         let groups: Vec<GroupKey> = self.ready.groups.keys().copied().collect();
-        let mut left = TOUCHED_MAX;
+        let mut left = TOUCHED_PER_TURN_MAX;
         for group in groups {
             loop {
-                match self.next_for(group) {
-                    Next::Nothing => break,
-                    _ if left == 0 => {
-                        self.ready.left_over = true;
-                        return;
-                    }
-                    Next::Send(runner, task) => self.send(runner, task, effects),
-                    Next::Reserve(runner, task) => self.reserve(runner, task, effects),
+                let step = self.next_step(group);
+                if left == 0 && !matches!(step, DispatchStep::Nothing) {
+                    self.ready.left_over = true;
+                    return;
+                }
+                match step {
+                    DispatchStep::Nothing => break,
+                    DispatchStep::Send(runner, task) => self.send(runner, task, effects),
+                    DispatchStep::Reserve(runner, task) => self.reserve(runner, task, effects),
                 }
                 left -= 1;
             }
         }
     }
 
-    /// The group's first task and its best runner. Higher priority first; then the job that has had
-    /// least; in it, who came first.
-    fn next_for(&self, key: GroupKey) -> Next {
+    /// Finds the first task of a group and the best runner for it. Higher priorities come first,
+    /// then the job that has used least, and in a job the task that was added first.
+    fn next_step(&self, key: GroupKey) -> DispatchStep {
         let group = &self.ready.groups[&key];
-        let Some((Reverse(free), _, runner)) = group.rooms.first().copied() else {
-            return Next::Nothing;
+        let Some(best) = group.available.first() else {
+            return DispatchStep::Nothing;
         };
-        let Some((priority, jobs)) = group.queues.first_key_value() else {
-            return Next::Nothing;
+        let Some((priority, jobs)) = group.job_queues.first_key_value() else {
+            return DispatchStep::Nothing;
         };
         let Some((_, job)) = jobs.first() else {
-            return Next::Nothing;
+            return DispatchStep::Nothing;
         };
         let is_served =
             |class: ClassKey| group.serves.contains(&class) && self.ready.class(class).open;
         let Some((task, class)) = self.jobs.get(*job).ready.first(*priority, is_served) else {
-            return Next::Nothing;
+            return DispatchStep::Nothing;
         };
+
         let class = self.ready.class(class);
         let needs = class.requires.slots();
-        let short = class.mean_us.is_some_and(|mean| mean < limits::PREFETCH_US);
-        match (needs <= free, needs == 1) {
-            (true, _) => Next::Send(runner, task),
-            (false, true) if short => Next::Send(runner, task),
-            (false, true) => Next::Nothing,
-            (false, false) => Next::Reserve(runner, task),
+        if needs <= best.free_slots.0 {
+            return DispatchStep::Send(best.runner, task);
+        }
+        if needs > 1 {
+            return DispatchStep::Reserve(best.runner, task);
+        }
+        // Short tasks are sent ahead, so that a runner never waits for the next one.
+        let is_short = class.mean_us.is_some_and(|mean| mean < limits::PREFETCH_US);
+        if is_short {
+            DispatchStep::Send(best.runner, task)
+        } else {
+            DispatchStep::Nothing
         }
     }
 
     fn send(&mut self, runner: RunnerKey, key: TaskKey, effects: &mut Vec<Effect>) {
-        let (epoch, name) = (self.epoch, self.runner(runner).name.clone());
+        let runner_name = self.runner(runner).name.clone();
+        let epoch = self.epoch;
         self.enter(key, State::Assigned, effects);
-        let task = self.tasks.expect(key);
-        let tried = task.tried_mut();
-        tried.last_n += 1;
+
+        let detail = self.tasks.expect(key).detail_mut();
+        detail.last_attempt += 1;
         let attempt = AttemptId {
             epoch,
-            n: tried.last_n,
+            n: detail.last_attempt,
         };
-        tried.held.push(Held {
+        detail.open_attempts.push(OpenAttempt {
             attempt,
             runner: Some(runner),
-            name,
+            runner_name,
         });
-        self.lend(runner, key, attempt);
+        self.add_in_flight(runner, key, attempt);
+
         effects.push(Effect::Send {
             runner,
             task: key,
             attempt,
         });
-        effects.push(Effect::Show {
+        effects.push(Effect::Announce {
             kind: EventKind::TaskAssigned,
             task: Some(key),
             runner: Some(runner),
@@ -103,71 +115,72 @@ impl Scheduler {
 
     fn reserve(&mut self, runner: RunnerKey, task: TaskKey, effects: &mut Vec<Effect>) {
         self.enter(task, State::Ready { reserved: true }, effects);
-        self.runner(runner).reserved = Some(task);
-        self.ready.reserving.insert(task, runner);
-        self.update_room(runner);
+        self.runner(runner).reserved_for = Some(task);
+        self.ready.reservations.insert(task, runner);
+        self.update_availability(runner);
     }
 
-    /// A task for which a runner kept its slots has left the state.
+    /// Gives the slots free that a runner keeps for a task. Only [`Scheduler::enter`] calls this,
+    /// when the task leaves the state.
     pub(crate) fn unreserve(&mut self, task: TaskKey) {
-        let runner = self.ready.reserving.remove(&task);
+        let runner = self.ready.reservations.remove(&task);
         assert!(
             runner.is_some(),
             "no runner keeps its slots for {task:?}, which says that one does"
         );
         let Some(runner) = runner else { return };
-        self.runner(runner).reserved = None;
-        self.update_room(runner);
+        self.runner(runner).reserved_for = None;
+        self.update_availability(runner);
     }
 
-    /// Tasks that must not be sent any more let go of the slots that are kept for them.
+    /// Gives the slots free that are kept for certain tasks, because these must not be sent any
+    /// more.
     pub(crate) fn unreserve_where(
         &mut self,
-        of: impl Fn(&Task, &Class) -> bool,
+        concerns: impl Fn(&Task, &TaskClass) -> bool,
         effects: &mut Vec<Effect>,
     ) {
-        let kept = self.ready.reserving.keys().copied();
-        let of: Vec<TaskKey> = kept
-            .filter(|key| {
-                self.tasks
-                    .get(*key)
-                    .is_some_and(|task| of(task, self.ready.class(task.class)))
-            })
-            .collect();
-        of.into_iter()
-            .for_each(|key| self.enter(key, State::Ready { reserved: false }, effects));
+        let is_concerned = |key: &TaskKey| {
+            self.tasks
+                .get(*key)
+                .is_some_and(|task| concerns(task, self.ready.class(task.class)))
+        };
+        let reserved = self.ready.reservations.keys().copied();
+        let concerned: Vec<TaskKey> = reserved.filter(is_concerned).collect();
+        for key in concerned {
+            self.enter(key, State::Ready { reserved: false }, effects);
+        }
     }
 
+    /// Sends the tasks for which enough slots have become free.
     fn send_reserved(&mut self, effects: &mut Vec<Effect>) {
-        let reserving: Vec<(TaskKey, RunnerKey)> = self
+        let reservations: Vec<(TaskKey, RunnerKey)> = self
             .ready
-            .reserving
+            .reservations
             .iter()
-            .map(|(task, by)| (*task, *by))
+            .map(|(task, runner)| (*task, *runner))
             .collect();
-        for (task, key) in reserving {
-            let runner = self.runner(key);
-            let (free, full) = (runner.free(), runner.full());
-            let class_key = self.tasks.expect(task).class;
-            let needs = self.ready.class(class_key).requires.slots();
-            if !full && needs <= free {
-                self.send(key, task, effects);
-            } else if let Some(other) = self.free_for(class_key, needs) {
+        for (task, runner_key) in reservations {
+            let class = self.tasks.expect(task).class;
+            let needs = self.ready.class(class).requires.slots();
+            let runner = self.runner(runner_key);
+            if !runner.is_full() && needs <= runner.free_slots() {
+                self.send(runner_key, task, effects);
+            } else if let Some(other) = self.runner_with_slots(class, needs) {
                 self.send(other, task, effects);
             }
         }
     }
 
-    /// A runner that has become free for a task before the one that keeps its slots for it.
-    fn free_for(&self, class: ClassKey, needs: u32) -> Option<RunnerKey> {
-        let groups = self
+    /// The best runner for a class, if this many slots are free there.
+    fn runner_with_slots(&self, class: ClassKey, needs: u32) -> Option<RunnerKey> {
+        let best = self
             .ready
             .groups
             .values()
-            .filter(|group| group.serves.contains(&class));
-        let (Reverse(free), _, runner) = groups
-            .filter_map(|group| group.rooms.first().copied())
+            .filter(|group| group.serves.contains(&class))
+            .filter_map(|group| group.available.first())
             .min()?;
-        (needs <= free).then_some(runner)
+        (needs <= best.free_slots.0).then_some(best.runner)
     }
 }

@@ -1,101 +1,102 @@
-//! What the core wants done, in the imperative. Effects are values: the engine carries them out in
-//! order, `Store` before anything that says to the outside that it is safe.
+//! What the core wants done: effects in the imperative. Effects are values that the engine carries
+//! out in order. A [`Effect::Store`] is committed before anything tells the outside that it is
+//! safe.
 
-use crate::event::{RunnerKey, TaskKey};
-use crate::state::Final;
+use crate::keys::{RunnerKey, TaskKey};
+use crate::state::FinalState;
 use std::sync::Arc;
 use taskmaster_protocol::{AttemptId, EventKind, JobName};
 
-/// Why a task ended, where no runner's report says so.
+/// Why a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The report that the engine has just told of.
+pub enum EndReason {
+    /// The report of an attempt, which the engine told of with the event in hand.
     Report,
-    /// Somebody wanted it.
+    /// A client asked for it.
     Cancelled,
-    /// A dependency that the core holds ended in another way than it waited for.
-    Dependency(TaskKey, Final),
-    /// The dependency of this index had ended so before the task came.
-    Earlier(usize, Final),
-    /// Its runners were lost too often.
+    /// A dependency that the core holds ended in another way than the task waited for.
+    Dependency(TaskKey, FinalState),
+    /// The dependency of this index had ended in another way before the core was told of the task.
+    EarlierDependency(usize, FinalState),
+    /// Too many runners were lost while they worked on the task.
     Poison,
 }
 
-/// A change that must be durable before anybody is told.
+/// A change that must be durable before anybody is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum DurableChange {
     /// A task was added.
     Added(TaskKey),
-    /// A task is open again.
+    /// An ended task is open again.
     Reopened(TaskKey),
-    /// A task goes on as another; all attempts up to this one are void.
+    /// A task goes on as another one. Attempts up to the one named here are void.
     Continued(TaskKey, AttemptId),
     /// A task ended.
     Ended {
-        /// The task.
+        /// The ended task.
         task: TaskKey,
-        /// How.
-        state: Final,
-        /// Why.
-        why: Why,
-        /// The attempt that ended it, or the last one that was sent.
+        /// How the task ended.
+        state: FinalState,
+        /// Why the task ended.
+        why: EndReason,
+        /// The attempt that ended the task, or else the last one that was sent.
         attempt: AttemptId,
     },
-    /// An attempt failed and another will follow.
+    /// An attempt failed, and another one will follow.
     Retrying {
-        /// The task.
+        /// The attempt's task.
         task: TaskKey,
-        /// The attempt.
+        /// The failed attempt.
         attempt: AttemptId,
-        /// Failures counted, with this one.
+        /// Failures counted so far, this one included.
         tries: u32,
-        /// Lost runners counted, with this one.
+        /// Lost runners counted so far, this one included.
         lost: u32,
         /// Microseconds until the next try.
         wait_us: u64,
-        /// Whether it failed because its runner was lost (then a late success still counts), not by
-        /// a report.
+        /// Whether the attempt failed because its runner was lost, not by a report. A late success
+        /// of such an attempt still counts.
         runner_lost: bool,
     },
-    /// An open task was changed.
+    /// A client changed an open task.
     Set {
-        /// The task.
+        /// The changed task.
         task: TaskKey,
-        /// Its priority.
+        /// The task's priority from now on.
         priority: i32,
-        /// Microseconds until it may start, by the monotonic clock, where that was changed.
+        /// Microseconds until the task may start, where that was changed.
         wait_us: Option<u64>,
     },
-    /// A job was opened.
+    /// A run of a job began.
     JobOpened(JobName),
-    /// A job is done; its counts are what they are now.
+    /// A run of a job ended. [`crate::Job::counts`] has its last counts until the next turn ends.
     JobDone(JobName),
-    /// A session holds a job, or does no longer.
+    /// A session holds a job from now on, or no longer.
     JobHeld {
-        /// The job.
+        /// The job's name.
         job: JobName,
-        /// The session.
+        /// The name of the session.
         by: Arc<str>,
-        /// Whether it holds it now.
+        /// Whether the session holds the job from now on.
         held: bool,
     },
     /// A job was paused or resumed.
     JobPaused {
-        /// The job.
+        /// The job's name.
         job: JobName,
-        /// Whether it is paused now.
+        /// Whether the job is paused from now on.
         paused: bool,
     },
-    /// Every open task of a job up to this `no` is being cancelled.
+    /// The open tasks of a job are being cancelled, up to an ordinal.
     JobCancelled {
-        /// The job.
+        /// The job's name.
         job: JobName,
-        /// The newest task concerned; 0: it is carried out.
+        /// The ordinal of the newest task concerned; 0 when the cancel is carried out.
         up_to: u64,
     },
-    /// A runner joined.
+    /// A runner joined that was not in the roster.
     RunnerJoined(String),
-    /// A runner was lost.
+    /// A runner was lost, and is no longer in the roster.
     RunnerLost(String),
 }
 
@@ -103,46 +104,46 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Make this durable.
-    Store(Change),
-    /// Send this attempt to this runner.
+    Store(DurableChange),
+    /// Send an attempt to a runner.
     Send {
-        /// The runner.
+        /// The runner to send to.
         runner: RunnerKey,
-        /// The task.
+        /// The attempt's task.
         task: TaskKey,
-        /// The attempt.
+        /// The new attempt.
         attempt: AttemptId,
     },
-    /// Ask for these attempts back, as far as they have not started.
+    /// Ask a runner for those of these attempts that have not started there.
     Recall {
-        /// The runner.
+        /// The runner to ask.
         runner: RunnerKey,
-        /// The attempts.
+        /// What is asked for. An empty list asks the runner only for an answer.
         attempts: Vec<(TaskKey, AttemptId)>,
     },
-    /// Stop this attempt, its result is void.
+    /// Stop an attempt, because its result is void.
     Stop {
-        /// The runner.
+        /// The runner that holds the attempt.
         runner: RunnerKey,
-        /// The task.
+        /// The attempt's task.
         task: TaskKey,
-        /// The attempt.
+        /// The attempt to stop.
         attempt: AttemptId,
     },
-    /// Close this runner's connection: nothing has come over it for too long.
-    HangUp {
-        /// The runner.
+    /// Close a runner's connection.
+    Disconnect {
+        /// The connection to close.
         runner: RunnerKey,
     },
-    /// Tell those who watch now; nothing durable.
-    Show {
-        /// What happened: `task:ready`, `task:assigned`, `runner:draining`.
+    /// Tell the watchers of something that is not durable.
+    Announce {
+        /// One of `task:ready`, `task:assigned`, `runner:draining` and `runner:stuck`.
         kind: EventKind,
-        /// To which task.
+        /// The task that it happened to, if any.
         task: Option<TaskKey>,
-        /// On which runner.
+        /// The runner concerned, if any.
         runner: Option<RunnerKey>,
     },
-    /// The core holds this task no longer; its key is free.
+    /// Let go of a task: the core holds it no longer, and its key is free.
     Forget(TaskKey),
 }

@@ -1,59 +1,46 @@
-//! What the core is told, in the past tense, with the facts that the engine looked up.
+//! What the core is told: events in the past tense, each with the facts that the engine has looked
+//! up for it.
 
-use crate::state::Final;
+use crate::due::Due;
+use crate::jobs::StoredJob;
+use crate::keys::{RunnerKey, TaskKey};
+use crate::state::FinalState;
 use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{
-    AttemptId, Capabilities, JobName, ModuleName, Requires, Retries, TaskError, Wall, When,
+    AttemptId, Capabilities, JobName, ModuleName, Requires, Retries, TaskError, When,
 };
 
-/// Names a task that the core holds. The engine chooses a free number, and may use it again after
-/// [`crate::Effect::Forget`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskKey(pub u32);
-
-/// Names a runner's connection as long as the master lives; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RunnerKey(pub u64);
-
-/// A dependency, with what the engine knows of it.
+/// A dependency of a task, with what the engine knows of the task waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DependsOn {
-    /// The core holds it, open.
+    /// The core holds the task waited for, and it was open when the turn began.
     Open(TaskKey, When),
-    /// It has ended.
-    Ended(Final, When),
+    /// The task waited for has ended.
+    Ended(FinalState, When),
 }
 
-/// When a delayed task may start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Due {
-    /// By the monotonic clock, microseconds: `delay_ms`, back-off.
-    Mono(u64),
-    /// By the wall clock: `not_before`.
-    Wall(Wall),
-}
-
-/// Why the engine tells of a task.
+/// Why the engine tells the core of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Origin {
-    /// A feeder added it.
+    /// A feeder added the task.
     #[default]
     Added,
-    /// `tasks retry` opens it again; attempts count anew, older ones are void.
+    /// `tasks retry` opened the task again. Its attempts are counted anew, and older attempts are
+    /// void.
     Reopened {
-        /// The last attempt of its former life.
+        /// The last attempt before the task was opened again.
         fence: AttemptId,
-        /// How that ended; its job counts it so no longer.
-        was: Final,
+        /// How the task had ended. Its job counts the task no longer under this state.
+        was: FinalState,
     },
-    /// It was open when the last master ended. Nothing is stored again.
+    /// The task was open when the last master ended. Nothing is stored again.
     Restored {
         /// Failures counted so far.
         tries: u32,
         /// Lost runners counted so far.
         lost: u32,
-        /// The last attempt whose failure is durable; it and older ones are void.
+        /// The last attempt whose failure is durable. This attempt and older ones are void.
         fence: AttemptId,
     },
 }
@@ -61,201 +48,207 @@ pub enum Origin {
 /// A task as the core needs it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTask {
-    /// Its key; free until now.
+    /// A key that no task in the core has.
     pub key: TaskKey,
-    /// Its place in the order of adding, dense and increasing for ever: first come, first served.
-    pub no: u64,
-    /// Its job; [`Event::JobOpened`] has told of it.
+    /// The task's number in the order of adding. Numbers only grow, over all starts of the master:
+    /// among equals, the task with the smallest number is sent first.
+    pub ordinal: u64,
+    /// A job that [`Event::JobOpened`] has told of.
     pub job: JobName,
-    /// Its module.
+    /// The module that runs the task.
     pub module: ModuleName,
-    /// What its runner must offer.
+    /// What a runner must offer to be sent the task.
     pub requires: Arc<Requires>,
-    /// Higher first.
+    /// A higher priority is sent first.
     pub priority: i32,
-    /// What it waits for.
+    /// The tasks that this one waits for.
     pub dependencies: Vec<DependsOn>,
-    /// When it may start at the earliest.
+    /// The earliest start, if there is one.
     pub due: Option<Due>,
-    /// Its retry policy; `None`: the default.
+    /// The task's own retry policy; `None` stands for the default policy.
     pub retries: Option<Box<Retries>>,
-    /// Where it comes from.
+    /// Why the core is told of the task.
     pub origin: Origin,
 }
 
 /// What has happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A task came.
-    TaskCame(Box<NewTask>),
-    /// Somebody wants an open task cancelled.
-    CancelWanted {
-        /// The task.
+    /// A task is open from now on. [`NewTask::origin`] says why.
+    TaskOpened(Box<NewTask>),
+    /// A client asked for an open task to be cancelled.
+    CancelRequested {
+        /// The task to cancel.
         task: TaskKey,
     },
-    /// Somebody wants every open task of a job cancelled that was added before now.
-    JobCancelWanted {
-        /// The job.
+    /// A client asked for the open tasks of a job to be cancelled.
+    JobCancelRequested {
+        /// The job to cancel.
         job: JobName,
-        /// The `no` of the newest task concerned.
+        /// The ordinal of the newest task concerned. Tasks that are added later stay open.
         up_to: u64,
-        /// Whether the wish is durable already (a restart in the middle of it).
+        /// Whether the request is durable already, because the master restarted before it was
+        /// carried out.
         restored: bool,
     },
-    /// Somebody changed an open task.
+    /// A client changed an open task.
     TaskSet {
-        /// The task.
+        /// The changed task.
         task: TaskKey,
-        /// Its new priority.
+        /// The new priority, if it was changed.
         priority: Option<i32>,
-        /// Its new earliest start; in the past: at once.
+        /// The new earliest start, if it was changed. A time in the past means at once.
         due: Option<Due>,
     },
-    /// A job is needed that the core does not hold, with what is known of its former runs.
+    /// A task is about to be added to a job that is not open in the core, or a session to hold it.
     JobOpened {
-        /// The job.
+        /// The job's name.
         job: JobName,
-        /// What is known of it; zeros for a new one.
-        past: crate::jobs::Past,
-        /// Whether it was open when the last master ended; nothing is stored again.
+        /// What is stored of the job; the default for a new job.
+        stored: StoredJob,
+        /// Whether the job was open when the last master ended. Nothing is stored again.
         restored: bool,
     },
-    /// A feeder's session holds an open job.
+    /// A feeder's session holds an open job: the job stays open while it has no open task.
     JobHeld {
-        /// The job.
+        /// The held job.
         job: JobName,
-        /// The session.
+        /// The name of the session.
         by: Arc<str>,
-        /// Whether the hold comes from the journal: it has its grace to be renewed.
+        /// Whether the hold was read from the journal. The feeder has a grace period to renew it.
         restored: bool,
     },
-    /// A feeder's input ended.
+    /// A feeder's input for a job ended, and with it the hold of its session.
     JobReleased {
-        /// The job.
+        /// The job that was held.
         job: JobName,
-        /// The session.
+        /// The name of the session.
         by: Arc<str>,
     },
-    /// A feeder's link dropped: its holds have their grace.
+    /// A feeder's connection was lost. The holds of its session last for a grace period.
     HolderLost {
-        /// The session.
+        /// The name of the session.
         by: Arc<str>,
     },
     /// An operator paused or resumed a job.
     JobPaused {
-        /// The job.
+        /// The job's name.
         job: JobName,
-        /// Whether it is paused now.
+        /// Whether the job is paused from now on.
         paused: bool,
     },
-    /// A module can be sent (again), or not: removed, paused.
+    /// Tasks of a module can be sent from now on, or no longer: its file was removed, or an
+    /// operator paused the module.
     ModuleOpened {
-        /// The module.
+        /// The module's name.
         module: ModuleName,
-        /// Whether its tasks can be sent.
+        /// Whether tasks of the module can be sent.
         open: bool,
     },
-    /// What a module may reach has changed: a runner must offer all of it to be sent its tasks.
-    /// Nothing until told.
-    ModuleNeeds {
-        /// The module.
+    /// The capabilities that a module is granted have changed. Only runners that offer all of them
+    /// are sent its tasks. A module that was never told of needs none.
+    ModuleNeedsChanged {
+        /// The module's name.
         module: ModuleName,
-        /// What it may reach.
+        /// What a runner must offer.
         needs: Arc<Capabilities>,
     },
-    /// A runner told what it holds: it is ready for work. Also after a reconnect, under a new key.
+    /// A runner is ready for work and told what it holds. A runner that connects again joins again,
+    /// under a new key.
     RunnerJoined {
-        /// Its connection.
+        /// The runner's connection.
         runner: RunnerKey,
-        /// What it offers.
+        /// What the runner offers.
         offer: Box<Offer>,
-        /// How many attempts it will hold.
+        /// How many attempts the runner will hold at most.
         credits: u32,
-        /// Whether it answers every recall, so that one without an answer tells that it is stuck.
-        answers: bool,
-        /// The attempts it holds of tasks that the core holds.
+        /// Whether the runner answers every recall, also one that names no attempt. Such a runner
+        /// is given up when it leaves a recall without an answer.
+        answers_recalls: bool,
+        /// Attempts that the runner holds, of tasks that the core holds.
         held: Vec<(TaskKey, AttemptId)>,
     },
     /// A runner changed what it takes.
-    RunnerAsked {
-        /// Its connection.
+    RunnerUpdated {
+        /// The runner's connection.
         runner: RunnerKey,
-        /// How many attempts it will hold.
+        /// How many attempts the runner will hold at most.
         credits: u32,
-        /// Whether it takes no more.
+        /// Whether the runner takes no more attempts. Draining is never taken back.
         draining: bool,
     },
-    /// Something came from a runner.
+    /// Something came from a runner: it lives.
     RunnerHeard {
-        /// Its connection.
+        /// The runner's connection.
         runner: RunnerKey,
     },
-    /// A runner's link is cut; it has its grace to come back.
-    RunnerCut {
-        /// Its connection.
+    /// A runner's connection was lost. The runner has a grace period to come back.
+    RunnerDisconnected {
+        /// The lost connection.
         runner: RunnerKey,
     },
     /// An attempt ended with a result.
     AttemptDone {
-        /// By this connection.
+        /// The connection that the report came over.
         runner: RunnerKey,
-        /// The task.
+        /// The attempt's task.
         task: TaskKey,
-        /// The attempt.
+        /// The attempt that ended.
         attempt: AttemptId,
-        /// What it took, microseconds of run time.
+        /// Run time in microseconds.
         run_us: u64,
     },
-    /// An attempt ended, and its task goes on as another: with its own id, job and dependents, and
-    /// with the module, the terms and the dependencies of `next`. Attempts are counted anew; those
-    /// until now are void.
+    /// An attempt ended, and its task goes on as another one. The task keeps its id, job and
+    /// dependents, and has the module, the terms and the dependencies of `next`. Attempts are
+    /// counted anew, and earlier ones are void.
     AttemptContinued {
-        /// By this connection.
+        /// The connection that the report came over.
         runner: RunnerKey,
-        /// The attempt.
+        /// The attempt that ended.
         attempt: AttemptId,
-        /// What it took, microseconds of run time.
+        /// Run time in microseconds.
         run_us: u64,
-        /// As what it goes on, under the key that it has.
+        /// What the task is from now on, under the key that it has.
         next: Box<NewTask>,
     },
-    /// An attempt ended without one.
+    /// An attempt ended without a result.
     AttemptFailed {
-        /// By this connection.
+        /// The connection that the report came over.
         runner: RunnerKey,
-        /// The task.
+        /// The attempt's task.
         task: TaskKey,
-        /// The attempt.
+        /// The attempt that ended.
         attempt: AttemptId,
-        /// Why.
+        /// Why the attempt failed.
         error: Box<TaskError>,
-        /// What it took, microseconds of run time.
+        /// Run time in microseconds.
         run_us: u64,
-        /// A random number, for the back-off's jitter.
-        chance: u32,
+        /// A random number, for the jitter of the back-off.
+        random: u32,
     },
-    /// An attempt was given back, not started.
+    /// A runner gave an attempt back without having started it.
     AttemptReturned {
-        /// By this connection.
+        /// The connection that the report came over.
         runner: RunnerKey,
-        /// The task.
+        /// The attempt's task.
         task: TaskKey,
-        /// The attempt.
+        /// The attempt given back.
         attempt: AttemptId,
     },
-    /// A runner answered a recall, whatever it gave back.
+    /// A runner answered a recall, whether or not it gave anything back.
     RecallAnswered {
-        /// Its connection.
+        /// The runner's connection.
         runner: RunnerKey,
     },
-    /// The master has just started on a journal; these runners may come back with attempts.
+    /// The master has just started on a journal.
     Started {
-        /// Their names.
+        /// Names of the runners that were there when the last master ended. They may come back
+        /// with attempts.
         roster: Vec<String>,
     },
-    /// The master is to stop: nothing more is sent, and what waits on runners is asked back.
-    StopWanted,
-    /// The inbox is drained: deadlines that have passed fire, long work goes on, free slots are
+    /// The master is to stop: nothing more is sent, and attempts that wait on runners are recalled.
+    StopRequested,
+    /// The inbox is drained. Deadlines that have passed fire, long work goes on, and free slots are
     /// filled.
     TurnEnded,
 }

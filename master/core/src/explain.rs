@@ -1,79 +1,83 @@
-//! Why a task is where it is, from state alone.
+//! Why a task is where it is, from the state of the core alone.
 
-use crate::event::{Due, RunnerKey, TaskKey};
+use crate::due::Due;
+use crate::keys::{RunnerKey, TaskKey};
+use crate::ready::TaskClass;
+use crate::runners::Runner;
 use crate::scheduler::Scheduler;
-use crate::state::{Final, State, Task};
-use std::cmp::Reverse;
+use crate::state::{FinalState, State};
+use crate::task::Task;
 use taskmaster_protocol::AttemptId;
 
-/// Why a task is where it is. The shell makes a sentence of it: it knows the names.
+/// Why a task is where it is. The shell, which knows the names, makes a sentence of this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Explanation {
-    /// It waits for this many dependencies.
+    /// The task waits for other tasks.
     Blocked {
-        /// How many are open.
+        /// The number of dependencies that are still open.
         open: u32,
     },
-    /// It waits for its time.
+    /// The task waits for its earliest start.
     Delayed {
-        /// Which.
+        /// The earliest start.
         until: Due,
-        /// Failures counted: more than none means that it is a back-off.
+        /// Failures counted. The wait is a back-off if there are any.
         tries: u32,
     },
-    /// It waits for a slot, because of this.
+    /// The task waits for a slot.
     Ready(WaitsFor),
-    /// Runners have it.
+    /// A runner holds an attempt of the task.
     Assigned {
-        /// The attempts; `None`: on a runner that was lost.
+        /// The attempts that may still report. `None` stands for a runner that was lost.
         held: Vec<(AttemptId, Option<RunnerKey>)>,
     },
-    /// It has ended.
-    Ended(Final),
+    /// The task has ended.
+    Ended(FinalState),
 }
 
 /// What a ready task waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaitsFor {
-    /// The master has just started; its runners may still tell what they hold.
-    Settling,
+    /// The master has just started, and its runners may still tell what they hold.
+    Roster,
     /// The master is stopping and sends nothing more.
     Stopping,
-    /// Its job is paused.
+    /// The task's job is paused.
     JobPaused,
-    /// Its module's file is gone, or the module is paused.
+    /// The module's file is gone, or the module is paused.
     ModuleClosed,
     /// No runner is connected.
     NoRunner,
-    /// Runners are connected, and none offers what it requires.
+    /// Runners are connected, and none offers what the task requires.
     NoneSuits {
-        /// How many are connected.
+        /// The number of connected runners.
         connected: usize,
     },
-    /// A runner keeps its slots for it and has too few free yet.
+    /// A runner keeps its slots for the task, and too few of them are free yet.
     Reserved {
-        /// Which.
+        /// The runner that keeps its slots.
         runner: RunnerKey,
-        /// Slots that it needs.
+        /// Slots that the task needs.
         needs: u32,
-        /// Slots that are free there.
+        /// Slots that are free on the runner.
         free: u32,
     },
-    /// Slots of the runners that suit are taken.
+    /// The slots of the runners that suit are taken.
     Slots {
-        /// Runners that suit.
+        /// The number of runners that suit.
         runners: usize,
-        /// Their slots.
+        /// All slots of these runners.
         slots: u64,
-        /// Slots that are taken.
+        /// Slots of these runners that are taken.
         used: u64,
-        /// Ready tasks that may come before it: of a higher priority, or earlier in its own job.
+        /// Ready tasks that may come before this one: those of a higher priority, and earlier ones
+        /// of its own job.
         ahead: u64,
     },
 }
 
 impl Scheduler {
-    /// Why a task is where it is; `None`: the core does not hold it.
+    /// Why a task is where it is; `None` if the core does not hold the task.
     pub fn explain(&self, key: TaskKey) -> Option<Explanation> {
         let task = self.tasks.get(key)?;
         Some(match task.state() {
@@ -85,97 +89,107 @@ impl Scheduler {
             State::Ready { .. } => Explanation::Ready(self.waits_for(key, task)),
             State::Assigned => Explanation::Assigned {
                 held: task
-                    .held()
+                    .open_attempts()
                     .iter()
-                    .map(|held| (held.attempt, held.runner))
+                    .map(|open| (open.attempt, open.runner))
                     .collect(),
             },
             State::Ended(how) => Explanation::Ended(how),
         })
     }
 
-    /// Why no connected runner can take a ready task, where that is so. Cheaper than
-    /// [`Scheduler::explain`]: it is asked of every task of a list.
-    pub fn nobody_takes(&self, key: TaskKey) -> Option<WaitsFor> {
-        let task = self
-            .tasks
-            .get(key)
-            .filter(|task| task.state() == State::Ready { reserved: false })?;
+    /// Why no connected runner can be sent a ready task, if that is so. Cheaper than
+    /// [`Scheduler::explain`], because it is asked for every task of a list.
+    pub fn why_no_runner(&self, key: TaskKey) -> Option<WaitsFor> {
+        let task = self.tasks.get(key)?;
+        if task.state() != (State::Ready { reserved: false }) {
+            return None;
+        }
         let class = self.ready.class(task.class);
-        let mut connected = self
-            .runners
-            .values()
-            .filter(|runner| runner.absent_until.is_none());
         if !class.open {
             return Some(WaitsFor::ModuleClosed);
         }
-        if self.stopping
-            || self.settle_until.is_some()
-            || connected.clone().any(|runner| class.suits(&runner.offer))
+        if self.stopping || self.roster_wait_until.is_some() {
+            return None;
+        }
+        if self
+            .connected_runners()
+            .any(|runner| class.suits(&runner.offer))
         {
             return None;
         }
-        let waits = |connected| WaitsFor::NoneSuits { connected };
-        connected.next().map_or(Some(WaitsFor::NoRunner), |_| {
-            Some(waits(1 + connected.count()))
+        Some(match self.connected_runners().count() {
+            0 => WaitsFor::NoRunner,
+            connected => WaitsFor::NoneSuits { connected },
         })
     }
 
+    fn connected_runners(&self) -> impl Iterator<Item = &Runner> {
+        self.runners.values().filter(|runner| runner.is_connected())
+    }
+
     fn waits_for(&self, key: TaskKey, task: &Task) -> WaitsFor {
-        let (class, job) = (self.ready.class(task.class), self.jobs.get(task.job));
-        let connected = self
-            .runners
-            .values()
-            .filter(|runner| runner.absent_until.is_none());
-        let suited: Vec<_> = connected
-            .clone()
-            .filter(|runner| class.suits(&runner.offer))
-            .collect();
+        let class = self.ready.class(task.class);
         if self.stopping {
-            WaitsFor::Stopping
-        } else if job.paused {
-            WaitsFor::JobPaused
-        } else if !class.open {
-            WaitsFor::ModuleClosed
-        } else if self.settle_until.is_some() {
-            WaitsFor::Settling
-        } else if let Some(runner) = self.ready.reserving.get(&key).copied() {
-            let free = self.runners.get(&runner).map_or(0, |runner| runner.free());
-            WaitsFor::Reserved {
+            return WaitsFor::Stopping;
+        }
+        if self.jobs.get(task.job).paused {
+            return WaitsFor::JobPaused;
+        }
+        if !class.open {
+            return WaitsFor::ModuleClosed;
+        }
+        if self.roster_wait_until.is_some() {
+            return WaitsFor::Roster;
+        }
+        if let Some(runner) = self.ready.reservations.get(&key).copied() {
+            return WaitsFor::Reserved {
                 runner,
                 needs: class.requires.slots(),
-                free,
-            }
-        } else if connected.clone().next().is_none() {
-            WaitsFor::NoRunner
-        } else if suited.is_empty() {
-            WaitsFor::NoneSuits {
-                connected: connected.count(),
-            }
-        } else {
-            WaitsFor::Slots {
-                runners: suited.len(),
-                slots: suited
-                    .iter()
-                    .map(|runner| u64::from(runner.offer.slots))
-                    .sum(),
-                used: suited
-                    .iter()
-                    .map(|runner| u64::from(runner.used.min(runner.offer.slots)))
-                    .sum(),
-                ahead: self.ahead_of(task),
-            }
+                free: self.runners.get(&runner).map_or(0, Runner::free_slots),
+            };
+        }
+        self.waits_for_slots(task, class)
+    }
+
+    fn waits_for_slots(&self, task: &Task, class: &TaskClass) -> WaitsFor {
+        let connected = self.connected_runners().count();
+        if connected == 0 {
+            return WaitsFor::NoRunner;
+        }
+        let suited: Vec<&Runner> = self
+            .connected_runners()
+            .filter(|runner| class.suits(&runner.offer))
+            .collect();
+        if suited.is_empty() {
+            return WaitsFor::NoneSuits { connected };
+        }
+        let mut slots = 0;
+        let mut used = 0;
+        for runner in &suited {
+            slots += u64::from(runner.offer.slots);
+            used += u64::from(runner.used_slots.min(runner.offer.slots));
+        }
+        WaitsFor::Slots {
+            runners: suited.len(),
+            slots,
+            used,
+            ahead: self.tasks_ahead_of(task),
         }
     }
 
-    fn ahead_of(&self, task: &Task) -> u64 {
+    fn tasks_ahead_of(&self, task: &Task) -> u64 {
         let mut ahead = 0;
-        for (key, job) in self.jobs.iter().filter(|(_, job)| !job.paused) {
-            for ((Reverse(priority), class), queue) in job.ready.iter() {
+        for (job_key, job) in self.jobs.iter().filter(|(_, job)| !job.paused) {
+            for (key, queue) in job.ready.iter() {
+                let priority = key.priority.0;
                 if priority > task.priority {
                     ahead += queue.len() as u64;
-                } else if priority == task.priority && key == task.job && class == task.class {
-                    ahead += queue.older_than(task.no) as u64;
+                } else if priority == task.priority
+                    && job_key == task.job
+                    && key.class == task.class
+                {
+                    ahead += queue.older_than(task.ordinal) as u64;
                 }
             }
         }

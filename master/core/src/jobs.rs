@@ -1,48 +1,38 @@
-//! Jobs: groups that are waited for, cancelled and shared fairly by. Counts are kept, never
-//! counted.
+//! Jobs: groups of tasks that are waited for, cancelled and shared fairly by. The counts of a job
+//! are kept up to date, and never counted.
 
-use crate::deadlines::Timer;
-use crate::effect::{Change, Effect, Why};
-use crate::event::TaskKey;
-use crate::few::Few;
-use crate::queues::Queues;
-use crate::ready::{Place, Share};
-use crate::scheduler::{Scheduler, TOUCHED_MAX};
-use crate::state::{Final, State};
+use crate::effect::{DurableChange, Effect};
+use crate::keys::JobKey;
+use crate::one_or_many::OneOrMany;
+use crate::ready::{JobQueueKey, JobUsage};
+use crate::ready_queues::ReadyQueues;
+use crate::scheduler::Scheduler;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_protocol::{JobName, TaskState, limits};
+use taskmaster_protocol::{JobName, TaskState};
 
-/// Tasks that one turn cancels for a job: each makes a record, and everybody waits for the commit
-/// with them.
-const SWEPT_MAX: usize = 256;
-
-/// Names a job that the core holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JobKey(pub(crate) u32);
-
-/// What a job was when it was last stored: the totals survive.
+/// What is stored of a job that the core does not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Past {
-    /// How many times it had been opened.
+pub struct StoredJob {
+    /// How many times the job was opened.
     pub run: u32,
-    /// Tasks ever added to it, and how those that have ended did.
-    pub counts: Counts,
-    /// Whether it is paused.
+    /// Tasks that were ever added to the job, and in which states those that ended are.
+    pub counts: JobCounts,
+    /// Whether the job is paused.
     pub paused: bool,
 }
 
-/// Tasks of a job by state; final ones over all runs.
+/// The number of a job's tasks in each state. Tasks in final states are counted over all runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Tasks ever added.
+pub struct JobCounts {
+    /// Tasks that were ever added.
     pub total: u64,
     /// By [`TaskState`], in its order.
     pub by_state: [u64; 8],
 }
 
-impl Counts {
-    /// Tasks in this state.
+impl JobCounts {
+    /// Tasks in a state.
     pub fn of(&self, state: TaskState) -> u64 {
         self.by_state[state as usize]
     }
@@ -56,11 +46,11 @@ impl Counts {
             .sum()
     }
 
-    pub(crate) fn add(&mut self, state: TaskState, n: u64) {
-        self.by_state[state as usize] += n;
+    pub(crate) fn add(&mut self, state: TaskState) {
+        self.by_state[state as usize] += 1;
     }
 
-    pub(crate) fn no_longer(&mut self, state: TaskState) {
+    pub(crate) fn remove(&mut self, state: TaskState) {
         assert!(
             self.of(state) > 0,
             "no task of the job is {}",
@@ -70,39 +60,39 @@ impl Counts {
     }
 
     pub(crate) fn moved(&mut self, from: TaskState, to: TaskState) {
-        assert!(self.of(from) > 0, "no task of the job is {}", from.as_str());
-        self.by_state[from as usize] -= 1;
-        self.by_state[to as usize] += 1;
+        self.remove(from);
+        self.add(to);
     }
 }
 
-/// A job as the core keeps it, while it is open or a task of it is held. What every task of it
-/// touches comes first and lies together.
+/// A job as the core keeps it, while the job is open or the core holds a task of it. The fields that
+/// are used for every task come first, so that they share cache lines.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct Job {
-    /// Whether it is open: somebody holds it or a task of it is open.
+    /// Whether a run of the job is going on: a session holds the job, or a task of it is open.
     pub open: bool,
-    /// Whether its tasks are not sent.
+    /// Whether tasks of the job are held back.
     pub paused: bool,
-    /// How many times it has been opened.
+    /// How many times the job was opened.
     pub run: u32,
-    /// What it has had so far; who has had less comes first.
-    pub(crate) share: Share,
-    /// Where it stands in queues, under `share`.
-    pub(crate) places: Few<Place>,
-    /// Its ready tasks.
-    pub(crate) ready: Queues,
-    /// Tasks in the table that name it.
+    /// What the job has used. Jobs that have used less come first.
+    pub(crate) usage: JobUsage,
+    /// The queues of groups in which the job stands, under its usage.
+    pub(crate) queued_in: OneOrMany<JobQueueKey>,
+    /// The job's ready tasks.
+    pub(crate) ready: ReadyQueues,
+    /// The number of tasks in the table that name the job.
     pub(crate) tasks: usize,
     /// Tasks by state.
-    pub counts: Counts,
-    /// Sessions that hold it; a time: the link is cut, the hold ends then.
+    pub counts: JobCounts,
+    /// The sessions that hold the job. A session that has lost its connection has a time, when the
+    /// hold ends; in microseconds of the monotonic clock.
     pub(crate) holders: BTreeMap<Arc<str>, Option<u64>>,
-    /// Its name.
+    /// The job's name.
     pub name: JobName,
-    /// Cancels of it on their way through the table.
-    pub(crate) sweeps: usize,
+    /// Cancels of the job that are being carried out.
+    pub(crate) cancels: usize,
 }
 
 impl Job {
@@ -111,54 +101,61 @@ impl Job {
     }
 }
 
-/// A job's cancel on its way through the table.
+/// A run of a job that is over.
 #[derive(Debug)]
-pub(crate) struct Sweep {
-    pub job: JobKey,
-    up_to: u64,
-    next: u32,
+struct EndedRun {
+    job: JobKey,
+    /// [`JobUsage::opened`] of the job, which tells it from others that had its key before.
+    opened: u64,
+    run: u32,
 }
 
-/// Jobs by name and key.
+/// The jobs that the core holds, by key and by name.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs {
+pub(crate) struct JobTable {
     slots: Vec<Option<Job>>,
     free: Vec<u32>,
     names: BTreeMap<JobName, JobKey>,
-    /// Jobs that may be over. They are closed when the turn ends: the next task may be of the same
-    /// batch or restart.
-    idle: Vec<JobKey>,
-    /// Runs of jobs that are over, those of former turns first: which job, the how-manieth opened,
-    /// its run.
-    over: Vec<(JobKey, u64, u32)>,
-    /// How many of those are of former turns: their last counts have been read by the shell.
-    told: usize,
+    /// Jobs that may be idle. They are closed when the turn ends, and not before, because the next
+    /// task may belong to the same batch.
+    maybe_idle: Vec<JobKey>,
+    /// Runs that are over, those of former turns first.
+    ended_runs: Vec<EndedRun>,
+    /// How many of the ended runs are of former turns. The shell has read the last counts of their
+    /// jobs.
+    read_runs: usize,
+    /// How many jobs were ever taken in.
     opened: u64,
 }
 
-impl Jobs {
+impl JobTable {
+    /// The key of a job, if the core holds it.
     pub fn key(&self, name: &JobName) -> Option<JobKey> {
         self.names.get(name).copied()
     }
 
-    pub fn get(&self, key: JobKey) -> &Job {
-        let job = self.slots.get(key.0 as usize).and_then(Option::as_ref);
-        assert!(
-            job.is_some(),
-            "the core's own index names job {key:?}, which it does not hold"
-        );
-        job.unwrap_or_else(|| unreachable!())
+    fn slot(&self, key: JobKey) -> Option<&Job> {
+        self.slots.get(key.0 as usize).and_then(Option::as_ref)
     }
 
+    /// A job that the core must hold, because the key was found in one of the core's own indices.
+    #[expect(clippy::panic, reason = "a job is dropped only when nothing names it")]
+    pub fn get(&self, key: JobKey) -> &Job {
+        self.slot(key).unwrap_or_else(|| {
+            panic!("the core's own index names job {key:?}, which it does not hold")
+        })
+    }
+
+    /// A job that the core must hold, to be changed.
+    #[expect(clippy::panic, reason = "a job is dropped only when nothing names it")]
     pub fn get_mut(&mut self, key: JobKey) -> &mut Job {
         let job = self.slots.get_mut(key.0 as usize).and_then(Option::as_mut);
-        assert!(
-            job.is_some(),
-            "the core's own index names job {key:?}, which it does not hold"
-        );
-        job.unwrap_or_else(|| unreachable!())
+        job.unwrap_or_else(|| {
+            panic!("the core's own index names job {key:?}, which it does not hold")
+        })
     }
 
+    /// Every job, by ascending key.
     pub fn iter(&self) -> impl Iterator<Item = (JobKey, &Job)> {
         self.slots
             .iter()
@@ -166,24 +163,24 @@ impl Jobs {
             .filter_map(|(i, slot)| slot.as_ref().map(|job| (JobKey(i as u32), job)))
     }
 
-    fn insert(&mut self, name: JobName, past: Past) -> JobKey {
+    fn insert(&mut self, name: JobName, stored: StoredJob) -> JobKey {
         self.opened += 1;
         let job = Job {
             name: name.clone(),
-            run: past.run,
+            run: stored.run,
             open: false,
-            paused: past.paused,
-            counts: past.counts,
+            paused: stored.paused,
+            counts: stored.counts,
             holders: BTreeMap::new(),
-            ready: Queues::default(),
-            share: Share {
-                in_use: 0,
+            ready: ReadyQueues::default(),
+            usage: JobUsage {
+                slots_in_use: 0,
                 slot_time_us: 0,
                 opened: self.opened,
             },
-            places: Few::default(),
+            queued_in: OneOrMany::default(),
             tasks: 0,
-            sweeps: 0,
+            cancels: 0,
         };
         let key = JobKey(self.free.pop().unwrap_or(self.slots.len() as u32));
         if key.0 as usize == self.slots.len() {
@@ -194,20 +191,22 @@ impl Jobs {
         key
     }
 
-    /// Lets go of jobs that are done, of which no task is held, and whose cancels are carried out.
-    /// Called when a turn begins to end, so that the shell can read the last counts of jobs that
-    /// this turn ended.
-    pub fn drop_done(&mut self) {
-        let newer = self.over.split_off(self.told);
-        for (key, opened, run) in std::mem::replace(&mut self.over, newer) {
-            let Some(job) = self.slots.get(key.0 as usize).and_then(Option::as_ref) else {
+    /// Drops the jobs whose runs ended in former turns, unless the core holds a task of the job or a
+    /// cancel is being carried out. Called when a turn begins to end, so that the shell can read the
+    /// last counts of the jobs that this turn closes.
+    pub fn drop_closed(&mut self) {
+        let unread = self.ended_runs.split_off(self.read_runs);
+        for ended in std::mem::replace(&mut self.ended_runs, unread) {
+            let key = ended.job;
+            let Some(job) = self.slot(key) else {
                 continue;
             };
-            if job.open || (job.share.opened, job.run) != (opened, run) {
+            let is_another_run = job.usage.opened != ended.opened || job.run != ended.run;
+            if job.open || is_another_run {
                 continue;
             }
-            if job.tasks > 0 || job.sweeps > 0 {
-                self.over.push((key, opened, run));
+            if job.tasks > 0 || job.cancels > 0 {
+                self.ended_runs.push(ended);
                 continue;
             }
             let name = job.name.clone();
@@ -217,25 +216,17 @@ impl Jobs {
         }
     }
 
-    /// What is over by now has been told when the next turn ends.
+    /// Marks the ended runs as read: the shell carries out this turn's effects before the next turn
+    /// ends.
     pub fn turn_ended(&mut self) {
-        self.told = self.over.len();
+        self.read_runs = self.ended_runs.len();
     }
 }
 
 impl Scheduler {
-    /// The job of this name, if the core holds it.
+    /// The job of a name, if the core holds it.
     pub fn job(&self, name: &JobName) -> Option<&Job> {
         self.jobs.key(name).map(|key| self.jobs.get(key))
-    }
-
-    /// Jobs that a session holds.
-    pub fn held_by(&self, by: &str) -> Vec<JobName> {
-        self.jobs
-            .iter()
-            .filter(|(_, job)| job.holders.contains_key(by))
-            .map(|(_, job)| job.name.clone())
-            .collect()
     }
 
     /// Every job that the core holds.
@@ -243,121 +234,60 @@ impl Scheduler {
         self.jobs.iter().map(|(_, job)| job)
     }
 
-    /// The job of this key.
-    pub fn job_of(&self, key: JobKey) -> &Job {
+    /// The job of a key, which is that of a task in the core.
+    pub fn job_by_key(&self, key: JobKey) -> &Job {
         self.jobs.get(key)
     }
 
+    /// Begins a run of a job.
     pub(crate) fn open_job(
         &mut self,
         name: JobName,
-        past: Past,
+        stored: StoredJob,
         restored: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let paused = past.paused;
-        let key = self
-            .jobs
-            .key(&name)
-            .unwrap_or_else(|| self.jobs.insert(name.clone(), past));
+        let paused = stored.paused;
+        let key = match self.jobs.key(&name) {
+            Some(key) => key,
+            None => self.jobs.insert(name.clone(), stored),
+        };
         let job = self.jobs.get_mut(key);
         if job.open {
             return;
         }
-        // It may be held here still, and have been paused since it was done.
-        (job.open, job.paused) = (true, paused);
+        job.open = true;
+        // The core may have held the job since its last run, and the job may have been paused since.
+        job.paused = paused;
         if !restored {
             job.run += 1;
-            effects.push(Effect::Store(Change::JobOpened(name)));
+            effects.push(Effect::Store(DurableChange::JobOpened(name)));
         }
         self.close_if_idle(key);
     }
 
-    pub(crate) fn hold_job(
-        &mut self,
-        name: &JobName,
-        by: Arc<str>,
-        restored: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(key) = self.jobs.key(name) else {
-            return;
-        };
-        let until = restored.then(|| self.now.mono_us + limits::JOB_HOLD_GRACE_MS * 1_000);
-        let last = self.jobs.get_mut(key).holders.insert(by.clone(), until);
-        if let Some(Some(at)) = last {
-            self.deadlines.remove(at, Timer::Hold(key, by.clone()));
-        }
-        if let Some(at) = until {
-            self.deadlines.insert(at, Timer::Hold(key, by.clone()));
-        }
-        if last.is_none() && !restored {
-            effects.push(Effect::Store(Change::JobHeld {
-                job: name.clone(),
-                by,
-                held: true,
-            }));
-        }
-    }
-
-    pub(crate) fn release_job(&mut self, name: &JobName, by: &Arc<str>, effects: &mut Vec<Effect>) {
-        if let Some(key) = self.jobs.key(name) {
-            self.unhold(key, by, effects);
-        }
-    }
-
-    pub(crate) fn hold_passed(&mut self, key: JobKey, by: &Arc<str>, effects: &mut Vec<Effect>) {
-        self.unhold(key, by, effects);
-    }
-
-    fn unhold(&mut self, key: JobKey, by: &Arc<str>, effects: &mut Vec<Effect>) {
-        let job = self.jobs.get_mut(key);
-        let Some(until) = job.holders.remove(by) else {
-            return;
-        };
-        let name = job.name.clone();
-        if let Some(at) = until {
-            self.deadlines.remove(at, Timer::Hold(key, by.clone()));
-        }
-        effects.push(Effect::Store(Change::JobHeld {
-            job: name,
-            by: by.clone(),
-            held: false,
-        }));
-        self.close_if_idle(key);
-    }
-
-    pub(crate) fn holder_lost(&mut self, by: &Arc<str>) {
-        let at = self.now.mono_us + limits::JOB_HOLD_GRACE_MS * 1_000;
-        let held: Vec<JobKey> = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.holders.get(by) == Some(&None))
-            .map(|(key, _)| key)
-            .collect();
-        for key in held {
-            self.jobs.get_mut(key).holders.insert(by.clone(), Some(at));
-            self.deadlines.insert(at, Timer::Hold(key, by.clone()));
-        }
-    }
-
-    /// Has the job's run end with the turn where nobody holds it and no task of it is open.
+    /// Has the job's run end with the turn if nobody holds the job and no task of it is open.
     pub(crate) fn close_if_idle(&mut self, key: JobKey) {
         if self.jobs.get(key).is_idle() {
-            self.jobs.idle.push(key);
+            self.jobs.maybe_idle.push(key);
         }
     }
 
-    /// Ends the runs of jobs that are idle still.
+    /// Ends the runs of jobs that are still idle.
     pub(crate) fn close_idle(&mut self, effects: &mut Vec<Effect>) {
-        for key in std::mem::take(&mut self.jobs.idle) {
+        for key in std::mem::take(&mut self.jobs.maybe_idle) {
             let job = self.jobs.get_mut(key);
-            if job.is_idle() {
-                job.open = false;
-                effects.push(Effect::Store(Change::JobDone(job.name.clone())));
-                let run = (key, job.share.opened, job.run);
-                self.jobs.over.push(run);
+            if !job.is_idle() {
+                continue;
             }
+            job.open = false;
+            effects.push(Effect::Store(DurableChange::JobDone(job.name.clone())));
+            let ended = EndedRun {
+                job: key,
+                opened: job.usage.opened,
+                run: job.run,
+            };
+            self.jobs.ended_runs.push(ended);
         }
     }
 
@@ -365,77 +295,18 @@ impl Scheduler {
         let Some(key) = self.jobs.key(name) else {
             return;
         };
-        if self.jobs.get(key).paused == paused {
+        let job = self.jobs.get_mut(key);
+        if job.paused == paused {
             return;
         }
-        self.jobs.get_mut(key).paused = paused;
-        effects.push(Effect::Store(Change::JobPaused {
+        job.paused = paused;
+        effects.push(Effect::Store(DurableChange::JobPaused {
             job: name.clone(),
             paused,
         }));
-        self.unreserve_where(|task, _| paused && task.job == key, effects);
-        self.place_again(key);
-    }
-
-    pub(crate) fn cancel_job(
-        &mut self,
-        name: &JobName,
-        up_to: u64,
-        restored: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(job) = self.jobs.key(name) else {
-            return;
-        };
-        if !restored {
-            effects.push(Effect::Store(Change::JobCancelled {
-                job: name.clone(),
-                up_to,
-            }));
+        if paused {
+            self.unreserve_where(|task, _| task.job == key, effects);
         }
-        self.jobs.get_mut(job).sweeps += 1;
-        self.sweeps.push_back(Sweep {
-            job,
-            up_to,
-            next: 0,
-        });
-    }
-
-    /// Goes further through the table for the first cancel on its way.
-    pub(crate) fn sweep_some(&mut self, effects: &mut Vec<Effect>) {
-        let Some(sweep) = self.sweeps.front() else {
-            return;
-        };
-        let (job, up_to, first) = (sweep.job, sweep.up_to, sweep.next);
-        let mut last = self.tasks.end().min(first + TOUCHED_MAX as u32);
-        let mut left = SWEPT_MAX;
-        for key in (first..last).map(TaskKey) {
-            let Some(task) = self.tasks.get(key) else {
-                continue;
-            };
-            if task.job == job && task.no <= up_to && !matches!(task.state(), State::Ended(_)) {
-                self.end(key, Final::Cancelled, Why::Cancelled, effects);
-                left -= 1;
-            }
-            if left == 0 {
-                last = key.0 + 1;
-                break;
-            }
-        }
-        if let Some(sweep) = self.sweeps.front_mut() {
-            sweep.next = last;
-        }
-        let books = self.jobs.get_mut(job);
-        if last == self.tasks.end() || books.counts.open() == 0 {
-            self.sweeps.pop_front();
-            books.sweeps -= 1;
-            // A later cancel of the same job has a wider wish, and that is the durable one.
-            if books.sweeps == 0 {
-                effects.push(Effect::Store(Change::JobCancelled {
-                    job: books.name.clone(),
-                    up_to: 0,
-                }));
-            }
-        }
+        self.requeue_job(key);
     }
 }

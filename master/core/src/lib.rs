@@ -1,41 +1,58 @@
-//! The heart of the master: which task runs where, and when. A state machine, and nothing else.
+//! The heart of the master: which task runs where, and when. This crate is a state machine, and
+//! nothing else.
 //!
-//! One door in, [`Scheduler::handle`]; one way out, the effects it appends. There is no networking,
-//! no disk, no clock, no chance, no thread and no async in this crate, and no order that a hash
-//! decides: the same events give the same effects in the same order. Time and chance come in as
-//! values, ids and bodies stay outside: a task is a key here.
+//! Events come in through one function, [`Scheduler::handle`], and what is to be done comes out as
+//! the effects that it appends. There is no networking, no disk, no clock, no random number, no
+//! thread and no async in this crate, and nothing depends on the order of a hash: the same events
+//! give the same effects in the same order. Time and random numbers come in as values. Ids,
+//! parameters and results stay outside: here a task is a key.
 //!
-//! The contract of the shell: look up the facts that an event carries, call `handle` for each
-//! event, then once [`Event::TurnEnded`]; carry the effects out in order, `Store` before any
-//! promise to the outside. Call again at [`Scheduler::next_deadline`].
+//! The contract of the shell, which is the engine around this crate: look up the facts that an
+//! event carries, call `handle` for each event and then once with [`Event::TurnEnded`]. Carry the
+//! effects out in order, and commit every [`Effect::Store`] before anything is promised to the
+//! outside. Call `handle` with [`Event::TurnEnded`] again at [`Scheduler::next_deadline`].
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
 mod attempts;
-pub mod check;
+mod cancels;
+mod check;
+mod classes;
 mod deadlines;
+mod dependencies;
 mod dispatch;
+mod due;
 mod effect;
 mod event;
-pub mod explain;
-mod few;
-mod graph;
-pub mod jobs;
-mod queue;
-mod queues;
+mod explain;
+mod groups;
+mod holders;
+mod jobs;
+mod joining;
+mod keys;
+mod liveness;
+mod one_or_many;
 mod ready;
+mod ready_queues;
 mod retry;
 mod runners;
 mod scheduler;
 mod state;
-mod table;
+mod task;
+mod task_map;
+mod task_queue;
 mod tasks;
 
-pub use effect::{Change, Effect, Why};
-pub use event::{DependsOn, Due, Event, NewTask, Origin, RunnerKey, TaskKey};
-pub use few::Few;
+pub use due::Due;
+pub use effect::{DurableChange, Effect, EndReason};
+pub use event::{DependsOn, Event, NewTask, Origin};
+pub use explain::{Explanation, WaitsFor};
+pub use jobs::{Job, JobCounts, StoredJob};
+pub use keys::{ClassKey, JobKey, RunnerKey, TaskKey};
+pub use one_or_many::OneOrMany;
 pub use runners::RunnerFacts;
 pub use scheduler::Scheduler;
-pub use state::{Final, Held, State, Task, Waiter};
-pub use table::Table;
+pub use state::{FinalState, State};
+pub use task::{Dependent, OpenAttempt, Task};
+pub use task_map::TaskMap;

@@ -2,29 +2,27 @@
 
 use taskmaster_protocol::{Retries, TaskError};
 
-/// Microseconds until try `tries + 1`, or `None` where there is none: the error is final, or
-/// `tries` failures (this one included) are more than the policy allows. `chance` is a random
-/// number for the jitter.
+/// Microseconds until the next try after `tries` failures, the last one included. `None` if there is
+/// no next try, because the error is permanent or the policy allows fewer failures. `random` is a
+/// random number for the jitter.
 ///
-/// Exponential back-off: `backoff · factor^(tries-1)`, at most `max_backoff`; with jitter, drawn
-/// evenly from the upper half of that.
-pub(crate) fn wait_us(policy: &Retries, error: &TaskError, tries: u32, chance: u32) -> Option<u64> {
+/// The back-off is exponential: `backoff · factor^(tries-1)`, at most `max_backoff`. With jitter it
+/// is drawn evenly from the upper half of that.
+pub(crate) fn wait_us(policy: &Retries, error: &TaskError, tries: u32, random: u32) -> Option<u64> {
     if tries > policy.max || !policy.wants(error) {
         return None;
     }
-    let grown = policy.backoff_ms as f64
-        * policy
-            .factor
-            .powi(i32::try_from(tries - 1).unwrap_or(i32::MAX));
+    let exponent = i32::try_from(tries - 1).unwrap_or(i32::MAX);
+    let backoff_ms = policy.backoff_ms as f64 * policy.factor.powi(exponent);
     // 0 · ∞ is not a number, and stands for no wait.
-    let grown = if grown.is_nan() { 0.0 } else { grown };
-    let whole = grown.min(policy.max_backoff_ms as f64) * 1_000.0;
+    let backoff_ms = if backoff_ms.is_nan() { 0.0 } else { backoff_ms };
+    let longest_us = backoff_ms.min(policy.max_backoff_ms as f64) * 1_000.0;
     let part = if policy.jitter {
-        0.5 + 0.5 * f64::from(chance) / f64::from(u32::MAX)
+        0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX)
     } else {
         1.0
     };
-    Some((whole * part) as u64)
+    Some((longest_us * part) as u64)
 }
 
 #[cfg(test)]

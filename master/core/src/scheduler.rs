@@ -1,45 +1,52 @@
-//! The door: every event comes in here, and is handed to the room that it concerns.
+//! The door of the core: every event comes in here, and is handed to the file that deals with it.
 
+use crate::attempts::{AttemptFailure, Reported};
+use crate::cancels::JobCancel;
 use crate::deadlines::Deadlines;
+use crate::dependencies::Notification;
 use crate::effect::Effect;
-use crate::event::{Event, RunnerKey};
-use crate::graph::Settling;
-use crate::jobs::Jobs;
+use crate::event::Event;
+use crate::jobs::JobTable;
+use crate::joining::Joining;
+use crate::keys::RunnerKey;
 use crate::ready::ReadyIndex;
 use crate::runners::Runner;
-use crate::tasks::Tasks;
+use crate::tasks::TaskTable;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use taskmaster_protocol::{Capabilities, ModuleName, Now};
 
-/// How many tasks one call of [`Scheduler::handle`] touches at most, so that no turn is long.
-pub(crate) const TOUCHED_MAX: usize = 1_000;
+/// How many tasks each part of the end of a turn touches at most, so that no turn takes long.
+pub(crate) const TOUCHED_PER_TURN_MAX: usize = 1_000;
 
-/// The core. See the crate's documentation for its contract.
+/// The core: a state machine that decides which task runs where, and when. The documentation of the
+/// crate says what its user has to do.
 #[derive(Debug)]
 pub struct Scheduler {
-    /// How many times a master has started on this journal; the first half of every attempt's name.
+    /// How many times a master has started on this journal. The epoch is the first half of the
+    /// number of every attempt.
     pub(crate) epoch: u32,
-    /// The last time that came through the door; neither clock runs backwards past it.
+    /// The latest time that came in with an event. Neither clock runs backwards.
     pub(crate) now: Now,
-    pub(crate) tasks: Tasks,
-    pub(crate) jobs: Jobs,
+    pub(crate) tasks: TaskTable,
+    pub(crate) jobs: JobTable,
     pub(crate) ready: ReadyIndex,
     pub(crate) runners: BTreeMap<RunnerKey, Runner>,
     pub(crate) deadlines: Deadlines,
-    /// Ended tasks whose dependents do not all know yet.
-    pub(crate) settling: VecDeque<Settling>,
-    /// Jobs whose tasks are being cancelled, some in each turn.
-    pub(crate) sweeps: VecDeque<crate::jobs::Sweep>,
+    /// Ended tasks with dependents that have not been notified yet.
+    pub(crate) notifications: VecDeque<Notification>,
+    /// Cancels of jobs that are being carried out, some tasks in each turn.
+    pub(crate) job_cancels: VecDeque<JobCancel>,
     /// Modules whose tasks cannot be sent.
-    pub(crate) closed: BTreeSet<ModuleName>,
-    /// What modules may reach, of those that may reach anything.
-    pub(crate) needs: BTreeMap<ModuleName, Arc<Capabilities>>,
-    /// Names of the runners that are durably here.
+    pub(crate) closed_modules: BTreeSet<ModuleName>,
+    /// What runners must offer for a module, of the modules that need anything.
+    pub(crate) module_needs: BTreeMap<ModuleName, Arc<Capabilities>>,
+    /// Names of the runners that the journal says are there.
     pub(crate) roster: BTreeSet<String>,
-    /// Nothing is sent before this time: runners of an earlier epoch may still tell what they hold.
-    pub(crate) settle_until: Option<u64>,
-    /// Nothing is sent any more: the master is to stop.
+    /// Nothing is sent before this time, because runners of an earlier epoch may still tell what
+    /// they hold; in microseconds of the monotonic clock.
+    pub(crate) roster_wait_until: Option<u64>,
+    /// Whether the master is to stop, and nothing is sent any more.
     pub(crate) stopping: bool,
 }
 
@@ -49,33 +56,37 @@ impl Scheduler {
         Scheduler {
             epoch,
             now: Now::default(),
-            tasks: Tasks::default(),
-            jobs: Jobs::default(),
+            tasks: TaskTable::default(),
+            jobs: JobTable::default(),
             ready: ReadyIndex::default(),
             runners: BTreeMap::new(),
             deadlines: Deadlines::default(),
-            settling: VecDeque::new(),
-            sweeps: VecDeque::new(),
-            closed: BTreeSet::new(),
-            needs: BTreeMap::new(),
+            notifications: VecDeque::new(),
+            job_cancels: VecDeque::new(),
+            closed_modules: BTreeSet::new(),
+            module_needs: BTreeMap::new(),
             roster: BTreeSet::new(),
-            settle_until: None,
+            roster_wait_until: None,
             stopping: false,
         }
     }
 
-    /// Takes one event in and appends what follows from it. Never fails, blocks or panics on what
-    /// comes from outside; panics where the shell breaks the contract (a key that is in use, a job
-    /// that was never opened).
+    /// Takes one event in and appends what is to be done. Never fails or blocks, and never panics
+    /// because of what came from outside.
+    ///
+    /// # Panics
+    ///
+    /// If the shell breaks the contract: with a key that is in use, a job that was not opened, or a
+    /// dependency that the core does not hold.
     pub fn handle(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
         self.now = Now {
             mono_us: self.now.mono_us.max(now.mono_us),
             wall: self.now.wall.max(now.wall),
         };
         match event {
-            Event::TaskCame(task) => self.task_came(*task, effects),
-            Event::CancelWanted { task } => self.cancel(task, effects),
-            Event::JobCancelWanted {
+            Event::TaskOpened(task) => self.open_task(*task, effects),
+            Event::CancelRequested { task } => self.cancel(task, effects),
+            Event::JobCancelRequested {
                 job,
                 up_to,
                 restored,
@@ -84,41 +95,50 @@ impl Scheduler {
                 task,
                 priority,
                 due,
-            } => self.set(task, priority, due, effects),
+            } => self.set_task(task, priority, due, effects),
             Event::JobOpened {
                 job,
-                past,
+                stored,
                 restored,
-            } => self.open_job(job, past, restored, effects),
+            } => self.open_job(job, stored, restored, effects),
             Event::JobHeld { job, by, restored } => self.hold_job(&job, by, restored, effects),
             Event::JobReleased { job, by } => self.release_job(&job, &by, effects),
             Event::HolderLost { by } => self.holder_lost(&by),
             Event::JobPaused { job, paused } => self.pause_job(&job, paused, effects),
             Event::ModuleOpened { module, open } => self.open_module(module, open, effects),
-            Event::ModuleNeeds { module, needs } => self.set_needs(module, needs, effects),
+            Event::ModuleNeedsChanged { module, needs } => {
+                self.change_needs(module, needs, effects);
+            }
             Event::RunnerJoined {
                 runner,
                 offer,
                 credits,
-                answers,
+                answers_recalls,
                 held,
             } => {
-                self.runner_joined(runner, *offer, credits, answers, held, effects);
+                let joining = Joining {
+                    offer: *offer,
+                    credits,
+                    answers_recalls,
+                    held,
+                };
+                self.runner_joined(runner, joining, effects);
             }
-            Event::RunnerAsked {
+            Event::RunnerUpdated {
                 runner,
                 credits,
                 draining,
-            } => self.runner_asked(runner, credits, draining, effects),
+            } => self.runner_updated(runner, credits, draining, effects),
             Event::RunnerHeard { runner } => self.runner_heard(runner),
-            Event::RunnerCut { runner } => self.runner_cut(runner, effects),
+            Event::RunnerDisconnected { runner } => self.runner_disconnected(runner, effects),
             Event::AttemptDone {
                 runner,
                 task,
                 attempt,
                 run_us,
             } => {
-                self.attempt_done(runner, task, attempt, run_us, effects);
+                let reported = Reported::new(runner, task, attempt);
+                self.attempt_done(reported, run_us, effects);
             }
             Event::AttemptContinued {
                 runner,
@@ -126,7 +146,8 @@ impl Scheduler {
                 run_us,
                 next,
             } => {
-                self.attempt_continued(runner, attempt, run_us, *next, effects);
+                let reported = Reported::new(runner, next.key, attempt);
+                self.attempt_continued(reported, run_us, *next, effects);
             }
             Event::AttemptFailed {
                 runner,
@@ -134,37 +155,49 @@ impl Scheduler {
                 attempt,
                 error,
                 run_us,
-                chance,
+                random,
             } => {
-                self.attempt_failed(runner, task, attempt, &error, run_us, chance, effects);
+                let reported = Reported::new(runner, task, attempt);
+                let failure = AttemptFailure {
+                    error,
+                    run_us,
+                    random,
+                };
+                self.attempt_failed(reported, &failure, effects);
             }
             Event::AttemptReturned {
                 runner,
                 task,
                 attempt,
-            } => self.attempt_returned(runner, task, attempt, effects),
+            } => {
+                let reported = Reported::new(runner, task, attempt);
+                self.attempt_returned(reported, effects);
+            }
             Event::RecallAnswered { runner } => self.recall_answered(runner),
             Event::Started { roster } => self.started(roster),
-            Event::StopWanted => self.stop(effects),
+            Event::StopRequested => self.stop(effects),
             Event::TurnEnded => self.turn_ended(effects),
         }
     }
 
-    /// When to call [`Scheduler::handle`] with [`Event::TurnEnded`] again, by the monotonic clock;
-    /// `None`: not before something happens. A time that has passed means at once: there is work
-    /// left over.
+    /// When to call [`Scheduler::handle`] with [`Event::TurnEnded`] again, in microseconds of the
+    /// monotonic clock. A time that has passed means at once, because there is work left over.
+    /// `None` means that nothing is to be done before something happens.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        if !self.settling.is_empty() || !self.sweeps.is_empty() || self.ready.left_over {
+        let has_work =
+            !self.notifications.is_empty() || !self.job_cancels.is_empty() || self.ready.left_over;
+        if has_work {
             return Some(now.mono_us);
         }
         self.deadlines.next(now)
     }
 
+    /// The parts of the end of a turn, in the order in which one makes work for the next.
     fn turn_ended(&mut self, effects: &mut Vec<Effect>) {
-        self.jobs.drop_done();
+        self.jobs.drop_closed();
         self.fire_deadlines(effects);
-        self.settle_some(effects);
-        self.sweep_some(effects);
+        self.notify_some(effects);
+        self.cancel_some(effects);
         self.close_idle(effects);
         self.dispatch(effects);
         self.jobs.turn_ended();

@@ -1,4 +1,5 @@
-//! The states of a task, the moves between them, and the only record the core keeps of one.
+//! The states of a task and the moves between them. A test reads this diagram and compares it with
+//! [`State::may_become`].
 //!
 //! ```text
 //!           dependencies open            not before, back-off            lent to a slot
@@ -9,253 +10,131 @@
 //!           skipped                cancelled ◄── from any open state         failed (retries used up, or permanent)
 //! ```
 
-use crate::event::{Due, RunnerKey, TaskKey};
-use crate::few::Few;
-use crate::jobs::JobKey;
-use crate::ready::ClassKey;
-use std::sync::Arc;
-use taskmaster_protocol::{AttemptId, Retries, TaskState, When};
+use taskmaster_protocol::{TaskState, When};
 
-/// How a task ended. A final task leaves the core as soon as no runner holds an attempt of it and
-/// its dependents know.
+/// How a task ended. An ended task leaves the core as soon as no runner holds an attempt of it and
+/// its dependents have been notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Final {
-    /// An attempt's result was committed.
+pub enum FinalState {
+    /// The result of an attempt was committed.
     Done,
-    /// Retries used up, a permanent error, or too many lost runners.
+    /// The retries were used up, the error was permanent, or too many runners were lost.
     Failed,
-    /// Somebody wanted it.
+    /// A client cancelled the task.
     Cancelled,
-    /// A dependency ended in another way than it waited for.
+    /// A dependency ended in another way than the task waited for.
     Skipped,
 }
 
-impl Final {
-    /// Whether a dependency that ended so is what a dependent with `when` waited for.
+impl FinalState {
+    /// Whether a dependency that ended so is what a dependent with `when` waits for.
     pub fn meets(self, when: When) -> bool {
         match when {
-            When::Done => self == Final::Done,
-            When::Failed => self == Final::Failed,
+            When::Done => self == FinalState::Done,
+            When::Failed => self == FinalState::Failed,
             When::Settled => true,
         }
     }
 
-    /// The state as watchers see it.
-    pub fn state(self) -> TaskState {
+    /// The state by its name in the protocol.
+    pub fn task_state(self) -> TaskState {
         match self {
-            Final::Done => TaskState::Done,
-            Final::Failed => TaskState::Failed,
-            Final::Cancelled => TaskState::Cancelled,
-            Final::Skipped => TaskState::Skipped,
+            FinalState::Done => TaskState::Done,
+            FinalState::Failed => TaskState::Failed,
+            FinalState::Cancelled => TaskState::Cancelled,
+            FinalState::Skipped => TaskState::Skipped,
         }
     }
 }
 
-/// Where a task is, with what only that state needs.
+/// The state of a task, with the data that only this state has. Every open state is left by a
+/// cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// In by: an add with open dependencies; an attempt after which it goes on as a task with some.
-    /// Out by: the last of them met (delayed or ready), one of them ended otherwise (skipped), a
-    /// cancel.
+    /// The task waits for other tasks.
+    ///
+    /// Entered by a task that is opened with open dependencies, and by an assigned task that goes on
+    /// as one with open dependencies. Left when the last dependency is met (to delayed or ready), or
+    /// when one ends in another way than the task waits for (to skipped).
     Blocked {
-        /// Dependencies still open.
+        /// The number of dependencies that are still open.
         open: u32,
     },
-    /// In by: `delay_ms`, `not_before`, a retry's back-off. Out by: the time, which is
-    /// [`Task::due`] (ready), a cancel.
+    /// The task waits for its earliest start, which is [`Task::due`](crate::Task::due).
+    ///
+    /// Entered because of `delay_ms`, `not_before` or the back-off of a retry. Left when the time
+    /// comes or is changed to one that has passed (to ready). A runner may come back with an attempt
+    /// of the task (to assigned), or with a late report (to done or failed).
     Delayed,
-    /// In by: nothing holds it back; a lost runner; an attempt given back. Out by: a slot
-    /// (assigned), a cancel. In the ready index, but for a task for which a runner keeps its slots.
+    /// The task waits for a slot. It is in the ready index, unless a runner keeps its slots for it.
+    ///
+    /// Entered when nothing holds the task back, when its runner was lost, and when its attempt was
+    /// given back. Left when an attempt is sent, or found on a runner that comes back (to assigned),
+    /// when a later start is set (to delayed), and by a late report (to done, failed or delayed).
     Ready {
-        /// A runner keeps its slots for it.
+        /// Whether a runner keeps its slots for the task.
         reserved: bool,
     },
-    /// In by: an attempt sent, or found on a runner after a restart. Out by: a result (done), an
-    /// error (delayed, ready or failed), a lost runner (ready), a cancel, an attempt after which it
-    /// goes on as another task (blocked first).
+    /// A runner holds an attempt of the task.
+    ///
+    /// Entered when an attempt is sent, or found on a runner that comes back. Left by a result (to
+    /// done), by an error (to delayed, ready or failed), by a lost runner (to ready, delayed or
+    /// failed), by an attempt given back (to ready or delayed), and by an attempt after which the
+    /// task goes on as another one (to blocked first).
     Assigned,
-    /// In by: see [`Final`]. Out by: nothing; `tasks retry` makes a new task of the same id.
-    Ended(Final),
+    /// The task has ended.
+    ///
+    /// Entered as [`FinalState`] says, and never left: `tasks retry` opens a new task of this id.
+    Ended(FinalState),
 }
 
 impl State {
-    /// The state as watchers see it.
-    pub fn name(self) -> TaskState {
+    /// The state by its name in the protocol.
+    pub fn task_state(self) -> TaskState {
         match self {
             State::Blocked { .. } => TaskState::Blocked,
             State::Delayed => TaskState::Delayed,
             State::Ready { .. } => TaskState::Ready,
             State::Assigned => TaskState::Assigned,
-            State::Ended(how) => how.state(),
+            State::Ended(how) => how.task_state(),
         }
     }
 
-    /// Whether the move is one of the diagram's.
+    /// Whether the task has not ended.
+    pub(crate) fn is_open(self) -> bool {
+        !matches!(self, State::Ended(_))
+    }
+
+    /// Whether the task waits for no other task: an attempt of it may be at work somewhere.
+    pub(crate) fn may_have_attempts(self) -> bool {
+        match self {
+            State::Delayed | State::Ready { .. } | State::Assigned => true,
+            State::Blocked { .. } | State::Ended(_) => false,
+        }
+    }
+
+    /// Whether a task may move from this state to `next`.
     pub fn may_become(self, next: State) -> bool {
+        use FinalState::{Cancelled, Done, Failed, Skipped};
         use State::{Assigned, Blocked, Delayed, Ended, Ready};
+
         match (self, next) {
-            (Ended(_), _) => false,
             (Blocked { .. }, Blocked { .. } | Delayed | Ready { .. }) => true,
-            (Blocked { .. }, Assigned | Ended(Final::Done | Final::Failed)) => false,
-            // A late success or poison can meet a task that waits for its next try; a held attempt
-            // is adopted.
+            (Blocked { .. }, Ended(Cancelled | Skipped)) => true,
+            (Blocked { .. }, Assigned | Ended(Done | Failed)) => false,
+
             (Delayed | Ready { .. }, Blocked { .. }) => false,
-            (Delayed | Ready { .. } | Assigned, Ended(Final::Skipped)) => false,
-            (Delayed | Ready { .. }, _) => true,
-            // Also to blocked: it goes on as a task that waits.
-            (Assigned, _) => true,
-            (Blocked { .. }, Ended(_)) => true,
+            (Delayed | Ready { .. }, Delayed | Ready { .. }) => true,
+            // A runner that was lost comes back with an attempt, or reports one late.
+            (Delayed | Ready { .. }, Assigned | Ended(Done | Failed)) => true,
+
+            // The task goes on as another one, which may wait for other tasks.
+            (Assigned, Blocked { .. }) => true,
+            (Assigned, Delayed | Ready { .. } | Assigned | Ended(Done | Failed)) => true,
+
+            (Delayed | Ready { .. } | Assigned, Ended(Cancelled)) => true,
+            (Delayed | Ready { .. } | Assigned, Ended(Skipped)) => false,
+            (Ended(_), Blocked { .. } | Delayed | Ready { .. } | Assigned | Ended(_)) => false,
         }
-    }
-}
-
-/// An attempt that may still report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// The attempt.
-    pub attempt: AttemptId,
-    /// Who holds it; `None`: a runner that was lost, and may come back with it.
-    pub runner: Option<RunnerKey>,
-    /// The name of the runner that it was sent to: nobody else may speak of it.
-    pub name: Arc<str>,
-}
-
-/// A dependent, remembered by the task that it waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiter {
-    /// The dependent.
-    pub task: TaskKey,
-    /// Its [`Task::life`]: where another task, or the same one opened again, has taken the key
-    /// since, the entry is stale.
-    pub life: u32,
-    /// How this task must end.
-    pub when: When,
-}
-
-/// What a task has that was tried, or that has terms of its own. Most that wait have neither.
-#[derive(Debug, Clone)]
-pub(crate) struct Tried {
-    /// The time before which it must not start, kept while it is blocked.
-    pub due: Option<Due>,
-    /// `None`: the default.
-    pub retries: Option<Box<Retries>>,
-    /// Failures counted.
-    pub tries: u32,
-    /// Lost runners counted.
-    pub lost: u32,
-    /// The number of the last attempt sent in this epoch or counted in an earlier one.
-    pub last_n: u32,
-    /// Attempts of this number and older are void.
-    pub fence: AttemptId,
-    /// Attempts that may still report.
-    pub held: Few<Held>,
-}
-
-/// All that the core keeps of a task: no id, no params, no results. Tasks are visited in any order,
-/// so each is one line of the cache, and a second one while it is tried.
-#[derive(Debug, Clone)]
-#[repr(align(64))]
-pub struct Task {
-    /// Its place in the order of adding.
-    pub no: u64,
-    /// Tells it from all that had its key before: its number among those that the core was told of.
-    pub life: u32,
-    /// Its job.
-    pub job: JobKey,
-    /// Module and requirements.
-    pub class: ClassKey,
-    /// Higher first.
-    pub priority: i32,
-    /// Attempts of earlier epochs are void, where [`Tried`] says nothing else.
-    pub(crate) since: u32,
-    /// Where it is. Written by [`crate::Scheduler::enter`] alone.
-    pub(crate) state: State,
-    pub(crate) tried: Option<Box<Tried>>,
-    /// Who waits for it.
-    pub waiters: Few<Waiter>,
-    /// It has ended, and not all who waited for it know yet.
-    pub(crate) telling: bool,
-}
-
-const _: () = assert!(
-    size_of::<Option<Task>>() == 64,
-    "a task in the table is one line of the cache"
-);
-
-impl Task {
-    /// The time before which it must not start.
-    pub fn due(&self) -> Option<Due> {
-        self.tried.as_ref().and_then(|tried| tried.due)
-    }
-
-    /// Its own policy, where it is not the default.
-    pub(crate) fn retries(&self) -> Option<&Retries> {
-        self.tried
-            .as_ref()
-            .and_then(|tried| tried.retries.as_deref())
-    }
-
-    /// Failures counted.
-    pub fn tries(&self) -> u32 {
-        self.tried.as_ref().map_or(0, |tried| tried.tries)
-    }
-
-    /// The number of the last attempt sent in this epoch or counted in an earlier one.
-    pub(crate) fn last_n(&self) -> u32 {
-        self.tried.as_ref().map_or(0, |tried| tried.last_n)
-    }
-
-    /// Attempts of this number and older are void.
-    pub fn fence(&self) -> AttemptId {
-        self.tried.as_ref().map_or(
-            AttemptId {
-                epoch: self.since,
-                n: 0,
-            },
-            |tried| tried.fence,
-        )
-    }
-
-    /// Attempts that may still report.
-    pub fn held(&self) -> &[Held] {
-        self.tried.as_ref().map_or(&[], |tried| &tried.held)
-    }
-
-    /// Whether a runner holds an attempt of it.
-    pub(crate) fn is_held(&self) -> bool {
-        self.held().iter().any(|held| held.runner.is_some())
-    }
-
-    /// Keeps those of its attempts that `keep` says.
-    pub(crate) fn retain_held(&mut self, keep: impl FnMut(&Held) -> bool) {
-        if let Some(tried) = &mut self.tried {
-            tried.held.retain(keep);
-        }
-    }
-
-    /// What it has from now on.
-    pub(crate) fn tried_mut(&mut self) -> &mut Tried {
-        let fence = self.fence();
-        self.tried.get_or_insert_with(|| {
-            Box::new(Tried {
-                due: None,
-                retries: None,
-                tries: 0,
-                lost: 0,
-                last_n: 0,
-                fence,
-                held: Few::None,
-            })
-        })
-    }
-
-    /// Where it is.
-    pub fn state(&self) -> State {
-        self.state
-    }
-
-    /// Which it is of all that were added, counted from 1.
-    pub fn no(&self) -> u64 {
-        self.no
     }
 }

@@ -1,7 +1,7 @@
-//! Every order of six events in small worlds of two tasks and two runners of one slot: results,
-//! errors, cuts and returns, lost runners, cancels, retries, crashes of the master with a start on
-//! what is durable. After every event the core must say what a model of a few dozen lines says;
-//! after the last, all is healed and must end.
+//! Every order of six events in small worlds of two tasks and two runners of one slot. The events are
+//! results, errors, lost connections and new ones, lost runners, cancels, retries, and starts of a
+//! master on what is durable. After every event the core must say what a model of a few dozen lines
+//! says. After the last event the world is healed, and everything must end.
 
 #![allow(
     clippy::expect_used,
@@ -13,53 +13,62 @@ mod harness;
 
 use harness::{Wanted, World, time};
 use std::collections::BTreeMap;
-use taskmaster_core::{Effect, Event, Final, RunnerKey, TaskKey};
+use taskmaster_core::{Effect, Event, FinalState, RunnerKey, TaskKey};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, TaskState, When};
 
 const EVENTS: usize = 6;
 const TASKS: [&str; 2] = ["a", "b"];
-/// Failures that a task may have and be tried again.
+/// After how many failures a task is tried again.
 const RETRIES: u32 = 1;
+/// Longer than the grace period of a runner without a connection.
 const GRACE_US: u64 = 1_100_000;
 
 /// One thing that can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Move {
-    /// A runner reports what it holds: a result, or an error.
+    /// A runner reports a result.
     Done(usize),
+    /// A runner reports an error.
     Fails(usize),
-    /// A runner's link is cut; it works on. It comes back. It dies while it is away.
-    Cut(usize),
-    Back(usize),
+    /// A runner loses its connection, and works on.
+    Disconnects(usize),
+    /// A runner connects again.
+    Returns(usize),
+    /// A runner dies while it has no connection.
     Dies(usize),
+    /// A task is cancelled.
     Cancel(usize),
+    /// A task is opened again.
     Retry(usize),
-    /// Longer than the grace of a runner whose link is cut.
+    /// The grace period of a runner without a connection passes.
     Grace,
+    /// The master dies, and another one starts.
     Restart,
 }
 
-/// What a queue is, for one task.
+/// What the model says of a task.
 #[derive(Debug, Clone, Default)]
 struct Expected {
-    ended: Option<Final>,
-    /// The other task is open, and this one waits for it.
+    ended: Option<FinalState>,
+    /// Whether the other task is open and this one waits for it.
     waits: bool,
+    /// Failures counted.
     tries: u32,
     /// The last attempt whose failure is durable.
     failed: Option<AttemptId>,
-    /// Attempts up to this one are void: a master that knows of an older one in time still takes
-    /// its success, another that starts does not.
+    /// This attempt and older ones are void. A failed attempt becomes void when another master starts:
+    /// until then, a success of an older one still counts.
     void: Option<AttemptId>,
 }
 
-/// A runner's process.
+/// The process of a runner.
 #[derive(Debug, Clone, Default)]
 struct Process {
-    link: Option<RunnerKey>,
-    /// The master counts on it: it is connected, or was a moment ago.
+    connection: Option<RunnerKey>,
+    /// Whether the master counts on the runner: it is connected, or in its grace period.
     trusted: bool,
+    /// The attempts that the runner holds, with the index of the task.
     held: Vec<(usize, AttemptId)>,
 }
 
@@ -69,17 +78,17 @@ struct Play {
     after: Option<When>,
     expected: [Expected; 2],
     processes: [Process; 2],
+    /// The last attempt that was sent of each task.
     last: BTreeMap<usize, AttemptId>,
 }
 
 impl Play {
     fn new(after: Option<When>) -> Play {
-        let (expected, processes) = (Default::default(), Default::default());
         let mut play = Play {
             world: World::new(),
             after,
-            expected,
-            processes,
+            expected: Default::default(),
+            processes: Default::default(),
             last: BTreeMap::new(),
         };
         for name in TASKS {
@@ -102,23 +111,25 @@ impl Play {
         play
     }
 
-    /// What can happen now.
+    /// The moves that can happen now.
     fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         for (i, process) in self.processes.iter().enumerate() {
-            match process.link {
+            match process.connection {
                 Some(_) if !process.held.is_empty() => {
-                    moves.extend([Move::Done(i), Move::Fails(i), Move::Cut(i)])
+                    moves.extend([Move::Done(i), Move::Fails(i), Move::Disconnects(i)])
                 }
-                Some(_) => moves.push(Move::Cut(i)),
-                None if !process.held.is_empty() => moves.extend([Move::Back(i), Move::Dies(i)]),
-                None => moves.push(Move::Back(i)),
+                Some(_) => moves.push(Move::Disconnects(i)),
+                None if !process.held.is_empty() => moves.extend([Move::Returns(i), Move::Dies(i)]),
+                None => moves.push(Move::Returns(i)),
             }
         }
         for (i, task) in self.expected.iter().enumerate() {
             match task.ended {
                 None => moves.push(Move::Cancel(i)),
-                Some(Final::Failed | Final::Cancelled) if self.world.key(TASKS[i]).is_none() => {
+                Some(FinalState::Failed | FinalState::Cancelled)
+                    if self.world.key(TASKS[i]).is_none() =>
+                {
                     moves.push(Move::Retry(i));
                 }
                 Some(_) => {}
@@ -127,7 +138,7 @@ impl Play {
         if self
             .processes
             .iter()
-            .any(|process| process.trusted && process.link.is_none())
+            .any(|process| process.trusted && process.connection.is_none())
         {
             moves.push(Move::Grace);
         }
@@ -139,19 +150,19 @@ impl Play {
         match what {
             Move::Done(runner) => self.report(runner, true),
             Move::Fails(runner) => self.report(runner, false),
-            Move::Cut(runner) => {
-                if let Some(link) = self.processes[runner].link.take() {
-                    // Who holds nothing is not waited for.
+            Move::Disconnects(runner) => {
+                if let Some(link) = self.processes[runner].connection.take() {
+                    // The master does not wait for a runner that holds nothing.
                     self.processes[runner].trusted = !self.processes[runner].held.is_empty();
-                    self.event(Event::RunnerCut { runner: link });
+                    self.event(Event::RunnerDisconnected { runner: link });
                 }
             }
-            Move::Back(runner) => self.back(runner),
+            Move::Returns(runner) => self.back(runner),
             Move::Dies(runner) => self.processes[runner].held.clear(),
             Move::Cancel(task) => {
                 let key = self.world.key(TASKS[task]).expect("an open task");
-                self.ends(task, Final::Cancelled);
-                self.event(Event::CancelWanted { task: key });
+                self.ends(task, FinalState::Cancelled);
+                self.event(Event::CancelRequested { task: key });
             }
             Move::Retry(task) => self.retry(task),
             Move::Grace => self.pass(GRACE_US),
@@ -171,7 +182,9 @@ impl Play {
         };
         if let Some(when) = self.after.filter(|_| task == 1) {
             again.waits = other.is_none();
-            again.ended = other.filter(|how| !how.meets(when)).map(|_| Final::Skipped);
+            again.ended = other
+                .filter(|how| !how.meets(when))
+                .map(|_| FinalState::Skipped);
         }
         let effects = self.world.reopen(TASKS[task]);
         self.follow(&effects);
@@ -179,7 +192,8 @@ impl Play {
 
     fn restart(&mut self) {
         for process in &mut self.processes {
-            (process.link, process.trusted) = (None, false);
+            process.connection = None;
+            process.trusted = false;
         }
         for task in &mut self.expected {
             task.void = task.void.max(task.failed);
@@ -190,7 +204,7 @@ impl Play {
         {
             self.expected[1].waits = open;
             let missed = self.expected[0].ended.filter(|how| !how.meets(when));
-            self.expected[1].ended = missed.map(|_| Final::Skipped);
+            self.expected[1].ended = missed.map(|_| FinalState::Skipped);
         }
         let effects = self.world.restart();
         self.follow(&effects);
@@ -207,30 +221,32 @@ impl Play {
             slots: 1,
             ..Offer::default()
         };
-        // What has ended while it was away is void; the engine says so.
+        // Attempts of tasks that ended meanwhile are void, and the engine says so.
         let world = &self.world;
         self.processes[runner]
             .held
             .retain(|(task, _)| world.key(TASKS[*task]).is_some());
-        let (link, effects) = self.world.join(offer, 1, &held);
-        (self.processes[runner].link, self.processes[runner].trusted) = (Some(link), true);
+        let (connection, effects) = self.world.join(offer, 1, &held);
+        self.processes[runner].connection = Some(connection);
+        self.processes[runner].trusted = true;
         self.follow(&effects);
     }
 
     fn pass(&mut self, us: u64) {
         let now = &mut self.world.now;
-        (now.mono_us, now.wall) = (now.mono_us + us, now.wall.plus_us(us));
+        now.mono_us += us;
+        now.wall = now.wall.plus_us(us);
         for process in self
             .processes
             .iter_mut()
-            .filter(|process| process.link.is_none())
+            .filter(|process| process.connection.is_none())
         {
             process.trusted = false;
         }
         for link in self
             .processes
             .iter()
-            .filter_map(|process| process.link)
+            .filter_map(|process| process.connection)
             .collect::<Vec<_>>()
         {
             self.event(Event::RunnerHeard { runner: link });
@@ -238,7 +254,7 @@ impl Play {
     }
 
     fn report(&mut self, runner: usize, well: bool) {
-        let Some(link) = self.processes[runner].link else {
+        let Some(link) = self.processes[runner].connection else {
             return;
         };
         let (task, attempt) = self.processes[runner].held.remove(0);
@@ -248,11 +264,13 @@ impl Play {
             .processes
             .iter()
             .any(|other| other.trusted && other.held.iter().any(|(held, _)| *held == task));
-        // A newer one has failed since: it can only make good.
+        // If a newer attempt has failed since, only a success of this one counts.
         let late = Some(attempt) < expected.failed;
         match (counts, well, elsewhere || late) {
-            (true, true, _) => self.ends(task, Final::Done),
-            (true, false, false) if expected.tries == RETRIES => self.ends(task, Final::Failed),
+            (true, true, _) => self.ends(task, FinalState::Done),
+            (true, false, false) if expected.tries == RETRIES => {
+                self.ends(task, FinalState::Failed)
+            }
             (true, false, false) => {
                 self.expected[task].tries += 1;
                 let failed = &mut self.expected[task].failed;
@@ -274,26 +292,23 @@ impl Play {
                 attempt,
                 run_us: 1_000_000,
             },
-            false => {
-                let (error, run_us, chance) = (Box::new(error), 1_000_000, 0);
-                Event::AttemptFailed {
-                    runner: link,
-                    task,
-                    attempt,
-                    error,
-                    run_us,
-                    chance,
-                }
-            }
+            false => Event::AttemptFailed {
+                runner: link,
+                task,
+                attempt,
+                error: Box::new(error),
+                run_us: 1_000_000,
+                random: 0,
+            },
         });
     }
 
-    fn ends(&mut self, task: usize, how: Final) {
+    fn ends(&mut self, task: usize, how: FinalState) {
         self.expected[task].ended = Some(how);
         self.expected[task].waits = false;
         if let Some(when) = self.after.filter(|_| task == 0 && self.expected[1].waits) {
             self.expected[1].waits = false;
-            self.expected[1].ended = (!how.meets(when)).then_some(Final::Skipped);
+            self.expected[1].ended = (!how.meets(when)).then_some(FinalState::Skipped);
         }
     }
 
@@ -302,7 +317,7 @@ impl Play {
         self.follow(&effects);
     }
 
-    /// What the core wants done is done: attempts arrive, what is to stop stops.
+    /// Carries effects out: attempts arrive at runners, and those that are to stop end as cancelled.
     fn follow(&mut self, effects: &[Effect]) {
         let index = |world: &World, key: &TaskKey| usize::from(world.names[key] == TASKS[1]);
         let mut stopped = Vec::new();
@@ -328,7 +343,7 @@ impl Play {
                     let process = self
                         .processes
                         .iter_mut()
-                        .find(|process| process.link == Some(*runner));
+                        .find(|process| process.connection == Some(*runner));
                     let process = process.expect("it is sent over a link");
                     process.held.push((task, *attempt));
                     assert_eq!(process.held.len(), 1, "a runner of one slot holds one");
@@ -342,31 +357,32 @@ impl Play {
                     for process in self
                         .processes
                         .iter_mut()
-                        .filter(|process| process.link == Some(*runner))
+                        .filter(|process| process.connection == Some(*runner))
                     {
                         process.held.retain(|other| *other != held);
                         stopped.push((*runner, *task, *attempt));
                     }
                 }
-                Effect::HangUp { runner } => {
+                Effect::Disconnect { runner } => {
                     self.processes
                         .iter_mut()
-                        .filter(|p| p.link == Some(*runner))
-                        .for_each(|p| p.link = None);
+                        .filter(|p| p.connection == Some(*runner))
+                        .for_each(|p| p.connection = None);
                 }
-                _ => {}
+                Effect::Store(_)
+                | Effect::Recall { .. }
+                | Effect::Announce { .. }
+                | Effect::Forget(_) => {}
             }
         }
         for (runner, task, attempt) in stopped {
-            let (error, run_us, chance) =
-                (Box::new(TaskError::new(ErrorKind::Cancelled, "")), 0, 0);
             self.event(Event::AttemptFailed {
                 runner,
                 task,
                 attempt,
-                error,
-                run_us,
-                chance,
+                error: Box::new(TaskError::new(ErrorKind::Cancelled, "")),
+                run_us: 0,
+                random: 0,
             });
         }
     }
@@ -380,11 +396,12 @@ impl Play {
         }
     }
 
+    /// The core must say of each task what the model says.
     fn agree(&self) {
         for (name, expected) in TASKS.iter().zip(&self.expected) {
             let state = self.world.state(name);
             match expected.ended {
-                Some(how) => assert_eq!(state, how.state(), "{name}: {expected:?}"),
+                Some(how) => assert_eq!(state, how.task_state(), "{name}: {expected:?}"),
                 None => {
                     assert!(!state.is_final(), "{name} is {state:?}: {expected:?}");
                     assert_eq!(
@@ -397,7 +414,7 @@ impl Play {
         }
     }
 
-    /// All is well from now on: everything ends.
+    /// Heals the world: runners return and report results, until everything has ended.
     fn heal(&mut self) {
         for _ in 0..20 {
             if self.expected.iter().all(|task| task.ended.is_some())
@@ -407,10 +424,10 @@ impl Play {
             }
             for runner in 0..2 {
                 match (
-                    self.processes[runner].link,
+                    self.processes[runner].connection,
                     self.processes[runner].held.is_empty(),
                 ) {
-                    (None, _) => self.happens(Move::Back(runner)),
+                    (None, _) => self.happens(Move::Returns(runner)),
                     (Some(_), false) => self.happens(Move::Done(runner)),
                     (Some(_), true) => {}
                 }
@@ -425,10 +442,11 @@ impl Play {
     }
 }
 
-/// Plays every order of moves, as an odometer counts: each play tells how many moves there were at
-/// each step.
+/// Plays every order of moves and returns how many there are. The orders are counted as by an
+/// odometer, because each play tells how many moves there were at each step.
 fn play_all(after: Option<When>) -> u64 {
-    let (mut path, mut plays) = (vec![0; EVENTS], 0);
+    let mut path = vec![0; EVENTS];
+    let mut plays = 0;
     loop {
         let mut told = Vec::new();
         let choices = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -1,9 +1,4 @@
 use super::*;
-use crate::folding;
-use crate::journal::{Journal, ShelfJournal};
-use crate::modules::scratch::Scratch;
-use crate::record::{self, Ended, Entry, Gave, ModuleRecord, Outputs, TaskBody, VersionRecord};
-use crate::store::memory::MemoryShelf;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,19 +7,26 @@ use taskmaster_protocol::message::ResultRef;
 use taskmaster_protocol::{
     AttemptId, FilePath, JobName, ModuleKind, ModuleName, TaskDocument, TaskId, TaskState, Wall,
 };
+use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
+use taskmaster_store::codec;
+use taskmaster_store::journal::{Journal, ShelfJournal};
+use taskmaster_store::kv::memory::MemoryShelf;
+use taskmaster_store::record::{
+    self, Ended, Entry, Gave, ModuleRecord, Outputs, TaskEnd, VersionRecord,
+};
 
 struct World {
-    scratch: Scratch,
+    scratch: tempfile::TempDir,
     blobs: Blobs,
     shelf: Reader,
     journal: ShelfJournal,
     seq: u64,
-    no: u64,
+    ordinal: u64,
 }
 
 impl World {
     fn new() -> World {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(scratch.path()).unwrap();
         let shelf: Reader = Arc::new(MemoryShelf::default());
         let journal = ShelfJournal::open(shelf.clone()).unwrap();
@@ -34,7 +36,7 @@ impl World {
             shelf,
             journal,
             seq: 0,
-            no: 0,
+            ordinal: 0,
         }
     }
 
@@ -76,45 +78,28 @@ impl World {
     }
 
     fn body(&mut self, inputs: &str) -> Arc<TaskBody> {
-        self.no += 1;
+        self.ordinal += 1;
         let document =
             TaskDocument::parse(&format!(r#"{{"module":"m","inputs":{{{inputs}}}}}"#)).unwrap();
-        let to = (
-            TaskId::new(&format!("t{}", self.no)).unwrap(),
-            JobName::new("j").unwrap(),
-        );
-        Arc::new(TaskBody::new(
+        Arc::new(TaskBody::new(AddedTask {
             document,
-            [0; 16],
-            Vec::new(),
-            (self.no, Wall(0)),
-            to,
-        ))
+            fingerprint: Fingerprint::of(inputs),
+            references: Vec::new(),
+            id: TaskId::new(&format!("t{}", self.ordinal)).unwrap(),
+            job: JobName::new("j").unwrap(),
+            ordinal: self.ordinal,
+            created: Wall(0),
+        }))
     }
 
     fn end(&self, body: &TaskBody, result: Hash, output: Hash) -> Record {
         let outputs: Outputs = [(FilePath::new("out").unwrap(), output)].into();
-        Record::Ended(Arc::new(Ended {
-            seq: self.seq + 1,
-            id: body.id.clone(),
-            no: body.no,
-            module: body.module.clone(),
-            job: body.job.clone(),
-            priority: 0,
-            created: Wall(0),
-            state: TaskState::Done,
-            attempt: AttemptId { epoch: 1, n: 1 },
-            last_sent: AttemptId { epoch: 1, n: 1 },
-            version: None,
-            runner: None,
+        let attempt = AttemptId { epoch: 1, n: 1 };
+        let end = TaskEnd {
             result: Some(Gave::new(ResultRef::Blob(result), outputs)),
-            error: None,
-            started: None,
-            finished: Wall(0),
-            stats: None,
-            log: None,
-            because: None,
-        }))
+            ..TaskEnd::new(TaskState::Done, attempt, Wall(0))
+        };
+        Record::Ended(Arc::new(Ended::new(self.seq + 1, body, end)))
     }
 
     /// Commits and folds.
@@ -126,9 +111,9 @@ impl World {
         };
         self.seq += record::events_of(&entry.records);
         self.journal
-            .append(self.journal.end() + 1, &record::encode(&entry))
+            .append(self.journal.end() + 1, &codec::encode(&entry))
             .unwrap();
-        folding::catch_up(&self.shelf).unwrap();
+        view::catch_up(&self.shelf).unwrap();
     }
 
     /// A long time passes.
@@ -148,7 +133,7 @@ impl World {
 }
 
 fn to_its_end(collecting: &mut Collecting) {
-    while collecting.step(std::iter::empty()).unwrap() != Next::Rest {}
+    while collecting.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {}
 }
 
 fn file(hash: Hash) -> String {
@@ -227,7 +212,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
         let mut collecting = world.collecting();
         let waiting = [Record::Added(body.clone())];
         let first: &[Record] = if at == "waiting" { &waiting } else { &[] };
-        collecting.step(std::iter::once(first)).unwrap();
+        collecting.step(&mut std::iter::once(first)).unwrap();
         loop {
             let Stage::Working(round) = &collecting.stage else {
                 panic!("{at}: it has ended")
@@ -235,7 +220,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
             if matches!(round.at, At::Removing { .. }) {
                 break;
             }
-            collecting.step(std::iter::empty()).unwrap();
+            collecting.step(&mut std::iter::empty()).unwrap();
         }
         let fence = AttemptId { epoch: 1, n: 1 };
         match at {
@@ -251,7 +236,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
                 world.blobs.put(&world.blobs.get(&inside).unwrap()).unwrap();
                 world.blobs.put(b"in").unwrap();
             }
-            "added" => collecting.hear(&[Record::Added(body)]),
+            "added" => collecting.committed(&[Record::Added(body)]),
             "opened again" => {
                 let reopened = Record::Reopened {
                     body,
@@ -260,7 +245,7 @@ fn what_is_named_again_while_it_is_collected_stays() {
                     was: TaskState::Failed,
                     because: None,
                 };
-                collecting.hear(&[reopened]);
+                collecting.committed(&[reopened]);
             }
             _ => {}
         }
@@ -318,7 +303,7 @@ fn at_random_what_is_needed_is_always_there() {
                 2 | 3 if !open.is_empty() => {
                     let (body, input) = open.swap_remove(draw(open.len() as u64) as usize);
                     let [result, output] =
-                        ["r", "o"].map(|kind| world.old(&format!("{kind}{}", body.no % 5)));
+                        ["r", "o"].map(|kind| world.old(&format!("{kind}{}", body.ordinal % 5)));
                     assert!(
                         world.blobs.renew(&result).unwrap() && world.blobs.renew(&output).unwrap()
                     );
@@ -345,20 +330,21 @@ fn at_random_what_is_needed_is_always_there() {
                     let stored = view::stored(world.shelf.as_ref(), &body.id)
                         .unwrap()
                         .unwrap();
-                    folding::forget(&world.shelf, &[stored]).unwrap();
+                    taskmaster_engine::folding::forget(&world.shelf, &[stored]).unwrap();
                 }
                 6 => collecting = world.collecting(),
                 7 => world.age(),
                 _ => {
                     for _ in 0..draw(30) {
-                        if collecting.step(std::iter::empty()).unwrap() == Next::Rest {
+                        if collecting.step(&mut std::iter::empty()).unwrap() == CollectorStep::Rest
+                        {
                             collecting = world.collecting();
                         }
                     }
                 }
             }
             if !records.is_empty() {
-                collecting.hear(&records);
+                collecting.committed(&records);
                 world.fold(records);
             }
             let named = open
@@ -385,8 +371,9 @@ fn at_random_what_is_needed_is_always_there() {
 #[test]
 fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round() {
     let mut world = World::new();
-    let store = Arc::new(crate::blobs::tests::Switched::default());
-    world.blobs = crate::blobs::tests::in_memory(world.scratch.path(), &store, 1 << 30)
+    let store = Arc::new(taskmaster_blobs::memory::Switched::default());
+    world.blobs = taskmaster_blobs::memory::in_memory(world.scratch.path(), &store, 1 << 30)
+        .unwrap()
         .sparing(Duration::ZERO);
     let [named, listed, orphan] =
         ["named", "listed", "orphan"].map(|text| world.blobs.put(text.as_bytes()).unwrap());
@@ -421,7 +408,7 @@ fn what_nothing_names_goes_from_an_object_store_and_its_being_away_ends_a_round(
 
 /// An object store is asked on another thread: a step may have nothing to do yet.
 fn until_rest(collecting: &mut Collecting) {
-    while collecting.step(std::iter::empty()).unwrap() != Next::Rest {
+    while collecting.step(&mut std::iter::empty()).unwrap() != CollectorStep::Rest {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

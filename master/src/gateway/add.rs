@@ -2,13 +2,13 @@
 //! stay short.
 
 use super::{Gate, inputs, params};
-use crate::inbox::{Input, SessionNo};
 use crate::modules::Folder;
-use crate::prepare::{Prepared, prepare, prepare_by};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use taskmaster_engine::inbox::{Input, SessionNo};
+use taskmaster_engine::prepare::{Prepared, prepare, prepare_by};
 use taskmaster_module::manifest::Manifest;
-use taskmaster_module::{Entry, Inspection, References, Signature};
+use taskmaster_module::{EntryPoint, Inspection, ParamsStage, Signature};
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{Json, ModuleName, Refusal, RefusalCode, limits, splice};
 
@@ -145,7 +145,7 @@ async fn compare_types(gate: &Gate, parsed: &mut Parsed, bytes: usize) -> Result
             if prepared.wrong.is_none()
                 && params.is_none_or(|params| !matches!(splice::blob(params), Ok(Some(_))))
             {
-                prepared.wrong = signature.arguments(params, References::Open).err();
+                prepared.wrong = signature.arguments(params, ParamsStage::Open).err();
             }
         }
         tasks
@@ -155,5 +155,5 @@ async fn compare_types(gate: &Gate, parsed: &mut Parsed, bytes: usize) -> Result
 }
 
 fn signature(inspection: &Inspection) -> Option<&Signature> {
-    inspection.entry.as_ref().and_then(Entry::signature)
+    inspection.entry.as_ref().and_then(EntryPoint::signature)
 }

@@ -3,7 +3,6 @@
 
 use super::Gate;
 use super::http::{Failure, fail, json};
-use crate::blobs::{Blobs, PutError, is_away};
 use axum::body::Body;
 use axum::extract::{Path, Query as Queried, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
 use std::io::SeekFrom;
+use taskmaster_blobs::{Blobs, PutError, is_away};
 use taskmaster_protocol::{Hash, Json, limits};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;

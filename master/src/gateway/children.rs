@@ -2,7 +2,7 @@
 //! short.
 
 use super::{Gate, add};
-use crate::inbox::{Child, Wishes};
+use taskmaster_engine::inbox::{Child, Wishes};
 use taskmaster_protocol::message::Done;
 use taskmaster_protocol::{Json, Refusal, limits};
 

@@ -1,7 +1,7 @@
 //! Reading durable events on and on.
 
-use crate::events::{Concern, Ends, EventFeed, Logged, Pruned};
 use std::time::Duration;
+use taskmaster_engine::events::{Concern, Ends, EventFeed, Logged, Pruned};
 use taskmaster_protocol::FromMaster;
 use taskmaster_protocol::message::Gap;
 

@@ -1,12 +1,12 @@
 //! `task:follow`: tells a feeder of tasks that end, by job from a seq on, or by ids each once.
 
 use super::feed;
-use crate::events::{Concern, Ends, EndsOf, EventFeed, Logged, Pruned};
-use crate::inbox::MasterHandle;
+use crate::handle::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-use taskmaster_protocol::message::{Final, Query, Refused};
+use taskmaster_engine::events::{Concern, Ends, EndsOf, EventFeed, Logged, Pruned};
+use taskmaster_protocol::message::{Query, Refused, TasksEnded};
 use taskmaster_protocol::{FromMaster, JobName, RefusalCode, TaskId, TaskView};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -44,12 +44,6 @@ struct Jobs {
 impl Concern for Jobs {
     fn any_of(&self, ended: &EndsOf) -> bool {
         ended.any_job(&self.told)
-    }
-}
-
-impl Concern for BTreeSet<TaskId> {
-    fn any_of(&self, ended: &EndsOf) -> bool {
-        ended.any_task(self)
     }
 }
 
@@ -156,11 +150,11 @@ pub(super) async fn jobs(events: EventFeed, mut wishes: mpsc::Receiver<Wish>, si
 
 /// What is told of these events, made as it is taken. Each message says how far it reaches; the
 /// last one, up to `seq`.
-fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = Final> {
+fn messages(mine: &[&Logged], seq: u64) -> impl Iterator<Item = TasksEnded> {
     let mut rest = Some(mine);
     std::iter::from_fn(move || {
         let events = rest?;
-        let mut message = Final {
+        let mut message = TasksEnded {
             seq: Some(seq),
             tasks: Vec::new(),
             job_done: None,
@@ -285,7 +279,7 @@ async fn tell(tasks: Vec<TaskView>, side: &Side) -> Result<(), Over> {
     if tasks.is_empty() {
         return Ok(());
     }
-    side.send(FromMaster::Final(Final {
+    side.send(FromMaster::Final(TasksEnded {
         seq: None,
         tasks,
         job_done: None,

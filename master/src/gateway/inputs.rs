@@ -2,9 +2,9 @@
 //! on: what is found here is not removed before the engine knows who needs it.
 
 use super::add::heavy;
-use crate::blobs::{Blobs, is_away};
-use crate::prepare::Prepared;
 use std::collections::HashMap;
+use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_engine::prepare::Prepared;
 use taskmaster_protocol::{Hash, InputRef, Listing, Refusal, RefusalCode};
 
 type Parsed = Vec<Result<Box<Prepared>, Refusal>>;

@@ -6,9 +6,9 @@
 //! how much is in the pipe, and whoever is urgent finds a core free at each step. A small batch of
 //! a session that has hardly anything else on its way goes past them: there is room kept for it.
 
-use crate::inbox::Pass;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use taskmaster_engine::inbox::Pass;
 use taskmaster_protocol::limits;
 use tokio::sync::Semaphore;
 

@@ -7,10 +7,10 @@
 
 use super::Gate;
 use super::add::Parsed;
-use crate::blobs::{Blobs, is_away};
-use crate::prepare::{Prepared, waits_for};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
+use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_engine::prepare::{Prepared, waits_for};
 use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
 
 /// Batches with large params that are worked on at a time: each takes up to twice

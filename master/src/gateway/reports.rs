@@ -5,9 +5,9 @@
 //! other.
 
 use super::add::heavy;
-use crate::blobs::{Blobs, is_away};
 use std::collections::BTreeMap;
-use taskmaster_protocol::message::{Compiled, Done, Failed, Log, ResultRef, Said};
+use taskmaster_blobs::{Blobs, is_away};
+use taskmaster_protocol::message::{Compiled, Done, Failed, LiveOutput, Log, ResultRef};
 use taskmaster_protocol::{
     ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits,
 };
@@ -187,7 +187,7 @@ fn cut(text: &mut String, bytes: usize) {
 }
 
 /// Those that are no larger than a live event may be: watchers miss the others.
-fn short(mut said: Vec<Said>) -> Vec<Said> {
+fn short(mut said: Vec<LiveOutput>) -> Vec<LiveOutput> {
     said.retain(|said| said.data.get().len() <= LIVE_BYTES_MAX);
     said
 }

@@ -3,7 +3,7 @@
 use super::writer::Writer;
 use super::ws::{FAREWELL, binary, short};
 use super::{Gate, add, children, follow, reports, watch};
-use crate::inbox::{Input, MasterHandle, SessionNo};
+use crate::handle::MasterHandle;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
@@ -12,8 +12,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use taskmaster_engine::inbox::{Input, SessionNo};
 use taskmaster_protocol::message::{
-    Answer, Ask, Attempt, Done, Follow, Hello, Query, Refused, Role, Watch, Welcome,
+    Answer, Attempt, Done, Follow, Hello, Query, Question, Refused, Role, Watch, Welcome,
 };
 use taskmaster_protocol::shape::ModuleView;
 use taskmaster_protocol::{
@@ -457,13 +458,13 @@ impl Reader {
         sent
     }
 
-    async fn ask(&mut self, ask: Ask) {
+    async fn ask(&mut self, ask: Question) {
         let Ok(permit) = self.asked.clone().acquire_owned().await else {
             return;
         };
         let (gate, side) = (self.gate.clone(), self.side.clone());
         self.tasks.spawn(async move {
-            let Ask { reference, query } = ask;
+            let Question { reference, query } = ask;
             let message = match answer(&gate, query).await {
                 Ok(data) => FromMaster::Answer(Answer { reference, data }),
                 Err(error) => FromMaster::Refused(Refused {

@@ -3,25 +3,25 @@
 mod files;
 
 use super::*;
-use crate::inbox::{Input, Reply};
-use crate::interfaces::Components;
-use crate::modules::scratch::{Scratch, fake_engine, log_job_done};
+use crate::modules::scratch::{fake_engine, log_job_done};
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use taskmaster_engine::components::Components;
+use taskmaster_engine::inbox::{Input, Reply};
 use taskmaster_protocol::message::{self, Added, Hello, Offer, Role};
 use taskmaster_protocol::{
     EventKind, EventView, FromMaster, Hash, Json, Refusal, RefusalCode, ToMaster, Wall, limits,
 };
-use taskmaster_transport::{Address, Blobs as Remote, DialError, Socket, dial};
+use taskmaster_transport::{Address, BlobClient as Remote, DialError, Socket, dial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 const SOUND: &str = r#"(module (func (export "_start")))"#;
 
 struct World {
-    scratch: Scratch,
+    scratch: tempfile::TempDir,
     address: Address,
     handle: MasterHandle,
     inputs: Mutex<Receiver<Input>>,
@@ -31,11 +31,11 @@ struct World {
 
 impl World {
     async fn new(token: Option<&str>) -> World {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         let (handle, inputs) = fake_engine();
         let blobs = Blobs::open(scratch.path()).unwrap();
         let folder = crate::modules::start(
-            &scratch.join("tasks"),
+            &scratch.path().join("tasks"),
             blobs.clone(),
             handle.clone(),
             Vec::new(),
@@ -83,7 +83,7 @@ impl World {
             .expect("something is told within 20 s")
     }
 
-    fn outbox(&self) -> crate::inbox::Outbox {
+    fn outbox(&self) -> taskmaster_engine::inbox::Outbox {
         match self.input() {
             Input::Connected { outbox, .. } => outbox,
             other => panic!("{other:?}"),
@@ -220,11 +220,7 @@ async fn who_says_no_right_hello_is_refused_with_the_reason() {
         runner: None,
         ..hello(Role::Runner)
     };
-    let spoken = format!(
-        "{} and {}",
-        taskmaster_protocol::PROTOCOL_VERSION,
-        taskmaster_protocol::PROTOCOL_OLDEST
-    );
+    let spoken = format!("speaks {}", taskmaster_protocol::PROTOCOL_VERSION);
     for (hello, code, words) in [
         (
             old,
@@ -414,7 +410,7 @@ async fn adds_are_parsed_and_their_modules_found_at_once() {
     let mut socket = world.client().await;
     let _outbox = world.outbox();
     // Written the moment before it is used: nobody has told the engine yet.
-    std::fs::write(world.scratch.join("tasks").join("echo.wat"), SOUND).unwrap();
+    std::fs::write(world.scratch.path().join("tasks").join("echo.wat"), SOUND).unwrap();
     say(&mut socket, r#"{"event":"task:add","data":{"batch":3,"job":"j","hold":true,"tasks":[{"module":"echo","params":1},{"module":"eco"},{"module":"echo","prams":1}]}}"#).await;
     let tasks = loop {
         match world.input() {
@@ -774,7 +770,7 @@ async fn a_module_is_pushed_into_the_folder_if_it_would_load() {
         serde_json::from_slice(&put.await.unwrap().unwrap()).unwrap();
     assert!(check.ok);
     assert_eq!(
-        std::fs::read_to_string(world.scratch.join("tasks").join("x.wat")).unwrap(),
+        std::fs::read_to_string(world.scratch.path().join("tasks").join("x.wat")).unwrap(),
         SOUND
     );
 }

@@ -1,11 +1,11 @@
 //! `watch`: durable events by seq, from wherever the watcher wants, and live ones as they come.
 
 use super::feed;
-use crate::events::{EventFeed, Logged, Pruned};
-use crate::interests::Interest;
 use std::sync::Arc;
+use taskmaster_engine::events::{EventFeed, Logged, Pruned};
+use taskmaster_engine::interests::Interest;
 use taskmaster_protocol::message::{Gap, Watch};
-use taskmaster_protocol::{EventView, Filter, FromMaster};
+use taskmaster_protocol::{EventFilter, EventView, FromMaster};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
@@ -139,7 +139,7 @@ impl Watcher {
     }
 
     fn take(&mut self, event: &Logged) {
-        let Filter { job, task, .. } = &self.watch.filter;
+        let EventFilter { job, task, .. } = &self.watch.filter;
         // To make a view of it costs much more than to look at it.
         let may = self.watch.filter.wants(event.kind())
             && (job.is_none() || event.job() == job.as_ref())

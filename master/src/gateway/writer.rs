@@ -1,13 +1,13 @@
 //! The half of a session that writes: drains what is to be said, merges it, and flushes once.
 
 use super::session::SIDE;
-use crate::inbox::SessionNo;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use std::sync::Arc;
 use std::time::Duration;
+use taskmaster_engine::inbox::SessionNo;
 use taskmaster_protocol::{FromMaster, limits};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};

@@ -9,10 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Refused, Role};
-use taskmaster_protocol::{
-    FromMaster, PROTOCOL_OLDEST, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, agreed_version,
-    limits,
-};
+use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, limits};
 use tokio::time::timeout;
 
 /// What `GET /` says to people.
@@ -118,24 +115,19 @@ fn check_hello(gate: &Gate, text: &str, admitted: bool) -> Result<Hello, Refusal
             return Err(Refusal::new(RefusalCode::NotAllowed, text).at("event"));
         }
     };
-    let Some(agreed) = agreed_version(hello.protocol) else {
-        let (is, older) = (
-            hello.protocol,
-            if hello.protocol < PROTOCOL_VERSION {
-                "your side"
-            } else {
-                "the master"
-            },
-        );
+    if hello.protocol != PROTOCOL_VERSION {
+        let is = hello.protocol;
+        let outdated = if is < PROTOCOL_VERSION {
+            "your side"
+        } else {
+            "the master"
+        };
         let text = format!(
-            "you speak version {is} of the protocol, this master speaks {PROTOCOL_VERSION} and {PROTOCOL_OLDEST}: upgrade {older}"
+            "you speak version {is} of the protocol, this master speaks {PROTOCOL_VERSION}: \
+             upgrade {outdated}"
         );
         return Err(Refusal::new(RefusalCode::ProtocolVersion, text).at("protocol"));
-    };
-    let hello = Hello {
-        protocol: agreed,
-        ..hello
-    };
+    }
     if !admitted && !gate.auth.admits(hello.token.as_deref()) {
         let text = match hello.token {
             Some(_) => {

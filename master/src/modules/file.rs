@@ -1,12 +1,12 @@
 //! One file of the task folder: whether it has come to rest, and what its bytes are.
 
-use crate::blobs::Blobs;
-use crate::inbox::Seen;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
+use taskmaster_blobs::Blobs;
+use taskmaster_engine::inbox::Seen;
 use taskmaster_protocol::{Hash, limits};
 
 /// A file that nobody closed (a file system that does not tell) is read when it has not changed for

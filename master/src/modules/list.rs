@@ -2,12 +2,12 @@
 //! them. Hashes count, names are for people. It counts as it stands now; a file that is not there
 //! approves nothing.
 
-use crate::engine::LIST;
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
+use taskmaster_engine::engine::LIST;
 use taskmaster_protocol::Hash;
 
 /// Bytes of the list: some hundred thousand lines.
@@ -152,11 +152,10 @@ fn parse(text: &str) -> (BTreeSet<Hash>, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::scratch::Scratch;
 
     #[test]
     fn it_is_read_as_sha256sum_writes_it_and_again_when_it_has_changed() {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         let mut list = List::of(scratch.path());
         let mut now = Instant::now();
         let mut news = |list: &mut List| {
@@ -167,7 +166,7 @@ mod tests {
         assert_eq!(news(&mut list), Some(BTreeSet::new()));
         assert_eq!(news(&mut list), None);
         let text = format!("# ours\n{a}  x.wasm\n{b} *y.wasm\n\n\\{c}  z\\n.wasm\nnonsense\n");
-        fs::write(scratch.join(LIST), text).unwrap();
+        fs::write(scratch.path().join(LIST), text).unwrap();
         assert_eq!(
             (news(&mut list), list.is_restless()),
             (None, true),
@@ -180,9 +179,9 @@ mod tests {
             "{:?}",
             list.told
         );
-        fs::write(scratch.join(LIST), format!("{b}  y.wasm\n")).unwrap();
+        fs::write(scratch.path().join(LIST), format!("{b}  y.wasm\n")).unwrap();
         assert_eq!((news(&mut list), news(&mut list)), (None, Some([b].into())));
-        fs::remove_file(scratch.join(LIST)).unwrap();
+        fs::remove_file(scratch.path().join(LIST)).unwrap();
         assert_eq!(
             (news(&mut list), news(&mut list)),
             (None, Some(BTreeSet::new()))

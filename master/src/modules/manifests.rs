@@ -133,13 +133,12 @@ fn read(path: &PathBuf, about: &Metadata) -> Result<Manifest, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::scratch::Scratch;
 
     #[test]
     fn a_manifest_counts_as_it_stands_and_a_half_written_one_spoils_nothing() {
-        let scratch = Scratch::new();
+        let scratch = tempfile::tempdir().unwrap();
         let (manifests, name) = (Manifests::default(), ModuleName::new("m").unwrap());
-        let path = scratch.join("m.toml");
+        let path = scratch.path().join("m.toml");
         let description = || {
             manifests
                 .of(scratch.path(), &name)

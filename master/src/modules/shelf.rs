@@ -4,12 +4,13 @@ use super::file::{SETTLED, Stamp, Watched};
 use super::list::{self, List};
 use super::manifests::{self, Manifests, Stamp as ManifestStamp};
 use super::{Found, Known};
-use crate::blobs::Blobs;
-use crate::inbox::{Input, MasterHandle, Seen};
+use crate::handle::MasterHandle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use taskmaster_blobs::Blobs;
+use taskmaster_engine::inbox::{Input, Seen};
 use taskmaster_protocol::{Capabilities, Hash, ModuleName};
 use tokio::sync::oneshot;
 

@@ -1,11 +1,11 @@
 //! Real files in a real folder; the tests wait for what the engine is told, never for the clock.
 
-use super::scratch::{Scratch, fake_engine};
+use super::scratch::fake_engine;
 use super::*;
-use crate::inbox::{Input, Seen};
 use std::fs;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
+use taskmaster_engine::inbox::{Input, Seen};
 use taskmaster_protocol::Hash;
 
 /// A sound module that differs by `n`.
@@ -22,7 +22,7 @@ fn name(text: &str) -> ModuleName {
 }
 
 struct World {
-    scratch: Scratch,
+    scratch: tempfile::TempDir,
     blobs: Blobs,
     folder: Folder,
     inputs: Receiver<Input>,
@@ -36,8 +36,8 @@ impl World {
     }
 
     fn with(before: impl Fn(&Path), known: &[&str]) -> World {
-        let scratch = Scratch::new();
-        let tasks = scratch.join("tasks");
+        let scratch = tempfile::tempdir().unwrap();
+        let tasks = scratch.path().join("tasks");
         fs::create_dir_all(&tasks).unwrap();
         before(&tasks);
         let blobs = Blobs::open(scratch.path()).unwrap();
@@ -60,7 +60,7 @@ impl World {
     }
 
     fn file(&self, file: &str) -> PathBuf {
-        self.scratch.join("tasks").join(file)
+        self.scratch.path().join("tasks").join(file)
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -283,10 +283,10 @@ fn renamed_and_deleted_files_are_gone_under_their_old_names() {
 #[test]
 fn a_link_is_followed_and_one_that_leads_nowhere_is_no_file() {
     let world = World::new();
-    let target = world.scratch.join("target.wat");
+    let target = world.scratch.path().join("target.wat");
     fs::write(&target, sound(1)).unwrap();
     std::os::unix::fs::symlink(&target, world.file("x.wat")).unwrap();
-    std::os::unix::fs::symlink(world.scratch.join("nowhere"), world.file("y.wat")).unwrap();
+    std::os::unix::fs::symlink(world.scratch.path().join("nowhere"), world.file("y.wat")).unwrap();
     std::os::unix::fs::symlink(world.scratch.path(), world.file("folder.wat")).unwrap();
     world.told_sound("x", 1);
     // Nothing in the folder changes, only what the link leads to: a sweep finds it.
@@ -360,11 +360,11 @@ async fn a_look_finds_what_was_just_written_and_waits_for_the_engine() {
 
 #[test]
 fn a_folder_that_cannot_be_made_is_told() {
-    let scratch = Scratch::new();
-    fs::write(scratch.join("file"), "").unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("file"), "").unwrap();
     let blobs = Blobs::open(scratch.path()).unwrap();
     let error = start(
-        &scratch.join("file"),
+        &scratch.path().join("file"),
         blobs,
         fake_engine().0,
         Vec::new(),

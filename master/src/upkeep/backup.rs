@@ -4,12 +4,12 @@
 //! at the beginning is copied. Adds and results go on meanwhile.
 
 use super::{UpkeepError, open_sled};
-use crate::blobs::Blobs;
-use crate::journal::{self, SyncedMark};
-use crate::store::{Batch, Reader, Shelf};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
+use taskmaster_blobs::Blobs;
+use taskmaster_store::journal::{self, SyncedMark};
+use taskmaster_store::kv::{Batch, Reader, Shelf};
 
 /// Pairs copied at a time.
 const PAGE: usize = 1_000;

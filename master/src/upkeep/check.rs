@@ -1,19 +1,19 @@
 //! `store check`: is every record what was written, and do journal and view say the same?
 
 use super::{Opened, UpkeepError, export};
-use crate::blobs::Blobs;
-use crate::journal::SyncedMark;
-use crate::record::Record;
-use crate::references::{self, Reference};
-use crate::store::{Reader, StoreError};
-use crate::view::Marks;
-use crate::{journal, view};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{Hash, JobName, Listing, TaskId};
+use taskmaster_store::journal::SyncedMark;
+use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::record::Record;
+use taskmaster_store::references::{self, Reference};
+use taskmaster_store::view::Marks;
+use taskmaster_store::{journal, view};
 
 /// Faults that are told; more help nobody.
 const TOLD_MAX: usize = 20;

@@ -5,16 +5,17 @@
 //! line that names them.
 
 use super::pieces::{self, Piece, SayError};
-use crate::blobs::Blobs;
-use crate::record::{Ended, JobRecord, ModuleRecord, Rights, TaskBody};
-use crate::references::{self, Reference};
-use crate::store::{Shelf, StoreError};
-use crate::view::{self, OpenTask, Stored};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Arc;
+use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{AttemptId, Hash, JobName, Listing, ModuleName, Wall};
+use taskmaster_store::body::TaskBody;
+use taskmaster_store::kv::{Shelf, StoreError};
+use taskmaster_store::record::{Ended, JobRecord, ModuleRecord, Rights};
+use taskmaster_store::references::{self, Reference};
+use taskmaster_store::view::{self, OpenTask, Stored};
 
 /// The version of these lines.
 pub const FORMAT: u32 = 1;

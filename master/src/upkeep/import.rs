@@ -5,16 +5,17 @@
 use super::export::{FORMAT, Line};
 use super::pieces::Pieces;
 use super::{Making, Opened, UpkeepError};
-use crate::blobs::Blobs;
-use crate::folding;
-use crate::journal::{Journal, ShelfJournal, SyncedMark};
-use crate::record::{self, Ended, Entry, Record, Retrying};
-use crate::references::{self, Reference};
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
+use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{AttemptId, ErrorKind, Hash, TaskError, Wall};
+use taskmaster_store::codec;
+use taskmaster_store::journal::{Journal, ShelfJournal, SyncedMark};
+use taskmaster_store::record::{Ended, Entry, Record, Retrying};
+use taskmaster_store::references::{self, Reference};
+use taskmaster_store::view;
 
 /// Records in one commit.
 const COMMIT_RECORDS: usize = 2_000;
@@ -78,7 +79,7 @@ fn read(opened: &Opened, lines: &mut dyn BufRead) -> Result<Imported, UpkeepErro
         return Err(UpkeepError::Refused(text.into()));
     }
     writer.commit().map_err(UpkeepError::Refused)?;
-    folding::catch_up(&opened.shelf)?;
+    view::catch_up(&opened.shelf)?;
     writer
         .journal
         .sync()
@@ -181,13 +182,14 @@ impl Writer {
             } => {
                 self.expect_all(references::of_body(&body))?;
                 self.tasks += 1;
-                let (no, nothing) = (body.no, AttemptId { epoch: 0, n: 0 });
+                let ordinal = body.ordinal;
+                let nothing = AttemptId { epoch: 0, n: 0 };
                 let retrying = (tries > 0 || lost > 0 || fence > nothing).then(|| {
                     Box::new(Retrying {
                         id: body.id.clone(),
                         module: body.module.clone(),
                         job: body.job.clone(),
-                        no,
+                        ordinal,
                         attempt: fence,
                         runner: None,
                         tries,
@@ -202,7 +204,11 @@ impl Writer {
                 });
                 self.records.push(Record::Added(body));
                 self.records.extend(retrying.map(Record::Retrying));
-                self.records.push(Record::Set { no, priority, due });
+                self.records.push(Record::Set {
+                    ordinal,
+                    priority,
+                    due,
+                });
             }
             Line::Ended { body, ended } => {
                 self.expect_all(references::of_body(&body).chain(references::of_ended(&ended)))?;
@@ -254,11 +260,11 @@ impl Writer {
         self.next_seq = self.seq_of_next();
         let entry = Entry {
             first_seq,
-            time: crate::clock::now().wall,
+            time: taskmaster_engine::clock::now().wall,
             records: std::mem::take(&mut self.records),
         };
         self.journal
-            .append(self.journal.end() + 1, &record::encode(&entry))
+            .append(self.journal.end() + 1, &codec::encode(&entry))
             .map_err(|error| error.to_string())
     }
 }

@@ -2,12 +2,12 @@
 //! comes in pieces.
 
 use super::export::Line;
-use crate::blobs::{Blobs, PutError, Upload};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::io::{self, Read, Seek};
+use taskmaster_blobs::{Blobs, PutError, Upload};
 use taskmaster_protocol::Hash;
 
 /// Bytes in one line; a multiple of 3, so that no piece is filled up.
@@ -121,7 +121,6 @@ impl Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::scratch::Scratch;
 
     fn lines(blobs: &Blobs, hash: Hash) -> Vec<String> {
         let mut lines = Vec::new();
@@ -144,7 +143,7 @@ mod tests {
 
     #[test]
     fn blobs_of_every_size_come_back_byte_for_byte() {
-        let (from, to) = (Scratch::new(), Scratch::new());
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (blobs, copy) = (
             Blobs::open(from.path()).unwrap(),
             Blobs::open(to.path()).unwrap(),
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_blob_that_is_not_what_its_name_says_is_neither_said_nor_kept() {
-        let (from, to) = (Scratch::new(), Scratch::new());
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (blobs, copy) = (
             Blobs::open(from.path()).unwrap(),
             Blobs::open(to.path()).unwrap(),

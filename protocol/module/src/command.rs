@@ -1,12 +1,12 @@
-//! What a WASI preview 1 command must have, and may ask for.
+//! What a command of WASI preview 1 must export, and may import.
 
-use crate::validate::{Item, Outline, Shape};
+use crate::validate::{ExternItem, ExternShape, Outline};
 use crate::wasi;
 
-/// Names in one sentence: more would hide what it says.
+/// Names in one sentence. More would hide what the sentence says.
 const NAMED_MAX: usize = 100;
 
-/// Whether the module can be run as a command; else what it lacks.
+/// Checks that the module can be run as a command. The error says what it lacks.
 pub(crate) fn check(outline: &Outline) -> Result<(), String> {
     check_imports(&outline.imports)?;
     let export = |name: &str| {
@@ -17,8 +17,9 @@ pub(crate) fn check(outline: &Outline) -> Result<(), String> {
             .map(|export| &export.shape)
     };
     match export("_start") {
-        Some(Shape::Function(params, results)) if params.is_empty() && results.is_empty() => {}
-        Some(Shape::Function(..)) => {
+        Some(ExternShape::Function(params, results)) if params.is_empty() && results.is_empty() => {
+        }
+        Some(ExternShape::Function(..)) => {
             return Err("`_start` must take no parameters and give no results".into());
         }
         Some(_) => return Err("the export `_start` is no function".into()),
@@ -26,7 +27,7 @@ pub(crate) fn check(outline: &Outline) -> Result<(), String> {
         None => return Err(START.into()),
     }
     match export("memory") {
-        Some(Shape::Memory) => Ok(()),
+        Some(ExternShape::Memory) => Ok(()),
         Some(_) => Err("the export `memory` is no memory".into()),
         None if outline.imports.is_empty() => Ok(()),
         None => Err(
@@ -35,12 +36,13 @@ pub(crate) fn check(outline: &Outline) -> Result<(), String> {
     }
 }
 
-const START: &str = "it exports no `_start`: a task is a command, a program with a main function built for wasm32-wasip1";
+const START: &str = "it exports no `_start`: a task is a command, \
+                     a program with a main function built for wasm32-wasip1";
 
-const REACTOR: &str = "it exports `_initialize` and no `_start`: it is a library (a reactor); build it as a command, \
-                       a program with a main function";
+const REACTOR: &str = "it exports `_initialize` and no `_start`: it is a library (a reactor); \
+                       build it as a command, a program with a main function";
 
-fn check_imports(imports: &[Item]) -> Result<(), String> {
+fn check_imports(imports: &[ExternItem]) -> Result<(), String> {
     let mut unknown = Vec::new();
     let mut differing = Vec::new();
     for import in imports {
@@ -51,7 +53,8 @@ fn check_imports(imports: &[Item]) -> Result<(), String> {
         };
         match (known, &import.shape) {
             (None, _) => unknown.push(import.name.clone()),
-            (Some((params, results)), Shape::Function(p, r)) if p == params && r == results => {}
+            (Some((params, results)), ExternShape::Function(p, r))
+                if p == params && r == results => {}
             (Some(_), _) => differing.push(import.name.clone()),
         }
     }
@@ -71,7 +74,7 @@ fn check_imports(imports: &[Item]) -> Result<(), String> {
     Ok(())
 }
 
-/// Names in one sentence, the first hundred of them.
+/// Names for one sentence, at most a hundred of them.
 pub(crate) fn list(names: &[String]) -> String {
     let shown = names
         .iter()

@@ -1,10 +1,10 @@
-//! What a component exports, and whether runners have all that it imports.
+//! What a component exports, and whether runners have everything that it imports.
 
 use crate::command::list;
-use crate::entry::{Entry, Exported};
+use crate::entry::{EntryPoint, ExportedFunction};
 use crate::host;
-use crate::signature::{Signature, Type};
-use crate::validate::Found;
+use crate::signature::{Signature, WitType};
+use crate::validate::ValidatedFile;
 use crate::wasi2;
 use wasmparser::PrimitiveValType;
 use wasmparser::component_types::{
@@ -13,18 +13,18 @@ use wasmparser::component_types::{
 };
 use wasmparser::types::TypesRef;
 
-/// The entry of a component; else what it lacks.
-pub(crate) fn check(found: &Found<'_>) -> Result<Entry, String> {
+/// What a task calls in a component. The error says what the component lacks.
+pub(crate) fn check(found: &ValidatedFile<'_>) -> Result<EntryPoint, String> {
     let Some(types) = found.types.as_ref() else {
         return Err("the component does not end".into());
     };
     let types = types.as_ref();
     check_imports(found, types)?;
-    Entry::choose(functions(found, types))
+    EntryPoint::choose(functions(found, types))
 }
 
-/// Its exports as WIT writes them, as far as they are functions; the names of the others.
-pub(crate) fn exports(found: &Found<'_>) -> Vec<String> {
+/// The exports of a component: functions as WIT writes them, and the names of everything else.
+pub(crate) fn exports(found: &ValidatedFile<'_>) -> Vec<String> {
     let Some(types) = found.types.as_ref() else {
         return Vec::new();
     };
@@ -42,8 +42,9 @@ pub(crate) fn exports(found: &Found<'_>) -> Vec<String> {
     all
 }
 
-fn check_imports(found: &Found<'_>, types: TypesRef<'_>) -> Result<(), String> {
-    let (mut unknown, mut differing) = (Vec::new(), Vec::new());
+fn check_imports(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Result<(), String> {
+    let mut unknown = Vec::new();
+    let mut differing = Vec::new();
     for name in &found.component_imports {
         match types.component_item_for_import(name).map(|item| item.ty) {
             Some(ComponentEntityType::Instance(id)) => {
@@ -54,13 +55,15 @@ fn check_imports(found: &Found<'_>, types: TypesRef<'_>) -> Result<(), String> {
                 Some(wanted) => differing.push(format!("{name} (it is {wanted})")),
                 None => unknown.push((*name).to_owned()),
             },
-            // Types that the world names; what uses them is checked itself.
+            // A type that the world names. The functions that use it are checked themselves.
             Some(ComponentEntityType::Type { .. }) => {}
             _ => unknown.push((*name).to_owned()),
         }
     }
     if !unknown.is_empty() {
-        let nothing_else = "a component may import WASI 0.2, of HTTP wasi:http/types and outgoing-handler, and taskmaster:task/host";
+        let nothing_else = "a component may import WASI 0.2, \
+                            of HTTP wasi:http/types and outgoing-handler, \
+                            and taskmaster:task/host";
         return Err(format!(
             "unknown imports: {}; {nothing_else}",
             list(&unknown)
@@ -112,11 +115,11 @@ fn is_of(types: TypesRef<'_>, id: ComponentFuncTypeId, wanted: &str) -> bool {
     signature(types, id).is_ok_and(|signature| signature.to_string() == wanted)
 }
 
-/// The functions that it exports, those of exported interfaces included.
-fn functions(found: &Found<'_>, types: TypesRef<'_>) -> Vec<Exported> {
+/// The functions that a component exports, including those of exported interfaces.
+fn functions(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Vec<ExportedFunction> {
     let mut all = Vec::new();
     let mut add = |interface: Option<&str>, name: &str, id| {
-        all.push(Exported {
+        all.push(ExportedFunction {
             interface: interface.map(str::to_owned),
             name: name.to_owned(),
             signature: signature(types, id),
@@ -138,7 +141,8 @@ fn functions(found: &Found<'_>, types: TypesRef<'_>) -> Vec<Exported> {
     all
 }
 
-/// The types of a function; else why no JSON could be given to it.
+/// The types of a function. The error says why JSON has no values for them, as the rest of a
+/// sentence.
 fn signature(types: TypesRef<'_>, id: ComponentFuncTypeId) -> Result<Signature, String> {
     let function = &types[id];
     if function.async_ {
@@ -165,7 +169,7 @@ fn signature(types: TypesRef<'_>, id: ComponentFuncTypeId) -> Result<Signature, 
     })
 }
 
-fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static str> {
+fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<WitType, &'static str> {
     let id = match ty {
         ComponentValType::Primitive(primitive) => return plain(*primitive),
         ComponentValType::Type(id) => *id,
@@ -178,7 +182,7 @@ fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static st
             let field = |(name, ty): (&wasmparser::names::KebabString, &ComponentValType)| {
                 value(types, ty).map(|ty| (name.to_string(), ty))
             };
-            Type::Record(record.fields.iter().map(field).collect::<Result<_, _>>()?)
+            WitType::Record(record.fields.iter().map(field).collect::<Result<_, _>>()?)
         }
         ComponentDefinedType::Variant(variant) => {
             let case = |(name, case): (
@@ -191,10 +195,10 @@ fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static st
                     .transpose()
                     .map(|ty| (name.to_string(), ty))
             };
-            Type::Variant(variant.cases.iter().map(case).collect::<Result<_, _>>()?)
+            WitType::Variant(variant.cases.iter().map(case).collect::<Result<_, _>>()?)
         }
-        ComponentDefinedType::List { element, .. } => Type::List(boxed(element)?),
-        ComponentDefinedType::Tuple(tuple) => Type::Tuple(
+        ComponentDefinedType::List { element, .. } => WitType::List(boxed(element)?),
+        ComponentDefinedType::Tuple(tuple) => WitType::Tuple(
             tuple
                 .types
                 .iter()
@@ -202,13 +206,13 @@ fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static st
                 .collect::<Result<_, _>>()?,
         ),
         ComponentDefinedType::Flags(names) => {
-            Type::Flags(names.iter().map(ToString::to_string).collect())
+            WitType::Flags(names.iter().map(ToString::to_string).collect())
         }
         ComponentDefinedType::Enum(names) => {
-            Type::Enum(names.iter().map(ToString::to_string).collect())
+            WitType::Enum(names.iter().map(ToString::to_string).collect())
         }
-        ComponentDefinedType::Option { ty, .. } => Type::Option(boxed(ty)?),
-        ComponentDefinedType::Result { ok, err, .. } => Type::Result(maybe(ok)?, maybe(err)?),
+        ComponentDefinedType::Option { ty, .. } => WitType::Option(boxed(ty)?),
+        ComponentDefinedType::Result { ok, err, .. } => WitType::Result(maybe(ok)?, maybe(err)?),
         ComponentDefinedType::Own(_) | ComponentDefinedType::Borrow(_) => {
             return Err("a resource, for which JSON has no value");
         }
@@ -216,21 +220,21 @@ fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<Type, &'static st
     })
 }
 
-fn plain(primitive: PrimitiveValType) -> Result<Type, &'static str> {
+fn plain(primitive: PrimitiveValType) -> Result<WitType, &'static str> {
     Ok(match primitive {
-        PrimitiveValType::Bool => Type::Bool,
-        PrimitiveValType::S8 => Type::S8,
-        PrimitiveValType::U8 => Type::U8,
-        PrimitiveValType::S16 => Type::S16,
-        PrimitiveValType::U16 => Type::U16,
-        PrimitiveValType::S32 => Type::S32,
-        PrimitiveValType::U32 => Type::U32,
-        PrimitiveValType::S64 => Type::S64,
-        PrimitiveValType::U64 => Type::U64,
-        PrimitiveValType::F32 => Type::F32,
-        PrimitiveValType::F64 => Type::F64,
-        PrimitiveValType::Char => Type::Char,
-        PrimitiveValType::String => Type::String,
+        PrimitiveValType::Bool => WitType::Bool,
+        PrimitiveValType::S8 => WitType::S8,
+        PrimitiveValType::U8 => WitType::U8,
+        PrimitiveValType::S16 => WitType::S16,
+        PrimitiveValType::U16 => WitType::U16,
+        PrimitiveValType::S32 => WitType::S32,
+        PrimitiveValType::U32 => WitType::U32,
+        PrimitiveValType::S64 => WitType::S64,
+        PrimitiveValType::U64 => WitType::U64,
+        PrimitiveValType::F32 => WitType::F32,
+        PrimitiveValType::F64 => WitType::F64,
+        PrimitiveValType::Char => WitType::Char,
+        PrimitiveValType::String => WitType::String,
         PrimitiveValType::ErrorContext => {
             return Err("an error-context, for which JSON has no value");
         }

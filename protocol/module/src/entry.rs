@@ -1,5 +1,5 @@
-//! Which function of a module a task calls. Master and runner read it from different types; this is
-//! the one place where it is chosen.
+//! Which function of a module a task calls. Master and runner read the functions from types of
+//! different libraries; the choice is made here for both.
 
 use crate::host;
 use crate::signature::Signature;
@@ -7,55 +7,58 @@ use crate::wasi2;
 
 /// What a task calls in a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
-    /// `_start` of a preview 1 command.
+pub enum EntryPoint {
+    /// `_start` of a command of WASI preview 1.
     Start,
-    /// `run` of a component that is a command; the name of the exported interface.
+    /// `run` of a component that is a command, with the name of the exported interface.
     Run(String),
     /// `run` of the world in `tasks/wit`.
     Task,
-    /// The only function that the component exports.
+    /// The only function that a component exports.
     Function {
-        /// The interface that it is in, where it is in one.
+        /// The interface that the function is in, if any.
         interface: Option<String>,
-        /// Its name.
+        /// The name of the function.
         name: String,
-        /// Its types.
+        /// The types of its parameters and its result.
         signature: Signature,
     },
 }
 
 /// A function that a component exports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exported {
-    /// The interface that it is in, where it is in one.
+pub struct ExportedFunction {
+    /// The interface that the function is in, if any.
     pub interface: Option<String>,
-    /// Its name.
+    /// The name of the function.
     pub name: String,
-    /// Its types; else why JSON has no values for them, as the rest of a sentence.
+    /// The types of its parameters and its result; or why JSON has no values for them, as the rest
+    /// of a sentence.
     pub signature: Result<Signature, String>,
 }
 
-/// Functions named in one refusal.
+/// Functions that one refusal names.
 const NAMED_MAX: usize = 10;
 
-const NOTHING: &str = "it exports no function: a task is a command (it exports wasi:cli/run), a component of the world \
-                       taskmaster:task (it exports run), or one that exports exactly one function";
+const NOTHING: &str = "it exports no function: a task is a command (it exports wasi:cli/run), \
+                       a component of the world taskmaster:task (it exports run), \
+                       or one that exports exactly one function";
 
-impl Entry {
-    /// What a task calls in a component with these functions; else why none.
-    pub fn choose(mut functions: Vec<Exported>) -> Result<Entry, String> {
-        let interface = |function: &Exported| {
+impl EntryPoint {
+    /// Chooses what a task calls in a component with these functions. The error says why there is
+    /// no choice, as a sentence.
+    pub fn choose(mut functions: Vec<ExportedFunction>) -> Result<EntryPoint, String> {
+        let interface = |function: &ExportedFunction| {
             function
                 .interface
                 .clone()
                 .filter(|name| wasi2::is_run(name))
         };
         if let Some(name) = functions.iter().find_map(interface) {
-            return Ok(Entry::Run(name));
+            return Ok(EntryPoint::Run(name));
         }
-        let is_ours = |function: &Exported| {
-            let Exported {
+        let is_ours = |function: &ExportedFunction| {
+            let ExportedFunction {
                 interface,
                 name,
                 signature,
@@ -63,13 +66,13 @@ impl Entry {
             interface.is_none() && name == "run" && signature.as_ref().is_ok_and(host::is_run)
         };
         if functions.iter().any(is_ours) {
-            return Ok(Entry::Task);
+            return Ok(EntryPoint::Task);
         }
         if functions.len() > 1 {
             let all: Vec<String> = functions
                 .iter()
                 .take(NAMED_MAX)
-                .map(Exported::path)
+                .map(ExportedFunction::path)
                 .collect();
             let more = if functions.len() > NAMED_MAX {
                 ", …"
@@ -86,26 +89,26 @@ impl Entry {
             return Err(NOTHING.into());
         };
         let path = function.path();
-        let Exported {
+        let ExportedFunction {
             interface,
             name,
             signature,
         } = function;
         let signature = signature.map_err(|why| format!("its function `{path}` {why}"))?;
-        Ok(Entry::Function {
+        Ok(EntryPoint::Function {
             interface,
             name,
             signature,
         })
     }
 
-    /// What is called, for people.
+    /// What is called, for people, with types where there are any.
     pub fn describe(&self) -> String {
         match self {
-            Entry::Start => "_start".into(),
-            Entry::Run(interface) => format!("{interface}#run"),
-            Entry::Task => "run, of the world taskmaster:task".into(),
-            Entry::Function {
+            EntryPoint::Start => "_start".into(),
+            EntryPoint::Run(interface) => format!("{interface}#run"),
+            EntryPoint::Task => "run, of the world taskmaster:task".into(),
+            EntryPoint::Function {
                 interface,
                 name,
                 signature,
@@ -115,17 +118,17 @@ impl Entry {
         }
     }
 
-    /// The types that params must have, where there are any.
+    /// The types that params must have; `None` where params may be any JSON.
     pub fn signature(&self) -> Option<&Signature> {
         match self {
-            Entry::Function { signature, .. } => Some(signature),
+            EntryPoint::Function { signature, .. } => Some(signature),
             _ => None,
         }
     }
 }
 
-impl Exported {
-    /// `interface#function`, or the function alone.
+impl ExportedFunction {
+    /// `interface#function`, or the name of the function alone.
     fn path(&self) -> String {
         path(self.interface.as_deref(), &self.name)
     }

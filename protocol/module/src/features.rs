@@ -1,19 +1,19 @@
-//! The WebAssembly proposals that the runner's engine has.
+//! The WebAssembly proposals that the engine of the runners has.
 
 use wasmparser::WasmFeatures;
 
-/// What wasmtime 48 enables by default on x86-64 when it is built with the workspace's cargo
-/// features, see `Config::features` in its `config.rs`: WebAssembly 3, without what needs the cargo
-/// features `gc` (reference types beyond `funcref`, exceptions) and `threads` (shared memory,
-/// atomics); components, without their async part. A feature that is taken here and not there would
-/// let a file pass that no runner can compile: change both together.
+/// What wasmtime 48 enables by default on x86-64 with the workspace's cargo features
+/// (`Config::features` in its `config.rs`): WebAssembly 3 without what needs the cargo features
+/// `gc` (reference types beyond `funcref`, exceptions) and `threads` (shared memory, atomics), and
+/// components without their async part. A feature that is enabled here and not in the engine would
+/// let a file pass that no runner can compile, so that both change together.
 pub(crate) const ENGINE: WasmFeatures = WasmFeatures::WASM3
     .union(WasmFeatures::COMPONENT_MODEL)
     .difference(WasmFeatures::GC_TYPES)
     .difference(WasmFeatures::EXCEPTIONS)
     .difference(WasmFeatures::THREADS);
 
-/// What to call a proposal, and what a person can do to build without it.
+/// The name of a proposal, and what a person can do to build without it.
 const NAMES: &[(WasmFeatures, &str)] = &[
     (
         WasmFeatures::LEGACY_EXCEPTIONS,
@@ -47,7 +47,7 @@ const NAMES: &[(WasmFeatures, &str)] = &[
     (WasmFeatures::COMPACT_IMPORTS, "compact imports"),
 ];
 
-/// The proposals in `missing`, for people.
+/// The names of the proposals in `missing`, for people.
 pub(crate) fn names(missing: WasmFeatures) -> Vec<String> {
     let listed = |feature: WasmFeatures| {
         NAMES

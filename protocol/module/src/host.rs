@@ -1,14 +1,15 @@
-//! The world in `tasks/wit`: what a component of it exports, and what runners give it.
+//! The world in `tasks/wit`: what a component of it exports, and what runners offer to it.
 
-use crate::signature::{Signature, Type};
+use crate::signature::{Signature, WitType};
 
-/// The interface that runners have, without a version.
+/// The interface that runners offer, without its version.
 const HOST: &str = "taskmaster:task/host";
 
-/// Versions of it that runners have.
+/// The beginning of the versions that runners offer.
 const VERSIONS: &str = "1.";
 
-/// Its functions. A component may also import each by its bare name, as a function of its world.
+/// The functions of the interface. A component may also import each of them by its bare name, as a
+/// function of its world.
 const FUNCTIONS: &[(&str, &str)] = &[
     ("progress", "func(fraction: f32, note: string)"),
     ("partial", "func(value: string)"),
@@ -19,7 +20,7 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("cache", "func(ttl-seconds: u32)"),
 ];
 
-/// Whether this import is our interface.
+/// Whether this import is the interface of the world.
 pub(crate) fn is_host(name: &str) -> bool {
     match name.split_once('@') {
         Some((name, version)) => name == HOST && version.starts_with(VERSIONS),
@@ -27,7 +28,7 @@ pub(crate) fn is_host(name: &str) -> bool {
     }
 }
 
-/// The type of one of its functions, as WIT writes it.
+/// The type of a function of the interface, as WIT writes it.
 pub(crate) fn function(name: &str) -> Option<&'static str> {
     FUNCTIONS
         .iter()
@@ -36,21 +37,23 @@ pub(crate) fn function(name: &str) -> Option<&'static str> {
 }
 
 /// Whether this is the type of the world's `run`: `func(params: string) -> result<string, error>`.
-/// An error may also be a string, which says nothing about retries.
+/// The error may also be a string, which says nothing about retries.
 pub(crate) fn is_run(signature: &Signature) -> bool {
     let Signature { params, result } = signature;
-    let [(name, Type::String)] = params.as_slice() else {
+    let [(name, WitType::String)] = params.as_slice() else {
         return false;
     };
-    let Some(Type::Result(Some(ok), Some(error))) = result else {
+    let Some(WitType::Result(Some(ok), Some(error))) = result else {
         return false;
     };
-    name == "params" && **ok == Type::String && (**error == Type::String || **error == error_type())
+    name == "params"
+        && **ok == WitType::String
+        && (**error == WitType::String || **error == error_type())
 }
 
-fn error_type() -> Type {
-    Type::Variant(vec![
-        ("retryable".into(), Some(Type::String)),
-        ("permanent".into(), Some(Type::String)),
+fn error_type() -> WitType {
+    WitType::Variant(vec![
+        ("retryable".into(), Some(WitType::String)),
+        ("permanent".into(), Some(WitType::String)),
     ])
 }

@@ -1,11 +1,11 @@
 //! Reads a module file and says what it is: its kind, its version, what it imports, what a task
-//! calls in it, and whether a runner would load it. Validation is not compilation: nothing is
-//! executed, nothing is translated, a large file takes under a second.
+//! calls in it, and whether a runner would load it. The file is validated and not compiled: nothing
+//! is executed or translated, and a large file takes less than a second.
 //!
-//! The master calls it when a file is dropped, `taskmaster modules check` without any master; both
-//! say the same. The types of a component's function are read here too, and
-//! [`Signature::arguments`] is the one place where params are compared with them: by the master
-//! when a task is added, by a runner when it is run.
+//! The master inspects a file when it is dropped, and `taskmaster modules check` inspects one
+//! without a master; both find the same. The types of a component's function are read here, too.
+//! [`Signature::arguments`] is the only place where params are compared with them: by the master
+//! when a task is added, and by a runner when the task is run.
 
 #![deny(missing_docs)]
 
@@ -16,33 +16,35 @@ mod entry;
 mod features;
 mod host;
 pub mod manifest;
+mod path;
 mod producers;
 mod reach;
+mod shallow;
 mod signature;
 mod text;
 mod validate;
 mod wasi;
 mod wasi2;
 
-pub use arguments::{References, Value};
-pub use entry::{Entry, Exported};
-pub use signature::{Signature, Type};
+pub use arguments::{ParamsStage, WitValue};
+pub use entry::{EntryPoint, ExportedFunction};
+pub use signature::{Signature, WitType};
 pub use text::to_binary;
 
 use taskmaster_protocol::shape::ModuleCheck;
 use taskmaster_protocol::{Hash, ModuleKind, ModuleName};
 
-/// Imports and exports that are listed: what is shown to people, and kept of each version, must end
-/// somewhere.
+/// Imports and exports that are listed. The lists are shown to people and kept for each version, so
+/// that they must end somewhere.
 const LISTED_MAX: usize = 1_000;
 
-/// What a file is.
+/// What a module file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
-    /// For people and scripts.
+    /// What people and scripts are told.
     pub check: ModuleCheck,
-    /// What a task calls; `None` where it would not load.
-    pub entry: Option<Entry>,
+    /// What a task calls in the file; `None` where no runner would load it.
+    pub entry: Option<EntryPoint>,
 }
 
 /// The interfaces of WASI 0.2 that runners have, with their functions.
@@ -50,14 +52,14 @@ pub fn wasi_interfaces() -> &'static [(&'static str, &'static [&'static str])] {
     wasi2::INTERFACES
 }
 
-/// What `bytes`, the content of a file called `file_stem.wasm` or `file_stem.wat`, is. Never fails:
-/// what is wrong stands in `error`, as a sentence.
+/// Inspects `bytes`, the content of a file called `file_stem.wasm` or `file_stem.wat`. What is
+/// wrong with the file stands in the `error` of the check, as a sentence.
 pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
     let mut check = ModuleCheck {
         bytes: bytes.len() as u64,
         ..ModuleCheck::of(file_stem)
     };
-    // Hashing takes as long as a third of the validation: side by side where there is much.
+    // Hashing takes a third of the time of the validation. A large file is hashed beside it.
     let outcome = std::thread::scope(|scope| {
         let hasher =
             (bytes.len() >= validate::PARALLEL_BYTES_MIN).then(|| scope.spawn(|| Hash::of(bytes)));
@@ -66,7 +68,7 @@ pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
         check.version = Some(hashed.unwrap_or_else(|| Hash::of(bytes)));
         outcome
     });
-    // The name comes last: what is wrong inside the file is the better news.
+    // The name is checked last, because what is wrong inside the file helps people more.
     let named = |entry| {
         ModuleName::new(file_stem)
             .map(|_| entry)
@@ -95,7 +97,7 @@ pub fn inspect(file_stem: &str, bytes: &[u8]) -> Inspection {
     }
 }
 
-fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<Entry, String> {
+fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<EntryPoint, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
@@ -132,7 +134,7 @@ fn judge(bytes: &[u8], check: &mut ModuleCheck) -> Result<Entry, String> {
                 .iter()
                 .any(|export| export == "_start")
                 .then_some(ModuleKind::Command);
-            command::check(&found.outline()).map(|()| Entry::Start)
+            command::check(&found.outline()).map(|()| EntryPoint::Start)
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The file beside a module: `resize.toml` beside `resize.wasm`. It says what the module is for,
-//! gives defaults for the fields of its tasks, what it asks for beyond its folder, and a schema
-//! that their params must meet.
+//! The manifest of a module: the file `resize.toml` beside `resize.wasm`. It says what the module is
+//! for and what it asks for beyond its folder, and has defaults for the fields of its tasks and a
+//! schema that their params must meet.
 //!
 //! ```toml
 //! description = "Makes a picture smaller"
@@ -19,14 +19,18 @@
 //! properties.width = { type = "integer", minimum = 1 }
 //! ```
 
-pub mod schema;
+mod schema;
 
-use schema::Schema;
+use crate::path::ParamPath;
+use schema::{Schema, Violation};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_protocol::capabilities::BadCapability;
+use taskmaster_protocol::placeholder::Placeholders;
 use taskmaster_protocol::{
     Capabilities, Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal,
 };
@@ -34,27 +38,27 @@ use taskmaster_protocol::{
 /// Bytes of a manifest: a page or two of text, and a schema.
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
-/// Fields of a document that have no default: they are what makes a task this one.
+/// Fields of a task document that have no default, because they make a task the one that it is.
 const NO_DEFAULT: [&str; 2] = ["id", "module"];
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Text {
+struct ManifestText {
     #[serde(default)]
     description: String,
     #[serde(default)]
     defaults: Map<String, Value>,
     #[serde(default)]
-    capabilities: Wishes,
+    capabilities: RequestedCapabilities,
     #[serde(default)]
     schema: Option<Schema>,
 }
 
-/// [`Capabilities`] as people write them: a typo is an error.
+/// [`Capabilities`] as people write them. A field that is not known is an error here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wishes {
+struct RequestedCapabilities {
     #[serde(default)]
     http: BTreeSet<String>,
     #[serde(default)]
@@ -65,9 +69,9 @@ struct Wishes {
     folders: BTreeSet<String>,
 }
 
-impl Wishes {
+impl RequestedCapabilities {
     fn checked(self) -> Result<Capabilities, Refusal> {
-        let Wishes {
+        let RequestedCapabilities {
             http,
             env,
             secrets,
@@ -79,7 +83,7 @@ impl Wishes {
             secrets,
             folders,
         };
-        wishes.check().map_err(|(field, why)| {
+        wishes.check().map_err(|BadCapability { field, why }| {
             let field = format!("capabilities.{field}");
             Refusal::new(RefusalCode::InvalidValue, format!("field `{field}`: {why}")).at(field)
         })?;
@@ -87,21 +91,21 @@ impl Wishes {
     }
 }
 
-/// A manifest that is sound.
+/// A manifest that was read and checked.
 #[derive(Debug, Default)]
 pub struct Manifest {
     /// What the module is for.
     pub description: String,
-    /// What it asks for beyond its folder, a clock and chance.
+    /// What the module asks for beyond its folder, a clock and random numbers.
     pub capabilities: Capabilities,
-    /// Fields of a document, each as JSON.
+    /// The JSON of each field that has a default, by its name.
     defaults: BTreeMap<String, String>,
-    /// What params must be.
+    /// What params must be; `None` where they may be anything.
     schema: Option<Schema>,
 }
 
 impl Manifest {
-    /// Reads a manifest; the refusal names the field.
+    /// Reads a manifest, which is TOML. The refusal names the field or the line.
     pub fn parse(text: &str) -> Result<Manifest, Refusal> {
         let malformed = |error: toml::de::Error| {
             let line = error.span().map_or(1, |span| {
@@ -113,7 +117,7 @@ impl Manifest {
             )
         };
         let value: Value = toml::from_str(text).map_err(malformed)?;
-        let Text {
+        let ManifestText {
             description,
             defaults,
             capabilities,
@@ -133,12 +137,12 @@ impl Manifest {
         })
     }
 
-    /// A document with the defaults of the fields that it does not have; what it has counts as a
-    /// whole.
+    /// A document with the defaults of the fields that it lacks. A field that the document has is
+    /// not merged with its default.
     pub fn complete<'a>(&self, document: &'a str) -> Cow<'a, str> {
         let Ok(fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, IgnoredAny>>(document)
         else {
-            // Whoever reads it next says what is wrong with it.
+            // The reader of the document says what is wrong with it.
             return document.into();
         };
         let Some(open) = document.trim_end().strip_suffix('}') else {
@@ -156,33 +160,31 @@ impl Manifest {
             } else {
                 ","
             };
-            // Names of fields need no escapes.
+            // The names of known fields need no escapes.
             text.push_str(&format!("{comma}\"{field}\":{value}"));
         }
         text.push('}');
         text.into()
     }
 
-    /// Whether a task's params are what the module takes. What stands for a result is not known
-    /// yet, and let through.
+    /// Checks that a task's params are what the module takes. Results of other tasks are not known
+    /// yet, so that a placeholder for a result fits everything.
     pub fn check(&self, module: &ModuleName, params: Option<&Json>) -> Result<(), Refusal> {
         let Some(schema) = &self.schema else {
             return Ok(());
         };
-        let params = match params {
-            None => Value::Null,
-            Some(params) => params
-                .read()
-                .map_err(|error| Refusal::from_serde(&error, "params"))?,
-        };
-        schema.check(&params, "params").map_err(|(field, why)| {
-            let text = format!("field `{field}`: {why}, by the schema of module `{module}`");
-            Refusal::new(RefusalCode::InvalidValue, text).at(field)
-        })
+        let params = params.map_or(RawValue::NULL, Json::raw);
+        let placeholders = Placeholders::find(params.get())?;
+        schema
+            .check(params, &placeholders, &ParamPath::Params)
+            .map_err(|Violation { path, reason }| {
+                let text = format!("field `{path}`: {reason}, by the schema of module `{module}`");
+                Refusal::new(RefusalCode::InvalidValue, text).at(path)
+            })
     }
 }
 
-/// A default must be what the field takes.
+/// Checks that each default is a value that the field takes.
 fn check_defaults(defaults: &Map<String, Value>) -> Result<(), Refusal> {
     let inside = |refusal: Refusal| {
         let field = format!("defaults.{}", refusal.field.as_deref().unwrap_or_default());
@@ -215,6 +217,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test: a broken promise ends it")]
 
     use super::*;
+    use taskmaster_protocol::splice;
 
     const RESIZE: &str = r#"
 description = "Makes a picture smaller"
@@ -301,6 +304,27 @@ properties.name = { type = "string", maxLength = 3 }
                 "{refusal}"
             );
         }
+    }
+
+    #[test]
+    fn what_splicing_takes_for_data_is_held_against_the_schema() {
+        let manifest = Manifest::parse(RESIZE).unwrap();
+        let name = ModuleName::new("resize").unwrap();
+        for params in [
+            r#"{"$result":1,"$result":2}"#,
+            r#"{"$result":"a","$result":"a"}"#,
+            r#"{"$literal":{"width":1},"$literal":{"width":1}}"#,
+            r#"{"$literal":{"$result":"a"}}"#,
+            r#"{"$literal":{"width":{"$result":"a"}}}"#,
+            r#"{"width":{"$result":"a","$result":"b"}}"#,
+        ] {
+            let params = Json::parse(params).unwrap();
+            let refusal = manifest.check(&name, Some(&params)).unwrap_err();
+            assert!(refusal.message.contains("width"), "{params:?}: {refusal}");
+            assert_eq!(splice::references(params.get()).unwrap(), [], "{params:?}");
+        }
+        let last_counts = Json::parse(r#"{"width":0,"width":{"$result":"a"}}"#).unwrap();
+        manifest.check(&name, Some(&last_counts)).unwrap();
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! What made a file, as far as it says so itself: its producers sections, those of inner modules
-//! included.
+//! The languages and tools that made a file, as far as the file says so: its producers sections,
+//! including those of inner modules.
 
 use wasmparser::ProducersSectionReader;
 
-/// Entries that are kept: a composed component may have very many, and a file may say anything.
+/// Entries that are kept. A composed component may have very many, and a file may claim anything.
 const ENTRIES_MAX: usize = 32;
 
-/// Characters of one entry.
+/// Characters of one entry that are kept.
 const ENTRY_MAX: usize = 80;
 
 /// Languages and tools, each once, in the order of the file.
@@ -17,7 +17,8 @@ pub(crate) struct Producers {
 }
 
 impl Producers {
-    /// Adds a section. One that is broken is no reason to refuse the file: it is a custom section.
+    /// Adds a section. A broken one is no reason to refuse the file, because it is a custom
+    /// section.
     pub(crate) fn read(&mut self, section: ProducersSectionReader<'_>) {
         for field in section.into_iter().flatten() {
             let into = if field.name == "language" {
@@ -40,12 +41,12 @@ impl Producers {
         }
     }
 
-    /// The languages, where it names any.
+    /// The languages, if the file names any.
     pub(crate) fn language(&self) -> Option<String> {
         (!self.languages.is_empty()).then(|| self.languages.join(", "))
     }
 
-    /// Compilers and other tools, where it names any.
+    /// Compilers and other tools, if the file names any.
     pub(crate) fn toolchain(&self) -> Option<String> {
         (!self.tools.is_empty()).then(|| self.tools.join(", "))
     }

@@ -1,6 +1,7 @@
-//! What a module could reach, told by its imports: what it does not import it cannot use.
+//! What a module can reach, which its imports tell: a module cannot use what it does not import.
 
-/// In a few words, for people. `imports` are the names that `modules check` lists.
+/// What can be reached, in a few words for people. `imports` are the names that `modules check`
+/// lists.
 pub(crate) fn reach(imports: &[String]) -> String {
     let any = |parts: &[&str]| {
         imports

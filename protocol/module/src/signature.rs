@@ -1,12 +1,12 @@
-//! The types of a component's function, as WIT has them: what stands in a file, told in values that
-//! need no engine.
+//! The types of a component's function, as WIT has them. They are read from a file without an
+//! engine.
 
 use std::fmt::{self, Display};
 
-/// A type whose values can be written as JSON.
+/// A type of WIT whose values can be written as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the words are those of WIT")]
-pub enum Type {
+pub enum WitType {
     Bool,
     S8,
     U8,
@@ -20,85 +20,85 @@ pub enum Type {
     F64,
     Char,
     String,
-    List(Box<Type>),
-    Tuple(Vec<Type>),
-    Record(Vec<(String, Type)>),
-    Variant(Vec<(String, Option<Type>)>),
+    List(Box<WitType>),
+    Tuple(Vec<WitType>),
+    Record(Vec<(String, WitType)>),
+    Variant(Vec<(String, Option<WitType>)>),
     Enum(Vec<String>),
     Flags(Vec<String>),
-    Option(Box<Type>),
-    Result(Option<Box<Type>>, Option<Box<Type>>),
+    Option(Box<WitType>),
+    Result(Option<Box<WitType>>, Option<Box<WitType>>),
 }
 
-/// A function: its parameters by name, in order, and what it gives back.
+/// The type of a function.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signature {
-    /// By name, in order.
-    pub params: Vec<(String, Type)>,
-    /// `None`: nothing.
-    pub result: Option<Type>,
+    /// The names and types of the parameters, in order.
+    pub params: Vec<(String, WitType)>,
+    /// The type of the result; `None` where the function returns nothing.
+    pub result: Option<WitType>,
 }
 
-impl Type {
-    /// The least and the greatest value of a type of whole numbers.
+impl WitType {
+    /// The least and the greatest value of a type of whole numbers; `None` for every other type.
     pub fn bounds(&self) -> Option<(i128, i128)> {
         Some(match self {
-            Type::S8 => (i8::MIN.into(), i8::MAX.into()),
-            Type::U8 => (0, u8::MAX.into()),
-            Type::S16 => (i16::MIN.into(), i16::MAX.into()),
-            Type::U16 => (0, u16::MAX.into()),
-            Type::S32 => (i32::MIN.into(), i32::MAX.into()),
-            Type::U32 => (0, u32::MAX.into()),
-            Type::S64 => (i64::MIN.into(), i64::MAX.into()),
-            Type::U64 => (0, u64::MAX.into()),
+            WitType::S8 => (i8::MIN.into(), i8::MAX.into()),
+            WitType::U8 => (0, u8::MAX.into()),
+            WitType::S16 => (i16::MIN.into(), i16::MAX.into()),
+            WitType::U16 => (0, u16::MAX.into()),
+            WitType::S32 => (i32::MIN.into(), i32::MAX.into()),
+            WitType::U32 => (0, u32::MAX.into()),
+            WitType::S64 => (i64::MIN.into(), i64::MAX.into()),
+            WitType::U64 => (0, u64::MAX.into()),
             _ => return None,
         })
     }
 
     fn plain(&self) -> &'static str {
         match self {
-            Type::Bool => "bool",
-            Type::S8 => "s8",
-            Type::U8 => "u8",
-            Type::S16 => "s16",
-            Type::U16 => "u16",
-            Type::S32 => "s32",
-            Type::U32 => "u32",
-            Type::S64 => "s64",
-            Type::U64 => "u64",
-            Type::F32 => "f32",
-            Type::F64 => "f64",
-            Type::Char => "char",
-            Type::String => "string",
-            Type::List(_) => "list",
-            Type::Tuple(_) => "tuple",
-            Type::Record(_) => "record",
-            Type::Variant(_) => "variant",
-            Type::Enum(_) => "enum",
-            Type::Flags(_) => "flags",
-            Type::Option(_) => "option",
-            Type::Result(..) => "result",
+            WitType::Bool => "bool",
+            WitType::S8 => "s8",
+            WitType::U8 => "u8",
+            WitType::S16 => "s16",
+            WitType::U16 => "u16",
+            WitType::S32 => "s32",
+            WitType::U32 => "u32",
+            WitType::S64 => "s64",
+            WitType::U64 => "u64",
+            WitType::F32 => "f32",
+            WitType::F64 => "f64",
+            WitType::Char => "char",
+            WitType::String => "string",
+            WitType::List(_) => "list",
+            WitType::Tuple(_) => "tuple",
+            WitType::Record(_) => "record",
+            WitType::Variant(_) => "variant",
+            WitType::Enum(_) => "enum",
+            WitType::Flags(_) => "flags",
+            WitType::Option(_) => "option",
+            WitType::Result(..) => "result",
         }
     }
 }
 
-/// As WIT writes it, named types spelled out.
-impl Display for Type {
+/// As WIT writes the type, with named types spelled out.
+impl Display for WitType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.plain())?;
         match self {
-            Type::List(item) | Type::Option(item) => write!(f, "<{item}>"),
-            Type::Tuple(items) => {
+            WitType::List(item) | WitType::Option(item) => write!(f, "<{item}>"),
+            WitType::Tuple(items) => {
                 f.write_str("<")?;
                 joined(f, items, |f, item| write!(f, "{item}"))?;
                 f.write_str(">")
             }
-            Type::Record(fields) => {
+            WitType::Record(fields) => {
                 f.write_str(" { ")?;
                 joined(f, fields, |f, (name, ty)| write!(f, "{name}: {ty}"))?;
                 f.write_str(" }")
             }
-            Type::Variant(cases) => {
+            WitType::Variant(cases) => {
                 f.write_str(" { ")?;
                 joined(f, cases, |f, (name, ty)| match ty {
                     Some(ty) => write!(f, "{name}({ty})"),
@@ -106,12 +106,12 @@ impl Display for Type {
                 })?;
                 f.write_str(" }")
             }
-            Type::Enum(names) | Type::Flags(names) => {
+            WitType::Enum(names) | WitType::Flags(names) => {
                 f.write_str(" { ")?;
                 joined(f, names, |f, name| f.write_str(name))?;
                 f.write_str(" }")
             }
-            Type::Result(ok, err) => match (ok, err) {
+            WitType::Result(ok, err) => match (ok, err) {
                 (None, None) => Ok(()),
                 (Some(ok), None) => write!(f, "<{ok}>"),
                 (None, Some(err)) => write!(f, "<_, {err}>"),

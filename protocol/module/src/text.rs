@@ -1,11 +1,12 @@
-//! Text or binary, module or component: told by the first bytes, never by the file's extension.
+//! Whether a file is text or binary, and a module or a component. The first bytes decide, never the
+//! extension of the file.
 
 use std::borrow::Cow;
 
-/// Every WebAssembly binary begins with this.
+/// The first bytes of every WebAssembly binary.
 const MAGIC: &[u8; 4] = b"\0asm";
 
-/// What the header says that follows.
+/// What follows the header of a binary.
 pub(crate) enum Layer {
     /// A core module.
     Module,
@@ -13,8 +14,8 @@ pub(crate) enum Layer {
     Component,
 }
 
-/// The binary form of a module: text is translated, a binary is passed on as it is. A text that is
-/// not WebAssembly is told by line and column.
+/// The binary form of a module. Text is translated, and a binary is passed on as it is. The error
+/// for a text that is not WebAssembly names line and column.
 pub fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     if bytes.starts_with(MAGIC) {
         return Ok(Cow::Borrowed(bytes));
@@ -26,7 +27,11 @@ pub fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         ));
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return Err("neither a WebAssembly binary (it does not begin with \\0asm) nor text (it is not UTF-8)".into());
+        return Err(concat!(
+            "neither a WebAssembly binary (it does not begin with \\0asm) ",
+            "nor text (it is not UTF-8)"
+        )
+        .into());
     };
     if text.trim().is_empty() {
         return Err("the file holds nothing but white space".into());
@@ -37,8 +42,8 @@ pub fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         .map_err(|error| sentence(&error.to_string()))
 }
 
-/// wat's report is a drawing of several lines; ours is `line 3 column 5: unknown operator or
-/// unexpected token`.
+/// Turns a report of the library `wat`, a drawing of several lines, into one line: `line 3 column
+/// 5: unknown operator or unexpected token`.
 fn sentence(report: &str) -> String {
     let mut lines = report.lines();
     let message = lines.next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Validation against the engine's features, function bodies on every processor, those of modules
-//! inside a component included.
+//! Validation against the features of the engine. Function bodies, also those of modules inside a
+//! component, are validated on all processors.
 
 use crate::features;
 use crate::producers::Producers;
@@ -11,68 +11,69 @@ use wasmparser::{
     WasmFeatures,
 };
 
-/// Below this size one thread is faster than several.
+/// The size of a file from which several threads are faster than one, in bytes.
 pub(crate) const PARALLEL_BYTES_MIN: usize = 1 << 20;
 
-/// Bodies that a thread takes at a time: enough that taking them costs nothing, few enough that
-/// none is left waiting.
+/// Function bodies that a thread takes at a time: so many that taking them costs nothing, and so
+/// few that no thread is left waiting.
 const BODIES_AT_A_TIME: usize = 64;
 
-/// How often a file is read again to find the next proposal that it needs: each reading may take
-/// most of a second.
+/// How often a file is validated to find the proposals that it needs. Each time may take most of a
+/// second.
 const PROPOSALS_MAX: usize = 4;
 
-/// What a valid file holds at its outermost layer.
+/// What the outermost layer of a valid file holds.
 #[derive(Default)]
-pub(crate) struct Found<'a> {
-    /// Every type in it.
+pub(crate) struct ValidatedFile<'a> {
+    /// The types in the file; `None` until its end was read.
     pub(crate) types: Option<Types>,
     imports: Vec<Import<'a>>,
     exports: Vec<Export<'a>>,
-    /// Of a component, by name, in the order of the file.
+    /// The names of a component's imports, in the order of the file.
     pub(crate) component_imports: Vec<&'a str>,
-    /// Of a component, by name, in the order of the file.
+    /// The names of a component's exports, in the order of the file.
     pub(crate) component_exports: Vec<&'a str>,
-    /// What made it, inner modules included.
+    /// What made the file, including its inner modules.
     pub(crate) producers: Producers,
 }
 
-/// What a module takes and gives.
+/// What a module imports and exports.
 pub(crate) struct Outline {
-    /// In the order of the file.
-    pub(crate) imports: Vec<Item>,
-    /// In the order of the file.
-    pub(crate) exports: Vec<Item>,
+    /// The imports in the order of the file.
+    pub(crate) imports: Vec<ExternItem>,
+    /// The exports in the order of the file.
+    pub(crate) exports: Vec<ExternItem>,
 }
 
 /// An import or an export.
-pub(crate) struct Item {
-    /// `module.field` of an import, the name of an export.
+pub(crate) struct ExternItem {
+    /// `module.field` for an import, the name for an export.
     pub(crate) name: String,
-    /// The module of an import, empty for an export.
+    /// The module for an import, nothing for an export.
     pub(crate) module: String,
-    /// The field of an import, the name of an export.
+    /// The field for an import, the name for an export.
     pub(crate) field: String,
-    /// What it is.
-    pub(crate) shape: Shape,
+    /// The type of the import or export.
+    pub(crate) shape: ExternShape,
 }
 
-/// What crosses the module's border.
+/// The type of what a module imports or exports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// A function: parameters, results; see [`crate::wasi::signature`].
+pub(crate) enum ExternShape {
+    /// A function, with its parameters and its results as [`crate::wasi::signature`] writes them.
     Function(String, String),
     /// A memory.
     Memory,
-    /// Anything else, by its name.
+    /// Anything else, with the name of its kind.
     Other(&'static str),
 }
 
-type Body<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
+/// A function whose body is not validated yet.
+type FunctionToCheck<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
 
-/// Validates a module or a component. Where proposals are missing, all of them (up to four) are
-/// named, not only the first.
-pub(crate) fn validate(binary: &[u8]) -> Result<Found<'_>, String> {
+/// Validates a module or a component. Where the engine lacks proposals, the error names up to four
+/// of them, not only the first.
+pub(crate) fn validate(binary: &[u8]) -> Result<ValidatedFile<'_>, String> {
     let first = match validate_with(binary, features::ENGINE) {
         Ok(found) => return Ok(found),
         Err(error) => error,
@@ -95,19 +96,19 @@ pub(crate) fn validate(binary: &[u8]) -> Result<Found<'_>, String> {
     ))
 }
 
-fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Found<'_>, Error> {
+fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<ValidatedFile<'_>, Error> {
     let mut validator = Validator::new_with_features(features);
     let mut parser = Parser::new(0);
     parser.set_features(features);
-    let mut found = Found::default();
-    let mut bodies: Vec<Body> = Vec::new();
-    // How many modules and components around the present place are not ended yet.
+    let mut found = ValidatedFile::default();
+    let mut bodies: Vec<FunctionToCheck> = Vec::new();
+    // How many inner modules and components are open at the present place.
     let mut inside = 0_usize;
     for payload in parser.parse_all(binary) {
         let payload = payload?;
         match validator.payload(&payload)? {
             ValidPayload::Func(function, body) => bodies.push((function, body)),
-            // The outermost one ends last.
+            // The outermost module or component ends last.
             ValidPayload::End(all) => found.types = Some(all),
             ValidPayload::Ok | ValidPayload::Parser(_) => {}
         }
@@ -127,7 +128,7 @@ fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<Found<'_>, Err
     Ok(found)
 }
 
-impl<'a> Found<'a> {
+impl<'a> ValidatedFile<'a> {
     fn note(&mut self, payload: Payload<'a>) -> Result<(), Error> {
         match payload {
             Payload::ImportSection(section) => {
@@ -155,14 +156,15 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
-    /// What a module takes and gives.
+    /// What a module imports and exports.
     pub(crate) fn outline(&self) -> Outline {
         outline(self.types.as_ref(), &self.imports, &self.exports)
     }
 }
 
-/// Of several mistakes the one at the lowest offset is told, whatever thread found it.
-fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
+/// Validates function bodies. The error is the one at the lowest offset, whatever thread found it
+/// first.
+fn validate_bodies(bodies: Vec<FunctionToCheck>, bytes: usize) -> Result<(), Error> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     if bytes < PARALLEL_BYTES_MIN || threads == 1 {
         let mut allocations = FuncValidatorAllocations::default();
@@ -171,7 +173,7 @@ fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
             .try_for_each(|body| validate_body(body, &mut allocations));
     }
     let next = AtomicUsize::new(0);
-    let chunks: Vec<std::sync::Mutex<Vec<Body>>> =
+    let chunks: Vec<std::sync::Mutex<Vec<FunctionToCheck>>> =
         chunked(bodies).into_iter().map(Into::into).collect();
     let work = || {
         let mut allocations = FuncValidatorAllocations::default();
@@ -192,7 +194,7 @@ fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
         for thread in others {
             match thread.join() {
                 Ok(result) => errors.extend(result.err()),
-                // A panic of the validator would be its bug; it must not pass for a valid module.
+                // A panic is a bug of the validator, and must not let an invalid module pass.
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -203,19 +205,19 @@ fn validate_bodies(bodies: Vec<Body>, bytes: usize) -> Result<(), Error> {
     })
 }
 
-fn chunked(mut bodies: Vec<Body>) -> Vec<Vec<Body>> {
+fn chunked(mut bodies: Vec<FunctionToCheck>) -> Vec<Vec<FunctionToCheck>> {
     let mut chunks = Vec::with_capacity(bodies.len() / BODIES_AT_A_TIME + 1);
     while bodies.len() > BODIES_AT_A_TIME {
         chunks.push(bodies.split_off(bodies.len() - BODIES_AT_A_TIME));
     }
     chunks.push(bodies);
-    // Taken from the end above; checked in the order of the file.
+    // The chunks were split off at the end; they are checked in the order of the file.
     chunks.reverse();
     chunks
 }
 
 fn validate_body(
-    (function, body): Body,
+    (function, body): FunctionToCheck,
     allocations: &mut FuncValidatorAllocations,
 ) -> Result<(), Error> {
     let mut validator = function.into_validator(std::mem::take(allocations));
@@ -231,13 +233,13 @@ fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Out
             exports: Vec::new(),
         };
     };
-    let import = |import: &Import| Item {
+    let import = |import: &Import| ExternItem {
         name: format!("{}.{}", import.module, import.name),
         module: import.module.to_owned(),
         field: import.name.to_owned(),
         shape: shape(types, types.as_ref().entity_type_from_import(import)),
     };
-    let export = |export: &Export| Item {
+    let export = |export: &Export| ExternItem {
         name: export.name.to_owned(),
         module: String::new(),
         field: export.name.to_owned(),
@@ -249,21 +251,21 @@ fn outline(types: Option<&Types>, imports: &[Import], exports: &[Export]) -> Out
     }
 }
 
-fn shape(types: &Types, entity: Option<EntityType>) -> Shape {
+fn shape(types: &Types, entity: Option<EntityType>) -> ExternShape {
     match entity {
         Some(EntityType::Func(id) | EntityType::FuncExact(id)) => {
             match &types[id].composite_type.inner {
                 CompositeInnerType::Func(function) => {
-                    Shape::Function(letters(function.params()), letters(function.results()))
+                    ExternShape::Function(letters(function.params()), letters(function.results()))
                 }
-                _ => Shape::Other("function"),
+                _ => ExternShape::Other("function"),
             }
         }
-        Some(EntityType::Memory(_)) => Shape::Memory,
-        Some(EntityType::Table(_)) => Shape::Other("table"),
-        Some(EntityType::Global(_)) => Shape::Other("global"),
-        Some(EntityType::Tag(_)) => Shape::Other("tag"),
-        None => Shape::Other("unknown"),
+        Some(EntityType::Memory(_)) => ExternShape::Memory,
+        Some(EntityType::Table(_)) => ExternShape::Other("table"),
+        Some(EntityType::Global(_)) => ExternShape::Other("global"),
+        Some(EntityType::Tag(_)) => ExternShape::Other("tag"),
+        None => ExternShape::Other("unknown"),
     }
 }
 

@@ -1,9 +1,9 @@
-//! What the runner's linker offers to a command: WASI preview 1, and nothing else.
+//! What the linker of the runners offers to a command: WASI preview 1, and nothing else.
 
 /// The only module from which a command may import.
 pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 
-/// Every function with its parameters and results: `i` is an i32, `I` an i64.
+/// Every function with its parameters and its results. `i` is an i32, `I` an i64.
 const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("args_get", "ii", "i"),
     ("args_sizes_get", "ii", "i"),
@@ -53,7 +53,7 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("sock_shutdown", "ii", "i"),
 ];
 
-/// Parameters and results of a function of preview 1.
+/// The parameters and the results of a function of preview 1.
 pub(crate) fn signature(function: &str) -> Option<(&'static str, &'static str)> {
     FUNCTIONS
         .iter()

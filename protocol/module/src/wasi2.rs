@@ -1,15 +1,16 @@
-//! What the runner's linker offers to a component: WASI 0.2, of HTTP what sends requests. Sockets
-//! are there, and every use of them is refused; so is every request to a host that the module's
-//! manifest does not name.
+//! What the linker of the runners offers to a component: WASI 0.2, and the part of HTTP that sends
+//! requests. Sockets can be imported, and every use of them is refused. A request to a host that
+//! the module's manifest does not name is refused, too.
 //!
 //! The list is that of wasmtime-wasi 48, `src/p2/wit/deps`, and wasmtime-wasi-http 48, `wit/deps`,
-//! without what is marked unstable there; `the_list_of_wasi_is_what_the_linker_has` in the runner's
-//! sandbox holds that all of it is linked.
+//! without what is marked unstable there. The test `the_list_of_wasi_is_what_the_linker_has` in the
+//! runner's sandbox checks that all of it is linked.
 
-/// Versions that are linked: within 0.2 each offers what the earlier ones did.
+/// The beginning of the versions that are linked. Each version of 0.2 offers what the earlier ones
+/// did.
 const VERSIONS: &str = "0.2.";
 
-/// The functions of every interface.
+/// Every interface and its functions.
 #[rustfmt::skip]
 pub(crate) const INTERFACES: &[(&str, &[&str])] = &[
     ("wasi:cli/environment", &["get-environment", "get-arguments", "initial-cwd"]),
@@ -99,7 +100,8 @@ pub(crate) const INTERFACES: &[(&str, &[&str])] = &[
     ("wasi:sockets/udp-create-socket", &["create-udp-socket"]),
 ];
 
-/// The functions of an interface, named with its version; `None`: no runner has it.
+/// The functions of the interface `name`, which includes its version; `None` where no runner has
+/// it.
 pub(crate) fn functions(name: &str) -> Option<&'static [&'static str]> {
     let (interface, version) = name.split_once('@')?;
     if !is_linked(version) {
@@ -111,13 +113,14 @@ pub(crate) fn functions(name: &str) -> Option<&'static [&'static str]> {
         .map(|(_, functions)| *functions)
 }
 
-/// Whether this export makes a component a command.
+/// Whether an export of this name makes a component a command.
 pub(crate) fn is_run(name: &str) -> bool {
     name.split_once('@')
         .is_some_and(|(interface, version)| interface == "wasi:cli/run" && is_linked(version))
 }
 
-/// Release candidates of 0.2.0 had other functions under the same names.
+/// Whether this version is linked. Release candidates of 0.2.0 are not, because they had other
+/// functions under the same names.
 fn is_linked(version: &str) -> bool {
     version
         .strip_prefix(VERSIONS)

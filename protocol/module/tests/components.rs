@@ -1,4 +1,4 @@
-//! Components as they come, and what is said of them.
+//! Components of many kinds, and what an inspection finds in them.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,11 +6,11 @@
 )]
 
 use std::time::{Duration, Instant};
-use taskmaster_module::{Entry, References, Type, inspect};
+use taskmaster_module::{EntryPoint, ParamsStage, WitType, inspect};
 use taskmaster_protocol::ModuleKind;
 
-/// A component around a core module whose `f` is lifted as `lifted`, a name with a type; `items`
-/// stand before it.
+/// The text of a component around a core module. The component exports the module's function `f`
+/// with the type `lifted`; `items` stand before the module.
 fn component(items: &str, lifted: &str, core: &str) -> String {
     format!(
         r#"(component {items}
@@ -43,12 +43,12 @@ fn a_component_with_one_function_is_told_with_its_types() {
         );
         assert_eq!(found.check.exports, ["f: func(a: u32, b: u32) -> u32"]);
         assert_eq!(found.check.reach.as_deref(), Some("nothing of the machine"));
-        let Some(Entry::Function { signature, .. }) = found.entry else {
+        let Some(EntryPoint::Function { signature, .. }) = found.entry else {
             panic!("{:?}", found.entry)
         };
-        assert_eq!(signature.params[1], ("b".to_owned(), Type::U32));
+        assert_eq!(signature.params[1], ("b".to_owned(), WitType::U32));
         let refusal = signature
-            .arguments(Some(r#"{"a":1,"b":-1}"#), References::Open)
+            .arguments(Some(r#"{"a":1,"b":-1}"#), ParamsStage::Open)
             .unwrap_err();
         assert_eq!(refusal.field.as_deref(), Some("params.b"));
     }
@@ -74,7 +74,8 @@ fn every_type_of_wit_is_read() {
     );
 }
 
-/// What makes a component one of our world: `run`, with the interface that it may import.
+/// What makes a component one of the world in `tasks/wit`: its `run`, with the interface that it
+/// may import.
 fn task(imports: &str, error: &str) -> String {
     format!(
         r#"(component {imports}
@@ -108,7 +109,7 @@ fn our_world_and_commands_are_known() {
     for text in [plain, task(HOST, ""), bare] {
         let found = inspect("task", text.as_bytes());
         assert_eq!(found.check.error, None, "{text}");
-        assert_eq!(found.entry, Some(Entry::Task), "{text}");
+        assert_eq!(found.entry, Some(EntryPoint::Task), "{text}");
     }
     let command = r#"(component
         (core module $m (func (export "run") (result i32) (i32.const 0)))
@@ -119,7 +120,7 @@ fn our_world_and_commands_are_known() {
     let found = inspect("command", command.as_bytes());
     assert_eq!(
         found.entry,
-        Some(Entry::Run("wasi:cli/run@0.2.3".into())),
+        Some(EntryPoint::Run("wasi:cli/run@0.2.3".into())),
         "{:?}",
         found.check.error
     );
@@ -132,7 +133,7 @@ fn our_world_and_commands_are_known() {
     assert!(
         matches!(
             other.entry,
-            Some(Entry::Function {
+            Some(EntryPoint::Function {
                 interface: Some(_),
                 ..
             })
@@ -252,7 +253,7 @@ fn what_made_a_file_is_told() {
         (Some("Rust 2024"), Some("rustc 1.96.0, lld"))
     );
     assert_eq!(check.bytes, bytes.len() as u64);
-    // One that is broken says nothing and harms nobody.
+    // A broken section says nothing and does no harm.
     let mut broken = wat::parse_str(r#"(module (func (export "_start")))"#).unwrap();
     broken.extend(section("producers", &[200, 200]));
     assert!(inspect("m", &broken).check.ok);
@@ -260,9 +261,8 @@ fn what_made_a_file_is_told() {
 
 #[test]
 fn a_large_component_is_validated_quickly() {
-    // Text of 60 MB takes long to parse: a custom section is as many bytes, and is read and hashed
-    // all the same. Bodies of functions are measured by
-    // `a_large_module_is_validated_in_parallel_and_quickly`.
+    // Text of 60 MB would take long to parse. A custom section of that size is read and hashed,
+    // too. Function bodies are measured by `a_large_module_is_validated_in_parallel_and_quickly`.
     let mut bytes = wat::parse_str(component(
         "",
         r#"(param "a" u32) (param "b" u32) (result u32)"#,

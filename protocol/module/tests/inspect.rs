@@ -1,4 +1,4 @@
-//! Files as they come, and what is said of them.
+//! Files of many kinds, and what an inspection finds in them.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ fn inspect(stem: &str, bytes: &[u8]) -> ModuleCheck {
     taskmaster_module::inspect(stem, bytes).check
 }
 
-/// A command with these items besides its memory and `_start`.
+/// The text of a command with these items beside its memory and `_start`.
 fn command(items: &str) -> Vec<u8> {
     command_with(items, "")
 }
@@ -263,7 +263,7 @@ fn proposals_that_the_engine_has_pass() {
 
 #[test]
 fn no_prefix_and_no_flipped_byte_panics() {
-    // Without names in the text there is no name section at the end, which a module may lack.
+    // The text has no names, so that no name section, which a module may lack, stands at the end.
     let whole = wat::parse_str(
         ECHO.replace("call $r", "call 0")
             .replace("$r", "")
@@ -298,15 +298,15 @@ fn large(bytes: usize, last: &str) -> Vec<u8> {
         .unwrap()
         .len();
     let functions = format!("(func (param i32) {body})");
-    // Text of 60 MB takes long to parse; one function is encoded and repeated instead.
+    // Text of 60 MB would take long to parse, so that one function is encoded and repeated.
     let head = wat::parse_str(format!(
         r#"(module (memory (export "memory") 1) {functions} (func (export "_start") {last}))"#
     ));
     repeat_first_function(&head.unwrap(), bytes / one)
 }
 
-/// Rewrites the function and code sections so that the first function stands there `times` times
-/// more, at the end.
+/// Rewrites the function and code sections so that copies of the first function stand at the end,
+/// `times` of them.
 fn repeat_first_function(module: &[u8], times: usize) -> Vec<u8> {
     let mut out = module[..8].to_vec();
     let mut at = 8;
@@ -366,7 +366,7 @@ fn a_large_module_is_validated_in_parallel_and_quickly() {
     let took = start.elapsed();
     println!("{} MiB validated in {took:?}", sound.len() >> 20);
     assert_eq!(check.error, None);
-    // Measured 0.6 s on two busy cores; the bound leaves room for a machine that does other work
+    // It took 0.6 s on two busy cores. The bound leaves room for a machine that does other work,
     // too.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }

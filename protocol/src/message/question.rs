@@ -1,125 +1,135 @@
-//! Questions of clients, and what answers them.
+//! Questions of clients, and their answers.
 
 #[cfg(doc)]
 use super::{Log, ResultRef};
 use crate::shape::{TaskState, TaskView};
-use crate::{JobName, Json, ModuleName, TaskId};
+use crate::{JobName, Json, ModuleName, Refusal, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A question. The shape of its answer stands beside each.
+/// A question. The comment on each variant names the shape of its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Query {
-    /// A `TaskView`.
+    /// Answered by a [`TaskView`].
     Task {
-        /// The task.
+        /// The id of the task.
         id: TaskId,
     },
-    /// A [`Page`] of `TaskView`s: open tasks in the order of their adding, then ended ones, the
-    /// newest first.
+    /// Answered by a [`Page`]: open tasks in the order in which they were added, then ended tasks,
+    /// the newest first.
     Tasks {
-        /// Only of this job.
+        /// Only tasks of this job.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         job: Option<JobName>,
-        /// Only in this state.
+        /// Only tasks in this state.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         state: Option<TaskState>,
-        /// Only of this module.
+        /// Only tasks of this module.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         module: Option<ModuleName>,
-        /// At most so many rows, at most 1,000.
+        /// The most rows of the page, up to [`PAGE_ROWS_MAX`](crate::limits::PAGE_ROWS_MAX).
         limit: usize,
-        /// The `next` of the page before.
+        /// The `next` of the page before. Absent: the first page.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
     },
-    /// `{"state":…,"why":"one sentence"}`.
+    /// Answered by `{"state":…,"why":"one sentence"}`.
     Why {
-        /// The task.
+        /// The id of the task.
         id: TaskId,
     },
-    /// A [`Log`].
+    /// Answered by a [`Log`].
     Logs {
-        /// The task.
+        /// The id of the task.
         id: TaskId,
     },
-    /// A map of id → [`ResultRef`]; an id that is not done is left out.
+    /// Answered by a map from ids to [`ResultRef`]s, without the tasks that are not done.
     Results {
-        /// The tasks.
+        /// The ids of the tasks.
         ids: Vec<TaskId>,
     },
-    /// An array of `JobView`s: open ones, then those done last, at most 1,000.
+    /// Answered by an array of at most 1,000 `JobView`s: open jobs, then those that were done last.
     Jobs,
-    /// A `JobView`.
+    /// Answered by a `JobView`.
     Job {
-        /// The job.
+        /// The name of the job.
         job: JobName,
     },
-    /// An array of `ModuleView`s.
+    /// Answered by an array of `ModuleView`s without versions.
     Modules,
-    /// A `ModuleView` with its versions.
+    /// Answered by a `ModuleView` with its versions.
     Module {
-        /// The module.
+        /// The name of the module.
         name: ModuleName,
     },
-    /// An array of `RunnerView`s.
+    /// Answered by an array of `RunnerView`s.
     Runners,
-    /// A [`Status`].
+    /// Answered by a [`Status`].
     Status,
 }
 
-/// One page of a list.
+/// One page of a list of tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
-    /// The rows.
+    /// The tasks of this page.
     pub rows: Vec<TaskView>,
-    /// Ask for the next page with this; `null` at the end.
+    /// What to give as `after` for the next page; `null` on the last page.
     pub next: Option<String>,
 }
 
-/// The master at a glance.
+/// The state of the master in a few numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// How many times a master has started on this journal.
+    /// How many times a master has started on this journal, from 1.
     pub epoch: u32,
-    /// The seq of the last durable event.
+    /// The number of the last durable event.
     pub seq: u64,
-    /// `sync` or `interval:<ms>`.
+    /// When commits are written to the disk: `sync` or `interval:<ms>`.
     pub durability: String,
-    /// Milliseconds since this start.
+    /// Milliseconds since the master started.
     pub uptime_ms: u64,
-    /// Open tasks by state, and final ones since this start.
+    /// Tasks by state: open ones, and those that ended since the master started.
     pub tasks: BTreeMap<String, u64>,
-    /// Open jobs.
+    /// The number of open jobs.
     pub jobs: u64,
-    /// Runners connected.
+    /// The number of connected runners.
     pub runners: u64,
-    /// Their slots.
+    /// The slots of all connected runners.
     pub slots: u64,
-    /// Why nothing is added now; `null`: all is taken.
+    /// Why the master adds no tasks now; `null` while it does.
     #[serde(default)]
     pub refusing: Option<String>,
 }
 
-/// From a client: a question.
+/// From a client or a runner: a question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Ask {
-    /// The client's number for the answer.
+pub struct Question {
+    /// The client's own number, which the answer repeats.
     #[serde(rename = "ref")]
     pub reference: u64,
-    /// The question.
+    /// The question, in the fields beside `ref`.
     #[serde(flatten)]
     pub query: Query,
 }
 
-/// To a client: what it asked for, or that what it wanted is durably done.
+/// The answer to a question, or the news that a change is durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
-    /// The client's number.
+    /// The client's own number.
     #[serde(rename = "ref")]
     pub reference: u64,
-    /// The answer.
+    /// What was asked for, or what the change did.
     pub data: Json,
+}
+
+/// The refusal of a message, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refused {
+    /// The client's own number. Absent where the message had none or could not be read.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<u64>,
+    /// Why the message was refused.
+    pub error: Refusal,
 }

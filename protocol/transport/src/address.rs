@@ -1,15 +1,15 @@
-//! Where a master listens.
+//! The address at which a master listens.
 
 use std::fmt;
 
-/// A master's address, as people type it: `ws://127.0.0.1:3232`.
+/// The address of a master, as people type it: `ws://127.0.0.1:3232`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     host: String,
     port: u16,
 }
 
-/// Why an address cannot be one.
+/// Why a text is no address of a master.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a master's address: {why}; write it like ws://127.0.0.1:3232")]
 pub struct BadAddress {
@@ -53,7 +53,7 @@ impl Address {
         })
     }
 
-    /// `host:port`, as a resolver takes it and as HTTP's `Host` has it.
+    /// `host:port`, as a resolver takes it and as the header `Host` has it.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }

@@ -1,4 +1,4 @@
-//! Bytes by their hash, and modules, over HTTP on the master's port.
+//! Blobs, modules and backups, over HTTP on the master's port.
 
 use crate::Address;
 use bytes::Bytes;
@@ -12,50 +12,50 @@ use taskmaster_protocol::{Hash, Json, limits};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Fetches and puts bytes. A connection for each request: they are few and large, results and
-/// modules are cached.
+/// A client of the master's HTTP interface. Each request has a connection of its own, because
+/// requests are few and large: results and modules are cached.
 #[derive(Debug, Clone)]
-pub struct Blobs {
+pub struct BlobClient {
     address: Address,
     token: Option<String>,
 }
 
-/// Why bytes could not be had or put.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// The connection failed; trying again may help.
     #[error("no answer from the master for {path}: {why}")]
     Unreachable {
-        /// What was asked for.
+        /// The path that was asked for.
         path: String,
-        /// What the system said.
+        /// The error of the system or the connection.
         why: String,
     },
-    /// The master said no.
+    /// The master refused the request.
     #[error("the master says {status} to {path}: {text}")]
     Refused {
-        /// What was asked for.
+        /// The path that was asked for.
         path: String,
         /// The HTTP status.
         status: u16,
-        /// What it said.
+        /// What the master said.
         text: String,
     },
-    /// Other bytes came than the name says.
+    /// The bytes do not have the hash that names them.
     #[error("the bytes of {0} do not have that hash")]
     WrongHash(Hash),
     /// A file of this machine cannot be read or written.
     #[error("{path}: {why}")]
     Local {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What the system said.
+        /// The error of the system or the connection.
         why: String,
     },
 }
 
 impl BlobError {
-    /// Whether trying again may help: the master is away, or cannot take anything for now.
+    /// Whether trying again may help, because the master is away or cannot take anything for now.
     pub fn may_pass(&self) -> bool {
         match self {
             BlobError::Unreachable { .. } => true,
@@ -67,13 +67,13 @@ impl BlobError {
     }
 }
 
-impl Blobs {
-    /// For the master at `address`.
-    pub fn new(address: Address, token: Option<String>) -> Blobs {
-        Blobs { address, token }
+impl BlobClient {
+    /// A client for the master at `address`.
+    pub fn new(address: Address, token: Option<String>) -> BlobClient {
+        BlobClient { address, token }
     }
 
-    /// The bytes whose SHA-256 is `hash`; their hash is checked.
+    /// Fetches the bytes whose SHA-256 is `hash`, and checks it.
     pub async fn get(&self, hash: &Hash) -> Result<Bytes, BlobError> {
         let bytes = self
             .request(Method::GET, format!("/blobs/{hash}"), Bytes::new())
@@ -85,14 +85,14 @@ impl Blobs {
         }
     }
 
-    /// Puts bytes under their hash. Putting what is there already is fine.
+    /// Puts bytes under their hash. It does no harm if they are there already.
     pub async fn put(&self, hash: &Hash, bytes: Bytes) -> Result<(), BlobError> {
         self.request(Method::PUT, format!("/blobs/{hash}"), bytes)
             .await
             .map(drop)
     }
 
-    /// Whether the bytes are there already.
+    /// Whether the master has the bytes.
     pub async fn has(&self, hash: &Hash) -> Result<bool, BlobError> {
         match self
             .request(Method::HEAD, format!("/blobs/{hash}"), Bytes::new())
@@ -104,8 +104,8 @@ impl Blobs {
         }
     }
 
-    /// Puts what a task is about to name, unless it is there. Refused with 503 while the master
-    /// takes no tasks.
+    /// Puts bytes that a task is about to name, unless the master has them. Refused with 503 while
+    /// the master adds no tasks.
     pub async fn upload(&self, hash: &Hash, bytes: Bytes) -> Result<(), BlobError> {
         if self.has(hash).await? {
             return Ok(());
@@ -115,21 +115,21 @@ impl Blobs {
             .map(drop)
     }
 
-    /// Puts a file into the master's task folder. `file` is a bare file name, such as
-    /// `resize.wasm`.
+    /// Puts a file into the master's task folder, and returns what the master found in it. `file`
+    /// is the name of the file without a folder, such as `resize.wasm`.
     pub async fn put_module(&self, file: &str, bytes: Bytes) -> Result<Bytes, BlobError> {
         self.request(Method::PUT, format!("/modules/{file}"), bytes)
             .await
     }
 
-    /// Asks the master to copy its data folder; `wish` says where to. Answered when the copy is
-    /// there.
+    /// Asks the master to copy its data folder, and waits until the copy is there. `wish` is
+    /// `{"to":"/a/folder/of/the/master"}`.
     pub async fn backup(&self, wish: Bytes) -> Result<Bytes, BlobError> {
         self.request(Method::POST, "/api/backup".into(), wish).await
     }
 
-    /// Of `hashes` those that the master lacks; the others can be named from now on. Refused with
-    /// 503 while it takes no tasks.
+    /// Returns those of `hashes` that the master lacks. A task may name the others for half an hour
+    /// at least. Refused with 503 while the master adds no tasks.
     pub async fn missing(&self, hashes: &[Hash]) -> Result<Vec<Hash>, BlobError> {
         let mut missing = Vec::new();
         for some in hashes.chunks(limits::FOLDER_FILES_MAX) {
@@ -155,7 +155,7 @@ impl Blobs {
         let whole = Full::new(body)
             .map_err(|never| match never {})
             .boxed_unsync();
-        let Answer {
+        let BlobResponse {
             status,
             body,
             driver,
@@ -178,13 +178,14 @@ impl Blobs {
         Err(refused(path, status, &bytes))
     }
 
-    /// Sends one request over a connection of its own, up to the head of the answer.
+    /// Sends one request over a connection of its own, and returns as soon as the head of the
+    /// response is there.
     pub(crate) async fn send(
         &self,
         path: &str,
         request: Builder,
-        body: Body,
-    ) -> Result<Answer, BlobError> {
+        body: RequestBody,
+    ) -> Result<BlobResponse, BlobError> {
         let fail = |why: String| BlobError::Unreachable {
             path: path.to_owned(),
             why,
@@ -198,7 +199,7 @@ impl Blobs {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| fail(error.to_string()))?;
-        let driver = Driver(tokio::spawn(connection));
+        let driver = ConnectionDriver(tokio::spawn(connection));
         let mut request = request.header(header::HOST, self.address.authority());
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -211,7 +212,7 @@ impl Blobs {
             .await
             .map_err(|error| fail(error.to_string()))?;
         let (head, body) = response.into_parts();
-        Ok(Answer {
+        Ok(BlobResponse {
             status: head.status,
             headers: head.headers,
             body,
@@ -220,21 +221,21 @@ impl Blobs {
     }
 }
 
-/// What is sent.
-pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+/// The body of a request.
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-/// The head of an answer, and the rest of it on its way.
-pub(crate) struct Answer {
+/// The head of a response, and its body, which may still be on its way.
+pub(crate) struct BlobResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Incoming,
-    pub driver: Driver,
+    pub driver: ConnectionDriver,
 }
 
-/// Moves the bytes of a connection; ends it when dropped.
-pub(crate) struct Driver(JoinHandle<Result<(), hyper::Error>>);
+/// The task that moves the bytes of a connection. The connection ends when this is dropped.
+pub(crate) struct ConnectionDriver(JoinHandle<Result<(), hyper::Error>>);
 
-impl Drop for Driver {
+impl Drop for ConnectionDriver {
     fn drop(&mut self) {
         self.0.abort();
     }

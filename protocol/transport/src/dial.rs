@@ -1,10 +1,10 @@
-//! The WebSocket, up to the master's `welcome`.
+//! A WebSocket to a master, from the connection up to `welcome`.
 
 use crate::Address;
 use futures_util::{SinkExt, StreamExt};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Welcome};
-use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, ToMaster, limits};
+use taskmaster_protocol::{FromMaster, Refusal, ToMaster, limits};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
@@ -15,19 +15,19 @@ pub type Socket = WebSocketStream<TcpStream>;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// Nobody answers there, or not in time; trying again may help.
+    /// No master answers at the address, or not in time; trying again may help.
     #[error("no master answers at {address}: {why}")]
     Unreachable {
-        /// Where.
+        /// The address that was dialled.
         address: Address,
-        /// What the system said.
+        /// The error of the system or the connection.
         why: String,
     },
-    /// A master answers, and refuses: a wrong token, another protocol version. Trying again is of
-    /// no use.
+    /// A master answers and refuses, because of a wrong token or another version of the protocol.
+    /// Trying again is of no use.
     #[error("the master at {address} refuses: {refusal}")]
     Refused {
-        /// Where.
+        /// The address that was dialled.
         address: Address,
         /// What the master said.
         refusal: Box<Refusal>,
@@ -35,47 +35,28 @@ pub enum DialError {
     /// Something answers that is no master.
     #[error("what answers at {address} is no taskmaster: {why}")]
     Foreign {
-        /// Where.
+        /// The address that was dialled.
         address: Address,
-        /// What was odd.
+        /// What was wrong with the answer.
         why: String,
     },
 }
 
-/// Connects, says `hello`, waits for `welcome`. Takes 5 s at most.
+/// Connects, says `hello` and waits for `welcome`, for at most
+/// [`HELLO_MS_MAX`](limits::HELLO_MS_MAX) milliseconds.
 pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
     let unreachable = |why: String| DialError::Unreachable {
         address: address.clone(),
         why,
     };
     let limit = Duration::from_millis(limits::HELLO_MS_MAX);
-    let older = Hello {
-        protocol: hello.protocol.saturating_sub(1),
-        ..hello.clone()
-    };
-    let connecting = async {
-        let newest = connect(address, hello).await;
-        if !newest.as_ref().is_err_and(speaks_another_version) {
-            return newest;
-        }
-        // A master of the release before knows no newer version than its own. One that knows
-        // neither has said so.
-        match connect(address, older).await {
-            Err(error) if speaks_another_version(&error) => newest,
-            result => result,
-        }
-    };
-    match tokio::time::timeout(limit, connecting).await {
+    match tokio::time::timeout(limit, connect(address, hello)).await {
         Ok(result) => result,
-        Err(_) => Err(unreachable(format!(
-            "no answer within {} s",
-            limit.as_secs()
-        ))),
+        Err(_) => {
+            let seconds = limit.as_secs();
+            Err(unreachable(format!("no answer within {seconds} s")))
+        }
     }
-}
-
-fn speaks_another_version(error: &DialError) -> bool {
-    matches!(error, DialError::Refused { refusal, .. } if refusal.code == RefusalCode::ProtocolVersion)
 }
 
 async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
@@ -100,7 +81,7 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
     let (mut socket, _) =
         match tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await {
             Ok(connected) => connected,
-            // A master that dies while it greets is unreachable, not foreign.
+            // A master that dies during the handshake is unreachable and not foreign.
             Err(tungstenite::Error::Io(error)) => return Err(unreachable(error.to_string())),
             Err(tungstenite::Error::Protocol(error)) => return Err(unreachable(error.to_string())),
             Err(error) => return Err(foreign(error.to_string())),
@@ -142,53 +123,34 @@ mod tests {
 
     use super::*;
     use taskmaster_protocol::message::{Refused, Role};
-    use taskmaster_protocol::{PROTOCOL_OLDEST, PROTOCOL_VERSION};
+    use taskmaster_protocol::{PROTOCOL_VERSION, RefusalCode};
+    use tokio::net::TcpListener;
 
-    /// A master that speaks version 1 alone, as the release before did; the versions it was told.
-    async fn old_master(listener: tokio::net::TcpListener) -> Vec<u32> {
-        let mut told = Vec::new();
-        loop {
-            let mut socket = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0)
-                .await
-                .unwrap();
-            let Some(Ok(Message::Text(text))) = socket.next().await else {
-                panic!("no hello")
-            };
-            let Ok(ToMaster::Hello(hello)) = ToMaster::decode(&text) else {
-                panic!("{text}")
-            };
-            told.push(hello.protocol);
-            let known = hello.protocol == PROTOCOL_OLDEST;
-            let answer = if known {
-                let (protocol, message_bytes_max, batch_tasks_max) = (PROTOCOL_OLDEST, 1, 1);
-                let leader = None;
-                FromMaster::Welcome(Welcome {
-                    protocol,
-                    epoch: 1,
-                    seq: 0,
-                    message_bytes_max,
-                    batch_tasks_max,
-                    leader,
-                })
-            } else {
-                let error = Refusal::new(RefusalCode::ProtocolVersion, "you speak another version");
-                FromMaster::Refused(Refused {
-                    reference: None,
-                    error,
-                })
-            };
-            socket.send(Message::text(answer.encode())).await.unwrap();
-            if known {
-                return told;
-            }
-        }
+    const SENTENCE: &str = "this master speaks another version: upgrade the master";
+
+    /// A master that refuses the version of the first peer; the version that it was told.
+    async fn refuse_the_version(listener: TcpListener) -> u32 {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        let Some(Ok(Message::Text(text))) = socket.next().await else {
+            panic!("no hello")
+        };
+        let Ok(ToMaster::Hello(hello)) = ToMaster::decode(&text) else {
+            panic!("{text}")
+        };
+        let refused = FromMaster::Refused(Refused {
+            reference: None,
+            error: Refusal::new(RefusalCode::ProtocolVersion, SENTENCE),
+        });
+        socket.send(Message::text(refused.encode())).await.unwrap();
+        hello.protocol
     }
 
     #[tokio::test]
-    async fn a_master_of_the_release_before_is_spoken_to_in_its_version() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn a_refused_version_is_told_and_not_tried_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
-        let master = tokio::spawn(old_master(listener));
+        let master = tokio::spawn(refuse_the_version(listener));
         let hello = Hello {
             role: Role::Client,
             protocol: PROTOCOL_VERSION,
@@ -196,10 +158,12 @@ mod tests {
             session: None,
             runner: None,
         };
-        let (_, welcome) = dial(&address, hello).await.unwrap();
-        assert_eq!(
-            (welcome.protocol, master.await.unwrap()),
-            (PROTOCOL_OLDEST, vec![PROTOCOL_VERSION, PROTOCOL_OLDEST])
-        );
+        let error = dial(&address, hello).await.unwrap_err();
+        let DialError::Refused { refusal, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(refusal.code, RefusalCode::ProtocolVersion);
+        assert!(error.to_string().ends_with(SENTENCE), "{error}");
+        assert_eq!(master.await.unwrap(), PROTOCOL_VERSION);
     }
 }

@@ -1,6 +1,7 @@
-//! Files as blobs: sent and fetched in parts, and from where it broke off.
+//! Files as blobs. They are sent and fetched in parts, and a transfer that broke off goes on from
+//! there.
 
-use crate::blobs::{Answer, BlobError, Blobs, refused};
+use crate::blobs::{BlobClient, BlobError, BlobResponse, refused};
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -13,28 +14,40 @@ use std::path::{Path, PathBuf};
 use taskmaster_protocol::Hash;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-/// Bytes read or written at a time.
+/// Bytes that are read or written at a time.
 const CHUNK: usize = 256 << 10;
 
-/// What is smaller is sent without a question whether it is there.
+/// Bytes of a file below which it is sent without asking whether the master has it.
 const ASKED_FROM: u64 = 1 << 20;
 
-/// The header of an upload that goes on: how many bytes the master has.
+/// The header of an upload that goes on: how many bytes the master has already.
 const UPLOAD_OFFSET: &str = "upload-offset";
 
-/// What a file is put for.
+/// The purpose for which a file is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// A task that is about to be added names it: it is refused when adds are.
+pub enum UploadPurpose {
+    /// A task that is about to be added names the file. The upload is refused while the master adds
+    /// no tasks.
     Task,
-    /// A task gives it back.
+    /// A task gives the file back.
     Result,
 }
 
-/// The hash of a file's bytes, and how many they are. Blocks on the disk.
+/// Makes a folder that only this user can enter, and its parents.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Returns the SHA-256 of a file and its size in bytes. Blocks on the disk.
 pub fn hash_file(path: &Path) -> io::Result<(Hash, u64)> {
     let mut file = File::open(path)?;
-    let (mut hasher, mut part, mut bytes) = (Sha256::new(), vec![0; CHUNK], 0);
+    let mut hasher = Sha256::new();
+    let mut part = vec![0; CHUNK];
+    let mut bytes = 0;
     loop {
         match file.read(&mut part)? {
             0 => return Ok((Hash(hasher.finalize().into()), bytes)),
@@ -54,14 +67,15 @@ fn local(path: &Path) -> impl Fn(io::Error) -> BlobError {
     }
 }
 
-impl Blobs {
-    /// Puts the file at `path` under `hash`, unless it is there; goes on where an earlier upload
-    /// broke off. One try. [`BlobError::WrongHash`]: the file has changed since it was hashed.
+impl BlobClient {
+    /// Puts the file at `path` under `hash`, unless the master has it. An earlier upload that broke
+    /// off goes on. It is not tried again after an error. [`BlobError::WrongHash`] means that the
+    /// file has changed since it was hashed.
     pub async fn put_file(
         &self,
         hash: &Hash,
         path: &Path,
-        purpose: Purpose,
+        purpose: UploadPurpose,
     ) -> Result<(), BlobError> {
         let file = tokio::fs::File::open(path).await.map_err(local(path))?;
         let length = file.metadata().await.map_err(local(path))?.len();
@@ -70,19 +84,14 @@ impl Blobs {
         } else {
             match self.part_of(hash).await? {
                 None => return Ok(()),
-                // A longer part is of other bytes, or of a file that has changed: from the
-                // beginning.
-                Some(offset) => {
-                    if offset <= length {
-                        offset
-                    } else {
-                        0
-                    }
-                }
+                Some(offset) if offset <= length => offset,
+                // A part that is longer than the file is of another file, or of this one before it
+                // changed.
+                Some(_) => 0,
             }
         };
         match self.put_from(hash, file, path, offset, purpose).await {
-            // What the master had of it was spoilt, or of a file that was another then.
+            // The part that the master had was damaged, or the file was another one then.
             Err(BlobError::WrongHash(_)) if offset > 0 => {
                 let file = tokio::fs::File::open(path).await.map_err(local(path))?;
                 self.put_from(hash, file, path, 0, purpose).await
@@ -91,14 +100,15 @@ impl Blobs {
         }
     }
 
-    /// How much of a blob an upload has left that broke off; `None`: the blob is there.
+    /// How many bytes an upload that broke off has left behind; `None` where the master has the
+    /// whole blob.
     async fn part_of(&self, hash: &Hash) -> Result<Option<u64>, BlobError> {
         let path = format!("/blobs/{hash}");
         let request = Request::builder().method(Method::HEAD).uri(&path);
-        let Answer {
+        let BlobResponse {
             status, headers, ..
         } = self
-            .send(&path, request, crate::blobs::Body::default())
+            .send(&path, request, crate::blobs::RequestBody::default())
             .await?;
         let offset = headers
             .get(UPLOAD_OFFSET)
@@ -116,7 +126,7 @@ impl Blobs {
         mut file: tokio::fs::File,
         path: &Path,
         offset: u64,
-        purpose: Purpose,
+        purpose: UploadPurpose,
     ) -> Result<(), BlobError> {
         file.seek(io::SeekFrom::Start(offset))
             .await
@@ -130,14 +140,14 @@ impl Blobs {
             Ok::<_, io::Error>((!part.is_empty()).then(|| (Frame::data(Bytes::from(part)), file)))
         });
         let uri = match purpose {
-            Purpose::Task => format!("/blobs/{hash}?for=task"),
-            Purpose::Result => format!("/blobs/{hash}"),
+            UploadPurpose::Task => format!("/blobs/{hash}?for=task"),
+            UploadPurpose::Result => format!("/blobs/{hash}"),
         };
         let mut request = Request::builder().method(Method::PUT).uri(&uri);
         if offset > 0 {
             request = request.header(UPLOAD_OFFSET, offset);
         }
-        let Answer {
+        let BlobResponse {
             status,
             body,
             driver,
@@ -162,21 +172,21 @@ impl Blobs {
         Err(refused(uri, status, &said))
     }
 
-    /// Fetches what `download` lacks. One try: after an error that may pass it goes on where it
-    /// was.
+    /// Fetches what `download` lacks. It is not tried again after an error; another call goes on
+    /// from where this one ended.
     pub async fn get_file(&self, download: &mut Download) -> Result<(), BlobError> {
         let uri = format!("/blobs/{}", download.hash);
         let mut request: Builder = Request::builder().method(Method::GET).uri(&uri);
         if download.bytes > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", download.bytes));
         }
-        let Answer {
+        let BlobResponse {
             status,
             mut body,
             driver: _driver,
             ..
         } = self
-            .send(&uri, request, crate::blobs::Body::default())
+            .send(&uri, request, crate::blobs::RequestBody::default())
             .await?;
         match status {
             StatusCode::OK => download.start_over()?,
@@ -203,7 +213,8 @@ impl Blobs {
     }
 }
 
-/// A blob on its way into a file; what is not whole is removed when this is dropped.
+/// A blob on its way into a file. The file is removed when this is dropped before the blob is
+/// whole.
 #[derive(Debug)]
 pub struct Download {
     hash: Hash,
@@ -215,7 +226,7 @@ pub struct Download {
 }
 
 impl Download {
-    /// Into a new file at `path`.
+    /// Begins a download into a new file at `path`.
     pub fn begin(hash: Hash, path: &Path) -> Result<Download, BlobError> {
         let file = File::create(path).map_err(local(path))?;
         Ok(Download {
@@ -228,12 +239,12 @@ impl Download {
         })
     }
 
-    /// How many bytes are here.
+    /// How many bytes were written so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The file is whole and its hash is right: it is the caller's now.
+    /// Keeps the file, which is whole and has the right hash, and returns its size in bytes.
     pub fn finish(mut self) -> u64 {
         self.whole = true;
         self.bytes
@@ -242,7 +253,8 @@ impl Download {
     fn start_over(&mut self) -> Result<(), BlobError> {
         if self.bytes > 0 {
             self.file = File::create(&self.path).map_err(local(&self.path))?;
-            (self.hasher, self.bytes) = (Sha256::new(), 0);
+            self.hasher = Sha256::new();
+            self.bytes = 0;
         }
         Ok(())
     }
@@ -250,7 +262,8 @@ impl Download {
     fn write(&mut self, part: &[u8]) -> Result<(), BlobError> {
         self.hasher.update(part);
         self.bytes += part.len() as u64;
-        // The disk's cache takes it; a thread of its own for each part would cost more.
+        // This blocks, but the disk's cache takes the bytes; a thread for each part would cost
+        // more.
         self.file.write_all(part).map_err(local(&self.path))
     }
 
@@ -266,7 +279,7 @@ impl Download {
 impl Drop for Download {
     fn drop(&mut self) {
         if !self.whole {
-            // There may be nothing left of it.
+            // The file may be gone already.
             let _ = std::fs::remove_file(&self.path);
         }
     }

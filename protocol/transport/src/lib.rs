@@ -1,5 +1,5 @@
-//! Dials a master: the WebSocket with its `hello`, and HTTP for bytes on the same port; and reads
-//! the files of this machine that become inputs. Runners and clients share it.
+//! How runners and clients reach a master: the WebSocket with its `hello`, and HTTP for blobs on
+//! the same port. It also reads the files of this machine that become inputs.
 
 #![deny(missing_docs)]
 
@@ -10,5 +10,5 @@ pub mod files;
 pub mod local;
 
 pub use address::{Address, BadAddress};
-pub use blobs::{BlobError, Blobs};
+pub use blobs::{BlobClient, BlobError};
 pub use dial::{DialError, Socket, dial};

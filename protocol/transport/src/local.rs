@@ -1,4 +1,4 @@
-//! Files and folders of this machine that become inputs of tasks: looked at, hashed, and named as a
+//! Files and folders of this machine that become inputs of tasks: they are hashed, and named as a
 //! task names them.
 
 use crate::files::hash_file;
@@ -9,70 +9,86 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
-use taskmaster_protocol::files::{FilePath, InputRef, ListedFile, Listing};
+use taskmaster_protocol::files::{BadPath, FilePath, InputRef, ListedFile, Listing};
 use taskmaster_protocol::{Hash, limits};
 
-/// Hashes that are remembered; beyond that they are reckoned anew.
+/// Hashes of files that are remembered. When there are more, all are computed again.
 const REMEMBERED_MAX: usize = 200_000;
 
-/// Where a blob's bytes are.
+/// Where the bytes of a blob are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// In this file.
+pub enum BlobSource {
+    /// The bytes of this file.
     File(PathBuf),
-    /// Here: the listing of a folder.
+    /// Bytes in memory, for the listing of a folder.
     Memory(Bytes),
 }
 
-/// An input, and the bytes that the master must have before a task names it.
+/// An input, and the blobs that the master must have before a task names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalInput {
     /// What the task names.
     pub input: InputRef,
-    /// Its bytes by hash; a folder's listing comes after its files.
-    pub blobs: Vec<(Hash, Place)>,
+    /// The blobs by their hashes. The listing of a folder comes after its files.
+    pub blobs: Vec<(Hash, BlobSource)>,
 }
 
-/// Tells whether a file has changed since it was hashed.
+/// What tells whether a file has changed since it was hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     bytes: u64,
     modified: Option<SystemTime>,
-    /// Of the file itself, not of its name; and of its last change, whatever was changed.
-    inode: (u64, u64, i64, i64),
+    inode: InodeStamp,
 }
 
-impl Stamp {
-    fn of(about: &Metadata) -> Stamp {
-        Stamp {
+/// The identity of a file, whatever its name is, and the time of its last change, whatever was
+/// changed. Zeros where the system has no such numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct InodeStamp {
+    device: u64,
+    number: u64,
+    changed_s: i64,
+    changed_ns: i64,
+}
+
+impl FileStamp {
+    fn of(about: &Metadata) -> FileStamp {
+        FileStamp {
             bytes: about.len(),
             modified: about.modified().ok(),
-            inode: inode(about),
+            inode: InodeStamp::of(about),
         }
     }
 }
 
-#[cfg(unix)]
-fn inode(about: &Metadata) -> (u64, u64, i64, i64) {
-    use std::os::unix::fs::MetadataExt;
-    (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
-}
+impl InodeStamp {
+    #[cfg(unix)]
+    fn of(about: &Metadata) -> InodeStamp {
+        use std::os::unix::fs::MetadataExt;
+        InodeStamp {
+            device: about.dev(),
+            number: about.ino(),
+            changed_s: about.ctime(),
+            changed_ns: about.ctime_nsec(),
+        }
+    }
 
-#[cfg(not(unix))]
-fn inode(_: &Metadata) -> (u64, u64, i64, i64) {
-    (0, 0, 0, 0)
+    #[cfg(not(unix))]
+    fn of(_: &Metadata) -> InodeStamp {
+        InodeStamp::default()
+    }
 }
 
 /// Reads inputs, and remembers the hashes of files that have not changed since.
 #[derive(Debug, Default)]
-pub struct Local {
-    hashes: HashMap<PathBuf, (Stamp, Hash)>,
-    /// What was looked at since [`Local::look_again`].
+pub struct LocalInputs {
+    hashes: HashMap<PathBuf, (FileStamp, Hash)>,
+    /// The paths that were read since the last [`LocalInputs::look_again`].
     seen: HashMap<PathBuf, Result<Arc<LocalInput>, String>>,
 }
 
-impl Local {
-    /// From now on paths are looked at again: files may have changed.
+impl LocalInputs {
+    /// Forgets which paths were read, so that changes of files are seen from now on.
     pub fn look_again(&mut self) {
         self.seen.clear();
         if self.hashes.len() > REMEMBERED_MAX {
@@ -80,12 +96,12 @@ impl Local {
         }
     }
 
-    /// A file changed while it was sent: whatever its stamp says, its hash is not what was thought.
+    /// Forgets the hash of a file that changed while it was sent, whatever its stamp says.
     pub fn forget(&mut self, path: &Path) {
         self.hashes.remove(path);
     }
 
-    /// The file or folder at `path`. The sentence says what is wrong. Blocks on the disk.
+    /// Reads the file or folder at `path`. The error is a sentence for people. Blocks on the disk.
     pub fn read(&mut self, path: &Path) -> Result<Arc<LocalInput>, String> {
         if let Some(seen) = self.seen.get(path) {
             return seen.clone();
@@ -106,7 +122,7 @@ impl Local {
         };
         Ok(LocalInput {
             input,
-            blobs: vec![(file.sha256, Place::File(path.to_owned()))],
+            blobs: vec![(file.sha256, BlobSource::File(path.to_owned()))],
         })
     }
 
@@ -116,10 +132,11 @@ impl Local {
             return Err(format!("{shown} is neither a file nor a folder"));
         }
         if about.len() > limits::BLOB_BYTES_MAX {
-            let (is, max) = (about.len() >> 20, limits::BLOB_BYTES_MAX >> 20);
+            let is = about.len() >> 20;
+            let max = limits::BLOB_BYTES_MAX >> 20;
             return Err(format!("{shown} has {is} MiB, at most {max} are allowed"));
         }
-        let stamp = Stamp::of(about);
+        let stamp = FileStamp::of(about);
         if let Some((known, sha256)) = self.hashes.get(path)
             && *known == stamp
         {
@@ -134,10 +151,44 @@ impl Local {
     }
 
     fn folder(&mut self, root: &Path) -> Result<LocalInput, String> {
-        // With all links resolved: what leads outside is told by its beginning.
+        let found = self.files_below(root)?;
+        let wrong = |error: BadPath| format!("{}: {error}", root.display());
+        let mut listing = Listing::default();
+        let mut sources: BTreeMap<Hash, PathBuf> = BTreeMap::new();
+        for FoundFile { below, path, file } in found {
+            let name = FilePath::new(&below).map_err(wrong)?;
+            sources.insert(file.sha256, path);
+            listing.files.insert(name, file);
+        }
+        listing.check().map_err(wrong)?;
+
+        let bytes = Bytes::from(listing.encode());
+        let is = bytes.len();
+        let max = limits::LISTING_BYTES_MAX;
+        if is > max {
+            let root = root.display();
+            return Err(format!(
+                "the names in {root} have {is} bytes, at most {max} are allowed"
+            ));
+        }
+        let folder = Hash::of(&bytes);
+        let mut blobs: Vec<_> = sources
+            .into_iter()
+            .map(|(hash, path)| (hash, BlobSource::File(path)))
+            .collect();
+        blobs.push((folder, BlobSource::Memory(bytes)));
+        Ok(LocalInput {
+            input: InputRef::Folder { folder },
+            blobs,
+        })
+    }
+
+    /// The files below `root`, at any depth, hashed.
+    fn files_below(&mut self, root: &Path) -> Result<Vec<FoundFile>, String> {
+        // With all links resolved, so that a link out of the folder is recognised by its
+        // beginning.
         let real = root.canonicalize().map_err(cannot(root))?;
-        let mut files: BTreeMap<FilePath, ListedFile> = BTreeMap::new();
-        let mut places: BTreeMap<Hash, PathBuf> = BTreeMap::new();
+        let mut found: Vec<FoundFile> = Vec::new();
         let mut folders = vec![(root.to_owned(), String::new())];
         while let Some((folder, below)) = folders.pop() {
             for entry in fs::read_dir(&folder).map_err(cannot(&folder))? {
@@ -146,69 +197,56 @@ impl Local {
                 let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                     return Err(format!("{} has a name that is not UTF-8", path.display()));
                 };
-                let inside = if below.is_empty() {
+                let below = if below.is_empty() {
                     name
                 } else {
                     format!("{below}/{name}")
                 };
                 let about = inside_of(&real, &path)?;
                 if about.is_dir() {
-                    folders.push((path, inside));
+                    folders.push((path, below));
                     continue;
                 }
-                if files.len() == limits::FOLDER_FILES_MAX {
-                    let max = limits::FOLDER_FILES_MAX;
+                let max = limits::FOLDER_FILES_MAX;
+                if found.len() == max {
+                    let root = root.display();
                     return Err(format!(
-                        "{} has more than the {max} files that one folder may have",
-                        root.display()
+                        "{root} has more than the {max} files that one folder may have"
                     ));
                 }
                 let file = self.file(&path, &about)?;
-                let name = FilePath::new(&inside)
-                    .map_err(|error| format!("{}: {error}", root.display()))?;
-                places.insert(file.sha256, path);
-                files.insert(name, file);
+                found.push(FoundFile { below, path, file });
             }
         }
-        let listing = Listing { files };
-        listing
-            .check()
-            .map_err(|error| format!("{}: {error}", root.display()))?;
-        let bytes = Bytes::from(listing.encode());
-        if bytes.len() > limits::LISTING_BYTES_MAX {
-            let (is, max) = (bytes.len(), limits::LISTING_BYTES_MAX);
-            return Err(format!(
-                "the names in {} have {is} bytes, at most {max} are allowed",
-                root.display()
-            ));
-        }
-        let folder = Hash::of(&bytes);
-        let mut blobs: Vec<_> = places
-            .into_iter()
-            .map(|(hash, path)| (hash, Place::File(path)))
-            .collect();
-        blobs.push((folder, Place::Memory(bytes)));
-        Ok(LocalInput {
-            input: InputRef::Folder { folder },
-            blobs,
-        })
+        Ok(found)
     }
 }
 
-/// Reads `PATH=FILE`: where an input lies in the task's folder, and the file or folder of this
-/// machine that it is.
+/// A file of a folder.
+struct FoundFile {
+    /// The path below the folder, with `/` between its parts.
+    below: String,
+    /// The path on this machine.
+    path: PathBuf,
+    file: ListedFile,
+}
+
+/// Reads `PATH=FILE`: the path of an input in the task's folder, and the file or folder of this
+/// machine.
 pub fn parse_input(text: &str) -> Result<(FilePath, PathBuf), String> {
     let Some((path, file)) = text.split_once('=').filter(|(_, file)| !file.is_empty()) else {
         return Err(format!(
-            "`{text}` is not of the form path=file: where it lies in the task's folder, and what it is here"
+            "`{text}` is not of the form path=file: \
+             where it lies in the task's folder, and what it is here"
         ));
     };
     let path = FilePath::new(path).map_err(|error| error.to_string())?;
     Ok((path, file.into()))
 }
 
-/// What is at `path`. A link to a file inside the folder stands for that file; one that leads
-/// outside would send what nobody meant to send, and one to a folder might never end.
+/// The metadata of what is at `path` in a folder. A link to a file in the folder stands for that
+/// file. A link out of the folder is refused, because it would send what nobody meant to send. A
+/// link to a folder is refused, because it might never end.
 fn inside_of(real: &Path, path: &Path) -> Result<Metadata, String> {
     let about = fs::symlink_metadata(path).map_err(cannot(path))?;
     if !about.is_symlink() {
@@ -219,7 +257,8 @@ fn inside_of(real: &Path, path: &Path) -> Result<Metadata, String> {
         .map_err(|error| format!("{} is a link that leads nowhere: {error}", path.display()))?;
     if !target.starts_with(real) {
         return Err(format!(
-            "{} is a link that leads outside the folder, to {}; put a copy there, or name that as an input of its own",
+            "{} is a link that leads outside the folder, to {}; \
+             put a copy there, or name that as an input of its own",
             path.display(),
             target.display()
         ));
@@ -279,9 +318,9 @@ mod tests {
         scratch.write("in/deep/b", "");
         scratch.write("in/same", "1");
         symlink("a", scratch.0.join("in/link")).unwrap();
-        let mut local = Local::default();
+        let mut local = LocalInputs::default();
         let folder = local.read(&scratch.0.join("in")).unwrap();
-        let Some((hash, Place::Memory(bytes))) = folder.blobs.last() else {
+        let Some((hash, BlobSource::Memory(bytes))) = folder.blobs.last() else {
             panic!("{folder:?}")
         };
         assert_eq!(folder.input, InputRef::Folder { folder: *hash });
@@ -310,7 +349,11 @@ mod tests {
     fn what_would_send_other_than_was_meant_is_refused() {
         let scratch = Scratch::new("refused");
         scratch.write("secret", "s");
-        let read = || Local::default().read(&scratch.0.join("in")).unwrap_err();
+        let read = || {
+            LocalInputs::default()
+                .read(&scratch.0.join("in"))
+                .unwrap_err()
+        };
         let link = scratch.0.join("in/link");
         for (target, words) in [
             ("../secret", "leads outside the folder"),
@@ -334,12 +377,16 @@ mod tests {
             "{}",
             read()
         );
-        let none = Local::default().read(&scratch.0.join("none")).unwrap_err();
+        let none = LocalInputs::default()
+            .read(&scratch.0.join("none"))
+            .unwrap_err();
         assert!(
             none.contains("cannot read") && none.contains("none"),
             "{none}"
         );
-        let device = Local::default().read(Path::new("/dev/null")).unwrap_err();
+        let device = LocalInputs::default()
+            .read(Path::new("/dev/null"))
+            .unwrap_err();
         assert!(device.contains("neither a file nor a folder"), "{device}");
     }
 }

@@ -1,10 +1,11 @@
 //! What keeps a guest from writing into a file that it shares with others.
 //!
 //! Input files are links to read-only files. The system lets nobody open such a file for writing,
-//! its owner included; only a process with the right to override permissions (root has it) may. So
-//! a thread gives up that right before it runs a guest, and with it the threads that do its file
-//! operations. Nothing in WASI can change permissions. The guest is told "permission denied", and
-//! may remove the link or put another file in its place, which changes nobody else's.
+//! not even its owner. The exception is a process with the right to override permissions, which
+//! root has. So a thread gives up that right before it runs a guest, and the threads that do its
+//! file operations inherit that. Nothing in WASI can change permissions. A guest that tries to
+//! write is told "permission denied". It may remove the link or put another file in its place,
+//! which changes nothing for others.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
@@ -15,8 +16,8 @@ thread_local! {
     static GIVEN_UP: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Gives up this thread's right to write into read-only files, for good. `false`: it may have it
-/// still.
+/// Gives up this thread's right to write into read-only files, for good. `false` means that the
+/// thread may still have the right.
 pub fn give_up_override() -> bool {
     if let Some(given_up) = GIVEN_UP.get() {
         return given_up;
@@ -29,7 +30,7 @@ pub fn give_up_override() -> bool {
 #[cfg(target_os = "linux")]
 fn drop_right() -> bool {
     use caps::{CapSet, Capability};
-    // Threads have rights of their own: the caller's other threads keep theirs.
+    // Rights belong to threads: the other threads of this process keep theirs.
     caps::drop(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE).is_ok()
         && caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE)
             .is_ok_and(|has| !has)
@@ -40,10 +41,12 @@ fn drop_right() -> bool {
     false
 }
 
-/// Whether read-only files in `folder` are safe from a thread that has given up its right, and can
-/// be linked: tried, not reckoned, as some file systems of other machines have rules of their own.
+/// Whether files in `folder` can be linked, and read-only files are safe from a thread that has
+/// given up its right. This is tried out, because some network file systems have rules of their
+/// own.
 pub fn holds(folder: &Path) -> bool {
-    let (probe, link) = (folder.join(".probe"), folder.join(".probe-link"));
+    let probe = folder.join(".probe");
+    let link = folder.join(".probe-link");
     let tried = std::thread::scope(|scope| {
         let trying = scope.spawn(|| {
             if !give_up_override() {

@@ -1,27 +1,21 @@
 use super::*;
+use crate::fetch::FetchError;
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use taskmaster_protocol::files::ListedFile;
+use tempfile::TempDir;
 
 struct World {
-    folder: PathBuf,
+    folder: TempDir,
     fetches: Arc<AtomicUsize>,
     blobs: Arc<Mutex<HashMap<Hash, Vec<u8>>>>,
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
 impl World {
     fn new() -> World {
-        let folder = std::env::temp_dir().join(format!(
-            "taskmaster-inputs-{}",
-            uuid::Uuid::now_v7().simple()
-        ));
         World {
-            folder,
+            folder: tempfile::tempdir().unwrap(),
             fetches: Arc::default(),
             blobs: Arc::default(),
         }
@@ -51,26 +45,28 @@ impl World {
         }
     }
 
-    fn open(&self, bytes_max: u64) -> Arc<Inputs> {
-        let (blobs, fetches) = (self.blobs.clone(), self.fetches.clone());
+    fn open(&self, bytes_max: u64) -> TaskInputs {
+        let blobs = self.blobs.clone();
+        let fetches = self.fetches.clone();
         let fetch: FetchFile = Arc::new(move |hash, to| {
             fetches.fetch_add(1, Ordering::SeqCst);
             let bytes = blobs.lock().unwrap().get(&hash).cloned();
             Box::pin(async move {
-                let bytes = bytes.ok_or("nobody has it")?;
-                fs::write(&to, &bytes).map_err(|error| error.to_string())?;
+                let bytes = bytes.ok_or(FetchError("nobody has it".into()))?;
+                fs::write(&to, &bytes).unwrap();
                 Ok(bytes.len() as u64)
             })
         });
-        Arc::new(Inputs::open(&self.folder.join("inputs"), bytes_max, fetch).unwrap())
+        TaskInputs::open(&self.folder.path().join("inputs"), bytes_max, fetch).unwrap()
     }
 
-    /// A task's folder with `placing` in it.
-    fn place(&self, placing: &Placing, name: &str) -> PathBuf {
-        let own = self.folder.join(name);
+    /// A task's folder with `placement` in it.
+    fn place(&self, placement: &InputPlacement, name: &str) -> PathBuf {
+        let own = self.folder.path().join(name);
         fs::create_dir_all(&own).unwrap();
-        // A thread of its own: it gives up rights for good.
-        std::thread::scope(|scope| scope.spawn(|| placing.place(&own)).join().unwrap()).unwrap();
+        // A thread of its own, because it gives up a right for good.
+        std::thread::scope(|scope| scope.spawn(|| placement.place_into(&own)).join().unwrap())
+            .unwrap();
         own
     }
 
@@ -102,7 +98,7 @@ async fn a_shared_folder_is_fetched_once_and_never_copied() {
     let folder = world.folder_of(&files);
     let inputs = world.open(1 << 30);
     assert!(
-        inputs.links(),
+        inputs.files.links(),
         "this file system links, and keeps what is read-only"
     );
     let wanted = wanted(&[
@@ -114,14 +110,16 @@ async fn a_shared_folder_is_fetched_once_and_never_copied() {
             },
         ),
     ]);
-    let (first, second) = tokio::join!(inputs.get(&wanted), inputs.get(&wanted));
-    let (first, second) = (first.unwrap(), second.unwrap());
+    let (first, second) = tokio::join!(inputs.gather(&wanted), inputs.gather(&wanted));
+    let first = first.unwrap();
+    let second = second.unwrap();
     assert_eq!(
         world.fetched(),
         1_002,
         "each file, the listing and the empty file, once"
     );
-    let (one, two) = (world.place(&first, "one"), world.place(&second, "two"));
+    let one = world.place(&first, "one");
+    let two = world.place(&second, "two");
     for path in ["data/deep/7.txt", "empty"] {
         assert_eq!(inode(&one.join(path)), inode(&two.join(path)), "{path}");
     }
@@ -130,7 +128,7 @@ async fn a_shared_folder_is_fetched_once_and_never_copied() {
         "deep/999.txt"
     );
     assert_eq!(fs::metadata(one.join("empty")).unwrap().len(), 0);
-    drop(inputs.get(&wanted).await.unwrap());
+    drop(inputs.gather(&wanted).await.unwrap());
     assert_eq!(world.fetched(), 0);
 }
 
@@ -138,8 +136,8 @@ async fn a_shared_folder_is_fetched_once_and_never_copied() {
 async fn no_task_can_write_into_what_others_see() {
     let world = World::new();
     let inputs = world.open(1 << 30);
-    let placing = inputs
-        .get(&wanted(&[(
+    let placement = inputs
+        .gather(&wanted(&[(
             "a",
             InputRef::File {
                 sha256: world.blob(b"mine"),
@@ -147,7 +145,7 @@ async fn no_task_can_write_into_what_others_see() {
         )]))
         .await
         .unwrap();
-    let own = world.place(&placing, "one");
+    let own = world.place(&placement, "one");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             assert!(guard::give_up_override());
@@ -166,14 +164,14 @@ async fn no_task_can_write_into_what_others_see() {
         });
     });
     assert_eq!(
-        fs::read(world.place(&placing, "two").join("a")).unwrap(),
+        fs::read(world.place(&placement, "two").join("a")).unwrap(),
         b"mine"
     );
     let about = |path: &str| fs::metadata(own.join(path)).unwrap();
-    assert!(!placing.is_unchanged("a", &own.join("a"), &about("a")));
+    assert!(!placement.is_unchanged("a", &own.join("a"), &about("a")));
     fs::write(own.join("a"), "mine").unwrap();
     assert!(
-        placing.is_unchanged("a", &own.join("a"), &about("a")),
+        placement.is_unchanged("a", &own.join("a"), &about("a")),
         "the same bytes written anew"
     );
 }
@@ -184,21 +182,19 @@ async fn what_was_not_used_for_longest_goes_first_and_never_what_is_in_use() {
     let file = |text: &str| InputRef::File {
         sha256: world.blob(text.as_bytes()),
     };
-    let (a, b, c) = (
-        file(&"a".repeat(400)),
-        file(&"b".repeat(400)),
-        file(&"c".repeat(400)),
-    );
+    let a = file(&"a".repeat(400));
+    let b = file(&"b".repeat(400));
+    let c = file(&"c".repeat(400));
     let inputs = world.open(1_000);
-    let here = |input: &InputRef| inputs.path(&input.blob()).exists();
+    let here = |input: &InputRef| inputs.files.path(&input.blob()).exists();
     for input in [a, b, a] {
-        drop(inputs.get(&wanted(&[("x", input)])).await.unwrap());
+        drop(inputs.gather(&wanted(&[("x", input)])).await.unwrap());
     }
-    let held = inputs.get(&wanted(&[("x", c)])).await.unwrap();
-    settle(|| !here(&b)).await;
+    let held = inputs.gather(&wanted(&[("x", c)])).await.unwrap();
+    until(|| !here(&b)).await;
     assert_eq!([a, b, c].map(|input| here(&input)), [true, false, true]);
     let all = inputs
-        .get(&wanted(&[("a", a), ("b", b), ("c", c)]))
+        .gather(&wanted(&[("a", a), ("b", b), ("c", c)]))
         .await
         .unwrap();
     assert_eq!(
@@ -207,12 +203,12 @@ async fn what_was_not_used_for_longest_goes_first_and_never_what_is_in_use() {
         "all are needed now, whatever their size"
     );
     drop((all, held));
-    settle(|| inputs.table().bytes <= 1_000).await;
+    until(|| inputs.files.index().bytes <= 1_000).await;
     assert_eq!(world.fetched(), 4);
 }
 
-/// Files are let go of by a task that is told of it.
-async fn settle(is: impl Fn() -> bool) {
+/// A load is let go of by its own tokio task, so a test has to wait for that.
+async fn until(is: impl Fn() -> bool) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !is() {
         assert!(std::time::Instant::now() < end, "it does not come to pass");
@@ -221,34 +217,54 @@ async fn settle(is: impl Fn() -> bool) {
 }
 
 #[tokio::test]
+async fn a_load_that_comes_late_forgets_no_pins() {
+    let world = World::new();
+    let mine = world.blob(&[b'a'; 400]);
+    let inputs = world.open(500);
+    let wanted_file = wanted(&[("a", InputRef::File { sha256: mine })]);
+    let held = inputs.gather(&wanted_file).await.unwrap();
+    // As by a task that looked before the file was there, and began its load after.
+    drop(inputs.files.load(mine).await.unwrap());
+    let other = world.blob(&[b'b'; 400]);
+    let wanted_file = wanted(&[("b", InputRef::File { sha256: other })]);
+    drop(inputs.gather(&wanted_file).await.unwrap());
+    assert!(
+        inputs.files.path(&mine).exists(),
+        "a task still needs the file"
+    );
+    drop(held);
+}
+
+#[tokio::test]
 async fn the_next_process_finds_what_is_sound_and_fetches_the_rest_anew() {
     let world = World::new();
-    let (sound, spoilt) = (world.blob(b"sound"), world.blob(b"spoilt"));
+    let sound = world.blob(b"sound");
+    let spoilt = world.blob(b"spoilt");
     let both = wanted(&[
         ("a", InputRef::File { sha256: sound }),
         ("b", InputRef::File { sha256: spoilt }),
     ]);
     let first = world.open(1 << 20);
-    drop(first.get(&both).await.unwrap());
+    drop(first.gather(&both).await.unwrap());
     assert_eq!(world.fetched(), 2);
     let beside = world.open(1 << 20);
     assert_ne!(
-        beside.path(&sound),
-        first.path(&sound),
+        beside.files.path(&sound),
+        first.files.path(&sound),
         "two processes have a folder each"
     );
-    let ended = Arc::downgrade(&first);
+    let ended = Arc::downgrade(&first.files);
     drop((first, beside));
-    settle(|| ended.strong_count() == 0).await;
+    until(|| ended.strong_count() == 0).await;
     let inputs = world.open(1 << 20);
     // As a power cut may leave it: of its length, with other bytes.
-    let path = inputs.path(&spoilt);
+    let path = inputs.files.path(&spoilt);
     fs::remove_file(&path).unwrap();
     fs::write(&path, "\0\0\0\0\0\0").unwrap();
-    let placing = inputs.get(&both).await.unwrap();
+    let placement = inputs.gather(&both).await.unwrap();
     assert_eq!(world.fetched(), 1);
     assert_eq!(
-        fs::read(world.place(&placing, "t").join("b")).unwrap(),
+        fs::read(world.place(&placement, "t").join("b")).unwrap(),
         b"spoilt"
     );
 }
@@ -259,7 +275,7 @@ async fn what_cannot_be_had_is_told_and_not_remembered() {
     let inputs = world.open(1 << 20);
     let none = Hash::of(b"later");
     let later = wanted(&[("a", InputRef::File { sha256: none })]);
-    let why = inputs.get(&later).await.err().unwrap();
+    let why = inputs.gather(&later).await.err().unwrap().to_string();
     assert!(
         why.contains("nobody has it") && why.contains(&none.to_string()),
         "{why}"
@@ -270,11 +286,11 @@ async fn what_cannot_be_had_is_told_and_not_remembered() {
             folder: world.blob(b"no listing"),
         },
     )]);
-    let why = inputs.get(&odd).await.err().unwrap();
+    let why = inputs.gather(&odd).await.err().unwrap().to_string();
     assert!(
         why.contains("`d`") && why.contains("no listing of a folder"),
         "{why}"
     );
     world.blob(b"later");
-    inputs.get(&later).await.unwrap();
+    inputs.gather(&later).await.unwrap();
 }

@@ -1,216 +1,215 @@
-//! The attempts that the session has handed out: being prepared, waiting for a slot, or running.
+//! The attempts that the session has handed out. They are being prepared, wait for a slot, or run.
 
-use super::News;
-use crate::prepare::{Ask, Preparer};
-use crate::sandbox::{Control, Listener, Sandbox, Utterance, Work};
-use crate::session::Ending;
-use crate::slots::{self, Ready, Slots};
+use super::event::{LinkEvent, LinkSender, PreparedAttempt, ResultsQuestion};
+use crate::prepare::{AskError, AskResults, Preparer};
+use crate::sandbox::{LiveEvent, LiveListener, Sandbox, StopSwitch};
+use crate::slots::queue::QueuedWork;
+use crate::slots::{SlotEvent, SlotListener, Slots};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use taskmaster_protocol::TaskError;
-use taskmaster_protocol::message::{Attempt, Send};
-use tokio::sync::{mpsc, oneshot};
+use taskmaster_protocol::message::{Assignment, Attempt};
+use taskmaster_runner_session::Ending;
+use tokio::sync::oneshot;
 
-/// Bytes of live events that wait to be written, over all attempts; beyond that watchers miss some.
-/// They are shown, never stored, and the log that is stored does not come this way.
+/// Bytes of live events that wait to be written, over all attempts. Beyond that watchers miss some.
+/// Live events are shown and never stored; the log that is stored does not come this way.
 const LIVE_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of live events on their way to the link, in this process.
 static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// An attempt that was being prepared.
-pub struct Prepared {
-    attempt: Attempt,
-    slots: u32,
-    control: Arc<Control>,
-    result: Result<Work, TaskError>,
+/// An attempt that was handed out and has not ended.
+struct ActiveAttempt {
+    stage: AttemptStage,
+    stop: Arc<StopSwitch>,
 }
 
-enum Stage {
+enum AttemptStage {
     Preparing,
-    /// In the queue or on a slot: only the queue knows.
+    /// In the queue or on a slot. Only the queue knows which.
     Queued,
 }
 
 /// Prepares attempts and passes them to the slots.
 pub struct Executor {
-    held: HashMap<Attempt, (Stage, Arc<Control>)>,
-    ready: Vec<Ready>,
+    active: HashMap<Attempt, ActiveAttempt>,
+    /// What goes to the slots with the next [`Executor::flush`].
+    ready: Vec<QueuedWork>,
     slots: Slots,
     preparer: Preparer,
-    tell: mpsc::UnboundedSender<News>,
+    link: LinkSender,
 }
 
 impl Executor {
-    /// Starts the slots.
+    /// Starts `slots` slots.
     pub fn start(
-        count: u32,
+        slots: u32,
         sandbox: &Arc<Sandbox>,
         preparer: Preparer,
-        tell: mpsc::UnboundedSender<News>,
+        link: LinkSender,
     ) -> std::io::Result<Executor> {
-        let to_link = tell.clone();
-        // The link ends after its slots; what they still say then is for nobody.
-        let tell_slot: slots::Tell = Arc::new(move |news| drop(to_link.send(News::Slot(news))));
-        let slots = Slots::start(count, sandbox, &tell_slot)?;
+        let to_link = link.clone();
+        // The link ends after its slots. Nobody needs what they tell after that.
+        let listener: SlotListener =
+            Arc::new(move |event| drop(to_link.send(LinkEvent::Slot(event))));
         Ok(Executor {
-            held: HashMap::new(),
+            active: HashMap::new(),
             ready: Vec::new(),
-            slots,
+            slots: Slots::start(slots, sandbox, &listener)?,
             preparer,
-            tell,
+            link,
         })
     }
 
-    /// Takes an attempt on; [`Executor::flush`] lets it go.
-    pub fn run(&mut self, send: Box<Send>) {
+    /// Begins an attempt. It goes to the slots with a later [`Executor::flush`].
+    pub fn run(&mut self, send: Box<Assignment>) {
         let attempt = Attempt {
             id: send.id.clone(),
             attempt: send.attempt,
         };
         let slots = send.slots;
-        let control = Arc::new(Control::default());
-        match self.preparer.at_once(send, &control) {
+        let stop = Arc::new(StopSwitch::default());
+        let send = match self.preparer.at_once(send, &stop) {
             Ok(work) => {
-                self.held.insert(attempt, (Stage::Queued, control));
-                self.ready.push(Ready { work, slots });
+                let stage = AttemptStage::Queued;
+                self.active.insert(attempt, ActiveAttempt { stage, stop });
+                self.ready.push(QueuedWork { work, slots });
+                return;
             }
-            Err(send) => {
-                self.held
-                    .insert(attempt.clone(), (Stage::Preparing, control.clone()));
-                let (preparer, tell) = (self.preparer.clone(), self.tell.clone());
-                tokio::spawn(async move {
-                    let result = preparer.later(*send, control.clone()).await;
-                    let _ = tell.send(News::Prepared(Prepared {
-                        attempt,
-                        slots,
-                        control,
-                        result,
-                    }));
-                });
-            }
-        }
+            Err(send) => send,
+        };
+
+        let active = ActiveAttempt {
+            stage: AttemptStage::Preparing,
+            stop: stop.clone(),
+        };
+        self.active.insert(attempt.clone(), active);
+        let preparer = self.preparer.clone();
+        let link = self.link.clone();
+        tokio::spawn(async move {
+            let result = preparer.later(*send, stop.clone()).await;
+            let _ = link.send(LinkEvent::Prepared(PreparedAttempt {
+                attempt,
+                slots,
+                stop,
+                result,
+            }));
+        });
     }
 
-    /// Lets everything that is ready go to the slots.
+    /// Passes everything that is ready to the slots.
     pub fn flush(&mut self) {
         if !self.ready.is_empty() {
             self.slots.push(std::mem::take(&mut self.ready));
         }
     }
 
-    /// An attempt is prepared, unless it was given up meanwhile. Comes back where it failed.
-    pub fn prepared(
-        &mut self,
-        Prepared {
-            attempt,
-            slots,
-            control,
-            result,
-        }: Prepared,
-    ) -> Option<Ending> {
-        match self.held.get_mut(&attempt) {
-            // Another one of the same name would have another switch.
-            Some((stage, held)) if Arc::ptr_eq(held, &control) => *stage = Stage::Queued,
-            _ => return None,
+    /// Queues a prepared attempt, unless it was given up meanwhile. Returns how the attempt ended
+    /// if it could not be prepared.
+    pub fn prepared(&mut self, prepared: PreparedAttempt) -> Option<Ending> {
+        let active = self.active.get_mut(&prepared.attempt)?;
+        // The attempt may have been taken back and have come again under its name.
+        if !Arc::ptr_eq(&active.stop, &prepared.stop) {
+            return None;
         }
-        match result {
+        active.stage = AttemptStage::Queued;
+        match prepared.result {
             Ok(work) => {
-                self.ready.push(Ready { work, slots });
+                let slots = prepared.slots;
+                self.ready.push(QueuedWork { work, slots });
                 None
             }
             Err(error) => {
-                self.held.remove(&attempt);
-                Some(Ending::failed(attempt, error))
+                self.active.remove(&prepared.attempt);
+                Some(Ending::failed(prepared.attempt, error.into_task_error()))
             }
         }
     }
 
-    /// An attempt ended.
+    /// Forgets an attempt that ended.
     pub fn forget(&mut self, attempt: &Attempt) {
-        self.held.remove(attempt);
+        self.active.remove(attempt);
     }
 
-    /// Gives up those that have not begun, and names them.
+    /// Gives up those of `attempts` that have not begun, and names them.
     pub fn take_back(&mut self, attempts: Vec<Attempt>) -> Vec<Attempt> {
         self.flush();
-        let (mut taken, mut queued) = (Vec::new(), HashSet::new());
+        let mut taken = Vec::new();
+        let mut queued = HashSet::new();
         for attempt in attempts {
-            match self.held.get(&attempt) {
-                Some((Stage::Preparing, _)) => taken.push(attempt),
-                Some((Stage::Queued, _)) => drop(queued.insert(attempt)),
+            match self.active.get(&attempt).map(|active| &active.stage) {
+                Some(AttemptStage::Preparing) => taken.push(attempt),
+                Some(AttemptStage::Queued) => {
+                    queued.insert(attempt);
+                }
                 None => {}
             }
         }
         taken.extend(self.slots.take_back(&queued));
         for attempt in &taken {
-            self.held.remove(attempt);
+            self.active.remove(attempt);
         }
         taken
     }
 
-    /// Stops an attempt. Comes back at once where it had not begun, else as news from its slot.
+    /// Stops an attempt. Returns its ending if it had not begun; otherwise its slot tells the
+    /// ending.
     pub fn stop(&mut self, attempt: Attempt) -> Option<Ending> {
-        if let Some((_, control)) = self.held.get(&attempt) {
-            control.cancel();
+        if let Some(active) = self.active.get(&attempt) {
+            active.stop.cancel();
         }
         self.take_back(vec![attempt]).pop().map(Ending::cancelled)
     }
 
     /// A live event has arrived at the link.
-    pub fn heard(&self, utterance: &Utterance) {
-        LIVE_BYTES.fetch_sub(size(utterance), Ordering::Relaxed);
+    pub fn live_event_arrived(&self, event: &LiveEvent) {
+        LIVE_BYTES.fetch_sub(live_bytes(event), Ordering::Relaxed);
     }
 }
 
 impl Drop for Executor {
-    /// Stops everything: the slots' threads are joined next, and a guest could run for an hour.
+    /// Stops everything. The slots' threads are joined next, and a guest could run for an hour.
     fn drop(&mut self) {
-        for (_, control) in self.held.values() {
-            control.cancel();
+        for active in self.active.values() {
+            active.stop.cancel();
         }
     }
 }
 
-fn size(utterance: &Utterance) -> usize {
-    match utterance {
-        Utterance::Started(_) => 0,
-        Utterance::Progress(json) | Utterance::Partial(json) | Utterance::Log(json) => {
+fn live_bytes(event: &LiveEvent) -> usize {
+    match event {
+        LiveEvent::Started(_) => 0,
+        LiveEvent::Progress(json) | LiveEvent::Partial(json) | LiveEvent::Log(json) => {
             json.get().len()
         }
     }
 }
 
-/// Passes on what attempts say, as long as the link keeps up.
-pub fn listener(tell: mpsc::UnboundedSender<News>) -> Listener {
-    Arc::new(move |attempt, utterance| {
-        let bytes = size(&utterance);
+/// Passes on what attempts tell while they run, as long as the link keeps up.
+pub fn live_listener(link: LinkSender) -> LiveListener {
+    Arc::new(move |attempt, event| {
+        let bytes = live_bytes(&event);
         if LIVE_BYTES.fetch_add(bytes, Ordering::Relaxed) > LIVE_BYTES_MAX {
             LIVE_BYTES.fetch_sub(bytes, Ordering::Relaxed);
             return;
         }
-        if tell
-            .send(News::Slot(slots::News::Said(attempt.clone(), utterance)))
-            .is_err()
-        {
+        let event = LinkEvent::Slot(SlotEvent::Live(attempt.clone(), event));
+        if link.send(event).is_err() {
             LIVE_BYTES.fetch_sub(bytes, Ordering::Relaxed);
         }
     })
 }
 
-/// Asks the master, through the link.
-pub fn ask(tell: mpsc::UnboundedSender<News>) -> Ask {
+/// Asks the master for results, through the link.
+pub fn ask_results(link: LinkSender) -> AskResults {
     Arc::new(move |ids| {
         let (reply, answer) = oneshot::channel();
-        let asked = tell.send(News::Ask(ids, reply)).is_ok();
+        let asked = link.send(LinkEvent::Question(ResultsQuestion { ids, reply }));
         Box::pin(async move {
-            if !asked {
-                return Err("the runner is ending".to_owned());
-            }
-            answer
-                .await
-                .unwrap_or_else(|_| Err("the runner is ending".to_owned()))
+            let ending = || AskError("the runner is ending".to_owned());
+            asked.map_err(|_| ending())?;
+            answer.await.unwrap_or_else(|_| Err(ending()))
         })
     })
 }

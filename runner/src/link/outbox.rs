@@ -1,42 +1,44 @@
-//! What waits to be written: messages of one kind become one message, as long as it stays small.
+//! The messages that wait to be written. Messages of one kind become one message, as long as that
+//! stays short.
 
-use super::wire::ping;
-use crate::sandbox::Utterance;
+use super::socket::ping;
+use crate::sandbox::LiveEvent;
 use std::collections::VecDeque;
 use taskmaster_protocol::message::{
-    Attempt, Done, Failed, Log, ResultRef, Said, Started, ToMaster,
+    Attempt, Done, Failed, LiveOutput, Log, ResultRef, Started, ToMaster,
 };
 use tokio_tungstenite::tungstenite::Message;
 
-/// Bytes of text gathered into one message: large enough that its overhead is nothing, small enough
-/// to be handled in milliseconds.
+/// Bytes of text gathered into one message. It is long enough that its overhead does not matter,
+/// and short enough to be handled in milliseconds.
 const MESSAGE_BYTES: usize = 1 << 20;
 
-/// Bytes of an entry beside its texts.
+/// Bytes of one attempt's entry in a message, beside its texts.
 const ENTRY_BYTES: usize = 200;
 
-/// Messages that wait.
+/// The messages that wait.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct LinkOutbox {
     ping: bool,
     messages: Vec<ToMaster>,
     started: Vec<Started>,
-    progress: Vec<Said>,
-    partial: Vec<Said>,
-    log: Vec<Said>,
-    live: bool,
+    progress: Vec<LiveOutput>,
+    partial: Vec<LiveOutput>,
+    log: Vec<LiveOutput>,
+    /// Whether one of the four lists above has something.
+    has_live: bool,
 }
 
-impl Outbox {
+impl LinkOutbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        !self.ping && self.messages.is_empty() && !self.live
+        !self.ping && self.messages.is_empty() && !self.has_live
     }
 
-    /// Forgets everything: there is nobody to tell.
+    /// Forgets everything, because there is no connection.
     pub fn clear(&mut self) {
         if !self.is_empty() {
-            *self = Outbox::default();
+            *self = LinkOutbox::default();
         }
     }
 
@@ -54,24 +56,26 @@ impl Outbox {
         }
     }
 
-    /// Adds what a running attempt says.
-    pub fn live(&mut self, Attempt { id, attempt }: Attempt, utterance: Utterance) {
-        self.live = true;
-        match utterance {
-            Utterance::Started(started_us) => self.started.push(Started {
+    /// Adds what a running attempt told.
+    pub fn live(&mut self, attempt: Attempt, event: LiveEvent) {
+        self.has_live = true;
+        let Attempt { id, attempt } = attempt;
+        match event {
+            LiveEvent::Started(started_us) => self.started.push(Started {
                 id,
                 attempt,
                 started_us,
             }),
-            Utterance::Progress(data) => self.progress.push(Said { id, attempt, data }),
-            Utterance::Partial(data) => self.partial.push(Said { id, attempt, data }),
-            Utterance::Log(data) => self.log.push(Said { id, attempt, data }),
+            LiveEvent::Progress(data) => self.progress.push(LiveOutput { id, attempt, data }),
+            LiveEvent::Partial(data) => self.partial.push(LiveOutput { id, attempt, data }),
+            LiveEvent::Log(data) => self.log.push(LiveOutput { id, attempt, data }),
         }
     }
 
-    /// Everything, encoded. What is said live comes before results: a watcher sees a task end last.
+    /// Takes everything, encoded. Live events come before results, so that a watcher sees the end
+    /// of a task last.
     pub fn take(&mut self) -> VecDeque<Message> {
-        let Outbox {
+        let LinkOutbox {
             ping: pinging,
             messages,
             started,
@@ -85,7 +89,7 @@ impl Outbox {
             out.push_back(ping());
         }
         pack(started, |_| ENTRY_BYTES, ToMaster::Started, &mut out);
-        let said = |said: &Said| ENTRY_BYTES + said.data.get().len();
+        let said = |said: &LiveOutput| ENTRY_BYTES + said.data.get().len();
         pack(progress, said, ToMaster::Progress, &mut out);
         pack(partial, said, ToMaster::Partial, &mut out);
         pack(log, said, ToMaster::Log, &mut out);
@@ -100,13 +104,15 @@ impl Outbox {
     }
 }
 
+/// Appends messages of `entries` that are about [`MESSAGE_BYTES`] long each.
 fn pack<T>(
     entries: Vec<T>,
     bytes: impl Fn(&T) -> usize,
     message: fn(Vec<T>) -> ToMaster,
     out: &mut VecDeque<Message>,
 ) {
-    let (mut batch, mut size) = (Vec::new(), 0);
+    let mut batch = Vec::new();
+    let mut size = 0;
     for entry in entries {
         let more = bytes(&entry);
         if size + more > MESSAGE_BYTES && !batch.is_empty() {
@@ -145,29 +151,22 @@ mod tests {
     use taskmaster_protocol::{AttemptId, Json, TaskId, TaskStats};
 
     fn done(n: u32, text: &str) -> ToMaster {
-        let (id, attempt) = (TaskId::new("t").unwrap(), AttemptId { epoch: 1, n });
-        let (result, stats, log) = (
-            ResultRef::Json(Json::string(text)),
-            TaskStats::default(),
-            Log::default(),
-        );
-        let (outputs, adds, then) = Default::default();
         ToMaster::Done(vec![Done {
-            id,
-            attempt,
-            result,
-            outputs,
+            id: TaskId::new("t").unwrap(),
+            attempt: AttemptId { epoch: 1, n },
+            result: ResultRef::Json(Json::string(text)),
+            outputs: Default::default(),
             started_us: 0,
-            stats,
-            log,
-            adds,
-            then,
+            stats: TaskStats::default(),
+            log: Log::default(),
+            adds: Vec::new(),
+            then: None,
         }])
     }
 
     #[test]
     fn results_travel_together_but_not_without_bound() {
-        let mut outbox = Outbox::default();
+        let mut outbox = LinkOutbox::default();
         assert!(outbox.is_empty());
         for n in 0..100 {
             outbox.say(done(n, &"x".repeat(60_000)));

@@ -1,12 +1,25 @@
 //! Against a master that is played by the test: a WebSocket server that says what the script says.
 
 use super::*;
+use crate::prepare::TaskResults;
 use futures_util::{SinkExt, StreamExt};
+use std::collections::BTreeMap;
 use std::collections::HashMap;
-use taskmaster_protocol::message::{Attempt, Request, ResultRef, Said, Send};
-use taskmaster_protocol::{AttemptId, Hash, JobName, Json, ModuleKind, ModuleName};
+use std::time::Duration;
+use std::time::Instant;
+use taskmaster_protocol::message::{
+    Announce, Assignment, Attempt, CreditRequest, FromMaster, Hello, LiveOutput, Offer, Query,
+    Question, ResultRef, Role, ToMaster, Welcome,
+};
+use taskmaster_protocol::{
+    AttemptId, ErrorKind, Hash, JobName, Json, ModuleKind, ModuleName, PROTOCOL_VERSION,
+    RefusalCode, TaskId,
+};
+use taskmaster_transport::Address;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -32,7 +45,7 @@ const BYTES: &str = r#"(module
 
 struct Master {
     listener: TcpListener,
-    folder: PathBuf,
+    _folder: TempDir,
     blobs: HashMap<String, Vec<u8>>,
     runner: JoinHandle<Result<(), RunnerError>>,
     stop: Option<oneshot::Sender<()>>,
@@ -58,7 +71,7 @@ impl Peer {
         }
     }
 
-    async fn request(&mut self) -> Request {
+    async fn request(&mut self) -> CreditRequest {
         let ToMaster::Request(request) = self.hear().await else {
             panic!("no request")
         };
@@ -70,8 +83,7 @@ impl Master {
     async fn start(slots: u32) -> Master {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Address::parse(&listener.local_addr().unwrap().to_string()).unwrap();
-        let folder =
-            std::env::temp_dir().join(format!("taskmaster-link-{}", uuid::Uuid::now_v7().simple()));
+        let folder = tempfile::tempdir().unwrap();
         let offer = Offer {
             name: "r".into(),
             slots,
@@ -82,7 +94,7 @@ impl Master {
             token: None,
             offer,
             grants: Default::default(),
-            cache: folder.clone(),
+            cache: folder.path().to_owned(),
             inputs_bytes: 1 << 30,
             grace: Duration::from_millis(300),
         };
@@ -96,7 +108,7 @@ impl Master {
         });
         Master {
             listener,
-            folder,
+            _folder: folder,
             blobs: blobs.into(),
             runner,
             stop: Some(stop),
@@ -118,13 +130,12 @@ impl Master {
                     ..
                 })
             ));
-            let (epoch, seq, message_bytes_max, batch_tasks_max) = (1, 0, 1 << 20, 1);
             let welcome = Welcome {
                 protocol: PROTOCOL_VERSION,
-                epoch,
-                seq,
-                message_bytes_max,
-                batch_tasks_max,
+                epoch: 1,
+                seq: 0,
+                message_bytes_max: 1 << 20,
+                batch_tasks_max: 1,
                 leader: None,
             };
             peer.say(FromMaster::Welcome(welcome)).await;
@@ -177,12 +188,10 @@ impl Master {
 
     async fn end(mut self) -> Result<(), RunnerError> {
         drop(self.stop.take());
-        let result = tokio::time::timeout(WITHIN, &mut self.runner)
+        tokio::time::timeout(WITHIN, &mut self.runner)
             .await
             .unwrap()
-            .unwrap();
-        let _ = std::fs::remove_dir_all(&self.folder);
-        result
+            .unwrap()
     }
 }
 
@@ -193,9 +202,9 @@ fn name(id: &str) -> Attempt {
     }
 }
 
-fn send(id: &str, module: &str, params: &str) -> Send {
+fn send(id: &str, module: &str, params: &str) -> Assignment {
     let Attempt { id, attempt } = name(id);
-    Send {
+    Assignment {
         id,
         attempt,
         module: ModuleName::new("m").unwrap(),
@@ -254,11 +263,11 @@ async fn sent_done_acknowledged() {
                 done.into_iter()
                     .map(|done| (done.id.to_string(), done.result)),
             ),
-            ToMaster::Ask(Ask {
+            ToMaster::Ask(Question {
                 reference,
                 query: Query::Results { ids },
             }) => {
-                let answer: BTreeMap<_, _> = ids
+                let answer: TaskResults = ids
                     .into_iter()
                     .map(|id| (id, ResultRef::Json(Json::parse("\"y\"").unwrap())))
                     .collect();
@@ -319,7 +328,8 @@ async fn a_reconnect_tells_what_is_held_and_delivers() {
     let held = peer.request().await.held.unwrap();
     assert_eq!(held.len(), 3, "{held:?}");
     peer.say(FromMaster::Cancel(vec![name("b")])).await;
-    let (mut done, mut cancelled) = (0, 0);
+    let mut done = 0;
+    let mut cancelled = 0;
     while done < 2 || cancelled < 1 {
         match peer.hear().await {
             ToMaster::Done(more) => done += more.len(),
@@ -395,16 +405,11 @@ async fn an_announced_module_is_compiled_and_a_missing_one_named() {
     peer.request().await;
     let announce = |text: &str| {
         let name = ModuleName::new("m").unwrap();
-        let (version, kind, bytes) = (
-            Hash::of(text.as_bytes()),
-            ModuleKind::Command,
-            text.len() as u64,
-        );
         FromMaster::Announce(vec![Announce {
             name,
-            version,
-            kind,
-            bytes,
+            version: Hash::of(text.as_bytes()),
+            kind: ModuleKind::Command,
+            bytes: text.len() as u64,
         }])
     };
     peer.say(announce(ECHO)).await;
@@ -439,7 +444,6 @@ async fn a_refused_runner_ends_with_the_reason() {
     }))
     .await;
     let error = (&mut master.runner).await.unwrap().unwrap_err();
-    let _ = std::fs::remove_dir_all(&master.folder);
     assert!(error.to_string().contains("the token is wrong"), "{error}");
 }
 
@@ -458,7 +462,8 @@ async fn what_a_task_says_is_heard_while_it_runs() {
     peer.request().await;
     peer.say(FromMaster::Send(vec![send("a", TALK, "")])).await;
     master.answer().await;
-    let (mut log, mut progress): (Vec<Said>, Vec<Said>) = (Vec::new(), Vec::new());
+    let mut log: Vec<LiveOutput> = Vec::new();
+    let mut progress: Vec<LiveOutput> = Vec::new();
     while log.is_empty() || progress.is_empty() {
         match peer.hear().await {
             ToMaster::Log(more) => log.extend(more),

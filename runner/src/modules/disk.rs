@@ -1,42 +1,43 @@
-//! Compiled modules on disk: `<version>-<engine>.cwasm`, native code that is trusted because only
-//! this user can write into the folder.
+//! Compiled modules on disk, as `<version>-<engine>.cwasm`. They are native code, which is trusted
+//! because only this user can write into the folder.
 
-use crate::sandbox::Compiled;
-use crate::sandbox::files::private_folder;
+use crate::sandbox::CompiledModule;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use taskmaster_protocol::Hash;
+use taskmaster_transport::files::private_folder;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Precompiled};
 
-/// Compiled modules that nobody used for so long are removed when a runner starts.
+/// A runner that starts removes compiled modules that were not used for this long.
 const UNUSED_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// The folder of compiled modules.
-pub struct Disk {
+pub struct ModuleDiskCache {
     folder: PathBuf,
-    /// Changes with wasmtime's version, its settings and the processor: code for another engine is
-    /// not ours.
+    /// A hash of wasmtime's version, its settings and the processor. Code for another engine cannot
+    /// be used.
     engine: u64,
 }
 
-impl Disk {
+impl ModuleDiskCache {
     /// Opens `folder`, which only this user may enter.
-    pub fn open(folder: &Path, engine: &Engine) -> io::Result<Disk> {
+    pub fn open(folder: &Path, engine: &Engine) -> io::Result<ModuleDiskCache> {
         private_folder(folder)?;
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // Somebody else who could write here could have us run any machine code.
+            // A folder from before may have other permissions. Whoever could write here could make
+            // this process run any machine code.
             fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         }
         remove_unused(folder);
         let mut hasher = DefaultHasher::new();
         std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut hasher);
-        Ok(Disk {
+        Ok(ModuleDiskCache {
             folder: folder.to_owned(),
             engine: hasher.finish(),
         })
@@ -47,22 +48,22 @@ impl Disk {
             .join(format!("{version}-{:016x}.cwasm", self.engine))
     }
 
-    /// The module, if it is here and whole. A file that is not is removed.
-    pub fn read(&self, engine: &Engine, version: &Hash) -> Option<Compiled> {
+    /// The module, if it is here and whole. A file that is not whole is removed.
+    pub fn read(&self, engine: &Engine, version: &Hash) -> Option<CompiledModule> {
         let path = self.path(version);
         let code = fs::read(&path).ok()?;
         let sum = fs::read_to_string(path.with_extension("sum")).unwrap_or_default();
         let module = if sum == Hash::of(&code).to_string() {
             load(engine, &path)
         } else {
-            Err("its checksum is wrong".into())
+            Err(UnusableCode::Checksum)
         };
         match module {
             Ok(module) => {
                 for used in [&path, &path.with_extension("sum")] {
-                    // It is only removed a little early where this fails.
-                    let _ =
-                        fs::File::open(used).and_then(|file| file.set_modified(SystemTime::now()));
+                    // Where this fails, the module is only removed a little early.
+                    let file = fs::File::open(used);
+                    let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
                 }
                 Some(module)
             }
@@ -74,22 +75,21 @@ impl Disk {
         }
     }
 
-    /// Keeps the module. A file is seen only when it is whole: written aside, then renamed.
-    pub fn write(&self, compiled: &Compiled, version: &Hash) -> io::Result<()> {
+    /// Keeps the module.
+    pub fn write(&self, compiled: &CompiledModule, version: &Hash) -> io::Result<()> {
         let code = match compiled {
-            Compiled::Module(module) => module.serialize(),
-            Compiled::Component(component) => component.serialize(),
+            CompiledModule::Core(module) => module.serialize(),
+            CompiledModule::Component(component) => component.serialize(),
         };
         let code = code.map_err(|error| io::Error::other(error.to_string()))?;
         let path = self.path(version);
-        self.place(
-            &path.with_extension("sum"),
-            Hash::of(&code).to_string().as_bytes(),
-        )?;
-        self.place(&path, &code)
+        let sum = Hash::of(&code).to_string();
+        self.write_whole(&path.with_extension("sum"), sum.as_bytes())?;
+        self.write_whole(&path, &code)
     }
 
-    fn place(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Writes a file beside `path` and renames it, so that nobody reads a part of it.
+    fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let aside = self
             .folder
             .join(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
@@ -102,6 +102,17 @@ impl Disk {
         }
         written
     }
+}
+
+/// Why a file of the folder is not used.
+#[derive(Debug, thiserror::Error)]
+enum UnusableCode {
+    #[error("its checksum is wrong")]
+    Checksum,
+    #[error("it is no native code")]
+    NotNative,
+    #[error("{0:#}")]
+    Engine(wasmtime::Error),
 }
 
 fn remove_unused(folder: &Path) {
@@ -117,23 +128,23 @@ fn remove_unused(folder: &Path) {
     unsafe_code,
     reason = "native code can be mapped in no other way; see the comment inside"
 )]
-fn load(engine: &Engine, path: &Path) -> Result<Compiled, String> {
-    // SAFETY: the file was written by `Disk::write` from wasmtime's own output: the folder is this
-    // user's alone (0700), nothing that came over a network is ever placed in it under such a name
-    // (`Compiled::of` refuses precompiled uploads), the checksum beside it was just compared, and
-    // wasmtime itself checks that engine and version match. Files are replaced by rename, never
-    // changed in place, so the mapping stays what it was.
+fn load(engine: &Engine, path: &Path) -> Result<CompiledModule, UnusableCode> {
+    // SAFETY: `ModuleDiskCache::write` wrote the file from wasmtime's own output. Only this user
+    // can enter the folder (0700). Nothing that came over a network is ever placed in it under such
+    // a name (`CompiledModule::compile` refuses precompiled files). The checksum beside the file
+    // was just compared, and wasmtime itself checks that engine and version match. Files are
+    // replaced by a rename and never changed in place, so the mapping stays what it was.
     let compiled = unsafe {
         match Engine::detect_precompiled_file(path) {
             Ok(Some(Precompiled::Module)) => {
-                Module::deserialize_file(engine, path).map(Compiled::Module)
+                Module::deserialize_file(engine, path).map(CompiledModule::Core)
             }
             Ok(Some(Precompiled::Component)) => {
-                Component::deserialize_file(engine, path).map(Compiled::Component)
+                Component::deserialize_file(engine, path).map(CompiledModule::Component)
             }
-            Ok(None) => return Err("it is no native code".into()),
+            Ok(None) => return Err(UnusableCode::NotNative),
             Err(error) => Err(error),
         }
     };
-    compiled.map_err(|error| format!("{error:#}"))
+    compiled.map_err(UnusableCode::Engine)
 }

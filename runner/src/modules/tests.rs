@@ -1,44 +1,38 @@
 use super::*;
+use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tempfile::TempDir;
 
 const ECHO: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 
 struct World {
-    folder: std::path::PathBuf,
+    folder: Arc<TempDir>,
     fetched: Arc<AtomicUsize>,
-    modules: Arc<Modules>,
+    modules: Arc<ModuleCache>,
 }
 
-fn folder() -> std::path::PathBuf {
-    std::env::temp_dir().join(format!(
-        "taskmaster-modules-{}",
-        uuid::Uuid::now_v7().simple()
-    ))
+fn folder() -> Arc<TempDir> {
+    Arc::new(tempfile::tempdir().unwrap())
 }
 
-fn world(folder: std::path::PathBuf, answer: Result<&'static str, &'static str>) -> World {
+fn world(folder: Arc<TempDir>, answer: Result<&'static str, &'static str>) -> World {
     let fetched = Arc::new(AtomicUsize::new(0));
     let count = fetched.clone();
-    let fetch: Fetch = Arc::new(move |_| {
+    let fetch: FetchBytes = Arc::new(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             answer
                 .map(|text| Bytes::from_static(text.as_bytes()))
-                .map_err(str::to_owned)
+                .map_err(|why| FetchError(why.to_owned()))
         })
     });
-    let sandbox = Arc::new(Sandbox::new(2, &folder.join("work")).unwrap());
-    let modules = Arc::new(Modules::open(sandbox, &folder.join("modules"), fetch).unwrap());
+    let sandbox = Arc::new(Sandbox::new(2, &folder.path().join("work")).unwrap());
+    let modules =
+        Arc::new(ModuleCache::open(sandbox, &folder.path().join("modules"), fetch).unwrap());
     World {
         folder,
         fetched,
         modules,
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -75,7 +69,7 @@ async fn a_new_process_finds_it_on_disk_unless_it_is_spoilt() {
     );
     assert_eq!(second.fetched.load(Ordering::SeqCst), 0);
 
-    let file = std::fs::read_dir(first.folder.join("modules"))
+    let file = std::fs::read_dir(first.folder.path().join("modules"))
         .unwrap()
         .flatten()
         .map(|entry| entry.path());
@@ -109,7 +103,7 @@ async fn a_failure_is_told_and_tried_again() {
         let version = Hash::of(b"x");
         for tries in 1..=2 {
             let error = world.modules.load(version).await.err().unwrap();
-            assert!(error.0.contains(words), "{error}");
+            assert!(error.to_string().contains(words), "{error}");
             assert_eq!(world.fetched.load(Ordering::SeqCst), tries);
         }
     }

@@ -1,50 +1,56 @@
 //! A component: which of its functions is called, whether it would load, and one call of it.
 
-use super::program::{Answer, LoadError, Needs};
-use super::{Guest, Sandbox, typed};
-use taskmaster_module::{Entry, References, Signature};
+use super::engine::Sandbox;
+use super::guest::Guest;
+use super::loading::{CallOutcome, LoadError, ModuleNeeds};
+use super::typed;
+use taskmaster_module::{EntryPoint, ParamsStage, Signature};
 use wasmtime::Store;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{self, ComponentExportIndex, InstancePre, Val};
 
-/// What the exit code of a command says of trying again, said by a component.
+/// The exit code of a command that may succeed when it is tried again.
 const RETRYABLE: i32 = 75;
+
+/// The exit code of a command that would fail again.
 const PERMANENT: i32 = 65;
-/// It says nothing of it.
+
+/// The exit code of a command that does not say whether another try would help.
 const FAILED: i32 = 1;
 
 /// A component that is compiled, linked and ready to be instantiated any number of times.
-pub struct Component {
+pub struct ComponentModule {
     pre: InstancePre<Guest>,
     function: ComponentExportIndex,
-    call: Call,
-    needs: Needs,
+    call: CallStyle,
+    needs: ModuleNeeds,
 }
 
-/// How its function is called.
-enum Call {
-    /// Without anything, as a command.
+/// How the component's function is called.
+enum CallStyle {
+    /// Without arguments, as a command.
     Run,
-    /// With params as text.
+    /// With the params as JSON text.
     Task,
-    /// With params read by these types.
+    /// With the params converted to the types of this signature.
     Typed(Signature),
 }
 
-impl Component {
+impl ComponentModule {
     /// Links `component`; refuses what could not run, with the reason.
     pub(super) fn link(
         sandbox: &Sandbox,
         component: &component::Component,
-    ) -> Result<Component, LoadError> {
-        let entry = Entry::choose(typed::exports(component)).map_err(LoadError)?;
+    ) -> Result<ComponentModule, LoadError> {
+        let entry = EntryPoint::choose(typed::exports(component)).map_err(LoadError::NoFunction)?;
         let (interface, name) = match &entry {
-            Entry::Run(interface) => (Some(interface.as_str()), "run"),
-            Entry::Function {
+            EntryPoint::Run(interface) => (Some(interface.as_str()), "run"),
+            EntryPoint::Function {
                 interface, name, ..
             } => (interface.as_deref(), name.as_str()),
-            Entry::Task | Entry::Start => (None, "run"),
+            EntryPoint::Task | EntryPoint::Start => (None, "run"),
         };
+
         let index = match interface {
             None => component.get_export_index(None, name),
             Some(interface) => component
@@ -52,18 +58,19 @@ impl Component {
                 .and_then(|interface| component.get_export_index(Some(&interface), name)),
         };
         let Some(function) = index else {
-            return Err(LoadError(format!("its `{name}` cannot be found")));
+            return Err(LoadError::FunctionNotFound(name.to_owned()));
         };
+
         let call = match entry {
-            Entry::Run(_) => Call::Run,
-            Entry::Function { signature, .. } => Call::Typed(signature),
-            Entry::Task | Entry::Start => Call::Task,
+            EntryPoint::Run(_) => CallStyle::Run,
+            EntryPoint::Function { signature, .. } => CallStyle::Typed(signature),
+            EntryPoint::Task | EntryPoint::Start => CallStyle::Task,
         };
         let linker = sandbox.component_linker();
         let pre = linker
             .instantiate_pre(component)
-            .map_err(|error| LoadError(format!("{error:#}")))?;
-        Ok(Component {
+            .map_err(|error| LoadError::Link(format!("{error:#}")))?;
+        Ok(ComponentModule {
             pre,
             function,
             call,
@@ -71,26 +78,27 @@ impl Component {
         })
     }
 
-    /// What it could use.
-    pub(super) fn needs(&self) -> Needs {
+    /// What the component could use.
+    pub(super) fn needs(&self) -> ModuleNeeds {
         self.needs
     }
 
-    /// Whether it is a command: its params are stdin, its result is stdout.
+    /// Whether the component is a command, whose params are stdin and whose result is stdout.
     pub(super) fn is_command(&self) -> bool {
-        matches!(self.call, Call::Run)
+        matches!(self.call, CallStyle::Run)
     }
 
-    /// One run, from an instance of its own.
+    /// One run, in an instance of its own.
     pub(super) async fn call(
         &self,
         store: &mut Store<Guest>,
         params: &[u8],
-    ) -> wasmtime::Result<Answer> {
+    ) -> wasmtime::Result<CallOutcome> {
         let arguments = match self.arguments(params) {
             Ok(arguments) => arguments,
-            Err(text) => return Ok(Answer::Params(text)),
+            Err(text) => return Ok(CallOutcome::Params(text)),
         };
+
         let instance = self.pre.instantiate_async(&mut *store).await?;
         store.data_mut().called = true;
         let Some(function) = instance.get_func(&mut *store, self.function) else {
@@ -100,20 +108,20 @@ impl Component {
         function
             .call_async(&mut *store, &arguments, &mut results)
             .await?;
-        Ok(self.answer(results.pop()))
+        Ok(self.outcome(results.pop()))
     }
 
     fn arguments(&self, params: &[u8]) -> Result<Vec<Val>, String> {
-        // Params are JSON, and so text.
+        // Params are JSON, and JSON is text.
         let text = || std::str::from_utf8(params).map_err(|_| "params are no text".to_owned());
         match &self.call {
-            Call::Run => Ok(Vec::new()),
-            Call::Task => Ok(vec![Val::String(match text()? {
+            CallStyle::Run => Ok(Vec::new()),
+            CallStyle::Task => Ok(vec![Val::String(match text()? {
                 "" => "null".into(),
                 text => text.into(),
             })]),
-            Call::Typed(signature) => {
-                let values = signature.arguments(Some(text()?), References::Replaced);
+            CallStyle::Typed(signature) => {
+                let values = signature.arguments(Some(text()?), ParamsStage::Replaced);
                 let values = values.map_err(|refusal| refusal.message)?;
                 Ok(signature
                     .params
@@ -125,16 +133,16 @@ impl Component {
         }
     }
 
-    fn answer(&self, result: Option<Val>) -> Answer {
+    fn outcome(&self, result: Option<Val>) -> CallOutcome {
         match (&self.call, result) {
-            (Call::Run, Some(Val::Result(Err(_)))) => Answer::Exit(FAILED),
-            (Call::Run, _) => Answer::Stdout,
+            (CallStyle::Run, Some(Val::Result(Err(_)))) => CallOutcome::Exit(FAILED),
+            (CallStyle::Run, _) => CallOutcome::Stdout,
             (_, Some(Val::Result(Err(error)))) => failed(error.map(|error| *error)),
-            (Call::Task, Some(Val::Result(Ok(Some(text))))) => Answer::Text(plain(&text)),
+            (CallStyle::Task, Some(Val::Result(Ok(Some(text))))) => CallOutcome::Text(plain(&text)),
             (_, Some(Val::Result(Ok(value)))) => {
-                Answer::Text(value.as_deref().map_or_else(null, typed::json))
+                CallOutcome::Text(value.as_deref().map_or_else(null, typed::json))
             }
-            (_, value) => Answer::Text(value.as_ref().map_or_else(null, typed::json)),
+            (_, value) => CallOutcome::Text(value.as_ref().map_or_else(null, typed::json)),
         }
     }
 }
@@ -143,22 +151,22 @@ fn null() -> String {
     "null".into()
 }
 
-/// `retryable` and `permanent` are those of our world's error; another component that names its
-/// cases so means the same.
-fn failed(error: Option<Val>) -> Answer {
+/// `retryable` and `permanent` are the cases of the error in our own WIT world. They count for
+/// every component whose error has cases of these names.
+fn failed(error: Option<Val>) -> CallOutcome {
     match error {
-        None => Answer::Failed("it failed and did not say why".into(), FAILED),
+        None => CallOutcome::Failed("it failed and did not say why".into(), FAILED),
         Some(Val::Variant(case, Some(text))) if case == "retryable" => {
-            Answer::Failed(plain(&text), RETRYABLE)
+            CallOutcome::Failed(plain(&text), RETRYABLE)
         }
         Some(Val::Variant(case, Some(text))) if case == "permanent" => {
-            Answer::Failed(plain(&text), PERMANENT)
+            CallOutcome::Failed(plain(&text), PERMANENT)
         }
-        Some(other) => Answer::Failed(plain(&other), FAILED),
+        Some(other) => CallOutcome::Failed(plain(&other), FAILED),
     }
 }
 
-/// A string as it is, other values as JSON.
+/// A string unchanged, other values as JSON.
 fn plain(value: &Val) -> String {
     match value {
         Val::String(text) => text.clone(),
@@ -166,13 +174,9 @@ fn plain(value: &Val) -> String {
     }
 }
 
-fn needs(component: &component::Component) -> Needs {
+fn needs(component: &component::Component) -> ModuleNeeds {
     let ty = component.component_type();
-    let mut needs = Needs {
-        files: false,
-        args: false,
-        env: false,
-    };
+    let mut needs = ModuleNeeds::default();
     for (name, import) in ty.imports(component.engine()) {
         let ComponentItem::ComponentInstance(interface) = import.ty else {
             continue;

@@ -1,27 +1,72 @@
-//! What a guest may tell the master: a line of stderr such as `::progress 0.4 half way`, or the
-//! same as a function.
+//! What a guest may tell the master: a line of stderr such as `::progress 0.4 half way`, or a call
+//! of a function that means the same.
 
 use std::borrow::Cow;
 use taskmaster_protocol::{Hash, Json, TaskDocument, TaskId, limits};
 
-/// Something that a running task says to the master.
+/// Characters of a wrong directive that its warning repeats.
+const SHOWN_BYTES_MAX: usize = 80;
+
+/// Something that a running task tells the master.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Directive {
     /// How far the task is.
     Progress(Json),
     /// A first part of the result.
     Partial(Json),
-    /// Add this task, when this one is done.
+    /// Add this task when the running one is done.
     Add(Json),
-    /// This task's result is to be that of this one, as which it goes on.
+    /// Go on as this task: its result will be that of the running one.
     Then(Json),
-    /// For so many seconds the answer may be used again.
+    /// For this number of seconds the result may be used again.
     Cache(u64),
 }
 
+/// Why a directive is not obeyed. The guest reads the sentence, in its log or as the error of the
+/// function that it called.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectiveError {
+    /// The fraction of a progress is out of its bounds.
+    #[error("`::progress`: expected a fraction between 0 and 1, then a note")]
+    Fraction,
+    /// What should be JSON is not.
+    #[error("`::{word} {shown}`: not JSON: {why}")]
+    NotJson {
+        /// The directive.
+        word: &'static str,
+        /// The beginning of what was given.
+        shown: String,
+        /// What the parser said.
+        why: String,
+    },
+    /// What should be a task document is wrong.
+    #[error("`::{word} {shown}`: {why}")]
+    Document {
+        /// The directive.
+        word: &'static str,
+        /// The beginning of what was given.
+        shown: String,
+        /// What is wrong with the document.
+        why: String,
+    },
+    /// The added task cannot be given an id.
+    #[error("`::add`: {0}")]
+    Child(String),
+    /// What should be a number of seconds is not.
+    #[error("`::cache {0}`: expected a number of seconds")]
+    Seconds(String),
+    /// Watchers cannot be told that much in that time.
+    #[error("`::partial` results come too fast, one was not passed on")]
+    TooFast,
+    /// The attempt has asked for more tasks than it may.
+    #[error("{0}")]
+    TooManyTasks(String),
+}
+
 impl Directive {
-    /// `None`: an ordinary line. `Err`: meant as a directive, and wrong; the sentence says how.
-    pub fn parse(line: &str) -> Option<Result<Directive, String>> {
+    /// Reads a line of stderr. `None`: the line is no directive. `Err`: the line is meant as a
+    /// directive, and wrong.
+    pub fn parse(line: &str) -> Option<Result<Directive, DirectiveError>> {
         let rest = line.strip_prefix("::")?;
         let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
         let rest = rest.trim();
@@ -39,10 +84,10 @@ impl Directive {
         })
     }
 
-    /// A fraction from 0 to 1, and what to say of it.
-    pub fn progress(fraction: f64, note: &str) -> Result<Directive, String> {
+    /// `fraction` is from 0 to 1; `note` is for people and may be empty.
+    pub fn progress(fraction: f64, note: &str) -> Result<Directive, DirectiveError> {
         if !(0.0..=1.0).contains(&fraction) {
-            return Err("`::progress`: expected a fraction between 0 and 1, then a note".into());
+            return Err(DirectiveError::Fraction);
         }
         let data = match note.trim() {
             "" => serde_json::json!({ "fraction": fraction }),
@@ -51,69 +96,80 @@ impl Directive {
         Ok(Directive::Progress(Json::of(&data)))
     }
 
-    /// JSON.
-    pub fn partial(value: &str) -> Result<Directive, String> {
+    /// `value` is JSON.
+    pub fn partial(value: &str) -> Result<Directive, DirectiveError> {
         json("partial", value).map(Directive::Partial)
     }
 
-    /// A task document.
-    pub fn add(task: &str) -> Result<Directive, String> {
+    /// `task` is a task document.
+    pub fn add(task: &str) -> Result<Directive, DirectiveError> {
         document("add", task).map(Directive::Add)
     }
 
-    /// A task document.
-    pub fn then(task: &str) -> Result<Directive, String> {
+    /// `task` is a task document.
+    pub fn then(task: &str) -> Result<Directive, DirectiveError> {
         document("then", task).map(Directive::Then)
     }
 
-    /// A number of seconds.
-    pub fn cache(seconds: &str) -> Result<Directive, String> {
-        let wrong = |_| format!("`::cache {}`: expected a number of seconds", shown(seconds));
-        seconds.trim().parse().map(Directive::Cache).map_err(wrong)
+    /// `seconds` is a whole number.
+    pub fn cache(seconds: &str) -> Result<Directive, DirectiveError> {
+        let parsed = seconds.trim().parse();
+        parsed
+            .map(Directive::Cache)
+            .map_err(|_| DirectiveError::Seconds(shown(seconds).into_owned()))
     }
 }
 
-/// The document of a task that `parent` adds as its `number`th, with an id that is the same in
-/// every attempt.
-pub(super) fn child(parent: &TaskId, number: usize, task: &Json) -> Result<(TaskId, Json), String> {
-    let document =
-        TaskDocument::parse(task.get()).map_err(|refusal| format!("`::add`: {refusal}"))?;
+/// The id and the document of the task that `parent` adds as its `number`th. The id is the same in
+/// every attempt of `parent`.
+pub(super) fn child(
+    parent: &TaskId,
+    number: usize,
+    task: &Json,
+) -> Result<(TaskId, Json), DirectiveError> {
+    let failed = |error: &dyn std::fmt::Display| DirectiveError::Child(error.to_string());
+    let document = TaskDocument::parse(task.get()).map_err(|refusal| failed(&refusal))?;
     if let Some(id) = document.id {
         return Ok((id, task.clone()));
     }
-    let name = format!("{parent}.{number}");
-    let short = || format!("{}.{number}", Hash::of(parent.as_str().as_bytes()));
-    let name = if name.len() <= limits::NAME_BYTES_MAX {
-        name
-    } else {
-        short()
-    };
-    let failed = |error: &dyn std::fmt::Display| format!("`::add`: {error}");
+
+    let mut name = format!("{parent}.{number}");
+    if name.len() > limits::NAME_BYTES_MAX {
+        name = format!("{}.{number}", Hash::of(parent.as_str().as_bytes()));
+    }
     let id = TaskId::new(&name).map_err(|error| failed(&error))?;
-    // A document is an object with at least a module.
+
+    // A document is an object that has at least the field `module`, so a comma is right.
     let rest = task.get().trim_start().trim_start_matches('{');
-    let with_id =
-        Json::from_string(format!("{{\"id\":\"{id}\",{rest}")).map_err(|error| failed(&error))?;
-    Ok((id, with_id))
+    let with_id = Json::from_string(format!("{{\"id\":\"{id}\",{rest}"));
+    Ok((id, with_id.map_err(|error| failed(&error))?))
 }
 
-fn json(word: &str, text: &str) -> Result<Json, String> {
-    Json::parse(text).map_err(|error| format!("`::{word} {}`: not JSON: {error}", shown(text)))
+fn json(word: &'static str, text: &str) -> Result<Json, DirectiveError> {
+    Json::parse(text).map_err(|error| DirectiveError::NotJson {
+        word,
+        shown: shown(text).into_owned(),
+        why: error.to_string(),
+    })
 }
 
-fn document(word: &str, text: &str) -> Result<Json, String> {
+fn document(word: &'static str, text: &str) -> Result<Json, DirectiveError> {
     let json = json(word, text)?;
-    TaskDocument::parse(json.get())
-        .map_err(|refusal| format!("`::{word} {}`: {refusal}", shown(text)))?;
-    Ok(json)
+    match TaskDocument::parse(json.get()) {
+        Ok(_) => Ok(json),
+        Err(refusal) => Err(DirectiveError::Document {
+            word,
+            shown: shown(text).into_owned(),
+            why: refusal.to_string(),
+        }),
+    }
 }
 
 fn shown(text: &str) -> Cow<'_, str> {
-    if text.len() <= 80 {
-        text.into()
-    } else {
-        format!("{}…", &text[..text.floor_char_boundary(80)]).into()
+    if text.len() <= SHOWN_BYTES_MAX {
+        return text.into();
     }
+    format!("{}…", &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)]).into()
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The one engine of the process, its pool, its clock tick and its linker.
+//! The one engine of the process, its pool of instances, its epoch ticker and its linkers.
 
-use super::files::Folders;
-use super::quota::Quota;
-use super::{Guest, Program, files::TaskFolder, host, http, limits};
+use super::files::{TaskFolder, TaskFolders};
+use super::guest::Guest;
+use super::quota::DiskQuota;
+use super::{host, limits};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,39 +13,41 @@ use std::time::Duration;
 use wasmtime::component;
 use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, Linker,
-    PoolingAllocationConfig,
+    PoolingAllocationConfig, Store, WasmBacktraceDetails,
 };
-use wasmtime::{Store, WasmBacktraceDetails};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{I32Exit, WasiCtx};
 
 /// The module name of WASI preview 1.
 pub const WASI: &str = "wasi_snapshot_preview1";
 
+/// How often the epoch ticker looks whether its engine is gone, while no guest runs.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
+
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
 #[error("the sandbox could not be set up: {0}")]
 pub struct SandboxError(pub String);
 
-/// Engine, pool, linker and task folders.
+/// The engine with its pool and linkers, and the folders of tasks.
 pub struct Sandbox {
     engine: Engine,
     linker: Linker<Guest>,
     component_linker: component::Linker<Guest>,
-    /// The functions of WASI that can be imported.
+    /// The functions of WASI preview 1 that a command can import.
     functions: BTreeSet<String>,
-    folders: Folders,
-    quota: Quota,
-    ticker: Ticker,
+    folders: TaskFolders,
+    quota: DiskQuota,
+    ticker: EpochTicker,
 }
 
 impl Sandbox {
-    /// Room for `slots` tasks at a time; their folders are made in `work`.
+    /// A sandbox for `slots` tasks at a time. Their folders are made in `work`.
     pub fn new(slots: u32, work: &Path) -> Result<Sandbox, SandboxError> {
         let failed = |error: &dyn std::fmt::Display| SandboxError(error.to_string());
         let engine = match Engine::new(&config(Some(slots))) {
             Ok(engine) => engine,
-            // A limit on address space (`ulimit -v`): slower, but it works.
+            // The address space is limited (`ulimit -v`). Without a pool a start is slower.
             Err(error) => {
                 tracing::warn!("no pool of instances, tasks will start more slowly: {error:#}");
                 Engine::new(&config(None)).map_err(|error| failed(&error))?
@@ -53,9 +56,9 @@ impl Sandbox {
         let linker = linker(&engine).map_err(|error| failed(&error))?;
         let component_linker = component_linker(&engine).map_err(|error| failed(&error))?;
         let functions = functions(&engine).map_err(|error| failed(&error))?;
-        let folders = Folders::open(work).map_err(|error| failed(&error))?;
-        let quota = Quota::start().map_err(|error| failed(&error))?;
-        let ticker = Ticker::start(engine.weak()).map_err(|error| failed(&error))?;
+        let folders = TaskFolders::open(work).map_err(|error| failed(&error))?;
+        let quota = DiskQuota::start().map_err(|error| failed(&error))?;
+        let ticker = EpochTicker::start(engine.weak()).map_err(|error| failed(&error))?;
         Ok(Sandbox {
             engine,
             linker,
@@ -80,52 +83,50 @@ impl Sandbox {
         &self.component_linker
     }
 
+    /// Whether a command can import `function` of WASI preview 1.
     pub(super) fn knows(&self, function: &str) -> bool {
         self.functions.contains(function)
     }
 
-    /// Must be held while guests run: only then does the engine's clock tick.
-    pub fn busy(&self) -> Busy {
-        self.ticker.busy()
+    /// Must be held while guests run, because the epoch rises only then. Without it no timeout and
+    /// no cancel takes effect in a guest that computes.
+    pub fn keep_ticking(&self) -> TickGuard {
+        self.ticker.keep_ticking()
     }
 
-    /// A private folder that is removed when this process ends, or by the next one where it is
-    /// killed.
+    /// A private folder that is removed when this process ends. If this process is killed, the next
+    /// one removes it.
     pub fn scratch(&self) -> &Path {
         self.folders.base()
     }
 
-    pub(super) fn quota(&self) -> &Quota {
+    pub(super) fn quota(&self) -> &DiskQuota {
         &self.quota
     }
 
-    /// A folder for a task, where its module could use one.
-    pub(super) fn folder_for(&self, program: &Program) -> std::io::Result<Option<TaskFolder>> {
-        if program.needs().files {
-            self.folders.make().map(Some)
-        } else {
-            Ok(None)
-        }
+    /// A new folder for one task.
+    pub(super) fn make_folder(&self) -> std::io::Result<TaskFolder> {
+        self.folders.make()
     }
 }
 
-/// The figures behind these settings are in LIMITS: pool, copy-on-write and kept pages make a start
-/// cost 6 µs, not 50.
+/// With the pool, copy-on-write and pages that stay resident, the start of a task costs 6 µs.
+/// Without them it costs 50 µs.
 fn config(pool_for: Option<u32>) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .memory_init_cow(true)
-        // Where one part of a component calls another, the engine's own glue has the memories of
-        // both. A module of its own that has several is refused when it is dropped, and by the
-        // pool.
+        // Where one part of a component calls another, the engine's own glue code has the memories
+        // of both. A single module with several memories is still refused, by the master that
+        // validates it and by the pool.
         .wasm_multi_memory(true)
         .max_wasm_stack(limits::STACK_BYTES_MAX)
         .async_stack_size(limits::FIBER_BYTES)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .parallel_compilation(true);
     if let Some(slots) = pool_for {
-        // Twice, because one task's slot is wiped while the next one starts.
+        // Twice the slots, because the instance of one task is wiped while the next one starts.
         let count = slots.saturating_mul(2).max(4);
         let mut pool = PoolingAllocationConfig::new();
         let memories = count
@@ -157,7 +158,7 @@ fn config(pool_for: Option<u32>) -> Config {
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut Guest| &mut guest.wasi)?;
-    // wasmtime's own refuses codes above 125; a program may exit with any.
+    // wasmtime's own `proc_exit` refuses codes above 125, but a program may exit with any code.
     linker.allow_shadowing(true);
     linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> {
         Err(I32Exit(code).into())
@@ -168,12 +169,13 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Guest>> {
     let mut linker = component::Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    http::add_to_linker(&mut linker)?;
+    // Only outgoing requests: `wasi:http/types` and `wasi:http/outgoing-handler`.
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     host::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
-/// Read from a linker like ours, over a store that needs no guest.
+/// The names of WASI's functions, read from a linker whose store needs no guest.
 fn functions(engine: &Engine) -> wasmtime::Result<BTreeSet<String>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |wasi: &mut WasiP1Ctx| wasi)?;
@@ -184,50 +186,52 @@ fn functions(engine: &Engine) -> wasmtime::Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Raises the engine's epoch every 2 ms while guests run, and sleeps while none does.
-struct Ticker {
-    busy: Arc<AtomicUsize>,
+/// Raises the engine's epoch every [`limits::EPOCH_MS`] while guests run, and sleeps while none
+/// does.
+struct EpochTicker {
+    /// How many [`TickGuard`]s there are.
+    guards: Arc<AtomicUsize>,
     thread: Thread,
 }
 
-/// Keeps the ticker going.
-pub struct Busy(Arc<AtomicUsize>);
+/// Keeps the engine's epoch rising as long as this lives.
+pub struct TickGuard(Arc<AtomicUsize>);
 
-impl Drop for Busy {
+impl Drop for TickGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Ticker {
-    fn start(engine: EngineWeak) -> std::io::Result<Ticker> {
-        let busy = Arc::new(AtomicUsize::new(0));
-        let count = busy.clone();
+impl EpochTicker {
+    fn start(engine: EngineWeak) -> std::io::Result<EpochTicker> {
+        let guards = Arc::new(AtomicUsize::new(0));
+        let count = guards.clone();
         let thread = std::thread::Builder::new()
             .name("epoch".into())
             .spawn(move || {
-                // Ends with the engine; looks for that once a second when idle.
                 while let Some(engine) = engine.upgrade() {
                     engine.increment_epoch();
                     drop(engine);
                     if count.load(Ordering::SeqCst) == 0 {
-                        std::thread::park_timeout(Duration::from_secs(1));
+                        std::thread::park_timeout(IDLE_LOOK);
                     } else {
                         std::thread::sleep(Duration::from_millis(limits::EPOCH_MS));
                     }
                 }
             })?;
-        Ok(Ticker {
-            busy,
+        Ok(EpochTicker {
+            guards,
             thread: thread.thread().clone(),
         })
     }
 
-    fn busy(&self) -> Busy {
-        // Only the first one wakes it: a system call at most every 2 ms.
-        if self.busy.fetch_add(1, Ordering::SeqCst) == 0 {
+    fn keep_ticking(&self) -> TickGuard {
+        // Only the first guard wakes the thread, so that a system call is made at most once per
+        // epoch.
+        if self.guards.fetch_add(1, Ordering::SeqCst) == 0 {
             self.thread.unpark();
         }
-        Busy(self.busy.clone())
+        TickGuard(self.guards.clone())
     }
 }

@@ -1,4 +1,5 @@
-//! The folders of tasks on this machine: made before, removed after, both empty in between.
+//! The folders of tasks on this machine. A folder is made before its task runs and removed after
+//! it.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,28 +7,30 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use taskmaster_transport::files::private_folder;
 
-/// Where this process makes its tasks' folders.
-pub struct Folders {
+/// The folder in which this process makes its tasks' folders.
+pub struct TaskFolders {
     base: PathBuf,
     next: AtomicU64,
-    /// Removing happens on a thread of its own: a task's slot does not wait for it. `None` ends it.
+    /// A thread of its own removes folders, so that no slot waits for that. `None` ends the thread.
     sweep: mpsc::Sender<Option<PathBuf>>,
     sweeper: Option<JoinHandle<()>>,
-    /// Held for as long as the process lives; whoever can take it knows that its owner is gone.
+    /// Locked as long as the process lives. Another process that can lock it knows that this one is
+    /// gone.
     lock: File,
 }
 
-/// The folder of one task, with its `/tmp`.
+/// The folder of one task, `/tmp` included. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct TaskFolder {
     path: PathBuf,
     sweep: mpsc::Sender<Option<PathBuf>>,
 }
 
-impl Folders {
-    /// Opens `work`, makes a part of it ours, and removes the parts of processes that are gone.
-    pub fn open(work: &Path) -> io::Result<Folders> {
+impl TaskFolders {
+    /// Makes a folder for this process in `work`, and removes those of processes that are gone.
+    pub fn open(work: &Path) -> io::Result<TaskFolders> {
         private_folder(work)?;
         remove_abandoned(work);
         let name = uuid::Uuid::now_v7().simple().to_string();
@@ -43,7 +46,7 @@ impl Folders {
                     remove(&path);
                 }
             })?;
-        Ok(Folders {
+        Ok(TaskFolders {
             base,
             next: AtomicU64::new(0),
             sweep,
@@ -52,7 +55,7 @@ impl Folders {
         })
     }
 
-    /// Where this process makes them.
+    /// The folder of this process.
     pub fn base(&self) -> &Path {
         &self.base
     }
@@ -73,10 +76,10 @@ impl Folders {
     }
 }
 
-impl Drop for Folders {
+impl Drop for TaskFolders {
     fn drop(&mut self) {
-        // A folder whose files wait for a master that is away is there still: nobody waits for it,
-        // it goes with the rest.
+        // Some task folders may still be in use, because their files wait for a master that is
+        // away. They are removed with the rest.
         let _ = self.sweep.send(None);
         if let Some(sweeper) = self.sweeper.take() {
             let _ = sweeper.join();
@@ -88,7 +91,7 @@ impl Drop for Folders {
 }
 
 impl TaskFolder {
-    /// Where everything of the task is.
+    /// The folder that holds both [`TaskFolder::own`] and [`TaskFolder::tmp`].
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -139,32 +142,20 @@ fn remove_abandoned(work: &Path) {
     }
 }
 
-/// Makes a folder that only this user can enter.
-pub fn private_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_folder_that_is_still_in_use_holds_up_no_end() {
-        let work = std::env::temp_dir().join(format!(
-            "taskmaster-folders-{}",
-            uuid::Uuid::now_v7().simple()
-        ));
-        let folders = Folders::open(&work).unwrap();
-        let (one, other) = (folders.make().unwrap(), folders.make().unwrap());
+        let work = tempfile::tempdir().unwrap();
+        let folders = TaskFolders::open(work.path()).unwrap();
+        let one = folders.make().unwrap();
+        let other = folders.make().unwrap();
         fs::write(one.own().join("waits"), "").unwrap();
         drop(other);
         drop(folders);
-        assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "all is gone");
+        assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0, "all is gone");
         drop(one);
-        fs::remove_dir_all(&work).unwrap();
     }
 }

@@ -1,19 +1,19 @@
-//! What runners give to a component of the world in `tasks/wit`: the directives of a command, as
-//! functions.
+//! The functions that runners offer to a component of the world in `tasks/wit`. They mean what the
+//! directives of a command mean.
 
-use super::Guest;
-use super::directive::Directive;
+use super::directive::{Directive, DirectiveError};
+use super::guest::Guest;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance};
 
-/// The interface, under both names that a component may import it by.
-const INTERFACE: [&str; 2] = ["taskmaster:task/host@1.0.0", "taskmaster:task/host"];
+/// Both names by which a component may import the interface.
+const INTERFACE_NAMES: [&str; 2] = ["taskmaster:task/host@1.0.0", "taskmaster:task/host"];
 
 type Context<'a> = StoreContextMut<'a, Guest>;
 
 /// Adds the functions as an interface, and each as a function of a world.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    for name in INTERFACE {
+    for name in INTERFACE_NAMES {
         add(&mut linker.instance(name)?)?;
     }
     add(&mut linker.root())
@@ -36,17 +36,18 @@ fn add(to: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
         Ok(())
     })?;
     to.func_wrap("is-cancelled", |context: Context<'_>, (): ()| {
-        Ok((context.data().control.is_cancelled(),))
+        Ok((context.data().stop.is_cancelled(),))
     })?;
     to.func_wrap("add", |context: Context<'_>, (task,): (String,)| {
         let added =
             Directive::add(&task).and_then(|directive| context.data().streams.obey(directive));
-        Ok((added.map(|id| id.map_or_else(String::new, |id| id.to_string())),))
+        let id = added.map(|id| id.map_or_else(String::new, |id| id.to_string()));
+        Ok((id.map_err(|error| error.to_string()),))
     })?;
     to.func_wrap("then", |context: Context<'_>, (task,): (String,)| {
         let taken =
             Directive::then(&task).and_then(|directive| context.data().streams.obey(directive));
-        Ok((taken.map(drop),))
+        Ok((taken.map(drop).map_err(|error| error.to_string()),))
     })?;
     to.func_wrap("cache", |context: Context<'_>, (ttl_seconds,): (u32,)| {
         obey(&context, Directive::cache(&ttl_seconds.to_string()));
@@ -54,7 +55,8 @@ fn add(to: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
     })
 }
 
-/// What has no answer is warned of in the log, as a line of stderr would be.
-fn obey(context: &Context<'_>, directive: Result<Directive, String>) {
-    context.data().streams.try_obey(directive);
+/// Obeys a directive of a function that returns nothing. A mistake becomes a warning in the log, as
+/// it does for a line of stderr.
+fn obey(context: &Context<'_>, directive: Result<Directive, DirectiveError>) {
+    context.data().streams.obey_or_warn(directive);
 }

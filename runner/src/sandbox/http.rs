@@ -1,32 +1,28 @@
-//! HTTP requests of components: to the hosts that the module may speak to, and to no other.
+//! HTTP requests of components. They reach the hosts that the module was granted, and no others.
 
-use super::Guest;
-use super::stdio::Streams;
+use super::stdio::GuestStreams;
 use http_body_util::BodyExt;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use wasmtime::component::Linker;
-use wasmtime_wasi::WasiView;
 use wasmtime_wasi_http::p2::bindings::http::types::{DnsErrorPayload, ErrorCode};
 use wasmtime_wasi_http::{
-    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-    default_send_request,
+    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpHooks, default_send_request,
 };
 
 /// What a store carries for the requests of its guest.
-pub(super) struct Http {
-    context: WasiHttpCtx,
-    door: Door,
+pub(super) struct GuestHttp {
+    pub(super) context: WasiHttpCtx,
+    pub(super) gate: HttpGate,
 }
 
-impl Http {
-    /// Lets through what goes to `hosts`.
-    pub(super) fn to(hosts: BTreeSet<String>, streams: Arc<Streams>) -> Http {
-        Http {
+impl GuestHttp {
+    /// Lets through requests to `hosts`.
+    pub(super) fn new(hosts: BTreeSet<String>, streams: Arc<GuestStreams>) -> GuestHttp {
+        GuestHttp {
             context: WasiHttpCtx::new(),
-            door: Door {
+            gate: HttpGate {
                 hosts,
                 streams,
                 refused: BTreeSet::new(),
@@ -34,40 +30,25 @@ impl Http {
         }
     }
 
-    /// Whether its guest may speak to anybody.
+    /// Whether the guest may send requests at all.
     pub(super) fn is_used(&self) -> bool {
-        !self.door.hosts.is_empty()
+        !self.gate.hosts.is_empty()
     }
 }
 
-/// Adds `wasi:http/types` and `wasi:http/outgoing-handler`.
-pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
-}
-
-impl WasiHttpView for Guest {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        let table = self.wasi.ctx().table;
-        WasiHttpCtxView {
-            hooks: &mut self.http.door,
-            table,
-            ctx: &mut self.http.context,
-        }
-    }
-}
-
-/// Where requests go out.
-struct Door {
+/// Sends the requests of one guest, and refuses those to hosts that were not granted.
+pub(super) struct HttpGate {
     hosts: BTreeSet<String>,
-    streams: Arc<Streams>,
-    /// Hosts of which the log has a line already; a guest may try for hours.
+    streams: Arc<GuestStreams>,
+    /// Refused hosts that the log names already. A guest may try for hours.
     refused: BTreeSet<String>,
 }
 
-/// Hosts that were refused and of which the log tells: after these no more is said.
+/// Refused hosts that the log of one attempt names.
 const REFUSED_MAX: usize = 20;
 
-type Sent = Result<
+/// The answer to a request, and what drives its connection.
+type SendResult = Result<
     (
         http::Response<WasiBody>,
         Box<dyn Future<Output = Result<(), Error>> + Send>,
@@ -75,21 +56,21 @@ type Sent = Result<
     Error,
 >;
 
-impl WasiHttpHooks for Door {
+impl WasiHttpHooks for HttpGate {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
+    ) -> Box<dyn Future<Output = SendResult> + Send> {
         if !is_among(&self.hosts, request.uri()) {
             self.refuse(request.uri());
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         Box::new(async move {
             let (response, io) = default_send_request(request, options).await?;
-            // How the connection ends is seen by who reads the body; what else it says would stand
-            // in this runner's log.
+            // Who reads the body sees how the connection ends. Other errors would stand in this
+            // runner's log, where they do not belong.
             let io = async {
                 let _ = io.await;
                 Ok(())
@@ -101,22 +82,22 @@ impl WasiHttpHooks for Door {
         })
     }
 
-    // What goes wrong is told to the guest, and stands in its task's log: it is no trouble of this
-    // runner's.
+    // The guest is told what goes wrong, and its task's log has it. The runner's log has not,
+    // because nothing is wrong with the runner.
 
     fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
-        self.say(&format!("an HTTP request failed: {error}"));
+        self.log(&format!("an HTTP request failed: {error}"));
         ErrorCode::HttpProtocolError
     }
 
     fn p2_error_from_connect(&mut self, error: &io::Error) -> ErrorCode {
-        self.say(&format!("an HTTP connection failed: {error}"));
+        self.log(&format!("an HTTP connection failed: {error}"));
         match error.kind() {
             io::ErrorKind::TimedOut => ErrorCode::ConnectionTimeout,
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
                 ErrorCode::DestinationUnavailable
             }
-            // What the resolver says is no error of a system call.
+            // The resolver's errors do not come from a system call.
             _ if error.raw_os_error().is_none() => ErrorCode::DnsError(DnsErrorPayload {
                 rcode: Some(error.to_string()),
                 info_code: None,
@@ -126,31 +107,32 @@ impl WasiHttpHooks for Door {
     }
 
     fn p2_error_from_tls(&mut self, error: &io::Error) -> ErrorCode {
-        self.say(&format!("TLS failed: {error}"));
+        self.log(&format!("TLS failed: {error}"));
         ErrorCode::TlsProtocolError
     }
 }
 
-impl Door {
-    fn say(&self, text: &str) {
+impl HttpGate {
+    fn log(&self, text: &str) {
         self.streams.log(&format!("taskmaster: {text}"));
     }
 
     fn refuse(&mut self, uri: &http::Uri) {
-        let to = uri
+        let host = uri
             .authority()
             .map_or("nobody", |authority| authority.as_str())
             .to_owned();
-        if self.refused.len() < REFUSED_MAX && self.refused.insert(to.clone()) {
-            self.say(&format!(
-                "HTTP to {to} is denied: name it in `capabilities.http` of the module's manifest, and have that approved"
+        if self.refused.len() < REFUSED_MAX && self.refused.insert(host.clone()) {
+            self.log(&format!(
+                "HTTP to {host} is denied: name it in `capabilities.http` of the module's \
+                 manifest, and have that approved"
             ));
         }
     }
 }
 
-/// Whether a request goes to one of `hosts`: by name and port, where one without a port stands for
-/// the scheme's own.
+/// Whether a request goes to one of `hosts`. Name and port must both agree; an entry without a port
+/// stands for the usual port of the request's scheme.
 fn is_among(hosts: &BTreeSet<String>, uri: &http::Uri) -> bool {
     let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
         return false;
@@ -163,10 +145,8 @@ fn is_among(hosts: &BTreeSet<String>, uri: &http::Uri) -> bool {
         Some("https") => 443,
         _ => return false,
     };
-    let (host, port) = (
-        host.to_ascii_lowercase(),
-        authority.port_u16().unwrap_or(usual),
-    );
+    let host = host.to_ascii_lowercase();
+    let port = authority.port_u16().unwrap_or(usual);
     (port == usual && hosts.contains(&host)) || hosts.contains(&format!("{host}:{port}"))
 }
 

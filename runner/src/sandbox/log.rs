@@ -1,120 +1,76 @@
-//! What a guest says while it runs. Of stderr, lines that are directives are obeyed, the rest is
-//! the task's log; a component says the same by calling functions.
+//! What a guest tells while it runs. In stderr, lines that are directives are obeyed, and the rest
+//! is the task's log. A component tells the same by calling functions.
 
-use super::directive::{self, Directive};
+use super::directive::{Directive, DirectiveError};
+use super::follow_ups::FollowUps;
+use super::live::{LiveEvent, LiveListener};
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taskmaster_protocol::limits::LOG_PART_BYTES_MAX;
 use taskmaster_protocol::message::{Attempt, Log};
-use taskmaster_protocol::{Json, TaskId, limits};
+use taskmaster_protocol::{Json, TaskId};
 
-/// A line longer than this is no directive, and is logged in pieces: what a guest can make us keep
-/// is bounded. As long as the largest partial result that is worth a line.
+/// A longer line is no directive and is logged in pieces, so that what a guest can make us keep is
+/// bounded. The value is that of the largest partial result that is worth a line.
 const LINE_BYTES_MAX: usize = 256 << 10;
 
-/// Live text is told when so much has gathered,
+/// Live text is told when this much has gathered.
 const LIVE_BYTES: usize = 8 << 10;
 
-/// or when it has waited so long: people read it, programs wait for the result.
+/// Live text is told when it has waited this long, even if it is short. People read it; programs
+/// wait for the result.
 const LIVE_EVERY: Duration = Duration::from_millis(100);
 
-/// Bytes that one attempt may tell live in [`LIVE_EVERY`]; beyond that watchers miss some, and read
+/// Bytes that one attempt may tell live in [`LIVE_EVERY`]. Beyond that watchers miss some, and read
 /// the log instead.
 const LIVE_BYTES_MAX: usize = 256 << 10;
 
-/// Something a running task says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Utterance {
-    /// Guest code started, µs since 1970.
-    Started(i64),
-    /// `{"fraction":0.4,"note":"…"}`.
-    Progress(Json),
-    /// A partial result.
-    Partial(Json),
-    /// `{"text":"…"}`: lines of the log.
-    Log(Json),
-}
-
-/// Hears what attempts say while they run. Called on the thread that runs the task; must not wait.
-pub type Listener = Arc<dyn Fn(&Attempt, Utterance) + Send + Sync>;
-
-/// One guest's stderr.
-pub struct Collector {
+/// Collects one guest's log and obeys its directives.
+pub struct LogCollector {
     attempt: Attempt,
-    listener: Listener,
+    listener: LiveListener,
     /// The line that has not ended yet.
     line: Vec<u8>,
     /// Whether the beginning of that line has been logged already, because it is long.
     torn: bool,
-    log: Kept,
+    log: BoundedLog,
+    /// Bytes that the guest wrote, directives included.
     bytes: u64,
+    /// Lines of the log that the listener has not been told yet.
     live: String,
+    /// The newest progress that the listener has not been told yet.
     progress: Option<Json>,
+    /// When the current span of [`LIVE_EVERY`] began.
     window: Option<Instant>,
+    /// Bytes told live in the current span.
     told_bytes: usize,
-    wishes: Wishes,
+    follow_ups: FollowUps,
 }
 
-/// What a guest wants of the master when it has ended well.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
-    /// Task documents to add, each with an id.
-    pub adds: Vec<Json>,
-    /// Go on as this task.
-    pub then: Option<Json>,
-    /// Why they cannot be told: there are too many. The attempt fails of it, as nothing may be lost
-    /// in silence.
-    pub excess: Option<String>,
-    bytes: usize,
-}
-
-impl Wishes {
-    fn add(&mut self, parent: &TaskId, task: &Json) -> Result<TaskId, String> {
-        let (id, task) = directive::child(parent, self.adds.len() + 1, task)?;
-        self.bytes += task.get().len();
-        if self.adds.len() >= limits::ADDS_MAX {
-            self.excess = Some(format!("it added more than {} tasks", limits::ADDS_MAX));
-        } else if self.bytes > limits::ADDS_BYTES_MAX {
-            self.excess = Some(format!(
-                "the tasks that it added have more than {} bytes",
-                limits::ADDS_BYTES_MAX
-            ));
-        }
-        match &self.excess {
-            Some(excess) => Err(excess.clone()),
-            None => {
-                self.adds.push(task);
-                Ok(id)
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Collector {
+impl fmt::Debug for LogCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Collector")
+        f.debug_struct("LogCollector")
             .field("attempt", &self.attempt)
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
 }
 
-impl Collector {
+impl LogCollector {
     /// An empty log of `attempt`.
-    pub fn new(attempt: Attempt, listener: Listener) -> Collector {
-        Collector {
+    pub fn new(attempt: Attempt, listener: LiveListener) -> LogCollector {
+        LogCollector {
             attempt,
             listener,
             line: Vec::new(),
             torn: false,
-            log: Kept::default(),
+            log: BoundedLog::default(),
             bytes: 0,
             live: String::new(),
             progress: None,
             window: None,
             told_bytes: 0,
-            wishes: Wishes::default(),
+            follow_ups: FollowUps::default(),
         }
     }
 
@@ -128,10 +84,11 @@ impl Collector {
                 self.take_line(line);
             } else {
                 self.line.extend_from_slice(line);
-                self.take_held_line();
+                self.end_line();
             }
         }
         self.line.extend_from_slice(bytes);
+
         if self.line.len() > LINE_BYTES_MAX {
             let piece = std::mem::take(&mut self.line);
             self.append(&String::from_utf8_lossy(&piece));
@@ -143,11 +100,11 @@ impl Collector {
     }
 
     /// Tells the listener now.
-    pub fn say(&self, utterance: Utterance) {
-        (self.listener)(&self.attempt, utterance);
+    pub fn tell(&self, event: LiveEvent) {
+        (self.listener)(&self.attempt, event);
     }
 
-    /// Tells what waits: all of it, or only if at `now` it has waited long enough.
+    /// Tells what waits. With `now`, only if it has waited long enough by then.
     pub fn flush_live(&mut self, now: Option<Instant>) {
         if self.live.is_empty() && self.progress.is_none() {
             return;
@@ -163,42 +120,42 @@ impl Collector {
             self.window = Some(at);
             self.told_bytes = 0;
         }
+
         if let Some(progress) = self.progress.take() {
-            self.say(Utterance::Progress(progress));
+            self.tell(LiveEvent::Progress(progress));
         }
         let live = std::mem::take(&mut self.live);
         if !live.is_empty() && self.may_tell(live.len()) {
-            self.say(Utterance::Log(Json::of(
-                &serde_json::json!({ "text": live }),
-            )));
+            let lines = Json::of(&serde_json::json!({ "text": live }));
+            self.tell(LiveEvent::Log(lines));
         }
     }
 
-    /// Ends the log and takes it.
+    /// Ends the log and takes it, with the number of bytes that the guest wrote.
     pub fn finish(&mut self) -> (Log, u64) {
         if !self.line.is_empty() {
-            self.take_held_line();
+            self.end_line();
         }
         self.flush_live(None);
         (std::mem::take(&mut self.log).into_log(), self.bytes)
     }
 
-    /// What it wants of the master.
-    pub fn take_wishes(&mut self) -> Wishes {
-        std::mem::take(&mut self.wishes)
+    /// Takes the tasks that the guest asked for.
+    pub fn take_follow_ups(&mut self) -> FollowUps {
+        std::mem::take(&mut self.follow_ups)
     }
 
-    /// A line for the log that is no directive, whatever it says.
-    pub fn say_line(&mut self, text: &str) {
+    /// Logs a line that is no directive, whatever it looks like.
+    pub fn log_plain(&mut self, text: &str) {
         self.bytes += text.len() as u64 + 1;
         self.log_line(text);
     }
 
-    /// Does what a directive says; of a task that it adds, the id.
-    pub fn obey(&mut self, directive: Directive) -> Result<Option<TaskId>, String> {
+    /// Does what a directive says, and returns the id of a task that it adds.
+    pub fn obey(&mut self, directive: Directive) -> Result<Option<TaskId>, DirectiveError> {
         match directive {
             Directive::Progress(progress) => {
-                // Only the newest counts.
+                // Only the newest one counts.
                 self.progress = Some(progress);
                 if self.window.is_none() {
                     self.flush_live(None);
@@ -206,21 +163,22 @@ impl Collector {
             }
             Directive::Partial(partial) => {
                 if !self.may_tell(partial.get().len()) {
-                    return Err("`::partial` results come too fast, one was not passed on".into());
+                    return Err(DirectiveError::TooFast);
                 }
-                self.say(Utterance::Partial(partial));
+                self.tell(LiveEvent::Partial(partial));
             }
-            Directive::Add(task) => return self.wishes.add(&self.attempt.id, &task).map(Some),
+            Directive::Add(task) => return self.follow_ups.add(&self.attempt.id, &task).map(Some),
             // The last one counts, as with `exec`.
-            Directive::Then(task) => self.wishes.then = Some(task),
-            // Answers are not kept yet: what was computed is computed again.
+            Directive::Then(task) => self.follow_ups.then = Some(task),
+            // Results are not cached yet: what was computed is computed again.
             Directive::Cache(_) => {}
         }
         Ok(None)
     }
 
-    /// The same for what has nobody to answer to: a mistake is a warning in the log.
-    pub fn try_obey(&mut self, directive: Result<Directive, String>) {
+    /// Does what a directive says, for a guest that gets no answer: a mistake becomes a warning in
+    /// the log.
+    pub fn obey_or_warn(&mut self, directive: Result<Directive, DirectiveError>) {
         if let Err(warning) = directive.and_then(|directive| self.obey(directive)) {
             self.log_line(&format!("taskmaster: {warning}"));
         }
@@ -231,7 +189,7 @@ impl Collector {
         self.told_bytes <= LIVE_BYTES_MAX
     }
 
-    fn take_held_line(&mut self) {
+    fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         if std::mem::take(&mut self.torn) {
             self.append(&String::from_utf8_lossy(&line));
@@ -245,7 +203,7 @@ impl Collector {
         let line = String::from_utf8_lossy(line);
         match Directive::parse(line.trim_end_matches('\r')) {
             None => self.log_line(&line),
-            Some(directive) => self.try_obey(directive),
+            Some(directive) => self.obey_or_warn(directive),
         }
     }
 
@@ -256,39 +214,41 @@ impl Collector {
 
     fn append(&mut self, text: &str) {
         self.log.append(text);
-        // More than can be told is not gathered either.
+        // What is more than may be told is not gathered either.
         if self.live.len() < LIVE_BYTES_MAX {
             self.live.push_str(text);
         }
     }
 }
 
-/// The beginning and the end of a log.
+/// The beginning and the end of a log, each at most [`LOG_PART_BYTES_MAX`] bytes long.
 #[derive(Debug, Default)]
-struct Kept {
+struct BoundedLog {
     head: String,
     head_full: bool,
-    /// Up to twice what is kept, so that it is moved once per 32 KiB and not once per line.
+    /// Grows to twice its bound before it is cut, so that text is moved once per
+    /// [`LOG_PART_BYTES_MAX`] and not once per line.
     tail: String,
+    /// Bytes between `head` and `tail` that are not kept.
     dropped: u64,
 }
 
-impl Kept {
+impl BoundedLog {
     fn append(&mut self, mut text: &str) {
         if !self.head_full {
-            let room = LOG_PART_BYTES_MAX - self.head.len();
-            let (fits, rest) = text.split_at(text.floor_char_boundary(room));
+            let free = LOG_PART_BYTES_MAX - self.head.len();
+            let (fits, rest) = text.split_at(text.floor_char_boundary(free));
             self.head.push_str(fits);
             self.head_full = !rest.is_empty();
             text = rest;
         }
         self.tail.push_str(text);
         if self.tail.len() > 2 * LOG_PART_BYTES_MAX {
-            self.trim();
+            self.cut_tail();
         }
     }
 
-    fn trim(&mut self) {
+    fn cut_tail(&mut self) {
         let extra = self.tail.len().saturating_sub(LOG_PART_BYTES_MAX);
         let cut = self.tail.ceil_char_boundary(extra);
         self.tail.drain(..cut);
@@ -296,7 +256,7 @@ impl Kept {
     }
 
     fn into_log(mut self) -> Log {
-        self.trim();
+        self.cut_tail();
         Log {
             head: self.head,
             tail: self.tail,
@@ -308,20 +268,20 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use taskmaster_protocol::{AttemptId, TaskId};
 
-    fn collector() -> (Collector, Arc<Mutex<Vec<Utterance>>>) {
-        let heard: Arc<Mutex<Vec<Utterance>>> = Arc::default();
+    fn collector() -> (LogCollector, Arc<Mutex<Vec<LiveEvent>>>) {
+        let heard: Arc<Mutex<Vec<LiveEvent>>> = Arc::default();
         let sink = heard.clone();
         let attempt = Attempt {
             id: TaskId::new("t").unwrap(),
             attempt: AttemptId { epoch: 1, n: 1 },
         };
         (
-            Collector::new(
+            LogCollector::new(
                 attempt,
-                Arc::new(move |_, utterance| sink.lock().unwrap().push(utterance)),
+                Arc::new(move |_, event| sink.lock().unwrap().push(event)),
             ),
             heard,
         )
@@ -336,14 +296,14 @@ mod tests {
         assert_eq!(log.head, "begin\n::std::vector\nend\n");
         assert_eq!(bytes, 66);
         let heard = heard.lock().unwrap();
-        assert!(heard.contains(&Utterance::Progress(
+        assert!(heard.contains(&LiveEvent::Progress(
             Json::parse(r#"{"fraction":0.4,"note":"half way"}"#).unwrap()
         )));
-        assert!(heard.contains(&Utterance::Partial(Json::parse(r#"{"a": 1}"#).unwrap())));
+        assert!(heard.contains(&LiveEvent::Partial(Json::parse(r#"{"a": 1}"#).unwrap())));
         let text: String = heard
             .iter()
-            .filter_map(|u| {
-                if let Utterance::Log(json) = u {
+            .filter_map(|event| {
+                if let LiveEvent::Log(json) = event {
                     Some(json.get())
                 } else {
                     None
@@ -419,8 +379,8 @@ mod tests {
             .lock()
             .unwrap()
             .iter()
-            .map(|u| {
-                if let Utterance::Log(json) = u {
+            .map(|event| {
+                if let LiveEvent::Log(json) = event {
                     json.get().len()
                 } else {
                     0

@@ -1,139 +1,154 @@
-//! How much disk a task takes, looked at while it runs: WASI has no quota of its own. A task that
-//! takes more than it may is stopped; between two looks it can write no more than a disk takes in a
-//! tenth of a second.
+//! How much disk a task takes, looked at while the task runs, because WASI has no quota of its own.
+//! A task that takes more than it may is stopped. Between two looks it can write no more than a
+//! disk takes in a tenth of a second.
 
-use super::Control;
 use super::limits::{DISK_BYTES_MAX, FILES_MAX, LOOK_MS};
+use super::stop::StopSwitch;
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The tasks that have a folder now, and the thread that looks at them; it sleeps while there is
-/// none.
-pub struct Quota {
-    watched: Arc<Watched>,
+/// After a look the thread sleeps at least this many times as long as the look took. Folders with
+/// many files take long to look through, so at most a tenth of a processor goes into it.
+const SLEEP_PER_LOOK: u32 = 9;
+
+/// The tasks that have a folder now, and the thread that looks at their folders.
+pub struct DiskQuota {
+    watched: Arc<WatchedFolders>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Watched {
-    tasks: Mutex<HashMap<u64, (PathBuf, Arc<Control>)>>,
+struct WatchedFolders {
+    folders: Mutex<HashMap<u64, WatchedFolder>>,
+    /// The key of the next watch.
     next: AtomicU64,
     closed: AtomicBool,
 }
 
-/// Keeps a task's folder watched.
-pub struct Watch<'a> {
-    quota: &'a Quota,
-    number: u64,
+#[derive(Clone)]
+struct WatchedFolder {
+    path: PathBuf,
+    stop: Arc<StopSwitch>,
 }
 
-impl Watched {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (PathBuf, Arc<Control>)>> {
+/// A task's folder is watched as long as this lives.
+pub struct QuotaWatch<'a> {
+    quota: &'a DiskQuota,
+    key: u64,
+}
+
+impl WatchedFolders {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, WatchedFolder>> {
         // Nothing between lock and unlock can panic.
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at the folders until the quota is dropped; sleeps while there are none.
     fn look_on(&self) {
         while !self.closed.load(Ordering::SeqCst) {
-            let tasks: Vec<_> = self.lock().values().cloned().collect();
-            if tasks.is_empty() {
+            let folders: Vec<WatchedFolder> = self.lock().values().cloned().collect();
+            if folders.is_empty() {
                 std::thread::park();
                 continue;
             }
+
             let began = Instant::now();
-            for (path, control) in tasks {
-                if let Some(text) = over(&path) {
-                    control.overdraw(text);
+            for folder in folders {
+                if let Some(text) = excess(&folder.path) {
+                    folder.stop.exceed_quota(text);
                 }
             }
-            // Folders with many files take long to look through: at most a tenth of a processor
-            // goes into it.
-            std::thread::sleep(Duration::from_millis(LOOK_MS).max(began.elapsed() * 9));
+            let pause = Duration::from_millis(LOOK_MS).max(began.elapsed() * SLEEP_PER_LOOK);
+            std::thread::sleep(pause);
         }
     }
 }
 
-impl Quota {
+impl DiskQuota {
     /// Starts the thread.
-    pub fn start() -> std::io::Result<Quota> {
-        let watched = Arc::new(Watched::default());
+    pub fn start() -> std::io::Result<DiskQuota> {
+        let watched = Arc::new(WatchedFolders::default());
         let looking = watched.clone();
         let thread = std::thread::Builder::new()
             .name("quota".into())
             .spawn(move || looking.look_on())?;
-        Ok(Quota {
+        Ok(DiskQuota {
             watched,
             thread: Some(thread),
         })
     }
 
-    /// Stops `control`'s task when what is in `path` becomes too much.
-    pub fn watch(&self, path: &Path, control: &Arc<Control>) -> Watch<'_> {
-        let number = self.watched.next.fetch_add(1, Ordering::Relaxed);
-        let mut tasks = self.watched.lock();
-        tasks.insert(number, (path.to_owned(), control.clone()));
-        if let (1, Some(thread)) = (tasks.len(), &self.thread) {
+    /// Uses the stop switch of a task when `path`, its folder, has too much in it.
+    pub fn watch(&self, path: &Path, stop: &Arc<StopSwitch>) -> QuotaWatch<'_> {
+        let key = self.watched.next.fetch_add(1, Ordering::Relaxed);
+        let folder = WatchedFolder {
+            path: path.to_owned(),
+            stop: stop.clone(),
+        };
+        let mut folders = self.watched.lock();
+        folders.insert(key, folder);
+        if let (1, Some(thread)) = (folders.len(), &self.thread) {
             thread.thread().unpark();
         }
-        Watch {
-            quota: self,
-            number,
-        }
+        QuotaWatch { quota: self, key }
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for QuotaWatch<'_> {
     fn drop(&mut self) {
-        self.quota.watched.lock().remove(&self.number);
+        self.quota.watched.lock().remove(&self.key);
     }
 }
 
-impl Drop for Quota {
+impl Drop for DiskQuota {
     fn drop(&mut self) {
         self.watched.closed.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It waits for no guest.
+            // The thread waits for no guest, so it ends soon.
             let _ = thread.join();
         }
     }
 }
 
-/// What is too much in `folder`, if anything. A sparse file counts by its length where that alone
-/// is too much: whoever copies it would fill a disk.
-fn over(folder: &Path) -> Option<String> {
-    let (mut bytes, mut files) = (0_u64, 0_u64);
+/// What is too much in `folder`, if anything, as a sentence. A sparse file counts by its length
+/// where that alone is too much, because whoever copies the file would fill a disk.
+fn excess(folder: &Path) -> Option<String> {
+    let max_mib = DISK_BYTES_MAX >> 20;
+    let mut bytes = 0_u64;
+    let mut files = 0_u64;
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
-        // What is gone by now takes no room.
+        // What the task has removed meanwhile takes no disk.
         for entry in std::fs::read_dir(next).ok()?.flatten() {
-            let Ok(about) = entry.metadata() else {
+            let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            // An input: a link, which takes no room. No guest can make a file that it cannot write
-            // to.
-            if about.is_file() && about.permissions().readonly() {
+            // A read-only file is an input: a link, which takes no disk. No guest can make a file
+            // read-only.
+            if metadata.is_file() && metadata.permissions().readonly() {
                 continue;
             }
+
             files += 1;
-            bytes += on_disk(&about);
-            if about.is_dir() {
+            bytes += bytes_on_disk(&metadata);
+            if metadata.is_dir() {
                 folders.push(entry.path());
             }
-            let mib = DISK_BYTES_MAX >> 20;
-            if about.len() > DISK_BYTES_MAX {
+            if metadata.len() > DISK_BYTES_MAX {
                 return Some(format!(
-                    "a file of the task has {} MiB, at most {mib} are allowed",
-                    about.len() >> 20
+                    "a file of the task has {} MiB, at most {max_mib} are allowed",
+                    metadata.len() >> 20
                 ));
             }
             if bytes > DISK_BYTES_MAX {
                 return Some(format!(
-                    "the task's files take more than the {mib} MiB of disk that are allowed"
+                    "the task's files take more than the {max_mib} MiB of disk that are allowed"
                 ));
             }
             if files > FILES_MAX {
@@ -146,12 +161,16 @@ fn over(folder: &Path) -> Option<String> {
     None
 }
 
+/// File systems count blocks of this many bytes, whatever their own blocks are.
 #[cfg(unix)]
-fn on_disk(about: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::blocks(about) * 512
+const BLOCK_BYTES: u64 = 512;
+
+#[cfg(unix)]
+fn bytes_on_disk(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(metadata) * BLOCK_BYTES
 }
 
 #[cfg(not(unix))]
-fn on_disk(about: &std::fs::Metadata) -> u64 {
-    about.len()
+fn bytes_on_disk(metadata: &Metadata) -> u64 {
+    metadata.len()
 }

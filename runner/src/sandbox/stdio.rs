@@ -1,8 +1,10 @@
-//! stdin, stdout and stderr of a guest: in memory, never waiting.
+//! The standard streams of a guest. They are in memory, so a guest never waits for them.
 
-use super::directive::Directive;
+use super::directive::{Directive, DirectiveError};
+use super::follow_ups::FollowUps;
 use super::limits::STDOUT_BYTES_MAX;
-use super::log::{Collector, Listener, Utterance, Wishes};
+use super::live::{LiveEvent, LiveListener};
+use super::log::LogCollector;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -13,79 +15,97 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
-/// The guest wrote more to stdout than is kept; ends it.
+/// The guest wrote more to stdout than is kept. This error ends the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stdout is longer than {} MiB: write large output into a file", STDOUT_BYTES_MAX >> 20)]
 pub struct OutputTooLarge;
 
-/// What one guest writes. Locks are never contended: only its own thread takes them.
+/// Bytes that a guest may write at a time.
+const WRITE_BYTES: usize = 64 << 10;
+
+/// What one guest writes. The locks are never contended, because only the guest's own thread takes
+/// them.
 #[derive(Debug)]
-pub struct Streams {
+pub struct GuestStreams {
     out: Mutex<Vec<u8>>,
-    err: Mutex<Collector>,
+    err: Mutex<LogCollector>,
+}
+
+/// What one guest has written, all of it.
+pub struct GuestOutput {
+    /// What the guest wrote to stdout.
+    pub stdout: Vec<u8>,
+    /// What the guest wrote to stderr, without directives.
+    pub log: Log,
+    /// Bytes that the guest wrote to stderr, directives included.
+    pub log_bytes: u64,
+    /// The tasks that the guest asked for.
+    pub follow_ups: FollowUps,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic in between leaves bytes, which are valid whatever they are.
+    // A panic while the lock is held leaves bytes, and any bytes are valid.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Streams {
-    /// Empty ones. `listener` hears what `attempt` writes to stderr.
-    pub fn new(attempt: Attempt, listener: Listener) -> Streams {
-        Streams {
+impl GuestStreams {
+    /// Empty streams. `listener` hears what `attempt` writes to stderr.
+    pub fn new(attempt: Attempt, listener: LiveListener) -> GuestStreams {
+        GuestStreams {
             out: Mutex::default(),
-            err: Mutex::new(Collector::new(attempt, listener)),
+            err: Mutex::new(LogCollector::new(attempt, listener)),
         }
     }
 
     /// Tells the listener at once.
-    pub fn say(&self, utterance: Utterance) {
-        lock(&self.err).say(utterance);
+    pub fn tell(&self, event: LiveEvent) {
+        lock(&self.err).tell(event);
     }
 
-    /// Lets the listener hear what has waited long enough.
+    /// Tells the listener what has waited long enough.
     pub fn flush_live(&self, now: Instant) {
         lock(&self.err).flush_live(Some(now));
     }
 
-    /// Lets the listener hear everything: the guest may now be silent for long.
+    /// Tells the listener everything, because the guest may be silent for long from now on.
     pub fn flush_live_now(&self) {
         lock(&self.err).flush_live(None);
     }
 
-    /// A line for the log.
+    /// Adds a line to the log.
     pub fn log(&self, text: &str) {
-        lock(&self.err).say_line(text);
+        lock(&self.err).log_plain(text);
     }
 
-    /// Does what a directive says; of a task that it adds, the id.
-    pub fn obey(&self, directive: Directive) -> Result<Option<TaskId>, String> {
+    /// Does what a directive says, and returns the id of a task that it adds.
+    pub fn obey(&self, directive: Directive) -> Result<Option<TaskId>, DirectiveError> {
         lock(&self.err).obey(directive)
     }
 
-    /// The same for what has nobody to answer to.
-    pub fn try_obey(&self, directive: Result<Directive, String>) {
-        lock(&self.err).try_obey(directive);
+    /// Does what a directive says, for a guest that gets no answer: a mistake becomes a warning in
+    /// the log.
+    pub fn obey_or_warn(&self, directive: Result<Directive, DirectiveError>) {
+        lock(&self.err).obey_or_warn(directive);
     }
 
-    /// Takes what the guest wants of the master.
-    pub fn wishes(&self) -> Wishes {
-        lock(&self.err).take_wishes()
-    }
-
-    /// Takes everything: stdout, the log, and how many bytes went to stderr.
-    pub fn finish(&self) -> (Vec<u8>, Log, u64) {
-        let (log, bytes) = lock(&self.err).finish();
-        (std::mem::take(&mut *lock(&self.out)), log, bytes)
+    /// Takes everything that was written.
+    pub fn finish(&self) -> GuestOutput {
+        let mut collector = lock(&self.err);
+        let (log, log_bytes) = collector.finish();
+        GuestOutput {
+            stdout: std::mem::take(&mut *lock(&self.out)),
+            log,
+            log_bytes,
+            follow_ups: collector.take_follow_ups(),
+        }
     }
 }
 
 /// The guest's stdout.
-pub struct Out(pub Arc<Streams>);
+pub struct GuestStdout(pub Arc<GuestStreams>);
 
 /// The guest's stderr.
-pub struct Err(pub Arc<Streams>);
+pub struct GuestStderr(pub Arc<GuestStreams>);
 
 macro_rules! stream {
     ($name:ident, $write:expr) => {
@@ -96,7 +116,7 @@ macro_rules! stream {
         }
 
         impl StdoutStream for $name {
-            // Preview 1 takes the other one.
+            // Preview 1 only uses `p2_stream`.
             fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
                 Box::new(sink())
             }
@@ -114,7 +134,7 @@ macro_rules! stream {
         #[async_trait]
         impl OutputStream for $name {
             fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-                let write: fn(&Streams, &[u8]) -> StreamResult<()> = $write;
+                let write: fn(&GuestStreams, &[u8]) -> StreamResult<()> = $write;
                 write(&self.0, &bytes)
             }
 
@@ -123,7 +143,7 @@ macro_rules! stream {
             }
 
             fn check_write(&mut self) -> StreamResult<usize> {
-                Ok(64 << 10)
+                Ok(WRITE_BYTES)
             }
 
             async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
@@ -133,16 +153,16 @@ macro_rules! stream {
     };
 }
 
-stream!(Out, |streams, bytes| {
+stream!(GuestStdout, |streams, bytes| {
     let mut out = lock(&streams.out);
     if out.len() + bytes.len() > STDOUT_BYTES_MAX {
-        return Result::Err(StreamError::Trap(OutputTooLarge.into()));
+        return Err(StreamError::Trap(OutputTooLarge.into()));
     }
     out.extend_from_slice(bytes);
     Ok(())
 });
 
-stream!(Err, |streams, bytes| {
+stream!(GuestStderr, |streams, bytes| {
     lock(&streams.err).write(bytes);
     Ok(())
 });

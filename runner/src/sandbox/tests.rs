@@ -1,7 +1,10 @@
 use super::*;
-use std::path::PathBuf;
-use std::sync::Mutex;
+use bytes::Bytes;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{AttemptId, TaskId};
+use tempfile::TempDir;
 
 const WASI: &str = r#"
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
@@ -28,28 +31,19 @@ fn wasi(body: &str) -> String {
 }
 
 pub(super) struct World {
-    folder: PathBuf,
     sandbox: Option<Arc<Sandbox>>,
-    pub(super) heard: Arc<Mutex<Vec<Utterance>>>,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.sandbox = None;
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
+    /// After the sandbox, which empties the folder when it is dropped.
+    folder: TempDir,
+    pub(super) heard: Arc<Mutex<Vec<LiveEvent>>>,
 }
 
 impl World {
     pub(super) fn new() -> World {
-        let folder = std::env::temp_dir().join(format!(
-            "taskmaster-sandbox-{}",
-            uuid::Uuid::now_v7().simple()
-        ));
-        let sandbox = Some(Arc::new(Sandbox::new(2, &folder).unwrap()));
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::new(2, folder.path()).unwrap();
         World {
+            sandbox: Some(Arc::new(sandbox)),
             folder,
-            sandbox,
             heard: Arc::default(),
         }
     }
@@ -72,33 +66,32 @@ impl World {
             granted: Default::default(),
             timeout: Duration::from_secs(10),
             memory_mb: 16,
-            files: Files::default(),
-            control: Arc::default(),
-            listener: Arc::new(move |_, utterance| heard.lock().unwrap().push(utterance)),
+            files: WorkFiles::default(),
+            stop: Arc::default(),
+            listener: Arc::new(move |_, event| heard.lock().unwrap().push(event)),
         }
     }
 
-    pub(super) fn run(&self, work: Work) -> Report {
+    pub(super) fn run(&self, work: Work) -> RunReport {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .unwrap();
-        let _busy = self.sandbox().busy();
+        let _ticking = self.sandbox().keep_ticking();
         run(self.sandbox(), &runtime, work)
     }
 
-    fn text(&self, text: &str) -> Report {
+    fn text(&self, text: &str) -> RunReport {
         self.run(self.work(text))
     }
 
-    /// Runs `work` and cancels it when it has been heard or `after` has passed; how long it took
-    /// from then.
-    pub(super) fn cancelled(&self, work: Work, after: Duration) -> (Report, Duration) {
-        let control = work.control.clone();
+    /// Runs `work` and cancels it when `after` has passed. Returns how long it took from then.
+    pub(super) fn cancelled(&self, work: Work, after: Duration) -> (RunReport, Duration) {
+        let stop = work.stop.clone();
         std::thread::scope(|scope| {
             let canceller = scope.spawn(move || {
                 std::thread::sleep(after);
-                control.cancel();
+                stop.cancel();
                 Instant::now()
             });
             let report = self.run(work);
@@ -118,14 +111,14 @@ fn params_are_stdin_and_stdout_is_the_result() {
     let report = world.run(work);
     assert_eq!(
         (report.end, report.stdout.as_slice()),
-        (End::Exit(0), b"{\"a\":1}".as_slice())
+        (GuestEnd::Exit(0), b"{\"a\":1}".as_slice())
     );
     assert_eq!(report.stats.memory_bytes, 65_536);
     assert!(report.started_us.unwrap() > 1_600_000_000_000_000);
     let report = world.text(&wasi(ECHO));
     assert_eq!(
         (report.end, report.stdout.len()),
-        (End::Exit(0), 0),
+        (GuestEnd::Exit(0), 0),
         "stdin is empty without params"
     );
 }
@@ -137,7 +130,7 @@ fn any_exit_code_is_told() {
         let report = world.text(&wasi(&format!(
             r#"(func (export "_start") (call $exit (i32.const {code})))"#
         )));
-        assert_eq!(report.end, End::Exit(code));
+        assert_eq!(report.end, GuestEnd::Exit(code));
     }
 }
 
@@ -146,7 +139,7 @@ fn a_trap_names_its_functions_innermost_first() {
     let world = World::new();
     let text = r#"(module $m (func $_start (export "_start") (call $outer)) (func $outer (call $_ZN4core9panicking5panic17h0123456789abcdefE))
         (func $_ZN4core9panicking5panic17h0123456789abcdefE (unreachable)))"#;
-    let End::Trap(reason, Some(backtrace)) = world.text(text).end else {
+    let GuestEnd::Trap(reason, Some(backtrace)) = world.text(text).end else {
         panic!("no trap")
     };
     assert!(reason.contains("unreachable"), "{reason}");
@@ -168,7 +161,7 @@ fn a_trap_names_its_functions_innermost_first() {
         let text = format!(
             r#"(module (memory 1) (func $again (call $again)) (func (export "_start") {body}))"#
         );
-        let End::Trap(reason, _) = world.text(&text).end else {
+        let GuestEnd::Trap(reason, _) = world.text(&text).end else {
             panic!("no trap")
         };
         assert!(reason.contains(words), "{reason}");
@@ -187,7 +180,7 @@ fn a_timeout_takes_effect_wherever_the_guest_is() {
         let mut work = world.work(&wasi(&format!(r#"(func (export "_start") {body})"#)));
         work.timeout = Duration::from_millis(50);
         let began = Instant::now();
-        assert_eq!(world.run(work).end, End::Timeout, "{body}");
+        assert_eq!(world.run(work).end, GuestEnd::Timeout, "{body}");
         let took = began.elapsed();
         assert!((50..150).contains(&took.as_millis()), "{body}: {took:?}");
     }
@@ -199,7 +192,7 @@ fn a_loop_in_the_start_section_is_stopped_too() {
     let mut work =
         world.work(r#"(module (func $s (loop $l (br $l))) (start $s) (func (export "_start")))"#);
     work.timeout = Duration::from_millis(30);
-    assert_eq!(world.run(work).end, End::Timeout);
+    assert_eq!(world.run(work).end, GuestEnd::Timeout);
 }
 
 #[test]
@@ -213,7 +206,7 @@ fn a_cancel_takes_effect_wherever_the_guest_is() {
     ] {
         let work = world.work(&wasi(&format!(r#"(func (export "_start") {body})"#)));
         let (report, took) = world.cancelled(work, Duration::from_millis(20));
-        assert_eq!(report.end, End::Cancelled, "{body}");
+        assert_eq!(report.end, GuestEnd::Cancelled, "{body}");
         assert!(took < Duration::from_millis(100), "{body}: {took:?}");
     }
     assert!(
@@ -222,7 +215,7 @@ fn a_cancel_takes_effect_wherever_the_guest_is() {
             .lock()
             .unwrap()
             .iter()
-            .any(|said| matches!(said, Utterance::Started(_)))
+            .any(|event| matches!(event, LiveEvent::Started(_)))
     );
 }
 
@@ -232,7 +225,7 @@ fn a_sleeper_wakes() {
     let report = world.text(&wasi(
         r#"(func (export "_start") (call $sleep_ms (i64.const 20)))"#,
     ));
-    assert_eq!(report.end, End::Exit(0));
+    assert_eq!(report.end, GuestEnd::Exit(0));
     assert!(report.stats.run_us >= 20_000);
 }
 
@@ -242,7 +235,7 @@ fn a_guest_without_memory_fails_of_that() {
     let hoard = r#"(module (memory 1) (func (export "_start")
         (loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)))"#;
     let report = world.text(hoard);
-    let End::Memory(text) = report.end else {
+    let GuestEnd::Memory(text) = report.end else {
         panic!("{:?}", report.end)
     };
     assert!(text.contains("limit (`memory_mb`) is 16"), "{text}");
@@ -250,11 +243,11 @@ fn a_guest_without_memory_fails_of_that() {
     let gives_up = wasi(
         r#"(func (export "_start") (drop (memory.grow (i32.const 1000))) (call $exit (i32.const 1)))"#,
     );
-    assert!(matches!(world.text(&gives_up).end, End::Memory(_)));
+    assert!(matches!(world.text(&gives_up).end, GuestEnd::Memory(_)));
     let copes = wasi(r#"(func (export "_start") (drop (memory.grow (i32.const 1000))))"#);
-    assert_eq!(world.text(&copes).end, End::Exit(0));
+    assert_eq!(world.text(&copes).end, GuestEnd::Exit(0));
     let large = r#"(module (memory 1000) (func (export "_start")))"#;
-    assert!(matches!(world.text(large).end, End::Memory(_)));
+    assert!(matches!(world.text(large).end, GuestEnd::Memory(_)));
 }
 
 #[test]
@@ -267,8 +260,11 @@ fn stdout_has_a_limit() {
         ))
     };
     let report = world.text(&body(100));
-    assert_eq!((report.end, report.stdout.len()), (End::Exit(0), 6_553_600));
-    let End::Output(text) = world.text(&body(1_025)).end else {
+    assert_eq!(
+        (report.end, report.stdout.len()),
+        (GuestEnd::Exit(0), 6_553_600)
+    );
+    let GuestEnd::Output(text) = world.text(&body(1_025)).end else {
         panic!("no limit")
     };
     assert!(text.contains("64 MiB"), "{text}");
@@ -284,13 +280,13 @@ fn stderr_is_log_and_directives() {
     let report = world.text(&text);
     assert_eq!(
         (report.end, report.log.head.as_str(), report.stats.log_bytes),
-        (End::Exit(0), "one\ntwo\n", 28)
+        (GuestEnd::Exit(0), "one\ntwo\n", 28)
     );
     let heard = world.heard.lock().unwrap();
     assert!(
         heard
             .iter()
-            .any(|said| matches!(said, Utterance::Progress(json) if json.get().contains("half"))),
+            .any(|event| matches!(event, LiveEvent::Progress(json) if json.get().contains("half"))),
         "{heard:?}"
     );
 }
@@ -323,18 +319,21 @@ fn a_task_has_an_empty_folder_of_its_own() {
     for dir in [3, 4, 5, 3, 4, 5] {
         assert_eq!(
             world.text(&opens(dir, "file", CREATE_NEW)).end,
-            End::Exit(0),
+            GuestEnd::Exit(0),
             "{dir}"
         );
     }
     for outside in ["../x", "/etc/passwd", "../../../../etc/passwd"] {
         assert_ne!(
             world.text(&opens(3, outside, 0)).end,
-            End::Exit(0),
+            GuestEnd::Exit(0),
             "{outside}"
         );
     }
-    assert_ne!(world.text(&opens(6, "file", CREATE_NEW)).end, End::Exit(0));
+    assert_ne!(
+        world.text(&opens(6, "file", CREATE_NEW)).end,
+        GuestEnd::Exit(0)
+    );
 }
 
 #[test]
@@ -342,7 +341,7 @@ fn folders_are_gone_afterwards() {
     let mut world = World::new();
     world.text(&opens(3, "file", CREATE_NEW));
     world.sandbox = None;
-    let left: Vec<_> = std::fs::read_dir(&world.folder)
+    let left: Vec<_> = std::fs::read_dir(world.folder.path())
         .unwrap()
         .flatten()
         .collect();
@@ -364,7 +363,7 @@ fn nothing_leaks_from_one_task_to_the_next() {
             program: program.clone(),
             ..world.work(&text)
         };
-        assert_eq!(world.run(work).end, End::Exit(0));
+        assert_eq!(world.run(work).end, GuestEnd::Exit(0));
     }
 }
 
@@ -395,7 +394,7 @@ fn what_cannot_run_is_refused_with_its_reason() {
         let error = Program::compile(world.sandbox(), text.as_bytes())
             .err()
             .unwrap();
-        assert!(error.0.contains(words), "{text}: {error}");
+        assert!(error.to_string().contains(words), "{text}: {error}");
     }
     let module = wasmtime::Module::new(world.sandbox().engine(), "(module)").err();
     assert!(
@@ -408,7 +407,7 @@ fn what_cannot_run_is_refused_with_its_reason() {
         .precompile_module(&wat::parse_str(r#"(module (func (export "_start")))"#).unwrap())
         .unwrap();
     let error = Program::compile(world.sandbox(), &native).err().unwrap();
-    assert!(error.0.contains("precompiled"), "{error}");
+    assert!(error.to_string().contains("precompiled"), "{error}");
 }
 
 #[test]
@@ -421,7 +420,7 @@ fn the_environment_and_arguments_are_the_tasks_own() {
         (memory (export "memory") 1)
         (func (export "_start") (drop (call $environ (i32.const 0) (i32.const 4))) (drop (call $args (i32.const 8) (i32.const 12)))
           (call $exit (i32.add (i32.mul (i32.load (i32.const 0)) (i32.const 10)) (i32.load (i32.const 8))))))"#;
-    assert_eq!(world.text(text).end, End::Exit(11));
+    assert_eq!(world.text(text).end, GuestEnd::Exit(11));
 }
 
 /// A command with files: `$open` makes a file named after its argument in `.`, and gives its fd.
@@ -453,13 +452,13 @@ fn open_files_have_a_limit() {
         "(loop $next (drop (call $open (local.get $n))) (local.set $n (i32.add (local.get $n) (i32.const 1)))
           (br_if $next (i32.lt_u (local.get $n) (i32.const 100000))))",
     );
-    let End::Trap(reason, _) = world.text(&text).end else {
+    let GuestEnd::Trap(reason, _) = world.text(&text).end else {
         panic!("{:?}", world.text(&text).end)
     };
     assert!(reason.contains("more than 256 files"), "{reason}");
     assert_eq!(
         world.text(&opens(3, "file", CREATE_NEW)).end,
-        End::Exit(0),
+        GuestEnd::Exit(0),
         "the next task has all of its own"
     );
 }
@@ -475,26 +474,29 @@ fn disk_has_a_limit_sparse_files_and_many_files_included() {
     for (body, words) in [(sparse, "1048576 MiB"), (many, "more than the 20000 files")] {
         let mut work = world.work(&with_files(body));
         work.timeout = Duration::from_secs(300);
-        let End::Output(text) = world.run(work).end else {
+        let GuestEnd::Output(text) = world.run(work).end else {
             panic!("{body} was not stopped")
         };
         assert!(text.contains(words), "{text}");
     }
-    assert_eq!(world.text(&opens(3, "file", CREATE_NEW)).end, End::Exit(0));
+    assert_eq!(
+        world.text(&opens(3, "file", CREATE_NEW)).end,
+        GuestEnd::Exit(0)
+    );
 }
 
 #[test]
 fn recursion_tables_and_exports_have_limits_or_do_no_harm() {
     let world = World::new();
     let deep = "(module (memory (export \"memory\") 1) (func $f (call $f)) (func (export \"_start\") (call $f)))";
-    assert!(matches!(world.text(deep).end, End::Trap(reason, _) if reason.contains("stack")));
+    assert!(matches!(world.text(deep).end, GuestEnd::Trap(reason, _) if reason.contains("stack")));
     let table = "(module (memory (export \"memory\") 1) (table $t 1 funcref) (func (export \"_start\")
         (loop $grow (if (i32.eq (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)) (then unreachable)) (br $grow))))";
-    assert!(matches!(world.text(table).end, End::Memory(text) if text.contains("table")));
+    assert!(matches!(world.text(table).end, GuestEnd::Memory(text) if text.contains("table")));
     let exports: String = (0..10_000)
         .map(|n| format!("(func (export \"f{n}\"))"))
         .collect();
     let many =
         format!("(module (memory (export \"memory\") 1) {exports} (func (export \"_start\")))");
-    assert_eq!(world.text(&many).end, End::Exit(0));
+    assert_eq!(world.text(&many).end, GuestEnd::Exit(0));
 }

@@ -1,20 +1,20 @@
-//! Between the engine's values and JSON, and between its types and ours. What JSON becomes, and why
-//! it may not, is decided in `taskmaster_module`; here is nothing but the translation.
+//! Translates the engine's types and values into ours and into JSON. `taskmaster_module` decides
+//! what JSON is accepted and what it becomes; nothing is decided here.
 
 use std::fmt::Write;
-use taskmaster_module::{Exported, Signature, Type, Value};
+use taskmaster_module::{ExportedFunction, Signature, WitType, WitValue};
 use wasmtime::component::types::{self, ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, Val};
 
-/// The functions that a component exports, those of exported interfaces included.
-pub(super) fn exports(component: &Component) -> Vec<Exported> {
-    let (engine, ty) = (component.engine(), component.component_type());
+/// The functions that a component exports, including those of exported interfaces.
+pub(super) fn exports(component: &Component) -> Vec<ExportedFunction> {
+    let engine = component.engine();
+    let ty = component.component_type();
     let mut all = Vec::new();
     let mut add = |interface: Option<&str>, name: &str, function: &ComponentFunc| {
-        let (interface, name) = (interface.map(str::to_owned), name.to_owned());
-        all.push(Exported {
-            interface,
-            name,
+        all.push(ExportedFunction {
+            interface: interface.map(str::to_owned),
+            name: name.to_owned(),
             signature: signature(function),
         });
     };
@@ -50,42 +50,42 @@ fn signature(function: &ComponentFunc) -> Result<Signature, String> {
     Ok(Signature { params, result })
 }
 
-fn ours(ty: &types::Type) -> Option<Type> {
+fn ours(ty: &types::Type) -> Option<WitType> {
     let boxed = |ty: types::Type| ours(&ty).map(Box::new);
-    // `Some(None)` where there is a type and JSON has no values of it.
+    // `None`: JSON has no values of the type. `Some(None)`: there is no type.
     let maybe =
         |ty: Option<types::Type>| ty.map(|ty| ours(&ty)).map_or(Some(None), |ty| ty.map(Some));
     Some(match ty {
-        types::Type::Bool => Type::Bool,
-        types::Type::S8 => Type::S8,
-        types::Type::U8 => Type::U8,
-        types::Type::S16 => Type::S16,
-        types::Type::U16 => Type::U16,
-        types::Type::S32 => Type::S32,
-        types::Type::U32 => Type::U32,
-        types::Type::S64 => Type::S64,
-        types::Type::U64 => Type::U64,
-        types::Type::Float32 => Type::F32,
-        types::Type::Float64 => Type::F64,
-        types::Type::Char => Type::Char,
-        types::Type::String => Type::String,
-        types::Type::List(list) => Type::List(boxed(list.ty())?),
+        types::Type::Bool => WitType::Bool,
+        types::Type::S8 => WitType::S8,
+        types::Type::U8 => WitType::U8,
+        types::Type::S16 => WitType::S16,
+        types::Type::U16 => WitType::U16,
+        types::Type::S32 => WitType::S32,
+        types::Type::U32 => WitType::U32,
+        types::Type::S64 => WitType::S64,
+        types::Type::U64 => WitType::U64,
+        types::Type::Float32 => WitType::F32,
+        types::Type::Float64 => WitType::F64,
+        types::Type::Char => WitType::Char,
+        types::Type::String => WitType::String,
+        types::Type::List(list) => WitType::List(boxed(list.ty())?),
         types::Type::Record(record) => {
             let field =
                 |field: types::Field<'_>| ours(&field.ty).map(|ty| (field.name.to_owned(), ty));
-            Type::Record(record.fields().map(field).collect::<Option<_>>()?)
+            WitType::Record(record.fields().map(field).collect::<Option<_>>()?)
         }
         types::Type::Tuple(tuple) => {
-            Type::Tuple(tuple.types().map(|ty| ours(&ty)).collect::<Option<_>>()?)
+            WitType::Tuple(tuple.types().map(|ty| ours(&ty)).collect::<Option<_>>()?)
         }
         types::Type::Variant(variant) => {
             let case = |case: types::Case<'_>| maybe(case.ty).map(|ty| (case.name.to_owned(), ty));
-            Type::Variant(variant.cases().map(case).collect::<Option<_>>()?)
+            WitType::Variant(variant.cases().map(case).collect::<Option<_>>()?)
         }
-        types::Type::Enum(names) => Type::Enum(names.names().map(str::to_owned).collect()),
-        types::Type::Flags(names) => Type::Flags(names.names().map(str::to_owned).collect()),
-        types::Type::Option(option) => Type::Option(boxed(option.ty())?),
-        types::Type::Result(result) => Type::Result(
+        types::Type::Enum(names) => WitType::Enum(names.names().map(str::to_owned).collect()),
+        types::Type::Flags(names) => WitType::Flags(names.names().map(str::to_owned).collect()),
+        types::Type::Option(option) => WitType::Option(boxed(option.ty())?),
+        types::Type::Result(result) => WitType::Result(
             maybe(result.ok())?.map(Box::new),
             maybe(result.err())?.map(Box::new),
         ),
@@ -93,19 +93,19 @@ fn ours(ty: &types::Type) -> Option<Type> {
     })
 }
 
-/// The engine's form of a value that was read by this type.
-pub(super) fn val(ty: &Type, value: Value) -> Val {
+/// The engine's form of a value that was read as one of type `ty`.
+pub(super) fn val(ty: &WitType, value: WitValue) -> Val {
     match (ty, value) {
-        (_, Value::Bool(is)) => Val::Bool(is),
-        (_, Value::Int(number)) => integer(ty, number),
-        (Type::F32, Value::Float(number)) => Val::Float32(number as f32),
-        (_, Value::Float(number)) => Val::Float64(number),
-        (_, Value::Char(character)) => Val::Char(character),
-        (_, Value::String(text)) => Val::String(text),
-        (Type::List(item), Value::Many(values)) => {
+        (_, WitValue::Bool(is)) => Val::Bool(is),
+        (_, WitValue::Int(number)) => integer(ty, number),
+        (WitType::F32, WitValue::Float(number)) => Val::Float32(number as f32),
+        (_, WitValue::Float(number)) => Val::Float64(number),
+        (_, WitValue::Char(character)) => Val::Char(character),
+        (_, WitValue::String(text)) => Val::String(text),
+        (WitType::List(item), WitValue::Many(values)) => {
             Val::List(values.into_iter().map(|value| val(item, value)).collect())
         }
-        (Type::Record(fields), Value::Many(values)) => {
+        (WitType::Record(fields), WitValue::Many(values)) => {
             let fields = fields.iter().zip(values);
             Val::Record(
                 fields
@@ -113,14 +113,14 @@ pub(super) fn val(ty: &Type, value: Value) -> Val {
                     .collect(),
             )
         }
-        (Type::Tuple(types), Value::Many(values)) => Val::Tuple(
+        (WitType::Tuple(types), WitValue::Many(values)) => Val::Tuple(
             types
                 .iter()
                 .zip(values)
                 .map(|(ty, value)| val(ty, value))
                 .collect(),
         ),
-        (Type::Variant(cases), Value::Case(index, inner)) => {
+        (WitType::Variant(cases), WitValue::Case(index, inner)) => {
             let (name, ty) = cases
                 .get(index)
                 .map_or(("", &None), |(name, ty)| (name.as_str(), ty));
@@ -131,10 +131,10 @@ pub(super) fn val(ty: &Type, value: Value) -> Val {
                     .map(|(ty, inner)| Box::new(val(ty, *inner))),
             )
         }
-        (Type::Enum(names), Value::Case(index, _)) => {
+        (WitType::Enum(names), WitValue::Case(index, _)) => {
             Val::Enum(names.get(index).cloned().unwrap_or_default())
         }
-        (Type::Result(ok, err), Value::Case(index, inner)) => {
+        (WitType::Result(ok, err), WitValue::Case(index, inner)) => {
             let ty = if index == 0 { ok } else { err };
             let inner = ty
                 .as_ref()
@@ -142,39 +142,40 @@ pub(super) fn val(ty: &Type, value: Value) -> Val {
                 .map(|(ty, inner)| Box::new(val(ty, *inner)));
             Val::Result(if index == 0 { Ok(inner) } else { Err(inner) })
         }
-        (Type::Flags(names), Value::Flags(set)) => Val::Flags(
+        (WitType::Flags(names), WitValue::Flags(set)) => Val::Flags(
             set.into_iter()
                 .filter_map(|index| names.get(index).cloned())
                 .collect(),
         ),
-        (Type::Option(ty), Value::Option(inner)) => {
+        (WitType::Option(ty), WitValue::Option(inner)) => {
             Val::Option(inner.map(|inner| Box::new(val(ty, *inner))))
         }
-        // A value is of the type that it was read by. The engine compares once more, and says no.
+        // A value has the type as which it was read, so this cannot be. If it could, the engine
+        // would refuse the call, because it checks types once more.
         _ => Val::Option(None),
     }
 }
 
-/// `number` is within the bounds of `ty`.
+/// `number` is within the bounds of the integer type `ty`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "it was read within its type's bounds"
+    reason = "the number was read within the bounds of its type"
 )]
-fn integer(ty: &Type, number: i128) -> Val {
+fn integer(ty: &WitType, number: i128) -> Val {
     match ty {
-        Type::S8 => Val::S8(number as i8),
-        Type::U8 => Val::U8(number as u8),
-        Type::S16 => Val::S16(number as i16),
-        Type::U16 => Val::U16(number as u16),
-        Type::S32 => Val::S32(number as i32),
-        Type::U32 => Val::U32(number as u32),
-        Type::S64 => Val::S64(number as i64),
+        WitType::S8 => Val::S8(number as i8),
+        WitType::U8 => Val::U8(number as u8),
+        WitType::S16 => Val::S16(number as i16),
+        WitType::U16 => Val::U16(number as u16),
+        WitType::S32 => Val::S32(number as i32),
+        WitType::U32 => Val::U32(number as u32),
+        WitType::S64 => Val::S64(number as i64),
         _ => Val::U64(number as u64),
     }
 }
 
-/// A value as JSON, in the form in which it would be read again.
+/// A value as JSON, in the form in which params of its type are read.
 pub(super) fn json(value: &Val) -> String {
     let mut out = String::new();
     write(value, &mut out);
@@ -216,7 +217,7 @@ fn write(value: &Val, out: &mut String) {
         Val::Variant(name, None) => text(name, out),
         Val::Variant(name, Some(value)) => case(name, Some(value), out),
         Val::Option(None) => out.push_str("null"),
-        // An option in an option must tell `none` from `some(none)`.
+        // An option of an option must distinguish `none` from `some(none)`.
         Val::Option(Some(value)) if matches!(**value, Val::Option(_)) => {
             case("some", Some(value), out)
         }
@@ -224,7 +225,7 @@ fn write(value: &Val, out: &mut String) {
         Val::Result(Ok(value)) => case("ok", value.as_deref(), out),
         Val::Result(Err(value)) => case("err", value.as_deref(), out),
         Val::Flags(names) => sequence('[', names, ']', out, |name, out| text(name, out)),
-        // No function that has one is ever called.
+        // A function with such a type has no signature, so it is never called.
         Val::Resource(_) | Val::Future(_) | Val::Stream(_) | Val::ErrorContext(_) => {
             out.push_str("null")
         }
@@ -236,7 +237,7 @@ fn plain(value: &impl std::fmt::Display, out: &mut String) {
     let _ = write!(out, "{value}");
 }
 
-/// JSON has no words for what is no finite number.
+/// A number as JSON. `shown` is its text if it is finite; JSON has no other numbers.
 fn float(number: f64, shown: String, out: &mut String) {
     out.push_str(match number {
         _ if number.is_finite() => &shown,

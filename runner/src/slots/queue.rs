@@ -1,64 +1,74 @@
-//! The queue before the slots: first come, first served; an attempt of k slots waits at its head
-//! until k are free.
+//! The queue before the slots: first come, first served. An attempt that takes several slots waits
+//! at the head until all of them are free.
 
-use super::Ready;
+use crate::sandbox::Work;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use taskmaster_protocol::message::Attempt;
 
-/// A queue with many consumers that knows how many slots are free.
-pub struct Queue {
-    inner: Mutex<Inner>,
+/// An attempt that needs nothing but free slots.
+pub struct QueuedWork {
+    /// The attempt.
+    pub work: Work,
+    /// How many slots it takes.
+    pub slots: u32,
+}
+
+/// A queue with many consumers that counts free slots.
+pub struct SlotQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
     slots: u32,
 }
 
-struct Inner {
-    waiting: VecDeque<Ready>,
+struct QueueState {
+    waiting: VecDeque<QueuedWork>,
+    /// Slots that no attempt takes.
     free: u32,
     closed: bool,
 }
 
-impl Inner {
-    fn take(&mut self) -> Option<Ready> {
+impl QueueState {
+    /// Takes the first attempt, if enough slots are free for it.
+    fn take(&mut self) -> Option<QueuedWork> {
         if self.waiting.front()?.slots > self.free {
             return None;
         }
-        let ready = self.waiting.pop_front()?;
-        self.free -= ready.slots;
-        Some(ready)
+        let next = self.waiting.pop_front()?;
+        self.free -= next.slots;
+        Some(next)
     }
 }
 
-impl Queue {
-    /// Empty, with `slots` free.
-    pub fn new(slots: u32) -> Queue {
-        let inner = Inner {
+impl SlotQueue {
+    /// An empty queue with `slots` free slots.
+    pub fn new(slots: u32) -> SlotQueue {
+        let state = QueueState {
             waiting: VecDeque::new(),
             free: slots,
             closed: false,
         };
-        Queue {
-            inner: Mutex::new(inner),
+        SlotQueue {
+            state: Mutex::new(state),
             changed: Condvar::new(),
             slots,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // Nothing between lock and unlock can panic.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds to the end.
-    pub fn push(&self, ready: Vec<Ready>) {
-        let count = ready.len();
-        let most = self.slots;
-        let sized = ready.into_iter().map(|ready| Ready {
-            slots: ready.slots.clamp(1, most),
-            ..ready
+    /// Adds attempts to the end. An attempt that asks for more slots than there are takes all.
+    pub fn push(&self, works: Vec<QueuedWork>) {
+        let count = works.len();
+        let slots_max = self.slots;
+        let bounded = works.into_iter().map(|queued| QueuedWork {
+            slots: queued.slots.clamp(1, slots_max),
+            ..queued
         });
-        self.lock().waiting.extend(sized);
+        self.lock().waiting.extend(bounded);
         if count == 1 {
             self.changed.notify_one()
         } else {
@@ -66,54 +76,52 @@ impl Queue {
         }
     }
 
-    /// Gives back `freed` slots and takes the next attempt, if one can start now.
-    pub fn try_next(&self, freed: u32) -> Option<Ready> {
-        let mut inner = self.lock();
-        inner.free += freed;
-        if inner.closed {
+    /// Gives back `freed` slots and takes the next attempt, if it can start now.
+    pub fn try_next(&self, freed: u32) -> Option<QueuedWork> {
+        let mut state = self.lock();
+        state.free += freed;
+        if state.closed {
             return None;
         }
-        let next = inner.take();
-        let more = inner.free > 0 && !inner.waiting.is_empty();
-        drop(inner);
-        // Several slots became free at once, and only this thread knows.
-        if freed > 1 && more {
+        let next = state.take();
+        let others_can_start = state.free > 0 && !state.waiting.is_empty();
+        drop(state);
+
+        // Where several slots became free at once, only this thread knows of it.
+        if freed > 1 && others_can_start {
             self.changed.notify_all();
         }
         next
     }
 
-    /// Waits for the next attempt that can start; `None` when the queue is closed.
-    pub fn wait(&self) -> Option<Ready> {
-        let mut inner = self.lock();
+    /// Waits for the next attempt that can start. `None` means that the queue is closed.
+    pub fn wait(&self) -> Option<QueuedWork> {
+        let mut state = self.lock();
         loop {
-            if inner.closed {
+            if state.closed {
                 return None;
             }
-            if let Some(ready) = inner.take() {
-                return Some(ready);
+            if let Some(next) = state.take() {
+                return Some(next);
             }
-            inner = self
-                .changed
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Removes those of `attempts` that wait here.
+    /// Removes those of `attempts` that wait here, and names them.
     pub fn take_back(&self, attempts: &HashSet<Attempt>) -> Vec<Attempt> {
-        let mut taken = Vec::new();
-        let mut inner = self.lock();
-        let (gone, kept) = std::mem::take(&mut inner.waiting)
+        let mut state = self.lock();
+        let (taken, others): (VecDeque<QueuedWork>, _) = std::mem::take(&mut state.waiting)
             .into_iter()
-            .partition(|ready| attempts.contains(&ready.work.attempt));
-        inner.waiting = kept;
-        drop(inner);
-        let gone: VecDeque<Ready> = gone;
-        taken.extend(gone.into_iter().map(|ready| ready.work.attempt));
-        // What stood behind a large attempt may start now.
+            .partition(|queued| attempts.contains(&queued.work.attempt));
+        state.waiting = others;
+        drop(state);
+
+        // What stood behind a large attempt may be able to start now.
         self.changed.notify_all();
-        taken
+        let attempts = taken.into_iter().map(|queued| queued.work.attempt);
+        attempts.collect()
     }
 
     /// Lets every consumer go.
@@ -126,7 +134,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::{Program, Sandbox, Work};
+    use crate::sandbox::{Program, Sandbox};
     use std::sync::Arc;
     use std::time::Duration;
     use taskmaster_protocol::{AttemptId, TaskId};
@@ -140,35 +148,28 @@ mod tests {
 
     #[test]
     fn a_large_attempt_waits_at_the_head_and_can_be_taken_back() {
-        let folder = std::env::temp_dir().join(format!(
-            "taskmaster-queue-{}",
-            uuid::Uuid::now_v7().simple()
-        ));
-        let sandbox = Sandbox::new(1, &folder).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::new(1, folder.path()).unwrap();
         let program =
             Arc::new(Program::compile(&sandbox, br#"(module (func (export "_start")))"#).unwrap());
         let ready = |id: &str, slots| {
-            let (input, args, env, control) =
-                (Default::default(), Vec::new(), Vec::new(), Arc::default());
-            let (timeout, memory_mb, listener) =
-                (Duration::from_secs(1), 1, Arc::new(|_: &_, _| {}));
             let work = Work {
                 attempt: name(id),
                 program: program.clone(),
-                input,
-                args,
-                env,
+                input: Default::default(),
+                args: Vec::new(),
+                env: Vec::new(),
                 granted: Default::default(),
-                timeout,
-                memory_mb,
+                timeout: Duration::from_secs(1),
+                memory_mb: 1,
                 files: Default::default(),
-                control,
-                listener,
+                stop: Arc::default(),
+                listener: Arc::new(|_, _| {}),
             };
-            Ready { work, slots }
+            QueuedWork { work, slots }
         };
-        let id = |ready: Option<Ready>| ready.map(|ready| ready.work.attempt.id.to_string());
-        let queue = Queue::new(2);
+        let id = |next: Option<QueuedWork>| next.map(|next| next.work.attempt.id.to_string());
+        let queue = SlotQueue::new(2);
         queue.push(vec![
             ready("a", 1),
             ready("b", 9),
@@ -193,7 +194,5 @@ mod tests {
         assert_eq!(id(queue.wait()).as_deref(), Some("e"));
         queue.close();
         assert_eq!(id(queue.wait()), None);
-        drop(sandbox);
-        let _ = std::fs::remove_dir_all(&folder);
     }
 }

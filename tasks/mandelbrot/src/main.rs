@@ -13,7 +13,7 @@ mod slice;
 mod stitch;
 
 /// Why a task fails.
-enum Failure {
+enum RunError {
     /// The params are wrong and will be wrong the next time too.
     Params(String),
     /// The host did not take or give bytes.
@@ -29,29 +29,29 @@ const PIXELS_MAX: u64 = 1 << 26;
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Params(message)) => {
+        Err(RunError::Params(message)) => {
             report(&message);
             ExitCode::from(EXIT_BAD_PARAMS)
         }
-        Err(Failure::Host(error)) => {
+        Err(RunError::Host(error)) => {
             report(&error.to_string());
             ExitCode::FAILURE
         }
     }
 }
 
-fn run() -> Result<(), Failure> {
+fn run() -> Result<(), RunError> {
     let mut params = Vec::new();
     io::stdin()
         .lock()
         .read_to_end(&mut params)
-        .map_err(Failure::Host)?;
-    let result = compute(&params).map_err(Failure::Params)?;
+        .map_err(RunError::Host)?;
+    let result = compute(&params).map_err(RunError::Params)?;
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(&result)
         .and_then(|()| stdout.flush())
-        .map_err(Failure::Host)
+        .map_err(RunError::Host)
 }
 
 fn compute(params: &[u8]) -> Result<Vec<u8>, String> {

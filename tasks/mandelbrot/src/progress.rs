@@ -2,14 +2,14 @@
 
 use crate::report;
 
-/// Speaks each time another tenth is done: enough for a bar, and never a flood.
-pub struct Progress {
+/// Writes a line each time another tenth is done: enough for a bar, and never a flood.
+pub struct ProgressLog {
     total: usize,
     noun: &'static str,
     tenths: usize,
 }
 
-impl Progress {
+impl ProgressLog {
     pub fn new(total: usize, noun: &'static str) -> Self {
         Self {
             total: total.max(1),

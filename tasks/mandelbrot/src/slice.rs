@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 use crate::{PIXELS_MAX, palette};
 
 /// Beyond this a single point takes milliseconds.
@@ -99,7 +99,8 @@ impl Window {
         if self.rows == 0 || u64::from(self.from) + u64::from(self.rows) > u64::from(self.height) {
             let (from, rows, height) = (self.from, self.rows, self.height);
             return Err(format!(
-                "params: from {from} and rows {rows}: expected at least one row, all within height {height}"
+                "params: from {from} and rows {rows}: \
+                 expected at least one row, all within height {height}"
             ));
         }
         if !(1..=ITERATIONS_MAX).contains(&self.max_iter) {
@@ -118,7 +119,7 @@ impl Window {
     }
 
     fn pixels(&self) -> Vec<u8> {
-        let mut progress = Progress::new(self.rows as usize, "rows");
+        let mut progress = ProgressLog::new(self.rows as usize, "rows");
         let mut pixels = Vec::with_capacity(self.width as usize * self.rows as usize);
         for row in 0..self.rows {
             pixels.extend((0..self.width).map(|column| self.pixel(column, self.from + row)));
@@ -161,9 +162,11 @@ fn in_large_bulbs(x: f64, y: f64) -> bool {
 /// After how many iterations a point is gone, smoothed to a fraction; nothing for a point that
 /// stays.
 fn escape(x: f64, y: f64, max_iter: u32) -> Option<f64> {
-    let (mut re, mut im) = (0.0_f64, 0.0_f64);
+    let mut re = 0.0_f64;
+    let mut im = 0.0_f64;
     for iteration in 0..max_iter {
-        let (re2, im2) = (re * re, im * im);
+        let re2 = re * re;
+        let im2 = im * im;
         if re2 + im2 > GONE {
             let doublings = ((re2 + im2).ln() / GONE.ln()).log2();
             return Some(f64::from(iteration) - doublings);

@@ -2,31 +2,31 @@
 
 use serde::Deserialize;
 
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 use crate::slice::{Slice, check_size};
 use crate::{palette, png};
 
-/// The slices of one picture, in any order.
+/// Params that ask for a picture: its slices, in any order.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub struct Stitch {
-    stitch: Size,
+pub struct StitchParams {
+    stitch: PictureSize,
     slices: Vec<Slice>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-struct Size {
+struct PictureSize {
     width: u32,
     height: u32,
 }
 
 /// The picture as a PNG file.
-pub fn picture(params: &Stitch) -> Result<Vec<u8>, String> {
-    let Size { width, height } = params.stitch;
+pub fn picture(params: &StitchParams) -> Result<Vec<u8>, String> {
+    let PictureSize { width, height } = params.stitch;
     check_size(width, height)?;
     let mut canvas = Canvas::new(width, height);
-    let mut progress = Progress::new(params.slices.len(), "slices");
+    let mut progress = ProgressLog::new(params.slices.len(), "slices");
     for (position, slice) in params.slices.iter().enumerate() {
         canvas
             .place(slice)
@@ -65,18 +65,16 @@ impl Canvas {
                 self.width, self.height
             ));
         }
-        let (start, width) = (slice.from as usize, self.width as usize);
+        let width = self.width as usize;
+        let start = slice.from as usize;
         let end = start.saturating_add(slice.rows as usize);
-        let (Some(pixels), Some(painted)) = (
-            self.pixels
-                .get_mut(start.saturating_mul(width)..end.saturating_mul(width)),
-            self.painted.get_mut(start..end),
-        ) else {
-            return Err(format!(
-                "rows {start} to {end} reach below the picture's {}",
-                self.height
-            ));
+        let below = || {
+            let height = self.height;
+            format!("rows {start} to {end} reach below the picture's {height}")
         };
+        let painted = self.painted.get_mut(start..end).ok_or_else(below)?;
+        let range = start.saturating_mul(width)..end.saturating_mul(width);
+        let pixels = self.pixels.get_mut(range).ok_or_else(below)?;
         if painted.contains(&true) {
             return Err(format!("rows {start} to {end} are there already in part"));
         }

@@ -7,13 +7,13 @@ use crate::report;
 
 const MONTHS_PER_YEAR: f64 = 12.0;
 
-/// Two changes at least: a single one has no deviation.
+/// Fewer than two changes of the price have no deviation.
 const PRICES_MIN: usize = 3;
 
-/// What a ticker symbol may be long; it must fit into a legend.
+/// Characters of a ticker symbol: it must fit into a legend.
 const SYMBOL_MAX: usize = 12;
 
-/// One price for each month, oldest first.
+/// Params that ask for figures: one price for each month, oldest first.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Prices {
@@ -85,11 +85,11 @@ fn check_prices(prices: &[(Date, f64)]) -> Result<(), String> {
             "params: prices[{at}][1]: {price}, expected more than 0"
         ));
     }
-    for (at, pair) in prices.windows(2).enumerate() {
+    for (index, pair) in prices.windows(2).enumerate() {
         if let [(before, _), (date, _)] = pair
             && date.months() != before.months() + 1
         {
-            let at = at + 1;
+            let at = index + 1;
             return Err(format!(
                 "params: prices[{at}][0]: {date}, expected a day in the month after {before}"
             ));
@@ -100,10 +100,8 @@ fn check_prices(prices: &[(Date, f64)]) -> Result<(), String> {
 
 fn compute(params: &Prices) -> Figures {
     let prices: Vec<f64> = params.prices.iter().map(|(_, price)| *price).collect();
-    let (first, last) = (
-        prices.first().copied().unwrap_or(1.0),
-        prices.last().copied().unwrap_or(1.0),
-    );
+    let first = prices.first().copied().unwrap_or(1.0);
+    let last = prices.last().copied().unwrap_or(1.0);
     let years = (prices.len() - 1) as f64 / MONTHS_PER_YEAR;
     Figures {
         symbol: params.symbol.clone(),
@@ -137,7 +135,8 @@ fn volatility(prices: &[f64]) -> f64 {
 }
 
 fn max_drawdown(prices: &[f64]) -> f64 {
-    let (mut peak, mut deepest) = (0.0_f64, 0.0_f64);
+    let mut peak = 0.0_f64;
+    let mut deepest = 0.0_f64;
     for price in prices {
         peak = peak.max(*price);
         deepest = deepest.max(1.0 - price / peak);

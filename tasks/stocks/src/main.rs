@@ -12,10 +12,11 @@ mod axes;
 mod chart;
 mod date;
 mod summary;
+mod svg;
 mod table;
 
 /// Why a task fails.
-enum Failure {
+enum RunError {
     /// The params are wrong and will be wrong the next time too.
     Params(String),
     /// The host did not take or give bytes.
@@ -28,11 +29,11 @@ const EXIT_BAD_PARAMS: u8 = 65;
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Params(message)) => {
+        Err(RunError::Params(message)) => {
             report(&message);
             ExitCode::from(EXIT_BAD_PARAMS)
         }
-        Err(Failure::Host(error)) => {
+        Err(RunError::Host(error)) => {
             report(&error.to_string());
             ExitCode::FAILURE
         }
@@ -42,26 +43,26 @@ fn main() -> ExitCode {
 /// The fields that tell one kind of params from the other.
 #[derive(Deserialize)]
 #[serde(expecting = "an object")]
-struct Kind {
+struct ParamsKind {
     summary: Option<IgnoredAny>,
 }
 
-fn run() -> Result<(), Failure> {
+fn run() -> Result<(), RunError> {
     let mut params = Vec::new();
     io::stdin()
         .lock()
         .read_to_end(&mut params)
-        .map_err(Failure::Host)?;
-    let result = compute(&params).map_err(Failure::Params)?;
+        .map_err(RunError::Host)?;
+    let result = compute(&params).map_err(RunError::Params)?;
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(result.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(Failure::Host)
+        .map_err(RunError::Host)
 }
 
 fn compute(params: &[u8]) -> Result<String, String> {
-    let kind: Kind = typed(params)?;
+    let kind: ParamsKind = typed(params)?;
     if kind.summary.is_some() {
         summary::draw(&typed(params)?)
     } else {

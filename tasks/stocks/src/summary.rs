@@ -1,23 +1,17 @@
 //! One chart of all symbols, as SVG.
 
-use std::fmt::Write;
-
 use serde::Deserialize;
 
 use crate::analysis::{Figures, check_symbol};
-use crate::axes::Axes;
+use crate::axes::{Axes, BOTTOM};
+use crate::svg::{Svg, WIDTH, escaped, put};
 use crate::{chart, report, table};
-
-/// Told apart by most eyes, colour-blind ones included; after Okabe and Ito, darkened for thin
-/// lines on white.
-const COLOURS: [&str; 8] = [
-    "#0072b2", "#d55e00", "#009e73", "#b8548f", "#b58900", "#3aa0d8", "#5c4bb5", "#4d4d4d",
-];
 
 /// More lines than this nobody can follow.
 const SYMBOLS_MAX: usize = 12;
 
-pub const WIDTH: f64 = 1000.0;
+/// From the bottom of the chart to the headings of the table, in pixels.
+const TABLE_GAP: f64 = 72.0;
 
 const STYLE: &str = "<style>\
 text{font-family:system-ui,'Segoe UI','Helvetica Neue',Helvetica,Arial,sans-serif;font-size:13px;fill:#333}\
@@ -27,26 +21,27 @@ text{font-family:system-ui,'Segoe UI','Helvetica Neue',Helvetica,Arial,sans-seri
 .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}\
 </style>\n";
 
-/// Figures of all symbols.
+/// Params that ask for a chart: the figures of all symbols.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub struct Summary {
+pub struct ChartParams {
     summary: Vec<Figures>,
 }
 
 /// The SVG document.
-pub fn draw(params: &Summary) -> Result<String, String> {
+pub fn draw(params: &ChartParams) -> Result<String, String> {
     let shares = &params.summary;
     check(shares)?;
     report(&format!("::progress 0.5 drawing {} symbols", shares.len()));
     let axes = Axes::of(shares);
-    let height = axes.bottom() + 72.0 + table::height(shares.len());
-    let mut svg = String::new();
+    let table_top = BOTTOM + TABLE_GAP;
+    let height = table_top + table::height(shares.len());
+    let mut svg = Svg::default();
     head(&mut svg, shares, height);
     chart::draw(&mut svg, shares, &axes);
-    table::draw(&mut svg, shares, axes.bottom() + 72.0);
-    svg.push_str("</svg>\n");
-    Ok(svg)
+    table::draw(&mut svg, shares, table_top);
+    put!(svg, "</svg>\n");
+    Ok(svg.into_text())
 }
 
 fn check(shares: &[Figures]) -> Result<(), String> {
@@ -78,44 +73,30 @@ fn check_series(share: &Figures) -> Result<(), String> {
     }
 }
 
-fn head(svg: &mut String, shares: &[Figures], height: f64) {
+fn head(svg: &mut Svg, shares: &[Figures], height: f64) {
     let names: Vec<String> = shares.iter().map(|share| escaped(&share.symbol)).collect();
     let names = names.join(", ");
     let size = format!("width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\"");
-    put(
+    put!(
         svg,
-        format_args!("<svg xmlns=\"http://www.w3.org/2000/svg\" {size} role=\"img\">\n"),
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" {size} role=\"img\">\n"
     );
-    put(
+    put!(
         svg,
-        format_args!("<title>Monthly prices of {names}, indexed to 100</title>\n"),
+        "<title>Monthly prices of {names}, indexed to 100</title>\n"
     );
-    svg.push_str(STYLE);
-    svg.push_str("<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n");
-}
-
-pub fn colour(position: usize) -> &'static str {
-    COLOURS.get(position % COLOURS.len()).unwrap_or(&"#000")
-}
-
-/// Writing into a string cannot fail.
-pub fn put(svg: &mut String, text: std::fmt::Arguments<'_>) {
-    let _ = svg.write_fmt(text);
-}
-
-/// A symbol comes from outside: it must not end up as markup.
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    put!(svg, "{STYLE}");
+    put!(
+        svg,
+        "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
+    );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn share(symbol: &str, value: f64) -> Summary {
+    fn share(symbol: &str, value: f64) -> ChartParams {
         let json = format!(
             r#"{{"summary":[{{"symbol":{symbol:?},"months":3,"first":1,"last":1,"min":1,"max":1,"mean":1,"return_pct":0,
             "cagr_pct":0,"volatility_pct":0,"max_drawdown_pct":0,

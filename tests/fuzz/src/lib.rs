@@ -7,12 +7,14 @@
 pub mod directive;
 #[path = "../../../feeder/src/feed/line.rs"]
 pub mod line;
+#[path = "../../../runner/src/sandbox/follow_ups.rs"]
+pub mod follow_ups;
+#[path = "../../../runner/src/sandbox/live.rs"]
+pub mod live;
 #[path = "../../../runner/src/sandbox/log.rs"]
 pub mod log;
-#[path = "../../../master/src/prepare.rs"]
+#[path = "../../../master/engine/src/prepare.rs"]
 pub mod prepare;
-#[path = "../../../master/src/record.rs"]
-pub mod record;
 #[path = "../../../feeder/src/feed/splitter.rs"]
 pub mod splitter;
 #[path = "../../../feeder/src/cli/values.rs"]
@@ -20,10 +22,7 @@ pub mod values;
 #[path = "../../../feeder/src/wire.rs"]
 pub mod wire;
 
-/// Where `wire.rs` looks for it.
-mod feed {
-    pub(crate) use crate::line::Text;
-}
+pub use taskmaster_store::{body, codec, packed, record};
 
 /// The input as text, as far as it is some.
 pub fn text(data: &[u8]) -> &str {

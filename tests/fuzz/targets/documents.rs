@@ -7,7 +7,8 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use taskmaster_fuzz::prepare::prepare;
-use taskmaster_fuzz::record::{TaskBody, pack, unpack};
+use taskmaster_fuzz::body::{AddedTask, TaskBody};
+use taskmaster_fuzz::codec::{pack, unpack};
 use taskmaster_fuzz::text;
 use taskmaster_protocol::{JobName, Json, TaskId, Wall, splice};
 
@@ -16,14 +17,15 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     if let Ok(prepared) = prepare(&json) {
-        let to = (prepared.id, JobName::new("j").expect("a name"));
-        let body = TaskBody::new(
-            prepared.document,
-            prepared.hash,
-            prepared.references,
-            (1, Wall(1)),
-            to,
-        );
+        let body = TaskBody::new(AddedTask {
+            document: prepared.document,
+            fingerprint: prepared.fingerprint,
+            references: prepared.references,
+            id: prepared.id,
+            job: JobName::new("j").expect("a name"),
+            ordinal: 1,
+            created: Wall(1),
+        });
         let read: TaskBody = unpack(&pack(&body)).expect("what was written is read");
         assert_eq!(read, body);
     }

@@ -3,12 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use taskmaster_fuzz::line::{Keys, Line};
-use taskmaster_fuzz::splitter::{Piece, Splitter};
+use taskmaster_fuzz::line::{FeedLine, IdHasher};
+use taskmaster_fuzz::splitter::{FeedDocument, Splitter};
 
 const MAX: usize = 200;
 
-fn split(parts: &[&[u8]]) -> Vec<Piece> {
+fn split(parts: &[&[u8]]) -> Vec<FeedDocument> {
     let (mut splitter, mut out) = (Splitter::new(MAX), Vec::new());
     parts.iter().for_each(|part| splitter.push(part, &mut out));
     splitter.finish(&mut out);
@@ -23,10 +23,11 @@ fuzz_target!(|data: &[u8]| {
     let at = usize::from(*cut) % (data.len() + 1);
     assert_eq!(split(&[&data[..at], &data[at..]]), whole);
     assert_eq!(split(&data.chunks(1).collect::<Vec<_>>()), whole);
-    for piece in whole {
-        let Ok(text) = piece.text else { continue };
+    for document in whole {
+        let Ok(text) = document.text else { continue };
         assert!(text.len() <= MAX && text.trim() == text);
-        let Ok(line) = Line::read(piece.line, text, &Keys::default(), || "made".into()) else {
+        let Ok(line) = FeedLine::read(document.line, text, &IdHasher::default(), || "made".into())
+        else {
             continue;
         };
         assert!(

@@ -17,12 +17,12 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(message) = &whole {
         assert_eq!(FromMaster::decode(&message.encode()).as_ref(), Ok(message));
     }
-    let hot = wire::hot(text);
+    let hot = wire::read_hot(text);
     match (&hot, &whole) {
-        (Some(wire::Hot::Finals(hot)), Ok(FromMaster::Final(whole))) => {
+        (Some(wire::HotMessage::Final(hot)), Ok(FromMaster::Final(whole))) => {
             assert_eq!(hot.tasks.len(), whole.tasks.len())
         }
-        (Some(wire::Hot::Events(hot)), Ok(FromMaster::Events(whole))) => {
+        (Some(wire::HotMessage::Watch(hot)), Ok(FromMaster::Events(whole))) => {
             assert_eq!(hot.len(), whole.len())
         }
         // It reads less closely: what is wrong inside a task it does not see.

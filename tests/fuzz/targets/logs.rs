@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
-use taskmaster_fuzz::log::Collector;
+use taskmaster_fuzz::log::LogCollector;
 use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{AttemptId, TaskId, limits};
 
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         id: TaskId::new("t").expect("a name"),
         attempt: AttemptId { epoch: 1, n: 1 },
     };
-    let mut collector = Collector::new(attempt, Arc::new(|_, _| {}));
+    let mut collector = LogCollector::new(attempt, Arc::new(|_, _| {}));
     // Now and then enough of it to fill what is kept.
     let times = if *times == 255 { 2_000 } else { 1 };
     for _ in 0..times {

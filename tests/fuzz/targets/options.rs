@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use taskmaster_fuzz::{text, values};
-use taskmaster_protocol::{Filter, Hash, JobName, ModuleName, ModuleRef, TaskId, Wall, near};
+use taskmaster_protocol::{EventFilter, Hash, JobName, ModuleName, ModuleRef, TaskId, Wall, near};
 
 fuzz_target!(|data: &[u8]| {
     if let Some(us) = data.first_chunk() {
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(shown.ends_with('Z'), "{shown}");
     }
     let text = text(data);
-    if let Ok(span) = text.parse::<values::Span>() {
+    if let Ok(span) = text.parse::<values::TimeSpan>() {
         assert!(u128::from(span.ms()) * 1_000 >= span.duration().as_micros());
     }
     if let Ok(time) = Wall::parse(text) {
@@ -22,9 +22,9 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok((name, value)) = values::pair(text) {
         assert_eq!(format!("{name}={value}"), text);
-        let filter = Filter {
+        let filter = EventFilter {
             events: vec![value],
-            ..Filter::default()
+            ..EventFilter::default()
         };
         let _ = filter.unknown_events();
     }

@@ -8,9 +8,10 @@ use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use taskmaster_fuzz::record::{
-    Body, Ended, Entry, JobRecord, ModuleRecord, TaskBody, decode, encode, pack, unpack,
-};
+use taskmaster_fuzz::body::TaskBody;
+use taskmaster_fuzz::packed::StoredBody;
+use taskmaster_fuzz::codec::{decode, encode, pack, unpack};
+use taskmaster_fuzz::record::{Ended, Entry, JobRecord, ModuleRecord};
 
 fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(value) = unpack::<T>(bytes) {
@@ -27,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     kept::<Ended>(data);
     kept::<JobRecord>(data);
     kept::<ModuleRecord>(data);
-    if let Ok(body) = unpack::<Body>(data) {
+    if let Ok(body) = unpack::<StoredBody>(data) {
         let _ = body.whole();
     }
 });

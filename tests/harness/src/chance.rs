@@ -1,6 +1,6 @@
-//! Chance from a seed.
+//! Random numbers from a seed.
 
-/// xorshift64*: small, and good enough for faults.
+/// Random numbers by xorshift64*, which is small and good enough for faults.
 #[derive(Debug)]
 pub struct Chance(u64);
 
@@ -18,12 +18,12 @@ impl Chance {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// 0..n.
+    /// A number in `0..n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         (self.draw() >> 24) % n.max(1)
     }
 
-    /// low..=high.
+    /// A number in `low..=high`.
     pub fn within(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
@@ -37,8 +37,8 @@ impl Chance {
         all.get(self.below(all.len() as u64) as usize)
     }
 
-    /// low..high, each order of magnitude as likely as the next: most are short, some are very
-    /// long.
+    /// A number in `low..=high`, of which each order of magnitude is as likely as the next: most are
+    /// small, and some are very large.
     pub fn spread(&mut self, low: u64, high: u64) -> u64 {
         let scale = (high / low.max(1)).max(1).ilog2() + 1;
         let ceiling = low << self.below(u64::from(scale) + 1);

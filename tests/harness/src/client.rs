@@ -51,7 +51,7 @@ impl Client {
         }
         client.say(
             "hello",
-            json!({"role": "client", "protocol": 2, "session": session}),
+            json!({"role": "client", "protocol": 1, "session": session}),
         )?;
         let deadline = Instant::now() + ANSWER;
         while client.welcome.is_null() {

@@ -75,7 +75,7 @@ impl Socket {
     /// Connected, and known as a client.
     pub fn client(url: &str) -> Socket {
         let mut socket = Socket::connect(url);
-        socket.text(r#"{"event":"hello","data":{"role":"client","protocol":3}}"#);
+        socket.text(r#"{"event":"hello","data":{"role":"client","protocol":1}}"#);
         match socket.hear() {
             Heard::Text(welcome) if welcome["event"] == "welcome" => socket,
             other => panic!("no welcome but {other:?}"),
@@ -84,13 +84,8 @@ impl Socket {
 
     /// Connected, known as a runner of one slot, and ready for work.
     pub fn runner(url: &str, name: &str) -> Socket {
-        Socket::runner_of(url, name, 3)
-    }
-
-    /// A runner of a release that speaks this version of the protocol.
-    pub fn runner_of(url: &str, name: &str, version: u32) -> Socket {
         let mut socket = Socket::connect(url);
-        let hello = serde_json::json!({"event": "hello", "data": {"role": "runner", "protocol": version,
+        let hello = serde_json::json!({"event": "hello", "data": {"role": "runner", "protocol": 1,
             "session": name, "runner": {"name": name, "slots": 1}}});
         socket.text(&hello.to_string());
         assert!(matches!(socket.hear(), Heard::Text(welcome) if welcome["event"] == "welcome"));

@@ -1,22 +1,30 @@
-//! Plays the engine's part for tests of the core: it gives out keys, opens jobs before tasks are
-//! added to them, looks up what is known of dependencies, keeps what is durable, and restores a
-//! core from that. After every event it asks the core whether its invariants hold.
+//! Plays the engine's part for tests of the core. The harness gives out keys, opens jobs before
+//! tasks are added to them, looks up what is known of dependencies, keeps what is durable, and
+//! restores a core from that. After every event it asks the core whether its invariants hold.
 
-#![allow(dead_code, reason = "each test uses the part that it needs")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test uses the part that it needs"
+)]
+
+mod phrases;
+
+pub use phrases::{phrase, time};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_core::jobs::{Counts, Past};
 use taskmaster_core::{
-    Change, DependsOn, Due, Effect, Event, Final, NewTask, Origin, RunnerKey, Scheduler, TaskKey,
-    Why,
+    DependsOn, Due, DurableChange, Effect, Event, FinalState, NewTask, Origin, RunnerKey,
+    Scheduler, TaskKey,
 };
+use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{
     AttemptId, JobName, ModuleName, Now, Requires, Retries, TaskState, Wall, When,
 };
 
-/// What a feeder asks for.
+/// A task that a feeder adds.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub name: String,
@@ -44,43 +52,55 @@ impl Wanted {
     }
 }
 
-/// What is durable of a task, and how the engine names it to the core.
+/// What is durable of a task, and the key under which the core holds it.
 #[derive(Debug, Clone)]
 pub struct Record {
     pub wanted: Wanted,
-    pub no: u64,
+    pub ordinal: u64,
+    /// `None` after the core has forgotten the task.
     pub key: Option<TaskKey>,
-    pub ended: Option<Final>,
+    pub ended: Option<FinalState>,
+    /// The last attempt that was sent.
     pub last: AttemptId,
+    /// Failures counted.
     pub tries: u32,
+    /// Lost runners counted.
     pub lost: u32,
+    /// This attempt and older ones are void for the next master.
     pub fence: AttemptId,
 }
 
 /// What is durable of a job.
 #[derive(Debug, Clone, Default)]
 pub struct JobRecord {
-    pub past: Past,
+    pub stored: StoredJob,
     pub open: bool,
     pub holders: BTreeSet<Arc<str>>,
+    /// The ordinal up to which tasks are being cancelled; 0 when none are.
     pub cancelled_up_to: u64,
 }
 
+/// The core, and everything that its engine would know.
 pub struct World {
     pub core: Scheduler,
     pub now: Now,
     pub epoch: u32,
     pub tasks: BTreeMap<String, Record>,
+    /// Names of the tasks that have or had a key under this master.
     pub names: BTreeMap<TaskKey, String>,
     pub jobs: BTreeMap<String, JobRecord>,
+    /// Names of the runners of all connections under this master.
     pub runners: BTreeMap<RunnerKey, String>,
     pub roster: BTreeSet<String>,
+    /// Modules whose tasks cannot be sent.
     pub closed: BTreeSet<String>,
-    free: BTreeSet<u32>,
+    free_keys: BTreeSet<u32>,
+    /// The number of keys that were ever given out under this master.
     keys: u32,
-    nos: u64,
-    connections: u64,
+    last_ordinal: u64,
+    last_connection: u64,
     events: u64,
+    /// Whether the core is being restored, and was not told of all tasks yet.
     restoring: bool,
 }
 
@@ -107,30 +127,30 @@ impl World {
             runners: BTreeMap::new(),
             roster: BTreeSet::new(),
             closed: BTreeSet::new(),
-            free: BTreeSet::new(),
+            free_keys: BTreeSet::new(),
             keys: 0,
-            nos: 0,
-            connections: 0,
+            last_ordinal: 0,
+            last_connection: 0,
             events: 0,
             restoring: false,
         }
     }
 
-    /// Hands an event in, keeps what is durable, and checks the core. With many tasks it checks now
-    /// and then.
+    /// Tells the core of an event, keeps what is durable, and checks the core. With many tasks the
+    /// check is slow, and happens only after some events.
     pub fn event(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let shown = event.clone();
+        let event_shown = event.clone();
         self.core.handle(event, self.now, &mut effects);
         effects.iter().for_each(|effect| self.keep(effect));
         self.events += 1;
-        // A job's total is right when all its tasks are told of.
+        // The totals of jobs are right only when the core was told of all tasks.
         if self.restoring {
             return effects;
         }
         if self.core.tasks_len() < 300 || self.events.is_multiple_of(500) {
             let broken = self.core.check();
-            assert!(broken.is_empty(), "after {shown:?}: {broken:#?}");
+            assert!(broken.is_empty(), "after {event_shown:?}: {broken:#?}");
         }
         effects
     }
@@ -138,9 +158,10 @@ impl World {
     fn keep(&mut self, effect: &Effect) {
         match effect {
             Effect::Forget(key) => {
-                // Who reads the effects of a restart still wants to know whose key it was.
+                // The effects of a restart are shown only after the last of them, with the names that
+                // the keys had. So these keys are not used again.
                 if !self.restoring {
-                    self.free.insert(key.0);
+                    self.free_keys.insert(key.0);
                 }
                 let name = self.names[key].clone();
                 let record = self.tasks.get_mut(&name).expect("a known task");
@@ -156,19 +177,30 @@ impl World {
                 record.last = *attempt;
             }
             Effect::Store(change) => self.store(change),
-            _ => {}
+            Effect::Recall { .. }
+            | Effect::Stop { .. }
+            | Effect::Disconnect { .. }
+            | Effect::Announce { .. } => {}
         }
     }
 
     fn record_of(&mut self, key: TaskKey) -> &mut Record {
         let record = self.tasks.get_mut(&self.names[&key]).expect("a known task");
-        assert_eq!(record.key, Some(key), "an effect of a former life");
+        assert_eq!(
+            record.key,
+            Some(key),
+            "an effect concerns a task that is open"
+        );
         record
     }
 
-    fn store(&mut self, change: &Change) {
+    fn job_record(&mut self, job: &JobName) -> &mut JobRecord {
+        self.jobs.get_mut(job.as_str()).expect("a known job")
+    }
+
+    fn store(&mut self, change: &DurableChange) {
         match change {
-            Change::Ended {
+            DurableChange::Ended {
                 task,
                 state,
                 attempt,
@@ -179,7 +211,7 @@ impl World {
                 record.ended = Some(*state);
                 record.fence = record.fence.max(*attempt).max(record.last);
             }
-            Change::Retrying {
+            DurableChange::Retrying {
                 task,
                 attempt,
                 tries,
@@ -189,7 +221,8 @@ impl World {
             } => {
                 let due = Due::Wall(self.now.wall.plus_us(*wait_us));
                 let record = self.record_of(*task);
-                (record.tries, record.lost) = (*tries, *lost);
+                record.tries = *tries;
+                record.lost = *lost;
                 if !runner_lost {
                     record.fence = record.fence.max(*attempt);
                 }
@@ -197,96 +230,92 @@ impl World {
                     record.wanted.due = Some(due);
                 }
             }
-            Change::Set {
+            DurableChange::Set {
                 task,
                 priority,
                 wait_us,
             } => {
                 let due = wait_us.map(|us| Due::Wall(self.now.wall.plus_us(us)));
                 let wanted = &mut self.record_of(*task).wanted;
-                (wanted.priority, wanted.due) = (*priority, due.or(wanted.due));
+                wanted.priority = *priority;
+                wanted.due = due.or(wanted.due);
             }
-            Change::JobOpened(job) => {
+            DurableChange::JobOpened(job) => {
                 let run = self.core.job(job).expect("an open job").run;
                 let record = self.jobs.entry(job.to_string()).or_default();
                 assert!(!record.open, "a job opens once");
-                (record.open, record.past.run) = (true, run);
+                record.open = true;
+                record.stored.run = run;
             }
-            Change::JobDone(job) => {
+            DurableChange::JobDone(job) => {
                 let counts = self
                     .core
                     .job(job)
                     .expect("its last counts can be read")
                     .counts
                     .clone();
-                let record = self.jobs.get_mut(job.as_str()).expect("a known job");
+                let record = self.job_record(job);
                 assert!(record.open, "a job is done once");
-                (record.open, record.past.counts) = (false, counts);
+                record.open = false;
+                record.stored.counts = counts;
             }
-            Change::JobHeld { job, by, held } => {
-                let holders = &mut self
-                    .jobs
-                    .get_mut(job.as_str())
-                    .expect("a known job")
-                    .holders;
+            DurableChange::JobHeld { job, by, held } => {
+                let holders = &mut self.job_record(job).holders;
                 if *held {
                     holders.insert(by.clone())
                 } else {
                     holders.remove(by)
                 };
             }
-            Change::JobPaused { job, paused } => {
-                self.jobs
-                    .get_mut(job.as_str())
-                    .expect("a known job")
-                    .past
-                    .paused = *paused;
+            DurableChange::JobPaused { job, paused } => {
+                self.job_record(job).stored.paused = *paused;
             }
-            Change::JobCancelled { job, up_to } => {
-                self.jobs
-                    .get_mut(job.as_str())
-                    .expect("a known job")
-                    .cancelled_up_to = *up_to;
+            DurableChange::JobCancelled { job, up_to } => {
+                self.job_record(job).cancelled_up_to = *up_to;
             }
-            Change::RunnerJoined(name) => {
+            DurableChange::RunnerJoined(name) => {
                 assert!(self.roster.insert(name.clone()), "{name} joins once")
             }
-            Change::RunnerLost(name) => assert!(self.roster.remove(name), "{name} is lost once"),
-            Change::Continued(task, fence) => {
-                let record = self.record_of(*task);
-                (record.tries, record.lost, record.fence) = (0, 0, *fence);
+            DurableChange::RunnerLost(name) => {
+                assert!(self.roster.remove(name), "{name} is lost once")
             }
-            Change::Added(_) | Change::Reopened(_) => {}
+            DurableChange::Continued(task, fence) => {
+                let record = self.record_of(*task);
+                record.tries = 0;
+                record.lost = 0;
+                record.fence = *fence;
+            }
+            DurableChange::Added(_) | DurableChange::Reopened(_) => {}
         }
     }
 
     fn free_key(&mut self) -> TaskKey {
-        let key = self.free.pop_first().unwrap_or_else(|| {
+        let key = self.free_keys.pop_first().unwrap_or_else(|| {
             self.keys += 1;
             self.keys - 1
         });
         TaskKey(key)
     }
 
-    /// Opens the job where the core does not hold it open.
+    /// Opens a job, unless it is open.
     pub fn open_job(&mut self, job: &str) -> Vec<Effect> {
         let name = job_name(job);
         if self.core.job(&name).is_some_and(|job| job.open) {
             return Vec::new();
         }
-        let past = self
+        let stored = self
             .jobs
             .get(job)
-            .map(|record| record.past.clone())
+            .map(|record| record.stored.clone())
             .unwrap_or_default();
         self.event(Event::JobOpened {
             job: name,
-            past,
+            stored,
             restored: false,
         })
     }
 
-    fn facts(&self, after: &[(String, When)]) -> Vec<DependsOn> {
+    fn dependencies(&self, after: &[(String, When)]) -> Vec<DependsOn> {
         let fact = |(on, when): &(String, When)| {
             let record = self.tasks.get(on).unwrap_or_else(|| panic!("no task {on}"));
             match (record.ended, record.key) {
@@ -297,27 +326,27 @@ impl World {
         after.iter().map(fact).collect()
     }
 
-    fn told(&self, record: &Record, key: TaskKey, origin: Origin) -> Event {
-        Event::TaskCame(Box::new(self.new_task(record, key, origin)))
+    fn task_opened(&self, record: &Record, key: TaskKey, origin: Origin) -> Event {
+        Event::TaskOpened(Box::new(self.new_task(record, key, origin)))
     }
 
     fn new_task(&self, record: &Record, key: TaskKey, origin: Origin) -> NewTask {
         let wanted = &record.wanted;
         NewTask {
             key,
-            no: record.no,
+            ordinal: record.ordinal,
             job: job_name(&wanted.job),
             module: module_name(&wanted.module),
             requires: wanted.requires.clone().into(),
             priority: wanted.priority,
-            dependencies: self.facts(&wanted.after),
+            dependencies: self.dependencies(&wanted.after),
             due: wanted.due,
             retries: wanted.retries.clone(),
             origin,
         }
     }
 
-    /// An attempt ended, and its task goes on as `wanted`, in the job that it is in.
+    /// An attempt ended, and its task goes on as `wanted`. The task stays in its job.
     pub fn go_on(&mut self, runner: RunnerKey, attempt: AttemptId, wanted: Wanted) -> Vec<Effect> {
         let name = wanted.name.clone();
         let last = self.tasks[&name].clone();
@@ -351,26 +380,22 @@ impl World {
     pub fn add(&mut self, wanted: Wanted) -> Vec<Effect> {
         let mut effects = self.open_job(&wanted.job);
         let key = self.free_key();
-        self.nos += 1;
-        let (zero, fence) = (
-            AttemptId { epoch: 0, n: 0 },
-            AttemptId {
-                epoch: self.epoch,
-                n: 0,
-            },
-        );
+        self.last_ordinal += 1;
         let name = wanted.name.clone();
         let record = Record {
             wanted,
-            no: self.nos,
+            ordinal: self.last_ordinal,
             key: Some(key),
             ended: None,
-            last: zero,
+            last: AttemptId { epoch: 0, n: 0 },
             tries: 0,
             lost: 0,
-            fence,
+            fence: AttemptId {
+                epoch: self.epoch,
+                n: 0,
+            },
         };
-        let event = self.told(&record, key, Origin::Added);
+        let event = self.task_opened(&record, key, Origin::Added);
         let due = record.wanted.due.map(|due| self.by_wall(due));
         let record = Record {
             wanted: Wanted {
@@ -388,25 +413,28 @@ impl World {
         effects
     }
 
-    /// A time that means the same to the next master: the monotonic clock starts anew.
+    /// A time by the wall clock, which the next master understands: its monotonic clock starts
+    /// anew.
     fn by_wall(&self, due: Due) -> Due {
         match due {
             Due::Mono(us) => Due::Wall(self.now.wall.plus_us(us.saturating_sub(self.now.mono_us))),
-            due => due,
+            Due::Wall(wall) => Due::Wall(wall),
         }
     }
 
-    /// `tasks retry`: the task gets a new key, its last attempt is its fence.
+    /// `tasks retry`: the task gets a new key, and its last attempt is its fence.
     pub fn reopen(&mut self, name: &str) -> Vec<Effect> {
         let mut effects = self.open_job(&self.tasks[name].wanted.job.clone());
         let key = self.free_key();
         let record = self.tasks.get_mut(name).expect("a known task");
         let was = record.ended.take().expect("an ended task");
-        (record.key, record.tries, record.lost) = (Some(key), 0, 0);
+        record.key = Some(key);
+        record.tries = 0;
+        record.lost = 0;
         record.wanted.due = None;
         let record = record.clone();
         self.names.insert(key, name.into());
-        let event = self.told(
+        let event = self.task_opened(
             &record,
             key,
             Origin::Reopened {
@@ -424,8 +452,8 @@ impl World {
         credits: u32,
         held: &[(String, AttemptId)],
     ) -> (RunnerKey, Vec<Effect>) {
-        self.connections += 1;
-        let runner = RunnerKey(self.connections);
+        self.last_connection += 1;
+        let runner = RunnerKey(self.last_connection);
         self.runners.insert(runner, offer.name.clone());
         let held = held
             .iter()
@@ -435,20 +463,20 @@ impl World {
             runner,
             offer: Box::new(offer),
             credits,
-            answers: true,
+            answers_recalls: true,
             held,
         });
         (runner, effects)
     }
 
-    /// The key under which the core knows an attempt; `None`: the engine answers the runner without
-    /// asking the core.
+    /// The key under which the core holds a task. Without one, the engine answers a runner that
+    /// speaks of the task without asking the core.
     pub fn key(&self, name: &str) -> Option<TaskKey> {
         self.tasks.get(name)?.key
     }
 
-    /// The master dies, and another starts on what is durable. What was assigned is restored as
-    /// waiting.
+    /// The master dies, and another one starts on what is durable. Tasks that were assigned are
+    /// restored as waiting.
     pub fn restart(&mut self) -> Vec<Effect> {
         self.epoch += 1;
         self.restoring = true;
@@ -456,7 +484,8 @@ impl World {
         self.now.mono_us = 0;
         self.names.clear();
         self.runners.clear();
-        (self.free, self.keys) = (BTreeSet::new(), 0);
+        self.free_keys.clear();
+        self.keys = 0;
         let mut effects = self.event(Event::Started {
             roster: self.roster.iter().cloned().collect(),
         });
@@ -473,33 +502,49 @@ impl World {
             .map(|(name, job)| (name.clone(), job.clone()))
             .collect();
         for (name, job) in &jobs {
-            let past = Past {
+            let stored = StoredJob {
                 counts: self.counts_of(name),
-                ..job.past.clone()
+                ..job.stored.clone()
             };
             effects.extend(self.event(Event::JobOpened {
                 job: job_name(name),
-                past,
+                stored,
                 restored: true,
             }));
             for by in &job.holders {
-                let (job, by) = (job_name(name), by.clone());
                 effects.extend(self.event(Event::JobHeld {
-                    job,
-                    by,
+                    job: job_name(name),
+                    by: by.clone(),
                     restored: true,
                 }));
             }
         }
+        effects.extend(self.restore_tasks());
+        self.restoring = false;
+        for (name, job) in jobs.iter().filter(|(_, job)| job.cancelled_up_to > 0) {
+            let event = Event::JobCancelRequested {
+                job: job_name(name),
+                up_to: job.cancelled_up_to,
+                restored: true,
+            };
+            effects.extend(self.event(event));
+        }
+        effects
+    }
+
+    /// Tells a new core of the open tasks.
+    fn restore_tasks(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
         self.tasks.values_mut().for_each(|record| record.key = None);
         let mut open: Vec<(u64, String)> = self
             .tasks
             .iter()
-            .filter(|(_, r)| r.ended.is_none())
-            .map(|(name, r)| (r.no, name.clone()))
+            .filter(|(_, record)| record.ended.is_none())
+            .map(|(name, record)| (record.ordinal, name.clone()))
             .collect();
         open.sort();
-        // A reopened task may wait for one that came later: those waited for are told first.
+        // A task that was opened again may wait for one that was added later. The core is told of the
+        // tasks waited for first.
         while !open.is_empty() {
             let waits =
                 |name: &String| {
@@ -515,28 +560,22 @@ impl World {
                 self.tasks.get_mut(&name).expect("a known task").key = Some(key);
                 self.names.insert(key, name.clone());
                 let record = self.tasks[&name].clone();
-                let (tries, lost, fence) = (record.tries, record.lost, record.fence);
-                let event = self.told(&record, key, Origin::Restored { tries, lost, fence });
+                let origin = Origin::Restored {
+                    tries: record.tries,
+                    lost: record.lost,
+                    fence: record.fence,
+                };
+                let event = self.task_opened(&record, key, origin);
                 effects.extend(self.event(event));
             }
             open = later;
         }
-        self.restoring = false;
-        for (name, job) in jobs.iter().filter(|(_, job)| job.cancelled_up_to > 0) {
-            let event = Event::JobCancelWanted {
-                job: job_name(name),
-                up_to: job.cancelled_up_to,
-                restored: true,
-            };
-            effects.extend(self.event(event));
-        }
         effects
     }
 
-    /// What the durable records say of a job's past: all that were added, and how those that ended
-    /// did.
-    fn counts_of(&self, job: &str) -> Counts {
-        let mut counts = Counts::default();
+    /// The counts of a job by the durable records of its tasks.
+    fn counts_of(&self, job: &str) -> JobCounts {
+        let mut counts = JobCounts::default();
         for record in self
             .tasks
             .values()
@@ -544,16 +583,16 @@ impl World {
         {
             counts.total += 1;
             if let Some(how) = record.ended {
-                counts.by_state[how.state() as usize] += 1;
+                counts.by_state[how.task_state() as usize] += 1;
             }
         }
         counts
     }
 
     pub fn cancel_job(&mut self, job: &str) -> Vec<Effect> {
-        self.event(Event::JobCancelWanted {
+        self.event(Event::JobCancelRequested {
             job: job_name(job),
-            up_to: self.nos,
+            up_to: self.last_ordinal,
             restored: false,
         })
     }
@@ -572,152 +611,13 @@ impl World {
     pub fn state(&self, name: &str) -> TaskState {
         let record = &self.tasks[name];
         match record.ended {
-            Some(how) => how.state(),
+            Some(how) => how.task_state(),
             None => self
                 .core
                 .task(record.key.expect("an open task"))
                 .expect("the core holds it")
                 .state()
-                .name(),
+                .task_state(),
         }
-    }
-}
-
-/// Effects as text: one phrase each.
-pub fn phrase(world: &World, effect: &Effect) -> String {
-    let task = |key: &TaskKey| world.names[key].clone();
-    let runner = |key: &RunnerKey| {
-        let name = &world.runners[key];
-        let newest = world
-            .runners
-            .iter()
-            .rev()
-            .find(|(_, n)| *n == name)
-            .map(|(key, _)| key);
-        if newest == Some(key) {
-            name.clone()
-        } else {
-            format!("{name}'")
-        }
-    };
-    match effect {
-        Effect::Send {
-            runner: to,
-            task: key,
-            attempt,
-        } => format!("{} → {} {attempt}", task(key), runner(to)),
-        Effect::Recall {
-            runner: from,
-            attempts,
-        } => {
-            let listed: Vec<String> = attempts
-                .iter()
-                .map(|(key, attempt)| format!("{} {attempt}", task(key)))
-                .collect();
-            format!("recall from {}: {}", runner(from), listed.join(" + "))
-        }
-        Effect::Stop {
-            runner: on,
-            task: key,
-            attempt,
-        } => format!("stop {} {attempt} on {}", task(key), runner(on)),
-        Effect::HangUp { runner: key } => format!("hang up {}", runner(key)),
-        Effect::Show {
-            kind,
-            task: Some(key),
-            ..
-        } => format!("{} {}", task(key), kind.as_str().replace("task:", "")),
-        Effect::Show {
-            kind, runner: key, ..
-        } => {
-            format!(
-                "{} {}",
-                key.as_ref().map(runner).unwrap_or_default(),
-                kind.as_str().replace("runner:", "")
-            )
-        }
-        Effect::Forget(key) => format!("{} forgotten", task(key)),
-        Effect::Store(change) => change_phrase(world, change),
-    }
-}
-
-fn change_phrase(world: &World, change: &Change) -> String {
-    let name = |key: &TaskKey| world.names[key].clone();
-    match change {
-        Change::Added(key) => format!("{} added", name(key)),
-        Change::Reopened(key) => format!("{} reopened", name(key)),
-        Change::Continued(key, fence) => format!("{} goes on, void up to {fence}", name(key)),
-        Change::Ended {
-            task,
-            state,
-            why,
-            attempt,
-        } => {
-            let how = state.state().as_str();
-            match why {
-                Why::Report => format!("{} {how} by {attempt}", name(task)),
-                Why::Cancelled => format!("{} {how}", name(task)),
-                Why::Dependency(on, was) => format!(
-                    "{} {how}, {} {}",
-                    name(task),
-                    name(on),
-                    was.state().as_str()
-                ),
-                Why::Earlier(i, was) => format!(
-                    "{} {how}, dependency {i} {} before",
-                    name(task),
-                    was.state().as_str()
-                ),
-                Why::Poison => format!("{} {how}, poison", name(task)),
-            }
-        }
-        Change::Retrying {
-            task,
-            attempt,
-            tries,
-            lost,
-            wait_us,
-            runner_lost,
-        } => {
-            let why = if *runner_lost { "runner lost" } else { "error" };
-            format!(
-                "{} retrying after {attempt}: {why}, tries {tries} lost {lost}, wait {}",
-                name(task),
-                time(*wait_us)
-            )
-        }
-        Change::Set {
-            task,
-            priority,
-            wait_us,
-        } => {
-            let wait = wait_us
-                .map(|us| format!(" wait {}", time(us)))
-                .unwrap_or_default();
-            format!("{} set priority {priority}{wait}", name(task))
-        }
-        Change::JobOpened(job) => format!("job {job} opened"),
-        Change::JobDone(job) => format!("job {job} done"),
-        Change::JobHeld { job, by, held } => format!(
-            "job {job} {} {by}",
-            if *held { "held by" } else { "let go by" }
-        ),
-        Change::JobPaused { job, paused } => {
-            format!("job {job} {}", if *paused { "paused" } else { "resumed" })
-        }
-        Change::JobCancelled { job, up_to: 0 } => format!("job {job} cancel carried out"),
-        Change::JobCancelled { job, .. } => format!("job {job} cancel wanted"),
-        Change::RunnerJoined(runner) => format!("{runner} joined"),
-        Change::RunnerLost(runner) => format!("{runner} lost"),
-    }
-}
-
-pub fn time(us: u64) -> String {
-    if us.is_multiple_of(1_000_000) {
-        format!("{}s", us / 1_000_000)
-    } else if us.is_multiple_of(1_000) {
-        format!("{}ms", us / 1_000)
-    } else {
-        format!("{us}us")
     }
 }

@@ -3,13 +3,13 @@
 use super::*;
 use taskmaster_protocol::files::{FilePath, ListedFile, Listing};
 use taskmaster_transport::BlobError;
-use taskmaster_transport::files::{Download, Purpose, hash_file};
+use taskmaster_transport::files::{Download, UploadPurpose, hash_file};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_and_fetches_go_on_where_they_broke_off() {
     let world = World::new(None).await;
     let remote = Remote::new(world.address.clone(), None);
-    let path = world.scratch.join("large");
+    let path = world.scratch.path().join("large");
     let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
     std::fs::write(&path, &bytes).unwrap();
     let (hash, length) = hash_file(&path).unwrap();
@@ -48,7 +48,10 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
             && answer.contains(&format!("upload-offset: {kept}\r\n")),
         "{answer}"
     );
-    remote.put_file(&hash, &path, Purpose::Task).await.unwrap();
+    remote
+        .put_file(&hash, &path, UploadPurpose::Task)
+        .await
+        .unwrap();
     assert_eq!(
         (
             world.blobs.part_of(&hash),
@@ -56,10 +59,10 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
         ),
         (0, true)
     );
-    let mut download = Download::begin(hash, &world.scratch.join("back")).unwrap();
+    let mut download = Download::begin(hash, &world.scratch.path().join("back")).unwrap();
     remote.get_file(&mut download).await.unwrap();
     assert_eq!(download.finish(), length);
-    assert!(std::fs::read(world.scratch.join("back")).unwrap() == bytes);
+    assert!(std::fs::read(world.scratch.path().join("back")).unwrap() == bytes);
     let rest = world
         .get(&format!("/blobs/{hash}"), "Range: bytes=4999990-\n")
         .await;
@@ -73,19 +76,22 @@ async fn uploads_and_fetches_go_on_where_they_broke_off() {
 async fn a_file_that_changes_while_it_is_put_is_not_taken() {
     let world = World::new(None).await;
     let remote = Remote::new(world.address.clone(), None);
-    let path = world.scratch.join("changes");
+    let path = world.scratch.path().join("changes");
     for length in [10, 3_000_000] {
         std::fs::write(&path, vec![1; length]).unwrap();
         let (hash, _) = hash_file(&path).unwrap();
         std::fs::write(&path, vec![2; length]).unwrap();
-        let refused = remote.put_file(&hash, &path, Purpose::Task).await;
+        let refused = remote.put_file(&hash, &path, UploadPurpose::Task).await;
         assert!(
             matches!(refused, Err(BlobError::WrongHash(_))),
             "{refused:?}"
         );
         assert!(!world.blobs.exists(&hash) && world.blobs.part_of(&hash) == 0);
         let (hash, _) = hash_file(&path).unwrap();
-        remote.put_file(&hash, &path, Purpose::Task).await.unwrap();
+        remote
+            .put_file(&hash, &path, UploadPurpose::Task)
+            .await
+            .unwrap();
         assert!(world.blobs.exists(&hash));
     }
 }

@@ -1,7 +1,7 @@
 //! Components by hand: every kind of entry, and what misbehaves.
 
 use crate::sandbox::tests::World;
-use crate::sandbox::{End, Program, Report, Utterance};
+use crate::sandbox::{GuestEnd, LiveEvent, Program, RunReport, Work};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 use taskmaster_module::wasi_interfaces;
@@ -30,13 +30,13 @@ fn typed(types: &str, function: &str, core: &str) -> String {
     )
 }
 
-fn run(world: &World, text: &str, params: &str) -> Report {
+fn run(world: &World, text: &str, params: &str) -> RunReport {
     let mut work = world.work(text);
     work.input = Bytes::copy_from_slice(params.as_bytes());
     world.run(work)
 }
 
-fn given(report: &Report) -> (&End, &str) {
+fn given(report: &RunReport) -> (&GuestEnd, &str) {
     (&report.end, std::str::from_utf8(&report.stdout).unwrap())
 }
 
@@ -44,10 +44,10 @@ fn given(report: &Report) -> (&End, &str) {
 fn a_command_reads_params_and_prints_its_result() {
     let world = World::new();
     let report = run(&world, COMMAND, r#"{"n":1}"#);
-    assert_eq!(given(&report), (&End::Exit(0), r#"{"n":1}"#));
+    assert_eq!(given(&report), (&GuestEnd::Exit(0), r#"{"n":1}"#));
     assert_eq!(
         run(&world, COMMAND, "").end,
-        End::Exit(1),
+        GuestEnd::Exit(1),
         "its `run` gives an error"
     );
 }
@@ -58,16 +58,17 @@ fn our_world_takes_params_and_gives_a_result() {
     let echo = task("", "(call $ok (local.get $at) (local.get $length))");
     assert_eq!(
         given(&run(&world, &echo, r#"{"n":1.50}"#)),
-        (&End::Exit(0), r#"{"n":1.50}"#)
+        (&GuestEnd::Exit(0), r#"{"n":1.50}"#)
     );
-    assert_eq!(given(&run(&world, &echo, "")), (&End::Exit(0), "null"));
-    let (text, length) = (r#"(data (i32.const 1024) "not today")"#, 9);
+    assert_eq!(given(&run(&world, &echo, "")), (&GuestEnd::Exit(0), "null"));
+    let text = r#"(data (i32.const 1024) "not today")"#;
+    let length = 9;
     for (case, code) in [(0, 75), (1, 65)] {
         let body =
             format!("(call $failed (i32.const {case}) (i32.const 1024) (i32.const {length}))");
         assert_eq!(
             run(&world, &task(text, &body), "").end,
-            End::Failed("not today".into(), code)
+            GuestEnd::Failed("not today".into(), code)
         );
     }
 }
@@ -92,7 +93,7 @@ fn what_it_says_is_heard_as_a_commands_directives_are() {
         (if (call $is-cancelled) (then unreachable))
         (call $ok (i32.load (i32.const 20)) (i32.load (i32.const 24)))";
     let report = run(&world, &task(data, body), "");
-    assert_eq!(given(&report), (&End::Exit(0), "t.1"), "{report:?}");
+    assert_eq!(given(&report), (&GuestEnd::Exit(0), "t.1"), "{report:?}");
     let log: Vec<&str> = report.log.head.lines().collect();
     assert_eq!(log.len(), 3, "{log:?}");
     assert!(
@@ -104,20 +105,20 @@ fn what_it_says_is_heard_as_a_commands_directives_are() {
         "a line for the log is no directive"
     );
     assert_eq!(
-        report.wishes.adds[0].get(),
+        report.follow_ups.adds[0].get(),
         r#"{"id":"t.1","module":"echo","params":7}"#
     );
     assert_eq!(
-        report.wishes.then.unwrap().get(),
+        report.follow_ups.then.unwrap().get(),
         r#"{"module":"echo","params":7}"#
     );
     let heard = world.heard.lock().unwrap();
-    let has = |wanted: &dyn Fn(&Utterance) -> bool| heard.iter().any(wanted);
+    let has = |wanted: &dyn Fn(&LiveEvent) -> bool| heard.iter().any(wanted);
     assert!(has(
-        &|said| matches!(said, Utterance::Progress(json) if json.get() == r#"{"fraction":0.5,"note":"half way"}"#)
+        &|event| matches!(event, LiveEvent::Progress(json) if json.get() == r#"{"fraction":0.5,"note":"half way"}"#)
     ));
     assert!(
-        has(&|said| matches!(said, Utterance::Partial(json) if json.get() == "[1]")),
+        has(&|event| matches!(event, LiveEvent::Partial(json) if json.get() == "[1]")),
         "{heard:?}"
     );
 }
@@ -134,10 +135,10 @@ fn one_function_takes_and_gives_json_of_its_types() {
     for params in [r#"{"a":4294967295,"b":1}"#, "[4294967295,1]"] {
         assert_eq!(
             given(&run(&world, &add, params)),
-            (&End::Exit(0), "4294967296")
+            (&GuestEnd::Exit(0), "4294967296")
         );
     }
-    let End::Params(text) = run(&world, &add, r#"{"a":1,"b":-1}"#).end else {
+    let GuestEnd::Params(text) = run(&world, &add, r#"{"a":1,"b":-1}"#).end else {
         panic!("params fit")
     };
     assert!(text.contains("`params.b` is -1"), "{text}");
@@ -184,7 +185,7 @@ fn one_function_takes_and_gives_json_of_its_types() {
     ] {
         assert_eq!(
             given(&same(ty, params, 128)),
-            (&End::Exit(0), params),
+            (&GuestEnd::Exit(0), params),
             "{ty}"
         );
     }
@@ -205,14 +206,23 @@ fn a_result_of_a_function_is_its_value_or_its_failure() {
             ),
         )
     };
-    assert_eq!(given(&run(&world, &text(0), "7")), (&End::Exit(0), "7"));
-    assert_eq!(given(&run(&world, &text(0), "null")), (&End::Exit(0), "0"));
+    assert_eq!(
+        given(&run(&world, &text(0), "7")),
+        (&GuestEnd::Exit(0), "7")
+    );
+    assert_eq!(
+        given(&run(&world, &text(0), "null")),
+        (&GuestEnd::Exit(0), "0")
+    );
     assert_eq!(
         run(&world, &text(1), r#"{"x":7}"#).end,
-        End::Failed("too large".into(), 1)
+        GuestEnd::Failed("too large".into(), 1)
     );
     let nothing = typed("", "", r#"(func (export "f"))"#);
-    assert_eq!(given(&run(&world, &nothing, "")), (&End::Exit(0), "null"));
+    assert_eq!(
+        given(&run(&world, &nothing, "")),
+        (&GuestEnd::Exit(0), "null")
+    );
 }
 
 #[test]
@@ -222,24 +232,24 @@ fn a_component_has_the_limits_of_every_task() {
     let mut work = world.work(&spin);
     work.timeout = Duration::from_millis(50);
     let began = Instant::now();
-    assert_eq!(world.run(work).end, End::Timeout);
+    assert_eq!(world.run(work).end, GuestEnd::Timeout);
     assert!(
         began.elapsed() < Duration::from_millis(150),
         "{:?}",
         began.elapsed()
     );
     let (report, took) = world.cancelled(world.work(&spin), Duration::from_millis(20));
-    assert_eq!(report.end, End::Cancelled);
+    assert_eq!(report.end, GuestEnd::Cancelled);
     assert!(took < Duration::from_millis(100), "{took:?}");
     let hoard = task(
         "",
         "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
     );
-    let End::Memory(text) = run(&world, &hoard, "").end else {
+    let GuestEnd::Memory(text) = run(&world, &hoard, "").end else {
         panic!("no limit")
     };
     assert!(text.contains("limit (`memory_mb`) is 16"), "{text}");
-    let End::Trap(reason, Some(frames)) = run(&world, &task("", "unreachable"), "").end else {
+    let GuestEnd::Trap(reason, Some(frames)) = run(&world, &task("", "unreachable"), "").end else {
         panic!("no trap")
     };
     assert!(
@@ -247,7 +257,7 @@ fn a_component_has_the_limits_of_every_task() {
         "{reason}: {frames}"
     );
     // The core module's own mistake: a string that lies outside its memory.
-    let End::Trap(reason, _) = run(
+    let GuestEnd::Trap(reason, _) = run(
         &world,
         &task("", "(call $ok (i32.const -8) (i32.const 100))"),
         "",
@@ -277,10 +287,10 @@ fn the_memories_of_a_component_count_together() {
     let report = run(&world, &two(100), "");
     assert_eq!(
         (report.end, report.stats.memory_bytes),
-        (End::Exit(0), 200 << 16)
+        (GuestEnd::Exit(0), 200 << 16)
     );
     assert!(
-        matches!(run(&world, &two(200), "").end, End::Memory(_)),
+        matches!(run(&world, &two(200), "").end, GuestEnd::Memory(_)),
         "16 MiB are 256 pages"
     );
 }
@@ -319,7 +329,7 @@ fn the_parts_of_a_component_may_call_each_other() {
             report.end,
             String::from_utf8_lossy(&report.stdout).into_owned()
         ),
-        (End::Exit(0), "130".to_owned())
+        (GuestEnd::Exit(0), "130".to_owned())
     );
 }
 
@@ -331,11 +341,11 @@ fn what_a_component_leaves_is_gone_for_the_next_one() {
     let text = task("", body);
     let program = world.work(&text).program;
     for _ in 0..20 {
-        let work = crate::sandbox::Work {
+        let work = Work {
             program: program.clone(),
             ..world.work(&text)
         };
-        assert_eq!(world.run(work).end, End::Exit(0));
+        assert_eq!(world.run(work).end, GuestEnd::Exit(0));
     }
 }
 
@@ -343,7 +353,7 @@ fn what_a_component_leaves_is_gone_for_the_next_one() {
 fn many_components_run_from_one_pool() {
     let world = World::new();
     for _ in 0..50 {
-        assert_eq!(run(&world, COMMAND, "1").end, End::Exit(0));
+        assert_eq!(run(&world, COMMAND, "1").end, GuestEnd::Exit(0));
     }
 }
 
@@ -358,7 +368,7 @@ fn the_list_of_wasi_is_what_the_linker_has() {
         );
         Program::compile(world.sandbox(), text.as_bytes())
             .err()
-            .map_or_else(String::new, |error| error.0)
+            .map_or_else(String::new, |error| error.to_string())
     };
     for (interface, functions) in wasi_interfaces() {
         for version in ["0.2.0", "0.2.12"] {

@@ -3,7 +3,13 @@
 use crate::Error;
 use std::io::{Read, Write};
 
-/// Reads params, runs the task, writes its result; ends the process where there is none.
+/// The exit code after which the runner tries again.
+const EXIT_RETRYABLE: i32 = 75;
+
+/// The exit code after which the runner does not try again.
+const EXIT_PERMANENT: i32 = 65;
+
+/// Reads params, runs the task and writes its result. A failure ends the process.
 pub fn entry(task: impl FnOnce(&str) -> Result<String, Error>) {
     let mut params = String::new();
     let read = std::io::stdin().read_to_string(&mut params);
@@ -15,8 +21,8 @@ pub fn entry(task: impl FnOnce(&str) -> Result<String, Error>) {
     let written = result.and_then(|result| Ok(std::io::stdout().write_all(result.as_bytes())?));
     let (code, why) = match written {
         Ok(()) => return,
-        Err(Error::Retryable(why)) => (75, why),
-        Err(Error::Permanent(why)) => (65, why),
+        Err(Error::Retryable(why)) => (EXIT_RETRYABLE, why),
+        Err(Error::Permanent(why)) => (EXIT_PERMANENT, why),
     };
     log(&crate::line(&why));
     std::process::exit(code);
@@ -31,7 +37,7 @@ pub(crate) fn partial(json: &str) {
 }
 
 pub(crate) fn log(line: &str) {
-    // Nobody reads it: no reason to fail.
+    // A task does not fail because nobody reads its log.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 

@@ -36,9 +36,9 @@
 //!
 //! Params that the type does not take are a permanent failure that names the field:
 //! `params.numbers[1]: invalid type: string "2", expected f64`. A function that gives back an
-//! [`Error`] decides whether trying again helps; any other error becomes one that is tried again,
-//! so that `?` does what one expects. A panic is a failure with its message and a backtrace, and is
-//! not tried again.
+//! [`Error`] decides whether trying again helps. Any other error becomes one that is tried again, so
+//! that `?` does what one expects. A panic is a failure with its message and a backtrace; a task
+//! that panicked is not tried again.
 //!
 //! # Limits
 //!
@@ -66,19 +66,19 @@ use std::fmt::Display;
 /// Why a task failed, and whether trying again may help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// It is tried again, as often as the task's `retries` say.
+    /// The task is tried again, as often as its `retries` say.
     Retryable(String),
-    /// It is not.
+    /// The task is not tried again.
     Permanent(String),
 }
 
 impl Error {
-    /// Trying again is of no use.
+    /// An error after which trying again is of no use.
     pub fn permanent(why: impl Display) -> Error {
         Error::Permanent(why.to_string())
     }
 
-    /// Trying again may help.
+    /// An error after which trying again may help.
     pub fn retryable(why: impl Display) -> Error {
         Error::Retryable(why.to_string())
     }
@@ -90,34 +90,37 @@ impl<E: std::error::Error> From<E> for Error {
     }
 }
 
-/// How far the task is, from 0 to 1, and what to say of it. Shown to watchers, never stored.
+/// Tells watchers how far the task is, from 0 to 1, with a note. Never stored.
 pub fn progress(fraction: f32, note: &str) {
     speech::progress(fraction, &line(note));
 }
 
-/// A first part of the result. Shown to watchers, never stored.
+/// Shows watchers a first part of the result. Never stored.
 pub fn partial(value: &impl Serialize) -> Result<(), Error> {
     speech::partial(&serde_json::to_string(value)?);
     Ok(())
 }
 
-/// A line for the task's log.
+/// Writes a line into the task's log.
 pub fn log(text: &str) {
     speech::log(&line(text));
 }
 
-/// Adds a task, a task document such as `json!({"module": "resize", "params": 3})`, when this one
-/// is done. Of a document that is wrong a component is told; a command finds a warning in its log.
+/// Adds a task when this one is done; `document` is a task document such as
+/// `json!({"module": "resize", "params": 3})`. For a document that is wrong a component gets an
+/// error, and a command gets a warning in its log.
 pub fn add(document: &impl Serialize) -> Result<(), Error> {
     speech::add(&serde_json::to_string(document)?).map_err(Error::Permanent)
 }
 
-/// When this one is done, it goes on as that task, whose result becomes this one's.
+/// Lets this task go on as another one when it is done: the result of the task in `document`
+/// becomes the result of this one.
 pub fn then(document: &impl Serialize) -> Result<(), Error> {
     speech::then(&serde_json::to_string(document)?).map_err(Error::Permanent)
 }
 
-/// What a task does with its params, JSON: for tests of a task, and for the macro.
+/// Runs a task with params as JSON text and returns its result as JSON text: for tests of a task,
+/// and for the macro.
 pub fn call<P, R, E>(task: impl FnOnce(P) -> Result<R, E>, params: &str) -> Result<String, Error>
 where
     P: DeserializeOwned,

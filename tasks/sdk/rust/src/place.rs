@@ -1,6 +1,6 @@
-//! Where in params a mistake is. serde knows the line and the column at which it gave up; which
-//! field that is can be read from the text before it. (A deserializer that keeps the path along
-//! would double the code of every type.)
+//! Where in params a mistake is. serde knows the line and the column at which it gave up; the field
+//! is read from the text before that place. A deserializer that keeps the path along would double
+//! the code of every type.
 
 /// The mistake with its field: `params.rows[1].width: invalid type: string "8", expected u8`.
 pub(crate) fn named(json: &str, error: &serde_json::Error) -> String {
@@ -26,52 +26,69 @@ fn offset(json: &str, error: &serde_json::Error) -> usize {
     (before + error.column()).min(json.len())
 }
 
+/// An array or object that is open.
+enum Open {
+    /// The index of the item that is being read, from 0.
+    Array(usize),
+    /// The name of the member that is being read as it stands in the text; empty before the first
+    /// one.
+    Object(String),
+}
+
 /// The path of the value that ended last, or that is being read, at the end of `json`.
 fn path(json: &[u8]) -> String {
-    // One part for each array or object that is open: `[1]`, `.width`; empty until its first name.
-    let mut parts: Vec<String> = Vec::new();
-    let mut indices: Vec<Option<usize>> = Vec::new();
-    let mut names = false;
+    let mut open: Vec<Open> = Vec::new();
     let mut at = 0;
+    // Whether the next string is the name of a member.
+    let mut name_comes = false;
     while let Some(&byte) = json.get(at) {
         at += 1;
         match byte {
             b'{' => {
-                names = true;
-                (parts.push(String::new()), indices.push(None));
+                name_comes = true;
+                open.push(Open::Object(String::new()));
             }
             b'[' => {
-                names = false;
-                (parts.push("[0]".to_owned()), indices.push(Some(0)));
+                name_comes = false;
+                open.push(Open::Array(0));
             }
             b'}' | b']' => {
-                names = false;
-                (parts.pop(), indices.pop());
+                name_comes = false;
+                open.pop();
             }
-            b',' => match indices.last_mut() {
-                Some(Some(index)) => {
-                    *index += 1;
-                    let part = format!("[{index}]");
-                    parts.pop();
-                    parts.push(part);
-                }
-                _ => names = true,
+            b',' => match open.last_mut() {
+                Some(Open::Array(index)) => *index += 1,
+                Some(Open::Object(_)) | None => name_comes = true,
             },
             b'"' => {
-                let from = at;
-                while json.get(at).is_some_and(|byte| *byte != b'"') {
-                    at += if json.get(at) == Some(&b'\\') { 2 } else { 1 };
+                let end = end_of_string(json, at);
+                if name_comes {
+                    let text = json.get(at..end).unwrap_or_default();
+                    let name = String::from_utf8_lossy(text).into_owned();
+                    open.pop();
+                    open.push(Open::Object(name));
+                    name_comes = false;
                 }
-                if names {
-                    let name = json.get(from..at.min(json.len())).unwrap_or_default();
-                    parts.pop();
-                    parts.push(format!(".{}", String::from_utf8_lossy(name)));
-                    names = false;
-                }
-                at += 1;
+                at = end + 1;
             }
             _ => {}
         }
     }
+    let parts: Vec<String> = open
+        .iter()
+        .map(|open| match open {
+            Open::Array(index) => format!("[{index}]"),
+            Open::Object(name) if name.is_empty() => String::new(),
+            Open::Object(name) => format!(".{name}"),
+        })
+        .collect();
     parts.concat()
+}
+
+/// The closing quote of the string whose first character is at `at`, or the end of the text.
+fn end_of_string(json: &[u8], mut at: usize) -> usize {
+    while json.get(at).is_some_and(|byte| *byte != b'"') {
+        at += if json.get(at) == Some(&b'\\') { 2 } else { 1 };
+    }
+    at.min(json.len())
 }

@@ -1,0 +1,95 @@
+//! Cancelling a whole job: a scan through the table of tasks, some in each turn.
+
+use crate::effect::{DurableChange, Effect, EndReason};
+use crate::keys::{JobKey, TaskKey};
+use crate::scheduler::{Scheduler, TOUCHED_PER_TURN_MAX};
+use crate::state::FinalState;
+use taskmaster_protocol::JobName;
+
+/// How many tasks one turn cancels for a job at most. Each cancel makes a record, and everybody
+/// waits for the commit that the records are in.
+const CANCELLED_PER_TURN_MAX: usize = 256;
+
+/// The cancel of a job that is being carried out.
+#[derive(Debug)]
+pub(crate) struct JobCancel {
+    pub job: JobKey,
+    /// The ordinal of the newest task concerned.
+    up_to: u64,
+    /// The key where the scan goes on.
+    next: u32,
+}
+
+impl Scheduler {
+    /// Begins to cancel the open tasks of a job, up to an ordinal.
+    pub(crate) fn cancel_job(
+        &mut self,
+        name: &JobName,
+        up_to: u64,
+        restored: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.jobs.key(name) else {
+            return;
+        };
+        if !restored {
+            effects.push(Effect::Store(DurableChange::JobCancelled {
+                job: name.clone(),
+                up_to,
+            }));
+        }
+        self.jobs.get_mut(job).cancels += 1;
+        self.job_cancels.push_back(JobCancel {
+            job,
+            up_to,
+            next: 0,
+        });
+    }
+
+    /// Goes on with the first cancel: looks at [`TOUCHED_PER_TURN_MAX`] keys and cancels
+    /// [`CANCELLED_PER_TURN_MAX`] tasks at most.
+    pub(crate) fn cancel_some(&mut self, effects: &mut Vec<Effect>) {
+        let Some(cancel) = self.job_cancels.front() else {
+            return;
+        };
+        let job_key = cancel.job;
+        let up_to = cancel.up_to;
+        let first = cancel.next;
+        let mut end = self
+            .tasks
+            .key_bound()
+            .min(first + TOUCHED_PER_TURN_MAX as u32);
+        let mut left = CANCELLED_PER_TURN_MAX;
+
+        for key in (first..end).map(TaskKey) {
+            let Some(task) = self.tasks.get(key) else {
+                continue;
+            };
+            if task.job == job_key && task.ordinal <= up_to && task.state().is_open() {
+                self.end(key, FinalState::Cancelled, EndReason::Cancelled, effects);
+                left -= 1;
+            }
+            if left == 0 {
+                end = key.0 + 1;
+                break;
+            }
+        }
+
+        if let Some(cancel) = self.job_cancels.front_mut() {
+            cancel.next = end;
+        }
+        let job = self.jobs.get_mut(job_key);
+        if end < self.tasks.key_bound() && job.counts.open() > 0 {
+            return;
+        }
+        self.job_cancels.pop_front();
+        job.cancels -= 1;
+        // A later cancel of the job concerns more tasks, and that one is the durable one.
+        if job.cancels == 0 {
+            effects.push(Effect::Store(DurableChange::JobCancelled {
+                job: job.name.clone(),
+                up_to: 0,
+            }));
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What clients want changed: cancel, retry, set, and an operator's wishes. Each is answered when
+//! it is durable.
+
+use super::Engine;
+use super::add::mono;
+use crate::facts::{Fact, Known, final_of};
+use crate::inbox::SessionNo;
+use crate::lookup::{unknown_job, unknown_task};
+use std::collections::{BTreeSet, VecDeque};
+use taskmaster_core::{Due, Event, Origin, RunnerKey, TaskKey};
+use taskmaster_protocol::message::{
+    Answer, Cancel, ChangeTask, Operate, Operation, Refused, Retry, Role,
+};
+use taskmaster_protocol::{
+    FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits,
+};
+use taskmaster_store::record::Record;
+use taskmaster_store::view::Stored;
+
+impl Engine {
+    fn answer_to(
+        &mut self,
+        session: SessionNo,
+        reference: u64,
+        result: Result<serde_json::Value, Refusal>,
+    ) {
+        let message = match result {
+            Ok(value) => FromMaster::Answer(Answer {
+                reference,
+                data: Json::of(&value),
+            }),
+            Err(error) => FromMaster::Refused(Refused {
+                reference: Some(reference),
+                error,
+            }),
+        };
+        self.say_after(session, message);
+    }
+
+    pub(super) fn cancel(&mut self, session: SessionNo, cancel: Cancel) {
+        let result = match &cancel.job {
+            Some(job) => self.cancel_job(job),
+            None => self.cancel_tasks(&cancel.ids),
+        };
+        self.answer_to(session, cancel.reference, result);
+    }
+
+    fn cancel_job(&mut self, job: &JobName) -> Result<serde_json::Value, Refusal> {
+        let Some(open) = self.core.job(job).map(|job| job.counts.open()) else {
+            return self
+                .facts
+                .idle_job(job)
+                .map(|_| serde_json::json!({ "cancelled": 0 }))
+                .ok_or_else(|| unknown_job(job));
+        };
+        self.tell(Event::JobCancelRequested {
+            job: job.clone(),
+            up_to: self.last_ordinal,
+            restored: false,
+        });
+        Ok(serde_json::json!({ "cancelled": open }))
+    }
+
+    fn cancel_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
+        // All or nothing: a list with a wrong id in it is most likely the wrong list.
+        let keys: Vec<Option<TaskKey>> = ids
+            .iter()
+            .map(|id| self.cancellable(id))
+            .collect::<Result<_, _>>()?;
+        let keys: Vec<TaskKey> = keys.into_iter().flatten().collect();
+        let count = keys.len();
+        keys.into_iter()
+            .for_each(|task| self.tell(Event::CancelRequested { task }));
+        Ok(serde_json::json!({ "cancelled": count }))
+    }
+
+    /// The key of an open task, `None` for one that is cancelled already.
+    fn cancellable(&self, id: &TaskId) -> Result<Option<TaskKey>, Refusal> {
+        let state = match self.facts.known(id) {
+            Some(Known::Open(key)) => return Ok(Some(key)),
+            Some(Known::Closing(_, ended)) => ended.end.state,
+            Some(Known::Ended(stored)) => stored.ended.end.state,
+            None => {
+                let stored = self.facts.ended_in_view(id);
+                stored.ok_or_else(|| unknown_task(id))?.ended.end.state
+            }
+        };
+        match state {
+            TaskState::Cancelled => Ok(None),
+            state => {
+                let text = format!(
+                    "the task `{id}` is {} and cannot be cancelled",
+                    state.as_str()
+                );
+                Err(Refusal::new(RefusalCode::WrongState, text))
+            }
+        }
+    }
+
+    /// Opens final tasks again, and the dependents that were skipped because of them.
+    pub(super) fn retry(&mut self, session: SessionNo, retry: Retry) {
+        let result = self.retry_tasks(&retry.ids);
+        self.answer_to(session, retry.reference, result);
+    }
+
+    fn retry_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
+        let stored: Vec<Stored> = ids
+            .iter()
+            .map(|id| self.retriable(id))
+            .collect::<Result<_, _>>()?;
+        let mut queue: VecDeque<Stored> = stored.into();
+        let (mut count, mut reopened) = (0, BTreeSet::new());
+        while let Some(stored) = queue.pop_front() {
+            let id = stored.ended.id.clone();
+            // Named twice, or reached over two of its dependencies. It may have been skipped again
+            // at once.
+            if !reopened.insert(id.clone()) || self.facts.key(&id).is_some() {
+                continue;
+            }
+            self.reopen(stored);
+            count += 1;
+            let revived = self
+                .facts
+                .skipped_for(&id)
+                .into_iter()
+                .filter(|stored| self.lost_dependency(stored).is_none());
+            queue.extend(revived.collect::<Vec<_>>());
+        }
+        Ok(serde_json::json!({ "reopened": count }))
+    }
+
+    fn retriable(&self, id: &TaskId) -> Result<Stored, Refusal> {
+        let wrong = |text: String| Err(Refusal::new(RefusalCode::WrongState, text));
+        let stored = match self.facts.known(id) {
+            Some(Known::Open(_)) => {
+                return wrong(format!(
+                    "the task `{id}` is open; only failed and cancelled tasks can be retried"
+                ));
+            }
+            Some(Known::Closing(..)) => {
+                return wrong(format!(
+                    "the task `{id}` is still being stopped; try again in a moment"
+                ));
+            }
+            Some(Known::Ended(stored)) => stored.clone(),
+            None => self
+                .facts
+                .ended_in_view(id)
+                .ok_or_else(|| unknown_task(id))?,
+        };
+        if let Some(on) = self.lost_dependency(&stored) {
+            return wrong(format!(
+                "the task `{id}` has not run, and `{on}`, which it waits for, is no longer kept; add it as a new task that \
+                 does not wait for `{on}`"
+            ));
+        }
+        match stored.ended.end.state {
+            TaskState::Failed | TaskState::Cancelled => Ok(stored),
+            TaskState::Skipped => match stored.ended.end.skipped_for() {
+                Some(cause) => wrong(format!(
+                    "the task `{id}` was skipped: retry `{cause}`, which it waited for"
+                )),
+                None => Ok(stored),
+            },
+            state => wrong(format!(
+                "the task `{id}` is {}; only failed and cancelled tasks can be retried",
+                state.as_str()
+            )),
+        }
+    }
+
+    /// What a task waits for and nobody knows any more, so that nobody can tell whether it was met.
+    /// One that was sent has waited for all of it, unless it was sent as another task than it is
+    /// now.
+    fn lost_dependency<'a>(&self, stored: &'a Stored) -> Option<&'a TaskId> {
+        let has_waited = stored.ended.end.last_sent.n > 0 && !stored.body.is_continued();
+        let mut waits_for = stored
+            .body
+            .dependencies()
+            .iter()
+            .map(|dependency| &dependency.on);
+        waits_for.find(|on| !has_waited && matches!(self.meant(&stored.body, on), Fact::Unknown))
+    }
+
+    fn reopen(&mut self, stored: Stored) {
+        let Stored { body, ended } = stored;
+        self.open_job(&body.job);
+        let was = ended.end.state;
+        self.store(Record::Reopened {
+            body: body.clone(),
+            fence: ended.end.last_sent,
+            ended: ended.seq,
+            was,
+            because: ended.end.skipped_for().cloned(),
+        });
+        self.facts.reopened(body.id.clone(), self.last_seq);
+        let priority = body.priority;
+        self.came(
+            body,
+            priority,
+            Origin::Reopened {
+                fence: ended.end.last_sent,
+                was: final_of(was),
+            },
+            Some(Due::Mono(0)),
+        );
+    }
+
+    pub(super) fn set(&mut self, session: SessionNo, set: ChangeTask) {
+        let result = self.set_task(&set);
+        self.answer_to(session, set.reference, result);
+    }
+
+    fn set_task(&mut self, set: &ChangeTask) -> Result<serde_json::Value, Refusal> {
+        let id = &set.id;
+        if set.delay_ms.is_some_and(|ms| ms > limits::DURATION_MS_MAX) {
+            let text = format!(
+                "field `delay_ms` must be at most {}",
+                limits::DURATION_MS_MAX
+            );
+            return Err(Refusal::new(RefusalCode::InvalidValue, text).at("delay_ms"));
+        }
+        let task = match self.facts.known(id) {
+            Some(Known::Open(key)) => key,
+            None if self.facts.ended_in_view(id).is_none() => return Err(unknown_task(id)),
+            _ => {
+                let text = format!("the task `{id}` has ended; only open tasks can be changed");
+                return Err(Refusal::new(RefusalCode::WrongState, text));
+            }
+        };
+        let due = set
+            .delay_ms
+            .map(|ms| mono(self.now.wall.plus_us(ms * 1_000), self.now));
+        self.tell(Event::TaskSet {
+            task,
+            priority: set.priority,
+            due,
+        });
+        Ok(serde_json::json!({}))
+    }
+
+    pub(super) fn operate(&mut self, session: SessionNo, operate: Operate) {
+        let result = self.carry_out_operation(operate.operation);
+        self.answer_to(session, operate.reference, result);
+    }
+
+    fn carry_out_operation(&mut self, operation: Operation) -> Result<serde_json::Value, Refusal> {
+        let version = |version| serde_json::json!({ "version": version });
+        match operation {
+            Operation::PauseJob { job } => self.pause_job(job, true),
+            Operation::ResumeJob { job } => self.pause_job(job, false),
+            Operation::PauseModule { name } => self
+                .pause_module(name, true)
+                .map(|()| serde_json::json!({})),
+            Operation::ResumeModule { name } => self
+                .pause_module(name, false)
+                .map(|()| serde_json::json!({})),
+            Operation::RollbackModule { name, version: to } => {
+                self.rollback_module(name, to).map(version)
+            }
+            Operation::ApproveModule {
+                name,
+                version,
+                capabilities,
+            } => self.approve_module(name, version.as_deref(), capabilities.as_ref()),
+            Operation::DrainRunner { runner } => self.drain(&runner),
+        }
+    }
+
+    /// A job that is not open keeps the wish for its next run.
+    fn pause_job(&mut self, job: JobName, paused: bool) -> Result<serde_json::Value, Refusal> {
+        if self.core.job(&job).is_some_and(|job| job.open) {
+            self.tell(Event::JobPaused { job, paused });
+            return Ok(serde_json::json!({}));
+        }
+        let mut record = self.facts.idle_job(&job).ok_or_else(|| unknown_job(&job))?;
+        record.paused = paused;
+        self.store(Record::JobPaused {
+            job: job.clone(),
+            paused,
+        });
+        // Its record has no seq: it is kept until the next event is folded.
+        self.facts.job_idles(job, self.last_seq + 1, record);
+        Ok(serde_json::json!({}))
+    }
+
+    fn drain(&mut self, runner: &str) -> Result<serde_json::Value, Refusal> {
+        let is = |session: &super::Session| {
+            session.role == Role::Runner
+                && session
+                    .offer
+                    .as_ref()
+                    .is_some_and(|offer| offer.name == runner)
+        };
+        let found = self
+            .sessions
+            .iter()
+            .find(|(_, session)| is(session))
+            .map(|(no, _)| *no);
+        let Some(session) = found else {
+            let names: Vec<&str> = self
+                .sessions
+                .values()
+                .filter_map(|s| s.offer.as_ref())
+                .map(|o| o.name.as_str())
+                .collect();
+            let hint = taskmaster_protocol::near::hint(runner, names);
+            return Err(Refusal::new(
+                RefusalCode::UnknownRunner,
+                format!("no runner `{runner}` is connected{hint}"),
+            ));
+        };
+        self.say(session, FromMaster::Drain(()));
+        // From now on, not only when it has answered: one that does not listen is sent nothing more
+        // either.
+        let runner = RunnerKey(session.0);
+        self.tell(Event::RunnerUpdated {
+            runner,
+            credits: 0,
+            draining: true,
+        });
+        Ok(serde_json::json!({}))
+    }
+}

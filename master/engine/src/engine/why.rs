@@ -1,0 +1,265 @@
+//! One sentence for why a task is where it is.
+
+use super::Engine;
+use crate::facts::Fact;
+use taskmaster_core::{Due, TaskKey};
+use taskmaster_core::{Explanation, WaitsFor};
+use taskmaster_protocol::message::Offer;
+use taskmaster_protocol::{Capabilities, ModuleName, TaskState, Wall};
+use taskmaster_store::record::ModuleRecord;
+
+impl Engine {
+    /// `{"state":…,"why":"one sentence"}` of a task that the core holds.
+    pub(super) fn why(&self, key: TaskKey) -> serde_json::Value {
+        let state = self
+            .core
+            .task(key)
+            .map_or(TaskState::Ready, |task| task.state().task_state());
+        let why = match self.core.explain(key) {
+            Some(explanation) => self.sentence(key, explanation),
+            None => "it has just ended".into(),
+        };
+        serde_json::json!({ "state": state, "why": why })
+    }
+
+    fn sentence(&self, key: TaskKey, explanation: Explanation) -> String {
+        match explanation {
+            Explanation::Blocked { open } => self.blocked(key, open),
+            Explanation::Delayed { until, tries } => {
+                let at = self.wall(until);
+                match tries {
+                    0 => format!("it may not start before {at}"),
+                    n => format!(
+                        "{} failed; the next try starts at {at}{}",
+                        counted(n.into(), "attempt"),
+                        self.last_error(key)
+                    ),
+                }
+            }
+            Explanation::Ready(waits) => self.waits(key, waits),
+            Explanation::Assigned { held } => {
+                let on = |runner| {
+                    self.runner_name(runner)
+                        .map_or("a runner that is away".into(), |name| {
+                            format!("runner `{name}`")
+                        })
+                };
+                let attempts: Vec<String> = held
+                    .into_iter()
+                    .filter_map(|(attempt, runner)| {
+                        Some(format!("attempt {} is with {}", attempt.n, on(runner?)))
+                    })
+                    .collect();
+                attempts.join(", ")
+            }
+            Explanation::Ended(how) => {
+                format!(
+                    "it is {}; what still runs of it is being stopped",
+                    how.task_state().as_str()
+                )
+            }
+        }
+    }
+
+    fn blocked(&self, key: TaskKey, open: u32) -> String {
+        let body = self.facts.body(key);
+        let waits_for: Vec<String> = body
+            .dependencies()
+            .iter()
+            .filter_map(|dependency| match self.meant(&body, &dependency.on) {
+                Fact::Open(on) => {
+                    let state = self
+                        .core
+                        .task(on)
+                        .map_or("open", |task| task.state().task_state().as_str());
+                    Some(format!("`{}` ({state})", dependency.on))
+                }
+                _ => None,
+            })
+            .take(3)
+            .collect();
+        let more = if open as usize > waits_for.len() {
+            " and others"
+        } else {
+            ""
+        };
+        format!(
+            "it waits for {}: {}{more}",
+            counted(open.into(), "dependency"),
+            waits_for.join(", ")
+        )
+    }
+
+    pub(super) fn waits(&self, key: TaskKey, waits: WaitsFor) -> String {
+        let body = self.facts.body(key);
+        match waits {
+            WaitsFor::Roster => {
+                "the master has just started and waits for runners that may still hold attempts"
+                    .into()
+            }
+            WaitsFor::Stopping => "the master is stopping: it runs after the next start".into(),
+            WaitsFor::JobPaused => format!(
+                "its job `{0}` is paused; `jobs resume {0}` lets it go on",
+                body.job
+            ),
+            WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
+                Some(record) if record.present && !record.paused => {
+                    match self.modules.in_use(&body.module, record) {
+                        Some(_) => self.not_compiled(&body.module),
+                        None => self.not_approved(&body.module, record),
+                    }
+                }
+                Some(record) if record.present => {
+                    format!(
+                        "its module `{0}` is paused; `modules resume {0}` lets it go on",
+                        body.module
+                    )
+                }
+                _ => format!(
+                    "the file of its module `{}` is gone from the task folder",
+                    body.module
+                ),
+            },
+            WaitsFor::NoRunner => "no runner is connected".into(),
+            WaitsFor::NoneSuits { connected } => {
+                let wants = body
+                    .requires
+                    .as_ref()
+                    .map(|requires| serde_json::to_string(requires).unwrap_or_default());
+                let wants = wants
+                    .filter(|wants| wants != "{}")
+                    .map_or(String::new(), |wants| format!(" and requires {wants}"));
+                format!(
+                    "none of {} takes it: it runs `{}`{}{wants}",
+                    counted(connected as u64, "connected runner"),
+                    body.module,
+                    self.not_offered(&body.module)
+                )
+            }
+            WaitsFor::Reserved {
+                runner,
+                needs,
+                free,
+            } => {
+                let name = self.runner_name(runner).unwrap_or_else(|| "?".into());
+                format!(
+                    "runner `{name}` keeps its slots for it: {free} of the {needs} that it needs are free"
+                )
+            }
+            WaitsFor::Slots {
+                runners,
+                slots,
+                used,
+                ahead,
+            } => format!(
+                "it waits for a slot: {used} of {} on {} are taken, and {} may come before it",
+                counted(slots, "slot"),
+                counted(runners as u64, "runner"),
+                counted(ahead, "task"),
+            ),
+        }
+    }
+
+    /// Why no version of its module may be used.
+    fn not_approved(&self, module: &ModuleName, record: &ModuleRecord) -> String {
+        let why = self
+            .modules
+            .waiting(module, record)
+            .map_or("no version of it may be used".into(), |it| it.why);
+        format!("its module `{module}` waits for approval: {why}")
+    }
+
+    /// What its module may reach that no connected runner offers, and how one would; empty where
+    /// each is offered.
+    fn not_offered(&self, module: &ModuleName) -> String {
+        let needs = self.modules.granted(module);
+        let offers = self
+            .sessions
+            .values()
+            .filter(|session| session.joined)
+            .filter_map(|s| s.offer.as_ref());
+        let lacks: Vec<Capabilities> = offers.map(|offer| offer.lacks(&needs)).collect();
+        let everywhere = lacks
+            .iter()
+            .cloned()
+            .reduce(|all, one| all.beyond(&all.beyond(&one)));
+        // Where each is offered by somebody, what the first one lacks that lacks anything.
+        let lacking = everywhere.filter(|lacking| !lacking.is_empty());
+        let Some(lacking) =
+            lacking.or_else(|| lacks.into_iter().find(|lacking| !lacking.is_empty()))
+        else {
+            return String::new();
+        };
+        let typed = [
+            (!lacking.http.is_empty(), "a newer version"),
+            (!lacking.env.is_empty(), "--env NAME"),
+            (!lacking.secrets.is_empty(), "--secrets FILE"),
+            (!lacking.folders.is_empty(), "--folder NAME=DIR"),
+        ];
+        let typed: Vec<&str> = typed
+            .into_iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, flag)| flag)
+            .collect();
+        format!(
+            ", which needs {lacking} (a runner offers that with {})",
+            typed.join(" ")
+        )
+    }
+
+    /// Why nobody has compiled a large module yet.
+    fn not_compiled(&self, module: &ModuleName) -> String {
+        let runners = self
+            .sessions
+            .values()
+            .filter_map(|session| session.offer.as_ref());
+        let needs = self.modules.granted(module);
+        let takes = |offer: &&Offer| {
+            (offer.modules.is_empty() || offer.modules.contains(module))
+                && offer.lacks(&needs).is_empty()
+        };
+        match (runners.clone().filter(takes).count(), runners.count()) {
+            (0, 0) => "no runner is connected".into(),
+            (0, all) => {
+                let all = counted(all as u64, "connected runner");
+                format!(
+                    "none of {all} takes it: it runs `{module}`{}",
+                    self.not_offered(module)
+                )
+            }
+            _ => format!(
+                "its module `{module}` is being compiled; it is large, and no runner has it ready yet"
+            ),
+        }
+    }
+
+    fn wall(&self, due: Due) -> Wall {
+        match due {
+            Due::Wall(wall) => wall,
+            Due::Mono(us) => self.now.wall.plus_us(us.saturating_sub(self.now.mono_us)),
+        }
+    }
+
+    fn last_error(&self, key: TaskKey) -> String {
+        let error = self
+            .facts
+            .live(key)
+            .last
+            .as_deref()
+            .and_then(crate::facts::LastAttempt::error);
+        error.map_or(String::new(), |error| {
+            format!(" ({}: {})", error.kind.as_str(), error.message)
+        })
+    }
+}
+
+fn counted(n: u64, what: &str) -> String {
+    let plural = what
+        .strip_suffix('y')
+        .map_or_else(|| format!("{what}s"), |stem| format!("{stem}ies"));
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{n} {plural}")
+    }
+}

@@ -1,0 +1,325 @@
+//! The facts against a map: tasks are added, end, are opened again, folded and forgotten in any
+//! order, and after each step every id is what the map says it is.
+
+use super::*;
+use crate::folding;
+use std::collections::BTreeSet;
+use taskmaster_protocol::{AttemptId, TaskDocument};
+use taskmaster_store::body::{AddedTask, Fingerprint};
+use taskmaster_store::codec;
+use taskmaster_store::journal::{Journal, ShelfJournal};
+use taskmaster_store::kv::memory::MemoryShelf;
+use taskmaster_store::record::{EndExtras, Entry, Record, TaskEnd};
+
+/// How many ids there are: so few that each is used again and again.
+const IDS: u64 = 9;
+
+/// xorshift64*.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+    }
+}
+
+/// What the map knows of an id.
+#[derive(Debug, Clone)]
+enum Model {
+    Open {
+        key: TaskKey,
+        ordinal: u64,
+        dependency: Option<TaskId>,
+    },
+    Ended {
+        /// While the core still holds it.
+        key: Option<TaskKey>,
+        ended: Arc<Ended>,
+    },
+}
+
+struct World {
+    facts: Facts,
+    store: Reader,
+    journal: ShelfJournal,
+    model: BTreeMap<TaskId, Model>,
+    ordinals: BTreeMap<TaskKey, u64>,
+    /// Of the turn that has not ended.
+    records: Vec<Record>,
+    first_seq: u64,
+    seq: u64,
+    ordinal: u64,
+}
+
+fn id(n: u64) -> TaskId {
+    TaskId::new(&format!("t{n}")).unwrap()
+}
+
+impl World {
+    fn new() -> World {
+        let store: Reader = Arc::new(MemoryShelf::default());
+        World {
+            facts: Facts::new(store.clone(), 0, 0).unwrap(),
+            journal: ShelfJournal::open(store.clone()).unwrap(),
+            store,
+            model: BTreeMap::new(),
+            ordinals: BTreeMap::new(),
+            records: Vec::new(),
+            first_seq: 1,
+            seq: 0,
+            ordinal: 0,
+        }
+    }
+
+    fn record(&mut self, record: Record) {
+        self.seq += u64::from(record.event().is_some());
+        self.records.push(record);
+    }
+
+    fn add(&mut self, id: TaskId, on: Option<TaskId>) {
+        self.ordinal += 1;
+        let on_text = on.as_ref().map_or(String::new(), |on| format!("\"{on}\""));
+        let text = format!(r#"{{"module":"m","dependencies":[{on_text}]}}"#);
+        let document = TaskDocument::parse(&text).unwrap();
+        let body = Arc::new(TaskBody::new(AddedTask {
+            document,
+            fingerprint: Fingerprint::of(&text),
+            references: Vec::new(),
+            id: id.clone(),
+            job: JobName::new("j").unwrap(),
+            ordinal: self.ordinal,
+            created: Wall(0),
+        }));
+        let is_back = self.facts.is_back(&id);
+        self.record(Record::Added(body.clone()));
+        let key = self.facts.opened(body.clone(), 0);
+        if is_back {
+            self.facts.reopened(id.clone(), self.seq);
+        }
+        self.opens(id, key, body.ordinal, on);
+    }
+
+    fn opens(&mut self, id: TaskId, key: TaskKey, ordinal: u64, dependency: Option<TaskId>) {
+        self.ordinals.insert(key, ordinal);
+        let open = Model::Open {
+            key,
+            ordinal,
+            dependency,
+        };
+        self.model.insert(id, open);
+    }
+
+    fn end(&mut self, id: TaskId, key: TaskKey, state: TaskState, skipped_for: Option<TaskId>) {
+        let body = self.facts.body(key);
+        let attempt = AttemptId { epoch: 1, n: 0 };
+        let skipped = skipped_for.map(|on| EndExtras {
+            skipped_for: Some(on),
+        });
+        let end = TaskEnd {
+            extras: skipped.map(Box::new),
+            ..TaskEnd::new(state, attempt, Wall(1))
+        };
+        let ended = Arc::new(Ended::new(self.seq + 1, &body, end));
+        self.record(Record::Ended(ended.clone()));
+        self.facts.ended(key, ended.clone());
+        let key = Some(key);
+        self.model.insert(id, Model::Ended { key, ended });
+    }
+
+    fn let_go(&mut self, id: &TaskId, key: TaskKey) {
+        self.facts.let_go(key);
+        self.ordinals.remove(&key);
+        if let Some(Model::Ended { key, .. }) = self.model.get_mut(id) {
+            *key = None;
+        }
+    }
+
+    fn reopen(&mut self, id: TaskId, ended: &Ended) {
+        let known = match self.facts.known(&id) {
+            Some(Known::Ended(stored)) => stored.clone(),
+            Some(other) => panic!("`{id}` is {other:?}"),
+            None => self.facts.ended_in_view(&id).unwrap(),
+        };
+        assert_eq!(known.ended.seq, ended.seq);
+        self.record(Record::Reopened {
+            body: known.body.clone(),
+            fence: ended.end.last_sent,
+            ended: ended.seq,
+            was: ended.end.state,
+            because: ended.end.skipped_for().cloned(),
+        });
+        self.facts.reopened(id.clone(), self.seq);
+        let dependency = known.body.dependencies().first().map(|on| on.on.clone());
+        let ordinal = known.body.ordinal;
+        let key = self.facts.opened(known.body, 0);
+        self.opens(id, key, ordinal, dependency);
+    }
+
+    /// Ends the turn and makes it durable.
+    fn commit(&mut self) {
+        self.facts.turn_ended(self.seq, self.ordinal);
+        if self.records.is_empty() {
+            return;
+        }
+        let entry = Entry {
+            first_seq: self.first_seq,
+            time: Wall(0),
+            records: std::mem::take(&mut self.records),
+        };
+        let next = self.journal.end() + 1;
+        self.journal.append(next, &codec::encode(&entry)).unwrap();
+        self.first_seq = self.seq + 1;
+    }
+
+    fn fold(&mut self) {
+        self.commit();
+        view::catch_up(&self.store).unwrap();
+        self.facts.view_has(self.seq);
+    }
+
+    /// The fold asks what it may forget, and forgets it, at once or never.
+    fn prune(&mut self, chance: &mut Chance) {
+        let asked = view::ended_from(self.store.as_ref(), 0, 3).unwrap();
+        let allowed = self.facts.prunable(asked.clone(), Wall(2), |_| false);
+        let named: BTreeSet<TaskId> = self
+            .model
+            .values()
+            .filter_map(|task| match task {
+                Model::Open { dependency, .. } => dependency.clone(),
+                Model::Ended { .. } => None,
+            })
+            .collect();
+        for task in &allowed {
+            let id = &task.ended.id;
+            assert!(!named.contains(id), "`{id}` is named by an open task");
+            let is_newest = matches!(self.model.get(id),
+                Some(Model::Ended { ended, .. }) if ended.seq == task.ended.seq);
+            if is_newest {
+                self.model.remove(id);
+            }
+        }
+        if chance.below(2) == 0 {
+            folding::forget(&self.store, &allowed).unwrap();
+        }
+    }
+
+    fn step(&mut self, chance: &mut Chance) {
+        let id = id(chance.below(IDS));
+        match (self.model.get(&id).cloned(), chance.below(10)) {
+            (_, 0) => self.commit(),
+            (_, 1) => self.fold(),
+            (_, 2) => self.prune(chance),
+            (None, _) => {
+                let known: Vec<TaskId> = self.model.keys().cloned().collect();
+                let at = chance.below(known.len() as u64 + 1) as usize;
+                self.add(id, known.get(at).cloned());
+            }
+            (
+                Some(Model::Open {
+                    key, dependency, ..
+                }),
+                n,
+            ) => {
+                let skipped = dependency.filter(|_| n % 2 == 0);
+                let state = if skipped.is_some() {
+                    TaskState::Skipped
+                } else {
+                    TaskState::Failed
+                };
+                self.end(id, key, state, skipped);
+            }
+            (Some(Model::Ended { key: Some(key), .. }), _) => self.let_go(&id, key),
+            (Some(Model::Ended { key: None, ended }), n) if n < 6 => self.reopen(id, &ended),
+            (Some(Model::Ended { .. }), _) => {}
+        }
+    }
+
+    fn check(&self) {
+        for n in 0..IDS {
+            let id = id(n);
+            let wanted = match self.model.get(&id) {
+                None => Fact::Unknown,
+                Some(Model::Open { key, .. }) => Fact::Open(*key),
+                Some(Model::Ended { ended, .. }) => Fact::Ended {
+                    how: final_of(ended.end.state),
+                    ordinal: ended.ordinal,
+                },
+            };
+            assert_eq!(self.facts.fact(&id), wanted, "`{id}`");
+            self.check_meant(&id, wanted);
+            let skipped: BTreeSet<TaskId> = self
+                .facts
+                .skipped_for(&id)
+                .into_iter()
+                .map(|stored| stored.ended.id.clone())
+                .collect();
+            // The core still holds those that have just been skipped: they are not opened again.
+            let wanted = self.model.iter().filter(|(_, task)| {
+                matches!(task, Model::Ended { key: None, ended }
+                    if ended.end.skipped_for() == Some(&id))
+            });
+            let wanted: BTreeSet<TaskId> = wanted.map(|(id, _)| id.clone()).collect();
+            assert_eq!(skipped, wanted, "skipped for `{id}`");
+        }
+        let open = self
+            .model
+            .values()
+            .filter(|task| matches!(task, Model::Open { .. }));
+        assert_eq!(self.facts.open_count(), open.count());
+    }
+
+    /// A dependency on what came later means a task that is no longer kept.
+    fn check_meant(&self, on: &TaskId, fact: Fact) {
+        let ordinal_of = |key: TaskKey| self.ordinals[&key];
+        let ordinal = match fact {
+            Fact::Open(key) => ordinal_of(key),
+            Fact::Ended { ordinal, .. } => ordinal,
+            Fact::Unknown => return,
+        };
+        for task in self.model.values() {
+            let Model::Open {
+                key, ordinal: own, ..
+            } = task
+            else {
+                continue;
+            };
+            let wanted = if ordinal < *own { fact } else { Fact::Unknown };
+            let body = self.facts.body(*key);
+            assert_eq!(self.facts.meant(&body, on, ordinal_of), wanted, "`{on}`");
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_every_id_is_what_a_map_says_it_is() {
+    for seed in 1..=200 {
+        let mut chance = Chance(seed);
+        let mut world = World::new();
+        for _ in 0..300 {
+            world.step(&mut chance);
+            world.check();
+        }
+    }
+}
+
+#[test]
+fn a_job_that_the_core_does_not_hold_is_what_it_was_until_the_view_has_it() {
+    let mut world = World::new();
+    let name = JobName::new("j").unwrap();
+    assert_eq!(world.facts.idle_job(&name), None);
+    let record = JobRecord {
+        run: 3,
+        ..JobRecord::default()
+    };
+    world.facts.job_idles(name.clone(), 7, record.clone());
+    world.facts.view_has(6);
+    assert_eq!(world.facts.idle_job(&name), Some(record));
+    world.facts.view_has(7);
+    assert_eq!(world.facts.idle_job_in_memory(&name), None);
+    world.facts.job_idles(name.clone(), 9, JobRecord::default());
+    world.facts.job_opened(&name);
+    assert_eq!(world.facts.idle_job(&name), None);
+}

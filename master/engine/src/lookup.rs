@@ -1,0 +1,232 @@
+//! The part of an answer that memory does not have: read from the view by the asker's own thread.
+
+use crate::events::ended_view;
+use std::collections::{BTreeMap, BTreeSet};
+use taskmaster_protocol::message::{Page, ResultRef};
+use taskmaster_protocol::shape::{JobView, TaskView};
+use taskmaster_protocol::{
+    JobName, Json, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits,
+};
+use taskmaster_store::kv::{Reader, StoreError};
+use taskmaster_store::record::{Ended, JobRecord};
+use taskmaster_store::view;
+
+/// Ended tasks looked at for one page of a list.
+const LOOKED_AT_MAX: usize = 20_000;
+
+/// Of these, so many are read at once.
+const READ_AT_ONCE: usize = 256;
+
+/// What is still to be read.
+#[derive(Debug)]
+pub enum Lookup {
+    /// A task.
+    Task(TaskId),
+    /// Why it is where it is.
+    Why(TaskId),
+    /// Its log.
+    Logs(TaskId),
+    /// The rest of a page of tasks.
+    Ended {
+        /// Only what ended before this seq.
+        before: u64,
+        /// What the page has so far.
+        rows: Rows,
+        /// Tasks whose end in the view is a former one.
+        open_again: BTreeSet<TaskId>,
+    },
+    /// Results.
+    Results {
+        /// Those that memory had.
+        known: BTreeMap<TaskId, ResultRef>,
+        /// The others.
+        missing: Vec<TaskId>,
+    },
+    /// A job that is done.
+    Job(JobName),
+    /// Jobs; memory had these.
+    Jobs(Vec<JobView>),
+}
+
+/// What a list of tasks is narrowed to.
+#[derive(Debug, Clone)]
+pub struct TaskFilter {
+    pub job: Option<JobName>,
+    pub state: Option<TaskState>,
+    pub module: Option<ModuleName>,
+}
+
+impl TaskFilter {
+    /// Whether a row belongs to the list.
+    pub fn fits(&self, task: &TaskView) -> bool {
+        self.job.as_ref().is_none_or(|job| *job == task.job)
+            && self.state.is_none_or(|state| state == task.state)
+            && self
+                .module
+                .as_ref()
+                .is_none_or(|module| *module == task.module)
+    }
+}
+
+/// A page of tasks on its way.
+#[derive(Debug)]
+pub struct Rows {
+    /// So far.
+    pub rows: Vec<TaskView>,
+    /// The most.
+    pub limit: usize,
+    /// What belongs on it.
+    pub wanted: TaskFilter,
+}
+
+impl Rows {
+    /// Takes a task if it belongs here; true: the page is full.
+    pub fn take(&mut self, task: impl FnOnce() -> TaskView) -> bool {
+        let task = task();
+        if self.wanted.fits(&task) {
+            self.rows.push(task);
+        }
+        self.rows.len() >= self.limit
+    }
+
+    /// The page, and where the next one begins.
+    pub fn page(self, next: Option<String>) -> Json {
+        Json::of(&Page {
+            rows: self.rows,
+            next,
+        })
+    }
+}
+
+impl Lookup {
+    /// The answer about one ended task.
+    pub fn of_ended(&self, ended: &Ended) -> Json {
+        match self {
+            Lookup::Why(_) => Json::of(&why_ended(ended)),
+            Lookup::Logs(_) => Json::of(&ended.end.log.as_deref().cloned().unwrap_or_default()),
+            _ => Json::of(&ended_view(ended)),
+        }
+    }
+
+    /// Reads the rest. Blocks on the disk.
+    pub fn complete(self, reader: &Reader) -> Result<Json, Refusal> {
+        self.read(reader)
+            .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?
+    }
+
+    fn read(self, reader: &Reader) -> Result<Result<Json, Refusal>, StoreError> {
+        let shelf = reader.as_ref();
+        Ok(match self {
+            Lookup::Task(ref id) | Lookup::Why(ref id) | Lookup::Logs(ref id) => {
+                view::stored(shelf, id)?
+                    .map(|stored| self.of_ended(&stored.ended))
+                    .ok_or_else(|| unknown_task(id))
+            }
+            Lookup::Ended {
+                before,
+                rows,
+                open_again,
+            } => Ok(ended_page(reader, before, rows, &open_again)?),
+            Lookup::Results { mut known, missing } => {
+                for id in missing {
+                    if let Some(gave) =
+                        view::stored(shelf, &id)?.and_then(|stored| stored.ended.end.result.clone())
+                    {
+                        known.insert(id, gave.result());
+                    }
+                }
+                Ok(Json::of(&known))
+            }
+            Lookup::Job(name) => view::job(shelf, &name)?
+                .map(|record| Json::of(&job_view(&name, &record, &[0; 8])))
+                .ok_or_else(|| unknown_job(&name)),
+            Lookup::Jobs(mut views) => {
+                let known: Vec<JobName> = views.iter().map(|view| view.job.clone()).collect();
+                let folded = view::jobs(shelf, limits::PAGE_ROWS_MAX)?.into_iter();
+                views.extend(
+                    folded
+                        .filter(|(name, _)| !known.contains(name))
+                        .map(|(name, record)| job_view(&name, &record, &[0; 8])),
+                );
+                Ok(Json::of(&views))
+            }
+        })
+    }
+}
+
+fn ended_page(
+    reader: &Reader,
+    mut before: u64,
+    mut rows: Rows,
+    open_again: &BTreeSet<TaskId>,
+) -> Result<Json, StoreError> {
+    let mut looked = 0;
+    // As many as the page wants, where all fit; then more at a time.
+    let mut most = rows.limit.min(READ_AT_ONCE);
+    loop {
+        let tasks = view::ended_before(
+            reader.as_ref(),
+            before,
+            std::mem::replace(&mut most, READ_AT_ONCE),
+        )?;
+        if tasks.is_empty() {
+            return Ok(rows.page(None));
+        }
+        for stored in tasks {
+            before = stored.ended.seq;
+            looked += 1;
+            if open_again.contains(&stored.ended.id) {
+                continue;
+            }
+            if rows.take(|| ended_view(&stored.ended)) || looked == LOOKED_AT_MAX {
+                return Ok(rows.page(Some(format!("f{before}"))));
+            }
+        }
+    }
+}
+
+fn why_ended(ended: &Ended) -> serde_json::Value {
+    let why = match (&ended.end.state, &ended.end.error) {
+        (TaskState::Done, _) => format!(
+            "it is done: attempt {} ended at {}",
+            ended.end.attempt.n, ended.end.finished
+        ),
+        (state, Some(error)) => format!("it is {}: {}", state.as_str(), error.message),
+        (state, None) => format!("it is {}", state.as_str()),
+    };
+    serde_json::json!({ "state": ended.end.state, "why": why })
+}
+
+/// A job as scripts see it: totals from its record, open tasks by `by_state`.
+pub fn job_view(name: &JobName, record: &JobRecord, by_state: &[u64; 8]) -> JobView {
+    let open = |state: TaskState| by_state[state as usize];
+    let [done, failed, cancelled, skipped] = record.ended;
+    JobView {
+        job: name.clone(),
+        run: record.run,
+        open: record.open,
+        paused: record.paused,
+        total: record.total,
+        blocked: open(TaskState::Blocked),
+        delayed: open(TaskState::Delayed),
+        ready: open(TaskState::Ready),
+        assigned: open(TaskState::Assigned),
+        done,
+        failed,
+        cancelled,
+        skipped,
+    }
+}
+
+pub fn unknown_task(id: &TaskId) -> Refusal {
+    Refusal::new(
+        RefusalCode::UnknownTask,
+        format!(
+            "unknown task `{id}`: it was never added, or ended so long ago that it is no longer kept"
+        ),
+    )
+}
+
+pub fn unknown_job(job: &JobName) -> Refusal {
+    Refusal::new(RefusalCode::UnknownJob, format!("unknown job `{job}`"))
+}

@@ -1,0 +1,440 @@
+//! The view against what was folded into it: lists, reopening, pruning, values longer than one
+//! part.
+
+use super::*;
+use crate::body::{AddedTask, Fingerprint};
+use crate::codec;
+use crate::journal::{Journal, ShelfJournal};
+use crate::kv::{Reader, memory::MemoryShelf};
+use crate::record::{self, EndExtras, Entry, Gave, Record};
+use std::collections::BTreeMap;
+use taskmaster_protocol::{Json, TaskDocument, TaskState};
+
+fn id(text: &str) -> TaskId {
+    TaskId::new(text).unwrap()
+}
+
+fn body(ordinal: u64, name: &str) -> Arc<TaskBody> {
+    let document = TaskDocument::parse(r#"{"module":"m","params":[1]}"#).unwrap();
+    Arc::new(TaskBody::new(AddedTask {
+        document,
+        fingerprint: Fingerprint::of(name),
+        references: Vec::new(),
+        id: id(name),
+        job: JobName::new("j").unwrap(),
+        ordinal,
+        created: Wall(0),
+    }))
+}
+
+fn ended(
+    seq: u64,
+    body: &TaskBody,
+    state: TaskState,
+    result: &str,
+    skipped_for: Option<&str>,
+) -> Arc<Ended> {
+    let attempt = AttemptId { epoch: 1, n: 1 };
+    let extras = skipped_for.map(|on| EndExtras {
+        skipped_for: Some(id(on)),
+    });
+    let end = TaskEnd {
+        result: Some(Gave::Json(Json::string(result))),
+        extras: extras.map(Box::new),
+        ..TaskEnd::new(state, attempt, Wall(seq as i64))
+    };
+    Arc::new(Ended::new(seq, body, end))
+}
+
+/// A journal on a memory store, one commit for each list of records.
+fn world(commits: Vec<Vec<Record>>) -> Reader {
+    let shelf: Reader = Arc::new(MemoryShelf::default());
+    let mut journal = ShelfJournal::open(shelf.clone()).unwrap();
+    let mut first_seq = 1;
+    for (n, records) in commits.into_iter().enumerate() {
+        let events = record::events_of(&records);
+        let entry = Entry {
+            first_seq,
+            time: Wall(0),
+            records,
+        };
+        journal
+            .append(n as u64 + 1, &codec::encode(&entry))
+            .unwrap();
+        first_seq += events;
+    }
+    journal.sync().unwrap();
+    shelf
+}
+
+/// `n` tasks, added in one commit and ended in the next.
+fn many(n: u64) -> Reader {
+    let bodies: Vec<_> = (1..=n).map(|no| body(no, &format!("t{no}"))).collect();
+    let added = bodies
+        .iter()
+        .map(|body| Record::Added(body.clone()))
+        .collect();
+    let done = bodies
+        .iter()
+        .map(|body| Record::Ended(ended(n + body.ordinal, body, TaskState::Done, "r", None)))
+        .collect();
+    let shelf = world(vec![added, done]);
+    catch_up(&shelf).unwrap();
+    shelf
+}
+
+fn open_ids(shelf: &Reader) -> Vec<(String, i32)> {
+    let mut found = Vec::new();
+    open_tasks(shelf.as_ref(), &mut |body, task| {
+        found.push((body.id.to_string(), task.priority));
+        Ok(())
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn ended_tasks_are_listed_newest_first_page_by_page() {
+    let shelf = many(100);
+    let mut before = u64::MAX;
+    let mut seen = Vec::new();
+    loop {
+        let page = ended_before(shelf.as_ref(), before, 30).unwrap();
+        let Some(last) = page.last() else { break };
+        before = last.ended.seq;
+        seen.extend(page.into_iter().map(|task| task.ended.id.to_string()));
+    }
+    let wanted: Vec<String> = (1..=100).rev().map(|no| format!("t{no}")).collect();
+    assert_eq!(seen, wanted);
+    assert_eq!(
+        ended_from(shelf.as_ref(), 0, 10).unwrap()[0].ended.id,
+        id("t1")
+    );
+    assert_eq!(
+        ended_from(shelf.as_ref(), 150, 1).unwrap()[0].ended.id,
+        id("t50")
+    );
+    assert_eq!(
+        job(shelf.as_ref(), &JobName::new("j").unwrap())
+            .unwrap()
+            .unwrap()
+            .ended,
+        [100, 0, 0, 0]
+    );
+}
+
+#[test]
+fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
+    let (open, long) = (body(1, "open"), body(2, "long"));
+    let text = "x".repeat(3 * VALUE_BYTES_MAX);
+    let shelf = world(vec![
+        vec![
+            Record::Started { epoch: 7 },
+            Record::Added(open.clone()),
+            Record::Added(long.clone()),
+        ],
+        vec![Record::Set {
+            ordinal: 1,
+            priority: 9,
+            due: None,
+        }],
+        vec![Record::Ended(ended(3, &long, TaskState::Done, &text, None))],
+    ]);
+    catch_up(&shelf).unwrap();
+    let restored = restore(shelf.as_ref()).unwrap();
+    assert_eq!(
+        (
+            restored.marks.epoch,
+            restored.marks.ordinal,
+            restored.marks.seq
+        ),
+        (7, 2, 3)
+    );
+    assert_eq!(open_ids(&shelf), [("open".to_owned(), 9)]);
+    open_tasks(shelf.as_ref(), &mut |_, task| {
+        assert_eq!(
+            task.fence,
+            AttemptId { epoch: 7, n: 0 },
+            "earlier attempts were sent for another task of that id"
+        );
+        Ok(())
+    })
+    .unwrap();
+    let stored = stored(shelf.as_ref(), &long.id).unwrap().unwrap();
+    assert_eq!(
+        stored.ended.end.result,
+        Some(Gave::Json(Json::string(&text)))
+    );
+    assert_eq!(
+        super::stored(shelf.as_ref(), &id("lon")).unwrap(),
+        None,
+        "the beginning of an id is another id"
+    );
+}
+
+#[test]
+fn a_reopened_task_is_open_and_no_longer_ended() {
+    let (cause, skipped) = (body(1, "cause"), body(2, "skipped"));
+    let failed = ended(3, &cause, TaskState::Failed, "", None);
+    let shelf = world(vec![
+        vec![Record::Added(cause.clone()), Record::Added(skipped.clone())],
+        vec![
+            Record::Ended(failed.clone()),
+            Record::Ended(ended(4, &skipped, TaskState::Skipped, "", Some("cause"))),
+        ],
+    ]);
+    catch_up(&shelf).unwrap();
+    assert_eq!(
+        skipped_for(shelf.as_ref(), &cause.id).unwrap(),
+        std::slice::from_ref(&skipped.id)
+    );
+    let mut fold = Fold::begin(shelf.clone()).unwrap();
+    let reopened = |body: &Arc<TaskBody>, seq, was, because| Record::Reopened {
+        body: body.clone(),
+        fence: AttemptId { epoch: 1, n: 1 },
+        ended: seq,
+        was,
+        because,
+    };
+    let records = vec![
+        reopened(&cause, 3, TaskState::Failed, None),
+        reopened(&skipped, 4, TaskState::Skipped, Some(cause.id.clone())),
+    ];
+    fold.take(&Entry {
+        first_seq: 5,
+        time: Wall(0),
+        records,
+    })
+    .unwrap();
+    fold.write().unwrap();
+    assert_eq!(open_ids(&shelf).len(), 2);
+    let mut dues = Vec::new();
+    open_tasks(shelf.as_ref(), &mut |_, task| {
+        dues.push(task.due);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(
+        dues,
+        [Some(Wall(0)); 2],
+        "a document's delay is over, whatever the clock says at the next start"
+    );
+    assert_eq!(stored(shelf.as_ref(), &cause.id).unwrap(), None);
+    assert_eq!(skipped_for(shelf.as_ref(), &cause.id).unwrap(), []);
+    assert_eq!(
+        job(shelf.as_ref(), &cause.job).unwrap().unwrap().ended,
+        [0; 4]
+    );
+}
+
+/// Folds commits one by one from what is in memory, as the folding thread does.
+struct Folder {
+    shelf: Reader,
+    seq: u64,
+}
+
+impl Folder {
+    fn new() -> Folder {
+        Folder {
+            shelf: Arc::new(MemoryShelf::default()),
+            seq: 0,
+        }
+    }
+
+    fn fold(&mut self, records: Vec<Record>) {
+        let events = record::events_of(&records);
+        let entry = Entry {
+            first_seq: self.seq + 1,
+            time: Wall(0),
+            records,
+        };
+        self.seq += events;
+        // In small steps: a commit need not be folded as a whole.
+        loop {
+            let mut fold = Fold::begin(self.shelf.clone()).unwrap();
+            let over = fold.take_until(&entry, 3).unwrap();
+            fold.write().unwrap();
+            if over {
+                return assert_eq!(marks(self.shelf.as_ref()).unwrap().seq, self.seq);
+            }
+        }
+    }
+}
+
+#[test]
+fn thousands_of_small_folds_leave_every_task_to_be_found() {
+    let mut folder = Folder::new();
+    let mut known = Places::with_filters(folder.shelf.as_ref()).unwrap();
+    let mut no = 0;
+    for round in 0..600u64 {
+        let bodies: Vec<_> = (0..=round % 40)
+            .map(|n| body(no + n + 1, &format!("t{}", no + n + 1)))
+            .collect();
+        no += bodies.len() as u64;
+        folder.fold(
+            bodies
+                .iter()
+                .map(|body| Record::Added(body.clone()))
+                .collect(),
+        );
+        let seq = folder.seq;
+        let end = |(n, body): (usize, &Arc<TaskBody>)| {
+            Record::Ended(ended(seq + n as u64 + 1, body, TaskState::Done, "r", None))
+        };
+        folder.fold(bodies.iter().enumerate().map(end).collect());
+        if round % 7 == 0 {
+            known.renew(folder.shelf.as_ref()).unwrap();
+        }
+        // It has not heard of all merges, and yet finds what it ever knew.
+        let asked = id(&format!("t{}", no / 3 + 1));
+        if round > 20 {
+            assert!(
+                stored_by(folder.shelf.as_ref(), &mut known, &asked)
+                    .unwrap()
+                    .is_some(),
+                "round {round}"
+            );
+        }
+        assert_eq!(
+            stored_by(
+                folder.shelf.as_ref(),
+                &mut known,
+                &id(&format!("new{round}"))
+            )
+            .unwrap(),
+            None
+        );
+    }
+    known.renew(folder.shelf.as_ref()).unwrap();
+    for n in 1..=no {
+        let asked = id(&format!("t{n}"));
+        let found = stored_by(folder.shelf.as_ref(), &mut known, &asked)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (found.body.ordinal, found.ended.id.clone()),
+            (n, asked.clone())
+        );
+        assert_eq!(stored(folder.shelf.as_ref(), &asked).unwrap(), Some(found));
+    }
+    let keys = |from: &[u8], to: &[u8]| {
+        folder
+            .shelf
+            .scan(from, to, false, usize::MAX)
+            .unwrap()
+            .len() as u64
+    };
+    assert!(
+        keys(b"e", b"f") < no / 5,
+        "ended tasks share blocks: {} for {no}",
+        keys(b"e", b"f")
+    );
+    assert!(
+        keys(b"i", b"j") < no / 40,
+        "places share buckets: {} for {no}",
+        keys(b"i", b"j")
+    );
+    assert_eq!(keys(b"o", b"p"), 0, "no open task is left");
+}
+
+/// What was to be pruned when the power went is there again, and its id may mean another task
+/// since. However runs were merged meanwhile, the newest is told.
+#[test]
+fn of_two_ends_of_one_id_the_newest_is_found() {
+    for again in 1..24 {
+        let mut folder = Folder::new();
+        let mut newest = 0;
+        for round in 0..60u64 {
+            let name = if round == 0 || round == again {
+                "twice".into()
+            } else {
+                format!("t{round}")
+            };
+            let body = body(round + 1, &name);
+            folder.fold(vec![Record::Added(body.clone())]);
+            let seq = folder.seq + 1;
+            if name == "twice" {
+                newest = seq;
+            }
+            folder.fold(vec![Record::Ended(ended(
+                seq,
+                &body,
+                TaskState::Done,
+                "r",
+                None,
+            ))]);
+            let found = stored(folder.shelf.as_ref(), &id("twice"))
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                found.ended.seq, newest,
+                "added again in round {again}, asked in round {round}"
+            );
+        }
+    }
+}
+
+#[test]
+fn open_tasks_end_in_any_order_and_come_back_to_their_place() {
+    let mut folder = Folder::new();
+    let bodies: Vec<_> = (1..=200).map(|no| body(no, &format!("t{no}"))).collect();
+    folder.fold(
+        bodies
+            .iter()
+            .map(|body| Record::Added(body.clone()))
+            .collect(),
+    );
+    let of = |no: u64| &bodies[no as usize - 1];
+    let mut ends = BTreeMap::new();
+    for no in (1..=200).filter(|no| no % 3 != 0).rev() {
+        let seq = folder.seq + 1;
+        ends.insert(no, seq);
+        folder.fold(vec![Record::Ended(ended(
+            seq,
+            of(no),
+            TaskState::Failed,
+            "",
+            None,
+        ))]);
+    }
+    let again = |no: u64| Record::Reopened {
+        body: of(no).clone(),
+        fence: AttemptId { epoch: 1, n: 1 },
+        ended: ends[&no],
+        was: TaskState::Failed,
+        because: None,
+    };
+    folder.fold([1, 100, 200, 77].into_iter().map(again).collect());
+    folder.fold(vec![Record::Added(body(201, "t201"))]);
+    let mut wanted: Vec<u64> = (1..=201)
+        .filter(|no| no % 3 == 0 || [1, 77, 100, 200].contains(no))
+        .collect();
+    wanted.dedup();
+    let ids: Vec<String> = wanted.iter().map(|no| format!("t{no}")).collect();
+    assert_eq!(
+        open_ids(&folder.shelf)
+            .into_iter()
+            .map(|(id, _)| id)
+            .collect::<Vec<_>>(),
+        ids
+    );
+    assert_eq!(stored(folder.shelf.as_ref(), &id("t77")).unwrap(), None);
+    assert!(stored(folder.shelf.as_ref(), &id("t76")).unwrap().is_some());
+    assert_eq!(marks(folder.shelf.as_ref()).unwrap().ended, 134 - 4);
+}
+
+#[test]
+fn a_store_of_another_format_is_refused_with_a_sentence() {
+    let shelf = many(1);
+    let key = crate::kv::part_key(b"!marks", 0);
+    let mut value = shelf.get(&key).unwrap().unwrap();
+    value[0] = 1;
+    shelf
+        .write(crate::kv::Batch(vec![(key, Some(value))]))
+        .unwrap();
+    let refused = catch_up(&shelf).unwrap_err().to_string();
+    assert!(
+        refused.contains("format 1") && refused.contains("No task in it was changed"),
+        "{refused}"
+    );
+}

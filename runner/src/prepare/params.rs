@@ -1,0 +1,179 @@
+//! The params of an attempt as its module reads them: fetched where they are a blob, with every
+//! reference replaced by the result that it names.
+
+use crate::fetch::{FetchBytes, FetchError};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::str::Utf8Error;
+use std::sync::Arc;
+use taskmaster_protocol::message::ResultRef;
+use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, splice};
+use tokio::sync::Semaphore;
+
+/// Params and results fetched at a time, over all attempts. Each may be large.
+const FETCHES_MAX: usize = 16;
+
+/// Bytes of params with all results in their places. They are held in memory.
+const PARAMS_BYTES_MAX: usize = 256 << 20;
+
+/// Results by task.
+pub type TaskResults = BTreeMap<TaskId, ResultRef>;
+
+/// Why the master gave no results, in one sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AskError(pub String);
+
+/// Asks the master for results that did not come with the attempt.
+pub type AskResults = Arc<
+    dyn Fn(Vec<TaskId>) -> Pin<Box<dyn Future<Output = Result<TaskResults, AskError>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// Why params cannot be given to a module.
+#[derive(Debug, thiserror::Error)]
+pub enum ParamsError {
+    /// The params are a blob that could not be fetched.
+    #[error("the params could not be fetched: {0}")]
+    Fetch(FetchError),
+    /// The params are a blob that is not UTF-8.
+    #[error("the params are no text: {0}")]
+    NotText(Utf8Error),
+    /// A reference in the params is wrong.
+    #[error("{0}")]
+    Reference(String),
+    /// The master did not answer.
+    #[error(transparent)]
+    Question(#[from] AskError),
+    /// The master's answer lacks a result.
+    #[error("the result of task `{0}` is not there")]
+    NoResult(TaskId),
+    /// A result is a blob that could not be fetched.
+    #[error("the result of task `{0}` could not be fetched: {1}")]
+    FetchResult(TaskId, FetchError),
+    /// A result is a blob that is not UTF-8.
+    #[error(
+        "the result of task `{id}` is {bytes} bytes that are no text: they cannot stand in params"
+    )]
+    ResultNotText {
+        /// The task whose result it is.
+        id: TaskId,
+        /// The length of the result.
+        bytes: usize,
+    },
+    /// The params are too long.
+    #[error(
+        "params with all results are longer than {max} MiB",
+        max = PARAMS_BYTES_MAX >> 20
+    )]
+    TooLong,
+}
+
+fn bad_reference(refusal: Refusal) -> ParamsError {
+    ParamsError::Reference(refusal.message)
+}
+
+/// Reads params.
+#[derive(Clone)]
+pub(super) struct ParamsReader {
+    fetch: FetchBytes,
+    ask: AskResults,
+    fetching: Arc<Semaphore>,
+}
+
+impl ParamsReader {
+    pub(super) fn new(fetch: FetchBytes, ask: AskResults) -> ParamsReader {
+        ParamsReader {
+            fetch,
+            ask,
+            fetching: Arc::new(Semaphore::new(FETCHES_MAX)),
+        }
+    }
+
+    /// What the module reads: `params`, or the blob that they name, with every reference replaced.
+    /// `given` are the results that came with the attempt.
+    pub(super) async fn read(
+        &self,
+        params: &Json,
+        given: &TaskResults,
+    ) -> Result<Bytes, ParamsError> {
+        let Some(hash) = splice::blob(params.get()).map_err(bad_reference)? else {
+            return self.spliced(params.get(), given).await.map(Bytes::from);
+        };
+        let bytes = self.get(hash).await.map_err(ParamsError::Fetch)?;
+        let text = std::str::from_utf8(&bytes).map_err(ParamsError::NotText)?;
+        if splice::may_refer(text) {
+            self.spliced(text, given).await.map(Bytes::from)
+        } else {
+            Ok(bytes)
+        }
+    }
+
+    async fn get(&self, hash: Hash) -> Result<Bytes, FetchError> {
+        // Waiting cannot fail, because the semaphore is never closed.
+        let _turn = self.fetching.acquire().await.ok();
+        (self.fetch)(hash).await
+    }
+
+    /// `params` with every reference replaced.
+    async fn spliced(&self, params: &str, given: &TaskResults) -> Result<String, ParamsError> {
+        let ids = splice::references(params).map_err(bad_reference)?;
+        let missing: Vec<TaskId> = ids
+            .iter()
+            .filter(|id| !given.contains_key(*id))
+            .cloned()
+            .collect();
+        let asked = if missing.is_empty() {
+            TaskResults::new()
+        } else {
+            (self.ask)(missing).await?
+        };
+
+        let mut texts = BTreeMap::new();
+        let mut bytes = params.len();
+        for id in &ids {
+            let Some(result) = given.get(id).or_else(|| asked.get(id)) else {
+                return Err(ParamsError::NoResult(id.clone()));
+            };
+            let text = self.result_text(id, result).await?;
+            bytes += text.len();
+            if bytes > PARAMS_BYTES_MAX {
+                return Err(ParamsError::TooLong);
+            }
+            texts.insert(id.clone(), text);
+        }
+
+        let text_of = |id: &TaskId| match texts.get(id) {
+            Some(text) => Ok(text.as_str()),
+            None => Err(Refusal::new(
+                RefusalCode::Internal,
+                format!("the result of `{id}` is gone"),
+            )),
+        };
+        splice::splice(params, PARAMS_BYTES_MAX, text_of).map_err(bad_reference)
+    }
+
+    /// A result as JSON. Text that is not JSON becomes a JSON string without its last newline.
+    async fn result_text(&self, id: &TaskId, result: &ResultRef) -> Result<String, ParamsError> {
+        let hash = match result {
+            ResultRef::Json(json) => return Ok(json.get().to_owned()),
+            ResultRef::Blob(hash) => *hash,
+        };
+        let bytes = self
+            .get(hash)
+            .await
+            .map_err(|why| ParamsError::FetchResult(id.clone(), why))?;
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return Err(ParamsError::ResultNotText {
+                id: id.clone(),
+                bytes: bytes.len(),
+            });
+        };
+        let json = Json::parse(text.trim_matches([' ', '\t', '\r', '\n']))
+            .unwrap_or_else(|_| Json::string(text.strip_suffix('\n').unwrap_or(text)));
+        Ok(json.get().to_owned())
+    }
+}

@@ -1,0 +1,54 @@
+//! How a running attempt is stopped from outside.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+
+/// The switch by which a running attempt is stopped. It cannot be switched back.
+#[derive(Debug, Default)]
+pub struct StopSwitch {
+    cancelled: AtomicBool,
+    /// Why the attempt is stopped, where it took too much of the disk.
+    quota_excess: OnceLock<String>,
+    /// Wakes a guest that is parked in a host call.
+    wake: Notify,
+}
+
+impl StopSwitch {
+    /// Stops the attempt within 100 ms.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Stops the attempt because it took too much; `text` says of what.
+    pub fn exceed_quota(&self, text: String) {
+        // An earlier reason stays.
+        let _ = self.quota_excess.set(text);
+        self.cancel();
+    }
+
+    /// Whether the attempt was stopped, for whatever reason.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// What the attempt took too much of, if that is why it was stopped.
+    pub(super) fn quota_excess(&self) -> Option<&str> {
+        self.quota_excess.get().map(String::as_str)
+    }
+
+    /// Waits until the switch is used.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+/// Why a guest was stopped. Travels through wasmtime as the guest's trap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StopReason {
+    #[error("cancelled")]
+    Cancelled,
+    #[error("timeout")]
+    Timeout,
+}
