@@ -9,11 +9,6 @@
     clippy::panic,
     reason = "test code: a broken promise ends the test"
 )]
-#![allow(
-    missing_docs,
-    reason = "test code: most of these names say all that there is to say"
-)]
-
 pub mod chance;
 pub mod client;
 pub mod feeder;
