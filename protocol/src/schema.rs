@@ -30,7 +30,7 @@ pub fn asyncapi() -> Value {
             "payload": document,
         }),
     );
-    json!({
+    let mut published = json!({
         "asyncapi": "3.0.0",
         "info": {
             "title": "Taskmaster's wire",
@@ -43,7 +43,29 @@ pub fn asyncapi() -> Value {
             "send": operation("send", "from", &messages),
         },
         "components": { "messages": messages, "schemas": definitions(&mut generator) },
-    })
+    });
+    unwrap_descriptions(&mut published);
+    published
+}
+
+/// Joins the lines of each paragraph of a description: where a comment in the source is wrapped is
+/// no matter of the wire. The depth is that of the types, which is small.
+fn unwrap_descriptions(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    Value::String(text) if name == "description" => {
+                        let paragraphs = text.split("\n\n").map(|lines| lines.replace('\n', " "));
+                        *text = paragraphs.collect::<Vec<_>>().join("\n\n");
+                    }
+                    _ => unwrap_descriptions(field),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_descriptions),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn messages(direction: &str, schemas: Vec<(&'static str, Schema)>) -> Map<String, Value> {

@@ -6,7 +6,7 @@
 //! ```text
 //! cargo test --release --test simulation                                       2,000 seeds, all planted bugs
 //! SEEDS=1000000 cargo test --release --test simulation many -- --nocapture     a million (FIRST=n: from seed n on)
-//! SEED=17 cargo test --release --test simulation replay -- --nocapture         one, line by line (PLANTED=NoFence: with it)
+//! SEED=17 cargo test --release --test simulation replay -- --ignored --nocapture         one, line by line (PLANTED=NoFence: with it)
 //! ```
 
 #![allow(
@@ -116,7 +116,7 @@ fn many_seeds_hold() {
     });
     if let Err((seed, broken)) = broken {
         panic!(
-            "{broken}\n\nSEED={seed} cargo test --release --test simulation replay -- --nocapture\nplays this again, line by line"
+            "{broken}\n\nSEED={seed} cargo test --release --test simulation replay -- --ignored --nocapture\nplays this again, line by line"
         );
     }
     let played = played.into_inner();
@@ -141,10 +141,9 @@ fn the_same_seed_gives_the_same_history() {
 /// Prints the end of each seed with the hash of its history. Two trees that behave alike print the
 /// same.
 #[test]
+#[ignore = "needs HISTORIES, the number of seeds"]
 fn histories() {
-    let Some(seeds) = number("HISTORIES") else {
-        return;
-    };
+    let seeds = number("HISTORIES").expect("HISTORIES=n says how many seeds");
     let first = number("FIRST").unwrap_or(0);
     for seed in first..first + seeds {
         println!("seed {seed}: {:?}", play(seed, None, HistoryMode::Hashed));
@@ -163,12 +162,12 @@ fn planted_bugs_are_found() {
 }
 
 #[test]
+#[ignore = "needs SEED, the seed to play"]
 fn replay() {
     let wanted = std::env::var("PLANTED").unwrap_or_default();
     let planted = Planted::ALL
         .into_iter()
         .find(|planted| format!("{planted:?}") == wanted);
-    if let Some(seed) = number("SEED") {
-        println!("{:?}", play(seed, planted, HistoryMode::Printed));
-    }
+    let seed = number("SEED").expect("SEED=n says which seed");
+    println!("{:?}", play(seed, planted, HistoryMode::Printed));
 }
