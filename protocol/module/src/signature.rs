@@ -5,7 +5,6 @@ use std::fmt::{self, Display};
 
 /// A type of WIT whose values can be written as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words are those of WIT")]
 pub enum WitType {
     Bool,
     S8,
