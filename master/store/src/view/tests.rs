@@ -130,7 +130,8 @@ fn ended_tasks_are_listed_newest_first_page_by_page() {
 
 #[test]
 fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
-    let (open, long) = (body(1, "open"), body(2, "long"));
+    let open = body(1, "open");
+    let long = body(2, "long");
     let text = "x".repeat(3 * VALUE_BYTES_MAX);
     let store = world(vec![
         vec![
@@ -179,7 +180,8 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
 
 #[test]
 fn a_reopened_task_is_open_and_no_longer_ended() {
-    let (cause, skipped) = (body(1, "cause"), body(2, "skipped"));
+    let cause = body(1, "cause");
+    let skipped = body(2, "skipped");
     let failed = ended(3, &cause, TaskState::Failed, "", None);
     let store = world(vec![
         vec![Record::Added(cause.clone()), Record::Added(skipped.clone())],
@@ -339,7 +341,7 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
     );
     assert!(
         keys(b"i", b"j") < ordinal / 40,
-        "places share buckets: {} for {ordinal}",
+        "entries share buckets: {} for {ordinal}",
         keys(b"i", b"j")
     );
     assert_eq!(keys(b"o", b"p"), 0, "no open task is left");
@@ -445,13 +447,13 @@ fn a_store_of_another_format_is_refused_with_a_sentence() {
     let store = many(1);
     let key = crate::kv::part_key(b"!marks", 0);
     let mut value = store.get(&key).unwrap().unwrap();
-    value[0] = 1;
+    value[0] = codec::FORMAT + 1;
     let mut batch = crate::kv::WriteBatch::default();
     batch.put(key, value);
     store.write(batch).unwrap();
     let refused = catch_up(&store).unwrap_err().to_string();
     assert!(
-        refused.contains("format 1") && refused.contains("No task in it was changed"),
+        refused.contains("is of format 2") && refused.contains("No task in it was changed"),
         "{refused}"
     );
 }
