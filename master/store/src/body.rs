@@ -13,7 +13,6 @@ use taskmaster_protocol::{
 /// messages share one body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskBody {
-    /// The task's id.
     pub id: TaskId,
     /// The task's number in the order of adding. Numbers are dense, grow for ever and are never
     /// used again.

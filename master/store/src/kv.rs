@@ -106,7 +106,7 @@ pub enum StoreError {
         mark.display()
     )]
     Cut {
-        /// The store's folder.
+        /// The folder of the store, as text.
         path: String,
         /// The file that holds the number of the last durable commit.
         mark: PathBuf,

@@ -60,13 +60,10 @@ impl TaskOutput {
 pub struct Ended {
     /// The seq of the event that reports the end. It orders all ended tasks.
     pub seq: u64,
-    /// The task's id.
     pub id: TaskId,
     /// The task's number in the order of adding.
     pub ordinal: u64,
-    /// The task's module.
     pub module: ModuleName,
-    /// The task's job.
     pub job: JobName,
     /// When the master added the task.
     pub created: Wall,
@@ -77,7 +74,7 @@ pub struct Ended {
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskEnd {
-    /// The final state.
+    /// The final state of the task.
     pub state: TaskState,
     /// The task's priority when it ended.
     pub priority: i32,
@@ -181,11 +178,8 @@ impl TaskEnd {
 /// An attempt failed and another one will follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Retrying {
-    /// The task's id.
     pub id: TaskId,
-    /// The task's module.
     pub module: ModuleName,
-    /// The task's job.
     pub job: JobName,
     /// The task's number in the order of adding.
     pub ordinal: u64,
@@ -331,37 +325,32 @@ pub enum Record {
     },
     /// A job was opened.
     JobOpened {
-        /// The job.
         job: JobName,
         /// The number of times that the job was opened, this time included.
         run: u32,
     },
     /// A job is done.
     JobDone {
-        /// The job.
         job: JobName,
         /// The run that is done.
         run: u32,
     },
     /// A session began or ceased to hold a job open.
     JobHeld {
-        /// The job.
         job: JobName,
-        /// The session.
+        /// The session that holds or held the job open.
         by: Arc<str>,
         /// Whether the session holds the job open now.
         held: bool,
     },
     /// A job was paused or resumed.
     JobPaused {
-        /// The job.
         job: JobName,
         /// Whether the job is paused now.
         paused: bool,
     },
     /// A cancel of a job's tasks began or is complete.
     JobCancelled {
-        /// The job.
         job: JobName,
         /// Tasks with an ordinal up to this one are being cancelled; 0 when all of them are
         /// cancelled.
@@ -369,17 +358,14 @@ pub enum Record {
     },
     /// A runner joined.
     RunnerJoined {
-        /// The runner's name.
         name: String,
     },
     /// A runner was lost.
     RunnerLost {
-        /// The runner's name.
         name: String,
     },
     /// A module changed.
     Module {
-        /// The module's name.
         name: ModuleName,
         /// The event that reports the change; `None` where watchers are told nothing.
         event: Option<EventKind>,
@@ -389,14 +375,13 @@ pub enum Record {
     },
     /// An open task goes on with another body. It keeps its id, its ordinal and its dependents.
     Continued {
-        /// The new body.
+        /// The body that the task has from now on.
         body: Arc<TaskBody>,
         /// Attempts up to this one are void.
         fence: AttemptId,
     },
     /// What a module may reach, or what it asks for, changed.
     Rights {
-        /// The module's name.
         name: ModuleName,
         /// The event that reports the change; `None` where watchers are told nothing.
         event: Option<EventKind>,
