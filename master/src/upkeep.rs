@@ -123,7 +123,7 @@ impl NewStore {
         } = self.opened;
         store.sync()?;
         drop(store);
-        sled::let_go(&folder.join("db"))
+        sled::wait_until_unlocked(&folder.join("db"))
             .and_then(|()| std::fs::rename(&folder, data.join("store")))
             .and_then(|()| std::fs::File::open(&data)?.sync_all())
             .map_err(UpkeepError::file(&folder))?;
@@ -189,7 +189,7 @@ mod tests {
             "{report:?}"
         );
         assert_eq!(
-            view::marks(opened.store.as_ref()).unwrap().folded,
+            view::watermarks(opened.store.as_ref()).unwrap().folded,
             1,
             "nothing was changed"
         );

@@ -145,7 +145,7 @@ impl World {
         let (Ok(Some(first)), Ok(last), Ok(marks)) = (
             journal::first(&reader),
             journal::last(&reader),
-            view::marks(reader.as_ref()),
+            view::watermarks(reader.as_ref()),
         ) else {
             return;
         };

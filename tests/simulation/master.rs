@@ -131,9 +131,9 @@ impl World {
         };
         self.lives += 1;
         let life = self.lives;
-        let epoch = restored.marks.epoch + 1;
+        let epoch = restored.watermarks.epoch + 1;
         let now = self.plain_clock();
-        let events = EventFeed::new(restored.marks.seq, reader.clone());
+        let events = EventFeed::new(restored.watermarks.seq, reader.clone());
         let config = EngineConfig {
             seed: self.chance.draw(),
             ..EngineConfig::default()

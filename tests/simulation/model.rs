@@ -86,7 +86,7 @@ impl Fate {
     pub fn tries_again(&self, error: &TaskError, before: u32) -> bool {
         let policy = self
             .body
-            .rare
+            .extras
             .as_ref()
             .and_then(|rare| rare.retries.clone())
             .unwrap_or_default();
@@ -156,10 +156,10 @@ impl Model {
             Record::Reopened {
                 body,
                 fence,
-                ended,
-                was,
+                ended_seq,
+                former_state,
                 ..
-            } => self.reopened(body, *fence, *ended, *was)?,
+            } => self.reopened(body, *fence, *ended_seq, *former_state)?,
             Record::Continued { body, fence } => self.continued(body, *fence)?,
             Record::Set {
                 ordinal: no,

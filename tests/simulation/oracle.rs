@@ -278,7 +278,7 @@ impl Oracle {
         model: &Model,
         in_view: &InView,
     ) {
-        let marks = &restored.marks;
+        let marks = &restored.watermarks;
         let counts = (marks.folded, marks.seq, marks.epoch, marks.ordinal);
         let right = (model.commits, model.seq, model.epoch, model.no);
         self.claim(counts == right, || {
@@ -331,7 +331,7 @@ impl Oracle {
 
     /// The view must find an end by its id, too.
     fn look_up(&mut self, reader: &SharedStore, places: &mut EndedIndex, ended: &Arc<Ended>) {
-        let stored = view::stored_by(reader.as_ref(), places, &ended.id);
+        let stored = view::ended_task_by_index(reader.as_ref(), places, &ended.id);
         let same = matches!(&stored, Ok(Some(stored)) if stored.ended == *ended);
         self.claim(same, || {
             format!(

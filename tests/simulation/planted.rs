@@ -120,7 +120,7 @@ pub fn misread(planted: Planted, restored: &mut RestoredView) {
         }
     }
     if planted == Planted::SeqReused {
-        restored.marks.seq = restored.marks.seq.saturating_sub(1);
+        restored.watermarks.seq = restored.watermarks.seq.saturating_sub(1);
     }
 }
 

@@ -172,10 +172,10 @@ impl KvStore for PatientStore {
         &self,
         from: &[u8],
         to: &[u8],
-        back: bool,
-        most: usize,
+        reversed: bool,
+        limit: usize,
     ) -> Result<Vec<KeyValue>, StoreError> {
-        self.store.scan(from, to, back, most)
+        self.store.scan(from, to, reversed, limit)
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {

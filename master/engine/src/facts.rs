@@ -124,7 +124,8 @@ impl Facts {
     /// An ended task that memory has let go of. A view that cannot be read is told in the log, and
     /// knows nothing.
     pub fn ended_in_view(&self, id: &TaskId) -> Option<EndedTask> {
-        let read = view::stored_by(self.store.as_ref(), &mut self.places.borrow_mut(), id);
+        let read =
+            view::ended_task_by_index(self.store.as_ref(), &mut self.places.borrow_mut(), id);
         let stored = read.unwrap_or_else(|error| {
             tracing::error!(%id, %error, "the view cannot be read");
             None

@@ -224,7 +224,7 @@ impl Folding {
     /// One batch. On an idle machine the next follows at once unless a commit comes first.
     fn fold_some(&mut self, wall: Wall) -> Result<(), StoreError> {
         let mut fold = Fold::begin(self.store.clone())?;
-        let before = fold.ended();
+        let before = fold.ended_count();
         while fold.weight() < FOLD_WEIGHT_MAX {
             let Some(entry) = self.waiting.front() else {
                 break;
@@ -235,7 +235,7 @@ impl Folding {
                 self.waiting.pop_front();
             }
         }
-        let (seq, ended) = (fold.seq(), fold.ended());
+        let (seq, ended) = (fold.seq(), fold.ended_count());
         fold.write()?;
         // The engine may have ended before.
         let _ = self.engine.send(Input::Folded { seq });
@@ -269,7 +269,7 @@ impl Folding {
         self.store.sync()?;
         journal::trim(
             &self.store,
-            below.min(view::marks(self.store.as_ref())?.folded),
+            below.min(view::watermarks(self.store.as_ref())?.folded),
         )
     }
 
@@ -300,7 +300,9 @@ pub fn surplus(
     mut from: u64,
     most: usize,
 ) -> Result<(Vec<EndedTask>, u64), StoreError> {
-    let surplus = view::marks(store)?.ended.saturating_sub(keep.count);
+    let surplus = view::watermarks(store)?
+        .ended_count
+        .saturating_sub(keep.count);
     let limit = Wall(
         wall.0
             .saturating_sub(i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX)),

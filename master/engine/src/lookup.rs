@@ -121,7 +121,7 @@ impl Lookup {
         let store = reader.as_ref();
         Ok(match self {
             Lookup::Task(ref id) | Lookup::Why(ref id) | Lookup::Logs(ref id) => {
-                view::stored(store, id)?
+                view::ended_task(store, id)?
                     .map(|stored| self.of_ended(&stored.ended))
                     .ok_or_else(|| unknown_task(id))
             }
@@ -132,8 +132,8 @@ impl Lookup {
             } => Ok(ended_page(reader, before, rows, &open_again)?),
             Lookup::Results { mut known, missing } => {
                 for id in missing {
-                    if let Some(gave) =
-                        view::stored(store, &id)?.and_then(|stored| stored.ended.end.result.clone())
+                    if let Some(gave) = view::ended_task(store, &id)?
+                        .and_then(|stored| stored.ended.end.result.clone())
                     {
                         known.insert(id, gave.result());
                     }

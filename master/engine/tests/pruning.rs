@@ -89,7 +89,7 @@ fn what_is_too_old_or_too_many_is_forgotten_unless_the_engine_needs_it() {
     drop(folding);
     answering.join().unwrap();
     let kept = |no: u64| {
-        view::stored(store.as_ref(), &id(&format!("t{no}")))
+        view::ended_task(store.as_ref(), &id(&format!("t{no}")))
             .unwrap()
             .is_some()
     };
@@ -98,7 +98,7 @@ fn what_is_too_old_or_too_many_is_forgotten_unless_the_engine_needs_it() {
         "the newest 40, and the one that is needed"
     );
     assert!(!kept(1) && !kept(2) && !kept(60));
-    assert_eq!(view::marks(store.as_ref()).unwrap().ended, 41);
+    assert_eq!(view::watermarks(store.as_ref()).unwrap().ended_count, 41);
     let listed = view::ended_before(store.as_ref(), u64::MAX, 1_000).unwrap();
     assert!(
         listed.len() == 41 && listed.iter().any(|task| task.ended.id == id("t3")),

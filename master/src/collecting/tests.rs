@@ -253,9 +253,9 @@ fn what_is_named_again_while_it_is_collected_stays() {
                 let reopened = Record::Reopened {
                     body,
                     fence,
-                    ended: 1,
-                    was: TaskState::Failed,
-                    because: None,
+                    ended_seq: 1,
+                    former_state: TaskState::Failed,
+                    skipped_for: None,
                 };
                 collector.committed(&[reopened]);
             }
@@ -324,7 +324,7 @@ fn at_random_what_is_needed_is_always_there() {
                 }
                 4 if !ended.is_empty() => {
                     let (body, named) = ended.swap_remove(draw(ended.len() as u64) as usize);
-                    let stored = view::stored(world.store.as_ref(), &body.id)
+                    let stored = view::ended_task(world.store.as_ref(), &body.id)
                         .unwrap()
                         .unwrap();
                     let fence = AttemptId { epoch: 1, n: 1 };
@@ -333,14 +333,14 @@ fn at_random_what_is_needed_is_always_there() {
                     records.push(Record::Reopened {
                         body,
                         fence,
-                        ended: seq,
-                        was: TaskState::Done,
-                        because: None,
+                        ended_seq: seq,
+                        former_state: TaskState::Done,
+                        skipped_for: None,
                     });
                 }
                 5 if !ended.is_empty() => {
                     let (body, _) = ended.swap_remove(0);
-                    let stored = view::stored(world.store.as_ref(), &body.id)
+                    let stored = view::ended_task(world.store.as_ref(), &body.id)
                         .unwrap()
                         .unwrap();
                     taskmaster_engine::folding::forget(&world.store, &[stored]).unwrap();

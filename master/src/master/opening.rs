@@ -61,7 +61,7 @@ async fn run_blocking<T: Send + 'static>(
 }
 
 fn open(data: &Path) -> Result<OpenedStore, StoreError> {
-    disk::wanted_at_start(data)?;
+    disk::check_space_to_start(data)?;
     let folder = data.join("store");
     if !folder.exists() && Blobs::has_any(data) {
         return Err(StoreError::Corrupt {

@@ -53,13 +53,13 @@ pub(super) fn start(
     let (turns, ended_turns) = sync_channel(TURNS_WAITING_MAX);
     let (folds, commits) = channel();
     let (failing, failed) = oneshot::channel();
-    let events = EventFeed::new(restored.marks.seq, store.clone());
+    let events = EventFeed::new(restored.watermarks.seq, store.clone());
     let room = DiskMonitor::new(inbox.clone());
     let handle = MasterHandle {
         inbox: inbox.clone(),
         reader: store.clone(),
         events: events.clone(),
-        epoch: restored.marks.epoch + 1,
+        epoch: restored.watermarks.epoch + 1,
         room: room.clone(),
     };
 
@@ -68,7 +68,7 @@ pub(super) fn start(
     let mut engine = Engine::restore(restored, engine_config, store.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
     let components = engine.components();
-    let mut journal = KvJournal::open(store.clone())?.noting(synced);
+    let mut journal = KvJournal::open(store.clone())?.with_synced_mark(synced);
     commit_first(engine.end_turn(now), &mut journal, &events, &folds)?;
 
     let patient: SharedStore = Arc::new(PatientStore::new(store, room.clone()));

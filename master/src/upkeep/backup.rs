@@ -70,16 +70,16 @@ fn copy_pairs(from: &dyn KvStore, to: &dyn KvStore, commit: u64) -> Result<u64, 
     let mut copied = 0;
     loop {
         let pairs = from.scan(&next, &[0xff; 64], false, PAGE_PAIRS)?;
-        let Some((last, _)) = pairs.last() else {
+        let Some(last) = pairs.last() else {
             return Ok(copied);
         };
-        next.clone_from(last);
+        next.clone_from(&last.key);
         next.push(0);
         let mut batch = WriteBatch::default();
-        for (key, value) in pairs {
-            if !journal::is_after(&key, commit) {
+        for pair in pairs {
+            if !journal::is_key_after(&pair.key, commit) {
                 copied += 1;
-                batch.put(key, value);
+                batch.put(pair.key, pair.value);
             }
         }
         to.write(batch)?;

@@ -104,10 +104,10 @@ fn check_all(opened: &OpenStore, report: &mut CheckReport) -> Result<(), StoreEr
     if let Err(error) = SyncedMark::open(&opened.folder, journal::last(store)?) {
         report.fault(error.to_string());
     }
-    let marks = view::marks(store.as_ref())?;
+    let marks = view::watermarks(store.as_ref())?;
     let journal = read_journal(store, &marks, report)?;
     let view = read_view(store, &journal, report)?;
-    let counted = marks.ended;
+    let counted = marks.ended_count;
     let held = report.ended;
     report.expect(counted == held, || {
         format!("the view counts {counted} ended tasks and holds {held}")
@@ -186,7 +186,7 @@ fn read_entry(
 ) -> u64 {
     let mut seq = entry.first_seq;
     for (index, record) in entry.records.iter().enumerate() {
-        let is_in_folded_part = commit == marks.folded + 1 && index < marks.within as usize;
+        let is_in_folded_part = commit == marks.folded + 1 && index < marks.records_folded as usize;
         if commit <= marks.folded || is_in_folded_part {
             note_state(record, seq, &mut facts.states);
         } else {

@@ -83,7 +83,7 @@ impl Exporter<'_> {
     }
 
     fn write_all(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
-        let marks = view::marks(store)?;
+        let marks = view::watermarks(store)?;
         self.write(&ExportLine::Store {
             format: FORMAT,
             epoch: marks.epoch,

@@ -106,7 +106,7 @@ pub fn import(data: &Path, lines: &mut dyn BufRead) -> Result<ImportSummary, Upk
 fn read(store: &OpenStore, lines: &mut dyn BufRead) -> Result<ImportSummary, UpkeepError> {
     let mark = SyncedMark::open(&store.folder, 0)?;
     let mut importer = Importer {
-        journal: KvJournal::open(store.store.clone())?.noting(mark),
+        journal: KvJournal::open(store.store.clone())?.with_synced_mark(mark),
         blobs: BlobJoiner::new(Blobs::open_for_upkeep(&store.data)?),
         lost: BTreeMap::new(),
         records: Vec::new(),

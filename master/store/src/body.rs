@@ -9,46 +9,48 @@ use taskmaster_protocol::{
     Retries, TaskDocument, TaskId, Wall, splice,
 };
 
-/// A task as its feeder described it, without what has become of it. Shared between memory, journal
-/// and messages.
+/// A task as its feeder described it, without what has become of the task. Memory, journal and
+/// messages share one body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskBody {
-    /// Its id.
     pub id: TaskId,
-    /// Its place in the order of adding, dense and increasing for ever.
+    /// The task's number in the order of adding. Numbers are dense, grow for ever and are never
+    /// used again.
     pub ordinal: u64,
-    /// Tells whether another document with the same id is the same one.
+    /// Tells whether another document with this id has the text of the document that was added.
     pub fingerprint: Fingerprint,
-    /// Its module.
+    /// The module that runs the task.
     pub module: ModuleName,
-    /// The beginning of the version that it pins.
+    /// The first digits of the only version of the module that may run the task; `None` allows every
+    /// version.
     pub pin: Option<Box<str>>,
-    /// Its job.
+    /// The job that the task belongs to.
     pub job: JobName,
-    /// Higher first.
+    /// The priority in the document. Tasks with a higher number start first.
     pub priority: i32,
-    /// When it was added.
+    /// When the master added the task.
     pub created: Wall,
-    /// Its params, references not replaced.
+    /// The params as they were sent, with references not replaced yet.
     pub params: Option<Json>,
-    /// What its runner must offer; `None`: nothing. Tasks that ask for the same share it.
+    /// What a runner must offer to run the task; `None` asks for nothing. Tasks with equal
+    /// requirements share one value.
     #[serde(with = "as_json")]
     pub requires: Option<Arc<Requires>>,
-    /// What it waits for, those that its params imply included.
+    /// The tasks that the task waits for, those that its params refer to included.
     #[serde(with = "as_pairs")]
     pub dependencies: Box<[Dependency]>,
-    /// What few documents have.
-    #[serde(with = "as_json")]
-    pub rare: Option<Box<BodyExtras>>,
+    /// The parts that few documents have; `None` where the document has none of them.
+    #[serde(with = "as_json", rename = "rare")]
+    pub extras: Option<Box<BodyExtras>>,
 }
 
-/// What tells documents apart: the first half of the SHA-256 of a document's text as it was sent.
-/// The same id with the same text is added once.
+/// The first half of the SHA-256 of a document's text as it was sent. A document with a known id and
+/// a known fingerprint is the one that was added before, and is not added again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
-    /// That of a document's text.
+    /// The fingerprint of a document's text.
     pub fn of(text: &str) -> Fingerprint {
         let mut half = [0; 16];
         half.copy_from_slice(&Hash::of(text.as_bytes()).0[..16]);
@@ -56,55 +58,60 @@ impl Fingerprint {
     }
 }
 
-/// The parts of a task document that few have: most tasks pay one pointer for all of them.
+/// The parts that few task documents have. A body without any of them pays one pointer for all.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BodyExtras {
-    /// argv after the module's name.
+    /// The guest's arguments after the module's name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// The module's environment.
+    /// The guest's environment variables.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Tasks whose results its params ask for.
+    /// Tasks whose results replace references in the params.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<TaskId>,
-    /// Limit of one attempt.
+    /// Milliseconds that one attempt may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Limit of one attempt.
+    /// Mebibytes of memory that one attempt may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
-    /// Its retry policy.
+    /// How often and after which errors the task is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
-    /// Earliest start, counted from the add.
+    /// Milliseconds after the add before which the task does not start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
-    /// Earliest start, as a time.
+    /// The time before which the task does not start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
-    /// Files and folders that it finds in its folder.
+    /// Files and folders that are put into the task's folder, by their path in it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<FilePath, InputRef>,
-    /// Globs of the files that it gives back.
+    /// Globs of the files that the task returns beside its result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<Glob>>,
-    /// It has gone on as what stands here: it may wait for tasks that came after it.
+    /// Whether the task goes on with another body than it was added with. Only such a task may
+    /// depend on tasks that were added after it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub continued: bool,
 }
 
 mod as_pairs {
-    //! Dependencies, which as JSON have two spellings.
+    //! Writes dependencies as pairs, because their JSON has two spellings, which the compact form
+    //! cannot read back.
     use serde::{Deserialize, Deserializer, Serializer};
     use taskmaster_protocol::{Dependency, TaskId, When};
 
-    pub fn serialize<S: Serializer>(of: &[Dependency], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(
-            of.iter()
-                .map(|dependency| (&dependency.on, dependency.when)),
-        )
+    pub fn serialize<S: Serializer>(
+        dependencies: &[Dependency],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let pairs = dependencies
+            .iter()
+            .map(|dependency| (&dependency.on, dependency.when));
+        serializer.collect_seq(pairs)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(
@@ -118,58 +125,36 @@ mod as_pairs {
     }
 }
 
-/// A task document with what the master adds to it.
+/// A task document together with what the master decides when it adds the task.
 #[derive(Debug, Clone)]
 pub struct AddedTask {
-    /// What its feeder sent.
+    /// The document that the feeder sent.
     pub document: TaskDocument,
-    /// Of the document's text.
+    /// The fingerprint of the document's text.
     pub fingerprint: Fingerprint,
-    /// Tasks whose results its params ask for.
+    /// Tasks whose results replace references in the params.
     pub references: Vec<TaskId>,
-    /// Its id; the document may have none.
+    /// The task's id. The master makes one where the document has none.
     pub id: TaskId,
-    /// Its job; the document may have none.
+    /// The task's job. The master chooses one where the document has none.
     pub job: JobName,
-    /// Its place in the order of adding.
+    /// The task's number in the order of adding.
     pub ordinal: u64,
-    /// When it was added.
+    /// When the master added the task.
     pub created: Wall,
 }
 
 impl TaskBody {
     /// The body of a task that is added.
     pub fn new(task: AddedTask) -> TaskBody {
-        let AddedTask {
-            document,
-            fingerprint,
-            references,
-            id,
-            job,
-            ordinal,
-            created,
-        } = task;
-        let mut dependencies = document.dependencies;
+        let document = task.document;
         let requires = (!document.requires.is_empty()).then(|| Arc::new(document.requires));
-        if !references.is_empty() {
-            let named: BTreeSet<&TaskId> = dependencies
-                .iter()
-                .map(|dependency| &dependency.on)
-                .collect();
-            let implied = references.iter().filter(|id| !named.contains(id));
-            let implied: Vec<_> = implied
-                .map(|id| Dependency {
-                    on: id.clone(),
-                    when: Default::default(),
-                })
-                .collect();
-            dependencies.extend(implied);
-        }
+        let dependencies = with_implied(document.dependencies, &task.references);
         let ModuleRef { name, pin } = document.module;
-        let rare = BodyExtras {
+        let extras = BodyExtras {
             args: document.args,
             env: document.env,
-            references,
+            references: task.references,
             timeout_ms: document.timeout_ms,
             memory_mb: document.memory_mb,
             retries: document.retries,
@@ -179,51 +164,77 @@ impl TaskBody {
             outputs: document.outputs,
             continued: false,
         };
+
         TaskBody {
-            id,
-            ordinal,
-            fingerprint,
+            id: task.id,
+            ordinal: task.ordinal,
+            fingerprint: task.fingerprint,
             module: name,
             pin,
-            job,
+            job: task.job,
             priority: document.priority,
-            created,
+            created: task.created,
             params: document.params,
             requires,
             dependencies: dependencies.into(),
-            rare: (rare != BodyExtras::default()).then(|| Box::new(rare)),
+            extras: (extras != BodyExtras::default()).then(|| Box::new(extras)),
         }
     }
 
-    /// Slots that it takes while it runs.
+    /// The number of a runner's slots that an attempt occupies.
     pub fn slots(&self) -> u32 {
         self.requires
             .as_ref()
             .map_or(1, |requires| requires.slots())
     }
 
-    /// Whether it may wait for tasks that came after it.
+    /// Whether the task goes on with another body than it was added with, and so may depend on tasks
+    /// that were added after it.
     pub fn is_continued(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.continued)
+        self.extras.as_ref().is_some_and(|extras| extras.continued)
     }
 
-    /// What it waits for.
+    /// The tasks that the task waits for.
     pub fn dependencies(&self) -> &[Dependency] {
         &self.dependencies
     }
 
-    /// The blob that its params stand for, where they are large.
+    /// The blob that holds the params; `None` where the params are inline.
     pub fn blob(&self) -> Option<Hash> {
         splice::blob(self.params.as_ref()?.get()).ok().flatten()
     }
 
-    /// What it finds in its folder.
+    /// Files and folders that are put into the task's folder, with their path in it.
     pub fn inputs(&self) -> impl Iterator<Item = (&FilePath, &InputRef)> {
-        self.rare.iter().flat_map(|rare| &rare.inputs)
+        self.extras.iter().flat_map(|extras| &extras.inputs)
     }
 
-    /// Tasks whose results its params ask for.
+    /// Tasks whose results replace references in the params.
     pub fn references(&self) -> &[TaskId] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.references)
+        self.extras
+            .as_ref()
+            .map_or(&[], |extras| &extras.references)
     }
+}
+
+/// The dependencies of a document, and behind them one for each task whose result the params refer
+/// to and which the document does not name as a dependency.
+fn with_implied(mut dependencies: Vec<Dependency>, references: &[TaskId]) -> Vec<Dependency> {
+    if references.is_empty() {
+        return dependencies;
+    }
+    let named: BTreeSet<&TaskId> = dependencies
+        .iter()
+        .map(|dependency| &dependency.on)
+        .collect();
+    let implied: Vec<Dependency> = references
+        .iter()
+        .filter(|id| !named.contains(id))
+        .map(|id| Dependency {
+            on: id.clone(),
+            when: Default::default(),
+        })
+        .collect();
+    dependencies.extend(implied);
+    dependencies
 }

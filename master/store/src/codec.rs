@@ -1,41 +1,46 @@
-//! The form of everything that is written: format, checksum, content. The content is postcard, which
-//! writes no names.
+//! The form of everything that is written to disk: a byte for the format, a checksum, the content.
+//! The content is postcard, which writes no names of fields or variants.
 
 use serde::{Deserialize, Serialize};
 
-/// The version of everything that this module writes.
+/// The version of the form that this module writes and reads.
 pub const FORMAT: u8 = 1;
+
+/// Bytes before the content: one for the format, four for the checksum.
+const HEAD_BYTES: usize = 5;
 
 /// Why bytes on the disk cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Written by another version of this program.
+    /// The bytes were written by another version of this program.
     #[error("it is of format {0}, this program reads format {FORMAT}")]
     Format(u8),
-    /// Not what was written.
+    /// The bytes are not those that were written.
     #[error("its checksum does not match")]
     Checksum,
-    /// The checksum is right and the content is not: a bug of ours.
+    /// The checksum is right and the content cannot be decoded, which is a bug of this program.
     #[error("it does not decode: {0}")]
     Content(String),
-    /// Nothing there.
+    /// There are too few bytes for a head.
     #[error("it is empty")]
     Empty,
 }
 
-/// Format, checksum, content.
+/// The value as bytes with a head: format, checksum, content.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let start = vec![FORMAT, 0, 0, 0, 0];
-    // Ours always encode: no failing implementations, lengths known.
-    let mut bytes = postcard::to_extend(value, start).unwrap_or_default();
-    if let Some(content) = bytes.get(5..) {
-        let sum = crc32fast::hash(content).to_le_bytes();
-        bytes[1..5].copy_from_slice(&sum);
+    let mut head = vec![0; HEAD_BYTES];
+    head[0] = FORMAT;
+    // Encoding cannot fail: no type of this program has a serializer that fails, and the lengths of
+    // all sequences are known.
+    let mut bytes = postcard::to_extend(value, head).unwrap_or_default();
+    if let Some(content) = bytes.get(HEAD_BYTES..) {
+        let checksum = crc32fast::hash(content).to_le_bytes();
+        bytes[1..HEAD_BYTES].copy_from_slice(&checksum);
     }
     bytes
 }
 
-/// Content alone, for what lies inside something that has a head.
+/// The value as bytes without a head, for values inside another one that has a head.
 pub fn pack<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_extend(value, Vec::new()).unwrap_or_default()
 }
@@ -47,18 +52,21 @@ pub fn unpack<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError>
 
 /// Reads what [`encode`] wrote.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    let (head, content) = bytes.split_at_checked(5).ok_or(DecodeError::Empty)?;
+    let (head, content) = bytes
+        .split_at_checked(HEAD_BYTES)
+        .ok_or(DecodeError::Empty)?;
     if head[0] != FORMAT {
         return Err(DecodeError::Format(head[0]));
     }
-    if crc32fast::hash(content).to_le_bytes() != head[1..5] {
+    if crc32fast::hash(content).to_le_bytes() != head[1..] {
         return Err(DecodeError::Checksum);
     }
     unpack(content)
 }
 
 pub(crate) mod as_json {
-    //! A part of a record as JSON inside the compact form.
+    //! Writes a part of a record as JSON inside the compact form, so that the part can get more
+    //! fields without a change of the format.
     use serde::de::DeserializeOwned;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

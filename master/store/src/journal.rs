@@ -1,7 +1,8 @@
-//! Where changes become durable: a dense series of commits, each one packed, checksummed entry.
+//! The journal makes changes durable. It is a dense series of commits, and each commit is one
+//! encoded [`JournalEntry`].
 //!
-//! The journal is also the log of events: an entry knows the seq of its first event. It decides
-//! nothing; the trait is the seam behind which a replicated log can stand.
+//! The journal is also the log of events, because an entry holds the seq of its first event. The
+//! journal decides nothing. Behind its trait a replicated log could stand.
 
 mod synced;
 
@@ -11,19 +12,20 @@ use crate::codec::{self, DecodeError};
 use crate::kv::{SharedStore, StoreError, WriteBatch, part_key};
 use crate::record::JournalEntry;
 
-/// Where a commit's parts are kept: `J`, the commit's number, the part's number.
+/// Prefix of the keys of commits: `J`, the commit's number, the part's number.
 const JOURNAL: u8 = b'J';
 
 /// Why a commit is not known to be durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// Another master has written in between: this one leads no longer.
+    /// Another master has written the commit, so this master leads no longer.
     #[error("another master has taken over")]
     Fenced,
-    /// It may be durable or not: the core and its effects are void, the journal has the truth.
+    /// The commit may be durable or not. The core and its effects are void, and only the journal
+    /// knows what happened.
     #[error("{0}")]
     Unknown(String),
-    /// It is not durable, and may be tried again later.
+    /// The commit is not durable, and may be tried again later.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -33,22 +35,23 @@ pub trait Journal: Send {
     /// Writes `entry` as commit number `expected`, which must be the next one.
     fn append(&mut self, expected: u64, entry: &[u8]) -> Result<(), AppendError>;
 
-    /// Every commit written before is durable when this returns. After an error nothing is known of
-    /// them.
+    /// Makes every earlier commit durable before it returns. After an error nobody knows which of
+    /// them are durable.
     fn sync(&mut self) -> Result<(), AppendError>;
 
-    /// The number of the last commit; 0: there is none.
+    /// The number of the last commit; 0 where there is none.
     fn end(&self) -> u64;
 
-    /// Lets go of commits below `commit`.
+    /// Removes commits with a number below `below`.
     fn trim(&mut self, below: u64) -> Result<(), StoreError>;
 }
 
-/// The journal on a [`crate::kv::KvStore`]: each commit is one batch.
+/// The journal on a [`KvStore`](crate::kv::KvStore), where each commit is one batch.
 pub struct KvJournal {
     store: SharedStore,
+    /// The number of the last commit; 0 where there is none.
     end: u64,
-    /// Where it says how far it is durable; a store in memory has none.
+    /// The file that holds the number of the last durable commit; `None` for a store in memory.
     mark: Option<SyncedMark>,
 }
 
@@ -63,8 +66,8 @@ impl KvJournal {
         })
     }
 
-    /// The same, which notes after each sync how far it is durable.
-    pub fn noting(self, mark: SyncedMark) -> KvJournal {
+    /// This journal, which from now on writes to `mark` after each sync how far it is durable.
+    pub fn with_synced_mark(self, mark: SyncedMark) -> KvJournal {
         KvJournal {
             mark: Some(mark),
             ..self
@@ -120,17 +123,18 @@ fn commit_of(key: &[u8]) -> u64 {
         .map_or(0, u64::from_be_bytes)
 }
 
-/// Whether a key of the store belongs to a commit after this one.
-pub fn is_after(stored: &[u8], commit: u64) -> bool {
-    stored.first() == Some(&JOURNAL) && commit_of(stored) > commit
+/// Whether a key of the store belongs to a commit with a number above `commit`.
+pub fn is_key_after(key: &[u8], commit: u64) -> bool {
+    key.first() == Some(&JOURNAL) && commit_of(key) > commit
 }
 
-/// The bytes of one commit.
+/// The encoded entry of one commit; `None` where the journal does not have the commit.
 pub fn read(store: &SharedStore, commit: u64) -> Result<Option<Vec<u8>>, StoreError> {
     crate::kv::get_parts(store.as_ref(), &key(commit))
 }
 
-/// One commit, decoded. A damaged one is an error that names it.
+/// The entry of one commit; `None` where the journal does not have the commit. A damaged entry is an
+/// error that names the commit.
 pub fn entry(store: &SharedStore, commit: u64) -> Result<Option<JournalEntry>, StoreError> {
     let Some(bytes) = read(store, commit)? else {
         return Ok(None);
@@ -142,46 +146,52 @@ pub fn entry(store: &SharedStore, commit: u64) -> Result<Option<JournalEntry>, S
     codec::decode(&bytes).map(Some).map_err(damaged)
 }
 
-/// The number of the first commit that is kept; `None`: there is none.
+/// The number of the first commit that was not removed; `None` where there is none.
 pub fn first(store: &SharedStore) -> Result<Option<u64>, StoreError> {
     Ok(store
         .scan(&[JOURNAL], &[JOURNAL + 1], false, 1)?
         .first()
-        .map(|(key, _)| commit_of(key)))
+        .map(|pair| commit_of(&pair.key)))
 }
 
-/// The number of the last commit; 0: there is none.
+/// The number of the last commit; 0 where there is none.
 pub fn last(store: &SharedStore) -> Result<u64, StoreError> {
     Ok(store
         .scan(&[JOURNAL], &[JOURNAL + 1], true, 1)?
         .first()
-        .map_or(0, |(key, _)| commit_of(key)))
+        .map_or(0, |pair| commit_of(&pair.key)))
 }
 
-/// The number of the last commit whose first event is not after `seq`. Entries are dense in their
-/// number and ordered in their seq, so it is found by halving.
+/// The number of the last commit whose first event is not after `seq`. Commits have dense numbers
+/// and ascending seqs, so that a binary search finds it.
 pub fn commit_at(store: &SharedStore, seq: u64) -> Result<u64, StoreError> {
-    let (mut low, mut high) = (first(store)?.unwrap_or(1), last(store)?);
+    let mut low = first(store)?.unwrap_or(1);
+    let mut high = last(store)?;
     while low < high {
         let middle = low + (high - low).div_ceil(2);
         match entry(store, middle)? {
             Some(entry) if entry.first_seq <= seq => low = middle,
-            _ => high = middle - 1,
+            Some(_) | None => high = middle - 1,
         }
     }
     Ok(low)
 }
 
-/// Lets go of commits below `below`, a few thousand parts in a batch. No sync: after a crash they
-/// are trimmed again.
+/// Removes commits with a number below `below`. Nothing is synced, because after a crash the commits
+/// are removed again.
 pub fn trim(store: &SharedStore, below: u64) -> Result<(), StoreError> {
+    /// Parts of commits that are removed in one batch.
+    const PARTS_OF_A_BATCH: usize = 4_096;
+
     loop {
-        let parts = store.scan(&part_key(&key(0), 0), &key(below), false, 4_096)?;
+        let parts = store.scan(&part_key(&key(0), 0), &key(below), false, PARTS_OF_A_BATCH)?;
         if parts.is_empty() {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
-        parts.into_iter().for_each(|(key, _)| batch.remove(key));
+        for part in parts {
+            batch.remove(part.key);
+        }
         store.write(batch)?;
     }
 }

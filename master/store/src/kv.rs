@@ -1,6 +1,6 @@
-//! The seam to the disk: an ordered map of bytes with atomic batches, and one call after which what
-//! was written is durable. Journal and view are written over it; [`sled`] is the one that lasts,
-//! [`memory`] the one for tests.
+//! The seam to the disk: an ordered map of bytes with atomic batches, and one call that makes
+//! earlier writes durable. Journal and view are written over it. [`sled`] keeps the map on a disk,
+//! [`memory`] keeps it in memory for tests.
 
 pub mod memory;
 pub mod sled;
@@ -8,37 +8,59 @@ pub mod sled;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Reads shared by the gateway's threads, the fold and the engine. Never sees what is not
-/// committed.
+/// The store as the gateway's threads, the fold and the engine share it for reading. Readers never
+/// see a commit that is not written yet.
 pub type SharedStore = Arc<dyn KvStore>;
 
-/// A key and its value.
-pub type KeyValue = (Vec<u8>, Vec<u8>);
+/// A key with its value, as a scan returns them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The whole key, with its prefix and its part number.
+    pub key: Vec<u8>,
+    /// The value, at most [`VALUE_BYTES_MAX`] long.
+    pub value: Vec<u8>,
+}
 
-/// Changes that happen together or not at all. `None` removes.
+/// What a batch does to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchEntry {
+    /// The whole key, with its prefix and its part number.
+    pub key: Vec<u8>,
+    /// The new value; `None` removes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Changes that happen together or not at all. Of two entries with one key, the later counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WriteBatch(pub Vec<(Vec<u8>, Option<Vec<u8>>)>);
+pub struct WriteBatch {
+    /// The changes, in the order in which they were asked for.
+    pub entries: Vec<BatchEntry>,
+}
 
 impl WriteBatch {
     /// Writes a value of at most [`VALUE_BYTES_MAX`].
     pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.0.push((key, Some(value)));
+        self.entries.push(BatchEntry {
+            key,
+            value: Some(value),
+        });
     }
 
     /// Removes a key.
     pub fn remove(&mut self, key: Vec<u8>) {
-        self.0.push((key, None));
+        self.entries.push(BatchEntry { key, value: None });
     }
 
-    /// Bytes of its keys and values.
+    /// The bytes of all keys and values in the batch.
     pub fn bytes(&self) -> usize {
-        self.0
+        self.entries
             .iter()
-            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+            .map(|entry| entry.key.len() + entry.value.as_ref().map_or(0, Vec::len))
             .sum()
     }
 
-    /// Writes a value of any size under `key` followed by a part number.
+    /// Writes a value of any size in parts. The key of each part is `key` with the part's number
+    /// behind it.
     pub fn put_parts(&mut self, key: &[u8], value: &[u8]) {
         for (part, bytes) in value.chunks(VALUE_BYTES_MAX).enumerate() {
             self.put(part_key(key, part), bytes.to_vec());
@@ -46,11 +68,12 @@ impl WriteBatch {
     }
 }
 
-/// sled puts values of 8 KiB and more into files of their own, which the sync of its main file does
-/// not cover; at 4 KiB none appears.
+/// The largest value that is written under one key. sled puts values of 8 KiB and more into files
+/// of their own, which the sync of its main file does not cover; at 4 KiB no such file appears.
 pub const VALUE_BYTES_MAX: usize = 4_000;
 
-/// The key of a part of a larger value. Two bytes: 256 MiB at most.
+/// The key of one part of a larger value. The part's number takes two bytes, so that a value has
+/// 256 MiB at most.
 pub fn part_key(key: &[u8], part: usize) -> Vec<u8> {
     let mut full = Vec::with_capacity(key.len() + 2);
     full.extend_from_slice(key);
@@ -58,83 +81,86 @@ pub fn part_key(key: &[u8], part: usize) -> Vec<u8> {
     full
 }
 
-/// Why the store did not do what it was asked.
+/// Why the store did not do what it was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has it open.
+    /// Another process has the store open.
     #[error(
         "the store in {0} is in use by another master: stop that one, or give this one another --data folder"
     )]
     Locked(String),
-    /// It cannot be opened or read as what it should be.
+    /// The store cannot be opened, or its content cannot be decoded.
     #[error(
         "the store in {path} cannot be used: {why}. No task in it was changed. `taskmaster store check` says more. Restore a copy of the folder (`taskmaster store backup` makes them), or start with another --data folder"
     )]
     Corrupt {
-        /// Where it is.
+        /// The store's folder, or the part of the store that is damaged.
         path: String,
-        /// What is wrong.
+        /// What is wrong with the content.
         why: String,
     },
-    /// It can be read, and its end is missing: sled takes a log with a damaged end for one that
-    /// ends earlier.
+    /// The store can be read, but its newest commits are missing. sled reads a log with a damaged
+    /// end as a log that ends earlier, and does not complain.
     #[error(
         "the store in {path} has lost what was durable: it ends at commit {end}, and commit {synced} was written and synced. Its end was damaged or cut off, or an older copy was put in its place. Restore a copy of the folder that is whole; or, to go on without what is missing, remove {}",
         mark.display()
     )]
     Cut {
-        /// Where it is.
+        /// The folder of the store, as text.
         path: String,
-        /// The file that says how far it was durable.
+        /// The file that holds the number of the last durable commit.
         mark: PathBuf,
-        /// The last commit that is there.
+        /// The number of the last commit in the store.
         end: u64,
-        /// The last commit that was durable.
+        /// The number of the last commit that was durable.
         synced: u64,
     },
-    /// There is no room on the disk. Nothing of what was to be written is there, and it may be
-    /// tried again.
+    /// The disk has no free space. Nothing of the batch was written, and the write may be tried
+    /// again.
     #[error("{0}")]
     Full(String),
-    /// The disk or the system said no; nothing is known of what was being written.
+    /// The disk or the operating system reported an error. Nobody knows whether the batch was
+    /// written.
     #[error("the disk failed: {0}")]
     Failed(String),
 }
 
-/// An ordered map of bytes on a disk, or like one.
+/// An ordered map of bytes, on a disk or in memory.
 pub trait KvStore: Send + Sync {
-    /// The value of a key.
+    /// The value of a key; `None` where the key does not exist.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Pairs with `from ≤ key < to`, in order or (`back`) from the end, `most` at the most.
+    /// The first `limit` pairs with `from ≤ key < to`, in ascending order of their keys. When
+    /// `reversed`, the last `limit` pairs in descending order.
     fn scan(
         &self,
         from: &[u8],
         to: &[u8],
-        back: bool,
-        most: usize,
+        reversed: bool,
+        limit: usize,
     ) -> Result<Vec<KeyValue>, StoreError>;
 
-    /// Writes a batch: all of it is seen by the next read, and all or nothing of it after a crash.
-    /// After [`StoreError::Full`] nothing of it is there; after any other error nothing is known.
+    /// Writes a batch. The next read sees all of it; after a crash all of it is there or nothing.
+    /// After [`StoreError::Full`] nothing of it is there. After any other error nobody knows.
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError>;
 
-    /// Everything written before is durable when this returns. After an error nothing is known;
-    /// never call it again.
+    /// Makes every earlier write durable before it returns. After an error nobody knows what is
+    /// durable, and this must not be called again.
     fn sync(&self) -> Result<(), StoreError>;
 }
 
-/// A value that was written in parts; `None` where there is none.
+/// Reads a value that [`WriteBatch::put_parts`] has written; `None` where there is none.
 pub fn get_parts(store: &dyn KvStore, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(mut whole) = store.get(&part_key(key, 0))? else {
+    let Some(mut value) = store.get(&part_key(key, 0))? else {
         return Ok(None);
     };
-    if whole.len() == VALUE_BYTES_MAX {
+
+    if value.len() == VALUE_BYTES_MAX {
         let mut end = key.to_vec();
         end.extend_from_slice(&[0xff, 0xff]);
-        for (_, part) in store.scan(&part_key(key, 1), &end, false, usize::MAX)? {
-            whole.extend_from_slice(&part);
+        for part in store.scan(&part_key(key, 1), &end, false, usize::MAX)? {
+            value.extend_from_slice(&part.value);
         }
     }
-    Ok(Some(whole))
+    Ok(Some(value))
 }

@@ -1,8 +1,9 @@
-//! What a master keeps, and how it is written.
+//! What a master keeps on disk, and the form in which it is written.
 //!
-//! [`kv`] is the seam to the disk: an ordered map of bytes. Over it, [`journal`] is the durable
-//! series of commits, and [`view`] holds what is folded from them, read by key. [`record`],
-//! [`body`] and [`packed`] are what both are made of, [`codec`] is their form on disk. Nothing here decides.
+//! [`kv`] is the seam to the disk: an ordered map of bytes. On top of it, [`journal`] is the durable
+//! series of commits, and [`view`] holds what is folded from the commits and read by key. [`record`],
+//! [`body`] and [`packed`] are the types that journal and view store, and [`codec`] is their form on
+//! disk. Nothing in this crate decides what a task does.
 
 pub mod body;
 pub mod codec;

@@ -1,5 +1,5 @@
-//! The body of a task as memory and disk keep it for long: packed, a third of the size. There may be
-//! millions of tasks that wait.
+//! The body of a task in the form in which memory and disk keep it for long. A packed body has a
+//! third of the size, and millions of tasks may be waiting.
 
 use crate::body::TaskBody;
 use crate::codec::{self, DecodeError, as_json};
@@ -7,26 +7,29 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 use taskmaster_protocol::{Requires, TaskId};
 
-/// The body of a task, in the form that suits what is done with it.
+/// The body of a task, either ready for use or packed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StoredBody {
-    /// As it came, shared with whoever works with it.
+    /// The body itself, shared with everybody who uses it.
     Whole(Arc<TaskBody>),
-    /// Its bytes, for as long as nobody works with it.
+    /// The bytes of the body, while nobody uses it.
     Packed(PackedBody),
 }
 
-/// The bytes of a body, and beside them what the task requires, which it shares with others.
+/// The bytes of a body. The requirements stay beside the bytes, because tasks with equal
+/// requirements share one value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PackedBody {
     #[serde(with = "as_bytes")]
+    /// The body without its requirements, in the compact form.
     bytes: Box<[u8]>,
+    /// What a runner must offer to run the task; `None` asks for nothing.
     #[serde(with = "as_json")]
     requires: Option<Arc<Requires>>,
 }
 
 impl StoredBody {
-    /// The body, read from its bytes where it is packed.
+    /// The body, decoded from its bytes where it is packed.
     pub fn whole(&self) -> Result<Arc<TaskBody>, DecodeError> {
         match self {
             StoredBody::Whole(body) => Ok(body.clone()),
@@ -34,7 +37,7 @@ impl StoredBody {
         }
     }
 
-    /// Whether it is the body of the task of this id. Unpacks nothing.
+    /// Whether this is the body of the task `id`. A packed body is not decoded for it.
     pub fn has_id(&self, id: &TaskId) -> bool {
         match self {
             StoredBody::Whole(body) => body.id == *id,
@@ -42,7 +45,7 @@ impl StoredBody {
         }
     }
 
-    /// Packs it.
+    /// Replaces the body by its bytes, unless it is packed already.
     pub fn pack(&mut self) {
         if let StoredBody::Whole(body) = self {
             *self = StoredBody::Packed(PackedBody::new(body));
@@ -70,18 +73,21 @@ impl PackedBody {
         })
     }
 
-    /// The id comes first, behind its length: seven bits a byte, the lowest first.
+    /// Whether the bytes begin with `id`. They begin with the id's length, seven bits in a byte and
+    /// the lowest bits first, and then the id.
     fn has_id(&self, id: &TaskId) -> bool {
         let id = id.as_str().as_bytes();
         let mut length = id.len();
-        let mut head = Vec::with_capacity(2);
+        let mut encoded_length = Vec::with_capacity(2);
         while length > 127 {
-            head.push(length as u8 | 128);
+            encoded_length.push(length as u8 | 128);
             length >>= 7;
         }
-        head.push(length as u8);
-        let rest = self.bytes.strip_prefix(head.as_slice());
-        rest.is_some_and(|rest| rest.starts_with(id))
+        encoded_length.push(length as u8);
+
+        self.bytes
+            .strip_prefix(encoded_length.as_slice())
+            .is_some_and(|rest| rest.starts_with(id))
     }
 }
 
@@ -101,10 +107,13 @@ impl<'de> Deserialize<'de> for StoredBody {
 }
 
 mod as_bytes {
-    //! Bytes in one piece, where serde would read them one by one.
+    //! Writes and reads bytes in one piece, where serde would do so one by one.
     use serde::{Deserialize, Deserializer, Serializer};
 
-    #[expect(clippy::borrowed_box, reason = "serde hands in what the field is")]
+    #[expect(
+        clippy::borrowed_box,
+        reason = "serde passes the field as it is declared"
+    )]
     pub fn serialize<S: Serializer>(bytes: &Box<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(bytes)
     }

@@ -1,9 +1,9 @@
-//! What is written to disk: one record for each durable change.
+//! The records that the journal writes to disk, one for each durable change.
 //!
-//! **Changing a record:** the order of variants and fields is the format. Add variants at the end;
-//! for anything else raise [`FORMAT`](crate::codec::FORMAT) and write the reader of the old one.
-//! Types with `skip_serializing_if` cannot be read back from this form, so the parts of a task
-//! document that are seldom given travel inside as JSON ([`BodyExtras`](crate::body::BodyExtras)).
+//! **Changing a record:** the order of variants and fields is the format. Add new variants at the end.
+//! For any other change raise [`FORMAT`](crate::codec::FORMAT) and write a reader of the old form.
+//! Types with `skip_serializing_if` cannot be read back from the compact form, so the parts that few
+//! task documents have are written as JSON inside it ([`BodyExtras`](crate::body::BodyExtras)).
 
 use crate::body::TaskBody;
 use crate::codec::as_json;
@@ -17,106 +17,104 @@ use taskmaster_protocol::{
     TaskError, TaskId, TaskStats, Wall,
 };
 
-/// Files by their path in a task's folder.
+/// The blobs of a task's files, by their path in the task's folder.
 pub type OutputBlobs = BTreeMap<FilePath, Hash>;
 
-/// What a task gave back. The first two are what they were before there were files; few tasks have
-/// the third.
+/// What a task returned. Few tasks return files, and only their output has the third form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskOutput {
-    /// JSON, and no files.
+    /// A JSON result, and no files.
     Json(Json),
-    /// Bytes under their hash, and no files.
+    /// A result that lies in a blob, and no files.
     Blob(Hash),
-    /// Files beside one of these.
+    /// A result of either kind, and files.
     Files(Box<(ResultRef, OutputBlobs)>),
 }
 
 impl TaskOutput {
-    /// From what a runner tells.
+    /// The output of a task from the result and the files that its runner reports.
     pub fn new(result: ResultRef, outputs: OutputBlobs) -> TaskOutput {
+        if !outputs.is_empty() {
+            return TaskOutput::Files(Box::new((result, outputs)));
+        }
         match result {
-            result if !outputs.is_empty() => TaskOutput::Files(Box::new((result, outputs))),
             ResultRef::Json(json) => TaskOutput::Json(json),
             ResultRef::Blob(hash) => TaskOutput::Blob(hash),
         }
     }
 
-    /// The result, without files.
+    /// The result without the files.
     pub fn result(&self) -> ResultRef {
         match self {
             TaskOutput::Json(json) => ResultRef::Json(json.clone()),
             TaskOutput::Blob(hash) => ResultRef::Blob(*hash),
-            TaskOutput::Files(both) => both.0.clone(),
+            TaskOutput::Files(result_and_files) => result_and_files.0.clone(),
         }
     }
 }
 
-/// A task that has ended: with its body, all there is to know of it. What stands here beside
-/// [`TaskEnd`] is said by the body, too; it is repeated for those who have only this.
+/// A task that has ended. Together with the task's body it says all that is known of the task. The
+/// fields beside `end` repeat parts of the body for readers that have no body.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
-    /// The seq of the event that tells of it: its place among all that ended.
+    /// The seq of the event that reports the end. It orders all ended tasks.
     pub seq: u64,
-    /// Its id.
     pub id: TaskId,
-    /// Its place in the order of adding.
+    /// The task's number in the order of adding.
     pub ordinal: u64,
-    /// Its module.
     pub module: ModuleName,
-    /// Its job.
     pub job: JobName,
-    /// When it was added.
+    /// When the master added the task.
     pub created: Wall,
-    /// How it ended.
+    /// How the task ended.
     pub end: TaskEnd,
 }
 
 /// How a task ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskEnd {
-    /// A final state.
+    /// The final state of the task.
     pub state: TaskState,
-    /// Its priority when it ended.
+    /// The task's priority when it ended.
     pub priority: i32,
-    /// The attempt that ended it; its `n` is 0 where there was none.
+    /// The attempt that ended the task. Its `n` is 0 where the task ended without an attempt.
     pub attempt: AttemptId,
-    /// The last attempt that was sent, which may be a later one: if the task is opened again, all
-    /// up to it are void.
+    /// The last attempt that was sent to a runner, which may be later than `attempt`. When the task
+    /// is opened again, all attempts up to this one are void.
     pub last_sent: AttemptId,
-    /// The version that ran last.
+    /// The version of the module in the last attempt; `None` where there was no attempt.
     pub version: Option<Hash>,
-    /// The runner of the last attempt.
+    /// The runner of the last attempt; `None` where there was no attempt.
     pub runner: Option<Arc<str>>,
-    /// What it gave back.
+    /// What the task returned, where it is done.
     pub result: Option<TaskOutput>,
-    /// Why it gave nothing back.
+    /// Why the task returned nothing, where an error is known.
     pub error: Option<TaskError>,
-    /// When guest code started, by the runner's clock.
+    /// When guest code started in the last attempt, by the runner's clock.
     pub started: Option<Wall>,
-    /// When it became final.
+    /// When the task became final, by the master's clock.
     pub finished: Wall,
-    /// What the last attempt cost.
+    /// The time and memory that the last attempt took.
     pub stats: Option<TaskStats>,
-    /// What it wrote to stderr.
+    /// What the last attempt wrote to stderr.
     pub log: Option<Box<Log>>,
-    /// What few ends have, and what later releases add.
+    /// The parts that few ends have; `None` where the end has none of them.
     #[serde(with = "as_json")]
     pub extras: Option<Box<EndExtras>>,
 }
 
-/// The parts of an end that few have. They are written as JSON, so that they can grow.
+/// The parts that few ends have. They are written as JSON, so that later releases can add fields.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndExtras {
-    /// Of a skipped task: the dependency that ended in another way than it waited for.
+    /// The dependency because of whose end the task was skipped; `None` where it was not skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_for: Option<TaskId>,
 }
 
 impl Ended {
-    /// The task of this body has ended with event `seq`.
+    /// The record of a task whose end is reported by event `seq`.
     pub fn new(seq: u64, body: &TaskBody, end: TaskEnd) -> Ended {
         Ended {
             seq,
@@ -131,7 +129,7 @@ impl Ended {
 }
 
 impl TaskEnd {
-    /// An end of which nothing else is known.
+    /// An end of which nothing but the arguments is known.
     pub fn new(state: TaskState, attempt: AttemptId, finished: Wall) -> TaskEnd {
         TaskEnd {
             state,
@@ -150,17 +148,17 @@ impl TaskEnd {
         }
     }
 
-    /// Of a skipped task: the dependency that ended in another way than it waited for.
+    /// The dependency because of whose end the task was skipped; `None` where it was not skipped.
     pub fn skipped_for(&self) -> Option<&TaskId> {
         self.extras.as_ref()?.skipped_for.as_ref()
     }
 
-    /// The result, inline or as the name of a blob.
+    /// The result, either as JSON or as the hash of its blob. At most one of them is present.
     pub fn result_parts(&self) -> (Option<&Json>, Option<Hash>) {
         match &self.result {
             Some(TaskOutput::Json(json)) => (Some(json), None),
             Some(TaskOutput::Blob(hash)) => (None, Some(*hash)),
-            Some(TaskOutput::Files(both)) => match &both.0 {
+            Some(TaskOutput::Files(result_and_files)) => match &result_and_files.0 {
                 ResultRef::Json(json) => (Some(json), None),
                 ResultRef::Blob(hash) => (None, Some(*hash)),
             },
@@ -168,96 +166,94 @@ impl TaskEnd {
         }
     }
 
-    /// The files that it gave back, where there are any.
+    /// The files that the task returned; `None` where there are none.
     pub fn outputs(&self) -> Option<&OutputBlobs> {
         match &self.result {
-            Some(TaskOutput::Files(both)) => Some(&both.1),
-            _ => None,
+            Some(TaskOutput::Files(result_and_files)) => Some(&result_and_files.1),
+            Some(TaskOutput::Json(_) | TaskOutput::Blob(_)) | None => None,
         }
     }
 }
 
-/// An attempt failed and another will follow.
+/// An attempt failed and another one will follow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Retrying {
-    /// The task.
     pub id: TaskId,
-    /// Its module.
     pub module: ModuleName,
-    /// Its job.
     pub job: JobName,
-    /// Its place in the order of adding.
+    /// The task's number in the order of adding.
     pub ordinal: u64,
-    /// The attempt.
+    /// The attempt that failed.
     pub attempt: AttemptId,
-    /// The runner.
+    /// The runner of the attempt, where it is known.
     pub runner: Option<Arc<str>>,
-    /// Failures counted.
+    /// Failures that count against the task's retry policy, this one included.
     pub tries: u32,
-    /// Lost runners counted.
+    /// Attempts that were lost with their runner.
     pub lost: u32,
-    /// The last attempt that is void; `None`: none of them.
+    /// Attempts up to this one are void; `None` leaves all attempts valid.
     pub fence: Option<AttemptId>,
-    /// When the next try may start.
+    /// The time before which the next attempt does not start.
     pub due: Wall,
-    /// Why it failed.
+    /// Why the attempt failed.
     pub error: TaskError,
 }
 
 /// What the journal knows of a module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct ModuleRecord {
-    /// Every version seen, the newest last.
+    /// Every version that was ever in the task folder, the newest last.
     pub versions: Vec<VersionRecord>,
-    /// The version that the next attempt takes.
+    /// The version that the next attempt runs; `None` where there is none to run.
     pub current: Option<Hash>,
-    /// Whether its file is there.
+    /// Whether the module's file is in the task folder.
     pub present: bool,
-    /// Whether an operator paused it.
+    /// Whether an operator has paused the module.
     pub paused: bool,
-    /// Why the newest file was rejected, where it was.
+    /// Why the newest file was rejected; `None` where it was accepted.
     pub error: Option<String>,
 }
 
 /// One version of a module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VersionRecord {
-    /// SHA-256 of the file.
+    /// The SHA-256 of the module's file.
     pub version: Hash,
-    /// How it is run.
+    /// How a runner runs the file.
     pub kind: ModuleKind,
-    /// Size of the file.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// When it was first seen.
+    /// When the master first saw the version.
     pub seen: Wall,
-    /// Rolled back: not taken again until approved.
+    /// Whether an operator has rolled the version back. Such a version is not run until an operator
+    /// approves it again.
     pub held: bool,
 }
 
-/// What a module may reach, and what it asks for. Few modules have any of it; it stands beside
-/// their [`ModuleRecord`], as JSON, so that it can grow.
+/// What a module may reach, and what it asks for. Few modules have any of it. It is written beside the
+/// [`ModuleRecord`] as JSON, so that later releases can add fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default)]
 pub struct Rights {
-    /// All that an operator ever approved for modules of this name.
+    /// All that an operator has ever approved for modules of this name.
     pub approved: Capabilities,
-    /// What attempts are given now; never more than was approved.
+    /// What attempts may reach now. It is never more than what was approved.
     pub granted: Arc<Capabilities>,
-    /// The newest file, with what its manifest asks for; `None`: nothing.
+    /// The newest file with what its manifest asks for; `None` where it asks for nothing.
     pub newest: Option<RequestedCapabilities>,
 }
 
-/// A version with what its manifest asks for.
+/// A version of a module, with what its manifest asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RequestedCapabilities {
-    /// The version.
+    /// The SHA-256 of the module's file.
     pub version: Hash,
-    /// What it asks for.
+    /// What the manifest asks for.
     pub wants: Arc<Capabilities>,
 }
 
 impl Rights {
-    /// The newest file, where it asks for more than was approved.
+    /// The newest file; `None` where it asks for nothing beyond what was approved.
     pub fn waiting(&self) -> Option<&RequestedCapabilities> {
         self.newest
             .as_ref()
@@ -268,24 +264,24 @@ impl Rights {
 /// What the journal knows of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 pub struct JobRecord {
-    /// How many times it has been opened.
+    /// The number of times that the job was opened.
     pub run: u32,
-    /// Whether it is open.
+    /// Whether the job is open.
     pub open: bool,
-    /// Whether it is paused.
+    /// Whether the job is paused.
     pub paused: bool,
-    /// Tasks ever added.
+    /// The number of tasks that were ever added to the job.
     pub total: u64,
-    /// Tasks that ended, by final state, over all runs; in the order done, failed, cancelled,
-    /// skipped.
+    /// The number of ended tasks over all runs, by final state: done, failed, cancelled, skipped.
     pub ended: [u64; 4],
-    /// Sessions that hold it.
+    /// The sessions that hold the job open.
     pub holders: Vec<Arc<str>>,
-    /// A cancel that is not carried out yet concerns tasks up to this place in the order of adding.
+    /// Tasks with an ordinal up to this one are still being cancelled; 0 where no cancel is under
+    /// way.
     pub cancelled_up_to: u64,
 }
 
-/// The place of a final state in [`JobRecord::ended`].
+/// The index of a final state in [`JobRecord::ended`].
 pub fn final_state_index(state: TaskState) -> usize {
     (state as usize).saturating_sub(TaskState::Done as usize)
 }
@@ -295,151 +291,131 @@ pub fn final_state_index(state: TaskState) -> usize {
 pub enum Record {
     /// A master started.
     Started {
-        /// How many times one has.
+        /// The number of times that a master has started on this store, this start included.
         epoch: u32,
     },
     /// A task was added.
     Added(Arc<TaskBody>),
     /// A task ended.
     Ended(Arc<Ended>),
-    /// An attempt failed and another will follow.
+    /// An attempt failed and another one will follow.
     Retrying(Box<Retrying>),
-    /// A final task is open again.
+    /// An ended task was opened again.
     Reopened {
-        /// The task.
+        /// The body of the task.
         body: Arc<TaskBody>,
-        /// The last attempt of its former life.
+        /// Attempts up to this one are void, because they were sent before the task ended.
         fence: AttemptId,
-        /// The seq of its former end.
-        ended: u64,
-        /// How that was.
-        was: TaskState,
-        /// The dependency it had been skipped for.
-        because: Option<TaskId>,
+        /// The seq of the event that reported the former end.
+        ended_seq: u64,
+        /// The final state that the task had.
+        former_state: TaskState,
+        /// The dependency because of whose end the task had been skipped; `None` where it had not
+        /// been skipped.
+        skipped_for: Option<TaskId>,
     },
     /// An open task was changed.
     Set {
-        /// Its place in the order of adding.
+        /// The task's number in the order of adding.
         ordinal: u64,
-        /// Its priority.
+        /// The task's new priority.
         priority: i32,
-        /// When it may start, where that was changed.
+        /// The time before which the task does not start; `None` leaves it as it was.
         due: Option<Wall>,
     },
     /// A job was opened.
     JobOpened {
-        /// The job.
         job: JobName,
-        /// How many times it has been.
+        /// The number of times that the job was opened, this time included.
         run: u32,
     },
     /// A job is done.
     JobDone {
-        /// The job.
         job: JobName,
-        /// Its run.
+        /// The run that is done.
         run: u32,
     },
-    /// A session holds a job, or does no longer.
+    /// A session began or ceased to hold a job open.
     JobHeld {
-        /// The job.
         job: JobName,
-        /// The session.
+        /// The session that holds or held the job open.
         by: Arc<str>,
-        /// Whether it holds it now.
+        /// Whether the session holds the job open now.
         held: bool,
     },
     /// A job was paused or resumed.
     JobPaused {
-        /// The job.
         job: JobName,
-        /// Whether it is paused now.
+        /// Whether the job is paused now.
         paused: bool,
     },
-    /// A job's tasks up to this place in the order of adding are being cancelled; 0: they are.
+    /// A cancel of a job's tasks began or is complete.
     JobCancelled {
-        /// The job.
         job: JobName,
-        /// The newest task concerned.
+        /// Tasks with an ordinal up to this one are being cancelled; 0 when all of them are
+        /// cancelled.
         up_to: u64,
     },
     /// A runner joined.
     RunnerJoined {
-        /// Its name.
         name: String,
     },
     /// A runner was lost.
     RunnerLost {
-        /// Its name.
         name: String,
     },
     /// A module changed.
     Module {
-        /// Its name.
         name: ModuleName,
-        /// What happened; `None`: nothing that watchers are told of.
+        /// The event that reports the change; `None` where watchers are told nothing.
         event: Option<EventKind>,
-        /// What is known of it now. In a box: this variant would make every record three times as
-        /// large.
+        /// What is known of the module now. It lies in a box, because without one every record
+        /// would be three times as large.
         record: Box<ModuleRecord>,
     },
-    /// An open task goes on as another: with its id, its place and its dependents.
+    /// An open task goes on with another body. It keeps its id, its ordinal and its dependents.
     Continued {
-        /// What it is from now on.
+        /// The body that the task has from now on.
         body: Arc<TaskBody>,
         /// Attempts up to this one are void.
         fence: AttemptId,
     },
-    /// What a module may reach, or asks for, changed.
+    /// What a module may reach, or what it asks for, changed.
     Rights {
-        /// The module.
         name: ModuleName,
-        /// What happened; `None`: nothing that watchers are told of.
+        /// The event that reports the change; `None` where watchers are told nothing.
         event: Option<EventKind>,
-        /// What is known of it now.
+        /// What the module may reach and asks for now; `None` where that is nothing.
         #[serde(with = "as_json")]
         rights: Option<Box<Rights>>,
     },
 }
 
 impl Record {
-    /// The kind of event that tells of it; `None`: it has no seq.
+    /// The kind of the event that reports this change; `None` where no event does, so that the record
+    /// takes no seq.
     pub fn event(&self) -> Option<EventKind> {
-        Some(match self {
-            Record::Added(_) => EventKind::TaskAdded,
-            Record::Ended(ended) => match ended.end.state {
-                TaskState::Done => EventKind::TaskDone,
-                TaskState::Failed => EventKind::TaskFailed,
-                TaskState::Cancelled => EventKind::TaskCancelled,
-                _ => EventKind::TaskSkipped,
-            },
-            Record::Retrying(_) => EventKind::TaskRetrying,
-            Record::Reopened { .. } => EventKind::TaskReopened,
-            Record::JobOpened { .. } => EventKind::JobOpened,
-            Record::JobDone { .. } => EventKind::JobDone,
-            Record::RunnerJoined { .. } => EventKind::RunnerJoined,
-            Record::RunnerLost { .. } => EventKind::RunnerLost,
-            Record::Module { event, .. } | Record::Rights { event, .. } => return *event,
-            Record::Continued { .. } => EventKind::TaskContinued,
+        match self {
+            Record::Added(_) => Some(EventKind::TaskAdded),
+            Record::Ended(ended) => Some(end_event(ended.end.state)),
+            Record::Retrying(_) => Some(EventKind::TaskRetrying),
+            Record::Reopened { .. } => Some(EventKind::TaskReopened),
+            Record::Continued { .. } => Some(EventKind::TaskContinued),
+            Record::JobOpened { .. } => Some(EventKind::JobOpened),
+            Record::JobDone { .. } => Some(EventKind::JobDone),
+            Record::RunnerJoined { .. } => Some(EventKind::RunnerJoined),
+            Record::RunnerLost { .. } => Some(EventKind::RunnerLost),
+            Record::Module { event, .. } | Record::Rights { event, .. } => *event,
             Record::Started { .. }
             | Record::Set { .. }
             | Record::JobHeld { .. }
             | Record::JobPaused { .. }
-            | Record::JobCancelled { .. } => return None,
-        })
+            | Record::JobCancelled { .. } => None,
+        }
     }
-}
 
-/// How many events tell of these records.
-pub fn events_of(records: &[Record]) -> u64 {
-    records
-        .iter()
-        .filter(|record| record.event().is_some())
-        .count() as u64
-}
-
-impl Record {
-    /// The job that it is about.
+    /// The job of the task or of the job event that this record reports; `None` for records that
+    /// watchers of a job are not told of.
     pub fn job(&self) -> Option<&JobName> {
         match self {
             Record::Added(body)
@@ -448,19 +424,52 @@ impl Record {
             Record::Ended(ended) => Some(&ended.job),
             Record::Retrying(retrying) => Some(&retrying.job),
             Record::JobOpened { job, .. } | Record::JobDone { job, .. } => Some(job),
-            _ => None,
+            Record::Started { .. }
+            | Record::Set { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. }
+            | Record::Module { .. }
+            | Record::Rights { .. } => None,
         }
     }
 }
 
-/// One commit: what one or several turns of the loop changed, durable together or not at all.
+/// The kind of the event that reports an end in this state.
+fn end_event(state: TaskState) -> EventKind {
+    match state {
+        TaskState::Done => EventKind::TaskDone,
+        TaskState::Failed => EventKind::TaskFailed,
+        TaskState::Cancelled => EventKind::TaskCancelled,
+        // The records that this program writes hold no end in an open state.
+        TaskState::Skipped
+        | TaskState::Blocked
+        | TaskState::Delayed
+        | TaskState::Ready
+        | TaskState::Assigned => EventKind::TaskSkipped,
+    }
+}
+
+/// The number of events that report these records. Each event takes one seq.
+pub fn events_of(records: &[Record]) -> u64 {
+    records
+        .iter()
+        .filter(|record| record.event().is_some())
+        .count() as u64
+}
+
+/// One commit: the changes of one or several turns of the engine, which become durable together or
+/// not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JournalEntry {
-    /// The seq of its first event, or the next one's where it has none.
+    /// The seq of the first event in this commit. Where the commit has no event, the seq that the
+    /// next event will have.
     pub first_seq: u64,
-    /// When it was made.
+    /// When the master made the commit, by its own clock.
     pub time: Wall,
-    /// The changes, in order.
+    /// The changes, in the order in which they were made.
     pub records: Vec<Record>,
 }
 
@@ -519,15 +528,18 @@ mod tests {
                 pack(&result)
             );
             let outputs: OutputBlobs = [(FilePath::new("a/b").unwrap(), Hash::of(b"b"))].into();
-            let gave = TaskOutput::new(result.clone(), outputs);
+            let output = TaskOutput::new(result.clone(), outputs);
             assert_eq!(
-                (unpack::<TaskOutput>(&pack(&gave)).unwrap(), gave.result()),
-                (gave.clone(), result)
+                (
+                    unpack::<TaskOutput>(&pack(&output)).unwrap(),
+                    output.result()
+                ),
+                (output.clone(), result)
             );
-            let json = serde_json::to_string(&gave).unwrap();
+            let json = serde_json::to_string(&output).unwrap();
             assert_eq!(
                 serde_json::from_str::<TaskOutput>(&json).unwrap(),
-                gave,
+                output,
                 "{json}"
             );
         }

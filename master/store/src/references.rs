@@ -1,57 +1,56 @@
-//! Which blobs the records of a store name: what must not be removed, and what goes with an export.
+//! The blobs that the records of a store refer to. Such a blob must not be removed, and it is part of
+//! an export.
 
 use crate::body::TaskBody;
 use crate::record::{Ended, ModuleRecord, Record};
 use taskmaster_protocol::Hash;
 
-/// A blob that something names.
+/// A blob that a record refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
-    /// Its hash.
+    /// The blob's hash.
     pub hash: Hash,
-    /// Whether it is the listing of a folder, and so names others.
+    /// Whether the blob is the listing of a folder, which refers to more blobs.
     pub is_listing: bool,
 }
 
-fn blob(hash: Hash) -> Reference {
+fn to_blob(hash: Hash) -> Reference {
     Reference {
         hash,
         is_listing: false,
     }
 }
 
-/// What a task finds in its folder, and its params where they are large.
+/// The blobs with a task's large params and with the files and folders that it reads.
 pub fn of_body(body: &TaskBody) -> impl Iterator<Item = Reference> {
     let inputs = body.inputs().map(|(_, input)| Reference {
         hash: input.blob(),
         is_listing: input.listing().is_some(),
     });
-    body.blob().map(blob).into_iter().chain(inputs)
+    body.blob().map(to_blob).into_iter().chain(inputs)
 }
 
-/// What a task gave back.
+/// The blobs with a task's large result and with the files that it returned.
 pub fn of_ended(ended: &Ended) -> impl Iterator<Item = Reference> {
+    let (_, result) = ended.end.result_parts();
     let files = ended
         .end
         .outputs()
         .into_iter()
         .flat_map(|outputs| outputs.values());
-    ended
-        .end
-        .result_parts()
-        .1
-        .into_iter()
-        .chain(files.copied())
-        .map(blob)
+    result.into_iter().chain(files.copied()).map(to_blob)
 }
 
-/// The versions of a module.
+/// The blobs with the versions of a module.
 pub fn of_module(record: &ModuleRecord) -> impl Iterator<Item = Reference> {
-    record.versions.iter().map(|version| blob(version.version))
+    record
+        .versions
+        .iter()
+        .map(|version| to_blob(version.version))
 }
 
-/// Everything that a record names. A new kind of record has to say here what it names: a blob that
-/// is not named is removed.
+/// All blobs that a record refers to. A new kind of record must be added here, because a blob that no
+/// record refers to is removed.
 pub fn of_record(record: &Record) -> Vec<Reference> {
     match record {
         Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => {
@@ -108,9 +107,9 @@ mod tests {
             Record::Reopened {
                 body,
                 fence,
-                ended: 1,
-                was: TaskState::Failed,
-                because: None,
+                ended_seq: 1,
+                former_state: TaskState::Failed,
+                skipped_for: None,
             },
         ];
         for record in records {

@@ -1,25 +1,34 @@
-//! The view: records folded from the journal into what is read by key. What was added and has ended
-//! between two folds is written once.
+//! The view holds what is folded from the journal, to be read by key. A task that was added and has
+//! ended between two folds is written once.
 //!
-//! Keys: `!` marks; `o` open tasks by `no` and `e` ended ones by seq, both in blocks ([`block`]);
-//! `i` where an ended task lies, by the hash of its id ([`ended_index`]); `d`+cause+0+id tasks skipped
-//! for a cause; `j`+job; `m`+module; `r`+runner.
+//! Keys by their first byte:
+//!
+//! - `!`: the watermarks, and the list of runs of the index.
+//! - `o`: open tasks by ordinal, and `e`: ended tasks by seq. Both lie in blocks ([`block`]).
+//! - `i`: the index of ended tasks by the hash of their id ([`ended_index`]).
+//! - `d`, a cause's id, 0, a task's id: the task was skipped because of the cause.
+//! - `j`: jobs, `m`: modules, `g`: rights of modules, `r`: runners, each by name.
 
 mod block;
 mod ended_index;
 mod fold;
+mod restoring;
 
 pub use ended_index::EndedIndex;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
+pub use restoring::{RestoredView, restore};
 
 use crate::body::TaskBody;
 use crate::codec;
 use crate::kv::{KvStore, StoreError, VALUE_BYTES_MAX, get_parts};
 use crate::packed::StoredBody;
-use crate::record::{Ended, JobRecord, ModuleRecord, Rights, TaskEnd};
+use crate::record::{Ended, JobRecord, ModuleRecord, TaskEnd};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId, Wall};
+
+/// The key of the watermarks.
+const WATERMARKS_KEY: &[u8] = b"!marks";
 
 /// Prefix of the blocks of open tasks.
 const OPEN: u8 = b'o';
@@ -27,23 +36,35 @@ const OPEN: u8 = b'o';
 /// Prefix of the blocks of ended tasks.
 const ENDED: u8 = b'e';
 
-/// Prefix of what modules may reach.
+/// Prefix of the ids of skipped tasks.
+const SKIPPED: u8 = b'd';
+
+/// Prefix of the jobs.
+const JOBS: u8 = b'j';
+
+/// Prefix of the modules.
+const MODULES: u8 = b'm';
+
+/// Prefix of the rights of modules.
 const RIGHTS: u8 = b'g';
+
+/// Prefix of the runners.
+const RUNNERS: u8 = b'r';
 
 /// An open task as the view keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenTask {
-    /// What its feeder said.
+    /// The task as its feeder described it.
     pub body: StoredBody,
-    /// Its priority now.
+    /// The task's priority now, which may differ from the one in the body.
     pub priority: i32,
-    /// Failures counted.
+    /// Failures that count against the task's retry policy.
     pub tries: u32,
-    /// Lost runners counted.
+    /// Attempts that were lost with their runner.
     pub lost: u32,
     /// Attempts up to this one are void.
     pub fence: AttemptId,
-    /// When it may start, where `task:set` or a back-off says so.
+    /// The time before which the task does not start, where `task:set` or a back-off has set one.
     pub due: Option<Wall>,
 }
 
@@ -58,18 +79,30 @@ impl OpenTask {
             due: None,
         }
     }
+
+    fn unpack(bytes: &[u8]) -> Result<OpenTask, StoreError> {
+        codec::unpack(bytes).map_err(damaged_open_task)
+    }
+
+    fn whole_body(&self) -> Result<Arc<TaskBody>, StoreError> {
+        self.body.whole().map_err(damaged_open_task)
+    }
 }
 
-/// An ended task as the view and the engine keep it.
+fn damaged_open_task(why: codec::DecodeError) -> StoreError {
+    corrupt("an open task", why)
+}
+
+/// An ended task as the view and the engine hold it in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndedTask {
-    /// What its feeder said.
+    /// The task as its feeder described it.
     pub body: Arc<TaskBody>,
-    /// What became of it.
+    /// How the task ended.
     pub ended: Arc<Ended>,
 }
 
-/// [`EndedTask`] as it is written: what body and end both say, once.
+/// An [`EndedTask`] as it is written: without the parts of [`Ended`] that repeat the body.
 #[derive(Serialize, Deserialize)]
 struct WrittenEnd {
     body: StoredBody,
@@ -77,12 +110,12 @@ struct WrittenEnd {
 }
 
 impl WrittenEnd {
-    fn bytes(body: StoredBody, ended: &Ended) -> Vec<u8> {
+    fn pack(body: StoredBody, ended: &Ended) -> Vec<u8> {
         let end = ended.end.clone();
         codec::pack(&WrittenEnd { body, end })
     }
 
-    fn read(seq: u64, bytes: &[u8]) -> Result<EndedTask, StoreError> {
+    fn unpack(seq: u64, bytes: &[u8]) -> Result<EndedTask, StoreError> {
         let damaged = |why| corrupt("an ended task", why);
         let written: WrittenEnd = codec::unpack(bytes).map_err(damaged)?;
         let body = written.body.whole().map_err(damaged)?;
@@ -91,33 +124,40 @@ impl WrittenEnd {
     }
 }
 
-/// How far the view is, and the numbers that go on for ever.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watermarks {
-    /// The last commit that is folded.
-    pub folded: u64,
-    /// Records of the next commit that are folded already.
-    pub within: u32,
-    /// How many times a master had started by then.
-    pub epoch: u32,
-    /// The place of the newest task in the order of adding.
-    pub ordinal: u64,
-    /// The seq of the last event.
-    pub seq: u64,
-    /// Ended tasks that are kept.
-    pub ended: u64,
+/// A record with the name under which it is kept.
+#[derive(Serialize, Deserialize)]
+struct NamedRecord<N, R> {
+    name: N,
+    record: R,
 }
 
-const MARKS: &[u8] = b"!marks";
+/// How far the view is folded, and the numbers that go on after a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermarks {
+    /// The number of the last commit that is folded as a whole.
+    pub folded: u64,
+    /// The number of records of the next commit that are folded already.
+    pub records_folded: u32,
+    /// The number of times that a master had started before the last folded record.
+    pub epoch: u32,
+    /// The ordinal of the newest task.
+    pub ordinal: u64,
+    /// The seq of the last event that is folded.
+    pub seq: u64,
+    /// The number of ended tasks in the view.
+    pub ended_count: u64,
+}
 
-fn with(prefix: u8, rest: &[u8]) -> Vec<u8> {
+/// The key of a value that has a name.
+fn prefixed_key(prefix: u8, name: &str) -> Vec<u8> {
     let mut key = vec![prefix];
-    key.extend_from_slice(rest);
+    key.extend_from_slice(name.as_bytes());
     key
 }
 
+/// The key that says that the task `id` was skipped because of `cause`.
 fn skipped_key(cause: &TaskId, id: &str) -> Vec<u8> {
-    let mut key = with(b'd', cause.as_str().as_bytes());
+    let mut key = prefixed_key(SKIPPED, cause.as_str());
     key.push(0);
     key.extend_from_slice(id.as_bytes());
     key
@@ -130,7 +170,8 @@ fn corrupt(what: &str, why: codec::DecodeError) -> StoreError {
     }
 }
 
-fn one<T: for<'a> Deserialize<'a>>(
+/// Reads one value. `what` names the value in the error for damaged bytes.
+fn read_record<T: for<'a> Deserialize<'a>>(
     store: &dyn KvStore,
     key: &[u8],
     what: &str,
@@ -143,275 +184,219 @@ fn one<T: for<'a> Deserialize<'a>>(
         .map_err(|why| corrupt(what, why))
 }
 
-/// How far the view is.
-pub fn marks(store: &dyn KvStore) -> Result<Watermarks, StoreError> {
-    Ok(one(store, MARKS, "its marks")?.unwrap_or_default())
+/// How far the view is folded.
+pub fn watermarks(store: &dyn KvStore) -> Result<Watermarks, StoreError> {
+    Ok(read_record(store, WATERMARKS_KEY, "its watermarks")?.unwrap_or_default())
 }
 
-/// An ended task.
-pub fn stored(store: &dyn KvStore, id: &TaskId) -> Result<Option<EndedTask>, StoreError> {
-    stored_by(store, &mut EndedIndex::once(store)?, id)
+/// The ended task with this id; `None` where there is none.
+pub fn ended_task(store: &dyn KvStore, id: &TaskId) -> Result<Option<EndedTask>, StoreError> {
+    ended_task_by_index(store, &mut EndedIndex::without_filters(store)?, id)
 }
 
-/// An ended task, for one who asks often and keeps `places`.
-pub fn stored_by(
+/// The ended task with this id, found through an index that the caller keeps for many look-ups.
+pub fn ended_task_by_index(
     store: &dyn KvStore,
-    places: &mut EndedIndex,
+    index: &mut EndedIndex,
     id: &TaskId,
 ) -> Result<Option<EndedTask>, StoreError> {
-    for seq in places.find(store, ended_index::hash_of(id))? {
-        if let Some(bytes) = block::item(store, ENDED, seq)? {
-            let stored = WrittenEnd::read(seq, &bytes)?;
-            if stored.body.id == *id {
-                return Ok(Some(stored));
-            }
+    for seq in index.find(store, id)? {
+        let Some(bytes) = block::item(store, ENDED, seq)? else {
+            continue;
+        };
+        let task = WrittenEnd::unpack(seq, &bytes)?;
+        if task.body.id == *id {
+            return Ok(Some(task));
         }
     }
     Ok(None)
 }
 
-/// A job.
+/// What is known of a job; `None` where the job was never opened.
 pub fn job(store: &dyn KvStore, name: &JobName) -> Result<Option<JobRecord>, StoreError> {
-    let named = one::<NamedRecord<JobName, JobRecord>>(
-        store,
-        &with(b'j', name.as_str().as_bytes()),
-        name.as_str(),
-    )?;
-    Ok(named.map(|NamedRecord(_, record)| record))
+    let key = prefixed_key(JOBS, name.as_str());
+    let named = read_record::<NamedRecord<JobName, JobRecord>>(store, &key, name.as_str())?;
+    Ok(named.map(|named| named.record))
 }
 
-/// Ids of tasks that were skipped because `cause` ended as it did.
+/// Ids of tasks that were skipped because of the end of `cause`.
 pub fn skipped_for(store: &dyn KvStore, cause: &TaskId) -> Result<Vec<TaskId>, StoreError> {
     let from = skipped_key(cause, "");
     let mut to = from.clone();
     to.push(0xff);
     let pairs = store.scan(&from, &to, false, usize::MAX)?;
-    let id = |(key, _): (Vec<u8>, Vec<u8>)| {
-        key.get(from.len()..)
-            .and_then(|id| TaskId::new(std::str::from_utf8(id).ok()?).ok())
-    };
-    Ok(pairs.into_iter().filter_map(id).collect())
+    let ids = pairs.iter().filter_map(|pair| {
+        let id = pair.key.get(from.len()..)?;
+        TaskId::new(std::str::from_utf8(id).ok()?).ok()
+    });
+    Ok(ids.collect())
 }
 
-/// Tasks that ended with a seq below `before`, the newest first: `most` of them, fewer only where
-/// there are no more.
+/// The last `limit` tasks that ended with a seq below `before`, the newest first. There are fewer only
+/// where no more such tasks exist.
 pub fn ended_before(
     store: &dyn KvStore,
     before: u64,
-    most: usize,
+    limit: usize,
 ) -> Result<Vec<EndedTask>, StoreError> {
     let mut found = Vec::new();
-    // The block that holds `before` has a key at or above it; it may be the only one to read from.
+    // The block that would hold `before` has a key that is not below it, so the search for blocks
+    // with keys below `before` does not meet it.
     let mut items = block::at_or_after(store, ENDED, before)?.unwrap_or_default();
     let mut below = before;
     loop {
-        for (seq, bytes) in items
+        let missing = limit - found.len();
+        for item in items
             .into_iter()
             .rev()
-            .filter(|(seq, _)| *seq < before)
-            .take(most - found.len())
+            .filter(|item| item.number < before)
+            .take(missing)
         {
-            found.push(WrittenEnd::read(seq, &bytes)?);
+            found.push(WrittenEnd::unpack(item.number, &item.bytes)?);
         }
-        if found.len() == most {
+        if found.len() == limit {
             return Ok(found);
         }
-        let Some(next) = block::before(store, ENDED, below)? else {
+
+        let Some(block) = block::before(store, ENDED, below)? else {
             return Ok(found);
         };
-        (below, items) = next;
+        below = block.last;
+        items = block.items;
     }
 }
 
-/// Tasks that ended with a seq of at least `from`, in the order of their ending: `most` of them,
-/// fewer only where there are no more.
+/// The first `limit` tasks that ended with a seq of at least `from`, the oldest first. There are fewer
+/// only where no more such tasks exist.
 pub fn ended_from(
     store: &dyn KvStore,
     from: u64,
-    most: usize,
+    limit: usize,
 ) -> Result<Vec<EndedTask>, StoreError> {
-    let mut found: Vec<EndedTask> = Vec::new();
+    let mut found = Vec::new();
     let mut next = from;
-    while found.len() < most {
+    while found.len() < limit {
         let Some(items) = block::at_or_after(store, ENDED, next)? else {
             break;
         };
-        let here = found.len();
-        for (seq, bytes) in items
+        let missing = limit - found.len();
+        // A block's key may be above its last item. Where this block has no item from `next` on, the
+        // search goes on with the next number.
+        let mut last = next;
+        for item in items
             .into_iter()
-            .filter(|(seq, _)| *seq >= next)
-            .take(most - here)
+            .filter(|item| item.number >= next)
+            .take(missing)
         {
-            found.push(WrittenEnd::read(seq, &bytes)?);
+            last = item.number;
+            found.push(WrittenEnd::unpack(item.number, &item.bytes)?);
         }
-        // A block's key may be beyond its last item: where this one has nothing, the next may have.
-        next = found
-            .last()
-            .filter(|_| found.len() > here)
-            .map_or(next, |task| task.ended.seq)
-            + 1;
+        next = last + 1;
     }
     Ok(found)
 }
 
-/// Open tasks with a `no` of at least `from`, in the order of adding: about `most` of them, none
-/// where there are no more.
+/// Open tasks with an ordinal of at least `from`, in the order of adding. They are whole blocks, so
+/// that there may be more than `limit`. There are fewer only where no more such tasks exist.
 pub fn open_from(
     store: &dyn KvStore,
     from: u64,
-    most: usize,
+    limit: usize,
 ) -> Result<Vec<Arc<TaskBody>>, StoreError> {
-    let mut found: Vec<Arc<TaskBody>> = Vec::new();
+    let mut found = Vec::new();
     let mut next = from;
-    while found.len() < most {
+    while found.len() < limit {
         let Some(items) = block::at_or_after(store, OPEN, next)? else {
             break;
         };
-        let here = found.len();
-        for (_, bytes) in items.into_iter().filter(|(no, _)| *no >= next) {
-            let task: OpenTask =
-                codec::unpack(&bytes).map_err(|why| corrupt("an open task", why))?;
-            found.push(
-                task.body
-                    .whole()
-                    .map_err(|why| corrupt("an open task", why))?,
-            );
+        // A block's key may be above its last item. Where this block has no item from `next` on, the
+        // search goes on with the next number.
+        let mut last = next;
+        for item in items.into_iter().filter(|item| item.number >= next) {
+            last = item.number;
+            found.push(OpenTask::unpack(&item.bytes)?.whole_body()?);
         }
-        // A block's key may be beyond its last item: where this one has nothing, the next may have.
-        next = found
-            .last()
-            .filter(|_| found.len() > here)
-            .map_or(next, |body| body.ordinal)
-            + 1;
+        next = last + 1;
     }
     Ok(found)
 }
 
-/// The modules that are known.
+/// All modules with their names.
 pub fn modules(store: &dyn KvStore) -> Result<Vec<(ModuleName, ModuleRecord)>, StoreError> {
     let mut modules = Vec::new();
-    all(store, b'm', &mut |NamedRecord(name, module)| {
-        modules.push((name, module))
+    for_each_record(store, MODULES, &mut |NamedRecord { name, record }| {
+        modules.push((name, record))
     })?;
     Ok(modules)
 }
 
-/// Every value under a prefix with its key, in order; values that were written in parts are put
-/// together.
-fn each(
+/// The first `limit` jobs with their names, in the order of the names.
+pub fn jobs(store: &dyn KvStore, limit: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
+    let pairs = store.scan(&[JOBS], &[JOBS + 1], false, limit)?;
+    let jobs = pairs.iter().filter_map(|pair| {
+        let NamedRecord { name, record } = codec::decode(&pair.value).ok()?;
+        Some((name, record))
+    });
+    Ok(jobs.collect())
+}
+
+/// Calls `visit` with the body and the state of every open task, in the order of adding. Only one
+/// block of them is in memory at a time.
+pub fn open_tasks(
+    store: &dyn KvStore,
+    visit: &mut impl FnMut(Arc<TaskBody>, OpenTask) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    block::for_each_item(store, OPEN, &mut |_, bytes| {
+        let task = OpenTask::unpack(bytes)?;
+        visit(task.whole_body()?, task)
+    })
+}
+
+/// Calls `visit` with the key and the value of everything under a prefix, in order. The parts of a
+/// value are put together, and its key has no part number.
+fn for_each_value(
     store: &dyn KvStore,
     prefix: u8,
-    meet: &mut impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    visit: &mut impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    /// Pairs that are read at once.
+    const PAIRS_OF_A_SCAN: usize = 512;
+
     let mut from = vec![prefix];
     loop {
-        let pairs = store.scan(&from, &[prefix + 1], false, 512)?;
-        let Some((last, _)) = pairs.last() else {
+        let pairs = store.scan(&from, &[prefix + 1], false, PAIRS_OF_A_SCAN)?;
+        let Some(last) = pairs.last() else {
             return Ok(());
         };
-        from = last.clone();
+        from.clone_from(&last.key);
         from.push(0);
-        for (key, value) in pairs {
-            let (stem, part) = key.split_at(key.len() - 2);
-            match (part, value.len()) {
-                ([0, 0], VALUE_BYTES_MAX) => {
-                    meet(stem, &get_parts(store, stem)?.unwrap_or_default())?
-                }
-                ([0, 0], _) => meet(stem, &value)?,
-                _ => {}
+
+        for pair in pairs {
+            // Later parts of a value are read together with its first part.
+            let Some((key, [0, 0])) = pair.key.split_last_chunk() else {
+                continue;
+            };
+            if pair.value.len() == VALUE_BYTES_MAX {
+                visit(key, &get_parts(store, key)?.unwrap_or_default())?;
+            } else {
+                visit(key, &pair.value)?;
             }
         }
     }
 }
 
-/// Every record under a prefix.
-fn all<T: for<'a> Deserialize<'a>>(
+/// Calls `visit` with every record under a prefix, in the order of their keys.
+fn for_each_record<T: for<'a> Deserialize<'a>>(
     store: &dyn KvStore,
     prefix: u8,
-    meet: &mut dyn FnMut(T),
+    visit: &mut dyn FnMut(T),
 ) -> Result<(), StoreError> {
-    each(store, prefix, &mut |key, value| {
-        meet(codec::decode(value).map_err(|why| corrupt(&String::from_utf8_lossy(key), why))?);
-        Ok(())
-    })
-}
-
-/// Every open task in the order of adding. Of ten million there is one in memory at a time.
-pub fn open_tasks(
-    store: &dyn KvStore,
-    meet: &mut impl FnMut(Arc<TaskBody>, OpenTask) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    block::each(store, OPEN, &mut |_, bytes| {
-        let task: OpenTask = codec::unpack(bytes).map_err(|why| corrupt("an open task", why))?;
-        let body = task
-            .body
-            .whole()
-            .map_err(|why| corrupt("an open task", why))?;
-        meet(body, task)
-    })
-}
-
-/// What a starting master needs beside the open tasks.
-#[derive(Debug, Default)]
-pub struct RestoredView {
-    /// How far the view is.
-    pub marks: Watermarks,
-    /// Open jobs, and those that are paused.
-    pub jobs: Vec<(JobName, JobRecord)>,
-    /// Modules.
-    pub modules: Vec<(ModuleName, ModuleRecord)>,
-    /// What modules may reach, of those of which anything is known.
-    pub rights: Vec<(ModuleName, Rights)>,
-    /// Names of runners that are durably here.
-    pub roster: Vec<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct NamedRecord<N, R>(N, R);
-
-/// Reads the view. The journal must be folded to its end before.
-pub fn restore(store: &dyn KvStore) -> Result<RestoredView, StoreError> {
-    let mut restored = RestoredView {
-        marks: marks(store)?,
-        ..RestoredView::default()
-    };
-    all(store, b'j', &mut |NamedRecord(name, job): NamedRecord<
-        JobName,
-        JobRecord,
-    >| {
-        if job.open || job.paused {
-            restored.jobs.push((name, job));
-        }
-    })?;
-    all(store, b'm', &mut |NamedRecord(name, module)| {
-        restored.modules.push((name, module))
-    })?;
-    each(store, RIGHTS, &mut |key, value| {
-        let NamedRecord(name, text): NamedRecord<ModuleName, String> =
+    for_each_value(store, prefix, &mut |key, value| {
+        let record =
             codec::decode(value).map_err(|why| corrupt(&String::from_utf8_lossy(key), why))?;
-        let read = serde_json::from_str::<Option<Rights>>(&text);
-        let rights = read.map_err(|error| {
-            corrupt(
-                name.as_str(),
-                codec::DecodeError::Content(error.to_string()),
-            )
-        })?;
-        restored.rights.extend(rights.map(|rights| (name, rights)));
+        visit(record);
         Ok(())
-    })?;
-    all(store, b'r', &mut |name: String| restored.roster.push(name))?;
-    Ok(restored)
-}
-
-/// The jobs that are kept, `most` at the most.
-pub fn jobs(store: &dyn KvStore, most: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
-    let pairs = store.scan(b"j", b"k", false, most)?;
-    let row = |(_, value): (Vec<u8>, Vec<u8>)| {
-        codec::decode(&value)
-            .ok()
-            .map(|NamedRecord(name, job)| (name, job))
-    };
-    Ok(pairs.into_iter().filter_map(row).collect())
+    })
 }
 
 #[cfg(test)]

@@ -312,7 +312,7 @@ impl Engine {
             dependencies,
             due,
             retries: body
-                .rare
+                .extras
                 .as_ref()
                 .and_then(|rare| rare.retries.clone())
                 .map(Box::new),
@@ -382,7 +382,7 @@ pub(super) fn stored_job(record: &JobRecord) -> StoredJob {
 /// When a task may start, by its document: a delay counts on the monotonic clock, a time on the
 /// wall's; of both, the later one.
 pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
-    let rare = body.rare.as_ref()?;
+    let rare = body.extras.as_ref()?;
     let delayed = rare.delay_ms.map(|ms| body.created.plus_us(ms * 1_000));
     match (delayed, rare.not_before) {
         (Some(delayed), not_before) if not_before.is_none_or(|wall| wall <= delayed) => {

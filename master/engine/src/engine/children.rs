@@ -144,7 +144,7 @@ impl Engine {
             ordinal: last.ordinal,
             created: last.created,
         });
-        let rare = body.rare.get_or_insert_default();
+        let rare = body.extras.get_or_insert_default();
         rare.continued = true;
         // Counted from now, not from when the task was added.
         let until = rare
@@ -165,7 +165,7 @@ impl Engine {
             dependencies,
             due: due_of(&body, self.now),
             retries: body
-                .rare
+                .extras
                 .as_ref()
                 .and_then(|rare| rare.retries.clone())
                 .map(Box::new),

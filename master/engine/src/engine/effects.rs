@@ -227,7 +227,7 @@ impl Engine {
             Some(why) => Some(Json::of(&serde_json::json!({ "$result": why }))),
             None => body.params.clone(),
         };
-        let rare = body.rare.as_deref();
+        let rare = body.extras.as_deref();
         let send = Assignment {
             id: body.id.clone(),
             attempt,

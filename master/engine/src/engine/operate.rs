@@ -189,9 +189,9 @@ impl Engine {
         self.store(Record::Reopened {
             body: body.clone(),
             fence: ended.end.last_sent,
-            ended: ended.seq,
-            was,
-            because: ended.end.skipped_for().cloned(),
+            ended_seq: ended.seq,
+            former_state: was,
+            skipped_for: ended.end.skipped_for().cloned(),
         });
         self.facts.reopened(body.id.clone(), self.last_seq);
         let priority = body.priority;

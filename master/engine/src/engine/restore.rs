@@ -26,19 +26,23 @@ impl Engine {
         events: EventFeed,
         now: Now,
     ) -> Result<Engine, StoreError> {
-        let epoch = restored.marks.epoch + 1;
+        let epoch = restored.watermarks.epoch + 1;
         let require_approved = config.require_approved;
         let mut engine = Engine {
             core: Scheduler::new(epoch),
             epoch,
             chance: config.seed | 1,
             config,
-            facts: Facts::new(reader.clone(), restored.marks.seq, restored.marks.ordinal)?,
+            facts: Facts::new(
+                reader.clone(),
+                restored.watermarks.seq,
+                restored.watermarks.ordinal,
+            )?,
             events,
             now,
             started: now,
-            last_ordinal: restored.marks.ordinal,
-            last_seq: restored.marks.seq,
+            last_ordinal: restored.watermarks.ordinal,
+            last_seq: restored.watermarks.seq,
             sessions: BTreeMap::new(),
             nothing: Arc::default(),
             modules: ModuleTable::restored(restored.modules, restored.rights, require_approved),
@@ -51,7 +55,7 @@ impl Engine {
             idle: None,
             told_us: super::TOLD_US,
             turn: Turn {
-                first_seq: restored.marks.seq + 1,
+                first_seq: restored.watermarks.seq + 1,
                 ..Turn::default()
             },
         };
@@ -227,7 +231,7 @@ impl PostponedTasks {
 
 /// Until when a document's `delay_ms` lasts, where that is what the task waits for.
 fn delayed_until(body: &TaskBody, now: Now) -> Option<Wall> {
-    let delay_ms = body.rare.as_ref()?.delay_ms?;
+    let delay_ms = body.extras.as_ref()?.delay_ms?;
     matches!(due_of(body, now), Some(Due::Mono(_))).then(|| body.created.plus_us(delay_ms * 1_000))
 }
 

@@ -100,7 +100,7 @@ const DEPENDENCY_BYTES: u64 = 100;
 /// The memory of an open task, about.
 fn bytes_of(body: &TaskBody) -> u64 {
     let params = body.params.as_ref().map_or(0, |params| params.get().len());
-    let rare = body.rare.as_ref().map_or(0, |rare| {
+    let rare = body.extras.as_ref().map_or(0, |rare| {
         let args: usize = rare.args.iter().map(String::len).sum();
         args + rare
             .env

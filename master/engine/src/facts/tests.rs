@@ -147,9 +147,9 @@ impl World {
         self.record(Record::Reopened {
             body: known.body.clone(),
             fence: ended.end.last_sent,
-            ended: ended.seq,
-            was: ended.end.state,
-            because: ended.end.skipped_for().cloned(),
+            ended_seq: ended.seq,
+            former_state: ended.end.state,
+            skipped_for: ended.end.skipped_for().cloned(),
         });
         self.facts.reopened(id.clone(), self.seq);
         let dependency = known.body.dependencies().first().map(|on| on.on.clone());

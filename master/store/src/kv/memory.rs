@@ -1,5 +1,5 @@
-//! A store in memory that forgets, when it is told to crash, what was not synced. For tests and the
-//! simulation.
+//! A store in memory. When it is told to crash, it forgets what was not synced. It serves tests and
+//! the simulation.
 
 use super::{KeyValue, KvStore, StoreError, WriteBatch};
 use std::collections::BTreeMap;
@@ -9,15 +9,19 @@ type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
 #[derive(Debug, Default)]
 struct MemoryContent {
-    now: Map,
+    /// What readers see.
+    current: Map,
     /// Batches since the last sync, oldest first.
     unsynced: Vec<WriteBatch>,
+    /// What survives a crash: the content at the last sync.
     synced: Map,
+    /// Whether every sync fails.
     failing: bool,
+    /// Whether every write is refused for want of space.
     full: bool,
 }
 
-/// A store like a disk's.
+/// A store in memory that behaves like one on a disk.
 #[derive(Debug, Default)]
 pub struct MemoryStore(Mutex<MemoryContent>);
 
@@ -26,70 +30,75 @@ impl MemoryStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Power goes out: of what was not synced, the first `kept` batches survive.
-    pub fn crash(&self, kept: usize) {
+    /// Simulates a power cut. Of the batches that were not synced, the first `survivors` stay.
+    pub fn crash(&self, survivors: usize) {
         let mut content = self.content();
-        let survivors: Vec<WriteBatch> = content.unsynced.drain(..).take(kept).collect();
+        let batches: Vec<WriteBatch> = content.unsynced.drain(..).take(survivors).collect();
         let mut map = std::mem::take(&mut content.synced);
-        survivors
-            .into_iter()
-            .for_each(|batch| apply(&mut map, batch));
-        content.now = map.clone();
+        for batch in batches {
+            apply(&mut map, batch);
+        }
+
+        content.current = map.clone();
         content.synced = map;
         content.failing = false;
     }
 
-    /// Batches written since the last sync.
+    /// The number of batches written since the last sync.
     pub fn unsynced(&self) -> usize {
         self.content().unsynced.len()
     }
 
-    /// From now on every sync fails, or no longer.
+    /// Says whether every sync fails from now on.
     pub fn fail_syncs(&self, failing: bool) {
         self.content().failing = failing;
     }
 
-    /// From now on there is no room for any write, or there is again.
+    /// Says whether every write is refused for want of space from now on.
     pub fn fill(&self, full: bool) {
         self.content().full = full;
     }
 
-    /// Whether there is no room.
+    /// Whether writes are refused for want of space.
     pub fn is_full(&self) -> bool {
         self.content().full
     }
 }
 
 fn apply(map: &mut Map, batch: WriteBatch) {
-    for (key, value) in batch.0 {
-        match value {
-            Some(value) => map.insert(key, value),
-            None => map.remove(&key),
+    for entry in batch.entries {
+        match entry.value {
+            Some(value) => map.insert(entry.key, value),
+            None => map.remove(&entry.key),
         };
     }
 }
 
 impl KvStore for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.content().now.get(key).cloned())
+        Ok(self.content().current.get(key).cloned())
     }
 
     fn scan(
         &self,
         from: &[u8],
         to: &[u8],
-        back: bool,
-        most: usize,
+        reversed: bool,
+        limit: usize,
     ) -> Result<Vec<KeyValue>, StoreError> {
         let content = self.content();
-        let range = content
-            .now
+        let pairs = content
+            .current
             .range(from.to_vec()..to.to_vec())
-            .map(|(key, value)| (key.clone(), value.clone()));
-        Ok(if back {
-            range.rev().take(most).collect()
+            .map(|(key, value)| KeyValue {
+                key: key.clone(),
+                value: value.clone(),
+            });
+
+        Ok(if reversed {
+            pairs.rev().take(limit).collect()
         } else {
-            range.take(most).collect()
+            pairs.take(limit).collect()
         })
     }
 
@@ -98,7 +107,7 @@ impl KvStore for MemoryStore {
         if content.full {
             return Err(StoreError::Full("the simulated disk is full".into()));
         }
-        apply(&mut content.now, batch.clone());
+        apply(&mut content.current, batch.clone());
         content.unsynced.push(batch);
         Ok(())
     }
@@ -108,11 +117,11 @@ impl KvStore for MemoryStore {
         if content.failing {
             return Err(StoreError::Failed("the simulated disk fails".into()));
         }
+
         let mut map = std::mem::take(&mut content.synced);
-        content
-            .unsynced
-            .drain(..)
-            .for_each(|batch| apply(&mut map, batch));
+        for batch in content.unsynced.drain(..) {
+            apply(&mut map, batch);
+        }
         content.synced = map;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! sled 0.34 on this machine's disk.
+//! The store on this machine's disk, in a sled 0.34 database.
 
 use super::{KeyValue, KvStore, StoreError, WriteBatch};
 use crate::disk;
@@ -9,35 +9,38 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Cache for pages. sled's own bookkeeping comes to several times that when a store is large.
+/// Bytes of sled's page cache. When a store is large, sled's own bookkeeping takes several times as
+/// much memory.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// What sled may write for one batch beside the batch itself: pages made whole again, the rest of a
-/// segment.
+/// Bytes that sled may write for one batch beside the batch itself: pages that it consolidates, and
+/// the rest of a segment.
 const WRITTEN_BYTES: u64 = 16 << 20;
 
-/// What sled may write for each byte of a batch.
-const WRITTEN_FOR_A_BYTE: u64 = 3;
+/// Bytes that sled may write for each byte of a batch.
+const WRITTEN_PER_BATCH_BYTE: u64 = 3;
 
-/// Blocks that are taken from the disk ahead of what sled writes.
+/// Bytes of disk space that are reserved at once, ahead of what sled writes.
 const RESERVED_BYTES: u64 = 48 << 20;
 
-/// How often sled's own thread moves what lives in half-empty segments together, for half of this
-/// time at the most. Without it a page is moved only when another is made whole again: under small
-/// commits the file grew to five times what is in it. What is moved in one go is far less than
-/// [`WRITTEN_BYTES`].
+/// Milliseconds between two runs of sled's own thread, which moves the content of half-empty
+/// segments together. A run takes half of this time at most, and moves far less than
+/// [`WRITTEN_BYTES`]. Without the thread, sled moves a page only when it consolidates another one;
+/// under small commits the file grew to five times its content.
 const TIDY_EVERY_MS: u64 = 200;
 
-/// A sled store in one tree, so that every batch is atomic.
+/// A store in one sled tree. One tree, because only then every batch is atomic.
 pub struct SledStore {
     tree: sled::Db,
-    /// sled's one large file, opened again: see [`SledStore::sync`] and [`SledStore::reserve`].
+    /// sled's one large file, opened a second time, because `sync` must call fdatasync on it and
+    /// `reserve` must allocate blocks for it.
     file: File,
+    /// The folder of the database, for error texts and for the measure of free space.
     folder: PathBuf,
 }
 
 impl SledStore {
-    /// Opens the store in `folder`, or makes one.
+    /// Opens the store in `folder`, or creates one there.
     pub fn open(folder: &Path) -> Result<SledStore, StoreError> {
         let shown = folder.display().to_string();
         let failed = |error: std::io::Error| StoreError::Failed(format!("{shown}: {error}"));
@@ -66,39 +69,41 @@ impl SledStore {
         })
     }
 
-    /// Makes sure that the disk has room for what sled writes for a batch of so many bytes, before
-    /// sled hears of it: a write that fails inside sled ends it for good. Blocks are taken behind
-    /// the end of its file, which they do not change; sled writes to the end of the file or over
-    /// what is there, so nobody else can take them.
-    fn reserve(&self, bytes: usize) -> Result<(), StoreError> {
+    /// Makes sure that the disk has space for what sled writes for a batch of `batch_bytes`, before
+    /// sled gets the batch, because a write that fails inside sled ends sled for good. Blocks are
+    /// allocated behind the end of sled's file and do not change the file's length. sled writes at
+    /// the end of the file or over existing content, so nobody else can take these blocks.
+    fn reserve(&self, batch_bytes: usize) -> Result<(), StoreError> {
         let failed = |error: std::io::Error| {
             StoreError::Failed(format!("{}: {error}", self.folder.display()))
         };
-        let wanted = WRITTEN_BYTES + WRITTEN_FOR_A_BYTE * bytes as u64;
-        let is = self.file.metadata().map_err(failed)?;
-        // Where the file has holes this is too little, and blocks that are there already are asked
-        // for again.
-        let behind = (is.blocks() * 512).saturating_sub(is.len());
-        if behind >= wanted {
+        let wanted = WRITTEN_BYTES + WRITTEN_PER_BATCH_BYTE * batch_bytes as u64;
+        let metadata = self.file.metadata().map_err(failed)?;
+        // Where the file has holes, this number is too small. Then blocks that are reserved already
+        // are asked for again, which does no harm.
+        let reserved = (metadata.blocks() * 512).saturating_sub(metadata.len());
+        if reserved >= wanted {
             return Ok(());
         }
-        let full = || Err(StoreError::Full(disk::full(&self.folder)));
+
+        let full = || Err(StoreError::Full(disk::full_message(&self.folder)));
         match fallocate(
             &self.file,
             FallocateFlags::KEEP_SIZE,
-            is.len(),
+            metadata.len(),
             wanted.max(RESERVED_BYTES),
         ) {
             Ok(()) => Ok(()),
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => full(),
-            // A file system that takes no reservations: the best that can be done is to look.
+            // On a file system without reservations, looking at the free space is the best that
+            // can be done.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 match disk::free_bytes(&self.folder) {
                     Ok(free) if free < wanted => full(),
                     _ => Ok(()),
                 }
             }
-            Err(Errno::INTR) => self.reserve(bytes),
+            Err(Errno::INTR) => self.reserve(batch_bytes),
             Err(other) => Err(failed(other.into())),
         }
     }
@@ -112,8 +117,8 @@ fn config(folder: &Path) -> sled::Config {
         .mode(sled::Mode::HighThroughput)
 }
 
-/// Makes a store under another name and renames it when all of it is durable: a power cut leaves a
-/// whole store or none. Files are durable only when the folders that name them are.
+/// Creates a store under another name and renames it when all of it is durable, so that a power cut
+/// leaves a whole store or none.
 fn create(folder: &Path) -> Result<(), StoreError> {
     let shown = folder.display().to_string();
     let failed = |error: std::io::Error| open_error(&shown, sled::Error::Io(error));
@@ -126,36 +131,38 @@ fn create(folder: &Path) -> Result<(), StoreError> {
         .map_err(|error| open_error(&shown, error))?;
     tree.flush().map_err(self::failed)?;
     drop(tree);
-    let finish = || {
-        let_go(&unfinished.join("db"))?;
-        for file in [
-            unfinished.join("conf"),
-            unfinished.join("db"),
-            unfinished.clone(),
-        ] {
-            File::open(file)?.sync_all()?;
-        }
-        std::fs::rename(&unfinished, folder)?;
-        let parent = folder
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        File::open(parent)?.sync_all()?;
-        // The data folder may be new as well.
-        match parent
-            .parent()
-            .filter(|above| !above.as_os_str().is_empty())
-        {
-            Some(above) => File::open(above)?.sync_all(),
-            None => File::open(".")?.sync_all(),
-        }
-    };
-    finish().map_err(failed)
+    publish(&unfinished, folder).map_err(failed)
 }
 
-/// sled takes a snapshot that it had not finished writing for the newest one, and then cannot open
-/// the store (`get_snapshot_files` leaves out `.in___motion`, and what it writes is called
-/// `.generating`). It needs none.
+/// Makes the new store in `unfinished` durable and renames it to `folder`. A file is durable only
+/// when the folders that name it are durable as well.
+fn publish(unfinished: &Path, folder: &Path) -> std::io::Result<()> {
+    wait_until_unlocked(&unfinished.join("db"))?;
+    for file in [
+        unfinished.join("conf"),
+        unfinished.join("db"),
+        unfinished.to_owned(),
+    ] {
+        File::open(file)?.sync_all()?;
+    }
+    std::fs::rename(unfinished, folder)?;
+
+    let parent = folder
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()?;
+    // The data folder itself may be new, so the folder above it is made durable as well.
+    let above = parent
+        .parent()
+        .filter(|above| !above.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(above)?.sync_all()
+}
+
+/// Removes snapshots that sled had not finished writing. sled takes such a file for its newest
+/// snapshot and then cannot open the store: its `get_snapshot_files` leaves out `.in___motion`, but
+/// the unfinished files are called `.generating`. sled opens a store without any snapshot.
 fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -166,16 +173,17 @@ fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits until sled's own threads have let go of a store that was dropped a moment ago: till then
-/// it is locked.
-pub fn let_go(db: &Path) -> std::io::Result<()> {
+/// Waits until the database file `db` is unlocked. After a store is dropped, sled's own threads hold
+/// the lock for a moment longer.
+pub fn wait_until_unlocked(db: &Path) -> std::io::Result<()> {
     /// Long enough for a machine that is very busy.
-    const PATIENCE: Duration = Duration::from_secs(30);
-    let (file, began) = (File::open(db)?, Instant::now());
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    let file = File::open(db)?;
+    let began = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return file.unlock(),
-            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => {
+            Err(TryLockError::WouldBlock) if began.elapsed() < TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(5))
             }
             Err(TryLockError::WouldBlock) => {
@@ -219,35 +227,39 @@ impl KvStore for SledStore {
         &self,
         from: &[u8],
         to: &[u8],
-        back: bool,
-        most: usize,
+        reversed: bool,
+        limit: usize,
     ) -> Result<Vec<KeyValue>, StoreError> {
         let range = self.tree.range(from..to);
         let pair = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
-            pair.map(|(key, value)| (key.to_vec(), value.to_vec()))
-                .map_err(failed)
+            pair.map(|(key, value)| KeyValue {
+                key: key.to_vec(),
+                value: value.to_vec(),
+            })
+            .map_err(failed)
         };
-        if back {
-            range.rev().take(most).map(pair).collect()
+
+        if reversed {
+            range.rev().take(limit).map(pair).collect()
         } else {
-            range.take(most).map(pair).collect()
+            range.take(limit).map(pair).collect()
         }
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         self.reserve(batch.bytes())?;
         let mut sled_batch = sled::Batch::default();
-        for (key, value) in batch.0 {
-            match value {
-                Some(value) => sled_batch.insert(key, value),
-                None => sled_batch.remove(key),
+        for entry in batch.entries {
+            match entry.value {
+                Some(value) => sled_batch.insert(entry.key, value),
+                None => sled_batch.remove(entry.key),
             }
         }
         self.tree.apply_batch(sled_batch).map_err(failed)
     }
 
     /// sled's `flush` ends with `sync_file_range`, which does not reach the disk
-    /// (spacejam/sled#1452): the file needs an fdatasync of its own.
+    /// (spacejam/sled#1452), so the file needs an fdatasync of its own.
     fn sync(&self) -> Result<(), StoreError> {
         self.tree.flush().map_err(failed)?;
         self.file
@@ -263,13 +275,15 @@ mod tests {
     #[test]
     fn a_snapshot_that_was_not_finished_keeps_nobody_from_opening() {
         let scratch = tempfile::tempdir().unwrap();
-        let (folder, copy) = (scratch.path().join("store"), scratch.path().join("copy"));
+        let folder = scratch.path().join("store");
+        let copy = scratch.path().join("copy");
         let store = SledStore::open(&folder).unwrap();
-        store
-            .write(WriteBatch(vec![(b"a".to_vec(), Some(b"value".to_vec()))]))
-            .unwrap();
+        let mut batch = WriteBatch::default();
+        batch.put(b"a".to_vec(), b"value".to_vec());
+        store.write(batch).unwrap();
         store.sync().unwrap();
-        // A copy, as the store itself stays locked for a moment after it is dropped.
+
+        // A copy is opened, because the store itself stays locked for a moment after its drop.
         std::fs::create_dir(&copy).unwrap();
         for name in ["conf", "db"] {
             std::fs::copy(folder.join(name), copy.join(name)).unwrap();

@@ -1,86 +1,134 @@
-//! Where an ended task lies: from its id to its seq, for as many tasks as there ever were, without
-//! memory.
+//! The index of ended tasks: from a task's id to the seq of its end. It needs no memory, however
+//! many tasks have ended.
 //!
-//! Ids come in no order, and a store that must put each at a place of its own pays for each. So
-//! every fold writes its ids together, as a *run*: hashes with their seqs, sorted, in buckets of a
-//! hundred or so by the first bits of the hash. Four runs of a level are merged, a little with
-//! every fold, into one of the next: ten million ids are in about twenty runs. A look-up reads one
-//! bucket of each; who looks often keeps a filter of the buckets that it has read ([`EndedIndex`]), and
-//! knows of most ids without reading that they are new.
+//! Ids come in no order, and a store that puts each id at its own place pays for each of them. So
+//! every fold writes its ids together as a *run*: hashes of ids with seqs, sorted and cut into
+//! buckets of about a hundred entries by the first bits of the hash. Four runs of one level are merged
+//! into one run of the next level, a little with every fold, so that ten million ids lie in about
+//! twenty runs. A look-up reads one bucket of each run. Whoever looks up often uses an [`EndedIndex`]
+//! with filters, which knows of most new ids without reading that they are new.
 //!
-//! What is reopened or pruned stays here until runs are merged: a seq under which nothing is found
-//! is stale.
+//! An entry stays in the index after its task is reopened or pruned, until runs are merged. An entry
+//! whose seq belongs to no ended task is stale.
 
-use super::{block, corrupt};
+mod lookup;
+mod merging;
+
+pub use lookup::EndedIndex;
+
+use super::block::ByteSlice;
+use super::{corrupt, read_record};
 use crate::codec;
 use crate::kv::{KvStore, StoreError, WriteBatch, get_parts};
+use merging::RunMerge;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use taskmaster_protocol::{Hash, TaskId};
 
-/// A hash of an id and the seq of its end.
-type IndexEntry = (u64, u64);
+/// An id's hash with the seq of the end of that id's task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct IndexEntry {
+    /// The first 64 bits of the id's SHA-256.
+    pub hash: u64,
+    /// The seq of the event that reported the end.
+    pub seq: u64,
+}
 
-const RUNS: &[u8] = b"!runs";
+impl IndexEntry {
+    /// Bytes of an entry in a bucket.
+    const BYTES: usize = 16;
 
-/// IndexRuns of a level that are merged into one of the next.
-const MERGED_RUNS: usize = 4;
+    pub fn new(id: &TaskId, seq: u64) -> IndexEntry {
+        IndexEntry {
+            hash: hash_of(id),
+            seq,
+        }
+    }
+}
 
-/// The most entries that a bucket has on the average: it then is one part of a value, however the
-/// hashes fall.
+/// The key of the list of runs.
+const RUNS_KEY: &[u8] = b"!runs";
+
+/// Prefix of the keys of buckets: `i`, the run's number, the bucket's number, the part's number.
+const INDEX: u8 = b'i';
+
+/// Entries of a bucket on average, at most. With this number a bucket fits into one part of a value,
+/// however unevenly the hashes fall.
 const BUCKET_ENTRIES: u64 = 140;
 
-/// Keys of merged runs removed with one fold, at the least.
-const REMOVED_MIN: usize = 64;
-
-/// Words of a bucket's filter: at 140 entries 11 bits for each, one wrong answer in 200.
-const FILTER_WORDS: usize = 24;
-
-/// Bits of an entry in a filter.
-const FILTER_PROBES: u64 = 6;
-
+/// A run: entries that were written together, sorted by their hash.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct IndexRun {
-    no: u32,
+    /// The run's number. Numbers are never used again.
+    number: u32,
+    /// The number of merges between new entries and this run.
     level: u8,
-    /// It has two to the power of this many buckets.
-    bits: u8,
+    /// The first bits of a hash that choose the bucket. There are two to the power of this many
+    /// buckets.
+    bucket_bits: u8,
+    /// The number of entries in all buckets.
     entries: u64,
 }
 
-/// A merge on its way. Its runs are read until the last bucket is written.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct RunMerge {
-    inputs: Vec<IndexRun>,
-    output: IndexRun,
-    /// The next bucket to write.
-    bucket: u32,
+impl IndexRun {
+    fn has_bucket(&self, bucket: u32) -> bool {
+        bucket >> self.bucket_bits == 0
+    }
 }
 
+/// All runs, as the store lists them under [`RUNS_KEY`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct IndexRuns {
-    next: u32,
+    /// The number of the newest run; 0 where there was none yet.
+    newest: u32,
+    /// The runs that a look-up reads.
     runs: Vec<IndexRun>,
+    /// The merges that are under way.
     merges: Vec<RunMerge>,
-    /// Merged, and not yet removed.
+    /// Numbers of runs that were merged into others, and whose buckets are not removed yet.
     merged: Vec<u32>,
 }
 
-/// The hash by which an id is found. SHA-256, so that nobody can make many ids that meet in one
-/// place.
-pub(super) fn hash_of(id: &TaskId) -> u64 {
-    Hash::of(id.as_str().as_bytes()).0[..8]
-        .iter()
-        .fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
+impl IndexRuns {
+    fn read(store: &dyn KvStore) -> Result<IndexRuns, StoreError> {
+        Ok(read_record(store, RUNS_KEY, "the list of runs")?.unwrap_or_default())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.merges.is_empty() && self.merged.is_empty()
+    }
+
+    /// Makes a run with the next number. The run is not listed yet.
+    fn new_run(&mut self, level: u8, entries: u64) -> IndexRun {
+        self.newest += 1;
+        IndexRun {
+            number: self.newest,
+            level,
+            bucket_bits: bits_for(entries),
+            entries,
+        }
+    }
 }
 
+/// The hash by which an id is found. It is a part of a SHA-256, so that nobody can make many ids with
+/// one hash.
+fn hash_of(id: &TaskId) -> u64 {
+    big_endian(&Hash::of(id.as_str().as_bytes()).0[..8])
+}
+
+fn big_endian(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+}
+
+/// The bits that choose a bucket in a run of this many entries.
 fn bits_for(entries: u64) -> u8 {
     (0..32)
         .find(|bits| entries >> bits <= BUCKET_ENTRIES)
         .unwrap_or(31)
 }
 
-/// The first `bits` of a hash.
+/// The number of a hash's bucket: the first `bits` of the hash.
 fn bucket_of(hash: u64, bits: u8) -> u32 {
     if bits == 0 {
         0
@@ -90,7 +138,7 @@ fn bucket_of(hash: u64, bits: u8) -> u32 {
 }
 
 fn run_key(run: u32) -> Vec<u8> {
-    let mut key = vec![b'i'];
+    let mut key = vec![INDEX];
     key.extend_from_slice(&run.to_be_bytes());
     key
 }
@@ -101,20 +149,19 @@ fn bucket_key(run: u32, bucket: u32) -> Vec<u8> {
     key
 }
 
-fn put_bucket(batch: &mut WriteBatch, run: u32, bucket: u32, places: &[IndexEntry]) {
-    let mut bytes = Vec::with_capacity(places.len() * 16);
-    for (hash, seq) in places {
-        bytes.extend_from_slice(&hash.to_be_bytes());
-        bytes.extend_from_slice(&seq.to_be_bytes());
+/// Writes a bucket. A bucket without entries is written too, because a missing bucket says that its
+/// run was removed.
+fn put_bucket(batch: &mut WriteBatch, run: u32, bucket: u32, entries: &[IndexEntry]) {
+    let mut bytes = Vec::with_capacity(entries.len() * IndexEntry::BYTES);
+    for entry in entries {
+        bytes.extend_from_slice(&entry.hash.to_be_bytes());
+        bytes.extend_from_slice(&entry.seq.to_be_bytes());
     }
-    // A bucket without entries is written too: one that is missing belongs to a run that is gone.
-    batch.put_parts(
-        &bucket_key(run, bucket),
-        &codec::encode(&block::Bytes(&bytes)),
-    );
+    batch.put_parts(&bucket_key(run, bucket), &codec::encode(&ByteSlice(&bytes)));
 }
 
-fn bucket(
+/// Reads the entries of a bucket; `None` where the run was removed.
+fn read_bucket(
     store: &dyn KvStore,
     run: u32,
     bucket: u32,
@@ -124,287 +171,45 @@ fn bucket(
     };
     let bytes: &[u8] =
         codec::decode(&value).map_err(|why| corrupt("where ended tasks lie", why))?;
-    let number = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold(0, |number, byte| (number << 8) | u64::from(*byte))
-    };
-    Ok(Some(
-        bytes
-            .chunks_exact(16)
-            .map(|entry| (number(&entry[..8]), number(&entry[8..])))
-            .collect(),
-    ))
+    let entries = bytes
+        .chunks_exact(IndexEntry::BYTES)
+        .map(|entry| IndexEntry {
+            hash: big_endian(&entry[..8]),
+            seq: big_endian(&entry[8..]),
+        });
+    Ok(Some(entries.collect()))
 }
 
-fn runs(store: &dyn KvStore) -> Result<IndexRuns, StoreError> {
-    Ok(super::one(store, RUNS, "the list of runs")?.unwrap_or_default())
-}
-
-/// Takes a fold's new places in, and goes on with merges. `ended` is the prefix of the blocks of
-/// ended tasks.
+/// Adds the entries of a fold to the index, and does a part of the merges that are due.
 pub(super) fn add(
     store: &dyn KvStore,
     new: &mut [IndexEntry],
-    ended: u8,
     batch: &mut WriteBatch,
 ) -> Result<(), StoreError> {
-    let mut state = runs(store)?;
-    if new.is_empty() && state.merges.is_empty() && state.merged.is_empty() {
+    let mut runs = IndexRuns::read(store)?;
+    if new.is_empty() && runs.is_idle() {
         return Ok(());
     }
-    let mut written = 0;
-    // Twice as fast as new runs come: no level falls behind.
-    let budget = new.len() * 2 + 512;
-    let oldest =
-        block::at_or_after(store, ended, 0)?.and_then(|items| items.first().map(|(seq, _)| *seq));
-    for merge in &mut state.merges {
-        written += advance(
-            store,
-            merge,
-            budget,
-            oldest.unwrap_or(u64::MAX),
-            ended,
-            batch,
-        )?;
-    }
-    let (over, going) = state
-        .merges
-        .into_iter()
-        .partition(|merge| merge.bucket >> merge.output.bits != 0);
-    state.merges = going;
-    for merge in over {
-        state
-            .runs
-            .retain(|run| !merge.inputs.iter().any(|input| input.no == run.no));
-        state
-            .merged
-            .extend(merge.inputs.iter().map(|input| input.no));
-        state.runs.push(merge.output);
-    }
-    remove_merged(store, &mut state, written * 2 + REMOVED_MIN, batch)?;
-    start_merges(&mut state);
+
+    merging::merge(store, &mut runs, new.len(), batch)?;
     if !new.is_empty() {
-        new.sort_unstable();
-        let run = state.run(0, new.len() as u64);
-        let mut rest = &*new;
-        for bucket in 0..1u32 << run.bits {
-            let here = rest.partition_point(|(hash, _)| bucket_of(*hash, run.bits) <= bucket);
-            put_bucket(batch, run.no, bucket, &rest[..here]);
-            rest = &rest[here..];
-        }
-        state.runs.push(run);
+        let run = put_new_run(&mut runs, new, batch);
+        runs.runs.push(run);
     }
-    batch.put_parts(RUNS, &codec::encode(&state));
+    batch.put_parts(RUNS_KEY, &codec::encode(&runs));
     Ok(())
 }
 
-impl IndexRuns {
-    fn run(&mut self, level: u8, entries: u64) -> IndexRun {
-        self.next += 1;
-        IndexRun {
-            no: self.next,
-            level,
-            bits: bits_for(entries),
-            entries,
-        }
+/// Sorts the new entries and writes them as a run of the lowest level.
+fn put_new_run(runs: &mut IndexRuns, new: &mut [IndexEntry], batch: &mut WriteBatch) -> IndexRun {
+    new.sort_unstable();
+    let run = runs.new_run(0, new.len() as u64);
+    let mut rest = &*new;
+    for bucket in 0..1u32 << run.bucket_bits {
+        let count = rest.partition_point(|entry| bucket_of(entry.hash, run.bucket_bits) <= bucket);
+        let (entries, behind) = rest.split_at(count);
+        put_bucket(batch, run.number, bucket, entries);
+        rest = behind;
     }
-}
-
-/// Begins the merge of each level that has enough runs, all of which are on disk.
-fn start_merges(state: &mut IndexRuns) {
-    let mut levels: BTreeMap<u8, Vec<IndexRun>> = BTreeMap::new();
-    for run in &state.runs {
-        levels.entry(run.level).or_default().push(run.clone());
-    }
-    for (level, inputs) in levels {
-        let is_going = state
-            .merges
-            .iter()
-            .any(|merge| merge.output.level == level + 1);
-        if inputs.len() >= MERGED_RUNS && !is_going {
-            let output = state.run(level + 1, inputs.iter().map(|input| input.entries).sum());
-            state.merges.push(RunMerge {
-                inputs,
-                output: IndexRun {
-                    entries: 0,
-                    ..output
-                },
-                bucket: 0,
-            });
-        }
-    }
-}
-
-/// Writes some buckets of a merge; how many.
-fn advance(
-    store: &dyn KvStore,
-    merge: &mut RunMerge,
-    budget: usize,
-    oldest: u64,
-    ended: u8,
-    batch: &mut WriteBatch,
-) -> Result<usize, StoreError> {
-    // The bucket of each input that was read last: an input has fewer buckets than the output.
-    let mut read: Vec<(u32, Vec<IndexEntry>)> = vec![(u32::MAX, Vec::new()); merge.inputs.len()];
-    let (mut buckets, mut entries) = (0, 0);
-    while entries < budget && merge.bucket >> merge.output.bits == 0 {
-        let mut places: Vec<IndexEntry> = Vec::new();
-        for (input, last) in merge.inputs.iter().zip(&mut read) {
-            let from = merge.bucket >> (merge.output.bits - input.bits);
-            if last.0 != from {
-                *last = (from, bucket(store, input.no, from)?.unwrap_or_default());
-            }
-            let here = last
-                .1
-                .iter()
-                .filter(|(hash, _)| bucket_of(*hash, merge.output.bits) == merge.bucket);
-            places.extend(here.filter(|(_, seq)| *seq >= oldest));
-        }
-        entries += places.len().max(1);
-        places.sort_unstable();
-        let places = without_stale(store, places, ended)?;
-        merge.output.entries += places.len() as u64;
-        put_bucket(batch, merge.output.no, merge.bucket, &places);
-        merge.bucket += 1;
-        buckets += 1;
-    }
-    Ok(buckets)
-}
-
-/// Of several entries of one hash, those under which there is something: an id that was opened
-/// again and again has left one each time.
-fn without_stale(
-    store: &dyn KvStore,
-    places: Vec<IndexEntry>,
-    ended: u8,
-) -> Result<Vec<IndexEntry>, StoreError> {
-    if !places.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-        return Ok(places);
-    }
-    let mut kept = Vec::with_capacity(places.len());
-    for (index, place) in places.iter().enumerate() {
-        let twin = |other: Option<&IndexEntry>| other.is_some_and(|other| other.0 == place.0);
-        let alone = !twin(places.get(index + 1))
-            && !twin(index.checked_sub(1).and_then(|before| places.get(before)));
-        if alone || block::item(store, ended, place.1)?.is_some() {
-            kept.push(*place);
-        }
-    }
-    Ok(kept)
-}
-
-fn remove_merged(
-    store: &dyn KvStore,
-    state: &mut IndexRuns,
-    most: usize,
-    batch: &mut WriteBatch,
-) -> Result<(), StoreError> {
-    let mut left = most;
-    while let Some(run) = state.merged.first().copied() {
-        let keys = store.scan(&run_key(run), &run_key(run + 1), false, left)?;
-        left -= keys.len();
-        keys.into_iter().for_each(|(key, _)| batch.remove(key));
-        if left == 0 {
-            break;
-        }
-        state.merged.remove(0);
-    }
-    Ok(())
-}
-
-/// The runs as one who looks often knows them, with the filters of the buckets that it has read.
-#[derive(Debug, Default)]
-pub struct EndedIndex {
-    runs: Vec<(IndexRun, Vec<Option<Box<RunFilter>>>)>,
-    filters: bool,
-}
-
-type RunFilter = [u64; FILTER_WORDS];
-
-impl EndedIndex {
-    /// For one look-up.
-    pub(super) fn once(store: &dyn KvStore) -> Result<EndedIndex, StoreError> {
-        let mut places = EndedIndex::default();
-        places.renew(store)?;
-        Ok(places)
-    }
-
-    /// For many.
-    pub fn with_filters(store: &dyn KvStore) -> Result<EndedIndex, StoreError> {
-        let mut places = EndedIndex {
-            filters: true,
-            ..EndedIndex::default()
-        };
-        places.renew(store)?;
-        Ok(places)
-    }
-
-    /// The view has been folded.
-    pub fn renew(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
-        let mut known: BTreeMap<u32, _> = std::mem::take(&mut self.runs)
-            .into_iter()
-            .map(|(run, filters)| (run.no, filters))
-            .collect();
-        for run in runs(store)?.runs {
-            let buckets = if self.filters { 1 << run.bits } else { 0 };
-            let filters = known.remove(&run.no).unwrap_or_else(|| vec![None; buckets]);
-            self.runs.push((run, filters));
-        }
-        Ok(())
-    }
-
-    /// The seqs under which a task with this hash may lie, the newest first: what was to be pruned
-    /// when the power went is there again, and its id may mean another task since.
-    pub(super) fn find(&mut self, store: &dyn KvStore, hash: u64) -> Result<Vec<u64>, StoreError> {
-        loop {
-            if let Some(mut found) = self.look(store, hash)? {
-                found.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
-                return Ok(found);
-            }
-            // A run was merged and removed since.
-            self.renew(store)?;
-        }
-    }
-
-    fn look(&mut self, store: &dyn KvStore, hash: u64) -> Result<Option<Vec<u64>>, StoreError> {
-        let mut found = Vec::new();
-        for (run, filters) in &mut self.runs {
-            let at = bucket_of(hash, run.bits);
-            let filter = filters.get_mut(at as usize);
-            if let Some(Some(filter)) = &filter
-                && !probes(hash).all(|(word, bit)| filter[word] & bit != 0)
-            {
-                continue;
-            }
-            let Some(places) = bucket(store, run.no, at)? else {
-                return Ok(None);
-            };
-            found.extend(
-                places
-                    .iter()
-                    .filter(|(other, _)| *other == hash)
-                    .map(|(_, seq)| *seq),
-            );
-            if let Some(filter @ None) = filter {
-                let mut bits = Box::new([0; FILTER_WORDS]);
-                places
-                    .iter()
-                    .flat_map(|(hash, _)| probes(*hash))
-                    .for_each(|(word, bit)| bits[word] |= bit);
-                *filter = Some(bits);
-            }
-        }
-        Ok(Some(found))
-    }
-}
-
-/// The bits of a hash in a filter. The first bits of the hash chose the bucket: these are from its
-/// end.
-fn probes(hash: u64) -> impl Iterator<Item = (usize, u64)> {
-    let (start, step) = (hash & 0xffff_ffff, (hash >> 16) & 0xffff | 1);
-    (0..FILTER_PROBES).map(move |n| {
-        let bit = (start + n * step) % (FILTER_WORDS as u64 * 64);
-        ((bit / 64) as usize, 1 << (bit % 64))
-    })
+    run
 }

@@ -1,51 +1,74 @@
-//! Folding: commits of the journal taken in, in order, then written to the view as one batch.
+//! Folding takes in the commits of the journal in their order, and then writes what they changed to
+//! the view as one batch.
 
-use super::block::{Blocks, Items};
+use super::block::{Blocks, Item};
+use super::ended_index::{self, IndexEntry};
 use super::{
-    ENDED, EndedTask, MARKS, NamedRecord, OPEN, OpenTask, RIGHTS, Watermarks, WrittenEnd, corrupt,
-    ended_index, marks, one, skipped_key, with,
+    ENDED, EndedTask, JOBS, MODULES, NamedRecord, OPEN, OpenTask, RIGHTS, RUNNERS, WATERMARKS_KEY,
+    Watermarks, WrittenEnd, prefixed_key, read_record, skipped_key, watermarks,
 };
+use crate::body::TaskBody;
 use crate::codec;
 use crate::journal;
 use crate::kv::{SharedStore, StoreError, VALUE_BYTES_MAX, WriteBatch, part_key};
 use crate::packed::StoredBody;
-use crate::record::{self, Ended, JobRecord, JournalEntry, Record, final_state_index};
+use crate::record::{self, Ended, JobRecord, JournalEntry, Record, Retrying, final_state_index};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_protocol::{AttemptId, JobName, TaskId, Wall};
+use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId, TaskState, Wall};
 
-/// Values in one batch of the view, about: while a batch is written, no commit is.
+/// About how many values one batch of the view holds. The bound is low, because no commit is written
+/// while a batch is.
 pub const FOLD_WEIGHT_MAX: usize = 125;
 
-/// Tasks that are about as much work to write as a block that is written again.
+/// The number of tasks that are about as much work to write as a block that is written again.
 const TASKS_LIKE_A_BLOCK: usize = 8;
 
-/// One fold on its way: entries are taken in, then written as one batch.
+/// A fold that is under way. It takes in commits, and then writes them as one batch.
 pub struct Fold {
     store: SharedStore,
-    marks: Watermarks,
-    /// Open tasks touched; `None`: they have ended.
+    /// How far the view will be folded when this fold is written.
+    watermarks: Watermarks,
+    /// Open tasks that this fold has changed, by ordinal; `None` for a task that has ended or is not
+    /// in the view.
     open: BTreeMap<u64, Option<OpenTask>>,
-    /// Blocks of the open tasks touched that the view had before.
+    /// Blocks with open tasks that this fold has read.
     open_blocks: Blocks,
-    /// By seq.
-    ended: BTreeMap<u64, (StoredBody, Arc<Ended>)>,
-    /// Blocks of tasks that were reopened or pruned.
+    /// Tasks that have ended in this fold, by the seq of their end.
+    ended: BTreeMap<u64, FoldedEnd>,
+    /// Blocks from which this fold removes tasks that were reopened or pruned.
     ended_blocks: Blocks,
+    /// Jobs that this fold has read or changed.
     jobs: BTreeMap<JobName, JobRecord>,
-    /// The `no` of the first task that was added in this fold. Numbers grow for ever, so the view
-    /// has never heard of any task from this one on.
+    /// The ordinal of the first task that was added in this fold. Ordinals grow for ever, so the view
+    /// does not know any task from this one on.
     fresh_from: Option<u64>,
+    /// What will be written, apart from the tasks and jobs above.
     batch: WriteBatch,
 }
 
+/// A task that has ended in this fold.
+struct FoldedEnd {
+    body: StoredBody,
+    ended: Arc<Ended>,
+}
+
+/// A task that was opened again.
+struct Reopening<'a> {
+    body: &'a Arc<TaskBody>,
+    fence: AttemptId,
+    ended_seq: u64,
+    former_state: TaskState,
+    skipped_for: Option<&'a TaskId>,
+}
+
 impl Fold {
-    /// A fold that goes on where the view is.
+    /// Begins a fold where the view ends.
     pub fn begin(store: SharedStore) -> Result<Fold, StoreError> {
-        let marks = marks(store.as_ref())?;
+        let watermarks = watermarks(store.as_ref())?;
         Ok(Fold {
-            marks,
+            watermarks,
             open: BTreeMap::new(),
             open_blocks: Blocks::new(OPEN, store.clone()),
             ended: BTreeMap::new(),
@@ -57,126 +80,95 @@ impl Fold {
         })
     }
 
-    /// The next commit to take in.
+    /// The number of the next commit to take in.
     pub fn next(&self) -> u64 {
-        self.marks.folded + 1
+        self.watermarks.folded + 1
     }
 
-    /// Takes one commit in.
+    /// Takes in the rest of a commit.
     pub fn take(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
         self.take_until(entry, usize::MAX).map(drop)
     }
 
-    /// Takes a commit in, or goes on with one, until the fold is of this weight; true: all of it is
-    /// in. A fold is one batch, and while a batch is written nothing else is.
+    /// Takes in the rest of a commit, until the fold has the weight `weight_max`. Returns whether the
+    /// whole commit is in. A commit may be spread over several folds, because nothing else is
+    /// written while the batch of a fold is.
     pub fn take_until(
         &mut self,
         entry: &JournalEntry,
         weight_max: usize,
     ) -> Result<bool, StoreError> {
-        let mut within = self.marks.within as usize;
-        let before = entry.records.get(..within).unwrap_or_default();
+        let mut records_folded = self.watermarks.records_folded as usize;
+        let before = entry.records.get(..records_folded).unwrap_or_default();
         let mut seq = entry.first_seq + record::events_of(before) - 1;
-        for record in entry.records.iter().skip(within) {
+        for record in entry.records.iter().skip(records_folded) {
             if self.weight() >= weight_max {
                 break;
             }
-            self.record(record)?;
+            self.take_record(record)?;
             seq += u64::from(record.event().is_some());
-            within += 1;
+            records_folded += 1;
         }
-        self.marks.seq = seq;
-        if within < entry.records.len() {
-            self.marks.within = within as u32;
+
+        self.watermarks.seq = seq;
+        if records_folded < entry.records.len() {
+            self.watermarks.records_folded = records_folded as u32;
             return Ok(false);
         }
-        (self.marks.folded, self.marks.within) = (self.marks.folded + 1, 0);
+        self.watermarks.folded += 1;
+        self.watermarks.records_folded = 0;
         Ok(true)
     }
 
-    /// About how many values will be written.
+    /// About how many values the fold will write.
     pub fn weight(&self) -> usize {
         let packed = (self.open.len() + self.ended.len()) / TASKS_LIKE_A_BLOCK;
         packed
             + self.open_blocks.len()
             + self.ended_blocks.len()
             + self.jobs.len()
-            + self.batch.0.len()
+            + self.batch.entries.len()
     }
 
-    /// The last event that is folded.
+    /// The seq of the last event that is folded, this fold included.
     pub fn seq(&self) -> u64 {
-        self.marks.seq
+        self.watermarks.seq
     }
 
-    /// Ended tasks that are kept, this fold included.
-    pub fn ended(&self) -> u64 {
-        self.marks.ended
+    /// The number of ended tasks in the view, this fold included.
+    pub fn ended_count(&self) -> u64 {
+        self.watermarks.ended_count
     }
 
-    fn record(&mut self, record: &Record) -> Result<(), StoreError> {
+    fn take_record(&mut self, record: &Record) -> Result<(), StoreError> {
         match record {
-            Record::Started { epoch } => self.marks.epoch = *epoch,
-            Record::Added(body) => {
-                self.marks.ordinal = self.marks.ordinal.max(body.ordinal);
-                self.fresh_from = self.fresh_from.or(Some(body.ordinal));
-                let task = OpenTask::new(
-                    body.clone(),
-                    AttemptId {
-                        epoch: self.marks.epoch,
-                        n: 0,
-                    },
-                );
-                self.open.insert(body.ordinal, Some(task));
-                self.job(&body.job)?.total += 1;
-            }
+            Record::Started { epoch } => self.watermarks.epoch = *epoch,
+            Record::Added(body) => self.add(body)?,
             Record::Ended(ended) => self.end(ended)?,
-            Record::Retrying(retrying) => {
-                if let Some(task) = self.open_task(retrying.ordinal)? {
-                    (task.tries, task.lost, task.due) =
-                        (retrying.tries, retrying.lost, Some(retrying.due));
-                    task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
-                }
-            }
+            Record::Retrying(retrying) => self.retry(retrying)?,
             Record::Reopened {
                 body,
                 fence,
-                ended,
-                was,
-                because,
-            } => {
-                let known = &mut self.job(&body.job)?.ended[final_state_index(*was)];
-                *known = known.saturating_sub(1);
-                if self.ended.remove(ended).is_none() {
-                    self.remove_ended(*ended, &body.id, because.as_ref())?;
-                }
-                self.marks.ended = self.marks.ended.saturating_sub(1);
-                // Whoever wants it again does not want it later: what its document says of that is
-                // over.
-                let task = OpenTask {
-                    due: Some(Wall(0)),
-                    ..OpenTask::new(body.clone(), *fence)
-                };
-                self.open.insert(body.ordinal, Some(task));
-            }
+                ended_seq,
+                former_state,
+                skipped_for,
+            } => self.reopen(Reopening {
+                body,
+                fence: *fence,
+                ended_seq: *ended_seq,
+                former_state: *former_state,
+                skipped_for: skipped_for.as_ref(),
+            })?,
             Record::Set {
-                ordinal: no,
+                ordinal,
                 priority,
                 due,
-            } => {
-                if let Some(task) = self.open_task(*no)? {
-                    task.priority = *priority;
-                    task.due = due.or(task.due);
-                }
-            }
-            Record::Continued { body, fence } => {
-                if let Some(task) = self.open_task(body.ordinal)? {
-                    *task = OpenTask::new(body.clone(), *fence);
-                }
-            }
+            } => self.set(*ordinal, *priority, *due)?,
+            Record::Continued { body, fence } => self.go_on(body, *fence)?,
             Record::JobOpened { job, run } => {
                 let record = self.job(job)?;
-                (record.open, record.run) = (true, *run);
+                record.open = true;
+                record.run = *run;
             }
             Record::JobDone { job, .. } => {
                 let record = self.job(job)?;
@@ -192,61 +184,76 @@ impl Fold {
             }
             Record::JobPaused { job, paused } => self.job(job)?.paused = *paused,
             Record::JobCancelled { job, up_to } => self.job(job)?.cancelled_up_to = *up_to,
-            Record::RunnerJoined { name } => self.put(with(b'r', name.as_bytes()), name),
+            Record::RunnerJoined { name } => self.put(prefixed_key(RUNNERS, name), name),
             Record::RunnerLost { name } => {
-                self.batch.remove(part_key(&with(b'r', name.as_bytes()), 0))
+                let key = prefixed_key(RUNNERS, name);
+                self.batch.remove(part_key(&key, 0));
             }
             Record::Rights { name, rights, .. } => {
-                let text = serde_json::to_string(rights).unwrap_or_default();
-                self.put(
-                    with(RIGHTS, name.as_str().as_bytes()),
-                    &NamedRecord(name, text),
-                );
+                let record = serde_json::to_string(rights).unwrap_or_default();
+                self.put_named(RIGHTS, name, record);
             }
-            Record::Module { name, record, .. } => self.put(
-                with(b'm', name.as_str().as_bytes()),
-                &NamedRecord(name, record),
-            ),
+            Record::Module { name, record, .. } => self.put_named(MODULES, name, record),
         }
         Ok(())
     }
 
-    fn put<T: Serialize>(&mut self, key: Vec<u8>, value: &T) {
-        let bytes = codec::encode(value);
-        self.batch.put_parts(&key, &bytes);
-        // A value that has become a little shorter must not keep a last part of what it was.
-        if bytes.len() > VALUE_BYTES_MAX / 2 {
-            self.batch
-                .remove(part_key(&key, bytes.len().div_ceil(VALUE_BYTES_MAX)));
-        }
+    fn add(&mut self, body: &Arc<TaskBody>) -> Result<(), StoreError> {
+        self.watermarks.ordinal = self.watermarks.ordinal.max(body.ordinal);
+        self.fresh_from = self.fresh_from.or(Some(body.ordinal));
+        // Attempts of earlier epochs belong to another task that had this id.
+        let fence = AttemptId {
+            epoch: self.watermarks.epoch,
+            n: 0,
+        };
+        let task = OpenTask::new(body.clone(), fence);
+        self.open.insert(body.ordinal, Some(task));
+        self.job(&body.job)?.total += 1;
+        Ok(())
     }
 
-    fn job(&mut self, name: &JobName) -> Result<&mut JobRecord, StoreError> {
-        if !self.jobs.contains_key(name) {
-            let key = with(b'j', name.as_str().as_bytes());
-            let last =
-                one::<NamedRecord<JobName, JobRecord>>(self.store.as_ref(), &key, name.as_str())?;
-            self.jobs.insert(
-                name.clone(),
-                last.map(|NamedRecord(_, record)| record)
-                    .unwrap_or_default(),
-            );
+    fn retry(&mut self, retrying: &Retrying) -> Result<(), StoreError> {
+        if let Some(task) = self.open_task(retrying.ordinal)? {
+            task.tries = retrying.tries;
+            task.lost = retrying.lost;
+            task.due = Some(retrying.due);
+            task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
         }
-        Ok(self.jobs.entry(name.clone()).or_default())
+        Ok(())
     }
 
-    fn is_fresh(&self, no: u64) -> bool {
-        self.fresh_from.is_some_and(|first| no >= first)
+    fn set(&mut self, ordinal: u64, priority: i32, due: Option<Wall>) -> Result<(), StoreError> {
+        if let Some(task) = self.open_task(ordinal)? {
+            task.priority = priority;
+            task.due = due.or(task.due);
+        }
+        Ok(())
     }
 
-    fn open_task(&mut self, no: u64) -> Result<Option<&mut OpenTask>, StoreError> {
-        if !self.open.contains_key(&no) && !self.is_fresh(no) {
-            let read =
-                |bytes: &[u8]| codec::unpack(bytes).map_err(|why| corrupt("an open task", why));
-            let last = self.open_blocks.get(no)?.map(read).transpose()?;
-            self.open.insert(no, last);
+    /// Replaces the body of an open task.
+    fn go_on(&mut self, body: &Arc<TaskBody>, fence: AttemptId) -> Result<(), StoreError> {
+        if let Some(task) = self.open_task(body.ordinal)? {
+            *task = OpenTask::new(body.clone(), fence);
         }
-        Ok(self.open.get_mut(&no).and_then(Option::as_mut))
+        Ok(())
+    }
+
+    fn reopen(&mut self, task: Reopening) -> Result<(), StoreError> {
+        let body = task.body;
+        let count = &mut self.job(&body.job)?.ended[final_state_index(task.former_state)];
+        *count = count.saturating_sub(1);
+        if self.ended.remove(&task.ended_seq).is_none() {
+            self.remove_ended(task.ended_seq, &body.id, task.skipped_for)?;
+        }
+        self.watermarks.ended_count = self.watermarks.ended_count.saturating_sub(1);
+
+        // Whoever opens a task again wants it at once, so a delay in the document is over.
+        let reopened = OpenTask {
+            due: Some(Wall(0)),
+            ..OpenTask::new(body.clone(), task.fence)
+        };
+        self.open.insert(body.ordinal, Some(reopened));
+        Ok(())
     }
 
     fn end(&mut self, ended: &Arc<Ended>) -> Result<(), StoreError> {
@@ -257,101 +264,164 @@ impl Fold {
             return Ok(());
         };
         self.job(&ended.job)?.ended[final_state_index(ended.end.state)] += 1;
-        self.ended.insert(ended.seq, (task.body, ended.clone()));
-        self.marks.ended += 1;
+        let folded = FoldedEnd {
+            body: task.body,
+            ended: ended.clone(),
+        };
+        self.ended.insert(ended.seq, folded);
+        self.watermarks.ended_count += 1;
         Ok(())
+    }
+
+    /// Puts a value into the batch.
+    fn put<T: Serialize>(&mut self, key: Vec<u8>, value: &T) {
+        let bytes = codec::encode(value);
+        self.batch.put_parts(&key, &bytes);
+        // A value that has become a little shorter must not keep the last part of its former self.
+        if bytes.len() > VALUE_BYTES_MAX / 2 {
+            let next_part = bytes.len().div_ceil(VALUE_BYTES_MAX);
+            self.batch.remove(part_key(&key, next_part));
+        }
+    }
+
+    fn put_named<R: Serialize>(&mut self, prefix: u8, name: &ModuleName, record: R) {
+        let key = prefixed_key(prefix, name.as_str());
+        self.put(key, &NamedRecord { name, record });
+    }
+
+    /// The record of a job, which the caller may change. A job that is not known gets a new record.
+    fn job(&mut self, name: &JobName) -> Result<&mut JobRecord, StoreError> {
+        if !self.jobs.contains_key(name) {
+            let key = prefixed_key(JOBS, name.as_str());
+            let named = read_record::<NamedRecord<JobName, JobRecord>>(
+                self.store.as_ref(),
+                &key,
+                name.as_str(),
+            )?;
+            let record = named.map(|named| named.record).unwrap_or_default();
+            self.jobs.insert(name.clone(), record);
+        }
+        Ok(self.jobs.entry(name.clone()).or_default())
+    }
+
+    /// Whether the task was added in this fold, so that the view does not know it.
+    fn is_fresh(&self, ordinal: u64) -> bool {
+        self.fresh_from.is_some_and(|first| ordinal >= first)
+    }
+
+    /// An open task, which the caller may change; `None` where it is not open.
+    fn open_task(&mut self, ordinal: u64) -> Result<Option<&mut OpenTask>, StoreError> {
+        if !self.open.contains_key(&ordinal) && !self.is_fresh(ordinal) {
+            let stored = self
+                .open_blocks
+                .get(ordinal)?
+                .map(OpenTask::unpack)
+                .transpose()?;
+            self.open.insert(ordinal, stored);
+        }
+        Ok(self.open.get_mut(&ordinal).and_then(Option::as_mut))
     }
 
     fn remove_ended(
         &mut self,
         seq: u64,
         id: &TaskId,
-        because: Option<&TaskId>,
+        skipped_for: Option<&TaskId>,
     ) -> Result<(), StoreError> {
         self.ended_blocks.remove(seq)?;
-        if let Some(cause) = because {
+        if let Some(cause) = skipped_for {
             self.batch.remove(skipped_key(cause, id.as_str()));
         }
         Ok(())
     }
 
-    /// Forgets ended tasks. Where they lie is forgotten when runs of places are merged.
+    /// Removes ended tasks from the view. Their entries in the index are removed when runs are
+    /// merged.
     pub fn prune(&mut self, tasks: &[EndedTask]) -> Result<(), StoreError> {
-        for task in tasks {
-            self.remove_ended(task.ended.seq, &task.ended.id, task.ended.end.skipped_for())?;
+        for EndedTask { ended, .. } in tasks {
+            self.remove_ended(ended.seq, &ended.id, ended.end.skipped_for())?;
         }
-        self.marks.ended = self.marks.ended.saturating_sub(tasks.len() as u64);
+        let count = tasks.len() as u64;
+        self.watermarks.ended_count = self.watermarks.ended_count.saturating_sub(count);
         Ok(())
     }
 
-    /// Writes the batch. It is durable with the next sync of anything; until then a crash finds the
-    /// view as it was, and the journal still has the rest. Returns the last commit that the view
-    /// holds now.
+    /// Writes the batch, and returns the number of the last commit that is folded as a whole. The
+    /// batch becomes durable with the next sync of the store. Until then a crash leaves the view as
+    /// it was before the fold, and the journal still has the commits.
     pub fn write(mut self) -> Result<u64, StoreError> {
-        self.write_open()?;
-        self.write_ended()?;
-        for (name, job) in std::mem::take(&mut self.jobs) {
-            self.put(
-                with(b'j', name.as_str().as_bytes()),
-                &NamedRecord(&name, job),
-            );
+        self.put_open()?;
+        self.put_ended()?;
+        for (name, record) in std::mem::take(&mut self.jobs) {
+            let key = prefixed_key(JOBS, name.as_str());
+            self.put(key, &NamedRecord { name, record });
         }
-        let (store, folded, marks) = (self.store.clone(), self.marks.folded, self.marks.clone());
-        self.put(MARKS.to_vec(), &marks);
-        store.write(self.batch)?;
-        Ok(folded)
+        let watermarks = std::mem::take(&mut self.watermarks);
+        self.put(WATERMARKS_KEY.to_vec(), &watermarks);
+        self.store.write(self.batch)?;
+        Ok(watermarks.folded)
     }
 
-    fn write_open(&mut self) -> Result<(), StoreError> {
-        let mut fresh = Items::new();
-        for (no, task) in std::mem::take(&mut self.open) {
+    fn put_open(&mut self) -> Result<(), StoreError> {
+        let mut fresh = Vec::new();
+        for (ordinal, task) in std::mem::take(&mut self.open) {
             match task {
-                Some(task) if self.is_fresh(no) => fresh.push((no, codec::pack(&task))),
-                Some(task) => self.open_blocks.put(no, codec::pack(&task))?,
-                // Most tasks come and end between two folds.
-                None if self.is_fresh(no) => {}
-                None => drop(self.open_blocks.remove(no)?),
+                Some(task) if self.is_fresh(ordinal) => fresh.push(Item {
+                    number: ordinal,
+                    bytes: codec::pack(&task),
+                }),
+                Some(task) => self.open_blocks.put(ordinal, codec::pack(&task))?,
+                // Most tasks are added and end between two folds.
+                None if self.is_fresh(ordinal) => {}
+                None => self.open_blocks.remove(ordinal)?,
             }
         }
         self.open_blocks.append(fresh)?;
-        let blocks =
-            std::mem::replace(&mut self.open_blocks, Blocks::new(OPEN, self.store.clone()));
-        blocks.write(&mut self.batch);
+
+        let none = Blocks::new(OPEN, self.store.clone());
+        std::mem::replace(&mut self.open_blocks, none).write(&mut self.batch);
         Ok(())
     }
 
-    fn write_ended(&mut self) -> Result<(), StoreError> {
-        let (mut items, mut places) = (Items::new(), Vec::new());
-        for (seq, (body, ended)) in std::mem::take(&mut self.ended) {
+    fn put_ended(&mut self) -> Result<(), StoreError> {
+        let mut items = Vec::new();
+        let mut entries = Vec::new();
+        for (seq, FoldedEnd { body, ended }) in std::mem::take(&mut self.ended) {
             if let Some(cause) = ended.end.skipped_for() {
-                self.batch
-                    .put(skipped_key(cause, ended.id.as_str()), Vec::new());
+                let key = skipped_key(cause, ended.id.as_str());
+                self.batch.put(key, Vec::new());
             }
-            places.push((ended_index::hash_of(&ended.id), seq));
-            items.push((seq, WrittenEnd::bytes(body, &ended)));
+            entries.push(IndexEntry::new(&ended.id, seq));
+            items.push(Item {
+                number: seq,
+                bytes: WrittenEnd::pack(body, &ended),
+            });
         }
         self.ended_blocks.append(items)?;
-        let blocks = std::mem::replace(
-            &mut self.ended_blocks,
-            Blocks::new(ENDED, self.store.clone()),
-        );
-        blocks.write(&mut self.batch);
-        ended_index::add(self.store.as_ref(), &mut places, ENDED, &mut self.batch)
+
+        let none = Blocks::new(ENDED, self.store.clone());
+        std::mem::replace(&mut self.ended_blocks, none).write(&mut self.batch);
+        ended_index::add(self.store.as_ref(), &mut entries, &mut self.batch)
     }
 }
 
-/// Folds the whole journal: the start of a master.
+/// Folds the journal to its end, as a master does when it starts.
 pub fn catch_up(store: &SharedStore) -> Result<(), StoreError> {
-    // A commit in the middle of which a fold has ended: to read it costs as much as to fold it.
-    let mut begun: Option<JournalEntry> = None;
+    // The commit in the middle of which the last fold has ended. It is kept, because to read it again
+    // costs as much as to fold it.
+    let mut unfinished: Option<JournalEntry> = None;
     loop {
         let mut fold = Fold::begin(store.clone())?;
         while fold.weight() < FOLD_WEIGHT_MAX {
-            let read = || journal::entry(store, fold.next());
-            let Some(entry) = begun.take().map_or_else(read, |entry| Ok(Some(entry)))? else {
+            let entry = match unfinished.take() {
+                Some(entry) => Some(entry),
+                None => journal::entry(store, fold.next())?,
+            };
+            let Some(entry) = entry else {
                 return fold.write().map(drop);
             };
-            begun = (!fold.take_until(&entry, FOLD_WEIGHT_MAX)?).then_some(entry);
+            let is_whole = fold.take_until(&entry, FOLD_WEIGHT_MAX)?;
+            unfinished = (!is_whole).then_some(entry);
         }
         fold.write()?;
     }

@@ -1,5 +1,5 @@
-//! The view against what was folded into it: lists, reopening, pruning, values longer than one
-//! part.
+//! Tests that compare the view with what was folded into it: lists, reopening, pruning, and values
+//! longer than one part.
 
 use super::*;
 use crate::body::{AddedTask, Fingerprint};
@@ -69,7 +69,9 @@ fn world(commits: Vec<Vec<Record>>) -> SharedStore {
 
 /// `n` tasks, added in one commit and ended in the next.
 fn many(n: u64) -> SharedStore {
-    let bodies: Vec<_> = (1..=n).map(|no| body(no, &format!("t{no}"))).collect();
+    let bodies: Vec<_> = (1..=n)
+        .map(|ordinal| body(ordinal, &format!("t{ordinal}")))
+        .collect();
     let added = bodies
         .iter()
         .map(|body| Record::Added(body.clone()))
@@ -104,7 +106,10 @@ fn ended_tasks_are_listed_newest_first_page_by_page() {
         before = last.ended.seq;
         seen.extend(page.into_iter().map(|task| task.ended.id.to_string()));
     }
-    let wanted: Vec<String> = (1..=100).rev().map(|no| format!("t{no}")).collect();
+    let wanted: Vec<String> = (1..=100)
+        .rev()
+        .map(|ordinal| format!("t{ordinal}"))
+        .collect();
     assert_eq!(seen, wanted);
     assert_eq!(
         ended_from(store.as_ref(), 0, 10).unwrap()[0].ended.id,
@@ -125,7 +130,8 @@ fn ended_tasks_are_listed_newest_first_page_by_page() {
 
 #[test]
 fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
-    let (open, long) = (body(1, "open"), body(2, "long"));
+    let open = body(1, "open");
+    let long = body(2, "long");
     let text = "x".repeat(3 * VALUE_BYTES_MAX);
     let store = world(vec![
         vec![
@@ -144,9 +150,9 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
     let restored = restore(store.as_ref()).unwrap();
     assert_eq!(
         (
-            restored.marks.epoch,
-            restored.marks.ordinal,
-            restored.marks.seq
+            restored.watermarks.epoch,
+            restored.watermarks.ordinal,
+            restored.watermarks.seq
         ),
         (7, 2, 3)
     );
@@ -160,13 +166,13 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
         Ok(())
     })
     .unwrap();
-    let stored = stored(store.as_ref(), &long.id).unwrap().unwrap();
+    let stored = ended_task(store.as_ref(), &long.id).unwrap().unwrap();
     assert_eq!(
         stored.ended.end.result,
         Some(TaskOutput::Json(Json::string(&text)))
     );
     assert_eq!(
-        super::stored(store.as_ref(), &id("lon")).unwrap(),
+        ended_task(store.as_ref(), &id("lon")).unwrap(),
         None,
         "the beginning of an id is another id"
     );
@@ -174,7 +180,8 @@ fn an_open_task_lives_through_folds_and_long_values_come_back_whole() {
 
 #[test]
 fn a_reopened_task_is_open_and_no_longer_ended() {
-    let (cause, skipped) = (body(1, "cause"), body(2, "skipped"));
+    let cause = body(1, "cause");
+    let skipped = body(2, "skipped");
     let failed = ended(3, &cause, TaskState::Failed, "", None);
     let store = world(vec![
         vec![Record::Added(cause.clone()), Record::Added(skipped.clone())],
@@ -189,12 +196,12 @@ fn a_reopened_task_is_open_and_no_longer_ended() {
         std::slice::from_ref(&skipped.id)
     );
     let mut fold = Fold::begin(store.clone()).unwrap();
-    let reopened = |body: &Arc<TaskBody>, seq, was, because| Record::Reopened {
+    let reopened = |body: &Arc<TaskBody>, ended_seq, former_state, skipped_for| Record::Reopened {
         body: body.clone(),
         fence: AttemptId { epoch: 1, n: 1 },
-        ended: seq,
-        was,
-        because,
+        ended_seq,
+        former_state,
+        skipped_for,
     };
     let records = vec![
         reopened(&cause, 3, TaskState::Failed, None),
@@ -219,7 +226,7 @@ fn a_reopened_task_is_open_and_no_longer_ended() {
         [Some(Wall(0)); 2],
         "a document's delay is over, whatever the clock says at the next start"
     );
-    assert_eq!(stored(store.as_ref(), &cause.id).unwrap(), None);
+    assert_eq!(ended_task(store.as_ref(), &cause.id).unwrap(), None);
     assert_eq!(skipped_for(store.as_ref(), &cause.id).unwrap(), []);
     assert_eq!(
         job(store.as_ref(), &cause.job).unwrap().unwrap().ended,
@@ -249,13 +256,13 @@ impl Folder {
             records,
         };
         self.seq += events;
-        // In small steps: a commit need not be folded as a whole.
+        // The steps are small, because a commit need not be folded as a whole.
         loop {
             let mut fold = Fold::begin(self.store.clone()).unwrap();
             let over = fold.take_until(&entry, 3).unwrap();
             fold.write().unwrap();
             if over {
-                return assert_eq!(marks(self.store.as_ref()).unwrap().seq, self.seq);
+                return assert_eq!(watermarks(self.store.as_ref()).unwrap().seq, self.seq);
             }
         }
     }
@@ -265,12 +272,12 @@ impl Folder {
 fn thousands_of_small_folds_leave_every_task_to_be_found() {
     let mut folder = Folder::new();
     let mut known = EndedIndex::with_filters(folder.store.as_ref()).unwrap();
-    let mut no = 0;
+    let mut ordinal = 0;
     for round in 0..600u64 {
         let bodies: Vec<_> = (0..=round % 40)
-            .map(|n| body(no + n + 1, &format!("t{}", no + n + 1)))
+            .map(|n| body(ordinal + n + 1, &format!("t{}", ordinal + n + 1)))
             .collect();
-        no += bodies.len() as u64;
+        ordinal += bodies.len() as u64;
         folder.fold(
             bodies
                 .iter()
@@ -285,18 +292,18 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
         if round % 7 == 0 {
             known.renew(folder.store.as_ref()).unwrap();
         }
-        // It has not heard of all merges, and yet finds what it ever knew.
-        let asked = id(&format!("t{}", no / 3 + 1));
+        // The index has not read the newest list of runs, and still finds all tasks that it knew.
+        let asked = id(&format!("t{}", ordinal / 3 + 1));
         if round > 20 {
             assert!(
-                stored_by(folder.store.as_ref(), &mut known, &asked)
+                ended_task_by_index(folder.store.as_ref(), &mut known, &asked)
                     .unwrap()
                     .is_some(),
                 "round {round}"
             );
         }
         assert_eq!(
-            stored_by(
+            ended_task_by_index(
                 folder.store.as_ref(),
                 &mut known,
                 &id(&format!("new{round}"))
@@ -306,16 +313,19 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
         );
     }
     known.renew(folder.store.as_ref()).unwrap();
-    for n in 1..=no {
+    for n in 1..=ordinal {
         let asked = id(&format!("t{n}"));
-        let found = stored_by(folder.store.as_ref(), &mut known, &asked)
+        let found = ended_task_by_index(folder.store.as_ref(), &mut known, &asked)
             .unwrap()
             .unwrap();
         assert_eq!(
             (found.body.ordinal, found.ended.id.clone()),
             (n, asked.clone())
         );
-        assert_eq!(stored(folder.store.as_ref(), &asked).unwrap(), Some(found));
+        assert_eq!(
+            ended_task(folder.store.as_ref(), &asked).unwrap(),
+            Some(found)
+        );
     }
     let keys = |from: &[u8], to: &[u8]| {
         folder
@@ -325,20 +335,20 @@ fn thousands_of_small_folds_leave_every_task_to_be_found() {
             .len() as u64
     };
     assert!(
-        keys(b"e", b"f") < no / 5,
-        "ended tasks share blocks: {} for {no}",
+        keys(b"e", b"f") < ordinal / 5,
+        "ended tasks share blocks: {} for {ordinal}",
         keys(b"e", b"f")
     );
     assert!(
-        keys(b"i", b"j") < no / 40,
-        "places share buckets: {} for {no}",
+        keys(b"i", b"j") < ordinal / 40,
+        "entries share buckets: {} for {ordinal}",
         keys(b"i", b"j")
     );
     assert_eq!(keys(b"o", b"p"), 0, "no open task is left");
 }
 
-/// What was to be pruned when the power went is there again, and its id may mean another task
-/// since. However runs were merged meanwhile, the newest is told.
+/// When the power fails, a task that was being pruned may come back, and by then its id may belong to
+/// another task. However runs were merged meanwhile, a look-up finds the newest.
 #[test]
 fn of_two_ends_of_one_id_the_newest_is_found() {
     for again in 1..24 {
@@ -363,7 +373,7 @@ fn of_two_ends_of_one_id_the_newest_is_found() {
                 "r",
                 None,
             ))]);
-            let found = stored(folder.store.as_ref(), &id("twice"))
+            let found = ended_task(folder.store.as_ref(), &id("twice"))
                 .unwrap()
                 .unwrap();
             assert_eq!(
@@ -377,40 +387,42 @@ fn of_two_ends_of_one_id_the_newest_is_found() {
 #[test]
 fn open_tasks_end_in_any_order_and_come_back_to_their_place() {
     let mut folder = Folder::new();
-    let bodies: Vec<_> = (1..=200).map(|no| body(no, &format!("t{no}"))).collect();
+    let bodies: Vec<_> = (1..=200)
+        .map(|ordinal| body(ordinal, &format!("t{ordinal}")))
+        .collect();
     folder.fold(
         bodies
             .iter()
             .map(|body| Record::Added(body.clone()))
             .collect(),
     );
-    let of = |no: u64| &bodies[no as usize - 1];
+    let of = |ordinal: u64| &bodies[ordinal as usize - 1];
     let mut ends = BTreeMap::new();
-    for no in (1..=200).filter(|no| no % 3 != 0).rev() {
+    for ordinal in (1..=200).filter(|ordinal| ordinal % 3 != 0).rev() {
         let seq = folder.seq + 1;
-        ends.insert(no, seq);
+        ends.insert(ordinal, seq);
         folder.fold(vec![Record::Ended(ended(
             seq,
-            of(no),
+            of(ordinal),
             TaskState::Failed,
             "",
             None,
         ))]);
     }
-    let again = |no: u64| Record::Reopened {
-        body: of(no).clone(),
+    let again = |ordinal: u64| Record::Reopened {
+        body: of(ordinal).clone(),
         fence: AttemptId { epoch: 1, n: 1 },
-        ended: ends[&no],
-        was: TaskState::Failed,
-        because: None,
+        ended_seq: ends[&ordinal],
+        former_state: TaskState::Failed,
+        skipped_for: None,
     };
     folder.fold([1, 100, 200, 77].into_iter().map(again).collect());
     folder.fold(vec![Record::Added(body(201, "t201"))]);
     let mut wanted: Vec<u64> = (1..=201)
-        .filter(|no| no % 3 == 0 || [1, 77, 100, 200].contains(no))
+        .filter(|ordinal| ordinal % 3 == 0 || [1, 77, 100, 200].contains(ordinal))
         .collect();
     wanted.dedup();
-    let ids: Vec<String> = wanted.iter().map(|no| format!("t{no}")).collect();
+    let ids: Vec<String> = wanted.iter().map(|ordinal| format!("t{ordinal}")).collect();
     assert_eq!(
         open_ids(&folder.store)
             .into_iter()
@@ -418,9 +430,16 @@ fn open_tasks_end_in_any_order_and_come_back_to_their_place() {
             .collect::<Vec<_>>(),
         ids
     );
-    assert_eq!(stored(folder.store.as_ref(), &id("t77")).unwrap(), None);
-    assert!(stored(folder.store.as_ref(), &id("t76")).unwrap().is_some());
-    assert_eq!(marks(folder.store.as_ref()).unwrap().ended, 134 - 4);
+    assert_eq!(ended_task(folder.store.as_ref(), &id("t77")).unwrap(), None);
+    assert!(
+        ended_task(folder.store.as_ref(), &id("t76"))
+            .unwrap()
+            .is_some()
+    );
+    assert_eq!(
+        watermarks(folder.store.as_ref()).unwrap().ended_count,
+        134 - 4
+    );
 }
 
 #[test]
@@ -428,13 +447,13 @@ fn a_store_of_another_format_is_refused_with_a_sentence() {
     let store = many(1);
     let key = crate::kv::part_key(b"!marks", 0);
     let mut value = store.get(&key).unwrap().unwrap();
-    value[0] = 1;
-    store
-        .write(crate::kv::WriteBatch(vec![(key, Some(value))]))
-        .unwrap();
+    value[0] = codec::FORMAT + 1;
+    let mut batch = crate::kv::WriteBatch::default();
+    batch.put(key, value);
+    store.write(batch).unwrap();
     let refused = catch_up(&store).unwrap_err().to_string();
     assert!(
-        refused.contains("format 1") && refused.contains("No task in it was changed"),
+        refused.contains("is of format 2") && refused.contains("No task in it was changed"),
         "{refused}"
     );
 }
