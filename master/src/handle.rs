@@ -5,7 +5,7 @@ use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_engine::disk_monitor::{DiskMonitor, TRY_EVERY};
 use taskmaster_engine::disk_space::DiskSpace;
 use taskmaster_engine::events::EventFeed;
-use taskmaster_engine::inbox::{Input, Reply, waits_for_room};
+use taskmaster_engine::inbox::{Input, Reply, waits_for_disk_space};
 use taskmaster_protocol::message::Query;
 use taskmaster_protocol::{Refusal, RefusalCode};
 use taskmaster_store::kv::SharedStore;
@@ -48,7 +48,7 @@ impl MasterHandle {
     /// The engine's reply. `None` where the engine stops.
     async fn reply(&self, query: Query) -> Option<Reply> {
         let mut reply = self.send_query(&query);
-        if waits_for_room(&query) {
+        if waits_for_disk_space(&query) {
             return reply.await.ok();
         }
         // The question may have come just before the engine heard that the disk is full, and then

@@ -97,9 +97,9 @@ impl World {
             master.journal.append(number, &bytes)
         };
         match appended {
-            Ok(()) => master.room.written(None),
+            Ok(()) => master.room.record_write(None),
             Err(AppendError::Unavailable(why)) => {
-                master.room.written(Some(why));
+                master.room.record_write(Some(why));
                 master.waits_for_space = Some(Written { turns, entry });
                 master.write_planned = true;
                 let life = master.life;
@@ -163,7 +163,7 @@ impl World {
     /// The master measures the free space.
     pub fn measures(&mut self) {
         if let Some(master) = &self.master {
-            master.room.measured(Path::new("disk"), self.free);
+            master.room.record_free_bytes(Path::new("disk"), self.free);
             self.tell_disk_state();
         }
     }

@@ -75,7 +75,8 @@ impl World {
         };
         let runners = &self.runners;
         let tasks = match folding::surplus(reader.as_ref(), keep, wall, 0, PRUNED_MAX) {
-            Ok((tasks, _)) => tasks
+            Ok(surplus) => surplus
+                .tasks
                 .into_iter()
                 .filter(|task| !is_held(runners, task))
                 .collect::<Vec<_>>(),

@@ -293,9 +293,11 @@ impl World {
             .first()
             .filter(|input| !draining && !matches!(input, Input::DiskSpace(_)));
         let mut expected = judged.map(|input| self.oracle.pending.expects(input, &master.disk));
-        if let Some((expected, Input::Message { session, .. } | Input::Reports { session, .. })) =
-            expected.as_mut().zip(judged)
-            && network::is_given_up(&self.links, &self.runners, session.0)
+        if let Some((
+            expected,
+            Input::Message { connection, .. } | Input::Reports { connection, .. },
+        )) = expected.as_mut().zip(judged)
+            && network::is_given_up(&self.links, &self.runners, connection.0)
         {
             expected.comes_late();
         }
@@ -410,19 +412,22 @@ impl World {
                     .map(|task| prepare(task).map(Box::new))
                     .collect();
                 Input::Add {
-                    session,
+                    connection: session,
                     batch: add.batch,
                     job: add.job,
                     hold: add.hold,
                     tasks,
-                    pass: None,
+                    permit: None,
                 }
             }
             ToMaster::Done(reports) => Input::Reports {
-                session,
+                connection: session,
                 reports: reports.into_iter().map(without_follow_ups).collect(),
             },
-            message => Input::Message { session, message },
+            message => Input::Message {
+                connection: session,
+                message,
+            },
         };
         self.tell_master(input);
     }

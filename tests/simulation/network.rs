@@ -172,7 +172,7 @@ impl World {
             runner,
         };
         self.tell_master(Input::Connected {
-            session: ConnectionId(no),
+            connection: ConnectionId(no),
             hello,
             outbox,
         });
@@ -254,7 +254,7 @@ impl World {
         }
         self.note("master closes", || no.to_string());
         self.tell_master(Input::Disconnected {
-            session: ConnectionId(no),
+            connection: ConnectionId(no),
         });
         self.post(no, false, Parcel::Close);
     }
@@ -312,7 +312,7 @@ impl World {
             && matches!(self.links.get(&no), Some(l) if matches!(l.client, Client::Runner(_)))
         {
             self.tell_master(Input::Heard {
-                session: ConnectionId(no),
+                connection: ConnectionId(no),
             });
             return self.plan(
                 SECOND,
@@ -327,7 +327,7 @@ impl World {
         };
         if Some(link.life) == here && link.outgoing.take().is_some() {
             self.tell_master(Input::Disconnected {
-                session: ConnectionId(no),
+                connection: ConnectionId(no),
             });
         }
     }
@@ -442,7 +442,7 @@ impl World {
             Parcel::Ping => {
                 if let Client::Runner(_) = client {
                     self.tell_master(Input::Heard {
-                        session: ConnectionId(no),
+                        connection: ConnectionId(no),
                     });
                 }
                 self.post(no, false, Parcel::Pong);

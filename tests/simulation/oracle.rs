@@ -7,7 +7,7 @@ use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_engine::engine::{DeferredEffect, Turn};
-use taskmaster_engine::events::logged;
+use taskmaster_engine::events::durable_events;
 use taskmaster_protocol::message::{Attempt, Done, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
 use taskmaster_protocol::{EventKind, EventView, FromMaster, TaskId, TaskState, ToMaster, Wall};
@@ -114,7 +114,7 @@ impl Oracle {
     }
 
     fn keep_events(&mut self, entry: &Arc<JournalEntry>) {
-        for (event, seq) in logged(entry).zip(entry.first_seq..) {
+        for (event, seq) in durable_events(entry).zip(entry.first_seq..) {
             let dense = event.seq() == seq && seq == self.events.len() as u64 + 1;
             self.claim(dense, || format!("event {seq} is told as {}", event.seq()));
             self.events

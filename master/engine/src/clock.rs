@@ -1,16 +1,16 @@
-//! The one place of the engine that reads clocks.
+//! Reads the clocks of the machine. No other file of this crate does.
 
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "everybody else asks this file for the time"
+    reason = "the other files of this crate ask this one for the time"
 )]
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use taskmaster_protocol::{Now, Wall};
 
-/// The time: monotonic since this process first asked, and by the wall.
+/// The time: monotonic since the first call in this process, and by the wall clock.
 pub fn now() -> Now {
     static START: OnceLock<Instant> = OnceLock::new();
     let mono_us = START.get_or_init(Instant::now).elapsed().as_micros();

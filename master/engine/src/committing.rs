@@ -1,10 +1,11 @@
-//! The writer: makes turns durable, and releases what waited for that. Commit, then speak.
+//! The commit writer. It makes turns durable in order, and only then sends what waited for that.
 
 use crate::clock;
 use crate::disk_monitor::{DiskMonitor, TRY_EVERY};
 use crate::engine::{DeferredEffect, Turn};
 use crate::events::EventFeed;
 use crate::folding::Backlog;
+use crate::inbox::AdmissionPermit;
 use crate::settings::Durability;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,36 +16,38 @@ use taskmaster_store::codec;
 use taskmaster_store::journal::{AppendError, Journal};
 use taskmaster_store::record::JournalEntry;
 
-/// Records in one commit: above that a commit takes longer than its sync, and everybody waits for
-/// it.
+/// Records in one commit, about. A larger commit would take longer to write than to sync, and
+/// every client would wait for it.
 const COMMIT_RECORDS_MAX: usize = 4_096;
 
-/// Turns that may wait for the disk. Beyond that the engine waits too, and with it, by their flow
-/// control, feeders.
+/// Turns that may wait for the writer. When more have ended, the engine waits too, and flow control
+/// makes feeders wait for the engine.
 pub const TURNS_WAITING_MAX: usize = 64;
 
-/// What is left over of a turn (a job of a million that is being cancelled) waits so long for each
-/// turn that is not durable yet, about what a commit takes, and for each [`PACE_RECORDS`] that wait
-/// to be folded: whoever comes meanwhile stands behind a few commits, not behind all of them, and
-/// finds a core.
+/// Pause before the engine continues a long job (e.g. cancelling a million tasks), for each turn
+/// that is not durable yet and for each [`PACE_RECORDS`] records that are not folded yet. A commit
+/// takes about as long. The pause keeps the commit queue short for new requests and leaves a core
+/// to other threads.
 const PACE: Duration = Duration::from_millis(4);
 
-/// See [`PACE`].
+/// Unfolded records that lengthen the pause before a long job continues by one [`PACE`].
 const PACE_RECORDS: usize = 25_000;
 
-/// Steps of [`PACE`] that the fold may cost: where a crowd keeps it busy, what is left over must go
-/// on.
+/// The most that unfolded records lengthen the pause, in steps of [`PACE`]. While many clients keep
+/// the fold busy, a long job must still go on.
 const PACE_FOLD_MAX: usize = 4;
 
-/// How much the engine is ahead of what is durable, and of the view. Clones share it.
+/// How far the engine is ahead of the journal and of the view. Clones share it.
 #[derive(Debug, Clone)]
 pub struct CommitLag {
+    /// Turns that have ended and are not durable yet.
     pub(crate) turns: Arc<AtomicUsize>,
+    /// Records that are durable and not folded yet.
     backlog: Backlog,
 }
 
 impl CommitLag {
-    /// Of turns that are not durable none, and of records that are not folded `backlog`.
+    /// A lag with no turns that wait to become durable; `backlog` counts the unfolded records.
     pub fn new(backlog: Backlog) -> CommitLag {
         CommitLag {
             turns: Arc::default(),
@@ -52,116 +55,129 @@ impl CommitLag {
         }
     }
 
+    /// How long the engine pauses before it continues a long job.
     pub(crate) fn pace(&self) -> Duration {
-        let steps =
-            self.turns.load(Relaxed) + (self.backlog.records() / PACE_RECORDS).min(PACE_FOLD_MAX);
-        PACE * u32::try_from(steps)
-            .unwrap_or(u32::MAX)
-            .min(TURNS_WAITING_MAX as u32)
+        let fold_steps = (self.backlog.records() / PACE_RECORDS).min(PACE_FOLD_MAX);
+        let steps = self.turns.load(Relaxed) + fold_steps;
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        PACE * steps.min(TURNS_WAITING_MAX as u32)
     }
 }
 
-/// Makes turns durable, in order, several at a time, and releases what waited for them.
+/// Makes turns durable in order, several in one commit, and then sends what waited for that.
 pub struct CommitWriter<'a> {
-    /// The turns as they end.
+    /// The turns of the engine, in the order in which they ended.
     pub turns: &'a Receiver<Turn>,
-    /// Where they become durable.
+    /// The journal to which commits are appended.
     pub journal: &'a mut dyn Journal,
-    /// When they are taken as durable.
+    /// Whether each commit is synced before its effects are released.
     pub durability: Durability,
-    /// Who is told of their events.
+    /// Publishes the events of a commit when it is durable.
     pub events: &'a EventFeed,
-    /// Who folds them.
+    /// Takes the commits to the folding thread.
     pub folds: &'a Sender<Arc<JournalEntry>>,
-    /// Who is told that the disk is full.
-    pub room: &'a DiskMonitor,
-    /// Turns that ended while a commit waited for room.
-    pub held: VecDeque<Turn>,
-    /// How many there are that are not durable yet, and what waits to be folded.
-    pub behind: &'a CommitLag,
+    /// Hears from the writer whether the disk is full.
+    pub disk: &'a DiskMonitor,
+    /// Turns that ended while a commit waited for disk space, oldest first.
+    pub postponed: VecDeque<Turn>,
+    /// Counts the turns that are not durable yet and the records that are not folded yet.
+    pub lag: &'a CommitLag,
 }
 
 impl CommitWriter<'_> {
-    /// EndEvents when the engine does, or with the error after which nothing is known of the disk.
+    /// Runs until the engine ends. An error means that the state of the disk is unknown.
     pub fn run(&mut self) -> Result<(), AppendError> {
-        let mut unsynced = false;
+        let mut is_unsynced = false;
         loop {
             let next = match self.durability {
-                _ if !self.held.is_empty() => self.held.pop_front(),
-                Durability::Interval(every) if unsynced => match self.turns.recv_timeout(every) {
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.journal.sync()?;
-                        unsynced = false;
-                        continue;
+                _ if !self.postponed.is_empty() => self.postponed.pop_front(),
+                Durability::Interval(every) if is_unsynced => {
+                    match self.turns.recv_timeout(every) {
+                        Err(RecvTimeoutError::Timeout) => {
+                            self.journal.sync()?;
+                            is_unsynced = false;
+                            continue;
+                        }
+                        received => received.ok(),
                     }
-                    received => received.ok(),
-                },
-                _ => self.turns.recv().ok(),
+                }
+                Durability::Interval(_) | Durability::Sync => self.turns.recv().ok(),
             };
             let Some(first) = next else {
                 return self.journal.sync();
             };
-            let mut together = self.together(first);
-            if let Some(entry) = pack(&mut together) {
-                if !self.append(&codec::encode(entry.as_ref()), &mut together)? {
-                    return self.journal.sync();
-                }
-                let records = entry.records.len();
-                settle(
-                    entry,
-                    self.journal,
-                    self.durability,
-                    self.events,
-                    self.folds,
-                )?;
-                unsynced = true;
-                self.behind.turns.fetch_sub(together.len(), Relaxed);
-                let passes = together
-                    .iter_mut()
-                    .flat_map(|turn| std::mem::take(&mut turn.passes))
-                    .collect();
-                release(together);
-                self.behind.backlog.add(records, passes);
+            let mut turns = self.turns_of_one_commit(first);
+            let Some(entry) = merge_records(&mut turns) else {
+                self.release(turns);
                 continue;
+            };
+            if !self.append(&codec::encode(entry.as_ref()), &mut turns)? {
+                return self.journal.sync();
             }
-            self.behind.turns.fetch_sub(together.len(), Relaxed);
-            release(together);
+            let records = entry.records.len();
+            sync_and_publish(
+                entry,
+                self.journal,
+                self.durability,
+                self.events,
+                self.folds,
+            )?;
+            is_unsynced = true;
+            let permits = self.release(turns);
+            self.lag.backlog.add(records, permits);
         }
     }
 
-    /// A turn and those that have ended since, as many as make one commit.
-    fn together(&mut self, first: Turn) -> Vec<Turn> {
+    /// The turn `first` and those that have ended since, as many as make one commit.
+    fn turns_of_one_commit(&mut self, first: Turn) -> Vec<Turn> {
         let mut records = first.records.len();
-        let mut together = vec![first];
+        let mut turns = vec![first];
         while records < COMMIT_RECORDS_MAX {
-            let Some(turn) = self.held.pop_front().or_else(|| self.turns.try_recv().ok()) else {
+            let next = self
+                .postponed
+                .pop_front()
+                .or_else(|| self.turns.try_recv().ok());
+            let Some(turn) = next else {
                 break;
             };
             records += turn.records.len();
-            together.push(turn);
+            turns.push(turn);
         }
-        together
+        turns
     }
 
-    /// Appends, however long that takes on a full disk. False: the master ended meanwhile. Nobody
-    /// was told that these changes are safe; runners and feeders bring them again.
+    /// The turns are durable, or need no commit: sends what waited for that. Returns the permits of
+    /// their large batches.
+    fn release(&self, mut turns: Vec<Turn>) -> Vec<AdmissionPermit> {
+        self.lag.turns.fetch_sub(turns.len(), Relaxed);
+        let permits = turns
+            .iter_mut()
+            .flat_map(|turn| std::mem::take(&mut turn.permits))
+            .collect();
+        release(turns);
+        permits
+    }
+
+    /// Appends a commit, however long that takes on a full disk. Returns false if the master ended
+    /// meanwhile: nobody was told that these changes are durable, so runners and feeders send them
+    /// again.
     fn append(&mut self, entry: &[u8], turns: &mut [Turn]) -> Result<bool, AppendError> {
         loop {
             match self.journal.append(self.journal.end() + 1, entry) {
                 Err(AppendError::Unavailable(why)) => {
-                    // Whoever comes now is to be told so at once.
+                    // New batches must come in, because the engine refuses them at once.
                     turns
                         .iter_mut()
-                        .chain(&mut self.held)
-                        .for_each(|turn| turn.passes.clear());
-                    self.room.written(Some(why));
+                        .chain(&mut self.postponed)
+                        .for_each(|turn| turn.permits.clear());
+                    self.disk.record_write(Some(why));
                 }
                 appended => {
-                    self.room.written(None);
+                    self.disk.record_write(None);
                     return appended.map(|()| true);
                 }
             }
-            if !self.wait() {
+            if !self.postpone_turns_until_retry() {
                 tracing::warn!(
                     "the master ends on a full disk: what was not acknowledged is not kept"
                 );
@@ -170,18 +186,17 @@ impl CommitWriter<'_> {
         }
     }
 
-    /// Takes in what comes until it is time to try again: the engine must never wait for a full
-    /// disk. False: it ended.
-    fn wait(&mut self) -> bool {
+    /// Takes in the turns that end before the next try, because the engine must never wait for a
+    /// full disk. Returns false if the engine has ended.
+    fn postpone_turns_until_retry(&mut self) -> bool {
         let patience_us = TRY_EVERY.as_micros() as u64;
         let until_us = clock::now().mono_us + patience_us;
         loop {
-            match self.turns.recv_timeout(Duration::from_micros(
-                until_us.saturating_sub(clock::now().mono_us),
-            )) {
+            let left_us = until_us.saturating_sub(clock::now().mono_us);
+            match self.turns.recv_timeout(Duration::from_micros(left_us)) {
                 Ok(mut turn) => {
-                    turn.passes.clear();
-                    self.held.push_back(turn);
+                    turn.permits.clear();
+                    self.postponed.push_back(turn);
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
@@ -190,11 +205,11 @@ impl CommitWriter<'_> {
     }
 }
 
-/// The records of turns as one commit; `None`: they have none.
-fn pack(turns: &mut [Turn]) -> Option<Arc<JournalEntry>> {
+/// The records of the turns as one commit; `None` if they have no records.
+fn merge_records(turns: &mut [Turn]) -> Option<Arc<JournalEntry>> {
     let first_seq = turns.first()?.first_seq;
-    // A restart asks when the last was known: what is due is so long after this, however long the
-    // first was held up.
+    // A commit has the time of its last turn. A restart measures from this time what is still to
+    // wait, however long the first turn waited for the disk.
     let time = turns.last()?.time;
     let records: Vec<_> = turns
         .iter_mut()
@@ -209,8 +224,8 @@ fn pack(turns: &mut [Turn]) -> Option<Arc<JournalEntry>> {
     })
 }
 
-/// What was appended is made durable and told.
-fn settle(
+/// Makes an appended commit durable, as `durability` says, and publishes its events.
+fn sync_and_publish(
     entry: Arc<JournalEntry>,
     journal: &mut dyn Journal,
     durability: Durability,
@@ -221,30 +236,30 @@ fn settle(
         journal.sync()?;
     }
     events.publish(&entry);
-    // The fold ends after this thread.
+    // The folding thread ends after this one.
     let _ = folds.send(entry);
     Ok(())
 }
 
-/// Makes a master's first turn durable, which raises the epoch, before anything can be sent in its
-/// name.
+/// Makes a master's first turn durable. It raises the epoch, which must be durable before the
+/// master sends anything.
 pub fn commit_first(
     mut turn: Turn,
     journal: &mut dyn Journal,
     events: &EventFeed,
     folds: &Sender<Arc<JournalEntry>>,
 ) -> Result<(), AppendError> {
-    let Some(entry) = pack(std::slice::from_mut(&mut turn)) else {
+    let Some(entry) = merge_records(std::slice::from_mut(&mut turn)) else {
         return Ok(());
     };
     journal.append(journal.end() + 1, &codec::encode(entry.as_ref()))?;
-    settle(entry, journal, Durability::Sync, events, folds)
+    sync_and_publish(entry, journal, Durability::Sync, events, folds)
 }
 
-/// Says what waited. Consecutive acknowledgements and answers keep their order for each connection.
+/// Sends what waited for these turns to become durable, in order.
 pub fn release(turns: Vec<Turn>) {
-    for release in turns.into_iter().flat_map(|turn| turn.after) {
-        match release {
+    for effect in turns.into_iter().flat_map(|turn| turn.after) {
+        match effect {
             DeferredEffect::Say(outbox, message) => drop(outbox.send(message)),
             DeferredEffect::Reply(reply, answer) => drop(reply.send(answer)),
             DeferredEffect::Pruned(reply, tasks) => drop(reply.send(tasks)),

@@ -1,29 +1,33 @@
-//! Which versions of modules are components, for those who check params before the engine sees them.
+//! The versions of modules that are components. The gateway reads them to check the params of a task
+//! before the engine sees the task.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use taskmaster_protocol::{Hash, ModuleKind, ModuleName, ModuleRef};
 use taskmaster_store::record::ModuleRecord;
 
-/// The versions of every component, as the engine has them. Clones share it.
+/// The versions of every module that is a component, kept up to date by the engine. Clones share
+/// the table.
 #[derive(Debug, Clone, Default)]
 pub struct Components(Arc<RwLock<BTreeMap<ModuleName, Versions>>>);
 
 #[derive(Debug)]
 struct Versions {
+    /// The version in use.
     current: Hash,
+    /// All versions that the engine remembers, the newest last.
     all: Vec<Hash>,
 }
 
 impl Components {
-    /// A module is now as `record` says, and this version of it is in use.
+    /// Notes that a module has changed to `record`, and that its version `in_use` is in use.
     pub fn changed(&self, name: &ModuleName, record: &ModuleRecord, in_use: Option<Hash>) {
-        let of_current = record
+        let current = record
             .versions
             .iter()
             .find(|version| Some(version.version) == in_use);
         let mut components = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match of_current.filter(|version| version.kind == ModuleKind::Component) {
+        match current.filter(|version| version.kind == ModuleKind::Component) {
             Some(current) => {
                 let all = record
                     .versions
@@ -42,7 +46,8 @@ impl Components {
         }
     }
 
-    /// The version that a task would run, where its module is a component.
+    /// The version that a task of the module `wanted` would run; `None` if the module is no
+    /// component.
     pub fn version(&self, wanted: &ModuleRef) -> Option<Hash> {
         let components = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let versions = components.get(&wanted.name)?;

@@ -1,9 +1,9 @@
-//! What is known of the space on the disk, shared by who measures it, who writes to the disk, and the
-//! engine, which is told of changes.
+//! Watches the space on the disk. The threads that write to the disk share a [`DiskMonitor`], and the
+//! monitor tells the engine about changes.
 //!
-//! There are two marks. Below the first, what makes the store grow for others is refused, and what
-//! was accepted goes on to its end. Below the second nothing can be written: commits wait, and
-//! runners keep their results.
+//! There are two stages. When free space is low, requests that make the store grow are refused, and
+//! accepted tasks run to their end. When a write finds the disk full, commits wait and runners keep
+//! their results.
 
 use crate::disk_space::DiskSpace;
 use crate::inbox::Input;
@@ -15,16 +15,18 @@ use std::time::Duration;
 use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES, free_bytes};
 use taskmaster_store::kv::{KeyValue, KvStore, SharedStore, StoreError, WriteBatch};
 
-/// How often free space is measured: the disk would have to fill by a gigabyte in it to get past
-/// both marks unseen, and even then nothing is lost.
+/// How often free space is measured. The disk can become full between two looks, but only if it
+/// fills by a gigabyte in that time, and even then nothing is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How often a write that found no room is tried again.
+/// The pause before a write that found the disk full is tried again.
 pub const TRY_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 struct MeasuredSpace {
+    /// Why free space counts as low; `None` while there is enough.
     low: Option<String>,
+    /// The error of the last write, if it found the disk full.
     full: Option<String>,
 }
 
@@ -38,19 +40,20 @@ impl MeasuredSpace {
     }
 }
 
-/// What is known of the disk, shared by who measures it, who writes to it and who tells of it.
-/// Clones share it.
+/// The measured space of the disk, and the locks around writing to the disk. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct DiskMonitor {
     state: Arc<Mutex<MeasuredSpace>>,
-    over: Arc<AtomicBool>,
-    /// Held while the view is written, and by who needs it to stand still.
-    still: Arc<Mutex<()>>,
+    /// The master ends, so writes do not wait for disk space any more.
+    is_closed: Arc<AtomicBool>,
+    /// Locked for each write to the view, and by a backup, which needs the view unchanged.
+    view_lock: Arc<Mutex<()>>,
+    /// Hears about changes; `None` in tools and tests without an engine.
     engine: Option<Sender<Input>>,
 }
 
 impl DiskMonitor {
-    /// Changes are told to `engine`.
+    /// A monitor that tells `engine` about changes.
     pub fn new(engine: Sender<Input>) -> DiskMonitor {
         DiskMonitor {
             engine: Some(engine),
@@ -62,13 +65,13 @@ impl DiskMonitor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it stands now.
+    /// The present state of the disk.
     pub fn disk(&self) -> DiskSpace {
         self.measured_space().disk()
     }
 
-    /// Changes what is known. The engine is told while the lock is held, so that it hears changes
-    /// in their order.
+    /// Changes the measured space. The engine is told under the lock, so that it hears about
+    /// changes in their order.
     fn change(&self, change: impl FnOnce(&mut MeasuredSpace)) {
         let mut state = self.measured_space();
         let before = state.disk();
@@ -92,33 +95,35 @@ impl DiskMonitor {
         }
     }
 
-    /// A write found no room, or (`None`) found some.
-    pub fn written(&self, full: Option<String>) {
+    /// Notes how a write ended: `full` says why it found the disk full, or is `None`.
+    pub fn record_write(&self, full: Option<String>) {
         if full.is_some() || self.measured_space().full.is_some() {
             self.change(|state| state.full = full);
         }
     }
 
-    /// As long as this is held, nothing is folded, pruned or trimmed.
-    pub fn stand_still(&self) -> MutexGuard<'_, ()> {
-        self.still.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the view: while the guard is held, nothing is folded, pruned or trimmed.
+    pub fn lock_view(&self) -> MutexGuard<'_, ()> {
+        self.view_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nobody waits for room any more: the master ends.
+    /// The master ends: no write waits for disk space any more.
     pub fn close(&self) {
-        self.over.store(true, Ordering::Release);
+        self.is_closed.store(true, Ordering::Release);
     }
 
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Measures the disk that holds `folder` until nobody holds the other end of `stop`.
+    /// Measures the disk that holds `folder` until the sender of `stop` is dropped.
     pub fn measure(&self, folder: &Path, stop: &Receiver<()>) {
         loop {
-            // A file system that does not tell is one that has room until a write says otherwise.
+            // A file system that does not tell its free space has enough until a write fails.
             if let Ok(free) = free_bytes(folder) {
-                self.measured(folder, free);
+                self.record_free_bytes(folder, free);
             }
             if !matches!(
                 stop.recv_timeout(LOOK_EVERY),
@@ -129,37 +134,43 @@ impl DiskMonitor {
         }
     }
 
-    /// The disk that holds `folder` has so many bytes free.
-    pub fn measured(&self, folder: &Path, free: u64) {
+    /// Notes that `free` bytes are free on the disk that holds `folder`. Low space counts as low
+    /// until there is ample space again.
+    pub fn record_free_bytes(&self, folder: &Path, free: u64) {
         self.change(|state| {
-            let mark = if state.low.is_some() {
+            let wanted = if state.low.is_some() {
                 AMPLE_BYTES
             } else {
                 LOW_BYTES
             };
-            state.low = (free < mark).then(|| low(folder, free));
+            state.low = (free < wanted).then(|| low_space(folder, free));
         });
     }
 }
 
-fn low(folder: &Path, free: u64) -> String {
-    let (free, mark) = (free >> 20, AMPLE_BYTES >> 20);
+/// Why adds are refused while `free` bytes are free.
+fn low_space(folder: &Path, free: u64) -> String {
+    let free = free >> 20;
+    let ample = AMPLE_BYTES >> 20;
     let folder = folder.display();
     format!(
-        "the disk that holds {folder} is full: {free} MiB are free, and what is left is kept for the results of what was added before; make room until {mark} MiB are free, then it goes on by itself"
+        "the disk that holds {folder} is full: {free} MiB are free, and what is left is kept for \
+         the results of what was added before; make room until {ample} MiB are free, then it goes \
+         on by itself"
     )
 }
 
-/// A store for who can wait: a write that finds no room is tried again until there is some.
+/// A store whose writes wait for disk space: a write that finds the disk full is tried again until
+/// it succeeds. For threads that may wait, such as the fold.
 pub struct PatientStore {
     store: SharedStore,
-    room: DiskMonitor,
+    disk: DiskMonitor,
 }
 
 impl PatientStore {
-    /// Over `store`, until `room` is closed.
-    pub fn new(store: SharedStore, room: DiskMonitor) -> PatientStore {
-        PatientStore { store, room }
+    /// Writes to `store`, and gives up on a full disk when `disk` is closed.
+    pub fn new(store: SharedStore, disk: DiskMonitor) -> PatientStore {
+        PatientStore { store, disk }
     }
 }
 
@@ -180,12 +191,14 @@ impl KvStore for PatientStore {
 
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         loop {
-            let still = self.room.stand_still();
-            let written = self.store.write(batch.clone());
-            drop(still);
-            match written {
-                Err(StoreError::Full(_)) if !self.room.is_over() => std::thread::sleep(TRY_EVERY),
-                written => return written,
+            let view = self.disk.lock_view();
+            let result = self.store.write(batch.clone());
+            drop(view);
+            match result {
+                Err(StoreError::Full(_)) if !self.disk.is_closed() => {
+                    std::thread::sleep(TRY_EVERY);
+                }
+                result => return result,
             }
         }
     }
@@ -201,33 +214,33 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn the_marks_are_crossed_once_each_way() {
+    fn each_change_is_told_once() {
         let (engine, told) = channel();
-        let room = DiskMonitor::new(engine);
+        let monitor = DiskMonitor::new(engine);
         let folder = Path::new("/data");
-        let said = || match told.try_recv() {
+        let change = || match told.try_recv() {
             Ok(Input::DiskSpace(disk)) => Some(disk),
             _ => None,
         };
-        room.measured(folder, AMPLE_BYTES);
-        assert_eq!(said(), None, "nothing has changed");
-        room.measured(folder, LOW_BYTES - 1);
+        monitor.record_free_bytes(folder, AMPLE_BYTES);
+        assert_eq!(change(), None, "nothing has changed");
+        monitor.record_free_bytes(folder, LOW_BYTES - 1);
         assert!(
-            said()
+            change()
                 .unwrap()
                 .refusal()
                 .unwrap()
                 .contains("/data is full: 127 MiB are free")
         );
-        room.measured(folder, LOW_BYTES + 1);
-        assert_eq!(said(), None, "between the marks it stays as it is");
-        room.written(Some("no room".into()));
-        assert_eq!(said(), Some(DiskSpace::Full("no room".into())));
-        room.measured(folder, AMPLE_BYTES);
-        assert_eq!(said(), None, "only a write shows that there is room");
-        room.written(None);
+        monitor.record_free_bytes(folder, LOW_BYTES + 1);
+        assert_eq!(change(), None, "between the two limits the state stays");
+        monitor.record_write(Some("no space".into()));
+        assert_eq!(change(), Some(DiskSpace::Full("no space".into())));
+        monitor.record_free_bytes(folder, AMPLE_BYTES);
+        assert_eq!(change(), None, "only a write shows that there is space");
+        monitor.record_write(None);
         assert_eq!(
-            (said(), room.disk()),
+            (change(), monitor.disk()),
             (Some(DiskSpace::Ample), DiskSpace::Ample)
         );
     }

@@ -1,21 +1,21 @@
-//! Whether the disk has space, as a state: what the master does about it is the engine's and the
-//! writer's to decide.
+//! Whether the disk has space. The engine and the commit writer decide what follows from that.
 
 /// Whether the disk has space.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum DiskSpace {
-    /// All is taken.
+    /// There is enough space, so nothing is refused.
     #[default]
     Ample,
-    /// What makes the store grow is refused, for this reason; everything else goes on.
+    /// There is little space: requests that make the store grow are refused with this reason, and
+    /// everything else goes on.
     Low(String),
-    /// Nothing can be written, for this reason: changes are refused, results stay with their
+    /// Nothing can be written: all changes are refused with this reason, and results stay with their
     /// runners.
     Full(String),
 }
 
 impl DiskSpace {
-    /// Why adds are refused; `None`: they are taken.
+    /// Why new tasks are refused; `None` while they are accepted.
     pub fn refusal(&self) -> Option<&str> {
         match self {
             DiskSpace::Ample => None,

@@ -1,6 +1,6 @@
-//! The engine: turns inputs into events of the core with the facts looked up, and the core's
-//! effects into records, messages and answers. It does no IO but reads of the view; it has no clock
-//! and no thread. [`crate::turns`] drives it.
+//! The engine. It looks up what an input needs to become an event of the core, and turns the core's
+//! effects into records, messages and answers. The engine does no IO except reading the view, and it
+//! has no clock and no thread. [`crate::turns`] drives it.
 
 mod add;
 mod approval;
@@ -22,30 +22,31 @@ use crate::events::EventFeed;
 use crate::facts::Facts;
 use crate::inbox::{AdmissionPermit, ConnectionId, Input, Outbox, Reply};
 use crate::lanes;
+use add::AddedBatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
 use taskmaster_protocol::message::{Done, Failed, Offer, Role};
-use taskmaster_protocol::{FromMaster, JobName, Now, Requires, ToMaster, Wall};
+use taskmaster_protocol::{EventKind, FromMaster, JobName, Now, Requires, ToMaster, Wall};
 use taskmaster_store::record::Record;
 use taskmaster_store::view::EndedTask;
 use tokio::sync::oneshot;
 
-/// What an operator can set.
+/// Settings of the engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// Limit of one attempt where the task names none.
+    /// How long one attempt may run, ms, if its task names no limit.
     pub timeout_ms: u64,
-    /// Limit of one attempt where the task names none.
+    /// Memory that one attempt may use, MiB, if its task names no limit.
     pub memory_mb: u32,
-    /// Memory that tasks which have not ended may take, bytes; beyond it none are added.
+    /// Memory that open tasks may take, bytes. Above it, no tasks are added.
     pub queue_bytes: u64,
-    /// As `status` and `bench` tell it: `sync` or `interval:<ms>`.
+    /// The durability as `status` and `bench` show it: `sync` or `interval:<ms>`.
     pub durability: String,
-    /// Only modules whose hash is on the list in the task folder are used.
+    /// Whether only modules are used whose hash is on the list in the task folder.
     pub require_approved: bool,
-    /// A number that differs between two starts, for the jitter of back-offs.
+    /// Seed of the jitter of back-offs. It must differ between two starts.
     pub seed: u64,
 }
 
@@ -63,112 +64,123 @@ impl Default for EngineConfig {
     }
 }
 
-/// What leaves only when the turn is durable.
+/// What may leave the engine only when the turn is durable.
 #[derive(Debug)]
 pub enum DeferredEffect {
     /// A message to a connection.
     Say(Outbox, FromMaster),
     /// The answer to a question.
     Reply(oneshot::Sender<Reply>, Reply),
-    /// Ended tasks that may be forgotten: what needed them has ended, and that must be durable
-    /// before they go.
+    /// Ended tasks that the fold may forget. The ends of the tasks that needed them must be durable
+    /// before they are forgotten.
     Pruned(std::sync::mpsc::Sender<Vec<EndedTask>>, Vec<EndedTask>),
 }
 
-/// What one turn of the loop made.
+/// What the engine has made in one turn of the loop.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// The seq of its first event, or the next one's.
+    /// The seq of the turn's first event. A turn without events has the seq of the next event.
     pub first_seq: u64,
-    /// When it ended.
+    /// When the turn ended.
     pub time: Wall,
-    /// What must become durable.
+    /// The changes that must become durable, in order.
     pub records: Vec<Record>,
-    /// What may leave at once: nothing in it says that anything is safe.
+    /// Messages that leave at once, in order. None of them says that a change is durable.
     pub now: Vec<(Outbox, FromMaster)>,
-    /// What leaves when it is durable, in order.
+    /// Effects that are released in order when the turn is durable.
     pub after: Vec<DeferredEffect>,
-    /// Of the large batches in it.
-    pub passes: Vec<AdmissionPermit>,
+    /// The permits of the large batches that were taken in this turn.
+    pub permits: Vec<AdmissionPermit>,
 }
 
-/// A connection.
+/// An open connection.
 #[derive(Debug)]
 struct Connection {
     role: Role,
-    /// The client's own name, the same across its reconnects.
+    /// The client's own name, which stays the same when it connects again.
     name: Arc<str>,
     outbox: Outbox,
-    /// What a runner offers.
+    /// What a runner offers to tasks; `None` for other clients.
     offer: Option<Offer>,
-    /// The name in it, as every task that ran there has it.
+    /// The runner's name in the offer. All tasks that ran there share it.
     runner: Option<Arc<str>>,
-    /// It has told what it holds.
+    /// Whether the runner has told which attempts it holds.
     joined: bool,
+    /// When the connection was made.
     since: Wall,
 }
 
-/// What a runner reports of an attempt that ended.
+/// The report of an attempt that ended.
 #[derive(Debug)]
 enum AttemptReport {
     Done(Done),
     Failed(Failed),
 }
 
-/// A report, and the connection of the runner that makes it.
+/// A report, and the runner that sent it.
 #[derive(Debug)]
 struct RunnerReport {
     runner: RunnerKey,
     report: AttemptReport,
 }
 
-/// How long a follower may be away and still find what it missed, whatever is kept of history: an
-/// hour, µs.
-const TOLD_US: i64 = 3_600_000_000;
+/// How long ended tasks are kept at least, µs: one hour. A follower that lost its connection finds
+/// what it missed for this long, unless the operator keeps ended tasks for less.
+const RETENTION_US: i64 = 3_600_000_000;
 
-/// See the module's documentation.
+/// Decides what each input means. The caller gives it inputs with [`Engine::take`], and commits what
+/// [`Engine::end_turn`] returns.
 pub struct Engine {
     core: Scheduler,
+    /// Counts the starts of masters on this data.
     epoch: u32,
     config: EngineConfig,
     events: EventFeed,
+    /// The time of the input that is being taken.
     now: Now,
+    /// When this master started.
     started: Now,
-    /// The `no` of the newest task.
+    /// The place of the newest task in the order of adding.
     last_ordinal: u64,
-    /// The seq of the last event of the turns so far.
+    /// The seq of the newest event of all turns so far.
     last_seq: u64,
     facts: Facts,
-    sessions: BTreeMap<ConnectionId, Connection>,
-    /// What most tasks require.
-    nothing: Arc<Requires>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// Empty requirements, shared by the many tasks that require nothing.
+    no_requirements: Arc<Requires>,
     modules: modules::ModuleTable,
     disk: DiskSpace,
-    /// Reports that came while nothing could be written, in order. Their runners keep them.
-    held_back: Vec<Input>,
-    /// Ended tasks since this start, by final state.
+    /// Reports kept until the disk has space, in the order in which they came. Their runners keep
+    /// them, too.
+    postponed_reports: Vec<Input>,
+    /// Tasks that have ended since this start, by final state.
     finished: [u64; 4],
+    /// An empty buffer for the core's effects, kept for its allocation.
     effects: Vec<Effect>,
+    /// What the present turn has made so far.
     turn: Turn,
-    chance: u64,
-    /// How the link of a runner ended that may still come back.
-    gone: BTreeMap<Arc<str>, &'static str>,
-    /// New tasks are refused: the master is to stop.
+    /// State of the random numbers for back-offs.
+    random_state: u64,
+    /// Why the connection of a runner ended, by the runner's name. It is kept until the runner
+    /// connects again or counts as lost.
+    lost_links: BTreeMap<Arc<str>, &'static str>,
+    /// Whether the master is stopping, so that new tasks are refused.
     stopping: bool,
-    /// Who waits for the last running attempt to end.
-    idle: Option<oneshot::Sender<()>>,
-    /// Ended tasks are kept at least this long, µs: a follower that lost its link may still ask for
-    /// them.
-    told_us: i64,
+    /// Notified at the end of the first turn in which no runner holds an attempt.
+    idle_waiter: Option<oneshot::Sender<()>>,
+    /// How long ended tasks are kept at least, µs, so that a follower that lost its connection may
+    /// still ask for them.
+    retention_us: i64,
 }
 
 impl Engine {
-    /// Ended tasks are kept for an hour at least, or for as long as this where that is less.
+    /// Sets how long ended tasks are kept at least: for `time`, but for an hour at most.
     pub fn keep_ended_for(&mut self, time: Duration) {
-        self.told_us = i64::try_from(time.as_micros()).map_or(TOLD_US, |time| time.min(TOLD_US));
+        let time_us = i64::try_from(time.as_micros()).unwrap_or(RETENTION_US);
+        self.retention_us = time_us.min(RETENTION_US);
     }
 
-    /// The versions of components, as they will always be.
+    /// The versions of components. The engine keeps them up to date.
     pub fn components(&self) -> crate::components::Components {
         self.modules.components()
     }
@@ -178,27 +190,35 @@ impl Engine {
         self.now = now;
         match input {
             Input::Connected {
-                session,
+                connection,
                 hello,
                 outbox,
-            } => self.connected(session, hello, outbox),
-            Input::Disconnected { session } => self.disconnected(session),
-            Input::Heard { session } => self.tell(Event::RunnerHeard {
-                runner: RunnerKey(session.0),
+            } => self.connected(connection, hello, outbox),
+            Input::Disconnected { connection } => self.disconnected(connection),
+            Input::Heard { connection } => self.tell(Event::RunnerHeard {
+                runner: RunnerKey(connection.0),
             }),
-            Input::Message { session, message } => self.message(session, message),
+            Input::Message {
+                connection,
+                message,
+            } => self.message(connection, message),
             Input::Add {
-                session,
+                connection,
                 batch,
                 job,
                 hold,
                 tasks,
-                pass,
+                permit,
             } => {
-                self.add(session, batch, job, hold, tasks);
-                self.turn
-                    .passes
-                    .extend(pass.filter(|pass| matches!(pass, AdmissionPermit::Bulk(_))));
+                let batch = AddedBatch {
+                    number: batch,
+                    job,
+                    hold,
+                    tasks,
+                };
+                self.add(connection, batch);
+                let is_bulk = |permit: &AdmissionPermit| matches!(permit, AdmissionPermit::Bulk(_));
+                self.turn.permits.extend(permit.filter(is_bulk));
             }
             Input::Module { name, seen, known } => {
                 self.module_seen(name, seen);
@@ -207,38 +227,47 @@ impl Engine {
                 }
             }
             Input::Approved(list) => self.approved_list(list),
-            Input::Ask { query, reply } if self.is_full() => self.asked_when_full(query, reply),
+            Input::Ask { query, reply } if self.is_full() => self.answer_when_full(query, reply),
             Input::Ask { query, reply } => {
                 let answer = self.answer(query);
                 self.turn.after.push(DeferredEffect::Reply(reply, answer));
             }
             Input::Folded { seq } => self.facts.view_has(seq),
             Input::Prune { tasks, reply } => {
-                let ended_before = Wall(self.now.wall.0.saturating_sub(self.told_us));
-                let core = &self.core;
-                let is_job_open = |job: &JobName| core.job(job).is_some_and(|job| job.open);
-                let tasks = self.facts.prunable(tasks, ended_before, is_job_open);
+                let tasks = self.prunable(tasks);
                 self.turn.after.push(DeferredEffect::Pruned(reply, tasks));
             }
             Input::Stop { idle } => {
-                self.idle = Some(idle);
+                self.idle_waiter = Some(idle);
                 self.stopping = true;
                 self.tell(Event::StopRequested);
             }
-            Input::Reports { session, reports } => self.done_unless_full(session, reports),
+            Input::Reports {
+                connection,
+                reports,
+            } => self.reports_received(connection, reports),
             Input::Permit(permit) => drop(permit),
-            Input::DiskSpace(disk) => self.disk_is(disk),
+            Input::DiskSpace(disk) => self.disk_changed(disk),
             Input::Shutdown => {}
         }
     }
 
-    /// EndEvents the turn: what it made is the caller's to make durable and to release.
+    /// The tasks among `tasks` that may be forgotten.
+    fn prunable(&mut self, tasks: Vec<EndedTask>) -> Vec<EndedTask> {
+        let ended_before = Wall(self.now.wall.0.saturating_sub(self.retention_us));
+        let core = &self.core;
+        let is_job_open = |job: &JobName| core.job(job).is_some_and(|job| job.open);
+        self.facts.prunable(tasks, ended_before, is_job_open)
+    }
+
+    /// Ends the turn. The caller makes durable what the turn has made, and then releases it.
     pub fn end_turn(&mut self, now: Now) -> Turn {
         self.now = now;
         self.tell(Event::TurnEnded);
-        if let Some(idle) = self.idle.take_if(|_| self.core.attempts_in_flight() == 0) {
-            // Who no longer waits shuts down already.
-            let _ = idle.send(());
+        let is_idle = self.core.attempts_in_flight() == 0;
+        if let Some(waiter) = self.idle_waiter.take_if(|_| is_idle) {
+            // The waiter may have given up, because the master shuts down already.
+            let _ = waiter.send(());
         }
         self.facts.turn_ended(self.last_seq, self.last_ordinal);
         self.turn.time = self.now.wall;
@@ -249,22 +278,23 @@ impl Engine {
         std::mem::replace(&mut self.turn, next)
     }
 
-    /// When a turn is due even if nothing comes, by the monotonic clock.
+    /// When the next turn is due even if no input comes, by the monotonic clock, µs.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
         self.core.next_deadline(now)
     }
 
-    /// The core's invariants that do not hold. For tests.
+    /// The core's invariants that do not hold, as sentences. For tests.
     pub fn check(&self) -> Vec<String> {
         self.core.check()
     }
 
-    /// Tells the core, and carries out what follows.
+    /// Gives the core an event, and carries out its effects.
     fn tell(&mut self, event: Event) {
         self.tell_with(event, None);
     }
 
-    /// Tells the core of an attempt that has ended. The report goes into what follows from it.
+    /// Gives the core an event, and carries out its effects. If the event says that an attempt has
+    /// ended, the effects take what they need from `report`.
     fn tell_with(&mut self, event: Event, mut report: Option<RunnerReport>) {
         let mut effects = std::mem::take(&mut self.effects);
         self.core.handle(event, self.now, &mut effects);
@@ -274,31 +304,32 @@ impl Engine {
         self.effects = effects;
     }
 
-    /// A random number for the jitter of back-offs (xorshift64*; nothing depends on its quality).
-    fn chance(&mut self) -> u32 {
-        self.chance ^= self.chance >> 12;
-        self.chance ^= self.chance << 25;
-        self.chance ^= self.chance >> 27;
-        (self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    /// A random number for the jitter of back-offs (xorshift64*, because its quality does not
+    /// matter).
+    fn random(&mut self) -> u32 {
+        self.random_state ^= self.random_state >> 12;
+        self.random_state ^= self.random_state << 25;
+        self.random_state ^= self.random_state >> 27;
+        (self.random_state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
     }
 
-    /// Makes a record durable with this turn, and counts its event.
-    fn store(&mut self, record: Record) {
+    /// Adds a record to what this turn makes durable, and counts its event.
+    fn persist(&mut self, record: Record) {
         self.last_seq += u64::from(record.event().is_some());
         self.turn.records.push(record);
     }
 
     fn connected(
         &mut self,
-        session: ConnectionId,
+        connection: ConnectionId,
         hello: taskmaster_protocol::message::Hello,
         outbox: Outbox,
     ) {
         let name: Arc<str> = hello
             .session
-            .unwrap_or_else(|| format!("connection-{}", session.0))
+            .unwrap_or_else(|| format!("connection-{}", connection.0))
             .into();
-        // A feeder that is back goes on holding what it held, also when it has nothing to add for a
+        // A feeder that has connected again still holds its jobs, even if it adds nothing for a
         // while.
         for job in self.core.jobs_held_by(&name) {
             self.tell(Event::JobHeld {
@@ -307,72 +338,73 @@ impl Engine {
                 restored: false,
             });
         }
-        let (role, offer, since) = (hello.role, hello.runner, self.now.wall);
+        let offer = hello.runner;
         let runner = offer.as_ref().map(|offer| offer.name.as_str().into());
-        self.sessions.insert(
-            session,
-            Connection {
-                role,
-                name,
-                outbox,
-                offer,
-                runner,
-                joined: false,
-                since,
-            },
-        );
+        let connected = Connection {
+            role: hello.role,
+            name,
+            outbox,
+            offer,
+            runner,
+            joined: false,
+            since: self.now.wall,
+        };
+        self.connections.insert(connection, connected);
     }
 
-    fn disconnected(&mut self, session: ConnectionId) {
-        self.held_back
-            .retain(|input| lanes::session_of(input) != Some(session));
-        let Some(gone) = self.sessions.remove(&session) else {
+    fn disconnected(&mut self, connection: ConnectionId) {
+        self.postponed_reports
+            .retain(|input| lanes::connection_of(input) != Some(connection));
+        let Some(closed) = self.connections.remove(&connection) else {
             return;
         };
-        match gone.role {
+        match closed.role {
             Role::Runner => {
-                if let Some(offer) = gone.offer.filter(|_| gone.joined) {
-                    self.gone.insert(offer.name.into(), "its connection ended");
+                if let Some(offer) = closed.offer.filter(|_| closed.joined) {
+                    self.lost_links
+                        .insert(offer.name.into(), "its connection ended");
                 }
                 self.tell(Event::RunnerDisconnected {
-                    runner: RunnerKey(session.0),
+                    runner: RunnerKey(connection.0),
                 });
             }
             Role::Client => {
-                // The same client may be back already under a new connection.
-                if !self.sessions.values().any(|other| other.name == gone.name) {
-                    self.tell(Event::HolderLost { by: gone.name });
+                // The client may already have a new connection.
+                let is_back = self
+                    .connections
+                    .values()
+                    .any(|other| other.name == closed.name);
+                if !is_back {
+                    self.tell(Event::HolderLost { by: closed.name });
                 }
             }
         }
     }
 
-    fn message(&mut self, session: ConnectionId, message: ToMaster) {
-        let Some(message) = self.there_is_room_for(session, message) else {
+    fn message(&mut self, connection: ConnectionId, message: ToMaster) {
+        let Some(message) = self.admit_message(connection, message) else {
             return;
         };
         match message {
-            ToMaster::Request(request) => self.request(session, request),
-            ToMaster::Failed(reports) => self.failed(session, reports),
-            ToMaster::Returned(attempts) => self.returned(session, attempts),
-            ToMaster::Started(started) => self.guest_started(session, started),
-            ToMaster::Progress(said) => {
-                self.said(session, taskmaster_protocol::EventKind::TaskProgress, said)
+            ToMaster::Request(request) => self.request(connection, request),
+            ToMaster::Failed(reports) => self.failed(connection, reports),
+            ToMaster::Returned(attempts) => self.returned(connection, attempts),
+            ToMaster::Started(started) => self.guest_started(connection, started),
+            ToMaster::Progress(output) => {
+                self.live_output(connection, EventKind::TaskProgress, output)
             }
-            ToMaster::Partial(said) => {
-                self.said(session, taskmaster_protocol::EventKind::TaskPartial, said)
+            ToMaster::Partial(output) => {
+                self.live_output(connection, EventKind::TaskPartial, output)
             }
-            ToMaster::Log(said) => {
-                self.said(session, taskmaster_protocol::EventKind::TaskLog, said)
-            }
-            ToMaster::Compiled(compiled) => self.compiled(session, compiled),
-            ToMaster::Compiling(compiling) => self.compiling(session, compiling),
-            ToMaster::Release(of) => self.release(session, of.job),
-            ToMaster::Cancel(cancel) => self.cancel(session, cancel),
-            ToMaster::Retry(retry) => self.retry(session, retry),
-            ToMaster::Set(set) => self.set(session, set),
-            ToMaster::Operate(operate) => self.operate(session, operate),
-            // The gateway deals with these, or turns them into other inputs.
+            ToMaster::Log(output) => self.live_output(connection, EventKind::TaskLog, output),
+            ToMaster::Compiled(compiled) => self.compiled(connection, compiled),
+            ToMaster::Compiling(compiling) => self.compiling(connection, compiling),
+            ToMaster::Release(of) => self.release(connection, of.job),
+            ToMaster::Cancel(cancel) => self.cancel(connection, cancel),
+            ToMaster::Retry(retry) => self.retry(connection, retry),
+            ToMaster::Set(set) => self.set(connection, set),
+            ToMaster::Operate(operate) => self.operate(connection, operate),
+            // The gateway deals with these messages, or turns them into other inputs.
             ToMaster::Hello(_)
             | ToMaster::Add(_)
             | ToMaster::Done(_)
@@ -382,19 +414,19 @@ impl Engine {
         }
     }
 
-    /// To a connection, at once. Whoever is gone does not hear it.
-    fn say(&mut self, session: ConnectionId, message: FromMaster) {
-        if let Some(session) = self.sessions.get(&session) {
-            self.turn.now.push((session.outbox.clone(), message));
+    /// Sends a message to a connection at once, if the connection is still open.
+    fn send_now(&mut self, connection: ConnectionId, message: FromMaster) {
+        if let Some(connection) = self.connections.get(&connection) {
+            self.turn.now.push((connection.outbox.clone(), message));
         }
     }
 
-    /// To a connection, when this turn is durable.
-    fn say_after(&mut self, session: ConnectionId, message: FromMaster) {
-        if let Some(session) = self.sessions.get(&session) {
+    /// Sends a message to a connection when this turn is durable.
+    fn send_when_durable(&mut self, connection: ConnectionId, message: FromMaster) {
+        if let Some(connection) = self.connections.get(&connection) {
             self.turn
                 .after
-                .push(DeferredEffect::Say(session.outbox.clone(), message));
+                .push(DeferredEffect::Say(connection.outbox.clone(), message));
         }
     }
 }

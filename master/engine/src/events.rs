@@ -1,5 +1,5 @@
-//! Events for those who watch: the durable ones by seq, from memory or from the journal; the live
-//! ones as they come.
+//! Events for watchers. Durable events have a seq, and are read from memory or from the journal. Live
+//! events are not stored, and go to whoever watches at the time.
 
 use crate::interests::{Interest, Interests};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -8,48 +8,51 @@ use taskmaster_protocol::shape::TaskView;
 use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
 use taskmaster_store::journal;
 use taskmaster_store::kv::SharedStore;
-use taskmaster_store::record::{self, JournalEntry, OutputBlobs, Record};
+use taskmaster_store::record::{self, Ended, JournalEntry, OutputBlobs, Record};
 use tokio::sync::{broadcast, watch};
 
-/// Durable events kept in memory for watchers: who is no further behind costs no read from the
-/// disk.
+/// Durable events kept in memory. A watcher that lags by fewer events is served without a read from
+/// the disk.
 const RECENT_EVENTS_MAX: u64 = 32_768;
 
 /// Commits that a follower looks through before it lets others go on.
 const COMMITS_LOOKED_THROUGH: usize = 64;
 
-/// Live events that a watcher may be behind before it misses some.
+/// Live events by which a watcher of all jobs may lag before it misses some.
 const LIVE_EVENTS_MAX: usize = 4_096;
 
-/// The same of who watches one job.
+/// Live events by which a watcher of one job may lag before it misses some.
 const LIVE_OF_JOB_MAX: usize = 256;
 
-/// Events given to a watcher at a time.
+/// Durable events that one read returns at most.
 const READ_EVENTS_MAX: usize = 1_000;
 
 /// A durable event. Clones share the record.
 #[derive(Debug, Clone)]
 pub struct DurableEvent {
+    /// The commit that has the event's record.
     entry: Arc<JournalEntry>,
+    /// The place of the record in the commit.
     index: usize,
     seq: u64,
 }
 
-/// Durable events below `first` are no longer kept.
+/// Some of the events asked for are no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventsPruned {
-    /// The first seq that is kept.
+    /// The seq of the oldest event that is kept.
     pub first: u64,
 }
 
 /// The durable events of one commit.
-pub fn logged(entry: &Arc<JournalEntry>) -> impl Iterator<Item = DurableEvent> + '_ {
-    let told = entry
+pub fn durable_events(entry: &Arc<JournalEntry>) -> impl Iterator<Item = DurableEvent> + '_ {
+    let with_event = entry
         .records
         .iter()
         .enumerate()
         .filter(|(_, record)| record.event().is_some());
-    told.zip(entry.first_seq..)
+    with_event
+        .zip(entry.first_seq..)
         .map(|((index, _), seq)| DurableEvent {
             entry: entry.clone(),
             index,
@@ -57,12 +60,48 @@ pub fn logged(entry: &Arc<JournalEntry>) -> impl Iterator<Item = DurableEvent> +
         })
 }
 
+/// The end of a task or of a job, as a record has it.
+pub(crate) enum RecordedEnd<'a> {
+    /// A task ended.
+    Task(&'a Ended),
+    /// A run of a job is done.
+    Job {
+        /// The job that is done.
+        job: &'a JobName,
+        /// Which of the job's runs this was, from 1 on.
+        run: u32,
+    },
+}
+
+impl<'a> RecordedEnd<'a> {
+    pub(crate) fn of(record: &'a Record) -> Option<RecordedEnd<'a>> {
+        match record {
+            Record::Ended(ended) => Some(RecordedEnd::Task(ended)),
+            Record::JobDone { job, run } => Some(RecordedEnd::Job { job, run: *run }),
+            Record::Started { .. }
+            | Record::Added(_)
+            | Record::Retrying(_)
+            | Record::Reopened { .. }
+            | Record::Set { .. }
+            | Record::JobOpened { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. }
+            | Record::Module { .. }
+            | Record::Continued { .. }
+            | Record::Rights { .. } => None,
+        }
+    }
+}
+
 impl DurableEvent {
     fn record(&self) -> &Record {
         &self.entry.records[self.index]
     }
 
-    /// Its number.
+    /// The number of the event in the order of all durable events.
     pub fn seq(&self) -> u64 {
         self.seq
     }
@@ -73,17 +112,17 @@ impl DurableEvent {
         self.record().event().unwrap_or(EventKind::TaskAdded)
     }
 
-    /// Whether a task ended by it, or a job.
+    /// Whether the event is the end of a task or of a job.
     pub fn is_end(&self) -> bool {
-        matches!(self.record(), Record::Ended(_) | Record::JobDone { .. })
+        RecordedEnd::of(self.record()).is_some()
     }
 
-    /// The job it is about.
+    /// The job that the event is about.
     pub fn job(&self) -> Option<&JobName> {
         self.record().job()
     }
 
-    /// The task it is about.
+    /// The task that the event is about.
     pub fn task(&self) -> Option<&TaskId> {
         match self.record() {
             Record::Added(body)
@@ -91,7 +130,17 @@ impl DurableEvent {
             | Record::Continued { body, .. } => Some(&body.id),
             Record::Ended(ended) => Some(&ended.id),
             Record::Retrying(retrying) => Some(&retrying.id),
-            _ => None,
+            Record::Started { .. }
+            | Record::Set { .. }
+            | Record::JobOpened { .. }
+            | Record::JobDone { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. }
+            | Record::Module { .. }
+            | Record::Rights { .. } => None,
         }
     }
 
@@ -103,7 +152,15 @@ impl DurableEvent {
             Record::Ended(ended) => Some(&ended.module),
             Record::Retrying(retrying) => Some(&retrying.module),
             Record::Module { name, .. } | Record::Rights { name, .. } => Some(name),
-            _ => None,
+            Record::Started { .. }
+            | Record::Set { .. }
+            | Record::JobOpened { .. }
+            | Record::JobDone { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. } => None,
         }
     }
 
@@ -112,7 +169,18 @@ impl DurableEvent {
             Record::Ended(ended) => ended.end.runner.as_deref().map(str::to_owned),
             Record::Retrying(retrying) => retrying.runner.as_deref().map(str::to_owned),
             Record::RunnerJoined { name } | Record::RunnerLost { name } => Some(name.clone()),
-            _ => None,
+            Record::Started { .. }
+            | Record::Added(_)
+            | Record::Reopened { .. }
+            | Record::Set { .. }
+            | Record::JobOpened { .. }
+            | Record::JobDone { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. }
+            | Record::Module { .. }
+            | Record::Continued { .. }
+            | Record::Rights { .. } => None,
         }
     }
 
@@ -121,7 +189,10 @@ impl DurableEvent {
             Record::Added(body) => Json::of(&serde_json::json!({ "priority": body.priority })),
             Record::Ended(ended) => Json::of(&EndedData::of(ended)),
             Record::Retrying(retrying) => Json::of(&serde_json::json!({
-                "attempt": retrying.attempt.n, "tries": retrying.tries, "not_before": retrying.due, "error": retrying.error,
+                "attempt": retrying.attempt.n,
+                "tries": retrying.tries,
+                "not_before": retrying.due,
+                "error": retrying.error,
             })),
             Record::JobOpened { run, .. } | Record::JobDone { run, .. } => {
                 Json::of(&serde_json::json!({ "run": run }))
@@ -134,15 +205,26 @@ impl DurableEvent {
                 ..
             } => match rights.waiting() {
                 Some(waiting) => Json::of(&serde_json::json!({
-                    "version": waiting.version, "asks": waiting.wants, "more": waiting.wants.beyond(&rights.approved),
+                    "version": waiting.version,
+                    "asks": waiting.wants,
+                    "more": waiting.wants.beyond(&rights.approved),
                 })),
                 None => Json::null(),
             },
-            _ => Json::null(),
+            Record::Rights { rights: None, .. }
+            | Record::Started { .. }
+            | Record::Reopened { .. }
+            | Record::Set { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. }
+            | Record::Continued { .. } => Json::null(),
         }
     }
 
-    /// As watchers see it.
+    /// The event as watchers see it.
     pub fn view(&self) -> EventView {
         EventView {
             seq: Some(self.seq),
@@ -156,24 +238,24 @@ impl DurableEvent {
         }
     }
 
-    /// The task that ended by it.
+    /// The ended task, if the event is the end of a task.
     pub fn finished(&self) -> Option<TaskView> {
-        match self.record() {
-            Record::Ended(ended) => Some(ended_view(ended)),
-            _ => None,
+        match RecordedEnd::of(self.record())? {
+            RecordedEnd::Task(ended) => Some(ended_view(ended)),
+            RecordedEnd::Job { .. } => None,
         }
     }
 
-    /// The run of the job that became done by it.
+    /// Which run of its job is done, if the event is the end of a job.
     pub fn job_run(&self) -> Option<u32> {
-        match self.record() {
-            Record::JobDone { run, .. } => Some(*run),
-            _ => None,
+        match RecordedEnd::of(self.record())? {
+            RecordedEnd::Job { run, .. } => Some(run),
+            RecordedEnd::Task(_) => None,
         }
     }
 }
 
-/// What an event says of a task that ended.
+/// The data of the event that tells about the end of a task.
 #[derive(serde::Serialize)]
 struct EndedData<'a> {
     attempt: u32,
@@ -188,7 +270,7 @@ struct EndedData<'a> {
 }
 
 impl<'a> EndedData<'a> {
-    fn of(ended: &'a record::Ended) -> EndedData<'a> {
+    fn of(ended: &'a Ended) -> EndedData<'a> {
         let (result, result_blob) = ended.end.result_parts();
         EndedData {
             attempt: ended.end.attempt.n,
@@ -204,7 +286,7 @@ impl<'a> EndedData<'a> {
 }
 
 /// An ended task as scripts see it.
-pub fn ended_view(ended: &record::Ended) -> TaskView {
+pub fn ended_view(ended: &Ended) -> TaskView {
     let (result, result_blob) = ended.end.result_parts();
     TaskView {
         id: ended.id.clone(),
@@ -231,14 +313,14 @@ pub fn ended_view(ended: &record::Ended) -> TaskView {
 #[derive(Debug)]
 struct Commit {
     entry: Arc<JournalEntry>,
-    /// The seq of its last event.
+    /// The seq of the last event of the commit.
     last: u64,
-    /// Made by the first follower who asks; thousands may.
-    ended: OnceLock<CommitEnds>,
+    /// What ends in the commit. The first follower that asks computes it, and thousands may ask.
+    ends: OnceLock<CommitEnds>,
 }
 
-/// What ends in a commit: a follower passes over a commit that has nothing of its own with one
-/// look.
+/// The jobs and tasks that end in a commit. With it a follower can skip a commit that does not
+/// concern it.
 #[derive(Debug, Default)]
 pub struct CommitEnds {
     jobs: HashSet<JobName>,
@@ -249,21 +331,23 @@ impl CommitEnds {
     fn of(entry: &JournalEntry) -> CommitEnds {
         let mut found = CommitEnds::default();
         for record in &entry.records {
-            match record {
-                Record::Ended(ended) => {
+            match RecordedEnd::of(record) {
+                Some(RecordedEnd::Task(ended)) => {
                     found.tasks.insert(ended.id.clone());
                     if !found.jobs.contains(&ended.job) {
                         found.jobs.insert(ended.job.clone());
                     }
                 }
-                Record::JobDone { job, .. } => drop(found.jobs.insert(job.clone())),
-                _ => {}
+                Some(RecordedEnd::Job { job, .. }) => {
+                    found.jobs.insert(job.clone());
+                }
+                None => {}
             }
         }
         found
     }
 
-    /// Whether a task of one of these jobs ends, or one of them.
+    /// Whether one of these jobs ends, or a task of one of them.
     pub fn any_job<T>(&self, of: &HashMap<JobName, T>) -> bool {
         if of.len() < self.jobs.len() {
             of.keys().any(|job| self.jobs.contains(job))
@@ -282,9 +366,9 @@ impl CommitEnds {
     }
 }
 
-/// Somebody whom some ends concern.
+/// The ends for which a follower waits.
 pub trait EndInterest {
-    /// Whether anything in this commit does.
+    /// Whether any end in a commit concerns the follower.
     fn any_of(&self, ended: &CommitEnds) -> bool;
 }
 
@@ -294,25 +378,30 @@ impl EndInterest for BTreeSet<TaskId> {
     }
 }
 
-/// What [`EventFeed::ends`] found.
+/// The ends that [`EventFeed::ends`] found.
 #[derive(Debug)]
 pub struct EndEvents {
-    /// Events of commits in which something concerns whoever asked; those that do not are his to
-    /// leave out.
+    /// The ends in every commit that concerns the follower. Some of these ends may not concern it.
     pub events: Vec<DurableEvent>,
-    /// Up to here everything was looked at.
+    /// The seq up to which everything was looked at.
     pub seq: u64,
 }
 
-/// The last commits that have events, by the seq of their first ones.
+/// The newest commits that have events, oldest first.
 #[derive(Default)]
 struct RecentCommits {
-    /// As far back as [`RECENT_EVENTS_MAX`] reaches.
+    /// The newest commits, with [`RECENT_EVENTS_MAX`] events or a few more.
     kept: VecDeque<Arc<Commit>>,
-    /// Those before, as long as they are in memory anyway because they wait to be folded: under a
-    /// load that outruns its followers these would otherwise be read and decoded again from the
-    /// disk, and fall behind still more.
-    lent: VecDeque<(u64, Weak<JournalEntry>)>,
+    /// The commits before these, which are in memory as long as they wait to be folded. Under a load
+    /// that outruns its followers, followers would otherwise read and decode them from the disk, and
+    /// lag still more.
+    unfolded: VecDeque<UnfoldedCommit>,
+}
+
+/// A commit that is in memory until it is folded.
+struct UnfoldedCommit {
+    first_seq: u64,
+    entry: Weak<JournalEntry>,
 }
 
 impl RecentCommits {
@@ -320,35 +409,37 @@ impl RecentCommits {
         self.kept.push_back(Arc::new(Commit {
             entry: entry.clone(),
             last,
-            ended: OnceLock::new(),
+            ends: OnceLock::new(),
         }));
-        // The front goes when what is left behind it is enough.
+        // The oldest commit goes when the others have enough events without it.
         while self
             .kept
             .get(1)
             .is_some_and(|next| last - next.entry.first_seq >= RECENT_EVENTS_MAX)
         {
             if let Some(commit) = self.kept.pop_front() {
-                self.lent
-                    .push_back((commit.entry.first_seq, Arc::downgrade(&commit.entry)));
+                self.unfolded.push_back(UnfoldedCommit {
+                    first_seq: commit.entry.first_seq,
+                    entry: Arc::downgrade(&commit.entry),
+                });
             }
         }
         while self
-            .lent
+            .unfolded
             .front()
-            .is_some_and(|(_, entry)| entry.strong_count() == 0)
+            .is_some_and(|commit| commit.entry.strong_count() == 0)
         {
-            self.lent.pop_front();
+            self.unfolded.pop_front();
         }
     }
 
-    /// The first seq that is in memory for certain.
+    /// The seq from which on all events are in memory for certain.
     fn first(&self) -> Option<u64> {
         self.kept.front().map(|commit| commit.entry.first_seq)
     }
 
-    /// Commits from the one that has the event `seq` on, as many as are looked through at a time;
-    /// none: it is not kept.
+    /// The commit that has the event `seq` and those after it, as many as are looked through at a
+    /// time. Empty if that commit is not kept.
     fn commits_from(&self, seq: u64) -> Vec<Arc<Commit>> {
         if self.first().is_none_or(|first| first > seq) {
             return Vec::new();
@@ -362,32 +453,33 @@ impl RecentCommits {
             .collect()
     }
 
-    /// Commits from the one that has the event `seq` on, enough for one read; `None`: it is not in
-    /// memory.
+    /// The commit that has the event `seq` and those after it, enough for one read. `None` if one of
+    /// them is not in memory.
     fn from(&self, seq: u64) -> Option<Vec<Arc<JournalEntry>>> {
-        let lent = if self.first()? > seq {
-            self.lent
-                .partition_point(|(first, _)| *first <= seq)
+        let first_unfolded = if self.first()? > seq {
+            self.unfolded
+                .partition_point(|commit| commit.first_seq <= seq)
                 .checked_sub(1)?
         } else {
-            self.lent.len()
+            self.unfolded.len()
         };
-        let kept = self
+        let first_kept = self
             .kept
             .partition_point(|commit| commit.entry.first_seq <= seq)
             .saturating_sub(1);
-        let lent = self
-            .lent
+        let unfolded = self
+            .unfolded
             .iter()
-            .skip(lent)
-            .map(|(_, entry)| entry.upgrade());
+            .skip(first_unfolded)
+            .map(|commit| commit.entry.upgrade());
         let kept = self
             .kept
             .iter()
-            .skip(kept)
+            .skip(first_kept)
             .map(|commit| Some(commit.entry.clone()));
-        let (mut found, mut records) = (Vec::new(), 0);
-        for entry in lent.chain(kept) {
+        let mut found = Vec::new();
+        let mut records = 0;
+        for entry in unfolded.chain(kept) {
             let entry = entry?;
             records += entry.records.len();
             found.push(entry);
@@ -399,34 +491,39 @@ impl RecentCommits {
     }
 }
 
-/// RecentCommits durable events, the number of the last one, and the channel of live ones.
+type LiveEvents = broadcast::Sender<Arc<EventView>>;
+
+/// The events of a master: recent durable events in memory, older ones in the journal, and the
+/// channels of live events. Clones share it.
 #[derive(Clone)]
 pub struct EventFeed {
     recent: Arc<Mutex<RecentCommits>>,
+    /// The seq of the newest durable event.
     latest: watch::Sender<u64>,
-    live: broadcast::Sender<Arc<EventView>>,
-    /// The same for those who watch one job: with a thousand of them each event would else go to
-    /// all.
-    live_in: Arc<Mutex<HashMap<JobName, broadcast::Sender<Arc<EventView>>>>>,
-    reader: SharedStore,
-    /// Who waits for ends.
+    /// Carries the live events of all jobs.
+    live: LiveEvents,
+    /// Carries the live events of each job that somebody watches. Without these channels, each event
+    /// of any job would go to a thousand watchers of one job each.
+    live_by_job: Arc<Mutex<HashMap<JobName, LiveEvents>>>,
+    /// Has the journal with older events.
+    store: SharedStore,
     interests: Interests,
 }
 
 impl EventFeed {
-    /// The interests of a new follower: see [`EventFeed::ends`].
+    /// A new follower, who waits for nothing yet.
     pub fn interest(&self) -> Interest {
-        self.interests.none()
+        self.interests.new_follower()
     }
 
-    /// A feed whose last durable event is `latest`.
-    pub fn new(latest: u64, reader: SharedStore) -> EventFeed {
+    /// A feed whose newest durable event is `latest`. Older events are read from `store`.
+    pub fn new(latest: u64, store: SharedStore) -> EventFeed {
         EventFeed {
             recent: Arc::default(),
             latest: watch::Sender::new(latest),
             live: broadcast::Sender::new(LIVE_EVENTS_MAX),
-            live_in: Arc::default(),
-            reader,
+            live_by_job: Arc::default(),
+            store,
             interests: Interests::default(),
         }
     }
@@ -435,12 +532,12 @@ impl EventFeed {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The seq of the last durable event.
+    /// The seq of the newest durable event.
     pub fn latest(&self) -> u64 {
         *self.latest.borrow()
     }
 
-    /// A commit is durable: its events may be seen.
+    /// Publishes the events of a commit, which is durable.
     pub fn publish(&self, entry: &Arc<JournalEntry>) {
         let events = record::events_of(&entry.records);
         if events == 0 {
@@ -453,26 +550,27 @@ impl EventFeed {
             .send_if_modified(|latest| std::mem::replace(latest, last) != last);
     }
 
-    /// Whether anybody watches live events: if not, none need be made.
+    /// Whether anybody watches live events. If not, the engine need not make any.
     pub fn is_watched(&self) -> bool {
-        self.live.receiver_count() > 0 || !self.live_in().is_empty()
+        self.live.receiver_count() > 0 || !self.live_by_job().is_empty()
     }
 
-    fn live_in(&self) -> MutexGuard<'_, HashMap<JobName, broadcast::Sender<Arc<EventView>>>> {
-        self.live_in.lock().unwrap_or_else(PoisonError::into_inner)
+    fn live_by_job(&self) -> MutexGuard<'_, HashMap<JobName, LiveEvents>> {
+        self.live_by_job
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something happened that is not durable.
+    /// Sends a live event to those who watch now.
     pub fn show(&self, event: EventView) {
         let event = Arc::new(event);
         if let Some(job) = &event.job {
-            let mut of_jobs = self.live_in();
-            // Nobody watches it any more.
-            if of_jobs
+            let mut channels = self.live_by_job();
+            let is_unwatched = channels
                 .get(job)
-                .is_some_and(|channel| channel.send(event.clone()).is_err())
-            {
-                of_jobs.remove(job);
+                .is_some_and(|channel| channel.send(event.clone()).is_err());
+            if is_unwatched {
+                channels.remove(job);
             }
         }
         let _ = self.live.send(event);
@@ -480,36 +578,33 @@ impl EventFeed {
 
     /// Live events of one job from now on.
     pub fn live_of(&self, job: &JobName) -> broadcast::Receiver<Arc<EventView>> {
-        let mut of_jobs = self.live_in();
-        of_jobs.retain(|_, channel| channel.receiver_count() > 0);
-        of_jobs
+        let mut channels = self.live_by_job();
+        channels.retain(|_, channel| channel.receiver_count() > 0);
+        channels
             .entry(job.clone())
             .or_insert_with(|| broadcast::Sender::new(LIVE_OF_JOB_MAX))
             .subscribe()
     }
 
-    /// Live events from now on.
+    /// Live events of all jobs from now on.
     pub fn live(&self) -> broadcast::Receiver<Arc<EventView>> {
         self.live.subscribe()
     }
 
-    /// Durable events after `seq`, in order, at least one and at most a thousand or so; waits for
-    /// the first.
+    /// Waits until there are durable events after `seq`, and returns the first of them in order: at
+    /// least one, at most a thousand or so.
     pub async fn after(&self, seq: u64) -> Result<Vec<DurableEvent>, EventsPruned> {
-        let mut latest = self.latest.subscribe();
-        // An error means that the master is stopping; whoever waits is dropped with it.
-        if latest.wait_for(|latest| *latest > seq).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.wait_for_event_after(seq).await;
         if let Some(events) = self.in_memory(seq) {
             return Ok(events);
         }
-        let (reader, last) = (self.reader.clone(), self.latest());
+        let store = self.store.clone();
+        let last = self.latest();
         #[expect(
             clippy::disallowed_methods,
-            reason = "a watcher that is far behind reads the journal, on a thread that may wait for it"
+            reason = "a watcher that lags far reads the journal, on a thread that may wait for it"
         )]
-        let read = tokio::task::spawn_blocking(move || from_journal(&reader, seq, last)).await;
+        let read = tokio::task::spawn_blocking(move || from_journal(&store, seq, last)).await;
         match read {
             Ok(Ok(result)) => result,
             failed => {
@@ -520,14 +615,19 @@ impl EventFeed {
         }
     }
 
-    /// What ends after `seq` and concerns `of`; waits until there are events, and then says how far
-    /// it has looked. For a thousand followers of a job each: a commit without anything of a job
-    /// costs its follower one look.
-    pub async fn ends(&self, seq: u64, of: &impl EndInterest) -> Result<EndEvents, EventsPruned> {
+    async fn wait_for_event_after(&self, seq: u64) {
         let mut latest = self.latest.subscribe();
+        // An error means that the master stops. It also drops the futures that wait here.
         if latest.wait_for(|latest| *latest > seq).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Waits until there are durable events after `seq`, and returns the ends among them that may
+    /// concern `of`, and how far it has looked. A commit that does not concern the follower is
+    /// skipped with one look, because there may be a thousand followers.
+    pub async fn ends(&self, seq: u64, of: &impl EndInterest) -> Result<EndEvents, EventsPruned> {
+        self.wait_for_event_after(seq).await;
         let commits = self.recent().commits_from(seq + 1);
         if commits.is_empty() {
             let events = self.after(seq).await?;
@@ -541,10 +641,11 @@ impl EventFeed {
             seq,
         };
         for commit in commits {
-            if of.any_of(commit.ended.get_or_init(|| CommitEnds::of(&commit.entry))) {
-                let room = READ_EVENTS_MAX - found.events.len();
-                let more = logged(&commit.entry).filter(|event| event.seq > seq && event.is_end());
-                found.events.extend(more.take(room));
+            if of.any_of(commit.ends.get_or_init(|| CommitEnds::of(&commit.entry))) {
+                let left = READ_EVENTS_MAX - found.events.len();
+                let ends =
+                    durable_events(&commit.entry).filter(|event| event.seq > seq && event.is_end());
+                found.events.extend(ends.take(left));
                 if found.events.len() == READ_EVENTS_MAX {
                     found.seq = found.events.last().map_or(seq, DurableEvent::seq);
                     return Ok(found);
@@ -555,26 +656,25 @@ impl EventFeed {
         Ok(found)
     }
 
-    /// The same without waiting, from the caller's own thread; none: there are none yet. For tests.
+    /// Durable events after `seq`, at most a thousand or so, read on the caller's thread without
+    /// waiting for any. For tests.
     pub fn read_after(&self, seq: u64) -> Result<Vec<DurableEvent>, EventsPruned> {
         let last = self.latest();
         if last <= seq {
             return Ok(Vec::new());
         }
-        let read = || {
-            from_journal(&self.reader, seq, last).unwrap_or(Err(EventsPruned { first: seq + 1 }))
-        };
+        let read =
+            || from_journal(&self.store, seq, last).unwrap_or(Err(EventsPruned { first: seq + 1 }));
         self.in_memory(seq).map_or_else(read, Ok)
     }
 
-    /// Events after `seq` from memory, no more than are given at a time; `None`: they go back
-    /// further than that.
+    /// Events after `seq`, as many as one read returns. `None` if memory does not have them.
     fn in_memory(&self, seq: u64) -> Option<Vec<DurableEvent>> {
         let entries = self.recent().from(seq + 1)?;
         Some(
             entries
                 .iter()
-                .flat_map(logged)
+                .flat_map(durable_events)
                 .filter(|event| event.seq > seq)
                 .take(READ_EVENTS_MAX)
                 .collect(),
@@ -582,20 +682,20 @@ impl EventFeed {
     }
 }
 
-/// Events after `seq` up to `last` from the journal. CommitLag them may be commits that are written
-/// and not safe yet: nobody is told of those.
+/// Events after `seq` up to `last` from the journal. The journal may have later commits, which are
+/// written but not synced yet, so nobody may see their events.
 fn from_journal(
-    reader: &SharedStore,
+    store: &SharedStore,
     seq: u64,
     last: u64,
 ) -> Result<Result<Vec<DurableEvent>, EventsPruned>, taskmaster_store::kv::StoreError> {
-    let Some(first) = journal::first(reader)? else {
+    let Some(first) = journal::first(store)? else {
         return Ok(Err(EventsPruned { first: seq + 1 }));
     };
-    let low = journal::commit_at(reader, seq + 1)?;
-    let mut events = Vec::new();
-    for commit in low.. {
-        let Some(entry) = journal::entry(reader, commit)? else {
+    let start = journal::commit_at(store, seq + 1)?;
+    let mut events: Vec<DurableEvent> = Vec::new();
+    for commit in start.. {
+        let Some(entry) = journal::entry(store, commit)? else {
             break;
         };
         if commit == first && entry.first_seq > seq + 1 {
@@ -603,13 +703,10 @@ fn from_journal(
                 first: entry.first_seq,
             }));
         }
-        events
-            .extend(logged(&Arc::new(entry)).filter(|event| event.seq > seq && event.seq <= last));
-        if events.len() >= READ_EVENTS_MAX
-            || events
-                .last()
-                .is_some_and(|event: &DurableEvent| event.seq >= last)
-        {
+        let entry = Arc::new(entry);
+        events.extend(durable_events(&entry).filter(|event| event.seq > seq && event.seq <= last));
+        let is_complete = events.last().is_some_and(|event| event.seq >= last);
+        if events.len() >= READ_EVENTS_MAX || is_complete {
             break;
         }
     }

@@ -1,8 +1,8 @@
-//! What is known of a task or a job by its id.
+//! Looks up tasks and jobs by their ids.
 //!
-//! A task is in one of three places: the core holds it ([`LiveTasks`]), it has ended and the view
-//! does not have it yet, or the view has it. This room answers for all three, so that nobody else
-//! has to know in which order to look.
+//! A task is in one of three places: the core has it ([`LiveTasks`]), it has ended and the view does
+//! not have it yet, or the view has it. [`Facts`] answers for all three places, so that no other
+//! file has to know in which order to look.
 
 mod attempt;
 mod live;
@@ -25,26 +25,26 @@ use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord};
 use taskmaster_store::view::{self, EndedIndex, EndedTask};
 
-/// What a task is to those that depend on it.
+/// The state of a task as the tasks that depend on it see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fact {
-    /// The core holds it, open.
+pub(crate) enum DependencyState {
+    /// The task is open, and the core has it under this key.
     Open(TaskKey),
-    /// It has ended.
+    /// The task has ended.
     Ended {
-        /// How.
-        how: FinalState,
-        /// Its place in the order of adding.
+        /// The state in which the task ended.
+        state: FinalState,
+        /// The task's place in the order of adding.
         ordinal: u64,
     },
-    /// Nobody has added it, or it is no longer kept.
+    /// No task of this id was ever added, or it is no longer kept.
     Unknown,
 }
 
-/// A job that the core does not hold, until the view has it as it is here.
+/// A job that the core does not have. Memory keeps it until the view has the same record.
 #[derive(Debug)]
 struct IdleJob {
-    /// The view has it when it has this seq.
+    /// The view has the record when it has the event of this seq.
     since: u64,
     record: JobRecord,
 }
@@ -52,16 +52,17 @@ struct IdleJob {
 /// The end of a turn that added tasks.
 #[derive(Debug)]
 struct TurnEnd {
+    /// The seq of the last event of the turn.
     seq: u64,
-    /// The newest task.
+    /// The place of the newest task in the order of adding.
     ordinal: u64,
 }
 
-/// Everything that is known of tasks and jobs by their ids.
+/// Everything that is known about tasks and jobs by their ids.
 pub(crate) struct Facts {
     live: LiveTasks,
     store: SharedStore,
-    /// Where the view has ended tasks. A look-up teaches it, hence the cell.
+    /// Where the view has ended tasks. It is in a cell because a look-up adds what it finds.
     places: RefCell<EndedIndex>,
     /// The view has all events up to this seq.
     folded_seq: u64,
@@ -69,22 +70,23 @@ pub(crate) struct Facts {
     unfolded_turns: VecDeque<TurnEnd>,
     /// Bodies of waiting tasks are packed up to this place in the order of adding.
     packed_ordinal: u64,
-    /// EndEvents that the view does not have yet, oldest first.
+    /// Ends of tasks that the view does not have yet, oldest first.
     unfolded_ends: VecDeque<Arc<Ended>>,
-    /// Skipped tasks among them, by the dependency for which they were skipped.
+    /// Skipped tasks whose ends the view does not have yet, by the dependency for which they were
+    /// skipped.
     skipped: HashMap<TaskId, Vec<TaskId>>,
-    /// Tasks that were opened again, or added anew, with the seq of that. Until the view has that
-    /// seq, it may still have their former end.
+    /// Tasks that were opened again or added anew, with the seq of that event. Until the view has
+    /// the event, the view may still have their former end.
     reopened: HashMap<TaskId, u64>,
-    /// Ended tasks that the fold may forget, with the seq of their end: nobody may count on them
-    /// any more, though the view may still have them. An id may have a newer end.
-    leaving: HashMap<TaskId, u64>,
+    /// Ended tasks that the fold may forget, with the seq of their end. They count as unknown,
+    /// although the view may still have them. A task with one of these ids may have ended anew.
+    pruning: HashMap<TaskId, u64>,
     idle_jobs: BTreeMap<JobName, IdleJob>,
 }
 
 impl Facts {
-    /// Knows what the view in `store` knows, which has everything up to `folded_seq` and the task
-    /// of `last_ordinal`.
+    /// The facts after a start. The view in `store` has all events up to `folded_seq`, and the
+    /// newest task has the place `last_ordinal` in the order of adding.
     pub fn new(
         store: SharedStore,
         folded_seq: u64,
@@ -101,28 +103,28 @@ impl Facts {
             unfolded_ends: VecDeque::new(),
             skipped: HashMap::new(),
             reopened: HashMap::new(),
-            leaving: HashMap::new(),
+            pruning: HashMap::new(),
             idle_jobs: BTreeMap::new(),
         })
     }
 
-    /// What memory knows of an id. `None` is no statement: the view may have it.
+    /// What memory knows about an id. If memory knows nothing, the view may still have the task.
     pub fn known(&self, id: &TaskId) -> Option<Known<'_>> {
         self.live.known(id)
     }
 
-    /// The key of a task that the core holds, open or closing.
+    /// The key of a task that the core has, open or closing.
     pub fn key(&self, id: &TaskId) -> Option<TaskKey> {
         self.known(id)?.key()
     }
 
-    /// How a task ended, as far as memory has it.
+    /// How a task ended, if memory knows it.
     pub fn last_end(&self, id: &TaskId) -> Option<&Arc<Ended>> {
         self.known(id)?.end()
     }
 
-    /// An ended task that memory has let go of. A view that cannot be read is told in the log, and
-    /// knows nothing.
+    /// An ended task that only the view has. An error of the view is logged, and the task then
+    /// counts as unknown.
     pub fn ended_in_view(&self, id: &TaskId) -> Option<EndedTask> {
         let read =
             view::ended_task_by_index(self.store.as_ref(), &mut self.places.borrow_mut(), id);
@@ -130,45 +132,50 @@ impl Facts {
             tracing::error!(%id, %error, "the view cannot be read");
             None
         })?;
-        let leaves = self.leaving.get(id) == Some(&stored.ended.seq);
-        (!leaves).then_some(stored)
+        let is_pruned = self.pruning.get(id) == Some(&stored.ended.seq);
+        (!is_pruned).then_some(stored)
     }
 
-    /// What the task of this id is to those that depend on it.
-    pub fn fact(&self, id: &TaskId) -> Fact {
-        let ended = |ended: &Ended| Fact::Ended {
-            how: final_of(ended.end.state),
+    /// The state of the newest task of this id.
+    pub fn state_of(&self, id: &TaskId) -> DependencyState {
+        let ended = |ended: &Ended| DependencyState::Ended {
+            state: final_of(ended.end.state),
             ordinal: ended.ordinal,
         };
         match self.known(id) {
-            Some(Known::Open(key)) => Fact::Open(key),
+            Some(Known::Open(key)) => DependencyState::Open(key),
             Some(Known::Closing(_, how)) => ended(how),
             Some(Known::Ended(stored)) => ended(&stored.ended),
             None => self
                 .ended_in_view(id)
-                .map_or(Fact::Unknown, |stored| ended(&stored.ended)),
+                .map_or(DependencyState::Unknown, |stored| ended(&stored.ended)),
         }
     }
 
-    /// What the task that `body` waits for under this id is. It came before `body`, unless `body`
-    /// has gone on as another task: a task that came later has an id that was free again, and the
-    /// one that is meant is no longer kept. `ordinal_of` gives the place of an open task in the
-    /// order of adding.
-    pub fn meant(&self, body: &TaskBody, id: &TaskId, ordinal_of: impl Fn(TaskKey) -> u64) -> Fact {
-        let fact = self.fact(id);
-        let ordinal = match fact {
-            Fact::Open(key) => ordinal_of(key),
-            Fact::Ended { ordinal, .. } => ordinal,
-            Fact::Unknown => return fact,
+    /// The state of the task of this id on which `body` depends. A task must be added after its
+    /// dependencies, unless it has continued as another task. Therefore a newer task of this id is
+    /// not the dependency: its id was free again, and the dependency is no longer kept.
+    /// `ordinal_of` gives the place of an open task in the order of adding.
+    pub fn dependency_state(
+        &self,
+        body: &TaskBody,
+        id: &TaskId,
+        ordinal_of: impl Fn(TaskKey) -> u64,
+    ) -> DependencyState {
+        let state = self.state_of(id);
+        let ordinal = match state {
+            DependencyState::Open(key) => ordinal_of(key),
+            DependencyState::Ended { ordinal, .. } => ordinal,
+            DependencyState::Unknown => return state,
         };
         if ordinal < body.ordinal || body.is_continued() {
-            fact
+            state
         } else {
-            Fact::Unknown
+            DependencyState::Unknown
         }
     }
 
-    /// Ended tasks that were skipped for `cause`, and have not ended otherwise since.
+    /// Ended tasks that were skipped for `cause`, and have not been opened again since.
     pub fn skipped_for(&self, cause: &TaskId) -> Vec<EndedTask> {
         let mut ids = self.skipped.get(cause).cloned().unwrap_or_default();
         match view::skipped_for(self.store.as_ref(), cause) {
@@ -195,7 +202,7 @@ impl Facts {
             .expect("the core names a task that the engine does not hold")
     }
 
-    /// The task of this key, to be changed.
+    /// The task of this key, mutable.
     #[expect(
         clippy::expect_used,
         reason = "the core names only tasks that it was given here"
@@ -206,17 +213,17 @@ impl Facts {
             .expect("the core names a task that the engine does not hold")
     }
 
-    /// The task of this key, if the core still holds it.
+    /// The task of this key, if the core still has it.
     pub fn live_if_held(&mut self, key: TaskKey) -> Option<&mut Live> {
         self.live.get_mut(key)
     }
 
-    /// Every task that the core holds.
+    /// Every task that the core has.
     pub fn all_live(&self) -> impl Iterator<Item = &Live> {
         self.live.iter()
     }
 
-    /// Open tasks from this place in the order of adding on.
+    /// Open tasks in the order of adding, from the place `ordinal` on.
     pub fn open_from(&self, ordinal: u64) -> impl Iterator<Item = (u64, TaskKey)> {
         self.live.open.from(ordinal)
     }
@@ -226,19 +233,19 @@ impl Facts {
         self.live.open.len()
     }
 
-    /// Memory that open tasks take, bytes, about.
+    /// Memory that open tasks take, bytes, estimated.
     pub fn open_bytes(&self) -> u64 {
         self.live.bytes
     }
 
-    /// The body of a task, for a look at it.
+    /// The body of a task. A packed body is unpacked for the caller and stays packed in memory.
     #[expect(clippy::expect_used, reason = "memory packed these bytes itself")]
     pub fn body(&self, key: TaskKey) -> Arc<TaskBody> {
         let body = self.live(key).body.whole();
         body.expect("a body does not read as it was packed")
     }
 
-    /// The body of a task that waits no longer: memory keeps it whole from now on.
+    /// The body of a task that waits no longer. Memory keeps the body unpacked from now on.
     pub fn whole_body(&mut self, key: TaskKey) -> Arc<TaskBody> {
         let body = self.body(key);
         let live = self.live_mut(key);
@@ -248,23 +255,24 @@ impl Facts {
         body
     }
 
-    /// Whether this id had ended and was about to be forgotten. It is back, and stays.
-    pub fn is_back(&mut self, id: &TaskId) -> bool {
-        self.leaving.remove(id).is_some()
+    /// Takes an id out of the tasks that the fold may forget. Returns whether it was among them.
+    pub fn stop_pruning(&mut self, id: &TaskId) -> bool {
+        self.pruning.remove(id).is_some()
     }
 
-    /// A task is open from now on, under the key that is given back.
+    /// A task is open from now on. Returns its key.
     pub fn opened(&mut self, body: Arc<TaskBody>, priority: i32) -> TaskKey {
         self.live.insert(body, priority)
     }
 
-    /// What was told at `seq` opened a task of this id again; the view may still have its former
+    /// The event of this seq opened a task of this id again. The view may still have its former
     /// end.
     pub fn reopened(&mut self, id: TaskId, seq: u64) {
         self.reopened.insert(id, seq);
     }
 
-    /// An open task is from now on what `body` says; it keeps its id and its place.
+    /// An open task continues as the task that `body` describes. It keeps its id and its place in
+    /// the order of adding.
     pub fn continued(&mut self, key: TaskKey, last: &TaskBody, body: Arc<TaskBody>) {
         self.live.replace(key, last, body);
     }
@@ -281,8 +289,9 @@ impl Facts {
         self.unfolded_ends.push_back(ended);
     }
 
-    /// The core lets go of a task that has ended. Until the view has it, memory keeps it by its id.
-    pub fn let_go(&mut self, key: TaskKey) {
+    /// The core has forgotten a task that has ended. Memory keeps the task by its id until the view
+    /// has it.
+    pub fn forget(&mut self, key: TaskKey) {
         let body = self.body(key);
         let live = self.live.remove(key, &body.id);
         if let Some(Live {
@@ -294,7 +303,8 @@ impl Facts {
         }
     }
 
-    /// A turn has ended; `seq` and `ordinal` are those of the last event and of the newest task.
+    /// A turn has ended. `seq` is that of the last event, and `ordinal` the place of the newest task
+    /// in the order of adding.
     pub fn turn_ended(&mut self, seq: u64, ordinal: u64) {
         let is_new = self
             .unfolded_turns
@@ -305,7 +315,7 @@ impl Facts {
         }
     }
 
-    /// The view has everything up to `seq`: memory lets go of it.
+    /// The view has all events up to `seq`, so memory forgets what the view has.
     pub fn view_has(&mut self, seq: u64) {
         self.folded_seq = seq;
         while let Some(ended) = self.unfolded_ends.pop_front_if(|ended| ended.seq <= seq) {
@@ -336,8 +346,9 @@ impl Facts {
         }
     }
 
-    /// Those of these ended tasks that nothing open needs. From now on they count as unknown. The
-    /// fold asks again only when the last ones are gone.
+    /// Returns the tasks among `tasks` that no open task and no open job needs. They count as
+    /// unknown from now on. The fold asks again only after it has forgotten the tasks that were
+    /// returned last.
     pub fn prunable(
         &mut self,
         mut tasks: Vec<EndedTask>,
@@ -350,19 +361,19 @@ impl Facts {
                 && !self.live.is_named(&task.ended.id)
                 && self.known(&task.ended.id).is_none()
         });
-        let leaving = tasks
+        self.pruning = tasks
             .iter()
-            .map(|task| (task.ended.id.clone(), task.ended.seq));
-        self.leaving = leaving.collect();
+            .map(|task| (task.ended.id.clone(), task.ended.seq))
+            .collect();
         tasks
     }
 
-    /// EndEvents that the view does not have yet, newest first.
+    /// Ends of tasks that the view does not have yet, newest first.
     pub fn unfolded_ends(&self) -> impl Iterator<Item = &Arc<Ended>> {
         self.unfolded_ends.iter().rev()
     }
 
-    /// Whether the task has not been opened again since this end.
+    /// Whether `ended` is the task's last end, so that it has not been opened again since.
     pub fn is_last_end(&self, ended: &Ended) -> bool {
         self.last_end(&ended.id)
             .is_some_and(|last| last.seq == ended.seq)
@@ -373,19 +384,19 @@ impl Facts {
         self.unfolded_ends.front().map(|ended| ended.seq)
     }
 
-    /// Tasks whose end in the view is a former one.
+    /// Tasks that were opened again, so that their end in the view may be a former one.
     pub fn reopened_ids(&self) -> impl Iterator<Item = &TaskId> {
         self.reopened.keys()
     }
 
-    /// Whether what memory says of this id is durable up to `seq`: that the task ended, and that it
-    /// was opened again.
-    pub fn is_told_by(&self, id: &TaskId, seq: u64) -> bool {
-        let is_end_told = self.last_end(id).is_none_or(|ended| ended.seq <= seq);
-        is_end_told && self.reopened.get(id).is_none_or(|since| *since <= seq)
+    /// Whether the last end of a task, and its last opening after an end, have happened at `seq` or
+    /// before.
+    pub fn is_unchanged_since(&self, id: &TaskId, seq: u64) -> bool {
+        let is_end_older = self.last_end(id).is_none_or(|ended| ended.seq <= seq);
+        is_end_older && self.reopened.get(id).is_none_or(|since| *since <= seq)
     }
 
-    /// A job that the core does not hold.
+    /// A job that the core does not have.
     pub fn idle_job(&self, name: &JobName) -> Option<JobRecord> {
         if let Some(record) = self.idle_job_in_memory(name) {
             return Some(record.clone());
@@ -396,29 +407,31 @@ impl Facts {
         })
     }
 
-    /// A job that the core does not hold, as far as the view does not have it as it is.
+    /// A job that the core does not have, if the view does not have its newest record yet.
     pub fn idle_job_in_memory(&self, name: &JobName) -> Option<&JobRecord> {
         self.idle_jobs.get(name).map(|job| &job.record)
     }
 
-    /// The names of these jobs.
+    /// Names of the jobs that the core does not have, and whose newest record the view does not have
+    /// yet.
     pub fn idle_jobs_in_memory(&self) -> impl Iterator<Item = &JobName> {
         self.idle_jobs.keys()
     }
 
-    /// What a job is that the core does not hold. The view has it when it has `since`.
-    pub fn job_idles(&mut self, name: JobName, since: u64, record: JobRecord) {
+    /// The core does not have this job, whose record is `record`. The view has the record when it
+    /// has the event of the seq `since`.
+    pub fn set_idle_job(&mut self, name: JobName, since: u64, record: JobRecord) {
         self.idle_jobs.insert(name, IdleJob { since, record });
     }
 
-    /// The core holds a job from now on.
+    /// The core has this job from now on.
     pub fn job_opened(&mut self, name: &JobName) {
         self.idle_jobs.remove(name);
     }
 }
 
-/// The core's word for a final state. One that is not final would be a bug of ours, and is taken as
-/// failed.
+/// A final state as the core has it. A state that is not final would be a bug of the master, and
+/// counts as failed.
 pub(crate) fn final_of(state: TaskState) -> FinalState {
     match state {
         TaskState::Done => FinalState::Done,

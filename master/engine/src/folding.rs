@@ -1,5 +1,5 @@
-//! Folds what is durable into the view, in the background: late, once, and when there is time.
-//! Prunes what is kept no longer, and trims the journal.
+//! Folds durable commits into the view, in the background and preferably while the master is idle.
+//! Also prunes ended tasks that are kept no longer, and trims the journal.
 
 use crate::inbox::{AdmissionPermit, Input};
 use crate::settings::Keep;
@@ -13,164 +13,189 @@ use taskmaster_store::kv::{KvStore, SharedStore, StoreError};
 use taskmaster_store::record::{JournalEntry, Record};
 use taskmaster_store::view::{self, EndedTask, FOLD_WEIGHT_MAX, Fold};
 
-/// Records that may wait to be folded while there is load: folding costs more than the journal, and
-/// a burst is over before it begins. Some hundred MB of memory, and a few seconds of a restart.
+/// Records that may wait to be folded while commits come in. Folding costs more than the journal,
+/// and most bursts are over before the fold has to begin. This many records take some hundred MB of
+/// memory, and a few seconds of a restart.
 const WAITING_RECORDS_MAX: usize = 400_000;
 
-/// More than this wait only when commits come faster than they can be folded: then large batches
-/// wait.
+/// Unfolded records above which large batches wait. There are only more when commits come faster
+/// than they can be folded.
 const BACKLOG_GOOD: usize = 500_000;
 
-/// When others than large batches make that many more, whatever they are: then commits wait.
+/// Unfolded records above which every commit waits. Large batches wait earlier, so there are only
+/// more when other inputs make too many records.
 const BACKLOG_MAX: usize = 800_000;
 
-/// How long one commit waits for the fold at the most: with commits as large as they get, the fold
-/// is faster than what comes then. Whoever waits for an answer waits for a commit or two.
-const HOLD: Duration = Duration::from_millis(40);
+/// How long one commit waits for the fold at most. Even with the largest commits, the fold takes
+/// more records in this time than a commit brings. A client that waits for an answer waits for one
+/// or two commits.
+const COMMIT_WAIT_MAX: Duration = Duration::from_millis(40);
 
-/// Nothing committed for this long: there is time to fold.
+/// Time without a commit after which the master counts as idle, so that the fold begins.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// Events that the journal keeps for watchers who come late.
+/// Events that the journal keeps for watchers who lag.
 const EVENTS_KEPT: u64 = 1_000_000;
 
-/// Ended tasks pruned at a time when there is time.
+/// Ended tasks that an idle master prunes at a time.
 const PRUNED_MAX: usize = 2_000;
 
-/// Ended tasks read at a time to be looked at.
+/// Ended tasks that are read from the view per page, to find those to prune.
 const PRUNED_PAGE: usize = 64;
 
-/// The pause between two steps of a collection: it leaves the processor and the disk to others.
+/// The pause between two steps of the blob collector. It leaves the processor and the disk to other
+/// threads.
 const COLLECT_EVERY: Duration = Duration::from_millis(2);
 
-/// Records that are durable and not folded: in memory until they are. Clones share it.
+/// Counts the records that are durable and not folded yet, which are all in memory. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Backlog(Arc<(Mutex<UnfoldedRecords>, Condvar)>);
+pub struct Backlog(Arc<SharedBacklog>);
+
+#[derive(Debug, Default)]
+struct SharedBacklog {
+    unfolded: Mutex<UnfoldedRecords>,
+    /// Notified when records have been folded.
+    folded: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct UnfoldedRecords {
-    records: usize,
-    /// Of large batches that are durable: while too much waits, no more of them come in.
-    passes: Vec<AdmissionPermit>,
+    count: usize,
+    /// Permits of large batches that are durable. They are kept while too many records wait, so
+    /// that fewer large batches come in.
+    permits: Vec<AdmissionPermit>,
 }
 
 impl Backlog {
     fn lock(&self) -> MutexGuard<'_, UnfoldedRecords> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .unfolded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// More records wait, and with them large batches, when there are too many. Whoever commits
-    /// waits too when there are far too many, but not for long: the fold may itself wait for the
-    /// engine, and the engine for whoever commits. So what is committed meanwhile is little.
-    pub fn add(&self, records: usize, passes: Vec<AdmissionPermit>) {
-        let mut waiting = self.lock();
-        waiting.records += records;
-        if waiting.records > BACKLOG_GOOD {
-            waiting.passes.extend(passes);
+    /// Adds the records of a commit, and keeps the permits of its large batches while too many
+    /// records wait. If there are far too many, the commit writer waits here too, but not for long:
+    /// the fold may itself wait for the engine, and the engine for the commit writer.
+    pub fn add(&self, records: usize, permits: Vec<AdmissionPermit>) {
+        let mut unfolded = self.lock();
+        unfolded.count += records;
+        if unfolded.count > BACKLOG_GOOD {
+            unfolded.permits.extend(permits);
         }
-        if waiting.records > BACKLOG_MAX {
-            drop(
-                self.0
-                    .1
-                    .wait_timeout_while(waiting, HOLD, |waiting| waiting.records > BACKLOG_MAX),
-            );
+        if unfolded.count > BACKLOG_MAX {
+            let is_too_long = |unfolded: &mut UnfoldedRecords| unfolded.count > BACKLOG_MAX;
+            let waited = self
+                .0
+                .folded
+                .wait_timeout_while(unfolded, COMMIT_WAIT_MAX, is_too_long);
+            drop(waited);
         }
     }
 
-    /// How many wait.
+    /// How many records are not folded yet.
     pub fn records(&self) -> usize {
-        self.lock().records
+        self.lock().count
     }
 
-    /// Whether large batches wait for the fold: then no commit comes that would make it go on.
-    fn is_waited_for(&self) -> bool {
-        !self.lock().passes.is_empty()
+    /// Whether large batches wait for the fold. Then there may be no commit that would make the
+    /// fold go on.
+    fn has_waiting_batches(&self) -> bool {
+        !self.lock().permits.is_empty()
     }
 
+    /// Takes away records that have been folded.
     fn take(&self, records: usize) {
-        let mut waiting = self.lock();
-        // The first commit of a start is not counted.
-        waiting.records = waiting.records.saturating_sub(records);
-        if waiting.records <= BACKLOG_GOOD {
-            waiting.passes.clear();
+        let mut unfolded = self.lock();
+        // The first commit of a master is never added, so the count may be too small.
+        unfolded.count = unfolded.count.saturating_sub(records);
+        if unfolded.count <= BACKLOG_GOOD {
+            unfolded.permits.clear();
         }
-        drop(waiting);
-        self.0.1.notify_all();
+        drop(unfolded);
+        self.0.folded.notify_all();
     }
 }
 
-/// Work that the fold's thread does between folds, a little at a time: blobs that nothing names any
-/// more are removed.
+/// Work that the folding thread does between folds, a little at a time. It removes blobs that
+/// nothing names any more.
 pub trait Collector: Send {
-    /// A commit came: what its records name is needed.
+    /// Notes that a commit has come in, because blobs that its records name are needed.
     fn committed(&mut self, records: &[Record]);
 
-    /// Does a little. `unfolded` are the commits that the view does not have yet.
+    /// Does a little work. `unfolded` are the records of the commits that the view does not have
+    /// yet.
     fn step(
         &mut self,
         unfolded: &mut dyn Iterator<Item = &[Record]>,
     ) -> Result<CollectorStep, StoreError>;
 }
 
-/// What a step of a [`Collector`] leaves to do.
+/// What a [`Collector`] has left to do after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CollectorStep {
-    /// Nothing, for long.
+    /// The collector has nothing to do for a long time.
     Rest,
-    /// More, after the usual pause.
+    /// The next step is due after the usual pause.
     Pause,
-    /// More, as soon as there is time.
+    /// The next step is due as soon as there is time.
     More,
 }
 
-/// The folding thread.
+/// Folds commits, prunes ended tasks and trims the journal, on a thread of its own.
 pub struct Folding {
     store: SharedStore,
     keep: Keep,
     engine: Sender<Input>,
+    /// Commits that wait to be folded, oldest first.
     waiting: VecDeque<Arc<JournalEntry>>,
-    records: usize,
+    /// Records in these commits.
+    waiting_records: usize,
     backlog: Backlog,
-    /// What ended before this seq has been looked at for pruning.
+    /// Ended tasks whose end has a smaller seq were looked at for pruning.
     prune_from: u64,
-    /// The journal's first commit, and the seq with which it begins: to read thousands of records
-    /// for that takes longer than to fold.
-    oldest: Option<(u64, u64)>,
-    /// Removes blobs that nothing names any more.
+    oldest: Option<OldestCommit>,
     collector: Option<Box<dyn Collector>>,
 }
 
+/// The journal's oldest commit. Its first seq is remembered, because decoding thousands of records
+/// to find it takes longer than to fold.
+#[derive(Clone, Copy)]
+struct OldestCommit {
+    commit: u64,
+    first_seq: u64,
+}
+
 impl Folding {
-    /// For the view on `store`, telling `engine` how far it is.
+    /// Folds into the view on `store`, and tells `engine` how far the view is.
     pub fn new(store: SharedStore, keep: Keep, engine: Sender<Input>) -> Folding {
-        let (waiting, backlog) = (VecDeque::new(), Backlog::default());
         Folding {
             store,
             keep,
             engine,
-            waiting,
-            records: 0,
-            backlog,
+            waiting: VecDeque::new(),
+            waiting_records: 0,
+            backlog: Backlog::default(),
             prune_from: 0,
             oldest: None,
             collector: None,
         }
     }
 
-    /// The same, and blobs are collected in between.
-    pub fn collecting(self, collector: Box<dyn Collector>) -> Folding {
+    /// Lets `collector` work between folds.
+    pub fn with_collector(self, collector: Box<dyn Collector>) -> Folding {
         Folding {
             collector: Some(collector),
             ..self
         }
     }
 
-    /// For whoever commits: see [`Backlog::add`].
+    /// The count of unfolded records, to which the commit writer adds.
     pub fn backlog(&self) -> Backlog {
         self.backlog.clone()
     }
 
-    /// Folds until the writer ends. What is left then is folded at the next start.
+    /// Folds until the commit writer ends. The next master folds what is left then.
     pub fn run(
         &mut self,
         commits: &Receiver<Arc<JournalEntry>>,
@@ -180,17 +205,17 @@ impl Folding {
         loop {
             match commits.recv_timeout(patience) {
                 Ok(entry) => {
-                    self.records += entry.records.len();
+                    self.waiting_records += entry.records.len();
                     if let Some(collector) = &mut self.collector {
                         collector.committed(&entry.records);
                     }
                     self.waiting.push_back(entry);
-                    if self.records > WAITING_RECORDS_MAX {
+                    if self.waiting_records > WAITING_RECORDS_MAX {
                         self.fold_some(wall())?;
-                        // Under a load that never pauses, too.
+                        // The collector must get on even if the load never pauses.
                         self.collect()?;
                     }
-                    patience = if self.backlog.is_waited_for() {
+                    patience = if self.backlog.has_waiting_batches() {
                         Duration::ZERO
                     } else {
                         IDLE
@@ -221,7 +246,8 @@ impl Folding {
         collector.step(&mut unfolded)
     }
 
-    /// One batch. On an idle machine the next follows at once unless a commit comes first.
+    /// Folds one batch of records. On an idle machine the next batch follows at once, unless a
+    /// commit comes first.
     fn fold_some(&mut self, wall: Wall) -> Result<(), StoreError> {
         let mut fold = Fold::begin(self.store.clone())?;
         let before = fold.ended_count();
@@ -230,42 +256,45 @@ impl Folding {
                 break;
             };
             if fold.take_until(entry, FOLD_WEIGHT_MAX)? {
-                self.records -= entry.records.len();
+                self.waiting_records -= entry.records.len();
                 self.backlog.take(entry.records.len());
                 self.waiting.pop_front();
             }
         }
-        let (seq, ended) = (fold.seq(), fold.ended_count());
+        let seq = fold.seq();
+        let new_ends = fold.ended_count().saturating_sub(before);
         fold.write()?;
-        // The engine may have ended before.
+        // The engine may have ended.
         let _ = self.engine.send(Input::Folded { seq });
         self.trim(seq)?;
-        // Twice as many as came: under a load that never pauses, what is too old goes too.
-        self.prune(
-            wall,
-            usize::try_from(ended.saturating_sub(before) * 2).unwrap_or(PRUNED_MAX),
-        )
+        // Twice as many tasks are pruned as have ended, so that tasks that are too old go even if
+        // the load never pauses.
+        self.prune(wall, usize::try_from(new_ends * 2).unwrap_or(PRUNED_MAX))
     }
 
-    /// Lets go of commits that are folded and older than a watcher may ask for.
+    /// Removes commits that are folded and whose events are kept no longer.
     fn trim(&mut self, folded_seq: u64) -> Result<(), StoreError> {
         let Some(first) = journal::first(&self.store)? else {
             return Ok(());
         };
-        let oldest_seq = match self.oldest {
-            Some((commit, seq)) if commit == first => seq,
-            _ => match journal::entry(&self.store, first)? {
+        let first_seq = match self.oldest.filter(|oldest| oldest.commit == first) {
+            Some(oldest) => oldest.first_seq,
+            None => match journal::entry(&self.store, first)? {
                 Some(oldest) => oldest.first_seq,
                 None => return Ok(()),
             },
         };
-        self.oldest = Some((first, oldest_seq));
-        // A tenth more than is kept, so that this happens seldom.
-        if folded_seq.saturating_sub(oldest_seq) < EVENTS_KEPT + EVENTS_KEPT / 10 {
+        self.oldest = Some(OldestCommit {
+            commit: first,
+            first_seq,
+        });
+        // The journal is trimmed when a tenth more events are there than are kept, so that trimming
+        // is rare.
+        if folded_seq.saturating_sub(first_seq) < EVENTS_KEPT + EVENTS_KEPT / 10 {
             return Ok(());
         }
         let below = journal::commit_at(&self.store, folded_seq - EVENTS_KEPT)?;
-        // The view must be durable before what it was made of goes.
+        // The view must be durable before the commits from which it was made are removed.
         self.store.sync()?;
         journal::trim(
             &self.store,
@@ -273,17 +302,19 @@ impl Folding {
         )
     }
 
-    /// Forgets ended tasks that are too many or too old, the oldest first, as far as nothing open
-    /// needs them; looks at about `most`, and goes on behind them the next time.
+    /// Forgets ended tasks that are too many or too old, the oldest first, unless an open task or
+    /// job needs them. Looks at about `most` tasks, and continues after them the next time.
     pub fn prune(&mut self, wall: Wall, most: usize) -> Result<(), StoreError> {
-        let tasks;
-        (tasks, self.prune_from) =
-            surplus(self.store.as_ref(), self.keep, wall, self.prune_from, most)?;
-        if tasks.is_empty() {
+        let surplus = surplus(self.store.as_ref(), self.keep, wall, self.prune_from, most)?;
+        self.prune_from = surplus.continue_at;
+        if surplus.tasks.is_empty() {
             return Ok(());
         }
         let (reply, answer) = channel();
-        let _ = self.engine.send(Input::Prune { tasks, reply });
+        let _ = self.engine.send(Input::Prune {
+            tasks: surplus.tasks,
+            reply,
+        });
         let Ok(allowed) = answer.recv() else {
             return Ok(());
         };
@@ -291,42 +322,46 @@ impl Folding {
     }
 }
 
-/// The oldest ended tasks that are too many or too old, about `most` of those that ended with event
-/// `from` or later; and where to go on the next time.
+/// Ended tasks that are too many or too old.
+pub struct SurplusTasks {
+    /// The oldest of these tasks.
+    pub tasks: Vec<EndedTask>,
+    /// The seq of an end at which the next search continues; 0 to begin with the oldest again.
+    pub continue_at: u64,
+}
+
+/// Finds ended tasks that are too many or too old, the oldest first. It looks at tasks whose end has
+/// the seq `from` or a later one, and returns about `most`.
 pub fn surplus(
     store: &dyn KvStore,
     keep: Keep,
     wall: Wall,
     mut from: u64,
     most: usize,
-) -> Result<(Vec<EndedTask>, u64), StoreError> {
-    let surplus = view::watermarks(store)?
+) -> Result<SurplusTasks, StoreError> {
+    let too_many = view::watermarks(store)?
         .ended_count
         .saturating_sub(keep.count);
-    let limit = Wall(
-        wall.0
-            .saturating_sub(i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX)),
-    );
+    let keep_us = i64::try_from(keep.time.as_micros()).unwrap_or(i64::MAX);
+    let oldest_kept = Wall(wall.0.saturating_sub(keep_us));
     let mut tasks: Vec<EndedTask> = Vec::new();
     while tasks.len() < most {
-        let left = surplus.saturating_sub(tasks.len() as u64);
-        // Where there are not too many, the oldest tells whether any is too old.
-        let page = view::ended_from(
-            store,
-            from,
-            if left > 0 || !tasks.is_empty() {
-                PRUNED_PAGE
-            } else {
-                1
-            },
-        )?;
+        let left = too_many.saturating_sub(tasks.len() as u64);
+        // If there are not too many tasks, the oldest one tells whether any is too old.
+        let limit = if left > 0 || !tasks.is_empty() {
+            PRUNED_PAGE
+        } else {
+            1
+        };
+        let page = view::ended_from(store, from, limit)?;
         let count = (0..)
             .zip(&page)
-            .take_while(|(n, task)| *n < left || task.ended.end.finished < limit)
+            .take_while(|(n, task)| *n < left || task.ended.end.finished < oldest_kept)
             .count();
         let is_last = count < page.len() || page.is_empty();
         tasks.extend(page.into_iter().take(count));
-        // At the end, the next time from the first again: what was needed may no longer be.
+        // The next search begins with the oldest task again when this one has reached the end,
+        // because tasks that were needed may not be needed any more.
         from = tasks
             .last()
             .filter(|_| !is_last)
@@ -335,10 +370,13 @@ pub fn surplus(
             break;
         }
     }
-    Ok((tasks, from))
+    Ok(SurplusTasks {
+        tasks,
+        continue_at: from,
+    })
 }
 
-/// Takes ended tasks out of the view: those that the engine says nothing needs.
+/// Removes ended tasks from the view, after the engine has allowed it.
 pub fn forget(store: &SharedStore, allowed: &[EndedTask]) -> Result<(), StoreError> {
     let mut fold = Fold::begin(store.clone())?;
     fold.prune(allowed)?;

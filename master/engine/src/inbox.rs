@@ -1,6 +1,7 @@
-//! What the engine is told, and the handle by which the gateway and the module folder tell it.
+//! The inputs of the engine.
 //!
-//! Everything goes through one queue, so that "add after the module was seen" holds by order alone.
+//! All inputs go through one queue. Therefore order alone makes sure that, for example, a module is
+//! known before a task that names it is added.
 
 use crate::answer::QueryAnswer;
 use crate::disk_space::DiskSpace;
@@ -13,118 +14,120 @@ use taskmaster_protocol::{
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-/// Names one connection as long as this master lives; made by the gateway, never used twice.
+/// Names one connection during the life of this master. The gateway makes it and never uses it
+/// twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// Where the engine's answers to one connection go. Unbounded: runners have credits, feeders have a
-/// bounded number of batches in flight, every other message is the answer to one request.
+/// Takes the engine's messages to one connection. It needs no bound, because runners have credits,
+/// feeders have a bounded number of batches in flight, and every other message answers one request.
 pub type Outbox = mpsc::UnboundedSender<FromMaster>;
 
-/// One thing the engine is told.
+/// One input of the engine.
 #[derive(Debug)]
 pub enum Input {
-    /// A connection said `hello` and was let in. The gateway answers it with `welcome` itself.
+    /// A connection sent a `hello` that the gateway accepted and answered with `welcome`.
     Connected {
-        /// The connection.
-        session: ConnectionId,
-        /// What it said.
+        /// The new connection.
+        connection: ConnectionId,
+        /// The `hello` that the connection sent.
         hello: Hello,
-        /// Where answers go.
+        /// Takes the engine's messages to the connection.
         outbox: Outbox,
     },
-    /// The connection is closed.
+    /// A connection is closed.
     Disconnected {
-        /// The connection.
-        session: ConnectionId,
+        /// The connection that is closed.
+        connection: ConnectionId,
     },
-    /// A sign of life came over it that says nothing else: a ping or a pong.
+    /// A ping or a pong came over a connection, which shows that the other end lives.
     Heard {
-        /// The connection.
-        session: ConnectionId,
+        /// The connection of the ping or the pong.
+        connection: ConnectionId,
     },
     /// A message other than `task:add`, `watch`, `task:follow`, `query` (which the gateway deals
     /// with) and `task:done` (which becomes `Reports`).
     Message {
-        /// Its connection.
-        session: ConnectionId,
-        /// What it says.
+        /// The connection over which the message came.
+        connection: ConnectionId,
+        /// The message as it was sent.
         message: ToMaster,
     },
-    /// A `task:add` whose documents are parsed. Answered with `task:rejected` (where any was) and
-    /// `task:added`.
+    /// A `task:add` whose documents are parsed. The engine answers with `task:rejected`, if it
+    /// refuses any of them, and with `task:added`.
     Add {
-        /// Its connection.
-        session: ConnectionId,
-        /// The batch's number.
+        /// The connection over which the batch came.
+        connection: ConnectionId,
+        /// The client's number of the batch, which the answers repeat.
         batch: u64,
-        /// The job of tasks that name none.
+        /// The job of tasks whose documents name none.
         job: Option<JobName>,
-        /// Whether the session holds that job.
+        /// Whether the client holds that job open from now on.
         hold: bool,
-        /// The documents, in order; those that are wrong on their own are refused already.
+        /// The documents in order. Documents that are wrong on their own are refused already.
         tasks: Vec<Result<Box<PreparedTask>, Refusal>>,
-        /// What let it in.
-        pass: Option<AdmissionPermit>,
+        /// Counts the batch against a limit until the permit is dropped. `None` in tests.
+        permit: Option<AdmissionPermit>,
     },
-    /// Everything before this has been taken: so much room is free again for its session. Dropped
-    /// when it is taken.
+    /// A permit that the gateway took for earlier inputs of a connection. The engine drops the
+    /// permit when it has taken these inputs.
     Permit(OwnedSemaphorePermit),
     /// The module folder has something new.
     Module {
         /// The module's name.
         name: ModuleName,
-        /// What was seen.
+        /// What the folder holds under this name.
         seen: ModuleFile,
-        /// Told when the engine knows it.
+        /// Notified when the engine has taken the change in.
         known: Option<oneshot::Sender<()>>,
     },
-    /// The hashes that the list of approved modules has. Only with `--require-approved`.
+    /// The hashes on the list of approved modules. Sent only with `--require-approved`.
     Approved(BTreeSet<Hash>),
     /// A question; the answer may have to be completed from the store, see [`Reply`].
     Ask {
-        /// The question.
+        /// The question to answer.
         query: Query,
-        /// Where the answer goes.
+        /// Takes the answer to whoever asked.
         reply: oneshot::Sender<Reply>,
     },
-    /// The view holds every event up to this seq: what they tell of need not be kept in memory.
+    /// The view holds every event up to `seq`, so memory need not keep what these events changed.
     Folded {
-        /// The seq.
+        /// The seq of the last event that the view holds.
         seq: u64,
     },
-    /// May these ended tasks be forgotten? The answer names those that may.
+    /// Asks which of these ended tasks may be forgotten.
     Prune {
-        /// Candidates.
+        /// Ended tasks that are too many or too old.
         tasks: Vec<taskmaster_store::view::EndedTask>,
-        /// Where the answer goes.
+        /// Takes back the tasks that may be forgotten, when the turn is durable.
         reply: std::sync::mpsc::Sender<Vec<taskmaster_store::view::EndedTask>>,
     },
-    /// A `task:done` whose follow-up tasks are parsed. Answered with `task:ack` when it is durable.
+    /// A `task:done` whose follow-up tasks are parsed. The engine answers with `task:ack` when the
+    /// turn is durable.
     Reports {
-        /// Its connection.
-        session: ConnectionId,
-        /// One for each attempt, in order.
+        /// The connection of the runner that reports.
+        connection: ConnectionId,
+        /// One report for each attempt, in order.
         reports: Vec<DoneReport>,
     },
-    /// It stands otherwise with the disk.
+    /// The disk's free-space state changed.
     DiskSpace(DiskSpace),
-    /// Send no more tasks and take no more; running ones may finish.
+    /// The master stops: it sends and accepts no more tasks, and running attempts may end.
     Stop {
-        /// Told when no runner holds an attempt, at the end of a turn.
+        /// Notified at the end of the first turn in which no runner holds an attempt.
         idle: oneshot::Sender<()>,
     },
-    /// Commit what is there and end.
+    /// Ends the engine after this turn.
     Shutdown,
 }
 
-/// The room that a batch has while it is on its way; dropped, it is free for others.
+/// Counts a batch against a limit until the permit is dropped.
 #[derive(Debug)]
 pub enum AdmissionPermit {
-    /// Of large batches: until the batch is durable, and what is durable is not far ahead of the
-    /// view.
+    /// Permit of a large batch. It is kept until the batch is durable and the journal is not far
+    /// ahead of the view.
     Bulk(OwnedSemaphorePermit),
-    /// Of small ones: until the engine has taken it.
+    /// Permit of a small batch. It is kept until the engine has taken the batch.
     Express(OwnedSemaphorePermit),
 }
 
@@ -137,45 +140,45 @@ pub struct DoneReport {
     pub follow_ups: Option<Box<FollowUpTasks>>,
 }
 
-/// Tasks that an attempt wants added when it is done, read and checked.
+/// Tasks that the result of an attempt asks for, read and checked by the gateway.
 #[derive(Debug, Default)]
 pub struct FollowUpTasks {
-    /// To add, in order.
+    /// Tasks to add, in the order of the result.
     pub adds: Vec<FollowUp>,
-    /// As what its task is to go on.
+    /// The task as which the attempt's own task continues instead of ending.
     pub then: Option<FollowUp>,
 }
 
-/// A task that another one adds.
+/// A task that an attempt of another task asks for.
 #[derive(Debug)]
 pub struct FollowUp {
     /// The task, or what is wrong with its document.
     pub task: Result<Box<PreparedTask>, Refusal>,
-    /// Whether its document says a priority; else it has that of its parent.
+    /// Whether its document names a priority. If not, it gets the priority of its parent.
     pub has_priority: bool,
 }
 
-/// What the folder holds under a name.
+/// What the module folder holds under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModuleFile {
-    /// A whole, valid module; its bytes are in the blob folder.
+    /// A whole, valid module, whose bytes are in the blob folder.
     Sound {
         /// SHA-256 of the file.
         version: Hash,
-        /// How it is run.
+        /// How runners run the module.
         kind: ModuleKind,
-        /// Size of the file.
+        /// Size of the file, bytes.
         bytes: u64,
-        /// What the manifest beside it asks for; `None`: it cannot be read, and what was known
-        /// stays so.
+        /// The capabilities that the manifest beside the file asks for. `None` if the manifest
+        /// cannot be read; then the capabilities known before still count.
         wants: Option<Arc<Capabilities>>,
     },
-    /// A file that cannot be a module.
+    /// A file that is no valid module.
     Unsound {
-        /// Why not, a sentence.
+        /// Why it is not valid, a sentence.
         error: String,
     },
-    /// No file of this name any more.
+    /// There is no file of this name any more.
     Gone,
 }
 
@@ -191,8 +194,8 @@ pub enum Reply {
     FromStore(crate::lookup::Lookup),
 }
 
-/// Whether a question is asked by somebody who can only wait when the disk is full: a runner that
-/// prepares a task. All others are told something at once.
-pub fn waits_for_room(query: &Query) -> bool {
+/// Whether the answer to a question may wait until the disk has space. Only runners ask such
+/// questions, to prepare a task; other questions are answered or refused at once.
+pub fn waits_for_disk_space(query: &Query) -> bool {
     matches!(query, Query::Results { .. })
 }

@@ -1,147 +1,164 @@
-//! Who waits for which job or task. A commit wakes those whom something in it concerns, and nobody
-//! else: a thousand followers of a job each would otherwise all be woken by every commit, and
-//! everybody would wait for them.
+//! Which follower waits for which job or task. A commit wakes only the followers whom one of its
+//! records concerns. If every commit woke a thousand followers of a job each, all clients would wait
+//! for them.
 
+use crate::events::RecordedEnd;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use taskmaster_protocol::{JobName, TaskId};
-use taskmaster_store::record::{JournalEntry, Record};
+use taskmaster_store::record::JournalEntry;
 use tokio::sync::Notify;
 
-/// Everybody's interests. Clones share them.
+/// The interests of all followers. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Interests(Arc<Mutex<InterestTable>>);
 
 #[derive(Debug, Default)]
 struct InterestTable {
-    /// For the ends in a job, and its own.
-    jobs: HashMap<JobName, Vec<Arc<Marks>>>,
-    /// For all that happens in a job.
-    watched: HashMap<JobName, Vec<Arc<Marks>>>,
-    /// For the end of a task.
-    tasks: HashMap<TaskId, Vec<Arc<Marks>>>,
+    /// Followers of the end of a job, and of the ends of its tasks.
+    jobs: HashMap<JobName, Vec<Arc<UnseenEvents>>>,
+    /// Followers of every event of a job.
+    watched: HashMap<JobName, Vec<Arc<UnseenEvents>>>,
+    /// Followers of the end of a task.
+    tasks: HashMap<TaskId, Vec<Arc<UnseenEvents>>>,
 }
 
-/// What concerns one follower and he has not looked at.
+/// The range of events that one follower has not read yet.
 #[derive(Debug, Default)]
-struct Marks {
-    /// The first and the last seq of it.
-    unseen: Mutex<Option<(u64, u64)>>,
-    came: Notify,
+struct UnseenEvents {
+    range: Mutex<Option<SeqRange>>,
+    /// Notified when `range` grows.
+    grown: Notify,
+}
+
+/// A range of seqs, both ends included.
+#[derive(Debug, Clone, Copy)]
+struct SeqRange {
+    first: u64,
+    last: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Marks {
+impl UnseenEvents {
     fn add(&self, first: u64, last: u64) {
-        let mut unseen = lock(&self.unseen);
-        match *unseen {
-            // More of the commit that has been marked.
-            Some((low, marked)) if marked == last && low <= first => return,
-            Some((low, high)) => *unseen = Some((low.min(first), high.max(last))),
-            None => *unseen = Some((first, last)),
-        }
-        drop(unseen);
-        self.came.notify_one();
+        let mut range = lock(&self.range);
+        let grown = match *range {
+            // An earlier record of the same commit has added this range.
+            Some(range) if range.last == last && range.first <= first => return,
+            Some(range) => SeqRange {
+                first: range.first.min(first),
+                last: range.last.max(last),
+            },
+            None => SeqRange { first, last },
+        };
+        *range = Some(grown);
+        drop(range);
+        self.grown.notify_one();
     }
 }
 
 impl Interests {
-    /// For one follower.
-    pub fn none(&self) -> Interest {
-        let (marks, jobs, watched, tasks) = (Arc::default(), Vec::new(), Vec::new(), Vec::new());
+    /// A new follower, who waits for nothing yet.
+    pub fn new_follower(&self) -> Interest {
         Interest {
             all: self.clone(),
-            marks,
-            jobs,
-            watched,
-            tasks,
+            unseen: Arc::default(),
+            jobs: Vec::new(),
+            watched: Vec::new(),
+            tasks: Vec::new(),
         }
     }
 
-    /// A commit is durable, and its events up to `last` are in memory: wakes whom it concerns.
+    /// A commit is durable, and its events up to `last` are in memory: wakes the followers whom it
+    /// concerns.
     pub fn wake(&self, entry: &JournalEntry, last: u64) {
         let table = lock(&self.0);
         if table.jobs.is_empty() && table.watched.is_empty() && table.tasks.is_empty() {
             return;
         }
-        let mark = |whom: Option<&Vec<Arc<Marks>>>| {
-            whom.into_iter()
+        let wake = |followers: Option<&Vec<Arc<UnseenEvents>>>| {
+            followers
+                .into_iter()
                 .flatten()
-                .for_each(|marks| marks.add(entry.first_seq, last));
+                .for_each(|unseen| unseen.add(entry.first_seq, last));
         };
         for record in &entry.records {
             if let Some(job) = record.job().filter(|_| !table.watched.is_empty()) {
-                mark(table.watched.get(job));
+                wake(table.watched.get(job));
             }
-            match record {
-                Record::Ended(ended) => {
-                    mark(table.jobs.get(&ended.job));
-                    mark(table.tasks.get(&ended.id));
+            match RecordedEnd::of(record) {
+                Some(RecordedEnd::Task(ended)) => {
+                    wake(table.jobs.get(&ended.job));
+                    wake(table.tasks.get(&ended.id));
                 }
-                Record::JobDone { job, .. } => mark(table.jobs.get(job)),
-                _ => {}
+                Some(RecordedEnd::Job { job, .. }) => wake(table.jobs.get(job)),
+                None => {}
             }
         }
     }
 }
 
-/// What one follower waits for; forgotten when it is dropped.
+/// What one follower waits for. Dropping it ends the waiting.
 #[derive(Debug)]
 pub struct Interest {
     all: Interests,
-    marks: Arc<Marks>,
+    unseen: Arc<UnseenEvents>,
+    /// Jobs whose ends the follower waits for.
     jobs: Vec<JobName>,
+    /// Jobs of which the follower waits for every event.
     watched: Vec<JobName>,
+    /// Tasks whose ends the follower waits for.
     tasks: Vec<TaskId>,
 }
 
 impl Interest {
-    /// In all that happens in a job, from now on.
-    pub fn in_all_of(&mut self, job: &JobName) {
-        if add(&mut lock(&self.all.0).watched, job, &self.marks) {
+    /// From now on the follower waits for every event of a job.
+    pub fn watch_job(&mut self, job: &JobName) {
+        if add(&mut lock(&self.all.0).watched, job, &self.unseen) {
             self.watched.push(job.clone());
         }
     }
 
-    /// In what ends in a job, from now on.
-    pub fn in_job(&mut self, job: &JobName) {
-        if add(&mut lock(&self.all.0).jobs, job, &self.marks) {
+    /// From now on the follower waits for the end of a job and for the ends of its tasks.
+    pub fn follow_job(&mut self, job: &JobName) {
+        if add(&mut lock(&self.all.0).jobs, job, &self.unseen) {
             self.jobs.push(job.clone());
         }
     }
 
-    /// In the end of a task, from now on.
-    pub fn in_task(&mut self, task: &TaskId) {
-        if add(&mut lock(&self.all.0).tasks, task, &self.marks) {
+    /// From now on the follower waits for the end of a task.
+    pub fn follow_task(&mut self, task: &TaskId) {
+        if add(&mut lock(&self.all.0).tasks, task, &self.unseen) {
             self.tasks.push(task.clone());
         }
     }
 
-    /// What is from `first` to `last` is to be looked at, whatever it is.
+    /// Makes the follower read the events from `first` to `last`, whatever they are.
     pub fn mark(&self, first: u64, last: u64) {
         if first <= last {
-            self.marks.add(first, last);
+            self.unseen.add(first, last);
         }
     }
 
-    /// Waits until there is something that concerns him; the first and the last seq of it.
+    /// Waits until some events concern the follower. Returns the first and the last seq of a range
+    /// that has these events; other events in the range need not concern the follower.
     pub async fn next(&self) -> (u64, u64) {
         loop {
-            if let Some(unseen) = lock(&self.marks.unseen).take() {
-                return unseen;
+            if let Some(range) = lock(&self.unseen.range).take() {
+                return (range.first, range.last);
             }
-            self.marks.came.notified().await;
+            self.unseen.grown.notified().await;
         }
     }
 
-    /// Whether there is nothing that concerns him and he has not looked at.
+    /// Whether no unread events concern the follower.
     pub fn is_quiet(&self) -> bool {
-        lock(&self.marks.unseen).is_none()
+        lock(&self.unseen.range).is_none()
     }
 }
 
@@ -150,39 +167,41 @@ impl Drop for Interest {
         let mut table = lock(&self.all.0);
         self.jobs
             .iter()
-            .for_each(|job| remove(&mut table.jobs, job, &self.marks));
+            .for_each(|job| remove(&mut table.jobs, job, &self.unseen));
         self.watched
             .iter()
-            .for_each(|job| remove(&mut table.watched, job, &self.marks));
+            .for_each(|job| remove(&mut table.watched, job, &self.unseen));
         self.tasks
             .iter()
-            .for_each(|task| remove(&mut table.tasks, task, &self.marks));
+            .for_each(|task| remove(&mut table.tasks, task, &self.unseen));
     }
 }
 
-/// Whether it was not there.
+/// Adds a follower of `key`. Returns whether it is new there.
 fn add<K: Clone + Eq + Hash>(
-    table: &mut HashMap<K, Vec<Arc<Marks>>>,
+    table: &mut HashMap<K, Vec<Arc<UnseenEvents>>>,
     key: &K,
-    marks: &Arc<Marks>,
+    follower: &Arc<UnseenEvents>,
 ) -> bool {
-    let there = table.entry(key.clone()).or_default();
-    let is_new = !there.iter().any(|other| Arc::ptr_eq(other, marks));
+    let followers = table.entry(key.clone()).or_default();
+    let is_new = !followers.iter().any(|other| Arc::ptr_eq(other, follower));
     if is_new {
-        there.push(marks.clone());
+        followers.push(follower.clone());
     }
     is_new
 }
 
 fn remove<K: Clone + Eq + Hash>(
-    table: &mut HashMap<K, Vec<Arc<Marks>>>,
+    table: &mut HashMap<K, Vec<Arc<UnseenEvents>>>,
     key: &K,
-    marks: &Arc<Marks>,
+    follower: &Arc<UnseenEvents>,
 ) {
-    if let MapEntry::Occupied(mut there) = table.entry(key.clone()) {
-        there.get_mut().retain(|other| !Arc::ptr_eq(other, marks));
-        if there.get().is_empty() {
-            there.remove();
+    if let MapEntry::Occupied(mut followers) = table.entry(key.clone()) {
+        followers
+            .get_mut()
+            .retain(|other| !Arc::ptr_eq(other, follower));
+        if followers.get().is_empty() {
+            followers.remove();
         }
     }
 }
@@ -191,6 +210,7 @@ fn remove<K: Clone + Eq + Hash>(
 mod tests {
     use super::*;
     use taskmaster_protocol::Wall;
+    use taskmaster_store::record::Record;
 
     fn done(job: &str, first_seq: u64) -> JournalEntry {
         let records = vec![Record::JobDone {
@@ -207,10 +227,11 @@ mod tests {
     #[tokio::test]
     async fn a_commit_wakes_whom_it_concerns_and_nobody_else() {
         let interests = Interests::default();
-        let (mut one, mut other) = (interests.none(), interests.none());
-        one.in_job(&JobName::new("a").unwrap());
-        one.in_job(&JobName::new("a").unwrap());
-        other.in_job(&JobName::new("b").unwrap());
+        let mut one = interests.new_follower();
+        let mut other = interests.new_follower();
+        one.follow_job(&JobName::new("a").unwrap());
+        one.follow_job(&JobName::new("a").unwrap());
+        other.follow_job(&JobName::new("b").unwrap());
         interests.wake(&done("a", 5), 5);
         interests.wake(&done("c", 6), 6);
         interests.wake(&done("a", 7), 7);

@@ -1,65 +1,66 @@
-//! What has come and waits for the engine, in two lanes: a crowd's large batches, and everything
-//! else, which goes past them. What one client says keeps its order.
+//! Inputs that wait for the engine, in two lanes. Large batches wait in the bulk lane, and all other
+//! inputs pass them in the express lane. The inputs of one connection keep their order.
 
 use crate::inbox::{AdmissionPermit, ConnectionId, Input};
 use std::collections::{HashMap, VecDeque};
 use taskmaster_protocol::ToMaster;
 
-/// The lanes.
+/// The two lanes in which inputs wait for the engine.
 #[derive(Default)]
 pub struct Lanes {
     express: VecDeque<Input>,
     bulk: VecDeque<Input>,
-    /// Inputs of each connection that wait in the lane of large batches. What it says next waits
-    /// there, too.
-    behind: HashMap<ConnectionId, usize>,
+    /// Inputs of each connection in the bulk lane; a connection without any has no entry. While a
+    /// connection has inputs there, its next inputs wait there, too.
+    in_bulk: HashMap<ConnectionId, usize>,
 }
 
 impl Lanes {
-    /// Takes an input in.
+    /// Puts an input at the end of its lane.
     pub fn put(&mut self, input: Input) {
         let is_large = matches!(
             &input,
             Input::Add {
-                pass: Some(AdmissionPermit::Bulk(_)),
+                permit: Some(AdmissionPermit::Bulk(_)),
                 ..
             }
         );
-        match session_of(&input) {
-            Some(session) if is_large || self.behind.contains_key(&session) => {
-                *self.behind.entry(session).or_default() += 1;
+        match connection_of(&input) {
+            Some(connection) if is_large || self.in_bulk.contains_key(&connection) => {
+                *self.in_bulk.entry(connection).or_default() += 1;
                 self.bulk.push_back(input);
             }
-            _ => self.express.push_back(input),
+            Some(_) | None => self.express.push_back(input),
         }
     }
 
-    /// The next input that goes past large batches.
+    /// Takes the next input of the express lane.
     pub fn express(&mut self) -> Option<Input> {
         self.express.pop_front()
     }
 
-    /// The next of the others.
+    /// Takes the next input of the bulk lane.
     pub fn bulk(&mut self) -> Option<Input> {
         let input = self.bulk.pop_front()?;
-        if let Some(session) = session_of(&input)
-            && let Some(count) = self.behind.get_mut(&session)
+        if let Some(connection) = connection_of(&input)
+            && let Some(count) = self.in_bulk.get_mut(&connection)
         {
             *count -= 1;
             if *count == 0 {
-                self.behind.remove(&session);
+                self.in_bulk.remove(&connection);
             }
         }
         Some(input)
     }
 
-    /// Whether nothing waits.
+    /// Whether no input waits in either lane.
     pub fn is_empty(&self) -> bool {
         self.express.is_empty() && self.bulk.is_empty()
     }
 }
 
-/// Tasks or reports in an input: about how long the engine is busy with it.
+/// Tasks or reports in an input, at least 1. The time that the engine takes for the input grows
+/// with this number.
 pub fn weight(input: &Input) -> usize {
     match input {
         Input::Add { tasks, .. } => tasks.len(),
@@ -68,19 +69,42 @@ pub fn weight(input: &Input) -> usize {
             message: ToMaster::Failed(reports),
             ..
         } => reports.len(),
-        _ => 1,
+        Input::Connected { .. }
+        | Input::Disconnected { .. }
+        | Input::Heard { .. }
+        | Input::Message { .. }
+        | Input::Permit(_)
+        | Input::Module { .. }
+        | Input::Approved(_)
+        | Input::Ask { .. }
+        | Input::Folded { .. }
+        | Input::Prune { .. }
+        | Input::DiskSpace(_)
+        | Input::Stop { .. }
+        | Input::Shutdown => 1,
     }
 }
 
-/// Whose words an input is, where it matters what else they said.
-pub(crate) fn session_of(input: &Input) -> Option<ConnectionId> {
+/// The connection from which an input came, if the input must keep its place among the other inputs
+/// of that connection.
+pub(crate) fn connection_of(input: &Input) -> Option<ConnectionId> {
     match input {
-        Input::Connected { session, .. }
-        | Input::Disconnected { session }
-        | Input::Message { session, .. }
-        | Input::Add { session, .. }
-        | Input::Reports { session, .. } => Some(*session),
-        _ => None,
+        Input::Connected { connection, .. }
+        | Input::Disconnected { connection }
+        | Input::Message { connection, .. }
+        | Input::Add { connection, .. }
+        | Input::Reports { connection, .. } => Some(*connection),
+        // A sign of life says the same before and after the other inputs of its connection.
+        Input::Heard { .. }
+        | Input::Permit(_)
+        | Input::Module { .. }
+        | Input::Approved(_)
+        | Input::Ask { .. }
+        | Input::Folded { .. }
+        | Input::Prune { .. }
+        | Input::DiskSpace(_)
+        | Input::Stop { .. }
+        | Input::Shutdown => None,
     }
 }
 
@@ -90,20 +114,20 @@ mod tests {
     use std::sync::Arc;
     use tokio::sync::Semaphore;
 
-    fn add(session: u64, batch: u64, is_large: bool) -> Input {
+    fn add(connection: u64, batch: u64, is_large: bool) -> Input {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let pass = if is_large {
+        let permit = if is_large {
             AdmissionPermit::Bulk(permit)
         } else {
             AdmissionPermit::Express(permit)
         };
         Input::Add {
-            session: ConnectionId(session),
+            connection: ConnectionId(connection),
             batch,
             job: None,
             hold: false,
             tasks: Vec::new(),
-            pass: Some(pass),
+            permit: Some(permit),
         }
     }
 
@@ -115,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn small_ones_go_past_a_crowd_but_not_past_what_their_own_session_said() {
+    fn small_batches_pass_large_ones_but_no_earlier_input_of_their_own_connection() {
         let mut lanes = Lanes::default();
         lanes.put(add(1, 10, true));
         lanes.put(add(2, 20, true));
         lanes.put(add(3, 30, false));
         lanes.put(add(1, 11, false));
         lanes.put(Input::Disconnected {
-            session: ConnectionId(2),
+            connection: ConnectionId(2),
         });
         lanes.put(add(3, 31, false));
         assert_eq!(batch(lanes.express()), 30);
@@ -131,7 +155,7 @@ mod tests {
         assert_eq!(batch(lanes.bulk()), 10);
         assert_eq!(batch(lanes.bulk()), 20);
         assert_eq!(batch(lanes.bulk()), 11);
-        // Session 1 has nothing more in that lane.
+        // Connection 1 has no more inputs in the bulk lane.
         lanes.put(add(1, 12, false));
         assert_eq!(batch(lanes.express()), 12);
         assert!(matches!(lanes.bulk(), Some(Input::Disconnected { .. })));

@@ -1,9 +1,10 @@
 //! The master's decisions. [`engine`] turns inputs into events of the core, and the core's effects
-//! into records, messages and answers. [`turns`] is the loop around it, [`committing`] makes turns
-//! durable and then speaks, [`folding`] brings the view up to date, [`events`] tells watchers.
+//! into records, messages and answers. [`turns`] is the loop around the engine, [`committing`] makes
+//! turns durable and then sends their answers, [`folding`] brings the view up to date, and
+//! [`events`] keeps the events for watchers.
 //!
-//! This crate opens no file and no socket: what it reads and writes goes through the key-value
-//! store of `taskmaster-store`.
+//! This crate opens no file and no socket. It reads and writes only through the key-value store of
+//! `taskmaster-store`.
 
 pub mod answer;
 pub mod clock;

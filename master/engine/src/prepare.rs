@@ -1,5 +1,5 @@
-//! A task document, read and checked as far as it can be without knowing anything else. Done by the
-//! gateway's threads, so that the engine's loop does not parse.
+//! Reads a task document, and checks everything that can be checked without the engine's state. The
+//! gateway's threads do this, so that the engine does not spend time on parsing.
 
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -13,31 +13,32 @@ use taskmaster_protocol::{
 };
 use taskmaster_store::body::Fingerprint;
 
-/// A document that is sound on its own.
+/// A document that is valid on its own.
 #[derive(Debug)]
 pub struct PreparedTask {
-    /// The document, but for its id.
+    /// The document as it was read.
     pub document: TaskDocument,
-    /// Its id: the document's, or one made here where it has none.
+    /// The task's id: the one of the document, or else a new one.
     pub id: TaskId,
-    /// Of its text as it was sent.
+    /// Fingerprint of the document's text as it was sent.
     pub fingerprint: Fingerprint,
-    /// Tasks whose results its params ask for.
+    /// Tasks whose results the params ask for.
     pub references: Vec<TaskId>,
-    /// The blob that its params stand for. Its bytes have not been looked at here.
+    /// The blob that holds the params. Its bytes have not been read yet.
     pub blob: Option<Hash>,
-    /// What the params in that blob must be like.
+    /// The manifest against which the params in that blob must be checked.
     pub manifest: Option<Arc<Manifest>>,
-    /// Why it cannot be added; the same document may have been taken when its module was another,
-    /// so that the engine has the last word.
+    /// Why the task cannot be added. The engine decides, because it may have accepted the same
+    /// document earlier, when the module had another version.
     pub wrong: Option<Refusal>,
-    /// Its job where neither document nor batch names one.
-    pub usual_job: Option<JobName>,
-    /// A task added it. It is taken also where feeders are refused: its parent cannot add it again.
-    pub of_task: bool,
+    /// The task's job if neither the document nor the batch names one.
+    pub default_job: Option<JobName>,
+    /// Whether an attempt of another task adds this one. Then it is accepted even while new tasks
+    /// are refused, because the attempt cannot add it again later.
+    pub is_follow_up: bool,
 }
 
-/// The documents of one batch, in order. One that is wrong is refused in its place.
+/// The documents of one batch, in order, with a refusal in the place of each invalid one.
 pub type PreparedBatch = Vec<Result<Box<PreparedTask>, Refusal>>;
 
 /// Reads one document.
@@ -45,14 +46,14 @@ pub fn prepare(text: &Json) -> Result<PreparedTask, Refusal> {
     read(text, TaskDocument::parse(text.get())?)
 }
 
-/// Reads one document of a module that has a manifest: its defaults stand for what the document
-/// leaves out, and params are what it says. Params that are a blob are looked at when that is read.
+/// Reads one document of a module that has a manifest. The manifest's defaults complete the
+/// document, and its schema checks the params. Params in a blob are checked when the blob is read.
 pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json) -> Result<PreparedTask, Refusal> {
     let mut document = TaskDocument::parse(&manifest.complete(text.get()))?;
-    // A batch may name a job for all its tasks, and that counts before the manifest's.
-    let usual_job = document.job.take_if(|_| !names_job(text));
+    // A job that the batch names for all its tasks counts before the manifest's job.
+    let default_job = document.job.take_if(|_| !names_job(text));
     let prepared = PreparedTask {
-        usual_job,
+        default_job,
         ..read(text, document)?
     };
     if prepared.blob.is_some() {
@@ -68,17 +69,17 @@ pub fn prepare_by(manifest: &Arc<Manifest>, text: &Json) -> Result<PreparedTask,
     Ok(prepared)
 }
 
-/// The module that a document names, read without the rest of the document: whoever prepares the
-/// document must know first whether that module has a manifest. `None` where the document has no
-/// sound module; [`prepare`] then tells what is wrong.
+/// The module that a document names, read without the rest of the document, because the module's
+/// manifest is needed to read the rest. `None` if the document names no valid module; [`prepare`]
+/// then says what is wrong.
 pub fn module_of(text: &Json) -> Option<ModuleName> {
     let mut module = None;
-    // Reading stops behind the module, and serde calls that an error.
+    // The visitor stops after the module, which serde reports as an error.
     let _ = serde_json::Deserializer::from_str(text.get()).deserialize_map(FindModule(&mut module));
     module
 }
 
-/// Looks for the field `module` of an object.
+/// Finds the field `module` of an object.
 struct FindModule<'a>(&'a mut Option<ModuleName>);
 
 impl<'de> Visitor<'de> for FindModule<'_> {
@@ -101,7 +102,7 @@ impl<'de> Visitor<'de> for FindModule<'_> {
     }
 }
 
-/// Whether a document names a job itself.
+/// Whether a document itself names a job.
 fn names_job(text: &Json) -> bool {
     #[derive(serde::Deserialize)]
     struct JobField {
@@ -133,12 +134,12 @@ fn read(text: &Json, document: TaskDocument) -> Result<PreparedTask, Refusal> {
         blob,
         manifest: None,
         wrong: None,
-        usual_job: None,
-        of_task: false,
+        default_job: None,
+        is_follow_up: false,
     })
 }
 
-/// Checks what the document waits for, `references` in its params included.
+/// Checks the dependencies of a document, with the `references` in its params.
 pub fn waits_for(document: &TaskDocument, references: &[TaskId]) -> Result<(), Refusal> {
     let wanted = document.dependencies.len() + references.len();
     if wanted > limits::DEPENDENCIES_MAX {
@@ -198,7 +199,7 @@ mod tests {
         let jobs = |text: &str| {
             let prepared = prepare_by(&manifest, &json(text)).unwrap();
             let name = |job: Option<JobName>| job.map(|job| job.to_string());
-            (name(prepared.document.job), name(prepared.usual_job))
+            (name(prepared.document.job), name(prepared.default_job))
         };
         assert_eq!(jobs(r#"{"module":"m"}"#), (None, Some("usual".into())));
         assert_eq!(

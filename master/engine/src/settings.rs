@@ -1,14 +1,14 @@
-//! What an operator can set of how tasks are kept.
+//! Settings of how the master stores tasks.
 
 use std::fmt;
 use std::time::Duration;
 
-/// When an add is acknowledged.
+/// When changes count as durable, so that they are acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// When it is on disk.
+    /// When they are synced to the disk.
     Sync,
-    /// At once; the disk is synced this often.
+    /// As soon as they are written; the disk is synced at this interval.
     Interval(Duration),
 }
 
@@ -21,12 +21,12 @@ impl fmt::Display for Durability {
     }
 }
 
-/// How long finished tasks are kept; whichever is less.
+/// How long ended tasks are kept. A task is forgotten when either limit is passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// This long after they ended.
+    /// A task is kept for this long after its end.
     pub time: Duration,
-    /// At most so many of them.
+    /// The number of ended tasks that are kept at most.
     pub count: u64,
 }
 

@@ -1,62 +1,65 @@
-//! The engine's clock: what the master itself slept does not count.
+//! The engine's clock. It leaves out the time in which the master itself did not run.
 //!
-//! A master that was stopped (SIGSTOP, a suspended laptop) wakes with every lease past. Its inbox
-//! may still be filling with the heartbeats that came meanwhile, so the time it was away is taken
-//! out of the monotonic clock.
+//! When a master that was stopped (SIGSTOP, a suspended laptop) runs again, every lease has expired
+//! by the plain clock, although heartbeats of living runners may still be on their way into the
+//! inbox. Therefore the steady clock does not count the time of the stop.
 
 use std::time::Duration;
 use taskmaster_protocol::Now;
 
-/// More than a busy machine takes to wake a thread; less than any lease.
+/// How late the thread may look at the clock, µs; above that the master was stopped. It is more
+/// than a busy machine takes to wake a thread, and less than any lease.
 const STALL_US: u64 = 1_000_000;
 
-/// Reads [`crate::clock`], without the time during which nothing ran.
+/// Reads [`crate::clock`] and leaves out the time in which the master did not run.
 #[derive(Debug, Default)]
 pub struct SteadyClock {
-    slept_us: u64,
-    /// When the thread last looked, by the plain clock; while it waits: when it should be awake
-    /// again.
+    /// How long the master has been stopped in all, µs.
+    stopped_us: u64,
+    /// When the thread last looked at the plain clock, µs. While the thread waits, it is the time at
+    /// which the thread should be awake again. `None` before the first look.
     expected_us: Option<u64>,
+    /// The time that was returned last.
     last: Now,
 }
 
 impl SteadyClock {
-    /// The time; neither clock runs backwards.
+    /// The time. Neither the monotonic time nor the wall time runs backwards.
     pub fn now(&mut self) -> Now {
         self.at(crate::clock::now())
     }
 
-    /// The thread is going to wait for this long at most.
+    /// Notes that the thread is going to wait for at most `most`, and returns `most`.
     pub fn waiting(&mut self, most: Duration) -> Duration {
         self.waiting_from(crate::clock::now(), most)
     }
 
-    /// It is awake; what it was late counts as sleep.
+    /// Notes that the thread is awake again. If it is too late, the master was stopped.
     pub fn woke(&mut self) {
         self.now();
     }
 
-    /// The same, at this time of the plain clock.
+    /// Notes that the thread is going to wait for at most `most`, from the plain time `now` on.
     pub fn waiting_from(&mut self, now: Now, most: Duration) -> Duration {
         let most_us = u64::try_from(most.as_micros()).unwrap_or(u64::MAX / 4);
         self.expected_us = Some(now.mono_us.saturating_add(most_us));
         most
     }
 
-    /// The same as [`SteadyClock::now`], at this time of the plain clock.
+    /// The steady time when the plain clock says `now`.
     pub fn at(&mut self, now: Now) -> Now {
-        // A turn itself takes milliseconds: a second between two looks at the clock is a stall as
-        // well.
+        // A turn takes milliseconds, so a second between two looks at the clock is a stop even where
+        // the thread has not waited.
         let late = self
             .expected_us
             .map_or(0, |expected| now.mono_us.saturating_sub(expected));
         if late > STALL_US {
-            self.slept_us += late;
+            self.stopped_us += late;
         }
         self.expected_us = Some(now.mono_us);
         let mono_us = now
             .mono_us
-            .saturating_sub(self.slept_us)
+            .saturating_sub(self.stopped_us)
             .max(self.last.mono_us);
         self.last = Now {
             mono_us,

@@ -1,4 +1,5 @@
-//! The loop around the engine: it drains the inbox, ends turns, and hands them to the writer.
+//! The loop around the engine. It takes inputs in, ends turns, and hands the turns to the commit
+//! writer.
 
 use crate::committing::CommitLag;
 use crate::engine::{Engine, Turn};
@@ -9,20 +10,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-/// Tasks and reports taken in before a turn ends, so that no turn is long (a few ms): what is
-/// urgent waits for one.
+/// Tasks and reports taken in before a turn ends, about. A turn then takes a few milliseconds, which
+/// is how long an urgent input waits.
 const TURN_WEIGHT_MAX: usize = 512;
 
-/// The longest sleep of an engine that has nothing to do.
+/// How long an engine without inputs and deadlines sleeps at most.
 const IDLE: Duration = Duration::from_secs(3_600);
 
-/// Turns inputs into turns until it is told to shut down or everybody who could tell it anything is
-/// gone.
+/// Runs the engine until an input tells it to shut down, or until nobody can send inputs any more.
 pub fn run_engine(
     mut engine: Engine,
     inbox: &Receiver<Input>,
     turns: &SyncSender<Turn>,
-    behind: &CommitLag,
+    lag: &CommitLag,
     mut clock: SteadyClock,
 ) {
     let mut lanes = Lanes::default();
@@ -33,7 +33,8 @@ pub fn run_engine(
             let due = engine
                 .next_deadline(now)
                 .map(|at| Duration::from_micros(at.saturating_sub(now.mono_us)));
-            let due = due.map_or(IDLE, |due| if due.is_zero() { behind.pace() } else { due });
+            // A deadline that has passed means that the engine has more to do of a long job.
+            let due = due.map_or(IDLE, |due| if due.is_zero() { lag.pace() } else { due });
             match inbox.recv_timeout(clock.waiting(due)) {
                 Ok(first) => lanes.put(first),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -42,19 +43,20 @@ pub fn run_engine(
             clock.woke();
         }
         going &= take_in(&mut engine, &mut lanes, inbox, &mut clock);
-        going &= end_turn(&mut engine, turns, behind, &mut clock);
+        going &= end_turn(&mut engine, turns, lag, &mut clock);
     }
 }
 
-/// Takes in what has come, up to a turn's weight: large batches when nothing else is there, but one
-/// in each turn. False: it is time to end.
+/// Takes inputs in until the turn is full. Large batches are taken while the express lane is empty,
+/// and at least one in each turn. Returns false if the master shuts down.
 fn take_in(
     engine: &mut Engine,
     lanes: &mut Lanes,
     inbox: &Receiver<Input>,
     clock: &mut SteadyClock,
 ) -> bool {
-    let (mut weight, mut has_bulk) = (0, false);
+    let mut weight = 0;
+    let mut has_bulk = false;
     while weight < TURN_WEIGHT_MAX {
         inbox.try_iter().for_each(|input| lanes.put(input));
         let input = match lanes.express() {
@@ -79,21 +81,22 @@ fn take_in(
     true
 }
 
-/// EndEvents the turn; what needs no commit leaves at once. False: the writer is gone.
+/// Ends the turn. Messages that need no commit leave at once; a turn without anything else does not
+/// go to the writer. Returns false if the writer has ended.
 fn end_turn(
     engine: &mut Engine,
     turns: &SyncSender<Turn>,
-    behind: &CommitLag,
+    lag: &CommitLag,
     clock: &mut SteadyClock,
 ) -> bool {
     let mut turn = engine.end_turn(clock.now());
     for (outbox, message) in turn.now.drain(..) {
-        // Whoever is gone does not hear it.
+        // The connection may have been closed.
         let _ = outbox.send(message);
     }
     if turn.records.is_empty() && turn.after.is_empty() {
         return true;
     }
-    behind.turns.fetch_add(1, Relaxed);
+    lag.turns.fetch_add(1, Relaxed);
     turns.send(turn).is_ok()
 }

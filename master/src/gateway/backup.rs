@@ -31,7 +31,7 @@ pub(super) async fn backup(
         )));
     }
     let copy = move || {
-        let _view_stands_still = state.handle.room.stand_still();
+        let _view_stands_still = state.handle.room.lock_view();
         backup::backup(&state.handle.reader, &state.blobs, &request.to)
     };
     run_blocking(copy, "the backup was not made; the log has more")

@@ -219,7 +219,7 @@ mod tests {
         let permits = AnswerPermits::default();
         let full = free(&permits);
         let message = |text: &str| Input::Message {
-            session: ConnectionId(1),
+            connection: ConnectionId(1),
             message: ToMaster::decode(text).unwrap(),
         };
         permits

@@ -89,7 +89,9 @@ impl SessionReader {
     fn heard(&self) {
         if self.role == Role::Runner {
             let session = self.session;
-            self.state.handle.tell(Input::Heard { session });
+            self.state.handle.tell(Input::Heard {
+                connection: session,
+            });
         }
     }
 
@@ -150,15 +152,15 @@ impl SessionReader {
         let count = add.tasks.len();
         match add::read(&self.state, add).await {
             Ok(batch) => {
-                let pass = self.state.admission.enter(count, bytes, is_alone).await;
+                let admission = self.state.admission.enter(count, bytes, is_alone).await;
                 permit.leave_to_writer();
                 self.state.handle.tell(Input::Add {
-                    session: self.session,
+                    connection: self.session,
                     batch: batch.number,
                     job: batch.job,
                     hold: batch.hold,
                     tasks: batch.tasks,
-                    pass,
+                    permit: admission,
                 });
             }
             Err(refusal) => {
@@ -178,8 +180,14 @@ impl SessionReader {
         if !judged.done.is_empty() {
             let reports = follow_ups::read(&self.state, judged.done).await;
             let session = self.session;
-            self.pass_on(Input::Reports { session, reports }, bytes)
-                .await;
+            self.pass_on(
+                Input::Reports {
+                    connection: session,
+                    reports,
+                },
+                bytes,
+            )
+            .await;
         }
         if !judged.failed.is_empty() {
             self.pass_on_message(ToMaster::Failed(judged.failed), bytes)
@@ -189,8 +197,14 @@ impl SessionReader {
 
     async fn pass_on_message(&mut self, message: ToMaster, bytes: usize) {
         let session = self.session;
-        self.pass_on(Input::Message { session, message }, bytes)
-            .await;
+        self.pass_on(
+            Input::Message {
+                connection: session,
+                message,
+            },
+            bytes,
+        )
+        .await;
     }
 
     /// Tells the engine of an input when there is space for it. Waiting here is the flow control of

@@ -25,7 +25,9 @@ struct Connected {
 impl Drop for Connected {
     fn drop(&mut self) {
         let session = self.session;
-        self.handle.tell(Input::Disconnected { session });
+        self.handle.tell(Input::Disconnected {
+            connection: session,
+        });
     }
 }
 
@@ -50,7 +52,7 @@ pub(super) async fn run(state: GatewayState, socket: WebSocket, hello: Hello) {
     };
 
     state.handle.tell(Input::Connected {
-        session,
+        connection: session,
         hello,
         outbox,
     });

@@ -57,7 +57,7 @@ pub(super) async fn run(
     let mut has_live_ended = false;
     let interest = job.map(|job| {
         let mut interest = events.interest();
-        interest.in_all_of(&job);
+        interest.watch_job(&job);
         interest.mark(seq + 1, events.latest());
         interest
     });

@@ -73,7 +73,7 @@ pub(super) fn start(
 
     let patient: SharedStore = Arc::new(PatientStore::new(store, room.clone()));
     let collector = BlobCollector::new(blobs, patient.clone(), room.clone());
-    let folding = Folding::new(patient, config.keep, inbox).collecting(Box::new(collector));
+    let folding = Folding::new(patient, config.keep, inbox).with_collector(Box::new(collector));
     let behind = CommitLag::new(folding.backlog());
     let (stop_measuring, measuring_stopped) = channel();
     let journal_thread = JournalThread {
@@ -179,9 +179,9 @@ fn start_journal(thread: JournalThread) -> io::Result<JoinHandle<()>> {
             durability,
             events: &events,
             folds: &folds,
-            room: &room,
-            held: VecDeque::new(),
-            behind: &behind,
+            disk: &room,
+            postponed: VecDeque::new(),
+            lag: &behind,
         };
         if let Err(error) = writer.run() {
             let _ = failing.send(error);

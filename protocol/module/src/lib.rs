@@ -7,7 +7,6 @@
 //! [`Signature::arguments`] is the only place where params are compared with them: by the master
 //! when a task is added, and by a runner when the task is run.
 
-
 mod arguments;
 mod command;
 mod component;

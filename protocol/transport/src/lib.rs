@@ -1,7 +1,6 @@
 //! How runners and clients reach a master: the WebSocket with its `hello`, and HTTP for blobs on
 //! the same port. It also reads the files of this machine that become inputs.
 
-
 mod address;
 mod blobs;
 mod dial;

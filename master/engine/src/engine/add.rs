@@ -1,10 +1,10 @@
-//! Adding tasks: which of a batch are taken, which are refused and why.
+//! Adds the tasks of a batch, and says why some of them are refused.
 
 use super::Engine;
 use super::unmet::{DeferredDocuments, unknown_dependency};
-use crate::facts::{Fact, Known};
+use crate::facts::{DependencyState, Known};
 use crate::inbox::ConnectionId;
-use crate::prepare::PreparedTask;
+use crate::prepare::{PreparedBatch, PreparedTask};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::{DependsOn, Due, Event, FinalState, NewTask, Origin, TaskKey};
@@ -16,212 +16,248 @@ use taskmaster_protocol::{
 use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
 use taskmaster_store::record::JobRecord;
 
-/// The job of tasks for which neither document nor batch names one.
+/// The job of tasks for which neither document, batch nor manifest names one.
 const DEFAULT_JOB: &str = "default";
 
-/// A task that was taken: its id, and whether it had ended before.
-type Taken = (TaskId, bool);
+/// The contents of a `task:add`.
+pub(super) struct AddedBatch {
+    /// The client's number of the batch, which the answers repeat.
+    pub number: u64,
+    /// The job of tasks whose documents name none.
+    pub job: Option<JobName>,
+    /// Whether the client holds that job open from now on.
+    pub hold: bool,
+    /// The documents in order. Documents that are wrong on their own are refused already.
+    pub tasks: PreparedBatch,
+}
+
+/// A task that was accepted.
+pub(super) struct AdmittedTask {
+    id: TaskId,
+    /// Whether the same task was added earlier, and has ended.
+    has_ended: bool,
+}
+
+/// Why a task was not accepted.
+enum NotAdmitted {
+    /// The task is refused for good.
+    Refused(Refusal),
+    /// The task depends on ids that are unknown, but that the rest of its batch may add.
+    UnknownDependencies(Vec<TaskId>, Box<PreparedTask>),
+}
+
+impl From<Refusal> for NotAdmitted {
+    fn from(refusal: Refusal) -> NotAdmitted {
+        NotAdmitted::Refused(refusal)
+    }
+}
+
+/// The tasks of one batch while they are added.
+struct Admission {
+    /// The job of tasks whose documents name none.
+    job: Option<JobName>,
+    /// The ids of all tasks of the batch.
+    ids: BTreeSet<TaskId>,
+    /// Documents that wait for other tasks of the batch.
+    deferred: DeferredDocuments,
+}
 
 impl Engine {
-    pub(super) fn add(
-        &mut self,
-        session: ConnectionId,
-        batch: u64,
-        job: Option<JobName>,
-        hold: bool,
-        tasks: Vec<Result<Box<PreparedTask>, Refusal>>,
-    ) {
-        let Some(by) = self
-            .sessions
-            .get(&session)
-            .map(|session| session.name.clone())
+    pub(super) fn add(&mut self, connection: ConnectionId, batch: AddedBatch) {
+        let Some(client) = self
+            .connections
+            .get(&connection)
+            .map(|connection| connection.name.clone())
         else {
             return;
         };
-        // What comes late over a connection that the client has given up must not take up a hold
-        // that it has let go of since, over its new one.
-        let newer = ConnectionId(session.0 + 1);
-        let hold = hold
-            && !self
-                .sessions
-                .range(newer..)
-                .any(|(_, other)| other.name == by);
-        if let Some(job) = job.as_ref().filter(|_| hold && self.no_room().is_none()) {
+        // A client that has a newer connection may have released the job over that one. What comes
+        // late over its old connection must not hold the job again.
+        let newer = ConnectionId(connection.0 + 1);
+        let is_replaced = self
+            .connections
+            .range(newer..)
+            .any(|(_, other)| other.name == client);
+        let holds = batch.hold && !is_replaced && self.disk_refusal().is_none();
+        if let Some(job) = batch.job.as_ref().filter(|_| holds) {
             self.open_job(job);
             self.tell(Event::JobHeld {
                 job: job.clone(),
-                by,
+                by: client,
                 restored: false,
             });
         }
-        let outcomes = self.admit_all(tasks, job);
-        let (mut added, mut rejected) = (
-            Added {
-                batch,
-                ids: Vec::with_capacity(outcomes.len()),
-                ended: Vec::new(),
-            },
-            Vec::new(),
-        );
+        let outcomes = self.admit_all(batch.tasks, batch.job);
+        self.answer_batch(connection, batch.number, outcomes);
+    }
+
+    fn answer_batch(
+        &mut self,
+        connection: ConnectionId,
+        batch: u64,
+        outcomes: Vec<Result<AdmittedTask, Refusal>>,
+    ) {
+        let mut added = Added {
+            batch,
+            ids: Vec::with_capacity(outcomes.len()),
+            ended: Vec::new(),
+        };
+        let mut rejections = Vec::new();
         for (index, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok((id, ended)) => {
-                    if ended {
+                Ok(AdmittedTask { id, has_ended }) => {
+                    if has_ended {
                         added.ended.push(id.clone());
                     }
                     added.ids.push(id);
                 }
-                Err(error) => rejected.push(Rejection { index, error }),
+                Err(error) => rejections.push(Rejection { index, error }),
             }
         }
-        // A batch of which nothing is taken promises nothing, and on a full disk its answer must
-        // not wait for a commit.
-        let at_once = added.ids.is_empty() && self.is_full();
-        let say = if at_once {
-            Engine::say
+        // If no task is accepted, the answer promises nothing, and on a full disk it must not wait
+        // for a commit.
+        let send = if added.ids.is_empty() && self.is_full() {
+            Engine::send_now
         } else {
-            Engine::say_after
+            Engine::send_when_durable
         };
-        if !rejected.is_empty() {
-            say(
-                self,
-                session,
-                FromMaster::Rejected(Rejected {
-                    batch,
-                    tasks: rejected,
-                }),
-            );
+        if !rejections.is_empty() {
+            let rejected = Rejected {
+                batch,
+                tasks: rejections,
+            };
+            send(self, connection, FromMaster::Rejected(rejected));
         }
-        say(self, session, FromMaster::Added(added));
+        send(self, connection, FromMaster::Added(added));
     }
 
-    /// Takes what can be taken, in an order in which dependencies come first, so that a batch may
-    /// name its own tasks in any order. What then still waits for an unknown id is refused, a cycle
-    /// with its ids.
+    /// Adds every task that can be added, dependencies first, because the tasks of a batch may
+    /// depend on each other in any order. Tasks that still depend on an unknown id in the end are
+    /// refused. A refusal because of a cycle names the ids of the cycle.
     pub(super) fn admit_all(
         &mut self,
-        tasks: Vec<Result<Box<PreparedTask>, Refusal>>,
+        tasks: PreparedBatch,
         job: Option<JobName>,
-    ) -> Vec<Result<Taken, Refusal>> {
-        let here: BTreeSet<TaskId> = tasks.iter().flatten().map(|task| task.id.clone()).collect();
-        let mut outcomes: BTreeMap<usize, Result<Taken, Refusal>> = BTreeMap::new();
-        let mut deferred = DeferredDocuments::default();
+    ) -> Vec<Result<AdmittedTask, Refusal>> {
+        let mut admission = Admission {
+            job,
+            ids: tasks.iter().flatten().map(|task| task.id.clone()).collect(),
+            deferred: DeferredDocuments::default(),
+        };
+        let mut outcomes: BTreeMap<usize, Result<AdmittedTask, Refusal>> = BTreeMap::new();
         for (index, task) in tasks.into_iter().enumerate() {
             let mut next = vec![(index, task)];
             while let Some((index, task)) = next.pop() {
                 let outcome = match task {
-                    Ok(task) => {
-                        self.admit_or_defer(index, task, job.as_ref(), &here, &mut deferred)
-                    }
+                    Ok(task) => self.admit_or_defer(index, task, &mut admission),
                     Err(refusal) => Some(Err(refusal)),
                 };
                 let Some(outcome) = outcome else { continue };
-                if let Ok((id, _)) = &outcome {
-                    next.extend(
-                        deferred
-                            .came(id)
-                            .into_iter()
-                            .map(|(index, task)| (index, Ok(task))),
-                    );
+                if let Ok(admitted) = &outcome {
+                    let ready = admission.deferred.task_added(&admitted.id);
+                    next.extend(ready.into_iter().map(|(index, task)| (index, Ok(task))));
                 }
                 outcomes.insert(index, outcome);
             }
         }
-        let refused = deferred.refuse(|id| !matches!(self.facts.fact(id), Fact::Unknown));
-        outcomes.extend(
-            refused
-                .into_iter()
-                .map(|(index, refusal)| (index, Err(refusal))),
-        );
+        let is_known = |id: &TaskId| self.facts.state_of(id) != DependencyState::Unknown;
+        let refused = admission.deferred.refuse(is_known).into_iter();
+        outcomes.extend(refused.map(|(index, refusal)| (index, Err(refusal))));
         outcomes.into_values().collect()
     }
 
+    /// Adds one task. Returns `None` if the task is deferred until other tasks of the batch are
+    /// added.
     fn admit_or_defer(
         &mut self,
         index: usize,
         task: Box<PreparedTask>,
-        job: Option<&JobName>,
-        here: &BTreeSet<TaskId>,
-        deferred: &mut DeferredDocuments,
-    ) -> Option<Result<Taken, Refusal>> {
-        match self.admit(task, job) {
-            Ok(taken) => Some(Ok(taken)),
-            Err((refusal, task)) => {
-                let missing: BTreeSet<TaskId> = refusal
-                    .ids
+        admission: &mut Admission,
+    ) -> Option<Result<AdmittedTask, Refusal>> {
+        match self.admit(task, admission.job.as_ref()) {
+            Ok(admitted) => Some(Ok(admitted)),
+            Err(NotAdmitted::Refused(refusal)) => Some(Err(refusal)),
+            Err(NotAdmitted::UnknownDependencies(unknown, task)) => {
+                let in_batch: BTreeSet<TaskId> = unknown
                     .iter()
-                    .filter(|id| here.contains(*id))
+                    .filter(|id| admission.ids.contains(*id))
                     .cloned()
                     .collect();
-                match (refusal.code, task) {
-                    (RefusalCode::UnknownDependency, Some(task)) if !missing.is_empty() => {
-                        deferred.hold(index, task, missing);
-                        None
-                    }
-                    _ => Some(Err(refusal)),
+                if in_batch.is_empty() {
+                    return Some(Err(unknown_dependency(unknown)));
                 }
+                admission.deferred.defer(index, task, in_batch);
+                None
             }
         }
     }
 
-    /// Takes one document, or says why not; a document that waits for unknown ids is handed back.
+    /// Adds one task, or says why it cannot be added.
     fn admit(
         &mut self,
         task: Box<PreparedTask>,
         job: Option<&JobName>,
-    ) -> Result<Taken, (Refusal, Option<Box<PreparedTask>>)> {
+    ) -> Result<AdmittedTask, NotAdmitted> {
         if let Some(known) = self.known_document(&task.id, &task.fingerprint) {
-            return known.map_err(|refusal| (refusal, None));
+            return Ok(known?);
         }
-        if let Some(refusal) = task.wrong {
-            return Err((refusal, None));
-        }
-        if self.stopping && !task.of_task {
-            let text = "the master is stopping and takes no more tasks; add this one again when it has started";
-            return Err((Refusal::new(RefusalCode::Unavailable, text), None));
-        }
-        let no_room = self
-            .no_room()
-            .or_else(|| self.queue_full(task.document.priority));
-        if let Some(refusal) = no_room.filter(|_| !task.of_task) {
-            return Err((refusal, None));
-        }
-        self.usable_module(&task.document.module)
-            .map_err(|refusal| (refusal, None))?;
-        let wanted = task
+        self.check_admission(&task)?;
+        let dependencies = task
             .document
             .dependencies
             .iter()
             .map(|dependency| &dependency.on)
             .chain(&task.references);
-        let mut unknown: Vec<TaskId> = wanted
-            .filter(|id| matches!(self.facts.fact(id), Fact::Unknown))
+        let mut unknown: Vec<TaskId> = dependencies
+            .filter(|id| self.facts.state_of(id) == DependencyState::Unknown)
             .cloned()
             .collect();
         unknown.dedup();
         if !unknown.is_empty() {
-            return Err((unknown_dependency(unknown), Some(task)));
+            return Err(NotAdmitted::UnknownDependencies(unknown, task));
         }
         let document = &task.document;
         if self
             .core
             .classes_full(&document.module.name, &document.requires)
         {
-            let text = "field `requires`: too many different requirements are queued already; wait until some have run";
-            return Err((
-                Refusal::new(RefusalCode::Unavailable, text).at("requires"),
-                None,
-            ));
+            let text = "field `requires`: too many different requirements are queued already; \
+                        wait until some have run";
+            return Err(Refusal::new(RefusalCode::Unavailable, text)
+                .at("requires")
+                .into());
         }
-        let named = document
+        let job = document
             .job
             .clone()
             .or_else(|| job.cloned())
-            .or_else(|| task.usual_job.clone());
-        let job = named.or_else(|| JobName::new(DEFAULT_JOB).ok());
-        let Some(job) = job else {
-            return Err((Refusal::new(RefusalCode::Internal, "no job"), None));
-        };
+            .or_else(|| task.default_job.clone())
+            .or_else(|| JobName::new(DEFAULT_JOB).ok())
+            .ok_or_else(|| Refusal::new(RefusalCode::Internal, "no job"))?;
+        Ok(self.add_task(*task, job))
+    }
+
+    /// Checks everything that may refuse a new task, except its dependencies and requirements.
+    fn check_admission(&self, task: &PreparedTask) -> Result<(), Refusal> {
+        if let Some(refusal) = &task.wrong {
+            return Err(refusal.clone());
+        }
+        if !task.is_follow_up {
+            if self.stopping {
+                let text = "the master is stopping and takes no more tasks; \
+                            add this one again when it has started";
+                return Err(Refusal::new(RefusalCode::Unavailable, text));
+            }
+            let refusal = self
+                .disk_refusal()
+                .or_else(|| self.queue_full(task.document.priority));
+            refusal.map_or(Ok(()), Err)?;
+        }
+        self.usable_module(&task.document.module)
+    }
+
+    /// Adds a task that passed all checks.
+    fn add_task(&mut self, task: PreparedTask, job: JobName) -> AdmittedTask {
         self.open_job(&job);
         self.last_ordinal += 1;
         let PreparedTask {
@@ -230,7 +266,7 @@ impl Engine {
             fingerprint,
             references,
             ..
-        } = *task;
+        } = task;
         let body = TaskBody::new(AddedTask {
             document,
             fingerprint,
@@ -241,54 +277,71 @@ impl Engine {
             created: self.now.wall,
         });
         let priority = body.priority;
-        self.came(Arc::new(body), priority, Origin::Added, None);
-        Ok((id, false))
+        self.open_task(Arc::new(body), priority, Origin::Added, None);
+        AdmittedTask {
+            id,
+            has_ended: false,
+        }
     }
 
-    /// Whether the id is taken: by the same document (a no-op), or by another (a refusal).
+    /// The outcome for a task whose id is known: nothing is to do if the document is the same, and
+    /// another document is refused. `None` if the id is unknown.
     fn known_document(
         &self,
         id: &TaskId,
         fingerprint: &Fingerprint,
-    ) -> Option<Result<Taken, Refusal>> {
-        let (body, ended) = match self.facts.known(id) {
-            Some(Known::Open(key)) => (self.facts.body(key), false),
-            Some(Known::Closing(key, _)) => (self.facts.body(key), true),
-            Some(Known::Ended(stored)) => (stored.body.clone(), true),
-            None => (self.facts.ended_in_view(id)?.body, true),
+    ) -> Option<Result<AdmittedTask, Refusal>> {
+        let known = self.facts.known(id);
+        let has_ended = !matches!(known, Some(Known::Open(_)));
+        let body = match known {
+            Some(Known::Open(key) | Known::Closing(key, _)) => self.facts.body(key),
+            Some(Known::Ended(stored)) => stored.body.clone(),
+            None => self.facts.ended_in_view(id)?.body,
         };
         if body.fingerprint == *fingerprint {
-            return Some(Ok((id.clone(), ended)));
+            return Some(Ok(AdmittedTask {
+                id: id.clone(),
+                has_ended,
+            }));
         }
         let text = format!(
-            "the id `{id}` is taken by another task document; use another id, or the same document again"
+            "the id `{id}` is taken by another task document; use another id, or the same \
+             document again"
         );
         Some(Err(Refusal::new(RefusalCode::IdConflict, text)
             .at("id")
             .about(vec![id.clone()])))
     }
 
-    /// What the task that `body` waits for under this id is.
-    pub(super) fn meant(&self, body: &TaskBody, id: &TaskId) -> Fact {
+    /// The state of the task of this id on which `body` depends.
+    pub(super) fn dependency_state(&self, body: &TaskBody, id: &TaskId) -> DependencyState {
         let ordinal_of = |key| self.core.task(key).map_or(0, |task| task.ordinal);
-        self.facts.meant(body, id, ordinal_of)
+        self.facts.dependency_state(body, id, ordinal_of)
     }
 
-    /// What `body` waits for, as the core takes it. What nobody knows any more is met: only ended
-    /// tasks are forgotten, and none that an open task names, so `body` is open again, and it has
-    /// run.
+    /// The dependencies of `body` as the core takes them. A dependency that is no longer kept counts
+    /// as met: tasks are forgotten only when they have ended and no open task depends on them, so
+    /// the task of `body` had waited for it in an earlier run and is open again now.
     pub(super) fn dependencies_of(&self, body: &TaskBody) -> Vec<DependsOn> {
-        let as_it_is = |Dependency { on, when }: &Dependency| match (self.meant(body, on), when) {
-            (Fact::Open(key), when) => DependsOn::Open(key, *when),
-            (Fact::Ended { how, .. }, when) => DependsOn::Ended(how, *when),
-            (Fact::Unknown, When::Failed) => DependsOn::Ended(FinalState::Failed, When::Failed),
-            (Fact::Unknown, when) => DependsOn::Ended(FinalState::Done, *when),
+        let depends_on = |Dependency { on, when }: &Dependency| {
+            let when = *when;
+            match self.dependency_state(body, on) {
+                DependencyState::Open(key) => DependsOn::Open(key, when),
+                DependencyState::Ended { state, .. } => DependsOn::Ended(state, when),
+                DependencyState::Unknown => {
+                    let state = match when {
+                        When::Failed => FinalState::Failed,
+                        When::Done | When::Settled => FinalState::Done,
+                    };
+                    DependsOn::Ended(state, when)
+                }
+            }
         };
-        body.dependencies().iter().map(as_it_is).collect()
+        body.dependencies().iter().map(depends_on).collect()
     }
 
-    /// Tells the core of a task. `due` overrides what the document says.
-    pub(super) fn came(
+    /// Gives the core an open task. `due` counts instead of the time in the document.
+    pub(super) fn open_task(
         &mut self,
         mut body: Arc<TaskBody>,
         priority: i32,
@@ -296,37 +349,48 @@ impl Engine {
         due: Option<Due>,
     ) -> TaskKey {
         if let Some(own) = Arc::get_mut(&mut body) {
-            self.share(own);
+            self.share_values(own);
         }
         let dependencies = self.dependencies_of(&body);
         let due = due.or_else(|| due_of(&body, self.now));
-        let is_back = self.facts.is_back(&body.id);
+        let was_pruned = self.facts.stop_pruning(&body.id);
         let key = self.facts.opened(body.clone(), priority);
-        self.tell(Event::TaskOpened(Box::new(NewTask {
-            key,
-            ordinal: body.ordinal,
-            job: body.job.clone(),
-            module: body.module.clone(),
-            requires: body.requires.as_ref().unwrap_or(&self.nothing).clone(),
-            priority,
-            dependencies,
-            due,
-            retries: body
-                .extras
-                .as_ref()
-                .and_then(|rare| rare.retries.clone())
-                .map(Box::new),
-            origin,
-        })));
-        if is_back {
+        let task = self.new_task(key, &body, dependencies, due, origin);
+        self.tell(Event::TaskOpened(Box::new(NewTask { priority, ..task })));
+        if was_pruned {
             self.facts.reopened(body.id.clone(), self.last_seq);
         }
         key
     }
 
-    /// What a task has in common with many others is held once: less memory, and less of it to walk
-    /// through.
-    pub(super) fn share(&self, body: &mut TaskBody) {
+    /// A task as the core takes it, with the priority in its body.
+    pub(super) fn new_task(
+        &self,
+        key: TaskKey,
+        body: &TaskBody,
+        dependencies: Vec<DependsOn>,
+        due: Option<Due>,
+        origin: Origin,
+    ) -> NewTask {
+        let requires = body.requires.as_ref().unwrap_or(&self.no_requirements);
+        let rare = body.extras.as_ref();
+        NewTask {
+            key,
+            ordinal: body.ordinal,
+            job: body.job.clone(),
+            module: body.module.clone(),
+            requires: requires.clone(),
+            priority: body.priority,
+            dependencies,
+            due,
+            retries: rare.and_then(|rare| rare.retries.clone()).map(Box::new),
+            origin,
+        }
+    }
+
+    /// Lets a task share the allocations of its job, module and requirements with other tasks. That
+    /// takes less memory, and less time to read it.
+    pub(super) fn share_values(&self, body: &mut TaskBody) {
         if let Some(job) = self.core.job(&body.job) {
             body.job = job.name.clone();
         }
@@ -340,7 +404,7 @@ impl Engine {
         }
     }
 
-    /// Makes sure that the core holds the job, open.
+    /// Makes sure that the core has the job, and that it is open.
     pub(super) fn open_job(&mut self, name: &JobName) {
         if self.core.job(name).is_some_and(|job| job.open) {
             return;
@@ -354,18 +418,16 @@ impl Engine {
         self.facts.job_opened(name);
     }
 
-    pub(super) fn release(&mut self, session: ConnectionId, job: JobName) {
-        if let Some(by) = self
-            .sessions
-            .get(&session)
-            .map(|session| session.name.clone())
-        {
+    pub(super) fn release(&mut self, connection: ConnectionId, job: JobName) {
+        if let Some(connection) = self.connections.get(&connection) {
+            let by = connection.name.clone();
             self.tell(Event::JobReleased { job, by });
         }
     }
 }
 
-/// What a job was, as the core takes it; its open tasks are told of one by one.
+/// A job as the core takes it, with the counts of its ended tasks. Open tasks count when the core
+/// gets them one by one.
 pub(super) fn stored_job(record: &JobRecord) -> StoredJob {
     let mut by_state = [0; 8];
     by_state[TaskState::Done as usize..].copy_from_slice(&record.ended);
@@ -379,8 +441,8 @@ pub(super) fn stored_job(record: &JobRecord) -> StoredJob {
     }
 }
 
-/// When a task may start, by its document: a delay counts on the monotonic clock, a time on the
-/// wall's; of both, the later one.
+/// When a task may start, as its document says. A delay counts on the monotonic clock, and a time on
+/// the wall clock. If the document has both, the later one counts.
 pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
     let rare = body.extras.as_ref()?;
     let delayed = rare.delay_ms.map(|ms| body.created.plus_us(ms * 1_000));
@@ -392,7 +454,7 @@ pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
     }
 }
 
-/// A wall time as one of the monotonic clock.
+/// A wall time converted to the monotonic clock.
 pub(super) fn mono(wall: Wall, now: Now) -> Due {
     Due::Mono(now.mono_us + wall.since_us(now.wall))
 }

@@ -1,9 +1,9 @@
-//! Which versions of a module may be used, and what they may reach: what its manifest asks for is
-//! given when an operator has approved it for that name; a version that asks for more waits, and
-//! the last good one stays in use.
+//! Decides which versions of a module may be used, and which capabilities they have. A module has
+//! the capabilities that its manifest asks for when an operator has approved them for its name. A
+//! version that asks for more waits for approval, and the last usable version stays in use.
 
 use super::Engine;
-use super::modules::{ModuleChange, ModuleTable, take_sound};
+use super::modules::{Changed, ModuleChange, ModuleTable, take_sound};
 use crate::inbox::ModuleFile;
 use std::sync::Arc;
 use taskmaster_protocol::shape::ModuleWaiting;
@@ -14,29 +14,29 @@ use taskmaster_store::record::{ModuleRecord, RequestedCapabilities, Rights, Vers
 pub const LIST: &str = "approved.sha256";
 
 impl ModuleTable {
-    /// Why a version that somebody pins may not be used.
+    /// Why a version may not be used, even if a task pins it.
     pub fn forbidden(&self, name: &ModuleName, version: &VersionRecord) -> Option<String> {
-        let is_in_use = self.version_in_use(name) == Some(version.version);
-        let waiting = self.rights.get(name).and_then(Rights::waiting);
         if !self.is_listed(&version.version) {
-            Some(format!("the {}", unlisted(name, &version.version)))
-        } else {
-            let meant = waiting.filter(|waiting| waiting.version == version.version && !is_in_use);
-            meant.map(|waiting| format!("the {}", self.asks(name, waiting)))
+            return Some(format!("the {}", unlisted(name, &version.version)));
         }
+        let is_in_use = self.version_in_use(name) == Some(version.version);
+        let request = self.rights.get(name).and_then(Rights::waiting)?;
+        let is_waiting = request.version == version.version && !is_in_use;
+        is_waiting.then(|| format!("the {}", self.request_clause(name, request)))
     }
 
-    /// The newest version, where it may not be used, or may not have all that it asks for.
+    /// The newest version of a module, if it may not be used or may not have all capabilities for
+    /// which it asks.
     pub fn waiting(&self, name: &ModuleName, record: &ModuleRecord) -> Option<ModuleWaiting> {
         let newest = record.versions.last().filter(|_| record.present)?;
         let rights = self.rights.get(name);
-        let wishes = rights
+        let request = rights
             .and_then(Rights::waiting)
-            .filter(|waiting| waiting.version == newest.version);
+            .filter(|request| request.version == newest.version);
         let why = if !self.is_listed(&newest.version) {
             unlisted(name, &newest.version)
-        } else if let Some(wishes) = wishes {
-            self.asks(name, wishes)
+        } else if let Some(request) = request {
+            self.request_clause(name, request)
         } else if newest.held {
             let version = newest.version.short();
             format!(
@@ -45,8 +45,8 @@ impl ModuleTable {
         } else {
             return None;
         };
-        let asks = wishes
-            .map(|wishes| wishes.wants.as_ref().clone())
+        let asks = request
+            .map(|request| request.wants.as_ref().clone())
             .unwrap_or_default();
         let more = rights
             .map(|rights| asks.beyond(&rights.approved))
@@ -59,17 +59,20 @@ impl ModuleTable {
         })
     }
 
-    fn asks(&self, name: &ModuleName, waiting: &RequestedCapabilities) -> String {
+    /// Says which capabilities a version asks for, and how an operator approves them.
+    fn request_clause(&self, name: &ModuleName, request: &RequestedCapabilities) -> String {
         let approved = self
             .rights
             .get(name)
             .map(|rights| rights.approved.clone())
             .unwrap_or_default();
-        let (version, more) = (waiting.version.short(), waiting.wants.beyond(&approved));
+        let version = request.version.short();
+        let more = request.wants.beyond(&approved);
         format!("version {version} asks for {more}; `modules approve {name}` lets it have that")
     }
 }
 
+/// Says that a version is not on the list of approved versions.
 fn unlisted(name: &ModuleName, version: &Hash) -> String {
     format!(
         "version {} is not approved: {LIST} in the task folder lacks the line `{version}  {name}`",
@@ -77,8 +80,8 @@ fn unlisted(name: &ModuleName, version: &Hash) -> String {
     )
 }
 
-/// What a file changes of what its module may reach. Whether its version may be used.
-fn take_wishes(rights: &mut Rights, version: Hash, wants: Option<Arc<Capabilities>>) -> bool {
+/// Takes in what the manifest of a file asks for. Returns whether the version may be used.
+fn take_request(rights: &mut Rights, version: Hash, wants: Option<Arc<Capabilities>>) -> bool {
     let known = || {
         rights
             .newest
@@ -90,13 +93,13 @@ fn take_wishes(rights: &mut Rights, version: Hash, wants: Option<Arc<Capabilitie
     rights.waiting().is_none()
 }
 
-/// What the newest file asks for.
+/// The capabilities for which a version asks, if its file is the newest.
 fn wanted(rights: &Rights, version: &Hash) -> Arc<Capabilities> {
     rights
         .newest
         .as_ref()
         .filter(|newest| newest.version == *version)
-        .map(|n| n.wants.clone())
+        .map(|newest| newest.wants.clone())
         .unwrap_or_default()
 }
 
@@ -105,7 +108,8 @@ impl Engine {
     pub(super) fn module_seen(&mut self, name: ModuleName, seen: ModuleFile) {
         let last = self.modules.records.get(&name).cloned().unwrap_or_default();
         let last_rights = self.modules.rights.get(&name).cloned().unwrap_or_default();
-        let (mut record, mut rights) = (last.clone(), last_rights.clone());
+        let mut record = last.clone();
+        let mut rights = last_rights.clone();
         let event = match seen {
             ModuleFile::Sound {
                 version,
@@ -113,7 +117,7 @@ impl Engine {
                 bytes,
                 wants,
             } => {
-                let may_be_used = take_wishes(&mut rights, version, wants);
+                let may_be_used = take_request(&mut rights, version, wants);
                 let seen = VersionRecord {
                     version,
                     kind,
@@ -134,21 +138,27 @@ impl Engine {
             }
             ModuleFile::Gone => {
                 let was_there = record.present || record.error.is_some();
-                (record.present, record.error) = (false, None);
+                record.present = false;
+                record.error = None;
                 was_there.then_some(EventKind::ModuleRemoved)
             }
         };
         let is_new = rights.waiting().is_some() && rights.newest != last_rights.newest;
-        let rights =
-            (rights != last_rights).then(|| (rights, is_new.then_some(EventKind::ModuleWaiting)));
-        let record = (record != last).then_some((record, event));
+        let rights = (rights != last_rights).then(|| Changed {
+            value: rights,
+            event: is_new.then_some(EventKind::ModuleWaiting),
+        });
+        let record = (record != last).then_some(Changed {
+            value: record,
+            event,
+        });
         if record.is_some() || rights.is_some() {
             self.module_changed(name, ModuleChange { record, rights });
         }
     }
 
-    /// Lets a version that waits be used: with all that it asks for, or again after a rollback.
-    /// `shown` is what whoever approves it has seen.
+    /// Approves a version that waits: it may have all capabilities for which it asks, or may be used
+    /// again after a rollback. `shown` are the capabilities that the operator has seen.
     pub(super) fn approve_module(
         &mut self,
         name: ModuleName,
@@ -158,10 +168,10 @@ impl Engine {
         let mut record = self.module_record(&name)?;
         let mut rights = self.modules.rights.get(&name).cloned().unwrap_or_default();
         let wrong = |text: String| Err(Refusal::new(RefusalCode::WrongState, text));
-        let meant = |version: &Hash| pin.is_none_or(|pin| version.to_string().starts_with(pin));
+        let is_pinned = |version: &Hash| pin.is_none_or(|pin| version.to_string().starts_with(pin));
         let waiting = rights
             .waiting()
-            .filter(|waiting| meant(&waiting.version))
+            .filter(|waiting| is_pinned(&waiting.version))
             .cloned();
         let index = match &waiting {
             Some(waiting) => record
@@ -171,7 +181,7 @@ impl Engine {
             None => record
                 .versions
                 .iter()
-                .rposition(|version| version.held && meant(&version.version)),
+                .rposition(|version| version.held && is_pinned(&version.version)),
         };
         let Some(index) = index else {
             return match self.modules.waiting(&name, &record) {
@@ -190,19 +200,27 @@ impl Engine {
         }
         record.versions[index].held = false;
         rights.approved.extend(&wants);
-        // The newest file is what the folder holds; an older one is only allowed again.
+        // Only the newest version becomes current, because its file is in the folder. An older
+        // version may only be used again by tasks that pin it, or by a rollback.
         if index + 1 == record.versions.len() {
             record.current = Some(version);
             rights.granted = wanted(&rights, &version);
         }
         let changed = self.modules.rights.get(&name).cloned().unwrap_or_default() != rights;
         let answer = serde_json::json!({ "version": version, "capabilities": &*rights.granted });
-        let record = Some((record, Some(EventKind::ModuleUpdated)));
+        let record = Changed {
+            value: record,
+            event: Some(EventKind::ModuleUpdated),
+        };
+        let rights = changed.then_some(Changed {
+            value: rights,
+            event: None,
+        });
         self.module_changed(
             name,
             ModuleChange {
-                record,
-                rights: changed.then_some((rights, None)),
+                record: Some(record),
+                rights,
             },
         );
         Ok(answer)

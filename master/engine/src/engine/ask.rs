@@ -232,7 +232,7 @@ impl Engine {
     }
 
     fn has_runner(&self) -> bool {
-        self.sessions.values().any(|session| session.joined)
+        self.connections.values().any(|session| session.joined)
     }
 
     fn module(&self, name: &ModuleName) -> Reply {
@@ -278,7 +278,7 @@ impl Engine {
                 joined: session.since,
             })
         };
-        self.sessions.iter().filter_map(view).collect()
+        self.connections.iter().filter_map(view).collect()
     }
 
     fn status(&self) -> Status {
@@ -308,7 +308,7 @@ impl Engine {
             runners: runners.len() as u64,
             slots: runners.iter().map(|runner| u64::from(runner.slots)).sum(),
             refusing: self
-                .no_room()
+                .disk_refusal()
                 .or_else(|| self.queue_full(0))
                 .map(|refusal| refusal.message),
         }

@@ -1,92 +1,80 @@
-//! What an attempt wants when it is done: tasks that it adds, and the task as which its own goes
-//! on.
+//! Follow-up tasks: the tasks that an attempt adds when it is done, and the task as which its own
+//! task continues.
 //!
-//! Both travel with its report and are carried out in the turn of its end, so in one commit with
-//! it: an attempt that failed, or that is void, adds nothing, and a report that is told again finds
-//! its task ended.
+//! Follow-up tasks come with the attempt's report. They are added in the turn in which the attempt
+//! ends, so that one commit has both. Therefore an attempt that fails or is void adds nothing, and
+//! when a report is sent again, its task has already ended.
 
 use super::Engine;
 use super::add::due_of;
 use super::unmet::unknown_dependency;
-use crate::facts::Fact;
+use crate::facts::DependencyState;
 use crate::inbox::{FollowUp, FollowUpTasks};
 use crate::prepare::PreparedTask;
 use std::collections::HashSet;
 use std::sync::Arc;
-use taskmaster_core::{Event, NewTask, Origin, RunnerKey, TaskKey};
+use taskmaster_core::{Event, Origin, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Done, Failed, Log};
 use taskmaster_protocol::{ErrorKind, Refusal, RefusalCode, TaskError, TaskId, limits};
 use taskmaster_store::body::{AddedTask, TaskBody};
 
-/// Tasks looked through for one that waits for the task that would go on: no turn is long.
+/// Tasks that the search for a dependency cycle looks at before it gives up, so that no turn is long.
 const LOOKED_THROUGH_MAX: usize = 10_000;
 
 impl Engine {
-    /// An attempt ended with a result, and wants more.
-    pub(super) fn done_with_wishes(
+    /// An attempt ended with a result that asks for follow-up tasks.
+    pub(super) fn done_with_follow_ups(
         &mut self,
         runner: RunnerKey,
         task: TaskKey,
         mut report: Done,
-        wishes: FollowUpTasks,
+        follow_ups: FollowUpTasks,
     ) {
         if !self.core.report_counts(runner, task, report.attempt) {
             return self.attempt_done(runner, task, report);
         }
-        // Before its end: its job must not be done in between.
-        let refused = self.add_children(task, wishes.adds);
-        refused
+        // The tasks are added before the attempt ends, so that its job is not done in between.
+        let refusals = self.add_children(task, follow_ups.adds);
+        refusals
             .iter()
             .for_each(|line| write_line(&mut report.log, line));
-        let Some(then) = wishes.then else {
+        let Some(then) = follow_ups.then else {
             return self.attempt_done(runner, task, report);
         };
-        let went_on = match refused.into_iter().next() {
+        let continued = match refusals.into_iter().next() {
             None => self
-                .go_on(runner, task, &report, then)
+                .continue_as(runner, task, &report, then)
                 .map_err(|refusal| refusal.to_string()),
-            // Its log is that of the attempt that ends it: nobody would read of this one.
+            // A task keeps only the log of its last attempt, so that nobody would read these lines
+            // if the task continued.
             Some(line) => Err(line),
         };
-        // What it has added stays; as its next try names the same ids, nothing is added twice.
-        if let Err(why) = went_on {
+        // The tasks that were added stay. The next attempt names the same ids, so nothing is added
+        // twice.
+        if let Err(why) = continued {
             let text = format!("it cannot go on as the task of its `::then`: {why}");
-            let Done {
-                id,
-                attempt,
-                started_us,
-                stats,
-                log,
-                ..
-            } = report;
-            let error = TaskError::new(ErrorKind::Output, text);
-            self.attempt_failed(
-                runner,
-                task,
-                Failed {
-                    id,
-                    attempt,
-                    error,
-                    started_us: Some(started_us),
-                    stats,
-                    log,
-                },
-            );
+            let failed = Failed {
+                id: report.id,
+                attempt: report.attempt,
+                error: TaskError::new(ErrorKind::Output, text),
+                started_us: Some(report.started_us),
+                stats: report.stats,
+                log: report.log,
+            };
+            self.attempt_failed(runner, task, failed);
         }
     }
 
-    /// Adds what can be added; why the others cannot, as lines for the log.
+    /// Adds the tasks that can be added. Returns why the others cannot, as lines for the log.
     fn add_children(&mut self, parent: TaskKey, children: Vec<FollowUp>) -> Vec<String> {
         if children.is_empty() {
             return Vec::new();
         }
-        let (job, priority) = (
-            self.facts.body(parent).job.clone(),
-            self.facts.live(parent).priority,
-        );
+        let job = self.facts.body(parent).job.clone();
+        let priority = self.facts.live(parent).priority;
         let tasks = children
             .into_iter()
-            .map(|child| child.of(priority))
+            .map(|child| child.with_priority(priority))
             .collect();
         let outcomes = self.admit_all(tasks, Some(job)).into_iter().enumerate();
         outcomes
@@ -96,7 +84,8 @@ impl Engine {
             .collect()
     }
 
-    fn go_on(
+    /// Ends an attempt, and lets its task continue as the task `then`.
+    fn continue_as(
         &mut self,
         runner: RunnerKey,
         key: TaskKey,
@@ -104,36 +93,13 @@ impl Engine {
         then: FollowUp,
     ) -> Result<(), Refusal> {
         let priority = self.facts.live(key).priority;
+        let then = then.with_priority(priority)?;
+        self.check_continuation(key, &then)?;
         let PreparedTask {
             document,
             references,
-            wrong,
             ..
-        } = *then.of(priority)?;
-        self.usable_module(&document.module)?;
-        wrong.map_or(Ok(()), Err)?;
-        let wanted: Vec<&TaskId> = document
-            .dependencies
-            .iter()
-            .map(|on| &on.on)
-            .chain(&references)
-            .collect();
-        let unknown: Vec<TaskId> = wanted
-            .iter()
-            .filter(|id| matches!(self.facts.fact(id), Fact::Unknown))
-            .map(|id| (*id).clone())
-            .collect();
-        if !unknown.is_empty() {
-            return Err(unknown_dependency(unknown));
-        }
-        self.refuse_cycle(key, &wanted)?;
-        if self
-            .core
-            .classes_full(&document.module.name, &document.requires)
-        {
-            let text = "too many different requirements are queued already";
-            return Err(Refusal::new(RefusalCode::Unavailable, text).at("requires"));
-        }
+        } = *then;
         let last = self.facts.body(key);
         let mut body = TaskBody::new(AddedTask {
             document,
@@ -146,52 +112,68 @@ impl Engine {
         });
         let rare = body.extras.get_or_insert_default();
         rare.continued = true;
-        // Counted from now, not from when the task was added.
+        // The delay counts from now, and not from the time at which the task was added.
         let until = rare
             .delay_ms
             .take()
             .map(|ms| self.now.wall.plus_us(ms * 1_000));
         rare.not_before = rare.not_before.max(until);
-        self.share(&mut body);
+        self.share_values(&mut body);
         let body = Arc::new(body);
         let dependencies = self.dependencies_of(&body);
-        let next = NewTask {
-            key,
-            ordinal: body.ordinal,
-            job: body.job.clone(),
-            module: body.module.clone(),
-            requires: body.requires.as_ref().unwrap_or(&self.nothing).clone(),
-            priority: body.priority,
-            dependencies,
-            due: due_of(&body, self.now),
-            retries: body
-                .extras
-                .as_ref()
-                .and_then(|rare| rare.retries.clone())
-                .map(Box::new),
-            origin: Origin::Added,
-        };
+        let due = due_of(&body, self.now);
+        let next = self.new_task(key, &body, dependencies, due, Origin::Added);
         self.facts.continued(key, &last, body);
         if let Some(last) = self.facts.live_mut(key).last.as_mut() {
             last.failures = None;
         }
-        let (attempt, run_us) = (report.attempt, report.stats.run_us);
         self.tell(Event::AttemptContinued {
             runner,
-            attempt,
-            run_us,
+            attempt: report.attempt,
+            run_us: report.stats.run_us,
             next: Box::new(next),
         });
         Ok(())
     }
 
-    /// Refuses to let a task wait for one that waits for it. Tasks that are added can wait for
-    /// earlier ones only; this one is there already, and others may have been added that wait for
-    /// it.
-    fn refuse_cycle(&self, key: TaskKey, wanted: &[&TaskId]) -> Result<(), Refusal> {
+    /// Checks whether the task of `key` may continue as the task `then`.
+    fn check_continuation(&self, key: TaskKey, then: &PreparedTask) -> Result<(), Refusal> {
+        let document = &then.document;
+        self.usable_module(&document.module)?;
+        if let Some(refusal) = &then.wrong {
+            return Err(refusal.clone());
+        }
+        let dependencies: Vec<&TaskId> = document
+            .dependencies
+            .iter()
+            .map(|dependency| &dependency.on)
+            .chain(&then.references)
+            .collect();
+        let unknown: Vec<TaskId> = dependencies
+            .iter()
+            .filter(|id| self.facts.state_of(id) == DependencyState::Unknown)
+            .map(|id| (*id).clone())
+            .collect();
+        if !unknown.is_empty() {
+            return Err(unknown_dependency(unknown));
+        }
+        self.refuse_cycle(key, &dependencies)?;
+        if self
+            .core
+            .classes_full(&document.module.name, &document.requires)
+        {
+            let text = "too many different requirements are queued already";
+            return Err(Refusal::new(RefusalCode::Unavailable, text).at("requires"));
+        }
+        Ok(())
+    }
+
+    /// Refuses dependencies through which a task would depend on itself. A new task cannot do so,
+    /// because it depends only on earlier tasks. But other tasks may depend on a task that continues.
+    fn refuse_cycle(&self, key: TaskKey, dependencies: &[&TaskId]) -> Result<(), Refusal> {
         let id = self.facts.body(key).id.clone();
         let mut seen: HashSet<TaskId> = HashSet::new();
-        let mut next: Vec<TaskId> = wanted.iter().map(|id| (*id).clone()).collect();
+        let mut next: Vec<TaskId> = dependencies.iter().map(|id| (*id).clone()).collect();
         while let Some(on) = next.pop() {
             if on == id {
                 let text = format!("dependency cycle: what `{id}` would wait for waits for `{id}`");
@@ -199,7 +181,7 @@ impl Engine {
                     .at("dependencies")
                     .about(vec![id]));
             }
-            let Fact::Open(open) = self.facts.fact(&on) else {
+            let DependencyState::Open(open) = self.facts.state_of(&on) else {
                 continue;
             };
             if !seen.insert(on) {
@@ -224,18 +206,18 @@ impl Engine {
 }
 
 impl FollowUp {
-    /// The task, with its parent's priority where it says none of its own.
-    fn of(self, priority: i32) -> Result<Box<PreparedTask>, Refusal> {
+    /// The task, with the priority of its parent if its document names none.
+    fn with_priority(self, priority: i32) -> Result<Box<PreparedTask>, Refusal> {
         let mut task = self.task?;
         if !self.has_priority {
             task.document.priority = priority;
         }
-        task.of_task = true;
+        task.is_follow_up = true;
         Ok(task)
     }
 }
 
-/// A line at the end of a log, as far as one may be long.
+/// Adds a line to the end of a log, unless the log is too long already.
 fn write_line(log: &mut Log, line: &str) {
     let end = if log.tail.is_empty() {
         &mut log.head

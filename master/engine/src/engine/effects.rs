@@ -1,5 +1,7 @@
-//! The core's effects, carried out: records with bodies attached, messages to runners.
+//! Carries out the core's effects: makes records with the bodies of tasks, and sends messages to
+//! runners.
 
+use super::modules::AttemptVersion;
 use super::{AttemptReport, Engine, RunnerReport};
 use crate::inbox::ConnectionId;
 use std::collections::BTreeMap;
@@ -14,34 +16,46 @@ use taskmaster_store::record::{
     EndExtras, Ended, JobRecord, Record, Retrying, TaskEnd, TaskOutput, final_state_index,
 };
 
-/// Bytes of results that travel with an attempt; the runner asks for the others.
+/// Bytes of the results that are sent together with an attempt. The runner asks for other results.
 const RESULTS_BYTES_MAX: usize = 256 << 10;
 
-/// An attempt has failed, and another will follow.
+/// A failed attempt after which the task is tried again.
 struct PlannedRetry {
     task: TaskKey,
     /// The attempt that failed.
     attempt: AttemptId,
-    /// Failures counted.
+    /// How often the task has failed.
     tries: u32,
-    /// Lost runners counted.
+    /// How often a runner was lost while it had the task.
     lost: u32,
-    /// How long the task waits before the next attempt.
+    /// How long the task waits before the next attempt, µs.
     wait_us: u64,
+    /// Whether this attempt failed because its runner was lost.
     runner_lost: bool,
+    /// Why the attempt failed.
     error: TaskError,
 }
 
-/// EndReason a task ended, where no report says so.
+/// Why a task ended without a report.
 #[derive(Default)]
-struct Reason {
+struct EndWithoutReport {
     error: Option<TaskError>,
+    /// The dependency for which the task was skipped.
     skipped_for: Option<TaskId>,
 }
 
+/// A task that ends, as the core tells it.
+struct EndingTask {
+    key: TaskKey,
+    state: FinalState,
+    why: EndReason,
+    /// The attempt that ended the task, or the last one that counted.
+    attempt: AttemptId,
+}
+
 impl Engine {
-    /// Carries out an effect of the core. `report` is what the core was just told of; it is taken
-    /// by the end of the task that it makes.
+    /// Carries out an effect of the core. `report` is the report of which the core was told; an
+    /// effect that ends the task takes it.
     pub(super) fn carry_out(&mut self, effect: Effect, report: &mut Option<RunnerReport>) {
         match effect {
             Effect::Store(change) => self.store_change(change, report),
@@ -49,13 +63,13 @@ impl Engine {
                 runner,
                 task,
                 attempt,
-            } => self.send(runner, task, attempt),
+            } => self.assign(runner, task, attempt),
             Effect::Recall { runner, attempts } => {
                 let attempts = attempts
                     .into_iter()
                     .map(|(task, attempt)| self.attempt(task, attempt))
                     .collect();
-                self.say(ConnectionId(runner.0), FromMaster::Recall(attempts));
+                self.send_now(ConnectionId(runner.0), FromMaster::Recall(attempts));
             }
             Effect::Stop {
                 runner,
@@ -63,16 +77,16 @@ impl Engine {
                 attempt,
             } => {
                 let attempt = self.attempt(task, attempt);
-                self.say(ConnectionId(runner.0), FromMaster::Cancel(vec![attempt]));
+                self.send_now(ConnectionId(runner.0), FromMaster::Cancel(vec![attempt]));
             }
             Effect::Disconnect { runner } => self.hang_up(runner),
             Effect::Announce {
                 kind: EventKind::RunnerStuck,
                 runner: Some(runner),
                 ..
-            } => self.stuck(runner),
+            } => self.runner_stuck(runner),
             Effect::Announce { kind, task, runner } => self.show(kind, task, runner, Json::null),
-            Effect::Forget(key) => self.facts.let_go(key),
+            Effect::Forget(key) => self.facts.forget(key),
         }
     }
 
@@ -84,29 +98,32 @@ impl Engine {
     }
 
     pub(super) fn runner_name(&self, runner: RunnerKey) -> Option<Arc<str>> {
-        self.sessions.get(&ConnectionId(runner.0))?.runner.clone()
+        self.connections
+            .get(&ConnectionId(runner.0))?
+            .runner
+            .clone()
     }
 
-    /// Dropping the outbox ends the gateway's session, which closes the connection.
+    /// Closes the connection of a silent runner. Dropping its outbox makes the gateway close it.
     fn hang_up(&mut self, runner: RunnerKey) {
         if let Some(name) = self.runner_name(runner) {
-            self.gone.entry(name).or_insert("it was silent");
+            self.lost_links.entry(name).or_insert("it was silent");
         }
-        self.sessions.remove(&ConnectionId(runner.0));
+        self.connections.remove(&ConnectionId(runner.0));
     }
 
-    fn stuck(&mut self, runner: RunnerKey) {
+    fn runner_stuck(&mut self, runner: RunnerKey) {
         let Some(name) = self.runner_name(runner) else {
             return;
         };
         tracing::warn!(runner = %name, "the runner lives and answers nothing; its tasks run elsewhere");
-        self.gone.insert(name, "it answered nothing");
+        self.lost_links.insert(name, "it answered nothing");
         let text = "you have not answered `task:recall`; your tasks run elsewhere: connect again when you listen";
         let refused = Refused {
             reference: None,
             error: Refusal::new(RefusalCode::NotAllowed, text),
         };
-        self.say(ConnectionId(runner.0), FromMaster::Refused(refused));
+        self.send_now(ConnectionId(runner.0), FromMaster::Refused(refused));
         let data =
             || Json::of(&serde_json::json!({ "reason": "it does not answer `task:recall`" }));
         self.show(EventKind::RunnerStuck, None, Some(runner), data);
@@ -114,11 +131,11 @@ impl Engine {
 
     fn store_change(&mut self, change: DurableChange, report: &mut Option<RunnerReport>) {
         match change {
-            DurableChange::Added(task) => self.store(Record::Added(self.facts.body(task))),
-            // `Engine::reopen` stores it: it knows how the task had ended.
+            DurableChange::Added(task) => self.persist(Record::Added(self.facts.body(task))),
+            // `Engine::reopen` makes the record, because it knows how the task had ended.
             DurableChange::Reopened(_) => {}
             DurableChange::Continued(task, fence) => {
-                self.store(Record::Continued {
+                self.persist(Record::Continued {
                     body: self.facts.body(task),
                     fence,
                 });
@@ -129,14 +146,13 @@ impl Engine {
                 why,
                 attempt,
             } => {
-                let report = match why {
-                    EndReason::Report => report.take(),
-                    EndReason::Cancelled
-                    | EndReason::Dependency(..)
-                    | EndReason::EarlierDependency(..)
-                    | EndReason::Poison => None,
+                let ending = EndingTask {
+                    key: task,
+                    state,
+                    why,
+                    attempt,
                 };
-                self.ended(task, state, why, attempt, report);
+                self.ended(ending, report);
             }
             DurableChange::Retrying {
                 task,
@@ -146,13 +162,13 @@ impl Engine {
                 wait_us,
                 runner_lost,
             } => {
-                let error = match report {
-                    Some(RunnerReport {
-                        report: AttemptReport::Failed(failed),
-                        ..
-                    }) if !runner_lost => failed.error.clone(),
-                    _ => self.lost_runner(task, attempt),
+                let reported = match report.as_ref().map(|report| &report.report) {
+                    Some(AttemptReport::Failed(failed)) if !runner_lost => {
+                        Some(failed.error.clone())
+                    }
+                    Some(AttemptReport::Failed(_) | AttemptReport::Done(_)) | None => None,
                 };
+                let error = reported.unwrap_or_else(|| self.lost_runner(task, attempt));
                 self.retrying(PlannedRetry {
                     task,
                     attempt,
@@ -167,68 +183,74 @@ impl Engine {
                 task,
                 priority,
                 wait_us,
-            } => {
-                let due = wait_us.map(|us| self.now.wall.plus_us(us));
-                self.facts.live_mut(task).priority = priority;
-                let ordinal = self.facts.body(task).ordinal;
-                self.store(Record::Set {
-                    ordinal,
-                    priority,
-                    due,
-                });
-            }
+            } => self.task_set(task, priority, wait_us),
             DurableChange::JobOpened(job) => {
                 let run = self.core.job(&job).map_or(1, |job| job.run);
-                self.store(Record::JobOpened { job, run });
+                self.persist(Record::JobOpened { job, run });
             }
             DurableChange::JobDone(job) => self.job_done(job),
             DurableChange::JobHeld { job, by, held } => {
-                self.store(Record::JobHeld { job, by, held })
+                self.persist(Record::JobHeld { job, by, held })
             }
             DurableChange::JobPaused { job, paused } => {
-                self.store(Record::JobPaused { job, paused })
+                self.persist(Record::JobPaused { job, paused })
             }
             DurableChange::JobCancelled { job, up_to } => {
-                self.store(Record::JobCancelled { job, up_to })
+                self.persist(Record::JobCancelled { job, up_to })
             }
-            DurableChange::RunnerJoined(name) => self.store(Record::RunnerJoined { name }),
+            DurableChange::RunnerJoined(name) => self.persist(Record::RunnerJoined { name }),
             DurableChange::RunnerLost(name) => {
-                self.gone.remove(name.as_str());
-                self.store(Record::RunnerLost { name });
+                self.lost_links.remove(name.as_str());
+                self.persist(Record::RunnerLost { name });
             }
         }
     }
 
-    /// The core lets go of a job that is done; until the view has it, memory keeps what it was.
+    /// A client has changed the priority of a task, or how long it waits.
+    fn task_set(&mut self, task: TaskKey, priority: i32, wait_us: Option<u64>) {
+        let due = wait_us.map(|us| self.now.wall.plus_us(us));
+        self.facts.live_mut(task).priority = priority;
+        let ordinal = self.facts.body(task).ordinal;
+        self.persist(Record::Set {
+            ordinal,
+            priority,
+            due,
+        });
+    }
+
+    /// A job is done, so the core forgets it. Memory keeps its record until the view has it.
     fn job_done(&mut self, name: JobName) {
         let Some(job) = self.core.job(&name) else {
             return;
         };
-        let (run, record) = (job.run, job_record(job));
-        self.store(Record::JobDone {
+        let run = job.run;
+        let record = job_record(job);
+        self.persist(Record::JobDone {
             job: name.clone(),
             run,
         });
-        self.facts.job_idles(name, self.last_seq, record);
+        self.facts.set_idle_job(name, self.last_seq, record);
     }
 
-    fn send(&mut self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) {
+    fn assign(&mut self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) {
         let name = self.runner_name(runner);
         let body = self.facts.whole_body(key);
-        // A module that can be sent has a version; a pin was checked when the task was added.
-        let Some((version, forbidden)) = self.modules.version(&body.module, body.pin.as_deref())
+        // The core assigns only tasks whose module has a version, and a pin was checked when the
+        // task was added.
+        let Some(AttemptVersion { version, forbidden }) =
+            self.modules.version(&body.module, body.pin.as_deref())
         else {
             return;
         };
         let granted = self.modules.granted(&body.module);
-        let results = self.results_at_hand(body.references());
+        let results = self.results_in_memory(body.references());
         let params = match forbidden {
-            // Sent, so that it fails with the reason: no runner runs what asks for such a result.
+            // The runner cannot resolve this reference, so the attempt fails with the reason.
             Some(why) => Some(Json::of(&serde_json::json!({ "$result": why }))),
             None => body.params.clone(),
         };
         let rare = body.extras.as_deref();
-        let send = Assignment {
+        let assignment = Assignment {
             id: body.id.clone(),
             attempt,
             module: body.module.clone(),
@@ -251,28 +273,32 @@ impl Engine {
         };
         let now = self.now.wall;
         let last = self.facts.live_mut(key).last.get_or_insert_default();
-        (last.version, last.runner, last.started, last.n, last.sent) =
-            (Some(version), name, None, attempt.n, now);
-        self.say_send(ConnectionId(runner.0), send);
+        last.version = Some(version);
+        last.runner = name;
+        last.started = None;
+        last.n = attempt.n;
+        last.sent = now;
+        self.send_assignment(ConnectionId(runner.0), assignment);
     }
 
-    /// One message carries all that a turn sends to a runner in a row.
-    fn say_send(&mut self, session: ConnectionId, send: Assignment) {
-        let Some(session) = self.sessions.get(&session) else {
+    /// Sends an assignment to a runner. Assignments that follow each other in a turn go to the
+    /// runner in one message.
+    fn send_assignment(&mut self, connection: ConnectionId, assignment: Assignment) {
+        let Some(connection) = self.connections.get(&connection) else {
             return;
         };
-        match self.turn.now.last_mut() {
-            Some((outbox, FromMaster::Send(sends))) if outbox.same_channel(&session.outbox) => {
-                sends.push(send)
-            }
-            _ => self
-                .turn
-                .now
-                .push((session.outbox.clone(), FromMaster::Send(vec![send]))),
+        if let Some((outbox, FromMaster::Send(assignments))) = self.turn.now.last_mut()
+            && outbox.same_channel(&connection.outbox)
+        {
+            assignments.push(assignment);
+        } else {
+            let message = FromMaster::Send(vec![assignment]);
+            self.turn.now.push((connection.outbox.clone(), message));
         }
     }
 
-    fn results_at_hand(&self, references: &[TaskId]) -> BTreeMap<TaskId, ResultRef> {
+    /// Results that memory has, as many as are sent together with an attempt.
+    fn results_in_memory(&self, references: &[TaskId]) -> BTreeMap<TaskId, ResultRef> {
         let mut left = RESULTS_BYTES_MAX;
         let mut results = BTreeMap::new();
         for id in references {
@@ -294,7 +320,7 @@ impl Engine {
         results
     }
 
-    /// EndReason an attempt failed whose runner was lost. The loss is remembered with the task.
+    /// The error of an attempt whose runner was lost. The loss is remembered with the task.
     fn lost_runner(&mut self, task: TaskKey, attempt: AttemptId) -> TaskError {
         let loss = self.loss(task, attempt);
         let text = format!("the runner was lost: {loss}");
@@ -321,10 +347,10 @@ impl Engine {
             due,
             error: retry.error,
         };
-        self.store(Record::Retrying(Box::new(record)));
+        self.persist(Record::Retrying(Box::new(record)));
     }
 
-    /// What became of an attempt whose runner was lost, as a clause.
+    /// What happened to an attempt whose runner was lost, as a clause.
     fn loss(&self, key: TaskKey, attempt: AttemptId) -> String {
         let last = self.facts.live(key).last.as_deref();
         let Some(last) = last.filter(|last| last.n == attempt.n) else {
@@ -338,7 +364,7 @@ impl Engine {
             .as_deref()
             .unwrap_or("a runner of an earlier master");
         let how = self
-            .gone
+            .lost_links
             .get(name)
             .copied()
             .unwrap_or("it did not come back");
@@ -348,7 +374,7 @@ impl Engine {
         )
     }
 
-    fn poison(&self, key: TaskKey, attempt: AttemptId) -> TaskError {
+    fn poison_error(&self, key: TaskKey, attempt: AttemptId) -> TaskError {
         let most = taskmaster_protocol::limits::RUNNER_LOST_MAX;
         let failures = self
             .facts
@@ -369,16 +395,22 @@ impl Engine {
         TaskError::new(ErrorKind::RunnerLost, text)
     }
 
-    /// A task has ended. `report` says so where a runner did.
-    fn ended(
-        &mut self,
-        key: TaskKey,
-        state: FinalState,
-        why: EndReason,
-        attempt: AttemptId,
-        report: Option<RunnerReport>,
-    ) {
-        let Reason { error, skipped_for } = self.reason(key, why, attempt);
+    /// A task has ended. It takes `report` if this report ended the task.
+    fn ended(&mut self, ending: EndingTask, report: &mut Option<RunnerReport>) {
+        let EndingTask {
+            key,
+            state,
+            why,
+            attempt,
+        } = ending;
+        let report = match why {
+            EndReason::Report => report.take(),
+            EndReason::Cancelled
+            | EndReason::Dependency(..)
+            | EndReason::EarlierDependency(..)
+            | EndReason::Poison => None,
+        };
+        let EndWithoutReport { error, skipped_for } = self.end_without_report(key, why, attempt);
         let runner = report
             .as_ref()
             .and_then(|report| self.runner_name(report.runner));
@@ -407,20 +439,8 @@ impl Engine {
             log: None,
             extras: skipped.map(Box::new),
         };
-        match report.map(|report| report.report) {
-            Some(AttemptReport::Done(done)) => {
-                end.result = Some(TaskOutput::new(done.result, done.outputs));
-                end.started = Some(Wall(done.started_us));
-                end.stats = Some(done.stats);
-                end.log = (!done.log.is_empty()).then(|| Box::new(done.log));
-            }
-            Some(AttemptReport::Failed(failed)) => {
-                end.error = Some(failed.error);
-                end.started = failed.started_us.map(Wall).or(end.started);
-                end.stats = Some(failed.stats);
-                end.log = (!failed.log.is_empty()).then(|| Box::new(failed.log));
-            }
-            None => {}
+        if let Some(report) = report {
+            add_report(&mut end, report.report);
         }
         let ended = Ended::new(seq, &body, end);
         self.remember(key, Arc::new(ended));
@@ -429,27 +449,31 @@ impl Engine {
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
         self.facts.ended(key, ended.clone());
         self.finished[final_state_index(ended.end.state)] += 1;
-        self.store(Record::Ended(ended));
+        self.persist(Record::Ended(ended));
     }
 
-    /// EndReason a task ended, where no report says so.
-    fn reason(&self, key: TaskKey, why: EndReason, attempt: AttemptId) -> Reason {
+    fn end_without_report(
+        &self,
+        key: TaskKey,
+        why: EndReason,
+        attempt: AttemptId,
+    ) -> EndWithoutReport {
         let skipped = |on: &TaskId, how: FinalState| {
             let text = format!(
                 "the task `{on}`, on which it depends, ended as {}",
                 how.task_state().as_str()
             );
-            Reason {
+            EndWithoutReport {
                 error: Some(TaskError::new(ErrorKind::Input, text)),
                 skipped_for: Some(on.clone()),
             }
         };
-        let failed = |error: TaskError| Reason {
+        let failed = |error: TaskError| EndWithoutReport {
             error: Some(error),
             skipped_for: None,
         };
         match why {
-            EndReason::Report => Reason::default(),
+            EndReason::Report => EndWithoutReport::default(),
             EndReason::Cancelled => {
                 failed(TaskError::new(ErrorKind::Cancelled, "it was cancelled"))
             }
@@ -457,13 +481,13 @@ impl Engine {
             EndReason::EarlierDependency(index, how) => {
                 let body = self.facts.body(key);
                 let on = body.dependencies().get(index);
-                on.map_or_else(Reason::default, |on| skipped(&on.on, how))
+                on.map_or_else(EndWithoutReport::default, |on| skipped(&on.on, how))
             }
-            EndReason::Poison => failed(self.poison(key, attempt)),
+            EndReason::Poison => failed(self.poison_error(key, attempt)),
         }
     }
 
-    /// A live event, made only when somebody watches.
+    /// Sends a live event to watchers. The event is only made if somebody watches.
     pub(super) fn show(
         &mut self,
         kind: EventKind,
@@ -491,7 +515,25 @@ impl Engine {
     }
 }
 
-/// A job of the core as the journal knows it.
+/// Adds what a runner reported about the last attempt.
+fn add_report(end: &mut TaskEnd, report: AttemptReport) {
+    match report {
+        AttemptReport::Done(done) => {
+            end.result = Some(TaskOutput::new(done.result, done.outputs));
+            end.started = Some(Wall(done.started_us));
+            end.stats = Some(done.stats);
+            end.log = (!done.log.is_empty()).then(|| Box::new(done.log));
+        }
+        AttemptReport::Failed(failed) => {
+            end.error = Some(failed.error);
+            end.started = failed.started_us.map(Wall).or(end.started);
+            end.stats = Some(failed.stats);
+            end.log = (!failed.log.is_empty()).then(|| Box::new(failed.log));
+        }
+    }
+}
+
+/// A job of the core as a record.
 pub(super) fn job_record(job: &taskmaster_core::Job) -> JobRecord {
     let mut ended = [0; 4];
     ended.copy_from_slice(&job.counts.by_state[4..]);

@@ -1,4 +1,5 @@
-//! The table of modules: versions seen, the one that the next attempt takes, what is held back.
+//! The table of modules: the versions that were seen, the version that the next attempt runs, and
+//! the versions that may not be used.
 
 use super::Engine;
 use crate::components::Components;
@@ -12,46 +13,59 @@ use taskmaster_protocol::{
 };
 use taskmaster_store::record::{ModuleRecord, Record, Rights, VersionRecord};
 
-/// Versions of one module that are remembered. The oldest that is neither in use nor held back is
-/// forgotten first.
+/// Versions of one module that are remembered. The oldest version that is neither in use nor held
+/// back is forgotten first.
 const VERSIONS_MAX: usize = 64;
 
-/// Tasks of a module of this size are sent when a runner has compiled it, or has failed to: until
-/// then they would hold slots in which others could run. A smaller one is compiled within about a
-/// second.
+/// Size from which on a module must be compiled before its tasks are sent, bytes. Tasks that wait
+/// for the compilation on a runner would take slots in which other tasks could run. A smaller module
+/// is compiled within about a second. A failed compilation counts, too, because its tasks must fail.
 const COMPILED_FIRST_BYTES: u64 = 1 << 20;
 
-/// Versions of which it is remembered who compiled them; far more than are in use.
+/// Versions for which the results of compilations are remembered, far more than are in use.
 const COMPILED_MAX: usize = 4_096;
 
-/// ModuleTable by name.
+/// All modules, by name.
 #[derive(Debug, Default)]
 pub(super) struct ModuleTable {
     pub(super) records: BTreeMap<ModuleName, ModuleRecord>,
-    /// What they may reach, of those of which anything is known.
+    /// The capabilities that modules have and ask for. Most modules ask for none and have no entry.
     pub(super) rights: BTreeMap<ModuleName, Rights>,
-    /// The only versions that may be used; `None`: there is no such list. Not durable: the folder
-    /// tells of it at each start.
+    /// The only versions that may be used; `None` if there is no list of approved versions. The list
+    /// is not durable, because it is read from the module folder at each start.
     pub(super) listed: Option<BTreeSet<Hash>>,
-    /// Runners that have compiled a version, since this start, and how long it took, µs; 0 where
-    /// they had it already.
+    /// For each version the runners that have compiled it since this start, and how long that took,
+    /// µs. The time is 0 if a runner had compiled the version before.
     compiled: BTreeMap<Hash, BTreeMap<Arc<str>, u64>>,
-    /// Versions of which a runner has told how its compilation ended, since this start.
+    /// Versions of which a runner has told since this start how their compilation ended.
     tried: BTreeSet<Hash>,
-    /// What others are told of components.
+    /// The versions of components, shared with the gateway.
     components: Components,
 }
 
-/// What of a module has changed, with what watchers are told of it.
+/// Changes of a module.
 #[derive(Default)]
 pub(super) struct ModuleChange {
-    pub record: Option<(ModuleRecord, Option<EventKind>)>,
-    pub rights: Option<(Rights, Option<EventKind>)>,
+    pub record: Option<Changed<ModuleRecord>>,
+    pub rights: Option<Changed<Rights>>,
+}
+
+/// A changed value, and the event that tells watchers about the change.
+pub(super) struct Changed<T> {
+    pub value: T,
+    pub event: Option<EventKind>,
+}
+
+/// The version of a module that an attempt runs.
+pub(super) struct AttemptVersion {
+    pub version: Hash,
+    /// Why the version may not be used, although a task pins it.
+    pub forbidden: Option<String>,
 }
 
 impl ModuleTable {
-    /// As the last master left them. With `require_approved` none is in use until the list of
-    /// approved ones is known.
+    /// The modules as the last master left them. With `require_approved` no version is in use until
+    /// the list of approved versions is known.
     pub fn restored(
         records: Vec<(ModuleName, ModuleRecord)>,
         rights: Vec<(ModuleName, Rights)>,
@@ -77,7 +91,7 @@ impl ModuleTable {
         self.records.get(name)
     }
 
-    /// The name as it is held here.
+    /// The name as this table has it, whose allocation tasks share.
     pub fn name(&self, name: &ModuleName) -> Option<&ModuleName> {
         self.records.get_key_value(name).map(|(name, _)| name)
     }
@@ -86,7 +100,7 @@ impl ModuleTable {
         self.records.iter()
     }
 
-    /// Whether its tasks can be sent.
+    /// Whether tasks of a module can be sent.
     pub fn is_open(&self, name: &ModuleName) -> bool {
         self.records.get(name).is_some_and(|record| {
             let current = self.in_use(name, record);
@@ -97,30 +111,34 @@ impl ModuleTable {
         })
     }
 
-    /// A runner has told how the compilation of a version ended. The names whose tasks can be sent
-    /// from now on.
+    /// All versions in the records.
+    fn known_versions(&self) -> BTreeSet<Hash> {
+        self.records
+            .values()
+            .flat_map(|record| &record.versions)
+            .map(|version| version.version)
+            .collect()
+    }
+
+    /// A runner has told how the compilation of a version ended. Returns the names of the modules
+    /// whose tasks can be sent from now on.
     pub fn tried(&mut self, version: Hash) -> Vec<ModuleName> {
         if self.tried.len() > COMPILED_MAX {
-            let known: BTreeSet<Hash> = self
-                .records
-                .values()
-                .flat_map(|r| &r.versions)
-                .map(|v| v.version)
-                .collect();
+            let known = self.known_versions();
             self.tried.retain(|version| known.contains(version));
         }
         if !self.tried.insert(version) {
             return Vec::new();
         }
-        let of_it = self
+        let using = self
             .records
             .keys()
             .filter(|name| self.version_in_use(name) == Some(version));
-        of_it.filter(|name| self.is_open(name)).cloned().collect()
+        using.filter(|name| self.is_open(name)).cloned().collect()
     }
 
-    /// The version that attempts take: the one that was taken last, or, where that is not on the
-    /// list of approved ones, the newest before it that is.
+    /// The version that attempts run if their tasks pin none. It is the record's current version, or
+    /// the newest usable version on the list of approved versions if the current one is not on it.
     pub fn in_use<'a>(
         &self,
         name: &ModuleName,
@@ -144,20 +162,20 @@ impl ModuleTable {
         record.versions.iter().rev().find(may)
     }
 
-    /// The same, of a name.
+    /// The hash of the version that attempts of a module run if their tasks pin none.
     pub fn version_in_use(&self, name: &ModuleName) -> Option<Hash> {
         let record = self.records.get(name)?;
         self.in_use(name, record).map(|version| version.version)
     }
 
-    /// Whether the list of approved versions, where there is one, has it.
+    /// Whether the list of approved versions has this version. True if there is no list.
     pub fn is_listed(&self, version: &Hash) -> bool {
         self.listed
             .as_ref()
             .is_none_or(|list| list.contains(version))
     }
 
-    /// What attempts of a module are given.
+    /// The capabilities that attempts of a module have.
     pub fn granted(&self, name: &ModuleName) -> Arc<Capabilities> {
         self.rights
             .get(name)
@@ -165,26 +183,27 @@ impl ModuleTable {
             .unwrap_or_default()
     }
 
-    /// The version that an attempt takes: the pinned one, or the one in use; for one that may not
-    /// be used, why.
-    pub fn version(&self, name: &ModuleName, pin: Option<&str>) -> Option<(Hash, Option<String>)> {
+    /// The version that an attempt runs: the version that its task pins, or else the version in use.
+    pub fn version(&self, name: &ModuleName, pin: Option<&str>) -> Option<AttemptVersion> {
         let record = self.records.get(name)?;
         match pin {
-            None => self
-                .in_use(name, record)
-                .map(|version| (version.version, None)),
-            Some(pin) => {
-                pinned(record, pin).map(|version| (version.version, self.forbidden(name, version)))
-            }
+            None => self.in_use(name, record).map(|version| AttemptVersion {
+                version: version.version,
+                forbidden: None,
+            }),
+            Some(pin) => pinned(record, pin).map(|version| AttemptVersion {
+                version: version.version,
+                forbidden: self.forbidden(name, version),
+            }),
         }
     }
 
-    /// The versions of components, for who checks params.
+    /// The versions of components, for the gateway, which checks params.
     pub fn components(&self) -> Components {
         self.components.clone()
     }
 
-    /// What runners should have ready.
+    /// The versions in use, which runners should compile in advance.
     pub fn announced(&self) -> Vec<Announce> {
         self.records
             .iter()
@@ -193,24 +212,21 @@ impl ModuleTable {
             .collect()
     }
 
+    /// A runner has compiled a version in `compile_us`.
     pub fn compiled(&mut self, version: Hash, runner: Arc<str>, compile_us: u64) {
         if self.compiled.len() > COMPILED_MAX {
-            let known: BTreeSet<Hash> = self
-                .records
-                .values()
-                .flat_map(|r| &r.versions)
-                .map(|v| v.version)
-                .collect();
+            let known = self.known_versions();
             self.compiled.retain(|version, _| known.contains(version));
         }
-        let taken = self
+        let known_us = self
             .compiled
             .entry(version)
             .or_default()
             .entry(runner)
             .or_default();
-        // After a reconnect it says that it has the module; how long that took once stays true.
-        *taken = compile_us.max(*taken);
+        // A runner that has connected again tells 0 for modules that it has compiled before, so the
+        // longer time is the true one.
+        *known_us = compile_us.max(*known_us);
     }
 
     fn announce(&self, name: &ModuleName) -> Option<Announce> {
@@ -223,14 +239,16 @@ impl ModuleTable {
         })
     }
 
-    /// As `modules list` shows it; `connected`: whether any runner is there that could compile.
+    /// The module as `modules list` shows it. `connected` says whether any runner is connected that
+    /// could compile the module.
     pub fn view(&self, name: &ModuleName, record: &ModuleRecord, connected: bool) -> ModuleView {
         let compiled = |version: &Hash| {
             self.compiled
                 .get(version)
                 .is_some_and(|runners| !runners.is_empty())
         };
-        let (waiting, in_use) = (self.waiting(name, record), self.in_use(name, record));
+        let waiting = self.waiting(name, record);
+        let in_use = self.in_use(name, record);
         let version = in_use.map(|version| version.version);
         let state = match (version, record.present) {
             (None, _) if record.error.is_some() => ModuleState::Rejected,
@@ -255,7 +273,8 @@ impl ModuleTable {
         }
     }
 
-    /// Its versions, newest first; `attempts` of each are running now.
+    /// The versions of a module, newest first. `attempts` gives the number of running attempts of a
+    /// version.
     pub fn versions(
         &self,
         record: &ModuleRecord,
@@ -280,6 +299,7 @@ impl ModuleTable {
     }
 }
 
+/// The newest version whose hash begins with `pin`.
 pub(super) fn pinned<'a>(record: &'a ModuleRecord, pin: &str) -> Option<&'a VersionRecord> {
     record
         .versions
@@ -288,14 +308,16 @@ pub(super) fn pinned<'a>(record: &'a ModuleRecord, pin: &str) -> Option<&'a Vers
         .find(|version| version.version.to_string().starts_with(pin))
 }
 
-/// What a sound file changes in a module's record, and the event that tells of it. One that may not
-/// be used yet changes nothing of what is in use.
+/// Takes a valid file into a module's record. A version that may not be used yet does not become
+/// current. Returns the event that tells about the change.
 pub(super) fn take_sound(
     record: &mut ModuleRecord,
     seen: VersionRecord,
     may_be_used: bool,
 ) -> Option<EventKind> {
-    let (was_there, last, error) = (record.present, record.current, record.error.take());
+    let was_present = record.present;
+    let last = record.current;
+    let error = record.error.take();
     record.present = true;
     let known = record
         .versions
@@ -317,42 +339,42 @@ pub(super) fn take_sound(
             .position(|version| !version.held && Some(version.version) != current);
         record.versions.remove(old.unwrap_or(0));
     }
-    match (
-        was_there && (last.is_some() || !may_be_used),
-        record.current != last,
-    ) {
-        (false, _) => Some(EventKind::ModuleAdded),
-        (true, true) => Some(EventKind::ModuleUpdated),
-        (true, false) => error.map(|_| EventKind::ModuleUpdated),
+    let was_known = was_present && (last.is_some() || !may_be_used);
+    if !was_known {
+        Some(EventKind::ModuleAdded)
+    } else if record.current != last || error.is_some() {
+        Some(EventKind::ModuleUpdated)
+    } else {
+        None
     }
 }
 
 impl Engine {
-    /// Makes known, and durable, what has changed of a module.
+    /// Makes changes of a module durable, and tells the core and the runners about them.
     pub(super) fn module_changed(&mut self, name: ModuleName, changed: ModuleChange) {
         let before = self.modules.version_in_use(&name);
-        if let Some((record, event)) = changed.record {
-            self.modules.records.insert(name.clone(), record.clone());
-            self.store(Record::Module {
+        if let Some(Changed { value, event }) = changed.record {
+            self.modules.records.insert(name.clone(), value.clone());
+            self.persist(Record::Module {
                 name: name.clone(),
                 event,
-                record: Box::new(record),
+                record: Box::new(value),
             });
         }
-        if let Some((rights, event)) = changed.rights {
-            self.modules.rights.insert(name.clone(), rights.clone());
-            self.store(Record::Rights {
+        if let Some(Changed { value, event }) = changed.rights {
+            self.modules.rights.insert(name.clone(), value.clone());
+            self.persist(Record::Rights {
                 name: name.clone(),
                 event,
-                rights: Some(Box::new(rights)),
+                rights: Some(Box::new(value)),
             });
         }
-        self.module_is_used(name, before);
+        self.announce_version(name, before);
     }
 
-    /// Tells the others which version of a module is in use, where another was `before`, and what
-    /// it may reach.
-    fn module_is_used(&mut self, name: ModuleName, before: Option<Hash>) {
+    /// Tells the core, the gateway and, if another version was in use `before`, the runners which
+    /// version of a module is in use, and which capabilities it has.
+    fn announce_version(&mut self, name: ModuleName, before: Option<Hash>) {
         let after = self.modules.version_in_use(&name);
         if let Some(record) = self.modules.records.get(&name) {
             self.modules.components.changed(&name, record, after);
@@ -361,16 +383,17 @@ impl Engine {
             && let Some(announce) = self.modules.announce(&name)
         {
             let runners: Vec<_> = self
-                .sessions
+                .connections
                 .iter()
-                .filter(|(_, session)| session.joined)
-                .map(|(no, _)| *no)
+                .filter(|(_, connection)| connection.joined)
+                .map(|(id, _)| *id)
                 .collect();
-            runners
-                .into_iter()
-                .for_each(|runner| self.say(runner, FromMaster::Announce(vec![announce.clone()])));
+            for runner in runners {
+                self.send_now(runner, FromMaster::Announce(vec![announce.clone()]));
+            }
         }
-        let (open, needs) = (self.modules.is_open(&name), self.modules.granted(&name));
+        let open = self.modules.is_open(&name);
+        let needs = self.modules.granted(&name);
         self.tell(Event::ModuleNeedsChanged {
             module: name.clone(),
             needs,
@@ -378,7 +401,7 @@ impl Engine {
         self.tell(Event::ModuleOpened { module: name, open });
     }
 
-    /// The list of approved modules is now this one.
+    /// Replaces the list of approved modules.
     pub(super) fn approved_list(&mut self, list: BTreeSet<Hash>) {
         let names: Vec<(ModuleName, Option<Hash>)> = self
             .modules
@@ -387,12 +410,12 @@ impl Engine {
             .map(|name| (name.clone(), self.modules.version_in_use(name)))
             .collect();
         self.modules.listed = Some(list);
-        names
-            .into_iter()
-            .for_each(|(name, before)| self.module_is_used(name, before));
+        for (name, before) in names {
+            self.announce_version(name, before);
+        }
     }
 
-    /// Whether a task may name it.
+    /// Refuses a module of which no task may be added.
     pub(super) fn usable_module(&self, wanted: &ModuleRef) -> Result<(), Refusal> {
         let unknown =
             |text: String| Err(Refusal::new(RefusalCode::UnknownModule, text).at("module"));
@@ -435,7 +458,10 @@ impl Engine {
             self.module_changed(
                 name,
                 ModuleChange {
-                    record: Some((record, None)),
+                    record: Some(Changed {
+                        value: record,
+                        event: None,
+                    }),
                     ..ModuleChange::default()
                 },
             );
@@ -443,7 +469,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Goes back to an earlier version and holds back the present one.
+    /// Makes an earlier version current again, and does not use the present one any more.
     pub(super) fn rollback_module(
         &mut self,
         name: ModuleName,
@@ -470,11 +496,13 @@ impl Engine {
                 (version.held || Some(version.version) == present) && version.version != target;
         }
         record.current = Some(target);
-        let record = Some((record, Some(EventKind::ModuleUpdated)));
         self.module_changed(
             name,
             ModuleChange {
-                record,
+                record: Some(Changed {
+                    value: record,
+                    event: Some(EventKind::ModuleUpdated),
+                }),
                 ..ModuleChange::default()
             },
         );
@@ -492,16 +520,16 @@ impl Engine {
         })
     }
 
-    /// Attempts of a version that runners hold now.
+    /// The number of attempts of a version that runners hold now.
     pub(super) fn attempts_of(&self, version: &Hash) -> u64 {
-        let of = |live: &&crate::facts::Live| {
+        let runs_version = |live: &&crate::facts::Live| {
             live.ended.is_none()
                 && live
                     .last
                     .as_ref()
                     .is_some_and(|last| last.version == Some(*version))
         };
-        self.facts.all_live().filter(of).count() as u64
+        self.facts.all_live().filter(runs_version).count() as u64
     }
 }
 

@@ -1,9 +1,9 @@
-//! What clients want changed: cancel, retry, set, and an operator's wishes. Each is answered when
-//! it is durable.
+//! Requests of clients that change tasks, jobs, modules or runners: cancel, retry, set, and the
+//! operations of an operator. Each request is answered when its change is durable.
 
 use super::Engine;
 use super::add::mono;
-use crate::facts::{Fact, Known, final_of};
+use crate::facts::{DependencyState, Known, final_of};
 use crate::inbox::ConnectionId;
 use crate::lookup::{unknown_job, unknown_task};
 use std::collections::{BTreeSet, VecDeque};
@@ -20,7 +20,7 @@ use taskmaster_store::view::EndedTask;
 impl Engine {
     fn answer_to(
         &mut self,
-        session: ConnectionId,
+        connection: ConnectionId,
         reference: u64,
         result: Result<serde_json::Value, Refusal>,
     ) {
@@ -34,15 +34,15 @@ impl Engine {
                 error,
             }),
         };
-        self.say_after(session, message);
+        self.send_when_durable(connection, message);
     }
 
-    pub(super) fn cancel(&mut self, session: ConnectionId, cancel: Cancel) {
+    pub(super) fn cancel(&mut self, connection: ConnectionId, cancel: Cancel) {
         let result = match &cancel.job {
             Some(job) => self.cancel_job(job),
             None => self.cancel_tasks(&cancel.ids),
         };
-        self.answer_to(session, cancel.reference, result);
+        self.answer_to(connection, cancel.reference, result);
     }
 
     fn cancel_job(&mut self, job: &JobName) -> Result<serde_json::Value, Refusal> {
@@ -62,19 +62,20 @@ impl Engine {
     }
 
     fn cancel_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
-        // All or nothing: a list with a wrong id in it is most likely the wrong list.
+        // If any id is wrong, nothing is cancelled, because the whole list is probably wrong.
         let keys: Vec<Option<TaskKey>> = ids
             .iter()
             .map(|id| self.cancellable(id))
             .collect::<Result<_, _>>()?;
         let keys: Vec<TaskKey> = keys.into_iter().flatten().collect();
         let count = keys.len();
-        keys.into_iter()
-            .for_each(|task| self.tell(Event::CancelRequested { task }));
+        for task in keys {
+            self.tell(Event::CancelRequested { task });
+        }
         Ok(serde_json::json!({ "cancelled": count }))
     }
 
-    /// The key of an open task, `None` for one that is cancelled already.
+    /// The key of an open task, or `None` if the task is cancelled already.
     fn cancellable(&self, id: &TaskId) -> Result<Option<TaskKey>, Refusal> {
         let state = match self.facts.known(id) {
             Some(Known::Open(key)) => return Ok(Some(key)),
@@ -97,10 +98,10 @@ impl Engine {
         }
     }
 
-    /// Opens final tasks again, and the dependents that were skipped because of them.
-    pub(super) fn retry(&mut self, session: ConnectionId, retry: Retry) {
+    /// Opens ended tasks again, and with them the dependents that were skipped because of them.
+    pub(super) fn retry(&mut self, connection: ConnectionId, retry: Retry) {
         let result = self.retry_tasks(&retry.ids);
-        self.answer_to(session, retry.reference, result);
+        self.answer_to(connection, retry.reference, result);
     }
 
     fn retry_tasks(&mut self, ids: &[TaskId]) -> Result<serde_json::Value, Refusal> {
@@ -109,11 +110,12 @@ impl Engine {
             .map(|id| self.retriable(id))
             .collect::<Result<_, _>>()?;
         let mut queue: VecDeque<EndedTask> = stored.into();
-        let (mut count, mut reopened) = (0, BTreeSet::new());
+        let mut count = 0;
+        let mut reopened = BTreeSet::new();
         while let Some(stored) = queue.pop_front() {
             let id = stored.ended.id.clone();
-            // Named twice, or reached over two of its dependencies. It may have been skipped again
-            // at once.
+            // The request may name the task twice, or the task may depend on several reopened tasks.
+            // It may even have been skipped again at once.
             if !reopened.insert(id.clone()) || self.facts.key(&id).is_some() {
                 continue;
             }
@@ -169,9 +171,9 @@ impl Engine {
         }
     }
 
-    /// What a task waits for and nobody knows any more, so that nobody can tell whether it was met.
-    /// One that was sent has waited for all of it, unless it was sent as another task than it is
-    /// now.
+    /// A dependency of a task that is no longer kept, so that nobody can tell whether it was met. If
+    /// the task was sent to a runner, all its dependencies were met before, unless it has continued
+    /// as another task since.
     fn lost_dependency<'a>(&self, stored: &'a EndedTask) -> Option<&'a TaskId> {
         let has_waited = stored.ended.end.last_sent.n > 0 && !stored.body.is_continued();
         let mut waits_for = stored
@@ -179,14 +181,20 @@ impl Engine {
             .dependencies()
             .iter()
             .map(|dependency| &dependency.on);
-        waits_for.find(|on| !has_waited && matches!(self.meant(&stored.body, on), Fact::Unknown))
+        waits_for.find(|on| {
+            !has_waited
+                && matches!(
+                    self.dependency_state(&stored.body, on),
+                    DependencyState::Unknown
+                )
+        })
     }
 
     fn reopen(&mut self, stored: EndedTask) {
         let EndedTask { body, ended } = stored;
         self.open_job(&body.job);
         let was = ended.end.state;
-        self.store(Record::Reopened {
+        self.persist(Record::Reopened {
             body: body.clone(),
             fence: ended.end.last_sent,
             ended_seq: ended.seq,
@@ -195,7 +203,7 @@ impl Engine {
         });
         self.facts.reopened(body.id.clone(), self.last_seq);
         let priority = body.priority;
-        self.came(
+        self.open_task(
             body,
             priority,
             Origin::Reopened {
@@ -206,9 +214,9 @@ impl Engine {
         );
     }
 
-    pub(super) fn set(&mut self, session: ConnectionId, set: ChangeTask) {
+    pub(super) fn set(&mut self, connection: ConnectionId, set: ChangeTask) {
         let result = self.set_task(&set);
-        self.answer_to(session, set.reference, result);
+        self.answer_to(connection, set.reference, result);
     }
 
     fn set_task(&mut self, set: &ChangeTask) -> Result<serde_json::Value, Refusal> {
@@ -223,7 +231,7 @@ impl Engine {
         let task = match self.facts.known(id) {
             Some(Known::Open(key)) => key,
             None if self.facts.ended_in_view(id).is_none() => return Err(unknown_task(id)),
-            _ => {
+            Some(Known::Closing(..) | Known::Ended(_)) | None => {
                 let text = format!("the task `{id}` has ended; only open tasks can be changed");
                 return Err(Refusal::new(RefusalCode::WrongState, text));
             }
@@ -239,9 +247,9 @@ impl Engine {
         Ok(serde_json::json!({}))
     }
 
-    pub(super) fn operate(&mut self, session: ConnectionId, operate: Operate) {
+    pub(super) fn operate(&mut self, connection: ConnectionId, operate: Operate) {
         let result = self.carry_out_operation(operate.operation);
-        self.answer_to(session, operate.reference, result);
+        self.answer_to(connection, operate.reference, result);
     }
 
     fn carry_out_operation(&mut self, operation: Operation) -> Result<serde_json::Value, Refusal> {
@@ -267,7 +275,7 @@ impl Engine {
         }
     }
 
-    /// A job that is not open keeps the wish for its next run.
+    /// Pauses or resumes a job. If the job is not open, this takes effect in its next run.
     fn pause_job(&mut self, job: JobName, paused: bool) -> Result<serde_json::Value, Refusal> {
         if self.core.job(&job).is_some_and(|job| job.open) {
             self.tell(Event::JobPaused { job, paused });
@@ -275,31 +283,31 @@ impl Engine {
         }
         let mut record = self.facts.idle_job(&job).ok_or_else(|| unknown_job(&job))?;
         record.paused = paused;
-        self.store(Record::JobPaused {
+        self.persist(Record::JobPaused {
             job: job.clone(),
             paused,
         });
-        // Its record has no seq: it is kept until the next event is folded.
-        self.facts.job_idles(job, self.last_seq + 1, record);
+        // This record has no event, so memory keeps it until the next event is folded.
+        self.facts.set_idle_job(job, self.last_seq + 1, record);
         Ok(serde_json::json!({}))
     }
 
     fn drain(&mut self, runner: &str) -> Result<serde_json::Value, Refusal> {
-        let is = |session: &super::Connection| {
-            session.role == Role::Runner
-                && session
+        let is = |connection: &super::Connection| {
+            connection.role == Role::Runner
+                && connection
                     .offer
                     .as_ref()
                     .is_some_and(|offer| offer.name == runner)
         };
         let found = self
-            .sessions
+            .connections
             .iter()
-            .find(|(_, session)| is(session))
-            .map(|(no, _)| *no);
-        let Some(session) = found else {
+            .find(|(_, connection)| is(connection))
+            .map(|(id, _)| *id);
+        let Some(connection) = found else {
             let names: Vec<&str> = self
-                .sessions
+                .connections
                 .values()
                 .filter_map(|s| s.offer.as_ref())
                 .map(|o| o.name.as_str())
@@ -310,10 +318,9 @@ impl Engine {
                 format!("no runner `{runner}` is connected{hint}"),
             ));
         };
-        self.say(session, FromMaster::Drain(()));
-        // From now on, not only when it has answered: one that does not listen is sent nothing more
-        // either.
-        let runner = RunnerKey(session.0);
+        self.send_now(connection, FromMaster::Drain(()));
+        // The runner gets no more tasks from now on, even if it does not answer.
+        let runner = RunnerKey(connection.0);
         self.tell(Event::RunnerUpdated {
             runner,
             credits: 0,

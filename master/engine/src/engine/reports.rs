@@ -1,4 +1,4 @@
-//! What runners say.
+//! Messages of runners: what they hold, results, failures, and live output.
 
 use super::{AttemptReport, Engine, RunnerReport};
 use crate::facts::Known;
@@ -10,32 +10,41 @@ use taskmaster_protocol::message::{
 };
 use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, Wall};
 
+/// The attempts that a runner says it holds.
+#[derive(Default)]
+struct HeldAttempts {
+    /// Attempts of open tasks. The core decides which of them still count.
+    open: Vec<(TaskKey, AttemptId)>,
+    /// Attempts of tasks that are not open, which the runner must stop.
+    void: Vec<Attempt>,
+}
+
 impl Engine {
-    /// A runner's credits; the first time, and after a reconnect, with what it holds.
-    pub(super) fn request(&mut self, session: ConnectionId, request: CreditRequest) {
-        let Some(here) = self.sessions.get_mut(&session) else {
+    /// A runner asks for tasks. Its first request on a connection also tells which attempts it
+    /// holds.
+    pub(super) fn request(&mut self, connection: ConnectionId, request: CreditRequest) {
+        let Some(here) = self.connections.get_mut(&connection) else {
             return;
         };
         let Some(offer) = here.offer.clone() else {
             return;
         };
-        let runner = RunnerKey(session.0);
+        let runner = RunnerKey(connection.0);
         let joins = !std::mem::replace(&mut here.joined, true);
         if joins {
             let announced = self.modules.announced();
-            self.say(session, FromMaster::Announce(announced));
-            let (held, void) = self.held(request.held.unwrap_or_default());
-            self.gone.remove(&*offer.name);
-            let (offer, credits) = (Box::new(offer), request.credits);
+            self.send_now(connection, FromMaster::Announce(announced));
+            let held = self.sort_held_attempts(request.held.unwrap_or_default());
+            self.lost_links.remove(&*offer.name);
             self.tell(Event::RunnerJoined {
                 runner,
-                offer,
-                credits,
+                offer: Box::new(offer),
+                credits: request.credits,
                 answers_recalls: true,
-                held,
+                held: held.open,
             });
-            if !void.is_empty() {
-                self.say_after(session, FromMaster::Cancel(void));
+            if !held.void.is_empty() {
+                self.send_when_durable(connection, FromMaster::Cancel(held.void));
             }
         }
         if !joins || request.draining {
@@ -47,23 +56,22 @@ impl Engine {
         }
     }
 
-    /// Of the attempts that a runner says it holds: those of open tasks, and the others, which are
-    /// void.
-    fn held(&self, held: Vec<Attempt>) -> (Vec<(TaskKey, AttemptId)>, Vec<Attempt>) {
-        let (mut live, mut void) = (Vec::new(), Vec::new());
+    /// Sorts the attempts that a runner says it holds.
+    fn sort_held_attempts(&self, held: Vec<Attempt>) -> HeldAttempts {
+        let mut sorted = HeldAttempts::default();
         for attempt in held {
             match self.facts.known(&attempt.id) {
-                Some(Known::Open(key)) => live.push((key, attempt.attempt)),
-                Some(Known::Closing(..) | Known::Ended(_)) | None => void.push(attempt),
+                Some(Known::Open(key)) => sorted.open.push((key, attempt.attempt)),
+                Some(Known::Closing(..) | Known::Ended(_)) | None => sorted.void.push(attempt),
             }
         }
-        (live, void)
+        sorted
     }
 
-    /// Attempts with a result. Whatever it is worth, the runner may forget it once this turn is
-    /// durable.
-    pub(super) fn done(&mut self, session: ConnectionId, reports: Vec<DoneReport>) {
-        let runner = RunnerKey(session.0);
+    /// Takes reports of attempts that ended with a result. Even if a report does not count, the
+    /// runner may forget it when this turn is durable.
+    pub(super) fn done(&mut self, connection: ConnectionId, reports: Vec<DoneReport>) {
+        let runner = RunnerKey(connection.0);
         let mut acked = Vec::with_capacity(reports.len());
         for DoneReport { done, follow_ups } in reports {
             let attempt = Attempt {
@@ -71,16 +79,18 @@ impl Engine {
                 attempt: done.attempt,
             };
             match (self.facts.key(&attempt.id), follow_ups) {
-                (Some(task), Some(wishes)) => self.done_with_wishes(runner, task, done, *wishes),
+                (Some(task), Some(follow_ups)) => {
+                    self.done_with_follow_ups(runner, task, done, *follow_ups);
+                }
                 (Some(task), None) => self.attempt_done(runner, task, done),
                 (None, _) => {}
             }
             acked.push(attempt);
         }
-        self.say_after(session, FromMaster::Ack(acked));
+        self.send_when_durable(connection, FromMaster::Ack(acked));
     }
 
-    /// Tells the core of a result.
+    /// Tells the core that an attempt ended with a result.
     pub(super) fn attempt_done(&mut self, runner: RunnerKey, task: TaskKey, report: Done) {
         let event = Event::AttemptDone {
             runner,
@@ -92,7 +102,7 @@ impl Engine {
         self.tell_with(event, Some(RunnerReport { runner, report }));
     }
 
-    /// Tells the core of a failure.
+    /// Tells the core that an attempt failed.
     pub(super) fn attempt_failed(&mut self, runner: RunnerKey, task: TaskKey, report: Failed) {
         let event = Event::AttemptFailed {
             runner,
@@ -100,29 +110,32 @@ impl Engine {
             attempt: report.attempt,
             error: Box::new(report.error.clone()),
             run_us: report.stats.run_us,
-            random: self.chance(),
+            random: self.random(),
         };
         let report = AttemptReport::Failed(report);
         self.tell_with(event, Some(RunnerReport { runner, report }));
     }
 
-    /// Attempts without one.
-    pub(super) fn failed(&mut self, session: ConnectionId, reports: Vec<Failed>) {
-        let runner = RunnerKey(session.0);
+    /// Takes reports of attempts that ended without a result.
+    pub(super) fn failed(&mut self, connection: ConnectionId, reports: Vec<Failed>) {
+        let runner = RunnerKey(connection.0);
         let mut acked = Vec::with_capacity(reports.len());
         for report in reports {
-            let (id, attempt) = (report.id.clone(), report.attempt);
-            if let Some(task) = self.facts.key(&id) {
+            let attempt = Attempt {
+                id: report.id.clone(),
+                attempt: report.attempt,
+            };
+            if let Some(task) = self.facts.key(&attempt.id) {
                 self.attempt_failed(runner, task, report);
             }
-            acked.push(Attempt { id, attempt });
+            acked.push(attempt);
         }
-        self.say_after(session, FromMaster::Ack(acked));
+        self.send_when_durable(connection, FromMaster::Ack(acked));
     }
 
-    /// Attempts given back, not started.
-    pub(super) fn returned(&mut self, session: ConnectionId, attempts: Vec<Attempt>) {
-        let runner = RunnerKey(session.0);
+    /// A runner gives back attempts that it has not started.
+    pub(super) fn returned(&mut self, connection: ConnectionId, attempts: Vec<Attempt>) {
+        let runner = RunnerKey(connection.0);
         self.tell(Event::RecallAnswered { runner });
         for Attempt { id, attempt } in attempts {
             if let Some(task) = self.facts.key(&id) {
@@ -135,8 +148,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn guest_started(&mut self, session: ConnectionId, started: Vec<Started>) {
-        let runner = RunnerKey(session.0);
+    /// A runner has started the modules of these attempts.
+    pub(super) fn guest_started(&mut self, connection: ConnectionId, started: Vec<Started>) {
+        let runner = RunnerKey(connection.0);
         self.tell(Event::RunnerHeard { runner });
         for Started {
             id,
@@ -165,23 +179,28 @@ impl Engine {
         }
     }
 
-    /// Something that a running module said: watchers see it, nobody keeps it.
-    pub(super) fn said(&mut self, session: ConnectionId, kind: EventKind, said: Vec<LiveOutput>) {
-        let runner = RunnerKey(session.0);
+    /// Shows watchers what running modules say. The output is not stored.
+    pub(super) fn live_output(
+        &mut self,
+        connection: ConnectionId,
+        kind: EventKind,
+        output: Vec<LiveOutput>,
+    ) {
+        let runner = RunnerKey(connection.0);
         self.tell(Event::RunnerHeard { runner });
-        for LiveOutput { id, data, .. } in said {
+        for LiveOutput { id, data, .. } in output {
             if let Some(key) = self.facts.key(&id) {
                 self.show(kind, Some(key), Some(runner), || data);
             }
         }
     }
 
-    /// A runner is still at it: watchers see it.
-    pub(super) fn compiling(&mut self, session: ConnectionId, compiling: Vec<Compiling>) {
+    /// Shows watchers that a runner is still compiling modules.
+    pub(super) fn compiling(&mut self, connection: ConnectionId, compiling: Vec<Compiling>) {
         self.tell(Event::RunnerHeard {
-            runner: RunnerKey(session.0),
+            runner: RunnerKey(connection.0),
         });
-        let Some(runner) = self.runner_name(RunnerKey(session.0)) else {
+        let Some(runner) = self.runner_name(RunnerKey(connection.0)) else {
             return;
         };
         for Compiling {
@@ -205,11 +224,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn compiled(&mut self, session: ConnectionId, compiled: Vec<Compiled>) {
+    /// A runner has compiled modules, or has failed to.
+    pub(super) fn compiled(&mut self, connection: ConnectionId, compiled: Vec<Compiled>) {
         self.tell(Event::RunnerHeard {
-            runner: RunnerKey(session.0),
+            runner: RunnerKey(connection.0),
         });
-        let Some(runner) = self.runner_name(RunnerKey(session.0)) else {
+        let Some(runner) = self.runner_name(RunnerKey(connection.0)) else {
             return;
         };
         for Compiled {
@@ -228,15 +248,25 @@ impl Engine {
                 self.modules
                     .compiled(version, Arc::clone(&runner), compile_us);
             }
+            let event = if error.is_none() {
+                EventKind::ModuleReady
+            } else {
+                EventKind::ModuleRejected
+            };
+            let data = serde_json::json!({
+                "version": version,
+                "compile_us": compile_us,
+                "error": error,
+            });
             self.events.show(EventView {
                 seq: None,
                 time: self.now.wall,
-                event: if error.is_none() { EventKind::ModuleReady } else { EventKind::ModuleRejected },
+                event,
                 task: None,
                 module: Some(name),
                 job: None,
                 runner: Some(runner.to_string()),
-                data: Json::of(&serde_json::json!({ "version": version, "compile_us": compile_us, "error": error })),
+                data: Json::of(&data),
             });
         }
     }

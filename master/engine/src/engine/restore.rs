@@ -1,4 +1,4 @@
-//! A new engine from what the view has.
+//! Makes an engine from what the view has.
 
 use super::add::{due_of, stored_job};
 use super::modules::ModuleTable;
@@ -9,20 +9,20 @@ use crate::facts::{Facts, LastAttempt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Due, Event, Origin, Scheduler};
-use taskmaster_protocol::{Now, TaskId, Wall};
+use taskmaster_protocol::{JobName, Now, TaskId, Wall};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::journal;
 use taskmaster_store::kv::{SharedStore, StoreError};
-use taskmaster_store::record::Record;
+use taskmaster_store::record::{JobRecord, Record};
 use taskmaster_store::view::{self, OpenTask, RestoredView};
 
 impl Engine {
-    /// Takes up where the last master ended. The first turn makes the raised epoch durable: end it
-    /// before anything else is told.
+    /// Continues where the last master ended. The first turn makes the raised epoch durable, so the
+    /// caller must end this turn before it gives the engine any input.
     pub fn restore(
         restored: RestoredView,
         config: EngineConfig,
-        reader: SharedStore,
+        store: SharedStore,
         events: EventFeed,
         now: Now,
     ) -> Result<Engine, StoreError> {
@@ -31,10 +31,10 @@ impl Engine {
         let mut engine = Engine {
             core: Scheduler::new(epoch),
             epoch,
-            chance: config.seed | 1,
+            random_state: config.seed | 1,
             config,
             facts: Facts::new(
-                reader.clone(),
+                store.clone(),
                 restored.watermarks.seq,
                 restored.watermarks.ordinal,
             )?,
@@ -43,69 +43,31 @@ impl Engine {
             started: now,
             last_ordinal: restored.watermarks.ordinal,
             last_seq: restored.watermarks.seq,
-            sessions: BTreeMap::new(),
-            nothing: Arc::default(),
+            connections: BTreeMap::new(),
+            no_requirements: Arc::default(),
             modules: ModuleTable::restored(restored.modules, restored.rights, require_approved),
             disk: DiskSpace::Ample,
-            held_back: Vec::new(),
+            postponed_reports: Vec::new(),
             finished: [0; 4],
             effects: Vec::new(),
-            gone: BTreeMap::new(),
+            lost_links: BTreeMap::new(),
             stopping: false,
-            idle: None,
-            told_us: super::TOLD_US,
+            idle_waiter: None,
+            retention_us: super::RETENTION_US,
             turn: Turn {
                 first_seq: restored.watermarks.seq + 1,
                 ..Turn::default()
             },
         };
-        engine.store(Record::Started { epoch });
-        let modules: Vec<_> = engine
-            .modules
-            .iter()
-            .map(|(name, _)| name.clone())
-            .collect();
-        for module in modules {
-            let (open, needs) = (
-                engine.modules.is_open(&module),
-                engine.modules.granted(&module),
-            );
-            engine.tell(Event::ModuleNeedsChanged {
-                module: module.clone(),
-                needs,
-            });
-            engine.tell(Event::ModuleOpened { module, open });
-        }
-        let open_jobs: Vec<_> = restored
+        engine.persist(Record::Started { epoch });
+        engine.restore_modules();
+        let open_jobs: Vec<(JobName, JobRecord)> = restored
             .jobs
             .into_iter()
             .filter(|(_, record)| record.open)
             .collect();
-        for (job, record) in &open_jobs {
-            engine.tell(Event::JobOpened {
-                job: job.clone(),
-                stored: stored_job(record),
-                restored: true,
-            });
-            for by in &record.holders {
-                engine.tell(Event::JobHeld {
-                    job: job.clone(),
-                    by: by.clone(),
-                    restored: true,
-                });
-            }
-        }
-        let then = last_time(&reader)?.unwrap_or(now.wall);
-        let mut later = PostponedTasks::default();
-        view::open_tasks(reader.as_ref(), &mut |body, task| {
-            if let Some((body, task)) = later.hold(body, task) {
-                engine.came_back(body, &task, then);
-            }
-            Ok(())
-        })?;
-        for (body, task) in later.in_order() {
-            engine.came_back(body, &task, then);
-        }
+        engine.restore_jobs(&open_jobs);
+        engine.restore_tasks(&store)?;
         for (job, record) in open_jobs {
             if record.cancelled_up_to > 0 {
                 engine.tell(Event::JobCancelRequested {
@@ -121,8 +83,55 @@ impl Engine {
         Ok(engine)
     }
 
-    /// A task that was open when the last commit was made, at `then`.
-    fn came_back(&mut self, body: Arc<TaskBody>, task: &OpenTask, then: Wall) {
+    fn restore_modules(&mut self) {
+        let modules: Vec<_> = self.modules.iter().map(|(name, _)| name.clone()).collect();
+        for module in modules {
+            let open = self.modules.is_open(&module);
+            let needs = self.modules.granted(&module);
+            self.tell(Event::ModuleNeedsChanged {
+                module: module.clone(),
+                needs,
+            });
+            self.tell(Event::ModuleOpened { module, open });
+        }
+    }
+
+    fn restore_jobs(&mut self, open_jobs: &[(JobName, JobRecord)]) {
+        for (job, record) in open_jobs {
+            self.tell(Event::JobOpened {
+                job: job.clone(),
+                stored: stored_job(record),
+                restored: true,
+            });
+            for by in &record.holders {
+                self.tell(Event::JobHeld {
+                    job: job.clone(),
+                    by: by.clone(),
+                    restored: true,
+                });
+            }
+        }
+    }
+
+    /// Opens the tasks that were open when the last commit was made.
+    fn restore_tasks(&mut self, store: &SharedStore) -> Result<(), StoreError> {
+        let committed = last_time(store)?.unwrap_or(self.now.wall);
+        let mut postponed = PostponedTasks::default();
+        view::open_tasks(store.as_ref(), &mut |body, task| {
+            if let Some(restored) = postponed.postpone(RestoredTask { body, task }) {
+                self.restore_task(restored, committed);
+            }
+            Ok(())
+        })?;
+        for restored in postponed.in_order() {
+            self.restore_task(restored, committed);
+        }
+        Ok(())
+    }
+
+    /// Opens a task that was open when the last commit was made, at the time `committed`.
+    fn restore_task(&mut self, restored: RestoredTask, committed: Wall) {
+        let RestoredTask { body, task } = restored;
         let OpenTask {
             body: _,
             priority,
@@ -130,30 +139,29 @@ impl Engine {
             lost,
             fence,
             due,
-        } = *task;
+        } = task;
         let now = self.now;
         let until = due
             .or_else(|| delayed_until(&body, now))
             .filter(|until| *until > now.wall);
-        // What was left to wait for then, at the most: the clock may have been set back since.
-        let wait_us = until.map(|until| until.since_us(now.wall.max(then)));
-        let (due, no) = (
-            wait_us
-                .map(|us| Due::Mono(now.mono_us + us))
-                .or(due.map(|_| Due::Mono(now.mono_us))),
-            body.ordinal,
-        );
-        // It must not be waited for anew at the next start.
-        if let Some(us) = wait_us.filter(|_| then > now.wall) {
-            self.store(Record::Set {
-                ordinal: no,
+        // The task waits at most as long as was left when the last commit was made, because the
+        // clock may have been set back since.
+        let wait_us = until.map(|until| until.since_us(now.wall.max(committed)));
+        let start = wait_us
+            .map(|us| Due::Mono(now.mono_us + us))
+            .or(due.map(|_| Due::Mono(now.mono_us)));
+        // The next start must not let the task wait anew.
+        if let Some(us) = wait_us.filter(|_| committed > now.wall) {
+            self.persist(Record::Set {
+                ordinal: body.ordinal,
                 priority,
                 due: Some(now.wall.plus_us(us)),
             });
         }
-        let key = self.came(body, priority, Origin::Restored { tries, lost, fence }, due);
-        // A dependency had failed, and the master ended before this one was skipped: it is now, and
-        // gone already.
+        let origin = Origin::Restored { tries, lost, fence };
+        let key = self.open_task(body, priority, origin, start);
+        // The core may have skipped the task at once, if its dependency failed before the restart.
+        // Then there is nothing left to update.
         let Some(live) = self.facts.live_if_held(key) else {
             return;
         };
@@ -167,76 +175,86 @@ impl Engine {
     }
 }
 
-/// Open tasks that are told last. Tasks come back in the order of their adding, which is one in
-/// which dependencies come first; but one that has gone on as another may wait for tasks that came
-/// after it, and others wait for it.
+/// An open task of the view.
+struct RestoredTask {
+    body: Arc<TaskBody>,
+    task: OpenTask,
+}
+
+/// Open tasks that are opened last. Tasks are restored in the order in which they were added, in
+/// which a task comes after its dependencies. But a task that has continued as another one may
+/// depend on later tasks, and it must be opened before the tasks that depend on it.
 #[derive(Default)]
 struct PostponedTasks {
-    held: BTreeMap<TaskId, (Arc<TaskBody>, OpenTask)>,
+    tasks: BTreeMap<TaskId, RestoredTask>,
 }
 
 impl PostponedTasks {
-    /// Holds the task where it must be told later; else gives it back.
-    fn hold(&mut self, body: Arc<TaskBody>, task: OpenTask) -> Option<(Arc<TaskBody>, OpenTask)> {
-        let waits = !self.held.is_empty()
+    /// Keeps a task that must be opened later. Returns any other task.
+    fn postpone(&mut self, restored: RestoredTask) -> Option<RestoredTask> {
+        let body = &restored.body;
+        let waits = !self.tasks.is_empty()
             && body
                 .dependencies()
                 .iter()
-                .any(|on| self.held.contains_key(&on.on));
+                .any(|dependency| self.tasks.contains_key(&dependency.on));
         if !waits && !body.is_continued() {
-            return Some((body, task));
+            return Some(restored);
         }
-        self.held.insert(body.id.clone(), (body, task));
+        self.tasks.insert(body.id.clone(), restored);
         None
     }
 
-    /// All that were held, dependencies first.
-    fn in_order(mut self) -> Vec<(Arc<TaskBody>, OpenTask)> {
+    /// All postponed tasks, dependencies first.
+    fn in_order(mut self) -> Vec<RestoredTask> {
         let mut missing: BTreeMap<TaskId, usize> = BTreeMap::new();
-        let mut waiting: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
-        for (id, (body, _)) in &self.held {
-            let on: BTreeSet<&TaskId> = body
+        let mut dependents: BTreeMap<TaskId, Vec<TaskId>> = BTreeMap::new();
+        for (id, restored) in &self.tasks {
+            let dependencies: BTreeSet<&TaskId> = restored
+                .body
                 .dependencies()
                 .iter()
                 .map(|dependency| &dependency.on)
                 .collect();
-            let held = on.into_iter().filter(|on| self.held.contains_key(*on));
-            let count = held
-                .map(|on| waiting.entry(on.clone()).or_default().push(id.clone()))
+            let postponed = dependencies
+                .into_iter()
+                .filter(|on| self.tasks.contains_key(*on));
+            let count = postponed
+                .map(|on| dependents.entry(on.clone()).or_default().push(id.clone()))
                 .count();
             missing.insert(id.clone(), count);
         }
-        let mut free: VecDeque<TaskId> = missing
+        let mut ready: VecDeque<TaskId> = missing
             .iter()
-            .filter(|(_, n)| **n == 0)
+            .filter(|(_, count)| **count == 0)
             .map(|(id, _)| id.clone())
             .collect();
-        let mut order = Vec::with_capacity(self.held.len());
-        while let Some(id) = free.pop_front() {
-            for dependent in waiting.remove(&id).unwrap_or_default() {
+        let mut order = Vec::with_capacity(self.tasks.len());
+        while let Some(id) = ready.pop_front() {
+            for dependent in dependents.remove(&id).unwrap_or_default() {
                 let count = missing.entry(dependent.clone()).or_default();
                 *count = count.saturating_sub(1);
                 if *count == 0 {
-                    free.push_back(dependent);
+                    ready.push_back(dependent);
                 }
             }
-            order.extend(self.held.remove(&id));
+            order.extend(self.tasks.remove(&id));
         }
-        // No cycle is ever let in; if one were, its tasks would wait for ever, and are told all the
-        // same.
-        order.extend(self.held.into_values());
+        // Cycles are always refused. If there were one, its tasks would be opened here, and would
+        // wait for ever.
+        order.extend(self.tasks.into_values());
         order
     }
 }
 
-/// Until when a document's `delay_ms` lasts, where that is what the task waits for.
+/// When the `delay_ms` of a document ends, if that is what the task waits for.
 fn delayed_until(body: &TaskBody, now: Now) -> Option<Wall> {
     let delay_ms = body.extras.as_ref()?.delay_ms?;
     matches!(due_of(body, now), Some(Due::Mono(_))).then(|| body.created.plus_us(delay_ms * 1_000))
 }
 
 /// When the last commit was made.
-fn last_time(reader: &SharedStore) -> Result<Option<Wall>, StoreError> {
-    let last = journal::entry(reader, journal::last(reader)?)?;
+fn last_time(store: &SharedStore) -> Result<Option<Wall>, StoreError> {
+    let last = journal::entry(store, journal::last(store)?)?;
     Ok(last.map(|entry| entry.time))
 }

@@ -1,54 +1,69 @@
-//! Documents of a batch that wait for others of the same batch, and why those that nothing lets in
-//! are refused.
+//! Documents of a batch that depend on other documents of the same batch, and the refusals of those
+//! that cannot be added in the end.
 
 use crate::prepare::PreparedTask;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use taskmaster_protocol::{Refusal, RefusalCode, TaskId};
 
-/// Ids of a cycle that are named: every member of it is told, and the answer must fit into a
-/// message.
-const CYCLE_TOLD: usize = 10;
+/// Ids that a refusal because of a cycle names at most. Each task of the cycle gets this refusal,
+/// and all of them must fit into one message.
+const CYCLE_IDS_MAX: usize = 10;
 
-/// Documents that wait for others of their batch. Each is tried again once, when the last of these
-/// has come: a document may name thousands.
+/// Ids that a refusal because of unknown dependencies names at most.
+const UNKNOWN_IDS_MAX: usize = 5;
+
+/// Documents that wait for other documents of their batch. Each document is tried again only once,
+/// when the last document for which it waits is added, because it may depend on thousands.
 #[derive(Default)]
 pub(super) struct DeferredDocuments {
-    /// By its place in the batch; and for how many ids it waits.
-    tasks: BTreeMap<usize, (Box<PreparedTask>, usize)>,
-    /// Who waits for an id.
+    /// The documents by their places in the batch.
+    tasks: BTreeMap<usize, DeferredDocument>,
+    /// The places of the documents that wait for an id.
     by_missing: HashMap<TaskId, Vec<usize>>,
 }
 
+struct DeferredDocument {
+    task: Box<PreparedTask>,
+    /// For how many ids the document waits.
+    missing: usize,
+}
+
 impl DeferredDocuments {
-    /// Keeps a document until all of `missing` have come.
-    pub(super) fn hold(
+    /// Keeps a document until the tasks of all ids in `missing` are added.
+    pub(super) fn defer(
         &mut self,
         index: usize,
         task: Box<PreparedTask>,
         missing: BTreeSet<TaskId>,
     ) {
-        self.tasks.insert(index, (task, missing.len()));
+        let document = DeferredDocument {
+            task,
+            missing: missing.len(),
+        };
+        self.tasks.insert(index, document);
         for id in missing {
             self.by_missing.entry(id).or_default().push(index);
         }
     }
 
-    /// A task of the batch was taken: the documents that waited for nothing else.
-    pub(super) fn came(&mut self, id: &TaskId) -> Vec<(usize, Box<PreparedTask>)> {
-        let mut free = Vec::new();
+    /// Notes that a task of the batch is added. Returns the documents that waited only for this
+    /// task, with their places in the batch.
+    pub(super) fn task_added(&mut self, id: &TaskId) -> Vec<(usize, Box<PreparedTask>)> {
+        let mut ready = Vec::new();
         for index in self.by_missing.remove(id).unwrap_or_default() {
-            if let Some((_, open)) = self.tasks.get_mut(&index) {
-                *open -= 1;
-                if *open == 0 {
-                    free.extend(self.tasks.remove(&index).map(|(task, _)| (index, task)));
+            if let Some(document) = self.tasks.get_mut(&index) {
+                document.missing -= 1;
+                if document.missing == 0 {
+                    let document = self.tasks.remove(&index);
+                    ready.extend(document.map(|document| (index, document.task)));
                 }
             }
         }
-        free
+        ready
     }
 
-    /// Refusals for what is left: those on a cycle, or that wait for one, name it; the others what
-    /// they miss.
+    /// Refusals of the documents that are left, with their places in the batch. If a document is on
+    /// a cycle or depends on one, its refusal names the cycle, and otherwise the unknown ids.
     pub(super) fn refuse(self, known: impl Fn(&TaskId) -> bool) -> Vec<(usize, Refusal)> {
         let missing_of = |task: &PreparedTask| -> Vec<TaskId> {
             let wanted = task
@@ -62,7 +77,7 @@ impl DeferredDocuments {
         let missing: BTreeMap<&TaskId, Vec<TaskId>> = self
             .tasks
             .values()
-            .map(|(task, _)| (&task.id, missing_of(task)))
+            .map(|document| (&document.task.id, missing_of(&document.task)))
             .collect();
         let cycles = cycles(&missing);
         let refusal = |task: &PreparedTask| match cycles.get(&task.id) {
@@ -71,15 +86,19 @@ impl DeferredDocuments {
         };
         self.tasks
             .iter()
-            .map(|(index, (task, _))| (*index, refusal(task)))
+            .map(|(index, document)| (*index, refusal(&document.task)))
             .collect()
     }
 }
 
 pub(super) fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
-    let shown: Vec<String> = ids.iter().take(5).map(|id| format!("`{id}`")).collect();
-    let more = if ids.len() > 5 {
-        format!(" and {} more", ids.len() - 5)
+    let shown: Vec<String> = ids
+        .iter()
+        .take(UNKNOWN_IDS_MAX)
+        .map(|id| format!("`{id}`"))
+        .collect();
+    let more = if ids.len() > UNKNOWN_IDS_MAX {
+        format!(" and {} more", ids.len() - UNKNOWN_IDS_MAX)
     } else {
         String::new()
     };
@@ -92,13 +111,15 @@ pub(super) fn unknown_dependency(ids: Vec<TaskId>) -> Refusal {
         .about(ids)
 }
 
-/// For each task the cycle that one reaches by always following the first missing dependency, if
-/// one does. Each task is visited once.
+/// For each task the refusal that names the cycle which is reached by following each task's first
+/// missing dependency in the batch. Tasks that reach no cycle are left out. Each task is visited
+/// once.
 fn cycles<'a>(missing: &'a BTreeMap<&'a TaskId, Vec<TaskId>>) -> BTreeMap<&'a TaskId, Refusal> {
     let next = |id: &TaskId| missing.get(id)?.iter().find(|id| missing.contains_key(id));
     let mut found: BTreeMap<&TaskId, Option<Refusal>> = BTreeMap::new();
     for start in missing.keys() {
-        let (mut path, mut places) = (Vec::new(), BTreeMap::new());
+        let mut path = Vec::new();
+        let mut places = BTreeMap::new();
         let mut at = Some(*start);
         let end = loop {
             let Some(id) = at else { break None };
@@ -106,7 +127,9 @@ fn cycles<'a>(missing: &'a BTreeMap<&'a TaskId, Vec<TaskId>>) -> BTreeMap<&'a Ta
                 break end.clone();
             }
             if let Some(place) = places.insert(id, path.len()) {
-                break path.get(place..).map(|cycle: &[&TaskId]| cycle_of(cycle));
+                break path
+                    .get(place..)
+                    .map(|cycle: &[&TaskId]| cycle_refusal(cycle));
             }
             path.push(id);
             at = next(id);
@@ -119,15 +142,15 @@ fn cycles<'a>(missing: &'a BTreeMap<&'a TaskId, Vec<TaskId>>) -> BTreeMap<&'a Ta
         .collect()
 }
 
-fn cycle_of(cycle: &[&TaskId]) -> Refusal {
-    let told: Vec<TaskId> = cycle
+fn cycle_refusal(cycle: &[&TaskId]) -> Refusal {
+    let shown: Vec<TaskId> = cycle
         .iter()
-        .take(CYCLE_TOLD)
+        .take(CYCLE_IDS_MAX)
         .map(|id| (*id).clone())
         .collect();
-    let names: Vec<&str> = told.iter().map(TaskId::as_str).collect();
-    let more = if cycle.len() > told.len() {
-        format!(" → {} more", cycle.len() - told.len())
+    let names: Vec<&str> = shown.iter().map(TaskId::as_str).collect();
+    let more = if cycle.len() > shown.len() {
+        format!(" → {} more", cycle.len() - shown.len())
     } else {
         String::new()
     };
@@ -138,7 +161,7 @@ fn cycle_of(cycle: &[&TaskId]) -> Refusal {
     );
     Refusal::new(RefusalCode::DependencyCycle, text)
         .at("dependencies")
-        .about(told)
+        .about(shown)
 }
 
 #[cfg(test)]
@@ -152,7 +175,7 @@ mod tests {
         for (index, (id, on)) in tasks.iter().enumerate() {
             let json = serde_json::json!({ "id": id, "module": "echo", "dependencies": on });
             let missing = on.iter().map(|id| TaskId::new(id).unwrap()).collect();
-            deferred.hold(index, Box::new(prepare(&Json::of(&json)).unwrap()), missing);
+            deferred.defer(index, Box::new(prepare(&Json::of(&json)).unwrap()), missing);
         }
         deferred
     }
@@ -171,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_told_to_its_members_and_to_who_waits_for_one() {
+    fn a_cycle_is_told_to_its_members_and_to_their_dependents() {
         let told = refusals(&[
             ("a", &["b"]),
             ("b", &["c"]),
@@ -196,10 +219,12 @@ mod tests {
         let mut deferred =
             deferred(&[("z".into(), on(&["a", "b", "a"])), ("y".into(), on(&["z"]))]);
         let id = |id| TaskId::new(id).unwrap();
-        assert!(deferred.came(&id("a")).is_empty() && deferred.came(&id("a")).is_empty());
-        let free = deferred.came(&id("b"));
+        assert!(
+            deferred.task_added(&id("a")).is_empty() && deferred.task_added(&id("a")).is_empty()
+        );
+        let free = deferred.task_added(&id("b"));
         assert_eq!((free.len(), free[0].0, free[0].1.id.as_str()), (1, 0, "z"));
-        assert_eq!(deferred.came(&id("z"))[0].0, 1);
+        assert_eq!(deferred.task_added(&id("z"))[0].0, 1);
         assert!(deferred.refuse(|_| false).is_empty());
     }
 

@@ -1,8 +1,8 @@
-//! One sentence for why a task is where it is.
+//! Explains in one sentence why a task is in its state.
 
 use super::Engine;
 use crate::answer::TaskReason;
-use crate::facts::Fact;
+use crate::facts::DependencyState;
 use taskmaster_core::{Due, TaskKey};
 use taskmaster_core::{Explanation, WaitsFor};
 use taskmaster_protocol::message::Offer;
@@ -10,7 +10,7 @@ use taskmaster_protocol::{Capabilities, ModuleName, TaskState, Wall};
 use taskmaster_store::record::ModuleRecord;
 
 impl Engine {
-    /// `{"state":…,"why":"one sentence"}` of a task that the core holds.
+    /// Why a task that the core has is in its state: `{"state":…,"why":"one sentence"}`.
     pub(super) fn why(&self, key: TaskKey) -> TaskReason {
         let state = self
             .core
@@ -67,16 +67,18 @@ impl Engine {
         let waits_for: Vec<String> = body
             .dependencies()
             .iter()
-            .filter_map(|dependency| match self.meant(&body, &dependency.on) {
-                Fact::Open(on) => {
-                    let state = self
-                        .core
-                        .task(on)
-                        .map_or("open", |task| task.state().task_state().as_str());
-                    Some(format!("`{}` ({state})", dependency.on))
-                }
-                _ => None,
-            })
+            .filter_map(
+                |dependency| match self.dependency_state(&body, &dependency.on) {
+                    DependencyState::Open(on) => {
+                        let state = self
+                            .core
+                            .task(on)
+                            .map_or("open", |task| task.state().task_state().as_str());
+                        Some(format!("`{}` ({state})", dependency.on))
+                    }
+                    DependencyState::Ended { .. } | DependencyState::Unknown => None,
+                },
+            )
             .take(3)
             .collect();
         let more = if open as usize > waits_for.len() {
@@ -161,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// Why no version of its module may be used.
+    /// Why no version of a module may be used.
     fn not_approved(&self, module: &ModuleName, record: &ModuleRecord) -> String {
         let why = self
             .modules
@@ -170,50 +172,51 @@ impl Engine {
         format!("its module `{module}` waits for approval: {why}")
     }
 
-    /// What its module may reach that no connected runner offers, and how one would; empty where
-    /// each is offered.
+    /// The capabilities of a module that no connected runner offers, and the options with which a
+    /// runner offers them; empty if a runner offers them.
     fn not_offered(&self, module: &ModuleName) -> String {
         let needs = self.modules.granted(module);
         let offers = self
-            .sessions
+            .connections
             .values()
-            .filter(|session| session.joined)
+            .filter(|connection| connection.joined)
             .filter_map(|s| s.offer.as_ref());
         let lacks: Vec<Capabilities> = offers.map(|offer| offer.lacks(&needs)).collect();
         let everywhere = lacks
             .iter()
             .cloned()
             .reduce(|all, one| all.beyond(&all.beyond(&one)));
-        // Where each is offered by somebody, what the first one lacks that lacks anything.
+        // If each capability is offered by some runner, but not all of them by one, the sentence
+        // names what the first incomplete runner lacks.
         let lacking = everywhere.filter(|lacking| !lacking.is_empty());
         let Some(lacking) =
             lacking.or_else(|| lacks.into_iter().find(|lacking| !lacking.is_empty()))
         else {
             return String::new();
         };
-        let typed = [
+        let options = [
             (!lacking.http.is_empty(), "a newer version"),
             (!lacking.env.is_empty(), "--env NAME"),
             (!lacking.secrets.is_empty(), "--secrets FILE"),
             (!lacking.folders.is_empty(), "--folder NAME=DIR"),
         ];
-        let typed: Vec<&str> = typed
+        let options: Vec<&str> = options
             .into_iter()
-            .filter(|(is, _)| *is)
-            .map(|(_, flag)| flag)
+            .filter(|(is_lacking, _)| *is_lacking)
+            .map(|(_, option)| option)
             .collect();
         format!(
             ", which needs {lacking} (a runner offers that with {})",
-            typed.join(" ")
+            options.join(" ")
         )
     }
 
-    /// Why nobody has compiled a large module yet.
+    /// Why no runner has compiled a large module yet.
     fn not_compiled(&self, module: &ModuleName) -> String {
         let runners = self
-            .sessions
+            .connections
             .values()
-            .filter_map(|session| session.offer.as_ref());
+            .filter_map(|connection| connection.offer.as_ref());
         let needs = self.modules.granted(module);
         let takes = |offer: &&Offer| {
             (offer.modules.is_empty() || offer.modules.contains(module))
@@ -254,6 +257,7 @@ impl Engine {
     }
 }
 
+/// A number with its noun, in the plural where that is right.
 fn counted(n: u64, what: &str) -> String {
     let plural = what
         .strip_suffix('y')

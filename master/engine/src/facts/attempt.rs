@@ -3,25 +3,29 @@
 use std::sync::Arc;
 use taskmaster_protocol::{Hash, TaskError, Wall};
 
-/// What is known of the last attempt sent.
+/// The last attempt of an open task that was sent to a runner.
 #[derive(Debug, Default)]
 pub(crate) struct LastAttempt {
+    /// The version of the module that the attempt runs.
     pub version: Option<Hash>,
+    /// The name of the runner; `None` if an earlier master sent the attempt.
     pub runner: Option<Arc<str>>,
+    /// When the runner started the module, once it has told so.
     pub started: Option<Wall>,
+    /// The number of the attempt, from 1 on; 0 before the first one.
     pub n: u32,
-    /// When it was sent.
+    /// When the attempt was sent.
     pub sent: Wall,
-    /// What went wrong with it, or with those before; most tasks have none.
+    /// What went wrong with this attempt and those before; most tasks have no failures.
     pub failures: Option<Box<Failures>>,
 }
 
-/// What went wrong with a task that is open still.
+/// What went wrong with the attempts of an open task.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     /// Why the last attempt failed.
     pub error: Option<TaskError>,
-    /// Runners that were lost while they had the task, a clause for each.
+    /// A clause for each runner that was lost while it had an attempt of the task.
     pub losses: Vec<String>,
 }
 

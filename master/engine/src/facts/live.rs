@@ -1,5 +1,4 @@
-//! The tasks that the core holds, and what memory keeps of each: little, because there may be
-//! millions that wait.
+//! The tasks that the core has. Memory keeps little for each task, because millions may wait.
 
 use super::attempt::LastAttempt;
 use super::order::AddingOrder;
@@ -14,32 +13,34 @@ use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::Ended;
 use taskmaster_store::view::EndedTask;
 
-/// A task that the core holds.
+/// A task that the core has.
 #[derive(Debug)]
 pub(crate) struct Live {
+    /// What the task's document says, packed while the task waits.
     pub body: StoredBody,
     /// The last attempt, once there is one.
     pub last: Option<Box<LastAttempt>>,
-    /// It has ended, and a runner still holds an attempt of it or its dependents do not know yet.
+    /// How the task has ended. An ended task stays here while a runner has an attempt of it, or
+    /// while its dependents have not been told.
     pub ended: Option<Arc<Ended>>,
-    /// Changed by `task:set`.
+    /// The present priority, which `task:set` may have changed.
     pub priority: i32,
 }
 
-/// What memory knows of an id. The view knows the others.
+/// What memory knows about an id.
 #[derive(Debug)]
 pub(crate) enum Known<'a> {
     /// The task is open.
     Open(TaskKey),
-    /// The task has ended, and the core still holds it: a runner has an attempt of it, or its
-    /// dependents do not know yet.
+    /// The task has ended, and the core still has it: a runner has an attempt of it, or its
+    /// dependents have not been told.
     Closing(TaskKey, &'a Arc<Ended>),
-    /// The task has ended, the core has let go of it, and the view does not have it yet.
+    /// The task has ended, the core has forgotten it, and the view does not have it yet.
     Ended(&'a EndedTask),
 }
 
 impl<'a> Known<'a> {
-    /// The key under which the core holds the task.
+    /// The key under which the core has the task.
     pub fn key(&self) -> Option<TaskKey> {
         match self {
             Known::Open(key) | Known::Closing(key, _) => Some(*key),
@@ -57,13 +58,13 @@ impl<'a> Known<'a> {
     }
 }
 
-/// The hash of an id. The id itself would be a fifth of all memory; a table's entry has this beside
-/// what it is of, so that a table that grows looks at nothing else.
+/// The hash of an id. Tables have the hash instead of the id, which would take a fifth of all
+/// memory. Each entry has its hash, so that a table can grow without looking at the tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct IdHash(u32);
 
 impl IdHash {
-    /// As a table wants it: random in its lowest bits, and in its highest.
+    /// The hash in 64 bits, as hash tables need it: random in its lowest and in its highest bits.
     fn wide(self) -> u64 {
         u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
@@ -73,31 +74,33 @@ impl IdHash {
 #[derive(Debug, Default)]
 pub(crate) struct LiveTasks {
     tasks: TaskMap<Live>,
-    /// Keys given back; the others below `next` are in use.
+    /// Keys below `next` that no task has.
     free: Vec<TaskKey>,
+    /// The next key that no task has ever had.
     next: u32,
-    /// A hash that nobody outside can foresee: ids come from outside.
+    /// Randomly seeded, because ids come from outside, and nobody may choose ids that collide.
     hasher: RandomState,
-    /// By id.
+    /// Keys of the tasks, by the hash of their ids.
     keys: HashTable<(IdHash, TaskKey)>,
-    /// Open tasks in the order of their adding, for lists.
+    /// Open tasks in the order in which they were added, for lists.
     pub open: AddingOrder,
-    /// How many open tasks name an id of this hash: these are not pruned.
+    /// How many open tasks depend on an id with this hash. Such tasks are not pruned.
     named: HashTable<(IdHash, u32)>,
-    /// Memory that open tasks take, bytes, about.
+    /// Memory that open tasks take, bytes, estimated.
     pub bytes: u64,
-    /// Ended tasks that the core has let go of, and that the view does not have yet, by id.
+    /// Ended tasks that the core has forgotten and that the view does not have yet, by the hash of
+    /// their ids.
     ended: HashTable<(IdHash, EndedTask)>,
 }
 
-/// What an open task takes in the core and here beside what its document says, bytes: measured with
-/// a million of them (docs/performance.md), the store's share left out.
+/// Memory of an open task in the core and in this table, without what its document says, bytes. It
+/// was measured with a million tasks (docs/performance.md), and the store's share is left out.
 const TASK_BYTES: u64 = 350;
 
-/// A dependency: the edge in the core, the id here.
+/// Memory of a dependency, bytes: the edge in the core and the id in the body.
 const DEPENDENCY_BYTES: u64 = 100;
 
-/// The memory of an open task, about.
+/// Memory of an open task, bytes, estimated.
 fn bytes_of(body: &TaskBody) -> u64 {
     let params = body.params.as_ref().map_or(0, |params| params.get().len());
     let rare = body.extras.as_ref().map_or(0, |rare| {
@@ -121,12 +124,12 @@ impl LiveTasks {
         self.tasks.get(key)
     }
 
-    /// The same, to be changed.
+    /// The task of this key, mutable.
     pub fn get_mut(&mut self, key: TaskKey) -> Option<&mut Live> {
         self.tasks.get_mut(key)
     }
 
-    /// Every task that the core holds.
+    /// Every task that the core has.
     pub fn iter(&self) -> impl Iterator<Item = &Live> {
         self.tasks.iter().map(|(_, live)| live)
     }
@@ -142,7 +145,7 @@ impl LiveTasks {
         self.keys.find(hash.wide(), is_it).map(|(_, key)| *key)
     }
 
-    /// What is known of an id.
+    /// What memory knows about an id.
     pub fn known(&self, id: &TaskId) -> Option<Known<'_>> {
         let hash = self.hash(id);
         if let Some(key) = self.key_by(hash, id) {
@@ -154,7 +157,7 @@ impl LiveTasks {
         found.map(|(_, stored)| Known::Ended(stored))
     }
 
-    /// Puts a task under a free key.
+    /// Adds an open task. Returns its new key.
     pub fn insert(&mut self, body: Arc<TaskBody>, priority: i32) -> TaskKey {
         let key = self.free.pop().unwrap_or_else(|| {
             self.next += 1;
@@ -166,7 +169,7 @@ impl LiveTasks {
         self.forget_ended_by(hash, &body.id, |_| true);
         self.open.insert(body.ordinal, key);
         self.bytes += bytes_of(&body);
-        self.name(body.dependencies());
+        self.count_named(body.dependencies());
         self.tasks.insert(
             key,
             Live {
@@ -179,7 +182,8 @@ impl LiveTasks {
         key
     }
 
-    /// An open task is from now on what `body` says; it keeps its id and its place.
+    /// Replaces the body `last` of an open task with `body`. The task keeps its id and its place in
+    /// the order of adding.
     pub fn replace(&mut self, key: TaskKey, last: &TaskBody, body: Arc<TaskBody>) {
         let Some(live) = self.tasks.get_mut(key) else {
             return;
@@ -187,12 +191,12 @@ impl LiveTasks {
         live.priority = body.priority;
         live.body = StoredBody::Whole(body.clone());
         self.bytes = self.bytes - bytes_of(last) + bytes_of(&body);
-        self.name_no_more(last.dependencies());
-        self.name(body.dependencies());
+        self.uncount_named(last.dependencies());
+        self.count_named(body.dependencies());
     }
 
-    /// An open task names these.
-    fn name(&mut self, dependencies: &[Dependency]) {
+    /// Counts the dependencies of a task that opens.
+    fn count_named(&mut self, dependencies: &[Dependency]) {
         for dependency in dependencies {
             let named = self.hash(&dependency.on);
             let same = |(of, _): &(IdHash, u32)| *of == named;
@@ -204,14 +208,14 @@ impl LiveTasks {
         }
     }
 
-    /// A task is open no longer.
+    /// The task of this body has ended. Its key stays until the core forgets the task.
     pub fn close(&mut self, body: &TaskBody) {
         self.open.remove(body.ordinal);
         self.bytes -= bytes_of(body);
-        self.name_no_more(body.dependencies());
+        self.uncount_named(body.dependencies());
     }
 
-    fn name_no_more(&mut self, dependencies: &[Dependency]) {
+    fn uncount_named(&mut self, dependencies: &[Dependency]) {
         for dependency in dependencies {
             let named = self.hash(&dependency.on);
             let Ok(mut entry) = self.named.find_entry(named.wide(), |(of, _)| *of == named) else {
@@ -224,7 +228,7 @@ impl LiveTasks {
         }
     }
 
-    /// Whether an open task may name this id.
+    /// Whether an open task may depend on this id. Ids with equal hashes count as one.
     pub fn is_named(&self, id: &TaskId) -> bool {
         let named = self.hash(id);
         self.named
@@ -232,7 +236,7 @@ impl LiveTasks {
             .is_some()
     }
 
-    /// Lets go of a key.
+    /// Removes the task of this key, so that another task can get the key.
     pub fn remove(&mut self, key: TaskKey, id: &TaskId) -> Option<Live> {
         let live = self.tasks.remove(key)?;
         self.free.push(key);
@@ -252,29 +256,33 @@ impl LiveTasks {
             .insert_unique(hash.wide(), (hash, stored), |(of, _)| of.wide());
     }
 
-    /// Lets go of an ended task, if it is here and the one that is meant.
-    pub fn forget_ended(&mut self, id: &TaskId, is_meant: impl Fn(&EndedTask) -> bool) {
-        self.forget_ended_by(self.hash(id), id, is_meant);
+    /// Forgets the ended task of this id, if there is one and `is_wanted` says so.
+    pub fn forget_ended(&mut self, id: &TaskId, is_wanted: impl Fn(&EndedTask) -> bool) {
+        self.forget_ended_by(self.hash(id), id, is_wanted);
     }
 
     fn forget_ended_by(
         &mut self,
         hash: IdHash,
         id: &TaskId,
-        is_meant: impl Fn(&EndedTask) -> bool,
+        is_wanted: impl Fn(&EndedTask) -> bool,
     ) {
         let is_it = |(of, stored): &(IdHash, EndedTask)| {
-            *of == hash && stored.body.id == *id && is_meant(stored)
+            *of == hash && stored.body.id == *id && is_wanted(stored)
         };
         if let Ok(entry) = self.ended.find_entry(hash.wide(), is_it) {
             entry.remove();
         }
     }
 
-    /// Packs the bodies of tasks up to `last` that wait still, from `first` on.
+    /// Packs the bodies of tasks that still wait, from the ordinal `first` to `last`.
     pub fn pack(&mut self, first: u64, last: u64) {
-        let (open, tasks) = (&self.open, &mut self.tasks);
-        for (_, key) in open.from(first).take_while(|(no, _)| *no <= last) {
+        let tasks = &mut self.tasks;
+        let range = self
+            .open
+            .from(first)
+            .take_while(|(ordinal, _)| *ordinal <= last);
+        for (_, key) in range {
             if let Some(live) = tasks
                 .get_mut(key)
                 .filter(|live| live.last.is_none() && live.ended.is_none())

@@ -1,5 +1,5 @@
-//! The facts against a map: tasks are added, end, are opened again, folded and forgotten in any
-//! order, and after each step every id is what the map says it is.
+//! Compares the facts with a map. Tasks are added, end, are opened again, folded and forgotten in
+//! any order, and after each step every id must be what the map says.
 
 use super::*;
 use crate::folding;
@@ -35,7 +35,7 @@ enum Model {
         dependency: Option<TaskId>,
     },
     Ended {
-        /// While the core still holds it.
+        /// The task's key while the core still has it.
         key: Option<TaskKey>,
         ended: Arc<Ended>,
     },
@@ -47,7 +47,7 @@ struct World {
     journal: KvJournal,
     model: BTreeMap<TaskId, Model>,
     ordinals: BTreeMap<TaskKey, u64>,
-    /// Of the turn that has not ended.
+    /// Records of the turn that has not ended.
     records: Vec<Record>,
     first_seq: u64,
     seq: u64,
@@ -93,10 +93,10 @@ impl World {
             ordinal: self.ordinal,
             created: Wall(0),
         }));
-        let is_back = self.facts.is_back(&id);
+        let was_pruned = self.facts.stop_pruning(&id);
         self.record(Record::Added(body.clone()));
         let key = self.facts.opened(body.clone(), 0);
-        if is_back {
+        if was_pruned {
             self.facts.reopened(id.clone(), self.seq);
         }
         self.opens(id, key, body.ordinal, on);
@@ -129,8 +129,8 @@ impl World {
         self.model.insert(id, Model::Ended { key, ended });
     }
 
-    fn let_go(&mut self, id: &TaskId, key: TaskKey) {
-        self.facts.let_go(key);
+    fn forget(&mut self, id: &TaskId, key: TaskKey) {
+        self.facts.forget(key);
         self.ordinals.remove(&key);
         if let Some(Model::Ended { key, .. }) = self.model.get_mut(id) {
             *key = None;
@@ -158,7 +158,7 @@ impl World {
         self.opens(id, key, ordinal, dependency);
     }
 
-    /// EndEvents the turn and makes it durable.
+    /// Ends the turn and makes it durable.
     fn commit(&mut self) {
         self.facts.turn_ended(self.seq, self.ordinal);
         if self.records.is_empty() {
@@ -180,7 +180,7 @@ impl World {
         self.facts.view_has(self.seq);
     }
 
-    /// The fold asks what it may forget, and forgets it, at once or never.
+    /// The fold asks which tasks it may forget, and forgets them at once or never.
     fn prune(&mut self, chance: &mut Chance) {
         let asked = view::ended_from(self.store.as_ref(), 0, 3).unwrap();
         let allowed = self.facts.prunable(asked.clone(), Wall(2), |_| false);
@@ -231,7 +231,7 @@ impl World {
                 };
                 self.end(id, key, state, skipped);
             }
-            (Some(Model::Ended { key: Some(key), .. }), _) => self.let_go(&id, key),
+            (Some(Model::Ended { key: Some(key), .. }), _) => self.forget(&id, key),
             (Some(Model::Ended { key: None, ended }), n) if n < 6 => self.reopen(id, &ended),
             (Some(Model::Ended { .. }), _) => {}
         }
@@ -241,22 +241,22 @@ impl World {
         for n in 0..IDS {
             let id = id(n);
             let wanted = match self.model.get(&id) {
-                None => Fact::Unknown,
-                Some(Model::Open { key, .. }) => Fact::Open(*key),
-                Some(Model::Ended { ended, .. }) => Fact::Ended {
-                    how: final_of(ended.end.state),
+                None => DependencyState::Unknown,
+                Some(Model::Open { key, .. }) => DependencyState::Open(*key),
+                Some(Model::Ended { ended, .. }) => DependencyState::Ended {
+                    state: final_of(ended.end.state),
                     ordinal: ended.ordinal,
                 },
             };
-            assert_eq!(self.facts.fact(&id), wanted, "`{id}`");
-            self.check_meant(&id, wanted);
+            assert_eq!(self.facts.state_of(&id), wanted, "`{id}`");
+            self.check_dependency_state(&id, wanted);
             let skipped: BTreeSet<TaskId> = self
                 .facts
                 .skipped_for(&id)
                 .into_iter()
                 .map(|stored| stored.ended.id.clone())
                 .collect();
-            // The core still holds those that have just been skipped: they are not opened again.
+            // Tasks that the core still has are not opened again.
             let wanted = self.model.iter().filter(|(_, task)| {
                 matches!(task, Model::Ended { key: None, ended }
                     if ended.end.skipped_for() == Some(&id))
@@ -271,13 +271,14 @@ impl World {
         assert_eq!(self.facts.open_count(), open.count());
     }
 
-    /// A dependency on what came later means a task that is no longer kept.
-    fn check_meant(&self, on: &TaskId, fact: Fact) {
+    /// If the task of a dependency's id was added later than the dependent, the dependency is no
+    /// longer kept.
+    fn check_dependency_state(&self, on: &TaskId, state: DependencyState) {
         let ordinal_of = |key: TaskKey| self.ordinals[&key];
-        let ordinal = match fact {
-            Fact::Open(key) => ordinal_of(key),
-            Fact::Ended { ordinal, .. } => ordinal,
-            Fact::Unknown => return,
+        let ordinal = match state {
+            DependencyState::Open(key) => ordinal_of(key),
+            DependencyState::Ended { ordinal, .. } => ordinal,
+            DependencyState::Unknown => return,
         };
         for task in self.model.values() {
             let Model::Open {
@@ -286,9 +287,17 @@ impl World {
             else {
                 continue;
             };
-            let wanted = if ordinal < *own { fact } else { Fact::Unknown };
+            let wanted = if ordinal < *own {
+                state
+            } else {
+                DependencyState::Unknown
+            };
             let body = self.facts.body(*key);
-            assert_eq!(self.facts.meant(&body, on, ordinal_of), wanted, "`{on}`");
+            assert_eq!(
+                self.facts.dependency_state(&body, on, ordinal_of),
+                wanted,
+                "`{on}`"
+            );
         }
     }
 }
@@ -314,12 +323,14 @@ fn a_job_that_the_core_does_not_hold_is_what_it_was_until_the_view_has_it() {
         run: 3,
         ..JobRecord::default()
     };
-    world.facts.job_idles(name.clone(), 7, record.clone());
+    world.facts.set_idle_job(name.clone(), 7, record.clone());
     world.facts.view_has(6);
     assert_eq!(world.facts.idle_job(&name), Some(record));
     world.facts.view_has(7);
     assert_eq!(world.facts.idle_job_in_memory(&name), None);
-    world.facts.job_idles(name.clone(), 9, JobRecord::default());
+    world
+        .facts
+        .set_idle_job(name.clone(), 9, JobRecord::default());
     world.facts.job_opened(&name);
     assert_eq!(world.facts.idle_job(&name), None);
 }

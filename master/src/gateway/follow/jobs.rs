@@ -130,7 +130,7 @@ impl JobFollower {
             .take()
             .or_else(|| self.wanted.try_recv().ok())
         {
-            self.interest.in_job(&job.job);
+            self.interest.follow_job(&job.job);
             self.upto = self.upto.max(self.events.latest());
             self.jobs.follow(job);
         }

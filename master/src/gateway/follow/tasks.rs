@@ -46,7 +46,7 @@ impl TaskFollower {
         let events = self.handle.events.clone();
         let mut interest = events.interest();
         for id in &self.waiting {
-            interest.in_task(id);
+            interest.follow_task(id);
         }
         interest.mark(self.seq + 1, events.latest());
         self.ask().await?;

@@ -80,7 +80,7 @@ async fn what_a_task_will_name_is_not_taken_on_a_full_disk() {
         .await
         .unwrap();
     assert!(remote.has(&Hash::of(&early)).await.unwrap());
-    world.handle.room.written(Some("no room".into()));
+    world.handle.room.record_write(Some("no room".into()));
     remote
         .upload(&Hash::of(&early), early)
         .await
