@@ -357,13 +357,9 @@ pub enum Record {
         up_to: u64,
     },
     /// A runner joined.
-    RunnerJoined {
-        name: String,
-    },
+    RunnerJoined { name: String },
     /// A runner was lost.
-    RunnerLost {
-        name: String,
-    },
+    RunnerLost { name: String },
     /// A module changed.
     Module {
         name: ModuleName,
