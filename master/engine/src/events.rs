@@ -1,22 +1,22 @@
 //! Events for watchers. Durable events have a seq, and are read from memory or from the journal. Live
 //! events are not stored, and go to whoever watches at the time.
 
+mod durable;
+mod recent;
+
+pub(crate) use durable::RecordedEnd;
+pub use durable::{DurableEvent, durable_events, ended_view};
+pub use recent::{CommitEnds, EndInterest};
+
 use crate::interests::{Interest, Interests};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use taskmaster_protocol::shape::TaskView;
-use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
+use recent::RecentCommits;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use taskmaster_protocol::{EventView, JobName};
 use taskmaster_store::journal;
 use taskmaster_store::kv::SharedStore;
-use taskmaster_store::record::{self, Ended, JournalEntry, OutputBlobs, Record};
+use taskmaster_store::record::{self, JournalEntry};
 use tokio::sync::{broadcast, watch};
-
-/// Durable events kept in memory. A watcher that lags by fewer events is served without a read from
-/// the disk.
-const RECENT_EVENTS_MAX: u64 = 32_768;
-
-/// Commits that a follower looks through before it lets others go on.
-const COMMITS_LOOKED_THROUGH: usize = 64;
 
 /// Live events by which a watcher of all jobs may lag before it misses some.
 const LIVE_EVENTS_MAX: usize = 4_096;
@@ -27,355 +27,11 @@ const LIVE_OF_JOB_MAX: usize = 256;
 /// Durable events that one read returns at most.
 const READ_EVENTS_MAX: usize = 1_000;
 
-/// A durable event. Clones share the record.
-#[derive(Debug, Clone)]
-pub struct DurableEvent {
-    /// The commit that has the event's record.
-    entry: Arc<JournalEntry>,
-    /// The place of the record in the commit.
-    index: usize,
-    seq: u64,
-}
-
 /// Some of the events asked for are no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventsPruned {
     /// The seq of the oldest event that is kept.
     pub first: u64,
-}
-
-/// The durable events of one commit.
-pub fn durable_events(entry: &Arc<JournalEntry>) -> impl Iterator<Item = DurableEvent> + '_ {
-    let with_event = entry
-        .records
-        .iter()
-        .enumerate()
-        .filter(|(_, record)| record.event().is_some());
-    with_event
-        .zip(entry.first_seq..)
-        .map(|((index, _), seq)| DurableEvent {
-            entry: entry.clone(),
-            index,
-            seq,
-        })
-}
-
-/// The end of a task or of a job, as a record has it.
-pub(crate) enum RecordedEnd<'a> {
-    /// A task ended.
-    Task(&'a Ended),
-    /// A run of a job is done.
-    Job {
-        /// The job that is done.
-        job: &'a JobName,
-        /// Which of the job's runs this was, from 1 on.
-        run: u32,
-    },
-}
-
-impl<'a> RecordedEnd<'a> {
-    pub(crate) fn of(record: &'a Record) -> Option<RecordedEnd<'a>> {
-        match record {
-            Record::Ended(ended) => Some(RecordedEnd::Task(ended)),
-            Record::JobDone { job, run } => Some(RecordedEnd::Job { job, run: *run }),
-            Record::Started { .. }
-            | Record::Added(_)
-            | Record::Retrying(_)
-            | Record::Reopened { .. }
-            | Record::Set { .. }
-            | Record::JobOpened { .. }
-            | Record::JobHeld { .. }
-            | Record::JobPaused { .. }
-            | Record::JobCancelled { .. }
-            | Record::RunnerJoined { .. }
-            | Record::RunnerLost { .. }
-            | Record::Module { .. }
-            | Record::Continued { .. }
-            | Record::Rights { .. } => None,
-        }
-    }
-}
-
-impl DurableEvent {
-    fn record(&self) -> &Record {
-        &self.entry.records[self.index]
-    }
-
-    /// The number of the event in the order of all durable events.
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// What happened.
-    pub fn kind(&self) -> EventKind {
-        // Only records that have a kind become events.
-        self.record().event().unwrap_or(EventKind::TaskAdded)
-    }
-
-    /// Whether the event is the end of a task or of a job.
-    pub fn is_end(&self) -> bool {
-        RecordedEnd::of(self.record()).is_some()
-    }
-
-    /// The job that the event is about.
-    pub fn job(&self) -> Option<&JobName> {
-        self.record().job()
-    }
-
-    /// The task that the event is about.
-    pub fn task(&self) -> Option<&TaskId> {
-        match self.record() {
-            Record::Added(body)
-            | Record::Reopened { body, .. }
-            | Record::Continued { body, .. } => Some(&body.id),
-            Record::Ended(ended) => Some(&ended.id),
-            Record::Retrying(retrying) => Some(&retrying.id),
-            Record::Started { .. }
-            | Record::Set { .. }
-            | Record::JobOpened { .. }
-            | Record::JobDone { .. }
-            | Record::JobHeld { .. }
-            | Record::JobPaused { .. }
-            | Record::JobCancelled { .. }
-            | Record::RunnerJoined { .. }
-            | Record::RunnerLost { .. }
-            | Record::Module { .. }
-            | Record::Rights { .. } => None,
-        }
-    }
-
-    fn module(&self) -> Option<&ModuleName> {
-        match self.record() {
-            Record::Added(body)
-            | Record::Reopened { body, .. }
-            | Record::Continued { body, .. } => Some(&body.module),
-            Record::Ended(ended) => Some(&ended.module),
-            Record::Retrying(retrying) => Some(&retrying.module),
-            Record::Module { name, .. } | Record::Rights { name, .. } => Some(name),
-            Record::Started { .. }
-            | Record::Set { .. }
-            | Record::JobOpened { .. }
-            | Record::JobDone { .. }
-            | Record::JobHeld { .. }
-            | Record::JobPaused { .. }
-            | Record::JobCancelled { .. }
-            | Record::RunnerJoined { .. }
-            | Record::RunnerLost { .. } => None,
-        }
-    }
-
-    fn runner(&self) -> Option<String> {
-        match self.record() {
-            Record::Ended(ended) => ended.end.runner.as_deref().map(str::to_owned),
-            Record::Retrying(retrying) => retrying.runner.as_deref().map(str::to_owned),
-            Record::RunnerJoined { name } | Record::RunnerLost { name } => Some(name.clone()),
-            Record::Started { .. }
-            | Record::Added(_)
-            | Record::Reopened { .. }
-            | Record::Set { .. }
-            | Record::JobOpened { .. }
-            | Record::JobDone { .. }
-            | Record::JobHeld { .. }
-            | Record::JobPaused { .. }
-            | Record::JobCancelled { .. }
-            | Record::Module { .. }
-            | Record::Continued { .. }
-            | Record::Rights { .. } => None,
-        }
-    }
-
-    fn data(&self) -> Json {
-        match self.record() {
-            Record::Added(body) => Json::of(&serde_json::json!({ "priority": body.priority })),
-            Record::Ended(ended) => Json::of(&EndedData::of(ended)),
-            Record::Retrying(retrying) => Json::of(&serde_json::json!({
-                "attempt": retrying.attempt.n,
-                "tries": retrying.tries,
-                "not_before": retrying.due,
-                "error": retrying.error,
-            })),
-            Record::JobOpened { run, .. } | Record::JobDone { run, .. } => {
-                Json::of(&serde_json::json!({ "run": run }))
-            }
-            Record::Module { record, .. } => {
-                Json::of(&serde_json::json!({ "version": record.current, "error": record.error }))
-            }
-            Record::Rights {
-                rights: Some(rights),
-                ..
-            } => match rights.waiting() {
-                Some(waiting) => Json::of(&serde_json::json!({
-                    "version": waiting.version,
-                    "asks": waiting.wants,
-                    "more": waiting.wants.beyond(&rights.approved),
-                })),
-                None => Json::null(),
-            },
-            Record::Rights { rights: None, .. }
-            | Record::Started { .. }
-            | Record::Reopened { .. }
-            | Record::Set { .. }
-            | Record::JobHeld { .. }
-            | Record::JobPaused { .. }
-            | Record::JobCancelled { .. }
-            | Record::RunnerJoined { .. }
-            | Record::RunnerLost { .. }
-            | Record::Continued { .. } => Json::null(),
-        }
-    }
-
-    /// The event as watchers see it.
-    pub fn view(&self) -> EventView {
-        EventView {
-            seq: Some(self.seq),
-            time: self.entry.time,
-            event: self.kind(),
-            task: self.task().cloned(),
-            module: self.module().cloned(),
-            job: self.job().cloned(),
-            runner: self.runner(),
-            data: self.data(),
-        }
-    }
-
-    /// The ended task, if the event is the end of a task.
-    pub fn finished(&self) -> Option<TaskView> {
-        match RecordedEnd::of(self.record())? {
-            RecordedEnd::Task(ended) => Some(ended_view(ended)),
-            RecordedEnd::Job { .. } => None,
-        }
-    }
-
-    /// Which run of its job is done, if the event is the end of a job.
-    pub fn job_run(&self) -> Option<u32> {
-        match RecordedEnd::of(self.record())? {
-            RecordedEnd::Job { run, .. } => Some(run),
-            RecordedEnd::Task(_) => None,
-        }
-    }
-}
-
-/// The data of the event that tells about the end of a task.
-#[derive(serde::Serialize)]
-struct EndedData<'a> {
-    attempt: u32,
-    version: Option<taskmaster_protocol::Hash>,
-    started: Option<Wall>,
-    result: Option<&'a Json>,
-    result_blob: Option<taskmaster_protocol::Hash>,
-    error: Option<&'a taskmaster_protocol::TaskError>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outputs: Option<&'a OutputBlobs>,
-    stats: Option<taskmaster_protocol::TaskStats>,
-}
-
-impl<'a> EndedData<'a> {
-    fn of(ended: &'a Ended) -> EndedData<'a> {
-        let (result, result_blob) = ended.end.result_parts();
-        EndedData {
-            attempt: ended.end.attempt.n,
-            version: ended.end.version,
-            started: ended.end.started,
-            result,
-            result_blob,
-            error: ended.end.error.as_ref(),
-            outputs: ended.end.outputs(),
-            stats: ended.end.stats,
-        }
-    }
-}
-
-/// An ended task as scripts see it.
-pub fn ended_view(ended: &Ended) -> TaskView {
-    let (result, result_blob) = ended.end.result_parts();
-    TaskView {
-        id: ended.id.clone(),
-        module: ended.module.clone(),
-        version: ended.end.version,
-        state: ended.end.state,
-        job: ended.job.clone(),
-        priority: ended.end.priority,
-        attempt: ended.end.attempt.n,
-        runner: ended.end.runner.as_deref().map(str::to_owned),
-        created: ended.created,
-        started: ended.end.started,
-        finished: Some(ended.end.finished),
-        result: result.cloned(),
-        result_blob,
-        error: ended.end.error.clone(),
-        outputs: ended.end.outputs().cloned().unwrap_or_default(),
-        stats: ended.end.stats,
-        note: None,
-    }
-}
-
-/// A commit in memory.
-#[derive(Debug)]
-struct Commit {
-    entry: Arc<JournalEntry>,
-    /// The seq of the last event of the commit.
-    last: u64,
-    /// What ends in the commit. The first follower that asks computes it, and thousands may ask.
-    ends: OnceLock<CommitEnds>,
-}
-
-/// The jobs and tasks that end in a commit. With it a follower can skip a commit that does not
-/// concern it.
-#[derive(Debug, Default)]
-pub struct CommitEnds {
-    jobs: HashSet<JobName>,
-    tasks: HashSet<TaskId>,
-}
-
-impl CommitEnds {
-    fn of(entry: &JournalEntry) -> CommitEnds {
-        let mut found = CommitEnds::default();
-        for record in &entry.records {
-            match RecordedEnd::of(record) {
-                Some(RecordedEnd::Task(ended)) => {
-                    found.tasks.insert(ended.id.clone());
-                    if !found.jobs.contains(&ended.job) {
-                        found.jobs.insert(ended.job.clone());
-                    }
-                }
-                Some(RecordedEnd::Job { job, .. }) => {
-                    found.jobs.insert(job.clone());
-                }
-                None => {}
-            }
-        }
-        found
-    }
-
-    /// Whether one of these jobs ends, or a task of one of them.
-    pub fn any_job<T>(&self, of: &HashMap<JobName, T>) -> bool {
-        if of.len() < self.jobs.len() {
-            of.keys().any(|job| self.jobs.contains(job))
-        } else {
-            self.jobs.iter().any(|job| of.contains_key(job))
-        }
-    }
-
-    /// Whether one of these tasks ends.
-    pub fn any_task(&self, of: &BTreeSet<TaskId>) -> bool {
-        if of.len() < self.tasks.len() {
-            of.iter().any(|task| self.tasks.contains(task))
-        } else {
-            self.tasks.iter().any(|task| of.contains(task))
-        }
-    }
-}
-
-/// The ends for which a follower waits.
-pub trait EndInterest {
-    /// Whether any end in a commit concerns the follower.
-    fn any_of(&self, ended: &CommitEnds) -> bool;
-}
-
-impl EndInterest for BTreeSet<TaskId> {
-    fn any_of(&self, ended: &CommitEnds) -> bool {
-        ended.any_task(self)
-    }
 }
 
 /// The ends that [`EventFeed::ends`] found.
@@ -385,110 +41,6 @@ pub struct EndEvents {
     pub events: Vec<DurableEvent>,
     /// The seq up to which everything was looked at.
     pub seq: u64,
-}
-
-/// The newest commits that have events, oldest first.
-#[derive(Default)]
-struct RecentCommits {
-    /// The newest commits, with [`RECENT_EVENTS_MAX`] events or a few more.
-    kept: VecDeque<Arc<Commit>>,
-    /// The commits before these, which are in memory as long as they wait to be folded. Under a load
-    /// that outruns its followers, followers would otherwise read and decode them from the disk, and
-    /// lag still more.
-    unfolded: VecDeque<UnfoldedCommit>,
-}
-
-/// A commit that is in memory until it is folded.
-struct UnfoldedCommit {
-    first_seq: u64,
-    entry: Weak<JournalEntry>,
-}
-
-impl RecentCommits {
-    fn push(&mut self, entry: &Arc<JournalEntry>, last: u64) {
-        self.kept.push_back(Arc::new(Commit {
-            entry: entry.clone(),
-            last,
-            ends: OnceLock::new(),
-        }));
-        // The oldest commit goes when the others have enough events without it.
-        while self
-            .kept
-            .get(1)
-            .is_some_and(|next| last - next.entry.first_seq >= RECENT_EVENTS_MAX)
-        {
-            if let Some(commit) = self.kept.pop_front() {
-                self.unfolded.push_back(UnfoldedCommit {
-                    first_seq: commit.entry.first_seq,
-                    entry: Arc::downgrade(&commit.entry),
-                });
-            }
-        }
-        while self
-            .unfolded
-            .front()
-            .is_some_and(|commit| commit.entry.strong_count() == 0)
-        {
-            self.unfolded.pop_front();
-        }
-    }
-
-    /// The seq from which on all events are in memory for certain.
-    fn first(&self) -> Option<u64> {
-        self.kept.front().map(|commit| commit.entry.first_seq)
-    }
-
-    /// The commit that has the event `seq` and those after it, as many as are looked through at a
-    /// time. Empty if that commit is not kept.
-    fn commits_from(&self, seq: u64) -> Vec<Arc<Commit>> {
-        if self.first().is_none_or(|first| first > seq) {
-            return Vec::new();
-        }
-        let at = self.kept.partition_point(|commit| commit.last < seq);
-        self.kept
-            .iter()
-            .skip(at)
-            .take(COMMITS_LOOKED_THROUGH)
-            .cloned()
-            .collect()
-    }
-
-    /// The commit that has the event `seq` and those after it, enough for one read. `None` if one of
-    /// them is not in memory.
-    fn from(&self, seq: u64) -> Option<Vec<Arc<JournalEntry>>> {
-        let first_unfolded = if self.first()? > seq {
-            self.unfolded
-                .partition_point(|commit| commit.first_seq <= seq)
-                .checked_sub(1)?
-        } else {
-            self.unfolded.len()
-        };
-        let first_kept = self
-            .kept
-            .partition_point(|commit| commit.entry.first_seq <= seq)
-            .saturating_sub(1);
-        let unfolded = self
-            .unfolded
-            .iter()
-            .skip(first_unfolded)
-            .map(|commit| commit.entry.upgrade());
-        let kept = self
-            .kept
-            .iter()
-            .skip(first_kept)
-            .map(|commit| Some(commit.entry.clone()));
-        let mut found = Vec::new();
-        let mut records = 0;
-        for entry in unfolded.chain(kept) {
-            let entry = entry?;
-            records += entry.records.len();
-            found.push(entry);
-            if records > READ_EVENTS_MAX {
-                break;
-            }
-        }
-        Some(found)
-    }
 }
 
 type LiveEvents = broadcast::Sender<Arc<EventView>>;
@@ -641,10 +193,10 @@ impl EventFeed {
             seq,
         };
         for commit in commits {
-            if of.any_of(commit.ends.get_or_init(|| CommitEnds::of(&commit.entry))) {
+            if of.any_of(commit.ends()) {
                 let left = READ_EVENTS_MAX - found.events.len();
-                let ends =
-                    durable_events(&commit.entry).filter(|event| event.seq > seq && event.is_end());
+                let ends = durable_events(&commit.entry)
+                    .filter(|event| event.seq() > seq && event.is_end());
                 found.events.extend(ends.take(left));
                 if found.events.len() == READ_EVENTS_MAX {
                     found.seq = found.events.last().map_or(seq, DurableEvent::seq);
@@ -675,7 +227,7 @@ impl EventFeed {
             entries
                 .iter()
                 .flat_map(durable_events)
-                .filter(|event| event.seq > seq)
+                .filter(|event| event.seq() > seq)
                 .take(READ_EVENTS_MAX)
                 .collect(),
         )
@@ -704,8 +256,10 @@ fn from_journal(
             }));
         }
         let entry = Arc::new(entry);
-        events.extend(durable_events(&entry).filter(|event| event.seq > seq && event.seq <= last));
-        let is_complete = events.last().is_some_and(|event| event.seq >= last);
+        events.extend(
+            durable_events(&entry).filter(|event| event.seq() > seq && event.seq() <= last),
+        );
+        let is_complete = events.last().is_some_and(|event| event.seq() >= last);
         if events.len() >= READ_EVENTS_MAX || is_complete {
             break;
         }
@@ -719,8 +273,12 @@ fn from_journal(
 
 #[cfg(test)]
 mod tests {
+    use super::recent::RECENT_EVENTS_MAX;
     use super::*;
+    use std::collections::VecDeque;
+    use taskmaster_protocol::Wall;
     use taskmaster_store::kv::memory::MemoryStore;
+    use taskmaster_store::record::Record;
 
     fn entry(first_seq: u64, events: u64) -> Arc<JournalEntry> {
         let records = (0..events)
