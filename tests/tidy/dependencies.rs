@@ -74,15 +74,17 @@ fn code(source: &Source) -> Vec<&str> {
 
 #[test]
 fn the_core_and_the_runners_session_are_pure() {
-    let manifest = read("master/core/Cargo.toml");
-    let dependencies: Vec<&str> = section(&manifest, "\n[dependencies]")
-        .map(|line| line.split(['.', ' ', '=']).next().unwrap())
-        .collect();
-    assert_eq!(dependencies, ["taskmaster-protocol"]);
+    for pure in ["master/core", "runner/session"] {
+        let manifest = read(&format!("{pure}/Cargo.toml"));
+        let dependencies: Vec<&str> = section(&manifest, "\n[dependencies]")
+            .map(|line| line.split(['.', ' ', '=']).next().unwrap())
+            .collect();
+        assert_eq!(dependencies, ["taskmaster-protocol"], "{pure}");
+    }
 
     let is_pure = |source: &&Source| {
         let path = &source.path;
-        (path.starts_with("master/core/src/") || path.starts_with("runner/src/session"))
+        (path.starts_with("master/core/src/") || path.starts_with("runner/session/src/"))
             && !path.ends_with("/tests.rs")
     };
     let mut checked = 0;

@@ -22,20 +22,20 @@ const LINES_MAX: usize = 800;
 // never raised.
 
 /// Names of top-level types that stand in three files or more.
-const NAMES_IN_THREE_FILES_MAX: usize = 23;
+const NAMES_IN_THREE_FILES_MAX: usize = 2;
 
 /// Bindings of several names to a tuple that is written beside them, `let (a, b) = (x, y);`, of
 /// 1,000 lines of code.
-const PACKINGS_OF_1000_MAX: f64 = 4.5;
+const PACKINGS_OF_1000_MAX: f64 = 2.0;
 
 /// Lines of code above 100 columns, of 100.
-const WIDE_OF_100_MAX: f64 = 0.5;
+const WIDE_OF_100_MAX: f64 = 0.3;
 
 /// Docs of fields that have three words or fewer, of 100 docs of fields.
-const SHORT_FIELD_DOCS_OF_100_MAX: f64 = 26.0;
+const SHORT_FIELD_DOCS_OF_100_MAX: f64 = 14.0;
 
 /// Comments that cannot be read alone, because they begin with a word that points elsewhere.
-const POINTING_COMMENTS_MAX: usize = 43;
+const POINTING_COMMENTS_MAX: usize = 22;
 
 /// Comments that call a program he.
 const PROGRAMS_CALLED_HE_MAX: usize = 6;
