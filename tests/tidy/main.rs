@@ -9,8 +9,10 @@
     reason = "a test: a broken promise ends it"
 )]
 
+mod circles;
 mod dependencies;
 mod layout;
+mod paths;
 mod rust;
 mod sources;
 mod style;
