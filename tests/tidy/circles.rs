@@ -88,7 +88,7 @@ fn circles(files: &Files) -> Vec<Finding> {
     for (module, direct) in &imports {
         for (to, line) in direct {
             if reached(to, &imports).contains(module) {
-                let what = format!("`{}` imports this file, too", to.join("::"));
+                let what = format!("the imports of `{}` lead back to this file", to.join("::"));
                 found.push(files[module].finding(*line, what));
             }
         }
