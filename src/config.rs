@@ -5,8 +5,10 @@
 
 mod file;
 mod reader;
+mod setting;
 
-pub use file::{ConfigFile, ConfigFileError};
+pub use file::ConfigFile;
+pub use setting::ConfigFileError;
 
 use crate::cli::Cli;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};

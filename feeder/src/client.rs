@@ -30,7 +30,7 @@ pub(crate) use backoff::Backoff;
 pub use error::ClientError;
 pub use target::Target;
 
-use connection::Connection;
+use connection::MasterConnection;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// A client with a connection.
 pub struct Client {
     target: Target,
-    connection: Connection,
+    connection: MasterConnection,
     last_reference: u64,
     /// Messages that came while an answer was waited for, in order.
     pending: VecDeque<Utf8Bytes>,

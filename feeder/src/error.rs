@@ -3,7 +3,7 @@
 
 use crate::client::ClientError;
 use crate::exit;
-use crate::fetch::FetchError;
+use crate::fetch::OutputFetchError;
 use serde_json::json;
 use taskmaster_protocol::{Refusal, RefusalCode};
 use taskmaster_transport::BlobError;
@@ -20,7 +20,7 @@ pub enum CommandError {
     Blob(#[from] BlobError),
     /// A file that a task gave back could not be brought to this machine.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(#[from] OutputFetchError),
     /// A check of the client's own found what the master would refuse, or found a wrong result.
     #[error("{0}")]
     Refused(Box<Refusal>),

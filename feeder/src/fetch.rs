@@ -22,11 +22,11 @@ const TASKS_AT_ONCE: usize = 8;
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// The files that a task gave back, by their path in the task's folder.
-pub type OutputFiles = BTreeMap<FilePath, Hash>;
+pub type OutputHashes = BTreeMap<FilePath, Hash>;
 
 /// Why the files of a task are not here.
 #[derive(Debug, Error)]
-pub enum FetchError {
+pub enum OutputFetchError {
     /// One file cannot be had or written.
     #[error(
         "the file `{path}` of task {id} cannot be fetched into {}: {reason}",
@@ -63,13 +63,13 @@ pub async fn fetch_outputs(
     master: &Target,
     folder: &Path,
     id: &TaskId,
-    outputs: &OutputFiles,
-) -> Result<(), FetchError> {
+    outputs: &OutputHashes,
+) -> Result<(), OutputFetchError> {
     for (path, hash) in outputs {
         let target = folder.join(id.as_str()).join(path.as_str());
         fetch_file(master, &target, *hash)
             .await
-            .map_err(|reason| FetchError::File {
+            .map_err(|reason| OutputFetchError::File {
                 path: path.clone(),
                 id: id.clone(),
                 target,
@@ -105,7 +105,7 @@ pub struct FetchedTask {
     /// The task as one line, to be printed now.
     pub line: String,
     /// Whether its files are here.
-    pub result: Result<(), FetchError>,
+    pub result: Result<(), OutputFetchError>,
 }
 
 /// Fetches the files of many tasks, [`TASKS_AT_ONCE`] at a time.
@@ -128,7 +128,7 @@ impl FetchQueue {
     }
 
     /// Queues the files of a task. `line` is given back with the result.
-    pub fn push(&mut self, id: TaskId, outputs: OutputFiles, line: String) {
+    pub fn push(&mut self, id: TaskId, outputs: OutputHashes, line: String) {
         let master = self.master.clone();
         let folder = self.folder.clone();
         let permits = self.permits.clone();

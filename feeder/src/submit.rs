@@ -34,7 +34,7 @@ pub struct SubmittedTask {
 }
 
 /// A task that has ended.
-pub struct TaskEnd {
+pub struct SubmittedTaskEnd {
     /// The task as the master wrote it.
     pub json: Json,
     /// The task as this version reads it.
@@ -62,7 +62,7 @@ impl SubmittedTask {
     }
 
     /// Waits until the task has ended, and brings its files into `folder` where that is given.
-    pub async fn wait(&mut self, folder: Option<&Path>) -> Result<TaskEnd, CommandError> {
+    pub async fn wait(&mut self, folder: Option<&Path>) -> Result<SubmittedTaskEnd, CommandError> {
         let what = format!("task {}", self.id);
         let end = waiting::task_end(&mut self.client, &self.id);
         let json = waiting::before(self.deadline, &what, end).await?;
@@ -70,7 +70,7 @@ impl SubmittedTask {
         if let Some(folder) = folder {
             fetch::fetch_outputs(&self.target, folder, &view.id, &view.outputs).await?;
         }
-        Ok(TaskEnd { json, view })
+        Ok(SubmittedTaskEnd { json, view })
     }
 }
 

@@ -31,13 +31,13 @@ const SILENT_FOR: Duration = Duration::from_secs(2);
 const PRESENT_FOR: Duration = Duration::from_secs(60);
 
 /// Per path of this machine: what a task names in its place, or why it cannot be had.
-pub type UploadedInputs = HashMap<PathBuf, Result<InputRef, InputError>>;
+pub type UploadedInputs = HashMap<PathBuf, Result<InputRef, InputUploadError>>;
 
-type ReadInputs = HashMap<PathBuf, Result<Arc<LocalInput>, InputError>>;
+type ReadInputs = HashMap<PathBuf, Result<Arc<LocalInput>, InputUploadError>>;
 
 /// Why a file or folder of this machine cannot be an input.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum InputError {
+pub enum InputUploadError {
     /// The disk says no, or a name in the folder is none that a task may have.
     #[error("{0}")]
     Unreadable(String),
@@ -91,7 +91,7 @@ impl InputUploader {
     }
 
     fn read(&mut self, paths: &BTreeSet<PathBuf>) -> ReadInputs {
-        let mut read = |path: &PathBuf| self.local.read(path).map_err(InputError::Unreadable);
+        let mut read = |path: &PathBuf| self.local.read(path).map_err(InputUploadError::Unreadable);
         paths
             .iter()
             .map(|path| (path.clone(), read(path)))
@@ -191,19 +191,19 @@ async fn put_one(
 
 /// What a task names in the place of `input`: a folder is another one where one of its files has
 /// changed.
-fn named_as(input: &LocalInput, changed: &BTreeSet<PathBuf>) -> Result<InputRef, InputError> {
+fn named_as(input: &LocalInput, changed: &BTreeSet<PathBuf>) -> Result<InputRef, InputUploadError> {
     for (_, place) in &input.blobs {
         if let BlobSource::File(path) = place
             && changed.contains(path)
         {
-            return Err(InputError::Changed(path.clone()));
+            return Err(InputUploadError::Changed(path.clone()));
         }
     }
     Ok(input.input)
 }
 
 /// The refusal of a task whose input `path` cannot be had.
-pub fn refusal(path: &str, error: &InputError) -> Refusal {
+pub fn refusal(path: &str, error: &InputUploadError) -> Refusal {
     let field = format!("inputs.{path}");
     let message = format!("field `{field}`: {error}");
     Refusal::new(RefusalCode::InvalidValue, message).at(field)
@@ -225,7 +225,7 @@ pub async fn of_options(
             Some(Ok(input)) => *input,
             Some(Err(error)) => return Err(refusal(path.as_str(), error).into()),
             None => {
-                let error = InputError::Unreadable("it was not read".into());
+                let error = InputUploadError::Unreadable("it was not read".into());
                 return Err(refusal(path.as_str(), &error).into());
             }
         };

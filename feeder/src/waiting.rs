@@ -4,7 +4,7 @@ use crate::cli::TimeSpan;
 use crate::client::{Client, ClientError};
 use crate::error::CommandError;
 use crate::output::notice;
-use crate::wire::{EndedTask, FinalMessage, HotMessage, read_hot};
+use crate::wire::{FinalMessage, FinalTask, HotMessage, read_hot};
 use taskmaster_protocol::message::Follow;
 use taskmaster_protocol::{FromMaster, Json, TaskId, ToMaster};
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ pub async fn task_end(client: &mut Client, id: &TaskId) -> Result<Json, ClientEr
 
 fn find(id: &TaskId, message: &FinalMessage<'_>) -> Option<Json> {
     let task = message.tasks.iter().find(|task| {
-        serde_json::from_str::<EndedTask<'_>>(task.get())
+        serde_json::from_str::<FinalTask<'_>>(task.get())
             .is_ok_and(|ended| ended.id.0 == id.as_str())
     })?;
     Json::parse(task.get()).ok()

@@ -33,7 +33,7 @@ pub struct FinalMessage<'a> {
 
 /// What a client must know of a task that ended.
 #[derive(Deserialize)]
-pub struct EndedTask<'a> {
+pub struct FinalTask<'a> {
     /// The id of the task.
     #[serde(borrow)]
     pub id: JsonStr<'a>,
@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(message.job_done, None);
             assert_eq!(message.tasks.len(), 1);
 
-            let ended: EndedTask<'_> = serde_json::from_str(message.tasks[0].get()).unwrap();
+            let ended: FinalTask<'_> = serde_json::from_str(message.tasks[0].get()).unwrap();
             assert_eq!(ended.id.0, "a");
             assert_eq!(ended.state, TaskState::Done);
             assert_eq!(ended.job.0, "j");
@@ -156,7 +156,7 @@ mod tests {
         #[derive(Deserialize)]
         struct Tasks<'a> {
             #[serde(borrow)]
-            tasks: Vec<EndedTask<'a>>,
+            tasks: Vec<FinalTask<'a>>,
         }
         for text in FINALS {
             let tasks: Tasks<'_> = read_final(text).unwrap();

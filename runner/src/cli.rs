@@ -7,7 +7,7 @@ pub use local::{RunArgs, run_file};
 
 use crate::grants::{GrantArgs, GrantError, Grants};
 use crate::inputs::CACHE_BYTES_DEFAULT;
-use crate::link::{BoxedFuture, RunnerConfig, RunnerError, serve};
+use crate::link::{RunnerConfig, RunnerError, SendFuture, serve};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -156,11 +156,11 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
 pub fn run(
     args: RunnerArgs,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> BoxedFuture<ExitCode> {
+) -> SendFuture<ExitCode> {
     run_boxed(args, Box::pin(shutdown))
 }
 
-fn run_boxed(args: RunnerArgs, shutdown: BoxedFuture<()>) -> BoxedFuture<ExitCode> {
+fn run_boxed(args: RunnerArgs, shutdown: SendFuture<()>) -> SendFuture<ExitCode> {
     Box::pin(async move {
         let config = match args.config() {
             Ok(config) => config,
@@ -179,7 +179,7 @@ fn run_boxed(args: RunnerArgs, shutdown: BoxedFuture<()>) -> BoxedFuture<ExitCod
     })
 }
 
-async fn serve_until(config: RunnerConfig, shutdown: BoxedFuture<()>) -> Result<(), RunnerError> {
+async fn serve_until(config: RunnerConfig, shutdown: SendFuture<()>) -> Result<(), RunnerError> {
     let grace = config.grace;
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
     let serving = serve(config, async { drop(draining.await) });

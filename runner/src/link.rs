@@ -15,7 +15,7 @@ pub mod socket;
 pub mod spool;
 pub mod uploading;
 
-pub use config::{BoxedFuture, RunnerConfig, RunnerError};
+pub use config::{RunnerConfig, RunnerError, SendFuture};
 
 use crate::inputs::TaskInputs;
 use crate::modules::ModuleCache;
@@ -33,14 +33,14 @@ use tokio::sync::mpsc;
 pub fn serve(
     config: RunnerConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> BoxedFuture<Result<(), RunnerError>> {
+) -> SendFuture<Result<(), RunnerError>> {
     serve_boxed(config, Box::pin(shutdown))
 }
 
 fn serve_boxed(
     config: RunnerConfig,
-    shutdown: BoxedFuture<()>,
-) -> BoxedFuture<Result<(), RunnerError>> {
+    shutdown: SendFuture<()>,
+) -> SendFuture<Result<(), RunnerError>> {
     Box::pin(async move { start(config)?.run(shutdown).await })
 }
 

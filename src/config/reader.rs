@@ -1,6 +1,6 @@
 //! Finds the options that a config file names, and what would be typed for its values.
 
-use super::file::{ConfigFileError, Key, ROLES, Setting, TOKEN};
+use super::setting::{ConfigFileError, Key, ROLES, Setting, TOKEN};
 use clap::{Arg, ArgAction, Command};
 use std::path::Path;
 use taskmaster_protocol::near;

@@ -17,6 +17,3 @@ pub const EXCEPTIONS: &[(&str, &str)] = &[
     ("resvg.wasm", "it is fetched from PyPI"),
     ("tmp/", "a task finds it in its folder"),
 ];
-
-/// Where links lead.
-pub const LINKS: &[(&str, &str)] = &[("docs/installing.md", "this page is being written")];

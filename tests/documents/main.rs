@@ -14,7 +14,7 @@ mod markdown;
 mod repository;
 
 use command_line::CommandLine;
-use exceptions::{EXCEPTIONS, LINKS};
+use exceptions::EXCEPTIONS;
 use markdown::{Document, documents};
 use repository::Repository;
 use std::path::Path;
@@ -161,13 +161,6 @@ fn every_link_leads_somewhere() {
             }
         }
     }
-    for (name, reason) in LINKS {
-        if Path::new(ROOT).join(name).exists() {
-            broken.push(format!(
-                "the exception `{name}` ({reason}) is not needed: take it out"
-            ));
-        }
-    }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
@@ -182,8 +175,7 @@ fn wrong_link(from: &Document, target: &str, all: &[Document]) -> Option<String>
         from.beside(file)
     };
     if !Path::new(ROOT).join(&name).exists() {
-        let is_expected = LINKS.iter().any(|(expected, _)| *expected == name);
-        return (!is_expected).then(|| format!("there is no {name}"));
+        return Some(format!("there is no {name}"));
     }
     if heading.is_empty() {
         return None;

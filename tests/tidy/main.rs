@@ -9,8 +9,10 @@
     reason = "a test: a broken promise ends it"
 )]
 
+mod circles;
 mod dependencies;
 mod layout;
+mod paths;
 mod rust;
 mod sources;
 mod style;
@@ -22,26 +24,26 @@ const LINES_MAX: usize = 800;
 // never raised.
 
 /// Names of top-level types that stand in three files or more.
-const NAMES_IN_THREE_FILES_MAX: usize = 2;
+const NAMES_IN_THREE_FILES_MAX: usize = 0;
 
 /// Bindings of several names to a tuple that is written beside them, `let (a, b) = (x, y);`, of
 /// 1,000 lines of code.
-const PACKINGS_OF_1000_MAX: f64 = 2.0;
+const PACKINGS_OF_1000_MAX: f64 = 1.0;
 
 /// Lines of code above 100 columns, of 100.
-const WIDE_OF_100_MAX: f64 = 0.3;
+const WIDE_OF_100_MAX: f64 = 0.2;
 
 /// Docs of fields that have three words or fewer, of 100 docs of fields.
-const SHORT_FIELD_DOCS_OF_100_MAX: f64 = 14.0;
+const SHORT_FIELD_DOCS_OF_100_MAX: f64 = 13.0;
 
 /// Comments that cannot be read alone, because they begin with a word that points elsewhere.
-const POINTING_COMMENTS_MAX: usize = 22;
+const POINTING_COMMENTS_MAX: usize = 12;
 
 /// Comments that call a program he.
-const PROGRAMS_CALLED_HE_MAX: usize = 6;
+const PROGRAMS_CALLED_HE_MAX: usize = 4;
 
 /// Functions of more than [`FUNCTION_LINES_MAX`] lines.
-const LONG_FUNCTIONS_MAX: usize = 12;
+const LONG_FUNCTIONS_MAX: usize = 7;
 
 /// What fits on a screen.
 const FUNCTION_LINES_MAX: usize = 70;

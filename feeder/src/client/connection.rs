@@ -22,7 +22,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(250);
 ///
 /// A task of its own writes what is sent, so a master that is slow to read never keeps the client
 /// from reading: two sides that both only write would wait for each other for ever.
-pub(super) struct Connection {
+pub(super) struct MasterConnection {
     outgoing: mpsc::UnboundedSender<Message>,
     writer: tokio::task::AbortHandle,
     incoming: SplitStream<Socket>,
@@ -33,9 +33,9 @@ pub(super) struct Connection {
     pub(super) welcome: Welcome,
 }
 
-impl Connection {
+impl MasterConnection {
     /// Takes over a socket on which `welcome` has come.
-    pub(super) fn new(socket: Socket, welcome: Welcome) -> Connection {
+    pub(super) fn new(socket: Socket, welcome: Welcome) -> MasterConnection {
         let (sink, incoming) = socket.split();
         let (outgoing, queue) = mpsc::unbounded_channel();
         let writer = tokio::spawn(write(sink, queue)).abort_handle();
@@ -43,7 +43,7 @@ impl Connection {
         let mut check = tokio::time::interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-        Connection {
+        MasterConnection {
             outgoing,
             writer,
             incoming,
@@ -56,7 +56,7 @@ impl Connection {
 
     /// Queues a message. The queue has no bound of its own: the protocol's limits (batches in
     /// flight, one answer per question) keep it short. A broken connection is noticed by the next
-    /// [`Connection::receive`].
+    /// [`MasterConnection::receive`].
     pub(super) fn send(&self, text: impl Into<Utf8Bytes>) {
         // The receiver is gone only when the connection is broken.
         let _ = self.outgoing.send(Message::Text(text.into()));
@@ -115,7 +115,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for MasterConnection {
     fn drop(&mut self) {
         // The writer may hang in a send to a master that is gone.
         self.writer.abort();

@@ -1,7 +1,7 @@
 //! Which masters a client tries, and how it introduces itself.
 
 use super::backoff::Backoff;
-use super::connection::Connection;
+use super::connection::MasterConnection;
 use super::error::ClientError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,7 +75,10 @@ impl Target {
     }
 
     /// Tries each address in turn until a master answers or `patience` is over.
-    pub(super) async fn dial_within(&self, patience: Duration) -> Result<Connection, ClientError> {
+    pub(super) async fn dial_within(
+        &self,
+        patience: Duration,
+    ) -> Result<MasterConnection, ClientError> {
         let end = Instant::now() + patience;
         let mut backoff = Backoff::new();
         loop {
@@ -96,7 +99,7 @@ impl Target {
     }
 
     /// Tries until a master answers. Fails only where a further try is of no use.
-    pub(super) async fn dial_forever(&self) -> Result<Connection, ClientError> {
+    pub(super) async fn dial_forever(&self) -> Result<MasterConnection, ClientError> {
         let mut backoff = Backoff::new();
         loop {
             match self.dial_once().await {
@@ -108,7 +111,7 @@ impl Target {
     }
 
     /// Tries each address once, beginning with the master that answered last.
-    async fn dial_once(&self) -> Result<Connection, DialFailure> {
+    async fn dial_once(&self) -> Result<MasterConnection, DialFailure> {
         let first = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.addresses.len();
         let mut reason = String::new();
@@ -116,7 +119,7 @@ impl Target {
             match dial(&self.addresses[index], self.hello()).await {
                 Ok((socket, welcome)) => {
                     *self.last.lock().unwrap_or_else(PoisonError::into_inner) = index;
-                    return Ok(Connection::new(socket, welcome));
+                    return Ok(MasterConnection::new(socket, welcome));
                 }
                 Err(DialError::Unreachable { why, .. }) => reason = why,
                 Err(DialError::Refused { refusal, .. })

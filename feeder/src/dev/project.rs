@@ -29,14 +29,14 @@ pub(super) struct Project {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ProjectFiles {
     /// What is built.
-    pub(super) code: BTreeMap<PathBuf, FileStamp>,
+    pub(super) code: BTreeMap<PathBuf, ProjectFileStamp>,
     /// What it is run with: params.json and data/.
-    pub(super) data: BTreeMap<PathBuf, FileStamp>,
+    pub(super) data: BTreeMap<PathBuf, ProjectFileStamp>,
 }
 
 /// By what a changed file is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileStamp {
+pub(super) struct ProjectFileStamp {
     bytes: u64,
     modified: Option<SystemTime>,
 }
@@ -156,7 +156,7 @@ impl Project {
             } else {
                 &mut files.code
             };
-            let stamp = FileStamp {
+            let stamp = ProjectFileStamp {
                 bytes: metadata.len(),
                 modified: metadata.modified().ok(),
             };

@@ -4,9 +4,9 @@
 use super::ledger::Ledger;
 use crate::client::Client;
 use crate::error::CommandError;
-use crate::fetch::{FetchQueue, OutputFiles};
+use crate::fetch::{FetchQueue, OutputHashes};
 use crate::output::text::one_line;
-use crate::wire::{EndedTask, FinalMessage};
+use crate::wire::{FinalMessage, FinalTask};
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Stdout, Write};
@@ -20,7 +20,7 @@ const IDS_PER_MESSAGE: usize = 1_000;
 const PRINT_BUFFER_BYTES: usize = 256 << 10;
 
 /// Follows the jobs of a feed.
-pub(super) struct JobFollower {
+pub(super) struct FeedFollower {
     /// The seq that was durable when the feed first connected. No task of it ended before.
     first_seq: u64,
     /// Per followed job the seq up to which the ends of its tasks are known.
@@ -36,12 +36,12 @@ pub(super) struct JobFollower {
     pub(super) unfetched: u64,
 }
 
-impl JobFollower {
+impl FeedFollower {
     /// Follows from `first_seq`, the seq of the first `welcome`. With `prints` each task that ends
     /// goes to stdout.
-    pub(super) fn new(first_seq: u64, prints: bool, fetching: Option<FetchQueue>) -> JobFollower {
+    pub(super) fn new(first_seq: u64, prints: bool, fetching: Option<FetchQueue>) -> FeedFollower {
         let out = prints.then(|| BufWriter::with_capacity(PRINT_BUFFER_BYTES, std::io::stdout()));
-        JobFollower {
+        FeedFollower {
             first_seq,
             jobs: HashMap::new(),
             asked: HashSet::new(),
@@ -97,7 +97,7 @@ impl JobFollower {
         // Tasks of one job stand together, mostly.
         let mut last_job: Option<JobName> = None;
         for task in &message.tasks {
-            let ended: EndedTask<'_> = serde_json::from_str(task.get()).map_err(|error| {
+            let ended: FinalTask<'_> = serde_json::from_str(task.get()).map_err(|error| {
                 CommandError::Local(format!(
                     "the master told of a task that cannot be read: {error}"
                 ))
@@ -186,7 +186,7 @@ impl JobFollower {
 struct TaskFiles {
     id: TaskId,
     #[serde(default)]
-    outputs: OutputFiles,
+    outputs: OutputHashes,
 }
 
 fn send_follow_job(client: &Client, job: &JobName, since: u64) {

@@ -1,7 +1,7 @@
 //! Lines that wait for a dependency which has not come yet. They are held until it comes, or until
 //! the input ends.
 
-use super::line::{FeedLine, IdHash, IdHasher};
+use super::line::{FeedLine, IdHasher, LineIdHash};
 use std::collections::{HashMap, HashSet};
 use taskmaster_protocol::{Refusal, RefusalCode, TaskId, limits};
 
@@ -14,7 +14,7 @@ pub(super) struct HeldLines {
     /// By the order in which they were held.
     lines: HashMap<u64, HeldLine>,
     /// Which lines wait for an id.
-    waiting: HashMap<IdHash, Vec<u64>>,
+    waiting: HashMap<LineIdHash, Vec<u64>>,
     /// The number of the line that was held last.
     last: u64,
 }
@@ -27,7 +27,7 @@ struct HeldLine {
 
 /// An id that has not come.
 pub(super) struct MissingId {
-    pub(super) hash: IdHash,
+    pub(super) hash: LineIdHash,
     /// As the master names it.
     id: TaskId,
 }
@@ -72,7 +72,7 @@ impl HeldLines {
 
     /// The master has taken an id. Gives the lines that now wait for nothing, in the order in which
     /// they were held.
-    pub(super) fn id_taken(&mut self, id: IdHash) -> Vec<FeedLine> {
+    pub(super) fn id_taken(&mut self, id: LineIdHash) -> Vec<FeedLine> {
         let mut ready = Vec::new();
         for number in self.waiting.remove(&id).unwrap_or_default() {
             let Some(held) = self.lines.get_mut(&number) else {
@@ -107,7 +107,7 @@ impl HeldLines {
 struct HeldGraph {
     lines: Vec<HeldLine>,
     /// Index of the line that has an id.
-    by_id: HashMap<IdHash, usize>,
+    by_id: HashMap<LineIdHash, usize>,
 }
 
 /// A line on the way of the search for circles.

@@ -6,7 +6,7 @@
 //! reconnect the batches are sent again with the numbers that they had, so no task is added twice.
 
 use super::held_lines::{HeldLines, MissingId};
-use super::line::{FeedLine, IdHash, IdHasher};
+use super::line::{FeedLine, IdHasher, LineIdHash};
 use crate::exit::EndCounts;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
@@ -35,9 +35,9 @@ pub(super) struct Ledger {
     held: HeldLines,
     /// Ids that authors gave and that were sent and not refused, with the number of the batch in
     /// which the master took them; `None` while that is not answered.
-    sent: HashMap<IdHash, Option<NonZeroU64>>,
+    sent: HashMap<LineIdHash, Option<NonZeroU64>>,
     /// Ids of tasks that have not ended. `None` where nobody waits for them.
-    open: Option<HashSet<IdHash>>,
+    open: Option<HashSet<LineIdHash>>,
     /// Lines that the master refused only for now.
     deferred: Vec<FeedLine>,
     /// Why, in the master's words, until it is told.
@@ -63,7 +63,7 @@ struct SentBatch {
 /// A line in a batch.
 struct SentLine {
     number: u64,
-    id: IdHash,
+    id: LineIdHash,
     has_own_id: bool,
     job: Option<Arc<str>>,
     /// Where the line's document stands in the message.
@@ -330,7 +330,7 @@ impl Ledger {
 
     /// The master took an id: queues the lines that waited for it, then those that waited for
     /// these, and so on. In this order each comes behind what it depends on.
-    fn queue_lines_that_waited_for(&mut self, id: IdHash) {
+    fn queue_lines_that_waited_for(&mut self, id: LineIdHash) {
         let mut taken = VecDeque::from([id]);
         while let Some(id) = taken.pop_front() {
             for line in self.held.id_taken(id) {

@@ -14,7 +14,7 @@ const SHOWN_CHARS: usize = 20;
 
 /// An id as 128 bits, so that a feed of a million tasks keeps its ids in some 20 bytes each. Two of
 /// a million ids have one hash by chance in one feed of 10^26.
-pub type IdHash = u128;
+pub type LineIdHash = u128;
 
 /// Hashes ids. Each process has keys of its own, so nobody can choose ids that collide.
 #[derive(Clone, Default)]
@@ -25,7 +25,7 @@ pub struct IdHasher {
 
 impl IdHasher {
     /// The hash of an id.
-    pub fn hash(&self, id: &str) -> IdHash {
+    pub fn hash(&self, id: &str) -> LineIdHash {
         let high = u128::from(self.high.hash_one(id));
         let low = u128::from(self.low.hash_one(id));
         high << 64 | low
@@ -38,7 +38,7 @@ pub struct FeedLine {
     /// The line of the input on which the document begins, from 1.
     pub number: u64,
     /// The hash of the document's id.
-    pub id: IdHash,
+    pub id: LineIdHash,
     /// Whether the document's author gave the id: then other tasks may depend on it.
     pub has_own_id: bool,
     /// The job that the document names.

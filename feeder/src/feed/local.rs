@@ -117,7 +117,7 @@ fn replace(line: &FeedLine, base: &Path, uploaded: &UploadedInputs) -> Result<St
 mod tests {
     use super::super::line::IdHasher;
     use super::*;
-    use crate::uploads::InputError;
+    use crate::uploads::InputUploadError;
     use std::collections::HashMap;
     use taskmaster_protocol::{Hash, InputRef};
 
@@ -130,7 +130,7 @@ mod tests {
         let file = Hash::of(b"file");
         let folder = Hash::of(b"folder");
         let base = Path::new("feeds");
-        let gone = InputError::Unreadable("cannot read feeds/gone".into());
+        let gone = InputUploadError::Unreadable("cannot read feeds/gone".into());
         let uploaded: UploadedInputs = HashMap::from([
             (base.join("a b.svg"), Ok(InputRef::File { sha256: file })),
             (base.join("fonts"), Ok(InputRef::Folder { folder })),

@@ -1,7 +1,7 @@
 //! One feed at work: a loop that takes what was read, sends what may be sent, and looks at what
 //! came.
 
-use super::following::JobFollower;
+use super::following::FeedFollower;
 use super::ledger::Ledger;
 use super::line::IdHasher;
 use super::progress::{FeedSummary, ProgressLine};
@@ -59,7 +59,7 @@ pub(super) struct FeedSession {
     goal: FeedGoal,
     ledger: Ledger,
     /// `None` where nobody waits for tasks.
-    follower: Option<JobFollower>,
+    follower: Option<FeedFollower>,
     /// `None` when the input has ended.
     input: Option<mpsc::Receiver<InputChunk>>,
     /// Whether the session has let go of its job.
@@ -82,7 +82,7 @@ impl FeedSession {
         let welcome = setup.client.welcome();
         let ledger = Ledger::new(setup.job.clone(), setup.hasher, waits, welcome);
         let prints = setup.goal == FeedGoal::TasksEnded;
-        let follower = waits.then(|| JobFollower::new(welcome.seq, prints, setup.fetching));
+        let follower = waits.then(|| FeedFollower::new(welcome.seq, prints, setup.fetching));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         FeedSession {
@@ -158,7 +158,7 @@ impl FeedSession {
         let is_unflushed = self
             .follower
             .as_ref()
-            .is_some_and(JobFollower::is_unflushed);
+            .is_some_and(FeedFollower::is_unflushed);
         let wants_more = self.ledger.wants_more();
         tokio::select! {
             biased;
@@ -372,7 +372,7 @@ impl FeedSession {
         if self.ledger.open_tasks() == 0 {
             return Ok(());
         }
-        let jobs = self.follower.as_ref().map(JobFollower::jobs);
+        let jobs = self.follower.as_ref().map(FeedFollower::jobs);
         for job in jobs.unwrap_or_default() {
             if !self.is_job_done(job).await? {
                 return Ok(());
@@ -411,7 +411,7 @@ impl FeedSession {
 }
 
 /// The task that was fetched next. Never ready while nothing is being fetched.
-async fn next_fetched(follower: &mut Option<JobFollower>) -> FetchedTask {
+async fn next_fetched(follower: &mut Option<FeedFollower>) -> FetchedTask {
     let fetching = follower
         .as_mut()
         .and_then(|follower| follower.fetching.as_mut());

@@ -6,7 +6,7 @@ use crate::client::{Client, ClientError, read_answer};
 use crate::ended::{block, no_result, print_result};
 use crate::error::CommandError;
 use crate::exit;
-use crate::fetch::{OutputFiles, fetch_outputs};
+use crate::fetch::{OutputHashes, fetch_outputs};
 use crate::output::table::TextTable;
 use crate::output::text::{bytes, moment, one_line, plain};
 use crate::output::{ListRows, OutputFormat, Printer};
@@ -26,7 +26,7 @@ pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, Co
             module,
             limit,
         } => {
-            let filter = TaskFilter { job, state, module };
+            let filter = TaskListFilter { job, state, module };
             let tasks = list(client, filter, limit).await?;
             printer.list(&tasks, |task: &TaskView| task.id.to_string(), table)?;
         }
@@ -70,7 +70,7 @@ pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, Co
 }
 
 /// Which tasks a list has: those that match all that is given.
-struct TaskFilter {
+struct TaskListFilter {
     job: Option<JobName>,
     state: Option<TaskState>,
     module: Option<ModuleName>,
@@ -78,7 +78,7 @@ struct TaskFilter {
 
 /// One page of a list.
 #[derive(Deserialize)]
-struct TaskPage {
+struct TaskListPage {
     rows: Vec<Json>,
     /// Where the next page begins; `None` on the last.
     next: Option<String>,
@@ -86,7 +86,7 @@ struct TaskPage {
 
 async fn list(
     client: &mut Client,
-    filter: TaskFilter,
+    filter: TaskListFilter,
     limit: usize,
 ) -> Result<ListRows<TaskView>, ClientError> {
     let mut raw = Vec::new();
@@ -99,7 +99,7 @@ async fn list(
             limit: (limit - raw.len()).min(limits::PAGE_ROWS_MAX),
             after,
         };
-        let page: TaskPage = client.ask(query).await?;
+        let page: TaskListPage = client.ask(query).await?;
         raw.extend(page.rows);
         after = page.next;
         if after.is_none() {
@@ -157,7 +157,7 @@ fn print_log(log: &Log, printer: &Printer) -> Result<(), CommandError> {
     }
 }
 
-fn print_files(files: &OutputFiles, printer: &Printer) -> Result<(), CommandError> {
+fn print_files(files: &OutputHashes, printer: &Printer) -> Result<(), CommandError> {
     let json = |(path, hash)| Json::of(&serde_json::json!({"path": path, "sha256": hash}));
     let rows: ListRows<(&FilePath, &Hash)> = ListRows {
         raw: files.iter().map(json).collect(),

@@ -4,7 +4,7 @@
 //! for S3 read.
 
 use crate::connector::{BucketConnector, is_true};
-use crate::errors::{AddressError, ClientError, short_reason};
+use crate::errors::{AddressError, BucketClientError, short_reason};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
@@ -79,7 +79,7 @@ impl BucketAddress {
     }
 
     /// A client for this bucket, set up by this process's `AWS_…` variables. Sends nothing yet.
-    pub(crate) fn client(&self) -> Result<Arc<dyn ObjectStore>, ClientError> {
+    pub(crate) fn client(&self) -> Result<Arc<dyn ObjectStore>, BucketClientError> {
         let certificates = std::env::var_os("AWS_CA_BUNDLE")
             .filter(|path| !path.is_empty())
             .map(Into::into);
@@ -91,7 +91,7 @@ impl BucketAddress {
 
         let client = builder
             .build()
-            .map_err(|error| ClientError::Settings(short_reason(&error)))?;
+            .map_err(|error| BucketClientError::Settings(short_reason(&error)))?;
         Ok(Arc::new(client))
     }
 }
@@ -105,7 +105,7 @@ fn is_prefix_part(part: &str) -> bool {
 }
 
 /// Refuses an endpoint without TLS, unless the user allows it.
-fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), ClientError> {
+fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), BucketClientError> {
     let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
         .iter()
         .find_map(|key| builder.get_config_value(key));
@@ -116,8 +116,8 @@ fn check_endpoint(builder: &AmazonS3Builder) -> Result<(), ClientError> {
     match endpoint.split_once("://").map(|(scheme, _)| scheme) {
         Some("https") => Ok(()),
         Some("http") if is_http_allowed => Ok(()),
-        Some("http") => Err(ClientError::PlainHttp),
-        Some(_) | None => Err(ClientError::WrongEndpoint(endpoint)),
+        Some("http") => Err(BucketClientError::PlainHttp),
+        Some(_) | None => Err(BucketClientError::WrongEndpoint(endpoint)),
     }
 }
 

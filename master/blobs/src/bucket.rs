@@ -7,7 +7,7 @@
 //! not there.
 
 use crate::address::BucketAddress;
-use crate::errors::{BucketUnavailable, ClaimError, ClientError, short_reason};
+use crate::errors::{BucketClientError, BucketUnavailable, ClaimError, short_reason};
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, WriteMultipart};
@@ -73,10 +73,10 @@ struct FetchedBlob {
 
 impl BucketStore {
     /// The part of a bucket at `address`.
-    pub(crate) fn at(address: &BucketAddress) -> Result<BucketStore, ClientError> {
+    pub(crate) fn at(address: &BucketAddress) -> Result<BucketStore, BucketClientError> {
         let client = address.client()?;
         BucketStore::with_client(client, address.prefix(), address.to_string())
-            .map_err(ClientError::Thread)
+            .map_err(BucketClientError::Thread)
     }
 
     /// A part of any object store.

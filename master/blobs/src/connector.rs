@@ -1,7 +1,7 @@
 //! HTTP to an object store: hyper, TLS by rustls, a pool of connections. The object store's crate
 //! signs requests and repeats them; this file sends one request and gives back its answer.
 
-use crate::errors::ClientError;
+use crate::errors::BucketClientError;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -43,7 +43,7 @@ pub(crate) struct BucketConnector {
 
 impl BucketConnector {
     /// Trusts the authorities that browsers trust, and those in the PEM file `more`.
-    pub(crate) fn trusting(more: Option<PathBuf>) -> Result<BucketConnector, ClientError> {
+    pub(crate) fn trusting(more: Option<PathBuf>) -> Result<BucketConnector, BucketClientError> {
         let mut roots = RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         };
@@ -59,8 +59,8 @@ impl BucketConnector {
     }
 }
 
-fn add_certificates(roots: &mut RootCertStore, file: &Path) -> Result<(), ClientError> {
-    let wrong = |why: String| ClientError::Certificates {
+fn add_certificates(roots: &mut RootCertStore, file: &Path) -> Result<(), BucketClientError> {
+    let wrong = |why: String| BucketClientError::Certificates {
         file: file.display().to_string(),
         why,
     };

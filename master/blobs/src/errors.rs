@@ -42,7 +42,7 @@ pub enum AddressError {
 
 /// Why the client of an object store cannot be made. Nothing has been sent yet.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum BucketClientError {
     /// The file of certificates cannot be used.
     #[error("the certificates in {file} (AWS_CA_BUNDLE) cannot be used: {why}")]
     Certificates {
@@ -82,7 +82,7 @@ pub enum OpenError {
     Address(#[from] AddressError),
     /// The object store's client cannot be made.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(#[from] BucketClientError),
     /// The bucket cannot be claimed for this data folder.
     #[error(transparent)]
     Claim(#[from] ClaimError),

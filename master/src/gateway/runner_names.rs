@@ -9,7 +9,7 @@ use taskmaster_protocol::{Refusal, RefusalCode, limits};
 /// Who has a name.
 #[derive(Debug)]
 struct NameOwner {
-    /// The session's own name, which is the process. Runners of version 1 have none.
+    /// The session's own name, which stands for the process; `None`: its `hello` had none.
     process: Option<String>,
     /// Counts the connections that have taken the name.
     connection: u64,

@@ -2,7 +2,7 @@
 //! them. The hashes count, and the names are for people. The list counts as it is now. A list that
 //! is not there approves nothing.
 
-use super::stamp::{FileStamp, TEXT_QUIET_TIME, Unchanged};
+use super::stamp::{TEXT_QUIET_TIME, Unchanged, WatchedFileStamp};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
@@ -33,14 +33,14 @@ pub(super) struct ApprovedList {
 
 /// The state of a file when it was read.
 struct LastRead {
-    stamp: Option<FileStamp>,
+    stamp: Option<WatchedFileStamp>,
     at: SystemTime,
 }
 
 impl LastRead {
     /// Whether another read would find what this one has found.
-    fn is_current(&self, stamp: Option<FileStamp>) -> bool {
-        let may_change_unseen = |stamp: FileStamp| stamp.modified() + CLOCK_TICK > self.at;
+    fn is_current(&self, stamp: Option<WatchedFileStamp>) -> bool {
+        let may_change_unseen = |stamp: WatchedFileStamp| stamp.modified() + CLOCK_TICK > self.at;
         self.stamp == stamp && !stamp.is_some_and(may_change_unseen)
     }
 }
@@ -59,7 +59,7 @@ impl ApprovedList {
     /// The list, where it has changed since it was last asked for.
     pub(super) fn news(&mut self, now: Instant) -> Option<BTreeSet<Hash>> {
         let stamp = match fs::metadata(&self.path) {
-            Ok(metadata) => Some(FileStamp::of(&metadata)),
+            Ok(metadata) => Some(WatchedFileStamp::of(&metadata)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 self.warn_unreadable(&error);
@@ -93,7 +93,7 @@ impl ApprovedList {
         self.seen.is_some_and(|seen| seen.stamp() != read_stamp)
     }
 
-    fn read(&mut self, stamp: Option<FileStamp>) -> Option<String> {
+    fn read(&mut self, stamp: Option<WatchedFileStamp>) -> Option<String> {
         let Some(stamp) = stamp else {
             self.warn("it is not there: no module is approved".into());
             return Some(String::new());

@@ -4,7 +4,7 @@ use super::approved::ApprovedList;
 use super::file::{FINAL_AFTER, WatchedFile};
 use super::looks::{LookedUp, Looks};
 use super::manifests::Manifests;
-use super::stamp::FileStamp;
+use super::stamp::WatchedFileStamp;
 use super::wants::WantedCapabilities;
 use super::{KnownNames, LookRequest};
 use crate::handle::MasterHandle;
@@ -29,7 +29,7 @@ struct FolderEntry {
     module: ModuleName,
     /// Its index in [`EXTENSIONS`].
     kind: usize,
-    stamp: FileStamp,
+    stamp: WatchedFileStamp,
 }
 
 /// What a folder is watched with.
@@ -152,7 +152,7 @@ impl FolderContents {
                 Ok(module) => files.push(FolderEntry {
                     module,
                     kind,
-                    stamp: FileStamp::of(&metadata),
+                    stamp: WatchedFileStamp::of(&metadata),
                 }),
                 Err(error) => {
                     let file = file.to_string_lossy().into_owned();

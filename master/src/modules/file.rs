@@ -1,6 +1,6 @@
 //! One file of the task folder: whether it still changes, and what its bytes are.
 
-use super::stamp::{FileStamp, Unchanged};
+use super::stamp::{Unchanged, WatchedFileStamp};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -24,7 +24,7 @@ const OLD_AFTER: Duration = Duration::from_millis(1_300);
 /// A file as it was read.
 #[derive(Debug)]
 struct ReadFile {
-    stamp: FileStamp,
+    stamp: WatchedFileStamp,
     hash: Hash,
     seen: ModuleFile,
 }
@@ -58,7 +58,7 @@ enum ReadError {
 }
 
 impl WatchedFile {
-    pub(super) fn new(stamp: FileStamp, now: Instant) -> WatchedFile {
+    pub(super) fn new(stamp: WatchedFileStamp, now: Instant) -> WatchedFile {
         WatchedFile {
             state: Unchanged::new(Some(stamp), now),
             tried_at: now,
@@ -70,7 +70,7 @@ impl WatchedFile {
     }
 
     /// Notes that a sweep saw the file.
-    pub(super) fn see(&mut self, stamp: FileStamp, now: Instant) {
+    pub(super) fn see(&mut self, stamp: WatchedFileStamp, now: Instant) {
         self.missing_since = None;
         if self.state.see(Some(stamp), now) {
             self.is_final = false;
@@ -126,7 +126,7 @@ impl WatchedFile {
     }
 
     fn is_old_at_first_sight(&self) -> bool {
-        let is_old = |stamp: FileStamp| stamp.is_older_than(OLD_AFTER);
+        let is_old = |stamp: WatchedFileStamp| stamp.is_older_than(OLD_AFTER);
         self.last_read.is_none()
             && self.state.since() == self.tried_at
             && self.state.stamp().is_some_and(is_old)
@@ -242,7 +242,7 @@ fn too_large(bytes: u64) -> ModuleFile {
 
 /// A file as it was at one moment.
 struct WholeFile {
-    stamp: FileStamp,
+    stamp: WatchedFileStamp,
     /// `None` where the file is too large.
     bytes: Option<Vec<u8>>,
 }
@@ -255,7 +255,7 @@ fn read_whole(path: &Path) -> Result<WholeFile, ReadError> {
     };
     let mut file = File::open(path).map_err(read_error)?;
     let metadata = file.metadata().map_err(read_error)?;
-    let before = FileStamp::of(&metadata);
+    let before = WatchedFileStamp::of(&metadata);
     if !metadata.is_file() {
         return Err(ReadError::Changing);
     }
@@ -271,7 +271,7 @@ fn read_whole(path: &Path) -> Result<WholeFile, ReadError> {
         .take(limits::MODULE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(read_error)?;
-    let after = FileStamp::of(&file.metadata().map_err(read_error)?);
+    let after = WatchedFileStamp::of(&file.metadata().map_err(read_error)?);
     if before != after || bytes.len() as u64 != after.bytes() {
         return Err(ReadError::Changing);
     }

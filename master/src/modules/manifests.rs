@@ -2,7 +2,7 @@
 //! task names its module, so a change counts from the next add on. That costs one `stat` for each
 //! module of a batch.
 
-use super::stamp::FileStamp;
+use super::stamp::WatchedFileStamp;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ const HALF_WRITTEN_TIME: Duration = Duration::from_millis(500);
 
 /// What is known of a manifest.
 struct KnownManifest {
-    stamp: FileStamp,
+    stamp: WatchedFileStamp,
     now: Result<Arc<Manifest>, Refusal>,
     last_good: Option<Arc<Manifest>>,
 }
@@ -28,13 +28,13 @@ struct KnownManifest {
 pub(super) struct Manifests(Mutex<HashMap<ModuleName, KnownManifest>>);
 
 /// The state of a module's manifest. `None` where there is none, or nothing can be told of it.
-pub(super) fn stamp_of(folder: &Path, name: &ModuleName) -> Option<FileStamp> {
+pub(super) fn stamp_of(folder: &Path, name: &ModuleName) -> Option<WatchedFileStamp> {
     let metadata = fs::metadata(manifest_path(folder, name)).ok()?;
-    Some(FileStamp::of(&metadata))
+    Some(WatchedFileStamp::of(&metadata))
 }
 
 /// Whether a manifest was written so long ago that nobody is writing it now.
-pub(super) fn is_whole(stamp: &FileStamp) -> bool {
+pub(super) fn is_whole(stamp: &WatchedFileStamp) -> bool {
     stamp.is_older_than(2 * HALF_WRITTEN_TIME)
 }
 
@@ -56,7 +56,7 @@ impl Manifests {
     ) -> Result<Option<Arc<Manifest>>, Refusal> {
         let path = manifest_path(folder, name);
         let stamp = match fs::metadata(&path) {
-            Ok(metadata) => FileStamp::of(&metadata),
+            Ok(metadata) => WatchedFileStamp::of(&metadata),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.lock().remove(name);
                 return Ok(None);
@@ -91,7 +91,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Refusal {
     Refusal::new(RefusalCode::UnknownModule, text).at("module")
 }
 
-fn read(path: &Path, stamp: FileStamp) -> Result<Manifest, Refusal> {
+fn read(path: &Path, stamp: WatchedFileStamp) -> Result<Manifest, Refusal> {
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let bytes = stamp.bytes();
     if bytes > MANIFEST_BYTES_MAX {

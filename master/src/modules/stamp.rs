@@ -10,7 +10,7 @@ pub(super) const TEXT_QUIET_TIME: Duration = Duration::from_millis(150);
 
 /// The state of a file, as far as a `stat` tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileStamp {
+pub(super) struct WatchedFileStamp {
     bytes: u64,
     modified_secs: i64,
     modified_nanos: i64,
@@ -18,9 +18,9 @@ pub(super) struct FileStamp {
     inode: u64,
 }
 
-impl FileStamp {
-    pub(super) fn of(metadata: &Metadata) -> FileStamp {
-        FileStamp {
+impl WatchedFileStamp {
+    pub(super) fn of(metadata: &Metadata) -> WatchedFileStamp {
+        WatchedFileStamp {
             bytes: metadata.len(),
             modified_secs: metadata.mtime(),
             modified_nanos: metadata.mtime_nsec(),
@@ -54,16 +54,16 @@ impl FileStamp {
 /// The state of a file, or that there is none, and since when it has been so.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unchanged {
-    stamp: Option<FileStamp>,
+    stamp: Option<WatchedFileStamp>,
     since: Instant,
 }
 
 impl Unchanged {
-    pub(super) fn new(stamp: Option<FileStamp>, since: Instant) -> Unchanged {
+    pub(super) fn new(stamp: Option<WatchedFileStamp>, since: Instant) -> Unchanged {
         Unchanged { stamp, since }
     }
 
-    pub(super) fn stamp(&self) -> Option<FileStamp> {
+    pub(super) fn stamp(&self) -> Option<WatchedFileStamp> {
         self.stamp
     }
 
@@ -72,7 +72,7 @@ impl Unchanged {
     }
 
     /// Notes the state that was seen now. True where it is another one than before.
-    pub(super) fn see(&mut self, stamp: Option<FileStamp>, now: Instant) -> bool {
+    pub(super) fn see(&mut self, stamp: Option<WatchedFileStamp>, now: Instant) -> bool {
         let is_changed = self.stamp != stamp;
         if is_changed {
             *self = Unchanged::new(stamp, now);

@@ -47,4 +47,4 @@ pub enum RunnerError {
 
 /// A future in a box. With generic futures, whoever calls this crate would compile all of it again,
 /// the sandbox included.
-pub type BoxedFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub type SendFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -2,7 +2,7 @@
 //! clock.
 
 use super::blobs::RetryingBlobs;
-use super::config::{BoxedFuture, RunnerConfig, RunnerError};
+use super::config::{RunnerConfig, RunnerError, SendFuture};
 use super::event::{LinkEvent, LinkSender, ResultsQuestion};
 use super::executor::Executor;
 use super::outbox::LinkOutbox;
@@ -71,7 +71,7 @@ pub struct RunnerLink {
     effects: Vec<SessionEffect>,
     outbox: LinkOutbox,
     socket: Option<DuplexSocket>,
-    dialling: Option<BoxedFuture<DialResult>>,
+    dialling: Option<SendFuture<DialResult>>,
     /// Counts failed dials, so that addresses are tried in turn.
     failed_dials: usize,
     /// Whether the log says already that no master answers.
@@ -459,7 +459,7 @@ async fn read(socket: &mut Option<DuplexSocket>) {
     }
 }
 
-async fn finished(dialling: &mut Option<BoxedFuture<DialResult>>) -> DialResult {
+async fn finished(dialling: &mut Option<SendFuture<DialResult>>) -> DialResult {
     match dialling {
         Some(dialling) => dialling.await,
         None => std::future::pending().await,

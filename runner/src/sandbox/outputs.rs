@@ -85,7 +85,7 @@ pub enum OutputError {
 
 /// What a walk through the folder found.
 #[derive(Default)]
-struct FolderContents {
+struct FoundOutputs {
     made: Vec<OutputFile>,
     /// Paths of inputs that the task left as they were.
     unchanged: Vec<String>,
@@ -103,7 +103,7 @@ pub fn find_outputs(
     if globs.is_some_and(<[Glob]>::is_empty) {
         return Ok(Vec::new());
     }
-    let FolderContents {
+    let FoundOutputs {
         mut made,
         unchanged,
         bad_names,
@@ -163,8 +163,8 @@ fn within_limits(made: &[OutputFile]) -> Result<(), OutputError> {
     Ok(())
 }
 
-fn walk(own: &Path, inputs: Option<&InputPlacement>) -> io::Result<FolderContents> {
-    let mut contents = FolderContents::default();
+fn walk(own: &Path, inputs: Option<&InputPlacement>) -> io::Result<FoundOutputs> {
+    let mut contents = FoundOutputs::default();
     let mut folders = vec![(own.to_owned(), String::new())];
     while let Some((folder, below)) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
@@ -206,7 +206,7 @@ fn regular(own: &Path, path: PathBuf, metadata: Metadata) -> Option<(PathBuf, Me
         .then_some((target, metadata))
 }
 
-impl FolderContents {
+impl FoundOutputs {
     /// Adds the file at `inside`, its path in the task's folder.
     fn add(
         &mut self,
