@@ -47,6 +47,8 @@ struct World {
     journal: KvJournal,
     model: BTreeMap<TaskId, Model>,
     ordinals: BTreeMap<TaskKey, u64>,
+    /// Ended tasks that the fold may forget and has not forgotten yet.
+    allowed: Vec<EndedTask>,
     /// Records of the turn that has not ended.
     records: Vec<Record>,
     first_seq: u64,
@@ -67,6 +69,7 @@ impl World {
             store,
             model: BTreeMap::new(),
             ordinals: BTreeMap::new(),
+            allowed: Vec::new(),
             records: Vec::new(),
             first_seq: 1,
             seq: 0,
@@ -175,13 +178,22 @@ impl World {
     }
 
     fn fold(&mut self) {
+        self.forget_allowed();
         self.commit();
         view::catch_up(&self.store).unwrap();
         self.facts.view_has(self.seq);
     }
 
-    /// The fold asks which tasks it may forget, and forgets them at once or never.
+    /// The fold forgets the tasks that it was allowed to forget, as it does before it folds or asks
+    /// again.
+    fn forget_allowed(&mut self) {
+        let allowed = std::mem::take(&mut self.allowed);
+        folding::forget(&self.store, &allowed).unwrap();
+    }
+
+    /// The fold asks which tasks it may forget, and forgets them at once or later.
     fn prune(&mut self, chance: &mut Chance) {
+        self.forget_allowed();
         let asked = view::ended_from(self.store.as_ref(), 0, 3).unwrap();
         let allowed = self.facts.prunable(asked.clone(), Wall(2), |_| false);
         let named: BTreeSet<TaskId> = self
@@ -201,8 +213,9 @@ impl World {
                 self.model.remove(id);
             }
         }
+        self.allowed = allowed;
         if chance.below(2) == 0 {
-            folding::forget(&self.store, &allowed).unwrap();
+            self.forget_allowed();
         }
     }
 
