@@ -4,7 +4,6 @@
 mod durable;
 mod recent;
 
-pub(crate) use durable::RecordedEnd;
 pub use durable::{DurableEvent, durable_events, ended_view};
 pub use recent::{CommitEnds, EndInterest};
 

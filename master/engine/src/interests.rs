@@ -2,7 +2,7 @@
 //! records concerns. If every commit woke a thousand followers of a job each, all clients would wait
 //! for them.
 
-use crate::events::RecordedEnd;
+use crate::recorded_end::RecordedEnd;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::hash::Hash;

@@ -21,6 +21,7 @@ pub mod interests;
 pub mod lanes;
 pub mod lookup;
 pub mod prepare;
+mod recorded_end;
 pub mod settings;
 pub mod steady;
 pub mod turns;

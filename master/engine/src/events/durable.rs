@@ -1,5 +1,6 @@
 //! Durable events, as the records of the journal tell them.
 
+use crate::recorded_end::RecordedEnd;
 use std::sync::Arc;
 use taskmaster_protocol::shape::TaskView;
 use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
@@ -29,42 +30,6 @@ pub fn durable_events(entry: &Arc<JournalEntry>) -> impl Iterator<Item = Durable
             index,
             seq,
         })
-}
-
-/// The end of a task or of a job, as a record has it.
-pub(crate) enum RecordedEnd<'a> {
-    /// A task ended.
-    Task(&'a Ended),
-    /// A run of a job is done.
-    Job {
-        /// The job that is done.
-        job: &'a JobName,
-        /// Which of the job's runs this was, from 1 on.
-        run: u32,
-    },
-}
-
-impl<'a> RecordedEnd<'a> {
-    pub(crate) fn of(record: &'a Record) -> Option<RecordedEnd<'a>> {
-        match record {
-            Record::Ended(ended) => Some(RecordedEnd::Task(ended)),
-            Record::JobDone { job, run } => Some(RecordedEnd::Job { job, run: *run }),
-            Record::Started { .. }
-            | Record::Added(_)
-            | Record::Retrying(_)
-            | Record::Reopened { .. }
-            | Record::Set { .. }
-            | Record::JobOpened { .. }
-            | Record::JobHeld { .. }
-            | Record::JobPaused { .. }
-            | Record::JobCancelled { .. }
-            | Record::RunnerJoined { .. }
-            | Record::RunnerLost { .. }
-            | Record::Module { .. }
-            | Record::Continued { .. }
-            | Record::Rights { .. } => None,
-        }
-    }
 }
 
 impl DurableEvent {

@@ -1,7 +1,7 @@
 //! The newest commits with events, in memory.
 
 use super::READ_EVENTS_MAX;
-use super::durable::RecordedEnd;
+use crate::recorded_end::RecordedEnd;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use taskmaster_protocol::{JobName, TaskId};
