@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use taskmaster_fuzz::body::TaskBody;
 use taskmaster_fuzz::packed::StoredBody;
 use taskmaster_fuzz::codec::{decode, encode, pack, unpack};
-use taskmaster_fuzz::record::{Ended, Entry, JobRecord, ModuleRecord};
+use taskmaster_fuzz::record::{Ended, JobRecord, JournalEntry, ModuleRecord};
 
 fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(value) = unpack::<T>(bytes) {
@@ -20,9 +20,9 @@ fn kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let _ = decode::<Entry>(data);
-    if let Ok(entry) = unpack::<Entry>(data) {
-        assert_eq!(decode::<Entry>(&encode(&entry)), Ok(entry));
+    let _ = decode::<JournalEntry>(data);
+    if let Ok(entry) = unpack::<JournalEntry>(data) {
+        assert_eq!(decode::<JournalEntry>(&encode(&entry)), Ok(entry));
     }
     kept::<TaskBody>(data);
     kept::<Ended>(data);
