@@ -124,8 +124,8 @@ fn judge(folder: &Folder, image: &Path, told: &BTreeMap<String, bool>) -> Option
     for line in export.lines() {
         let (ended, open) = (&line["ended"], &line["open"]);
         if let Some(id) = ended["body"]["id"].as_str().or(open["body"]["id"].as_str()) {
-            let done =
-                ended["ended"]["state"] == "done" && ended["ended"]["result"]["json"] == "well";
+            let done = ended["ended"]["end"]["state"] == "done"
+                && ended["ended"]["end"]["result"]["json"] == "well";
             held.insert(id.to_owned(), done);
         }
     }
