@@ -55,12 +55,16 @@ impl StoredBody {
 
 impl PackedBody {
     fn new(body: &TaskBody) -> PackedBody {
-        let slim = TaskBody {
-            requires: None,
-            ..body.clone()
+        // Most tasks require nothing, and their bodies are packed as they are.
+        let bytes = match &body.requires {
+            None => codec::pack(body),
+            Some(_) => codec::pack(&TaskBody {
+                requires: None,
+                ..body.clone()
+            }),
         };
         PackedBody {
-            bytes: codec::pack(&slim).into(),
+            bytes: bytes.into(),
             requires: body.requires.clone(),
         }
     }
