@@ -72,14 +72,42 @@ fn code(source: &Source) -> Vec<&str> {
         .collect()
 }
 
+/// The names that a crate's manifest lists as its dependencies.
+fn dependencies_of(member: &str) -> Vec<String> {
+    let manifest = read(&format!("{member}/Cargo.toml"));
+    section(&manifest, "\n[dependencies]")
+        .map(|line| line.split(['.', ' ', '=']).next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn no_crate_of_the_master_knows_one_above_it() {
+    let ours =
+        ["core", "store", "engine", "blobs", "master"].map(|name| format!("taskmaster-{name}"));
+    for (member, allowed) in [
+        ("master/core", &[][..]),
+        ("master/store", &[]),
+        ("master/blobs", &[]),
+        ("master/engine", &["taskmaster-core", "taskmaster-store"]),
+    ] {
+        let mut known = dependencies_of(member);
+        known.retain(|name| ours.contains(name));
+        assert_eq!(known, allowed, "{member}");
+    }
+    let outside = ["axum", "notify", "object_store", "sled", "rustls", "hyper"];
+    let engine = dependencies_of("master/engine");
+    assert!(
+        !outside
+            .iter()
+            .any(|name| engine.iter().any(|other| other == name)),
+        "the engine opens no file and no socket: {engine:?}"
+    );
+}
+
 #[test]
 fn the_core_and_the_runners_session_are_pure() {
     for pure in ["master/core", "runner/session"] {
-        let manifest = read(&format!("{pure}/Cargo.toml"));
-        let dependencies: Vec<&str> = section(&manifest, "\n[dependencies]")
-            .map(|line| line.split(['.', ' ', '=']).next().unwrap())
-            .collect();
-        assert_eq!(dependencies, ["taskmaster-protocol"], "{pure}");
+        assert_eq!(dependencies_of(pure), ["taskmaster-protocol"], "{pure}");
     }
 
     let is_pure = |source: &&Source| {
