@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{AttemptId, TaskId};
+use taskmaster_runner::at_work::AttemptsAtWork;
 use taskmaster_runner::sandbox::{Program, Sandbox, StopSwitch, Work};
-use taskmaster_runner::slots::queue::QueuedWork;
-use taskmaster_runner::slots::{SlotEvent, Slots};
+use taskmaster_runner::slots::queue::{QueuedWork, Room};
+use taskmaster_runner::slots::{SlotEvent, SlotParts, Slots};
 
 const TASKS: usize = 50_000;
 
@@ -64,17 +65,22 @@ fn measure(
     let ended = Arc::new(AtomicUsize::new(0));
     let count = ended.clone();
     let main = std::thread::current();
-    let pool = Slots::start(
-        slots,
-        &sandbox,
-        &(Arc::new(move |event| {
+    let opened = AttemptsAtWork::open(&folder.join("at-work"), "warm", slots)?;
+    let pool = Slots::start(SlotParts {
+        offered: Room {
+            slots,
+            memory_mb: u64::MAX / 2,
+        },
+        sandbox: sandbox.clone(),
+        listener: Arc::new(move |event| {
             if matches!(event, SlotEvent::Ended(_))
                 && (count.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(TASKS)
             {
                 main.unpark();
             }
-        }) as _),
-    )?;
+        }),
+        at_work: opened.at_work,
+    })?;
     let id = TaskId::new("t")?;
     let mut best = f64::MAX;
     for round in 1..=5 {

@@ -6,6 +6,7 @@
 //! [`sandbox`] is where guest code lives. [`outcome`] says what the end of an attempt means. A
 //! runner keeps nothing but caches on disk, and never runs anything but WebAssembly.
 
+pub mod at_work;
 mod cache;
 pub mod cli;
 pub mod fetch;

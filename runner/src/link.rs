@@ -17,12 +17,14 @@ pub mod uploading;
 
 pub use config::{RunnerConfig, RunnerError, SendFuture};
 
+use crate::at_work::AttemptsAtWork;
 use crate::inputs::TaskInputs;
 use crate::modules::ModuleCache;
 use crate::prepare::{Preparer, PreparerSources};
 use crate::sandbox::Sandbox;
+use crate::slots::queue::Room;
 use blobs::RetryingBlobs;
-use executor::{Executor, ask_results, live_listener};
+use executor::{Executor, ExecutorParts, ask_results, live_listener};
 use running::{RunnerLink, RunnerLinkParts};
 use spool::ResultSpool;
 use std::future::Future;
@@ -79,10 +81,21 @@ fn start(mut config: RunnerConfig) -> Result<RunnerLink, RunnerError> {
         ask: ask_results(sender.clone()),
         listener: live_listener(sender.clone()),
     });
-    let executor =
-        Executor::start(slots, &sandbox, preparer, sender.clone()).map_err(cache_error)?;
+    let at_work = config.cache.join("at-work");
+    let opened = AttemptsAtWork::open(&at_work, &config.offer.name, slots).map_err(cache_error)?;
+    let executor = Executor::start(ExecutorParts {
+        offered: Room {
+            slots,
+            memory_mb: config.offer.memory_mb,
+        },
+        sandbox: sandbox.clone(),
+        at_work: opened.at_work,
+        preparer,
+        link: sender.clone(),
+    });
     Ok(RunnerLink::new(RunnerLinkParts {
-        executor,
+        executor: executor.map_err(cache_error)?,
+        lost: opened.lost,
         modules,
         blobs,
         spool: Arc::new(ResultSpool::new(sandbox.scratch())),

@@ -3,9 +3,10 @@
 
 pub mod queue;
 
+use crate::at_work::AttemptsAtWork;
 use crate::outcome::{Outcome, outcome};
 use crate::sandbox::{LiveEvent, Sandbox, run};
-use queue::{QueuedWork, SlotQueue};
+use queue::{QueuedWork, Room, SlotNumber, SlotQueue};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -35,30 +36,45 @@ pub type SlotListener = Arc<dyn Fn(SlotEvent) + Send + Sync>;
 pub struct Slots {
     queue: Arc<SlotQueue>,
     threads: Vec<JoinHandle<()>>,
+    at_work: Arc<AttemptsAtWork>,
+}
+
+/// What the slots work with.
+pub struct SlotParts {
+    /// Slots and memory. A thread is started for each slot.
+    pub offered: Room,
+    /// Where guest code lives.
+    pub sandbox: Arc<Sandbox>,
+    /// Hears what the slots tell.
+    pub listener: SlotListener,
+    /// Remembers what is at work, in case the process dies.
+    pub at_work: Arc<AttemptsAtWork>,
 }
 
 impl Slots {
-    /// Starts `count` threads.
-    pub fn start(
-        count: u32,
-        sandbox: &Arc<Sandbox>,
-        listener: &SlotListener,
-    ) -> std::io::Result<Slots> {
-        let queue = Arc::new(SlotQueue::new(count));
-        let threads = (0..count).map(|number| {
+    /// Starts a thread for each slot.
+    pub fn start(parts: SlotParts) -> std::io::Result<Slots> {
+        let queue = Arc::new(SlotQueue::new(parts.offered));
+        let threads = (0..parts.offered.slots).map(|number| {
             let runtime = slot_runtime()?;
             let slot = Slot {
+                number: SlotNumber(number as usize),
                 queue: queue.clone(),
-                sandbox: sandbox.clone(),
+                sandbox: parts.sandbox.clone(),
                 runtime,
-                listener: listener.clone(),
+                listener: parts.listener.clone(),
+                at_work: parts.at_work.clone(),
             };
             std::thread::Builder::new()
                 .name(format!("slot-{number}"))
                 .spawn(move || slot.work_off())
         });
         let threads = threads.collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Slots { queue, threads })
+        Ok(Slots {
+            queue,
+            threads,
+            at_work: parts.at_work,
+        })
     }
 
     /// Adds attempts, which start in this order.
@@ -79,6 +95,7 @@ impl Drop for Slots {
             // A slot's thread catches panics of the sandbox, so the result says nothing.
             let _ = thread.join();
         }
+        self.at_work.close();
     }
 }
 
@@ -92,29 +109,34 @@ pub fn slot_runtime() -> std::io::Result<Runtime> {
 
 /// What one thread works with.
 struct Slot {
+    number: SlotNumber,
     queue: Arc<SlotQueue>,
     sandbox: Arc<Sandbox>,
     runtime: Runtime,
     listener: SlotListener,
+    at_work: Arc<AttemptsAtWork>,
 }
 
 impl Slot {
     fn work_off(&self) {
         let mut ticking = None;
-        let mut freed = 0;
+        let mut freed = Room::default();
         loop {
             let next = self.queue.try_next(freed).or_else(|| {
                 // The epoch need not rise while this thread waits.
                 ticking = None;
                 self.queue.wait()
             });
-            let Some(QueuedWork { work, slots }) = next else {
+            let Some(next) = next else {
                 return;
             };
+            freed = next.room();
+            let work = next.work;
             ticking.get_or_insert_with(|| self.sandbox.keep_ticking());
 
             let attempt = work.attempt.clone();
             let timeout = work.timeout;
+            self.at_work.begin(self.number, &attempt);
             let running = AssertUnwindSafe(|| run(&self.sandbox, &self.runtime, work));
             let ended = match catch_unwind(running) {
                 Ok(report) => outcome(attempt, timeout, report),
@@ -123,8 +145,8 @@ impl Slot {
                     TaskError::new(ErrorKind::Module, "the sandbox panicked"),
                 )),
             };
+            self.at_work.end(self.number);
             (self.listener)(SlotEvent::Ended(ended));
-            freed = slots;
         }
     }
 }

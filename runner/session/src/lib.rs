@@ -115,6 +115,9 @@ pub enum SessionEvent {
     },
     /// Attempts ended.
     Ended(Vec<Ending>),
+    /// An earlier process of this runner died while these attempts were at work. The master is told,
+    /// as of any other ending.
+    DiedAtWork(Vec<Attempt>),
     /// The answer to [`SessionEffect::TakeBack`]: the attempts that had not begun, and now never
     /// will.
     TakenBack(Vec<Attempt>),
@@ -254,6 +257,7 @@ impl RunnerSession {
             SessionEvent::Ack(attempts) => self.ack(attempts),
             SessionEvent::Drain { grace_us } => self.drain(grace_us, effects),
             SessionEvent::Ended(endings) => self.ended(endings, effects),
+            SessionEvent::DiedAtWork(attempts) => self.died_at_work(attempts, effects),
             SessionEvent::TakenBack(attempts) => self.taken_back(attempts, effects),
             SessionEvent::Tick => {}
         }
@@ -413,6 +417,22 @@ impl RunnerSession {
             told.push(ending);
         }
         self.tell(told, effects);
+    }
+
+    fn died_at_work(&mut self, attempts: Vec<Attempt>, effects: &mut Vec<SessionEffect>) {
+        let mut endings = Vec::with_capacity(attempts.len());
+        for attempt in attempts {
+            if self.attempts.contains_key(&attempt) {
+                continue;
+            }
+            let text = "the runner's process died while the attempt was at work";
+            let error = TaskError::new(ErrorKind::RunnerLost, text);
+            let ending = Ending::failed(attempt.clone(), error);
+            let finished = AttemptState::Finished(Box::new(ending.clone()));
+            self.attempts.insert(attempt, finished);
+            endings.push(ending);
+        }
+        self.tell(endings, effects);
     }
 
     /// Sends at most one message of each kind, whatever the number of endings.

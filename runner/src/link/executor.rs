@@ -1,10 +1,11 @@
 //! The attempts that the session has handed out. They are being prepared, wait for a slot, or run.
 
 use super::event::{LinkEvent, LinkSender, PreparedAttempt, ResultsQuestion};
+use crate::at_work::AttemptsAtWork;
 use crate::prepare::{AskError, AskResults, Preparer};
 use crate::sandbox::{LiveEvent, LiveListener, Sandbox, StopSwitch};
-use crate::slots::queue::QueuedWork;
-use crate::slots::{SlotEvent, SlotListener, Slots};
+use crate::slots::queue::{QueuedWork, Room};
+use crate::slots::{SlotEvent, SlotListener, SlotParts, Slots};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +32,20 @@ enum AttemptStage {
     Queued,
 }
 
+/// What an executor is made of.
+pub struct ExecutorParts {
+    /// The slots and the memory of this runner.
+    pub offered: Room,
+    /// Where guest code lives.
+    pub sandbox: Arc<Sandbox>,
+    /// Remembers what is at work, in case the process dies.
+    pub at_work: Arc<AttemptsAtWork>,
+    /// Gets what attempts need.
+    pub preparer: Preparer,
+    /// Hears what becomes of attempts.
+    pub link: LinkSender,
+}
+
 /// Prepares attempts and passes them to the slots.
 pub struct Executor {
     active: HashMap<Attempt, ActiveAttempt>,
@@ -42,21 +57,29 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Starts `slots` slots.
-    pub fn start(
-        slots: u32,
-        sandbox: &Arc<Sandbox>,
-        preparer: Preparer,
-        link: LinkSender,
-    ) -> std::io::Result<Executor> {
+    /// Starts a slot for each that is offered.
+    pub fn start(parts: ExecutorParts) -> std::io::Result<Executor> {
+        let ExecutorParts {
+            offered,
+            sandbox,
+            at_work,
+            preparer,
+            link,
+        } = parts;
         let to_link = link.clone();
         // The link ends after its slots. Nobody needs what they tell after that.
         let listener: SlotListener =
             Arc::new(move |event| drop(to_link.send(LinkEvent::Slot(event))));
+        let slots = Slots::start(SlotParts {
+            offered,
+            sandbox,
+            listener,
+            at_work,
+        })?;
         Ok(Executor {
             active: HashMap::new(),
             ready: Vec::new(),
-            slots: Slots::start(slots, sandbox, &listener)?,
+            slots,
             preparer,
             link,
         })

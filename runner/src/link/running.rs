@@ -48,6 +48,8 @@ type DialResult = Result<(Socket, Welcome), DialError>;
 pub struct RunnerLinkParts {
     /// Prepares and runs attempts.
     pub executor: Executor,
+    /// What was at work in an earlier process of this runner, which died.
+    pub lost: Vec<Attempt>,
     /// The modules, which are compiled when they are announced.
     pub modules: Arc<ModuleCache>,
     /// The master's blobs.
@@ -115,6 +117,14 @@ impl RunnerLink {
         let mut shutdown = pin!(shutdown);
         let mut draining = false;
         let mut events = Vec::with_capacity(EVENTS_MAX);
+        let lost = std::mem::take(&mut self.parts.lost);
+        if !lost.is_empty() {
+            tracing::warn!(
+                attempts = lost.len(),
+                "the last process of this runner died while it was at work"
+            );
+        }
+        self.tell_session(SessionEvent::DiedAtWork(lost));
         self.tell_session(SessionEvent::Tick);
         loop {
             self.carry_out_and_write().await;

@@ -1,5 +1,6 @@
 //! The queue before the slots: first come, first served. An attempt that takes several slots waits
-//! at the head until all of them are free.
+//! at the head until all of them are free, and one that may take much memory until it has room beside
+//! the others.
 
 use crate::sandbox::Work;
 use std::collections::{HashSet, VecDeque};
@@ -14,44 +15,97 @@ pub struct QueuedWork {
     pub slots: u32,
 }
 
-/// A queue with many consumers that counts free slots.
+/// The number of a slot's thread, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotNumber(pub usize);
+
+/// What an attempt takes of its runner while it is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    /// Slots.
+    pub slots: u32,
+    /// The most memory, in MiB.
+    pub memory_mb: u64,
+}
+
+impl QueuedWork {
+    /// What the attempt takes while it is at work.
+    pub fn room(&self) -> Room {
+        Room {
+            slots: self.slots,
+            memory_mb: u64::from(self.work.memory_mb),
+        }
+    }
+}
+
+/// A queue with many consumers that counts the room which attempts at work take.
 pub struct SlotQueue {
     state: Mutex<QueueState>,
     changed: Condvar,
-    slots: u32,
+    /// All the room that there is.
+    offered: Room,
 }
 
+#[derive(Default)]
 struct QueueState {
     waiting: VecDeque<QueuedWork>,
-    /// Slots that no attempt takes.
-    free: u32,
+    /// What the attempts at work take.
+    used: Room,
     closed: bool,
 }
 
 impl QueueState {
-    /// Takes the first attempt, if enough slots are free for it.
-    fn take(&mut self) -> Option<QueuedWork> {
-        if self.waiting.front()?.slots > self.free {
+    /// Whether the first attempt can start. If nothing is at work any attempt can, since it may take
+    /// less memory than its limit.
+    fn first_fits(&self, offered: Room) -> bool {
+        let Some(first) = self.waiting.front() else {
+            return false;
+        };
+        let with_first = self.used + first.room();
+        let has_memory = self.used.slots == 0 || with_first.memory_mb <= offered.memory_mb;
+        with_first.slots <= offered.slots && has_memory
+    }
+
+    /// Takes the first attempt, if it can start.
+    fn take(&mut self, offered: Room) -> Option<QueuedWork> {
+        if !self.first_fits(offered) {
             return None;
         }
         let next = self.waiting.pop_front()?;
-        self.free -= next.slots;
+        self.used = self.used + next.room();
         Some(next)
     }
 }
 
+impl std::ops::Add for Room {
+    type Output = Room;
+
+    fn add(self, other: Room) -> Room {
+        Room {
+            slots: self.slots + other.slots,
+            memory_mb: self.memory_mb + other.memory_mb,
+        }
+    }
+}
+
+impl std::ops::Sub for Room {
+    type Output = Room;
+
+    fn sub(self, other: Room) -> Room {
+        Room {
+            slots: self.slots - other.slots,
+            memory_mb: self.memory_mb - other.memory_mb,
+        }
+    }
+}
+
 impl SlotQueue {
-    /// An empty queue with `slots` free slots.
-    pub fn new(slots: u32) -> SlotQueue {
-        let state = QueueState {
-            waiting: VecDeque::new(),
-            free: slots,
-            closed: false,
-        };
+    /// An empty queue before room that nobody takes.
+    pub fn new(offered: Room) -> SlotQueue {
         SlotQueue {
-            state: Mutex::new(state),
+            state: Mutex::default(),
             changed: Condvar::new(),
-            slots,
+            offered,
         }
     }
 
@@ -63,7 +117,7 @@ impl SlotQueue {
     /// Adds attempts to the end. An attempt that asks for more slots than there are takes all.
     pub fn push(&self, works: Vec<QueuedWork>) {
         let count = works.len();
-        let slots_max = self.slots;
+        let slots_max = self.offered.slots;
         let bounded = works.into_iter().map(|queued| QueuedWork {
             slots: queued.slots.clamp(1, slots_max),
             ..queued
@@ -76,19 +130,19 @@ impl SlotQueue {
         }
     }
 
-    /// Gives back `freed` slots and takes the next attempt, if it can start now.
-    pub fn try_next(&self, freed: u32) -> Option<QueuedWork> {
+    /// Gives back what an attempt took that has ended, and takes the next one, if it can start now.
+    pub fn try_next(&self, freed: Room) -> Option<QueuedWork> {
         let mut state = self.lock();
-        state.free += freed;
+        state.used = state.used - freed;
         if state.closed {
             return None;
         }
-        let next = state.take();
-        let others_can_start = state.free > 0 && !state.waiting.is_empty();
+        let next = state.take(self.offered);
+        let others_can_start = state.first_fits(self.offered);
         drop(state);
 
-        // Where several slots became free at once, only this thread knows of it.
-        if freed > 1 && others_can_start {
+        // Where room for several attempts became free at once, only this thread knows of it.
+        if others_can_start {
             self.changed.notify_all();
         }
         next
@@ -101,7 +155,7 @@ impl SlotQueue {
             if state.closed {
                 return None;
             }
-            if let Some(next) = state.take() {
+            if let Some(next) = state.take(self.offered) {
                 return Some(next);
             }
             let waited = self.changed.wait(state);
@@ -146,53 +200,94 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_large_attempt_waits_at_the_head_and_can_be_taken_back() {
+    const NOTHING: Room = Room {
+        slots: 0,
+        memory_mb: 0,
+    };
+
+    fn room(slots: u32, memory_mb: u64) -> Room {
+        Room { slots, memory_mb }
+    }
+
+    /// A queue of attempts, each with the room that it takes.
+    fn queue(offered: Room, attempts: &[(&str, Room)]) -> SlotQueue {
         let folder = tempfile::tempdir().unwrap();
         let sandbox = Sandbox::new(1, folder.path()).unwrap();
-        let program =
-            Arc::new(Program::compile(&sandbox, br#"(module (func (export "_start")))"#).unwrap());
-        let ready = |id: &str, slots| {
-            let work = Work {
-                attempt: name(id),
-                program: program.clone(),
-                input: Default::default(),
-                args: Vec::new(),
-                env: Vec::new(),
-                granted: Default::default(),
-                timeout: Duration::from_secs(1),
-                memory_mb: 1,
-                files: Default::default(),
-                stop: Arc::default(),
-                listener: Arc::new(|_, _| {}),
-            };
-            QueuedWork { work, slots }
+        let module = br#"(module (func (export "_start")))"#;
+        let program = Arc::new(Program::compile(&sandbox, module).unwrap());
+        let work = |id: &str, memory_mb| Work {
+            attempt: name(id),
+            program: program.clone(),
+            input: Default::default(),
+            args: Vec::new(),
+            env: Vec::new(),
+            granted: Default::default(),
+            timeout: Duration::from_secs(1),
+            memory_mb,
+            files: Default::default(),
+            stop: Arc::default(),
+            listener: Arc::new(|_, _| {}),
         };
-        let id = |next: Option<QueuedWork>| next.map(|next| next.work.attempt.id.to_string());
-        let queue = SlotQueue::new(2);
-        queue.push(vec![
-            ready("a", 1),
-            ready("b", 9),
-            ready("c", 1),
-            ready("d", 1),
-            ready("e", 1),
-        ]);
-        assert_eq!(id(queue.try_next(0)).as_deref(), Some("a"));
+        let queue = SlotQueue::new(offered);
+        let works = attempts.iter().map(|(id, takes)| QueuedWork {
+            work: work(id, takes.memory_mb as u32),
+            slots: takes.slots,
+        });
+        queue.push(works.collect());
+        queue
+    }
+
+    fn id(next: Option<QueuedWork>) -> Option<String> {
+        next.map(|next| next.work.attempt.id.to_string())
+    }
+
+    #[test]
+    fn a_large_attempt_waits_at_the_head_and_can_be_taken_back() {
+        let attempts = [
+            ("a", room(1, 1)),
+            ("b", room(9, 1)),
+            ("c", room(1, 1)),
+            ("d", room(1, 1)),
+            ("e", room(1, 1)),
+        ];
+        let queue = queue(room(2, 100), &attempts);
+        assert_eq!(id(queue.try_next(NOTHING)).as_deref(), Some("a"));
         assert_eq!(
-            id(queue.try_next(0)),
+            id(queue.try_next(NOTHING)),
             None,
             "b needs both slots, and c does not pass it"
         );
-        assert_eq!(id(queue.try_next(1)).as_deref(), Some("b"));
-        assert_eq!(id(queue.try_next(0)), None);
+        assert_eq!(id(queue.try_next(room(1, 1))).as_deref(), Some("b"));
+        assert_eq!(id(queue.try_next(NOTHING)), None);
         assert_eq!(
             queue.take_back(&[name("c"), name("a")].into()),
             [name("c")],
             "a has begun"
         );
-        assert_eq!(id(queue.try_next(2)).as_deref(), Some("d"));
+        assert_eq!(id(queue.try_next(room(2, 1))).as_deref(), Some("d"));
         assert_eq!(id(queue.wait()).as_deref(), Some("e"));
         queue.close();
         assert_eq!(id(queue.wait()), None);
+    }
+
+    #[test]
+    fn the_memory_of_what_is_at_work_is_never_more_than_there_is() {
+        let attempts = [
+            ("half", room(1, 400)),
+            ("more", room(1, 500)),
+            ("small", room(1, 1)),
+            ("giant", room(1, 4_000)),
+            ("last", room(1, 1)),
+        ];
+        let queue = queue(room(4, 700), &attempts);
+        assert_eq!(id(queue.try_next(NOTHING)).as_deref(), Some("half"));
+        assert_eq!(id(queue.try_next(NOTHING)), None, "900 MiB are too much");
+        assert_eq!(id(queue.try_next(room(1, 400))).as_deref(), Some("more"));
+        assert_eq!(id(queue.try_next(NOTHING)).as_deref(), Some("small"));
+        assert_eq!(id(queue.try_next(room(1, 500))), None, "small is at work");
+        let alone = queue.try_next(room(1, 1));
+        assert_eq!(id(alone).as_deref(), Some("giant"), "nothing is at work");
+        assert_eq!(id(queue.try_next(NOTHING)), None);
+        assert_eq!(id(queue.try_next(room(1, 4_000))).as_deref(), Some("last"));
     }
 }
