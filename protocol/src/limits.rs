@@ -74,6 +74,14 @@ pub const ADDS_MAX: usize = BATCH_TASKS_MAX;
 /// the runner keeps them until the report is acknowledged.
 pub const ADDS_BYTES_MAX: usize = 8 << 20;
 
+/// Tasks one after the other, each added by the one before. A task that adds its successor once an hour
+/// gets there in eleven years, one that does so without end within minutes.
+pub const ADDED_DEPTH_MAX: u32 = 100_000;
+
+/// Open tasks that descend from one task, which a feeder had added. It bounds what one mistake may
+/// queue beside the work of others.
+pub const ADDED_OPEN_MAX: usize = 1_000_000;
+
 /// Dependencies of one task. All are looked up in the turn in which the task is added.
 pub const DEPENDENCIES_MAX: usize = 10_000;
 

@@ -72,7 +72,9 @@ pub struct TaskError {
     #[serde(default)]
     pub backtrace: Option<String>,
     /// The exit code, if any. A component has 75 for an error that it calls retryable, 65 for a
-    /// permanent error and for params that its function does not take, and 1 for another error.
+    /// permanent error and for params that its function does not take, and 1 for another error. The
+    /// master gives 75 where it cannot take the tasks that an attempt adds now, and 65 where it never
+    /// will.
     #[serde(default)]
     pub code: Option<i32>,
 }
@@ -88,13 +90,16 @@ impl TaskError {
         }
     }
 
-    /// Whether trying again helps, where the program itself says so: `false` for the exit codes 64
-    /// and 65 and for params that no attempt can take, `true` for the exit code 75. `None` leaves
-    /// the decision to the retry policy of the task.
+    /// Whether trying again helps, where the program itself or the master says so: `false` for the
+    /// exit codes 64 and 65, for params that no attempt can take and for tasks that never can be
+    /// added, `true` for the exit code 75 and for tasks that can be added later. `None` leaves the
+    /// decision to the retry policy of the task.
     pub fn verdict(&self) -> Option<bool> {
         match (self.kind, self.code) {
-            (ErrorKind::Exit, Some(64 | 65)) | (ErrorKind::Input, Some(65)) => Some(false),
-            (ErrorKind::Exit, Some(75)) => Some(true),
+            (ErrorKind::Exit, Some(64 | 65)) | (ErrorKind::Input | ErrorKind::Output, Some(65)) => {
+                Some(false)
+            }
+            (ErrorKind::Exit | ErrorKind::Output, Some(75)) => Some(true),
             _ => None,
         }
     }

@@ -291,3 +291,36 @@ fn a_client_finds_no_master() {
         .says(&["127.0.0.1:1", "taskmaster up"]);
     }
 }
+
+/// Whether the file of what is at work names a task.
+fn is_written(master: &Master, id: &str) -> bool {
+    let folder = master.folder.join("data/runner/at-work");
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    texts.any(|text| text.contains(id))
+}
+
+#[test]
+fn a_task_under_which_master_and_runner_die_together_fails_in_the_end() {
+    let mut master = Master::up(1);
+    master.drop_module("sleep.wat", SLEEP);
+    master
+        .run(&["add", "sleep", "--params", "60000", "--id", "poison"])
+        .with(0);
+    for _ in 0..5 {
+        master.wait_state("poison", "assigned");
+        until("the file to name it", || is_written(&master, "poison"));
+        master.process.kill();
+        master.start_again();
+    }
+    let error = master.wait_state("poison", "failed")["error"].clone();
+    assert_eq!(error["kind"], "runner_lost", "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains("poison"),
+        "{error}"
+    );
+
+    // A task that was not at work is not to blame.
+    master.drop_module("echo.wat", echo());
+    master.still_works();
+}

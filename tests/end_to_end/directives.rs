@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use taskmaster_harness::wat::{echo, says, speak};
-use taskmaster_harness::{Master, until};
+use taskmaster_harness::{Master, run, until};
 
 fn master(slots: u32) -> Master {
     let master = Master::up(slots);
@@ -212,4 +212,111 @@ fn a_thousand_children_are_added_at_once() {
     let numbers: Vec<u32> = (0..1000).collect();
     assert_eq!(master.task("p")["result"], json!(numbers));
     assert_eq!(master.job("j")["total"], 1001);
+}
+
+#[test]
+fn while_the_queue_is_full_an_attempt_that_adds_fails_and_is_tried_later() {
+    let master = Master::with("up", &["--slots", "1", "--queue-mb", "1"]);
+    master.drop_module("echo.wat", echo());
+    master.drop_module("speak.wat", speak());
+    let lines = [r#"::add {"id":"child","module":"echo","params":7}"#];
+    let retries = json!({"retries": {"max": 1_000, "backoff_ms": 50, "factor": 1}});
+    let adder = speaker("adder", &lines, retries);
+    master
+        .run_with(&["feed", "--job", "gate", "--wait"], r#"{"module":"echo"}"#)
+        .with(0);
+    master.run(&["jobs", "pause", "gate"]).with(0);
+    master.run_with(&["feed", "--job", "gate"], &adder).with(0);
+
+    // A task that waits takes some 350 bytes, so 1 MiB is full before all of these are in.
+    let waits = json!({"module": "echo", "requires": {"labels": {"no": "runner"}}}).to_string();
+    let feed = master
+        .folder
+        .write("many.jsonl", format!("{waits}\n").repeat(5_000));
+    let mut filler = master.spawn(&["feed", &feed, "--job", "filler"]);
+    until("a full queue", || {
+        let refused = master.run(&["add", "echo", "--params", "1"]);
+        refused.err.contains("--queue-mb")
+    });
+    master.run(&["jobs", "resume", "gate"]).with(0);
+    until("an attempt that could add nothing", || {
+        master.task("adder")["attempt"].as_u64() > Some(1)
+    });
+    let why = master.why("adder");
+    assert!(
+        why.contains("cannot be taken now: the queue is full"),
+        "{why}"
+    );
+    master.run(&["tasks", "show", "child"]).with(1);
+
+    filler.kill();
+    master.run(&["tasks", "cancel", "--job", "filler"]).with(0);
+    master.wait_state("adder", "done");
+    assert_eq!(master.wait_state("child", "done")["result"], 7);
+}
+
+#[test]
+fn a_job_that_is_cancelled_ends_with_all_that_its_tasks_add() {
+    let master = Master::up(2);
+    let line = "::add {\"module\":\"bomb\"}\n";
+    master.drop_module("bomb.wat", says("", &line.repeat(16), 0));
+    master.run(&["add", "bomb", "--job", "b"]).with(0);
+    until("a crowd", || {
+        master.job("b")["ready"].as_u64() > Some(3_000)
+    });
+
+    master.run(&["tasks", "cancel", "--job", "b"]).with(0);
+    let asked = master.job("b")["total"].as_u64().unwrap();
+    until("the end of the job", || {
+        let job = master.job("b");
+        job["ready"] == 0 && job["assigned"] == 0
+    });
+    let job = master.job("b");
+    let added = job["total"].as_u64().unwrap() - asked;
+    assert_eq!(added, 0, "nothing came in behind the cancel: {job}");
+    assert_eq!(job["open"], false, "{job}");
+}
+
+#[test]
+fn a_line_of_tasks_that_add_each_other_comes_to_an_end() {
+    let mut master = master(1);
+    let lines = [r#"::add {"id":"child","module":"echo"}"#];
+    let adds = speaker(
+        "adds",
+        &lines,
+        json!({"requires": {"labels": {"no": "runner"}}}),
+    );
+    master.run_with(&["feed"], &adds).with(0);
+    assert_eq!(master.process.terminate(), Some(0));
+
+    // Nobody waits for a hundred thousand tasks: the store says that there have been as many.
+    let store = |args: &[&str], input: &str| {
+        let args = [&["store"], args].concat();
+        run(&master.folder, &args, &[], input).with(0).out
+    };
+    let export = store(&["export", "--data", "data"], "");
+    let is_open = |line: &&str| line.starts_with(r#"{"open""#);
+    let open = export.lines().find(is_open).unwrap();
+    let mut aged: Value = serde_json::from_str(open).unwrap();
+    let body = &mut aged["open"]["body"];
+    let mut rare: Value = serde_json::from_str(body["rare"].as_str().unwrap()).unwrap();
+    rare["lineage"] = json!({"root": 1, "depth": 100_000});
+    body["rare"] = rare.to_string().into();
+    body["requires"] = "{}".into();
+    let aged = export.replace(open, &aged.to_string());
+    std::fs::remove_dir_all(master.folder.join("data")).unwrap();
+    store(&["import", "--data", "data"], &aged);
+
+    master.start_again();
+    let error = master.wait_state("adds", "failed")["error"].clone();
+    assert_eq!(
+        (&error["kind"], &error["code"]),
+        (&json!("output"), &json!(65))
+    );
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("100000 tasks have added each other"),
+        "{error}"
+    );
+    master.run(&["tasks", "show", "child"]).with(1);
 }

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use taskmaster_harness::socket::{Heard, Socket};
 use taskmaster_harness::wat::{SLEEP, echo};
-use taskmaster_harness::{Master, json_lines, until, wait_for};
+use taskmaster_harness::{Master, json_lines, micros_between, until, wait_for};
 
 fn master() -> Master {
     let master = Master::with("master", &[]);
@@ -437,4 +437,21 @@ fn a_guest_that_takes_all_it_can_gets_its_own_failure() {
     master.still_works();
     let done = json_lines(&master.run(&["tasks", "list", "-o", "jsonl"]).with(0).out);
     assert!(done.iter().all(|task| task["state"] == "done"), "{done:?}");
+}
+
+#[test]
+fn a_runner_whose_clock_is_off_does_not_turn_the_times_of_a_task_around() {
+    let master = master();
+    let in_year_2100_us = 4_102_444_800_000_000_u64;
+    for (id, started_us) in [("behind", 0), ("ahead", in_year_2100_us)] {
+        let mut runner = runner_with(&master, id, id);
+        let mut report = done(id, json!([1, 1]), json!({"json": 1}));
+        report["started_us"] = started_us.into();
+        report["stats"]["run_us"] = 1_000.into();
+        say(&mut runner, "task:done", json!([report]));
+        let task = master.wait_state(id, "done");
+        let waited_us = micros_between(&task["created"], &task["started"]);
+        let ran_us = micros_between(&task["started"], &task["finished"]);
+        assert!(waited_us >= 0 && ran_us >= 1_000, "{task}");
+    }
 }

@@ -1,8 +1,8 @@
 //! Limits of a task end that task, at once, and nothing else.
 
 use serde_json::{Value, json};
-use taskmaster_harness::wat::{HOARD, SPIN, TRAP, echo, says};
-use taskmaster_harness::{Master, micros_between, until};
+use taskmaster_harness::wat::{HOARD, SLEEP, SPIN, TRAP, echo, says};
+use taskmaster_harness::{Master, micros_between, until, wait_for};
 
 /// The promise: within 100 ms of the deadline.
 const LATE_US: i64 = 100_000;
@@ -228,4 +228,33 @@ fn exit_codes_decide_whether_it_is_tried_again() {
         why.contains("1 attempt failed") && why.contains("the reason"),
         "{why}"
     );
+}
+
+#[test]
+fn what_would_take_more_memory_than_the_runner_offers_waits_and_says_so() {
+    let master = Master::up(256);
+    master.drop_module("sleep.wat", SLEEP);
+    let offer_mb = wait_for("the runner", || {
+        let runners = master.json(&["runners", "list"]);
+        runners[0]["offer"]["memory_mb"].as_u64()
+    });
+    let at_once = (offer_mb / 4_096).max(1);
+
+    for n in 0..=at_once {
+        let task = json!({"id": format!("m{n}"), "module": "sleep", "params": 60_000,
+            "memory_mb": 4_096});
+        master
+            .run_with(&["feed", "--job", "m"], &task.to_string())
+            .with(0);
+    }
+    until("as many as there is memory for", || {
+        master.job("m")["assigned"].as_u64() == Some(at_once)
+    });
+    let last = format!("m{at_once}");
+    let why = master.why(&last);
+    assert!(why.contains("it waits for memory"), "{why}");
+    assert_eq!(master.job("m")["assigned"], at_once);
+
+    master.run(&["tasks", "cancel", "m0"]).with(0);
+    master.wait_state(&last, "assigned");
 }

@@ -114,6 +114,7 @@ impl Run {
                 job: self.jobs[i as usize % self.jobs.len()].clone(),
                 module: self.modules[i as usize % self.modules.len()].clone(),
                 requires: Default::default(),
+                memory_mb: 512,
                 priority: 0,
                 dependencies,
                 due: None,

@@ -11,7 +11,7 @@ use crate::retry;
 use crate::runners::InFlight;
 use crate::scheduler::Scheduler;
 use crate::state::{FinalState, State};
-use crate::task::TaskDetail;
+use crate::task::{Task, TaskDetail};
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
 /// The longest run time that is believed, in microseconds: long enough to tell long attempts from
@@ -60,6 +60,7 @@ impl Scheduler {
         let job = self.tasks.expect(task).job;
         let class = self.ready.class(class);
         let slots = class.requires.slots();
+        let memory_mb = class.memory_mb;
         // A mean is at most RUN_US_MAX, so the sum over a runner's attempts does not overflow.
         let expected_us = class.mean_us.unwrap_or(limits::PREFETCH_US) * u64::from(slots);
 
@@ -67,6 +68,7 @@ impl Scheduler {
         runner.sent += 1;
         let in_flight = InFlight {
             slots,
+            memory_mb,
             expected_us,
             order: runner.sent,
         };
@@ -76,10 +78,11 @@ impl Scheduler {
             "attempt {attempt} of {task:?} is in flight twice"
         );
         runner.used_slots += slots;
+        runner.used_memory_mb += u64::from(memory_mb);
         runner.backlog_us += expected_us;
 
         // An attempt waits there from now on.
-        if runner.used_slots > runner.offer.slots && !runner.recall_timer_set {
+        if runner.is_overfull() && !runner.recall_timer_set {
             runner.recall_timer_set = true;
             runner.last_progress_us = now;
             let at = now + limits::RECALL_AFTER_MS * 1_000;
@@ -108,6 +111,7 @@ impl Scheduler {
         };
 
         runner.used_slots -= in_flight.slots;
+        runner.used_memory_mb -= u64::from(in_flight.memory_mb);
         runner.backlog_us -= in_flight.expected_us;
         if run_us.is_some() {
             runner.finished += 1;
@@ -193,11 +197,15 @@ impl Scheduler {
         }
     }
 
-    /// Whether a report of an attempt counts: the attempt is not void, and its task is open.
+    /// Whether a report of an attempt counts: the attempt is not void, and its task is open and not
+    /// about to be cancelled.
     fn counts(&self, key: TaskKey, attempt: AttemptId) -> bool {
         let Some(task) = self.tasks.get(key) else {
             return false;
         };
+        if self.is_being_cancelled(task) {
+            return false;
+        }
         let sent_before = attempt > task.fence() && self.is_of_earlier_epoch(attempt);
         task.state.may_have_attempts() && (sent_before || task.open_attempt(attempt).is_some())
     }
@@ -220,9 +228,14 @@ impl Scheduler {
         if !self.may_report(reported) {
             return false;
         }
-        let counts = self.counts(reported.task, reported.attempt);
+        let key = reported.task;
+        let counts = self.counts(key, reported.attempt);
         self.remove_in_flight(reported, run_us);
-        self.close_attempt(reported.task, reported.attempt, effects);
+        self.close_attempt(key, reported.attempt, effects);
+        let is_being_cancelled = |task: &Task| self.is_being_cancelled(task);
+        if self.tasks.get(key).is_some_and(is_being_cancelled) {
+            self.cancel(key, effects);
+        }
         counts
     }
 
@@ -259,7 +272,21 @@ impl Scheduler {
             return;
         }
 
-        let class = self.class_of(&next.module, &next.requires);
+        let class = self.class_of(&next);
+        // Every field is named, so that the compiler asks what becomes of a new one.
+        let NewTask {
+            key: _,
+            ordinal: _,
+            job: _,
+            module: _,
+            requires: _,
+            memory_mb: _,
+            priority,
+            dependencies,
+            due,
+            retries,
+            origin: _,
+        } = next;
         if self.tasks.expect(key).state != State::Assigned {
             self.enter(key, State::Assigned, effects);
         }
@@ -269,7 +296,7 @@ impl Scheduler {
         let epoch = self.epoch;
         let task = self.tasks.expect(key);
         let last_class = std::mem::replace(&mut task.class, class);
-        task.priority = next.priority;
+        task.priority = priority;
         let last_attempt = task.last_attempt();
         let newest = AttemptId {
             epoch,
@@ -278,8 +305,8 @@ impl Scheduler {
         let fence = reported.attempt.max(newest);
         // Attempts of lost runners are void, because they are not greater than the fence.
         *task.detail_mut() = TaskDetail {
-            due: next.due,
-            retries: next.retries,
+            due,
+            retries,
             tries: 0,
             lost: 0,
             last_attempt,
@@ -289,7 +316,7 @@ impl Scheduler {
         self.ready.class_mut(last_class).tasks -= 1;
         self.ready.class_mut(class).tasks += 1;
         effects.push(Effect::Store(DurableChange::Continued(key, fence)));
-        self.count_dependencies(key, &next.dependencies, effects);
+        self.count_dependencies(key, &dependencies, effects);
     }
 
     pub(crate) fn attempt_failed(
@@ -308,11 +335,16 @@ impl Scheduler {
         if task.is_on_a_runner() {
             return;
         }
+        // The runner's process died under the attempt, and its next process says so.
+        let died_at_work = failure.error.kind == ErrorKind::RunnerLost;
+        if died_at_work && attempt > task.fence() {
+            return self.reassign(key, attempt, true, effects);
+        }
 
         // A runner that shuts down stops its attempts and reports them as cancelled, which is
         // nobody's failure. And an attempt that is older than one that failed was counted already,
         // when its runner was lost: only its success would have mattered.
-        if failure.error.kind == ErrorKind::Cancelled || attempt <= task.fence() {
+        if failure.error.kind == ErrorKind::Cancelled || died_at_work || attempt <= task.fence() {
             if task.state == State::Assigned {
                 self.unblock(key, effects);
             }
@@ -379,7 +411,7 @@ impl Scheduler {
         let Some(runner) = self.runners.get_mut(&key) else {
             return;
         };
-        if runner.used_slots <= runner.offer.slots || !runner.is_connected() {
+        if !runner.is_overfull() || !runner.is_connected() {
             runner.recall_timer_set = false;
             return;
         }

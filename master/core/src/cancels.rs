@@ -1,9 +1,12 @@
-//! Cancelling a whole job: a scan through the table of tasks, some in each turn.
+//! Cancelling a whole job: a scan through the table of tasks, some in each turn. From the request on
+//! no task that the cancel concerns is sent, and no report of one counts, so that nothing which such
+//! a task would add comes in behind the scan.
 
 use crate::effect::{DurableChange, Effect, EndReason};
 use crate::keys::{JobKey, TaskKey};
 use crate::scheduler::{Scheduler, TOUCHED_PER_TURN_MAX};
 use crate::state::FinalState;
+use crate::task::Task;
 use taskmaster_protocol::JobName;
 
 /// How many tasks one turn cancels for a job at most. Each cancel makes a record, and everybody
@@ -16,11 +19,32 @@ pub(crate) struct JobCancel {
     pub job: JobKey,
     /// The ordinal of the newest task concerned.
     up_to: u64,
+    /// The [`Task::generation`] of the newest task concerned. A task that is opened again after the
+    /// request has its old ordinal and a greater generation.
+    newest_generation: u32,
     /// The key where the scan goes on.
     next: u32,
 }
 
+impl JobCancel {
+    fn concerns(&self, task: &Task) -> bool {
+        // The numbers of generations overflow after four billion tasks. An older generation is at
+        // most half of the numbers away.
+        let age = self.newest_generation.wrapping_sub(task.generation);
+        task.job == self.job
+            && task.ordinal <= self.up_to
+            && age < u32::MAX / 2
+            && task.state().is_open()
+    }
+}
+
 impl Scheduler {
+    /// Whether a task is open only because the cancel of its job has not come to it yet.
+    pub(crate) fn is_being_cancelled(&self, task: &Task) -> bool {
+        self.jobs.get(task.job).cancels > 0
+            && self.job_cancels.iter().any(|cancel| cancel.concerns(task))
+    }
+
     /// Begins to cancel the open tasks of a job, up to an ordinal.
     pub(crate) fn cancel_job(
         &mut self,
@@ -32,6 +56,7 @@ impl Scheduler {
         let Some(job) = self.jobs.key(name) else {
             return;
         };
+        let newest_generation = self.tasks.last_generation();
         if !restored {
             effects.push(Effect::Store(DurableChange::JobCancelled {
                 job: name.clone(),
@@ -42,8 +67,11 @@ impl Scheduler {
         self.job_cancels.push_back(JobCancel {
             job,
             up_to,
+            newest_generation,
             next: 0,
         });
+        self.unreserve_where(|task, _| task.job == job, effects);
+        self.requeue_job(job);
     }
 
     /// Goes on with the first cancel: looks at [`TOUCHED_PER_TURN_MAX`] keys and cancels
@@ -53,7 +81,6 @@ impl Scheduler {
             return;
         };
         let job_key = cancel.job;
-        let up_to = cancel.up_to;
         let first = cancel.next;
         let mut end = self
             .tasks
@@ -62,10 +89,11 @@ impl Scheduler {
         let mut left = CANCELLED_PER_TURN_MAX;
 
         for key in (first..end).map(TaskKey) {
-            let Some(task) = self.tasks.get(key) else {
-                continue;
-            };
-            if task.job == job_key && task.ordinal <= up_to && task.state().is_open() {
+            let is_concerned = self.tasks.get(key).is_some_and(|task| {
+                let cancel = self.job_cancels.front();
+                cancel.is_some_and(|cancel| cancel.concerns(task))
+            });
+            if is_concerned {
                 self.end(key, FinalState::Cancelled, EndReason::Cancelled, effects);
                 left -= 1;
             }
@@ -91,5 +119,6 @@ impl Scheduler {
                 up_to: 0,
             }));
         }
+        self.requeue_job(job_key);
     }
 }

@@ -27,6 +27,7 @@ impl Scheduler {
         self.available_runners_are_listed_and_no_others(&mut broken);
         self.slots_are_kept_for_ready_tasks_alone(&mut broken);
         self.what_is_named_is_there(&mut broken);
+        self.priorities_are_passed_on(&mut broken);
         broken
     }
 
@@ -95,7 +96,7 @@ impl Scheduler {
                     let key = queued.key;
                     let fits = self.tasks.get(key).is_some_and(|task| {
                         task.ordinal == queued.ordinal
-                            && task.priority == queue_key.priority.0
+                            && self.priorities.of(key, task) == queue_key.priority.0
                             && task.class == queue_key.class
                             && task.state() == State::Ready { reserved: false }
                     });
@@ -181,11 +182,16 @@ impl Scheduler {
         for (key, runner) in &self.runners {
             let charges = runner.in_flight.values();
             let used: u32 = charges.clone().map(|charge| charge.slots).sum();
+            let memory_mb: u64 = charges
+                .clone()
+                .map(|charge| u64::from(charge.memory_mb))
+                .sum();
             let backlog_us: u64 = charges.map(|charge| charge.expected_us).sum();
-            if used != runner.used_slots || backlog_us != runner.backlog_us {
+            let charged = (runner.used_slots, runner.used_memory_mb, runner.backlog_us);
+            if charged != (used, memory_mb, backlog_us) {
                 broken.push(format!(
-                    "{key:?} is charged {} slots and holds attempts of {used}",
-                    runner.used_slots
+                    "{key:?} is charged {charged:?} (slots, MiB, us) and holds attempts of \
+                     {used}, {memory_mb}, {backlog_us}"
                 ));
             }
             if runner.in_flight.len() > limits::CREDITS_MAX as usize {
@@ -246,7 +252,7 @@ impl Scheduler {
             let wanted: BTreeSet<Reverse<i32>> = job
                 .ready
                 .keys()
-                .filter(|key| !job.paused && group.serves.contains(&key.class))
+                .filter(|key| !job.is_held_back() && group.serves.contains(&key.class))
                 .filter(|key| self.ready.class(key.class).open)
                 .map(|key| key.priority)
                 .collect();
@@ -335,7 +341,8 @@ impl Scheduler {
             let Some(task) = self.tasks.get(task_key) else {
                 continue;
             };
-            let may_be_sent = self.ready.class(task.class).open && !self.jobs.get(task.job).paused;
+            let may_be_sent =
+                self.ready.class(task.class).open && !self.jobs.get(task.job).is_held_back();
             if task.state() != (State::Ready { reserved: true }) || !may_be_sent {
                 broken.push(format!(
                     "{key:?} keeps its slots for a task that is {:?}",

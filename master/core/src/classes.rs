@@ -2,6 +2,7 @@
 //! served by the groups of runners that suit.
 
 use crate::effect::Effect;
+use crate::event::NewTask;
 use crate::keys::{ClassKey, GroupKey, JobKey, RunnerKey};
 use crate::ready::TaskClass;
 use crate::scheduler::Scheduler;
@@ -12,8 +13,9 @@ use taskmaster_protocol::{Capabilities, ModuleName, Requires, limits};
 impl Scheduler {
     /// Whether a task with these requirements would need one class more than the index takes. The
     /// shell refuses to add such a task.
-    pub fn classes_full(&self, module: &ModuleName, requires: &Requires) -> bool {
-        if self.ready.class_key(module, requires).is_some() {
+    pub fn classes_full(&self, module: &ModuleName, requires: &Requires, memory_mb: u32) -> bool {
+        let existing = self.ready.class_key(module, requires, memory_mb);
+        if existing.is_some() {
             return false;
         }
         let used = self.ready.classes().filter(|(_, class)| class.tasks > 0);
@@ -27,19 +29,24 @@ impl Scheduler {
         module: &ModuleName,
         requires: &Requires,
     ) -> Option<Arc<Requires>> {
-        self.ready
-            .class_key(module, requires)
-            .map(|key| self.ready.class(key).requires.clone())
+        self.ready.shared_requires(module, requires).cloned()
     }
 
-    /// The class of a module and requirements, which is made if there is none.
-    pub(crate) fn class_of(&mut self, module: &ModuleName, requires: &Arc<Requires>) -> ClassKey {
-        if let Some(key) = self.ready.class_key(module, requires) {
+    /// The class of a task, which is made if there is none.
+    pub(crate) fn class_of(&mut self, task: &NewTask) -> ClassKey {
+        let NewTask {
+            module,
+            requires,
+            memory_mb,
+            ..
+        } = task;
+        if let Some(key) = self.ready.class_key(module, requires, *memory_mb) {
             return key;
         }
         let class = TaskClass {
             module: module.clone(),
             requires: requires.clone(),
+            memory_mb: *memory_mb,
             needs: self.module_needs.get(module).cloned().unwrap_or_default(),
             open: !self.closed_modules.contains(module),
             tasks: 0,

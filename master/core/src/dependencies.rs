@@ -5,6 +5,7 @@ use crate::effect::{Effect, EndReason};
 use crate::event::DependsOn;
 use crate::keys::TaskKey;
 use crate::one_or_many::OneOrMany;
+use crate::priorities::WaitedFor;
 use crate::scheduler::{Scheduler, TOUCHED_PER_TURN_MAX};
 use crate::state::{FinalState, State};
 use crate::task::Dependent;
@@ -32,6 +33,7 @@ impl Scheduler {
     ) {
         let generation = self.tasks.expect(key).generation;
         let mut open = 0;
+        let mut waits_for = OneOrMany::None;
 
         for (index, dependency) in dependencies.iter().enumerate() {
             match *dependency {
@@ -42,7 +44,13 @@ impl Scheduler {
                         when,
                     };
                     match self.wait_for(on, dependent) {
-                        None => open += 1,
+                        None => {
+                            open += 1;
+                            waits_for.push(WaitedFor {
+                                task: on,
+                                generation: self.tasks.expect(on).generation,
+                            });
+                        }
                         Some(how) if how.meets(when) => {}
                         Some(how) => {
                             let why = EndReason::Dependency(on, how);
@@ -61,6 +69,8 @@ impl Scheduler {
 
         if open > 0 {
             self.enter(key, State::Blocked { open }, effects);
+            self.priorities.task_waits(key, waits_for);
+            self.raise_what_it_waits_for(key);
         } else {
             self.unblock(key, effects);
         }

@@ -2,11 +2,16 @@
 
 use crate::effect::Effect;
 use crate::keys::{ClassKey, GroupKey, RunnerKey, TaskKey};
-use crate::ready::TaskClass;
+use crate::ready::{Availability, RunnerGroup, TaskClass};
 use crate::scheduler::{Scheduler, TOUCHED_PER_TURN_MAX};
 use crate::state::State;
 use crate::task::{OpenAttempt, Task};
 use taskmaster_protocol::{AttemptId, EventKind, limits};
+
+/// How many runners with free slots are looked at for one that has the memory, too, before the task is
+/// reserved for the first of them. It bounds the time of a step among thousands of runners that are
+/// full of memory.
+const LOOKED_AT_FOR_MEMORY_MAX: usize = 64;
 
 /// What to do with the first task of a group.
 enum DispatchStep {
@@ -14,7 +19,8 @@ enum DispatchStep {
     Nothing,
     /// The task goes to this runner.
     Send(RunnerKey, TaskKey),
-    /// The task needs more slots than any runner has free. This runner keeps its slots for the task.
+    /// The task needs more slots or memory than any runner has free. This runner keeps what it has
+    /// for the task.
     Reserve(RunnerKey, TaskKey),
 }
 
@@ -68,19 +74,32 @@ impl Scheduler {
 
         let class = self.ready.class(class);
         let needs = class.requires.slots();
-        if needs <= best.free_slots.0 {
-            return DispatchStep::Send(best.runner, task);
+        if let Some(with_room) = self.runner_with_room(group, class) {
+            return DispatchStep::Send(with_room.runner, task);
         }
         if needs > 1 {
             return DispatchStep::Reserve(best.runner, task);
         }
         // Short tasks are sent ahead, so that a runner never waits for the next one.
         let is_short = class.mean_us.is_some_and(|mean| mean < limits::PREFETCH_US);
-        if is_short {
+        if is_short && self.runners[&best.runner].may_prefetch() {
             DispatchStep::Send(best.runner, task)
+        } else if needs <= best.free_slots.0 {
+            DispatchStep::Reserve(best.runner, task)
         } else {
             DispatchStep::Nothing
         }
+    }
+
+    /// The best runner of a group that has the slots and the memory for an attempt of a class.
+    fn runner_with_room(&self, group: &RunnerGroup, class: &TaskClass) -> Option<Availability> {
+        group
+            .available
+            .iter()
+            .take_while(|available| class.requires.slots() <= available.free_slots.0)
+            .take(LOOKED_AT_FOR_MEMORY_MAX)
+            .find(|available| self.runners[&available.runner].has_memory_for(class.memory_mb))
+            .copied()
     }
 
     fn send(&mut self, runner: RunnerKey, key: TaskKey, effects: &mut Vec<Effect>) {
@@ -152,7 +171,7 @@ impl Scheduler {
         }
     }
 
-    /// Sends the tasks for which enough slots have become free.
+    /// Sends the tasks for which enough slots and memory have become free.
     fn send_reserved(&mut self, effects: &mut Vec<Effect>) {
         let reservations: Vec<(TaskKey, RunnerKey)> = self
             .ready
@@ -161,26 +180,29 @@ impl Scheduler {
             .map(|(task, runner)| (*task, *runner))
             .collect();
         for (task, runner_key) in reservations {
-            let class = self.tasks.expect(task).class;
-            let needs = self.ready.class(class).requires.slots();
-            let runner = self.runner(runner_key);
-            if !runner.is_full() && needs <= runner.free_slots() {
+            let class_key = self.tasks.expect(task).class;
+            let class = self.ready.class(class_key);
+            let runner = &self.runners[&runner_key];
+            let has_room = !runner.is_full()
+                && class.requires.slots() <= runner.free_slots()
+                && runner.has_memory_for(class.memory_mb);
+            if has_room {
                 self.send(runner_key, task, effects);
-            } else if let Some(other) = self.runner_with_slots(class, needs) {
+            } else if let Some(other) = self.any_runner_with_room(class_key) {
                 self.send(other, task, effects);
             }
         }
     }
 
-    /// The best runner for a class, if this many slots are free there.
-    fn runner_with_slots(&self, class: ClassKey, needs: u32) -> Option<RunnerKey> {
-        let best = self
-            .ready
+    /// The best runner of all groups that has room for an attempt of a class.
+    fn any_runner_with_room(&self, class_key: ClassKey) -> Option<RunnerKey> {
+        let class = self.ready.class(class_key);
+        self.ready
             .groups
             .values()
-            .filter(|group| group.serves.contains(&class))
-            .filter_map(|group| group.available.first())
-            .min()?;
-        (needs <= best.free_slots.0).then_some(best.runner)
+            .filter(|group| group.serves.contains(&class_key))
+            .filter_map(|group| self.runner_with_room(group, class))
+            .min()
+            .map(|with_room| with_room.runner)
     }
 }

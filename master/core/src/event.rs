@@ -59,6 +59,8 @@ pub struct NewTask {
     pub module: ModuleName,
     /// What a runner must offer to be sent the task.
     pub requires: Arc<Requires>,
+    /// The most memory that an attempt may take, in MiB. A runner is charged for it.
+    pub memory_mb: u32,
     /// A higher priority is sent first.
     pub priority: i32,
     /// The tasks that this one waits for.

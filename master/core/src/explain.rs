@@ -44,6 +44,8 @@ pub enum WaitsFor {
     Stopping,
     /// The task's job is paused.
     JobPaused,
+    /// Older tasks of the task's job are being cancelled, and the job is held back until all are.
+    JobCancel,
     /// The module's file is gone, or the module is paused.
     ModuleClosed,
     /// No runner is connected.
@@ -53,16 +55,20 @@ pub enum WaitsFor {
         /// The number of connected runners.
         connected: usize,
     },
-    /// A runner keeps its slots for the task, and too few of them are free yet.
+    /// A runner keeps its slots and its memory for the task, and too little of them is free yet.
     Reserved {
-        /// The runner that keeps its slots.
+        /// The runner that keeps its slots and its memory.
         runner: RunnerKey,
         /// Slots that the task needs.
         needs: u32,
         /// Slots that are free on the runner.
         free: u32,
+        /// The memory that the task may take, in MiB.
+        needs_memory_mb: u32,
+        /// Memory that no attempt on the runner may take, in MiB.
+        free_memory_mb: u64,
     },
-    /// The slots of the runners that suit are taken.
+    /// The slots or the memory of the runners that suit are taken.
     Slots {
         /// The number of runners that suit.
         runners: usize,
@@ -70,6 +76,8 @@ pub enum WaitsFor {
         slots: u64,
         /// Slots of these runners that are taken.
         used: u64,
+        /// Runners among them that have the slots free, and not the memory.
+        short_of_memory: usize,
         /// Ready tasks that may come before this one: those of a higher priority, and earlier ones
         /// of its own job.
         ahead: u64,
@@ -136,6 +144,9 @@ impl Scheduler {
         if self.jobs.get(task.job).paused {
             return WaitsFor::JobPaused;
         }
+        if self.jobs.get(task.job).cancels > 0 {
+            return WaitsFor::JobCancel;
+        }
         if !class.open {
             return WaitsFor::ModuleClosed;
         }
@@ -147,12 +158,14 @@ impl Scheduler {
                 runner,
                 needs: class.requires.slots(),
                 free: self.runners.get(&runner).map_or(0, Runner::free_slots),
+                needs_memory_mb: class.memory_mb,
+                free_memory_mb: self.runners.get(&runner).map_or(0, Runner::free_memory_mb),
             };
         }
-        self.waits_for_slots(task, class)
+        self.waits_for_slots(key, task, class)
     }
 
-    fn waits_for_slots(&self, task: &Task, class: &TaskClass) -> WaitsFor {
+    fn waits_for_slots(&self, key: TaskKey, task: &Task, class: &TaskClass) -> WaitsFor {
         let connected = self.connected_runners().count();
         if connected == 0 {
             return WaitsFor::NoRunner;
@@ -166,28 +179,33 @@ impl Scheduler {
         }
         let mut slots = 0;
         let mut used = 0;
+        let mut short_of_memory = 0;
         for runner in &suited {
             slots += u64::from(runner.offer.slots);
             used += u64::from(runner.used_slots.min(runner.offer.slots));
+            let has_slots = class.requires.slots() <= runner.free_slots();
+            if has_slots && !runner.has_memory_for(class.memory_mb) {
+                short_of_memory += 1;
+            }
         }
         WaitsFor::Slots {
             runners: suited.len(),
             slots,
             used,
-            ahead: self.tasks_ahead_of(task),
+            short_of_memory,
+            ahead: self.tasks_ahead_of(key, task),
         }
     }
 
-    fn tasks_ahead_of(&self, task: &Task) -> u64 {
+    fn tasks_ahead_of(&self, task_key: TaskKey, task: &Task) -> u64 {
+        let own_priority = self.priorities.of(task_key, task);
         let mut ahead = 0;
-        for (job_key, job) in self.jobs.iter().filter(|(_, job)| !job.paused) {
+        for (job_key, job) in self.jobs.iter().filter(|(_, job)| !job.is_held_back()) {
             for (key, queue) in job.ready.iter() {
                 let priority = key.priority.0;
-                if priority > task.priority {
+                if priority > own_priority {
                     ahead += queue.len() as u64;
-                } else if priority == task.priority
-                    && job_key == task.job
-                    && key.class == task.class
+                } else if priority == own_priority && job_key == task.job && key.class == task.class
                 {
                     ahead += queue.older_than(task.ordinal) as u64;
                 }

@@ -18,11 +18,11 @@ struct Position {
 }
 
 impl Position {
-    fn of(key: TaskKey, task: &Task) -> Position {
+    fn of(key: TaskKey, task: &Task, priority: i32) -> Position {
         Position {
             job: task.job,
             queue: QueueKey {
-                priority: Reverse(task.priority),
+                priority: Reverse(priority),
                 class: task.class,
             },
             task: QueuedTask {
@@ -97,9 +97,15 @@ impl Scheduler {
         }
     }
 
+    fn position(&mut self, key: TaskKey) -> Position {
+        let task = self.tasks.expect(key);
+        let priority = self.priorities.of(key, task);
+        Position::of(key, task, priority)
+    }
+
     /// Takes a ready task into the index.
     pub(crate) fn insert_ready(&mut self, key: TaskKey) {
-        let position = Position::of(key, self.tasks.expect(key));
+        let position = self.position(key);
         let QueueKey { priority, class } = position.queue;
         let job = self.jobs.get_mut(position.job);
         let is_first = job.ready.insert(position.queue, position.task);
@@ -112,7 +118,7 @@ impl Scheduler {
 
     /// Takes a task out of the index.
     pub(crate) fn remove_ready(&mut self, key: TaskKey) {
-        let position = Position::of(key, self.tasks.expect(key));
+        let position = self.position(key);
         let QueueKey { priority, class } = position.queue;
         let job = self.jobs.get_mut(position.job);
         let was_last = job.ready.remove(position.queue, position.task);
@@ -127,7 +133,7 @@ impl Scheduler {
     /// class.
     fn enqueue_job(&mut self, job_key: JobKey, class: ClassKey, priority: Reverse<i32>) {
         let job = self.jobs.get_mut(job_key);
-        if job.paused || !self.ready.class(class).open {
+        if job.is_held_back() || !self.ready.class(class).open {
             return;
         }
         for (key, group) in &mut self.ready.groups {
@@ -159,7 +165,7 @@ impl Scheduler {
                 continue;
             };
             let mut classes = job.ready.classes_at(priority);
-            let is_kept = !job.paused
+            let is_kept = !job.is_held_back()
                 && classes.any(|class| group.serves.contains(&class) && self.ready.is_open(class));
             if is_kept {
                 continue;
@@ -170,8 +176,8 @@ impl Scheduler {
         }
     }
 
-    /// Finds the queues of a job anew, after the job was paused or resumed, a module was opened or
-    /// closed, or a group was made.
+    /// Finds the queues of a job anew, after the job was paused or resumed, its cancel began or
+    /// ended, a module was opened or closed, or a group was made.
     pub(crate) fn requeue_job(&mut self, job_key: JobKey) {
         let job = self.jobs.get_mut(job_key);
         for queue in std::mem::take(&mut job.queued_in).iter() {

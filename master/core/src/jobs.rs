@@ -96,6 +96,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether no task of the job is sent for now.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.paused || self.cancels > 0
+    }
+
     fn is_idle(&self) -> bool {
         self.open && self.holders.is_empty() && self.counts.open() == 0
     }

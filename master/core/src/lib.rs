@@ -33,6 +33,7 @@ mod joining;
 mod keys;
 mod liveness;
 mod one_or_many;
+mod priorities;
 mod ready;
 mod ready_queues;
 mod retry;

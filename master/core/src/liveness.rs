@@ -169,7 +169,7 @@ impl Scheduler {
 
     /// Lets a task run elsewhere whose runner was given up, unless another runner holds it. A task
     /// that was at work on too many lost runners is poison, and fails.
-    fn reassign(
+    pub(crate) fn reassign(
         &mut self,
         key: TaskKey,
         attempt: AttemptId,

@@ -45,6 +45,8 @@ pub(crate) struct Availability {
 pub(crate) struct TaskClass {
     pub module: ModuleName,
     pub requires: Arc<Requires>,
+    /// The most memory that an attempt may take, in MiB.
+    pub memory_mb: u32,
     /// What the module is granted, and a runner must therefore offer.
     pub needs: Arc<Capabilities>,
     /// Whether tasks of the module can be sent.
@@ -117,8 +119,8 @@ impl RunnerGroup {
 pub(crate) struct ReadyIndex {
     /// By [`ClassKey`]; `None` where a key is free.
     classes: Vec<Option<TaskClass>>,
-    /// Keys of the classes, by what they ask for.
-    class_keys: BTreeMap<ModuleName, BTreeMap<Arc<Requires>, ClassKey>>,
+    /// Keys of the classes, by what they ask for: module, requirements, and memory.
+    class_keys: BTreeMap<ModuleName, BTreeMap<Arc<Requires>, BTreeMap<u32, ClassKey>>>,
     pub groups: BTreeMap<GroupKey, RunnerGroup>,
     next_group: u32,
     /// Tasks of several slots, each with the runner that keeps its slots for the task.
@@ -177,9 +179,25 @@ impl ReadyIndex {
             .collect()
     }
 
-    /// The class of a module and requirements, if there is one.
-    pub fn class_key(&self, module: &ModuleName, requires: &Requires) -> Option<ClassKey> {
-        self.class_keys.get(module)?.get(requires).copied()
+    /// The class of a module, requirements and memory, if there is one.
+    pub fn class_key(
+        &self,
+        module: &ModuleName,
+        requires: &Requires,
+        memory_mb: u32,
+    ) -> Option<ClassKey> {
+        let by_memory = self.class_keys.get(module)?.get(requires)?;
+        by_memory.get(&memory_mb).copied()
+    }
+
+    /// The copy of these requirements that the classes of a module share, if there is one.
+    pub fn shared_requires(
+        &self,
+        module: &ModuleName,
+        requires: &Requires,
+    ) -> Option<&Arc<Requires>> {
+        let of_module = self.class_keys.get(module)?;
+        of_module.get_key_value(requires).map(|(shared, _)| shared)
     }
 
     /// Takes a class in under a free key. With `max` classes, those that no task names are dropped
@@ -195,7 +213,9 @@ impl ReadyIndex {
         self.class_keys
             .entry(class.module.clone())
             .or_default()
-            .insert(class.requires.clone(), key);
+            .entry(class.requires.clone())
+            .or_default()
+            .insert(class.memory_mb, key);
         if index == self.classes.len() {
             self.classes.push(None);
         }
@@ -203,17 +223,27 @@ impl ReadyIndex {
         key
     }
 
+    fn forget_class_key(&mut self, class: &TaskClass) {
+        let Some(of_module) = self.class_keys.get_mut(&class.module) else {
+            return;
+        };
+        if let Some(by_memory) = of_module.get_mut(&class.requires) {
+            by_memory.remove(&class.memory_mb);
+            if by_memory.is_empty() {
+                of_module.remove(&class.requires);
+            }
+        }
+        if of_module.is_empty() {
+            self.class_keys.remove(&class.module);
+        }
+    }
+
     fn drop_unused_classes(&mut self) {
-        for (i, slot) in self.classes.iter_mut().enumerate() {
-            let Some(class) = slot.take_if(|class| class.tasks == 0) else {
+        for i in 0..self.classes.len() {
+            let Some(class) = self.classes[i].take_if(|class| class.tasks == 0) else {
                 continue;
             };
-            if let Some(of_module) = self.class_keys.get_mut(&class.module) {
-                of_module.remove(&class.requires);
-                if of_module.is_empty() {
-                    self.class_keys.remove(&class.module);
-                }
-            }
+            self.forget_class_key(&class);
             for group in self.groups.values_mut() {
                 group.serves.remove(&ClassKey(i as u32));
             }

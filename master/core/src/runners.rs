@@ -15,6 +15,8 @@ use taskmaster_protocol::{AttemptId, limits};
 pub(crate) struct InFlight {
     /// Slots that the attempt takes.
     pub slots: u32,
+    /// The most memory that the attempt may take, in MiB.
+    pub memory_mb: u32,
     /// The run time that was expected when the attempt was sent, times its slots, in microseconds.
     pub expected_us: u64,
     /// The order of sending, in which the runner starts its attempts.
@@ -40,6 +42,9 @@ pub(crate) struct Runner {
     /// Slots of the attempts in flight. These are more than the runner has while some of the
     /// attempts wait there.
     pub used_slots: u32,
+    /// Memory that the attempts in flight may take at most, in MiB. It is more than the runner offers
+    /// while some of the attempts wait there.
+    pub used_memory_mb: u64,
     /// Expected run time of the attempts in flight, in microseconds.
     pub backlog_us: u64,
     /// The task that the runner keeps its slots for.
@@ -79,6 +84,7 @@ impl Runner {
             absent_until: None,
             in_flight: BTreeMap::new(),
             used_slots: 0,
+            used_memory_mb: 0,
             backlog_us: 0,
             reserved_for: None,
             group: None,
@@ -98,6 +104,28 @@ impl Runner {
         self.offer.slots.saturating_sub(self.used_slots)
     }
 
+    pub fn free_memory_mb(&self) -> u64 {
+        self.offer.memory_mb.saturating_sub(self.used_memory_mb)
+    }
+
+    /// Whether an attempt with this much memory can start beside what the runner holds. A runner
+    /// that holds nothing always starts one, since a task may take less than its limit.
+    pub fn has_memory_for(&self, memory_mb: u32) -> bool {
+        self.in_flight.is_empty() || u64::from(memory_mb) <= self.free_memory_mb()
+    }
+
+    /// Whether attempts wait on the runner, for a slot or for memory.
+    pub fn is_overfull(&self) -> bool {
+        let lacks_memory = self.used_memory_mb > self.offer.memory_mb && self.in_flight.len() > 1;
+        self.used_slots > self.offer.slots || lacks_memory
+    }
+
+    /// Whether the runner has so little to do that an attempt may be sent ahead, to wait there.
+    pub fn may_prefetch(&self) -> bool {
+        let backlog_of_a_slot_us = self.backlog_us / u64::from(self.offer.slots.max(1));
+        !self.prefetch_paused && backlog_of_a_slot_us < limits::PREFETCH_US
+    }
+
     /// Whether the runner holds as many attempts as it will.
     pub fn is_full(&self) -> bool {
         self.in_flight.len() >= self.credits as usize
@@ -115,9 +143,7 @@ impl Runner {
             return None;
         }
         let free = self.free_slots();
-        let backlog_of_a_slot_us = self.backlog_us / u64::from(self.offer.slots.max(1));
-        let may_prefetch = !self.prefetch_paused && backlog_of_a_slot_us < limits::PREFETCH_US;
-        (free > 0 || may_prefetch).then_some(Availability {
+        (free > 0 || self.may_prefetch()).then_some(Availability {
             free_slots: Reverse(free),
             backlog_us: self.backlog_us,
             runner: key,
@@ -130,6 +156,8 @@ impl Runner {
 pub struct RunnerFacts {
     /// Slots of the attempts that were sent and have not ended.
     pub used: u32,
+    /// Memory that these attempts may take at most, in MiB.
+    pub used_memory_mb: u64,
     /// Attempts that were sent and have not ended.
     pub attempts: usize,
     /// Attempts that the runner has ended.
@@ -145,6 +173,7 @@ impl Scheduler {
     pub fn runner_facts(&self, key: RunnerKey) -> Option<RunnerFacts> {
         self.runners.get(&key).map(|runner| RunnerFacts {
             used: runner.used_slots,
+            used_memory_mb: runner.used_memory_mb,
             attempts: runner.in_flight.len(),
             finished: runner.finished,
             draining: runner.draining,

@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::jobs::JobTable;
 use crate::joining::Joining;
 use crate::keys::RunnerKey;
+use crate::priorities::InheritedPriorities;
 use crate::ready::ReadyIndex;
 use crate::runners::Runner;
 use crate::tasks::TaskTable;
@@ -35,6 +36,8 @@ pub struct Scheduler {
     pub(crate) deadlines: Deadlines,
     /// Ended tasks with dependents that have not been notified yet.
     pub(crate) notifications: VecDeque<Notification>,
+    /// What urgent tasks pass on to those that they wait for.
+    pub(crate) priorities: InheritedPriorities,
     /// Cancels of jobs that are being carried out, some tasks in each turn.
     pub(crate) job_cancels: VecDeque<JobCancel>,
     /// Modules whose tasks cannot be sent.
@@ -62,6 +65,7 @@ impl Scheduler {
             runners: BTreeMap::new(),
             deadlines: Deadlines::default(),
             notifications: VecDeque::new(),
+            priorities: InheritedPriorities::default(),
             job_cancels: VecDeque::new(),
             closed_modules: BTreeSet::new(),
             module_needs: BTreeMap::new(),
@@ -184,8 +188,10 @@ impl Scheduler {
     /// monotonic clock. A time that has passed means at once, because there is work left over.
     /// `None` means that nothing is to be done before something happens.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        let has_work =
-            !self.notifications.is_empty() || !self.job_cancels.is_empty() || self.ready.left_over;
+        let has_work = !self.notifications.is_empty()
+            || !self.job_cancels.is_empty()
+            || self.priorities.has_work()
+            || self.ready.left_over;
         if has_work {
             return Some(now.mono_us);
         }
@@ -199,6 +205,7 @@ impl Scheduler {
         self.notify_some(effects);
         self.cancel_some(effects);
         self.close_idle(effects);
+        self.raise_some();
         self.dispatch(effects);
         self.jobs.turn_ended();
     }

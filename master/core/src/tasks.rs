@@ -53,6 +53,11 @@ impl TaskTable {
         self.tasks.remove(key);
     }
 
+    /// The generation of the task that the core was told of last.
+    pub fn last_generation(&self) -> u32 {
+        self.last_generation
+    }
+
     /// One more than the greatest key that was ever used.
     pub fn key_bound(&self) -> u32 {
         self.tasks.key_bound()
@@ -91,7 +96,7 @@ impl Scheduler {
         let Some(job) = job else { return };
 
         let key = new.key;
-        let class = self.class_of(&new.module, &new.requires);
+        let class = self.class_of(&new);
         if let Origin::Reopened { was, .. } = new.origin {
             self.jobs.get_mut(job).counts.remove(was.task_state());
         }
@@ -205,7 +210,12 @@ impl Scheduler {
                     self.deadlines.remove_task(due, key);
                 }
             }
-            State::Blocked { .. } | State::Assigned | State::Ended(_) => {}
+            State::Blocked { open } => {
+                if open > 0 && !matches!(next, State::Blocked { .. }) {
+                    self.priorities.task_unblocked(key);
+                }
+            }
+            State::Assigned | State::Ended(_) => {}
         }
 
         self.tasks.expect(key).state = next;
@@ -230,10 +240,8 @@ impl Scheduler {
                     self.deadlines.insert_task(due, key);
                 }
             }
-            State::Ready { reserved: true }
-            | State::Blocked { .. }
-            | State::Assigned
-            | State::Ended(_) => {}
+            State::Ended(_) => self.priorities.task_ended(key),
+            State::Ready { reserved: true } | State::Blocked { .. } | State::Assigned => {}
         }
     }
 
@@ -334,12 +342,14 @@ impl Scheduler {
         let task = self.tasks.expect(key);
         task.priority = priority.unwrap_or(task.priority);
         let priority = task.priority;
+        self.inherit_again(key);
         if let Some(due) = due {
             self.set_due(key, due);
         }
         if in_index {
             self.insert_ready(key);
         }
+        self.raise_what_it_waits_for(key);
 
         effects.push(Effect::Store(DurableChange::Set {
             task: key,

@@ -123,6 +123,7 @@ impl Play {
             slots,
             labels,
             modules,
+            memory_mb: 500 * (1 + random.below(4) as u64),
             ..Offer::default()
         };
         Process {

@@ -5,7 +5,7 @@
 //!
 //! | line | what it tells |
 //! |---|---|
-//! | `add a after=b,c:failed prio=5 job=x module=m slots=2 label=k:v env=X os=l arch=a mem=64 delay=1s at=5s retries=max/backoff/factor/longest on=trap jitter` | a task is added; `add a*9` adds `a0` to `a8`; `at` is by the wall clock, counted from the start of the case |
+//! | `add a after=b,c:failed prio=5 job=x module=m slots=2 label=k:v env=X os=l arch=a mem=64 memory=64 delay=1s at=5s retries=max/backoff/factor/longest on=trap jitter` | a task is added; `add a*9` adds `a0` to `a8`; `at` is by the wall clock, counted from the start of the case |
 //! | `reopen a` · `cancel a` · `cancel-job j` · `set a prio=1 delay=2s` | what clients ask for |
 //! | `runner r slots=2 credits=8 held=a@1.1 …` · `late r` | a runner joined or came back; a runner joined late over a connection that it has replaced |
 //! | `ask r credits=1 drain` · `heard r` · `answered r` · `cut r` | about the newest connection of a runner; `r'` is the connection before that |
@@ -113,5 +113,5 @@ macro_rules! files {
 }
 
 files! {
-    states dependencies retries continues cancels runners restarts fairness slots classes capabilities prefetch jobs clocks
+    states dependencies retries continues cancels runners restarts fairness slots classes capabilities prefetch jobs clocks memory priorities
 }

@@ -10,7 +10,7 @@ mod order;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attempt::LastAttempt;
+pub(crate) use attempt::{LastAttempt, began};
 pub(crate) use live::{Known, Live};
 
 use live::LiveTasks;
@@ -231,6 +231,11 @@ impl Facts {
     /// How many tasks are open.
     pub fn open_count(&self) -> usize {
         self.live.open.len()
+    }
+
+    /// How many open tasks descend from the task of this ordinal.
+    pub fn open_descendants(&self, root: u64) -> usize {
+        self.live.open_descendants(root)
     }
 
     /// Memory that open tasks take, bytes, estimated.

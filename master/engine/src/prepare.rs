@@ -11,7 +11,7 @@ use taskmaster_protocol::{
     Hash, JobName, Json, ModuleName, ModuleRef, Refusal, RefusalCode, TaskDocument, TaskId, limits,
     splice,
 };
-use taskmaster_store::body::Fingerprint;
+use taskmaster_store::body::{Fingerprint, Lineage};
 
 /// A document that is valid on its own.
 #[derive(Debug)]
@@ -33,9 +33,9 @@ pub struct PreparedTask {
     pub wrong: Option<Refusal>,
     /// The task's job if neither the document nor the batch names one.
     pub default_job: Option<JobName>,
-    /// Whether an attempt of another task adds this one. Then it is accepted even while new tasks
-    /// are refused, because the attempt cannot add it again later.
-    pub is_follow_up: bool,
+    /// Where the task comes from, if an attempt of another task adds it. The engine has checked then
+    /// that the attempt may add tasks.
+    pub lineage: Option<Lineage>,
 }
 
 /// The documents of one batch, in order, with a refusal in the place of each invalid one.
@@ -135,7 +135,7 @@ fn read(text: &Json, document: TaskDocument) -> Result<PreparedTask, Refusal> {
         manifest: None,
         wrong: None,
         default_job: None,
-        is_follow_up: false,
+        lineage: None,
     })
 }
 

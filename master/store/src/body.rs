@@ -96,6 +96,18 @@ pub struct BodyExtras {
     /// depend on tasks that were added after it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub continued: bool,
+    /// Where the task comes from, if another task added it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
+}
+
+/// Where a task comes from that another task added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The ordinal of the first task of the line, which a feeder added.
+    pub root: u64,
+    /// How many tasks are in the line behind the first one, this one included.
+    pub depth: u32,
 }
 
 mod as_pairs {
@@ -142,27 +154,49 @@ pub struct AddedTask {
     pub ordinal: u64,
     /// When the master added the task.
     pub created: Wall,
+    /// Where the task comes from, if another task added it.
+    pub lineage: Option<Lineage>,
 }
 
 impl TaskBody {
     /// The body of a task that is added.
     pub fn new(task: AddedTask) -> TaskBody {
-        let document = task.document;
-        let requires = (!document.requires.is_empty()).then(|| Arc::new(document.requires));
-        let dependencies = with_implied(document.dependencies, &task.references);
-        let ModuleRef { name, pin } = document.module;
+        // Every field is named, so that the compiler asks what becomes of a new one.
+        let TaskDocument {
+            id: _,
+            module: ModuleRef { name, pin },
+            params,
+            job: _,
+            dependencies,
+            requires,
+            priority,
+            timeout_ms,
+            memory_mb,
+            retries,
+            delay_ms,
+            not_before,
+            args,
+            env,
+            inputs,
+            outputs,
+            cache: _,
+            limits: _,
+        } = task.document;
+        let requires = (!requires.is_empty()).then(|| Arc::new(requires));
+        let dependencies = with_implied(dependencies, &task.references);
         let extras = BodyExtras {
-            args: document.args,
-            env: document.env,
+            args,
+            env,
             references: task.references,
-            timeout_ms: document.timeout_ms,
-            memory_mb: document.memory_mb,
-            retries: document.retries,
-            delay_ms: document.delay_ms,
-            not_before: document.not_before,
-            inputs: document.inputs,
-            outputs: document.outputs,
+            timeout_ms,
+            memory_mb,
+            retries,
+            delay_ms,
+            not_before,
+            inputs,
+            outputs,
             continued: false,
+            lineage: task.lineage,
         };
 
         TaskBody {
@@ -172,12 +206,30 @@ impl TaskBody {
             module: name,
             pin,
             job: task.job,
-            priority: document.priority,
+            priority,
             created: task.created,
-            params: document.params,
+            params,
             requires,
             dependencies: dependencies.into(),
             extras: (extras != BodyExtras::default()).then(|| Box::new(extras)),
+        }
+    }
+
+    /// Where the task comes from, if another task added it.
+    pub fn lineage(&self) -> Option<Lineage> {
+        self.extras.as_ref().and_then(|extras| extras.lineage)
+    }
+
+    /// Where a task comes from that this task adds.
+    pub fn lineage_of_child(&self) -> Lineage {
+        let first = Lineage {
+            root: self.ordinal,
+            depth: 0,
+        };
+        let own = self.lineage().unwrap_or(first);
+        Lineage {
+            depth: own.depth.saturating_add(1),
+            ..own
         }
     }
 

@@ -486,6 +486,7 @@ mod tests {
             job: JobName::new("j").unwrap(),
             ordinal: 3,
             created: Wall(5),
+            lineage: None,
         })
     }
 

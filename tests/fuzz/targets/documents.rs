@@ -25,6 +25,7 @@ fuzz_target!(|data: &[u8]| {
             job: JobName::new("j").expect("a name"),
             ordinal: 1,
             created: Wall(1),
+            lineage: None,
         });
         let read: TaskBody = unpack(&pack(&body)).expect("what was written is read");
         assert_eq!(read, body);

@@ -1,7 +1,8 @@
 //! Whether the effects of the core are what a queue may do.
 
-use crate::harness::{Wanted, module_name, phrase};
+use crate::harness::{Record, Wanted, module_name, phrase};
 use crate::{Play, Process};
+use std::collections::BTreeSet;
 use taskmaster_core::{
     Due, DurableChange, Effect, EndReason, Event, Explanation, FinalState, RunnerKey, WaitsFor,
 };
@@ -180,31 +181,52 @@ impl Play {
         }
     }
 
-    /// No task that still waits for a slot was overtaken by a less urgent one. Only a task of several
-    /// slots may overtake, while slots are kept for the other.
-    fn judge_order(&self) {
+    /// No task that still waits for a slot was overtaken by a less urgent one of one slot, unless a
+    /// runner kept its slots and its memory for that one before.
+    fn judge_order(&self, were_reserved: &BTreeSet<String>) {
         for (name, at) in &self.sent {
-            let priority = self.world.tasks[name].wanted.priority;
+            let priority = self.priority(name);
             let several = self.world.tasks[name].wanted.requires.slots() > 1;
+            if several || were_reserved.contains(name) {
+                continue;
+            }
             for (other, record) in self
                 .world
                 .tasks
                 .iter()
-                .filter(|(_, record)| record.wanted.priority > priority)
+                .filter(|(other, _)| self.priority(other) > priority)
             {
                 let waits = record
                     .key
                     .filter(|_| record.ended.is_none())
                     .and_then(|key| self.world.core.explain(key));
                 let overtaken = matches!(waits, Some(Explanation::Ready(WaitsFor::Slots { .. })))
-                    && suits(&record.wanted, &self.processes[*at])
-                    && !several;
+                    && suits(&record.wanted, &self.processes[*at]);
                 assert!(
                     !overtaken,
                     "{name} is sent before {other}, which is more urgent"
                 );
             }
         }
+    }
+
+    /// The priority by which a task that the core holds is sent; `None` for any other task.
+    fn priority(&self, name: &str) -> Option<i32> {
+        let key = self.world.tasks[name].key?;
+        self.world.core.effective_priority(key)
+    }
+
+    /// The tasks for which a runner keeps its slots and its memory.
+    fn reserved(&self) -> BTreeSet<String> {
+        let is_reserved = |record: &Record| {
+            let why = record.key.and_then(|key| self.world.core.explain(key));
+            matches!(why, Some(Explanation::Ready(WaitsFor::Reserved { .. })))
+        };
+        let tasks = self.world.tasks.iter();
+        tasks
+            .filter(|(_, record)| is_reserved(record))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Whether a process keeps its slots for some task.
@@ -217,9 +239,10 @@ impl Play {
     /// The turn ends, and is judged as a whole.
     pub fn turn(&mut self) {
         self.sent.clear();
+        let were_reserved = self.reserved();
         self.event(Event::TurnEnded);
         self.deliver();
-        self.judge_order();
+        self.judge_order(&were_reserved);
         // A turn that did not stop at its limit leaves no free slot to a task that could use it.
         if self.world.busy() || !self.roster_wait_is_over {
             return;
@@ -246,7 +269,10 @@ impl Play {
                 };
                 let wanted = &record.wanted;
                 let suits = suits(wanted, process);
-                let room = facts.attempts < process.credits as usize
+                let memory_mb = facts.used_memory_mb + u64::from(wanted.memory_mb);
+                let has_memory = facts.attempts == 0 || memory_mb <= process.offer.memory_mb;
+                let room = has_memory
+                    && facts.attempts < process.credits as usize
                     && facts.used + wanted.requires.slots() <= process.offer.slots;
                 assert!(
                     !(suits && room) || self.keeps_its_slots(process),

@@ -22,6 +22,7 @@ impl Play {
             let zone = ["x", "y"][random.below(2)].to_owned();
             wanted.requires.labels = BTreeMap::from([("zone".to_owned(), zone)]);
         }
+        wanted.memory_mb = *random.of(&[100, 100, 100, 700, 3_000]).expect("a memory");
         let names: Vec<&String> = self.world.tasks.keys().collect();
         while random.one_in(3) {
             let Some(on) = random.of(&names) else { break };

@@ -93,17 +93,33 @@ impl Play {
                 runner,
                 needs,
                 free,
+                needs_memory_mb,
+                free_memory_mb,
             }) => {
-                format!("{} keeps slots: {free} of {needs} are free", name(runner))
+                if u64::from(*needs_memory_mb) <= *free_memory_mb {
+                    format!("{} keeps slots: {free} of {needs} are free", name(runner))
+                } else {
+                    format!(
+                        "{} keeps memory: {free_memory_mb} of {needs_memory_mb} MiB are free",
+                        name(runner)
+                    )
+                }
             }
             Explanation::Ready(WaitsFor::Slots {
                 runners,
                 slots,
                 used,
+                short_of_memory,
                 ahead,
             }) => {
+                let memory = if *short_of_memory > 0 {
+                    format!(", {short_of_memory} short of memory")
+                } else {
+                    String::new()
+                };
                 format!(
-                    "{used} of {slots} slots on {runners} runners are taken, {ahead} tasks ahead"
+                    "{used} of {slots} slots on {runners} runners are taken{memory}, {ahead} tasks \
+                     ahead"
                 )
             }
             Explanation::Ready(other) => format!("{other:?}"),

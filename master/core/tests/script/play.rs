@@ -42,6 +42,7 @@ impl Play {
         wanted.requires.os = line.text("os").map(Into::into);
         wanted.requires.arch = line.text("arch").map(Into::into);
         wanted.requires.memory_mb = line.number("mem");
+        wanted.memory_mb = line.number("memory").unwrap_or(0);
         wanted.after = line.all("after").into_iter().map(dependency).collect();
         wanted.due = self.due(line);
         wanted.retries = line

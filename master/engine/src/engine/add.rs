@@ -217,10 +217,11 @@ impl Engine {
             return Err(NotAdmitted::UnknownDependencies(unknown, task));
         }
         let document = &task.document;
-        if self
-            .core
-            .classes_full(&document.module.name, &document.requires)
-        {
+        if self.core.classes_full(
+            &document.module.name,
+            &document.requires,
+            self.memory_mb(document.memory_mb),
+        ) {
             let text = "field `requires`: too many different requirements are queued already; \
                         wait until some have run";
             return Err(Refusal::new(RefusalCode::Unavailable, text)
@@ -242,7 +243,7 @@ impl Engine {
         if let Some(refusal) = &task.wrong {
             return Err(refusal.clone());
         }
-        if !task.is_follow_up {
+        if task.lineage.is_none() {
             if self.stopping {
                 let text = "the master is stopping and takes no more tasks; \
                             add this one again when it has started";
@@ -265,6 +266,7 @@ impl Engine {
             id,
             fingerprint,
             references,
+            lineage,
             ..
         } = task;
         let body = TaskBody::new(AddedTask {
@@ -275,6 +277,7 @@ impl Engine {
             job,
             ordinal: self.last_ordinal,
             created: self.now.wall,
+            lineage,
         });
         let priority = body.priority;
         self.open_task(Arc::new(body), priority, Origin::Added, None);
@@ -380,12 +383,18 @@ impl Engine {
             job: body.job.clone(),
             module: body.module.clone(),
             requires: requires.clone(),
+            memory_mb: self.memory_mb(rare.and_then(|rare| rare.memory_mb)),
             priority: body.priority,
             dependencies,
             due,
             retries: rare.and_then(|rare| rare.retries.clone()).map(Box::new),
             origin,
         }
+    }
+
+    /// The memory that an attempt may take at most, in MiB, of a task whose document says this.
+    pub(super) fn memory_mb(&self, in_document: Option<u32>) -> u32 {
+        in_document.unwrap_or(self.config.memory_mb)
     }
 
     /// Lets a task share the allocations of its job, module and requirements with other tasks. That

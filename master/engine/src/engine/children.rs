@@ -16,7 +16,7 @@ use std::sync::Arc;
 use taskmaster_core::{Event, Origin, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Done, Failed, Log};
 use taskmaster_protocol::{ErrorKind, Refusal, RefusalCode, TaskError, TaskId, limits};
-use taskmaster_store::body::{AddedTask, TaskBody};
+use taskmaster_store::body::{AddedTask, Lineage, TaskBody};
 
 /// Tasks that the search for a dependency cycle looks at before it gives up, so that no turn is long.
 const LOOKED_THROUGH_MAX: usize = 10_000;
@@ -32,6 +32,9 @@ impl Engine {
     ) {
         if !self.core.report_counts(runner, task, report.attempt) {
             return self.attempt_done(runner, task, report);
+        }
+        if let Err(error) = self.may_add_children(task, follow_ups.adds.len()) {
+            return self.attempt_failed(runner, task, failed_report(report, error));
         }
         // The tasks are added before the attempt ends, so that its job is not done in between.
         let refusals = self.add_children(task, follow_ups.adds);
@@ -53,16 +56,48 @@ impl Engine {
         // twice.
         if let Err(why) = continued {
             let text = format!("it cannot go on as the task of its `::then`: {why}");
-            let failed = Failed {
-                id: report.id,
-                attempt: report.attempt,
-                error: TaskError::new(ErrorKind::Output, text),
-                started_us: Some(report.started_us),
-                stats: report.stats,
-                log: report.log,
-            };
-            self.attempt_failed(runner, task, failed);
+            let error = TaskError::new(ErrorKind::Output, text);
+            self.attempt_failed(runner, task, failed_report(report, error));
         }
+    }
+
+    /// Whether an attempt may add this many tasks. If not now, the attempt fails and is tried later;
+    /// otherwise what feeders may not add would come in by way of tasks.
+    fn may_add_children(&self, parent: TaskKey, count: usize) -> Result<(), TaskError> {
+        if count == 0 {
+            return Ok(());
+        }
+        let lineage = self.facts.body(parent).lineage_of_child();
+        if lineage.depth > limits::ADDED_DEPTH_MAX {
+            let text = format!(
+                "the tasks that it adds are refused: {} tasks have added each other one after the \
+                 other, and no more may",
+                limits::ADDED_DEPTH_MAX
+            );
+            return Err(TaskError {
+                code: Some(65),
+                ..TaskError::new(ErrorKind::Output, text)
+            });
+        }
+        let open = self.facts.open_descendants(lineage.root);
+        let refusal = if open + count > limits::ADDED_OPEN_MAX {
+            let text = format!(
+                "{open} tasks that have not ended come from one task by `::add`, and at most {} may",
+                limits::ADDED_OPEN_MAX
+            );
+            Some(Refusal::new(RefusalCode::Unavailable, text))
+        } else {
+            let priority = self.facts.live(parent).priority;
+            self.disk_refusal().or_else(|| self.queue_full(priority))
+        };
+        let Some(refusal) = refusal else {
+            return Ok(());
+        };
+        let text = format!("the tasks that it adds cannot be taken now: {refusal}");
+        Err(TaskError {
+            code: Some(75),
+            ..TaskError::new(ErrorKind::Output, text)
+        })
     }
 
     /// Adds the tasks that can be added. Returns why the others cannot, as lines for the log.
@@ -72,9 +107,10 @@ impl Engine {
         }
         let job = self.facts.body(parent).job.clone();
         let priority = self.facts.live(parent).priority;
+        let lineage = self.facts.body(parent).lineage_of_child();
         let tasks = children
             .into_iter()
-            .map(|child| child.with_priority(priority))
+            .map(|child| child.inherited(priority, lineage))
             .collect();
         let outcomes = self.admit_all(tasks, Some(job)).into_iter().enumerate();
         outcomes
@@ -93,7 +129,8 @@ impl Engine {
         then: FollowUp,
     ) -> Result<(), Refusal> {
         let priority = self.facts.live(key).priority;
-        let then = then.with_priority(priority)?;
+        let lineage = self.facts.body(key).lineage_of_child();
+        let then = then.inherited(priority, lineage)?;
         self.check_continuation(key, &then)?;
         let PreparedTask {
             document,
@@ -109,6 +146,7 @@ impl Engine {
             job: last.job.clone(),
             ordinal: last.ordinal,
             created: last.created,
+            lineage: last.lineage(),
         });
         let rare = body.extras.get_or_insert_default();
         rare.continued = true;
@@ -158,10 +196,11 @@ impl Engine {
             return Err(unknown_dependency(unknown));
         }
         self.refuse_cycle(key, &dependencies)?;
-        if self
-            .core
-            .classes_full(&document.module.name, &document.requires)
-        {
+        if self.core.classes_full(
+            &document.module.name,
+            &document.requires,
+            self.memory_mb(document.memory_mb),
+        ) {
             let text = "too many different requirements are queued already";
             return Err(Refusal::new(RefusalCode::Unavailable, text).at("requires"));
         }
@@ -206,14 +245,26 @@ impl Engine {
 }
 
 impl FollowUp {
-    /// The task, with the priority of its parent if its document names none.
-    fn with_priority(self, priority: i32) -> Result<Box<PreparedTask>, Refusal> {
+    /// The task, with its lineage, and with the priority of its parent if its document names none.
+    fn inherited(self, priority: i32, lineage: Lineage) -> Result<Box<PreparedTask>, Refusal> {
         let mut task = self.task?;
         if !self.has_priority {
             task.document.priority = priority;
         }
-        task.is_follow_up = true;
+        task.lineage = Some(lineage);
         Ok(task)
+    }
+}
+
+/// The report of an attempt that has a result and failed all the same.
+fn failed_report(report: Done, error: TaskError) -> Failed {
+    Failed {
+        id: report.id,
+        attempt: report.attempt,
+        error,
+        started_us: Some(report.started_us),
+        stats: report.stats,
+        log: report.log,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::modules::AttemptVersion;
 use super::{AttemptReport, Engine, RunnerReport};
+use crate::facts::began;
 use crate::inbox::ConnectionId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -265,9 +266,7 @@ impl Engine {
             timeout_ms: rare
                 .and_then(|rare| rare.timeout_ms)
                 .unwrap_or(self.config.timeout_ms),
-            memory_mb: rare
-                .and_then(|rare| rare.memory_mb)
-                .unwrap_or(self.config.memory_mb),
+            memory_mb: self.memory_mb(rare.and_then(|rare| rare.memory_mb)),
             slots: body.slots(),
             capabilities: (!granted.is_empty()).then_some(granted),
         };
@@ -421,6 +420,12 @@ impl Engine {
         let live = self.facts.live_mut(key);
         let last = live.last.take().unwrap_or_default();
         let last_sent = attempt.max(AttemptId { epoch, n: last.n });
+        // A report may come of an attempt that an earlier master had sent, nobody knows when.
+        let sent = if last.n == attempt.n {
+            last.sent.max(body.created)
+        } else {
+            body.created
+        };
         let skipped = skipped_for.map(|on| EndExtras {
             skipped_for: Some(on),
         });
@@ -442,6 +447,10 @@ impl Engine {
         if let Some(report) = report {
             add_report(&mut end, report.report);
         }
+        let run_us = end.stats.map_or(0, |stats| stats.run_us);
+        let run_us = i64::try_from(run_us).unwrap_or(i64::MAX);
+        let latest = Wall(finished.0.saturating_sub(run_us));
+        end.started = end.started.map(|said| began(said, sent, latest));
         let ended = Ended::new(seq, &body, end);
         self.remember(key, Arc::new(ended));
     }

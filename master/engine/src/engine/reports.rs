@@ -1,7 +1,7 @@
 //! Messages of runners: what they hold, results, failures, and live output.
 
 use super::{AttemptReport, Engine, RunnerReport};
-use crate::facts::Known;
+use crate::facts::{Known, began};
 use crate::inbox::{ConnectionId, DoneReport};
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
@@ -168,12 +168,10 @@ impl Engine {
                 .as_mut()
                 .filter(|last| last.n == attempt.n)
             {
-                last.started = Some(Wall(started_us));
-                let data = || {
-                    Json::of(
-                        &serde_json::json!({ "attempt": attempt.n, "started": Wall(started_us) }),
-                    )
-                };
+                let started = began(Wall(started_us), last.sent, self.now.wall);
+                last.started = Some(started);
+                let data =
+                    || Json::of(&serde_json::json!({ "attempt": attempt.n, "started": started }));
                 self.show(EventKind::TaskStarted, Some(key), Some(runner), data);
             }
         }

@@ -105,6 +105,10 @@ impl Engine {
                 "its job `{0}` is paused; `jobs resume {0}` lets it go on",
                 body.job
             ),
+            WaitsFor::JobCancel => format!(
+                "older tasks of its job `{}` are being cancelled; it goes on when all are",
+                body.job
+            ),
             WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
                 Some(record) if record.present && !record.paused => {
                     match self.modules.in_use(&body.module, record) {
@@ -143,23 +147,44 @@ impl Engine {
                 runner,
                 needs,
                 free,
+                needs_memory_mb,
+                free_memory_mb,
             } => {
                 let name = self.runner_name(runner).unwrap_or_else(|| "?".into());
-                format!(
-                    "runner `{name}` keeps its slots for it: {free} of the {needs} that it needs are free"
-                )
+                if u64::from(needs_memory_mb) <= free_memory_mb {
+                    format!(
+                        "runner `{name}` keeps its slots for it: {free} of the {needs} that it needs \
+                         are free"
+                    )
+                } else {
+                    format!(
+                        "it waits for memory: runner `{name}` keeps its memory for it, and \
+                         {free_memory_mb} MiB of the {needs_memory_mb} MiB that it may take \
+                         (`memory_mb`) are free"
+                    )
+                }
             }
             WaitsFor::Slots {
                 runners,
                 slots,
                 used,
+                short_of_memory,
                 ahead,
-            } => format!(
-                "it waits for a slot: {used} of {} on {} are taken, and {} may come before it",
-                counted(slots, "slot"),
-                counted(runners as u64, "runner"),
-                counted(ahead, "task"),
-            ),
+            } => {
+                let for_what = match short_of_memory {
+                    0 => "a slot".to_owned(),
+                    1 => "memory: 1 runner has a slot free, and not the memory".to_owned(),
+                    _ => format!(
+                        "memory: {short_of_memory} runners have a slot free, and not the memory"
+                    ),
+                };
+                format!(
+                    "it waits for {for_what}: {used} of {} on {} are taken, and {} may come before it",
+                    counted(slots, "slot"),
+                    counted(runners as u64, "runner"),
+                    counted(ahead, "task"),
+                )
+            }
         }
     }
 

@@ -29,6 +29,12 @@ pub(crate) struct Failures {
     pub losses: Vec<String>,
 }
 
+/// When an attempt began, from what its runner says. The runner's clock may be off, so the time is
+/// not before `sent` and not after `latest`, both by the master's clock.
+pub(crate) fn began(said: Wall, sent: Wall, latest: Wall) -> Wall {
+    said.max(sent).min(latest)
+}
+
 impl LastAttempt {
     pub fn error(&self) -> Option<&TaskError> {
         self.failures

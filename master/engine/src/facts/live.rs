@@ -3,6 +3,8 @@
 use super::attempt::LastAttempt;
 use super::order::AddingOrder;
 use hashbrown::HashTable;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -86,6 +88,8 @@ pub(crate) struct LiveTasks {
     pub open: AddingOrder,
     /// How many open tasks depend on an id with this hash. Such tasks are not pruned.
     named: HashTable<(IdHash, u32)>,
+    /// How many open tasks descend from the task of this ordinal.
+    descendants: BTreeMap<u64, usize>,
     /// Memory that open tasks take, bytes, estimated.
     pub bytes: u64,
     /// Ended tasks that the core has forgotten and that the view does not have yet, by the hash of
@@ -169,6 +173,9 @@ impl LiveTasks {
         self.forget_ended_by(hash, &body.id, |_| true);
         self.open.insert(body.ordinal, key);
         self.bytes += bytes_of(&body);
+        if let Some(lineage) = body.lineage() {
+            *self.descendants.entry(lineage.root).or_default() += 1;
+        }
         self.count_named(body.dependencies());
         self.tasks.insert(
             key,
@@ -212,7 +219,20 @@ impl LiveTasks {
     pub fn close(&mut self, body: &TaskBody) {
         self.open.remove(body.ordinal);
         self.bytes -= bytes_of(body);
+        if let Some(lineage) = body.lineage()
+            && let Entry::Occupied(mut count) = self.descendants.entry(lineage.root)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         self.uncount_named(body.dependencies());
+    }
+
+    /// How many open tasks descend from the task of this ordinal.
+    pub fn open_descendants(&self, root: u64) -> usize {
+        self.descendants.get(&root).copied().unwrap_or(0)
     }
 
     fn uncount_named(&mut self, dependencies: &[Dependency]) {

@@ -95,6 +95,7 @@ impl World {
             job: JobName::new("j").unwrap(),
             ordinal: self.ordinal,
             created: Wall(0),
+            lineage: None,
         }));
         let was_pruned = self.facts.stop_pruning(&id);
         self.record(Record::Added(body.clone()));

@@ -24,6 +24,7 @@ fn body(ordinal: u64, name: &str) -> Arc<TaskBody> {
         job: JobName::new("j").unwrap(),
         ordinal,
         created: Wall(0),
+        lineage: None,
     }))
 }
 
