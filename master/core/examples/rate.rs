@@ -143,7 +143,6 @@ impl Run {
                 runner,
                 offer,
                 credits: 100,
-                answers_recalls: true,
                 held: Vec::new(),
             });
         }

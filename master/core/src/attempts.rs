@@ -422,9 +422,7 @@ impl Scheduler {
 
         runner.recall_timer_set = false;
         runner.prefetch_paused = true;
-        if runner.answers_recalls {
-            runner.unanswered_since_us.get_or_insert(now);
-        }
+        runner.unanswered_since_us.get_or_insert(now);
         let attempts = runner.in_flight.keys().copied().collect();
         effects.push(Effect::Recall {
             runner: key,

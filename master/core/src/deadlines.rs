@@ -1,4 +1,4 @@
-//! Everything that waits for a time. The core fires its deadlines itself; the shell only asks when
+//! Everything that waits for a time. The core fires its deadlines itself; the engine only asks when
 //! the next one is.
 
 use crate::due::Due;

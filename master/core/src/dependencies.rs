@@ -80,11 +80,11 @@ impl Scheduler {
     /// engine did not know of the end yet, and it is returned.
     #[expect(
         clippy::panic,
-        reason = "the contract of the shell: an open dependency is a task of the core"
+        reason = "the contract of the engine: an open dependency is a task of the core"
     )]
     fn wait_for(&mut self, on: TaskKey, dependent: Dependent) -> Option<FinalState> {
         let Some(task) = self.tasks.get_mut(on) else {
-            panic!("the shell says that {on:?} is open, and the core does not hold it");
+            panic!("the engine says that {on:?} is open, and the core does not hold it");
         };
         if let State::Ended(how) = task.state {
             return Some(how);

@@ -164,9 +164,6 @@ pub enum Event {
         offer: Box<Offer>,
         /// How many attempts the runner will hold at most.
         credits: u32,
-        /// Whether the runner answers every recall, also one that names no attempt. Such a runner
-        /// is given up when it leaves a recall without an answer.
-        answers_recalls: bool,
         /// Attempts that the runner holds, of tasks that the core holds.
         held: Vec<(TaskKey, AttemptId)>,
     },

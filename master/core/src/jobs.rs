@@ -197,7 +197,7 @@ impl JobTable {
     }
 
     /// Drops the jobs whose runs ended in former turns, unless the core holds a task of the job or a
-    /// cancel is being carried out. Called when a turn begins to end, so that the shell can read the
+    /// cancel is being carried out. Called when a turn begins to end, so that the engine can read the
     /// last counts of the jobs that this turn closes.
     pub fn drop_closed(&mut self) {
         let unread = self.ended_runs.split_off(self.read_runs);
@@ -221,7 +221,7 @@ impl JobTable {
         }
     }
 
-    /// Marks the ended runs as read: the shell carries out this turn's effects before the next turn
+    /// Marks the ended runs as read: the engine carries out this turn's effects before the next turn
     /// ends.
     pub fn turn_ended(&mut self) {
         self.read_runs = self.ended_runs.len();

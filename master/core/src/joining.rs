@@ -19,7 +19,6 @@ pub(crate) struct Joining {
     pub offer: Offer,
     /// How many attempts the runner will hold at most.
     pub credits: u32,
-    pub answers_recalls: bool,
     /// Attempts that the runner holds, of tasks that the core holds.
     pub held: Vec<(TaskKey, AttemptId)>,
 }
@@ -75,7 +74,7 @@ impl Scheduler {
     ) {
         assert!(
             !self.runners.contains_key(&key),
-            "the shell uses runner {key:?} twice"
+            "the engine uses runner {key:?} twice"
         );
         let name: Arc<str> = joining.offer.name.as_str().into();
         let last = self
@@ -101,7 +100,6 @@ impl Scheduler {
         let runner = Runner {
             credits: joining.credits.min(limits::CREDITS_MAX),
             finished: replaced.finished,
-            answers_recalls: joining.answers_recalls,
             ..Runner::new(name, joining.offer, now)
         };
         self.runners.insert(key, runner);

@@ -7,7 +7,7 @@
 //! give the same effects in the same order. Time and random numbers come in as values. Ids,
 //! parameters and results stay outside: here a task is a key.
 //!
-//! The contract of the shell, which is the engine around this crate: look up the facts that an
+//! The contract of the engine, which is the crate around this one: look up the facts that an
 //! event carries, call `handle` for each event and then once with [`Event::TurnEnded`]. Carry the
 //! effects out in order, and commit every [`Effect::Store`] before anything is promised to the
 //! outside. Call `handle` with [`Event::TurnEnded`] again at [`Scheduler::next_deadline`].

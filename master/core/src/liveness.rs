@@ -87,7 +87,7 @@ impl Scheduler {
         // stopped listening: an empty recall tells which.
         let makes_no_progress =
             !runner.in_flight.is_empty() && runner.last_progress_us + SILENT_US_MAX <= now;
-        if runner.answers_recalls && runner.unanswered_since_us.is_none() && makes_no_progress {
+        if runner.unanswered_since_us.is_none() && makes_no_progress {
             runner.unanswered_since_us = Some(now);
             effects.push(Effect::Recall {
                 runner: key,

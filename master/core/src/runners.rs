@@ -64,9 +64,6 @@ pub(crate) struct Runner {
     /// Whether nothing is sent ahead until an attempt ends, because attempts sent ahead have waited
     /// for too long.
     pub prefetch_paused: bool,
-    /// Whether the runner answers every recall, also one that names no attempt. Such a runner that
-    /// does not answer is stuck.
-    pub answers_recalls: bool,
     /// When the first recall was sent that the runner has not answered.
     pub unanswered_since_us: Option<u64>,
 }
@@ -95,7 +92,6 @@ impl Runner {
             last_progress_us: now_us,
             recall_timer_set: false,
             prefetch_paused: false,
-            answers_recalls: false,
             unanswered_since_us: None,
         }
     }

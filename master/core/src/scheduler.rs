@@ -80,7 +80,7 @@ impl Scheduler {
     ///
     /// # Panics
     ///
-    /// If the shell breaks the contract: with a key that is in use, a job that was not opened, or a
+    /// If the engine breaks the contract: with a key that is in use, a job that was not opened, or a
     /// dependency that the core does not hold.
     pub fn handle(&mut self, event: Event, now: Now, effects: &mut Vec<Effect>) {
         self.now = Now {
@@ -117,13 +117,11 @@ impl Scheduler {
                 runner,
                 offer,
                 credits,
-                answers_recalls,
                 held,
             } => {
                 let joining = Joining {
                     offer: *offer,
                     credits,
-                    answers_recalls,
                     held,
                 };
                 self.runner_joined(runner, joining, effects);

@@ -46,7 +46,7 @@ impl TaskTable {
         self.last_generation = self.last_generation.wrapping_add(1);
         task.generation = self.last_generation;
         let last = self.tasks.insert(key, task);
-        assert!(last.is_none(), "the shell uses key {key:?} twice");
+        assert!(last.is_none(), "the engine uses key {key:?} twice");
     }
 
     fn remove(&mut self, key: TaskKey) {
@@ -90,7 +90,7 @@ impl Scheduler {
         let job = self.jobs.key(&new.job);
         assert!(
             job.is_some(),
-            "the shell adds a task to job {}, which it has not opened",
+            "the engine adds a task to job {}, which it has not opened",
             new.job
         );
         let Some(job) = job else { return };

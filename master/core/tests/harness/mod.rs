@@ -467,7 +467,6 @@ impl World {
             runner,
             offer: Box::new(offer),
             credits,
-            answers_recalls: true,
             held,
         });
         (runner, effects)

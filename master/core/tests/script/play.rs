@@ -198,7 +198,6 @@ impl Play {
                     runner,
                     offer,
                     credits: 1,
-                    answers_recalls: true,
                     held: Vec::new(),
                 }
             }

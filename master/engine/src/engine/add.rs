@@ -53,7 +53,7 @@ impl From<Refusal> for NotAdmitted {
 }
 
 /// The tasks of one batch while they are added.
-struct Admission {
+struct BatchInProgress {
     /// The job of tasks whose documents name none.
     job: Option<JobName>,
     /// The ids of all tasks of the batch.
@@ -139,7 +139,7 @@ impl Engine {
         tasks: PreparedBatch,
         job: Option<JobName>,
     ) -> Vec<Result<AdmittedTask, Refusal>> {
-        let mut admission = Admission {
+        let mut admission = BatchInProgress {
             job,
             ids: tasks.iter().flatten().map(|task| task.id.clone()).collect(),
             deferred: DeferredDocuments::default(),
@@ -172,7 +172,7 @@ impl Engine {
         &mut self,
         index: usize,
         task: Box<PreparedTask>,
-        admission: &mut Admission,
+        admission: &mut BatchInProgress,
     ) -> Option<Result<AdmittedTask, Refusal>> {
         match self.admit(task, admission.job.as_ref()) {
             Ok(admitted) => Some(Ok(admitted)),
@@ -376,18 +376,20 @@ impl Engine {
         origin: Origin,
     ) -> NewTask {
         let requires = body.requires.as_ref().unwrap_or(&self.no_requirements);
-        let rare = body.extras.as_ref();
+        let extras = body.extras.as_ref();
         NewTask {
             key,
             ordinal: body.ordinal,
             job: body.job.clone(),
             module: body.module.clone(),
             requires: requires.clone(),
-            memory_mb: self.memory_mb(rare.and_then(|rare| rare.memory_mb)),
+            memory_mb: self.memory_mb(extras.and_then(|extras| extras.memory_mb)),
             priority: body.priority,
             dependencies,
             due,
-            retries: rare.and_then(|rare| rare.retries.clone()).map(Box::new),
+            retries: extras
+                .and_then(|extras| extras.retries.clone())
+                .map(Box::new),
             origin,
         }
     }
@@ -453,9 +455,9 @@ pub(super) fn stored_job(record: &JobRecord) -> StoredJob {
 /// When a task may start, as its document says. A delay counts on the monotonic clock, and a time on
 /// the wall clock. If the document has both, the later one counts.
 pub(super) fn due_of(body: &TaskBody, now: Now) -> Option<Due> {
-    let rare = body.extras.as_ref()?;
-    let delayed = rare.delay_ms.map(|ms| body.created.plus_us(ms * 1_000));
-    match (delayed, rare.not_before) {
+    let extras = body.extras.as_ref()?;
+    let delayed = extras.delay_ms.map(|ms| body.created.plus_us(ms * 1_000));
+    match (delayed, extras.not_before) {
         (Some(delayed), not_before) if not_before.is_none_or(|wall| wall <= delayed) => {
             Some(mono(delayed, now))
         }

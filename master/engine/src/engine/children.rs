@@ -148,14 +148,14 @@ impl Engine {
             created: last.created,
             lineage: last.lineage(),
         });
-        let rare = body.extras.get_or_insert_default();
-        rare.continued = true;
+        let extras = body.extras.get_or_insert_default();
+        extras.continued = true;
         // The delay counts from now, and not from the time at which the task was added.
-        let until = rare
+        let until = extras
             .delay_ms
             .take()
             .map(|ms| self.now.wall.plus_us(ms * 1_000));
-        rare.not_before = rare.not_before.max(until);
+        extras.not_before = extras.not_before.max(until);
         self.share_values(&mut body);
         let body = Arc::new(body);
         let dependencies = self.dependencies_of(&body);

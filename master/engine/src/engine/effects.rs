@@ -250,7 +250,7 @@ impl Engine {
             Some(why) => Some(Json::of(&serde_json::json!({ "$result": why }))),
             None => body.params.clone(),
         };
-        let rare = body.extras.as_deref();
+        let extras = body.extras.as_deref();
         let assignment = Assignment {
             id: body.id.clone(),
             attempt,
@@ -259,14 +259,16 @@ impl Engine {
             job: body.job.clone(),
             params,
             results,
-            args: rare.map(|rare| rare.args.clone()).unwrap_or_default(),
-            env: rare.map(|rare| rare.env.clone()).unwrap_or_default(),
-            inputs: rare.map(|rare| rare.inputs.clone()).unwrap_or_default(),
-            outputs: rare.and_then(|rare| rare.outputs.clone()),
-            timeout_ms: rare
-                .and_then(|rare| rare.timeout_ms)
+            args: extras.map(|extras| extras.args.clone()).unwrap_or_default(),
+            env: extras.map(|extras| extras.env.clone()).unwrap_or_default(),
+            inputs: extras
+                .map(|extras| extras.inputs.clone())
+                .unwrap_or_default(),
+            outputs: extras.and_then(|extras| extras.outputs.clone()),
+            timeout_ms: extras
+                .and_then(|extras| extras.timeout_ms)
                 .unwrap_or(self.config.timeout_ms),
-            memory_mb: self.memory_mb(rare.and_then(|rare| rare.memory_mb)),
+            memory_mb: self.memory_mb(extras.and_then(|extras| extras.memory_mb)),
             slots: body.slots(),
             capabilities: (!granted.is_empty()).then_some(granted),
         };

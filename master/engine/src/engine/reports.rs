@@ -40,7 +40,6 @@ impl Engine {
                 runner,
                 offer: Box::new(offer),
                 credits: request.credits,
-                answers_recalls: true,
                 held: held.open,
             });
             if !held.void.is_empty() {

@@ -107,15 +107,15 @@ const DEPENDENCY_BYTES: u64 = 100;
 /// Memory of an open task, bytes, estimated.
 fn bytes_of(body: &TaskBody) -> u64 {
     let params = body.params.as_ref().map_or(0, |params| params.get().len());
-    let rare = body.extras.as_ref().map_or(0, |rare| {
-        let args: usize = rare.args.iter().map(String::len).sum();
-        args + rare
+    let extras = body.extras.as_ref().map_or(0, |extras| {
+        let args: usize = extras.args.iter().map(String::len).sum();
+        args + extras
             .env
             .iter()
             .map(|(key, value)| key.len() + value.len())
             .sum::<usize>()
     });
-    TASK_BYTES + DEPENDENCY_BYTES * body.dependencies().len() as u64 + (params + rare) as u64
+    TASK_BYTES + DEPENDENCY_BYTES * body.dependencies().len() as u64 + (params + extras) as u64
 }
 
 impl LiveTasks {
