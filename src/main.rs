@@ -12,14 +12,20 @@ mod up;
 
 use cli::{Cli, Command};
 use std::process::ExitCode;
-use taskmaster_feeder::exit;
+use taskmaster_confined::INSPECT;
+use taskmaster_feeder::{WRAP, exit};
 use taskmaster_runner::cli::{run_file, signal};
+use taskmaster_runner::compile::COMPILE;
 use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything else: a process that does one piece of work has no command line of a person.
+    if let Some(code) = taskmaster_confined::answer(&[&INSPECT, &COMPILE, &WRAP]) {
+        return code;
+    }
     let (cli, config) = match config::parse(std::env::args_os().collect()) {
         Ok(parsed) => parsed,
         Err(error) => {

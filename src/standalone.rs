@@ -8,7 +8,7 @@ use taskmaster_master::config::MasterConfig;
 use taskmaster_master::master::{Master, MasterError};
 use taskmaster_protocol::limits::MEMORY_MB_DEFAULT;
 use taskmaster_protocol::message::Offer;
-use taskmaster_runner::cli::offer;
+use taskmaster_runner::cli::{CompileArgs, offer};
 use taskmaster_runner::grants::Grants;
 use taskmaster_runner::inputs::CACHE_BYTES_DEFAULT;
 use taskmaster_runner::link::{RunnerConfig, RunnerError, serve};
@@ -48,6 +48,8 @@ pub struct StandaloneRunner {
     /// Names that tasks can require.
     pub env: Vec<String>,
     pub grants: Grants,
+    /// What a module may take to be compiled.
+    pub compile: CompileArgs,
 }
 
 /// A master and a runner that serve.
@@ -84,6 +86,7 @@ impl Standalone {
                 grants: runner.grants,
                 cache,
                 inputs_bytes: CACHE_BYTES_DEFAULT,
+                compile_memory_mb: runner.compile.compile_memory,
                 grace,
             };
             tokio::spawn(serve(config, raised(stopped.clone())))

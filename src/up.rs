@@ -9,7 +9,7 @@ use taskmaster_feeder::exit;
 use taskmaster_master::cli::MasterArgs;
 use taskmaster_master::config::MasterConfig;
 use taskmaster_master::master::Master;
-use taskmaster_runner::cli::{grants, signal};
+use taskmaster_runner::cli::{CompileArgs, grants, signal};
 use taskmaster_runner::grants::GrantArgs;
 
 /// The end of `up --help`.
@@ -35,6 +35,8 @@ pub struct UpArgs {
     pub slots: Option<u32>,
     #[command(flatten)]
     pub grants: GrantArgs,
+    #[command(flatten)]
+    pub compile: CompileArgs,
 }
 
 /// `taskmaster up`.
@@ -48,6 +50,7 @@ pub async fn up(args: UpArgs) -> ExitCode {
             slots: args.slots,
             env: args.grants.env,
             grants,
+            compile: args.compile,
         },
         Err(error) => return usage(error),
     };

@@ -1,6 +1,8 @@
 //! `doctor`: whether there is a master, whether it takes this client, and whether tasks can run
 //! there. Each problem comes with what to do about it.
 
+mod trial;
+
 use crate::cli::GlobalOptions;
 use crate::client::{Client, ClientError};
 use crate::error::CommandError;
@@ -56,6 +58,7 @@ pub async fn run(global: &GlobalOptions) -> Result<u8, CommandError> {
             findings.push(Finding::good("token", format!("{token}, accepted")));
             findings.push(check_protocol(client.welcome().protocol));
             findings.extend(check_master(&mut client).await?);
+            findings.push(trial::check_sandbox().await);
         }
         Err(error) => {
             let error = CommandError::from(error);
@@ -157,10 +160,24 @@ fn check_runners(runners: &[RunnerView]) -> Finding {
 }
 
 fn check_modules(modules: &[ModuleView]) -> Finding {
-    let usable = modules
-        .iter()
-        .filter(|module| module.version.is_some() && module.state != ModuleState::Removed)
-        .count();
+    let is_usable = |module: &&ModuleView| {
+        let is_lost = matches!(module.state, ModuleState::Removed | ModuleState::Failed);
+        module.version.is_some() && !is_lost
+    };
+    let usable = modules.iter().filter(is_usable).count();
+    let failed =
+        |module: &ModuleView| Some(format!("{}: {}", module.name, module.failure.as_ref()?));
+    if let Some(first) = modules.iter().find_map(failed) {
+        let count = modules
+            .iter()
+            .filter(|module| module.failure.is_some())
+            .count();
+        return Finding::bad(
+            "modules",
+            format!("{usable} usable; {count} cannot be executed by any runner: {first}"),
+            "see `taskmaster modules list` for all of them",
+        );
+    }
     let rejected: Vec<&str> = modules
         .iter()
         .filter(|module| module.error.is_some())
@@ -204,6 +221,26 @@ fn table(findings: &[Finding]) -> TextTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_that_no_runner_can_execute_is_not_well() {
+        let module = |failure: Option<&str>| -> ModuleView {
+            let state = if failure.is_some() { "failed" } else { "ready" };
+            let version = "0".repeat(64);
+            serde_json::from_value(serde_json::json!({
+                "name": "m", "version": version, "kind": "command", "state": state,
+                "failure": failure,
+            }))
+            .unwrap()
+        };
+        assert!(check_modules(&[module(None)]).ok);
+        let found = check_modules(&[module(None), module(Some("no code may be executed"))]);
+        assert!(!found.ok);
+        assert_eq!(
+            found.found,
+            "1 usable; 1 cannot be executed by any runner: m: no code may be executed"
+        );
+    }
 
     #[test]
     fn a_master_without_runners_or_modules_is_not_well() {

@@ -30,6 +30,7 @@ mod wire;
 mod wrap;
 
 pub use cli::{ClientCommand, GlobalOptions};
+pub use wrap::WRAP;
 
 use std::pin::Pin;
 

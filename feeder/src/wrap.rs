@@ -9,6 +9,7 @@ use crate::output::{Printer, notice};
 use serde_json::json;
 use std::fmt::Display;
 use std::path::Path;
+use taskmaster_confined::{ProcessLimits, Work};
 use thiserror::Error;
 use wasi_preview1_component_adapter_provider as adapter;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -16,6 +17,19 @@ use wit_parser::Resolve;
 
 /// The world that components are made for.
 const WIT: &str = include_str!("../../tasks/wit/task.wit");
+
+/// Makes the component, in a process of its own.
+pub static WRAP: Work = Work {
+    name: "wrap",
+    run: |_, core| component(core).map_err(|error| error.to_string()),
+};
+
+/// What that process may take. A component is little longer than its core module.
+const LIMITS: ProcessLimits = ProcessLimits {
+    memory_bytes: 4 << 30,
+    processor_s: 120,
+    output_bytes: 1 << 30,
+};
 
 /// Why no component can be made.
 #[derive(Debug, Error)]
@@ -36,7 +50,8 @@ pub fn run(core: &Path, out: &Path, printer: &Printer) -> Result<u8, CommandErro
         CommandError::Local(format!("{}: {error}", path.display()))
     };
     let read = std::fs::read(core).map_err(|error| failed(core, &error))?;
-    let component = component(&read).map_err(|error| failed(core, &error))?;
+    let component = taskmaster_confined::run(&WRAP, &[], &read, &LIMITS)
+        .map_err(|error| failed(core, &error))?;
     // The component is renamed into its place, so a program that watches the file sees it whole.
     let partial = out.with_extension("wasm.new");
     std::fs::write(&partial, &component).map_err(|error| failed(&partial, &error))?;

@@ -52,8 +52,10 @@ impl Interfaces {
         let name = name.clone();
         let inspect = move || match blobs.get(&version) {
             Ok(bytes) => {
-                let inspection = taskmaster_module::inspect(name.as_str(), &bytes);
-                Ok(Some(Arc::new(inspection)))
+                let inspection = taskmaster_confined::inspect(name.as_str(), &bytes);
+                inspection
+                    .map(|inspection| Some(Arc::new(inspection)))
+                    .map_err(std::io::Error::other)
             }
             // It is read when it is wanted again.
             Err(error) if is_unavailable(&error) => Err(error),

@@ -2,13 +2,14 @@
 //!
 //! One thread watches the folder. `notify` tells it of changes at once, and a sweep four times a
 //! second finds what `notify` does not tell (on network file systems, or when the target of a link
-//! changes). A file is read once, into memory; those bytes are hashed, validated and kept as a blob
-//! before the engine hears of them. So nobody ever runs half a file, and what happens to the file
+//! changes). A file is read once, into memory; those bytes are hashed, validated beside the thread
+//! and kept as a blob before the engine hears of them. So nobody ever runs half a file, and what happens to the file
 //! afterwards harms nobody.
 
 mod approved;
 mod contents;
 mod file;
+mod inspecting;
 mod looks;
 mod manifests;
 #[cfg(test)]

@@ -168,6 +168,8 @@ pub enum ModuleState {
     Ready,
     /// The newest version waits until somebody approves it. An older one may be in use.
     Waiting,
+    /// Every connected runner has said that it cannot compile or execute the version in use.
+    Failed,
     /// The file is no module that can be run.
     Rejected,
     /// The file is gone, and tasks of the module wait.
@@ -190,6 +192,9 @@ pub struct ModuleView {
     /// Why the newest file was rejected. An older version may be in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Why no connected runner can execute the version in use, as one of them said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// Every version that the master has seen, the newest first.
     #[serde(default)]
     pub versions: Vec<ModuleVersion>,

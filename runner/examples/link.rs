@@ -37,6 +37,7 @@ async fn main() -> Result<(), Failure> {
         grants: Default::default(),
         cache: cache.clone(),
         inputs_bytes: 1 << 20,
+        compile_memory_mb: taskmaster_runner::compile::MEMORY_MB_DEFAULT,
         grace: Duration::from_secs(1),
     };
     let runner = tokio::spawn(serve(config, std::future::pending()));

@@ -5,6 +5,7 @@ mod values;
 
 pub use local::{RunArgs, run_file};
 
+use crate::compile::MEMORY_MB_DEFAULT;
 use crate::grants::{GrantArgs, GrantError, Grants};
 use crate::inputs::CACHE_BYTES_DEFAULT;
 use crate::link::{RunnerConfig, RunnerError, SendFuture, serve};
@@ -81,9 +82,28 @@ pub struct RunnerArgs {
     /// goes first
     #[arg(long, value_name = "N", default_value_t = CACHE_BYTES_DEFAULT >> 20, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub input_cache_mb: u64,
+    /// What a module may take to be compiled.
+    #[command(flatten)]
+    pub compile: CompileArgs,
     /// How long running tasks may go on after a signal; then they are given back
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub grace: Duration,
+}
+
+/// What the compilation of a module may take.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CompileArgs {
+    /// How much memory the compilation of one module may take, MiB; what takes more cannot be run
+    #[arg(long, value_name = "N", default_value_t = MEMORY_MB_DEFAULT, value_parser = clap::value_parser!(u64).range(256..=1 << 20))]
+    pub compile_memory: u64,
+}
+
+impl Default for CompileArgs {
+    fn default() -> CompileArgs {
+        CompileArgs {
+            compile_memory: MEMORY_MB_DEFAULT,
+        }
+    }
 }
 
 /// Why the arguments of `taskmaster runner` cannot be used.
@@ -114,6 +134,7 @@ impl RunnerArgs {
             },
             cache: self.cache.unwrap_or_else(default_cache),
             inputs_bytes: self.input_cache_mb << 20,
+            compile_memory_mb: self.compile.compile_memory,
             grace: self.grace,
         })
     }

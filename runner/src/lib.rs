@@ -9,6 +9,7 @@
 pub mod at_work;
 mod cache;
 pub mod cli;
+pub mod compile;
 pub mod fetch;
 pub mod grants;
 pub mod inputs;

@@ -62,6 +62,7 @@ fn start(mut config: RunnerConfig) -> Result<RunnerLink, RunnerError> {
         sandbox.clone(),
         &config.cache.join("modules"),
         fetch.clone(),
+        config.compile_memory_mb,
     )
     .map_err(cache_error)?;
     let modules = Arc::new(modules);

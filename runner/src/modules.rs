@@ -3,11 +3,13 @@
 pub mod disk;
 
 use crate::cache::{LoadAbandoned, SingleFlightCache};
+use crate::compile::{CompileError, compile};
 use crate::fetch::{FetchBytes, FetchError};
-use crate::sandbox::{CompiledModule, LoadError, Program, Sandbox};
+use crate::sandbox::{LoadError, Program, Sandbox};
 use disk::ModuleDiskCache;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use taskmaster_protocol::{Hash, limits};
 use tokio::sync::Semaphore;
@@ -16,8 +18,16 @@ use tokio::sync::Semaphore;
 /// is mapped from disk.
 const IN_MEMORY_MAX: usize = 256;
 
-/// Modules compiled at a time. Each compilation uses every core already.
-const COMPILATIONS_MAX: usize = 1;
+/// Modules compiled at a time, as far as there are processors: one that takes long must not hold up
+/// all others. Each may take as much memory as `--compile-memory` says.
+const COMPILATIONS_MAX: usize = 8;
+
+/// Modules compiled at a time, on a machine with fewer processors.
+const COMPILATIONS_MIN: usize = 2;
+
+/// Versions of which it is remembered that they cannot be compiled. To find it out may take a minute
+/// each time.
+const UNCOMPILED_MAX: usize = 1_024;
 
 /// A module, ready to run.
 #[derive(Clone)]
@@ -43,12 +53,34 @@ pub enum ModuleError {
     /// The sandbox cannot run it.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// This machine cannot compile it or execute it now, whatever the module is.
+    #[error("{0}")]
+    Machine(String),
     /// The thread that read or compiled it panicked.
     #[error("loading broke off: {0}")]
     BrokeOff(String),
     /// The runner is ending.
     #[error(transparent)]
     Abandoned(#[from] LoadAbandoned),
+}
+
+impl ModuleError {
+    /// Whether the runner is at fault, and not the module.
+    pub fn is_of_the_runner(&self) -> bool {
+        match self {
+            ModuleError::Machine(_) | ModuleError::BrokeOff(_) | ModuleError::Abandoned(_) => true,
+            ModuleError::Fetch(_) | ModuleError::TooLarge(_) | ModuleError::Load(_) => false,
+        }
+    }
+}
+
+impl From<CompileError> for ModuleError {
+    fn from(error: CompileError) -> ModuleError {
+        match error {
+            CompileError::Module(error) => ModuleError::Load(error),
+            error @ CompileError::Machine(_) => ModuleError::Machine(error.to_string()),
+        }
+    }
 }
 
 /// The modules of this runner.
@@ -58,22 +90,30 @@ pub struct ModuleCache {
     fetch: FetchBytes,
     loaded: Arc<SingleFlightCache<Hash, LoadedModule, ModuleError>>,
     compiling: Semaphore,
+    compile_memory_mb: u64,
+    /// Versions that took more than a compilation may take.
+    uncompiled: Mutex<BTreeMap<Hash, LoadError>>,
 }
 
 impl ModuleCache {
-    /// A cache that keeps native code in `folder` and fetches what is not there.
+    /// A cache that keeps native code in `folder` and fetches what is not there. A compilation may
+    /// take `compile_memory_mb` MiB.
     pub fn open(
         sandbox: Arc<Sandbox>,
         folder: &Path,
         fetch: FetchBytes,
+        compile_memory_mb: u64,
     ) -> std::io::Result<ModuleCache> {
         let disk = ModuleDiskCache::open(folder, sandbox.engine())?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(ModuleCache {
             sandbox,
             disk: Arc::new(disk),
             fetch,
             loaded: SingleFlightCache::new(IN_MEMORY_MAX),
-            compiling: Semaphore::new(COMPILATIONS_MAX),
+            compiling: Semaphore::new(processors.clamp(COMPILATIONS_MIN, COMPILATIONS_MAX)),
+            compile_memory_mb,
+            uncompiled: Mutex::default(),
         })
     }
 
@@ -95,15 +135,27 @@ impl ModuleCache {
         self.loaded.join_or_begin(version, load).result().await
     }
 
+    fn uncompiled(&self) -> MutexGuard<'_, BTreeMap<Hash, LoadError>> {
+        self.uncompiled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn fetch_and_compile(&self, version: Hash) -> Result<LoadedModule, ModuleError> {
         let sandbox = self.sandbox.clone();
         let disk = self.disk.clone();
-        let on_disk = blocking(move || Ok(disk.read(sandbox.engine(), &version))).await?;
-        if let Some(compiled) = on_disk {
+        let on_disk = blocking(move || {
+            disk.read(sandbox.engine(), &version)
+                .map_err(|error| ModuleError::Machine(error.to_string()))
+        });
+        if let Some(compiled) = on_disk.await? {
             return Ok(LoadedModule {
                 program: Arc::new(Program::link(&self.sandbox, &compiled)?),
                 compile_us: 0,
             });
+        }
+        if let Some(error) = self.uncompiled().get(&version) {
+            return Err(error.clone().into());
         }
 
         let bytes = (self.fetch)(version).await.map_err(ModuleError::Fetch)?;
@@ -113,36 +165,67 @@ impl ModuleCache {
 
         // Waiting cannot fail, because the semaphore is never closed.
         let _turn = self.compiling.acquire().await.ok();
-        let sandbox = self.sandbox.clone();
-        let disk = self.disk.clone();
-        blocking(move || compile(&sandbox, &disk, &version, &bytes)).await
+        let job = Compilation {
+            sandbox: self.sandbox.clone(),
+            disk: self.disk.clone(),
+            memory_mb: self.compile_memory_mb,
+            version,
+        };
+        let loaded = blocking(move || job.run(&bytes)).await;
+        if let Err(ModuleError::Load(error)) = &loaded {
+            self.remember(version, error);
+        }
+        loaded
+    }
+
+    /// Remembers a version that is not worth another try.
+    fn remember(&self, version: Hash, error: &LoadError) {
+        if !matches!(
+            error,
+            LoadError::TooCostly(_) | LoadError::CompilerFailed(_)
+        ) {
+            return;
+        }
+        let mut uncompiled = self.uncompiled();
+        if uncompiled.len() >= UNCOMPILED_MAX {
+            uncompiled.pop_first();
+        }
+        uncompiled.insert(version, error.clone());
     }
 }
 
-fn compile(
-    sandbox: &Sandbox,
-    disk: &ModuleDiskCache,
-    version: &Hash,
-    bytes: &[u8],
-) -> Result<LoadedModule, ModuleError> {
-    let began = Instant::now();
-    let compiled = CompiledModule::compile(sandbox.engine(), bytes)?;
-    // 0 would mean that the module was not compiled.
-    let compile_us = u64::try_from(began.elapsed().as_micros())
-        .unwrap_or(u64::MAX)
-        .max(1);
-    let program = Arc::new(Program::link(sandbox, &compiled)?);
-    if let Err(error) = disk.write(&compiled, version) {
-        // The module runs from memory just as well.
-        tracing::warn!(
-            "cannot keep the compiled module {}: {error}",
-            version.short()
-        );
+/// The compilation of one version.
+struct Compilation {
+    sandbox: Arc<Sandbox>,
+    disk: Arc<ModuleDiskCache>,
+    memory_mb: u64,
+    version: Hash,
+}
+
+impl Compilation {
+    fn run(&self, bytes: &[u8]) -> Result<LoadedModule, ModuleError> {
+        let began = Instant::now();
+        let code = compile(self.sandbox.engine(), bytes, self.memory_mb)?;
+        // 0 would mean that the module was not compiled.
+        let compile_us = u64::try_from(began.elapsed().as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        let compiled = code
+            .load(self.sandbox.engine())
+            .map_err(|error| ModuleError::Machine(error.to_string()))?;
+        let program = Arc::new(Program::link(&self.sandbox, &compiled)?);
+        if let Err(error) = self.disk.write(&code, &self.version) {
+            // The module runs from memory just as well.
+            tracing::warn!(
+                "cannot keep the compiled module {}: {error}",
+                self.version.short()
+            );
+        }
+        Ok(LoadedModule {
+            program,
+            compile_us,
+        })
     }
-    Ok(LoadedModule {
-        program,
-        compile_us,
-    })
 }
 
 async fn blocking<T: Send + 'static>(

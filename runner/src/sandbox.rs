@@ -5,6 +5,7 @@
 //! to run. [`run`] executes a [`Work`] on the calling thread and reports how it ended. Nothing here
 //! knows of masters, links or slots.
 
+mod backtrace;
 pub mod command;
 pub mod component;
 pub mod directive;
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod live;
 pub mod loading;
 pub mod log;
+pub mod native_code;
 pub mod outputs;
 pub mod program;
 pub mod quota;

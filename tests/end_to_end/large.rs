@@ -2,22 +2,9 @@
 
 use serde_json::{Value, json};
 use std::time::Instant;
+use taskmaster_harness::wasm::{leb, module, section};
 use taskmaster_harness::wat::echo;
 use taskmaster_harness::{Master, json_lines, micros_between, until, wait_for};
-
-fn leb(mut value: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-    out
-}
-
-fn section(id: u8, content: Vec<u8>) -> Vec<u8> {
-    [vec![id], leb(content.len()), content].concat()
-}
 
 /// A command of about so many bytes, which does nothing: its other functions are a few hundred
 /// instructions each.
@@ -32,13 +19,12 @@ fn large(bytes: usize) -> Vec<u8> {
     let functions = [leb(count + 1), vec![0], vec![1; count]].concat();
     let exports = [vec![1, 6], b"_start".to_vec(), vec![0, 0]].concat();
     let code = [leb(count + 1), vec![2, 0, 0x0b], one.repeat(count)].concat();
-    let sections = [
+    module(&[
         section(1, types),
         section(3, functions),
         section(7, exports),
         section(10, code),
-    ];
-    [b"\0asm\x01\0\0\0".to_vec(), sections.concat()].concat()
+    ])
 }
 
 #[test]

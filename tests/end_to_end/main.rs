@@ -15,6 +15,7 @@ mod bad_input;
 mod capabilities;
 mod components;
 mod config;
+mod confined;
 mod crashes;
 mod directives;
 mod disk;

@@ -99,8 +99,9 @@ async fn push_module(client: &Client, project: &Project) -> Result<ModuleRef, Co
     let file = project.module()?;
     let failed = |reason: String| CommandError::Local(format!("{}: {reason}", file.display()));
     let bytes = std::fs::read(&file).map_err(|error| failed(error.to_string()))?;
-    let check = taskmaster_module::inspect(project.name().as_str(), &bytes).check;
-    if let Some(error) = check.error {
+    let found = taskmaster_confined::inspect(project.name().as_str(), &bytes);
+    let found = found.map_err(|error| failed(error.to_string()))?;
+    if let Some(error) = found.check.error {
         return Err(failed(error));
     }
     let hash = Hash::of(&bytes);

@@ -116,7 +116,9 @@ fn check(file: &Path, printer: &Printer) -> Result<u8, CommandError> {
     let stem = file
         .file_stem()
         .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let mut found = taskmaster_module::inspect(&stem, &read_file(file)?).check;
+    let mut found = taskmaster_confined::inspect(&stem, &read_file(file)?)
+        .map_err(|error| CommandError::Local(format!("{}: {error}", file.display())))?
+        .check;
     add_manifest(&mut found, &file.with_extension("toml"))?;
     printer.show(&Json::of(&found), &found.name, || blocks::check(&found))?;
     Ok(if found.ok { exit::OK } else { exit::ERROR })

@@ -8,6 +8,7 @@ mod ask;
 mod capacity;
 mod children;
 mod effects;
+mod failed_compilations;
 mod modules;
 mod operate;
 mod reports;

@@ -89,8 +89,11 @@ impl PushedFile {
 /// Refuses a module that would not load.
 async fn check(name: &ModuleName, bytes: Bytes) -> Result<(ModuleCheck, Hash), HttpFailure> {
     let name = name.clone();
-    let inspect = move || taskmaster_module::inspect(name.as_str(), &bytes).check;
-    let check = run_blocking(inspect, CHECK_LOST).await?;
+    let inspect = move || taskmaster_confined::inspect(name.as_str(), &bytes);
+    let check = run_blocking(inspect, CHECK_LOST)
+        .await?
+        .map_err(|error| fail(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
+        .check;
     match check.version {
         Some(version) if check.ok => Ok((check, version)),
         Some(_) | None => Err(bad_request(

@@ -21,6 +21,9 @@ use tokio::sync::oneshot;
 /// The two kinds of file. Of a name that has both, the first counts.
 const EXTENSIONS: [&str; 2] = ["wasm", "wat"];
 
+/// Files whose inspection takes long that are inspected at a time. The bytes of each are in memory.
+const INSPECTED_MAX: usize = 4;
+
 /// The files of one module, in the order of [`EXTENSIONS`].
 type ModuleFiles = [Option<WatchedFile>; 2];
 
@@ -188,13 +191,23 @@ impl FolderContents {
     }
 
     fn read_due(&mut self, closed: &BTreeSet<PathBuf>, now: Instant) {
+        let all = self.files.values().flatten().flatten();
+        let mut inspected = all.filter(|file| file.is_being_inspected()).count();
         for (name, files) in &mut self.files {
             for (file, extension) in files.iter_mut().zip(EXTENSIONS) {
                 let Some(file) = file else { continue };
                 let path = self.folder.join(format!("{name}.{extension}"));
+                if file.is_being_inspected() {
+                    file.look_again(&path);
+                    continue;
+                }
+                if inspected >= INSPECTED_MAX {
+                    continue;
+                }
                 let is_looked_for = !file.is_read() && self.looks.is_wanted(name);
                 if file.is_due(now, is_looked_for || closed.contains(&path)) {
                     file.read(&path, name.as_str(), &self.blobs, now);
+                    inspected += usize::from(file.is_being_inspected());
                 }
             }
         }
@@ -277,8 +290,10 @@ impl FolderContents {
             let is_open = |file: &WatchedFile| !file.is_read() || file.verdict().is_none();
             let files = self.files.get(name);
             let is_file_open = files.is_some_and(|files| files.iter().flatten().any(is_open));
+            let mut inspected = files.into_iter().flatten().flatten();
             LookedUp {
                 sound,
+                is_inspected: inspected.any(WatchedFile::is_being_inspected),
                 is_undecided: is_readable && (is_file_open || self.wants.is_uncertain(name)),
             }
         });

@@ -1,5 +1,6 @@
 //! One file of the task folder: whether it still changes, and what its bytes are.
 
+use super::inspecting::{PendingInspection, Progress, ReadError, ReadFile};
 use super::stamp::{Unchanged, WatchedFileStamp};
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,14 +22,6 @@ pub(super) const FINAL_AFTER: Duration = Duration::from_millis(300);
 /// file systems are whole seconds.
 const OLD_AFTER: Duration = Duration::from_millis(1_300);
 
-/// A file as it was read.
-#[derive(Debug)]
-struct ReadFile {
-    stamp: WatchedFileStamp,
-    hash: Hash,
-    seen: ModuleFile,
-}
-
 /// What is known of a file.
 #[derive(Debug)]
 pub(super) struct WatchedFile {
@@ -37,6 +30,8 @@ pub(super) struct WatchedFile {
     /// When the file was first seen, or last read.
     tried_at: Instant,
     last_read: Option<ReadFile>,
+    /// The bytes that were read are being looked into.
+    inspecting: Option<PendingInspection>,
     /// Reading the file again would find nothing new.
     is_final: bool,
     /// The file is missing since this time.
@@ -45,24 +40,13 @@ pub(super) struct WatchedFile {
     last_error: Option<String>,
 }
 
-/// Why a file was not read.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    /// Somebody wrote meanwhile, or the file is gone. The next sweep sees it.
-    #[error("the file is changing")]
-    Changing,
-    #[error("the file cannot be read: {0}")]
-    Unreadable(io::Error),
-    #[error("the module cannot be kept: {0}")]
-    NotKept(io::Error),
-}
-
 impl WatchedFile {
     pub(super) fn new(stamp: WatchedFileStamp, now: Instant) -> WatchedFile {
         WatchedFile {
             state: Unchanged::new(Some(stamp), now),
             tried_at: now,
             last_read: None,
+            inspecting: None,
             is_final: false,
             missing_since: None,
             last_error: None,
@@ -87,6 +71,11 @@ impl WatchedFile {
     /// Whether a sweep must come again soon.
     pub(super) fn is_restless(&self) -> bool {
         !self.is_final || self.missing_since.is_some()
+    }
+
+    /// Whether what was read is being looked into.
+    pub(super) fn is_being_inspected(&self) -> bool {
+        self.inspecting.is_some()
     }
 
     /// Whether the file should be read now. `is_wanted` says that whoever wrote it has closed it,
@@ -132,26 +121,77 @@ impl WatchedFile {
             && self.state.stamp().is_some_and(is_old)
     }
 
-    /// Reads the file, if nobody writes meanwhile, and keeps the bytes of a sound module.
+    /// Reads the file, if nobody writes meanwhile, and has the bytes looked into.
     pub(super) fn read(&mut self, path: &Path, stem: &str, blobs: &Blobs, now: Instant) {
         self.tried_at = now;
         let was_quiet = self.unchanged_for(now) >= FINAL_AFTER;
-        match read_and_judge(path, stem, self.last_read.as_ref(), blobs) {
-            Ok(read) => {
-                // A file that has changed after the last sweep has not been quiet.
-                self.is_final = was_quiet && self.is_as_seen(&read);
-                self.last_read = Some(read);
-                self.last_error = None;
-            }
-            Err(ReadError::Changing) => {}
-            Err(error @ (ReadError::Unreadable(_) | ReadError::NotKept(_))) => {
-                let text = error.to_string();
-                if self.last_error.as_ref() != Some(&text) {
-                    tracing::warn!(file = %path.display(), "{text}");
-                }
-                self.last_error = Some(text);
-            }
+        match self.read_now(path, stem, blobs, was_quiet) {
+            Ok(()) => self.look_at_inspection(path, true),
+            Err(error) => self.note_error(path, &error),
         }
+    }
+
+    /// Takes what an inspection has found that was begun before, if it has ended.
+    pub(super) fn look_again(&mut self, path: &Path) {
+        self.look_at_inspection(path, false);
+    }
+
+    fn look_at_inspection(&mut self, path: &Path, is_new: bool) {
+        let Some(pending) = self.inspecting.take() else {
+            return;
+        };
+        let was_quiet = pending.was_quiet;
+        match pending.progress(is_new) {
+            Progress::Pending(pending) => self.inspecting = Some(pending),
+            Progress::Ended(Ok(read)) => self.take(read, was_quiet),
+            Progress::Ended(Err(error)) => self.note_error(path, &error),
+        }
+    }
+
+    fn take(&mut self, read: ReadFile, was_quiet: bool) {
+        // A file that has changed after the last sweep has not been quiet.
+        self.is_final = was_quiet && self.is_as_seen(&read);
+        self.last_read = Some(read);
+        self.last_error = None;
+    }
+
+    fn note_error(&mut self, path: &Path, error: &ReadError) {
+        if matches!(error, ReadError::Changing) {
+            return;
+        }
+        let text = error.to_string();
+        if self.last_error.as_ref() != Some(&text) {
+            tracing::warn!(file = %path.display(), "{text}");
+        }
+        self.last_error = Some(text);
+    }
+
+    fn read_now(
+        &mut self,
+        path: &Path,
+        stem: &str,
+        blobs: &Blobs,
+        was_quiet: bool,
+    ) -> Result<(), ReadError> {
+        let WholeFile { stamp, bytes } = read_whole(path)?;
+        let Some(bytes) = bytes else {
+            let hash = Hash::of(b"");
+            let seen = too_large(stamp.bytes());
+            self.take(ReadFile { stamp, hash, seen }, was_quiet);
+            return Ok(());
+        };
+        if let Some(last) = &self.last_read
+            && Hash::of(&bytes) == last.hash
+            && is_still_kept(last, blobs)
+        {
+            let hash = last.hash;
+            let seen = last.seen.clone();
+            self.take(ReadFile { stamp, hash, seen }, was_quiet);
+            return Ok(());
+        }
+        let pending = PendingInspection::begin(stem, stamp, bytes, blobs, was_quiet)?;
+        self.inspecting = Some(pending);
+        Ok(())
     }
 
     /// What the file is, as far as that is certain. A sound module is certain at once, and anything
@@ -168,69 +208,11 @@ impl WatchedFile {
     }
 }
 
-/// Reads and validates a file, and keeps a sound module.
-fn read_and_judge(
-    path: &Path,
-    stem: &str,
-    last_read: Option<&ReadFile>,
-    blobs: &Blobs,
-) -> Result<ReadFile, ReadError> {
-    let WholeFile { stamp, bytes } = read_whole(path)?;
-    let Some(bytes) = bytes else {
-        return Ok(ReadFile {
-            stamp,
-            hash: Hash::of(b""),
-            seen: too_large(stamp.bytes()),
-        });
-    };
-    if let Some(last) = last_read
-        && Hash::of(&bytes) == last.hash
-        && is_still_kept(last, blobs)
-    {
-        return Ok(ReadFile {
-            stamp,
-            hash: last.hash,
-            seen: last.seen.clone(),
-        });
-    }
-
-    let (hash, seen) = validate(stem, &bytes, stamp.bytes());
-    if matches!(seen, ModuleFile::Sound { .. }) {
-        blobs.put_hashed(hash, &bytes).map_err(ReadError::NotKept)?;
-    }
-    Ok(ReadFile { stamp, hash, seen })
-}
-
 fn is_still_kept(read: &ReadFile, blobs: &Blobs) -> bool {
     match read.seen {
         ModuleFile::Sound { .. } => blobs.exists(&read.hash),
         ModuleFile::Unsound { .. } | ModuleFile::Gone => true,
     }
-}
-
-/// The hash of a file's bytes, and what they are.
-fn validate(stem: &str, bytes: &[u8], length: u64) -> (Hash, ModuleFile) {
-    // A panic would be a bug of the validator's, and the folder must outlive it.
-    let Ok(inspection) = std::panic::catch_unwind(|| taskmaster_module::inspect(stem, bytes))
-    else {
-        let error = "the validator failed on it; the log has more".into();
-        return (Hash::of(bytes), ModuleFile::Unsound { error });
-    };
-    let check = inspection.check;
-    let version = check.version.unwrap_or_else(|| Hash::of(bytes));
-    let seen = match (check.kind, check.error) {
-        (Some(kind), None) => ModuleFile::Sound {
-            version,
-            kind,
-            bytes: length,
-            wants: None,
-        },
-        (_, Some(error)) => ModuleFile::Unsound { error },
-        (None, None) => ModuleFile::Unsound {
-            error: "it cannot be run".into(),
-        },
-    };
-    (version, seen)
 }
 
 fn too_large(bytes: u64) -> ModuleFile {

@@ -22,6 +22,8 @@ pub(super) struct LookedUp {
     pub(super) sound: Option<Hash>,
     /// Whether a file may become a sound module in a moment.
     pub(super) is_undecided: bool,
+    /// Whether a file is being inspected, which is waited for.
+    pub(super) is_inspected: bool,
 }
 
 /// Those who wait for modules.
@@ -59,11 +61,12 @@ impl Looks {
             let LookedUp {
                 sound,
                 is_undecided,
+                is_inspected,
             } = look_up(&look.request.name);
             let wanted = look.request.version;
             if sound.is_some_and(|version| wanted.is_none_or(|wanted| wanted == version)) {
                 let _ = look.request.reply.send(LookAnswer::Found(look.known));
-            } else if is_undecided && now < look.until {
+            } else if is_inspected || (is_undecided && now < look.until) {
                 self.0.push(look);
             } else {
                 let _ = look.request.reply.send(LookAnswer::NotFound);

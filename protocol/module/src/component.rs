@@ -4,6 +4,7 @@ use crate::command::list;
 use crate::entry::{EntryPoint, ExportedFunction};
 use crate::host;
 use crate::signature::{Signature, WitType};
+use crate::type_budget::TypeBudget;
 use crate::validate::ValidatedFile;
 use crate::wasi2;
 use wasmparser::PrimitiveValType;
@@ -29,10 +30,11 @@ pub(crate) fn exports(found: &ValidatedFile<'_>) -> Vec<String> {
         return Vec::new();
     };
     let types = types.as_ref();
+    let mut budget = TypeBudget::default();
     let mut all = Vec::new();
     for name in &found.component_exports {
         match types.component_item_for_export(name).map(|item| item.ty) {
-            Some(ComponentEntityType::Func(id)) => match signature(types, id) {
+            Some(ComponentEntityType::Func(id)) => match signature(types, id, &mut budget) {
                 Ok(signature) => all.push(format!("{name}: {signature}")),
                 Err(_) => all.push((*name).to_owned()),
             },
@@ -112,17 +114,19 @@ fn check_interface(
 }
 
 fn is_of(types: TypesRef<'_>, id: ComponentFuncTypeId, wanted: &str) -> bool {
-    signature(types, id).is_ok_and(|signature| signature.to_string() == wanted)
+    signature(types, id, &mut TypeBudget::default())
+        .is_ok_and(|signature| signature.to_string() == wanted)
 }
 
 /// The functions that a component exports, including those of exported interfaces.
 fn functions(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Vec<ExportedFunction> {
     let mut all = Vec::new();
+    let mut budget = TypeBudget::default();
     let mut add = |interface: Option<&str>, name: &str, id| {
         all.push(ExportedFunction {
             interface: interface.map(str::to_owned),
             name: name.to_owned(),
-            signature: signature(types, id),
+            signature: signature(types, id, &mut budget),
         });
     };
     for name in &found.component_exports {
@@ -143,25 +147,27 @@ fn functions(found: &ValidatedFile<'_>, types: TypesRef<'_>) -> Vec<ExportedFunc
 
 /// The types of a function. The error says why JSON has no values for them, as the rest of a
 /// sentence.
-fn signature(types: TypesRef<'_>, id: ComponentFuncTypeId) -> Result<Signature, String> {
+fn signature(
+    types: TypesRef<'_>,
+    id: ComponentFuncTypeId,
+    budget: &mut TypeBudget,
+) -> Result<Signature, String> {
     let function = &types[id];
     if function.async_ {
         return Err("is async".into());
     }
-    let param = |(name, ty): &(wasmparser::names::KebabString, ComponentValType)| {
-        let ty = value(types, ty)
+    budget.next_function();
+    let mut params = Vec::new();
+    for (name, ty) in &function.params {
+        let ty = value(types, ty, budget)
+            .and_then(|ty| Ok((budget.name(name)?, ty)))
             .map_err(|what| format!("has a parameter `{name}` that holds {what}"))?;
-        Ok((name.to_string(), ty))
-    };
-    let params = function
-        .params
-        .iter()
-        .map(param)
-        .collect::<Result<_, String>>()?;
+        params.push(ty);
+    }
     let result = function
         .result
         .as_ref()
-        .map(|ty| value(types, ty))
+        .map(|ty| value(types, ty, budget))
         .transpose();
     Ok(Signature {
         params,
@@ -169,55 +175,83 @@ fn signature(types: TypesRef<'_>, id: ComponentFuncTypeId) -> Result<Signature, 
     })
 }
 
-fn value(types: TypesRef<'_>, ty: &ComponentValType) -> Result<WitType, &'static str> {
+fn value(
+    types: TypesRef<'_>,
+    ty: &ComponentValType,
+    budget: &mut TypeBudget,
+) -> Result<WitType, &'static str> {
     let id = match ty {
         ComponentValType::Primitive(primitive) => return plain(*primitive),
         ComponentValType::Type(id) => *id,
     };
-    let boxed = |ty: &ComponentValType| value(types, ty).map(Box::new);
-    let maybe = |ty: &Option<ComponentValType>| ty.as_ref().map(boxed).transpose();
-    Ok(match &types[id] {
+    budget.inside(|budget| defined(types, &types[id], budget))
+}
+
+fn defined(
+    types: TypesRef<'_>,
+    ty: &ComponentDefinedType,
+    budget: &mut TypeBudget,
+) -> Result<WitType, &'static str> {
+    Ok(match ty {
         ComponentDefinedType::Primitive(primitive) => return plain(*primitive),
         ComponentDefinedType::Record(record) => {
-            let field = |(name, ty): (&wasmparser::names::KebabString, &ComponentValType)| {
-                value(types, ty).map(|ty| (name.to_string(), ty))
-            };
-            WitType::Record(record.fields.iter().map(field).collect::<Result<_, _>>()?)
+            let mut fields = Vec::new();
+            for (name, ty) in &record.fields {
+                fields.push((budget.name(name)?, value(types, ty, budget)?));
+            }
+            WitType::Record(fields)
         }
         ComponentDefinedType::Variant(variant) => {
-            let case = |(name, case): (
-                &wasmparser::names::KebabString,
-                &wasmparser::component_types::VariantCase,
-            )| {
-                case.ty
-                    .as_ref()
-                    .map(|ty| value(types, ty))
-                    .transpose()
-                    .map(|ty| (name.to_string(), ty))
-            };
-            WitType::Variant(variant.cases.iter().map(case).collect::<Result<_, _>>()?)
+            let mut cases = Vec::new();
+            for (name, case) in &variant.cases {
+                let name = budget.name(name)?;
+                cases.push((name, optional(types, &case.ty, budget)?));
+            }
+            WitType::Variant(cases)
         }
-        ComponentDefinedType::List { element, .. } => WitType::List(boxed(element)?),
-        ComponentDefinedType::Tuple(tuple) => WitType::Tuple(
-            tuple
-                .types
+        ComponentDefinedType::List { element, .. } => {
+            WitType::List(Box::new(value(types, element, budget)?))
+        }
+        ComponentDefinedType::Tuple(tuple) => {
+            let items = tuple.types.iter();
+            WitType::Tuple(
+                items
+                    .map(|ty| value(types, ty, budget))
+                    .collect::<Result<_, _>>()?,
+            )
+        }
+        ComponentDefinedType::Flags(flags) => WitType::Flags(
+            flags
                 .iter()
-                .map(|ty| value(types, ty))
+                .map(|name| budget.name(name))
                 .collect::<Result<_, _>>()?,
         ),
-        ComponentDefinedType::Flags(names) => {
-            WitType::Flags(names.iter().map(ToString::to_string).collect())
+        ComponentDefinedType::Enum(cases) => WitType::Enum(
+            cases
+                .iter()
+                .map(|name| budget.name(name))
+                .collect::<Result<_, _>>()?,
+        ),
+        ComponentDefinedType::Option { ty, .. } => {
+            WitType::Option(Box::new(value(types, ty, budget)?))
         }
-        ComponentDefinedType::Enum(names) => {
-            WitType::Enum(names.iter().map(ToString::to_string).collect())
-        }
-        ComponentDefinedType::Option { ty, .. } => WitType::Option(boxed(ty)?),
-        ComponentDefinedType::Result { ok, err, .. } => WitType::Result(maybe(ok)?, maybe(err)?),
+        ComponentDefinedType::Result { ok, err, .. } => WitType::Result(
+            optional(types, ok, budget)?.map(Box::new),
+            optional(types, err, budget)?.map(Box::new),
+        ),
         ComponentDefinedType::Own(_) | ComponentDefinedType::Borrow(_) => {
             return Err("a resource, for which JSON has no value");
         }
         _ => return Err("a type for which JSON has no value"),
     })
+}
+
+fn optional(
+    types: TypesRef<'_>,
+    ty: &Option<ComponentValType>,
+    budget: &mut TypeBudget,
+) -> Result<Option<WitType>, &'static str> {
+    ty.as_ref().map(|ty| value(types, ty, budget)).transpose()
 }
 
 fn plain(primitive: PrimitiveValType) -> Result<WitType, &'static str> {

@@ -4,9 +4,10 @@
 use crate::host;
 use crate::signature::Signature;
 use crate::wasi2;
+use serde::{Deserialize, Serialize};
 
 /// What a task calls in a module.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryPoint {
     /// `_start` of a command of WASI preview 1.
     Start,

@@ -19,6 +19,7 @@
 //! properties.width = { type = "integer", minimum = 1 }
 //! ```
 
+mod depth;
 mod schema;
 
 use crate::path::ParamPath;
@@ -116,6 +117,11 @@ impl Manifest {
                 format!("line {line}: not TOML: {}", error.message()),
             )
         };
+        if depth::is_too_deep(text) {
+            let most = depth::LEVELS_MAX;
+            let text = format!("it is nested too deep: more than {most} tables inside each other");
+            return Err(Refusal::new(RefusalCode::InvalidValue, text));
+        }
         let value: Value = toml::from_str(text).map_err(malformed)?;
         let ManifestText {
             description,

@@ -1,10 +1,11 @@
 //! The types of a component's function, as WIT has them. They are read from a file without an
 //! engine.
 
+use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 
 /// A type of WIT whose values can be written as JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WitType {
     Bool,
     S8,
@@ -30,7 +31,7 @@ pub enum WitType {
 }
 
 /// The type of a function.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Signature {
     /// The names and types of the parameters, in order.
     pub params: Vec<(String, WitType)>,

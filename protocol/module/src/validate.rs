@@ -2,7 +2,9 @@
 //! component, are validated on all processors.
 
 use crate::features;
+use crate::nesting::{self, LEVELS_MAX};
 use crate::producers::Producers;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasmparser::types::{EntityType, Types};
 use wasmparser::{
@@ -71,6 +73,42 @@ pub(crate) enum ExternShape {
 /// A function whose body is not validated yet.
 type FunctionToCheck<'a> = (FuncToValidate<ValidatorResources>, FunctionBody<'a>);
 
+/// Why a file is not valid.
+enum Invalid {
+    /// The validator says so.
+    Error(Error),
+    /// It was not shown to the validator, which would go through it by recursion.
+    Nested,
+}
+
+impl From<Error> for Invalid {
+    fn from(error: Error) -> Invalid {
+        Invalid::Error(error)
+    }
+}
+
+impl Invalid {
+    fn missing_feature(&self) -> Option<WasmFeatures> {
+        match self {
+            Invalid::Error(error) => error.missing_wasm_feature(),
+            Invalid::Nested => None,
+        }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Invalid::Error(error) => error.fmt(f),
+            Invalid::Nested => write!(
+                f,
+                "it is nested too deep: more than {LEVELS_MAX} components or types inside each \
+                 other"
+            ),
+        }
+    }
+}
+
 /// Validates a module or a component. Where the engine lacks proposals, the error names up to four
 /// of them, not only the first.
 pub(crate) fn validate(binary: &[u8]) -> Result<ValidatedFile<'_>, String> {
@@ -78,13 +116,13 @@ pub(crate) fn validate(binary: &[u8]) -> Result<ValidatedFile<'_>, String> {
         Ok(found) => return Ok(found),
         Err(error) => error,
     };
-    let Some(mut missing) = first.missing_wasm_feature() else {
+    let Some(mut missing) = first.missing_feature() else {
         return Err(format!("not a valid WebAssembly module: {first}"));
     };
     for _ in 1..PROPOSALS_MAX {
         let more = validate_with(binary, features::ENGINE | missing)
             .err()
-            .and_then(|e| e.missing_wasm_feature());
+            .and_then(|error| error.missing_feature());
         match more {
             Some(feature) if !missing.contains(feature) => missing |= feature,
             _ => break,
@@ -96,7 +134,7 @@ pub(crate) fn validate(binary: &[u8]) -> Result<ValidatedFile<'_>, String> {
     ))
 }
 
-fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<ValidatedFile<'_>, Error> {
+fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<ValidatedFile<'_>, Invalid> {
     let mut validator = Validator::new_with_features(features);
     let mut parser = Parser::new(0);
     parser.set_features(features);
@@ -106,6 +144,9 @@ fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<ValidatedFile<
     let mut inside = 0_usize;
     for payload in parser.parse_all(binary) {
         let payload = payload?;
+        if is_too_deep(&payload, binary, inside, features) {
+            return Err(Invalid::Nested);
+        }
         match validator.payload(&payload)? {
             ValidPayload::Func(function, body) => bodies.push((function, body)),
             // The outermost module or component ends last.
@@ -126,6 +167,23 @@ fn validate_with(binary: &[u8], features: WasmFeatures) -> Result<ValidatedFile<
     }
     validate_bodies(bodies, binary.len())?;
     Ok(found)
+}
+
+/// Whether this part of the file nests deeper than is good. `inside` is how many modules and
+/// components are open around it.
+fn is_too_deep(
+    payload: &Payload<'_>,
+    binary: &[u8],
+    inside: usize,
+    features: WasmFeatures,
+) -> bool {
+    match payload {
+        Payload::ComponentSection { .. } => inside >= LEVELS_MAX,
+        Payload::ComponentTypeSection(section) => binary
+            .get(section.range())
+            .is_some_and(|content| nesting::is_too_deep(content, features)),
+        _ => false,
+    }
 }
 
 impl<'a> ValidatedFile<'a> {

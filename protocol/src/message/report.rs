@@ -131,6 +131,10 @@ pub struct Compiled {
     /// Why the module could not be compiled. Absent where it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether it is the runner that is at fault, and not the module: it can compile or execute
+    /// none.
+    #[serde(default)]
+    pub runner_fault: bool,
 }
 
 /// From a runner, for watchers: a module that it is still compiling. Sent once a second, so that

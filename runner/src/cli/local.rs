@@ -56,7 +56,7 @@ fn run_here(args: RunArgs) -> ExitCode {
 
 fn run_in(folder: &Path, args: &RunArgs, plan: Plan) -> Result<ExitCode, LocalRunError> {
     // The sandbox must go last, because the files that are fetched are in its folder.
-    let loaded = load(&args.file, folder)?;
+    let loaded = load(args, folder)?;
     let outcome = execute(args, plan, &loaded)?;
     tell(outcome, args.fetch.as_deref())
 }
@@ -107,11 +107,13 @@ struct LoadedFile {
     program: Arc<Program>,
 }
 
-fn load(file: &Path, folder: &Path) -> Result<LoadedFile, LocalRunError> {
+fn load(args: &RunArgs, folder: &Path) -> Result<LoadedFile, LocalRunError> {
+    let file = &args.file;
     let named = |why: String| LocalRunError::Failed(format!("{}: {why}", file.display()));
     let bytes = std::fs::read(file).map_err(|error| named(error.to_string()))?;
     let sandbox = Sandbox::new(1, folder).map_err(LocalRunError::failed)?;
-    let program = Program::compile(&sandbox, &bytes).map_err(|error| named(error.to_string()))?;
+    let program = Program::compile_within(&sandbox, &bytes, args.compile.compile_memory)
+        .map_err(|error| named(error.to_string()))?;
     Ok(LoadedFile {
         sandbox,
         program: Arc::new(program),
@@ -220,6 +222,7 @@ fn complain(error: &LocalRunError) -> ExitCode {
 mod tests {
     use super::plan::module_name;
     use super::*;
+    use crate::cli::CompileArgs;
     use crate::grants::SharedGrantArgs;
     use taskmaster_protocol::message::Done;
 
@@ -242,9 +245,10 @@ mod tests {
             allow_env: Vec::new(),
             allow_http: Vec::new(),
             grants: SharedGrantArgs::default(),
+            compile: CompileArgs::default(),
         };
         let plan = Plan::new(&args)?;
-        let loaded = load(&args.file, &folder.join("work"))?;
+        let loaded = load(&args, &folder.join("work"))?;
         execute(&args, plan, &loaded)
     }
 

@@ -24,6 +24,8 @@ pub struct RunnerConfig {
     pub cache: PathBuf,
     /// How many bytes of input files are kept there.
     pub inputs_bytes: u64,
+    /// How many MiB of memory the compilation of one module may take.
+    pub compile_memory_mb: u64,
     /// How long running attempts may go on when the runner is told to end.
     pub grace: Duration,
 }

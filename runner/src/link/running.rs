@@ -9,7 +9,7 @@ use super::outbox::LinkOutbox;
 use super::socket::DuplexSocket;
 use super::spool::ResultSpool;
 use super::uploading::upload;
-use crate::modules::ModuleCache;
+use crate::modules::{ModuleCache, ModuleError};
 use crate::outcome::{Outcome, PendingUpload};
 use crate::prepare::{AskError, TaskResults};
 use crate::slots::SlotEvent;
@@ -376,6 +376,10 @@ impl RunnerLink {
                 name: module.name,
                 version: module.version,
                 compile_us: loaded.as_ref().map_or(0, |loaded| loaded.compile_us),
+                runner_fault: loaded
+                    .as_ref()
+                    .err()
+                    .is_some_and(ModuleError::is_of_the_runner),
                 error: loaded.err().map(|error| error.to_string()),
             }));
         });

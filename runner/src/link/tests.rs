@@ -96,6 +96,7 @@ impl Master {
             grants: Default::default(),
             cache: folder.path().to_owned(),
             inputs_bytes: 1 << 30,
+            compile_memory_mb: crate::compile::MEMORY_MB_DEFAULT,
             grace: Duration::from_millis(300),
         };
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::compile::MEMORY_MB_DEFAULT;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
@@ -27,8 +28,13 @@ fn world(folder: Arc<TempDir>, answer: Result<&'static str, &'static str>) -> Wo
         })
     });
     let sandbox = Arc::new(Sandbox::new(2, &folder.path().join("work")).unwrap());
-    let modules =
-        Arc::new(ModuleCache::open(sandbox, &folder.path().join("modules"), fetch).unwrap());
+    let modules = ModuleCache::open(
+        sandbox,
+        &folder.path().join("modules"),
+        fetch,
+        MEMORY_MB_DEFAULT,
+    );
+    let modules = Arc::new(modules.unwrap());
     World {
         folder,
         fetched,

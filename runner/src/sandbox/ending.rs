@@ -1,5 +1,6 @@
 //! How guest code ended, from what the engine says of it.
 
+use super::backtrace::frames;
 use super::guest::Guest;
 use super::limits::{self, DeniedGrowth, MemoryLimiter};
 use super::loading::CallOutcome;
@@ -143,11 +144,4 @@ fn memory_text(denied: DeniedGrowth, limiter: &MemoryLimiter) -> String {
             limits::TABLE_ELEMENTS_MAX
         ),
     }
-}
-
-/// The engine's own text without its heading: offsets and demangled names, the innermost first.
-fn frames(backtrace: &WasmBacktrace) -> String {
-    let text = backtrace.to_string();
-    text.split_once('\n')
-        .map_or(String::new(), |(_, frames)| frames.to_owned())
 }

@@ -5,6 +5,7 @@ use super::guest::Guest;
 use super::quota::DiskQuota;
 use super::{host, limits};
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -108,6 +109,27 @@ impl Sandbox {
     pub(super) fn make_folder(&self) -> std::io::Result<TaskFolder> {
         self.folders.make()
     }
+}
+
+/// A hash of wasmtime's version, its settings and the processor: code for an engine with another one
+/// cannot be used.
+pub fn hash(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    std::hash::Hash::hash(&engine.precompile_compatibility_hash(), &mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// An engine that compiles for the engine with this [`hash`]. It has no pool, which reserves much
+/// address space and makes no difference to the code.
+pub(crate) fn compiler(expected: &str) -> Result<Engine, SandboxError> {
+    let engine = Engine::new(&config(None)).map_err(|error| SandboxError(error.to_string()))?;
+    let is = hash(&engine);
+    if is != expected {
+        return Err(SandboxError(format!(
+            "the compiler makes code for the engine {is}, and {expected} is wanted"
+        )));
+    }
+    Ok(engine)
 }
 
 /// With the pool, copy-on-write and pages that stay resident, the start of a task costs 6 µs.

@@ -1,6 +1,10 @@
 //! What the loading of a module finds: why it cannot run, what it could use, and how a call ends.
 
 use std::fmt;
+use taskmaster_confined::Excess;
+
+/// What is said where a compilation needs more memory than it may have.
+const RAISE_MEMORY: &str = "; --compile-memory raises it";
 
 /// Unknown imports that one refusal lists; the rest is counted.
 const IMPORTS_LISTED_MAX: usize = 20;
@@ -17,9 +21,15 @@ pub enum LoadError {
     /// The compiler refused the file.
     #[error("{0}")]
     Compile(String),
-    /// The compiler panicked.
-    #[error("the compiler failed on it, which is a fault of the compiler")]
-    CompilerPanicked,
+    /// Its compilation was stopped.
+    #[error(
+        "compiling it took more {0}{hint}",
+        hint = if matches!(.0, Excess::Memory(_)) { RAISE_MEMORY } else { "" }
+    )]
+    TooCostly(Excess),
+    /// The compiler panicked, or gave up.
+    #[error("the compiler failed on it, which is a fault of the compiler: {0}")]
+    CompilerFailed(String),
     /// The module's imports or exports do not fit what runners have.
     #[error("{0}")]
     Link(String),

@@ -2,7 +2,7 @@
 //! what JSON is accepted and what it becomes; nothing is decided here.
 
 use std::fmt::Write;
-use taskmaster_module::{ExportedFunction, Signature, WitType, WitValue};
+use taskmaster_module::{ExportedFunction, Signature, TypeBudget, WitType, WitValue};
 use wasmtime::component::types::{self, ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, Val};
 
@@ -11,11 +11,12 @@ pub(super) fn exports(component: &Component) -> Vec<ExportedFunction> {
     let engine = component.engine();
     let ty = component.component_type();
     let mut all = Vec::new();
+    let mut budget = TypeBudget::default();
     let mut add = |interface: Option<&str>, name: &str, function: &ComponentFunc| {
         all.push(ExportedFunction {
             interface: interface.map(str::to_owned),
             name: name.to_owned(),
-            signature: signature(function),
+            signature: signature(function, &mut budget),
         });
     };
     for (name, export) in ty.exports(engine) {
@@ -34,28 +35,29 @@ pub(super) fn exports(component: &Component) -> Vec<ExportedFunction> {
     all
 }
 
-fn signature(function: &ComponentFunc) -> Result<Signature, String> {
-    let no_json = || "has values that JSON does not have".to_owned();
-    let param = |(name, ty): (&str, types::Type)| {
-        ours(&ty)
-            .map(|ty| (name.to_owned(), ty))
-            .ok_or_else(no_json)
-    };
-    let params = function.params().map(param).collect::<Result<_, _>>()?;
+fn signature(function: &ComponentFunc, budget: &mut TypeBudget) -> Result<Signature, String> {
+    budget.next_function();
+    let unusable = |what: &str| format!("has {what}");
+    let mut params = Vec::new();
+    for (name, ty) in function.params() {
+        let name = budget.name(name).map_err(unusable)?;
+        params.push((name, ours(&ty, budget).map_err(unusable)?));
+    }
     let result = function
         .results()
         .next()
-        .map(|ty| ours(&ty).ok_or_else(no_json))
+        .map(|ty| ours(&ty, budget).map_err(unusable))
         .transpose()?;
     Ok(Signature { params, result })
 }
 
-fn ours(ty: &types::Type) -> Option<WitType> {
-    let boxed = |ty: types::Type| ours(&ty).map(Box::new);
-    // `None`: JSON has no values of the type. `Some(None)`: there is no type.
-    let maybe =
-        |ty: Option<types::Type>| ty.map(|ty| ours(&ty)).map_or(Some(None), |ty| ty.map(Some));
-    Some(match ty {
+fn ours(ty: &types::Type, budget: &mut TypeBudget) -> Result<WitType, &'static str> {
+    budget.inside(|budget| written(ty, budget))
+}
+
+/// The error ends a sentence that begins with who has such a type.
+fn written(ty: &types::Type, budget: &mut TypeBudget) -> Result<WitType, &'static str> {
+    Ok(match ty {
         types::Type::Bool => WitType::Bool,
         types::Type::S8 => WitType::S8,
         types::Type::U8 => WitType::U8,
@@ -69,28 +71,54 @@ fn ours(ty: &types::Type) -> Option<WitType> {
         types::Type::Float64 => WitType::F64,
         types::Type::Char => WitType::Char,
         types::Type::String => WitType::String,
-        types::Type::List(list) => WitType::List(boxed(list.ty())?),
+        types::Type::List(list) => WitType::List(Box::new(ours(&list.ty(), budget)?)),
         types::Type::Record(record) => {
-            let field =
-                |field: types::Field<'_>| ours(&field.ty).map(|ty| (field.name.to_owned(), ty));
-            WitType::Record(record.fields().map(field).collect::<Option<_>>()?)
+            let mut fields = Vec::new();
+            for field in record.fields() {
+                fields.push((budget.name(field.name)?, ours(&field.ty, budget)?));
+            }
+            WitType::Record(fields)
         }
-        types::Type::Tuple(tuple) => {
-            WitType::Tuple(tuple.types().map(|ty| ours(&ty)).collect::<Option<_>>()?)
-        }
-        types::Type::Variant(variant) => {
-            let case = |case: types::Case<'_>| maybe(case.ty).map(|ty| (case.name.to_owned(), ty));
-            WitType::Variant(variant.cases().map(case).collect::<Option<_>>()?)
-        }
-        types::Type::Enum(names) => WitType::Enum(names.names().map(str::to_owned).collect()),
-        types::Type::Flags(names) => WitType::Flags(names.names().map(str::to_owned).collect()),
-        types::Type::Option(option) => WitType::Option(boxed(option.ty())?),
-        types::Type::Result(result) => WitType::Result(
-            maybe(result.ok())?.map(Box::new),
-            maybe(result.err())?.map(Box::new),
+        types::Type::Tuple(tuple) => WitType::Tuple(
+            tuple
+                .types()
+                .map(|ty| ours(&ty, budget))
+                .collect::<Result<_, _>>()?,
         ),
-        _ => return None,
+        types::Type::Variant(variant) => {
+            let mut cases = Vec::new();
+            for case in variant.cases() {
+                let name = budget.name(case.name)?;
+                cases.push((name, optional(case.ty, budget)?));
+            }
+            WitType::Variant(cases)
+        }
+        types::Type::Enum(cases) => WitType::Enum(
+            cases
+                .names()
+                .map(|name| budget.name(name))
+                .collect::<Result<_, _>>()?,
+        ),
+        types::Type::Flags(flags) => WitType::Flags(
+            flags
+                .names()
+                .map(|name| budget.name(name))
+                .collect::<Result<_, _>>()?,
+        ),
+        types::Type::Option(option) => WitType::Option(Box::new(ours(&option.ty(), budget)?)),
+        types::Type::Result(result) => WitType::Result(
+            optional(result.ok(), budget)?.map(Box::new),
+            optional(result.err(), budget)?.map(Box::new),
+        ),
+        _ => return Err("values that JSON does not have"),
     })
+}
+
+fn optional(
+    ty: Option<types::Type>,
+    budget: &mut TypeBudget,
+) -> Result<Option<WitType>, &'static str> {
+    ty.map(|ty| ours(&ty, budget)).transpose()
 }
 
 /// The engine's form of a value that was read as one of type `ty`.

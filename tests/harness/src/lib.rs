@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod recorder;
 pub mod s3;
 pub mod socket;
+pub mod wasm;
 pub mod wat;
 pub mod witness;
 

@@ -33,6 +33,7 @@ pub fn module(module: &ModuleView) -> TextTable {
     block.pair("kind", kind(module.kind));
     block.pair_if("version", module.version);
     block.pair_if("error", module.error.as_ref());
+    block.pair_if("failure", module.failure.as_ref());
     block.pair_if("waiting", waiting.map(|waiting| &waiting.why));
     block.pair_if("description", module.description.as_ref());
     block.pair("has", listed(&module.capabilities));
@@ -111,7 +112,13 @@ fn compile_time(us: u64) -> String {
 /// What is wrong with a module, or what it waits for.
 fn note(module: &ModuleView) -> String {
     let waiting = module.waiting.as_ref().map(|waiting| waiting.why.clone());
-    module.error.clone().or(waiting).unwrap_or_default()
+    let failure = module.failure.clone();
+    module
+        .error
+        .clone()
+        .or(failure)
+        .or(waiting)
+        .unwrap_or_default()
 }
 
 fn kind(kind: Option<ModuleKind>) -> &'static str {
@@ -126,6 +133,7 @@ fn state(state: ModuleState) -> &'static str {
     match state {
         ModuleState::Compiling => "compiling",
         ModuleState::Ready => "ready",
+        ModuleState::Failed => "failed",
         ModuleState::Waiting => "waiting",
         ModuleState::Rejected => "rejected",
         ModuleState::Removed => "removed",

@@ -9,8 +9,9 @@ use crate::facts::Known;
 use crate::inbox::Reply;
 use crate::lookup::{Lookup, TaskFilter, TaskPage, job_view};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use taskmaster_core::{RunnerKey, TaskKey};
-use taskmaster_protocol::message::{Query, Role, Status};
+use taskmaster_protocol::message::{Offer, Query, Role, Status};
 use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
 use taskmaster_protocol::{
     JobName, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
@@ -54,11 +55,8 @@ impl Engine {
                 None => Reply::FromStore(Lookup::Job(job)),
             },
             Query::Modules => {
-                let views: Vec<ModuleView> = self
-                    .modules
-                    .iter()
-                    .map(|(name, record)| self.modules.view(name, record, self.has_runner()))
-                    .collect();
+                let view = |(name, record)| self.modules.view(name, record, &self.runners_of(name));
+                let views: Vec<ModuleView> = self.modules.iter().map(view).collect();
                 Reply::Answer(QueryAnswer::Modules(views))
             }
             Query::Module { name } => self.module(&name),
@@ -231,8 +229,14 @@ impl Engine {
             .collect()
     }
 
-    fn has_runner(&self) -> bool {
-        self.connections.values().any(|session| session.joined)
+    /// The names of the connected runners that take a module.
+    fn runners_of(&self, module: &ModuleName) -> Vec<Arc<str>> {
+        let takes = |offer: &Offer| offer.modules.is_empty() || offer.modules.contains(module);
+        self.connections
+            .values()
+            .filter(|session| session.joined && session.offer.as_ref().is_some_and(takes))
+            .filter_map(|session| session.runner.clone())
+            .collect()
     }
 
     fn module(&self, name: &ModuleName) -> Reply {
@@ -246,7 +250,7 @@ impl Engine {
                 format!("unknown module `{name}`{hint}"),
             ));
         };
-        let mut view = self.modules.view(name, record, self.has_runner());
+        let mut view = self.modules.view(name, record, &self.runners_of(name));
         view.versions = self
             .modules
             .versions(record, |version| self.attempts_of(version));

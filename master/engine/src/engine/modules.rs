@@ -2,6 +2,7 @@
 //! the versions that may not be used.
 
 use super::Engine;
+use super::failed_compilations::{FailedCompilation, FailedCompilations};
 use crate::components::Components;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(super) struct ModuleTable {
     compiled: BTreeMap<Hash, BTreeMap<Arc<str>, u64>>,
     /// Versions of which a runner has told since this start how their compilation ended.
     tried: BTreeSet<Hash>,
+    failed: FailedCompilations,
     /// The versions of components, shared with the gateway.
     components: Components,
 }
@@ -83,6 +85,7 @@ impl ModuleTable {
             listed: require_approved.then(BTreeSet::new),
             compiled: BTreeMap::new(),
             tried: BTreeSet::new(),
+            failed: FailedCompilations::default(),
             components,
         }
     }
@@ -111,20 +114,11 @@ impl ModuleTable {
         })
     }
 
-    /// All versions in the records.
-    fn known_versions(&self) -> BTreeSet<Hash> {
-        self.records
-            .values()
-            .flat_map(|record| &record.versions)
-            .map(|version| version.version)
-            .collect()
-    }
-
     /// A runner has told how the compilation of a version ended. Returns the names of the modules
     /// whose tasks can be sent from now on.
     pub fn tried(&mut self, version: Hash) -> Vec<ModuleName> {
         if self.tried.len() > COMPILED_MAX {
-            let known = self.known_versions();
+            let known = known_versions(&self.records);
             self.tried.retain(|version| known.contains(version));
         }
         if !self.tried.insert(version) {
@@ -212,10 +206,18 @@ impl ModuleTable {
             .collect()
     }
 
+    /// A runner has failed to compile a version.
+    pub fn not_compiled(&mut self, version: Hash, runner: Arc<str>, failure: FailedCompilation) {
+        let records = &self.records;
+        let known = || known_versions(records);
+        self.failed.failed(version, runner, failure, known);
+    }
+
     /// A runner has compiled a version in `compile_us`.
     pub fn compiled(&mut self, version: Hash, runner: Arc<str>, compile_us: u64) {
+        self.failed.compiled(&version, &runner);
         if self.compiled.len() > COMPILED_MAX {
-            let known = self.known_versions();
+            let known = known_versions(&self.records);
             self.compiled.retain(|version, _| known.contains(version));
         }
         let known_us = self
@@ -239,9 +241,13 @@ impl ModuleTable {
         })
     }
 
-    /// The module as `modules list` shows it. `connected` says whether any runner is connected that
-    /// could compile the module.
-    pub fn view(&self, name: &ModuleName, record: &ModuleRecord, connected: bool) -> ModuleView {
+    /// The module as `modules list` shows it, where these runners are connected.
+    pub fn view(
+        &self,
+        name: &ModuleName,
+        record: &ModuleRecord,
+        runners: &[Arc<str>],
+    ) -> ModuleView {
         let compiled = |version: &Hash| {
             self.compiled
                 .get(version)
@@ -250,12 +256,15 @@ impl ModuleTable {
         let waiting = self.waiting(name, record);
         let in_use = self.in_use(name, record);
         let version = in_use.map(|version| version.version);
+        let failure = version.and_then(|version| self.failed.why_none_can(&version, runners));
+        let connected = !runners.is_empty();
         let state = match (version, record.present) {
             (None, _) if record.error.is_some() => ModuleState::Rejected,
             (_, false) => ModuleState::Removed,
             (None, true) => ModuleState::Waiting,
             _ if record.paused => ModuleState::Paused,
             (Some(_), true) if waiting.is_some() => ModuleState::Waiting,
+            (Some(_), true) if failure.is_some() => ModuleState::Failed,
             (Some(version), true) if compiled(&version) || !connected => ModuleState::Ready,
             (Some(_), true) => ModuleState::Compiling,
         };
@@ -265,6 +274,7 @@ impl ModuleTable {
             kind: in_use.map(|version| version.kind),
             state,
             error: record.error.clone(),
+            failure,
             versions: Vec::new(),
             capabilities: self.granted(name).as_ref().clone(),
             waiting,
@@ -297,6 +307,15 @@ impl ModuleTable {
         };
         record.versions.iter().rev().map(version).collect()
     }
+}
+
+/// All versions in the records.
+fn known_versions(records: &BTreeMap<ModuleName, ModuleRecord>) -> BTreeSet<Hash> {
+    records
+        .values()
+        .flat_map(|record| &record.versions)
+        .map(|version| version.version)
+        .collect()
 }
 
 /// The newest version whose hash begins with `pin`.

@@ -1,5 +1,6 @@
 //! Messages of runners: what they hold, results, failures, and live output.
 
+use super::failed_compilations::FailedCompilation;
 use super::{AttemptReport, Engine, RunnerReport};
 use crate::facts::{Known, began};
 use crate::inbox::{ConnectionId, DoneReport};
@@ -234,6 +235,7 @@ impl Engine {
             version,
             compile_us,
             error,
+            runner_fault,
         } in compiled
         {
             for module in self.modules.tried(version) {
@@ -241,6 +243,12 @@ impl Engine {
             }
             if let Some(error) = &error {
                 tracing::warn!(module = %name, %version, %runner, %error, "a runner cannot compile the module");
+                let failure = FailedCompilation {
+                    error: error.clone(),
+                    runner_fault,
+                };
+                self.modules
+                    .not_compiled(version, Arc::clone(&runner), failure);
             } else {
                 self.modules
                     .compiled(version, Arc::clone(&runner), compile_us);

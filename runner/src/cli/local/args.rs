@@ -1,5 +1,6 @@
 //! The command line of `taskmaster run`.
 
+use crate::cli::CompileArgs;
 use crate::cli::values::{duration, pair};
 use crate::grants::SharedGrantArgs;
 use std::path::PathBuf;
@@ -62,4 +63,7 @@ pub struct RunArgs {
     /// Secrets and folders.
     #[command(flatten)]
     pub grants: SharedGrantArgs,
+    /// What the module may take to be compiled.
+    #[command(flatten)]
+    pub compile: CompileArgs,
 }
