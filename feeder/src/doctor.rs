@@ -101,15 +101,19 @@ fn check_protocol(protocol: u32) -> Finding {
     }
 }
 
-async fn check_master(client: &mut Client) -> Result<[Finding; 3], ClientError> {
+async fn check_master(client: &mut Client) -> Result<Vec<Finding>, ClientError> {
     let status = client.ask(Query::Status).await?;
     let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
     let modules: Vec<ModuleView> = client.ask(Query::Modules).await?;
-    Ok([
+    let mut findings = vec![
         check_store(&status),
         check_runners(&runners),
         check_modules(&modules),
-    ])
+    ];
+    let advice = "look at what it names; the master's log has more";
+    let troubles = status.troubles.into_iter();
+    findings.extend(troubles.map(|trouble| Finding::bad("trouble", trouble, advice)));
+    Ok(findings)
 }
 
 fn check_store(status: &Status) -> Finding {

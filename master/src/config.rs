@@ -11,6 +11,7 @@ use std::time::Duration;
 use taskmaster_blobs::{AddressError, BucketAddress, OpenError};
 use taskmaster_engine::settings::{Durability, Keep};
 use taskmaster_protocol::time::parse_duration_us;
+use taskmaster_protocol::token;
 
 /// A master's settings.
 #[derive(Debug, Clone)]
@@ -82,8 +83,8 @@ pub enum ConfigError {
 /// What is wrong with the value of a setting.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
-    /// The token is empty, or has other characters than ASCII.
-    #[error("a token has at least one character, ASCII only")]
+    /// The token is empty, or has other characters than ASCII, or several lines.
+    #[error("a token is one line of ASCII characters, at least one")]
     Token,
     /// The address cannot be listened on.
     #[error("`{text}` is no address to listen on ({why}); write it like 127.0.0.1:3232")]
@@ -170,8 +171,13 @@ impl MasterConfig {
         let fail = |error| ConfigError::Unwritable(self.data.clone(), error);
         let path = self.data.join("token");
         let token = match fs::read_to_string(&path) {
-            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
-            Ok(_) => write_new_token(&path).map_err(fail)?,
+            Ok(text) => match token::read(&text) {
+                Ok(Some(token)) => token,
+                Ok(None) => write_new_token(&path).map_err(fail)?,
+                Err(error) => {
+                    return Err(fail(io::Error::new(ErrorKind::InvalidData, error)));
+                }
+            },
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 write_new_token(&path).map_err(fail)?
             }
@@ -271,11 +277,10 @@ fn read_token(token: Option<String>) -> Result<Option<String>, SettingError> {
     let Some(token) = token else {
         return Ok(None);
     };
-    let trimmed = token.trim();
-    if trimmed.is_empty() || !token.is_ascii() {
-        return Err(SettingError::Token);
+    match token::read(&token) {
+        Ok(Some(token)) => Ok(Some(token)),
+        Ok(None) | Err(_) => Err(SettingError::Token),
     }
-    Ok(Some(trimmed.to_owned()))
 }
 
 fn read_address(text: &str) -> Result<BucketAddress, SettingError> {

@@ -9,6 +9,7 @@ mod auth;
 mod backup;
 mod blobs;
 mod closing;
+mod connection;
 mod feed;
 mod follow;
 mod follow_ups;
@@ -25,8 +26,10 @@ mod queries;
 mod questions;
 mod reader;
 mod reports;
+mod requests;
 mod runner_names;
 mod session;
+mod socket_owner;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -39,12 +42,16 @@ use crate::modules::ModuleFolder;
 use admission::Admission;
 use auth::Auth;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
-use listener::TimedListener;
+use connection::Connection;
+use http::{HttpFailure, fail};
+use listener::{PeerConnection, TimedListener};
+use requests::AnswerBody;
 use runner_names::RunnerNames;
 use std::io;
 use std::sync::Arc;
@@ -81,12 +88,15 @@ struct GatewayState {
     admission: Admission,
     /// A permit for each batch whose large params are being put or read.
     large_params: Arc<Semaphore>,
+    /// A permit for each pushed module that is being checked.
+    module_checks: Arc<Semaphore>,
     /// True when the master stops.
     stop: flag::Receiver<bool>,
 }
 
 /// Serves connections until the master stops.
 pub async fn serve(listener: TcpListener, config: GatewayConfig) -> io::Result<()> {
+    push::remove_unfinished(config.folder.path());
     let stop = config.stop.clone();
     let state = GatewayState {
         blobs: config.interfaces.blobs(),
@@ -98,9 +108,11 @@ pub async fn serve(listener: TcpListener, config: GatewayConfig) -> io::Result<(
         runner_names: RunnerNames::default(),
         admission: Admission::default(),
         large_params: Arc::new(Semaphore::new(params::BATCHES_AT_A_TIME)),
+        module_checks: Arc::new(Semaphore::new(push::CHECKS_AT_A_TIME)),
         stop: config.stop,
     };
-    axum::serve(TimedListener(listener), router(state))
+    let service = router(state).into_make_service_with_connect_info::<PeerConnection>();
+    axum::serve(TimedListener::new(listener), service)
         .with_graceful_shutdown(stopped(stop))
         .await
 }
@@ -138,15 +150,35 @@ async fn nothing_here() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, text)
 }
 
-/// Checks every request. `/` needs no token here, because the token may come with `hello`.
-async fn guard(State(state): State<GatewayState>, request: Request, next: Next) -> Response {
-    if let Some(reason) = state.auth.foreign(request.headers()) {
-        return (StatusCode::FORBIDDEN, format!("{reason}\n")).into_response();
+/// Checks every request, and bounds how long it may pause. `/` needs no token here, because the token
+/// may come with `hello`.
+async fn guard(
+    State(state): State<GatewayState>,
+    ConnectInfo(PeerConnection(connection)): ConnectInfo<PeerConnection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let open_request = connection.begin_request();
+    let answer = match refused(&state.auth, &connection, &request) {
+        Some(refusal) => refusal.into_response(),
+        None => next.run(request.map(requests::with_pauses_bounded)).await,
+    };
+    answer.map(|body| Body::new(AnswerBody::new(body, open_request)))
+}
+
+/// Why a request is not answered, if so.
+fn refused(auth: &Auth, connection: &Connection, request: &Request) -> Option<HttpFailure> {
+    if let Some(reason) = auth.foreign(request.headers()) {
+        return Some(fail(StatusCode::FORBIDDEN, reason));
     }
-    let is_open = matches!(request.uri().path(), "/" | "/health");
-    if !is_open && !state.auth.admits_headers(request.headers()) {
-        let text = "this master wants its token: Authorization: Bearer TOKEN\n";
-        return (StatusCode::UNAUTHORIZED, text).into_response();
+    if matches!(request.uri().path(), "/" | "/health") {
+        return None;
     }
-    next.run(request).await
+    match auth.check(Auth::token_in(request.headers()), connection) {
+        Ok(()) => {
+            connection.leave_strangers();
+            None
+        }
+        Err(reason) => Some(fail(StatusCode::UNAUTHORIZED, reason)),
+    }
 }

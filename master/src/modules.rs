@@ -15,6 +15,7 @@ mod manifests;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod stamp;
+mod sweeps;
 #[cfg(test)]
 mod tests;
 mod wants;
@@ -28,6 +29,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::thread::JoinHandle;
+use sweeps::Sweeps;
 use taskmaster_blobs::Blobs;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{Hash, ModuleName, Refusal};
@@ -126,6 +129,8 @@ pub struct ModuleFolder {
     path: Arc<Path>,
     known: KnownNames,
     manifests: Arc<Manifests>,
+    sweeps: Sweeps,
+    thread: Arc<JoinHandle<()>>,
     waker: Arc<Waker>,
 }
 
@@ -146,6 +151,7 @@ pub fn start(config: FolderConfig<'_>) -> Result<ModuleFolder, FolderError> {
     // before the first look is over.
     let known = KnownNames::new(&config.known);
     let manifests = Arc::<Manifests>::default();
+    let sweeps = Sweeps::default();
     let approved = config.require_approved.then(|| ApprovedList::of(&path));
     let contents = FolderContents::new(contents::ContentsConfig {
         folder: path.clone(),
@@ -155,9 +161,10 @@ pub fn start(config: FolderConfig<'_>) -> Result<ModuleFolder, FolderError> {
         expected: config.known,
         manifests: manifests.clone(),
         approved,
+        sweeps: sweeps.clone(),
     });
     let waker = sender.clone();
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("task folder".into())
         .spawn(move || watch::run(contents, &wakes, waker))
         .map_err(FolderError::Thread)?;
@@ -165,15 +172,18 @@ pub fn start(config: FolderConfig<'_>) -> Result<ModuleFolder, FolderError> {
         path,
         known,
         manifests,
+        sweeps,
+        thread: Arc::new(thread),
         waker: Arc::new(Waker(sender)),
     })
 }
 
-/// Makes the folder where it is missing, and makes sure that it can be read.
+/// Makes the folder where it is missing, and makes sure that it can be read. A path that is a link
+/// stays one: it may be switched to another folder, which counts from then on.
 fn open(path: &Path) -> Result<PathBuf, FolderError> {
     std::fs::create_dir_all(path).map_err(|error| FolderError::Make(path.to_owned(), error))?;
     std::fs::read_dir(path)
-        .and_then(|_| path.canonicalize())
+        .and_then(|_| std::path::absolute(path))
         .map_err(|error| FolderError::Read(path.to_owned(), error))
 }
 
@@ -224,6 +234,20 @@ impl ModuleFolder {
     /// the disk.
     pub fn manifest(&self, name: &ModuleName) -> Result<Option<Arc<Manifest>>, Refusal> {
         self.manifests.of(&self.path, name)
+    }
+
+    /// Why changes in the folder do not count at present, if so; a sentence.
+    pub fn trouble(&self) -> Option<String> {
+        let folder = self.path.display();
+        if self.thread.is_finished() {
+            return Some(format!(
+                "nobody watches the task folder {folder} any more, so changes there do not count: \
+                 start the master anew"
+            ));
+        }
+        self.sweeps
+            .trouble()
+            .map(|why| format!("changes in the task folder {folder} do not count: {why}"))
     }
 
     /// Its path.

@@ -9,6 +9,7 @@
 
 pub mod capabilities;
 pub mod event;
+pub mod excerpt;
 pub mod files;
 pub mod glob;
 pub mod id;
@@ -26,6 +27,7 @@ pub mod shape;
 pub mod splice;
 pub mod task;
 pub mod time;
+pub mod token;
 
 pub use capabilities::Capabilities;
 pub use event::{EventFilter, EventKind, EventView};

@@ -8,6 +8,18 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// params travels beside others; and so small that a hundred messages at once take less than 4 GiB.
 pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes of the head of a request over HTTP. Nobody knows its sender yet, and the heads of our own
+/// clients have less than 1 KiB.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a `hello`. Nobody knows its sender yet, and a runner's labels and modules are kept as
+/// long as it is connected.
+pub const HELLO_BYTES_MAX: usize = 64 << 10;
+
+/// Connections whose peers have shown neither a token nor a role. With the bytes of each, all of
+/// them take less than 256 MiB.
+pub const STRANGERS_MAX: usize = 1_024;
+
 /// Tasks in one `task:add`. A batch is handled in one turn of the master's loop. 4,096 adds take
 /// about 10 ms; more would delay everything else.
 pub const BATCH_TASKS_MAX: usize = 4_096;
@@ -63,6 +75,17 @@ pub const OUTPUT_FILES_MAX: usize = 4_096;
 
 /// Bytes of the paths of all files that one task gives back, which stand in its record.
 pub const OUTPUT_PATHS_BYTES_MAX: usize = 256 << 10;
+
+/// Results that one question may ask for. With the longest inline results the answer has half the
+/// bytes of a message.
+pub const RESULTS_MAX: usize = 256;
+
+/// Tasks that one message may cancel, open again or follow. A longer list goes in several messages.
+pub const IDS_MAX: usize = 4_096;
+
+/// Bytes of one page of a list of tasks: with their results and errors, a thousand tasks may have
+/// more than a message. A page ends with the row that reaches this.
+pub const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of a task's log that are kept from its beginning, and as many from its end.
 pub const LOG_PART_BYTES_MAX: usize = 32 << 10;
@@ -148,6 +171,9 @@ pub const PING_MS: u64 = 3_000;
 
 /// The silence after which a connection is dead: three missed pings, noticed within 10 s.
 pub const SILENT_MS_MAX: u64 = 9_500;
+
+/// The time for which a peer may leave a body half sent, or what is written to it untaken.
+pub const STALLED_MS_MAX: u64 = 60_000;
 
 /// The time in which a runner whose connection closed may come back, before its attempts run
 /// elsewhere, too.

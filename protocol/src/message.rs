@@ -23,13 +23,11 @@ pub use question::{Answer, Page, Query, Question, Refused, Status};
 pub use report::{Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Log, Started};
 pub use watch::{Gap, Watch};
 
+use crate::excerpt::excerpt;
 use crate::{EventView, Refusal, RefusalCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-
-/// Characters of an unknown event's name that stand in the sentence about it.
-const SHOWN_MAX: usize = 40;
 
 /// A message whose data is not read yet. `data` may stand before `event`.
 #[derive(Deserialize)]
@@ -105,13 +103,9 @@ fn open(text: &str) -> Result<Envelope<'_>, Refusal> {
 }
 
 fn unknown_event(event: &str, known: &[&str]) -> Refusal {
-    let shown: String = event.chars().take(SHOWN_MAX).collect();
-    let hint = crate::near::hint(&shown, known.iter().copied());
-    Refusal::new(
-        RefusalCode::UnknownEvent,
-        format!("unknown event `{shown}`{hint}"),
-    )
-    .at("event")
+    let hint = crate::near::hint(event, known.iter().copied());
+    let text = format!("unknown event `{}`{hint}", excerpt(event));
+    Refusal::new(RefusalCode::UnknownEvent, text).at("event")
 }
 
 messages! {

@@ -1,6 +1,8 @@
 //! Why a request from outside was not done: a stable code for programs, a sentence for people.
 
+use crate::excerpt::{excerpt, sentence};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// The kind of mistake. Programs decide by it, never by the text.
@@ -77,7 +79,7 @@ impl Refusal {
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
         Refusal {
             code,
-            message: message.into(),
+            message: sentence(message.into()),
             field: None,
             line: None,
             ids: Vec::new(),
@@ -86,7 +88,11 @@ impl Refusal {
 
     /// Names the field that is at fault.
     pub fn at(mut self, field: impl Into<String>) -> Refusal {
-        self.field = Some(field.into());
+        let field = field.into();
+        self.field = Some(match excerpt(&field) {
+            Cow::Borrowed(_) => field,
+            Cow::Owned(beginning) => beginning,
+        });
         self
     }
 
@@ -107,7 +113,7 @@ impl Refusal {
         }
         if message.starts_with("missing field") {
             let field = field_inside(path, first_quoted(message));
-            let text = format!("the field `{field}` is missing");
+            let text = format!("the field `{}` is missing", excerpt(&field));
             return Refusal::new(RefusalCode::MissingField, text).at(field);
         }
         if !error.is_data() {
@@ -120,7 +126,10 @@ impl Refusal {
         };
         match path {
             "" => Refusal::new(code, message),
-            field => Refusal::new(code, format!("field `{field}`: {message}")).at(field),
+            field => {
+                let text = format!("field `{}`: {message}", excerpt(field));
+                Refusal::new(code, text).at(field)
+            }
         }
     }
 }
@@ -136,7 +145,7 @@ fn unknown_field(message: &str, path: &str) -> Refusal {
         hint
     };
     let field = field_inside(path, name);
-    let text = format!("unknown field `{field}`{help}");
+    let text = format!("unknown field `{}`{help}", excerpt(&field));
     Refusal::new(RefusalCode::UnknownField, text).at(field)
 }
 
@@ -179,6 +188,39 @@ pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
 mod tests {
     use super::*;
     use crate::TaskDocument;
+
+    #[test]
+    fn what_is_said_of_megabytes_is_short_and_says_what_would_be_right() {
+        let long = "y".repeat(8 << 20);
+        for (document, words) in [
+            (
+                format!(r#"{{"module":"echo","{long}":1}}"#),
+                "the fields are",
+            ),
+            (
+                format!(r#"{{"module":"echo","retries":{{"{long}":1}}}}"#),
+                "the fields are",
+            ),
+            (
+                format!(r#"{{"module":"echo","priority":"{long}"}}"#),
+                "expected i32",
+            ),
+            (format!(r#"{{"module":"echo","id":"{long}"}}"#), "128"),
+            (format!(r#"{{"module":"{long}"}}"#), "128"),
+            (format!(r#"{{"module":"echo","start":"{long}"}}"#), "yyy"),
+        ] {
+            let refusal = TaskDocument::parse(&document).unwrap_err();
+            let field = refusal.field.clone().unwrap_or_default();
+            assert!(
+                refusal.message.len() < 5_000 && field.len() < 500,
+                "{}",
+                &document[..40]
+            );
+            assert!(refusal.message.contains(words), "{refusal}");
+        }
+        let event = crate::ToMaster::decode(&format!(r#"{{"event":"{long}"}}"#)).unwrap_err();
+        assert!(event.message.len() < 200, "{event}");
+    }
 
     #[test]
     fn a_mistake_names_field_value_and_what_would_be_right() {

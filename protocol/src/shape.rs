@@ -111,6 +111,27 @@ pub struct TaskView {
     pub note: Option<String>,
 }
 
+impl TaskView {
+    /// About how many bytes the view has as JSON. Lists of views are cut into parts by it.
+    pub fn bytes(&self) -> usize {
+        /// The other fields, with long names.
+        const FIELDS: usize = 1 << 10;
+        /// A hash and the signs around it.
+        const HASH: usize = 70;
+        let result = self.result.as_ref().map_or(0, |result| result.get().len());
+        let error = self.error.as_ref().map_or(0, |error| {
+            error.message.len() + error.backtrace.as_ref().map_or(0, String::len)
+        });
+        let outputs: usize = self
+            .outputs
+            .keys()
+            .map(|path| path.as_str().len() + HASH)
+            .sum();
+        let note = self.note.as_ref().map_or(0, String::len);
+        FIELDS + result + error + outputs + note
+    }
+}
+
 /// A job, as `jobs show` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobView {

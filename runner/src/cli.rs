@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use taskmaster_protocol::message::Offer;
+use taskmaster_protocol::token::{self, BadToken};
 use taskmaster_protocol::{ModuleName, limits};
 use taskmaster_transport::{Address, BadAddress};
 use values::{duration, pair};
@@ -112,6 +113,9 @@ pub enum RunnerArgsError {
     /// The text is no address of a master.
     #[error("--url: {0}")]
     Url(#[from] BadAddress),
+    /// The text is no token.
+    #[error("--token: {0}")]
+    Token(#[from] BadToken),
     /// What modules may be given is wrong.
     #[error(transparent)]
     Grants(#[from] GrantError),
@@ -124,7 +128,7 @@ impl RunnerArgs {
             self.url.split(',').map(Address::parse).collect();
         Ok(RunnerConfig {
             urls: urls?,
-            token: self.token,
+            token: token::read(&self.token.unwrap_or_default())?,
             grants: grants(&self.grants)?,
             offer: Offer {
                 labels: self.labels.into_iter().collect(),

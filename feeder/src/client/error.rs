@@ -6,7 +6,8 @@ use thiserror::Error;
 /// Why the conversation with a master failed.
 #[derive(Debug, Clone, Error)]
 pub enum ClientError {
-    /// None of the addresses is that of a master, by its form alone. Nothing was connected.
+    /// None of the addresses is that of a master, or the token is none, by its form alone. Nothing
+    /// was connected.
     #[error("{0}")]
     InvalidUrl(String),
     /// No master answered within the time that was given. A later try may help.

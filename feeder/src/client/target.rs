@@ -6,7 +6,7 @@ use super::error::ClientError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Role};
-use taskmaster_protocol::{PROTOCOL_VERSION, RefusalCode};
+use taskmaster_protocol::{PROTOCOL_VERSION, RefusalCode, token};
 use taskmaster_transport::{Address, BlobClient, DialError, dial};
 use tokio::time::Instant;
 
@@ -30,8 +30,8 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// [`ClientError::InvalidUrl`] where an address is malformed or there is none. Nothing is
-    /// connected here.
+    /// [`ClientError::InvalidUrl`] where an address or the token is malformed or there is no
+    /// address. Nothing is connected here.
     pub fn parse(urls: &str, token: Option<&str>) -> Result<Target, ClientError> {
         let addresses = urls
             .split(',')
@@ -45,7 +45,8 @@ impl Target {
                 "--url is empty; write it like ws://127.0.0.1:3232".into(),
             ));
         }
-        let token = token.filter(|token| !token.is_empty()).map(str::to_owned);
+        let token = token::read(token.unwrap_or_default())
+            .map_err(|error| ClientError::InvalidUrl(error.to_string()))?;
         Ok(Target {
             addresses,
             token,

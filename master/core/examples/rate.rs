@@ -141,6 +141,7 @@ impl Run {
             let runner = RunnerKey(runner);
             self.tell(Event::RunnerJoined {
                 runner,
+                process: "process".into(),
                 offer,
                 credits: 100,
                 held: Vec::new(),

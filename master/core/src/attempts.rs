@@ -180,8 +180,8 @@ impl Scheduler {
         attempt.epoch < self.epoch && attempt.n <= ATTEMPT_NUMBER_MAX
     }
 
-    /// Whether a runner may report an attempt: the attempt was sent to the runner, over whichever
-    /// connection, or an earlier master may have sent it. A connection that its runner has replaced
+    /// Whether a runner may report an attempt: the attempt was sent to the runner's process, over
+    /// whichever connection, or an earlier master may have sent it. A connection that its runner has replaced
     /// may not report: the runner reports again over the new one.
     fn may_report(&self, reported: Reported) -> bool {
         let Some(runner) = self.runners.get(&reported.by) else {
@@ -192,7 +192,7 @@ impl Scheduler {
             .get(reported.task)
             .and_then(|task| task.open_attempt(reported.attempt));
         match open {
-            Some(open) => open.runner_name == runner.name,
+            Some(open) => open.process == runner.process,
             None => self.is_of_earlier_epoch(reported.attempt),
         }
     }

@@ -103,7 +103,7 @@ impl Scheduler {
     }
 
     fn send(&mut self, runner: RunnerKey, key: TaskKey, effects: &mut Vec<Effect>) {
-        let runner_name = self.runner(runner).name.clone();
+        let process = self.runner(runner).process.clone();
         let epoch = self.epoch;
         self.enter(key, State::Assigned, effects);
 
@@ -116,7 +116,7 @@ impl Scheduler {
         detail.open_attempts.push(OpenAttempt {
             attempt,
             runner: Some(runner),
-            runner_name,
+            process,
         });
         self.add_in_flight(runner, key, attempt);
 

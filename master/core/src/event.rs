@@ -160,6 +160,9 @@ pub enum Event {
     RunnerJoined {
         /// The runner's connection.
         runner: RunnerKey,
+        /// Names the runner's process, over all its connections. Only this process may report the
+        /// attempts that it is sent: another one may come under the runner's name.
+        process: Arc<str>,
         /// What the runner offers.
         offer: Box<Offer>,
         /// How many attempts the runner will hold at most.

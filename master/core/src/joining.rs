@@ -16,6 +16,8 @@ use taskmaster_protocol::{AttemptId, limits};
 /// What a runner says when it joins.
 #[derive(Debug)]
 pub(crate) struct Joining {
+    /// Names the runner's process.
+    pub process: Arc<str>,
     pub offer: Offer,
     /// How many attempts the runner will hold at most.
     pub credits: u32,
@@ -100,7 +102,7 @@ impl Scheduler {
         let runner = Runner {
             credits: joining.credits.min(limits::CREDITS_MAX),
             finished: replaced.finished,
-            ..Runner::new(name, joining.offer, now)
+            ..Runner::new(name, joining.process, joining.offer, now)
         };
         self.runners.insert(key, runner);
         self.deadlines
@@ -146,7 +148,7 @@ impl Scheduler {
         attempt: AttemptId,
         effects: &mut Vec<Effect>,
     ) {
-        let runner_name = self.runner(runner).name.clone();
+        let process = self.runner(runner).process.clone();
         let is_of_earlier_epoch = self.is_of_earlier_epoch(attempt);
         let stop = Effect::Stop {
             runner,
@@ -170,7 +172,7 @@ impl Scheduler {
                     // The runner named the attempt twice.
                     return;
                 }
-                if !may_go_on || open.runner.is_some() || open.runner_name != runner_name {
+                if !may_go_on || open.runner.is_some() || open.process != process {
                     return effects.push(stop);
                 }
                 open.runner = Some(runner);
@@ -182,7 +184,7 @@ impl Scheduler {
                 detail.open_attempts.push(OpenAttempt {
                     attempt,
                     runner: Some(runner),
-                    runner_name,
+                    process,
                 });
             }
         }

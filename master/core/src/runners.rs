@@ -28,8 +28,10 @@ pub(crate) struct InFlight {
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub offer: Offer,
-    /// The name in the offer, shared with the records of attempts.
+    /// The name in the offer.
     pub name: Arc<str>,
+    /// Names the runner's process, shared with the records of attempts.
+    pub process: Arc<str>,
     /// How many attempts the runner will hold at most.
     pub credits: u32,
     /// Whether the runner takes no more attempts.
@@ -69,9 +71,10 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub fn new(name: Arc<str>, offer: Offer, now_us: u64) -> Runner {
+    pub fn new(name: Arc<str>, process: Arc<str>, offer: Offer, now_us: u64) -> Runner {
         Runner {
             name,
+            process,
             offer: Offer {
                 slots: offer.slots.clamp(1, limits::SLOTS_MAX),
                 ..offer

@@ -115,11 +115,13 @@ impl Scheduler {
             }
             Event::RunnerJoined {
                 runner,
+                process,
                 offer,
                 credits,
                 held,
             } => {
                 let joining = Joining {
+                    process,
                     offer: *offer,
                     credits,
                     held,

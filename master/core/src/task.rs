@@ -15,8 +15,9 @@ pub struct OpenAttempt {
     /// The connection of the runner that holds the attempt. `None` after the runner was lost: it
     /// may come back with the attempt.
     pub runner: Option<RunnerKey>,
-    /// The name of the runner that the attempt was sent to. No other runner may report it.
-    pub runner_name: Arc<str>,
+    /// The process of the runner that the attempt was sent to. No other process may report it, not
+    /// even one under the runner's name.
+    pub process: Arc<str>,
 }
 
 /// A dependent, in the list of the task that it waits for.

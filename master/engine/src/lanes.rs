@@ -59,20 +59,16 @@ impl Lanes {
     }
 }
 
-/// Tasks or reports in an input, at least 1. The time that the engine takes for the input grows
+/// Tasks, reports or attempts in an input, at least 1. The time that the engine takes for the input grows
 /// with this number.
 pub fn weight(input: &Input) -> usize {
     match input {
         Input::Add { tasks, .. } => tasks.len(),
         Input::Reports { reports, .. } => reports.len(),
-        Input::Message {
-            message: ToMaster::Failed(reports),
-            ..
-        } => reports.len(),
+        Input::Message { message, .. } => entries(message).max(1),
         Input::Connected { .. }
         | Input::Disconnected { .. }
         | Input::Heard { .. }
-        | Input::Message { .. }
         | Input::Permit(_)
         | Input::Module { .. }
         | Input::Approved(_)
@@ -82,6 +78,30 @@ pub fn weight(input: &Input) -> usize {
         | Input::DiskSpace(_)
         | Input::Stop { .. }
         | Input::Shutdown => 1,
+    }
+}
+
+/// Tasks or attempts that a message names.
+fn entries(message: &ToMaster) -> usize {
+    match message {
+        ToMaster::Failed(reports) => reports.len(),
+        ToMaster::Returned(attempts) => attempts.len(),
+        ToMaster::Started(started) => started.len(),
+        ToMaster::Progress(live) | ToMaster::Partial(live) | ToMaster::Log(live) => live.len(),
+        ToMaster::Compiled(compiled) => compiled.len(),
+        ToMaster::Compiling(compiling) => compiling.len(),
+        ToMaster::Request(request) => request.held.as_ref().map_or(0, Vec::len),
+        ToMaster::Cancel(cancel) => cancel.ids.len(),
+        ToMaster::Retry(retry) => retry.ids.len(),
+        ToMaster::Hello(_)
+        | ToMaster::Add(_)
+        | ToMaster::Done(_)
+        | ToMaster::Release(_)
+        | ToMaster::Follow(_)
+        | ToMaster::Set(_)
+        | ToMaster::Operate(_)
+        | ToMaster::Watch(_)
+        | ToMaster::Ask(_) => 1,
     }
 }
 

@@ -72,7 +72,9 @@ impl TaskFilter {
 pub struct TaskPage {
     /// So far.
     pub rows: Vec<TaskView>,
-    /// The most.
+    /// About how many bytes the rows have.
+    pub bytes: usize,
+    /// The most rows.
     pub limit: usize,
     /// What belongs on it.
     pub wanted: TaskFilter,
@@ -83,9 +85,10 @@ impl TaskPage {
     pub fn take(&mut self, task: impl FnOnce() -> TaskView) -> bool {
         let task = task();
         if self.wanted.fits(&task) {
+            self.bytes += task.bytes();
             self.rows.push(task);
         }
-        self.rows.len() >= self.limit
+        self.rows.len() >= self.limit || self.bytes >= limits::PAGE_BYTES_MAX
     }
 
     /// The page, and where the next one begins.

@@ -7,8 +7,10 @@ use taskmaster_protocol::FromMaster;
 use taskmaster_protocol::message::TasksEnded;
 use tokio::sync::mpsc;
 
-/// Tasks in one message. It bounds what waits for somebody who does not read.
+/// Tasks in one message, and about how many bytes: a message ends with the task that reaches them.
+/// They bound what waits for somebody who does not read.
 const MESSAGE_TASKS: usize = 500;
+const MESSAGE_BYTES: usize = 256 << 10;
 
 /// To the session's writer.
 type Side = mpsc::Sender<FromMaster>;

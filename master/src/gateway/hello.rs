@@ -1,13 +1,17 @@
 //! The beginning of a session: the upgrade to a WebSocket, `hello`, and who is not let in.
 
+use super::auth::Auth;
 use super::closing::{self, FAREWELL_TIMEOUT, code};
+use super::connection::Connection;
+use super::listener::{PeerConnection, SAID_TOO_MUCH};
 use super::runner_names::TakenName;
 use super::{GatewayState, session};
-use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Offer, Refused, Role};
 use taskmaster_protocol::{FromMaster, PROTOCOL_VERSION, Refusal, RefusalCode, ToMaster, limits};
@@ -22,26 +26,39 @@ const ABOUT: &str = concat!(
     "/health /metrics /api/status /api/tasks/ID /api/jobs /api/modules /api/runners\n",
 );
 
-/// Bytes of a `hello`. A runner's labels and modules are kept as long as it is connected.
-const HELLO_BYTES_MAX: usize = 64 << 10;
+/// Bytes that wait to be written to one session, at most: the longest message twice. What a session
+/// has under way keeps it far below this; the bound is for answers to pings that nobody reads.
+const UNWRITTEN_BYTES_MAX: usize = 2 * limits::MESSAGE_BYTES_MAX;
 
 /// `/`: a WebSocket, or a few words for people.
 pub(super) async fn root(
     State(state): State<GatewayState>,
+    ConnectInfo(PeerConnection(connection)): ConnectInfo<PeerConnection>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
         Ok(upgrade) => {
-            let has_token = state.auth.admits_headers(&headers);
+            let arrival = Arrival {
+                connection,
+                token: Auth::token_in(&headers).map(str::to_owned),
+            };
             upgrade
                 .max_message_size(limits::MESSAGE_BYTES_MAX)
                 .max_frame_size(limits::MESSAGE_BYTES_MAX)
-                .on_upgrade(move |socket| greet(state, socket, has_token))
+                .max_write_buffer_size(UNWRITTEN_BYTES_MAX)
+                .on_upgrade(move |socket| greet(state, socket, arrival))
         }
         Err(rejection) if headers.contains_key(header::UPGRADE) => rejection.into_response(),
         Err(_) => ABOUT.into_response(),
     }
+}
+
+/// What is known of a peer before its `hello`.
+struct Arrival {
+    connection: Arc<Connection>,
+    /// The token that came with the request.
+    token: Option<String>,
 }
 
 /// A session that is let in.
@@ -51,12 +68,12 @@ struct Admitted {
     name: Option<TakenName>,
 }
 
-/// Waits for `hello` and lets the session in, or says why not. `has_token` says that the token came
-/// with the request.
-async fn greet(state: GatewayState, mut socket: WebSocket, has_token: bool) {
+/// Waits for `hello` and lets the session in, or says why not.
+async fn greet(state: GatewayState, mut socket: WebSocket, arrival: Arrival) {
+    arrival.connection.begin_greeting();
     let limit = Duration::from_millis(limits::HELLO_MS_MAX);
     let admitted = match timeout(limit, first_text(&mut socket)).await {
-        Ok(Some(text)) => text.and_then(|text| admit(&state, &text, has_token)),
+        Ok(Some(text)) => text.and_then(|text| admit(&state, &text, &arrival)),
         Ok(None) => return,
         Err(_) => Err(Refusal::new(
             RefusalCode::NotAllowed,
@@ -65,6 +82,7 @@ async fn greet(state: GatewayState, mut socket: WebSocket, has_token: bool) {
     };
     match admitted {
         Ok(Admitted { hello, name }) => {
+            arrival.connection.begin_session();
             session::run(state, socket, hello).await;
             drop(name);
         }
@@ -77,11 +95,17 @@ async fn greet(state: GatewayState, mut socket: WebSocket, has_token: bool) {
 /// The first message. `None` where the connection ends before.
 async fn first_text(socket: &mut WebSocket) -> Option<Result<Utf8Bytes, Refusal>> {
     loop {
-        match socket.recv().await?.ok()? {
-            Message::Text(text) => return Some(Ok(text)),
-            Message::Binary(_) => return Some(Err(closing::binary_refusal())),
-            Message::Ping(_) | Message::Pong(_) => {}
-            Message::Close(_) => return None,
+        match socket.recv().await? {
+            Ok(Message::Text(text)) => return Some(Ok(text)),
+            Ok(Message::Binary(_)) => return Some(Err(closing::binary_refusal())),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            Ok(Message::Close(_)) => return None,
+            Err(error) if error.to_string().contains(SAID_TOO_MUCH) => {
+                let most = limits::HELLO_BYTES_MAX;
+                let text = format!("the first message is `hello`, of at most {most} bytes");
+                return Some(Err(Refusal::new(RefusalCode::TooLarge, text)));
+            }
+            Err(_) => return None,
         }
     }
 }
@@ -98,19 +122,27 @@ async fn turn_away(mut socket: WebSocket, refusal: Refusal) {
         .await
         .is_ok()
         && socket.send(Message::Close(Some(frame))).await.is_ok();
-    if is_told {
-        // A connection that is closed with unread bytes is reset, and the reset would cut off what
-        // was said. So this waits until the other side has closed, too.
-        while let Some(Ok(_)) = socket.recv().await {}
+    if !is_told {
+        return;
+    }
+    // A connection that is closed with unread bytes is reset, and the reset would cut off what was
+    // said. So this waits until the other side has closed, too, or until its caller does not wait
+    // any longer.
+    while let Some(received) = socket.recv().await {
+        if received.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
-fn admit(state: &GatewayState, text: &str, has_token: bool) -> Result<Admitted, Refusal> {
+fn admit(state: &GatewayState, text: &str, arrival: &Arrival) -> Result<Admitted, Refusal> {
     let hello = decode(text)?;
     check_version(hello.protocol)?;
-    if !has_token {
-        check_token(state, &hello)?;
-    }
+    let token = hello.token.as_deref().or(arrival.token.as_deref());
+    state
+        .auth
+        .check(token, &arrival.connection)
+        .map_err(|text| Refusal::new(RefusalCode::Unauthorized, text).at("token"))?;
     check_session_name(&hello)?;
     check_offer(&hello)?;
     let name = match &hello.runner {
@@ -124,11 +156,10 @@ fn admit(state: &GatewayState, text: &str, has_token: bool) -> Result<Admitted, 
 }
 
 fn decode(text: &str) -> Result<Hello, Refusal> {
-    if text.len() > HELLO_BYTES_MAX {
-        let text = format!(
-            "`hello` has {} bytes, at most {HELLO_BYTES_MAX} are allowed",
-            text.len()
-        );
+    let most = limits::HELLO_BYTES_MAX;
+    if text.len() > most {
+        let bytes = text.len();
+        let text = format!("`hello` has {bytes} bytes, at most {most} are allowed");
         return Err(Refusal::new(RefusalCode::TooLarge, text));
     }
     let message = ToMaster::decode(text)?;
@@ -155,19 +186,6 @@ fn check_version(version: u32) -> Result<(), Refusal> {
          upgrade {older_side}"
     );
     Err(Refusal::new(RefusalCode::ProtocolVersion, text).at("protocol"))
-}
-
-fn check_token(state: &GatewayState, hello: &Hello) -> Result<(), Refusal> {
-    if state.auth.admits(hello.token.as_deref()) {
-        return Ok(());
-    }
-    let text = if hello.token.is_some() {
-        "the token is wrong; this master wrote the right one into its data folder, file `token`"
-    } else {
-        "this master wants a token: --token or TASKMASTER_TOKEN; it is in its data folder, file \
-         `token`"
-    };
-    Err(Refusal::new(RefusalCode::Unauthorized, text).at("token"))
 }
 
 fn check_session_name(hello: &Hello) -> Result<(), Refusal> {

@@ -3,13 +3,14 @@
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::fmt::Display;
+use taskmaster_protocol::excerpt::sentence;
 use taskmaster_protocol::{Json, Refusal, RefusalCode};
 
 /// A status and a sentence. Every error over HTTP but a refusal of the engine looks like this.
 pub(super) type HttpFailure = (StatusCode, String);
 
 pub(super) fn fail(status: StatusCode, text: impl Display) -> HttpFailure {
-    (status, format!("{text}\n"))
+    (status, format!("{}\n", sentence(text.to_string())))
 }
 
 pub(super) fn bad_request(text: impl Display) -> HttpFailure {

@@ -2,18 +2,25 @@
 
 use super::GatewayState;
 use super::http::{HttpFailure, bad_request, fail, json, run_blocking};
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path as InPath, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::Bytes;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use futures_util::StreamExt;
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use taskmaster_protocol::shape::ModuleCheck;
 use taskmaster_protocol::{Hash, Json, ModuleName, limits};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
 
 const CHECK_LOST: &str = "the module was not checked; the log has more";
+
+/// Modules that are checked at a time. Each is in memory meanwhile, with up to
+/// [`limits::MODULE_BYTES_MAX`]. What is only half here is on the disk.
+pub(super) const CHECKS_AT_A_TIME: usize = 2;
 
 /// Checks a module and puts it into the task folder. Answers what was found in the module.
 pub(super) async fn put_module(
@@ -22,11 +29,12 @@ pub(super) async fn put_module(
     body: Body,
 ) -> Result<Response, HttpFailure> {
     let pushed = PushedFile::parse(file)?;
-    let bytes_max = usize::try_from(limits::MODULE_BYTES_MAX).unwrap_or(usize::MAX);
-    let bytes = to_bytes(body, bytes_max)
-        .await
-        .map_err(|error| bad_request(format!("the upload was not read: {error}")))?;
-    let (check, version) = check(&pushed.name, bytes.clone()).await?;
+    let unfinished = UnfinishedFile::new(state.folder.path(), &pushed.file);
+    receive(body, &unfinished).await?;
+    // The semaphore is never closed.
+    let permit = state.module_checks.acquire().await.ok();
+    let (check, version) = check(&pushed.name, &unfinished).await?;
+    drop(permit);
     let rival = pushed.rival();
     if state.folder.path().join(&rival).exists() {
         return Err(fail(
@@ -34,17 +42,10 @@ pub(super) async fn put_module(
             format!("{rival} has the same name; remove it or push under another name"),
         ));
     }
-
-    let folder = state.folder.clone();
-    let file = pushed.file.clone();
-    run_blocking(move || write(folder.path(), &file, &bytes), CHECK_LOST)
+    let whole = state.folder.path().join(&pushed.file);
+    run_blocking(move || fs::rename(&unfinished.0, whole), CHECK_LOST)
         .await?
-        .map_err(|error| {
-            fail(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("the task folder does not take the file: {error}"),
-            )
-        })?;
+        .map_err(not_written)?;
     if !state.folder.look_for(&pushed.name, version).await {
         let text = "the file was written, and was replaced by another or not taken; `taskmaster \
                     modules list` says more";
@@ -86,14 +87,81 @@ impl PushedFile {
     }
 }
 
+/// A file that is hidden until it is whole, so that nobody takes half of it for a module. It is
+/// removed when this is dropped, unless it has been given its name.
+struct UnfinishedFile(PathBuf);
+
+impl UnfinishedFile {
+    fn new(folder: &Path, file: &str) -> UnfinishedFile {
+        UnfinishedFile(folder.join(format!(".{file}.{}", uuid::Uuid::now_v7())))
+    }
+}
+
+impl Drop for UnfinishedFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Whether a file was left half written by a master that was killed.
+fn is_unfinished(file: &str) -> bool {
+    let hidden = file
+        .strip_prefix('.')
+        .and_then(|file| file.rsplit_once('.'));
+    hidden.is_some_and(|(file, id)| {
+        PushedFile::parse(file.to_owned()).is_ok() && uuid::Uuid::try_parse(id).is_ok()
+    })
+}
+
+/// Removes files that an earlier master had not finished.
+pub(super) fn remove_unfinished(folder: &Path) {
+    // A folder that cannot be read is told of by the thread that watches it.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_unfinished) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn not_written(error: impl Display) -> HttpFailure {
+    let text = format!("the task folder does not take the file: {error}");
+    fail(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// Writes what comes to the disk, and syncs it.
+async fn receive(body: Body, into: &UnfinishedFile) -> Result<(), HttpFailure> {
+    let mut file = File::create_new(&into.0).await.map_err(not_written)?;
+    let mut stream = body.into_data_stream();
+    let most = limits::MODULE_BYTES_MAX;
+    let mut bytes: u64 = 0;
+    while let Some(piece) = stream.next().await {
+        let piece =
+            piece.map_err(|error| bad_request(format!("the upload was not read: {error}")))?;
+        bytes += piece.len() as u64;
+        if bytes > most {
+            let text = format!("a module may have at most {most} bytes");
+            return Err(fail(StatusCode::PAYLOAD_TOO_LARGE, text));
+        }
+        file.write_all(&piece).await.map_err(not_written)?;
+    }
+    file.sync_all().await.map_err(not_written)
+}
+
 /// Refuses a module that would not load.
-async fn check(name: &ModuleName, bytes: Bytes) -> Result<(ModuleCheck, Hash), HttpFailure> {
+async fn check(
+    name: &ModuleName,
+    file: &UnfinishedFile,
+) -> Result<(ModuleCheck, Hash), HttpFailure> {
     let name = name.clone();
-    let inspect = move || taskmaster_confined::inspect(name.as_str(), &bytes);
+    let path = file.0.clone();
+    let inspect = move || -> io::Result<ModuleCheck> {
+        let bytes = fs::read(path)?;
+        let inspected = taskmaster_confined::inspect(name.as_str(), &bytes);
+        Ok(inspected.map_err(io::Error::other)?.check)
+    };
     let check = run_blocking(inspect, CHECK_LOST)
         .await?
-        .map_err(|error| fail(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
-        .check;
+        .map_err(not_written)?;
     match check.version {
         Some(version) if check.ok => Ok((check, version)),
         Some(_) | None => Err(bad_request(
@@ -102,19 +170,24 @@ async fn check(name: &ModuleName, bytes: Bytes) -> Result<(ModuleCheck, Hash), H
     }
 }
 
-/// Writes the file under a hidden name first, so that nobody sees half of it.
-fn write(folder: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = folder.join(format!(".{file}.{}", uuid::Uuid::now_v7()));
-    let written =
-        write_synced(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, folder.join(file)));
-    if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    #[test]
+    fn only_what_a_push_has_left_is_removed_at_a_start() {
+        let scratch = tempfile::tempdir().unwrap();
+        let left = UnfinishedFile::new(scratch.path(), "m.wasm");
+        fs::write(&left.0, "half").unwrap();
+        for other in ["m.wasm", ".m.wasm", ".m.wasm.swp", ".gitignore"] {
+            fs::write(scratch.path().join(other), "theirs").unwrap();
+        }
+        remove_unfinished(scratch.path());
+        let mut names: Vec<_> = fs::read_dir(scratch.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".gitignore", ".m.wasm", ".m.wasm.swp", "m.wasm"]);
+    }
 }

@@ -1,18 +1,22 @@
 //! Questions over HTTP, on the port of the sessions.
 
-use super::GatewayState;
 use super::http::{json, refused};
+use super::{GatewayState, questions};
 use axum::extract::{Path, State};
 use axum::response::Response;
 use taskmaster_protocol::message::Query;
-use taskmaster_protocol::{JobName, Json, Refusal, RefusalCode, TaskId};
+use taskmaster_protocol::{JobName, Refusal, RefusalCode, TaskId};
 
-/// A full disk is no reason to start a master anew, so the status stays 200.
+/// Neither a full disk nor a task folder that cannot be read is a reason to start a master anew, so
+/// the status stays 200.
 pub(super) async fn health(State(state): State<GatewayState>) -> String {
-    match state.handle.room.disk().refusal() {
-        Some(why) => format!("ok, but adds are refused: {why}\n"),
-        None => "ok\n".into(),
+    let disk = state.handle.room.disk();
+    let refusing = disk.refusal().map(|why| format!("adds are refused: {why}"));
+    let troubles: Vec<String> = refusing.into_iter().chain(state.folder.trouble()).collect();
+    if troubles.is_empty() {
+        return "ok\n".into();
     }
+    format!("ok, but {}\n", troubles.join("; "))
 }
 
 pub(super) async fn status(State(state): State<GatewayState>) -> Response {
@@ -46,8 +50,8 @@ pub(super) async fn task(State(state): State<GatewayState>, Path(task): Path<Str
 }
 
 async fn ask(state: &GatewayState, query: Query) -> Response {
-    match state.handle.ask(query).await {
-        Ok(answer) => json(Json::of(&answer)),
+    match questions::ask_master(state, query).await {
+        Ok(answer) => json(answer),
         Err(refusal) => refused(&refusal),
     }
 }

@@ -1,15 +1,32 @@
-//! Questions of a session. The engine answers them; here the answer about a module is completed.
+//! Questions of sessions, and over HTTP. The engine answers them; here the answers about a module and
+//! about the master's state are completed.
 
 use super::GatewayState;
 use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_protocol::message::{Answer, Query, Question, Refused};
 use taskmaster_protocol::shape::ModuleView;
-use taskmaster_protocol::{FromMaster, Json, Refusal};
+use taskmaster_protocol::{FromMaster, Json, Refusal, RefusalCode, limits};
+
+/// Bytes of an answer, less than a message may have. A longer one would end the session of whoever
+/// asks, and end it again when the question is asked again.
+const ANSWER_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX - (64 << 10);
+
+fn too_long(bytes: usize) -> Refusal {
+    let text = format!(
+        "the answer has {bytes} bytes, and a message at most {ANSWER_BYTES_MAX}: ask for less at a \
+         time"
+    );
+    Refusal::new(RefusalCode::TooLarge, text)
+}
 
 /// The answer to a question, or why there is none.
 pub(super) async fn answer(state: &GatewayState, ask: Question) -> FromMaster {
     let Question { reference, query } = ask;
-    match ask_engine(state, query).await {
+    match ask_master(state, query).await {
+        Ok(data) if data.get().len() > ANSWER_BYTES_MAX => FromMaster::Refused(Refused {
+            reference: Some(reference),
+            error: too_long(data.get().len()),
+        }),
         Ok(data) => FromMaster::Answer(Answer { reference, data }),
         Err(error) => FromMaster::Refused(Refused {
             reference: Some(reference),
@@ -18,9 +35,14 @@ pub(super) async fn answer(state: &GatewayState, ask: Question) -> FromMaster {
     }
 }
 
-async fn ask_engine(state: &GatewayState, query: Query) -> Result<Json, Refusal> {
+/// The engine's answer, with what the engine does not know.
+pub(super) async fn ask_master(state: &GatewayState, query: Query) -> Result<Json, Refusal> {
     Ok(match state.handle.ask(query).await? {
         QueryAnswer::Module(view) => Json::of(&with_contents(state, *view).await),
+        QueryAnswer::Status(mut status) => {
+            status.troubles.extend(state.folder.trouble());
+            Json::of(&status)
+        }
         answer => Json::of(&answer),
     })
 }

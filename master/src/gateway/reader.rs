@@ -16,10 +16,22 @@ use taskmaster_protocol::message::{Add, Done, Question, Refused, Role};
 use taskmaster_protocol::{FromMaster, Json, Refusal, RefusalCode, ToMaster, limits};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Questions of one session that are being answered.
 const QUESTIONS_MAX: usize = 64;
+
+/// A runner's lease is kept alive by whatever comes from it. The engine is told so no more often.
+const HEARD_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the reader has of the writer of its session.
+pub(super) struct ToWriter {
+    /// Messages from the session's own tasks.
+    pub(super) side: mpsc::Sender<FromMaster>,
+    /// One for each ping. It is bounded, so a peer that does not read its answers is not read.
+    pub(super) ping: mpsc::Sender<()>,
+    pub(super) permits: AnswerPermits,
+}
 
 /// The half of a session that reads.
 pub(super) struct SessionReader {
@@ -28,7 +40,10 @@ pub(super) struct SessionReader {
     role: Role,
     /// To the writer, from the session's own tasks.
     side: mpsc::Sender<FromMaster>,
+    ping: mpsc::Sender<()>,
     permits: AnswerPermits,
+    /// When the engine was told last that the other side lives.
+    heard: Option<Instant>,
     inbox: InboxPermits,
     questions: Arc<Semaphore>,
     /// Answers to questions and subscriptions under way. They end with the session.
@@ -41,16 +56,22 @@ impl SessionReader {
         state: GatewayState,
         session: ConnectionId,
         role: Role,
-        side: mpsc::Sender<FromMaster>,
-        permits: AnswerPermits,
+        writer: ToWriter,
     ) -> SessionReader {
+        let ToWriter {
+            side,
+            ping,
+            permits,
+        } = writer;
         SessionReader {
             subscriptions: Subscriptions::new(state.handle.clone(), side.clone()),
             state,
             session,
             role,
             side,
+            ping,
             permits,
+            heard: None,
             inbox: InboxPermits::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             tasks: JoinSet::new(),
@@ -78,16 +99,25 @@ impl SessionReader {
                 Some(Err(error)) => return closing::frame_for_read_error(&error.to_string()),
                 Some(Ok(Message::Text(text))) => self.take_text(text).await,
                 Some(Ok(Message::Binary(_))) => self.refuse(None, closing::binary_refusal()).await,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.heard(),
+                Some(Ok(Message::Ping(_))) => {
+                    self.heard();
+                    // The writer ends only with the session.
+                    let _ = self.ping.send(()).await;
+                }
+                Some(Ok(Message::Pong(_))) => self.heard(),
                 Some(Ok(Message::Close(_))) => return closing::frame(code::NORMAL, ""),
             }
             while self.tasks.try_join_next().is_some() {}
         }
     }
 
-    /// A runner's lease is kept alive by whatever comes from it.
-    fn heard(&self) {
-        if self.role == Role::Runner {
+    /// Tells the engine that a runner lives.
+    fn heard(&mut self) {
+        let is_due = self
+            .heard
+            .is_none_or(|heard| heard.elapsed() >= HEARD_INTERVAL);
+        if self.role == Role::Runner && is_due {
+            self.heard = Some(Instant::now());
             let session = self.session;
             self.state.handle.tell(Input::Heard {
                 connection: session,
@@ -110,7 +140,7 @@ impl SessionReader {
     /// `bytes` is the length of the message as it came.
     async fn take_message(&mut self, mut message: ToMaster, bytes: usize) {
         if let Err(refusal) = reports::check_count(&message) {
-            return self.refuse(None, refusal).await;
+            return self.refuse(reference_of(&message), refusal).await;
         }
         reports::trim(&mut message);
         match message {
@@ -284,6 +314,32 @@ fn check_role(message: &ToMaster, role: Role) -> Result<(), Refusal> {
         message.event()
     );
     Err(Refusal::new(RefusalCode::NotAllowed, text).at("event"))
+}
+
+/// The `ref` of a message, if it has one.
+fn reference_of(message: &ToMaster) -> Option<u64> {
+    match message {
+        ToMaster::Cancel(cancel) => Some(cancel.reference),
+        ToMaster::Retry(retry) => Some(retry.reference),
+        ToMaster::Set(set) => Some(set.reference),
+        ToMaster::Operate(operate) => Some(operate.reference),
+        ToMaster::Ask(ask) => Some(ask.reference),
+        ToMaster::Hello(_)
+        | ToMaster::Request(_)
+        | ToMaster::Started(_)
+        | ToMaster::Done(_)
+        | ToMaster::Failed(_)
+        | ToMaster::Returned(_)
+        | ToMaster::Progress(_)
+        | ToMaster::Partial(_)
+        | ToMaster::Log(_)
+        | ToMaster::Compiled(_)
+        | ToMaster::Compiling(_)
+        | ToMaster::Add(_)
+        | ToMaster::Release(_)
+        | ToMaster::Follow(_)
+        | ToMaster::Watch(_) => None,
+    }
 }
 
 /// The `ref` of a message that cannot be read or is not allowed. Whoever waits for the answer must

@@ -1,5 +1,5 @@
 //! What runners say is cut to size before the engine hears of it, because a runner is a program on
-//! somebody else's machine.
+//! somebody else's machine. And no message of anybody names more tasks than the engine takes at once.
 //!
 //! A report that cannot be taken as it is becomes a failure of its own attempt, so that it harms no
 //! other attempt.
@@ -7,7 +7,7 @@
 use super::{follow_ups, heavy};
 use std::collections::BTreeMap;
 use taskmaster_blobs::{Blobs, is_unavailable};
-use taskmaster_protocol::message::{Compiled, Done, Failed, LiveOutput, Log, ResultRef};
+use taskmaster_protocol::message::{Compiled, Done, Failed, LiveOutput, Log, Query, ResultRef};
 use taskmaster_protocol::{
     ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits,
 };
@@ -26,8 +26,8 @@ const MESSAGE_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a backtrace.
 const BACKTRACE_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of one live event.
-const LIVE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one live event: as many as our runners let an attempt tell at a time.
+const LIVE_BYTES_MAX: usize = 256 << 10;
 
 /// More blobs than this are looked for on another thread.
 const LOOKUPS_INLINE_MAX: usize = 16;
@@ -48,17 +48,20 @@ pub(super) fn check_count(message: &ToMaster) -> Result<(), Refusal> {
             let held = request.held.as_ref().map_or(0, Vec::len);
             (held, ATTEMPTS_MAX)
         }
-        // What a client sends has limits of its own.
+        ToMaster::Follow(follow) => (follow.ids.len(), limits::IDS_MAX),
+        ToMaster::Cancel(cancel) => (cancel.ids.len(), limits::IDS_MAX),
+        ToMaster::Retry(retry) => (retry.ids.len(), limits::IDS_MAX),
+        ToMaster::Ask(ask) => match &ask.query {
+            Query::Results { ids } => (ids.len(), limits::RESULTS_MAX),
+            _ => return Ok(()),
+        },
+        // A batch has a limit of its own, and the others are about one thing.
         ToMaster::Hello(_)
         | ToMaster::Add(_)
         | ToMaster::Release(_)
-        | ToMaster::Follow(_)
-        | ToMaster::Cancel(_)
-        | ToMaster::Retry(_)
         | ToMaster::Set(_)
         | ToMaster::Operate(_)
-        | ToMaster::Watch(_)
-        | ToMaster::Ask(_) => return Ok(()),
+        | ToMaster::Watch(_) => return Ok(()),
     };
     if count <= most {
         return Ok(());

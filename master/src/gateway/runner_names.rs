@@ -33,15 +33,13 @@ impl RunnerNames {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `name` for a process. A process that reconnects takes its own name over. For a runner
-    /// that names no process, the newest connection has the name, as in version 1.
+    /// Takes `name` for a process. A process that reconnects takes its own name over. Whoever names
+    /// no process cannot show that a name is its own, and gets only one that nobody has.
     pub(super) fn take(&self, name: &str, process: Option<&str>) -> Result<TakenName, Refusal> {
         let mut names = self.lock();
         let owner = names.get(name);
-        let owner_process = owner.and_then(|owner| owner.process.as_deref());
-        if let (Some(owner), Some(process)) = (owner_process, process)
-            && owner != process
-        {
+        let is_same = |owner: &NameOwner| process.is_some() && owner.process.as_deref() == process;
+        if owner.is_some_and(|owner| !is_same(owner)) {
             let seconds = limits::SILENT_MS_MAX.div_ceil(1_000);
             let text = format!(
                 "a runner named `{name}` is connected already, from another process: give this one \
@@ -95,7 +93,18 @@ mod tests {
         names.take("r", Some("b")).unwrap_err();
         drop(again);
         drop(names.take("r", Some("b")).unwrap());
-        let old = names.take("r", None).unwrap();
-        drop((names.take("r", Some("c")).unwrap(), old));
+    }
+
+    #[test]
+    fn who_names_no_process_takes_no_name_that_somebody_has() {
+        let names = RunnerNames::default();
+        let named = names.take("r", Some("a")).unwrap();
+        names.take("r", None).unwrap_err();
+        drop(named);
+        let nameless = names.take("r", None).unwrap();
+        names.take("r", None).unwrap_err();
+        names.take("r", Some("a")).unwrap_err();
+        drop(nameless);
+        names.take("r", Some("a")).unwrap();
     }
 }

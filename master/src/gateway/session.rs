@@ -3,8 +3,8 @@
 use super::GatewayState;
 use super::closing::{FAREWELL_TIMEOUT, code};
 use super::permits::AnswerPermits;
-use super::reader::SessionReader;
-use super::writer::{SIDE_MESSAGES, SessionWriter};
+use super::reader::{SessionReader, ToWriter};
+use super::writer::{PINGS_UNANSWERED_MAX, SIDE_MESSAGES, SessionWriter};
 use crate::handle::MasterHandle;
 use axum::extract::ws::WebSocket;
 use bytes::BytesMut;
@@ -39,6 +39,7 @@ pub(super) async fn run(state: GatewayState, socket: WebSocket, hello: Hello) {
     let (sink, mut stream) = socket.split();
     let (outbox, outgoing) = mpsc::unbounded_channel();
     let (side, aside) = mpsc::channel(SIDE_MESSAGES);
+    let (ping, pings) = mpsc::channel(PINGS_UNANSWERED_MAX);
     let (close, closing) = oneshot::channel();
     let permits = AnswerPermits::default();
     let writer = SessionWriter {
@@ -46,6 +47,7 @@ pub(super) async fn run(state: GatewayState, socket: WebSocket, hello: Hello) {
         sink,
         outbox: outgoing,
         side: aside,
+        pings,
         permits: permits.clone(),
         close: closing,
         buffer: BytesMut::new(),
@@ -61,7 +63,12 @@ pub(super) async fn run(state: GatewayState, socket: WebSocket, hello: Hello) {
         session,
     };
     let mut writing = tokio::spawn(writer.run(FromMaster::Welcome(welcome)));
-    let mut reader = SessionReader::new(state, session, role, side, permits);
+    let to_writer = ToWriter {
+        side,
+        ping,
+        permits,
+    };
+    let mut reader = SessionReader::new(state, session, role, to_writer);
     let frame = tokio::select! {
         frame = reader.read(&mut stream) => frame,
         // The connection is broken, or the engine has let go of the session.

@@ -5,6 +5,7 @@ use super::follow::tasks::follow_tasks;
 use super::watch;
 use crate::handle::MasterHandle;
 use std::collections::BTreeSet;
+use taskmaster_protocol::excerpt::excerpt;
 use taskmaster_protocol::message::{Follow, Watch};
 use taskmaster_protocol::{EventKind, FromMaster, JobName, Refusal, RefusalCode, near};
 use tokio::sync::mpsc;
@@ -47,7 +48,7 @@ impl Subscriptions {
         if let Some(&unknown) = watch.filter.unknown_events().first() {
             let kinds = EventKind::ALL.iter().map(|kind| kind.as_str());
             let hint = near::hint(unknown, kinds);
-            let text = format!("no event is called `{unknown}`{hint}");
+            let text = format!("no event is called `{}`{hint}", excerpt(unknown));
             return Err(Refusal::new(RefusalCode::InvalidValue, text).at("filter.events"));
         }
         if let Some(earlier) = self.watch.take() {

@@ -10,12 +10,16 @@ use taskmaster_protocol::{EventFilter, EventView, FromMaster};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
-/// Events in one message.
+/// Events in one message, and about how many bytes. A message ends with the event that reaches them.
 const MESSAGE_EVENTS: usize = 500;
+const MESSAGE_BYTES: usize = 256 << 10;
 
 /// Events that wait for a slow watcher. Beyond this number live events are dropped and counted, and
 /// durable events are left where they are and read later.
 const WAITING_MAX: usize = 2_000;
+
+/// Bytes of events that wait for a slow watcher; beyond them it is the same.
+const WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// One watcher and the events that it has not been sent yet.
 struct Watcher {
@@ -23,6 +27,7 @@ struct Watcher {
     /// Durable events up to this seq have been read.
     seq: u64,
     waiting: VecDeque<EventView>,
+    waiting_bytes: usize,
     /// Live events dropped since the watcher was last told of a gap.
     missed: u64,
 }
@@ -48,6 +53,7 @@ pub(super) async fn run(
         watch,
         seq,
         waiting: VecDeque::new(),
+        waiting_bytes: 0,
         missed: 0,
     };
     let mut live = match &job {
@@ -74,7 +80,7 @@ pub(super) async fn run(
                 Err(RecvError::Lagged(count)) => watcher.missed += count,
                 Err(RecvError::Closed) => has_live_ended = true,
             },
-            read = &mut durable, if watcher.waiting.len() < WAITING_MAX / 2 => {
+            read = &mut durable, if watcher.has_space(2) => {
                 match read {
                     Ok(read) => watcher.take_durable(&read),
                     Err(pruned) => {
@@ -136,8 +142,27 @@ impl Watcher {
                 reason: "slow".into(),
             });
         }
-        let count = self.waiting.len().min(MESSAGE_EVENTS);
-        FromMaster::Events(self.waiting.drain(..count).collect())
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        while events.len() < MESSAGE_EVENTS
+            && bytes < MESSAGE_BYTES
+            && let Some(event) = self.waiting.pop_front()
+        {
+            bytes += bytes_of(&event);
+            events.push(event);
+        }
+        self.waiting_bytes -= bytes;
+        FromMaster::Events(events)
+    }
+
+    /// Whether at most one part of so many equal parts of what may wait is taken.
+    fn has_space(&self, parts: usize) -> bool {
+        self.waiting.len() < WAITING_MAX / parts && self.waiting_bytes < WAITING_BYTES_MAX / parts
+    }
+
+    fn push(&mut self, event: EventView) {
+        self.waiting_bytes += bytes_of(&event);
+        self.waiting.push_back(event);
     }
 
     /// Once a live event is dropped, all are dropped until the watcher is told of the gap: the gap
@@ -146,10 +171,10 @@ impl Watcher {
         if !self.watch.filter.matches(event) {
             return;
         }
-        if self.missed > 0 || self.waiting.len() >= WAITING_MAX {
+        if self.missed > 0 || !self.has_space(1) {
             self.missed += 1;
         } else {
-            self.waiting.push_back(EventView::clone(event));
+            self.push(EventView::clone(event));
         }
     }
 
@@ -159,7 +184,7 @@ impl Watcher {
             if self.may_match(event) {
                 let view = event.view();
                 if self.watch.filter.matches(&view) {
-                    self.waiting.push_back(view);
+                    self.push(view);
                 }
             }
         }
@@ -173,6 +198,12 @@ impl Watcher {
             && (job.is_none() || event.job() == job.as_ref())
             && (task.is_none() || event.task() == task.as_ref())
     }
+}
+
+/// About how many bytes an event has in a message.
+fn bytes_of(event: &EventView) -> usize {
+    const FIELDS: usize = 256;
+    FIELDS + event.data.get().len()
 }
 
 #[cfg(test)]
@@ -222,6 +253,45 @@ mod tests {
             missed > 0 && seen >= WAITING_MAX as u64,
             "{seen} seen, {missed} missed"
         );
+        watching.abort();
+    }
+
+    #[tokio::test]
+    async fn large_events_travel_a_few_at_a_time_and_wait_within_a_bound() {
+        let (handle, _inputs) = fake_engine();
+        let (side, mut read) = mpsc::channel(1);
+        let watching = tokio::spawn(run(handle.events.clone(), Watch::default(), 0, side));
+        while !handle.events.is_watched() {
+            tokio::task::yield_now().await;
+        }
+        let event = EventView {
+            seq: None,
+            time: Wall(0),
+            event: EventKind::TaskPartial,
+            task: None,
+            module: None,
+            job: None,
+            runner: None,
+            data: Json::of(&"x".repeat(100 << 10)),
+        };
+        let all = 300;
+        for _ in 0..all {
+            handle.events.show(event.clone());
+            tokio::task::yield_now().await;
+        }
+        let mut seen = 0;
+        let mut missed = 0;
+        while seen + missed < all {
+            match read.recv().await.unwrap() {
+                FromMaster::Events(events) => {
+                    assert!(events.len() <= 3, "{} in one message", events.len());
+                    seen += events.len() as u64;
+                }
+                FromMaster::Gap(gap) => missed += gap.missed,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(missed > 0, "30 MB waited for a watcher who did not read");
         watching.abort();
     }
 }

@@ -8,6 +8,7 @@ use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use std::time::Duration;
 use taskmaster_engine::inbox::ConnectionId;
+use taskmaster_protocol::message::{Assignment, ResultRef};
 use taskmaster_protocol::{FromMaster, limits};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -19,13 +20,16 @@ pub(super) const SIDE_MESSAGES: usize = 4;
 /// Messages that are taken from the outbox at a time.
 const OUTBOX_MESSAGES: usize = 512;
 
-/// Entries in one merged message, and the bytes of their params. They bound what a reader must hold
+/// Entries in one merged message, and the bytes of their params and results. They bound what a reader must hold
 /// and parse at once.
 const MERGED_ENTRIES_MAX: usize = 1_000;
 const MERGED_BYTES_MAX: usize = 1 << 20;
 
 /// A write that takes longer is one to somebody who is gone. 32 MiB must get through a slow line.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(limits::STALLED_MS_MAX);
+
+/// Pings of the other side whose answers wait to be written. Nothing more is read meanwhile.
+pub(super) const PINGS_UNANSWERED_MAX: usize = 8;
 
 /// Time for the close frame to be written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,6 +46,9 @@ pub(super) struct SessionWriter {
     pub(super) outbox: mpsc::UnboundedReceiver<FromMaster>,
     /// Messages of the session's own tasks. It is bounded, so that they wait for a slow reader.
     pub(super) side: mpsc::Receiver<FromMaster>,
+    /// One for each ping of the other side. The codec makes the answer, and it leaves with the next
+    /// flush.
+    pub(super) pings: mpsc::Receiver<()>,
     pub(super) permits: AnswerPermits,
     /// The reader ends the session with it.
     pub(super) close: oneshot::Receiver<CloseFrame>,
@@ -54,7 +61,8 @@ struct WriteFailed;
 
 /// What woke the writer.
 enum Woken {
-    /// Messages wait. So many of them are the engine's answers to changes.
+    /// Messages wait, or pings to be answered. So many of the messages are the engine's answers to
+    /// changes.
     Messages { answers: usize },
     /// The reader ends the session. `None`: the reader is gone.
     Close(Option<CloseFrame>),
@@ -83,7 +91,8 @@ impl SessionWriter {
             for _ in 0..SIDE_MESSAGES {
                 waiting.extend(self.side.try_recv().ok());
             }
-            if !waiting.is_empty() && self.write(std::mem::take(&mut waiting)).await.is_err() {
+            // Even without a message a flush writes the answers to pings.
+            if self.write(std::mem::take(&mut waiting)).await.is_err() {
                 return;
             }
             self.permits.give_back_changes(answers);
@@ -114,6 +123,7 @@ impl SessionWriter {
                 waiting.push(message);
                 Woken::Messages { answers: 0 }
             }
+            Some(()) = self.pings.recv() => Woken::Messages { answers: 0 },
             () = tokio::time::sleep_until(next_ping) => Woken::Messages { answers: 0 },
         }
     }
@@ -186,7 +196,7 @@ fn merge(messages: Vec<FromMaster>) -> Vec<FromMaster> {
     let mut merged: Vec<FromMaster> = Vec::with_capacity(messages.len());
     // Bytes of params in the last message of `merged`.
     let mut last_bytes = 0;
-    for message in messages {
+    for message in messages.into_iter().flat_map(parts) {
         let bytes = params_bytes(&message);
         let unmerged = match merged.last_mut() {
             Some(last) if last_bytes + bytes <= MERGED_BYTES_MAX => join(last, message),
@@ -203,15 +213,48 @@ fn merge(messages: Vec<FromMaster>) -> Vec<FromMaster> {
     merged
 }
 
-/// Bytes of params in a message. Only `task:send` has any.
+/// A message in parts that are not too long. In one turn the engine may send one runner as much as
+/// its slots take, and only `task:send` has entries of more than some hundred bytes.
+fn parts(message: FromMaster) -> Vec<FromMaster> {
+    if params_bytes(&message) <= MERGED_BYTES_MAX {
+        return vec![message];
+    }
+    match message {
+        FromMaster::Send(sends) => {
+            let alone = |send| FromMaster::Send(vec![send]);
+            sends.into_iter().map(alone).collect()
+        }
+        other => vec![other],
+    }
+}
+
+/// Bytes of what may be long in a message. Only `task:send` has any.
 fn params_bytes(message: &FromMaster) -> usize {
     let FromMaster::Send(sends) = message else {
         return 0;
     };
-    sends
+    sends.iter().map(bytes_of).sum()
+}
+
+fn bytes_of(send: &Assignment) -> usize {
+    let results = send.results.values().map(|result| match result {
+        ResultRef::Json(json) => json.get().len(),
+        ResultRef::Blob(_) => 0,
+    });
+    /// A hash and the signs around it.
+    const HASH: usize = 70;
+    let params = send.params.as_ref().map_or(0, |params| params.get().len());
+    let args = send.args.iter().map(String::len);
+    let env = send
+        .env
         .iter()
-        .map(|send| send.params.as_ref().map_or(0, |params| params.get().len()))
-        .sum()
+        .map(|(name, value)| name.len() + value.len());
+    let inputs = send.inputs.keys().map(|path| path.as_str().len() + HASH);
+    params
+        + results.sum::<usize>()
+        + args.sum::<usize>()
+        + env.sum::<usize>()
+        + inputs.sum::<usize>()
 }
 
 /// Puts `next` into `last` where they are of one kind and fit; gives it back otherwise. Two
@@ -250,6 +293,26 @@ mod tests {
         let id = TaskId::new("t").unwrap();
         let attempt = AttemptId { epoch: 1, n: 1 };
         vec![Attempt { id, attempt }; count]
+    }
+
+    #[test]
+    fn params_that_are_too_long_for_one_message_go_in_several() {
+        let send = |n: u32| Assignment {
+            id: TaskId::new(&format!("t{n}")).unwrap(),
+            params: Some(Json::of(&"x".repeat(250 << 10))),
+            ..assignment()
+        };
+        let sent: Vec<Assignment> = (0..200).map(send).collect();
+        let merged = merge(vec![FromMaster::Send(sent.clone())]);
+        let mut arrived = Vec::new();
+        for message in merged {
+            assert!(message.encode().len() < 2 * MERGED_BYTES_MAX);
+            let FromMaster::Send(part) = message else {
+                panic!("{}", message.event());
+            };
+            arrived.extend(part);
+        }
+        assert_eq!(arrived, sent);
     }
 
     #[test]

@@ -7,16 +7,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use taskmaster_engine::engine::LIST;
 use taskmaster_protocol::Hash;
 
 /// Bytes of the list: some hundred thousand lines.
 const LIST_BYTES_MAX: u64 = 64 << 20;
-
-/// A file that was written less than this before it was read is read again: a second write in the
-/// same tick of the file system's clock leaves the stamp as it is.
-const CLOCK_TICK: Duration = Duration::from_secs(1);
 
 /// The file, and what of it was read.
 pub(super) struct ApprovedList {
@@ -40,8 +36,7 @@ struct LastRead {
 impl LastRead {
     /// Whether another read would find what this one has found.
     fn is_current(&self, stamp: Option<WatchedFileStamp>) -> bool {
-        let may_change_unseen = |stamp: WatchedFileStamp| stamp.modified() + CLOCK_TICK > self.at;
-        self.stamp == stamp && !stamp.is_some_and(may_change_unseen)
+        self.stamp == stamp && stamp.is_none_or(|stamp| stamp.is_settled_at(self.at))
     }
 }
 

@@ -5,6 +5,7 @@ use super::file::{FINAL_AFTER, WatchedFile};
 use super::looks::{LookedUp, Looks};
 use super::manifests::Manifests;
 use super::stamp::WatchedFileStamp;
+use super::sweeps::Sweeps;
 use super::wants::WantedCapabilities;
 use super::{KnownNames, LookRequest};
 use crate::handle::MasterHandle;
@@ -46,6 +47,8 @@ pub(super) struct ContentsConfig {
     pub(super) manifests: Arc<Manifests>,
     /// The list of approved modules. `None`: all modules may be used.
     pub(super) approved: Option<ApprovedList>,
+    /// Told of every look.
+    pub(super) sweeps: Sweeps,
 }
 
 /// What is in the folder. The watching thread owns it.
@@ -66,8 +69,7 @@ pub(super) struct FolderContents {
     /// Files whose names cannot be modules. Each is logged once.
     misnamed: BTreeSet<String>,
     looks: Looks,
-    /// Why the last sweep could not read the folder, if so.
-    last_error: Option<String>,
+    sweeps: Sweeps,
 }
 
 impl FolderContents {
@@ -85,7 +87,7 @@ impl FolderContents {
             expected: config.expected.into_iter().collect(),
             misnamed: BTreeSet::new(),
             looks: Looks::default(),
-            last_error: None,
+            sweeps: config.sweeps,
         }
     }
 
@@ -117,10 +119,13 @@ impl FolderContents {
         }
         match self.list() {
             Ok(files) => {
-                self.last_error = None;
                 self.note(&files, now);
                 self.read_due(closed, now);
                 self.tell_news(now);
+                if self.sweeps.ended(None) {
+                    let folder = self.folder.display();
+                    tracing::info!(%folder, "the task folder can be read again");
+                }
             }
             // No module counts as removed: a network share may be away for a moment.
             Err(error) => self.note_error(&error),
@@ -129,12 +134,10 @@ impl FolderContents {
     }
 
     fn note_error(&mut self, error: &io::Error) {
-        let text = error.to_string();
-        if self.last_error.as_ref() != Some(&text) {
+        if self.sweeps.ended(Some(error.to_string())) {
             let folder = self.folder.display();
-            tracing::warn!(%folder, "the task folder cannot be read: {text}");
+            tracing::warn!(%folder, "the task folder cannot be read, and changes there do not count: {error}");
         }
-        self.last_error = Some(text);
     }
 
     fn list(&mut self) -> io::Result<Vec<FolderEntry>> {
@@ -281,7 +284,7 @@ impl FolderContents {
     }
 
     fn answer_looks(&mut self, now: Instant) {
-        let is_readable = self.last_error.is_none();
+        let is_readable = self.sweeps.is_readable();
         self.looks.answer(now, |name| {
             let sound = match self.told.get(name) {
                 Some(ModuleFile::Sound { version, .. }) => Some(*version),

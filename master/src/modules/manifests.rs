@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use taskmaster_module::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use taskmaster_protocol::{ModuleName, Refusal, RefusalCode};
 
@@ -19,6 +19,8 @@ const HALF_WRITTEN_TIME: Duration = Duration::from_millis(500);
 /// What is known of a manifest.
 struct KnownManifest {
     stamp: WatchedFileStamp,
+    /// When the manifest was read.
+    read_at: SystemTime,
     now: Result<Arc<Manifest>, Refusal>,
     last_good: Option<Arc<Manifest>>,
 }
@@ -65,13 +67,15 @@ impl Manifests {
         };
         let mut all = self.lock();
         let known = match all.remove(name) {
-            Some(known) if known.stamp == stamp => known,
+            Some(known) if known.stamp == stamp && stamp.is_settled_at(known.read_at) => known,
             before => {
+                let read_at = SystemTime::now();
                 let now = read(&path, stamp).map(Arc::new);
                 let good = now.as_ref().ok().cloned();
                 let last_good = good.or_else(|| before?.last_good);
                 KnownManifest {
                     stamp,
+                    read_at,
                     now,
                     last_good,
                 }
@@ -111,7 +115,23 @@ fn read(path: &Path, stamp: WatchedFileStamp) -> Result<Manifest, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
+
+    #[test]
+    fn a_manifest_of_the_same_length_and_time_counts_at_once() {
+        let scratch = tempfile::tempdir().unwrap();
+        let manifests = Manifests::default();
+        let name = ModuleName::new("m").unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let path = scratch.path().join("m.toml");
+        for word in ["aaaa", "bbbb", "cccc"] {
+            // Written in place: even the file is the same one.
+            fs::write(&path, format!("description = '{word}'")).unwrap();
+            let file = fs::File::options().append(true).open(&path).unwrap();
+            file.set_modified(long_ago).unwrap();
+            let manifest = manifests.of(scratch.path(), &name).unwrap().unwrap();
+            assert_eq!(manifest.description, word);
+        }
+    }
 
     #[test]
     fn a_manifest_counts_as_it_stands_and_a_half_written_one_spoils_nothing() {

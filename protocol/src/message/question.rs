@@ -101,6 +101,10 @@ pub struct Status {
     /// Why the master adds no tasks now; `null` while it does.
     #[serde(default)]
     pub refusing: Option<String>,
+    /// What does not work and wants somebody to look at it, such as a task folder that cannot be
+    /// read; a sentence each. Empty while all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
 }
 
 /// From a client or a runner: a question.

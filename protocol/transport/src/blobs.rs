@@ -1,6 +1,7 @@
 //! Blobs, modules and backups, over HTTP on the master's port.
 
 use crate::Address;
+use crate::dial::open;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -9,7 +10,6 @@ use hyper::http::request::Builder;
 use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use taskmaster_protocol::{Hash, Json, limits};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// A client of the master's HTTP interface. Each request has a connection of its own, because
@@ -190,9 +190,7 @@ impl BlobClient {
             path: path.to_owned(),
             why,
         };
-        let stream = TcpStream::connect(self.address.authority())
-            .await
-            .map_err(|error| fail(error.to_string()))?;
+        let stream = open(&self.address).await.map_err(fail)?;
         stream
             .set_nodelay(true)
             .map_err(|error| fail(error.to_string()))?;

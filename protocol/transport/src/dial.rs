@@ -4,9 +4,10 @@ use crate::Address;
 use futures_util::{SinkExt, StreamExt};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Welcome};
-use taskmaster_protocol::{FromMaster, Refusal, ToMaster, limits};
-use tokio::net::TcpStream;
+use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, ToMaster, excerpt, limits};
+use tokio::net::{TcpStream, lookup_host};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::http::{Response, StatusCode};
 use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
 
 /// A connection to a master.
@@ -68,9 +69,7 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
         address: address.clone(),
         why,
     };
-    let stream = TcpStream::connect(address.authority())
-        .await
-        .map_err(|error| unreachable(error.to_string()))?;
+    let stream = open(address).await.map_err(unreachable)?;
     stream
         .set_nodelay(true)
         .map_err(|error| unreachable(error.to_string()))?;
@@ -84,6 +83,9 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
             // A master that dies during the handshake is unreachable and not foreign.
             Err(tungstenite::Error::Io(error)) => return Err(unreachable(error.to_string())),
             Err(tungstenite::Error::Protocol(error)) => return Err(unreachable(error.to_string())),
+            Err(tungstenite::Error::Http(response)) => {
+                return Err(answered_otherwise(address, &response));
+            }
             Err(error) => return Err(foreign(error.to_string())),
         };
     let hello = ToMaster::Hello(hello).encode();
@@ -113,6 +115,55 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
     }
 }
 
+/// Opens a connection. The error says whether the name or the machine is at fault.
+pub(crate) async fn open(address: &Address) -> Result<TcpStream, String> {
+    let resolved = lookup_host(address.authority())
+        .await
+        .map_err(|error| format!("the name of its machine is not known here: {error}"))?;
+    let mut why = "the name of its machine stands for no address".to_owned();
+    for address in resolved {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(why)
+}
+
+/// The error where a WebSocket was refused with a status and, mostly, a reason.
+fn answered_otherwise(address: &Address, response: &Response<Option<Vec<u8>>>) -> DialError {
+    let status = response.status();
+    let body = response.body().as_deref().unwrap_or_default();
+    let body = String::from_utf8_lossy(body);
+    let reason = excerpt::sentence(body.trim().to_owned());
+    let address = address.clone();
+    match status {
+        // A master says so to a name that it does not answer to, and so do proxies.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let text = if reason.is_empty() {
+                format!("it answers {status} and gives no reason")
+            } else {
+                reason
+            };
+            DialError::Refused {
+                address,
+                refusal: Box::new(Refusal::new(RefusalCode::NotAllowed, text)),
+            }
+        }
+        // A proxy whose master is away.
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            DialError::Unreachable {
+                address,
+                why: format!("a proxy answers {status}"),
+            }
+        }
+        _ => DialError::Foreign {
+            address,
+            why: format!("it answers {status}"),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(
@@ -122,8 +173,8 @@ mod tests {
     )]
 
     use super::*;
+    use taskmaster_protocol::PROTOCOL_VERSION;
     use taskmaster_protocol::message::{Refused, Role};
-    use taskmaster_protocol::{PROTOCOL_VERSION, RefusalCode};
     use tokio::net::TcpListener;
 
     const SENTENCE: &str = "this master speaks another version: upgrade the master";

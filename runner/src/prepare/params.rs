@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::str::Utf8Error;
 use std::sync::Arc;
 use taskmaster_protocol::message::ResultRef;
-use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, splice};
+use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
 use tokio::sync::Semaphore;
 
 /// Params and results fetched at a time, over all attempts. Each may be large.
@@ -126,11 +126,11 @@ impl ParamsReader {
             .filter(|id| !given.contains_key(*id))
             .cloned()
             .collect();
-        let asked = if missing.is_empty() {
-            TaskResults::new()
-        } else {
-            (self.ask)(missing).await?
-        };
+        let mut asked = TaskResults::new();
+        // One answer with all of them may be longer than a message.
+        for ids in missing.chunks(limits::RESULTS_MAX) {
+            asked.append(&mut (self.ask)(ids.to_vec()).await?);
+        }
 
         let mut texts = BTreeMap::new();
         let mut bytes = params.len();

@@ -465,6 +465,7 @@ impl World {
             .collect();
         let effects = self.event(Event::RunnerJoined {
             runner,
+            process: offer.name.as_str().into(),
             offer: Box::new(offer),
             credits,
             held,

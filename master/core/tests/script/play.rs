@@ -196,6 +196,7 @@ impl Play {
                 });
                 Event::RunnerJoined {
                     runner,
+                    process: offer.name.as_str().into(),
                     offer,
                     credits: 1,
                     held: Vec::new(),

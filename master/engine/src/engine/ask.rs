@@ -133,6 +133,7 @@ impl Engine {
     fn tasks_page(&self, wanted: TaskFilter, limit: usize, after: Option<&str>) -> Reply {
         let mut rows = TaskPage {
             rows: Vec::new(),
+            bytes: 0,
             limit,
             wanted,
         };
@@ -315,6 +316,7 @@ impl Engine {
                 .disk_refusal()
                 .or_else(|| self.queue_full(0))
                 .map(|refusal| refusal.message),
+            troubles: Vec::new(),
         }
     }
 }

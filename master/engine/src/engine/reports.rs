@@ -31,6 +31,7 @@ impl Engine {
             return;
         };
         let runner = RunnerKey(connection.0);
+        let process = here.name.clone();
         let joins = !std::mem::replace(&mut here.joined, true);
         if joins {
             let announced = self.modules.announced();
@@ -39,6 +40,7 @@ impl Engine {
             self.lost_links.remove(&*offer.name);
             self.tell(Event::RunnerJoined {
                 runner,
+                process,
                 offer: Box::new(offer),
                 credits: request.credits,
                 held: held.open,

@@ -1,7 +1,7 @@
 //! Everything that ends in the jobs that a session follows, and the jobs' own ends.
 
 use super::super::feed;
-use super::{MESSAGE_TASKS, SessionOver, Side, send, send_final};
+use super::{MESSAGE_BYTES, MESSAGE_TASKS, SessionOver, Side, send, send_final};
 use std::collections::HashMap;
 use std::time::Duration;
 use taskmaster_engine::events::{CommitEnds, DurableEvent, EndEvents, EndInterest, EventFeed};
@@ -17,9 +17,6 @@ const PROGRESS_EVENTS: u64 = 10_000;
 
 /// A follower is told of such progress at most once per this time.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Bytes of results in one message. A message ends behind the result that reaches them.
-const MESSAGE_BYTES: usize = 256 << 10;
 
 /// A job to follow, and the seq after which its ends are told.
 pub(in crate::gateway) struct FollowJob {
@@ -235,7 +232,7 @@ fn message<'a>(
             return (message, events.get(index..));
         }
         if let Some(task) = event.finished() {
-            bytes += task.result.as_ref().map_or(0, |result| result.get().len());
+            bytes += task.bytes();
             message.tasks.push(task);
         }
         message.job_done = event.job_run().or(message.job_done);

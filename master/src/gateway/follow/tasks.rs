@@ -1,7 +1,7 @@
 //! A group of tasks that a session follows by their ids.
 
 use super::super::feed;
-use super::{MESSAGE_TASKS, SessionOver, Side, send, send_final};
+use super::{MESSAGE_BYTES, MESSAGE_TASKS, SessionOver, Side, send, send_final};
 use crate::handle::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
@@ -110,10 +110,14 @@ impl TaskFollower {
         });
         let mut answers = futures_util::stream::iter(questions).buffered(QUESTIONS_IN_FLIGHT);
         let mut ended = Vec::new();
+        let mut bytes = 0;
         while let Some((id, answer)) = answers.next().await {
-            ended.extend(self.take_answer(id, answer).await?);
-            if ended.len() >= MESSAGE_TASKS {
+            let task = self.take_answer(id, answer).await?;
+            bytes += task.as_ref().map_or(0, TaskView::bytes);
+            ended.extend(task);
+            if ended.len() >= MESSAGE_TASKS || bytes >= MESSAGE_BYTES {
                 self.tell(std::mem::take(&mut ended)).await?;
+                bytes = 0;
             }
         }
         self.tell(ended).await
@@ -153,14 +157,26 @@ impl TaskFollower {
     }
 
     async fn tell(&self, tasks: Vec<TaskView>) -> Result<(), SessionOver> {
-        if tasks.is_empty() {
-            return Ok(());
+        let mut tasks = tasks.into_iter().peekable();
+        while tasks.peek().is_some() {
+            let mut bytes = 0;
+            let message = TasksEnded {
+                seq: None,
+                tasks: std::iter::from_fn(|| {
+                    let task = if bytes < MESSAGE_BYTES {
+                        tasks.next()
+                    } else {
+                        None
+                    }?;
+                    bytes += task.bytes();
+                    Some(task)
+                })
+                .take(MESSAGE_TASKS)
+                .collect(),
+                job_done: None,
+            };
+            send_final(&self.side, message).await?;
         }
-        let message = TasksEnded {
-            seq: None,
-            tasks,
-            job_done: None,
-        };
-        send_final(&self.side, message).await
+        Ok(())
     }
 }
