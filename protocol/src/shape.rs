@@ -187,7 +187,8 @@ pub enum ModuleState {
     Compiling,
     /// A runner has compiled the module; or the file is valid and no runner is connected.
     Ready,
-    /// The newest version waits until somebody approves it. An older one may be in use.
+    /// No version may be used until somebody approves one. Where an older version is in use, the
+    /// module is not in this state, and `waiting` tells of the newer one.
     Waiting,
     /// Every connected runner has said that it cannot compile or execute the version in use.
     Failed,

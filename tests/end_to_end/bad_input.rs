@@ -92,7 +92,7 @@ fn bad_lines_of_a_feed_are_named_and_stop_nobody() {
             r#"{"module":"echo","id":"before","params":2}"#,
             "id_conflict",
             "id",
-            &["before"],
+            &["before", "differs in `params`"],
         ),
         (
             r#"{"module":"echo","timeout_ms":0}"#,
@@ -381,6 +381,16 @@ fn whoever_is_no_peer_is_told_why() {
         )
         .is_ok()
     );
+    // The reason reaches whoever types a command, and a name that nobody knows has its own.
+    let by_another_name = master.url.replace("127.0.0.1", "127.1");
+    master
+        .run(&["--url", &by_another_name, "tasks", "list"])
+        .with(1)
+        .says(&["127.1", "start it with --token"]);
+    master
+        .run(&["--url", "ws://no-such-host.invalid:1", "tasks", "list"])
+        .with(69)
+        .says(&["the name of its machine is not known here"]);
     nothing_lost(&master);
 }
 
@@ -401,7 +411,11 @@ fn a_token_is_wanted_where_there_is_one() {
             "",
         )
     };
-    assert_eq!(list("right").with(0).json(), json!([]));
+    // A variable that was read from a file has a line break at its end.
+    for token in ["right", "right\n", " right\r\n"] {
+        assert_eq!(list(token).with(0).json(), json!([]));
+    }
+    list("ri\nght").with(2).says(&["one line"]);
     list("wrong").with(1).says(&["token is wrong"]);
     master
         .run(&["tasks", "list"])

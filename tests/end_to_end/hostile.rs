@@ -99,6 +99,74 @@ fn a_runner_cannot_end_what_others_hold() {
     );
 }
 
+/// Says `hello` as a runner of one slot, and that it holds `held`.
+fn runner_as(master: &Master, name: &str, session: Option<&str>, held: Value) -> Socket {
+    let mut socket = Socket::connect(&master.url);
+    let runner = json!({"name": name, "slots": 1});
+    let mut hello = json!({"role": "runner", "protocol": 1, "runner": runner});
+    if let Some(session) = session {
+        hello["session"] = json!(session);
+    }
+    say(&mut socket, "hello", hello);
+    say(
+        &mut socket,
+        "task:request",
+        json!({"credits": 1, "held": held}),
+    );
+    socket
+}
+
+#[test]
+fn a_runners_name_and_attempts_belong_to_its_process() {
+    let master = master();
+    let mill = runner_with(&master, "mill", "t");
+    let held = json!([attempt("t")]);
+    let forged = |socket: &mut Socket| {
+        let result = json!({"json": "forged"});
+        say(
+            socket,
+            "task:done",
+            json!([done("t", json!([1, 1]), result)]),
+        );
+    };
+    // While the runner is connected, nobody else has its name: not one without a session, not one
+    // with another.
+    for session in [None, Some("guessed")] {
+        let mut thief = runner_as(&master, "mill", session, held.clone());
+        forged(&mut thief);
+        let refused = thief.wait("refused");
+        assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
+    }
+    // When its line is lost, another process may take the name, but not the attempt.
+    drop(mill);
+    for session in [None, Some("guessed")] {
+        let mut thief = wait_for("the name to be free", || {
+            let mut thief = runner_as(&master, "mill", session, held.clone());
+            let Heard::Text(first) = thief.hear() else {
+                return None;
+            };
+            (first["event"] == "welcome").then_some(thief)
+        });
+        assert_eq!(thief.wait("task:cancel")[0], attempt("t"));
+        forged(&mut thief);
+        thief.wait("task:ack");
+        assert_ne!(master.task("t")["state"], "done");
+    }
+    // The process itself comes back with its result, which counts.
+    let mut mill = wait_for("the name to be free", || {
+        let mut mill = runner_as(&master, "mill", Some("mill"), held.clone());
+        matches!(mill.hear(), Heard::Text(first) if first["event"] == "welcome").then_some(mill)
+    });
+    let result = json!({"json": "honest"});
+    say(
+        &mut mill,
+        "task:done",
+        json!([done("t", json!([1, 1]), result)]),
+    );
+    mill.wait("task:ack");
+    assert_eq!(master.wait_state("t", "done")["result"], "honest");
+}
+
 #[test]
 fn a_runner_that_lies_about_its_results_is_found_out() {
     let master = master();

@@ -18,6 +18,56 @@ fn error_of(master: &Master, module: &str) -> String {
         .to_owned()
 }
 
+/// What `/health` says.
+fn health(master: &Master) -> String {
+    use std::io::{Read, Write};
+    let address = master.url.trim_start_matches("ws://");
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET /health HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_task_folder_that_is_gone_is_told_until_it_is_back() {
+    let master = Master::up(1);
+    master.drop_module("m.wat", constant("v1"));
+    assert_eq!(result(&master, "m"), "v1");
+    assert!(health(&master).ends_with("\r\n\r\nok\n"));
+    fs::remove_dir_all(master.tasks()).unwrap();
+    until("health to tell of it", || {
+        health(&master).contains("ok, but changes in the task folder")
+    });
+    let doctor = master.run(&["doctor"]).with(1);
+    assert!(doctor.out.contains("cannot be read"), "{}", doctor.out);
+    assert!(master.process.said().contains("cannot be read"));
+    assert_eq!(
+        result(&master, "m"),
+        "v1",
+        "a module that was known stays in use"
+    );
+    fs::create_dir(master.tasks()).unwrap();
+    master.drop_module("n.wat", constant("v2"));
+    assert_eq!(result(&master, "n"), "v2");
+    until("all to be well", || {
+        health(&master).ends_with("\r\n\r\nok\n")
+    });
+}
+
+#[test]
+fn who_has_compiled_a_module_is_a_runner_that_is_here() {
+    let master = Master::with("master", &[]);
+    let mut runner = master.runner("mill", &["--slots", "1"]);
+    master.drop_module("m.wat", constant("v1"));
+    assert_eq!(result(&master, "m"), "v1");
+    let runners = || master.json(&["modules", "show", "m"])["versions"][0]["runners"].clone();
+    until("the runner to be named", || runners() == json!(["mill"]));
+    runner.kill();
+    until("the runner to be gone", || runners() == json!([]));
+}
+
 #[test]
 fn replaced_renamed_and_deleted() {
     let master = Master::up(1);
@@ -225,7 +275,8 @@ fn a_version_that_was_rolled_back_stays_back() {
             .any(|v| v["version"] == second.as_str() && v["held"] == true),
         "{shown}"
     );
-    assert_eq!(shown["state"], "waiting");
+    assert_eq!(shown["state"], "ready", "{shown}");
+    assert_eq!(shown["waiting"]["version"], second.as_str(), "{shown}");
     // Over a restart, with the held file still in the folder; also when it is written again.
     master.process.kill();
     master.start_again();

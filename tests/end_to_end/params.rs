@@ -22,6 +22,33 @@ fn sha256(text: &str) -> String {
     taskmaster_protocol::Hash::of(text.as_bytes()).to_string()
 }
 
+#[test]
+fn what_is_longer_than_a_message_travels_in_parts() {
+    let master = master(2);
+    // 42 MB of results; a message has 32 MiB at the most.
+    let count = 700;
+    let value = "z".repeat(60_000);
+    let feed: String = (0..count)
+        .map(|n| {
+            json!({"id": format!("r{n}"), "module": "echo", "params": value}).to_string() + "\n"
+        })
+        .collect();
+    master.run_with(&["feed", "-", "--wait"], &feed).with(0);
+    let ids: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
+    let params = json!({ "$results": ids }).to_string();
+    let sum = master
+        .run(&["call", "echo", "--id", "sum", "--params", &params])
+        .with(0);
+    let results: Vec<String> = serde_json::from_str(&sum.out).unwrap();
+    assert_eq!(results.len(), count);
+    assert!(results.iter().all(|result| *result == value));
+    let lost = master.process.said();
+    assert!(!lost.contains("connection to the master is gone"), "{lost}");
+    // So do the rows of a list.
+    let list = master.run(&["tasks", "list", "-o", "jsonl"]).with(0);
+    assert_eq!(list.out.lines().count(), count + 1);
+}
+
 /// Puts bytes over HTTP as a client does; the status line.
 fn put(master: &Master, name: &str, bytes: &[u8]) -> String {
     use std::io::{Read, Write};

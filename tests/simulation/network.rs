@@ -160,7 +160,11 @@ impl World {
         self.open_links.push(no);
         self.note("connects", || format!("{client:?} by {no}"));
         let (role, session, runner) = match client {
-            Client::Runner(index) => (Role::Runner, None, Some(self.runners[index].offer.clone())),
+            Client::Runner(index) => {
+                let Runner { process, offer, .. } = &self.runners[index];
+                let session = format!("{}-{process}", offer.name);
+                (Role::Runner, Some(session), Some(offer.clone()))
+            }
             Client::Feeder(index) => (Role::Client, Some(self.feeders[index].name.clone()), None),
             Client::Watcher(_) => (Role::Client, None, None),
         };

@@ -90,6 +90,7 @@ impl Scheduler {
         if last.is_some_and(|last| last > key) {
             return effects.push(Effect::Disconnect { runner: key });
         }
+        let is_same_process = last.is_some_and(|last| self.runner(last).process == joining.process);
         let replaced = last.map_or_else(Replaced::default, |last| {
             self.replace_connection(last, effects)
         });
@@ -113,7 +114,12 @@ impl Scheduler {
             self.adopt(key, task, attempt, effects);
         }
         for (task, attempt) in replaced.attempts {
-            self.retry_if_lost_on_the_way(task, attempt, effects);
+            if is_same_process {
+                self.retry_if_lost_on_the_way(task, attempt, effects);
+            } else {
+                // The process before may live, and come back with the attempt.
+                self.reassign(task, attempt, false, effects);
+            }
         }
         if self.roster_wait_until.is_some()
             && self.roster.iter().all(|name| self.is_runner_here(name))

@@ -7,6 +7,7 @@ mod approval;
 mod ask;
 mod capacity;
 mod children;
+mod conflict;
 mod effects;
 mod failed_compilations;
 mod modules;

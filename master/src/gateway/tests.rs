@@ -2,6 +2,7 @@
 
 mod files;
 mod http;
+mod strangers;
 
 use super::*;
 use crate::modules::FolderConfig;

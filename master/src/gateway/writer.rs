@@ -8,7 +8,7 @@ use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use std::time::Duration;
 use taskmaster_engine::inbox::ConnectionId;
-use taskmaster_protocol::message::{Assignment, ResultRef};
+use taskmaster_protocol::message::{Assignment, Rejected, Rejection, ResultRef};
 use taskmaster_protocol::{FromMaster, limits};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -92,6 +92,7 @@ impl SessionWriter {
                 waiting.extend(self.side.try_recv().ok());
             }
             // Even without a message a flush writes the answers to pings.
+            while self.pings.try_recv().is_ok() {}
             if self.write(std::mem::take(&mut waiting)).await.is_err() {
                 return;
             }
@@ -214,18 +215,45 @@ fn merge(messages: Vec<FromMaster>) -> Vec<FromMaster> {
 }
 
 /// A message in parts that are not too long. In one turn the engine may send one runner as much as
-/// its slots take, and only `task:send` has entries of more than some hundred bytes.
+/// its slots take, and refuse 300,000 unknown names of one batch. The entries of other messages are
+/// short.
 fn parts(message: FromMaster) -> Vec<FromMaster> {
-    if params_bytes(&message) <= MERGED_BYTES_MAX {
-        return vec![message];
-    }
     match message {
-        FromMaster::Send(sends) => {
-            let alone = |send| FromMaster::Send(vec![send]);
-            sends.into_iter().map(alone).collect()
-        }
+        FromMaster::Send(sends) => in_parts(sends, bytes_of)
+            .into_iter()
+            .map(FromMaster::Send)
+            .collect(),
+        FromMaster::Rejected(Rejected { batch, tasks }) => in_parts(tasks, bytes_of_rejection)
+            .into_iter()
+            .map(|tasks| FromMaster::Rejected(Rejected { batch, tasks }))
+            .collect(),
         other => vec![other],
     }
+}
+
+/// The entries in lists that end with the entry that makes them too long.
+fn in_parts<T>(entries: Vec<T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut parts = Vec::new();
+    let mut part = Vec::new();
+    let mut bytes = 0;
+    for entry in entries {
+        bytes += bytes_of(&entry);
+        part.push(entry);
+        if bytes >= MERGED_BYTES_MAX {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+    }
+    if !part.is_empty() {
+        parts.push(part);
+    }
+    parts
+}
+
+fn bytes_of_rejection(rejection: &Rejection) -> usize {
+    let error = &rejection.error;
+    let ids: usize = error.ids.iter().map(|id| id.as_str().len()).sum();
+    error.message.len() + ids
 }
 
 /// Bytes of what may be long in a message. Only `task:send` has any.
@@ -295,14 +323,24 @@ mod tests {
         vec![Attempt { id, attempt }; count]
     }
 
+    /// The assignment of task `n`, with long params.
+    fn assignment(n: u32) -> Assignment {
+        let params = "x".repeat(250 << 10);
+        let version = "0".repeat(64);
+        let text = format!(
+            r#"[{{"id":"t{n}","attempt":[1,1],"module":"m","version":"{version}","job":"j",
+            "params":"{params}","timeout_ms":1,"memory_mb":1,"slots":1}}]"#
+        );
+        let message = format!(r#"{{"event":"task:send","data":{text}}}"#);
+        match FromMaster::decode(&message).unwrap() {
+            FromMaster::Send(mut sends) => sends.remove(0),
+            other => panic!("{}", other.event()),
+        }
+    }
+
     #[test]
     fn params_that_are_too_long_for_one_message_go_in_several() {
-        let send = |n: u32| Assignment {
-            id: TaskId::new(&format!("t{n}")).unwrap(),
-            params: Some(Json::of(&"x".repeat(250 << 10))),
-            ..assignment()
-        };
-        let sent: Vec<Assignment> = (0..200).map(send).collect();
+        let sent: Vec<Assignment> = (0..200).map(assignment).collect();
         let merged = merge(vec![FromMaster::Send(sent.clone())]);
         let mut arrived = Vec::new();
         for message in merged {

@@ -126,6 +126,41 @@ impl World {
 }
 
 #[test]
+fn the_folder_may_be_a_link_and_what_it_leads_to_now_counts() {
+    let scratch = tempfile::tempdir().unwrap();
+    let release = |n: u32| scratch.path().join(format!("release-{n}"));
+    for n in [1, 2] {
+        fs::create_dir(release(n)).unwrap();
+        fs::write(release(n).join("x.wat"), sound(n)).unwrap();
+    }
+    let world = World::with(
+        |tasks| {
+            fs::remove_dir(tasks).unwrap();
+            std::os::unix::fs::symlink(release(1), tasks).unwrap();
+        },
+        &[],
+    );
+    world.told_sound("x", 1);
+    let next = world.scratch.path().join("next");
+    std::os::unix::fs::symlink(release(2), &next).unwrap();
+    fs::rename(&next, world.scratch.path().join("tasks")).unwrap();
+    world.told_sound("x", 2);
+    fs::remove_dir_all(release(1)).unwrap();
+    fs::write(release(2).join("y.wat"), sound(3)).unwrap();
+    world.told_sound("y", 3);
+    assert_eq!(world.folder.trouble(), None);
+    fs::remove_dir_all(release(2)).unwrap();
+    let began = Instant::now();
+    while world.folder.trouble().is_none() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "no trouble is told"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_dropped_module_is_live_within_half_a_second_and_a_replaced_one_too() {
     let world = World::new();
     let start = Instant::now();

@@ -170,8 +170,7 @@ impl LogCollector {
             Directive::Add(task) => return self.follow_ups.add(&self.attempt.id, &task).map(Some),
             // The last one counts, as with `exec`.
             Directive::Then(task) => self.follow_ups.then = Some(task),
-            // Results are not cached yet: what was computed is computed again.
-            Directive::Cache(_) => {}
+            Directive::Cache(_) => return Err(DirectiveError::NotCached),
         }
         Ok(None)
     }
@@ -329,6 +328,7 @@ mod tests {
                 "did you mean `params`",
             ),
             ("::cache soon", "a number of seconds"),
+            ("::cache 60", "not known to this version"),
         ] {
             let (mut collector, _) = collector();
             collector.write(format!("{line}\n").as_bytes());

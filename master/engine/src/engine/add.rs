@@ -1,6 +1,7 @@
 //! Adds the tasks of a batch, and says why some of them are refused.
 
 use super::Engine;
+use super::conflict::different_field;
 use super::unmet::{DeferredDocuments, unknown_dependency};
 use crate::facts::{DependencyState, Known};
 use crate::inbox::ConnectionId;
@@ -13,7 +14,7 @@ use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
     Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
 };
-use taskmaster_store::body::{AddedTask, Fingerprint, TaskBody};
+use taskmaster_store::body::{AddedTask, TaskBody};
 use taskmaster_store::record::JobRecord;
 
 /// The job of tasks for which neither document, batch nor manifest names one.
@@ -198,7 +199,7 @@ impl Engine {
         task: Box<PreparedTask>,
         job: Option<&JobName>,
     ) -> Result<AdmittedTask, NotAdmitted> {
-        if let Some(known) = self.known_document(&task.id, &task.fingerprint) {
+        if let Some(known) = self.known_document(&task) {
             return Ok(known?);
         }
         self.check_admission(&task)?;
@@ -289,11 +290,8 @@ impl Engine {
 
     /// The outcome for a task whose id is known: nothing is to do if the document is the same, and
     /// another document is refused. `None` if the id is unknown.
-    fn known_document(
-        &self,
-        id: &TaskId,
-        fingerprint: &Fingerprint,
-    ) -> Option<Result<AdmittedTask, Refusal>> {
+    fn known_document(&self, task: &PreparedTask) -> Option<Result<AdmittedTask, Refusal>> {
+        let id = &task.id;
         let known = self.facts.known(id);
         let has_ended = !matches!(known, Some(Known::Open(_)));
         let body = match known {
@@ -301,15 +299,19 @@ impl Engine {
             Some(Known::Ended(stored)) => stored.body.clone(),
             None => self.facts.ended_in_view(id)?.body,
         };
-        if body.fingerprint == *fingerprint {
+        if body.fingerprint == task.fingerprint {
             return Some(Ok(AdmittedTask {
                 id: id.clone(),
                 has_ended,
             }));
         }
+        let difference = match different_field(&body, &task.document) {
+            Some(field) => format!(", which differs in `{field}`"),
+            None => String::new(),
+        };
         let text = format!(
-            "the id `{id}` is taken by another task document; use another id, or the same \
-             document again"
+            "the id `{id}` is taken by another task document{difference}; use another id, or the \
+             same document again"
         );
         Some(Err(Refusal::new(RefusalCode::IdConflict, text)
             .at("id")

@@ -8,7 +8,7 @@ use crate::events::ended_view;
 use crate::facts::Known;
 use crate::inbox::Reply;
 use crate::lookup::{Lookup, TaskFilter, TaskPage, job_view};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::{RunnerKey, TaskKey};
 use taskmaster_protocol::message::{Offer, Query, Role, Status};
@@ -231,7 +231,7 @@ impl Engine {
     }
 
     /// The names of the connected runners that take a module.
-    fn runners_of(&self, module: &ModuleName) -> Vec<Arc<str>> {
+    fn runners_of(&self, module: &ModuleName) -> BTreeSet<Arc<str>> {
         let takes = |offer: &Offer| offer.modules.is_empty() || offer.modules.contains(module);
         self.connections
             .values()
@@ -251,10 +251,11 @@ impl Engine {
                 format!("unknown module `{name}`{hint}"),
             ));
         };
-        let mut view = self.modules.view(name, record, &self.runners_of(name));
+        let runners = self.runners_of(name);
+        let mut view = self.modules.view(name, record, &runners);
         view.versions = self
             .modules
-            .versions(record, |version| self.attempts_of(version));
+            .versions(record, &runners, |version| self.attempts_of(version));
         Reply::Answer(QueryAnswer::Module(Box::new(view)))
     }
 

@@ -45,7 +45,11 @@ impl FailedCompilations {
 
     /// Why none of the connected `runners` can execute the version, as a sentence; `None` where one
     /// of them has not said so.
-    pub(super) fn why_none_can(&self, version: &Hash, runners: &[Arc<str>]) -> Option<String> {
+    pub(super) fn why_none_can(
+        &self,
+        version: &Hash,
+        runners: &BTreeSet<Arc<str>>,
+    ) -> Option<String> {
         let failures = self.0.get(version)?;
         let mut said = Vec::new();
         for runner in runners {
@@ -71,7 +75,8 @@ mod tests {
     #[test]
     fn a_version_cannot_be_run_when_every_connected_runner_has_said_so() {
         let version = Hash([1; 32]);
-        let names: Vec<Arc<str>> = vec!["a".into(), "b".into()];
+        let names: BTreeSet<Arc<str>> = ["a".into(), "b".into()].into();
+        let first: BTreeSet<Arc<str>> = ["a".into()].into();
         let mut failures = FailedCompilations::default();
         let mut fails = |runner: &str, error: &str, runner_fault| {
             let failure = FailedCompilation {
@@ -89,12 +94,12 @@ mod tests {
             "the module's own fault is told first"
         );
         assert_eq!(
-            failures.why_none_can(&version, &names[..1]).as_deref(),
+            failures.why_none_can(&version, &first).as_deref(),
             Some("runner `a` cannot execute any module: no code")
         );
         failures.compiled(&version, "a");
         assert_eq!(failures.why_none_can(&version, &names), None);
-        assert_eq!(failures.why_none_can(&version, &[]), None);
+        assert_eq!(failures.why_none_can(&version, &BTreeSet::new()), None);
         assert_eq!(failures.why_none_can(&Hash([2; 32]), &names), None);
     }
 }

@@ -241,31 +241,27 @@ impl ModuleTable {
         })
     }
 
-    /// The module as `modules list` shows it, where these runners are connected.
+    /// The module as `modules list` shows it. `runners` are those that are here and take the module.
     pub fn view(
         &self,
         name: &ModuleName,
         record: &ModuleRecord,
-        runners: &[Arc<str>],
+        runners: &BTreeSet<Arc<str>>,
     ) -> ModuleView {
-        let compiled = |version: &Hash| {
-            self.compiled
-                .get(version)
-                .is_some_and(|runners| !runners.is_empty())
-        };
+        let compiled = |version: &Hash| self.compiled_by(version, runners).next().is_some();
         let waiting = self.waiting(name, record);
         let in_use = self.in_use(name, record);
         let version = in_use.map(|version| version.version);
         let failure = version.and_then(|version| self.failed.why_none_can(&version, runners));
-        let connected = !runners.is_empty();
         let state = match (version, record.present) {
             (None, _) if record.error.is_some() => ModuleState::Rejected,
             (_, false) => ModuleState::Removed,
             (None, true) => ModuleState::Waiting,
             _ if record.paused => ModuleState::Paused,
-            (Some(_), true) if waiting.is_some() => ModuleState::Waiting,
             (Some(_), true) if failure.is_some() => ModuleState::Failed,
-            (Some(version), true) if compiled(&version) || !connected => ModuleState::Ready,
+            (Some(version), true) if compiled(&version) || runners.is_empty() => {
+                ModuleState::Ready
+            }
             (Some(_), true) => ModuleState::Compiling,
         };
         ModuleView {
@@ -283,25 +279,38 @@ impl ModuleTable {
         }
     }
 
-    /// The versions of a module, newest first. `attempts` gives the number of running attempts of a
-    /// version.
+    /// Which of these runners have compiled a version, and how long that took, µs. What runners have
+    /// compiled that have left is kept, because they may come back.
+    fn compiled_by(
+        &self,
+        version: &Hash,
+        among: &BTreeSet<Arc<str>>,
+    ) -> impl Iterator<Item = (&Arc<str>, &u64)> {
+        let runners = self.compiled.get(version).into_iter().flatten();
+        runners.filter(|(runner, _)| among.contains(*runner))
+    }
+
+    /// The versions of a module, newest first. `runners` are those that are here. `attempts`
+    /// gives the number of running attempts of a version.
     pub fn versions(
         &self,
         record: &ModuleRecord,
+        runners: &BTreeSet<Arc<str>>,
         attempts: impl Fn(&Hash) -> u64,
     ) -> Vec<ModuleVersion> {
-        let compiled = |version: &Hash| self.compiled.get(version).into_iter().flatten();
         let version = |version: &VersionRecord| ModuleVersion {
             version: version.version,
             bytes: version.bytes,
             seen: version.seen,
             held: version.held,
-            runners: compiled(&version.version)
+            runners: self
+                .compiled_by(&version.version, runners)
                 .map(|(name, _)| name.to_string())
                 .collect(),
-            compile_us: compiled(&version.version)
-                .map(|(_, us)| *us)
-                .max()
+            compile_us: self
+                .compiled
+                .get(&version.version)
+                .and_then(|runners| runners.values().max().copied())
                 .filter(|us| *us > 0),
             attempts: attempts(&version.version),
         };

@@ -38,6 +38,13 @@ async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
     let mut mute = tokio::net::TcpStream::connect(&host).await.unwrap();
     let mut slow = tokio::net::TcpStream::connect(&host).await.unwrap();
     let mut upload = tokio::net::TcpStream::connect(&host).await.unwrap();
+    // Whoever was answered once has no more time for the next head.
+    let mut again = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let first = format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\nGET / HTTP/1.1\r\n");
+    again.write_all(first.as_bytes()).await.unwrap();
+    let mut ok = [0; 15];
+    again.read_exact(&mut ok).await.unwrap();
+    assert_eq!(&ok, b"HTTP/1.1 200 OK");
     let bytes = vec![7; 200_000];
     let head = format!(
         "PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 200000\r\n\r\n",
@@ -57,6 +64,7 @@ async fn a_request_that_never_ends_is_closed_and_a_slow_upload_is_not() {
         let _ = slow.write_all(b"X: y\r\n").await;
     }
     assert!(ended(&mut mute).await && ended(&mut slow).await);
+    while !ended(&mut again).await {}
     assert!(
         began.elapsed() < Duration::from_secs(25),
         "{:?}",
