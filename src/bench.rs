@@ -2,6 +2,7 @@
 
 use crate::standalone::Standalone;
 use std::process::ExitCode;
+use taskmaster_console::lines::tell;
 use taskmaster_feeder::cli::DEFAULT_URL;
 use taskmaster_feeder::{ClientCommand, GlobalOptions};
 use taskmaster_transport::Address;
@@ -19,7 +20,9 @@ pub async fn client(command: ClientCommand, global: GlobalOptions) -> ExitCode {
 
 async fn with_own_master(command: ClientCommand, mut global: GlobalOptions) -> ExitCode {
     let folder = std::env::temp_dir().join(format!("taskmaster-bench-{}", std::process::id()));
-    eprintln!("no master at {DEFAULT_URL}; measuring one of its own");
+    tell(format_args!(
+        "no master at {DEFAULT_URL}; measuring one of its own"
+    ));
     let code = match Standalone::temporary(&folder, folder.join("tasks")).await {
         Ok(standalone) => {
             global.url = Some(standalone.address.to_string());
@@ -27,7 +30,7 @@ async fn with_own_master(command: ClientCommand, mut global: GlobalOptions) -> E
             ExitCode::from(standalone.during(work).await)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     };

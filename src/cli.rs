@@ -3,6 +3,7 @@
 use crate::{demo, log, up};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
+use taskmaster_feeder::cli::{without_master, without_url};
 use taskmaster_feeder::{ClientCommand, GlobalOptions};
 use taskmaster_master::cli::{EXAMPLES, MasterArgs, StoreCommand};
 use taskmaster_master::config::MasterConfig;
@@ -26,7 +27,8 @@ Examples:
   taskmaster feed tasks.jsonl --follow           many tasks, one JSON line as each ends
 
 Exit codes: 0 ok · 1 error · 2 usage · 3 a waited task failed or was skipped · 4 none failed, some were cancelled
-            5 --wait-timeout passed · 6 no runner could ever qualify · 69 no master answers"
+            5 --wait-timeout passed · 6 no runner could ever qualify · 69 no master answers
+            130, 143 a signal came while it waited · 141 the reader of stdout has gone"
 )]
 pub struct Cli {
     /// TOML file with options by their long names; the environment and the command line come first
@@ -82,13 +84,13 @@ impl Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// Start a master and a runner in one process: the quick start
-    #[command(after_help = up::UP_HELP)]
+    #[command(after_help = up::UP_HELP, args = without_url())]
     Up(up::UpArgs),
     /// Feed the built-in samples to a master of its own, show how it goes, leave two pictures
-    #[command(after_help = demo::HELP)]
+    #[command(after_help = demo::HELP, args = without_master())]
     Demo(demo::DemoArgs),
     /// Start a master alone
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = EXAMPLES, args = without_url())]
     Master(MasterArgs),
     /// Start a runner alone
     Runner(RunnerArgs),
@@ -96,9 +98,11 @@ pub enum Command {
     #[command(subcommand)]
     Store(StoreCommand),
     /// Execute one module here, without a master
+    #[command(args = without_master())]
     Run(RunArgs),
     /// Print the completion script of a shell: bash, zsh, fish, elvish, powershell
     #[command(
+        args = without_master(),
         after_help = "Example:\n  taskmaster completions bash > /etc/bash_completion.d/taskmaster"
     )]
     Completions {
@@ -106,7 +110,7 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// Write the manual pages of all commands into a folder, for packages
-    #[command(hide = true, after_help = "Example:\n  taskmaster man target/man")]
+    #[command(hide = true, args = without_master(), after_help = "Example:\n  taskmaster man target/man")]
     Man {
         /// Folder of the pages; made where it is missing
         folder: PathBuf,

@@ -7,10 +7,13 @@ mod jobs;
 use crate::standalone::Standalone;
 use clap::Args;
 use errors::DemoError;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use taskmaster_console::lines::{tell, tell_raw};
 use taskmaster_feeder::client::{Client, Target};
+use taskmaster_feeder::exit;
 use taskmaster_protocol::message::ResultRef;
 use taskmaster_protocol::shape::TaskView;
 
@@ -46,8 +49,11 @@ pub async fn demo(args: DemoArgs) -> ExitCode {
     let _ = std::fs::remove_dir_all(&folder);
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(DemoError::Stdout(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::from(exit::PIPE_CLOSED)
+        }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -56,15 +62,29 @@ pub async fn demo(args: DemoArgs) -> ExitCode {
 async fn run(out: &Path, folder: &Path) -> Result<(), DemoError> {
     let tasks = folder.join("tasks");
     std::fs::create_dir_all(&tasks).map_err(DemoError::file(&tasks))?;
-    std::fs::create_dir_all(out).map_err(DemoError::file(out))?;
+    make_ignored(out)?;
     for (file, bytes) in jobs::MODULES {
         let path = tasks.join(file);
         std::fs::write(&path, bytes).map_err(DemoError::file(&path))?;
     }
     let standalone = Standalone::temporary(folder, tasks).await?;
-    eprintln!("a master and a runner are up on {}", standalone.address);
+    tell(format_args!(
+        "a master and a runner are up on {}",
+        standalone.address
+    ));
     let target = Target::parse(&standalone.address.to_string(), None).map_err(DemoError::client)?;
     standalone.during(feed_all(target, out)).await
+}
+
+/// Makes the folder of the pictures where it is missing. One that is made here is ignored by git:
+/// whoever tries the demo in a repository does not want the pictures there.
+fn make_ignored(folder: &Path) -> Result<(), DemoError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder).map_err(DemoError::file(folder))?;
+    let ignore = folder.join(".gitignore");
+    std::fs::write(&ignore, "*\n").map_err(DemoError::file(&ignore))
 }
 
 async fn feed_all(target: Target, out: &Path) -> Result<(), DemoError> {
@@ -76,10 +96,10 @@ async fn feed_all(target: Target, out: &Path) -> Result<(), DemoError> {
         let bytes = result_bytes(&client, &run.picture).await?;
         std::fs::write(&path, bytes).map_err(DemoError::file(&path))?;
         let path = path.canonicalize().unwrap_or(path);
-        println!("{}", path.display());
+        writeln!(std::io::stdout(), "{}", path.display()).map_err(DemoError::Stdout)?;
         table.push_str(&run.row(&job));
     }
-    eprint!("\n{table}");
+    tell_raw(format!("\n{table}").as_bytes());
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
+use taskmaster_console::lines::{LogLine, say};
 use tracing_subscriber::EnvFilter;
 
 /// How the log is written.
@@ -32,16 +33,16 @@ enum LogFormat {
 /// Starts the log. Where the filter cannot be read, it says so and logs warnings.
 pub fn start(options: &LogOptions) {
     let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|error| {
-        eprintln!(
+        say(format_args!(
             "--log {:?} cannot be read ({error}); logging warnings",
             options.log
-        );
+        ));
         EnvFilter::new("warn")
     });
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LogLine)
         .with_ansi(colours);
     match options.log_format {
         LogFormat::Text => subscriber.with_target(false).init(),

@@ -13,6 +13,8 @@ mod up;
 use cli::{Cli, Command};
 use std::process::ExitCode;
 use taskmaster_confined::INSPECT;
+use taskmaster_console::lines::{finish, tell};
+use taskmaster_console::long_lived::{LongLived, tell_panics};
 use taskmaster_feeder::{WRAP, exit};
 use taskmaster_runner::cli::{run_file, signal};
 use taskmaster_runner::compile::COMPILE;
@@ -26,10 +28,18 @@ fn main() -> ExitCode {
     if let Some(code) = taskmaster_confined::answer(&[&INSPECT, &COMPILE, &WRAP]) {
         return code;
     }
+    tell_panics();
+    let _life = LongLived::named("main");
+    let code = parse_and_run();
+    finish();
+    code
+}
+
+fn parse_and_run() -> ExitCode {
     let (cli, config) = match config::parse(std::env::args_os().collect()) {
         Ok(parsed) => parsed,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(format_args!("error: {error}"));
             return ExitCode::from(exit::USAGE);
         }
     };
@@ -42,7 +52,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
     else {
-        eprintln!("error: the system gives no threads");
+        tell("error: the system gives no threads");
         return ExitCode::FAILURE;
     };
     let code = run(cli, &runtime);

@@ -1,8 +1,11 @@
 //! A master and a runner in this process: for `up`, `demo` and `bench`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use taskmaster_blobs as blobs;
+use taskmaster_console::lines::say;
+use taskmaster_console::long_lived;
 use taskmaster_engine::settings::Durability;
 use taskmaster_master::config::MasterConfig;
 use taskmaster_master::master::{Master, MasterError};
@@ -16,9 +19,9 @@ use taskmaster_transport::Address;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
-/// The name of the runner. It is the same after a restart, so that the master takes the runner for
-/// the one that it knows, and its tasks wait for nobody else.
-const RUNNER_NAME: &str = "local";
+/// The name of a runner that was given none. It is the same after a restart, so that the master
+/// takes the runner for the one that it knows, and its tasks wait for nobody else.
+pub const RUNNER_NAME: &str = "local";
 
 /// How long the runner may take to leave once its master has ended.
 const RUNNER_LEAVES_WITHIN: Duration = Duration::from_secs(2);
@@ -41,15 +44,31 @@ pub enum StandaloneError {
 }
 
 /// The runner's part.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct StandaloneRunner {
+    /// The name under which the master knows the runner.
+    pub name: String,
     /// Tasks at a time. `None`: one for each processor; 0: there is no runner.
     pub slots: Option<u32>,
-    /// Names that tasks can require.
+    /// Labels that tasks can require.
+    pub labels: BTreeMap<String, String>,
+    /// Names of variables that tasks can require.
     pub env: Vec<String>,
     pub grants: Grants,
     /// What a module may take to be compiled.
     pub compile: CompileArgs,
+}
+
+impl Default for StandaloneRunner {
+    fn default() -> StandaloneRunner {
+        StandaloneRunner {
+            name: RUNNER_NAME.into(),
+            slots: None,
+            labels: BTreeMap::new(),
+            env: Vec::new(),
+            grants: Grants::default(),
+        }
+    }
 }
 
 /// A master and a runner that serve.
@@ -80,8 +99,9 @@ impl Standalone {
                 urls: vec![address.clone()],
                 token: master.token.clone(),
                 offer: Offer {
+                    labels: runner.labels,
                     env: runner.env,
-                    ..offer(Some(RUNNER_NAME.into()), runner.slots)
+                    ..offer(Some(runner.name), runner.slots)
                 },
                 grants: runner.grants,
                 cache,
@@ -89,11 +109,12 @@ impl Standalone {
                 compile_memory_mb: runner.compile.compile_memory,
                 grace,
             };
-            tokio::spawn(serve(config, raised(stopped.clone())))
+            long_lived::spawn_task("runner", serve(config, raised(stopped.clone())))
         });
-        let master = tokio::spawn(master.run(async move {
+        let serving = master.run(async move {
             raised(stopped).await;
-        }));
+        });
+        let master = long_lived::spawn_task("master", serving);
         Ok(Standalone {
             address,
             stop,
@@ -143,7 +164,7 @@ impl Standalone {
     /// Serves while `work` goes on, and stops when it is done.
     pub async fn during<T>(self, work: impl Future<Output = T>) -> T {
         let (done, is_done) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(self.run(async { drop(is_done.await) }));
+        let serving = long_lived::spawn_task("standalone", self.run(async { drop(is_done.await) }));
         let result = work.await;
         drop(done);
         // The work has what it wanted; how its master ended is of no interest.
@@ -158,7 +179,7 @@ async fn failure_of(runner: &mut Option<JoinHandle<Result<(), RunnerError>>>) ->
         let left = running.await;
         *runner = None;
         match left {
-            Ok(Ok(())) => eprintln!("the runner was drained and has left; the master goes on"),
+            Ok(Ok(())) => say("the runner was drained and has left; the master goes on"),
             Ok(Err(error)) => return error.into(),
             Err(error) => return error.into(),
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use taskmaster_console::lines::tell;
 use taskmaster_feeder::{GlobalOptions, exit};
 use taskmaster_master::cli::StoreCommand;
 use taskmaster_master::config::ConfigError;
@@ -25,7 +26,7 @@ pub async fn store(command: StoreCommand, global: &GlobalOptions) -> ExitCode {
         StoreCommand::Backup { data, to } => run_backup(&data.data, &to, global).await,
     };
     done.unwrap_or_else(|failure| {
-        eprintln!("error: {}", failure.text);
+        tell(format_args!("error: {}", failure.text));
         ExitCode::from(failure.exit_code)
     })
 }
@@ -88,18 +89,18 @@ fn run_check(data: &Path, global: &GlobalOptions) -> Result<ExitCode, StoreFailu
         ))?;
     }
     for wrong in &report.wrong {
-        eprintln!("wrong: {wrong}");
+        tell(format_args!("wrong: {wrong}"));
     }
     if report.more > 0 {
-        eprintln!("and {} more", report.more);
+        tell(format_args!("and {} more", report.more));
     }
     if report.ok {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!(
+    tell(format_args!(
         "error: the store in {} is damaged; start on a backup (`taskmaster store backup` makes them), or take what can be read with `taskmaster store export`",
         data.display()
-    );
+    ));
     Ok(ExitCode::from(exit::ERROR))
 }
 
@@ -125,7 +126,7 @@ fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
     });
     match written {
         Ok(ExportSummary { tasks, blobs, lost }) => {
-            eprintln!("{tasks} tasks and {blobs} blobs exported");
+            tell(format_args!("{tasks} tasks and {blobs} blobs exported"));
             if !lost.is_empty() {
                 tell_lost(&lost);
                 return Err(failed(
@@ -133,8 +134,9 @@ fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
                 ));
             }
         }
-        // The reader of stdout has closed it and wants no more.
-        Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::from(exit::PIPE_CLOSED));
+        }
         Err(error) => return Err(failed(error)),
     }
     Ok(ExitCode::SUCCESS)
@@ -142,7 +144,7 @@ fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
 
 fn tell_lost(lost: &[String]) {
     for blob in lost {
-        eprintln!("lost: {blob}");
+        tell(format_args!("lost: {blob}"));
     }
 }
 
@@ -154,10 +156,10 @@ fn run_import(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
             File::open(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
         import(data, &mut BufReader::new(from))?
     };
-    eprintln!(
+    tell(format_args!(
         "{tasks} tasks and {blobs} blobs imported into {}",
         data.display()
-    );
+    ));
     tell_lost(&lost);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,15 +1,17 @@
 //! `up` and `master`: they serve until a signal comes.
 
-use crate::standalone::{Standalone, StandaloneRunner};
+use crate::standalone::{RUNNER_NAME, Standalone, StandaloneRunner};
 use clap::Args;
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
-use taskmaster_feeder::exit;
+use taskmaster_console::lines::{exit, say};
+use taskmaster_console::long_lived;
+use taskmaster_feeder::exit::USAGE;
 use taskmaster_master::cli::MasterArgs;
 use taskmaster_master::config::MasterConfig;
 use taskmaster_master::master::Master;
-use taskmaster_runner::cli::{CompileArgs, grants, signal};
+use taskmaster_runner::cli::{CompileArgs, grants, pair, second_signal, signal};
 use taskmaster_runner::grants::GrantArgs;
 
 /// The end of `up --help`.
@@ -33,6 +35,12 @@ pub struct UpArgs {
     /// processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
     pub slots: Option<u32>,
+    /// Its runner's name, unique among runners
+    #[arg(long, default_value = RUNNER_NAME)]
+    pub name: String,
+    /// A label of its runner, which tasks can require (repeatable)
+    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
     #[command(flatten)]
     pub grants: GrantArgs,
     #[command(flatten)]
@@ -47,7 +55,9 @@ pub async fn up(args: UpArgs) -> ExitCode {
     };
     let runner = match grants(&args.grants) {
         Ok(grants) => StandaloneRunner {
+            name: args.name,
             slots: args.slots,
+            labels: args.labels.into_iter().collect(),
             env: args.grants.env,
             grants,
             compile: args.compile,
@@ -78,11 +88,19 @@ pub async fn master(args: MasterArgs) -> ExitCode {
 }
 
 fn announce(master: &Master) {
-    eprintln!("modules are taken from {}", master.tasks.display());
-    eprintln!("listening on ws://{}", master.address);
+    say(format_args!(
+        "modules are taken from {}, data are kept in {} ({})",
+        master.tasks.display(),
+        master.data.display(),
+        master.found
+    ));
+    say(format_args!("listening on ws://{}", master.address));
     if let Some(invitation) = &master.invitation {
-        eprintln!("on another machine:  {invitation}");
-        eprintln!("clients there take the same --url and --token");
+        say(format_args!("on another machine:  {}", invitation.line));
+        if invitation.lacks_address {
+            say("in place of ADDRESS stands the address under which that machine reaches this one");
+        }
+        say("clients there take the same --url and --token");
     }
 }
 
@@ -90,13 +108,15 @@ fn announce(master: &Master) {
 async fn signalled(grace: Duration) {
     signal().await;
     // Before the message, because whoever reads it may send the second signal at once.
-    let second_signal = signal();
-    eprintln!("stopping: running tasks may go on for {grace:?}; a second signal ends it at once");
-    tokio::spawn(async {
+    let second_signal = second_signal();
+    say(format_args!(
+        "stopping: running tasks may go on for {grace:?}; a second signal ends it at once"
+    ));
+    long_lived::spawn_task("second signal", async {
         second_signal.await;
-        eprintln!("ended by a second signal");
+        say("ended by a second signal");
         // What was acknowledged is on disk; guests run on threads that nobody waits for.
-        std::process::exit(1);
+        exit(1);
     });
 }
 
@@ -108,11 +128,11 @@ fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
 }
 
 fn failure(error: impl Display) -> ExitCode {
-    eprintln!("error: {error}");
+    say(format_args!("error: {error}"));
     ExitCode::FAILURE
 }
 
 fn usage(error: impl Display) -> ExitCode {
-    eprintln!("error: {error}");
-    ExitCode::from(exit::USAGE)
+    say(format_args!("error: {error}"));
+    ExitCode::from(USAGE)
 }

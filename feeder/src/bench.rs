@@ -14,11 +14,12 @@ use crate::output::table::TextTable;
 use crate::output::text::thousands;
 use crate::output::{Printer, notice};
 use load::BenchLoad;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use taskmaster_protocol::message::{Follow, JobRef, Query, Status};
 use taskmaster_protocol::shape::{ModuleState, ModuleView, RunnerView};
-use taskmaster_protocol::{Json, ModuleName, RefusalCode, ToMaster};
+use taskmaster_protocol::{Json, ModuleName, RefusalCode, TaskView, ToMaster};
+use taskmaster_transport::BlobError;
 
 /// The module that is uploaded.
 const MODULE: &str = "taskmaster-bench";
@@ -105,6 +106,7 @@ async fn measure(target: Target, tasks: u32) -> Result<BenchReport, CommandError
     client.send(&ToMaster::Release(JobRef {
         job: load.job().clone(),
     }));
+    remove_module(&mut client).await?;
 
     let status: Status = client.ask(Query::Status).await?;
     Ok(BenchReport {
@@ -125,6 +127,33 @@ async fn upload_module(client: &Client) -> Result<(), CommandError> {
             "cannot upload the bench's module: {error}"
         ))),
     }
+}
+
+/// Takes the module out of the task folder again, unless another bench still needs it.
+async fn remove_module(client: &mut Client) -> Result<(), CommandError> {
+    #[derive(Deserialize)]
+    struct Page {
+        rows: Vec<TaskView>,
+    }
+    let query = Query::Tasks {
+        job: None,
+        state: None,
+        module: ModuleName::new(MODULE).ok(),
+        limit: 1,
+        after: None,
+    };
+    // Open tasks come first in a list.
+    let page: Page = client.ask(query).await?;
+    if page.rows.iter().any(|task| !task.state.is_final()) {
+        return Ok(());
+    }
+    // Another bench may have removed the module.
+    if let Err(error) = client.blobs().remove_module(&format!("{MODULE}.wat")).await
+        && !matches!(error, BlobError::Refused { status: 404, .. })
+    {
+        notice(&format!("{MODULE}.wat stays in the task folder: {error}"));
+    }
+    Ok(())
 }
 
 /// Waits until a runner is connected and the module is compiled.

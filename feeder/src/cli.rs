@@ -16,7 +16,7 @@ pub use values::TimeSpan;
 
 use crate::client::{ClientError, Target};
 use crate::output::Printer;
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 
 /// The master's address where neither `--url` nor `TASKMASTER_URL` names one.
 pub const DEFAULT_URL: &str = "ws://127.0.0.1:3232";
@@ -69,6 +69,19 @@ impl GlobalOptions {
     pub(crate) fn printer(&self) -> Printer {
         Printer::new(self.output)
     }
+}
+
+/// `--url` and `--token` as a command has them that needs no master: they are taken, because a
+/// script may give them to every command, and its help does not offer them.
+pub fn without_master() -> [Arg; 2] {
+    let hidden = |name: &'static str| Arg::new(name).long(name).hide(true);
+    [hidden("url"), hidden("token")]
+}
+
+/// `--url` as a command has it that has a `--token` of its own.
+pub fn without_url() -> [Arg; 1] {
+    let [url, _] = without_master();
+    [url]
 }
 
 /// Every command of a client.
@@ -126,7 +139,7 @@ pub enum ClientCommand {
     ///
     /// Each is a small, real task to begin from. Needs no network and no master; says which tools
     /// it would need.
-    #[command(after_help = projects::NEW_HELP)]
+    #[command(after_help = projects::NEW_HELP, args = without_master())]
     New(NewOptions),
     /// Build and run a task project whenever it changes
     #[command(after_help = projects::DEV_HELP)]

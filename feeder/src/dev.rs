@@ -10,9 +10,9 @@ use crate::cli::{DevOptions, GlobalOptions};
 use crate::error::CommandError;
 use crate::exit;
 use crate::output::notice;
-use crate::output::text::plain;
 use project::{Project, ProjectFiles};
 use running::ProjectRunner;
+use taskmaster_console::terminal::plain;
 use taskmaster_protocol::Json;
 use watching::{ProjectWatcher, WakeReason};
 
@@ -46,9 +46,9 @@ pub async fn run(options: &DevOptions, global: &GlobalOptions) -> Result<u8, Com
             notice(&format!("waiting for changes in {folder}"));
         }
         if let WakeReason::Typed(line) = watcher.next().await {
-            match Json::parse(line.trim()) {
+            match Json::from_bytes(line.as_bytes()) {
                 Ok(json) => watcher.typed(json),
-                Err(error) => notice(&plain(&format!("params are not JSON: {error}: {line}"))),
+                Err(error) => notice(&plain(&format!("the line {error}: {line}"))),
             }
         }
     }

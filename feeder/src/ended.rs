@@ -3,10 +3,12 @@
 use crate::client::Client;
 use crate::error::CommandError;
 use crate::exit::{self, EndCounts};
+use crate::output::moments::moment_and_age;
 use crate::output::table::TextTable;
-use crate::output::text::{bytes, moment, plain, span};
+use crate::output::text::{bytes, span};
 use crate::output::{Printer, notice};
 use serde_json::json;
+use taskmaster_console::terminal::plain;
 use taskmaster_protocol::{RefusalCode, TaskState, TaskView};
 
 /// The exit code that an ended task stands for.
@@ -86,9 +88,9 @@ pub fn block(task: &TaskView) -> TextTable {
     block.pair("priority", task.priority);
     block.pair("attempt", task.attempt);
     block.pair_if("runner", task.runner.as_ref());
-    block.pair("created", moment(Some(task.created)));
-    block.pair("started", moment(task.started));
-    block.pair("finished", moment(task.finished));
+    block.pair("created", moment_and_age(Some(task.created)));
+    block.pair("started", moment_and_age(task.started));
+    block.pair("finished", moment_and_age(task.finished));
     block.pair_if("result", task.result.as_ref().map(|result| result.get()));
     block.pair_if("result blob", task.result_blob);
     if let Some(error) = &task.error {

@@ -33,7 +33,15 @@ pub enum CommandError {
     /// `--wait-timeout` passed. The task or job goes on.
     #[error("{0}")]
     TimedOut(String),
-    /// The program that read stdout has ended, so nobody wants the rest. This is no failure.
+    /// A signal came while the command waited. What was waited for goes on.
+    #[error("{text}")]
+    Interrupted {
+        /// The number of the signal.
+        signal: u8,
+        /// What goes on, and what to type.
+        text: String,
+    },
+    /// The program that read stdout has ended, so nobody wants the rest.
     #[error("stdout was closed")]
     PipeClosed,
 }
@@ -61,7 +69,8 @@ impl CommandError {
             | CommandError::Refused(_)
             | CommandError::Local(_) => exit::ERROR,
             CommandError::TimedOut(_) => exit::TIMEOUT,
-            CommandError::PipeClosed => exit::OK,
+            CommandError::Interrupted { signal, .. } => exit::SIGNALLED.saturating_add(*signal),
+            CommandError::PipeClosed => exit::PIPE_CLOSED,
         }
     }
 
@@ -79,6 +88,7 @@ impl CommandError {
             | CommandError::Fetch(_)
             | CommandError::Local(_) => "local",
             CommandError::TimedOut(_) => "wait_timeout",
+            CommandError::Interrupted { .. } => "interrupted",
             CommandError::PipeClosed => "pipe_closed",
         };
         let message = self.to_string();

@@ -28,6 +28,12 @@ pub const NO_RUNNER: u8 = 6;
 /// No master answers.
 pub const UNREACHABLE: u8 = 69;
 
+/// The reader of stdout has gone, as for a program that SIGPIPE ends.
+pub const PIPE_CLOSED: u8 = 141;
+
+/// A signal ended the command while it waited: this and the number of the signal.
+pub const SIGNALLED: u8 = 128;
+
 /// How many of the tasks that were waited for ended in each final state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct EndCounts {

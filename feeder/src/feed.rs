@@ -20,7 +20,6 @@ use crate::cli::{FeedOptions, GlobalOptions};
 use crate::client::Client;
 use crate::error::CommandError;
 use crate::fetch::FetchQueue;
-use crate::output::notice;
 use crate::uploads::{InputUploader, base_of};
 use line::IdHasher;
 use session::{FeedGoal, FeedSession, SessionSetup};
@@ -51,15 +50,17 @@ pub async fn run(options: &FeedOptions, global: &GlobalOptions) -> Result<u8, Co
         Some(job) => job.clone(),
         None => own_job()?,
     };
+    let job_is_new = options.job.is_none();
     let fetching = options
         .fetch
         .clone()
         .map(|folder| FetchQueue::new(target, folder));
     let hasher = IdHasher::default();
-    let input = start_reading(source, &client, &hasher, options);
+    let input = start_reading(source, &client, &hasher, options)?;
     let setup = SessionSetup {
         client,
         job,
+        job_is_new,
         goal,
         hasher,
         input,
@@ -69,12 +70,11 @@ pub async fn run(options: &FeedOptions, global: &GlobalOptions) -> Result<u8, Co
     FeedSession::new(setup).run().await
 }
 
-/// Names a job for the lines that name none, and tells people its name so that they can ask for it.
+/// Names a job for the lines that name none.
 fn own_job() -> Result<JobName, CommandError> {
     let id = uuid::Uuid::now_v7().simple().to_string();
     // The last 12 digits are random.
     let name = format!("feed-{}", id.get(20..).unwrap_or(&id));
-    notice(&format!("job {name}"));
     JobName::new(&name).map_err(|error| CommandError::Local(error.to_string()))
 }
 
@@ -84,7 +84,7 @@ fn start_reading(
     client: &Client,
     hasher: &IdHasher,
     options: &FeedOptions,
-) -> mpsc::Receiver<InputChunk> {
+) -> Result<mpsc::Receiver<InputChunk>, CommandError> {
     let target = client.target();
     let settings = InputSettings {
         document_bytes_max: limits::PARAMS_BYTES_MAX + DOCUMENT_OVERHEAD,
@@ -92,5 +92,8 @@ fn start_reading(
         uploader: InputUploader::new(target.clone()),
         base: base_of(options.file.as_deref()),
     };
-    large::start(source::start(source, settings), target.clone())
+    Ok(large::start(
+        source::start(source, settings)?,
+        target.clone(),
+    ))
 }

@@ -6,4 +6,6 @@ pub mod modules;
 pub mod runners;
 pub mod tasks;
 
+mod listing;
+mod many;
 mod rows;

@@ -8,6 +8,7 @@ use crate::error::CommandError;
 use crate::exit;
 use crate::output::notice;
 use serde_json::json;
+use std::io::ErrorKind;
 use std::path::Path;
 use templates::{PLACEHOLDER, files};
 
@@ -34,8 +35,7 @@ pub fn run(options: &NewOptions, global: &GlobalOptions) -> Result<u8, CommandEr
     }
     notice(&format!("{name}: a task in {}", language.name()));
     for tool in missing {
-        let text = format!("missing: {}. To install it: {}", tool.name, tool.install);
-        notice(&text);
+        notice(&tool.hint());
     }
     notice("next:");
     for command in next {
@@ -49,7 +49,13 @@ fn write(folder: &Path, name: &str, language: Language) -> Result<(), CommandErr
         CommandError::Local(format!("{}: {error}", path.display()))
     };
     // A folder that exists already is somebody's work, and `create_dir` refuses it.
-    std::fs::create_dir(folder).map_err(|error| failed(folder, error))?;
+    std::fs::create_dir(folder).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => CommandError::Local(format!(
+            "`{}` exists already and is left as it is: choose another name, or remove it",
+            folder.display()
+        )),
+        _ => failed(folder, error),
+    })?;
     for file in files(language) {
         let path = folder.join(file.path.replace(PLACEHOLDER, name));
         if let Some(parent) = path.parent() {
@@ -114,6 +120,13 @@ mod tests {
             let build = std::str::from_utf8(bytes_of("build")).unwrap();
             assert!(build.starts_with("#!/bin/sh\n"), "{name}");
             assert!(build.contains(PLACEHOLDER), "{name}");
+            for tool in tools::needed(*language) {
+                let hint = tool.hint();
+                assert!(
+                    build.contains(&hint),
+                    "{name}: `build` does not say: {hint}"
+                );
+            }
             serde_json::from_slice::<serde_json::Value>(bytes_of("params.json")).unwrap();
 
             let mut paths: Vec<_> = found.iter().map(|file| file.path).collect();

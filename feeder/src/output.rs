@@ -1,13 +1,17 @@
 //! What goes to stdout and stderr. Stdout is for data, in one of four formats; stderr is for
 //! notices and errors.
 
+pub mod moments;
 pub mod table;
 pub mod text;
 
 use crate::error::{CommandError, refusal_json};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use table::TextTable;
+use taskmaster_console::lines::tell;
+use taskmaster_console::terminal;
 use taskmaster_protocol::{Json, Refusal};
 
 /// A terminal that claims fewer columns than this is not believed: nothing is cut.
@@ -72,9 +76,12 @@ impl Printer {
         name: impl Fn(&T) -> String,
         table: impl FnOnce(&[T]) -> TextTable,
     ) -> Result<(), CommandError> {
-        let json = rows.raw.iter().map(|row| text::one_line(row.get()));
+        let json = rows.raw.iter().map(|row| self.one_line(row.get()));
         let out = match self.format() {
-            OutputFormat::Table => table(&rows.typed).render(self.colour, self.columns()),
+            OutputFormat::Table => {
+                let table = table(&rows.typed).render(self.colour, self.columns());
+                return self.write_safe(table.as_bytes());
+            }
             OutputFormat::Json => format!("[{}]\n", json.collect::<Vec<_>>().join(",\n")),
             OutputFormat::Jsonl => json.map(|row| format!("{row}\n")).collect(),
             OutputFormat::Quiet => rows
@@ -94,8 +101,8 @@ impl Printer {
         block: impl FnOnce() -> TextTable,
     ) -> Result<(), CommandError> {
         match self.format() {
-            OutputFormat::Table => self.write(block().render(self.colour, None).as_bytes()),
-            OutputFormat::Json | OutputFormat::Jsonl => self.line(&text::one_line(value.get())),
+            OutputFormat::Table => self.write_safe(block().render(self.colour, None).as_bytes()),
+            OutputFormat::Json | OutputFormat::Jsonl => self.line(&self.one_line(value.get())),
             OutputFormat::Quiet => self.line(name),
         }
     }
@@ -104,7 +111,7 @@ impl Printer {
     /// it.
     pub fn confirm(&self, answer: &Json) -> Result<(), CommandError> {
         if self.wants_json() {
-            self.line(&text::one_line(answer.get()))
+            self.line(&self.one_line(answer.get()))
         } else {
             Ok(())
         }
@@ -112,7 +119,16 @@ impl Printer {
 
     /// Writes one value of ours as one JSON line.
     pub fn json(&self, value: &impl Serialize) -> Result<(), CommandError> {
-        self.line(Json::of(value).get())
+        self.line(&self.one_line(Json::of(value).get()))
+    }
+
+    /// JSON on one line, the same value. For a terminal it has escapes for what a terminal obeys.
+    pub fn one_line<'a>(&self, json: &'a str) -> Cow<'a, str> {
+        if self.terminal {
+            terminal::json(json)
+        } else {
+            text::one_line(json)
+        }
     }
 
     /// Writes one line.
@@ -120,8 +136,18 @@ impl Printer {
         self.write(format!("{line}\n").as_bytes())
     }
 
-    /// Writes bytes and flushes.
+    /// Writes bytes that anybody may have made, and flushes: raw into a pipe or a file, and on a
+    /// terminal without what it would obey.
     pub fn write(&self, bytes: &[u8]) -> Result<(), CommandError> {
+        if self.terminal {
+            self.write_safe(&terminal::plain_bytes(bytes))
+        } else {
+            self.write_safe(bytes)
+        }
+    }
+
+    /// Writes bytes in which nothing stands that a terminal should not obey, and flushes.
+    fn write_safe(&self, bytes: &[u8]) -> Result<(), CommandError> {
         let mut out = std::io::stdout().lock();
         out.write_all(bytes)?;
         Ok(out.flush()?)
@@ -131,8 +157,9 @@ impl Printer {
     pub fn error(&self, error: &CommandError) {
         match error {
             CommandError::PipeClosed => {}
+            CommandError::Interrupted { text, .. } if !self.wants_json() => notice(text),
             _ if self.wants_json() => notice(&error.to_json()),
-            _ => notice(&format!("error: {}", text::plain(&error.to_string()))),
+            _ => notice(&format!("error: {}", terminal::plain(&error.to_string()))),
         }
     }
 
@@ -141,12 +168,12 @@ impl Printer {
         if self.wants_json() {
             notice(&refusal_json(refusal));
         } else {
-            notice(&text::plain(&refusal.to_string()));
+            notice(&terminal::plain(&refusal.to_string()));
         }
     }
 
     /// The format of a list or a thing.
-    fn format(&self) -> OutputFormat {
+    pub fn format(&self) -> OutputFormat {
         self.requested.unwrap_or(if self.terminal {
             OutputFormat::Table
         } else {
@@ -154,7 +181,8 @@ impl Printer {
         })
     }
 
-    fn columns(&self) -> Option<usize> {
+    /// The terminal's width, where stdout is a terminal that says it.
+    pub fn columns(&self) -> Option<usize> {
         if !self.terminal {
             return None;
         }
@@ -173,6 +201,5 @@ pub struct ListRows<T> {
 
 /// Writes a line for people to stderr. A closed stderr is no reason to end.
 pub fn notice(line: &str) {
-    // `eprintln!` would panic.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    tell(line);
 }

@@ -7,7 +7,7 @@ use crate::error::CommandError;
 use crate::feed::new_id;
 use crate::fetch;
 use crate::uploads;
-use crate::waiting::{self, reconnect};
+use crate::waiting::{self, Awaited, reconnect};
 use bytes::Bytes;
 use std::io::Read;
 use std::path::Path;
@@ -63,7 +63,7 @@ impl SubmittedTask {
 
     /// Waits until the task has ended, and brings its files into `folder` where that is given.
     pub async fn wait(&mut self, folder: Option<&Path>) -> Result<SubmittedTaskEnd, CommandError> {
-        let what = format!("task {}", self.id);
+        let what = Awaited::task(&self.id);
         let end = waiting::task_end(&mut self.client, &self.id);
         let json = waiting::before(self.deadline, &what, end).await?;
         let view: TaskView = read_answer(&json)?;
@@ -216,23 +216,20 @@ fn check(document: &mut TaskDocument) -> Result<(), CommandError> {
 /// Params as they were typed, or what comes on stdin for `-`.
 fn params(typed: &str) -> Result<Json, CommandError> {
     if typed != "-" {
-        return parse_params("--params", typed.trim());
+        return Json::from_bytes(typed.as_bytes()).map_err(|error| {
+            let shown: String = typed.trim().chars().take(SHOWN_CHARS).collect();
+            CommandError::Usage(format!(
+                "--params {error}: `{shown}`; quote it for the shell, \
+                 as in --params '{{\"width\": 200}}', and text as in --params '\"hello\"'"
+            ))
+        });
     }
-    let mut read = String::new();
+    let mut read = Vec::new();
     std::io::stdin()
-        .read_to_string(&mut read)
+        .read_to_end(&mut read)
         .map_err(|error| CommandError::Local(format!("cannot read stdin: {error}")))?;
-    parse_params("what came on stdin", read.trim())
-}
-
-fn parse_params(source: &str, text: &str) -> Result<Json, CommandError> {
-    Json::parse(text).map_err(|error| {
-        let shown: String = text.chars().take(SHOWN_CHARS).collect();
-        CommandError::Usage(format!(
-            "{source} is not JSON: {error}: `{shown}`; quote it for the shell, \
-             as in --params '{{\"width\": 200}}', and text as in --params '\"hello\"'"
-        ))
-    })
+    Json::from_bytes(&read)
+        .map_err(|error| CommandError::Usage(format!("what came on stdin {error}")))
 }
 
 #[cfg(test)]

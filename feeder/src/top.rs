@@ -11,6 +11,7 @@ use dashboard::Dashboard;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use std::io::IsTerminal;
 use std::time::Duration;
+use taskmaster_console::long_lived;
 use taskmaster_protocol::message::Watch;
 use taskmaster_protocol::{EventFilter, ToMaster};
 use tokio::sync::mpsc;
@@ -100,7 +101,7 @@ fn watch(client: &Client) {
 /// gone.
 fn keyboard() -> mpsc::UnboundedReceiver<Event> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
+    let _ = long_lived::spawn("keyboard", move || {
         while !sender.is_closed() {
             match event::poll(KEYBOARD_CHECK) {
                 Ok(false) => {}

@@ -6,7 +6,8 @@ use crate::error::CommandError;
 use crate::output::notice;
 use crate::wire::{FinalMessage, FinalTask, HotMessage, read_hot};
 use taskmaster_protocol::message::Follow;
-use taskmaster_protocol::{FromMaster, Json, TaskId, ToMaster};
+use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// The end of a wait that began now. `None`: it has no end.
@@ -14,20 +15,85 @@ pub fn deadline(timeout: Option<TimeSpan>) -> Option<Instant> {
     timeout.and_then(|span| Instant::now().checked_add(span.duration()))
 }
 
-/// What `future` gives, or an error once `deadline` has passed. `what` is what goes on then.
+/// What is waited for, in the words that people need when the wait is cut short.
+pub struct Awaited {
+    /// As in `task t1`.
+    pub name: String,
+    /// What to type to see how it ended.
+    pub later: String,
+    /// What to type to end it.
+    pub cancel: String,
+}
+
+impl Awaited {
+    /// A task.
+    pub fn task(id: &TaskId) -> Awaited {
+        Awaited {
+            name: format!("task {id}"),
+            later: format!("taskmaster tasks result {id}"),
+            cancel: format!("taskmaster tasks cancel {id}"),
+        }
+    }
+
+    /// A job.
+    pub fn job(job: &JobName) -> Awaited {
+        Awaited {
+            name: format!("job {job}"),
+            later: format!("taskmaster jobs wait {job}"),
+            cancel: format!("taskmaster jobs cancel {job}"),
+        }
+    }
+
+    /// What goes on, and how to come back to it or to end it.
+    pub fn goes_on(&self) -> String {
+        format!(
+            "{} goes on: `{}` waits for it, `{}` ends it",
+            self.name, self.later, self.cancel
+        )
+    }
+}
+
+/// What `future` gives, or an error once `deadline` has passed or a signal has come.
 pub async fn before<T>(
     deadline: Option<Instant>,
-    what: &str,
+    what: &Awaited,
     future: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, CommandError> {
-    let Some(deadline) = deadline else {
-        return Ok(future.await?);
+    let passed = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
     };
-    match tokio::time::timeout_at(deadline, future).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(CommandError::TimedOut(format!(
-            "--wait-timeout passed; {what} goes on"
-        ))),
+    tokio::select! {
+        biased;
+        result = future => Ok(result?),
+        () = passed => {
+            let goes_on = what.goes_on();
+            Err(CommandError::TimedOut(format!("--wait-timeout passed; {goes_on}")))
+        }
+        signal = stop_signal() => Err(CommandError::Interrupted {
+            signal,
+            text: what.goes_on(),
+        }),
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM, and gives the signal's number. Without a listener there is none to
+/// wait for.
+pub async fn stop_signal() -> u8 {
+    async fn received(kind: SignalKind) -> u8 {
+        match signal(kind) {
+            Ok(mut listener) => {
+                listener.recv().await;
+                u8::try_from(kind.as_raw_value()).unwrap_or_default()
+            }
+            Err(_) => std::future::pending().await,
+        }
+    }
+    tokio::select! {
+        number = received(SignalKind::interrupt()) => number,
+        number = received(SignalKind::terminate()) => number,
     }
 }
 

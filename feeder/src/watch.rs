@@ -3,12 +3,13 @@
 use crate::cli::{GlobalOptions, WatchOptions};
 use crate::client::{Client, ClientError};
 use crate::error::CommandError;
-use crate::output::text::{cell, one_line};
-use crate::output::{OutputFormat, notice};
+use crate::output::moments::time_of_day;
+use crate::output::{OutputFormat, Printer, notice};
 use crate::waiting::reconnect;
 use crate::wire::{HotMessage, read_hot};
 use serde::Deserialize;
 use std::io::{StdoutLock, Write};
+use taskmaster_console::terminal::one_line;
 use taskmaster_protocol::message::{Gap, Watch};
 use taskmaster_protocol::{
     EventFilter, EventKind, EventView, FromMaster, JobName, ModuleName, TaskId, ToMaster, near,
@@ -23,8 +24,7 @@ pub async fn run(options: &WatchOptions, global: &GlobalOptions) -> Result<u8, C
         // Without --since the first watch begins now; one after a reconnect begins where that
         // ended.
         seen_up_to: options.since.unwrap_or(client.welcome().seq),
-        format: global.output,
-        wants_json: global.printer().wants_json(),
+        printer: global.printer(),
         out: std::io::stdout().lock(),
     };
     printer.watch(&client, options.since);
@@ -44,8 +44,7 @@ struct EventPrinter {
     filter: EventFilter,
     /// The seq after which a watch goes on.
     seen_up_to: u64,
-    format: Option<OutputFormat>,
-    wants_json: bool,
+    printer: Printer,
     out: StdoutLock<'static>,
 }
 
@@ -62,7 +61,7 @@ impl EventPrinter {
             for event in events {
                 let seq = seq_of(event.get()).unwrap_or(0);
                 self.seen_up_to = self.seen_up_to.max(seq);
-                if let Some(line) = line(event.get(), self.format) {
+                if let Some(line) = line(event.get(), &self.printer) {
                     writeln!(self.out, "{line}")?;
                 }
             }
@@ -71,7 +70,7 @@ impl EventPrinter {
         match FromMaster::decode(text) {
             Ok(FromMaster::Gap(gap)) => {
                 self.seen_up_to = self.seen_up_to.max(gap.resume.saturating_sub(1));
-                notice(&gap_text(gap, self.wants_json));
+                notice(&gap_text(gap, self.printer.wants_json()));
                 Ok(())
             }
             Ok(FromMaster::Refused(refused)) => Err(refused.error.into()),
@@ -105,9 +104,11 @@ fn seq_of(event: &str) -> Option<u64> {
 
 /// An event in the format that was asked for. `json` gives JSON lines, too: a watch has no end that
 /// would close an array.
-fn line(event: &str, format: Option<OutputFormat>) -> Option<String> {
-    match format {
-        None | Some(OutputFormat::Json | OutputFormat::Jsonl) => Some(one_line(event).into_owned()),
+fn line(event: &str, printer: &Printer) -> Option<String> {
+    match printer.requested() {
+        None | Some(OutputFormat::Json | OutputFormat::Jsonl) => {
+            Some(printer.one_line(event).into_owned())
+        }
         Some(OutputFormat::Quiet) => {
             let event: EventView = serde_json::from_str(event).ok()?;
             event.task.map(|task| task.to_string())
@@ -118,8 +119,7 @@ fn line(event: &str, format: Option<OutputFormat>) -> Option<String> {
 
 /// An event as a line for people.
 pub fn event_line(event: &EventView) -> String {
-    let time = event.time.to_string();
-    let time_of_day = time.get(11..23).unwrap_or(&time);
+    let time_of_day = time_of_day(event.time);
     let names = [
         event.task.as_ref().map(TaskId::as_str),
         event.module.as_ref().map(ModuleName::as_str),
@@ -133,7 +133,7 @@ pub fn event_line(event: &EventView) -> String {
     };
     let kind = event.event.as_str();
     let line = format!("{time_of_day}  {kind:<15} {}{data}", names.join(" "));
-    cell(&line).trim_end().to_owned()
+    one_line(&line).trim_end().to_owned()
 }
 
 /// The filter that `--filter` describes. The errors of unknown words have those that are near.
@@ -173,6 +173,7 @@ pub fn filter(pairs: &[(String, String)]) -> Result<EventFilter, CommandError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use taskmaster_protocol::Wall;
 
     fn filter_of(pairs: &[(&str, &str)]) -> Result<EventFilter, CommandError> {
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
@@ -202,11 +203,13 @@ mod tests {
             r#"{"seq":7,"time":"2026-01-31T12:00:00.000000Z","event":"task:done","#,
             r#""task":"t","module":"echo","job":"j","runner":null,"data":{}}"#,
         );
-        assert_eq!(line(event, None).as_deref(), Some(event));
-        assert_eq!(line(event, Some(OutputFormat::Quiet)).as_deref(), Some("t"));
+        let line = |format| line(event, &Printer::new(format));
+        assert_eq!(line(None).as_deref(), Some(event));
+        assert_eq!(line(Some(OutputFormat::Quiet)).as_deref(), Some("t"));
+        let time = time_of_day(Wall::parse("2026-01-31T12:00:00Z").unwrap());
         assert_eq!(
-            line(event, Some(OutputFormat::Table)).as_deref(),
-            Some("12:00:00.000  task:done       t echo j")
+            line(Some(OutputFormat::Table)),
+            Some(format!("{time}  task:done       t echo j"))
         );
         assert_eq!(seq_of(event), Some(7));
     }

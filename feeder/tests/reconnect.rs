@@ -176,6 +176,7 @@ fn take(message: &ToMaster) -> Vec<FromMaster> {
             vec![FromMaster::Added(Added {
                 batch: add.batch,
                 ids: ids_of(&add.tasks),
+                known: Vec::new(),
                 ended: Vec::new(),
             })]
         }

@@ -105,8 +105,8 @@ pub struct MasterArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub queue_mb: Option<u32>,
 
-    /// How long running tasks may go on when the master is asked to stop (SIGTERM, Ctrl-C); 0s: not
-    /// at all
+    /// How long running tasks may go on when the master is asked to stop (SIGTERM, Ctrl-C, SIGHUP);
+    /// 0s: not at all
     ///
     /// A stopping master refuses new tasks (`unavailable`) and sends none to runners. What runs
     /// beyond this time is not lost: other runners work on, and the next start takes their results.

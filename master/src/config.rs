@@ -4,7 +4,7 @@
 use crate::cli::MasterArgs;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -189,22 +189,34 @@ impl MasterConfig {
 
     /// The line to type on another machine. `None` where no other machine can connect. `port` is
     /// the one that was taken.
-    pub fn invitation(&self, port: u16) -> Option<String> {
+    pub fn invitation(&self, port: u16) -> Option<Invitation> {
         if self.is_local() {
             return None;
         }
-        let host = match self.listen.ip() {
+        let ip = match self.listen.ip() {
             ip if ip.is_unspecified() => own_address(),
-            ip => SocketAddr::new(ip, 0)
-                .to_string()
-                .trim_end_matches(":0")
-                .to_owned(),
+            ip => Some(ip),
+        };
+        let authority = match ip {
+            Some(ip) => SocketAddr::new(ip, port).to_string(),
+            None => format!("ADDRESS:{port}"),
         };
         let token = self.token.as_deref().unwrap_or_default();
-        Some(format!(
-            "taskmaster runner --url ws://{host}:{port} --token {token}"
-        ))
+        Some(Invitation {
+            line: format!("taskmaster runner --url ws://{authority} --token {token}"),
+            lacks_address: ip.is_none(),
+        })
     }
+}
+
+/// The line to type on another machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// The command with its options.
+    pub line: String,
+    /// Whether the line says ADDRESS, because this machine knows no address of its own that others
+    /// could reach.
+    pub lacks_address: bool,
 }
 
 /// Half of this machine's memory, or of the limit of this process's group where that is less.
@@ -229,20 +241,37 @@ fn memory_of_group() -> Option<u64> {
     limit.trim().parse().ok()
 }
 
-/// The address under which other machines most likely see this one, which is the address from which
-/// it would send. To connect a UDP socket asks the routing table and sends nothing. The target is
-/// an address that documentation may use (RFC 5737).
-fn own_address() -> String {
-    let routed = || {
-        let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
-        socket.connect(("192.0.2.1", 9)).ok()?;
-        socket
-            .local_addr()
-            .ok()
-            .map(|address| address.ip())
-            .filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
-    };
-    routed().map_or_else(|| "THIS-MACHINE".to_owned(), |ip| ip.to_string())
+/// The address under which other machines most likely see this one: that from which it would send
+/// beyond its own networks, or into the first of these where there is no way beyond them.
+fn own_address() -> Option<IpAddr> {
+    /// An address that documentation may use (RFC 5737).
+    const BEYOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    std::iter::once(BEYOND)
+        .chain(neighbours(&routes))
+        .find_map(address_towards)
+}
+
+/// The address from which this machine would send to `target`. To connect a UDP socket asks the
+/// routing table and sends nothing.
+fn address_towards(target: Ipv4Addr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((target, 9)).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
+}
+
+/// An address in each network to which the kernel's table has a route, in its order. The table has
+/// addresses as hexadecimal numbers in the machine's own order of bytes.
+fn neighbours(routes: &str) -> impl Iterator<Item = Ipv4Addr> {
+    let destinations = routes.lines().skip(1).filter_map(|route| {
+        let destination = route.split_whitespace().nth(1)?;
+        u32::from_str_radix(destination, 16).ok()
+    });
+    destinations
+        .map(|number| u32::from(Ipv4Addr::from(number.to_ne_bytes())))
+        .filter(|network| *network != 0)
+        .map(|network| Ipv4Addr::from(network | 1))
 }
 
 /// Makes the data folder and takes it for this process. It is free again when the value is dropped,
@@ -459,13 +488,39 @@ mod tests {
         let mut again = MasterConfig::new(args("0.0.0.0:0", scratch.path())).unwrap();
         again.make_token().unwrap();
         assert_eq!(again.token, Some(token.clone()));
-        let host = own_address();
+        let host = own_address().map_or("ADDRESS".to_owned(), |ip| ip.to_string());
         assert_eq!(
             again.invitation(99),
-            Some(format!(
-                "taskmaster runner --url ws://{host}:99 --token {token}"
-            ))
+            Some(Invitation {
+                line: format!("taskmaster runner --url ws://{host}:99 --token {token}"),
+                lacks_address: host == "ADDRESS",
+            })
         );
+        let mut named = MasterConfig::new(args("[fd00::5]:0", scratch.path())).unwrap();
+        named.make_token().unwrap();
+        let invitation = named.invitation(99).unwrap();
+        assert!(
+            invitation.line.contains("ws://[fd00::5]:99 "),
+            "{invitation:?}"
+        );
+        assert!(!invitation.lacks_address);
+    }
+
+    #[test]
+    fn a_machine_without_a_default_route_has_an_address_in_its_own_networks() {
+        let number = |octets: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(octets));
+        let routes = format!(
+            "Iface\tDestination\tGateway\neth0\t{}\t0\neth0\t{}\t0\neth1\t{}\t0\n",
+            number([0, 0, 0, 0]),
+            number([10, 1, 2, 0]),
+            number([192, 168, 7, 0])
+        );
+        let found: Vec<Ipv4Addr> = neighbours(&routes).collect();
+        assert_eq!(
+            found,
+            [Ipv4Addr::new(10, 1, 2, 1), Ipv4Addr::new(192, 168, 7, 1)]
+        );
+        assert_eq!(neighbours("").count(), 0);
     }
 
     #[test]

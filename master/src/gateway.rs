@@ -132,7 +132,10 @@ fn router(state: GatewayState) -> Router {
             get(blobs::get).head(blobs::head).put(blobs::put),
         )
         .route("/blobs/missing", post(blobs::missing))
-        .route("/modules/{file}", put(push::put_module))
+        .route(
+            "/modules/{file}",
+            put(push::put_module).delete(push::delete_module),
+        )
         .route("/api/backup", post(backup::backup))
         .route("/api/status", get(queries::status))
         .route("/api/runners", get(queries::runners))

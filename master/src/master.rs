@@ -3,11 +3,12 @@
 mod opening;
 mod threads;
 
-use crate::config::{ConfigError, DataLock, MasterConfig};
+use crate::config::{ConfigError, DataLock, Invitation, MasterConfig};
 use crate::gateway::{self, GatewayConfig};
 use crate::handle::MasterHandle;
 use crate::interfaces::Interfaces;
 use crate::modules::{self, FolderConfig, FolderError, ModuleFolder};
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -15,10 +16,12 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use taskmaster_console::long_lived;
 use taskmaster_engine::inbox::Input;
 use taskmaster_protocol::ModuleName;
 use taskmaster_store::journal::AppendError;
 use taskmaster_store::kv::StoreError;
+use taskmaster_store::record::JobRecord;
 use taskmaster_store::view::RestoredView;
 use tokio::sync::{oneshot, watch};
 
@@ -64,8 +67,12 @@ pub struct Master {
     pub tasks: PathBuf,
     /// The token that others must show, where there is one.
     pub token: Option<String>,
+    /// The data folder, absolute.
+    pub data: PathBuf,
+    /// What was in the data folder at the start.
+    pub found: StoreContents,
     /// The line to type on a second machine, where one can connect.
-    pub invitation: Option<String>,
+    pub invitation: Option<Invitation>,
     stop: watch::Sender<bool>,
     gateway: tokio::task::JoinHandle<io::Result<()>>,
     /// Tells when the journal has failed.
@@ -96,6 +103,7 @@ impl Master {
         let blobs = opening::open_blobs(&config).await?;
         let store = opening::open_store(&config).await?;
         let known = present_modules(&store.restored);
+        let found = StoreContents::of(&store.restored);
         let started = threads::start(&config, blobs.clone(), store)?;
         let folder = modules::start(FolderConfig {
             path: &config.tasks,
@@ -121,10 +129,12 @@ impl Master {
             handle: started.handle,
             address,
             tasks: folder.path().to_owned(),
+            data: std::path::absolute(&config.data).unwrap_or(data),
+            found,
             invitation: config.invitation(address.port()),
             token: config.token,
             stop,
-            gateway: tokio::spawn(serving),
+            gateway: long_lived::spawn_task("gateway", serving),
             failed: started.failed,
             grace: config.grace,
             threads: started.threads,
@@ -173,6 +183,37 @@ impl Master {
         match failure {
             None => Ok(()),
             Some(error) => Err(MasterError::Journal(error)),
+        }
+    }
+}
+
+/// What a store holds when its master starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreContents {
+    /// Whether no master has started on the store before.
+    pub is_new: bool,
+    /// Tasks that have not ended.
+    pub open: u64,
+    /// Tasks that have ended and are still kept.
+    pub ended: u64,
+}
+
+impl StoreContents {
+    fn of(restored: &RestoredView) -> StoreContents {
+        let open_of = |record: &JobRecord| record.total.saturating_sub(record.ended.iter().sum());
+        StoreContents {
+            is_new: restored.watermarks.epoch == 0,
+            open: restored.jobs.iter().map(|(_, job)| open_of(job)).sum(),
+            ended: restored.watermarks.ended_count,
+        }
+    }
+}
+
+impl fmt::Display for StoreContents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreContents { is_new: true, .. } => f.write_str("new"),
+            StoreContents { open, ended, .. } => write!(f, "{open} open and {ended} ended tasks"),
         }
     }
 }

@@ -32,6 +32,7 @@ use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use sweeps::Sweeps;
 use taskmaster_blobs::Blobs;
+use taskmaster_console::long_lived;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::{Hash, ModuleName, Refusal};
 use tokio::sync::oneshot;
@@ -164,9 +165,7 @@ pub fn start(config: FolderConfig<'_>) -> Result<ModuleFolder, FolderError> {
         sweeps: sweeps.clone(),
     });
     let waker = sender.clone();
-    let thread = std::thread::Builder::new()
-        .name("task folder".into())
-        .spawn(move || watch::run(contents, &wakes, waker))
+    let thread = long_lived::spawn("task folder", move || watch::run(contents, &wakes, waker))
         .map_err(FolderError::Thread)?;
     Ok(ModuleFolder {
         path,

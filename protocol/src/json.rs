@@ -1,6 +1,7 @@
 //! A JSON value that is kept as the text in which it came, so that nothing is re-ordered or
 //! rounded, and passing it on is cheap.
 
+use crate::refusal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -25,6 +26,29 @@ impl Json {
     /// Checks `text` and keeps a copy. The error has the position where the text is not JSON.
     pub fn parse(text: &str) -> Result<Json, serde_json::Error> {
         serde_json::from_str::<Box<RawValue>>(text).map(|raw| Json(raw.into()))
+    }
+
+    /// Reads what came from a file or a pipe: UTF-8, with blanks and a byte order mark around it. The
+    /// error is the end of a sentence that begins with the name of the source: `is not JSON: …`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Json, String> {
+        let is_utf16 = matches!(
+            bytes,
+            [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, ..] | [_, 0, ..]
+        );
+        if is_utf16 {
+            return Err("is UTF-16, and JSON is UTF-8: convert it with \
+                        `iconv -f UTF-16 -t UTF-8`"
+                .into());
+        }
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let byte = error.valid_up_to() + 1;
+            format!("is not JSON: byte {byte} of it is not UTF-8")
+        })?;
+        let text = text.trim().trim_start_matches('\u{feff}').trim_start();
+        Json::parse(text).map_err(|error| match refusal::foreign_word(text, &error) {
+            Some(word) => format!("is not JSON: {error}; JSON has no `{word}`"),
+            None => format!("is not JSON: {error}"),
+        })
     }
 
     /// Checks `text` and keeps it, without a copy where its allocation fits.
@@ -96,5 +120,33 @@ impl schemars::JsonSchema for Json {
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({ "description": "any JSON value, kept byte for byte" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_other_systems_are_read_or_named() {
+        for (bytes, json) in [
+            (b"\xEF\xBB\xBF {\"a\":1.50}\r\n".as_slice(), "{\"a\":1.50}"),
+            (b"1e400", "1e400"),
+            (b"-0", "-0"),
+            (b"9007199254740993", "9007199254740993"),
+        ] {
+            assert_eq!(Json::from_bytes(bytes).unwrap().get(), json);
+        }
+        for (bytes, words) in [
+            (b"\xFF\xFE1\0".as_slice(), "UTF-16"),
+            (b"1\0", "UTF-16"),
+            (b"\0" as &[u8], "UTF-16"),
+            (b"\"\xff\"", "byte 2 of it is not UTF-8"),
+            (b"{\"a\": NaN}", "JSON has no `NaN`"),
+            (b"", "is not JSON"),
+        ] {
+            let error = Json::from_bytes(bytes).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -177,11 +177,44 @@ impl std::error::Error for Refusal {}
 pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
     serde_json::from_str(text).map_err(|first| {
         let mut reader = serde_json::Deserializer::from_str(text);
-        match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        let mut refusal = match serde_path_to_error::deserialize::<_, T>(&mut reader) {
             Err(error) => Refusal::from_serde(error.inner(), &error.path().to_string()),
             Ok(_) => Refusal::from_serde(&first, ""),
+        };
+        if let Some(word) = foreign_word(text, &first).filter(|_| !first.is_data()) {
+            refusal.message.push_str(&format!("; JSON has no `{word}`"));
         }
+        refusal
     })
+}
+
+/// The word at which a text stops being JSON, where it is one that other notations have.
+pub fn foreign_word<'a>(text: &'a str, error: &serde_json::Error) -> Option<&'a str> {
+    const FOREIGN: [&str; 10] = [
+        "NaN",
+        "nan",
+        "Infinity",
+        "inf",
+        "Inf",
+        "None",
+        "True",
+        "False",
+        "undefined",
+        "nil",
+    ];
+    let line = text.lines().nth(error.line().checked_sub(1)?)?;
+    let is_of_word = |c: &u8| c.is_ascii_alphabetic();
+    // The column counts bytes, and is that of the word's first or second byte.
+    let at = error.column().saturating_sub(1).min(line.len());
+    let bytes = line.as_bytes();
+    let before = bytes[..at]
+        .iter()
+        .rev()
+        .take_while(|c| is_of_word(c))
+        .count();
+    let after = bytes[at..].iter().take_while(|c| is_of_word(c)).count();
+    let word = line.get(at - before..at + after)?;
+    FOREIGN.contains(&word).then_some(word)
 }
 
 #[cfg(test)]
@@ -220,6 +253,25 @@ mod tests {
         }
         let event = crate::ToMaster::decode(&format!(r#"{{"event":"{long}"}}"#)).unwrap_err();
         assert!(event.message.len() < 200, "{event}");
+    }
+
+    #[test]
+    fn words_of_other_notations_are_named() {
+        for (text, word) in [
+            (r#"{"module":"echo","params":NaN}"#, "NaN"),
+            (r#"{"module":"echo","params":[1,nan]}"#, "nan"),
+            (r#"{"module":"echo","params":-Infinity}"#, "Infinity"),
+            (r#"{"module":"echo","params":{"a": True}}"#, "True"),
+            (r#"{"module":"echo","params":None}"#, "None"),
+            (r#"{"module":"größe","params":undefined}"#, "undefined"),
+        ] {
+            let refusal = TaskDocument::parse(text).unwrap_err();
+            assert_eq!(refusal.code, RefusalCode::MalformedJson, "{refusal}");
+            let words = format!("JSON has no `{word}`");
+            assert!(refusal.message.ends_with(&words), "{text}: {refusal}");
+        }
+        let other = TaskDocument::parse(r#"{"module":echo}"#).unwrap_err();
+        assert!(!other.message.contains("JSON has no"), "{other}");
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Measures a whole runner against a master that only sends and acknowledges, over a local socket:
 //! `cargo run --release -p taskmaster-runner --example link`. Both share the machine's processors.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "an example that prints what it measures"
+)]
+
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,11 @@
 //! Measures what a warm no-op task costs on a slot's thread, sandbox and outcome included:
 //! `cargo run --release -p taskmaster-runner --example warm`.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "an example that prints what it measures"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@ mod local;
 mod values;
 
 pub use local::{RunArgs, run_file};
+pub use values::pair;
 
 use crate::compile::MEMORY_MB_DEFAULT;
 use crate::grants::{GrantArgs, GrantError, Grants};
@@ -14,11 +15,14 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use taskmaster_console::lines::{exit, say};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::token::{self, BadToken};
 use taskmaster_protocol::{ModuleName, limits};
 use taskmaster_transport::{Address, BadAddress};
-use values::{duration, pair};
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal as listen};
+use values::duration;
 
 /// The exit code of a wrong argument.
 const USAGE: u8 = 2;
@@ -190,14 +194,20 @@ fn run_boxed(args: RunnerArgs, shutdown: SendFuture<()>) -> SendFuture<ExitCode>
         let config = match args.config() {
             Ok(config) => config,
             Err(error) => {
-                eprintln!("error: {error}");
+                say(format_args!("error: {error}"));
                 return ExitCode::from(USAGE);
             }
         };
         match serve_until(config, shutdown).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("error: {error}");
+                let hint = match &error {
+                    RunnerError::Cache(..) => "; name another folder with --cache",
+                    RunnerError::Refused(_) | RunnerError::NoAddress | RunnerError::Sandbox(_) => {
+                        ""
+                    }
+                };
+                say(format_args!("error: {error}{hint}"));
                 ExitCode::FAILURE
             }
         }
@@ -213,40 +223,53 @@ async fn serve_until(config: RunnerConfig, shutdown: SendFuture<()>) -> Result<(
         result = &mut serving => result,
         () = &mut shutdown => {
             // Before the message, because whoever reads it may send the second signal at once.
-            let second_signal = signal();
-            eprintln!("draining: running tasks may go on for {grace:?}; a second signal ends it at once");
+            let second_signal = second_signal();
+            say(format_args!(
+                "draining: running tasks may go on for {grace:?}; a second signal ends it at once"
+            ));
             let _ = drain.send(());
             tokio::select! {
                 result = &mut serving => result,
                 () = second_signal => {
-                    eprintln!("ended by a second signal");
+                    say("ended by a second signal");
                     // Guests run on threads, which would otherwise be waited for.
-                    std::process::exit(1)
+                    exit(1)
                 }
             }
         }
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C, and misses none that comes after the call, even before it is
-/// awaited. Must be called in a runtime.
+/// Waits for SIGTERM, Ctrl-C or SIGHUP, and misses none that comes after the call, even before it
+/// is awaited. A SIGHUP that was ignored when the process began stays ignored, as under `nohup`.
+/// Must be called in a runtime.
 pub fn signal() -> impl Future<Output = ()> + Send + 'static {
+    let stop = second_signal();
     #[cfg(unix)]
     {
-        use tokio::signal::unix::{Signal, SignalKind, signal};
-        async fn received(listener: std::io::Result<Signal>) {
-            match listener {
-                Ok(mut listener) => drop(listener.recv().await),
-                // Without signals there is no shutdown to wait for.
-                Err(_) => std::future::pending().await,
-            }
-        }
-        let terminate = signal(SignalKind::terminate());
-        let interrupt = signal(SignalKind::interrupt());
+        let hangup = (!is_hangup_ignored()).then(|| listen(SignalKind::hangup()));
         async {
             tokio::select! {
-                () = received(terminate) => {}
-                () = received(interrupt) => {}
+                () = stop => {}
+                () = received(hangup.and_then(Result::ok)) => {}
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    stop
+}
+
+/// Waits for SIGTERM or Ctrl-C, as [`signal`] does. A SIGHUP is not among them: a terminal that is
+/// closed may send two.
+pub fn second_signal() -> impl Future<Output = ()> + Send + 'static {
+    #[cfg(unix)]
+    {
+        let terminate = listen(SignalKind::terminate());
+        let interrupt = listen(SignalKind::interrupt());
+        async {
+            tokio::select! {
+                () = received(terminate.ok()) => {}
+                () = received(interrupt.ok()) => {}
             }
         }
     }
@@ -256,6 +279,27 @@ pub fn signal() -> impl Future<Output = ()> + Send + 'static {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Waits for the signal. Without a listener there is none to wait for.
+#[cfg(unix)]
+async fn received(listener: Option<Signal>) {
+    match listener {
+        Some(mut listener) => drop(listener.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether SIGHUP was ignored before anybody here asked for it.
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
+    /// SIGHUP is the first signal.
+    const HANGUP_BIT: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & HANGUP_BIT != 0)
 }
 
 /// `$XDG_CACHE_HOME/taskmaster`, or `~/.cache/taskmaster`. Without either it is a new folder, so

@@ -53,6 +53,7 @@ fn start(mut config: RunnerConfig) -> Result<RunnerLink, RunnerError> {
         return Err(RunnerError::NoAddress);
     };
     let cache_error = |error| RunnerError::Cache(config.cache.clone(), error);
+    std::fs::create_dir_all(&config.cache).map_err(cache_error)?;
     let blobs = Arc::new(RetryingBlobs::new(first.clone(), config.token.clone()));
     let fetch = blobs.clone().fetch_bytes();
 

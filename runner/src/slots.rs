@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use taskmaster_console::long_lived;
 use taskmaster_protocol::message::Attempt;
 use taskmaster_protocol::{ErrorKind, TaskError};
 use taskmaster_runner_session::Ending;
@@ -65,9 +66,7 @@ impl Slots {
                 listener: parts.listener.clone(),
                 at_work: parts.at_work.clone(),
             };
-            std::thread::Builder::new()
-                .name(format!("slot-{number}"))
-                .spawn(move || slot.work_off())
+            long_lived::spawn(&format!("slot-{number}"), move || slot.work_off())
         });
         let threads = threads.collect::<std::io::Result<Vec<_>>>()?;
         Ok(Slots {

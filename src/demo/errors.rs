@@ -12,6 +12,8 @@ use taskmaster_protocol::{TaskId, TaskState};
 pub enum DemoError {
     #[error("{}: {error}", .path.display())]
     File { path: PathBuf, error: io::Error },
+    #[error("stdout: {0}")]
+    Stdout(io::Error),
     #[error(transparent)]
     Start(#[from] MasterError),
     /// The client's own sentence.

@@ -2,8 +2,9 @@
 
 use super::errors::DemoError;
 use super::jobs::DemoJob;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Instant;
+use taskmaster_console::lines::{tell, tell_raw};
 use taskmaster_feeder::client::Client;
 use taskmaster_protocol::message::{Add, Follow, Query, Rejected, TasksEnded};
 use taskmaster_protocol::shape::TaskView;
@@ -128,11 +129,10 @@ fn show_progress(name: &str, done: usize, all: usize) {
         "#".repeat(filled),
         "-".repeat(BAR_WIDTH - filled)
     );
-    let mut stderr = std::io::stderr();
-    if stderr.is_terminal() {
+    if std::io::stderr().is_terminal() {
         let end = if done == all { "\n" } else { "" };
-        let _ = write!(stderr, "\r{line}{end}");
+        tell_raw(format!("\r{line}{end}").as_bytes());
     } else if done == all {
-        let _ = writeln!(stderr, "{line}");
+        tell(line);
     }
 }

@@ -390,7 +390,7 @@ fn whoever_is_no_peer_is_told_why() {
     master
         .run(&["--url", "ws://no-such-host.invalid:1", "tasks", "list"])
         .with(69)
-        .says(&["the name of its machine is not known here"]);
+        .says(&["cannot be resolved"]);
     nothing_lost(&master);
 }
 

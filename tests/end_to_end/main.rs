@@ -6,6 +6,8 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
     clippy::expect_used,
     clippy::panic,
     reason = "a test: a broken promise ends it"
@@ -19,11 +21,14 @@ mod confined;
 mod crashes;
 mod directives;
 mod disk;
+mod feeds;
 mod files;
+mod first_hour;
 mod help;
 mod hostile;
 mod large;
 mod limits;
+mod lines;
 mod links;
 mod main_job;
 mod manifests;

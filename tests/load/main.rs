@@ -6,6 +6,8 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
     clippy::expect_used,
     clippy::panic,
     reason = "a test: a broken promise ends it"

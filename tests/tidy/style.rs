@@ -1,7 +1,7 @@
 //! Names, density and comments of the product, under bounds that only fall.
 
 use crate::rust::{comment, function_end, is_code, is_comment, is_field, is_packing, type_name};
-use crate::sources::{Finding, Source, lines, product};
+use crate::sources::{Finding, Source, lines, none, product};
 use crate::{
     FUNCTION_LINES_MAX, LONG_FUNCTIONS_MAX, NAMES_IN_THREE_FILES_MAX, PACKINGS_OF_1000_MAX,
     POINTING_COMMENTS_MAX, PROGRAMS_CALLED_HE_MAX, SHORT_FIELD_DOCS_OF_100_MAX, WIDE_OF_100_MAX,
@@ -190,4 +190,23 @@ fn functions_fit_on_a_screen() {
         LONG_FUNCTIONS_MAX as f64,
         &found,
     );
+}
+
+/// A thread that is started otherwise may end by a panic, and the process lives on without it.
+#[test]
+fn threads_are_started_in_one_way() {
+    // Its end is waited for by whoever started it.
+    const SHORT_LIVED: &str = "master/blobs/src/removal.rs";
+    let own = |source: &Source| {
+        !(source.path.starts_with("console") || source.path.ends_with(SHORT_LIVED))
+    };
+    let mut found = Vec::new();
+    for source in product().filter(|source| own(source)) {
+        let lines = source.product_lines().enumerate();
+        let starts = lines.filter(|(_, line)| {
+            is_code(line) && (line.contains("thread::Builder") || line.contains("thread::spawn("))
+        });
+        found.extend(starts.map(|(index, line)| source.finding(index, line.trim())));
+    }
+    none(&found, "`taskmaster_console::long_lived` starts threads");
 }

@@ -2,6 +2,7 @@
 //! `watch`, `top`, `doctor`.
 
 use super::values::{TimeSpan, pair, state};
+use super::without_master;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use taskmaster_protocol::{JobName, ModuleName, TaskId, TaskState};
@@ -44,7 +45,7 @@ pub enum TasksCommand {
         /// Only of this module
         #[arg(long)]
         module: Option<ModuleName>,
-        /// At most this many
+        /// At most this many; it is said on stderr if there are more
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
     },
@@ -95,28 +96,40 @@ pub enum TasksCommand {
         after_help = concat!(
             "Examples:\n",
             "  taskmaster tasks cancel t1 t2\n",
-            "  taskmaster tasks cancel --job night"
+            "  taskmaster tasks cancel --job night\n",
+            "  taskmaster tasks cancel --job night --state delayed"
         )
     )]
     Cancel {
         /// The tasks
-        #[arg(required_unless_present = "job", conflicts_with = "job")]
+        #[arg(required_unless_present_any = ["job", "state"], conflicts_with_all = ["job", "state"])]
         ids: Vec<TaskId>,
         /// Every open task of this job
         #[arg(long)]
         job: Option<JobName>,
+        /// Every task in this state: blocked, delayed, ready or assigned
+        #[arg(long, value_parser = state)]
+        state: Option<TaskState>,
     },
     /// Open failed or cancelled tasks again, and what was skipped because of them
     #[command(
         after_help = concat!(
-            "Example:\n",
-            "  taskmaster tasks retry $(taskmaster tasks list --state failed -o quiet)"
+            "Examples:\n",
+            "  taskmaster tasks retry t1 t2\n",
+            "  taskmaster tasks retry --job night --state failed\n",
+            "  taskmaster tasks retry --state cancelled"
         )
     )]
     Retry {
         /// The tasks
-        #[arg(required = true)]
+        #[arg(required_unless_present_any = ["job", "state"], conflicts_with_all = ["job", "state"])]
         ids: Vec<TaskId>,
+        /// Every failed task of this job
+        #[arg(long)]
+        job: Option<JobName>,
+        /// Every task in this state: failed or cancelled [default with --job: failed]
+        #[arg(long, value_parser = state)]
+        state: Option<TaskState>,
     },
     /// Change an open task
     #[command(after_help = "Example:\n  taskmaster tasks set t1 --priority 9 --delay 0s")]
@@ -204,6 +217,7 @@ pub enum ModulesCommand {
     },
     /// Say whether a file would load; needs no master
     #[command(
+        args = without_master(),
         after_help = concat!(
             "Example:\n",
             "  taskmaster modules check resize.wasm\n",
@@ -219,7 +233,10 @@ pub enum ModulesCommand {
     /// Make a component of a core module that exports `run`; needs no master
     ///
     /// The world is taskmaster:task. What the module imports of WASI preview 1 is tied to WASI 0.2.
-    #[command(after_help = "Example:\n  taskmaster modules wrap core.wasm resize.wasm")]
+    #[command(
+        args = without_master(),
+        after_help = "Example:\n  taskmaster modules wrap core.wasm resize.wasm"
+    )]
     Wrap {
         /// The core module, a .wasm or .wat file
         core: PathBuf,

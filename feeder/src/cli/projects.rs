@@ -102,5 +102,5 @@ pub struct DevOptions {
 }
 
 fn json(text: &str) -> Result<Json, String> {
-    Json::parse(text.trim()).map_err(|error| format!("it is not JSON: {error}"))
+    Json::from_bytes(text.as_bytes()).map_err(|error| format!("it {error}"))
 }

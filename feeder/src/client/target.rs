@@ -6,9 +6,12 @@ use super::error::ClientError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Role};
-use taskmaster_protocol::{PROTOCOL_VERSION, RefusalCode, token};
-use taskmaster_transport::{Address, BlobClient, DialError, dial};
+use taskmaster_protocol::{PROTOCOL_VERSION, RefusalCode, limits, token};
+use taskmaster_transport::{Address, BlobClient, DialError, dial_within};
 use tokio::time::Instant;
+
+/// A try that may last this long is believed when it says why there is no connection.
+const LONG_TRY: Duration = Duration::from_secs(1);
 
 /// The masters that a client tries, with its token and the name of its session.
 ///
@@ -82,13 +85,16 @@ impl Target {
     ) -> Result<MasterConnection, ClientError> {
         let end = Instant::now() + patience;
         let mut backoff = Backoff::new();
+        let mut reason = String::new();
         loop {
-            let reason = match tokio::time::timeout_at(end, self.dial_once()).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(DialFailure::Away(reason))) => reason,
-                Ok(Err(DialFailure::Final(error))) => return Err(error),
-                Err(_) => "it accepts the connection and then says nothing".to_owned(),
-            };
+            let is_long = end.saturating_duration_since(Instant::now()) >= LONG_TRY;
+            match self.dial_once(Some(end)).await {
+                Ok(connection) => return Ok(connection),
+                // What a try that was cut short says is of little use.
+                Err(DialFailure::Away(why)) if is_long || reason.is_empty() => reason = why,
+                Err(DialFailure::Away(_)) => {}
+                Err(DialFailure::Final(error)) => return Err(error),
+            }
             if Instant::now() >= end {
                 return Err(ClientError::Unreachable {
                     addresses: self.shown(),
@@ -103,7 +109,7 @@ impl Target {
     pub(super) async fn dial_forever(&self) -> Result<MasterConnection, ClientError> {
         let mut backoff = Backoff::new();
         loop {
-            match self.dial_once().await {
+            match self.dial_once(None).await {
                 Ok(connection) => return Ok(connection),
                 Err(DialFailure::Away(_)) => backoff.wait(None).await,
                 Err(DialFailure::Final(error)) => return Err(error),
@@ -111,13 +117,16 @@ impl Target {
         }
     }
 
-    /// Tries each address once, beginning with the master that answered last.
-    async fn dial_once(&self) -> Result<MasterConnection, DialFailure> {
+    /// Tries each address once, beginning with the master that answered last, but not beyond `end`.
+    async fn dial_once(&self, end: Option<Instant>) -> Result<MasterConnection, DialFailure> {
+        let longest = Duration::from_millis(limits::HELLO_MS_MAX);
         let first = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let count = self.addresses.len();
         let mut reason = String::new();
         for index in (0..count).map(|step| (first + step) % count) {
-            match dial(&self.addresses[index], self.hello()).await {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let limit = left.unwrap_or(longest).min(longest);
+            match dial_within(&self.addresses[index], self.hello(), limit).await {
                 Ok((socket, welcome)) => {
                     *self.last.lock().unwrap_or_else(PoisonError::into_inner) = index;
                     return Ok(MasterConnection::new(socket, welcome));

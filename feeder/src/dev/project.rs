@@ -103,14 +103,14 @@ impl Project {
     pub(super) fn params(&self) -> Result<Option<Json>, CommandError> {
         let file = self.folder.join("params.json");
         let failed = |reason: String| CommandError::Local(format!("{}: {reason}", file.display()));
-        let text = match std::fs::read_to_string(&file) {
-            Ok(text) => text,
+        let bytes = match std::fs::read(&file) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error.to_string())),
         };
-        match Json::parse(text.trim()) {
+        match Json::from_bytes(&bytes) {
             Ok(json) => Ok(Some(json)),
-            Err(error) => Err(failed(format!("it is not JSON: {error}"))),
+            Err(error) => Err(failed(format!("it {error}"))),
         }
     }
 

@@ -5,6 +5,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::io::BufRead;
 use std::path::Path;
 use std::time::Duration;
+use taskmaster_console::long_lived;
 use taskmaster_protocol::Json;
 use tokio::sync::mpsc;
 
@@ -98,14 +99,12 @@ fn typed_lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(TYPED_LINES_MAX);
     // The thread ends with the process, because a read of stdin cannot be interrupted. Without the
     // thread nothing can be typed, and all else works.
-    let _ = std::thread::Builder::new()
-        .name("stdin".into())
-        .spawn(move || {
-            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-                if sender.blocking_send(line).is_err() {
-                    return;
-                }
+    let _ = long_lived::spawn("stdin", move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
             }
-        });
+        }
+    });
     receiver
 }

@@ -5,13 +5,16 @@ use super::ledger::Ledger;
 use crate::client::Client;
 use crate::error::CommandError;
 use crate::fetch::{FetchQueue, OutputHashes};
-use crate::output::text::one_line;
+use crate::output::text::clip;
+use crate::output::{OutputFormat, Printer};
 use crate::wire::{FinalMessage, FinalTask};
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Stdout, Write};
+use taskmaster_console::terminal::one_line;
 use taskmaster_protocol::message::Follow;
-use taskmaster_protocol::{JobName, TaskId, ToMaster};
+use taskmaster_protocol::{JobName, TaskId, TaskView, ToMaster};
 
 /// Ids that are asked for in one message: some 40 KiB.
 const IDS_PER_MESSAGE: usize = 1_000;
@@ -27,9 +30,8 @@ pub(super) struct FeedFollower {
     jobs: HashMap<JobName, u64>,
     /// Tasks that were asked for by id and whose end was not told.
     asked: HashSet<TaskId>,
-    /// Where ended tasks are printed, for `--follow`.
-    out: Option<BufWriter<Stdout>>,
-    unflushed: bool,
+    /// Prints ended tasks, for `--follow`.
+    printer: Option<FollowPrinter>,
     /// Where files are brought to, for `--fetch`. A task is printed when its files are here.
     pub(super) fetching: Option<FetchQueue>,
     /// Tasks whose files could not be fetched.
@@ -37,16 +39,18 @@ pub(super) struct FeedFollower {
 }
 
 impl FeedFollower {
-    /// Follows from `first_seq`, the seq of the first `welcome`. With `prints` each task that ends
-    /// goes to stdout.
-    pub(super) fn new(first_seq: u64, prints: bool, fetching: Option<FetchQueue>) -> FeedFollower {
-        let out = prints.then(|| BufWriter::with_capacity(PRINT_BUFFER_BYTES, std::io::stdout()));
+    /// Follows from `first_seq`, the seq of the first `welcome`. Each task that ends is given to the
+    /// printer, where there is one.
+    pub(super) fn new(
+        first_seq: u64,
+        printer: Option<FollowPrinter>,
+        fetching: Option<FetchQueue>,
+    ) -> FeedFollower {
         FeedFollower {
             first_seq,
             jobs: HashMap::new(),
             asked: HashSet::new(),
-            out,
-            unflushed: false,
+            printer,
             fetching,
             unfetched: 0,
         }
@@ -60,7 +64,7 @@ impl FeedFollower {
         }
     }
 
-    /// Asks for tasks that ended before the feed began.
+    /// Asks for tasks that were there before the feed began.
     pub(super) fn ask_for(&mut self, client: &Client, ids: Vec<TaskId>) {
         send_follow_ids(client, &ids);
         self.asked.extend(ids);
@@ -97,11 +101,7 @@ impl FeedFollower {
         // Tasks of one job stand together, mostly.
         let mut last_job: Option<JobName> = None;
         for task in &message.tasks {
-            let ended: FinalTask<'_> = serde_json::from_str(task.get()).map_err(|error| {
-                CommandError::Local(format!(
-                    "the master told of a task that cannot be read: {error}"
-                ))
-            })?;
+            let ended: FinalTask<'_> = read(task.get())?;
             if !self.asked.is_empty() {
                 self.asked.remove(ended.id.0.as_ref());
             }
@@ -134,31 +134,28 @@ impl FeedFollower {
 
     /// Prints a task as soon as its files are here.
     fn print_when_fetched(&mut self, task: &str) -> Result<(), CommandError> {
-        let line = one_line(task);
         if let Some(fetching) = &mut self.fetching {
-            let ended: TaskFiles = serde_json::from_str(task).map_err(|error| {
-                CommandError::Local(format!(
-                    "the master told of files that cannot be read: {error}"
-                ))
-            })?;
+            let ended: TaskFiles = read(task)?;
             if !ended.outputs.is_empty() {
-                fetching.push(ended.id, ended.outputs, line.into_owned());
+                fetching.push(ended.id, ended.outputs, task.to_owned());
                 return Ok(());
             }
         }
-        self.print(&line)
+        self.print(task)
     }
 
-    /// Prints a line, where tasks are printed.
-    pub(super) fn print(&mut self, line: &str) -> Result<(), CommandError> {
-        if let Some(out) = &mut self.out
-            && !line.is_empty()
-        {
-            out.write_all(line.as_bytes())?;
-            out.write_all(b"\n")?;
-            self.unflushed = true;
+    /// Prints a task that has ended, where tasks are printed.
+    pub(super) fn print(&mut self, task: &str) -> Result<(), CommandError> {
+        match &mut self.printer {
+            Some(printer) if !task.is_empty() => printer.print(task),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether what is printed goes to a terminal, on which another line may be drawn.
+    pub(super) fn shares_terminal(&self) -> bool {
+        let printer = self.printer.as_ref();
+        printer.is_some_and(|printer| printer.printer.is_terminal())
     }
 
     /// Whether all files are here.
@@ -168,17 +165,82 @@ impl FeedFollower {
 
     /// Whether a printed line has not gone out.
     pub(super) fn is_unflushed(&self) -> bool {
-        self.unflushed
+        self.printer
+            .as_ref()
+            .is_some_and(|printer| printer.unflushed)
     }
 
     /// Lets the printed lines go out.
     pub(super) fn flush(&mut self) -> Result<(), CommandError> {
-        self.unflushed = false;
-        match &mut self.out {
-            Some(out) => Ok(out.flush()?),
+        match &mut self.printer {
+            Some(printer) => printer.flush(),
             None => Ok(()),
         }
     }
+}
+
+/// Prints each task that has ended: as a JSON line, as a line for people, or its id alone.
+pub(super) struct FollowPrinter {
+    out: BufWriter<Stdout>,
+    unflushed: bool,
+    printer: Printer,
+}
+
+impl FollowPrinter {
+    /// Prints to stdout in the format of `printer`.
+    pub(super) fn new(printer: Printer) -> FollowPrinter {
+        FollowPrinter {
+            out: BufWriter::with_capacity(PRINT_BUFFER_BYTES, std::io::stdout()),
+            unflushed: false,
+            printer,
+        }
+    }
+
+    fn print(&mut self, task: &str) -> Result<(), CommandError> {
+        let line = match self.printer.format() {
+            OutputFormat::Json | OutputFormat::Jsonl => self.printer.one_line(task),
+            OutputFormat::Table => Cow::Owned(for_people(task, self.printer.columns())?),
+            OutputFormat::Quiet => {
+                let ended: FinalTask<'_> = read(task)?;
+                Cow::Owned(ended.id.0.into_owned())
+            }
+        };
+        self.out.write_all(line.as_bytes())?;
+        self.out.write_all(b"\n")?;
+        self.unflushed = true;
+        // The terminal's other line must not be drawn between a task and its place.
+        if self.printer.is_terminal() {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CommandError> {
+        self.unflushed = false;
+        Ok(self.out.flush()?)
+    }
+}
+
+/// A task that has ended on one line, cut to the terminal's width.
+fn for_people(task: &str, columns: Option<usize>) -> Result<String, CommandError> {
+    let task: TaskView = read(task)?;
+    let end = match (&task.error, &task.result) {
+        (Some(error), _) => format!("{}: {}", error.kind.as_str(), error.message),
+        (None, Some(result)) => result.get().to_owned(),
+        (None, None) => String::new(),
+    };
+    let line = format!("{:<9}  {}  {end}", task.state.as_str(), task.id);
+    let line = one_line(&line);
+    let width = columns.unwrap_or(usize::MAX);
+    Ok(clip(line.trim_end(), width).into_owned())
+}
+
+fn read<'a, T: Deserialize<'a>>(task: &'a str) -> Result<T, CommandError> {
+    serde_json::from_str(task).map_err(|error| {
+        CommandError::Local(format!(
+            "the master told of a task that cannot be read: {error}"
+        ))
+    })
 }
 
 /// The files that a task gave back.

@@ -5,6 +5,7 @@ use super::source::InputChunk;
 use crate::client::{Backoff, Target};
 use crate::output::notice;
 use bytes::Bytes;
+use taskmaster_console::long_lived;
 use taskmaster_protocol::{Hash, Refusal, RefusalCode, limits, splice};
 use taskmaster_transport::BlobError;
 use tokio::sync::mpsc;
@@ -16,7 +17,7 @@ pub(super) fn start(
     target: Target,
 ) -> mpsc::Receiver<InputChunk> {
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(async move {
+    long_lived::spawn_task("large params", async move {
         while let Some(chunk) = input.recv().await {
             // The receiver is gone when the feed has ended early.
             if pass_on(chunk, &target, &sender).await.is_err() {

@@ -8,7 +8,7 @@
 use super::held_lines::{HeldLines, MissingId};
 use super::line::{FeedLine, IdHasher, LineIdHash};
 use crate::exit::EndCounts;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ const BATCH_TASKS: usize = 1_024;
 
 /// Bytes at which a batch is full. A single document may be larger.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Jobs that are kept by name for the summary; the last of them only says that there are others.
+const JOBS_NAMED_MAX: usize = 6;
 
 /// Keeps the books of one feed.
 pub(super) struct Ledger {
@@ -46,6 +49,10 @@ pub(super) struct Ledger {
     batches: u64,
     /// Lines that were added.
     pub(super) added: u64,
+    /// Lines whose tasks were there already.
+    pub(super) known: u64,
+    /// Some of the jobs to which lines were added.
+    jobs: BTreeSet<JobName>,
     /// Lines that were refused, here or by the master.
     pub(super) refused: u64,
     /// How tasks ended, where somebody waits for them.
@@ -58,6 +65,8 @@ struct SentBatch {
     /// The whole message, to be sent again.
     message: Utf8Bytes,
     lines: Vec<SentLine>,
+    /// Whether it was sent again. Then its tasks may be there because of the first time.
+    is_resent: bool,
 }
 
 /// A line in a batch.
@@ -80,8 +89,8 @@ struct SentLine {
 pub(super) struct BatchOutcome {
     /// Jobs to which tasks of the batch were added.
     pub(super) jobs: Vec<JobName>,
-    /// Tasks that had ended before they were added now, and that are waited for.
-    pub(super) ended: Vec<TaskId>,
+    /// Tasks that were there before, in whatever job, and that are waited for.
+    pub(super) known: Vec<TaskId>,
 }
 
 impl Ledger {
@@ -101,6 +110,8 @@ impl Ledger {
             unavailable: None,
             batches: 0,
             added: 0,
+            known: 0,
+            jobs: BTreeSet::new(),
             refused: 0,
             ends: EndCounts::default(),
         }
@@ -144,7 +155,7 @@ impl Ledger {
         }
         self.batches += 1;
         let number = self.batches;
-        let mut text = message_start(number, &self.job);
+        let mut text = message_start(number);
         let mut lines = Vec::new();
         while lines.len() < self.batch_tasks {
             let is_empty = lines.is_empty();
@@ -160,12 +171,19 @@ impl Ledger {
             text.push_str(&line.text);
             lines.push(self.send(line, start..text.len()));
         }
-        text.push_str("]}}");
+        text.push(']');
+        // A job to which no line belongs is not held: it would be empty.
+        if lines.iter().any(|line| line.job.is_none()) {
+            // A job's name has no character that JSON escapes.
+            text.push_str(&format!(r#","job":"{}","hold":true"#, self.job));
+        }
+        text.push_str("}}");
         let message = Utf8Bytes::from(text);
         self.in_flight.push_back(SentBatch {
             number,
             message: message.clone(),
             lines,
+            is_resent: false,
         });
         Some(message)
     }
@@ -193,6 +211,13 @@ impl Ledger {
     /// The batches without an answer, in order, to be sent again after a reconnect.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = Utf8Bytes> {
         self.in_flight.iter().map(|batch| batch.message.clone())
+    }
+
+    /// The batches without an answer are being sent again.
+    pub(super) fn note_resend(&mut self) {
+        for batch in &mut self.in_flight {
+            batch.is_resent = true;
+        }
     }
 
     /// The master did not take some tasks of a batch. Gives the refusals that are for good, each
@@ -301,14 +326,22 @@ impl Ledger {
         let Some(batch) = batch else {
             return BatchOutcome::default();
         };
+        // Where a batch was sent again, nobody can tell whose tasks are there already: this feed's,
+        // most probably.
+        let known = added.known.iter().filter(|_| !batch.is_resent);
+        let known: HashSet<LineIdHash> = known.map(|id| self.hasher.hash(id.as_str())).collect();
         let mut jobs: Vec<JobName> = Vec::new();
         let mut last_job: Option<Option<&str>> = None;
         for line in batch.lines.iter().filter(|line| !line.is_refused) {
-            self.added += 1;
             if line.has_own_id && line.is_first {
                 self.sent.insert(line.id, NonZeroU64::new(batch.number));
                 self.queue_lines_that_waited_for(line.id);
             }
+            if known.contains(&line.id) {
+                self.known += 1;
+                continue;
+            }
+            self.added += 1;
             // Jobs seldom change from line to line.
             let own_job = line.job.as_deref();
             if last_job != Some(own_job) {
@@ -320,12 +353,33 @@ impl Ledger {
                 jobs.extend(job.filter(|job| !jobs.contains(job)));
             }
         }
-        let ended = added
-            .ended
+        for job in &jobs {
+            if self.jobs.len() < JOBS_NAMED_MAX {
+                self.jobs.insert(job.clone());
+            }
+        }
+        let known = added
+            .known
             .into_iter()
             .filter(|id| self.is_open(id.as_str()))
             .collect();
-        BatchOutcome { jobs, ended }
+        BatchOutcome { jobs, known }
+    }
+
+    /// The names of the jobs to which lines were added, and `others` behind the first few.
+    pub(super) fn named_jobs(&self) -> String {
+        let mut names: Vec<&str> = self.jobs.iter().map(|job| job.as_str()).collect();
+        if names.len() == JOBS_NAMED_MAX {
+            names.pop();
+            names.push("others");
+        }
+        let word = if names.len() == 1 { "job" } else { "jobs" };
+        format!("{word} {}", names.join(", "))
+    }
+
+    /// The job to which lines were added, where it is a single one.
+    pub(super) fn only_job(&self) -> Option<&JobName> {
+        self.jobs.first().filter(|_| self.jobs.len() == 1)
     }
 
     /// The master took an id: queues the lines that waited for it, then those that waited for
@@ -385,11 +439,10 @@ impl Ledger {
 }
 
 /// The message of a batch up to its first task.
-fn message_start(number: u64, job: &JobName) -> String {
+fn message_start(number: u64) -> String {
     let mut text = String::with_capacity(BATCH_BYTES / 4);
-    // A job's name has no character that JSON escapes.
     text.push_str(&format!(
-        r#"{{"event":"task:add","data":{{"batch":{number},"job":"{job}","hold":true,"tasks":["#
+        r#"{{"event":"task:add","data":{{"batch":{number},"tasks":["#
     ));
     text
 }

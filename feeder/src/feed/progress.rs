@@ -4,8 +4,10 @@ use super::ledger::Ledger;
 use crate::exit::EndCounts;
 use crate::output::text::thousands;
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Instant;
+use taskmaster_console::lines::tell_raw;
+use taskmaster_protocol::JobName;
 
 /// Characters of the bar.
 const BAR_CHARS: usize = 24;
@@ -55,9 +57,7 @@ impl ProgressLine {
 }
 
 fn write(text: &str) {
-    let mut err = std::io::stderr().lock();
-    // A closed stderr is no reason to end.
-    let _ = write!(err, "{text}").and_then(|()| err.flush());
+    tell_raw(text.as_bytes());
 }
 
 fn line(ledger: &Ledger, waits: bool, seconds: f64) -> String {
@@ -93,8 +93,14 @@ fn rate(count: u64, seconds: f64) -> f64 {
 /// What `feed -o json` prints. The fields are read by scripts.
 #[derive(Debug, Serialize)]
 pub(super) struct FeedSummary {
+    /// The one job to which tasks were added, or the job of lines that name none.
     job: String,
+    /// The jobs, for people.
+    #[serde(skip)]
+    jobs: String,
     added: u64,
+    /// Tasks that were there already.
+    known: u64,
     rejected: u64,
     /// `None` where nobody waited for the tasks.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -106,15 +112,17 @@ pub(super) struct FeedSummary {
 
 impl FeedSummary {
     /// Sums up a feed that is complete.
-    pub(super) fn new(job: &str, ledger: &Ledger, waits: bool, seconds: f64) -> FeedSummary {
+    pub(super) fn new(job: &JobName, ledger: &Ledger, waits: bool, seconds: f64) -> FeedSummary {
         let count = if waits {
             ledger.ends.total()
         } else {
             ledger.added
         };
         FeedSummary {
-            job: job.to_owned(),
+            job: ledger.only_job().unwrap_or(job).to_string(),
+            jobs: ledger.named_jobs(),
             added: ledger.added,
+            known: ledger.known,
             rejected: ledger.refused,
             ends: waits.then_some(ledger.ends),
             seconds: (seconds * 1e3).round() / 1e3,
@@ -124,7 +132,16 @@ impl FeedSummary {
 
     /// The summary for people.
     pub(super) fn sentence(&self) -> String {
-        let mut line = format!("added {} to job {}", plural(self.added, "task"), self.job);
+        let mut line = match (self.added, self.known) {
+            (0, 0) => "added nothing".to_owned(),
+            (0, known) => format!("added nothing, {} there already", plural(known, "task")),
+            (added, 0) => format!("added {} to {}", plural(added, "task"), self.jobs),
+            (added, known) => {
+                let added = plural(added, "task");
+                let known = thousands(known);
+                format!("added {added} to {}, {known} there already", self.jobs)
+            }
+        };
         if self.rejected > 0 {
             line.push_str(&format!(", refused {}", plural(self.rejected, "line")));
         }
@@ -145,7 +162,8 @@ impl FeedSummary {
     }
 }
 
-fn plural(count: u64, word: &str) -> String {
+/// A count with its word.
+pub(super) fn plural(count: u64, word: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{} {word}{ending}", thousands(count))
 }

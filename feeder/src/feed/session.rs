@@ -1,18 +1,19 @@
 //! One feed at work: a loop that takes what was read, sends what may be sent, and looks at what
 //! came.
 
-use super::following::FeedFollower;
+use super::following::{FeedFollower, FollowPrinter};
 use super::ledger::Ledger;
 use super::line::IdHasher;
-use super::progress::{FeedSummary, ProgressLine};
+use super::progress::{FeedSummary, ProgressLine, plural};
 use super::source::InputChunk;
 use crate::client::{Client, ClientError, read_answer};
 use crate::error::CommandError;
 use crate::exit;
 use crate::fetch::{FetchQueue, FetchedTask};
 use crate::output::{OutputFormat, Printer, notice};
-use crate::waiting::reconnect;
+use crate::waiting::{reconnect, stop_signal};
 use crate::wire::{HotMessage, read_hot};
+use std::pin::pin;
 use std::time::Duration;
 use taskmaster_protocol::message::{JobRef, Query};
 use taskmaster_protocol::shape::JobView;
@@ -23,6 +24,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 /// How often the progress line is drawn, deferred lines are sent again, and a wait that hears
 /// nothing is looked after.
 const TICK: Duration = Duration::from_millis(200);
+
+/// Refusals that people are told one by one. The others are counted.
+const REFUSALS_TOLD_MAX: u64 = 20;
 
 /// After this time without news of open tasks it is asked whether their jobs are done.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
@@ -43,6 +47,8 @@ pub(super) struct SessionSetup {
     pub(super) client: Client,
     /// The job of the lines that name none.
     pub(super) job: JobName,
+    /// Whether the job's name was made up, so that people have to be told it.
+    pub(super) job_is_new: bool,
     pub(super) goal: FeedGoal,
     /// Hashes ids as the input does.
     pub(super) hasher: IdHasher,
@@ -56,6 +62,8 @@ pub(super) struct SessionSetup {
 pub(super) struct FeedSession {
     client: Client,
     job: JobName,
+    /// Whether people still have to be told the name of the job.
+    job_is_untold: bool,
     goal: FeedGoal,
     ledger: Ledger,
     /// `None` where nobody waits for tasks.
@@ -73,6 +81,8 @@ pub(super) struct FeedSession {
     progress: ProgressLine,
     /// When the master last said that it takes nothing for now.
     last_unavailable: Option<Instant>,
+    /// Refusals that were printed.
+    refusals_told: u64,
     printer: Printer,
 }
 
@@ -82,12 +92,14 @@ impl FeedSession {
         let welcome = setup.client.welcome();
         let ledger = Ledger::new(setup.job.clone(), setup.hasher, waits, welcome);
         let prints = setup.goal == FeedGoal::TasksEnded;
-        let follower = waits.then(|| FeedFollower::new(welcome.seq, prints, setup.fetching));
+        let printer = prints.then(|| FollowPrinter::new(setup.printer));
+        let follower = waits.then(|| FeedFollower::new(welcome.seq, printer, setup.fetching));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         FeedSession {
             client: setup.client,
             job: setup.job,
+            job_is_untold: setup.job_is_new,
             goal: setup.goal,
             ledger,
             follower,
@@ -99,26 +111,38 @@ impl FeedSession {
             tick,
             progress: ProgressLine::new(waits),
             last_unavailable: None,
+            refusals_told: 0,
             printer: setup.printer,
         }
     }
 
     /// Runs the feed until it is complete and gives the exit code.
     pub(super) async fn run(mut self) -> Result<u8, CommandError> {
+        let mut signal = pin!(stop_signal());
         loop {
-            match self.step().await {
+            let went = tokio::select! {
+                biased;
+                signal = &mut signal => {
+                    let text = self.what_goes_on();
+                    Err(CommandError::Interrupted { signal, text })
+                }
+                went = self.go_on() => went,
+            };
+            match went {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(CommandError::Client(lost @ ClientError::Lost(_))) => {
-                    self.restore(&lost).await?;
-                }
-                Err(other) => {
+                Err(error) => {
                     self.progress.clear();
-                    return Err(other);
+                    if matches!(error, CommandError::PipeClosed) {
+                        let goes_on = self.what_goes_on();
+                        notice(&format!("the reader of stdout has gone; {goes_on}"));
+                    }
+                    return Err(error);
                 }
             }
         }
         self.progress.clear();
+        self.count_refusals_untold();
         self.print_summary()?;
         let unfetched = self
             .follower
@@ -131,10 +155,37 @@ impl FeedSession {
         })
     }
 
+    /// One step, and a new connection where the old one has broken.
+    async fn go_on(&mut self) -> Result<bool, CommandError> {
+        match self.step().await {
+            Err(CommandError::Client(lost @ ClientError::Lost(_))) => {
+                self.restore(&lost).await?;
+                Ok(false)
+            }
+            other => other,
+        }
+    }
+
+    /// What was added when the feed is cut short, and what to type now.
+    fn what_goes_on(&self) -> String {
+        let added = self.ledger.added;
+        let rest = "lines that were not answered yet may not be added";
+        if added == 0 {
+            return format!("nothing is known to be added; {rest}");
+        }
+        let jobs = self.ledger.named_jobs();
+        let job = self.ledger.only_job().map_or("JOB", |job| job.as_str());
+        let added = plural(added, "task");
+        format!(
+            "{added} added to {jobs} and they go on: `taskmaster jobs wait {job}` waits for them, \
+             `taskmaster jobs cancel {job}` ends them; {rest}"
+        )
+    }
+
     fn print_summary(&self) -> Result<(), CommandError> {
         let waits = self.goal != FeedGoal::Added;
         let seconds = self.progress.seconds();
-        let summary = FeedSummary::new(self.job.as_str(), &self.ledger, waits, seconds);
+        let summary = FeedSummary::new(&self.job, &self.ledger, waits, seconds);
         // With --follow stdout is for the tasks.
         if self.goal != FeedGoal::TasksEnded && self.printer.wants_json() {
             self.printer.json(&summary)?;
@@ -219,6 +270,9 @@ impl FeedSession {
                 self.last_end = Instant::now();
                 self.ask_job |= message.job_done.is_some();
                 if let Some(follower) = &mut self.follower {
+                    if follower.shares_terminal() && !message.tasks.is_empty() {
+                        self.progress.clear();
+                    }
                     follower.take_final(&message, &mut self.ledger)?;
                 }
                 return Ok(());
@@ -233,11 +287,12 @@ impl FeedSession {
             }
             Ok(FromMaster::Added(added)) => {
                 let outcome = self.ledger.added(added);
+                self.tell_job(&outcome.jobs);
                 if let Some(follower) = &mut self.follower {
                     for job in outcome.jobs {
                         follower.follow(&self.client, job);
                     }
-                    follower.ask_for(&self.client, outcome.ended);
+                    follower.ask_for(&self.client, outcome.known);
                 }
             }
             // A message of this feed was not understood. It is not known which, so nothing can be
@@ -261,6 +316,9 @@ impl FeedSession {
         let Some(follower) = &mut self.follower else {
             return Ok(());
         };
+        if follower.shares_terminal() {
+            self.progress.clear();
+        }
         follower.print(&fetched.line)?;
         if let Err(error) = fetched.result {
             follower.unfetched += 1;
@@ -388,6 +446,7 @@ impl FeedSession {
     async fn restore(&mut self, lost: &ClientError) -> Result<(), CommandError> {
         self.progress.clear();
         reconnect(&mut self.client, lost).await?;
+        self.ledger.note_resend();
         for batch in self.ledger.unanswered() {
             self.client.send_text(batch);
         }
@@ -405,7 +464,29 @@ impl FeedSession {
             self.progress.clear();
         }
         for refusal in refusals {
-            self.printer.refusal(refusal);
+            // Scripts get each refusal, and people the first ones.
+            if self.printer.wants_json() || self.refusals_told < REFUSALS_TOLD_MAX {
+                self.printer.refusal(refusal);
+            }
+            self.refusals_told += 1;
+        }
+    }
+
+    /// Says how many refusals were not told.
+    fn count_refusals_untold(&self) {
+        let more = self.refusals_told.saturating_sub(REFUSALS_TOLD_MAX);
+        if more > 0 && !self.printer.wants_json() {
+            let lines = plural(more, "more line");
+            notice(&format!("{lines} refused; `-o json` tells of each"));
+        }
+    }
+
+    /// Tells people the name of a job that was made up, as soon as the job has a task.
+    fn tell_job(&mut self, added_to: &[JobName]) {
+        if self.job_is_untold && added_to.contains(&self.job) {
+            self.job_is_untold = false;
+            self.progress.clear();
+            notice(&format!("job {}", self.job));
         }
     }
 }

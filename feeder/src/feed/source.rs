@@ -9,6 +9,7 @@ use crate::output::notice;
 use crate::uploads::InputUploader;
 use std::io::{ErrorKind, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use taskmaster_console::long_lived;
 use taskmaster_protocol::Refusal;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -56,7 +57,7 @@ pub(super) fn open(file: Option<&Path>) -> Result<Box<dyn Read + Send>, CommandE
 pub(super) fn start(
     input: impl Read + Send + 'static,
     settings: InputSettings,
-) -> mpsc::Receiver<InputChunk> {
+) -> Result<mpsc::Receiver<InputChunk>, CommandError> {
     let (sender, receiver) = mpsc::channel(READS_WAITING_MAX);
     let reader = InputReader {
         settings,
@@ -65,8 +66,9 @@ pub(super) fn start(
     };
     // The thread is not joined: a read of a terminal or pipe cannot be interrupted, and the process
     // may end meanwhile.
-    std::thread::spawn(move || reader.read_all(input));
-    receiver
+    long_lived::spawn("input", move || reader.read_all(input))
+        .map_err(|error| CommandError::Local(format!("no thread to read the input: {error}")))?;
+    Ok(receiver)
 }
 
 struct InputReader {

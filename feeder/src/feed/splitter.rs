@@ -2,7 +2,8 @@
 //! elements of one JSON array.
 //!
 //! Pure: bytes in, documents out. The first byte that is not blank decides which of the two it is.
-//! Whether a document is JSON is not decided here.
+//! Whether a document is JSON is not decided here. What other systems write instead of a feed is
+//! known by its form and refused once, and not line by line: UTF-16, and objects over several lines.
 
 use taskmaster_protocol::{Refusal, RefusalCode};
 
@@ -35,6 +36,13 @@ enum SplitMode {
     /// Only blanks have come.
     Start,
     Lines,
+    /// Within an object over several lines, which is refused. It has this many open brackets and
+    /// braces.
+    Spread {
+        depth: usize,
+    },
+    /// What is no text in UTF-8 is passed over.
+    Foreign,
     Array(ArrayState),
     /// Behind the array's end. What stands there is complained about once.
     AfterArray {
@@ -70,11 +78,11 @@ impl Splitter {
     /// Takes bytes that have come, and adds the documents that they complete to `out`.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<FeedDocument>) {
         if self.mode == SplitMode::Start {
-            bytes = self.start(bytes);
+            bytes = self.start(bytes, out);
         }
         match self.mode {
-            SplitMode::Start => {}
-            SplitMode::Lines => self.take_lines(bytes, out),
+            SplitMode::Start | SplitMode::Foreign => {}
+            SplitMode::Lines | SplitMode::Spread { .. } => self.take_lines(bytes, out),
             SplitMode::Array(_) | SplitMode::AfterArray { .. } => {
                 for byte in bytes {
                     self.take_array_byte(*byte, out);
@@ -86,7 +94,7 @@ impl Splitter {
     /// The input has ended: adds what it leaves incomplete to `out`.
     pub fn finish(&mut self, out: &mut Vec<FeedDocument>) {
         match self.mode {
-            SplitMode::Lines => self.end_document(out),
+            SplitMode::Lines | SplitMode::Spread { .. } => self.end_line(out),
             SplitMode::Array(_) => {
                 let line = if self.part.is_empty() {
                     self.line
@@ -98,17 +106,22 @@ impl Splitter {
                     "not JSON: the input ends inside an array, `]` is missing".into(),
                 ));
             }
-            SplitMode::Start | SplitMode::AfterArray { .. } => {}
+            SplitMode::Start | SplitMode::Foreign | SplitMode::AfterArray { .. } => {}
         }
     }
 
     /// Passes over blanks and a byte order mark, and decides what the input is. Gives the bytes
     /// that follow.
-    fn start<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    fn start<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<FeedDocument>) -> &'a [u8] {
         for (i, byte) in bytes.iter().enumerate() {
             match byte {
                 b'\n' => self.line += 1,
                 b' ' | b'\t' | b'\r' | 0xEF | 0xBB | 0xBF => {}
+                // A byte order mark of UTF-16, or its first byte of an ASCII character.
+                0xFF | 0xFE | 0 => {
+                    self.refuse_utf16(out);
+                    return &[];
+                }
                 b'[' => {
                     self.mode = SplitMode::Array(ArrayState::default());
                     return &bytes[i + 1..];
@@ -127,12 +140,57 @@ impl Splitter {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.keep(&rest[..end]);
-            self.end_document(out);
+            self.end_line(out);
+            if self.mode == SplitMode::Foreign {
+                return;
+            }
             self.line += 1;
             self.part_line = self.line;
             rest = &rest[end + 1..];
         }
         self.keep(rest);
+    }
+
+    /// A line has ended that may be a document, or a part of an object over several lines.
+    fn end_line(&mut self, out: &mut Vec<FeedDocument>) {
+        // The second byte of an ASCII character in UTF-16.
+        if self.part_line == 1 && self.part.get(1) == Some(&0) {
+            self.refuse_utf16(out);
+            return;
+        }
+        // Whoever writes JSON with indents begins an object with a line of its own, and never
+        // another one in the first column before that has ended.
+        let begins_another = self.part.starts_with(b"{") && self.part.trim_ascii() != b"{";
+        match self.mode {
+            SplitMode::Spread { depth } if !begins_another => {
+                self.mode = match depth_after(depth, &self.part) {
+                    0 => SplitMode::Lines,
+                    depth => SplitMode::Spread { depth },
+                };
+                self.part.clear();
+                self.is_too_long = false;
+            }
+            _ if self.part.trim_ascii() == b"{" => {
+                self.mode = SplitMode::Spread { depth: 1 };
+                self.part.clear();
+                let text = "an object over several lines: a feed has one object on each line, \
+                            which `jq -c .` writes";
+                out.push(malformed(self.part_line, format!("not JSON: {text}")));
+            }
+            _ => {
+                self.mode = SplitMode::Lines;
+                self.end_document(out);
+            }
+        }
+    }
+
+    /// Refuses the whole input.
+    fn refuse_utf16(&mut self, out: &mut Vec<FeedDocument>) {
+        self.part.clear();
+        self.mode = SplitMode::Foreign;
+        let text = "the input is UTF-16, and a feed is UTF-8: convert it with \
+                    `iconv -f UTF-16 -t UTF-8`, or write it as UTF-8";
+        out.push(malformed(self.line, text.into()));
     }
 
     fn take_array_byte(&mut self, byte: u8, out: &mut Vec<FeedDocument>) {
@@ -153,7 +211,11 @@ impl Splitter {
                     "not JSON: there is more behind the end of the array".into(),
                 ));
             }
-            SplitMode::Start | SplitMode::Lines | SplitMode::AfterArray { .. } => {}
+            SplitMode::Start
+            | SplitMode::Lines
+            | SplitMode::Spread { .. }
+            | SplitMode::Foreign
+            | SplitMode::AfterArray { .. } => {}
         }
     }
 
@@ -170,6 +232,10 @@ impl Splitter {
         }
         if self.is_before_document() {
             if is_blank(byte) {
+                return;
+            }
+            if byte == 0 && state.elements == 0 {
+                self.refuse_utf16(out);
                 return;
             }
             self.part_line = line;
@@ -227,7 +293,7 @@ impl Splitter {
                 format!("the document is longer than {max} bytes; large input belongs in a file");
             Some(Err(Refusal::new(RefusalCode::TooLarge, text)))
         } else {
-            match std::str::from_utf8(&self.part).map(str::trim) {
+            match std::str::from_utf8(&self.part).map(without_mark) {
                 Ok("") => None,
                 Ok(text) => Some(Ok(text.to_owned())),
                 Err(error) => {
@@ -243,6 +309,30 @@ impl Splitter {
             text,
         }));
     }
+}
+
+/// A document without the blanks around it, and without a byte order mark, which stands within a
+/// feed where files with marks were joined.
+fn without_mark(text: &str) -> &str {
+    text.trim().trim_start_matches('\u{feff}').trim_start()
+}
+
+/// The open brackets and braces behind a line of an object over several lines. A string of JSON
+/// never goes on over the end of a line.
+fn depth_after(mut depth: usize, line: &[u8]) -> usize {
+    let mut in_string = false;
+    let mut is_escaped = false;
+    for byte in line {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    depth
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -315,6 +405,54 @@ mod tests {
             &[(1, "{}"), (2, "!not UTF-8"), (3, "{}")],
         );
         check("{\"ü\":\"ß\"}\n".as_bytes(), &[(1, "{\"ü\":\"ß\"}")]);
+    }
+
+    #[test]
+    fn an_object_over_several_lines_is_refused_once() {
+        let spread = b"{\n  \"module\": \"echo\",\n  \"params\": {\n    \"a}\": [1]\n  }\n}\n";
+        check(spread, &[(1, "!several lines")]);
+        let two = [spread.as_slice(), b"{\"b\":2}\n", spread].concat();
+        check(
+            &two,
+            &[
+                (1, "!several lines"),
+                (7, "{\"b\":2}"),
+                (8, "!several lines"),
+            ],
+        );
+        // One that is cut off takes no other document along.
+        check(
+            b"{\n  \"module\":\n{\"b\":2}\n",
+            &[(1, "!several lines"), (3, "{\"b\":2}")],
+        );
+    }
+
+    #[test]
+    fn utf_16_is_refused_once_with_what_to_do() {
+        let text = "{\"module\":\"echo\"}\n{\"module\":\"echo\"}\n";
+        let array = "[{\"a\":1},\n{\"a\":2}]";
+        for text in [text, array] {
+            let units: Vec<u16> = text.encode_utf16().collect();
+            let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+            let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+            for bytes in [little, big] {
+                check(&bytes, &[(1, "!UTF-16")]);
+            }
+            let marked: Vec<u8> = [0xFEFF]
+                .iter()
+                .chain(&units)
+                .flat_map(|unit| unit.to_le_bytes())
+                .collect();
+            check(&marked, &[(1, "!UTF-16")]);
+        }
+    }
+
+    #[test]
+    fn a_mark_within_the_input_is_passed_over() {
+        check(
+            b"\xEF\xBB\xBF{\"a\":1}\n\xEF\xBB\xBF{\"b\":2}\n",
+            &[(1, "{\"a\":1}"), (2, "{\"b\":2}")],
+        );
     }
 
     #[test]

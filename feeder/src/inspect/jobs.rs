@@ -5,12 +5,13 @@ use crate::cli::{GlobalOptions, JobsCommand};
 use crate::client::{Client, ClientError, read_answer};
 use crate::error::CommandError;
 use crate::exit::{self, EndCounts};
+use crate::output::notice;
 use crate::output::table::TextTable;
-use crate::waiting;
+use crate::waiting::{self, Awaited};
 use crate::wire::{HotMessage, read_hot};
 use taskmaster_protocol::message::{Follow, Operation, Query};
 use taskmaster_protocol::shape::JobView;
-use taskmaster_protocol::{FromMaster, JobName, Json, ToMaster};
+use taskmaster_protocol::{FromMaster, JobName, Json, ToMaster, limits};
 
 /// Runs a `jobs` command and gives the exit code.
 pub async fn run(command: JobsCommand, global: &GlobalOptions) -> Result<u8, CommandError> {
@@ -21,6 +22,12 @@ pub async fn run(command: JobsCommand, global: &GlobalOptions) -> Result<u8, Com
         JobsCommand::List => {
             let jobs = ask_rows(client, Query::Jobs).await?;
             printer.list(&jobs, |job: &JobView| job.job.to_string(), table)?;
+            let done = jobs.typed.iter().filter(|job| !job.open).count();
+            if done >= limits::PAGE_ROWS_MAX {
+                notice(&format!(
+                    "of the jobs that are done, the last {done} are listed; `jobs show` knows others"
+                ));
+            }
         }
         JobsCommand::Show { job } => {
             let answer = client.ask_raw(Query::Job { job: job.clone() }).await?;
@@ -29,7 +36,7 @@ pub async fn run(command: JobsCommand, global: &GlobalOptions) -> Result<u8, Com
         }
         JobsCommand::Wait { job, wait_timeout } => {
             let deadline = waiting::deadline(wait_timeout);
-            let what = format!("job {job}");
+            let what = Awaited::job(&job);
             let answer = waiting::before(deadline, &what, wait(client, &job)).await?;
             let view: JobView = read_answer(&answer)?;
             if printer.wants_json() {

@@ -7,10 +7,11 @@ use crate::cli::{GlobalOptions, ModulesCommand};
 use crate::client::{Client, read_answer};
 use crate::error::CommandError;
 use crate::exit;
-use crate::output::text::{bytes, one_line, plain};
+use crate::output::text::bytes;
 use crate::output::{Printer, notice};
 use crate::wrap;
 use std::path::Path;
+use taskmaster_console::terminal::plain;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::message::{Operation, Query};
 use taskmaster_protocol::shape::{ModuleCheck, ModuleView, ModuleWaiting};
@@ -163,7 +164,7 @@ async fn push(client: &mut Client, file: &Path, printer: &Printer) -> Result<u8,
         .ok()
         .and_then(|text| Json::parse(text).ok());
     match answer {
-        Some(answer) if printer.wants_json() => printer.line(&one_line(answer.get()))?,
+        Some(answer) if printer.wants_json() => printer.line(&printer.one_line(answer.get()))?,
         _ => notice(&plain(&format!("pushed {name}"))),
     }
     Ok(exit::OK)

@@ -5,8 +5,8 @@ use crate::cli::{GlobalOptions, RunnersCommand};
 use crate::client::Client;
 use crate::error::CommandError;
 use crate::exit;
+use crate::output::moments::{age, moment, moment_and_age};
 use crate::output::table::TextTable;
-use crate::output::text::moment;
 use crate::output::{ListRows, Printer};
 use taskmaster_protocol::message::{Operation, Query};
 use taskmaster_protocol::shape::RunnerView;
@@ -48,7 +48,7 @@ fn show(name: &str, runners: &ListRows<RunnerView>, printer: &Printer) -> Result
 
 fn table(runners: &[RunnerView]) -> TextTable {
     let mut table = TextTable::new(&[
-        "RUNNER", "STATE", "USED", "SLOTS", "ATTEMPTS", "FINISHED", "JOINED", "LABELS",
+        "RUNNER", "STATE", "USED", "SLOTS", "ATTEMPTS", "FINISHED", "JOINED", "AGE", "LABELS",
     ]);
     for runner in runners {
         table.row([
@@ -59,6 +59,7 @@ fn table(runners: &[RunnerView]) -> TextTable {
             runner.attempts.to_string(),
             runner.finished.to_string(),
             moment(Some(runner.joined)),
+            age(runner.joined),
             labels(runner),
         ]);
     }
@@ -84,7 +85,7 @@ fn block(runner: &RunnerView) -> TextTable {
     block.pair("slots", format!("{} of {} used", runner.used, runner.slots));
     block.pair("attempts", runner.attempts);
     block.pair("finished", runner.finished);
-    block.pair("joined", moment(Some(runner.joined)));
+    block.pair("joined", moment_and_age(Some(runner.joined)));
     block.pair("labels", labels(runner));
     block.pair("env", offer.env.join(" "));
     block.pair("os", format!("{} {}", offer.os, offer.arch));

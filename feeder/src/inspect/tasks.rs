@@ -1,18 +1,22 @@
 //! `tasks list|show|result|logs|files|cancel|retry|set|why`.
 
+use super::listing::{RestOfList, TaskListFilter, TaskPages};
+use super::many::{self, ManyAction};
 use super::rows::read_rows;
 use crate::cli::{GlobalOptions, TasksCommand};
-use crate::client::{Client, ClientError, read_answer};
+use crate::client::{Client, read_answer};
 use crate::ended::{block, no_result, print_result};
 use crate::error::CommandError;
 use crate::exit;
 use crate::fetch::{OutputHashes, fetch_outputs};
+use crate::output::moments::{age, moment};
 use crate::output::table::TextTable;
-use crate::output::text::{bytes, moment, one_line, plain};
-use crate::output::{ListRows, OutputFormat, Printer};
+use crate::output::text::bytes;
+use crate::output::{ListRows, OutputFormat, Printer, notice};
 use serde::Deserialize;
+use taskmaster_console::terminal::plain;
 use taskmaster_protocol::message::{Log, Query};
-use taskmaster_protocol::{FilePath, Hash, JobName, Json, ModuleName, TaskState, TaskView, limits};
+use taskmaster_protocol::{FilePath, Hash, Json, TaskState, TaskView};
 
 /// Runs a `tasks` command and gives the exit code.
 pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, CommandError> {
@@ -27,8 +31,7 @@ pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, Co
             limit,
         } => {
             let filter = TaskListFilter { job, state, module };
-            let tasks = list(client, filter, limit).await?;
-            printer.list(&tasks, |task: &TaskView| task.id.to_string(), table)?;
+            list(client, filter, limit, &printer).await?;
         }
         TasksCommand::Show { id } => {
             let answer = client.ask_raw(Query::Task { id: id.clone() }).await?;
@@ -52,8 +55,33 @@ pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, Co
             }
             print_files(&view.outputs, &printer)?;
         }
-        TasksCommand::Cancel { ids, job } => printer.confirm(&client.cancel(ids, job).await?)?,
-        TasksCommand::Retry { ids } => printer.confirm(&client.retry(ids).await?)?,
+        TasksCommand::Cancel {
+            job: Some(job),
+            state: None,
+            ..
+        } => printer.confirm(&client.cancel(Vec::new(), Some(job)).await?)?,
+        TasksCommand::Cancel { ids, .. } if !ids.is_empty() => {
+            return many::named(client, ManyAction::Cancel, ids, &printer).await;
+        }
+        TasksCommand::Cancel { job, state, .. } => {
+            let filter = TaskListFilter {
+                job,
+                state,
+                module: None,
+            };
+            return many::listed(client, ManyAction::Cancel, filter, &printer).await;
+        }
+        TasksCommand::Retry { ids, .. } if !ids.is_empty() => {
+            return many::named(client, ManyAction::Retry, ids, &printer).await;
+        }
+        TasksCommand::Retry { job, state, .. } => {
+            let filter = TaskListFilter {
+                job,
+                state: state.or(Some(TaskState::Failed)),
+                module: None,
+            };
+            return many::listed(client, ManyAction::Retry, filter, &printer).await;
+        }
         TasksCommand::Set {
             id,
             priority,
@@ -69,50 +97,40 @@ pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, Co
     Ok(exit::OK)
 }
 
-/// Which tasks a list has: those that match all that is given.
-struct TaskListFilter {
-    job: Option<JobName>,
-    state: Option<TaskState>,
-    module: Option<ModuleName>,
-}
-
-/// One page of a list.
-#[derive(Deserialize)]
-struct TaskListPage {
-    rows: Vec<Json>,
-    /// Where the next page begins; `None` on the last.
-    next: Option<String>,
-}
-
+/// Prints the list, and says on stderr where it was cut.
 async fn list(
     client: &mut Client,
     filter: TaskListFilter,
     limit: usize,
-) -> Result<ListRows<TaskView>, ClientError> {
+    printer: &Printer,
+) -> Result<(), CommandError> {
+    let mut pages = TaskPages::new(filter);
     let mut raw = Vec::new();
-    let mut after = None;
     while raw.len() < limit {
-        let query = Query::Tasks {
-            job: filter.job.clone(),
-            state: filter.state,
-            module: filter.module.clone(),
-            limit: (limit - raw.len()).min(limits::PAGE_ROWS_MAX),
-            after,
-        };
-        let page: TaskListPage = client.ask(query).await?;
-        raw.extend(page.rows);
-        after = page.next;
-        if after.is_none() {
-            break;
+        match pages.next(client, limit - raw.len()).await? {
+            Some(rows) => raw.extend(rows),
+            None => break,
         }
     }
     raw.truncate(limit);
-    read_rows(raw)
+    let rest = pages.rest(client).await?;
+    let tasks = read_rows(raw)?;
+    printer.list(&tasks, |task: &TaskView| task.id.to_string(), table)?;
+    let more = match rest {
+        RestOfList::Nothing => return Ok(()),
+        RestOfList::More => "there are more",
+        RestOfList::Unknown => "there may be more",
+    };
+    let shown = tasks.typed.len();
+    notice(&format!(
+        "the first {shown} are listed, and {more}: raise --limit"
+    ));
+    Ok(())
 }
 
 fn table(tasks: &[TaskView]) -> TextTable {
     let mut table = TextTable::new(&[
-        "ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "NOTE",
+        "ID", "STATE", "MODULE", "JOB", "PRIORITY", "ATTEMPT", "CREATED", "AGE", "NOTE",
     ]);
     for task in tasks {
         table.row([
@@ -123,6 +141,7 @@ fn table(tasks: &[TaskView]) -> TextTable {
             task.priority.to_string(),
             task.attempt.to_string(),
             moment(Some(task.created)),
+            age(task.created),
             note(task),
         ]);
     }
@@ -149,12 +168,7 @@ fn print_log(log: &Log, printer: &Printer) -> Result<(), CommandError> {
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    // On a terminal a log must not move the cursor or rename the window.
-    if printer.is_terminal() {
-        printer.write(plain(&text).as_bytes())
-    } else {
-        printer.write(text.as_bytes())
-    }
+    printer.write(text.as_bytes())
 }
 
 fn print_files(files: &OutputHashes, printer: &Printer) -> Result<(), CommandError> {
@@ -180,7 +194,9 @@ fn print_why(answer: &Json, printer: &Printer) -> Result<(), CommandError> {
         why: String,
     }
     match printer.requested() {
-        Some(OutputFormat::Json | OutputFormat::Jsonl) => printer.line(&one_line(answer.get())),
+        Some(OutputFormat::Json | OutputFormat::Jsonl) => {
+            printer.line(&printer.one_line(answer.get()))
+        }
         Some(OutputFormat::Table | OutputFormat::Quiet) | None => {
             printer.line(&plain(&read_answer::<Why>(answer)?.why))
         }

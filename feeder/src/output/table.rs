@@ -1,7 +1,8 @@
 //! Aligned columns for people. The last column is cut to the terminal's width. Ids are never cut,
 //! so that they can be copied.
 
-use super::text::{cell, clip, columns};
+use super::text::{clip, columns};
+use taskmaster_console::terminal::one_line;
 
 /// Columns between two cells.
 const GAP: usize = 2;
@@ -31,7 +32,7 @@ impl TextTable {
 
     /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let cells = cells.into_iter().map(|text| cell(&text).into_owned());
+        let cells = cells.into_iter().map(|text| one_line(&text).into_owned());
         self.rows.push(cells.collect());
     }
 

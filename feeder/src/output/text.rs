@@ -1,9 +1,7 @@
-//! Text as it may be shown: without line breaks where a line is promised, and without control
-//! characters where a terminal would obey them. Such characters come from modules and feeds, so
-//! from anybody.
+//! Text as it may be shown: without line breaks where a line is promised, and numbers, spans and
+//! times for people. `taskmaster_console::terminal` has what a terminal may not be given.
 
 use std::borrow::Cow;
-use taskmaster_protocol::Wall;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// JSON on one line. A raw line break in JSON stands only between tokens, where a blank does as
@@ -13,25 +11,6 @@ pub fn one_line(json: &str) -> Cow<'_, str> {
         Cow::Owned(json.replace(['\n', '\r'], " "))
     } else {
         Cow::Borrowed(json)
-    }
-}
-
-/// Text without control characters other than line breaks and tabs.
-pub fn plain(text: &str) -> Cow<'_, str> {
-    let is_obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(is_obeyed) {
-        Cow::Owned(text.replace(is_obeyed, "\u{fffd}"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-/// Text for one cell of a table: one line, no control characters.
-pub fn cell(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
-        Cow::Owned(text.replace(char::is_control, " "))
-    } else {
-        Cow::Borrowed(text)
     }
 }
 
@@ -91,24 +70,13 @@ pub fn span(us: u64) -> String {
     }
 }
 
-/// A time for people: UTC, to the second. Empty where there is none.
-pub fn moment(time: Option<Wall>) -> String {
-    let Some(time) = time else {
-        return String::new();
-    };
-    let shown = time.to_string().replace('T', " ");
-    shown.chars().take("2026-01-31 12:00:00".len()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_obeys_comes_through() {
+    fn json_comes_on_one_line() {
         assert_eq!(one_line("{\"a\":\n 1}\r\n"), "{\"a\":  1}  ");
-        assert_eq!(plain("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\nc");
-        assert_eq!(cell("a\tb\nc\u{7}"), "a b c ");
     }
 
     #[test]
@@ -121,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_times_are_written_for_people() {
+    fn numbers_and_spans_are_written_for_people() {
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]
@@ -134,7 +102,5 @@ mod tests {
             [12, 1_500, 2_000_000, 61_000_000].map(span),
             ["12 µs", "1.5 ms", "2.0 s", "1m01s"]
         );
-        assert_eq!(moment(Some(Wall(0))), "1970-01-01 00:00:00");
-        assert_eq!(moment(None), "");
     }
 }

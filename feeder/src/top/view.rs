@@ -8,6 +8,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph, Row, Sparkline, Table};
+use taskmaster_console::terminal::one_line;
 use taskmaster_protocol::message::Status;
 use taskmaster_protocol::shape::JobView;
 
@@ -91,7 +92,7 @@ fn draw_runners(frame: &mut Frame<'_>, area: Rect, dashboard: &Dashboard) {
     let rows = dashboard.runners.iter().map(|runner| {
         let slots = format!("{}/{}", runner.used, runner.slots);
         Row::new([
-            runner.runner.clone(),
+            one_line(&runner.runner).into_owned(),
             runner.state.clone(),
             slots,
             thousands(runner.attempts),

@@ -3,6 +3,11 @@
 //!
 //! `cargo run --release -p taskmaster-core --example rate`
 
+#![expect(
+    clippy::print_stdout,
+    reason = "an example that prints what it measures"
+)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;

@@ -9,6 +9,8 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test fails by panicking, in its helpers too"
 )]
 

@@ -1,6 +1,6 @@
 //! The options of `taskmaster store`.
 
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 use std::path::PathBuf;
 
 /// The data folder of a command that works on a store while no master runs on it.
@@ -9,6 +9,12 @@ pub struct DataArgs {
     /// The master's data folder
     #[arg(long, value_name = "FOLDER", default_value = "./taskmaster-data")]
     pub data: PathBuf,
+}
+
+/// `--url` and `--token`, which every command takes and the help of these does not offer: they ask
+/// no master.
+fn without_master() -> [Arg; 2] {
+    ["url", "token"].map(|name| Arg::new(name).long(name).hide(true))
 }
 
 /// What `taskmaster store` does.
@@ -21,14 +27,14 @@ pub enum StoreCommand {
     /// repaired: where something is wrong, start on a backup, or take what can be read with `store
     /// export` and begin a new store with `store import`. Blobs in an object store are looked for
     /// and read there; the AWS_... variables say how, as they do for the master.
-    #[command(after_help = CHECK_HELP)]
+    #[command(after_help = CHECK_HELP, args = without_master())]
     Check(DataArgs),
     /// Write tasks, results, jobs and modules as JSON lines
     ///
     /// One line each, the last one `{"end":…}`. Large results and modules are lines of base64, in
     /// pieces, before the line that names them; one that cannot be read is told as lost. The master
     /// must not be running.
-    #[command(after_help = EXPORT_HELP)]
+    #[command(after_help = EXPORT_HELP, args = without_master())]
     Export {
         /// The store's data folder.
         #[command(flatten)]
@@ -41,7 +47,7 @@ pub enum StoreCommand {
     ///
     /// Totals of jobs count what is in the export. Where a line cannot be read, or bytes are
     /// missing that a line names, nothing is imported.
-    #[command(after_help = IMPORT_HELP)]
+    #[command(after_help = IMPORT_HELP, args = without_master())]
     Import {
         /// The store's data folder.
         #[command(flatten)]

@@ -1,4 +1,5 @@
 //! `PUT /modules/FILE`: puts a file into the task folder, as a person would, after a look at it.
+//! `DELETE /modules/FILE` removes it there.
 
 use super::GatewayState;
 use super::http::{HttpFailure, bad_request, fail, json, run_blocking};
@@ -52,6 +53,27 @@ pub(super) async fn put_module(
         return Err(fail(StatusCode::CONFLICT, text));
     }
     Ok(json(Json::of(&check)))
+}
+
+/// Removes a file from the task folder. Tasks of its module wait from then on.
+pub(super) async fn delete_module(
+    State(state): State<GatewayState>,
+    InPath(file): InPath<String>,
+) -> Result<StatusCode, HttpFailure> {
+    let file = PushedFile::parse(file)?.file;
+    let path = state.folder.path().join(&file);
+    let removed = run_blocking(move || fs::remove_file(path), "the file was not removed").await?;
+    match removed {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(fail(
+            StatusCode::NOT_FOUND,
+            format!("there is no {file} in the task folder"),
+        )),
+        Err(error) => Err(fail(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the task folder keeps the file: {error}"),
+        )),
+    }
 }
 
 /// The name of a pushed file.

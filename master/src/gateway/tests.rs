@@ -164,6 +164,7 @@ fn added(batch: u64) -> FromMaster {
     FromMaster::Added(Added {
         batch,
         ids: Vec::new(),
+        known: Vec::new(),
         ended: Vec::new(),
     })
 }

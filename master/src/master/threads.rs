@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use taskmaster_blobs::Blobs;
+use taskmaster_console::long_lived::spawn;
 use taskmaster_engine::committing::{self, CommitLag, CommitWriter, TURNS_WAITING_MAX};
 use taskmaster_engine::components::Components;
 use taskmaster_engine::disk_monitor::{DiskMonitor, PatientStore};
@@ -127,10 +128,6 @@ fn commit_first(
         AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
         AppendError::Fenced | AppendError::Unknown(_) => MasterError::Journal(error),
     })
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(run)
 }
 
 fn start_engine(

@@ -2,6 +2,8 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
     reason = "the whole file is a test; what builds its modules may fail it too"
 )]
 

@@ -28,7 +28,10 @@ pub struct Added {
     pub batch: u64,
     /// The ids of the tasks that were added, in the order of the batch.
     pub ids: Vec<TaskId>,
-    /// Those of `ids` whose tasks had ended already, because the same document was added earlier.
+    /// Those of `ids` whose tasks were there already, because the same document was added earlier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<TaskId>,
+    /// Those of `known` whose tasks have ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<TaskId>,
 }

@@ -53,6 +53,11 @@ impl Address {
         })
     }
 
+    /// The host's name or number.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// `host:port`, as a resolver takes it and as the header `Host` has it.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)

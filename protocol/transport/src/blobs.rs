@@ -1,7 +1,7 @@
 //! Blobs, modules and backups, over HTTP on the master's port.
 
 use crate::Address;
-use crate::dial::open;
+use crate::connecting::{ConnectProgress, connect};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -122,6 +122,13 @@ impl BlobClient {
             .await
     }
 
+    /// Removes a file from the master's task folder.
+    pub async fn remove_module(&self, file: &str) -> Result<(), BlobError> {
+        self.request(Method::DELETE, format!("/modules/{file}"), Bytes::new())
+            .await
+            .map(drop)
+    }
+
     /// Asks the master to copy its data folder, and waits until the copy is there. `wish` is
     /// `{"to":"/a/folder/of/the/master"}`.
     pub async fn backup(&self, wish: Bytes) -> Result<Bytes, BlobError> {
@@ -190,10 +197,9 @@ impl BlobClient {
             path: path.to_owned(),
             why,
         };
-        let stream = open(&self.address).await.map_err(fail)?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| fail(error.to_string()))?;
+        let stream = connect(&self.address, &ConnectProgress::default())
+            .await
+            .map_err(fail)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| fail(error.to_string()))?;

@@ -1,11 +1,12 @@
 //! A WebSocket to a master, from the connection up to `welcome`.
 
 use crate::Address;
+use crate::connecting::{ConnectProgress, connect};
 use futures_util::{SinkExt, StreamExt};
 use std::time::Duration;
 use taskmaster_protocol::message::{Hello, Welcome};
 use taskmaster_protocol::{FromMaster, Refusal, RefusalCode, ToMaster, excerpt, limits};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::http::{Response, StatusCode};
 use tokio_tungstenite::tungstenite::{self, Message, protocol::WebSocketConfig};
@@ -46,21 +47,31 @@ pub enum DialError {
 /// Connects, says `hello` and waits for `welcome`, for at most
 /// [`HELLO_MS_MAX`](limits::HELLO_MS_MAX) milliseconds.
 pub async fn dial(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
-    let unreachable = |why: String| DialError::Unreachable {
-        address: address.clone(),
-        why,
-    };
     let limit = Duration::from_millis(limits::HELLO_MS_MAX);
-    match tokio::time::timeout(limit, connect(address, hello)).await {
-        Ok(result) => result,
-        Err(_) => {
-            let seconds = limit.as_secs();
-            Err(unreachable(format!("no answer within {seconds} s")))
-        }
-    }
+    dial_within(address, hello, limit).await
 }
 
-async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), DialError> {
+/// Like [`dial`], for at most `limit`.
+pub async fn dial_within(
+    address: &Address,
+    hello: Hello,
+    limit: Duration,
+) -> Result<(Socket, Welcome), DialError> {
+    let progress = ConnectProgress::default();
+    let greeted = tokio::time::timeout(limit, greet(address, hello, &progress)).await;
+    greeted.unwrap_or_else(|_| {
+        Err(DialError::Unreachable {
+            address: address.clone(),
+            why: progress.late(address, limit),
+        })
+    })
+}
+
+async fn greet(
+    address: &Address,
+    hello: Hello,
+    progress: &ConnectProgress,
+) -> Result<(Socket, Welcome), DialError> {
     let unreachable = |why: String| DialError::Unreachable {
         address: address.clone(),
         why,
@@ -69,10 +80,7 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
         address: address.clone(),
         why,
     };
-    let stream = open(address).await.map_err(unreachable)?;
-    stream
-        .set_nodelay(true)
-        .map_err(|error| unreachable(error.to_string()))?;
+    let stream = connect(address, progress).await.map_err(unreachable)?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(limits::MESSAGE_BYTES_MAX))
         .max_frame_size(Some(limits::MESSAGE_BYTES_MAX));
@@ -113,21 +121,6 @@ async fn connect(address: &Address, hello: Hello) -> Result<(Socket, Welcome), D
             Err(error) => Err(foreign(error.to_string())),
         };
     }
-}
-
-/// Opens a connection. The error says whether the name or the machine is at fault.
-pub(crate) async fn open(address: &Address) -> Result<TcpStream, String> {
-    let resolved = lookup_host(address.authority())
-        .await
-        .map_err(|error| format!("the name of its machine is not known here: {error}"))?;
-    let mut why = "the name of its machine stands for no address".to_owned();
-    for address in resolved {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => why = error.to_string(),
-        }
-    }
-    Err(why)
 }
 
 /// The error where a WebSocket was refused with a status and, mostly, a reason.

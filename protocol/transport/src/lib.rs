@@ -3,10 +3,11 @@
 
 mod address;
 mod blobs;
+mod connecting;
 mod dial;
 pub mod files;
 pub mod local;
 
 pub use address::{Address, BadAddress};
 pub use blobs::{BlobClient, BlobError};
-pub use dial::{DialError, Socket, dial};
+pub use dial::{DialError, Socket, dial, dial_within};

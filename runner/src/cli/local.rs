@@ -16,11 +16,14 @@ use bytes::Bytes;
 use error::LocalRunError;
 use gather::{GatheredInputs, gather};
 use plan::Plan;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use taskmaster_console::lines::{for_stderr, tell, tell_raw};
+use taskmaster_console::terminal::plain_bytes;
 use taskmaster_protocol::message::{Assignment, ResultRef};
 use taskmaster_protocol::{
     AttemptId, ErrorKind, FilePath, Hash, InputRef, JobName, TaskDocument, TaskError, TaskId,
@@ -33,6 +36,9 @@ const LOCAL: &str = "local";
 
 /// The exit code of a task that failed, as for every command that waits for tasks.
 const FAILED: u8 = 3;
+
+/// The exit code where the reader of stdout has gone, as for every command.
+const PIPE_CLOSED: u8 = 141;
 
 /// Runs the module, and has printed everything when it returns. Blocks the calling thread.
 pub fn run_file(args: RunArgs) -> ExitCode {
@@ -58,10 +64,10 @@ fn run_in(folder: &Path, args: &RunArgs, plan: Plan) -> Result<ExitCode, LocalRu
     // The sandbox must go last, because the files that are fetched are in its folder.
     let loaded = load(args, folder)?;
     let outcome = execute(args, plan, &loaded)?;
-    tell(outcome, args.fetch.as_deref())
+    finish(outcome, args.fetch.as_deref())
 }
 
-fn tell(outcome: Outcome, fetch: Option<&Path>) -> Result<ExitCode, LocalRunError> {
+fn finish(outcome: Outcome, fetch: Option<&Path>) -> Result<ExitCode, LocalRunError> {
     match outcome {
         Outcome::Ready(Ending::Done(done)) => Ok(print_result(&done.result, None)),
         Outcome::Upload(pending) => {
@@ -178,43 +184,46 @@ fn listener() -> LiveListener {
     struct LogLines {
         text: String,
     }
-    Arc::new(|_, event| {
-        let mut stderr = std::io::stderr().lock();
-        // The task goes on even if stderr is closed.
-        let _ = match event {
-            LiveEvent::Log(json) => {
-                let lines = json.read::<LogLines>().map(|lines| lines.text);
-                stderr.write_all(lines.unwrap_or_default().as_bytes())
-            }
-            LiveEvent::Progress(json) => writeln!(stderr, "progress {}", json.get()),
-            LiveEvent::Partial(json) => writeln!(stderr, "partial {}", json.get()),
-            LiveEvent::Started(_) => Ok(()),
-        };
+    Arc::new(|_, event| match event {
+        LiveEvent::Log(json) => {
+            let lines = json.read::<LogLines>().map(|lines| lines.text);
+            tell_raw(for_stderr(&lines.unwrap_or_default()).as_bytes());
+        }
+        LiveEvent::Progress(json) => tell(format_args!("progress {}", json.get())),
+        LiveEvent::Partial(json) => tell(format_args!("partial {}", json.get())),
+        LiveEvent::Started(_) => {}
     })
 }
 
+/// Prints the result: raw into a pipe or a file, and on a terminal without what it would obey.
 fn print(bytes: &[u8], newline: bool) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
+    let shown = if stdout.is_terminal() {
+        Cow::Owned(plain_bytes(bytes))
+    } else {
+        Cow::Borrowed(bytes)
+    };
     let end: &[u8] = if newline { b"\n" } else { b"" };
     let printed = stdout
-        .write_all(bytes)
+        .write_all(&shown)
         .and_then(|()| stdout.write_all(end))
         .and_then(|()| stdout.flush());
     match printed {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(PIPE_CLOSED),
+        Err(error) => complain(&LocalRunError::Failed(format!("stdout: {error}"))),
     }
 }
 
 fn show(error: &TaskError) {
-    eprintln!("{}: {}", error.kind.as_str(), error.message);
+    tell(format_args!("{}: {}", error.kind.as_str(), error.message));
     if let Some(backtrace) = &error.backtrace {
-        eprintln!("{backtrace}");
+        tell(backtrace);
     }
 }
 
 fn complain(error: &LocalRunError) -> ExitCode {
-    eprintln!("error: {error}");
+    tell(format_args!("error: {error}"));
     ExitCode::from(error.exit_code())
 }
 

@@ -9,6 +9,7 @@ use crate::slots::{SlotEvent, SlotListener, SlotParts, Slots};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use taskmaster_console::long_lived;
 use taskmaster_protocol::message::{Assignment, Attempt};
 use taskmaster_runner_session::Ending;
 use tokio::sync::oneshot;
@@ -110,7 +111,8 @@ impl Executor {
         self.active.insert(attempt.clone(), active);
         let preparer = self.preparer.clone();
         let link = self.link.clone();
-        tokio::spawn(async move {
+        // A panic here would leave the attempt neither running nor ended.
+        long_lived::spawn_task("preparing", async move {
             let result = preparer.later(*send, stop.clone()).await;
             let _ = link.send(LinkEvent::Prepared(PreparedAttempt {
                 attempt,

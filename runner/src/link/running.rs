@@ -18,6 +18,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use taskmaster_console::long_lived;
 use taskmaster_protocol::message::{
     Announce, Answer, Attempt, Compiled, Compiling, FromMaster, Hello, Query, Question, Refused,
     Role, ToMaster, Welcome,
@@ -78,6 +79,10 @@ pub struct RunnerLink {
     failed_dials: usize,
     /// Whether the log says already that no master answers.
     warned: bool,
+    /// Whether the log says that the master is away, so that it also says when it is back.
+    is_missed: bool,
+    /// Whether this process was told to end. Then it does not matter where the master is.
+    draining: bool,
     /// Whether the session has ended.
     left: bool,
     /// Identifies this process among others under the same name.
@@ -104,6 +109,8 @@ impl RunnerLink {
             dialling: None,
             failed_dials: 0,
             warned: false,
+            is_missed: false,
+            draining: false,
             left: false,
             process: uuid::Uuid::now_v7().simple().to_string(),
             questions: BTreeMap::new(),
@@ -115,7 +122,6 @@ impl RunnerLink {
     /// Runs until the session leaves, or a master refuses this runner for good.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunnerError> {
         let mut shutdown = pin!(shutdown);
-        let mut draining = false;
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let lost = std::mem::take(&mut self.parts.lost);
         if !lost.is_empty() {
@@ -134,10 +140,7 @@ impl RunnerLink {
             }
             let deadline = self.deadline();
             tokio::select! {
-                () = &mut shutdown, if !draining => {
-                    draining = true;
-                    self.drain();
-                }
+                () = &mut shutdown, if !self.draining => self.drain(),
                 () = read(&mut self.socket) => self.receive(),
                 _ = self.parts.events.recv_many(&mut events, EVENTS_MAX) => {
                     self.handle_events(&mut events);
@@ -166,6 +169,7 @@ impl RunnerLink {
     }
 
     fn drain(&mut self) {
+        self.draining = true;
         let grace = self.parts.config.grace;
         let grace_us = u64::try_from(grace.as_micros()).unwrap_or(u64::MAX);
         self.tell_session(SessionEvent::Drain {
@@ -198,6 +202,7 @@ impl RunnerLink {
             SessionEffect::Dial => self.dial(),
             SessionEffect::Hangup => {
                 tracing::warn!("the master has been silent for too long; connecting anew");
+                self.is_missed = true;
                 self.hang_up();
             }
             SessionEffect::Ping => self.outbox.ping(),
@@ -256,17 +261,21 @@ impl RunnerLink {
             Ok((socket, welcome)) => {
                 let address = self.address();
                 let address = address.map_or_else(String::new, |address| address.to_string());
-                tracing::info!(
-                    "connected to {address} as `{}` (epoch {})",
-                    self.parts.config.offer.name,
-                    welcome.epoch
-                );
+                let name = &self.parts.config.offer.name;
+                let epoch = welcome.epoch;
+                if std::mem::take(&mut self.is_missed) {
+                    // As loud as what it takes back.
+                    tracing::warn!("connected to {address} again as `{name}` (epoch {epoch})");
+                } else {
+                    tracing::info!("connected to {address} as `{name}` (epoch {epoch})");
+                }
                 self.connected(socket);
             }
             Err(error) if is_final(&error) => return Err(RunnerError::Refused(error)),
             Err(error) => {
                 self.failed_dials += 1;
-                if !std::mem::replace(&mut self.warned, true) {
+                if !self.draining && !std::mem::replace(&mut self.warned, true) {
+                    self.is_missed = true;
                     tracing::warn!("{error}; trying again until one does");
                 }
                 self.hang_up();
@@ -300,7 +309,12 @@ impl RunnerLink {
             }
         }
         if received.broken {
-            tracing::warn!("the connection to the master is gone; tasks go on, results are kept");
+            if !self.draining {
+                tracing::warn!(
+                    "the connection to the master is gone; tasks go on, results are kept"
+                );
+                self.is_missed = true;
+            }
             self.hang_up();
         }
     }
@@ -441,7 +455,8 @@ impl RunnerLink {
         let blobs = self.parts.blobs.clone();
         let spool = self.parts.spool.clone();
         let sender = self.parts.sender.clone();
-        tokio::spawn(async move {
+        // A panic here would leave the attempt without an end.
+        long_lived::spawn_task("uploading", async move {
             let ending = match upload(pending, &blobs, &spool).await {
                 Ok(done) => Ending::Done(done),
                 Err(error) => {

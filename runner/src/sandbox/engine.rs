@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
+use taskmaster_console::long_lived;
 use wasmtime::component;
 use wasmtime::{
     Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, Linker,
@@ -229,19 +230,17 @@ impl EpochTicker {
     fn start(engine: EngineWeak) -> std::io::Result<EpochTicker> {
         let guards = Arc::new(AtomicUsize::new(0));
         let count = guards.clone();
-        let thread = std::thread::Builder::new()
-            .name("epoch".into())
-            .spawn(move || {
-                while let Some(engine) = engine.upgrade() {
-                    engine.increment_epoch();
-                    drop(engine);
-                    if count.load(Ordering::SeqCst) == 0 {
-                        std::thread::park_timeout(IDLE_LOOK);
-                    } else {
-                        std::thread::sleep(Duration::from_millis(limits::EPOCH_MS));
-                    }
+        let thread = long_lived::spawn("epoch", move || {
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                if count.load(Ordering::SeqCst) == 0 {
+                    std::thread::park_timeout(IDLE_LOOK);
+                } else {
+                    std::thread::sleep(Duration::from_millis(limits::EPOCH_MS));
                 }
-            })?;
+            }
+        })?;
         Ok(EpochTicker {
             guards,
             thread: thread.thread().clone(),

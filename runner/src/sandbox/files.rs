@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use taskmaster_console::long_lived;
 use taskmaster_transport::files::private_folder;
 
 /// The folder in which this process makes its tasks' folders.
@@ -39,13 +40,11 @@ impl TaskFolders {
         let base = work.join(name);
         private_folder(&base)?;
         let (sweep, dirty) = mpsc::channel::<Option<PathBuf>>();
-        let sweeper = std::thread::Builder::new()
-            .name("sweeper".into())
-            .spawn(move || {
-                for path in dirty.into_iter().map_while(|path| path) {
-                    remove(&path);
-                }
-            })?;
+        let sweeper = long_lived::spawn("sweeper", move || {
+            for path in dirty.into_iter().map_while(|path| path) {
+                remove(&path);
+            }
+        })?;
         Ok(TaskFolders {
             base,
             next: AtomicU64::new(0),

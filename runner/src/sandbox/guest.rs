@@ -2,7 +2,6 @@
 
 use super::http::{GuestHttp, HttpGate};
 use super::limits::MemoryLimiter;
-use super::live::LiveEvent;
 use super::stdio::GuestStreams;
 use super::stop::{StopReason, StopSwitch};
 use std::sync::Arc;
@@ -26,8 +25,6 @@ pub struct Guest {
     pub(super) deadline: Instant,
     /// When guest code started, µs since 1970.
     pub(super) started_us: i64,
-    /// Whether the start has been reported.
-    pub(super) told_started: bool,
     /// Whether the guest is instantiated and its function was called. What fails from then on is a
     /// failure of the guest.
     pub(super) called: bool,
@@ -62,9 +59,8 @@ pub(super) fn on_epoch(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Resul
         return Err(StopReason::Timeout.into());
     }
 
-    if !guest.told_started && now.duration_since(guest.began) >= STARTED_AFTER {
-        guest.told_started = true;
-        guest.streams.tell(LiveEvent::Started(guest.started_us));
+    if now.duration_since(guest.began) >= STARTED_AFTER {
+        guest.streams.tell_started(guest.started_us);
     }
     guest.streams.flush_live(now);
     Ok(UpdateDeadline::Continue(1))

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use taskmaster_console::long_lived;
 
 /// After a look the thread sleeps at least this many times as long as the look took. Folders with
 /// many files take long to look through, so at most a tenth of a processor goes into it.
@@ -74,9 +75,7 @@ impl DiskQuota {
     pub fn start() -> std::io::Result<DiskQuota> {
         let watched = Arc::new(WatchedFolders::default());
         let looking = watched.clone();
-        let thread = std::thread::Builder::new()
-            .name("quota".into())
-            .spawn(move || looking.look_on())?;
+        let thread = long_lived::spawn("quota", move || looking.look_on())?;
         Ok(DiskQuota {
             watched,
             thread: Some(thread),

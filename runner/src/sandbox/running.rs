@@ -7,7 +7,6 @@ use super::follow_ups::FollowUps;
 use super::guest::{Guest, STARTED_AFTER, on_epoch};
 use super::http::GuestHttp;
 use super::limits::{self, MemoryLimiter};
-use super::live::LiveEvent;
 use super::loading::CallOutcome;
 use super::outputs::{OutputError, OutputFiles, find_outputs};
 use super::stdio::{GuestStderr, GuestStdout, GuestStreams};
@@ -242,7 +241,6 @@ fn open_store(
             .checked_add(work.timeout)
             .unwrap_or(began + TIMEOUT_MAX),
         started_us: wall_us(),
-        told_started: false,
         called: false,
     };
 
@@ -299,7 +297,7 @@ fn drive(
                 () = &mut started, if !told => {
                     told = true;
                     let ran_us = i64::try_from(began.elapsed().as_micros()).unwrap_or(0);
-                    streams.tell(LiveEvent::Started(wall_us() - ran_us));
+                    streams.tell_started(wall_us() - ran_us);
                 }
             }
         }

@@ -6,6 +6,7 @@ use super::limits::STDOUT_BYTES_MAX;
 use super::live::{LiveEvent, LiveListener};
 use super::log::LogCollector;
 use bytes::Bytes;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use taskmaster_protocol::TaskId;
@@ -29,6 +30,9 @@ const WRITE_BYTES: usize = 64 << 10;
 pub struct GuestStreams {
     out: Mutex<Vec<u8>>,
     err: Mutex<LogCollector>,
+    /// Whether the listener knows that the guest has started. Both the guest's epochs and the wait
+    /// for its host calls tell.
+    told_started: AtomicBool,
 }
 
 /// What one guest has written, all of it.
@@ -54,12 +58,15 @@ impl GuestStreams {
         GuestStreams {
             out: Mutex::default(),
             err: Mutex::new(LogCollector::new(attempt, listener)),
+            told_started: AtomicBool::new(false),
         }
     }
 
-    /// Tells the listener at once.
-    pub fn tell(&self, event: LiveEvent) {
-        lock(&self.err).tell(event);
+    /// Tells the listener, once, that the guest started at `started_us`, µs since 1970.
+    pub fn tell_started(&self, started_us: i64) {
+        if !self.told_started.swap(true, Ordering::Relaxed) {
+            lock(&self.err).tell(LiveEvent::Started(started_us));
+        }
     }
 
     /// Tells the listener what has waited long enough.

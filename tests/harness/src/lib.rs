@@ -24,6 +24,7 @@ mod folder;
 mod master;
 mod process;
 mod settings;
+mod terminal;
 mod time;
 mod waiting;
 
@@ -31,5 +32,6 @@ pub use folder::Folder;
 pub use master::Master;
 pub use process::{Process, Ran, binary, command, json_lines, run};
 pub use settings::setting;
+pub use terminal::on_terminal;
 pub use time::{micros, micros_between};
 pub use waiting::{PATIENCE, until, wait_for};

@@ -72,6 +72,7 @@ impl Feed {
         self.ledger.added(Added {
             batch,
             ids: Vec::new(),
+            known: Vec::new(),
             ended: Vec::new(),
         })
     }

@@ -1,7 +1,8 @@
 //! Modules as tables, and as names and values.
 
+use crate::output::moments::moment_and_age;
 use crate::output::table::TextTable;
-use crate::output::text::{bytes, moment};
+use crate::output::text::bytes;
 use taskmaster_protocol::Capabilities;
 use taskmaster_protocol::shape::{ModuleCheck, ModuleKind, ModuleState, ModuleVersion, ModuleView};
 
@@ -93,7 +94,7 @@ fn version(version: &ModuleVersion) -> String {
     format!(
         "{}  {}  {}, on {} runners{compiled}, {} attempts{}",
         version.version.short(),
-        moment(Some(version.seen)),
+        moment_and_age(Some(version.seen)),
         bytes(version.bytes),
         version.runners.len(),
         version.attempts,

@@ -35,6 +35,8 @@ pub(super) struct AddedBatch {
 /// A task that was accepted.
 pub(super) struct AdmittedTask {
     id: TaskId,
+    /// Whether the same task was added earlier.
+    is_known: bool,
     /// Whether the same task was added earlier, and has ended.
     has_ended: bool,
 }
@@ -80,16 +82,24 @@ impl Engine {
             .range(newer..)
             .any(|(_, other)| other.name == client);
         let holds = batch.hold && !is_replaced && self.disk_refusal().is_none();
-        if let Some(job) = batch.job.as_ref().filter(|_| holds) {
-            self.open_job(job);
+        let held = batch.job.clone().filter(|_| holds);
+        let outcomes = self.admit_all(batch.tasks, batch.job);
+        if let Some(job) = held {
+            self.hold_if_open(job, client);
+        }
+        self.answer_batch(connection, batch.number, outcomes);
+    }
+
+    /// Holds a job for a client if the job is open, which it is as soon as a task was added to it.
+    /// A batch of which nothing is added opens no job: the job would be empty.
+    fn hold_if_open(&mut self, job: JobName, by: Arc<str>) {
+        if self.core.job(&job).is_some_and(|job| job.open) {
             self.tell(Event::JobHeld {
-                job: job.clone(),
-                by: client,
+                job,
+                by,
                 restored: false,
             });
         }
-        let outcomes = self.admit_all(batch.tasks, batch.job);
-        self.answer_batch(connection, batch.number, outcomes);
     }
 
     fn answer_batch(
@@ -101,12 +111,20 @@ impl Engine {
         let mut added = Added {
             batch,
             ids: Vec::with_capacity(outcomes.len()),
+            known: Vec::new(),
             ended: Vec::new(),
         };
         let mut rejections = Vec::new();
         for (index, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
-                Ok(AdmittedTask { id, has_ended }) => {
+                Ok(AdmittedTask {
+                    id,
+                    is_known,
+                    has_ended,
+                }) => {
+                    if is_known {
+                        added.known.push(id.clone());
+                    }
                     if has_ended {
                         added.ended.push(id.clone());
                     }
@@ -284,6 +302,7 @@ impl Engine {
         self.open_task(Arc::new(body), priority, Origin::Added, None);
         AdmittedTask {
             id,
+            is_known: false,
             has_ended: false,
         }
     }
@@ -302,6 +321,7 @@ impl Engine {
         if body.fingerprint == task.fingerprint {
             return Some(Ok(AdmittedTask {
                 id: id.clone(),
+                is_known: true,
                 has_ended,
             }));
         }

@@ -259,9 +259,7 @@ impl ModuleTable {
             (None, true) => ModuleState::Waiting,
             _ if record.paused => ModuleState::Paused,
             (Some(_), true) if failure.is_some() => ModuleState::Failed,
-            (Some(version), true) if compiled(&version) || runners.is_empty() => {
-                ModuleState::Ready
-            }
+            (Some(version), true) if compiled(&version) || runners.is_empty() => ModuleState::Ready,
             (Some(_), true) => ModuleState::Compiling,
         };
         ModuleView {

@@ -124,20 +124,20 @@ fn typed_fields(args: &RunArgs, name: &ModuleName) -> Map<String, Value> {
 }
 
 fn params(typed: Option<&str>) -> Result<Option<Json>, LocalRunError> {
-    let text = match typed {
+    let bytes = match typed {
         None => return Ok(None),
         Some("-") => {
-            let mut text = String::new();
+            let mut bytes = Vec::new();
             std::io::stdin()
-                .read_to_string(&mut text)
+                .read_to_end(&mut bytes)
                 .map_err(|error| LocalRunError::Usage(format!("stdin: {error}")))?;
-            text
+            bytes
         }
-        Some(text) => text.to_owned(),
+        Some(text) => text.as_bytes().to_vec(),
     };
-    Json::parse(text.trim())
+    Json::from_bytes(&bytes)
         .map(Some)
-        .map_err(|error| LocalRunError::Usage(format!("--params is not JSON: {error}")))
+        .map_err(|error| LocalRunError::Usage(format!("--params {error}")))
 }
 
 /// What the module is given: all that its manifest asks for, which must have been typed.
