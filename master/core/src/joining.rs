@@ -4,7 +4,7 @@ use crate::attempts::Reported;
 use crate::deadlines::Timer;
 use crate::effect::{DurableChange, Effect};
 use crate::keys::{RunnerKey, TaskKey};
-use crate::liveness::SILENT_US_MAX;
+use crate::liveness::{GivenUp, SILENT_US_MAX};
 use crate::runners::Runner;
 use crate::scheduler::Scheduler;
 use crate::state::State;
@@ -90,10 +90,20 @@ impl Scheduler {
         if last.is_some_and(|last| last > key) {
             return effects.push(Effect::Disconnect { runner: key });
         }
-        let is_same_process = last.is_some_and(|last| self.runner(last).process == joining.process);
-        let replaced = last.map_or_else(Replaced::default, |last| {
-            self.replace_connection(last, effects)
-        });
+        let replaced = match last {
+            Some(last) if self.runner(last).process == joining.process => {
+                self.replace_connection(last, effects)
+            }
+            // The process before has died, or is cut off: another one has its name.
+            Some(last) => {
+                if self.runner(last).is_connected() {
+                    effects.push(Effect::Disconnect { runner: last });
+                }
+                self.give_up(last, GivenUp::Lost, effects);
+                Replaced::default()
+            }
+            None => Replaced::default(),
+        };
         if self.roster.insert(joining.offer.name.clone()) {
             let name = joining.offer.name.clone();
             effects.push(Effect::Store(DurableChange::RunnerJoined(name)));
@@ -114,12 +124,7 @@ impl Scheduler {
             self.adopt(key, task, attempt, effects);
         }
         for (task, attempt) in replaced.attempts {
-            if is_same_process {
-                self.retry_if_lost_on_the_way(task, attempt, effects);
-            } else {
-                // The process before may live, and come back with the attempt.
-                self.reassign(task, attempt, false, effects);
-            }
+            self.retry_if_lost_on_the_way(task, attempt, effects);
         }
         if self.roster_wait_until.is_some()
             && self.roster.iter().all(|name| self.is_runner_here(name))

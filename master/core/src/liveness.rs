@@ -14,7 +14,7 @@ pub(crate) const SILENT_US_MAX: u64 = limits::SILENT_MS_MAX * 1_000;
 
 /// Why a runner is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GivenUp {
+pub(crate) enum GivenUp {
     /// The runner was lost, maybe because of what it worked on.
     Lost,
     /// The runner lives and does not answer. Its tasks are not to blame.
@@ -139,7 +139,7 @@ impl Scheduler {
         self.give_up(key, GivenUp::Lost, effects);
     }
 
-    fn give_up(&mut self, key: RunnerKey, why: GivenUp, effects: &mut Vec<Effect>) {
+    pub(crate) fn give_up(&mut self, key: RunnerKey, why: GivenUp, effects: &mut Vec<Effect>) {
         let Some(runner) = self.runners.get(&key) else {
             return;
         };

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `add a after=b,c:failed prio=5 job=x module=m slots=2 label=k:v env=X os=l arch=a mem=64 memory=64 delay=1s at=5s retries=max/backoff/factor/longest on=trap jitter` | a task is added; `add a*9` adds `a0` to `a8`; `at` is by the wall clock, counted from the start of the case |
 //! | `reopen a` · `cancel a` · `cancel-job j` · `set a prio=1 delay=2s` | what clients ask for |
-//! | `runner r slots=2 credits=8 held=a@1.1 …` · `late r` | a runner joined or came back; a runner joined late over a connection that it has replaced |
+//! | `runner r slots=2 credits=8 process=2 held=a@1.1 …` · `late r` | a runner joined or came back; a runner joined late over a connection that it has replaced |
 //! | `ask r credits=1 drain` · `heard r` · `answered r` · `cut r` | about the newest connection of a runner; `r'` is the connection before that |
 //! | `done r a 1.1 us=900` · `error r a exit=1` · `error r a kind=trap chance=0` · `return r a` | a report of an attempt; without a number, of the newest one that was sent; without a run time, of one that took 10 ms |
 //! | `continue r a 1.1 after=b module=n …` | the attempt ended, and its task goes on as another one; the options are those of `add` |

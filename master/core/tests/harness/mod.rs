@@ -95,6 +95,8 @@ pub struct World {
     /// Names of the runners of all connections under this master.
     pub runners: BTreeMap<RunnerKey, String>,
     pub roster: BTreeSet<String>,
+    /// The process of the runner that joins next, where it is not the only one of its name.
+    pub process: Option<String>,
     /// Modules whose tasks cannot be sent.
     pub closed: BTreeSet<String>,
     free_keys: BTreeSet<u32>,
@@ -129,6 +131,7 @@ impl World {
             jobs: BTreeMap::new(),
             runners: BTreeMap::new(),
             roster: BTreeSet::new(),
+            process: None,
             closed: BTreeSet::new(),
             free_keys: BTreeSet::new(),
             keys: 0,
@@ -465,7 +468,7 @@ impl World {
             .collect();
         let effects = self.event(Event::RunnerJoined {
             runner,
-            process: offer.name.as_str().into(),
+            process: self.process.as_deref().unwrap_or(&offer.name).into(),
             offer: Box::new(offer),
             credits,
             held,

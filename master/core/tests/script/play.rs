@@ -99,6 +99,7 @@ impl Play {
             .into_iter()
             .map(|text| held(text).expect("task@epoch.n"))
             .collect();
+        self.world.process = line.text("process").map(Into::into);
         let credits = line.number("credits").unwrap_or(100);
         self.world.join(offer, credits, &held).1
     }
