@@ -1,7 +1,7 @@
 //! Compilation: a module becomes machine code in a process of its own, because what a compiler
 //! takes of memory and time is decided by whoever has made the module.
 
-use crate::sandbox::native_code::NativeCode;
+use crate::sandbox::native_code::{NativeCode, UnusableCode};
 use crate::sandbox::{LoadError, Program, Sandbox, engine};
 use std::borrow::Cow;
 use taskmaster_confined::{Failure, ProcessLimits, Work, run};
@@ -47,6 +47,19 @@ pub enum CompileError {
     Machine(String),
 }
 
+impl From<UnusableCode> for CompileError {
+    /// Of code that was just made for this engine.
+    fn from(error: UnusableCode) -> CompileError {
+        match error {
+            // The pool has no room for what the module declares, such as a table that is too large.
+            UnusableCode::Engine(error) => LoadError::Link(format!("{error:#}")).into(),
+            UnusableCode::Forbidden(_) | UnusableCode::Checksum | UnusableCode::NotNative => {
+                CompileError::Machine(error.to_string())
+            }
+        }
+    }
+}
+
 /// Compiles `bytes` for `engine`. Blocks the calling thread until the end.
 pub fn compile(engine: &Engine, bytes: &[u8], memory_mb: u64) -> Result<NativeCode, CompileError> {
     let mib = bytes.len().div_ceil(1 << 20) as u64;
@@ -81,9 +94,7 @@ impl Program {
         memory_mb: u64,
     ) -> Result<Program, CompileError> {
         let code = compile(sandbox.engine(), bytes, memory_mb)?;
-        let compiled = code
-            .load(sandbox.engine())
-            .map_err(|error| CompileError::Machine(error.to_string()))?;
+        let compiled = code.load(sandbox.engine())?;
         Ok(Program::link(sandbox, &compiled)?)
     }
 }

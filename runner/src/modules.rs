@@ -212,7 +212,7 @@ impl Compilation {
             .max(1);
         let compiled = code
             .load(self.sandbox.engine())
-            .map_err(|error| ModuleError::Machine(error.to_string()))?;
+            .map_err(CompileError::from)?;
         let program = Arc::new(Program::link(&self.sandbox, &compiled)?);
         if let Err(error) = self.disk.write(&code, &self.version) {
             // The module runs from memory just as well.

@@ -65,7 +65,11 @@ pub(crate) fn work(works: &[&Work], arguments: impl Iterator<Item = String>) -> 
     };
     match confine(&order).and_then(|()| answer(work, order)) {
         Ok(code) => code,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            // Where nobody reads it, nobody wants to know.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -15,9 +15,11 @@ pub enum Failure {
     /// The program that does the work failed on the input, which is a fault of the program.
     #[error("the program failed on it: {0}")]
     Broken(String),
-    /// The process was ended by a signal that it was sent from outside, as systems do that are
-    /// short of memory.
-    #[error("the process that did it was ended by signal {0}")]
+    /// The process was ended by a signal that it was sent from outside.
+    #[error(
+        "the process that did it was ended from outside, by signal {0}, as systems do that are \
+         short of memory"
+    )]
     Killed(i32),
     /// No process could be started.
     #[error("no process could be started for it: {0}")]

@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// The file of this program, also where it was replaced or removed meanwhile.
 const OWN_FILE: &str = "/proc/self/exe";
 
+/// The allocator of this program would take a gibibyte at its start, which the system counts before
+/// anything of it is used.
+const SETTINGS: [(&str, &str); 1] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
+
 /// Bytes of what a process complains of that are read. Only its last words are used.
 const COMPLAINTS_BYTES_MAX: u64 = 64 << 10;
 
@@ -70,6 +74,7 @@ fn start(order: &Order) -> std::io::Result<Child> {
         .args(order.words())
         // Variables may hold secrets.
         .env_clear()
+        .envs(SETTINGS)
         // Ctrl-C on a terminal is for this process, which decides what ends.
         .process_group(0)
         .stdin(Stdio::piped())
