@@ -2,6 +2,7 @@
 
 mod bench;
 mod cli;
+mod clock;
 mod config;
 mod demo;
 mod documents;
@@ -16,9 +17,10 @@ use taskmaster_confined::INSPECT;
 use taskmaster_console::lines::{finish, tell};
 use taskmaster_console::long_lived::{LongLived, tell_panics};
 use taskmaster_feeder::{WRAP, exit};
-use taskmaster_runner::cli::{run_file, signal};
+use taskmaster_runner::cli::{run_file, signal as stop_signal};
 use taskmaster_runner::compile::COMPILE;
 use tokio::runtime::Runtime;
+use tokio::signal::{self, unix::SignalKind};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,6 +46,10 @@ fn parse_and_run() -> ExitCode {
         }
     };
     log::start(&cli.log);
+    if let Some(text) = clock::wrong(std::time::SystemTime::now()) {
+        tell(format_args!("error: {text}"));
+        return ExitCode::FAILURE;
+    }
     if let Some(config) = config {
         config.warn_of_exposed_token();
     }
@@ -55,10 +61,23 @@ fn parse_and_run() -> ExitCode {
         tell("error: the system gives no threads");
         return ExitCode::FAILURE;
     };
+    if let Err(error) = ignore_file_size_signal(&runtime) {
+        tracing::warn!(%error, "a write beyond `ulimit -f` will end this process");
+    }
     let code = run(cli, &runtime);
     // Threads that wait for stdin or a guest must not hold the process back.
     runtime.shutdown_background();
     code
+}
+
+/// The number of the signal on Linux, on every processor for which this program is built.
+const SIGXFSZ: i32 = 25;
+
+/// A write beyond the limit of `ulimit -f` is from now on an error like any other, where the signal
+/// SIGXFSZ would end the process in the middle of it. The handler stays when its stream is dropped.
+fn ignore_file_size_signal(runtime: &Runtime) -> std::io::Result<()> {
+    let _guard = runtime.enter();
+    signal::unix::signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
 }
 
 fn run(cli: Cli, runtime: &Runtime) -> ExitCode {
@@ -67,7 +86,7 @@ fn run(cli: Cli, runtime: &Runtime) -> ExitCode {
         Command::Demo(args) => runtime.block_on(demo::demo(args)),
         Command::Master(args) => runtime.block_on(up::master(args)),
         Command::Runner(args) => {
-            runtime.block_on(async { taskmaster_runner::cli::run(args, signal()).await })
+            runtime.block_on(async { taskmaster_runner::cli::run(args, stop_signal()).await })
         }
         Command::Store(command) => runtime.block_on(store::store(command, &cli.global)),
         Command::Run(args) => run_file(args),

@@ -1,21 +1,20 @@
 //! `taskmaster store`: what is done to a store by its keeper.
 
-use bytes::Bytes;
+mod backup;
+
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use taskmaster_console::lines::tell;
 use taskmaster_feeder::{GlobalOptions, exit};
 use taskmaster_master::cli::StoreCommand;
 use taskmaster_master::config::ConfigError;
-use taskmaster_master::upkeep::backup::{BackupSummary, backup};
+use taskmaster_master::upkeep::backup::{BackupSummary, backup as copy_of};
 use taskmaster_master::upkeep::check::{CheckReport, check};
-use taskmaster_master::upkeep::export::{ExportError, ExportSummary, export};
+use taskmaster_master::upkeep::export::{ExportError, ExportSummary};
 use taskmaster_master::upkeep::import::{ImportSummary, import};
-use taskmaster_master::upkeep::{OpenStore, UpkeepError};
-use taskmaster_store::view;
-use taskmaster_transport::{BlobClient, BlobError};
+use taskmaster_master::upkeep::{self, OpenStore, UpkeepError};
 
 /// `taskmaster store`.
 pub async fn store(command: StoreCommand, global: &GlobalOptions) -> ExitCode {
@@ -109,8 +108,7 @@ fn is_dash(file: &Path) -> bool {
 }
 
 fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
-    let opened = OpenStore::open(data)?;
-    view::catch_up(&opened.store).map_err(failed)?;
+    let lock = OpenStore::lock(data)?;
     let to: Box<dyn Write> = if is_dash(file) {
         Box::new(io::stdout().lock())
     } else {
@@ -119,37 +117,49 @@ fn run_export(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
         )
     };
     let mut to = BufWriter::new(to);
-    let blobs = taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?;
-    let written = export(opened.store.as_ref(), &blobs, &mut to).and_then(|exported| {
+    let written = upkeep::export(data, lock, &mut to).and_then(|exported| {
         to.flush()?;
         Ok(exported)
     });
-    match written {
-        Ok(ExportSummary { tasks, blobs, lost }) => {
-            tell(format_args!("{tasks} tasks and {blobs} blobs exported"));
-            if !lost.is_empty() {
-                tell_lost(&lost);
-                return Err(failed(
-                    "all else is exported; an import of it will say that these are missing",
-                ));
-            }
-        }
+    let exported = match written {
+        Ok(exported) => exported,
         Err(ExportError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return Ok(ExitCode::from(exit::PIPE_CLOSED));
         }
         Err(error) => return Err(failed(error)),
+    };
+    let ExportSummary {
+        tasks,
+        blobs,
+        lost,
+        lost_more,
+    } = exported;
+    tell(format_args!("{tasks} tasks and {blobs} blobs exported"));
+    if lost.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    tell_lost(&lost, lost_more);
+    Err(failed(
+        "all else is exported; an import of it will say which blobs are missing",
+    ))
 }
 
-fn tell_lost(lost: &[String]) {
-    for blob in lost {
-        tell(format_args!("lost: {blob}"));
+fn tell_lost(lost: &[String], more: u64) {
+    for what in lost {
+        tell(format_args!("lost: {what}"));
+    }
+    if more > 0 {
+        tell(format_args!("lost: and {more} more"));
     }
 }
 
 fn run_import(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
-    let ImportSummary { tasks, blobs, lost } = if is_dash(file) {
+    let ImportSummary {
+        tasks,
+        blobs,
+        lost,
+        lost_more,
+    } = if is_dash(file) {
         import(data, &mut io::stdin().lock())?
     } else {
         let from =
@@ -160,7 +170,7 @@ fn run_import(data: &Path, file: &Path) -> Result<ExitCode, StoreFailure> {
         "{tasks} tasks and {blobs} blobs imported into {}",
         data.display()
     ));
-    tell_lost(&lost);
+    tell_lost(&lost, lost_more);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -170,14 +180,16 @@ async fn run_backup(
     global: &GlobalOptions,
 ) -> Result<ExitCode, StoreFailure> {
     let copied = match OpenStore::open(data) {
-        Ok(opened) => backup(
+        Ok(opened) => copy_of(
             &opened.store,
             &taskmaster_blobs::Blobs::open_for_upkeep(data).map_err(failed)?,
             to,
         )?,
-        Err(UpkeepError::Config(ConfigError::Locked(_))) => ask_master(to, global).await?,
+        Err(UpkeepError::Config(ConfigError::Locked(_))) => {
+            backup::of_running_master(to, global).await?
+        }
         // Whoever names a master with --url may mean one elsewhere, or on another folder.
-        Err(_) if global.url.is_some() => ask_master(to, global).await?,
+        Err(_) if global.url.is_some() => backup::of_running_master(to, global).await?,
         Err(error) => return Err(error.into()),
     };
     if global.wants_json() {
@@ -195,23 +207,4 @@ async fn run_backup(
         ))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Asks the running master for the copy. It makes the copy on its own machine.
-async fn ask_master(to: &Path, global: &GlobalOptions) -> Result<BackupSummary, StoreFailure> {
-    let to: PathBuf = std::path::absolute(to).map_err(failed)?;
-    let target = global.target().map_err(failed)?;
-    let request = serde_json::json!({ "to": to }).to_string();
-    let blobs: BlobClient = target.blobs();
-    let answer = blobs.backup(Bytes::from(request)).await.map_err(|error| match error {
-        BlobError::Unreachable { .. } => StoreFailure {
-            exit_code: exit::UNREACHABLE,
-            text: format!(
-                "the data folder is in use, and its master does not answer: {error}; name it with --url"
-            ),
-        },
-        BlobError::Refused { text, .. } => failed(text),
-        other => failed(other),
-    })?;
-    serde_json::from_slice(&answer).map_err(failed)
 }

@@ -117,6 +117,14 @@ async fn check_master(client: &mut Client) -> Result<Vec<Finding>, ClientError> 
 }
 
 fn check_store(status: &Status) -> Finding {
+    if let Some(why) = &status.damaged {
+        return Finding::bad(
+            "store",
+            format!("it is damaged, and adds are refused: {why}"),
+            "stop the master and see what `taskmaster store check` says; what is sound comes out \
+             with `store export` and goes into a new store with `store import`",
+        );
+    }
     if let Some(why) = &status.refusing {
         return Finding::bad(
             "store",

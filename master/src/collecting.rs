@@ -189,7 +189,7 @@ impl Collector for BlobCollector {
         &mut self,
         unfolded: &mut dyn Iterator<Item = &[Record]>,
     ) -> Result<CollectorStep, StoreError> {
-        if matches!(self.room.disk(), DiskSpace::Full(_)) {
+        if matches!(self.room.disk(), DiskSpace::Full(_)) || self.room.blobs_are_held() {
             self.rest(ROUND_INTERVAL);
             return Ok(CollectorStep::Rest);
         }

@@ -2,10 +2,10 @@
 //! to do about it.
 
 use crate::cli::MasterArgs;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use taskmaster_blobs::{AddressError, BucketAddress, OpenError};
@@ -170,6 +170,7 @@ impl MasterConfig {
         }
         let fail = |error| ConfigError::Unwritable(self.data.clone(), error);
         let path = self.data.join("token");
+        narrow(&path, 0o600);
         let token = match fs::read_to_string(&path) {
             Ok(text) => match token::read(&text) {
                 Ok(Some(token)) => token,
@@ -278,7 +279,8 @@ fn neighbours(routes: &str) -> impl Iterator<Item = Ipv4Addr> {
 /// or when the process ends in whatever way.
 pub fn lock_data(data: &Path) -> Result<DataLock, ConfigError> {
     let fail = |error| ConfigError::Unwritable(data.to_owned(), error);
-    fs::create_dir_all(data).map_err(fail)?;
+    make_private_folder(data).map_err(fail)?;
+    narrow(data, 0o700);
     let file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -288,6 +290,32 @@ pub fn lock_data(data: &Path) -> Result<DataLock, ConfigError> {
         Ok(()) => Ok(DataLock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(ConfigError::Locked(data.to_owned())),
         Err(TryLockError::Error(error)) => Err(fail(error)),
+    }
+}
+
+/// Makes a folder that only this user can enter, and its parents. One that is there stays as it is.
+pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Takes the rights from everybody but this user, because params, results and the token are nobody
+/// else's. Where that cannot be done, the operator is told.
+fn narrow(path: &Path, wanted: u32) {
+    let Ok(mode) = fs::metadata(path).map(|about| about.permissions().mode() & 0o777) else {
+        return;
+    };
+    if mode & !wanted == 0 {
+        return;
+    }
+    let shown = path.display();
+    match fs::set_permissions(path, Permissions::from_mode(mode & wanted)) {
+        Ok(()) => {
+            tracing::info!("other users could open {shown} (mode {mode:o}); now only this one can")
+        }
+        Err(error) => tracing::warn!(
+            "other users can open {shown} (mode {mode:o}), and that cannot be changed: {error}; \
+             type `chmod {wanted:o} {shown}`"
+        ),
     }
 }
 
@@ -391,8 +419,6 @@ fn write_new_token(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
     fn args(listen: &str, data: &Path) -> MasterArgs {
         MasterArgs {
             listen: listen.into(),
@@ -521,6 +547,24 @@ mod tests {
             [Ipv4Addr::new(10, 1, 2, 1), Ipv4Addr::new(192, 168, 7, 1)]
         );
         assert_eq!(neighbours("").count(), 0);
+    }
+
+    #[test]
+    fn only_its_user_enters_a_data_folder_and_reads_its_token() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let data = scratch.path().join("new/data");
+        drop(lock_data(&data).unwrap());
+        assert_eq!(mode(&data), 0o700);
+        // A folder of an earlier version, and a token that somebody has copied there.
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        fs::write(data.join("token"), "abc").unwrap();
+        fs::set_permissions(data.join("token"), Permissions::from_mode(0o644)).unwrap();
+        let mut config = MasterConfig::new(args("0.0.0.0:0", &data)).unwrap();
+        drop(config.lock_data().unwrap());
+        config.make_token().unwrap();
+        assert_eq!((mode(&data), mode(&data.join("token"))), (0o700, 0o600));
+        assert_eq!(config.token.as_deref(), Some("abc"));
     }
 
     #[test]

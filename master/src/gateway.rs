@@ -90,6 +90,8 @@ struct GatewayState {
     large_params: Arc<Semaphore>,
     /// A permit for each pushed module that is being checked.
     module_checks: Arc<Semaphore>,
+    /// A permit for the backup that is being made. There is one at a time.
+    backups: Arc<Semaphore>,
     /// True when the master stops.
     stop: flag::Receiver<bool>,
 }
@@ -107,6 +109,7 @@ pub async fn serve(listener: TcpListener, config: GatewayConfig) -> io::Result<(
         next_session: Arc::default(),
         runner_names: RunnerNames::default(),
         admission: Admission::default(),
+        backups: Arc::new(Semaphore::new(1)),
         large_params: Arc::new(Semaphore::new(params::BATCHES_AT_A_TIME)),
         module_checks: Arc::new(Semaphore::new(push::CHECKS_AT_A_TIME)),
         stop: config.stop,
@@ -136,7 +139,7 @@ fn router(state: GatewayState) -> Router {
             "/modules/{file}",
             put(push::put_module).delete(push::delete_module),
         )
-        .route("/api/backup", post(backup::backup))
+        .route("/api/backup", get(backup::backup))
         .route("/api/status", get(queries::status))
         .route("/api/runners", get(queries::runners))
         .route("/api/modules", get(queries::modules))

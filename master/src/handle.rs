@@ -38,7 +38,8 @@ impl MasterHandle {
             Reply::Refused(refusal) => Err(refusal),
             Reply::FromStore(lookup) => {
                 let reader = self.reader.clone();
-                tokio::task::spawn_blocking(move || lookup.complete(&reader))
+                let damage = self.room.damage();
+                tokio::task::spawn_blocking(move || lookup.complete(&reader, &damage))
                     .await
                     .map_err(|_| stopping())?
             }

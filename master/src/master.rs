@@ -23,7 +23,7 @@ use taskmaster_store::journal::AppendError;
 use taskmaster_store::kv::StoreError;
 use taskmaster_store::record::JobRecord;
 use taskmaster_store::view::RestoredView;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Time for connections to be closed in an orderly way.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,6 +52,13 @@ pub enum MasterError {
          {0}. Start it again when the disk is well"
     )]
     Journal(AppendError),
+    /// The data folder was removed while running.
+    #[error(
+        "the store in the data folder {0} was removed or exchanged while the master ran on it, and \
+         the master ends: what it would acknowledge could not be found again. What was there is \
+         lost, unless you have a backup (`taskmaster store backup` makes them)"
+    )]
+    Gone(PathBuf),
 }
 
 /// A future in a box. Whoever calls this crate would otherwise compile all of it again.
@@ -75,8 +82,8 @@ pub struct Master {
     pub invitation: Option<Invitation>,
     stop: watch::Sender<bool>,
     gateway: tokio::task::JoinHandle<io::Result<()>>,
-    /// Tells when the journal has failed.
-    failed: oneshot::Receiver<AppendError>,
+    /// Tells when the master cannot go on.
+    failed: mpsc::Receiver<MasterError>,
     /// How long running attempts may go on at a stop.
     grace: Duration,
     threads: Vec<JoinHandle<()>>,
@@ -167,7 +174,7 @@ impl Master {
         };
         let failure = tokio::select! {
             () = stopped => None,
-            failure = &mut self.failed => failure.ok(),
+            failure = self.failed.recv() => failure,
         };
 
         self.handle.tell(Input::Shutdown);
@@ -180,10 +187,7 @@ impl Master {
         let _ = joined.await;
         let _ = self.stop.send(true);
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut self.gateway).await;
-        match failure {
-            None => Ok(()),
-            Some(error) => Err(MasterError::Journal(error)),
-        }
+        failure.map_or(Ok(()), Err)
     }
 }
 

@@ -7,14 +7,20 @@ pub mod export;
 pub mod import;
 pub mod line;
 mod pieces;
+pub mod salvage;
 
 use crate::config::{self, ConfigError, DataLock};
-use std::io;
+use export::{ExportError, ExportSummary};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use taskmaster_blobs::OpenError;
+use taskmaster_blobs::{Blobs, OpenError};
+use taskmaster_protocol::Hash;
+use taskmaster_store::journal::{self, SyncedMark};
+use taskmaster_store::kv::salvage as kept;
 use taskmaster_store::kv::sled::{self, SledStore};
 use taskmaster_store::kv::{SharedStore, StoreError};
+use taskmaster_store::view;
 
 /// Why it was not done; a sentence with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +46,12 @@ pub enum UpkeepError {
     /// The folder for a backup has something in it.
     #[error("{0} is not empty; name a folder that is not there")]
     NotEmpty(PathBuf),
+    /// A blob cannot be copied.
+    #[error("blob {0}: {1}")]
+    Blob(Hash, String),
+    /// The backup that a running master sends is not whole.
+    #[error("the backup that came is not whole, and nothing was kept: {0}")]
+    Stream(String),
     /// The export that was to be imported is wrong.
     #[error(transparent)]
     Import(#[from] import::ImportError),
@@ -66,11 +78,20 @@ pub struct OpenStore {
 impl OpenStore {
     /// Opens the store in `data`, which must be there.
     pub fn open(data: &Path) -> Result<OpenStore, UpkeepError> {
-        let folder = data.join("store");
-        if !folder.join("db").is_file() {
+        OpenStore::open_locked(data, OpenStore::lock(data)?)
+    }
+
+    /// Takes the data folder of a store that is there.
+    pub fn lock(data: &Path) -> Result<DataLock, UpkeepError> {
+        if !data.join("store").join("db").is_file() {
             return Err(UpkeepError::NoStore(data.to_owned()));
         }
-        let lock = config::lock_data(data)?;
+        Ok(config::lock_data(data)?)
+    }
+
+    /// Opens the store in `data`, which the caller has taken.
+    pub fn open_locked(data: &Path, lock: DataLock) -> Result<OpenStore, UpkeepError> {
+        let folder = data.join("store");
         Ok(OpenStore {
             data: data.to_owned(),
             store: open_sled(&folder)?,
@@ -78,6 +99,38 @@ impl OpenStore {
             lock,
         })
     }
+}
+
+/// Exports the store in `data`, which the caller has taken. Of a damaged store all is written that is
+/// sound.
+pub fn export(
+    data: &Path,
+    lock: DataLock,
+    out: &mut dyn Write,
+) -> Result<ExportSummary, ExportError> {
+    let blobs = Blobs::open_for_upkeep(data)?;
+    let folder = data.join("store");
+    let whole = open_sled(&folder).and_then(|store| {
+        verify(&folder, &store)?;
+        view::catch_up(&store)?;
+        kept::forget_kept(&folder);
+        Ok(store)
+    });
+    let damage = match whole {
+        Ok(store) => return export::export(store.as_ref(), &blobs, out),
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::Cut { .. })) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let written = salvage::export_sound(&folder, &blobs, out)?;
+    drop(lock);
+    Ok(written.with_damage(&damage))
+}
+
+/// Checks that a store has everything that was durable, and that all of it is as it was written.
+pub fn verify(folder: &Path, store: &SharedStore) -> Result<(), StoreError> {
+    SyncedMark::open(folder, journal::last(store)?)?;
+    journal::verify(store)?;
+    view::verify(store.as_ref())
 }
 
 /// A store that is being made. It gets its name only when all of it is there.
@@ -134,10 +187,13 @@ impl NewStore {
 
 /// Opens sled. Where sled panics over what it reads, that is told as damage.
 pub fn open_sled(folder: &Path) -> Result<SharedStore, StoreError> {
+    if let Err(error) = kept::keep_before_opening(folder) {
+        tracing::warn!(%error, "the store has a hole, and no copy of it could be kept");
+    }
     let opened = std::panic::catch_unwind(|| SledStore::open(folder));
     let panicked = |_| StoreError::Corrupt {
         path: folder.display().to_string(),
-        why: "the store's engine gave up over what it read; its message stands above".into(),
+        why: sled::GAVE_UP.into(),
     };
     Ok(Arc::new(opened.map_err(panicked)??))
 }
@@ -149,7 +205,6 @@ mod tests {
     use taskmaster_store::codec::{self, FORMAT};
     use taskmaster_store::journal::{Journal, KvJournal};
     use taskmaster_store::record::{JournalEntry, Record};
-    use taskmaster_store::view;
 
     fn entry(commit: u64) -> Vec<u8> {
         codec::encode(&JournalEntry {

@@ -19,6 +19,7 @@ mod components;
 mod config;
 mod confined;
 mod crashes;
+mod damage;
 mod directives;
 mod disk;
 mod feeds;

@@ -17,6 +17,7 @@ use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::inbox::{ConnectionId, DoneReport, Input, ModuleFile, Reply};
 use taskmaster_engine::prepare::prepare;
 use taskmaster_engine::steady::SteadyClock;
+use taskmaster_engine::store_damage::StoreDamage;
 use taskmaster_protocol::message::{Attempt, Done, Query};
 use taskmaster_protocol::{
     FromMaster, Hash, Json, ModuleKind, ModuleName, Now, Refusal, RefusalCode, ToMaster, Wall,
@@ -453,7 +454,7 @@ impl World {
         match answer.try_recv() {
             Ok(Reply::Answer(answer)) => Ok(Json::of(&answer)),
             Ok(Reply::FromStore(lookup)) => {
-                let answer = lookup.complete(&self.reader())?;
+                let answer = lookup.complete(&self.reader(), &StoreDamage::default())?;
                 Ok(Json::of(&answer))
             }
             Ok(Reply::Refused(refusal)) => Err(refusal),

@@ -323,26 +323,25 @@ impl Blobs {
         }
     }
 
-    /// Copies every blob into the data folder `to`, wherever it lives. Returns the number of blobs.
-    /// These are copies and not links: damage of one must not damage the other.
-    pub fn copy_all(&self, to: &Path) -> io::Result<u64> {
-        let copy = Blobs::open(to)?;
-        let hashes = match &self.bucket {
-            Some(bucket) => bucket.store.list()?,
-            None => cache::blobs_in(&self.root)?,
-        };
-        for hash in &hashes {
-            let unfinished = copy.temporary_path("");
-            match (fs::copy(self.path(hash), &unfinished), &self.bucket) {
-                (Ok(_), _) => File::open(&unfinished)?.sync_all()?,
-                (Err(error), Some(bucket)) if error.kind() == io::ErrorKind::NotFound => {
-                    bucket.store.fetch(hash, &unfinished)?;
-                }
-                (Err(error), _) => return Err(error),
-            }
-            copy.rename_into_place(&unfinished, hash)?;
+    /// The hashes of all blobs, wherever they live.
+    pub fn all(&self) -> io::Result<Vec<Hash>> {
+        match &self.bucket {
+            Some(bucket) => bucket.store.list(),
+            None => cache::blobs_in(&self.root),
         }
-        Ok(hashes.len() as u64)
+    }
+
+    /// A file for this process only, in the blob folder. It has no name, so that nothing is left of
+    /// it when it is closed.
+    pub fn scratch_file(&self) -> io::Result<File> {
+        let path = self.temporary_path("");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        fs::remove_file(path)?;
+        Ok(file)
     }
 }
 

@@ -193,18 +193,24 @@ fn the_folder_holds_no_more_than_it_may_and_lets_go_of_what_was_not_read_for_lon
 }
 
 #[test]
-fn a_copy_has_everything_wherever_it_lives() {
+fn all_blobs_are_listed_and_read_wherever_they_live() {
     let (_scratch, store, blobs) = world();
     let far = blobs.put(b"far").unwrap();
     let near = Hash::of(b"near");
     lose_folder(&blobs);
     blobs.put(b"near").unwrap();
-    let copy = tempfile::tempdir().unwrap();
-    assert_eq!(blobs.copy_all(copy.path()).unwrap(), 2);
-    store.switch_off();
-    let copy = Blobs::open(copy.path()).unwrap();
+    let mut wanted = vec![far, near];
+    wanted.sort();
+    let mut all = blobs.all().unwrap();
+    all.sort();
+    assert_eq!(all, wanted);
     assert_eq!(
-        (copy.get(&far).unwrap(), copy.get(&near).unwrap()),
+        (blobs.get(&far).unwrap(), blobs.get(&near).unwrap()),
         (b"far".to_vec(), b"near".to_vec())
+    );
+    store.switch_off();
+    assert!(
+        blobs.all().is_err(),
+        "the bucket knows of them, and not the folder"
     );
 }

@@ -7,12 +7,13 @@
 
 use crate::disk_space::DiskSpace;
 use crate::inbox::Input;
+use crate::store_damage::StoreDamage;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES, free_bytes};
+use taskmaster_store::disk::{AMPLE_BYTES, LOW_BYTES, StoreFile, free_bytes};
 use taskmaster_store::kv::{KeyValue, KvStore, SharedStore, StoreError, WriteBatch};
 
 /// How often free space is measured. The disk can become full between two looks, but only if it
@@ -28,14 +29,17 @@ struct MeasuredSpace {
     low: Option<String>,
     /// The error of the last write, if it found the disk full.
     full: Option<String>,
+    /// What is wrong with the store; `None` while nothing is known to be.
+    damage: Option<String>,
 }
 
 impl MeasuredSpace {
     fn disk(&self) -> DiskSpace {
-        match (&self.full, &self.low) {
-            (Some(why), _) => DiskSpace::Full(why.clone()),
-            (None, Some(why)) => DiskSpace::Low(why.clone()),
-            (None, None) => DiskSpace::Ample,
+        match (&self.full, &self.damage, &self.low) {
+            (Some(why), _, _) => DiskSpace::Full(why.clone()),
+            (None, Some(why), _) => DiskSpace::Damaged(why.clone()),
+            (None, None, Some(why)) => DiskSpace::Low(why.clone()),
+            (None, None, None) => DiskSpace::Ample,
         }
     }
 }
@@ -48,6 +52,10 @@ pub struct DiskMonitor {
     is_closed: Arc<AtomicBool>,
     /// Locked for each write to the view, and by a backup, which needs the view unchanged.
     view_lock: Arc<Mutex<()>>,
+    /// Where all threads note damage of the store.
+    damage: StoreDamage,
+    /// How many backups are being sent. While there is one, no blob is removed.
+    blob_holds: Arc<AtomicUsize>,
     /// Hears about changes; `None` in tools and tests without an engine.
     engine: Option<Sender<Input>>,
 }
@@ -85,6 +93,8 @@ impl DiskMonitor {
                 tracing::warn!("there is room on the disk again: everything is taken")
             }
             DiskSpace::Low(why) => tracing::warn!(%why, "adds are refused"),
+            // The first to note it has logged it.
+            DiskSpace::Damaged(_) => {}
             DiskSpace::Full(why) => {
                 tracing::error!(%why, "nothing can be written; commits wait for room")
             }
@@ -102,11 +112,47 @@ impl DiskMonitor {
         }
     }
 
+    /// Notes that the fold has ended with an error. What is added from now on is only in the journal,
+    /// which grows until the master ends.
+    pub fn record_stopped_fold(&self, error: &StoreError) {
+        if matches!(error, StoreError::Full(_)) {
+            return tracing::warn!(%error, "the master ends before everything is folded");
+        }
+        self.damage
+            .record_text(format!("the view can be folded no more: {error}"));
+        self.look_for_damage();
+    }
+
+    /// Where damage of the store is noted.
+    pub fn damage(&self) -> StoreDamage {
+        self.damage.clone()
+    }
+
+    /// Takes over what was noted by threads that only read.
+    fn look_for_damage(&self) {
+        if self.measured_space().damage.is_none()
+            && let Some(why) = self.damage.found()
+        {
+            self.change(|state| state.damage = Some(why));
+        }
+    }
+
     /// Locks the view: while the guard is held, nothing is folded, pruned or trimmed.
     pub fn lock_view(&self) -> MutexGuard<'_, ()> {
         self.view_lock
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no blob be removed while the guard is held.
+    pub fn hold_blobs(&self) -> BlobHold {
+        self.blob_holds.fetch_add(1, Ordering::AcqRel);
+        BlobHold(self.blob_holds.clone())
+    }
+
+    /// Whether no blob may be removed now.
+    pub fn blobs_are_held(&self) -> bool {
+        self.blob_holds.load(Ordering::Acquire) > 0
     }
 
     /// The master ends: no write waits for disk space any more.
@@ -118,9 +164,14 @@ impl DiskMonitor {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// Measures the disk that holds `folder` until the sender of `stop` is dropped.
-    pub fn measure(&self, folder: &Path, stop: &Receiver<()>) {
+    /// Measures the disk that holds `folder` until the sender of `stop` is dropped, or until the
+    /// store's file is gone.
+    pub fn measure(&self, folder: &Path, file: &StoreFile, stop: &Receiver<()>) -> MeasureEnd {
         loop {
+            if file.is_gone() {
+                return MeasureEnd::StoreGone;
+            }
+            self.look_for_damage();
             // A file system that does not tell its free space has enough until a write fails.
             if let Ok(free) = free_bytes(folder) {
                 self.record_free_bytes(folder, free);
@@ -129,7 +180,7 @@ impl DiskMonitor {
                 stop.recv_timeout(LOOK_EVERY),
                 Err(RecvTimeoutError::Timeout)
             ) {
-                return;
+                return MeasureEnd::Stopped;
             }
         }
     }
@@ -145,6 +196,25 @@ impl DiskMonitor {
             };
             state.low = (free < wanted).then(|| low_space(folder, free));
         });
+    }
+}
+
+/// Why a disk is measured no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeasureEnd {
+    /// The master ends.
+    Stopped,
+    /// The store's file was removed, or another one was put in its place.
+    StoreGone,
+}
+
+/// While it is held, no blob is removed.
+#[derive(Debug)]
+pub struct BlobHold(Arc<AtomicUsize>);
+
+impl Drop for BlobHold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -212,6 +282,28 @@ impl KvStore for PatientStore {
 mod tests {
     use super::*;
     use std::sync::mpsc::channel;
+
+    #[test]
+    fn damage_of_the_store_refuses_adds_until_the_end() {
+        let (engine, told) = channel();
+        let monitor = DiskMonitor::new(engine);
+        let why = || StoreError::Failed("a fold that cannot go on".into());
+        monitor.record_stopped_fold(&StoreError::Full("the master ends".into()));
+        assert!(told.try_recv().is_err() && monitor.damage().found().is_none());
+        monitor.record_stopped_fold(&why());
+        monitor.record_stopped_fold(&StoreError::Failed("another one".into()));
+        let Ok(Input::DiskSpace(DiskSpace::Damaged(text))) = told.try_recv() else {
+            panic!("the engine was not told");
+        };
+        assert!(
+            text.contains("folded no more") && text.contains("cannot go on"),
+            "{text}"
+        );
+        assert!(told.try_recv().is_err(), "it is told once");
+        assert_eq!(monitor.damage().found(), Some(text.clone()));
+        monitor.record_free_bytes(Path::new("/data"), LOW_BYTES - 1);
+        assert_eq!(monitor.disk(), DiskSpace::Damaged(text));
+    }
 
     #[test]
     fn each_change_is_told_once() {

@@ -24,6 +24,7 @@ use crate::events::EventFeed;
 use crate::facts::Facts;
 use crate::inbox::{AdmissionPermit, ConnectionId, Input, Outbox, Reply};
 use crate::lanes;
+use crate::store_damage::StoreDamage;
 use add::AddedBatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -180,6 +181,11 @@ impl Engine {
     pub fn keep_ended_for(&mut self, time: Duration) {
         let time_us = i64::try_from(time.as_micros()).unwrap_or(RETENTION_US);
         self.retention_us = time_us.min(RETENTION_US);
+    }
+
+    /// Tells `damage` of what the engine cannot read from the store.
+    pub fn report_damage_to(&mut self, damage: StoreDamage) {
+        self.facts.report_damage_to(damage);
     }
 
     /// The versions of components. The engine keeps them up to date.

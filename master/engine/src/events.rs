@@ -8,6 +8,7 @@ pub use durable::{DurableEvent, durable_events, ended_view};
 pub use recent::{CommitEnds, EndInterest};
 
 use crate::interests::{Interest, Interests};
+use crate::store_damage::StoreDamage;
 use recent::RecentCommits;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,6 +60,8 @@ pub struct EventFeed {
     /// Has the journal with older events.
     store: SharedStore,
     interests: Interests,
+    /// Hears of damage in the journal.
+    damage: StoreDamage,
 }
 
 impl EventFeed {
@@ -76,7 +79,13 @@ impl EventFeed {
             live_by_job: Arc::default(),
             store,
             interests: Interests::default(),
+            damage: StoreDamage::default(),
         }
+    }
+
+    /// This feed, which tells `damage` of what it cannot read from the journal.
+    pub fn reporting_damage_to(self, damage: StoreDamage) -> EventFeed {
+        EventFeed { damage, ..self }
     }
 
     fn recent(&self) -> MutexGuard<'_, RecentCommits> {
@@ -160,6 +169,9 @@ impl EventFeed {
             Ok(Ok(result)) => result,
             failed => {
                 tracing::error!(?failed, "events cannot be read from the journal");
+                if let Ok(Err(error)) = &failed {
+                    self.damage.record(error);
+                }
                 let first = self.recent().first().unwrap_or(seq + 1);
                 Err(EventsPruned { first })
             }

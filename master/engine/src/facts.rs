@@ -9,10 +9,13 @@ mod live;
 mod order;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 pub(crate) use attempt::{LastAttempt, began};
 pub(crate) use live::{Known, Live};
+pub(crate) use unreadable::Unreadable;
 
+use crate::store_damage::StoreDamage;
 use live::LiveTasks;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -37,7 +40,8 @@ pub(crate) enum DependencyState {
         /// The task's place in the order of adding.
         ordinal: u64,
     },
-    /// No task of this id was ever added, or it is no longer kept.
+    /// No task of this id was ever added, or it is no longer kept. That the store cannot be read is
+    /// never this, but [`Unreadable`].
     Unknown,
 }
 
@@ -82,6 +86,11 @@ pub(crate) struct Facts {
     /// although the view may still have them. A task with one of these ids may have ended anew.
     pruning: HashMap<TaskId, u64>,
     idle_jobs: BTreeMap<JobName, IdleJob>,
+    /// Why the list of runs of the index could not be read after the last fold. Until it is read
+    /// again, nothing can be said of an id that memory does not know.
+    unreadable_index: Option<Unreadable>,
+    /// Hears of damage in the store.
+    damage: StoreDamage,
 }
 
 impl Facts {
@@ -105,6 +114,21 @@ impl Facts {
             reopened: HashMap::new(),
             pruning: HashMap::new(),
             idle_jobs: BTreeMap::new(),
+            unreadable_index: None,
+            damage: StoreDamage::default(),
+        })
+    }
+
+    /// Tells `damage` of what cannot be read from now on.
+    pub fn report_damage_to(&mut self, damage: StoreDamage) {
+        self.damage = damage;
+    }
+
+    /// The outcome of a read from the store. An error is told to whoever watches the store.
+    fn told<T>(&self, read: Result<T, StoreError>) -> Result<T, Unreadable> {
+        read.map_err(|error| {
+            self.damage.record(&error);
+            Unreadable::from(error)
         })
     }
 
@@ -123,33 +147,45 @@ impl Facts {
         self.known(id)?.end()
     }
 
-    /// An ended task that only the view has. An error of the view is logged, and the task then
-    /// counts as unknown.
-    pub fn ended_in_view(&self, id: &TaskId) -> Option<EndedTask> {
+    /// An ended task that only the view has; `None` where the view has none of this id.
+    pub fn ended_in_view(&self, id: &TaskId) -> Result<Option<EndedTask>, Unreadable> {
+        if let Some(error) = &self.unreadable_index {
+            return Err(error.clone());
+        }
         let read =
             view::ended_task_by_index(self.store.as_ref(), &mut self.places.borrow_mut(), id);
-        let stored = read.unwrap_or_else(|error| {
-            tracing::error!(%id, %error, "the view cannot be read");
-            None
-        })?;
-        let is_pruned = self.pruning.get(id) == Some(&stored.ended.seq);
-        (!is_pruned).then_some(stored)
+        let is_pruned = |stored: &EndedTask| self.pruning.get(id) == Some(&stored.ended.seq);
+        Ok(self.told(read)?.filter(|stored| !is_pruned(stored)))
     }
 
     /// The state of the newest task of this id.
-    pub fn state_of(&self, id: &TaskId) -> DependencyState {
+    pub fn state_of(&self, id: &TaskId) -> Result<DependencyState, Unreadable> {
         let ended = |ended: &Ended| DependencyState::Ended {
             state: final_of(ended.end.state),
             ordinal: ended.ordinal,
         };
-        match self.known(id) {
+        Ok(match self.known(id) {
             Some(Known::Open(key)) => DependencyState::Open(key),
             Some(Known::Closing(_, how)) => ended(how),
             Some(Known::Ended(stored)) => ended(&stored.ended),
             None => self
-                .ended_in_view(id)
+                .ended_in_view(id)?
                 .map_or(DependencyState::Unknown, |stored| ended(&stored.ended)),
+        })
+    }
+
+    /// Those of `ids` of which no task is known.
+    pub fn unknown_of<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a TaskId>,
+    ) -> Result<Vec<TaskId>, Unreadable> {
+        let mut unknown = Vec::new();
+        for id in ids {
+            if self.state_of(id)? == DependencyState::Unknown {
+                unknown.push(id.clone());
+            }
         }
+        Ok(unknown)
     }
 
     /// The state of the task of this id on which `body` depends. A task must be added after its
@@ -161,34 +197,36 @@ impl Facts {
         body: &TaskBody,
         id: &TaskId,
         ordinal_of: impl Fn(TaskKey) -> u64,
-    ) -> DependencyState {
-        let state = self.state_of(id);
+    ) -> Result<DependencyState, Unreadable> {
+        let state = self.state_of(id)?;
         let ordinal = match state {
             DependencyState::Open(key) => ordinal_of(key),
             DependencyState::Ended { ordinal, .. } => ordinal,
-            DependencyState::Unknown => return state,
+            DependencyState::Unknown => return Ok(state),
         };
-        if ordinal < body.ordinal || body.is_continued() {
+        let is_dependency = ordinal < body.ordinal || body.is_continued();
+        Ok(if is_dependency {
             state
         } else {
             DependencyState::Unknown
-        }
+        })
     }
 
     /// Ended tasks that were skipped for `cause`, and have not been opened again since.
-    pub fn skipped_for(&self, cause: &TaskId) -> Vec<EndedTask> {
+    pub fn skipped_for(&self, cause: &TaskId) -> Result<Vec<EndedTask>, Unreadable> {
         let mut ids = self.skipped.get(cause).cloned().unwrap_or_default();
-        match view::skipped_for(self.store.as_ref(), cause) {
-            Ok(folded) => ids.extend(folded),
-            Err(error) => tracing::error!(%cause, %error, "the view cannot be read"),
+        ids.extend(self.told(view::skipped_for(self.store.as_ref(), cause))?);
+        let mut found = Vec::new();
+        for id in ids {
+            let stored = match self.known(&id) {
+                Some(Known::Ended(stored)) => Some(stored.clone()),
+                Some(Known::Open(_) | Known::Closing(..)) => None,
+                None => self.ended_in_view(&id)?,
+            };
+            let is_still = |stored: &EndedTask| stored.ended.end.skipped_for() == Some(cause);
+            found.extend(stored.filter(is_still));
         }
-        let stored = |id: TaskId| match self.known(&id) {
-            Some(Known::Ended(stored)) => Some(stored.clone()),
-            Some(Known::Open(_) | Known::Closing(..)) => None,
-            None => self.ended_in_view(&id),
-        };
-        let still = |stored: &EndedTask| stored.ended.end.skipped_for() == Some(cause);
-        ids.into_iter().filter_map(stored).filter(still).collect()
+        Ok(found)
     }
 
     /// The task of this key.
@@ -331,9 +369,8 @@ impl Facts {
             }
         }
         self.idle_jobs.retain(|_, job| job.since > seq);
-        if let Err(error) = self.places.get_mut().renew(self.store.as_ref()) {
-            tracing::error!(%error, "the view cannot be read");
-        }
+        let renewed = self.places.get_mut().renew(self.store.as_ref());
+        self.unreadable_index = self.told(renewed).err();
         self.reopened.retain(|_, since| *since > seq);
         while let Some(end) = self.unfolded_turns.pop_front_if(|end| end.seq <= seq) {
             self.live.pack(self.packed_ordinal + 1, end.ordinal);
@@ -402,14 +439,11 @@ impl Facts {
     }
 
     /// A job that the core does not have.
-    pub fn idle_job(&self, name: &JobName) -> Option<JobRecord> {
+    pub fn idle_job(&self, name: &JobName) -> Result<Option<JobRecord>, Unreadable> {
         if let Some(record) = self.idle_job_in_memory(name) {
-            return Some(record.clone());
+            return Ok(Some(record.clone()));
         }
-        view::job(self.store.as_ref(), name).unwrap_or_else(|error| {
-            tracing::error!(job = %name, %error, "the view cannot be read");
-            None
-        })
+        self.told(view::job(self.store.as_ref(), name))
     }
 
     /// A job that the core does not have, if the view does not have its newest record yet.

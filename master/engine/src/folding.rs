@@ -64,6 +64,8 @@ struct UnfoldedRecords {
     /// Permits of large batches that are durable. They are kept while too many records wait, so
     /// that fewer large batches come in.
     permits: Vec<AdmissionPermit>,
+    /// Whether the fold has ended with an error, so that nobody waits for it any more.
+    given_up: bool,
 }
 
 impl Backlog {
@@ -79,12 +81,16 @@ impl Backlog {
     /// the fold may itself wait for the engine, and the engine for the commit writer.
     pub fn add(&self, records: usize, permits: Vec<AdmissionPermit>) {
         let mut unfolded = self.lock();
+        if unfolded.given_up {
+            return;
+        }
         unfolded.count += records;
         if unfolded.count > BACKLOG_GOOD {
             unfolded.permits.extend(permits);
         }
         if unfolded.count > BACKLOG_MAX {
-            let is_too_long = |unfolded: &mut UnfoldedRecords| unfolded.count > BACKLOG_MAX;
+            let is_too_long =
+                |unfolded: &mut UnfoldedRecords| unfolded.count > BACKLOG_MAX && !unfolded.given_up;
             let waited = self
                 .0
                 .folded
@@ -102,6 +108,15 @@ impl Backlog {
     /// fold go on.
     fn has_waiting_batches(&self) -> bool {
         !self.lock().permits.is_empty()
+    }
+
+    /// Nothing will be folded any more: the batches that wait for the fold go on, and are refused.
+    pub fn give_up(&self) {
+        let mut unfolded = self.lock();
+        unfolded.given_up = true;
+        unfolded.permits.clear();
+        drop(unfolded);
+        self.0.folded.notify_all();
     }
 
     /// Takes away records that have been folded.

@@ -24,4 +24,5 @@ pub mod prepare;
 mod recorded_end;
 pub mod settings;
 pub mod steady;
+pub mod store_damage;
 pub mod turns;

@@ -2,6 +2,7 @@
 
 use crate::answer::{QueryAnswer, TaskReason};
 use crate::events::ended_view;
+use crate::store_damage::StoreDamage;
 use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_protocol::message::{Page, ResultRef};
 use taskmaster_protocol::shape::{JobView, TaskView};
@@ -114,10 +115,16 @@ impl Lookup {
         }
     }
 
-    /// Reads the rest. Blocks on the disk.
-    pub fn complete(self, reader: &SharedStore) -> Result<QueryAnswer, Refusal> {
-        self.read(reader)
-            .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?
+    /// Reads the rest. Blocks on the disk. What cannot be read is told to `damage`.
+    pub fn complete(
+        self,
+        reader: &SharedStore,
+        damage: &StoreDamage,
+    ) -> Result<QueryAnswer, Refusal> {
+        self.read(reader).map_err(|error| {
+            damage.record(&error);
+            Refusal::new(RefusalCode::Unavailable, error.to_string())
+        })?
     }
 
     fn read(self, reader: &SharedStore) -> Result<Result<QueryAnswer, Refusal>, StoreError> {

@@ -32,7 +32,8 @@ pub enum StoreCommand {
     /// Write tasks, results, jobs and modules as JSON lines
     ///
     /// One line each, the last one `{"end":…}`. Large results and modules are lines of base64, in
-    /// pieces, before the line that names them; one that cannot be read is told as lost. The master
+    /// pieces, before the line that names them; one that cannot be read is told as lost. Of a damaged
+    /// store all is written that is sound, and each thing that is lost is told on stderr. The master
     /// must not be running.
     #[command(after_help = EXPORT_HELP, args = without_master())]
     Export {
@@ -58,8 +59,8 @@ pub enum StoreCommand {
     },
     /// Copy a data folder, also while its master runs; a master can start on the copy
     ///
-    /// The copy holds everything that was acknowledged when it was begun. A running master makes it
-    /// itself, on its own machine; where none has the data folder, this command does. To restore,
+    /// The copy holds everything that was acknowledged when it was begun. A running master sends it,
+    /// and this command writes it, into a folder that only you can enter. To restore,
     /// start a master with the copy as --data. Blobs that live in an object store are fetched: the
     /// copy needs none, until a master is started on it with --blobs.
     #[command(after_help = BACKUP_HELP)]
@@ -84,7 +85,7 @@ Examples:
   taskmaster store export tasks.jsonl
   taskmaster store export | jq -c '.ended | select(.) | [.body.id, .ended.result]'
 
-Exit codes: 0 all is written · 1 it is not, or blobs were lost · 2 usage";
+Exit codes: 0 all is written · 1 it is not, or something was lost · 2 usage";
 
 const IMPORT_HELP: &str = "\
 Example:

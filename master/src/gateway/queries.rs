@@ -3,20 +3,28 @@
 use super::http::{json, refused};
 use super::{GatewayState, questions};
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use taskmaster_protocol::message::Query;
 use taskmaster_protocol::{JobName, Refusal, RefusalCode, TaskId};
 
 /// Neither a full disk nor a task folder that cannot be read is a reason to start a master anew, so
-/// the status stays 200.
-pub(super) async fn health(State(state): State<GatewayState>) -> String {
-    let disk = state.handle.room.disk();
+/// the status stays 200. A damaged store is a reason to call its keeper.
+pub(super) async fn health(State(state): State<GatewayState>) -> (StatusCode, String) {
+    let room = &state.handle.room;
+    if let Some(damage) = room.damage().found() {
+        let text = format!("the store is damaged, and adds are refused: {damage}\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
+    }
+    let disk = room.disk();
     let refusing = disk.refusal().map(|why| format!("adds are refused: {why}"));
     let troubles: Vec<String> = refusing.into_iter().chain(state.folder.trouble()).collect();
-    if troubles.is_empty() {
-        return "ok\n".into();
-    }
-    format!("ok, but {}\n", troubles.join("; "))
+    let text = if troubles.is_empty() {
+        "ok\n".into()
+    } else {
+        format!("ok, but {}\n", troubles.join("; "))
+    };
+    (StatusCode::OK, text)
 }
 
 pub(super) async fn status(State(state): State<GatewayState>) -> Response {

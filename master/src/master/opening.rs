@@ -7,9 +7,13 @@ use std::io;
 use std::path::Path;
 use taskmaster_blobs::{Blobs, OpenError};
 use taskmaster_store::journal::{self, SyncedMark};
-use taskmaster_store::kv::{SharedStore, StoreError};
+use taskmaster_store::kv::{SharedStore, StoreError, salvage};
 use taskmaster_store::view::RestoredView;
 use taskmaster_store::{disk, view};
+
+/// The largest file of a store that is read as a whole at a start. That takes about a second. Of a
+/// larger store, damage is told when it is met.
+const VERIFIED_BYTES_MAX: u64 = 512 << 20;
 
 /// A store whose view has everything that is in the journal.
 pub(super) struct OpenedStore {
@@ -60,6 +64,17 @@ async fn run_blocking<T: Send + 'static>(
         .map_err(|error| MasterError::Data(config.data.clone(), io::Error::other(error)))
 }
 
+/// Reads all of a store that is read quickly. sled notices damage where it reads, and takes some of it
+/// for older pages, which nobody would notice later.
+fn verify(store: &SharedStore, folder: &Path) -> Result<(), StoreError> {
+    let bytes = std::fs::metadata(folder.join("db")).map_or(0, |db| db.len());
+    if bytes > VERIFIED_BYTES_MAX {
+        return Ok(());
+    }
+    journal::verify(store)?;
+    view::verify(store.as_ref())
+}
+
 fn open(data: &Path) -> Result<OpenedStore, StoreError> {
     disk::check_space_to_start(data)?;
     let folder = data.join("store");
@@ -72,8 +87,10 @@ fn open(data: &Path) -> Result<OpenedStore, StoreError> {
     }
     let store = upkeep::open_sled(&folder)?;
     let synced = SyncedMark::open(&folder, journal::last(&store)?)?;
+    verify(&store, &folder)?;
     view::catch_up(&store)?;
     let restored = view::restore(store.as_ref())?;
+    salvage::forget_kept(&folder);
     Ok(OpenedStore {
         store,
         restored,

@@ -16,7 +16,7 @@ use taskmaster_blobs::Blobs;
 use taskmaster_console::long_lived::spawn;
 use taskmaster_engine::committing::{self, CommitLag, CommitWriter, TURNS_WAITING_MAX};
 use taskmaster_engine::components::Components;
-use taskmaster_engine::disk_monitor::{DiskMonitor, PatientStore};
+use taskmaster_engine::disk_monitor::{DiskMonitor, MeasureEnd, PatientStore};
 use taskmaster_engine::engine::{Engine, EngineConfig, Turn};
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::folding::Folding;
@@ -25,17 +25,18 @@ use taskmaster_engine::settings::Durability;
 use taskmaster_engine::steady::SteadyClock;
 use taskmaster_engine::{clock, turns};
 use taskmaster_protocol::Now;
+use taskmaster_store::disk::StoreFile;
 use taskmaster_store::journal::{AppendError, KvJournal};
 use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::record::JournalEntry;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 /// The threads of a master, and what others need of them.
 pub(super) struct StartedThreads {
     pub(super) handle: MasterHandle,
     pub(super) components: Components,
-    /// Tells when the journal has failed.
-    pub(super) failed: oneshot::Receiver<AppendError>,
+    /// Tells when the master cannot go on.
+    pub(super) failed: mpsc::Receiver<MasterError>,
     pub(super) threads: Vec<JoinHandle<()>>,
 }
 
@@ -50,12 +51,14 @@ pub(super) fn start(
         restored,
         synced,
     } = store;
+    let data_error = |error| MasterError::Data(config.data.clone(), error);
     let (inbox, inputs) = channel();
     let (turns, ended_turns) = sync_channel(TURNS_WAITING_MAX);
     let (folds, commits) = channel();
-    let (failing, failed) = oneshot::channel();
-    let events = EventFeed::new(restored.watermarks.seq, store.clone());
+    let (failing, failed) = mpsc::channel(1);
     let room = DiskMonitor::new(inbox.clone());
+    let events =
+        EventFeed::new(restored.watermarks.seq, store.clone()).reporting_damage_to(room.damage());
     let handle = MasterHandle {
         inbox: inbox.clone(),
         reader: store.clone(),
@@ -63,18 +66,16 @@ pub(super) fn start(
         epoch: restored.watermarks.epoch + 1,
         room: room.clone(),
     };
-
     let now = clock::now();
     let engine_config = engine_config(config, now);
     let mut engine = Engine::restore(restored, engine_config, store.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
+    engine.report_damage_to(room.damage());
     let components = engine.components();
     let mut journal = KvJournal::open(store.clone())?.with_synced_mark(synced);
     commit_first(engine.end_turn(now), &mut journal, &events, &folds)?;
 
-    let patient: SharedStore = Arc::new(PatientStore::new(store, room.clone()));
-    let collector = BlobCollector::new(blobs, patient.clone(), room.clone());
-    let folding = Folding::new(patient, config.keep, inbox).with_collector(Box::new(collector));
+    let folding = folding(config, blobs, store, &room, inbox);
     let behind = CommitLag::new(folding.backlog());
     let (stop_measuring, measuring_stopped) = channel();
     let journal_thread = JournalThread {
@@ -85,16 +86,22 @@ pub(super) fn start(
         folds,
         room: room.clone(),
         behind: behind.clone(),
-        failing,
+        failing: failing.clone(),
         stop_measuring,
     };
+    let disk_thread = DiskThread {
+        room: room.clone(),
+        data: config.data.clone(),
+        file: StoreFile::find(&config.data).map_err(data_error)?,
+        failing,
+        stopped: measuring_stopped,
+    };
 
-    let data_error = |error| MasterError::Data(config.data.clone(), error);
     let threads = [
         start_engine(engine, inputs, turns, behind),
         start_journal(journal_thread),
-        start_disk(room, config.data.clone(), measuring_stopped),
-        start_fold(folding, commits),
+        start_disk(disk_thread),
+        start_fold(folding, commits, room),
     ];
     let threads: io::Result<Vec<_>> = threads.into_iter().collect();
     Ok(StartedThreads {
@@ -103,6 +110,19 @@ pub(super) fn start(
         failed,
         threads: threads.map_err(data_error)?,
     })
+}
+
+/// The fold, which waits where the disk is full and collects blobs between folds.
+fn folding(
+    config: &MasterConfig,
+    blobs: Blobs,
+    store: SharedStore,
+    room: &DiskMonitor,
+    engine: Sender<Input>,
+) -> Folding {
+    let patient: SharedStore = Arc::new(PatientStore::new(store, room.clone()));
+    let collector = BlobCollector::new(blobs, patient.clone(), room.clone());
+    Folding::new(patient, config.keep, engine).with_collector(Box::new(collector))
 }
 
 fn engine_config(config: &MasterConfig, now: Now) -> EngineConfig {
@@ -152,7 +172,7 @@ struct JournalThread {
     room: DiskMonitor,
     behind: CommitLag,
     /// Told when the journal has failed.
-    failing: oneshot::Sender<AppendError>,
+    failing: mpsc::Sender<MasterError>,
     /// The disk is measured until this is dropped.
     stop_measuring: Sender<()>,
 }
@@ -181,28 +201,48 @@ fn start_journal(thread: JournalThread) -> io::Result<JoinHandle<()>> {
             lag: &behind,
         };
         if let Err(error) = writer.run() {
-            let _ = failing.send(error);
+            let _ = failing.try_send(MasterError::Journal(error));
         }
         room.close();
         drop(stop_measuring);
     })
 }
 
-fn start_disk(
+/// What the thread that measures the disk owns.
+struct DiskThread {
     room: DiskMonitor,
     data: PathBuf,
+    file: StoreFile,
+    /// Told when the data folder is gone.
+    failing: mpsc::Sender<MasterError>,
+    /// The disk is measured until the sender is dropped.
     stopped: Receiver<()>,
-) -> io::Result<JoinHandle<()>> {
-    spawn("disk", move || room.measure(&data, &stopped))
+}
+
+fn start_disk(thread: DiskThread) -> io::Result<JoinHandle<()>> {
+    spawn("disk", move || {
+        let DiskThread {
+            room,
+            data,
+            file,
+            failing,
+            stopped,
+        } = thread;
+        if room.measure(&data, &file, &stopped) == MeasureEnd::StoreGone {
+            let _ = failing.try_send(MasterError::Gone(data));
+        }
+    })
 }
 
 fn start_fold(
     mut folding: Folding,
     commits: Receiver<Arc<JournalEntry>>,
+    room: DiskMonitor,
 ) -> io::Result<JoinHandle<()>> {
     spawn("fold", move || {
         if let Err(error) = folding.run(&commits, || clock::now().wall) {
-            tracing::error!(%error, "the view cannot be folded; the journal goes on");
+            room.record_stopped_fold(&error);
+            folding.backlog().give_up();
         }
     })
 }

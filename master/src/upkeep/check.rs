@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use taskmaster_blobs::Blobs;
 use taskmaster_protocol::{Hash, JobName, Listing, TaskId};
 use taskmaster_store::journal::SyncedMark;
-use taskmaster_store::kv::{SharedStore, StoreError};
+use taskmaster_store::kv::{SharedStore, StoreError, sled};
 use taskmaster_store::record::{JournalEntry, Record};
 use taskmaster_store::references::{self, Reference};
 use taskmaster_store::view::Watermarks;
@@ -92,8 +92,7 @@ pub fn check(store: &OpenStore) -> Result<CheckReport, UpkeepError> {
     match std::panic::catch_unwind(read) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => report.fault(error.to_string()),
-        Err(_) => report
-            .fault("the store's engine gave up over what it read; its message stands above".into()),
+        Err(_) => report.fault(sled::GAVE_UP.into()),
     }
     report.ok = report.wrong.is_empty();
     Ok(report)
@@ -102,6 +101,9 @@ pub fn check(store: &OpenStore) -> Result<CheckReport, UpkeepError> {
 fn check_all(opened: &OpenStore, report: &mut CheckReport) -> Result<(), StoreError> {
     let store = &opened.store;
     if let Err(error) = SyncedMark::open(&opened.folder, journal::last(store)?) {
+        report.fault(error.to_string());
+    }
+    if let Err(error) = view::verify(store.as_ref()) {
         report.fault(error.to_string());
     }
     let marks = view::watermarks(store.as_ref())?;

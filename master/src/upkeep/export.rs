@@ -8,10 +8,12 @@ use super::line::{ExportLine, FORMAT};
 use super::pieces::{self, PieceError};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
-use taskmaster_blobs::Blobs;
+use std::sync::Arc;
+use taskmaster_blobs::{Blobs, OpenError};
 use taskmaster_protocol::{Hash, Listing, ModuleName};
+use taskmaster_store::body::TaskBody;
 use taskmaster_store::kv::{KvStore, StoreError};
-use taskmaster_store::record::Rights;
+use taskmaster_store::record::{ModuleRecord, Rights};
 use taskmaster_store::references::{self, Reference};
 use taskmaster_store::view::{self, EndedTask, OpenTask};
 
@@ -24,10 +26,16 @@ pub enum ExportError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The blobs cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] OpenError),
     /// The export cannot be written.
     #[error("the export cannot be written: {0}")]
     Write(#[from] io::Error),
 }
+
+/// Sentences about what is lost that are kept. More help nobody.
+pub(super) const LOST_MAX: usize = 100;
 
 /// What was written.
 #[derive(Debug, Default)]
@@ -36,8 +44,18 @@ pub struct ExportSummary {
     pub tasks: u64,
     /// Files, large params and results, versions of modules.
     pub blobs: u64,
-    /// Blobs that could not be read, a sentence for each.
+    /// What could not be read, a sentence for each thing.
     pub lost: Vec<String>,
+    /// Things that could not be read beyond those in `lost`.
+    pub lost_more: u64,
+}
+
+impl ExportSummary {
+    /// This summary, with what was found to be wrong with the store before it was exported.
+    pub(super) fn with_damage(mut self, damage: &StoreError) -> ExportSummary {
+        self.lost.insert(0, damage.to_string());
+        self
+    }
 }
 
 /// Writes all lines. The journal must be folded.
@@ -46,21 +64,11 @@ pub fn export(
     blobs: &Blobs,
     out: &mut dyn Write,
 ) -> Result<ExportSummary, ExportError> {
-    let mut exporter = Exporter {
-        out,
-        blobs,
-        handled: HashSet::new(),
-        summary: ExportSummary::default(),
-        write_error: None,
-    };
-    let written = exporter.write_all(store);
-    match exporter.write_error {
-        Some(error) => Err(error.into()),
-        None => Ok(written.map(|()| exporter.summary)?),
-    }
+    Exporter::write(blobs, out, |exporter| exporter.write_all(store))
 }
 
-struct Exporter<'a> {
+/// Writes the lines of an export.
+pub(super) struct Exporter<'a> {
     out: &'a mut dyn Write,
     blobs: &'a Blobs,
     /// Blobs that are written or lost. Many tasks may name the same blob.
@@ -71,8 +79,38 @@ struct Exporter<'a> {
     write_error: Option<io::Error>,
 }
 
-impl Exporter<'_> {
-    fn write(&mut self, line: &ExportLine) -> Result<(), StoreError> {
+impl<'a> Exporter<'a> {
+    /// Writes what `lines` gives to the exporter.
+    pub fn write(
+        blobs: &'a Blobs,
+        out: &'a mut dyn Write,
+        lines: impl FnOnce(&mut Exporter<'a>) -> Result<(), StoreError>,
+    ) -> Result<ExportSummary, ExportError> {
+        let mut exporter = Exporter {
+            out,
+            blobs,
+            handled: HashSet::new(),
+            summary: ExportSummary::default(),
+            write_error: None,
+        };
+        let written = lines(&mut exporter);
+        match exporter.write_error {
+            Some(error) => Err(error.into()),
+            None => Ok(written.map(|()| exporter.summary)?),
+        }
+    }
+
+    /// Notes something that cannot be exported.
+    pub fn lose(&mut self, what: String) {
+        if self.summary.lost.len() < LOST_MAX {
+            self.summary.lost.push(what);
+        } else {
+            self.summary.lost_more += 1;
+        }
+    }
+
+    /// Writes a line.
+    pub fn line(&mut self, line: &ExportLine) -> Result<(), StoreError> {
         let written = serde_json::to_writer(&mut *self.out, line).map_err(io::Error::from);
         written
             .and_then(|()| self.out.write_all(b"\n"))
@@ -84,62 +122,76 @@ impl Exporter<'_> {
 
     fn write_all(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
         let marks = view::watermarks(store)?;
-        self.write(&ExportLine::Store {
+        self.line(&ExportLine::Store {
             format: FORMAT,
             epoch: marks.epoch,
             seq: marks.seq,
         })?;
-        self.write_modules(store)?;
-        each_ended(store, &mut |task| self.write_ended(task))?;
-        view::open_tasks(store, &mut |body, task| {
-            self.summary.tasks += 1;
-            self.write_named(references::of_body(&body))?;
-            let OpenTask {
-                priority,
-                tries,
-                lost,
-                fence,
-                due,
-                ..
-            } = task;
-            self.write(&ExportLine::Open {
-                body,
-                priority,
-                tries,
-                lost,
-                fence,
-                due,
-            })
-        })?;
-        for (name, record) in view::jobs(store, usize::MAX)? {
-            self.write(&ExportLine::Job { name, record })?;
-        }
-        let tasks = self.summary.tasks;
-        self.write(&ExportLine::End { tasks })
-    }
-
-    fn write_modules(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
         let restored = view::restore(store)?;
         let mut rights: BTreeMap<ModuleName, Rights> = restored.rights.into_iter().collect();
         for (name, record) in restored.modules {
-            for version in &record.versions {
-                self.write_blob(version.version)?;
-            }
-            let rights = rights.remove(&name).map(Box::new);
-            self.write(&ExportLine::Module {
-                name,
-                record,
-                rights,
-            })?;
+            let rights = rights.remove(&name);
+            self.module(name, record, rights)?;
         }
-        Ok(())
+        each_ended(store, &mut |task| self.ended(task))?;
+        view::open_tasks(store, &mut |body, task| self.open(body, task))?;
+        for (name, record) in view::jobs(store, usize::MAX)? {
+            self.line(&ExportLine::Job { name, record })?;
+        }
+        self.end()
     }
 
-    fn write_ended(&mut self, task: EndedTask) -> Result<(), StoreError> {
+    /// Writes the last line.
+    pub fn end(&mut self) -> Result<(), StoreError> {
+        let tasks = self.summary.tasks;
+        self.line(&ExportLine::End { tasks })
+    }
+
+    /// Writes a module, and its versions before it.
+    pub fn module(
+        &mut self,
+        name: ModuleName,
+        record: ModuleRecord,
+        rights: Option<Rights>,
+    ) -> Result<(), StoreError> {
+        for version in &record.versions {
+            self.write_blob(version.version)?;
+        }
+        self.line(&ExportLine::Module {
+            name,
+            record,
+            rights: rights.map(Box::new),
+        })
+    }
+
+    /// Writes an open task, and what it names before it.
+    pub fn open(&mut self, body: Arc<TaskBody>, task: OpenTask) -> Result<(), StoreError> {
+        self.summary.tasks += 1;
+        self.write_named(references::of_body(&body))?;
+        let OpenTask {
+            priority,
+            tries,
+            lost,
+            fence,
+            due,
+            ..
+        } = task;
+        self.line(&ExportLine::Open {
+            body,
+            priority,
+            tries,
+            lost,
+            fence,
+            due,
+        })
+    }
+
+    /// Writes an ended task, and what it names before it.
+    pub fn ended(&mut self, task: EndedTask) -> Result<(), StoreError> {
         let EndedTask { body, ended } = task;
         self.summary.tasks += 1;
         self.write_named(references::of_body(&body).chain(references::of_ended(&ended)))?;
-        self.write(&ExportLine::Ended { body, ended })
+        self.line(&ExportLine::Ended { body, ended })
     }
 
     /// Writes the blobs that a record names. The files of a folder come before the folder.
@@ -166,11 +218,11 @@ impl Exporter<'_> {
         if !self.handled.insert(hash) {
             return Ok(());
         }
-        match pieces::write_blob(self.blobs, hash, &mut |line| self.write(line)) {
+        match pieces::write_blob(self.blobs, hash, &mut |line| self.line(line)) {
             Ok(()) => self.summary.blobs += 1,
             Err(PieceError::Lost(why)) => {
-                self.summary.lost.push(format!("blob {hash}: {why}"));
-                self.write(&ExportLine::Lost { hash, why })?;
+                self.lose(format!("blob {hash}: {why}"));
+                self.line(&ExportLine::Lost { hash, why })?;
             }
             Err(PieceError::Line(error)) => return Err(error),
         }

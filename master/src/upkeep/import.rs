@@ -2,6 +2,7 @@
 //! commits of a journal and folded, as if everything had happened again, so the store is what a
 //! master would have made of it.
 
+use super::export::LOST_MAX;
 use super::line::{ExportLine, FORMAT};
 use super::pieces::{BlobJoiner, JoinError};
 use super::{NewStore, OpenStore, UpkeepError};
@@ -83,8 +84,10 @@ pub struct ImportSummary {
     pub tasks: u64,
     /// Large params and results, versions of modules.
     pub blobs: u64,
-    /// Blobs that the export says could not be read, a sentence for each.
+    /// Blobs that the export says could not be read, a sentence for each of the first.
     pub lost: Vec<String>,
+    /// Such blobs beyond those in `lost`.
+    pub lost_more: u64,
 }
 
 /// Reads lines into a new store in `data`. The store gets its name only when all of it is there.
@@ -132,7 +135,9 @@ fn read(store: &OpenStore, lines: &mut dyn BufRead) -> Result<ImportSummary, Upk
     Ok(ImportSummary {
         tasks: importer.tasks,
         blobs: importer.blobs.count,
+        lost_more: lost.len().saturating_sub(LOST_MAX) as u64,
         lost: lost
+            .take(LOST_MAX)
             .map(|(hash, why)| format!("blob {hash}: {why}"))
             .collect(),
     })

@@ -50,8 +50,28 @@ pub fn unpack<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError>
     postcard::from_bytes(bytes).map_err(|error| DecodeError::Content(error.to_string()))
 }
 
+/// Whether the bytes are what [`encode`] wrote. The content is not decoded.
+pub fn check(bytes: &[u8]) -> Result<(), DecodeError> {
+    sound_content(bytes).map(drop)
+}
+
+/// The format and the checksum of bytes that [`encode`] wrote, as a number that nearly always differs
+/// where the content differs; `None` where there are too few bytes for a head.
+pub(crate) fn head_number(bytes: &[u8]) -> Option<u64> {
+    let head = bytes.first_chunk::<HEAD_BYTES>()?;
+    Some(
+        head.iter()
+            .fold(0, |number, byte| (number << 8) | u64::from(*byte)),
+    )
+}
+
 /// Reads what [`encode`] wrote.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    unpack(sound_content(bytes)?)
+}
+
+/// The content behind a head whose format and checksum are right.
+fn sound_content(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let (head, content) = bytes
         .split_at_checked(HEAD_BYTES)
         .ok_or(DecodeError::Empty)?;
@@ -61,7 +81,7 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError>
     if crc32fast::hash(content).to_le_bytes() != head[1..] {
         return Err(DecodeError::Checksum);
     }
-    unpack(content)
+    Ok(content)
 }
 
 pub(crate) mod as_json {

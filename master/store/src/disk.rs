@@ -1,8 +1,11 @@
 //! The free space on the disk, and the error texts about a disk that is full.
 
 use crate::kv::StoreError;
+use rustix::process::{Resource, getrlimit};
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Adds are refused when fewer bytes are free, because the results of tasks that were added before
 /// must still fit.
@@ -18,6 +21,52 @@ pub fn full_message(folder: &Path) -> String {
         "the disk that holds {} is full: nothing can be written to it; make room until {} MiB are free, then it goes on by itself",
         folder.display(),
         AMPLE_BYTES >> 20
+    )
+}
+
+/// The file of a store, as it was when the master started. A master whose data folder is removed or
+/// exchanged goes on writing into files that no next start will find.
+#[derive(Debug, Clone)]
+pub struct StoreFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl StoreFile {
+    /// The file of the store in the data folder `data`.
+    pub fn find(data: &Path) -> io::Result<StoreFile> {
+        let path = data.join("store").join("db");
+        let about = fs::metadata(&path)?;
+        Ok(StoreFile {
+            device: about.dev(),
+            inode: about.ino(),
+            path,
+        })
+    }
+
+    /// Whether there is no such file any more, or another one. A disk that does not answer says
+    /// nothing of that.
+    pub fn is_gone(&self) -> bool {
+        match fs::metadata(&self.path) {
+            Ok(about) => about.dev() != self.device || about.ino() != self.inode,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+}
+
+/// Bytes that a file of this process may have (`ulimit -f`); `None` where there is no limit.
+pub fn file_bytes_max() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
+}
+
+/// The error text for a file that may grow no more.
+pub fn limited_message(folder: &Path, limit: u64) -> String {
+    format!(
+        "no file of this process may have more than {} MiB (`ulimit -f`), and the store in {} would: \
+         start the master with a higher limit",
+        limit >> 20,
+        folder.display()
     )
 }
 

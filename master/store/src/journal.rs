@@ -11,9 +11,10 @@ pub use synced::SyncedMark;
 use crate::codec::{self, DecodeError};
 use crate::kv::{SharedStore, StoreError, WriteBatch, part_key};
 use crate::record::JournalEntry;
+use std::fmt::Display;
 
 /// Prefix of the keys of commits: `J`, the commit's number, the part's number.
-const JOURNAL: u8 = b'J';
+pub(crate) const JOURNAL: u8 = b'J';
 
 /// Why a commit is not known to be durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,11 +140,15 @@ pub fn entry(store: &SharedStore, commit: u64) -> Result<Option<JournalEntry>, S
     let Some(bytes) = read(store, commit)? else {
         return Ok(None);
     };
-    let damaged = |why: DecodeError| StoreError::Corrupt {
+    let damaged = |why: DecodeError| damaged(commit, why);
+    codec::decode(&bytes).map(Some).map_err(damaged)
+}
+
+pub(crate) fn damaged(commit: u64, why: impl Display) -> StoreError {
+    StoreError::Corrupt {
         path: "the journal".into(),
         why: format!("commit {commit}: {why}"),
-    };
-    codec::decode(&bytes).map(Some).map_err(damaged)
+    }
 }
 
 /// The number of the first commit that was not removed; `None` where there is none.
@@ -160,6 +165,37 @@ pub fn last(store: &SharedStore) -> Result<u64, StoreError> {
         .scan(&[JOURNAL], &[JOURNAL + 1], true, 1)?
         .first()
         .map_or(0, |pair| commit_of(&pair.key)))
+}
+
+/// Checks that the journal ends with the commit `folded`, up to which a view was folded. A fold that
+/// finds no next commit is at the journal's end, unless commits are missing.
+pub(crate) fn expect_end(store: &SharedStore, folded: u64) -> Result<(), StoreError> {
+    let last = last(store)?;
+    if last > folded {
+        return Err(damaged(folded + 1, "it is missing"));
+    }
+    if last < folded {
+        let why = format!("it ends at commit {last}, and the view at commit {folded}");
+        return Err(StoreError::Corrupt {
+            path: "the journal".into(),
+            why,
+        });
+    }
+    Ok(())
+}
+
+/// Reads the whole journal: every commit must be there, as it was written.
+pub fn verify(store: &SharedStore) -> Result<(), StoreError> {
+    let Some(first) = first(store)? else {
+        return Ok(());
+    };
+    for commit in first..=last(store)? {
+        let Some(bytes) = read(store, commit)? else {
+            return Err(damaged(commit, "it is missing"));
+        };
+        codec::check(&bytes).map_err(|why| damaged(commit, why))?;
+    }
+    Ok(())
 }
 
 /// The number of the last commit whose first event is not after `seq`. Commits have dense numbers
@@ -184,10 +220,16 @@ pub fn trim(store: &SharedStore, below: u64) -> Result<(), StoreError> {
     const PARTS_OF_A_BATCH: usize = 4_096;
 
     loop {
-        let parts = store.scan(&part_key(&key(0), 0), &key(below), false, PARTS_OF_A_BATCH)?;
-        if parts.is_empty() {
+        let mut parts = store.scan(&part_key(&key(0), 0), &key(below), false, PARTS_OF_A_BATCH)?;
+        let Some(last) = parts.last() else {
             return Ok(());
-        }
+        };
+        // No commit loses only some of its parts, because a crash between two batches would leave
+        // the others behind, and half a commit looks like a damaged one.
+        let mut behind = last.key.clone();
+        behind.push(0);
+        let end = key(commit_of(&last.key) + 1);
+        parts.extend(store.scan(&behind, &end, false, usize::MAX)?);
         let mut batch = WriteBatch::default();
         for part in parts {
             batch.remove(part.key);

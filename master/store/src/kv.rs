@@ -1,8 +1,10 @@
 //! The seam to the disk: an ordered map of bytes with atomic batches, and one call that makes
 //! earlier writes durable. Journal and view are written over it. [`sled`] keeps the map on a disk,
-//! [`memory`] keeps it in memory for tests.
+//! [`memory`] keeps it in memory for tests, and
+//! [`salvage`] reads what is left of a damaged one.
 
 pub mod memory;
+pub mod salvage;
 pub mod sled;
 
 use std::path::PathBuf;
@@ -91,7 +93,7 @@ pub enum StoreError {
     Locked(String),
     /// The store cannot be opened, or its content cannot be decoded.
     #[error(
-        "the store in {path} cannot be used: {why}. No task in it was changed. `taskmaster store check` says more. Restore a copy of the folder (`taskmaster store backup` makes them), or start with another --data folder"
+        "the store in {path} cannot be used: {why}. No task in it was changed. `taskmaster store check` says more. Restore a copy of the folder (`taskmaster store backup` makes them), or take what is sound out of it with `taskmaster store export` and begin a new store with `store import`, or start with another --data folder"
     )]
     Corrupt {
         /// The store's folder, or the part of the store that is damaged.
@@ -102,7 +104,7 @@ pub enum StoreError {
     /// The store can be read, but its newest commits are missing. sled reads a log with a damaged
     /// end as a log that ends earlier, and does not complain.
     #[error(
-        "the store in {path} has lost what was durable: it ends at commit {end}, and commit {synced} was written and synced. Its end was damaged or cut off, or an older copy was put in its place. Restore a copy of the folder that is whole; or, to go on without what is missing, remove {}",
+        "the store in {path} has lost what was durable: it ends at commit {end}, and commit {synced} was written and synced. Its end was damaged or cut off, or an older copy was put in its place. Restore a copy of the folder that is whole, or take what is sound out of it with `taskmaster store export`; or, to go on without what is missing, remove {}",
         mark.display()
     )]
     Cut {

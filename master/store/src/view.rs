@@ -3,24 +3,27 @@
 //!
 //! Keys by their first byte:
 //!
-//! - `!`: the watermarks, and the list of runs of the index.
+//! - `!`: the watermarks, the list of runs of the index, and the digest of all values ([`digest`]).
 //! - `o`: open tasks by ordinal, and `e`: ended tasks by seq. Both lie in blocks ([`block`]).
 //! - `i`: the index of ended tasks by the hash of their id ([`ended_index`]).
 //! - `d`, a cause's id, 0, a task's id: the task was skipped because of the cause.
 //! - `j`: jobs, `m`: modules, `g`: rights of modules, `r`: runners, each by name.
 
 mod block;
+mod digest;
 mod ended_index;
 mod fold;
 mod restoring;
+pub mod sound;
 
+pub use digest::verify;
 pub use ended_index::EndedIndex;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
 pub use restoring::{RestoredView, restore};
 
 use crate::body::TaskBody;
-use crate::codec;
-use crate::kv::{KvStore, StoreError, VALUE_BYTES_MAX, get_parts};
+use crate::codec::{self, DecodeError};
+use crate::kv::{KeyValue, KvStore, StoreError, VALUE_BYTES_MAX, get_parts};
 use crate::packed::StoredBody;
 use crate::record::{Ended, JobRecord, ModuleRecord, TaskEnd};
 use serde::{Deserialize, Serialize};
@@ -89,7 +92,7 @@ impl OpenTask {
     }
 }
 
-fn damaged_open_task(why: codec::DecodeError) -> StoreError {
+fn damaged_open_task(why: DecodeError) -> StoreError {
     corrupt("an open task", why)
 }
 
@@ -163,7 +166,7 @@ fn skipped_key(cause: &TaskId, id: &str) -> Vec<u8> {
     key
 }
 
-fn corrupt(what: &str, why: codec::DecodeError) -> StoreError {
+fn corrupt(what: &str, why: DecodeError) -> StoreError {
     StoreError::Corrupt {
         path: "the view".into(),
         why: format!("{what}: {why}"),
@@ -225,11 +228,15 @@ pub fn skipped_for(store: &dyn KvStore, cause: &TaskId) -> Result<Vec<TaskId>, S
     let mut to = from.clone();
     to.push(0xff);
     let pairs = store.scan(&from, &to, false, usize::MAX)?;
-    let ids = pairs.iter().filter_map(|pair| {
+    let id_of = |pair: &KeyValue| {
         let id = pair.key.get(from.len()..)?;
         TaskId::new(std::str::from_utf8(id).ok()?).ok()
-    });
-    Ok(ids.collect())
+    };
+    let damaged = || corrupt("an id of a skipped task", DecodeError::Empty);
+    pairs
+        .iter()
+        .map(|pair| id_of(pair).ok_or_else(damaged))
+        .collect()
 }
 
 /// The last `limit` tasks that ended with a seq below `before`, the newest first. There are fewer only
@@ -333,11 +340,18 @@ pub fn modules(store: &dyn KvStore) -> Result<Vec<(ModuleName, ModuleRecord)>, S
 /// The first `limit` jobs with their names, in the order of the names.
 pub fn jobs(store: &dyn KvStore, limit: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
     let pairs = store.scan(&[JOBS], &[JOBS + 1], false, limit)?;
-    let jobs = pairs.iter().filter_map(|pair| {
-        let NamedRecord { name, record } = codec::decode(&pair.value).ok()?;
-        Some((name, record))
-    });
-    Ok(jobs.collect())
+    let is_first_part = |pair: &&KeyValue| pair.key.ends_with(&[0, 0]);
+    let job_of = |pair: &KeyValue| {
+        let damaged = |why| corrupt(&String::from_utf8_lossy(&pair.key), why);
+        let NamedRecord { name, record } = if pair.value.len() < VALUE_BYTES_MAX {
+            codec::decode(&pair.value).map_err(damaged)?
+        } else {
+            let whole = get_parts(store, &pair.key[..pair.key.len() - 2])?;
+            codec::decode(&whole.unwrap_or_default()).map_err(damaged)?
+        };
+        Ok((name, record))
+    };
+    pairs.iter().filter(is_first_part).map(job_of).collect()
 }
 
 /// Calls `visit` with the body and the state of every open task, in the order of adding. Only one

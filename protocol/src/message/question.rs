@@ -105,6 +105,9 @@ pub struct Status {
     /// read; a sentence each. Empty while all is well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
+    /// What was found to be wrong with the store on the disk; `null` while nothing is known to be.
+    #[serde(default)]
+    pub damaged: Option<String>,
 }
 
 /// From a client or a runner: a question.

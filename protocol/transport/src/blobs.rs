@@ -20,6 +20,31 @@ pub struct BlobClient {
     token: Option<String>,
 }
 
+/// Where a master gives a copy of its data folder.
+const BACKUP_PATH: &str = "/api/backup";
+
+/// A backup on its way.
+pub struct BackupBody {
+    body: Incoming,
+    _driver: ConnectionDriver,
+}
+
+impl BackupBody {
+    /// The next bytes; `None` where the stream has ended as it should.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| BlobError::Unreachable {
+                path: BACKUP_PATH.into(),
+                why: error.to_string(),
+            })?;
+            if let Ok(bytes) = frame.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
@@ -129,10 +154,29 @@ impl BlobClient {
             .map(drop)
     }
 
-    /// Asks the master to copy its data folder, and waits until the copy is there. `wish` is
-    /// `{"to":"/a/folder/of/the/master"}`.
-    pub async fn backup(&self, wish: Bytes) -> Result<Bytes, BlobError> {
-        self.request(Method::POST, "/api/backup".into(), wish).await
+    /// Asks the master for a copy of its data folder, which comes as a stream.
+    pub async fn backup(&self) -> Result<BackupBody, BlobError> {
+        let request = Request::builder().method(Method::GET).uri(BACKUP_PATH);
+        let BlobResponse {
+            status,
+            body,
+            driver,
+            ..
+        } = self
+            .send(BACKUP_PATH, request, RequestBody::default())
+            .await?;
+        if status.is_success() {
+            return Ok(BackupBody {
+                body,
+                _driver: driver,
+            });
+        }
+        let said = body.collect().await.map(|said| said.to_bytes());
+        Err(refused(
+            BACKUP_PATH.into(),
+            status,
+            &said.unwrap_or_default(),
+        ))
     }
 
     /// Returns those of `hashes` that the master lacks. A task may name the others for half an hour

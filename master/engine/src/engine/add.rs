@@ -3,7 +3,7 @@
 use super::Engine;
 use super::conflict::different_field;
 use super::unmet::{DeferredDocuments, unknown_dependency};
-use crate::facts::{DependencyState, Known};
+use crate::facts::{DependencyState, Known, Unreadable};
 use crate::inbox::ConnectionId;
 use crate::prepare::{PreparedBatch, PreparedTask};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +52,12 @@ enum NotAdmitted {
 impl From<Refusal> for NotAdmitted {
     fn from(refusal: Refusal) -> NotAdmitted {
         NotAdmitted::Refused(refusal)
+    }
+}
+
+impl From<Unreadable> for NotAdmitted {
+    fn from(unreadable: Unreadable) -> NotAdmitted {
+        NotAdmitted::Refused(unreadable.into())
     }
 }
 
@@ -179,7 +185,7 @@ impl Engine {
                 outcomes.insert(index, outcome);
             }
         }
-        let is_known = |id: &TaskId| self.facts.state_of(id) != DependencyState::Unknown;
+        let is_known = |id: &TaskId| self.facts.state_of(id) != Ok(DependencyState::Unknown);
         let refused = admission.deferred.refuse(is_known).into_iter();
         outcomes.extend(refused.map(|(index, refusal)| (index, Err(refusal))));
         outcomes.into_values().collect()
@@ -217,8 +223,8 @@ impl Engine {
         task: Box<PreparedTask>,
         job: Option<&JobName>,
     ) -> Result<AdmittedTask, NotAdmitted> {
-        if let Some(known) = self.known_document(&task) {
-            return Ok(known?);
+        if let Some(known) = self.known_document(&task)? {
+            return Ok(known);
         }
         self.check_admission(&task)?;
         let dependencies = task
@@ -227,10 +233,7 @@ impl Engine {
             .iter()
             .map(|dependency| &dependency.on)
             .chain(&task.references);
-        let mut unknown: Vec<TaskId> = dependencies
-            .filter(|id| self.facts.state_of(id) == DependencyState::Unknown)
-            .cloned()
-            .collect();
+        let mut unknown = self.facts.unknown_of(dependencies)?;
         unknown.dedup();
         if !unknown.is_empty() {
             return Err(NotAdmitted::UnknownDependencies(unknown, task));
@@ -254,7 +257,7 @@ impl Engine {
             .or_else(|| task.default_job.clone())
             .or_else(|| JobName::new(DEFAULT_JOB).ok())
             .ok_or_else(|| Refusal::new(RefusalCode::Internal, "no job"))?;
-        Ok(self.add_task(*task, job))
+        Ok(self.add_task(*task, job)?)
     }
 
     /// Checks everything that may refuse a new task, except its dependencies and requirements.
@@ -277,8 +280,8 @@ impl Engine {
     }
 
     /// Adds a task that passed all checks.
-    fn add_task(&mut self, task: PreparedTask, job: JobName) -> AdmittedTask {
-        self.open_job(&job);
+    fn add_task(&mut self, task: PreparedTask, job: JobName) -> Result<AdmittedTask, Unreadable> {
+        self.open_job(&job)?;
         self.last_ordinal += 1;
         let PreparedTask {
             document,
@@ -299,27 +302,30 @@ impl Engine {
             lineage,
         });
         let priority = body.priority;
-        self.open_task(Arc::new(body), priority, Origin::Added, None);
-        AdmittedTask {
+        self.open_task(Arc::new(body), priority, Origin::Added, None)?;
+        Ok(AdmittedTask {
             id,
             is_known: false,
             has_ended: false,
-        }
+        })
     }
 
     /// The outcome for a task whose id is known: nothing is to do if the document is the same, and
     /// another document is refused. `None` if the id is unknown.
-    fn known_document(&self, task: &PreparedTask) -> Option<Result<AdmittedTask, Refusal>> {
+    fn known_document(&self, task: &PreparedTask) -> Result<Option<AdmittedTask>, Refusal> {
         let id = &task.id;
         let known = self.facts.known(id);
         let has_ended = !matches!(known, Some(Known::Open(_)));
         let body = match known {
             Some(Known::Open(key) | Known::Closing(key, _)) => self.facts.body(key),
             Some(Known::Ended(stored)) => stored.body.clone(),
-            None => self.facts.ended_in_view(id)?.body,
+            None => match self.facts.ended_in_view(id)? {
+                Some(stored) => stored.body,
+                None => return Ok(None),
+            },
         };
         if body.fingerprint == task.fingerprint {
-            return Some(Ok(AdmittedTask {
+            return Ok(Some(AdmittedTask {
                 id: id.clone(),
                 is_known: true,
                 has_ended,
@@ -333,13 +339,17 @@ impl Engine {
             "the id `{id}` is taken by another task document{difference}; use another id, or the \
              same document again"
         );
-        Some(Err(Refusal::new(RefusalCode::IdConflict, text)
+        Err(Refusal::new(RefusalCode::IdConflict, text)
             .at("id")
-            .about(vec![id.clone()])))
+            .about(vec![id.clone()]))
     }
 
     /// The state of the task of this id on which `body` depends.
-    pub(super) fn dependency_state(&self, body: &TaskBody, id: &TaskId) -> DependencyState {
+    pub(super) fn dependency_state(
+        &self,
+        body: &TaskBody,
+        id: &TaskId,
+    ) -> Result<DependencyState, Unreadable> {
         let ordinal_of = |key| self.core.task(key).map_or(0, |task| task.ordinal);
         self.facts.dependency_state(body, id, ordinal_of)
     }
@@ -347,10 +357,10 @@ impl Engine {
     /// The dependencies of `body` as the core takes them. A dependency that is no longer kept counts
     /// as met: tasks are forgotten only when they have ended and no open task depends on them, so
     /// the task of `body` had waited for it in an earlier run and is open again now.
-    pub(super) fn dependencies_of(&self, body: &TaskBody) -> Vec<DependsOn> {
+    pub(super) fn dependencies_of(&self, body: &TaskBody) -> Result<Vec<DependsOn>, Unreadable> {
         let depends_on = |Dependency { on, when }: &Dependency| {
             let when = *when;
-            match self.dependency_state(body, on) {
+            Ok(match self.dependency_state(body, on)? {
                 DependencyState::Open(key) => DependsOn::Open(key, when),
                 DependencyState::Ended { state, .. } => DependsOn::Ended(state, when),
                 DependencyState::Unknown => {
@@ -360,7 +370,7 @@ impl Engine {
                     };
                     DependsOn::Ended(state, when)
                 }
-            }
+            })
         };
         body.dependencies().iter().map(depends_on).collect()
     }
@@ -372,11 +382,11 @@ impl Engine {
         priority: i32,
         origin: Origin,
         due: Option<Due>,
-    ) -> TaskKey {
+    ) -> Result<TaskKey, Unreadable> {
         if let Some(own) = Arc::get_mut(&mut body) {
             self.share_values(own);
         }
-        let dependencies = self.dependencies_of(&body);
+        let dependencies = self.dependencies_of(&body)?;
         let due = due.or_else(|| due_of(&body, self.now));
         let was_pruned = self.facts.stop_pruning(&body.id);
         let key = self.facts.opened(body.clone(), priority);
@@ -385,7 +395,7 @@ impl Engine {
         if was_pruned {
             self.facts.reopened(body.id.clone(), self.last_seq);
         }
-        key
+        Ok(key)
     }
 
     /// A task as the core takes it, with the priority in its body.
@@ -438,17 +448,18 @@ impl Engine {
     }
 
     /// Makes sure that the core has the job, and that it is open.
-    pub(super) fn open_job(&mut self, name: &JobName) {
+    pub(super) fn open_job(&mut self, name: &JobName) -> Result<(), Unreadable> {
         if self.core.job(name).is_some_and(|job| job.open) {
-            return;
+            return Ok(());
         }
-        let stored = stored_job(&self.facts.idle_job(name).unwrap_or_default());
+        let stored = stored_job(&self.facts.idle_job(name)?.unwrap_or_default());
         self.tell(Event::JobOpened {
             job: name.clone(),
             stored,
             restored: false,
         });
         self.facts.job_opened(name);
+        Ok(())
     }
 
     pub(super) fn release(&mut self, connection: ConnectionId, job: JobName) {

@@ -4,6 +4,7 @@
 use super::Engine;
 use super::effects::job_record;
 use crate::answer::QueryAnswer;
+use crate::disk_space::DiskSpace;
 use crate::events::ended_view;
 use crate::facts::Known;
 use crate::inbox::Reply;
@@ -313,6 +314,10 @@ impl Engine {
             jobs: self.core.jobs().filter(|job| job.open).count() as u64,
             runners: runners.len() as u64,
             slots: runners.iter().map(|runner| u64::from(runner.slots)).sum(),
+            damaged: match &self.disk {
+                DiskSpace::Damaged(why) => Some(why.clone()),
+                DiskSpace::Ample | DiskSpace::Low(_) | DiskSpace::Full(_) => None,
+            },
             refusing: self
                 .disk_refusal()
                 .or_else(|| self.queue_full(0))

@@ -118,7 +118,7 @@ impl Engine {
         let grows = matches!(message, ToMaster::Retry(_));
         let has_space = match self.disk {
             DiskSpace::Ample => true,
-            DiskSpace::Low(_) => !grows,
+            DiskSpace::Low(_) | DiskSpace::Damaged(_) => !grows,
             DiskSpace::Full(_) => false,
         };
         if has_space {

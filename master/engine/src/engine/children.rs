@@ -158,7 +158,7 @@ impl Engine {
         extras.not_before = extras.not_before.max(until);
         self.share_values(&mut body);
         let body = Arc::new(body);
-        let dependencies = self.dependencies_of(&body);
+        let dependencies = self.dependencies_of(&body)?;
         let due = due_of(&body, self.now);
         let next = self.new_task(key, &body, dependencies, due, Origin::Added);
         self.facts.continued(key, &last, body);
@@ -187,11 +187,7 @@ impl Engine {
             .map(|dependency| &dependency.on)
             .chain(&then.references)
             .collect();
-        let unknown: Vec<TaskId> = dependencies
-            .iter()
-            .filter(|id| self.facts.state_of(id) == DependencyState::Unknown)
-            .map(|id| (*id).clone())
-            .collect();
+        let unknown = self.facts.unknown_of(dependencies.iter().copied())?;
         if !unknown.is_empty() {
             return Err(unknown_dependency(unknown));
         }
@@ -220,7 +216,7 @@ impl Engine {
                     .at("dependencies")
                     .about(vec![id]));
             }
-            let DependencyState::Open(open) = self.facts.state_of(&on) else {
+            let DependencyState::Open(open) = self.facts.state_of(&on)? else {
                 continue;
             };
             if !seen.insert(on) {

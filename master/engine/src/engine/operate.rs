@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::add::mono;
-use crate::facts::{DependencyState, Known, final_of};
+use crate::facts::{DependencyState, Known, Unreadable, final_of};
 use crate::inbox::ConnectionId;
 use crate::lookup::{unknown_job, unknown_task};
 use std::collections::{BTreeSet, VecDeque};
@@ -12,7 +12,7 @@ use taskmaster_protocol::message::{
     Answer, Cancel, ChangeTask, Operate, Operation, Refused, Retry, Role,
 };
 use taskmaster_protocol::{
-    FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits,
+    Dependency, FromMaster, JobName, Json, Refusal, RefusalCode, TaskId, TaskState, limits,
 };
 use taskmaster_store::record::Record;
 use taskmaster_store::view::EndedTask;
@@ -47,9 +47,8 @@ impl Engine {
 
     fn cancel_job(&mut self, job: &JobName) -> Result<serde_json::Value, Refusal> {
         let Some(open) = self.core.job(job).map(|job| job.counts.open()) else {
-            return self
-                .facts
-                .idle_job(job)
+            let idle = self.facts.idle_job(job)?;
+            return idle
                 .map(|_| serde_json::json!({ "cancelled": 0 }))
                 .ok_or_else(|| unknown_job(job));
         };
@@ -82,7 +81,7 @@ impl Engine {
             Some(Known::Closing(_, ended)) => ended.end.state,
             Some(Known::Ended(stored)) => stored.ended.end.state,
             None => {
-                let stored = self.facts.ended_in_view(id);
+                let stored = self.facts.ended_in_view(id)?;
                 stored.ok_or_else(|| unknown_task(id))?.ended.end.state
             }
         };
@@ -119,14 +118,13 @@ impl Engine {
             if !reopened.insert(id.clone()) || self.facts.key(&id).is_some() {
                 continue;
             }
-            self.reopen(stored);
+            self.reopen(stored)?;
             count += 1;
-            let revived = self
-                .facts
-                .skipped_for(&id)
-                .into_iter()
-                .filter(|stored| self.lost_dependency(stored).is_none());
-            queue.extend(revived.collect::<Vec<_>>());
+            for stored in self.facts.skipped_for(&id)? {
+                if self.lost_dependency(&stored)?.is_none() {
+                    queue.push_back(stored);
+                }
+            }
         }
         Ok(serde_json::json!({ "reopened": count }))
     }
@@ -147,10 +145,10 @@ impl Engine {
             Some(Known::Ended(stored)) => stored.clone(),
             None => self
                 .facts
-                .ended_in_view(id)
+                .ended_in_view(id)?
                 .ok_or_else(|| unknown_task(id))?,
         };
-        if let Some(on) = self.lost_dependency(&stored) {
+        if let Some(on) = self.lost_dependency(&stored)? {
             return wrong(format!(
                 "the task `{id}` has not run, and `{on}`, which it waits for, is no longer kept; add it as a new task that \
                  does not wait for `{on}`"
@@ -174,25 +172,24 @@ impl Engine {
     /// A dependency of a task that is no longer kept, so that nobody can tell whether it was met. If
     /// the task was sent to a runner, all its dependencies were met before, unless it has continued
     /// as another task since.
-    fn lost_dependency<'a>(&self, stored: &'a EndedTask) -> Option<&'a TaskId> {
+    fn lost_dependency<'a>(&self, stored: &'a EndedTask) -> Result<Option<&'a TaskId>, Unreadable> {
         let has_waited = stored.ended.end.last_sent.n > 0 && !stored.body.is_continued();
-        let mut waits_for = stored
-            .body
-            .dependencies()
-            .iter()
-            .map(|dependency| &dependency.on);
-        waits_for.find(|on| {
-            !has_waited
-                && matches!(
-                    self.dependency_state(&stored.body, on),
-                    DependencyState::Unknown
-                )
-        })
+        if has_waited {
+            return Ok(None);
+        }
+        for Dependency { on, .. } in stored.body.dependencies() {
+            if self.dependency_state(&stored.body, on)? == DependencyState::Unknown {
+                return Ok(Some(on));
+            }
+        }
+        Ok(None)
     }
 
-    fn reopen(&mut self, stored: EndedTask) {
+    fn reopen(&mut self, stored: EndedTask) -> Result<(), Unreadable> {
         let EndedTask { body, ended } = stored;
-        self.open_job(&body.job);
+        // What cannot be read is found before anything is changed.
+        self.dependencies_of(&body)?;
+        self.open_job(&body.job)?;
         let was = ended.end.state;
         self.persist(Record::Reopened {
             body: body.clone(),
@@ -211,7 +208,8 @@ impl Engine {
                 was: final_of(was),
             },
             Some(Due::Mono(0)),
-        );
+        )?;
+        Ok(())
     }
 
     pub(super) fn set(&mut self, connection: ConnectionId, set: ChangeTask) {
@@ -230,7 +228,7 @@ impl Engine {
         }
         let task = match self.facts.known(id) {
             Some(Known::Open(key)) => key,
-            None if self.facts.ended_in_view(id).is_none() => return Err(unknown_task(id)),
+            None if self.facts.ended_in_view(id)?.is_none() => return Err(unknown_task(id)),
             Some(Known::Closing(..) | Known::Ended(_)) | None => {
                 let text = format!("the task `{id}` has ended; only open tasks can be changed");
                 return Err(Refusal::new(RefusalCode::WrongState, text));
@@ -281,7 +279,10 @@ impl Engine {
             self.tell(Event::JobPaused { job, paused });
             return Ok(serde_json::json!({}));
         }
-        let mut record = self.facts.idle_job(&job).ok_or_else(|| unknown_job(&job))?;
+        let mut record = self
+            .facts
+            .idle_job(&job)?
+            .ok_or_else(|| unknown_job(&job))?;
         record.paused = paused;
         self.persist(Record::JobPaused {
             job: job.clone(),

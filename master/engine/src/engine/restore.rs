@@ -119,18 +119,18 @@ impl Engine {
         let mut postponed = PostponedTasks::default();
         view::open_tasks(store.as_ref(), &mut |body, task| {
             if let Some(restored) = postponed.postpone(RestoredTask { body, task }) {
-                self.restore_task(restored, committed);
+                self.restore_task(restored, committed)?;
             }
             Ok(())
         })?;
         for restored in postponed.in_order() {
-            self.restore_task(restored, committed);
+            self.restore_task(restored, committed)?;
         }
         Ok(())
     }
 
     /// Opens a task that was open when the last commit was made, at the time `committed`.
-    fn restore_task(&mut self, restored: RestoredTask, committed: Wall) {
+    fn restore_task(&mut self, restored: RestoredTask, committed: Wall) -> Result<(), StoreError> {
         let RestoredTask { body, task } = restored;
         let OpenTask {
             body: _,
@@ -159,11 +159,11 @@ impl Engine {
             });
         }
         let origin = Origin::Restored { tries, lost, fence };
-        let key = self.open_task(body, priority, origin, start);
+        let key = self.open_task(body, priority, origin, start)?;
         // The core may have skipped the task at once, if its dependency failed before the restart.
         // Then there is nothing left to update.
         let Some(live) = self.facts.live_if_held(key) else {
-            return;
+            return Ok(());
         };
         live.body.pack();
         live.last = (tries + lost > 0).then(|| {
@@ -172,6 +172,7 @@ impl Engine {
                 ..LastAttempt::default()
             })
         });
+        Ok(())
     }
 }
 

@@ -69,14 +69,15 @@ impl Engine {
             .iter()
             .filter_map(
                 |dependency| match self.dependency_state(&body, &dependency.on) {
-                    DependencyState::Open(on) => {
+                    Ok(DependencyState::Open(on)) => {
                         let state = self
                             .core
                             .task(on)
                             .map_or("open", |task| task.state().task_state().as_str());
                         Some(format!("`{}` ({state})", dependency.on))
                     }
-                    DependencyState::Ended { .. } | DependencyState::Unknown => None,
+                    Ok(DependencyState::Ended { .. } | DependencyState::Unknown) => None,
+                    Err(error) => Some(format!("`{}` ({error})", dependency.on)),
                 },
             )
             .take(3)

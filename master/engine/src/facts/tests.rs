@@ -9,6 +9,7 @@ use taskmaster_store::body::{AddedTask, Fingerprint};
 use taskmaster_store::codec;
 use taskmaster_store::journal::{Journal, KvJournal};
 use taskmaster_store::kv::memory::MemoryStore;
+use taskmaster_store::kv::{KeyValue, WriteBatch};
 use taskmaster_store::record::{EndExtras, JournalEntry, Record, TaskEnd};
 
 /// How many ids there are: so few that each is used again and again.
@@ -145,7 +146,7 @@ impl World {
         let known = match self.facts.known(&id) {
             Some(Known::Ended(stored)) => stored.clone(),
             Some(other) => panic!("`{id}` is {other:?}"),
-            None => self.facts.ended_in_view(&id).unwrap(),
+            None => self.facts.ended_in_view(&id).unwrap().unwrap(),
         };
         assert_eq!(known.ended.seq, ended.seq);
         self.record(Record::Reopened {
@@ -262,11 +263,12 @@ impl World {
                     ordinal: ended.ordinal,
                 },
             };
-            assert_eq!(self.facts.state_of(&id), wanted, "`{id}`");
+            assert_eq!(self.facts.state_of(&id), Ok(wanted), "`{id}`");
             self.check_dependency_state(&id, wanted);
             let skipped: BTreeSet<TaskId> = self
                 .facts
                 .skipped_for(&id)
+                .unwrap()
                 .into_iter()
                 .map(|stored| stored.ended.id.clone())
                 .collect();
@@ -309,7 +311,7 @@ impl World {
             let body = self.facts.body(*key);
             assert_eq!(
                 self.facts.dependency_state(&body, on, ordinal_of),
-                wanted,
+                Ok(wanted),
                 "`{on}`"
             );
         }
@@ -332,19 +334,60 @@ fn whatever_happens_every_id_is_what_a_map_says_it_is() {
 fn a_job_that_the_core_does_not_hold_is_what_it_was_until_the_view_has_it() {
     let mut world = World::new();
     let name = JobName::new("j").unwrap();
-    assert_eq!(world.facts.idle_job(&name), None);
+    assert_eq!(world.facts.idle_job(&name), Ok(None));
     let record = JobRecord {
         run: 3,
         ..JobRecord::default()
     };
     world.facts.set_idle_job(name.clone(), 7, record.clone());
     world.facts.view_has(6);
-    assert_eq!(world.facts.idle_job(&name), Some(record));
+    assert_eq!(world.facts.idle_job(&name), Ok(Some(record)));
     world.facts.view_has(7);
     assert_eq!(world.facts.idle_job_in_memory(&name), None);
     world
         .facts
         .set_idle_job(name.clone(), 9, JobRecord::default());
     world.facts.job_opened(&name);
-    assert_eq!(world.facts.idle_job(&name), None);
+    assert_eq!(world.facts.idle_job(&name), Ok(None));
+}
+
+#[test]
+fn what_cannot_be_read_is_never_unknown_and_is_told() {
+    let mut chance = Chance(7);
+    let mut world = World::new();
+    for _ in 0..300 {
+        world.step(&mut chance);
+    }
+    world.fold();
+    let in_view: Vec<TaskId> = (world.model.keys())
+        .filter(|id| world.facts.known(id).is_none())
+        .cloned()
+        .collect();
+    assert!(!in_view.is_empty(), "the view has no ended task");
+    let damage = StoreDamage::default();
+    world.facts.report_damage_to(damage.clone());
+    let blocks = world.store.scan(b"e", b"f", false, usize::MAX).unwrap();
+    let mut batch = WriteBatch::default();
+    for KeyValue { key, mut value } in blocks {
+        value[9] ^= 16;
+        batch.put(key, value);
+    }
+    world.store.write(batch).unwrap();
+    for id in &in_view {
+        let told = world.facts.state_of(id).unwrap_err().to_string();
+        assert!(told.contains("checksum"), "`{id}`: {told}");
+    }
+    assert!(damage.found().is_some_and(|why| why.contains("checksum")));
+
+    // Where the list of runs cannot be read, nobody knows of any id that it is new.
+    let mut batch = WriteBatch::default();
+    batch.put(b"!runs\0\0".to_vec(), b"spoilt".to_vec());
+    world.store.write(batch).unwrap();
+    world.facts.view_has(world.seq);
+    assert!(
+        world
+            .facts
+            .ended_in_view(&TaskId::new("never-seen").unwrap())
+            .is_err()
+    );
 }

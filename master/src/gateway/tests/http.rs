@@ -159,3 +159,48 @@ async fn a_module_is_pushed_into_the_folder_if_it_would_load() {
         SOUND
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_told_by_the_state_of_health() {
+    let world = World::new(None).await;
+    assert!(world.get("/health", "").await.starts_with("HTTP/1.1 200"));
+    let damage = taskmaster_store::kv::StoreError::Corrupt {
+        path: "the view".into(),
+        why: "a block of `e`: its checksum does not match".into(),
+    };
+    world.handle.room.damage().record(&damage);
+    let told = world.get("/health", "").await;
+    assert!(
+        told.starts_with("HTTP/1.1 503") && told.contains("its checksum does not match"),
+        "{told}"
+    );
+    // A backup of it would only look like one.
+    let refused = Remote::new(world.address.clone(), None).backup().await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("checksum")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_is_sent_and_no_path_of_the_master_is_written() {
+    let world = World::new(None).await;
+    world.blobs.put(&vec![3; 32 << 20]).unwrap();
+    let remote = Remote::new(world.address.clone(), None);
+    let mut body = remote.backup().await.unwrap();
+    // Another one is refused meanwhile, because the reader of this one is slow.
+    let mut sent = body.next().await.unwrap().unwrap().to_vec();
+    assert!(remote.backup().await.is_err());
+    while let Some(chunk) = body.next().await.unwrap() {
+        sent.extend_from_slice(&chunk);
+    }
+    let to = world.scratch.path().join("copy");
+    let summary = crate::upkeep::backup::stream::receive(&mut sent.as_slice(), &to).unwrap();
+    assert_eq!(summary.blobs, 1);
+    let there = world.scratch.path().join("there");
+    let host = world.address.authority();
+    let body = format!("{{\"to\":\"{}\"}}", there.display());
+    let post = format!(
+        "POST /api/backup HTTP/1.1\nHost: {host}\nConnection: close\nContent-Length: {}\n\n{body}",
+        body.len()
+    );
+    assert!(world.http(&post).await.starts_with("HTTP/1.1 405"));
+    assert!(!there.exists());
+}

@@ -6,6 +6,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ const RESERVED_BYTES: u64 = 48 << 20;
 /// [`WRITTEN_BYTES`]. Without the thread, sled moves a page only when it consolidates another one;
 /// under small commits the file grew to five times its content.
 const TIDY_EVERY_MS: u64 = 200;
+
+/// What is told where sled has panicked over what it read.
+pub const GAVE_UP: &str = "the store's engine gave up over what it read; its message stands above";
 
 /// A store in one sled tree. One tree, because only then every batch is atomic.
 pub struct SledStore {
@@ -53,7 +57,7 @@ impl SledStore {
             }
             create(folder)?;
         }
-        remove_unfinished(folder).map_err(failed)?;
+        remove_bad_snapshots(folder).map_err(failed)?;
         let tree = config(folder)
             .open()
             .map_err(|error| open_error(&shown, error))?;
@@ -82,6 +86,12 @@ impl SledStore {
         // Where the file has holes, this number is too small. Then blocks that are reserved already
         // are asked for again, which does no harm.
         let reserved = (metadata.blocks() * 512).saturating_sub(metadata.len());
+        // A write beyond the limit would end sled for good, as on a full disk.
+        if let Some(limit) = disk::file_bytes_max()
+            && metadata.len().saturating_add(wanted) > limit
+        {
+            return Err(StoreError::Full(disk::limited_message(&self.folder, limit)));
+        }
         if reserved >= wanted {
             return Ok(());
         }
@@ -129,7 +139,8 @@ fn create(folder: &Path) -> Result<(), StoreError> {
     let tree = config(&unfinished)
         .open()
         .map_err(|error| open_error(&shown, error))?;
-    tree.flush().map_err(self::failed)?;
+    tree.flush()
+        .map_err(|error| store_error(&unfinished, error))?;
     drop(tree);
     publish(&unfinished, folder).map_err(failed)
 }
@@ -160,17 +171,33 @@ fn publish(unfinished: &Path, folder: &Path) -> std::io::Result<()> {
     File::open(above)?.sync_all()
 }
 
-/// Removes snapshots that sled had not finished writing. sled takes such a file for its newest
-/// snapshot and then cannot open the store: its `get_snapshot_files` leaves out `.in___motion`, but
-/// the unfinished files are called `.generating`. sled opens a store without any snapshot.
-fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
+/// Removes snapshots that sled had not finished writing, and spoilt ones. sled takes the first kind for
+/// its newest snapshot and then cannot open the store: its `get_snapshot_files` leaves out
+/// `.in___motion`, but the unfinished files are called `.generating`. A snapshot only saves time: sled
+/// opens a store without any from its log.
+fn remove_bad_snapshots(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "generating") {
+        let is_snapshot = path.file_stem().is_some_and(|stem| stem == "snap");
+        let is_unfinished = path.extension().is_some_and(|end| end == "generating");
+        if is_unfinished || (is_snapshot && !is_sound_snapshot(&std::fs::read(&path)?)) {
+            tracing::warn!(path = %path.display(), "a snapshot is not whole; the store is read from its log");
             std::fs::remove_file(path)?;
         }
     }
     Ok(())
+}
+
+/// Whether a snapshot ends with its checksum. Behind the content there are eight bytes with a length,
+/// and the checksum.
+fn is_sound_snapshot(bytes: &[u8]) -> bool {
+    let Some((rest, checksum)) = bytes.split_last_chunk::<4>() else {
+        return false;
+    };
+    let Some((content, _)) = rest.split_last_chunk::<8>() else {
+        return false;
+    };
+    !content.is_empty() && crc32fast::hash(content).to_le_bytes() == *checksum
 }
 
 /// Waits until the database file `db` is unlocked. After a store is dropped, sled's own threads hold
@@ -210,17 +237,34 @@ fn open_error(folder: &str, error: sled::Error) -> StoreError {
     }
 }
 
-fn failed(error: sled::Error) -> StoreError {
-    StoreError::Failed(error.to_string())
+/// What an error of sled means for the store in `folder`. Only errors of the operating system may go
+/// away by themselves; everything else that sled finds is damage.
+fn store_error(folder: &Path, error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(io) => StoreError::Failed(io.to_string()),
+        other => StoreError::Corrupt {
+            path: folder.display().to_string(),
+            why: other.to_string(),
+        },
+    }
+}
+
+impl SledStore {
+    /// Runs `work` on the tree. sled panics over some of what it reads from a damaged file, and such a
+    /// panic is damage like any other.
+    fn guarded<T>(&self, work: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, StoreError> {
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(&self.tree)));
+        done.map_err(|_| StoreError::Corrupt {
+            path: self.folder.display().to_string(),
+            why: GAVE_UP.into(),
+        })?
+        .map_err(|error| store_error(&self.folder, error))
+    }
 }
 
 impl KvStore for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self
-            .tree
-            .get(key)
-            .map_err(failed)?
-            .map(|value| value.to_vec()))
+        self.guarded(|tree| Ok(tree.get(key)?.map(|value| value.to_vec())))
     }
 
     fn scan(
@@ -230,20 +274,20 @@ impl KvStore for SledStore {
         reversed: bool,
         limit: usize,
     ) -> Result<Vec<KeyValue>, StoreError> {
-        let range = self.tree.range(from..to);
         let pair = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
             pair.map(|(key, value)| KeyValue {
                 key: key.to_vec(),
                 value: value.to_vec(),
             })
-            .map_err(failed)
         };
-
-        if reversed {
-            range.rev().take(limit).map(pair).collect()
-        } else {
-            range.take(limit).map(pair).collect()
-        }
+        self.guarded(|tree| {
+            let range = tree.range(from..to);
+            if reversed {
+                range.rev().take(limit).map(pair).collect()
+            } else {
+                range.take(limit).map(pair).collect()
+            }
+        })
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
@@ -255,13 +299,13 @@ impl KvStore for SledStore {
                 None => sled_batch.remove(entry.key),
             }
         }
-        self.tree.apply_batch(sled_batch).map_err(failed)
+        self.guarded(|tree| tree.apply_batch(sled_batch))
     }
 
     /// sled's `flush` ends with `sync_file_range`, which does not reach the disk
     /// (spacejam/sled#1452), so the file needs an fdatasync of its own.
     fn sync(&self) -> Result<(), StoreError> {
-        self.tree.flush().map_err(failed)?;
+        self.guarded(|tree| tree.flush())?;
         self.file
             .sync_data()
             .map_err(|error| StoreError::Failed(error.to_string()))
@@ -290,5 +334,44 @@ mod tests {
         }
         std::fs::write(copy.join("snap.FFFFFFFFFFFFFFF0.generating"), "half").unwrap();
         assert!(SledStore::open(&copy).unwrap().get(b"a").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_spoilt_snapshot_costs_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("store");
+        let snapshots = || -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(&folder).unwrap();
+            let paths = entries.map(|entry| entry.unwrap().path());
+            paths
+                .filter(|path| path.file_stem().is_some_and(|stem| stem == "snap"))
+                .collect()
+        };
+        for round in 0..4u8 {
+            let store = SledStore::open(&folder).unwrap();
+            for before in 0..round {
+                assert_eq!(store.get(&[before]).unwrap(), Some(vec![7]));
+            }
+            let mut batch = WriteBatch::default();
+            batch.put(vec![round], vec![7]);
+            store.write(batch).unwrap();
+            store.sync().unwrap();
+            drop(store);
+            wait_until_unlocked(&folder.join("db")).unwrap();
+            for snapshot in snapshots() {
+                let mut bytes = std::fs::read(&snapshot).unwrap();
+                assert!(is_sound_snapshot(&bytes));
+                match round {
+                    1 => bytes.clear(),
+                    2 => bytes.truncate(bytes.len() - 3),
+                    _ => bytes[0] ^= 1,
+                }
+                std::fs::write(snapshot, bytes).unwrap();
+            }
+        }
+        assert!(
+            !snapshots().is_empty(),
+            "sled writes one at each start but the first"
+        );
     }
 }

@@ -68,7 +68,7 @@ fn decode(prefix: u8, value: &[u8]) -> Result<Vec<ItemRef<'_>>, StoreError> {
 }
 
 /// Decodes the value of a block into items that own their bytes.
-fn decode_owned(prefix: u8, value: &[u8]) -> Result<Vec<Item>, StoreError> {
+pub(super) fn decode_owned(prefix: u8, value: &[u8]) -> Result<Vec<Item>, StoreError> {
     let items = decode(prefix, value)?.into_iter().map(|item| Item {
         number: item.number,
         bytes: item.bytes.0.to_vec(),
@@ -162,7 +162,8 @@ pub(super) fn before(
 
     let last = last_of(&last_part.key);
     let Some(value) = get_parts(store, &block_key(prefix, last))? else {
-        return Ok(None);
+        let what = format!("a block of `{}`", char::from(prefix));
+        return Err(corrupt(&what, codec::DecodeError::Empty));
     };
     let items = decode_owned(prefix, &value)?;
     Ok(Some(BlockItems { last, items }))

@@ -180,6 +180,13 @@ fn read_bucket(
     Ok(Some(entries.collect()))
 }
 
+fn missing_bucket(run: u32) -> StoreError {
+    StoreError::Corrupt {
+        path: "the view".into(),
+        why: format!("where ended tasks lie: a part of run {run} is missing"),
+    }
+}
+
 /// Adds the entries of a fold to the index, and does a part of the merges that are due.
 pub(super) fn add(
     store: &dyn KvStore,

@@ -2,6 +2,7 @@
 //! the view as one batch.
 
 use super::block::{Blocks, Item};
+use super::digest::ViewDigest;
 use super::ended_index::{self, IndexEntry};
 use super::{
     ENDED, EndedTask, JOBS, MODULES, NamedRecord, OPEN, OpenTask, RIGHTS, RUNNERS, WATERMARKS_KEY,
@@ -30,6 +31,8 @@ pub struct Fold {
     store: SharedStore,
     /// How far the view will be folded when this fold is written.
     watermarks: Watermarks,
+    /// The digest of the view before this fold.
+    digest: ViewDigest,
     /// Open tasks that this fold has changed, by ordinal; `None` for a task that has ended or is not
     /// in the view.
     open: BTreeMap<u64, Option<OpenTask>>,
@@ -69,6 +72,7 @@ impl Fold {
         let watermarks = watermarks(store.as_ref())?;
         Ok(Fold {
             watermarks,
+            digest: ViewDigest::stored_or_counted(store.as_ref())?,
             open: BTreeMap::new(),
             open_blocks: Blocks::new(OPEN, store.clone()),
             ended: BTreeMap::new(),
@@ -358,6 +362,8 @@ impl Fold {
         }
         let watermarks = std::mem::take(&mut self.watermarks);
         self.put(WATERMARKS_KEY.to_vec(), &watermarks);
+        self.digest
+            .put_changed(self.store.as_ref(), &mut self.batch)?;
         self.store.write(self.batch)?;
         Ok(watermarks.folded)
     }
@@ -418,6 +424,7 @@ pub fn catch_up(store: &SharedStore) -> Result<(), StoreError> {
                 None => journal::entry(store, fold.next())?,
             };
             let Some(entry) = entry else {
+                journal::expect_end(store, fold.watermarks.folded)?;
                 return fold.write().map(drop);
             };
             let is_whole = fold.take_until(&entry, FOLD_WEIGHT_MAX)?;

@@ -5,7 +5,7 @@ use super::*;
 use crate::body::{AddedTask, Fingerprint};
 use crate::codec;
 use crate::journal::{Journal, KvJournal};
-use crate::kv::{SharedStore, memory::MemoryStore};
+use crate::kv::{SharedStore, WriteBatch, memory::MemoryStore};
 use crate::record::{self, EndExtras, JournalEntry, Record, TaskOutput};
 use std::collections::BTreeMap;
 use taskmaster_protocol::{Json, TaskDocument, TaskState};
@@ -456,5 +456,164 @@ fn a_store_of_another_format_is_refused_with_a_sentence() {
     assert!(
         refused.contains("is of format 2") && refused.contains("No task in it was changed"),
         "{refused}"
+    );
+}
+
+/// The pairs of a view, by key.
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// All pairs of the view.
+fn pairs(store: &SharedStore) -> Pairs {
+    store
+        .scan(&[], &[0xff], false, usize::MAX)
+        .unwrap()
+        .into_iter()
+        .filter(|pair| pair.key[0] != b'J')
+        .map(|pair| (pair.key, pair.value))
+        .collect()
+}
+
+fn put(store: &SharedStore, key: &[u8], value: Option<Vec<u8>>) {
+    let mut batch = WriteBatch::default();
+    match value {
+        Some(value) => batch.put(key.to_vec(), value),
+        None => batch.remove(key.to_vec()),
+    }
+    store.write(batch).unwrap();
+}
+
+/// Three folds over tasks that end, are skipped, stay open, and over one with a long result.
+fn folded_often() -> (SharedStore, Vec<Pairs>) {
+    let store: SharedStore = Arc::new(MemoryStore::default());
+    let mut journal = KvJournal::open(store.clone()).unwrap();
+    let mut states = Vec::new();
+    let mut seq = 1;
+    for round in 0..3u64 {
+        let bodies: Vec<_> = (1..=60)
+            .map(|n| body(round * 60 + n, &format!("t{round}-{n}")))
+            .collect();
+        let mut records = vec![Record::Started {
+            epoch: round as u32 + 1,
+        }];
+        records.extend(bodies.iter().map(|body| Record::Added(body.clone())));
+        let long = "x".repeat(2 * VALUE_BYTES_MAX);
+        for (n, body) in bodies.iter().enumerate().take(50) {
+            let (state, result, cause) = match n {
+                0 => (TaskState::Done, long.as_str(), None),
+                1..5 => (TaskState::Skipped, "", Some("cause")),
+                _ => (TaskState::Done, "r", None),
+            };
+            let seq = seq + 60 + n as u64;
+            records.push(Record::Ended(ended(seq, body, state, result, cause)));
+        }
+        let entry = JournalEntry {
+            first_seq: seq,
+            time: Wall(0),
+            records,
+        };
+        seq += 110;
+        journal.append(round + 1, &codec::encode(&entry)).unwrap();
+        catch_up(&store).unwrap();
+        verify(store.as_ref()).unwrap();
+        states.push(pairs(&store));
+    }
+    (store, states)
+}
+
+#[test]
+fn a_value_that_is_missing_spoilt_or_older_than_the_others_is_noticed() {
+    let (store, states) = folded_often();
+    let now = states.last().unwrap();
+    assert!(now.len() > 20, "{} values", now.len());
+    for (key, value) in now {
+        let shown = String::from_utf8_lossy(key);
+        // Where a store was written before there were digests, nothing can be said.
+        if !key.starts_with(b"!digest") {
+            put(&store, key, None);
+            assert!(verify(store.as_ref()).is_err(), "`{shown}` is missing");
+        }
+        for byte in 0..value.len() {
+            let mut spoilt = value.clone();
+            spoilt[byte] ^= 1 << (byte % 8);
+            put(&store, key, Some(spoilt));
+            assert!(verify(store.as_ref()).is_err(), "byte {byte} of `{shown}`");
+            if byte > 64 && byte % 97 != 0 {
+                break;
+            }
+        }
+        let older = states.iter().filter_map(|state| state.get(key));
+        for older in older.filter(|older| *older != value) {
+            put(&store, key, Some(older.clone()));
+            assert!(verify(store.as_ref()).is_err(), "`{shown}` is older");
+        }
+        put(&store, key, Some(value.clone()));
+        verify(store.as_ref()).unwrap();
+    }
+}
+
+#[test]
+fn the_digest_follows_whatever_is_folded_and_pruned() {
+    let (store, _) = folded_often();
+    let oldest = ended_from(store.as_ref(), 0, 40).unwrap();
+    let mut fold = Fold::begin(store.clone()).unwrap();
+    fold.prune(&oldest).unwrap();
+    fold.write().unwrap();
+    verify(store.as_ref()).unwrap();
+    // A view without a digest was written by an earlier program. The next fold counts it.
+    put(&store, b"!digest\0\0", None);
+    Fold::begin(store.clone()).unwrap().write().unwrap();
+    verify(store.as_ref()).unwrap();
+    put(
+        &store,
+        &pairs(&store).into_keys().next_back().unwrap(),
+        None,
+    );
+    assert!(verify(store.as_ref()).is_err());
+}
+
+#[test]
+fn a_part_of_the_index_that_is_lost_is_told_and_not_looked_for_without_end() {
+    let (store, states) = folded_often();
+    let buckets = states.last().unwrap().keys().filter(|key| key[0] == b'i');
+    for key in buckets {
+        put(&store, key, None);
+    }
+    let told = ended_task(store.as_ref(), &id("t0-9"))
+        .unwrap_err()
+        .to_string();
+    assert!(told.contains("is missing"), "{told}");
+}
+
+#[test]
+fn a_journal_with_a_hole_is_folded_by_nobody() {
+    let commits = (1..=4)
+        .map(|epoch| vec![Record::Started { epoch }])
+        .collect();
+    let store = world(commits);
+    let third = store.scan(b"J", b"K", false, usize::MAX).unwrap().remove(2);
+    put(&store, &third.key, None);
+    for told in [
+        catch_up(&store).unwrap_err(),
+        crate::journal::verify(&store).unwrap_err(),
+    ] {
+        assert!(
+            told.to_string().contains("commit 3: it is missing"),
+            "{told}"
+        );
+    }
+    // A journal that ends before the view would take its next commits for folded ones.
+    let store = many(3);
+    for pair in store
+        .scan(b"J", b"K", false, usize::MAX)
+        .unwrap()
+        .into_iter()
+        .skip(1)
+    {
+        put(&store, &pair.key, None);
+    }
+    let told = catch_up(&store).unwrap_err().to_string();
+    assert!(
+        told.contains("ends at commit 1, and the view at commit 2"),
+        "{told}"
     );
 }

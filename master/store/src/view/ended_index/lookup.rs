@@ -1,6 +1,6 @@
 //! Looking up an id in the index of ended tasks.
 
-use super::{IndexEntry, IndexRun, IndexRuns, bucket_of, hash_of, read_bucket};
+use super::{IndexEntry, IndexRun, IndexRuns, bucket_of, hash_of, missing_bucket, read_bucket};
 use crate::kv::{KvStore, StoreError};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -62,6 +62,18 @@ struct FilteredRun {
     filters: RunFilters,
 }
 
+/// What a look-up has found in the runs that were listed.
+enum Found {
+    /// The seqs of the hash.
+    Seqs(Vec<u64>),
+    /// A run has no such bucket: it was merged and removed since the list of runs was read, or the
+    /// bucket is lost.
+    MissingBucket {
+        /// The number of the run.
+        run: u32,
+    },
+}
+
 /// The index of ended tasks, as it was when the list of runs was read last.
 #[derive(Debug, Default)]
 pub struct EndedIndex {
@@ -91,11 +103,13 @@ impl EndedIndex {
     /// Reads the list of runs again. This must follow each fold, because a look-up finds nothing in
     /// runs that are not listed.
     pub fn renew(&mut self, store: &dyn KvStore) -> Result<(), StoreError> {
+        // Where the list cannot be read, the old one stays: without a list, every id would be new.
+        let listed = IndexRuns::read(store)?.runs;
         let mut known: BTreeMap<u32, RunFilters> = std::mem::take(&mut self.runs)
             .into_iter()
             .map(|known| (known.run.number, known.filters))
             .collect();
-        for run in IndexRuns::read(store)?.runs {
+        for run in listed {
             let buckets = if self.keeps_filters {
                 1 << run.bucket_bits
             } else {
@@ -119,20 +133,23 @@ impl EndedIndex {
     ) -> Result<Vec<u64>, StoreError> {
         let hash = hash_of(id);
         loop {
-            if let Some(mut seqs) = self.find_in_listed_runs(store, hash)? {
-                seqs.sort_unstable_by_key(|seq| Reverse(*seq));
-                return Ok(seqs);
+            match self.find_in_listed_runs(store, hash)? {
+                Found::Seqs(mut seqs) => {
+                    seqs.sort_unstable_by_key(|seq| Reverse(*seq));
+                    return Ok(seqs);
+                }
+                Found::MissingBucket { run } => {
+                    self.renew(store)?;
+                    // A run is listed no longer before its buckets are removed.
+                    if self.runs.iter().any(|listed| listed.run.number == run) {
+                        return Err(missing_bucket(run));
+                    }
+                }
             }
-            self.renew(store)?;
         }
     }
 
-    /// `None` where a run was merged and removed since the list of runs was read.
-    fn find_in_listed_runs(
-        &mut self,
-        store: &dyn KvStore,
-        hash: u64,
-    ) -> Result<Option<Vec<u64>>, StoreError> {
+    fn find_in_listed_runs(&mut self, store: &dyn KvStore, hash: u64) -> Result<Found, StoreError> {
         let mut seqs = Vec::new();
         for FilteredRun { run, filters } in &mut self.runs {
             let bucket = bucket_of(hash, run.bucket_bits);
@@ -144,7 +161,7 @@ impl EndedIndex {
             }
 
             let Some(entries) = read_bucket(store, run.number, bucket)? else {
-                return Ok(None);
+                return Ok(Found::MissingBucket { run: run.number });
             };
             let found = entries.iter().filter(|entry| entry.hash == hash);
             seqs.extend(found.map(|entry| entry.seq));
@@ -152,6 +169,6 @@ impl EndedIndex {
                 *filter = Some(Box::new(BucketFilter::new(&entries)));
             }
         }
-        Ok(Some(seqs))
+        Ok(Found::Seqs(seqs))
     }
 }

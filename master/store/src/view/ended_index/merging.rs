@@ -1,7 +1,9 @@
 //! Merging of runs. Each fold does a part of it, so that no fold takes long.
 
 use super::super::{ENDED, block};
-use super::{IndexEntry, IndexRun, IndexRuns, bucket_of, put_bucket, read_bucket, run_key};
+use super::{
+    IndexEntry, IndexRun, IndexRuns, bucket_of, missing_bucket, put_bucket, read_bucket, run_key,
+};
 use crate::kv::{KvStore, StoreError, WriteBatch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,7 +107,8 @@ fn read_inputs(
         let number = merge.next_bucket >> (output_bits - input.bucket_bits);
         if last.number != Some(number) {
             last.number = Some(number);
-            last.entries = read_bucket(store, input.number, number)?.unwrap_or_default();
+            last.entries = read_bucket(store, input.number, number)?
+                .ok_or_else(|| missing_bucket(input.number))?;
         }
         found.extend(
             last.entries

@@ -1,0 +1,293 @@
+//! What the journal of a damaged store says of tasks, jobs and modules.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId, Wall};
+use taskmaster_store::body::TaskBody;
+use taskmaster_store::journal;
+use taskmaster_store::kv::SharedStore;
+use taskmaster_store::packed::StoredBody;
+use taskmaster_store::record::{Ended, JobRecord, JournalEntry, ModuleRecord, Record, Rights};
+use taskmaster_store::view::{EndedTask, OpenTask, Watermarks};
+
+/// What became of a task by its last sound record, and the seq of that record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open { seq: u64 },
+    Ended { seq: u64 },
+}
+
+/// A record of a job, and the commit that has it.
+struct JobChange {
+    commit: u64,
+    record: Record,
+}
+
+/// What the sound commits of a journal say.
+#[derive(Default)]
+pub(super) struct Fates {
+    /// The greatest epoch of a start.
+    pub epoch: u32,
+    /// The seq of the last event.
+    pub seq: u64,
+    /// Modules that have changed, as they were last.
+    pub modules: BTreeMap<ModuleName, ModuleRecord>,
+    /// Rights that have changed, as they were last.
+    pub rights: BTreeMap<ModuleName, Option<Box<Rights>>>,
+    tasks: HashMap<TaskId, Fate>,
+    jobs: Vec<JobChange>,
+}
+
+impl Fates {
+    /// Reads every commit. `lose` hears of those that are missing or damaged.
+    pub fn read(store: &SharedStore, lose: &mut dyn FnMut(String)) -> Fates {
+        let mut fates = Fates::default();
+        each_commit(store, lose, &mut |commit, entry| {
+            let mut seq = entry.first_seq;
+            for record in entry.records {
+                let has_event = record.event().is_some();
+                fates.seq = fates.seq.max(seq.saturating_sub(u64::from(!has_event)));
+                fates.take(commit, record, seq);
+                seq += u64::from(has_event);
+            }
+        });
+        fates
+    }
+
+    fn take(&mut self, commit: u64, record: Record, seq: u64) {
+        match record {
+            Record::Started { epoch } => self.epoch = self.epoch.max(epoch),
+            Record::Added(body)
+            | Record::Reopened { body, .. }
+            | Record::Continued { body, .. } => {
+                self.tasks.insert(body.id.clone(), Fate::Open { seq });
+            }
+            Record::Ended(ended) => {
+                self.tasks.insert(ended.id.clone(), Fate::Ended { seq });
+            }
+            Record::Module { name, record, .. } => {
+                self.modules.insert(name, *record);
+            }
+            Record::Rights { name, rights, .. } => {
+                self.rights.insert(name, rights);
+            }
+            Record::JobOpened { .. }
+            | Record::JobDone { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. } => self.jobs.push(JobChange { commit, record }),
+            Record::Retrying(_)
+            | Record::Set { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. } => {}
+        }
+    }
+
+    /// Whether an end in the view is the last one of its task. The newest of what is left counts:
+    /// the journal no longer has old tasks, and the commit that had the end may be lost.
+    pub fn is_last_end(&self, ended: &Ended) -> bool {
+        match self.tasks.get(&ended.id) {
+            None => true,
+            Some(Fate::Ended { seq } | Fate::Open { seq }) => *seq <= ended.seq,
+        }
+    }
+
+    fn is_open(&self, id: &TaskId) -> bool {
+        matches!(self.tasks.get(id), Some(Fate::Open { .. }))
+    }
+
+    /// Whether a task that is open in the view has not ended since.
+    pub fn may_be_open(&self, id: &TaskId) -> bool {
+        !matches!(self.tasks.get(id), Some(Fate::Ended { .. }))
+    }
+
+    /// The jobs: `stored` are those of the view, which has everything up to its marks.
+    pub fn jobs_after(
+        &mut self,
+        stored: Vec<(JobName, JobRecord)>,
+        marks: &Watermarks,
+    ) -> BTreeMap<JobName, JobRecord> {
+        let stored: BTreeMap<JobName, JobRecord> = stored.into_iter().collect();
+        let mut jobs = stored.clone();
+        for JobChange { commit, record } in std::mem::take(&mut self.jobs) {
+            let Some(name) = job_of(&record) else {
+                continue;
+            };
+            // All changes of a job are needed where its record is lost.
+            if commit > marks.folded || !stored.contains_key(name) {
+                change(jobs.entry(name.clone()).or_default(), &record);
+            }
+        }
+        jobs
+    }
+
+    /// The tasks that have ended by the journal and are not among `written`.
+    pub fn ends_but(&self, store: &SharedStore, written: &HashSet<TaskId>) -> Vec<EndedTask> {
+        let mut bodies: HashMap<TaskId, Arc<TaskBody>> = HashMap::new();
+        let mut found = Vec::new();
+        each_commit(store, &mut |_| {}, &mut |_, entry| {
+            let mut seq = entry.first_seq;
+            for record in entry.records {
+                let has_event = record.event().is_some();
+                if let Some(body) = opened_body(&record)
+                    && !self.may_be_open(&body.id)
+                    && !written.contains(&body.id)
+                {
+                    bodies.insert(body.id.clone(), body.clone());
+                }
+                if let Record::Ended(ended) = record
+                    && self.tasks.get(&ended.id) == Some(&Fate::Ended { seq })
+                {
+                    let body = bodies.remove(&ended.id);
+                    found.extend(body.map(|body| EndedTask { body, ended }));
+                }
+                seq += u64::from(has_event);
+            }
+        });
+        found
+    }
+
+    /// The tasks that are open by the journal, by their place in the order of adding. What is wanted
+    /// of them now is what their last records say.
+    pub fn open_tasks(&self, store: &SharedStore) -> BTreeMap<u64, OpenTask> {
+        let mut open = BTreeMap::new();
+        each_commit(store, &mut |_| {}, &mut |_, entry| {
+            for record in entry.records {
+                self.follow(record, &mut open);
+            }
+        });
+        open
+    }
+
+    /// Notes what a record says of an open task.
+    fn follow(&self, record: Record, open: &mut BTreeMap<u64, OpenTask>) {
+        if let Some(body) = opened_body(&record)
+            && self.is_open(&body.id)
+        {
+            let task = open_task(body.clone(), &record);
+            open.insert(task.ordinal, task.task);
+        }
+        if let Record::Retrying(retrying) = &record
+            && let Some(task) = open.get_mut(&retrying.ordinal)
+        {
+            task.tries = retrying.tries;
+            task.lost = retrying.lost;
+            task.due = Some(retrying.due);
+            task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
+        }
+        if let Record::Set {
+            ordinal,
+            priority,
+            due,
+        } = record
+            && let Some(task) = open.get_mut(&ordinal)
+        {
+            task.priority = priority;
+            task.due = due.or(task.due);
+        }
+    }
+}
+
+/// The body of the task that a record opens, or with which the task goes on.
+fn opened_body(record: &Record) -> Option<&Arc<TaskBody>> {
+    match record {
+        Record::Added(body) | Record::Reopened { body, .. } | Record::Continued { body, .. } => {
+            Some(body)
+        }
+        Record::Started { .. }
+        | Record::Ended(_)
+        | Record::Retrying(_)
+        | Record::Set { .. }
+        | Record::JobOpened { .. }
+        | Record::JobDone { .. }
+        | Record::JobHeld { .. }
+        | Record::JobPaused { .. }
+        | Record::JobCancelled { .. }
+        | Record::RunnerJoined { .. }
+        | Record::RunnerLost { .. }
+        | Record::Module { .. }
+        | Record::Rights { .. } => None,
+    }
+}
+
+/// An open task with its place in the order of adding.
+struct PlacedTask {
+    ordinal: u64,
+    task: OpenTask,
+}
+
+/// The task as it is after the record that opens it, as a fold makes it.
+fn open_task(body: Arc<TaskBody>, record: &Record) -> PlacedTask {
+    let none = AttemptId { epoch: 0, n: 0 };
+    let (fence, due) = match record {
+        Record::Reopened { fence, .. } => (*fence, Some(Wall(0))),
+        Record::Continued { fence, .. } => (*fence, None),
+        _ => (none, None),
+    };
+    PlacedTask {
+        ordinal: body.ordinal,
+        task: OpenTask {
+            priority: body.priority,
+            body: StoredBody::Whole(body),
+            tries: 0,
+            lost: 0,
+            fence,
+            due,
+        },
+    }
+}
+
+/// Calls `visit` with each sound commit and its number, in order.
+fn each_commit(
+    store: &SharedStore,
+    lose: &mut dyn FnMut(String),
+    visit: &mut dyn FnMut(u64, JournalEntry),
+) {
+    let ends = journal::first(store).and_then(|first| Ok((first, journal::last(store)?)));
+    let (first, last) = match ends {
+        Ok((Some(first), last)) => (first, last),
+        Ok((None, _)) => return,
+        Err(error) => return lose(error.to_string()),
+    };
+    for commit in first..=last {
+        match journal::entry(store, commit) {
+            Ok(Some(entry)) => visit(commit, entry),
+            Ok(None) => lose(format!("commit {commit} of the journal is missing")),
+            Err(error) => lose(error.to_string()),
+        }
+    }
+}
+
+fn job_of(record: &Record) -> Option<&JobName> {
+    match record {
+        Record::JobOpened { job, .. }
+        | Record::JobDone { job, .. }
+        | Record::JobHeld { job, .. }
+        | Record::JobPaused { job, .. }
+        | Record::JobCancelled { job, .. } => Some(job),
+        _ => None,
+    }
+}
+
+/// Changes the record of a job as a fold does.
+fn change(job: &mut JobRecord, record: &Record) {
+    match record {
+        Record::JobOpened { run, .. } => {
+            job.open = true;
+            job.run = *run;
+        }
+        Record::JobDone { .. } => {
+            job.open = false;
+            job.holders.clear();
+        }
+        Record::JobHeld { by, held, .. } => {
+            job.holders.retain(|holder| holder != by);
+            if *held {
+                job.holders.push(by.clone());
+            }
+        }
+        Record::JobPaused { paused, .. } => job.paused = *paused,
+        Record::JobCancelled { up_to, .. } => job.cancelled_up_to = *up_to,
+        _ => {}
+    }
+}
