@@ -263,7 +263,10 @@ mod tests {
             (r#"{"module":"echo","params":-Infinity}"#, "Infinity"),
             (r#"{"module":"echo","params":{"a": True}}"#, "True"),
             (r#"{"module":"echo","params":None}"#, "None"),
-            (r#"{"module":"größe","params":undefined}"#, "undefined"),
+            (
+                r#"{"module":"echo","args":["größe"],"params":undefined}"#,
+                "undefined",
+            ),
         ] {
             let refusal = TaskDocument::parse(text).unwrap_err();
             assert_eq!(refusal.code, RefusalCode::MalformedJson, "{refusal}");

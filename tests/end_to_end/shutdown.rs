@@ -20,7 +20,10 @@ fn busy(more: &[&str], sleep_ms: u32) -> (Master, Process) {
             "s",
         ])
         .with(0);
-    master.wait_state("s", "assigned");
+    // What has not begun would be given back.
+    until("the task to have started", || {
+        !master.task("s")["started"].is_null()
+    });
     master
         .run(&["add", "sleep", "--params", "1", "--id", "next"])
         .with(0);

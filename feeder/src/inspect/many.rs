@@ -10,7 +10,7 @@ use crate::output::text::thousands;
 use serde::Deserialize;
 use serde_json::json;
 use taskmaster_console::lines::tell;
-use taskmaster_protocol::{Json, RefusalCode, TaskId, TaskState, TaskView};
+use taskmaster_protocol::{JobName, Json, RefusalCode, TaskId, TaskState, TaskView};
 
 /// Tasks that one message names at the most.
 const TASKS_PER_MESSAGE: usize = 1_000;
@@ -63,9 +63,44 @@ impl ManyAction {
     }
 }
 
+/// The tasks that were chosen on the command line: by their ids, or by what they have in common.
+pub(super) struct ChosenTasks {
+    pub(super) ids: Vec<TaskId>,
+    pub(super) job: Option<JobName>,
+    pub(super) state: Option<TaskState>,
+}
+
+/// Does something to the chosen tasks, and gives the exit code.
+pub(super) async fn change(
+    client: &mut Client,
+    action: ManyAction,
+    chosen: ChosenTasks,
+    printer: &Printer,
+) -> Result<u8, CommandError> {
+    let ChosenTasks { ids, job, state } = chosen;
+    if !ids.is_empty() {
+        return named(client, action, ids, printer).await;
+    }
+    let state = match (action, state, &job) {
+        // The master cancels a whole job by itself.
+        (ManyAction::Cancel, None, Some(_)) => {
+            printer.confirm(&client.cancel(ids, job).await?)?;
+            return Ok(exit::OK);
+        }
+        (ManyAction::Retry, None, _) => Some(TaskState::Failed),
+        (ManyAction::Cancel | ManyAction::Retry, state, _) => state,
+    };
+    let filter = TaskListFilter {
+        job,
+        state,
+        module: None,
+    };
+    listed(client, action, filter, printer).await
+}
+
 /// Does something to the tasks of `ids`. Where one of a part cannot be changed, nothing of that part
 /// is: the list is wrong, most probably.
-pub(super) async fn named(
+async fn named(
     client: &mut Client,
     action: ManyAction,
     ids: Vec<TaskId>,
@@ -93,7 +128,7 @@ pub(super) async fn named(
 }
 
 /// Does something to every task of a list. A task that has changed meanwhile is left as it is.
-pub(super) async fn listed(
+async fn listed(
     client: &mut Client,
     action: ManyAction,
     filter: TaskListFilter,
@@ -104,9 +139,11 @@ pub(super) async fn listed(
         .state
         .filter(|state| !action.states().contains(state))
     {
-        let (name, state, states) = (action.name(), state.as_str(), states.join(", "));
         return Err(CommandError::Usage(format!(
-            "--state {state}: `tasks {name}` is for tasks that are {states}"
+            "--state {}: `tasks {}` is for tasks that are {}",
+            state.as_str(),
+            action.name(),
+            states.join(", ")
         )));
     }
     let mut work = ListedWork {

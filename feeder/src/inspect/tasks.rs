@@ -1,7 +1,7 @@
 //! `tasks list|show|result|logs|files|cancel|retry|set|why`.
 
 use super::listing::{RestOfList, TaskListFilter, TaskPages};
-use super::many::{self, ManyAction};
+use super::many::{self, ChosenTasks, ManyAction};
 use super::rows::read_rows;
 use crate::cli::{GlobalOptions, TasksCommand};
 use crate::client::{Client, read_answer};
@@ -16,7 +16,7 @@ use crate::output::{ListRows, OutputFormat, Printer, notice};
 use serde::Deserialize;
 use taskmaster_console::terminal::plain;
 use taskmaster_protocol::message::{Log, Query};
-use taskmaster_protocol::{FilePath, Hash, Json, TaskState, TaskView};
+use taskmaster_protocol::{FilePath, Hash, Json, TaskView};
 
 /// Runs a `tasks` command and gives the exit code.
 pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, CommandError> {
@@ -55,32 +55,13 @@ pub async fn run(command: TasksCommand, global: &GlobalOptions) -> Result<u8, Co
             }
             print_files(&view.outputs, &printer)?;
         }
-        TasksCommand::Cancel {
-            job: Some(job),
-            state: None,
-            ..
-        } => printer.confirm(&client.cancel(Vec::new(), Some(job)).await?)?,
-        TasksCommand::Cancel { ids, .. } if !ids.is_empty() => {
-            return many::named(client, ManyAction::Cancel, ids, &printer).await;
+        TasksCommand::Cancel { ids, job, state } => {
+            let chosen = ChosenTasks { ids, job, state };
+            return many::change(client, ManyAction::Cancel, chosen, &printer).await;
         }
-        TasksCommand::Cancel { job, state, .. } => {
-            let filter = TaskListFilter {
-                job,
-                state,
-                module: None,
-            };
-            return many::listed(client, ManyAction::Cancel, filter, &printer).await;
-        }
-        TasksCommand::Retry { ids, .. } if !ids.is_empty() => {
-            return many::named(client, ManyAction::Retry, ids, &printer).await;
-        }
-        TasksCommand::Retry { job, state, .. } => {
-            let filter = TaskListFilter {
-                job,
-                state: state.or(Some(TaskState::Failed)),
-                module: None,
-            };
-            return many::listed(client, ManyAction::Retry, filter, &printer).await;
+        TasksCommand::Retry { ids, job, state } => {
+            let chosen = ChosenTasks { ids, job, state };
+            return many::change(client, ManyAction::Retry, chosen, &printer).await;
         }
         TasksCommand::Set {
             id,
