@@ -12,6 +12,7 @@ mod store;
 mod up;
 
 use cli::{Cli, Command};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
 use taskmaster_confined::INSPECT;
 use taskmaster_console::lines::{finish, tell};
@@ -50,6 +51,9 @@ fn parse_and_run() -> ExitCode {
         tell(format_args!("error: {text}"));
         return ExitCode::FAILURE;
     }
+    if serves(&cli.command) {
+        raise_open_files();
+    }
     if let Some(config) = config {
         config.warn_of_exposed_token();
     }
@@ -78,6 +82,27 @@ const SIGXFSZ: i32 = 25;
 fn ignore_file_size_signal(runtime: &Runtime) -> std::io::Result<()> {
     let _guard = runtime.enter();
     signal::unix::signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
+}
+
+/// Whether a command has connections and tasks without number. Others may start programs of the
+/// user, which get their limits as they are.
+fn serves(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Up(_) | Command::Demo(_) | Command::Master(_) | Command::Runner(_)
+    )
+}
+
+/// Lets this process have as many open files as the system allows it. The usual limit of 1,024 is
+/// there for programs that use `select`, and a master has a connection for each client.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Where the system refuses, the limit stays as it is.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 fn run(cli: Cli, runtime: &Runtime) -> ExitCode {

@@ -150,6 +150,18 @@ fn check_runners(runners: &[RunnerView]) -> Finding {
         .map(|runner| runner.slots)
         .fold(0, u32::saturating_add);
     let others = runners.len() - connected.len();
+    let sick: Vec<String> = runners.iter().filter_map(sickness).collect();
+    if !sick.is_empty() {
+        return Finding::bad(
+            "runners",
+            format!(
+                "{} connected with {slots} slots; {}",
+                connected.len(),
+                sick.join("; ")
+            ),
+            "mend that machine; its runner looks again by itself, every 30 s at the latest",
+        );
+    }
     if connected.is_empty() && others == 0 {
         return Finding::bad(
             "runners",
@@ -169,6 +181,12 @@ fn check_runners(runners: &[RunnerView]) -> Finding {
         found.push_str(&format!("; {others} absent or draining"));
     }
     Finding::good("runners", found)
+}
+
+/// What is wrong with the machine of a runner, if anything.
+fn sickness(runner: &RunnerView) -> Option<String> {
+    let fault = runner.fault.as_ref()?;
+    Some(format!("`{}` is sick: {fault}", runner.runner))
 }
 
 fn check_modules(modules: &[ModuleView]) -> Finding {

@@ -6,6 +6,7 @@ use taskmaster_engine::disk_monitor::{DiskMonitor, TRY_EVERY};
 use taskmaster_engine::disk_space::DiskSpace;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::inbox::{Input, Reply, waits_for_disk_space};
+use taskmaster_engine::sick_runners::SickRunners;
 use taskmaster_protocol::message::Query;
 use taskmaster_protocol::{Refusal, RefusalCode};
 use taskmaster_store::kv::SharedStore;
@@ -22,6 +23,8 @@ pub struct MasterHandle {
     pub epoch: u32,
     /// Whether the disk has space.
     pub room: DiskMonitor,
+    /// How many runners are sick.
+    pub sick_runners: SickRunners,
 }
 
 impl MasterHandle {

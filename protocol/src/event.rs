@@ -82,6 +82,11 @@ kinds! {
     /// A version of a module asks for more than was approved, and waits; durable.
     // New kinds are added at the end, because the order is the format on disk.
     ModuleWaiting = "module:waiting",
+    /// The machine of a runner cannot run tasks, with the reason; the runner takes none until it
+    /// can. Live only.
+    RunnerSick = "runner:sick",
+    /// The machine of a runner can run tasks again; live only.
+    RunnerWell = "runner:well",
 }
 
 impl EventKind {

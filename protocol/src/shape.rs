@@ -329,8 +329,12 @@ impl ModuleCheck {
 pub struct RunnerView {
     /// The name.
     pub runner: String,
-    /// `connected`; `absent`, where its link is cut and its attempts are waited for; or `draining`.
+    /// `connected`; `absent`, where its link is cut and its attempts are waited for; `draining`; or
+    /// `sick`, where its machine cannot run tasks and it takes none.
     pub state: String,
+    /// What is wrong with the machine of a sick runner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
     /// How many tasks of one slot the runner executes at the same time.
     pub slots: u32,
     /// Slots that are occupied by attempts.

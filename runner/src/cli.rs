@@ -10,6 +10,7 @@ use crate::compile::MEMORY_MB_DEFAULT;
 use crate::grants::{GrantArgs, GrantError, Grants};
 use crate::inputs::CACHE_BYTES_DEFAULT;
 use crate::link::{RunnerConfig, RunnerError, SendFuture, serve};
+use crate::machine_memory::memory_bytes;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
@@ -175,7 +176,7 @@ pub fn offer(name: Option<String>, slots: Option<u32>) -> Offer {
         env: Vec::new(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
-        memory_mb: memory_mb(),
+        memory_mb: memory_bytes() >> 20,
         modules: Vec::new(),
         capabilities: None,
     }
@@ -330,24 +331,6 @@ fn default_name() -> String {
     // The end of a version 7 UUID is random.
     let id = uuid::Uuid::now_v7().simple().to_string();
     format!("{host}-{}", &id[id.len() - 8..])
-}
-
-/// The memory of this machine, MiB; 0 where that is unknown.
-fn memory_mb() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
-        return 0;
-    };
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    total
-        .and_then(|rest| {
-            rest.trim()
-                .trim_end_matches("kB")
-                .trim()
-                .parse::<u64>()
-                .ok()
-        })
-        .unwrap_or(0)
-        / 1_024
 }
 
 #[cfg(test)]

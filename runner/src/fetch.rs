@@ -9,10 +9,16 @@ use taskmaster_protocol::Hash;
 
 /// Why bytes could not be fetched, in one sentence. Who can retry has done so already.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct FetchError(pub String);
+pub enum FetchError {
+    /// The master does not have them, or did not send them.
+    #[error("{0}")]
+    Remote(String),
+    /// They could not be written on this machine.
+    #[error("{0}")]
+    Local(String),
+}
 
-type FetchFuture<T> = Pin<Box<dyn Future<Output = Result<T, FetchError>> + Send>>;
+pub type FetchFuture<T> = Pin<Box<dyn Future<Output = Result<T, FetchError>> + Send>>;
 
 /// Fetches the bytes of a hash into memory.
 pub type FetchBytes = Arc<dyn Fn(Hash) -> FetchFuture<Bytes> + Send + Sync>;

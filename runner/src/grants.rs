@@ -198,6 +198,11 @@ impl Grants {
         self
     }
 
+    /// The folders of this machine that modules may be given.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.values().map(PathBuf::as_path)
+    }
+
     /// What the master is told: names, no values.
     pub fn offered(&self) -> Capabilities {
         Capabilities {

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod placement;
 
 use crate::cache::{LoadAbandoned, SingleFlightCache};
+use crate::fault::MachineFault;
 use crate::fetch::FetchFile;
 use file_cache::{FileCacheError, InputFileCache};
 use placement::{InputPlacement, InputSource, PlacedInput};
@@ -61,6 +62,27 @@ pub enum ListingError {
     /// The runner is ending.
     #[error(transparent)]
     Abandoned(#[from] LoadAbandoned),
+}
+
+impl InputError {
+    /// The fault of this machine, where the task is not to blame.
+    pub fn fault(&self) -> Option<MachineFault> {
+        match self {
+            InputError::File(error) => error.fault(),
+            InputError::Folder {
+                path,
+                why: ListingError::Unreadable(why),
+            } => {
+                let what = format!("the input folder `{path}` could not be read");
+                Some(MachineFault::of_machine(what, why))
+            }
+            InputError::Folder {
+                why: ListingError::NoListing(_) | ListingError::Abandoned(_),
+                ..
+            }
+            | InputError::TooManyFiles(_) => None,
+        }
+    }
 }
 
 /// The inputs of all tasks of this runner.
@@ -128,7 +150,21 @@ impl TaskInputs {
             return Ok(listing);
         }
         let load = read_listing(self.files.path(&folder));
-        self.listings.join_or_begin(folder, load).result().await
+        let listing = self.listings.join_or_begin(folder, load).result().await;
+        if matches!(listing, Err(ListingError::Unreadable(_))) {
+            self.files.forget_lost([folder]);
+        }
+        listing
+    }
+
+    /// Where the files are kept.
+    pub fn folder(&self) -> &Path {
+        self.files.folder()
+    }
+
+    /// Makes the folder anew, if somebody has removed it.
+    pub fn make_anew(&self) -> io::Result<()> {
+        self.files.make_anew()
     }
 }
 

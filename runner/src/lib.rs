@@ -10,14 +10,18 @@ pub mod at_work;
 mod cache;
 pub mod cli;
 pub mod compile;
+pub mod fault;
 pub mod fetch;
 pub mod grants;
 pub mod inputs;
+mod leaving;
 pub mod link;
+mod machine_memory;
 pub mod modules;
 pub mod outcome;
 pub mod prepare;
 pub mod sandbox;
+mod self_check;
 pub mod slots;
 
 pub use cli::{RunArgs, RunnerArgs};

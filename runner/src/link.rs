@@ -22,12 +22,14 @@ use crate::inputs::TaskInputs;
 use crate::modules::ModuleCache;
 use crate::prepare::{Preparer, PreparerSources};
 use crate::sandbox::Sandbox;
+use crate::self_check::SelfCheck;
 use crate::slots::queue::Room;
 use blobs::RetryingBlobs;
 use executor::{Executor, ExecutorParts, ask_results, live_listener};
 use running::{RunnerLink, RunnerLinkParts};
 use spool::ResultSpool;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -73,11 +75,17 @@ fn start(mut config: RunnerConfig) -> Result<RunnerLink, RunnerError> {
         blobs.clone().fetch_file(),
     )
     .map_err(cache_error)?;
+    let inputs = Arc::new(inputs);
+    let self_check = SelfCheck {
+        sandbox: sandbox.clone(),
+        inputs: inputs.clone(),
+        granted: config.grants.folders().map(Path::to_owned).collect(),
+    };
 
     let (sender, events) = mpsc::unbounded_channel();
     let preparer = Preparer::new(PreparerSources {
         modules: modules.clone(),
-        inputs: Arc::new(inputs),
+        inputs,
         grants: Arc::new(config.grants.clone()),
         fetch,
         ask: ask_results(sender.clone()),
@@ -101,6 +109,7 @@ fn start(mut config: RunnerConfig) -> Result<RunnerLink, RunnerError> {
         modules,
         blobs,
         spool: Arc::new(ResultSpool::new(sandbox.scratch())),
+        self_check,
         sender,
         events,
         config,

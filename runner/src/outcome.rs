@@ -1,6 +1,7 @@
 //! Turns the end of guest code into what the master is told: a result, or a failure of a named
 //! kind.
 
+use crate::fault::MachineFault;
 use crate::sandbox::{GuestEnd, OutputFiles, RunReport};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -38,6 +39,8 @@ pub enum Outcome {
     Ready(Ending),
     /// The success can be told when its bytes have been uploaded.
     Upload(Box<PendingUpload>),
+    /// This machine has failed the attempt.
+    Fault(Attempt, MachineFault),
 }
 
 /// A success, and what must be uploaded before the master is told.
@@ -83,6 +86,9 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: RunReport) -> Outcom
         (GuestEnd::Exit(0), Some(excess)) => GuestEnd::Output(excess),
         (end, _) => end,
     };
+    if let GuestEnd::Machine(fault) = end {
+        return Outcome::Fault(attempt, fault);
+    }
     if end != GuestEnd::Exit(0) {
         let last = last_words(&report.log.tail).or_else(|| last_words(&report.log.head));
         let error = failure(end, timeout, last.unwrap_or_default());
@@ -159,6 +165,7 @@ pub fn failure(end: GuestEnd, timeout: Duration, last: &str) -> TaskError {
         GuestEnd::Module(text) => TaskError::new(ErrorKind::Module, text),
         GuestEnd::Output(text) => TaskError::new(ErrorKind::Output, text),
         GuestEnd::Input(text) => TaskError::new(ErrorKind::Input, text),
+        GuestEnd::Machine(fault) => TaskError::new(ErrorKind::RunnerLost, fault.why),
         GuestEnd::Params(text) => TaskError {
             code: Some(BAD_PARAMS_CODE),
             ..TaskError::new(ErrorKind::Input, text)

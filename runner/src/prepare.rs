@@ -8,6 +8,7 @@ mod params;
 
 pub use params::{AskError, AskResults, ParamsError, TaskResults};
 
+use crate::fault::MachineFault;
 use crate::fetch::FetchBytes;
 use crate::grants::{Granted, Grants, NotOffered};
 use crate::inputs::placement::InputPlacement;
@@ -39,6 +40,14 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
+    /// The fault of this machine, where the task is not to blame.
+    pub fn fault(&self) -> Option<MachineFault> {
+        match self {
+            PrepareError::Input(error) => error.fault(),
+            PrepareError::Grants(..) | PrepareError::Module(..) | PrepareError::Params(_) => None,
+        }
+    }
+
     /// The failure that the master is told.
     pub fn into_task_error(self) -> TaskError {
         let kind = match self {

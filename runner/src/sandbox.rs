@@ -6,6 +6,7 @@
 //! knows of masters, links or slots.
 
 mod backtrace;
+mod checked_calls;
 pub mod command;
 pub mod component;
 pub mod directive;
@@ -27,6 +28,7 @@ pub mod quota;
 pub mod running;
 pub mod stdio;
 pub mod stop;
+pub mod tree;
 mod typed;
 pub mod work;
 

@@ -4,8 +4,10 @@
 pub mod queue;
 
 use crate::at_work::AttemptsAtWork;
+use crate::fault::MachineFault;
+use crate::leaving::leave;
 use crate::outcome::{Outcome, outcome};
-use crate::sandbox::{LiveEvent, Sandbox, run};
+use crate::sandbox::{GuestEnd, LiveEvent, Sandbox, run};
 use queue::{QueuedWork, Room, SlotNumber, SlotQueue};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,8 +15,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use taskmaster_console::long_lived;
 use taskmaster_protocol::message::Attempt;
-use taskmaster_protocol::{ErrorKind, TaskError};
-use taskmaster_runner_session::Ending;
 use tokio::runtime::Runtime;
 
 /// Threads that one slot's runtime may start for calls that block, such as those on files.
@@ -32,8 +32,8 @@ pub enum SlotEvent {
 /// Hears what the slots tell. Called on their threads, so it must not wait.
 pub type SlotListener = Arc<dyn Fn(SlotEvent) + Send + Sync>;
 
-/// The slots of this process. Dropping them waits for the attempts that run, so these must be
-/// stopped first.
+/// The slots of this process. Dropping them waits a little for the attempts that run, so these must
+/// be stopped first.
 pub struct Slots {
     queue: Arc<SlotQueue>,
     threads: Vec<JoinHandle<()>>,
@@ -90,10 +90,7 @@ impl Slots {
 impl Drop for Slots {
     fn drop(&mut self) {
         self.queue.close();
-        for thread in self.threads.drain(..) {
-            // A slot's thread catches panics of the sandbox, so the result says nothing.
-            let _ = thread.join();
-        }
+        leave(self.threads.drain(..));
         self.at_work.close();
     }
 }
@@ -117,7 +114,7 @@ struct Slot {
 }
 
 impl Slot {
-    fn work_off(&self) {
+    fn work_off(mut self) {
         let mut ticking = None;
         let mut freed = Room::default();
         loop {
@@ -127,7 +124,8 @@ impl Slot {
                 self.queue.wait()
             });
             let Some(next) = next else {
-                return;
+                // Dropping it would wait for calls that may wait for ever.
+                return self.runtime.shutdown_background();
             };
             freed = next.room();
             let work = next.work;
@@ -138,14 +136,32 @@ impl Slot {
             self.at_work.begin(self.number, &attempt);
             let running = AssertUnwindSafe(|| run(&self.sandbox, &self.runtime, work));
             let ended = match catch_unwind(running) {
-                Ok(report) => outcome(attempt, timeout, report),
-                Err(_) => Outcome::Ready(Ending::failed(
-                    attempt,
-                    TaskError::new(ErrorKind::Module, "the sandbox panicked"),
-                )),
+                Ok(report) => {
+                    self.leave_calls_behind(&report.end);
+                    outcome(attempt, timeout, report)
+                }
+                Err(_) => {
+                    let what = "a fault of this program";
+                    Outcome::Fault(
+                        attempt,
+                        MachineFault::under_task(what, "the sandbox panicked"),
+                    )
+                }
             };
             self.at_work.end(self.number);
             (self.listener)(SlotEvent::Ended(ended));
+        }
+    }
+
+    /// A guest that was stopped may have left a call behind that blocks a thread of the runtime,
+    /// such as one on a disk that does not answer. The next guest needs these threads.
+    fn leave_calls_behind(&mut self, end: &GuestEnd) {
+        let was_stopped = matches!(
+            end,
+            GuestEnd::Timeout | GuestEnd::Cancelled | GuestEnd::Output(_)
+        );
+        if was_stopped && let Ok(fresh) = slot_runtime() {
+            std::mem::replace(&mut self.runtime, fresh).shutdown_background();
         }
     }
 }

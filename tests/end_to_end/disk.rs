@@ -7,6 +7,18 @@ use std::time::Instant;
 use taskmaster_harness::wat::{echo, large};
 use taskmaster_harness::{Master, PATIENCE, run, until};
 
+/// A command that writes 64 KiB into a file, and fails where it cannot.
+const WRITES: &str = r#"(module
+  (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 2) (data (i32.const 0) "f")
+  (func (export "_start")
+    (if (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 1) (i64.const 64) (i64.const 64)
+      (i32.const 0) (i32.const 16)) (then (call $exit (i32.const 64))))
+    (i32.store (i32.const 32) (i32.const 64)) (i32.store (i32.const 36) (i32.const 65536))
+    (if (call $write (i32.load (i32.const 16)) (i32.const 32) (i32.const 1) (i32.const 40)) (then (call $exit (i32.const 64))))))"#;
+
 /// Enough that their results, of 60,000 bytes each, are several times what the store keeps in
 /// reserve.
 const TASKS: usize = 2_500;
@@ -168,4 +180,28 @@ fn a_master_is_not_started_on_a_full_disk() {
     let ran = run(&master.folder, &args, &[], "");
     assert_eq!(ran.code, 1, "{}", ran.err);
     ran.says(&["is full", "make room and start it again"]);
+}
+
+#[test]
+#[ignore = "needs the right to mount a tmpfs in a name space of its own: unshare -rm"]
+fn a_runner_with_a_full_disk_is_sick_and_fails_nobody() {
+    let master = Master::with("master", &[]);
+    master.drop_module("writes.wat", WRITES);
+    let runner = master.runner_on_small_disk("r", 8);
+    master.run(&["call", "writes"]).with(0);
+
+    let filler = runner.disk.join("filler");
+    fill(&filler);
+    let feed: String = (0..10)
+        .map(|n| format!("{{\"id\":\"t{n}\",\"module\":\"writes\",\"outputs\":[]}}\n"))
+        .collect();
+    master.run_with(&["feed", "-"], &feed).with(0);
+    until("the runner to be sick", || {
+        let list = master.json(&["runners", "list"]);
+        list[0]["state"] == "sick"
+    });
+    let job = |state: &str| master.job("default")[state].as_u64().unwrap();
+    assert_eq!(job("failed"), 0);
+    fs::remove_file(&filler).unwrap();
+    until("all tasks to be done", || job("done") == 11);
 }

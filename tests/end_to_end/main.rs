@@ -25,6 +25,7 @@ mod disk;
 mod feeds;
 mod files;
 mod first_hour;
+mod guests;
 mod help;
 mod hostile;
 mod large;
@@ -42,6 +43,7 @@ mod requirements;
 mod samples;
 mod scale;
 mod shutdown;
+mod sick;
 mod store;
 
 /// Tasks of a large feed.

@@ -44,6 +44,8 @@ pub struct Swarm {
     pub kept: u64,
     /// How many of a thousand attempts fail.
     pub failing: u64,
+    /// How many of a thousand attempts meet a fault of their runner's machine.
+    pub sickening: u64,
     /// How many of a thousand cuts are noticed only by silence.
     pub silent: u64,
     /// How many of a thousand things that a feeder does are not an add, but a cancel, a retry, or
@@ -99,6 +101,11 @@ impl Swarm {
                 chance.spread(10_000, 5_000_000)
             },
             failing: chance.within(0, 300),
+            sickening: if chance.permille(300) {
+                chance.within(1, 50)
+            } else {
+                0
+            },
             silent: if chance.permille(300) {
                 chance.within(0, 1_000)
             } else {

@@ -265,6 +265,18 @@ impl World {
                 }
             }
             SessionEffect::Say(message) => self.runner_says(index, message),
+            SessionEffect::Start(send) if self.machine_fails() => {
+                let attempt = Attempt {
+                    id: send.id,
+                    attempt: send.attempt,
+                };
+                self.note("no disk", || format!("{} on r{index}", attempt.id));
+                let failed = SessionEvent::MachineFailed {
+                    fault: "no disk".into(),
+                    attempts: vec![attempt],
+                };
+                self.tell_runner(index, failed);
+            }
             SessionEffect::Start(send) => self.guest_starts(index, *send),
             // Every attempt that the session hands out runs at once, so nothing can be taken back.
             SessionEffect::TakeBack(_) => {
@@ -284,11 +296,24 @@ impl World {
                     );
                 }
             }
+            SessionEffect::CheckMachine => {
+                let found = if self.machine_fails() {
+                    Err("still no disk".into())
+                } else {
+                    Ok(())
+                };
+                self.tell_runner(index, SessionEvent::MachineChecked(found));
+            }
             SessionEffect::Leave => {
                 self.note("runner leaves", || index.to_string());
                 self.runner_ends(index);
             }
         }
+    }
+
+    /// Whether the machine of a runner fails an attempt now.
+    fn machine_fails(&mut self) -> bool {
+        !self.healed && self.chance.permille(self.swarm.sickening)
     }
 
     fn runner_says(&mut self, index: usize, mut message: ToMaster) {

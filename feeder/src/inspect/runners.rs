@@ -82,6 +82,9 @@ fn block(runner: &RunnerView) -> TextTable {
     let mut block = TextTable::block();
     block.pair("runner", &runner.runner);
     block.pair("state", &runner.state);
+    if let Some(fault) = &runner.fault {
+        block.pair("fault", fault);
+    }
     block.pair("slots", format!("{} of {} used", runner.used, runner.slots));
     block.pair("attempts", runner.attempts);
     block.pair("finished", runner.finished);

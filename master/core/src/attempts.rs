@@ -335,16 +335,17 @@ impl Scheduler {
         if task.is_on_a_runner() {
             return;
         }
-        // The runner's process died under the attempt, and its next process says so.
-        let died_at_work = failure.error.kind == ErrorKind::RunnerLost;
-        if died_at_work && attempt > task.fence() {
+        // The machine of the runner failed under the attempt, or the runner's process died under it and
+        // its next process says so.
+        let is_lost = failure.error.kind == ErrorKind::RunnerLost;
+        if is_lost && attempt > task.fence() {
             return self.reassign(key, attempt, true, effects);
         }
 
         // A runner that shuts down stops its attempts and reports them as cancelled, which is
         // nobody's failure. And an attempt that is older than one that failed was counted already,
         // when its runner was lost: only its success would have mattered.
-        if failure.error.kind == ErrorKind::Cancelled || died_at_work || attempt <= task.fence() {
+        if failure.error.kind == ErrorKind::Cancelled || is_lost || attempt <= task.fence() {
             if task.state == State::Assigned {
                 self.unblock(key, effects);
             }

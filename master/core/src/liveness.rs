@@ -34,16 +34,19 @@ impl Scheduler {
             return;
         };
         runner.credits = credits.min(limits::CREDITS_MAX);
-        if draining && !runner.draining {
-            runner.draining = true;
+        let becomes_draining = draining && !runner.draining;
+        runner.draining |= draining;
+        let reserved_for = runner.reserved_for;
+        if becomes_draining {
             effects.push(Effect::Announce {
                 kind: EventKind::RunnerDraining,
                 task: None,
                 runner: Some(key),
             });
-            if let Some(task) = runner.reserved_for {
-                self.enter(task, State::Ready { reserved: false }, effects);
-            }
+        }
+        // A runner that takes nothing more keeps its slots for nobody.
+        if let Some(task) = reserved_for.filter(|_| draining || credits == 0) {
+            self.enter(task, State::Ready { reserved: false }, effects);
         }
         self.runner_heard(key);
         self.update_availability(key);
@@ -167,8 +170,9 @@ impl Scheduler {
         effects.push(Effect::Store(DurableChange::RunnerLost(name)));
     }
 
-    /// Lets a task run elsewhere whose runner was given up, unless another runner holds it. A task
-    /// that was at work on too many lost runners is poison, and fails.
+    /// Lets a task run elsewhere whose runner was given up or whose runner's machine failed, unless
+    /// another runner holds it. A task that was at work on too many lost runners is poison, and
+    /// fails.
     pub(crate) fn reassign(
         &mut self,
         key: TaskKey,

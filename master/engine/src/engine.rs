@@ -24,8 +24,10 @@ use crate::events::EventFeed;
 use crate::facts::Facts;
 use crate::inbox::{AdmissionPermit, ConnectionId, Input, Outbox, Reply};
 use crate::lanes;
+use crate::sick_runners::SickRunners;
 use crate::store_damage::StoreDamage;
 use add::AddedBatch;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,6 +111,8 @@ struct Connection {
     runner: Option<Arc<str>>,
     /// Whether the runner has told which attempts it holds.
     joined: bool,
+    /// What is wrong with the machine of the runner, if anything.
+    fault: Option<String>,
     /// When the connection was made.
     since: Wall,
 }
@@ -165,8 +169,9 @@ pub struct Engine {
     /// State of the random numbers for back-offs.
     random_state: u64,
     /// Why the connection of a runner ended, by the runner's name. It is kept until the runner
-    /// connects again or counts as lost.
-    lost_links: BTreeMap<Arc<str>, &'static str>,
+    /// connects again or counts as lost. While the end of an attempt is taken under which the
+    /// machine of its runner failed: how it failed.
+    lost_links: BTreeMap<Arc<str>, Cow<'static, str>>,
     /// Whether the master is stopping, so that new tasks are refused.
     stopping: bool,
     /// Notified at the end of the first turn in which no runner holds an attempt.
@@ -174,6 +179,7 @@ pub struct Engine {
     /// How long ended tasks are kept at least, µs, so that a follower that lost its connection may
     /// still ask for them.
     retention_us: i64,
+    sick_runners: SickRunners,
 }
 
 impl Engine {
@@ -186,6 +192,11 @@ impl Engine {
     /// Tells `damage` of what the engine cannot read from the store.
     pub fn report_damage_to(&mut self, damage: StoreDamage) {
         self.facts.report_damage_to(damage);
+    }
+
+    /// How many runners are sick. The engine keeps the number up to date.
+    pub fn sick_runners(&self) -> SickRunners {
+        self.sick_runners.clone()
     }
 
     /// The versions of components. The engine keeps them up to date.
@@ -355,6 +366,7 @@ impl Engine {
             offer,
             runner,
             joined: false,
+            fault: None,
             since: self.now.wall,
         };
         self.connections.insert(connection, connected);
@@ -366,11 +378,14 @@ impl Engine {
         let Some(closed) = self.connections.remove(&connection) else {
             return;
         };
+        if closed.fault.is_some() {
+            self.sick_runners.lose();
+        }
         match closed.role {
             Role::Runner => {
                 if let Some(offer) = closed.offer.filter(|_| closed.joined) {
                     self.lost_links
-                        .insert(offer.name.into(), "its connection ended");
+                        .insert(offer.name.into(), "its connection ended".into());
                 }
                 self.tell(Event::RunnerDisconnected {
                     runner: RunnerKey(connection.0),

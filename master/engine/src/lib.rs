@@ -23,6 +23,7 @@ pub mod lookup;
 pub mod prepare;
 mod recorded_end;
 pub mod settings;
+pub mod sick_runners;
 pub mod steady;
 pub mod store_damage;
 pub mod turns;

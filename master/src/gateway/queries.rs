@@ -8,8 +8,8 @@ use axum::response::Response;
 use taskmaster_protocol::message::Query;
 use taskmaster_protocol::{JobName, Refusal, RefusalCode, TaskId};
 
-/// Neither a full disk nor a task folder that cannot be read is a reason to start a master anew, so
-/// the status stays 200. A damaged store is a reason to call its keeper.
+/// Neither a full disk nor a task folder that cannot be read nor a sick runner is a reason to start a
+/// master anew, so the status stays 200. A damaged store is a reason to call its keeper.
 pub(super) async fn health(State(state): State<GatewayState>) -> (StatusCode, String) {
     let room = &state.handle.room;
     if let Some(damage) = room.damage().found() {
@@ -17,8 +17,14 @@ pub(super) async fn health(State(state): State<GatewayState>) -> (StatusCode, St
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     let disk = room.disk();
-    let refusing = disk.refusal().map(|why| format!("adds are refused: {why}"));
-    let troubles: Vec<String> = refusing.into_iter().chain(state.folder.trouble()).collect();
+    let mut troubles = Vec::new();
+    troubles.extend(disk.refusal().map(|why| format!("adds are refused: {why}")));
+    troubles.extend(state.folder.trouble());
+    match state.handle.sick_runners.count() {
+        0 => {}
+        1 => troubles.push("1 runner is sick and takes no tasks".into()),
+        count => troubles.push(format!("{count} runners are sick and take no tasks")),
+    }
     let text = if troubles.is_empty() {
         "ok\n".into()
     } else {

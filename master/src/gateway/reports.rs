@@ -93,8 +93,12 @@ pub(super) fn trim(message: &mut ToMaster) {
                 }
             }
         }
+        ToMaster::Request(request) => {
+            if let Some(fault) = &mut request.fault {
+                cut(fault, MESSAGE_BYTES_MAX);
+            }
+        }
         ToMaster::Hello(_)
-        | ToMaster::Request(_)
         | ToMaster::Started(_)
         | ToMaster::Returned(_)
         | ToMaster::Compiling(_)

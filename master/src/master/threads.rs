@@ -59,19 +59,21 @@ pub(super) fn start(
     let room = DiskMonitor::new(inbox.clone());
     let events =
         EventFeed::new(restored.watermarks.seq, store.clone()).reporting_damage_to(room.damage());
-    let handle = MasterHandle {
-        inbox: inbox.clone(),
-        reader: store.clone(),
-        events: events.clone(),
-        epoch: restored.watermarks.epoch + 1,
-        room: room.clone(),
-    };
+    let epoch = restored.watermarks.epoch + 1;
     let now = clock::now();
     let engine_config = engine_config(config, now);
     let mut engine = Engine::restore(restored, engine_config, store.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
     engine.report_damage_to(room.damage());
     let components = engine.components();
+    let handle = MasterHandle {
+        inbox: inbox.clone(),
+        reader: store.clone(),
+        events: events.clone(),
+        epoch,
+        room: room.clone(),
+        sick_runners: engine.sick_runners(),
+    };
     let mut journal = KvJournal::open(store.clone())?.with_synced_mark(synced);
     commit_first(engine.end_turn(now), &mut journal, &events, &folds)?;
 

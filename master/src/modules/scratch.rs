@@ -19,6 +19,7 @@ pub(crate) fn fake_engine() -> (MasterHandle, std::sync::mpsc::Receiver<Input>) 
         events,
         epoch: 7,
         room: Default::default(),
+        sick_runners: Default::default(),
     };
     (handle, inputs)
 }

@@ -20,6 +20,10 @@ pub struct CreditRequest {
     /// Whether the runner takes no more attempts and leaves when it has finished.
     #[serde(default)]
     pub draining: bool,
+    /// What is wrong with the machine of the runner, in one sentence, such as a disk that is full.
+    /// The runner takes no attempts until it says that nothing is. Absent: nothing is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// From a runner: an attempt that ended with a result.

@@ -12,6 +12,9 @@ use std::time::SystemTime;
 use taskmaster_protocol::files::{BadPath, FilePath, InputRef, ListedFile, Listing};
 use taskmaster_protocol::{Hash, limits};
 
+/// Bytes of a path that stand in a refusal.
+const SHOWN_BYTES: usize = 60;
+
 /// Hashes of files that are remembered. When there are more, all are computed again.
 const REMEMBERED_MAX: usize = 200_000;
 
@@ -204,6 +207,7 @@ impl LocalInputs {
                 };
                 let about = inside_of(&real, &path)?;
                 if about.is_dir() {
+                    check_depth(root, &below)?;
                     folders.push((path, below));
                     continue;
                 }
@@ -220,6 +224,21 @@ impl LocalInputs {
         }
         Ok(found)
     }
+}
+
+/// Refuses a folder that lies so deep that no file in it could be named. A tree may be deeper than
+/// paths can tell, and it would be read to its end for nothing.
+fn check_depth(root: &Path, below: &str) -> Result<(), String> {
+    let bytes = below.len();
+    let max = limits::PATH_BYTES_MAX;
+    if bytes < max {
+        return Ok(());
+    }
+    let beginning = &below[..below.floor_char_boundary(SHOWN_BYTES)];
+    Err(format!(
+        "{} has a folder whose path has {bytes} bytes, files may have {max} at most: `{beginning}…`",
+        root.display()
+    ))
 }
 
 /// A file of a folder.
@@ -377,6 +396,13 @@ mod tests {
             "{}",
             read()
         );
+        let mut deep = scratch.0.join("in/deep");
+        for _ in 0..20 {
+            deep.push("d".repeat(50));
+        }
+        fs::create_dir_all(&deep).unwrap();
+        fs::remove_file(scratch.0.join("in/X")).unwrap();
+        assert!(read().contains("files may have 512 at most"), "{}", read());
         let none = LocalInputs::default()
             .read(&scratch.0.join("none"))
             .unwrap_err();

@@ -6,8 +6,12 @@
 //! waiting ──────────► handed out ──────────────► finished ─────────────► forgotten
 //!    │                    │                          ▲
 //!    │ recall: returned   │ recall, while not begun: returned
+//!    │                    │ the machine failed, not the task: returned
 //!    └─ cancel ───────────┴─ cancel: stopped, finished as `cancelled`
 //! ```
+//!
+//! A runner whose machine is sick returns what has not begun, takes nothing, and has the machine
+//! looked at until it is well again.
 //!
 //! [`RunnerSession::handle`] is the only way in, and effects come out in order. The session stores
 //! everything that the link must not forget. A result stays here until the master has acknowledged
@@ -15,6 +19,9 @@
 
 #![deny(missing_docs)]
 
+mod health;
+
+use health::MachineHealth;
 use std::collections::{BTreeMap, VecDeque};
 use taskmaster_protocol::message::{Assignment, Attempt, CreditRequest, Done, Failed, Log};
 use taskmaster_protocol::{ErrorKind, TaskError, TaskStats, ToMaster, limits};
@@ -121,6 +128,15 @@ pub enum SessionEvent {
     /// The answer to [`SessionEffect::TakeBack`]: the attempts that had not begun, and now never
     /// will.
     TakenBack(Vec<Attempt>),
+    /// The machine, and not what was run on it, has failed: its disk is full or gone.
+    MachineFailed {
+        /// What is wrong, in one sentence.
+        fault: String,
+        /// Attempts that could not begin because of it. Others can run them.
+        attempts: Vec<Attempt>,
+    },
+    /// The answer to [`SessionEffect::CheckMachine`]: what is still wrong, if anything.
+    MachineChecked(Result<(), String>),
     /// Time has passed; see [`RunnerSession::next_deadline`].
     Tick,
 }
@@ -147,6 +163,8 @@ pub enum SessionEffect {
     TakeBack(Vec<Attempt>),
     /// Stop this attempt; answer with `Ended`.
     Stop(Attempt),
+    /// Try out whether the machine can run tasks again; answer with `MachineChecked`.
+    CheckMachine,
     /// Everything is delivered: close the connection and end.
     Leave,
 }
@@ -185,6 +203,7 @@ pub struct RunnerSession {
     /// The next pause between two dials, µs.
     backoff_us: u64,
     draining: bool,
+    health: MachineHealth,
     /// When a draining runner gives back what still runs, µs.
     grace_ends_us: Option<u64>,
     /// The latest time that an event brought, µs.
@@ -205,6 +224,7 @@ impl RunnerSession {
             link: LinkState::Down { dial_at_us: 0 },
             backoff_us: BACKOFF_FIRST_US,
             draining: false,
+            health: MachineHealth::new(),
             grace_ends_us: None,
             now_us: 0,
         }
@@ -225,6 +245,15 @@ impl RunnerSession {
         matches!(self.link, LinkState::Up { .. })
     }
 
+    /// What is wrong with the machine; `None` while it is well.
+    pub fn fault(&self) -> Option<&str> {
+        self.health.fault()
+    }
+
+    fn takes_more(&self) -> bool {
+        !self.draining && self.fault().is_none()
+    }
+
     /// When `Tick` is wanted at the latest, µs. An earlier `Tick` does no harm.
     pub fn next_deadline(&self) -> Option<u64> {
         let link = match self.link {
@@ -236,7 +265,10 @@ impl RunnerSession {
                 ping_at_us,
             } => Some(ping_at_us.min(silent_at_us(heard_us))),
         };
-        link.into_iter().chain(self.grace_ends_us).min()
+        link.into_iter()
+            .chain(self.grace_ends_us)
+            .chain(self.health.look_at_us())
+            .min()
     }
 
     /// Takes in what happened at `now_us` and appends what is to be done. `now_us` is monotonic: a
@@ -259,9 +291,16 @@ impl RunnerSession {
             SessionEvent::Ended(endings) => self.ended(endings, effects),
             SessionEvent::DiedAtWork(attempts) => self.died_at_work(attempts, effects),
             SessionEvent::TakenBack(attempts) => self.taken_back(attempts, effects),
+            SessionEvent::MachineFailed { fault, attempts } => {
+                self.machine_failed(fault, attempts, effects);
+            }
+            SessionEvent::MachineChecked(found) => self.machine_checked(found, effects),
             SessionEvent::Tick => {}
         }
 
+        if self.health.begin_look(self.now_us) {
+            effects.push(SessionEffect::CheckMachine);
+        }
         self.keep_link(effects);
         self.hand_out(effects);
         self.leave_if_done(effects);
@@ -277,9 +316,10 @@ impl RunnerSession {
     fn request(&self, held: Option<Vec<Attempt>>) -> ToMaster {
         let credits = (self.settings.slots + CREDITS_BEYOND_SLOTS).min(limits::CREDITS_MAX);
         ToMaster::Request(CreditRequest {
-            credits: if self.draining { 0 } else { credits },
+            credits: if self.takes_more() { credits } else { 0 },
             held,
             draining: self.draining,
+            fault: self.fault().map(str::to_owned),
         })
     }
 
@@ -326,7 +366,7 @@ impl RunnerSession {
                 continue;
             }
             // The master had sent the attempt before it read that this runner accepts no more.
-            if self.draining {
+            if !self.takes_more() {
                 returned.push(attempt);
                 continue;
             }
@@ -373,6 +413,32 @@ impl RunnerSession {
             }
         }
         self.say(ToMaster::Returned(attempts), effects);
+    }
+
+    /// The master must know that this runner takes nothing before it hears of the attempts.
+    /// Otherwise it would send them here again.
+    fn machine_failed(
+        &mut self,
+        fault: String,
+        attempts: Vec<Attempt>,
+        effects: &mut Vec<SessionEffect>,
+    ) {
+        let is_news = self.health.failed(fault, self.now_us);
+        if is_news {
+            self.say(self.request(None), effects);
+        }
+        if !attempts.is_empty() {
+            self.taken_back(attempts, effects);
+        }
+        if is_news {
+            self.give_back(effects);
+        }
+    }
+
+    fn machine_checked(&mut self, found: Result<(), String>, effects: &mut Vec<SessionEffect>) {
+        if self.health.looked(found, self.now_us) {
+            self.say(self.request(None), effects);
+        }
     }
 
     fn cancel(&mut self, attempts: Vec<Attempt>, effects: &mut Vec<SessionEffect>) {
@@ -465,7 +531,11 @@ impl RunnerSession {
 
         self.draining = true;
         self.say(self.request(None), effects);
-        // Other runners can start at once what has not begun here.
+        self.give_back(effects);
+    }
+
+    /// Gives back what has not begun. Other runners can start it at once.
+    fn give_back(&mut self, effects: &mut Vec<SessionEffect>) {
         let unfinished = self.unfinished();
         if !unfinished.is_empty() {
             self.recall(unfinished, effects);

@@ -100,6 +100,7 @@ fn word(effect: &SessionEffect) -> String {
         SessionEffect::Hangup => "hangup".into(),
         SessionEffect::Ping => "ping".into(),
         SessionEffect::Leave => "leave".into(),
+        SessionEffect::CheckMachine => "check".into(),
         SessionEffect::Start(send) => format!("start {}", send.id),
         SessionEffect::Stop(attempt) => format!("stop {}", attempt.id),
         SessionEffect::TakeBack(attempts) => {
@@ -111,10 +112,12 @@ fn word(effect: &SessionEffect) -> String {
                 .as_ref()
                 .map(|held| format!(" held [{}]", ids(held.iter().map(|a| &a.id))));
             let draining = if request.draining { " draining" } else { "" };
+            let fault = request.fault.as_ref();
             format!(
-                "request {}{}{draining}",
+                "request {}{}{draining}{}",
                 request.credits,
-                held.unwrap_or_default()
+                held.unwrap_or_default(),
+                fault.map_or(String::new(), |fault| format!(" sick: {fault}"))
             )
         }
         SessionEffect::Say(ToMaster::Done(done)) => {
@@ -415,4 +418,86 @@ fn the_clock_never_runs_backwards() {
         [""; 0]
     );
     assert_eq!(script.session.next_deadline(), Some(5_025 * MS));
+}
+
+fn machine_failed(fault: &str, attempts: &[u32]) -> SessionEvent {
+    SessionEvent::MachineFailed {
+        fault: fault.into(),
+        attempts: attempts.iter().copied().map(name).collect(),
+    }
+}
+
+#[test]
+fn a_sick_machine_takes_nothing_gives_back_what_has_not_begun_and_comes_back() {
+    let mut script = Script::up(2);
+    script.send(&[(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(
+        script.event(machine_failed("no disk", &[2])),
+        [
+            "request 0 sick: no disk",
+            "returned t2",
+            "returned t3",
+            "take back t1"
+        ],
+        "it says that it takes nothing before anything is sent to it again"
+    );
+    assert_eq!(script.event(SessionEvent::TakenBack(vec![])), ["returned "]);
+    assert_eq!(script.send(&[(4, 1)]), ["returned t4"]);
+    assert_eq!(
+        script.event(SessionEvent::Ended(vec![done(1)])),
+        ["done t1"],
+        "what ran is finished and told"
+    );
+    assert_eq!(script.session.next_deadline(), Some(250 * MS));
+    assert_eq!(script.after(250 * MS, SessionEvent::Tick), ["check"]);
+    assert_eq!(
+        script.event(SessionEvent::Tick),
+        [""; 0],
+        "one look at a time"
+    );
+    let still = SessionEvent::MachineChecked(Err("no disk".into()));
+    assert_eq!(script.event(still), [""; 0], "nothing new");
+    assert_eq!(script.after(500 * MS, SessionEvent::Tick), ["check"]);
+    let other = SessionEvent::MachineChecked(Err("full".into()));
+    assert_eq!(script.event(other), ["request 0 sick: full"]);
+    assert_eq!(script.after(1_000 * MS, SessionEvent::Tick), ["check"]);
+    assert_eq!(
+        script.event(SessionEvent::MachineChecked(Ok(()))),
+        [format!("request {}", 2 + CREDITS_BEYOND_SLOTS)]
+    );
+    assert_eq!(script.send(&[(5, 1)]), ["start t5"]);
+}
+
+#[test]
+fn a_machine_that_fails_again_soon_rests_longer_and_one_that_was_well_for_long_does_not() {
+    let mut script = Script::up(1);
+    let mut pauses = Vec::new();
+    for round in 0..10 {
+        let healthy_us = if round == 9 { 300_000 * MS } else { 1_000 * MS };
+        script.after(healthy_us, machine_failed("no disk", &[]));
+        let at = script.session.health.look_at_us().unwrap();
+        pauses.push((at - script.now_us) / MS);
+        script.after(at - script.now_us, SessionEvent::Tick);
+        script.event(SessionEvent::MachineChecked(Ok(())));
+    }
+    assert_eq!(
+        pauses,
+        [
+            250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 250
+        ]
+    );
+}
+
+#[test]
+fn a_sick_runner_says_so_to_the_next_master_too() {
+    let mut script = Script::up(1);
+    script.send(&[(1, 1)]);
+    script.event(SessionEvent::Disconnected { jitter: 0 });
+    assert_eq!(script.event(machine_failed("no disk", &[1])), [""; 0]);
+    script.after(25 * MS, SessionEvent::Tick);
+    assert_eq!(
+        script.event(SessionEvent::Connected),
+        ["request 0 held [] sick: no disk"],
+        "what it gave back while it was away runs elsewhere"
+    );
 }

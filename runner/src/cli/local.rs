@@ -10,6 +10,7 @@ pub use args::RunArgs;
 
 use crate::outcome::{Outcome, outcome};
 use crate::prepare::WorkParts;
+use crate::sandbox::tree::remove_tree;
 use crate::sandbox::{LiveEvent, LiveListener, OutputFiles, Program, Sandbox, StopSwitch, Work};
 use crate::slots::slot_runtime;
 use bytes::Bytes;
@@ -56,7 +57,7 @@ fn run_here(args: RunArgs) -> ExitCode {
     let folder = std::env::temp_dir().join(name);
     let code = run_in(&folder, &args, plan).unwrap_or_else(|error| complain(&error));
     // What cannot be removed stays in the system's temporary folder.
-    let _ = std::fs::remove_dir_all(&folder);
+    let _ = remove_tree(&folder);
     code
 }
 
@@ -76,6 +77,7 @@ fn finish(outcome: Outcome, fetch: Option<&Path>) -> Result<ExitCode, LocalRunEr
             }
             Ok(print_result(&pending.done.result, pending.result))
         }
+        Outcome::Fault(_, fault) => Err(LocalRunError::failed(fault)),
         Outcome::Ready(Ending::Failed(failed)) => {
             show(&failed.error);
             let would_not_load = failed.error.kind == ErrorKind::Module;
@@ -150,6 +152,8 @@ fn execute(args: &RunArgs, plan: Plan, loaded: &LoadedFile) -> Result<Outcome, L
             .spawn(|| crate::sandbox::run(&loaded.sandbox, &runtime, work))
             .join()
     });
+    // Dropping it would wait for calls of the guest that may wait for ever.
+    runtime.shutdown_background();
     let report = running.map_err(|_| LocalRunError::failed("the sandbox panicked"))?;
     Ok(outcome(attempt, timeout, report))
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 use taskmaster_protocol::Hash;
 use taskmaster_transport::files::private_folder;
@@ -13,7 +14,7 @@ const LOCK: &str = ".lock";
 /// A folder that belongs to this process as long as this lives.
 pub struct CacheFolder {
     path: PathBuf,
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 /// A file that an earlier process left.
@@ -35,7 +36,10 @@ impl CacheFolder {
             private_folder(&path)?;
             let lock = File::create(path.join(LOCK))?;
             match lock.try_lock() {
-                Ok(()) => return Ok(CacheFolder { path, _lock: lock }),
+                Ok(()) => {
+                    let lock = Mutex::new(lock);
+                    return Ok(CacheFolder { path, lock });
+                }
                 Err(fs::TryLockError::WouldBlock) => {}
                 Err(fs::TryLockError::Error(error)) => return Err(error),
             }
@@ -43,6 +47,22 @@ impl CacheFolder {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
             path = folder.with_file_name(format!("{name}-{number}"));
         }
+    }
+
+    /// Makes the folder anew, if somebody has removed it. Where another process has taken it
+    /// meanwhile, both have it: its files are the same for both, and one that is gone is fetched.
+    pub fn make_anew(&self) -> io::Result<()> {
+        if self.path.join(LOCK).try_exists()? {
+            return Ok(());
+        }
+        private_folder(&self.path)?;
+        let lock = File::create(self.path.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) | Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+        Ok(())
     }
 
     /// The folder itself.

@@ -4,6 +4,7 @@
 use super::cache_folder::CacheFolder;
 use super::guard;
 use crate::cache::{LoadAbandoned, PendingLoad, SingleFlightCache};
+use crate::fault::MachineFault;
 use crate::fetch::{FetchError, FetchFile};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -30,6 +31,18 @@ pub enum FileCacheError {
     /// The runner is ending.
     #[error(transparent)]
     Abandoned(#[from] LoadAbandoned),
+}
+
+impl FileCacheError {
+    /// The fault of this machine, where the task is not to blame.
+    pub fn fault(&self) -> Option<MachineFault> {
+        let what = |hash: &Hash| format!("the input {hash} could not be kept");
+        match self {
+            FileCacheError::Fetch(hash, FetchError::Local(why))
+            | FileCacheError::Store(hash, why) => Some(MachineFault::under_task(what(hash), why)),
+            FileCacheError::Fetch(_, FetchError::Remote(_)) | FileCacheError::Abandoned(_) => None,
+        }
+    }
 }
 
 /// A file of the cache.
@@ -136,6 +149,29 @@ impl InputFileCache {
         self.folder.file(hash)
     }
 
+    /// The folder of the files.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Makes the folder anew, if somebody has removed it.
+    pub(super) fn make_anew(&self) -> io::Result<()> {
+        self.folder.make_anew()
+    }
+
+    /// Forgets those of `hashes` whose files are not there any more, so that the next task that
+    /// names one has it fetched. Somebody may have cleaned the folder.
+    pub(super) fn forget_lost(&self, hashes: impl IntoIterator<Item = Hash>) {
+        let mut index = self.index();
+        for hash in hashes {
+            if matches!(self.path(&hash).try_exists(), Ok(false))
+                && let Some(file) = index.files.remove(&hash)
+            {
+                index.bytes -= file.bytes;
+            }
+        }
+    }
+
     /// Whether tasks get links to cached files, and not copies.
     pub(super) fn links(&self) -> bool {
         self.links
@@ -222,6 +258,8 @@ impl InputFileCache {
         // Waiting cannot fail, because the semaphore is never closed.
         let _turn = self.fetching.acquire().await.ok();
         let unfinished = self.folder.unfinished();
+        self.make_anew()
+            .map_err(|error| FileCacheError::Store(hash, error.to_string()))?;
         let bytes = (self.fetch)(hash, unfinished.clone())
             .await
             .map_err(|why| FileCacheError::Fetch(hash, why))?;

@@ -56,9 +56,31 @@ impl InputPlacement {
         }
     }
 
+    /// How many files this is.
+    pub fn files(&self) -> usize {
+        self.inputs.iter().map(|input| input.source.files()).sum()
+    }
+
     /// Puts everything into `folder`. Must be called on the thread that will run the guest, because
     /// the thread gives up a right first.
     pub fn place_into(&self, folder: &Path) -> io::Result<()> {
+        let placed = self.put_all(folder);
+        if placed.is_err() {
+            self.cache.forget_lost(self.hashes());
+        }
+        placed
+    }
+
+    fn hashes(&self) -> impl Iterator<Item = Hash> {
+        self.inputs.iter().flat_map(|input| match &input.source {
+            InputSource::File(hash) => vec![*hash],
+            InputSource::Folder(listing) => {
+                listing.files.values().map(|file| file.sha256).collect()
+            }
+        })
+    }
+
+    fn put_all(&self, folder: &Path) -> io::Result<()> {
         let mut placing = Placing {
             cache: &self.cache,
             linking: self.cache.links() && give_up_override(),

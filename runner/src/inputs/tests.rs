@@ -52,7 +52,7 @@ impl World {
             fetches.fetch_add(1, Ordering::SeqCst);
             let bytes = blobs.lock().unwrap().get(&hash).cloned();
             Box::pin(async move {
-                let bytes = bytes.ok_or(FetchError("nobody has it".into()))?;
+                let bytes = bytes.ok_or(FetchError::Remote("nobody has it".into()))?;
                 fs::write(&to, &bytes).unwrap();
                 Ok(bytes.len() as u64)
             })

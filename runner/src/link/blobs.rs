@@ -37,6 +37,14 @@ pub enum BlobUploadError {
     File(BlobError),
 }
 
+fn failed(error: BlobError) -> FetchError {
+    let why = error.to_string();
+    match error {
+        BlobError::Local { .. } => FetchError::Local(why),
+        _ => FetchError::Remote(why),
+    }
+}
+
 /// Gets and puts blobs, with retries.
 #[derive(Debug)]
 pub struct RetryingBlobs {
@@ -89,14 +97,13 @@ impl RetryingBlobs {
                 Err(error) if error.may_pass() && began.elapsed() < FETCH_WITHIN => {
                     tokio::time::sleep(PAUSE).await
                 }
-                Err(error) => return Err(FetchError(error.to_string())),
+                Err(error) => return Err(failed(error)),
             }
         }
     }
 
     /// Fetches into a new file. A fetch that broke off goes on where it was.
     async fn get_file(&self, hash: Hash, path: &Path) -> Result<u64, FetchError> {
-        let failed = |error: BlobError| FetchError(error.to_string());
         let mut download = Download::begin(hash, path).map_err(failed)?;
         let mut bytes = 0;
         let mut progressed = Instant::now();

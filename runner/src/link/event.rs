@@ -1,12 +1,12 @@
 //! What comes to the link from inside this process.
 
+use crate::outcome::Outcome;
 use crate::prepare::{AskError, PrepareError, TaskResults};
 use crate::sandbox::{StopSwitch, Work};
 use crate::slots::SlotEvent;
 use std::sync::Arc;
 use taskmaster_protocol::TaskId;
 use taskmaster_protocol::message::{Attempt, Compiled, Compiling};
-use taskmaster_runner_session::Ending;
 use tokio::sync::{mpsc, oneshot};
 
 /// What comes to the link from inside this process.
@@ -16,7 +16,9 @@ pub enum LinkEvent {
     /// An attempt is prepared, or cannot be.
     Prepared(PreparedAttempt),
     /// What an attempt gives back is uploaded, or cannot be.
-    Uploaded(Ending),
+    Uploaded(Outcome),
+    /// This machine was tried out: what is wrong with it, if anything.
+    MachineChecked(Result<(), String>),
     /// An attempt asks for results.
     Question(ResultsQuestion),
     /// An announced module was compiled, or cannot be.

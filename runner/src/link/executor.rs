@@ -2,6 +2,7 @@
 
 use super::event::{LinkEvent, LinkSender, PreparedAttempt, ResultsQuestion};
 use crate::at_work::AttemptsAtWork;
+use crate::outcome::Outcome;
 use crate::prepare::{AskError, AskResults, Preparer};
 use crate::sandbox::{LiveEvent, LiveListener, Sandbox, StopSwitch};
 use crate::slots::queue::{QueuedWork, Room};
@@ -132,7 +133,7 @@ impl Executor {
 
     /// Queues a prepared attempt, unless it was given up meanwhile. Returns how the attempt ended
     /// if it could not be prepared.
-    pub fn prepared(&mut self, prepared: PreparedAttempt) -> Option<Ending> {
+    pub fn prepared(&mut self, prepared: PreparedAttempt) -> Option<Outcome> {
         let active = self.active.get_mut(&prepared.attempt)?;
         // The attempt may have been taken back and have come again under its name.
         if !Arc::ptr_eq(&active.stop, &prepared.stop) {
@@ -145,10 +146,13 @@ impl Executor {
                 self.ready.push(QueuedWork { work, slots });
                 None
             }
-            Err(error) => {
-                self.active.remove(&prepared.attempt);
-                Some(Ending::failed(prepared.attempt, error.into_task_error()))
-            }
+            Err(error) => Some(match error.fault() {
+                Some(fault) => Outcome::Fault(prepared.attempt, fault),
+                None => {
+                    let error = error.into_task_error();
+                    Outcome::Ready(Ending::failed(prepared.attempt, error))
+                }
+            }),
         }
     }
 

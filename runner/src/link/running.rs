@@ -9,9 +9,11 @@ use super::outbox::LinkOutbox;
 use super::socket::DuplexSocket;
 use super::spool::ResultSpool;
 use super::uploading::upload;
+use crate::fault::MachineFault;
 use crate::modules::{ModuleCache, ModuleError};
 use crate::outcome::{Outcome, PendingUpload};
 use crate::prepare::{AskError, TaskResults};
+use crate::self_check::SelfCheck;
 use crate::slots::SlotEvent;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -57,6 +59,8 @@ pub struct RunnerLinkParts {
     pub blobs: Arc<RetryingBlobs>,
     /// The results that wait to be uploaded.
     pub spool: Arc<ResultSpool>,
+    /// Tries out whether this machine can run tasks.
+    pub self_check: SelfCheck,
     /// Sends to `events`.
     pub sender: LinkSender,
     /// What comes from inside.
@@ -83,6 +87,8 @@ pub struct RunnerLink {
     is_missed: bool,
     /// Whether this process was told to end. Then it does not matter where the master is.
     draining: bool,
+    /// What the log says is wrong with this machine.
+    told_fault: Option<String>,
     /// Whether the session has ended.
     left: bool,
     /// Identifies this process among others under the same name.
@@ -111,6 +117,7 @@ impl RunnerLink {
             warned: false,
             is_missed: false,
             draining: false,
+            told_fault: None,
             left: false,
             process: uuid::Uuid::now_v7().simple().to_string(),
             questions: BTreeMap::new(),
@@ -166,6 +173,27 @@ impl RunnerLink {
     fn tell_session(&mut self, event: SessionEvent) {
         let now_us = self.now_us();
         self.session.handle(event, now_us, &mut self.effects);
+        let fault = self.session.fault();
+        if fault != self.told_fault.as_deref() {
+            match fault {
+                Some(fault) => tracing::warn!(
+                    "this machine cannot run tasks: {fault}; none are taken until it can"
+                ),
+                None => tracing::warn!("this machine can run tasks again"),
+            }
+            self.told_fault = fault.map(str::to_owned);
+        }
+    }
+
+    /// Tries out whether this machine can run tasks. A disk that does not answer keeps a thread, and
+    /// the runner stays sick.
+    fn check_machine(&self) {
+        let check = self.parts.self_check.clone();
+        let sender = self.parts.sender.clone();
+        tokio::task::spawn_blocking(move || {
+            // Nobody hears of it if the runner has ended meanwhile.
+            let _ = sender.send(LinkEvent::MachineChecked(check.run()));
+        });
     }
 
     fn drain(&mut self) {
@@ -217,6 +245,7 @@ impl RunnerLink {
                     self.tell_session(SessionEvent::Ended(vec![ending]));
                 }
             }
+            SessionEffect::CheckMachine => self.check_machine(),
             SessionEffect::Leave => self.left = true,
         }
     }
@@ -410,9 +439,13 @@ impl RunnerLink {
                     self.outbox.live(attempt, event);
                 }
                 LinkEvent::Prepared(prepared) => {
-                    endings.extend(self.parts.executor.prepared(prepared));
+                    let outcome = self.parts.executor.prepared(prepared);
+                    endings.extend(outcome.and_then(|outcome| self.ended(outcome)));
                 }
-                LinkEvent::Uploaded(ending) => endings.push(ending),
+                LinkEvent::Uploaded(outcome) => endings.extend(self.ended(outcome)),
+                LinkEvent::MachineChecked(found) => {
+                    self.tell_session(SessionEvent::MachineChecked(found));
+                }
                 LinkEvent::Question(question) => {
                     self.outbox
                         .say(ask_message(self.next_reference, &question.ids));
@@ -443,7 +476,32 @@ impl RunnerLink {
                 self.upload(*pending);
                 None
             }
+            Outcome::Fault(attempt, fault) => self.machine_failed(attempt, fault),
         }
+    }
+
+    /// Gives an attempt back that this machine has failed. Returns its ending where it counts as
+    /// lost.
+    fn machine_failed(&mut self, attempt: Attempt, fault: MachineFault) -> Option<Ending> {
+        self.parts.executor.forget(&attempt);
+        let MachineFault {
+            why,
+            task_may_be_to_blame,
+        } = fault;
+        let ending = task_may_be_to_blame.then(|| {
+            let error = TaskError::new(ErrorKind::RunnerLost, why.clone());
+            Ending::failed(attempt.clone(), error)
+        });
+        let attempts = if ending.is_none() {
+            vec![attempt]
+        } else {
+            Vec::new()
+        };
+        self.tell_session(SessionEvent::MachineFailed {
+            fault: why,
+            attempts,
+        });
+        ending
     }
 
     fn upload(&mut self, pending: PendingUpload) {
@@ -457,14 +515,17 @@ impl RunnerLink {
         let sender = self.parts.sender.clone();
         // A panic here would leave the attempt without an end.
         long_lived::spawn_task("uploading", async move {
-            let ending = match upload(pending, &blobs, &spool).await {
-                Ok(done) => Ending::Done(done),
-                Err(error) => {
-                    let error = TaskError::new(ErrorKind::Output, error.to_string());
-                    Ending::failed(attempt, error)
-                }
+            let outcome = match upload(pending, &blobs, &spool).await {
+                Ok(done) => Outcome::Ready(Ending::Done(done)),
+                Err(error) => match error.fault() {
+                    Some(fault) => Outcome::Fault(attempt, fault),
+                    None => {
+                        let error = TaskError::new(ErrorKind::Output, error.to_string());
+                        Outcome::Ready(Ending::failed(attempt, error))
+                    }
+                },
             };
-            let _ = sender.send(LinkEvent::Uploaded(ending));
+            let _ = sender.send(LinkEvent::Uploaded(outcome));
         });
     }
 }

@@ -3,6 +3,7 @@
 
 use super::blobs::{BlobUploadError, RetryingBlobs};
 use super::spool::{ResultSpool, SpoolError};
+use crate::fault::MachineFault;
 use crate::outcome::PendingUpload;
 use crate::sandbox::OutputFiles;
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::io;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Done, ResultRef};
 use taskmaster_protocol::{FilePath, Hash};
+use taskmaster_transport::BlobError;
 use taskmaster_transport::files::hash_file;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -41,6 +43,27 @@ pub enum UploadError {
         /// Why not.
         error: BlobUploadError,
     },
+}
+
+impl UploadError {
+    /// The fault of this machine, where the task and the master are not to blame.
+    pub fn fault(&self) -> Option<MachineFault> {
+        let what = "what a task gives back cannot be kept";
+        let is_of_machine = match self {
+            UploadError::Spool(SpoolError::Write { .. })
+            | UploadError::ReadFile { .. }
+            | UploadError::Result(BlobUploadError::ReadBack(_))
+            | UploadError::PutFile {
+                error: BlobUploadError::File(BlobError::Local { .. }),
+                ..
+            } => true,
+            UploadError::Spool(SpoolError::Full { .. })
+            | UploadError::BrokeOff(_)
+            | UploadError::Result(_)
+            | UploadError::PutFile { .. } => false,
+        };
+        is_of_machine.then(|| MachineFault::under_task(what, self))
+    }
 }
 
 /// Uploads everything, and returns the success that can be told then.

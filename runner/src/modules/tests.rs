@@ -24,7 +24,7 @@ fn world(folder: Arc<TempDir>, answer: Result<&'static str, &'static str>) -> Wo
         Box::pin(async move {
             answer
                 .map(|text| Bytes::from_static(text.as_bytes()))
-                .map_err(|why| FetchError(why.to_owned()))
+                .map_err(|why| FetchError::Remote(why.to_owned()))
         })
     });
     let sandbox = Arc::new(Sandbox::new(2, &folder.path().join("work")).unwrap());

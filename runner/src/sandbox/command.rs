@@ -1,6 +1,7 @@
 //! A WASI preview 1 command: its imports, whether it would load, and one call of it.
 
-use super::engine::{Sandbox, WASI};
+use super::checked_calls::WASI;
+use super::engine::Sandbox;
 use super::guest::Guest;
 use super::loading::{LoadError, ModuleNeeds, UnknownImports};
 use wasmtime::{ExternType, InstancePre, Module, ModuleExport, Store};

@@ -4,6 +4,10 @@
 use std::borrow::Cow;
 use taskmaster_protocol::{Hash, Json, TaskDocument, TaskId, limits};
 
+/// Bytes of what comes with one directive: as much as all added tasks may have together. It is read
+/// within some hundredths of a second.
+const TEXT_BYTES_MAX: usize = limits::ADDS_BYTES_MAX;
+
 /// Characters of a wrong directive that its warning repeats.
 const SHOWN_BYTES_MAX: usize = 80;
 
@@ -38,6 +42,15 @@ pub enum DirectiveError {
         shown: String,
         /// What the parser said.
         why: String,
+    },
+    /// The text is longer than any use of it. Nothing of it is read, because a guest cannot be
+    /// stopped while it is.
+    #[error("`::{word}`: {bytes} bytes, at most {TEXT_BYTES_MAX} are allowed")]
+    TooLong {
+        /// The directive.
+        word: &'static str,
+        /// The length of what was given.
+        bytes: usize,
     },
     /// What should be a task document is wrong.
     #[error("`::{word} {shown}`: {why}")]
@@ -95,6 +108,7 @@ impl Directive {
         if !(0.0..=1.0).contains(&fraction) {
             return Err(DirectiveError::Fraction);
         }
+        check_length("progress", note)?;
         let data = match note.trim() {
             "" => serde_json::json!({ "fraction": fraction }),
             note => serde_json::json!({ "fraction": fraction, "note": note }),
@@ -151,7 +165,16 @@ pub(super) fn child(
     Ok((id, with_id.map_err(|error| failed(&error))?))
 }
 
+fn check_length(word: &'static str, text: &str) -> Result<(), DirectiveError> {
+    let bytes = text.len();
+    if bytes > TEXT_BYTES_MAX {
+        return Err(DirectiveError::TooLong { word, bytes });
+    }
+    Ok(())
+}
+
 fn json(word: &'static str, text: &str) -> Result<Json, DirectiveError> {
+    check_length(word, text)?;
     Json::parse(text).map_err(|error| DirectiveError::NotJson {
         word,
         shown: shown(text).into_owned(),

@@ -6,6 +6,7 @@ use super::limits::{self, DeniedGrowth, MemoryLimiter};
 use super::loading::CallOutcome;
 use super::stdio::OutputTooLarge;
 use super::stop::StopReason;
+use crate::fault::MachineFault;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::{I32Exit, ResourceTableError};
 
@@ -29,8 +30,10 @@ pub enum GuestEnd {
     Module(String),
     /// The guest wrote more than is kept, or did not make the files that it had to give back.
     Output(String),
-    /// The task's folder could not be made, or its inputs could not be put there.
+    /// The task's inputs could not be put into its folder, on this machine or on any other.
     Input(String),
+    /// This machine has failed, and not the guest.
+    Machine(MachineFault),
     /// The params have another type than the function takes.
     Params(String),
     /// The guest returned an error: its text, and the exit code that a command would have had.
@@ -126,10 +129,8 @@ fn open_files_text(guest: &Guest) -> String {
     } else {
         "files"
     };
-    format!(
-        "it has more than {} {what} open at a time",
-        limits::OPEN_FILES_MAX
-    )
+    let most = guest.open_files_max;
+    format!("it has more than {most} {what} open at a time")
 }
 
 fn memory_text(denied: DeniedGrowth, limiter: &MemoryLimiter) -> String {

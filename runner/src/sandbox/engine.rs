@@ -1,9 +1,11 @@
 //! The one engine of the process, its pool of instances, its epoch ticker and its linkers.
 
+use super::checked_calls::{self, WASI};
 use super::files::{TaskFolder, TaskFolders};
 use super::guest::Guest;
 use super::quota::DiskQuota;
 use super::{host, limits};
+use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
@@ -19,9 +21,6 @@ use wasmtime::{
 };
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{I32Exit, WasiCtx};
-
-/// The module name of WASI preview 1.
-pub const WASI: &str = "wasi_snapshot_preview1";
 
 /// How often the epoch ticker looks whether its engine is gone, while no guest runs.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
@@ -41,20 +40,14 @@ pub struct Sandbox {
     folders: TaskFolders,
     quota: DiskQuota,
     ticker: EpochTicker,
+    open_files_max: usize,
 }
 
 impl Sandbox {
     /// A sandbox for `slots` tasks at a time. Their folders are made in `work`.
     pub fn new(slots: u32, work: &Path) -> Result<Sandbox, SandboxError> {
         let failed = |error: &dyn std::fmt::Display| SandboxError(error.to_string());
-        let engine = match Engine::new(&config(Some(slots))) {
-            Ok(engine) => engine,
-            // The address space is limited (`ulimit -v`). Without a pool a start is slower.
-            Err(error) => {
-                tracing::warn!("no pool of instances, tasks will start more slowly: {error:#}");
-                Engine::new(&config(None)).map_err(|error| failed(&error))?
-            }
-        };
+        let engine = engine(slots).map_err(|error| failed(&error))?;
         let linker = linker(&engine).map_err(|error| failed(&error))?;
         let component_linker = component_linker(&engine).map_err(|error| failed(&error))?;
         let functions = functions(&engine).map_err(|error| failed(&error))?;
@@ -69,6 +62,7 @@ impl Sandbox {
             folders,
             quota,
             ticker,
+            open_files_max: limits::open_files_each(getrlimit(Resource::Nofile).current, slots),
         })
     }
 
@@ -106,8 +100,13 @@ impl Sandbox {
         &self.quota
     }
 
+    /// Files that one guest may have open at a time.
+    pub(super) fn open_files_max(&self) -> usize {
+        self.open_files_max
+    }
+
     /// A new folder for one task.
-    pub(super) fn make_folder(&self) -> std::io::Result<TaskFolder> {
+    pub(crate) fn make_folder(&self) -> std::io::Result<TaskFolder> {
         self.folders.make()
     }
 }
@@ -135,6 +134,22 @@ pub(crate) fn compiler(expected: &str) -> Result<Engine, SandboxError> {
     Err(SandboxError(text))
 }
 
+/// The engine with its pool, or without one where the address space is too small for it (`ulimit
+/// -v`, as batch systems set it).
+fn engine(slots: u32) -> wasmtime::Result<Engine> {
+    let space = getrlimit(Resource::As).current;
+    let needed = limits::pool_bytes(slots).saturating_add(limits::SPACE_KEPT_BYTES);
+    let why = match space.filter(|space| *space < needed) {
+        Some(space) => format!("`ulimit -v` allows {} MiB of addresses", space >> 20),
+        None => match Engine::new(&config(Some(slots))) {
+            Ok(engine) => return Ok(engine),
+            Err(error) => format!("{error:#}"),
+        },
+    };
+    tracing::warn!("no pool of instances, tasks will start and run more slowly: {why}");
+    Engine::new(&config(None))
+}
+
 /// With the pool, copy-on-write and pages that stay resident, the start of a task costs 6 µs.
 /// Without them it costs 50 µs.
 fn config(pool_for: Option<u32>) -> Config {
@@ -150,44 +165,52 @@ fn config(pool_for: Option<u32>) -> Config {
         .async_stack_size(limits::FIBER_BYTES)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .parallel_compilation(true);
-    if let Some(slots) = pool_for {
-        // Twice the slots, because the instance of one task is wiped while the next one starts.
-        let count = slots.saturating_mul(2).max(4);
-        let mut pool = PoolingAllocationConfig::new();
-        let memories = count
-            .saturating_mul(limits::MEMORIES_MAX)
-            .min(limits::MEMORIES_IN_POOL_MAX)
-            .max(count);
-        pool.total_core_instances(count.saturating_mul(limits::CORE_INSTANCES_MAX))
-            .total_component_instances(count)
-            .total_memories(memories)
-            .total_tables(count.saturating_mul(limits::COMPONENT_TABLES_MAX))
-            .total_stacks(count)
-            .max_core_instances_per_component(limits::CORE_INSTANCES_MAX)
-            .max_memories_per_component(limits::MEMORIES_MAX)
-            .max_tables_per_component(limits::COMPONENT_TABLES_MAX)
-            .max_component_instance_size(limits::INSTANCE_BYTES_MAX)
-            .max_memories_per_module(1)
-            .max_tables_per_module(limits::TABLES_MAX)
-            .table_elements(limits::TABLE_ELEMENTS_MAX)
-            .max_memory_size(limits::MEMORY_RESERVED_BYTES)
-            .max_core_instance_size(limits::INSTANCE_BYTES_MAX)
-            .linear_memory_keep_resident(limits::MEMORY_KEPT_BYTES)
-            .table_keep_resident(limits::TABLE_KEPT_BYTES)
-            .pagemap_scan(Enabled::Auto);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    }
+    let Some(slots) = pool_for else {
+        // A memory takes the addresses that it uses, and each access is compared with its length.
+        // The settings are part of the engine's hash, so compiled code is never taken for that of
+        // an engine with a pool.
+        config
+            .memory_reservation(limits::MEMORY_FIRST_BYTES)
+            .memory_reservation_for_growth(limits::MEMORY_GROWTH_BYTES)
+            .memory_guard_size(limits::MEMORY_GUARD_BYTES)
+            .guard_before_linear_memory(false)
+            // Each thread of the compiler takes some MiB of addresses.
+            .parallel_compilation(false);
+        return config;
+    };
+    let count = limits::instances_in_pool(slots);
+    let memories = limits::memories_in_pool(slots);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(count.saturating_mul(limits::CORE_INSTANCES_MAX))
+        .total_component_instances(count)
+        .total_memories(memories)
+        .total_tables(count.saturating_mul(limits::COMPONENT_TABLES_MAX))
+        .total_stacks(count)
+        .max_core_instances_per_component(limits::CORE_INSTANCES_MAX)
+        .max_memories_per_component(limits::MEMORIES_MAX)
+        .max_tables_per_component(limits::COMPONENT_TABLES_MAX)
+        .max_component_instance_size(limits::INSTANCE_BYTES_MAX)
+        .max_memories_per_module(1)
+        .max_tables_per_module(limits::TABLES_MAX)
+        .table_elements(limits::TABLE_ELEMENTS_MAX)
+        .max_memory_size(limits::MEMORY_RESERVED_BYTES)
+        .max_core_instance_size(limits::INSTANCE_BYTES_MAX)
+        .linear_memory_keep_resident(limits::MEMORY_KEPT_BYTES)
+        .table_keep_resident(limits::TABLE_KEPT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut Guest| &mut guest.wasi)?;
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, Guest::enter_wasi)?;
     // wasmtime's own `proc_exit` refuses codes above 125, but a program may exit with any code.
     linker.allow_shadowing(true);
     linker.func_wrap(WASI, "proc_exit", |code: i32| -> wasmtime::Result<()> {
         Err(I32Exit(code).into())
     })?;
+    checked_calls::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -197,6 +220,8 @@ fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Guest
     // Only outgoing requests: `wasi:http/types` and `wasi:http/outgoing-handler`.
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     host::add_to_linker(&mut linker)?;
+    linker.allow_shadowing(true);
+    checked_calls::add_to_component_linker(&mut linker)?;
     Ok(linker)
 }
 

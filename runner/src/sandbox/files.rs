@@ -1,11 +1,14 @@
 //! The folders of tasks on this machine. A folder is made before its task runs and removed after
 //! it.
 
+use super::tree::remove_tree;
+use crate::leaving::leave;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use taskmaster_console::long_lived;
 use taskmaster_transport::files::private_folder;
@@ -19,7 +22,7 @@ pub struct TaskFolders {
     sweeper: Option<JoinHandle<()>>,
     /// Locked as long as the process lives. Another process that can lock it knows that this one is
     /// gone.
-    lock: File,
+    lock: Mutex<File>,
 }
 
 /// The folder of one task, `/tmp` included. It is removed when this is dropped.
@@ -34,11 +37,8 @@ impl TaskFolders {
     pub fn open(work: &Path) -> io::Result<TaskFolders> {
         private_folder(work)?;
         remove_abandoned(work);
-        let name = uuid::Uuid::now_v7().simple().to_string();
-        let lock = File::create(work.join(format!("{name}.lock")))?;
-        lock.lock()?;
-        let base = work.join(name);
-        private_folder(&base)?;
+        let base = work.join(uuid::Uuid::now_v7().simple().to_string());
+        let lock = Mutex::new(make_base(&base)?);
         let (sweep, dirty) = mpsc::channel::<Option<PathBuf>>();
         let sweeper = long_lived::spawn("sweeper", move || {
             for path in dirty.into_iter().map_while(|path| path) {
@@ -59,20 +59,34 @@ impl TaskFolders {
         &self.base
     }
 
-    /// A new, empty folder.
+    /// A new, empty folder. Where somebody has removed the folder of this process, it is made anew.
     pub fn make(&self) -> io::Result<TaskFolder> {
-        let path = self
-            .base
-            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         let folder = TaskFolder {
-            path,
+            path: self.base.join(number.to_string()),
             sweep: self.sweep.clone(),
         };
-        fs::create_dir(&folder.path)?;
+        match fs::create_dir(&folder.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let lock = make_base(&self.base)?;
+                *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+                tracing::warn!("{} was gone, and is made anew", self.base.display());
+                fs::create_dir(&folder.path)?;
+            }
+            made => made?,
+        }
         fs::create_dir(folder.own())?;
         fs::create_dir(folder.tmp())?;
         Ok(folder)
     }
+}
+
+/// Makes the folder of this process, and locks the file beside it.
+fn make_base(base: &Path) -> io::Result<File> {
+    private_folder(base)?;
+    let lock = File::create(base.with_extension("lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 impl Drop for TaskFolders {
@@ -80,12 +94,12 @@ impl Drop for TaskFolders {
         // Some task folders may still be in use, because their files wait for a master that is
         // away. They are removed with the rest.
         let _ = self.sweep.send(None);
-        if let Some(sweeper) = self.sweeper.take() {
-            let _ = sweeper.join();
+        if !leave(self.sweeper.take()) {
+            // The next process on this machine removes the rest.
+            return;
         }
         remove(&self.base);
         let _ = fs::remove_file(self.base.with_extension("lock"));
-        let _ = self.lock.unlock();
     }
 }
 
@@ -117,9 +131,7 @@ impl Drop for TaskFolder {
 }
 
 fn remove(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(error) = remove_tree(path) {
         tracing::warn!("cannot remove a task's folder {}: {error}", path.display());
     }
 }
@@ -156,5 +168,20 @@ mod tests {
         drop(folders);
         assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0, "all is gone");
         drop(one);
+    }
+
+    #[test]
+    fn a_folder_that_somebody_removed_is_made_anew_and_still_belongs_to_this_process() {
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("work");
+        let folders = TaskFolders::open(&path).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        let made = folders.make().unwrap();
+        fs::write(made.own().join("kept"), "").unwrap();
+        drop(TaskFolders::open(&path).unwrap());
+        assert!(made.own().join("kept").exists(), "another process left it");
+        drop(made);
+        drop(folders);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::directive::{Directive, DirectiveError};
 use super::guest::Guest;
+use std::time::Instant;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance};
 
@@ -22,37 +23,55 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
 fn add(to: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
     to.func_wrap(
         "progress",
-        |context: Context<'_>, (fraction, note): (f32, String)| {
+        |mut context: Context<'_>, (fraction, note): (f32, String)| {
+            enter(&mut context)?;
             obey(&context, Directive::progress(f64::from(fraction), &note));
             Ok(())
         },
     )?;
-    to.func_wrap("partial", |context: Context<'_>, (value,): (String,)| {
-        obey(&context, Directive::partial(&value));
-        Ok(())
-    })?;
-    to.func_wrap("log", |context: Context<'_>, (text,): (String,)| {
+    to.func_wrap(
+        "partial",
+        |mut context: Context<'_>, (value,): (String,)| {
+            enter(&mut context)?;
+            obey(&context, Directive::partial(&value));
+            Ok(())
+        },
+    )?;
+    to.func_wrap("log", |mut context: Context<'_>, (text,): (String,)| {
+        enter(&mut context)?;
         context.data().streams.log(&text);
         Ok(())
     })?;
     to.func_wrap("is-cancelled", |context: Context<'_>, (): ()| {
+        // A cancelled guest gets its answer here, and is ended where it goes on.
         Ok((context.data().stop.is_cancelled(),))
     })?;
-    to.func_wrap("add", |context: Context<'_>, (task,): (String,)| {
+    to.func_wrap("add", |mut context: Context<'_>, (task,): (String,)| {
+        enter(&mut context)?;
         let added =
             Directive::add(&task).and_then(|directive| context.data().streams.obey(directive));
         let id = added.map(|id| id.map_or_else(String::new, |id| id.to_string()));
         Ok((id.map_err(|error| error.to_string()),))
     })?;
-    to.func_wrap("then", |context: Context<'_>, (task,): (String,)| {
+    to.func_wrap("then", |mut context: Context<'_>, (task,): (String,)| {
+        enter(&mut context)?;
         let taken =
             Directive::then(&task).and_then(|directive| context.data().streams.obey(directive));
         Ok((taken.map(drop).map_err(|error| error.to_string()),))
     })?;
-    to.func_wrap("cache", |context: Context<'_>, (ttl_seconds,): (u32,)| {
-        obey(&context, Directive::cache(&ttl_seconds.to_string()));
-        Ok(())
-    })
+    to.func_wrap(
+        "cache",
+        |mut context: Context<'_>, (ttl_seconds,): (u32,)| {
+            enter(&mut context)?;
+            obey(&context, Directive::cache(&ttl_seconds.to_string()));
+            Ok(())
+        },
+    )
+}
+
+/// Every function begins here but the one that asks whether to stop.
+fn enter(context: &mut Context<'_>) -> wasmtime::Result<()> {
+    Ok(context.data_mut().look(Instant::now())?)
 }
 
 /// Obeys a directive of a function that returns nothing. A mistake becomes a warning in the log, as

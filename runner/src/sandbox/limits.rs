@@ -37,6 +37,41 @@ pub const INSTANCE_BYTES_MAX: usize = 16 << 20;
 /// task may use as much of it as its `memory_mb` says.
 pub const MEMORY_RESERVED_BYTES: usize = 4 << 30;
 
+/// Instances in the pool: twice the slots, because the instance of one task is wiped while the next
+/// one starts.
+pub fn instances_in_pool(slots: u32) -> u32 {
+    slots.saturating_mul(2).max(4)
+}
+
+/// Memories in the pool.
+pub fn memories_in_pool(slots: u32) -> u32 {
+    let count = instances_in_pool(slots);
+    count
+        .saturating_mul(MEMORIES_MAX)
+        .min(MEMORIES_IN_POOL_MAX)
+        .max(count)
+}
+
+/// Bytes of address space that the pool takes: nearly all of it is reserved for memories.
+pub fn pool_bytes(slots: u32) -> u64 {
+    u64::from(memories_in_pool(slots)) * MEMORY_RESERVED_BYTES as u64
+}
+
+/// Bytes of address space that a process needs beside its pool: threads, caches, compiled modules,
+/// and in `taskmaster up` the master.
+pub const SPACE_KEPT_BYTES: u64 = 16 << 30;
+
+/// Bytes of address space that a memory has at first in a process without a pool. Most small
+/// programs never grow beyond it.
+pub const MEMORY_FIRST_BYTES: u64 = 2 << 20;
+
+/// Bytes of address space beyond its length that such a memory gets where it has to grow. What is
+/// beyond that is moved once more.
+pub const MEMORY_GROWTH_BYTES: u64 = 16 << 20;
+
+/// Bytes behind such a memory that nobody may touch.
+pub const MEMORY_GUARD_BYTES: u64 = 64 << 10;
+
 /// Bytes of a linear memory that stay resident between two tasks and are wiped by hand, because
 /// page faults cost more.
 pub const MEMORY_KEPT_BYTES: usize = 64 << 10;
@@ -61,9 +96,28 @@ pub const FILES_MAX: u64 = 20_000;
 /// How often the folders of running tasks are looked at, ms.
 pub const LOOK_MS: u64 = 100;
 
-/// Files that one task may have open at a time. Each is an open file of this process, which needs
-/// others for its sockets. A `ulimit -n` of 1,024 is enough for three such tasks.
+/// Files that one task may have open at a time, where the process may have enough of them. Programs
+/// that keep many files open, such as databases, have some hundred.
 pub const OPEN_FILES_MAX: usize = 256;
+
+/// Files that one task may have open in any case. A language's runtime opens a few at its start.
+pub const OPEN_FILES_MIN: usize = 16;
+
+/// Open files of this process that no task gets: its sockets, the files of its caches, uploads, and
+/// in `taskmaster up` those of the master.
+pub const OPEN_FILES_KEPT: u64 = 256;
+
+/// Files that each of `slots` tasks may have open, in a process that may have `of_process`. Every
+/// task has its share of them, so none can take what another one, or the process itself, needs.
+pub fn open_files_each(of_process: Option<u64>, slots: u32) -> usize {
+    let for_tasks = of_process
+        .unwrap_or(u64::MAX)
+        .saturating_sub(OPEN_FILES_KEPT);
+    let share = for_tasks / u64::from(slots.max(1));
+    usize::try_from(share)
+        .unwrap_or(usize::MAX)
+        .clamp(OPEN_FILES_MIN, OPEN_FILES_MAX)
+}
 
 /// How often running guests look at their stop switch and their deadline, ms. A guest must stop
 /// within 100 ms.
@@ -163,5 +217,19 @@ impl ResourceLimiter for MemoryLimiter {
             return Ok(false);
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_share_what_the_process_can_spare() {
+        assert_eq!(open_files_each(None, 4), OPEN_FILES_MAX);
+        assert_eq!(open_files_each(Some(1_048_576), 64), OPEN_FILES_MAX);
+        assert_eq!(open_files_each(Some(1_024), 8), 96);
+        assert_eq!(open_files_each(Some(1_024), 4_096), OPEN_FILES_MIN);
+        assert_eq!(open_files_each(Some(64), 1), OPEN_FILES_MIN);
     }
 }

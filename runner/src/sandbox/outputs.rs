@@ -2,9 +2,12 @@
 
 use super::files::TaskFolder;
 use super::limits::DISK_BYTES_MAX;
+use super::tree::walk;
 use crate::inputs::placement::InputPlacement;
+use rustix::fs::FileType;
 use std::fs::{self, Metadata};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use taskmaster_protocol::{FilePath, Glob, limits};
 
@@ -89,8 +92,8 @@ struct FoundOutputs {
     made: Vec<OutputFile>,
     /// Paths of inputs that the task left as they were.
     unchanged: Vec<String>,
-    /// Sentences about names that no path can have.
-    bad_names: Vec<String>,
+    /// A sentence about the first path that no file can have.
+    bad_name: Option<String>,
 }
 
 /// The files in `own` that are given back: those that one of `globs` matches, or all. Inputs that
@@ -106,8 +109,8 @@ pub fn find_outputs(
     let FoundOutputs {
         mut made,
         unchanged,
-        bad_names,
-    } = walk(own, inputs)?;
+        bad_name,
+    } = find_all(own, inputs)?;
     made.sort_by(|a, b| a.path.cmp(&b.path));
 
     if let Some(globs) = globs {
@@ -117,7 +120,7 @@ pub fn find_outputs(
             }
         }
         made.retain(|file| globs.iter().any(|glob| glob.matches(file.path.as_str())));
-    } else if let Some(name) = bad_names.into_iter().next() {
+    } else if let Some(name) = bad_name {
         return Err(OutputError::BadName(name));
     }
     within_limits(&made)?;
@@ -163,30 +166,35 @@ fn within_limits(made: &[OutputFile]) -> Result<(), OutputError> {
     Ok(())
 }
 
-fn walk(own: &Path, inputs: Option<&InputPlacement>) -> io::Result<FoundOutputs> {
+/// Finds what is in the folder. A path that no file that is given back can have is told, and
+/// whatever its length it ends nothing.
+fn find_all(own: &Path, inputs: Option<&InputPlacement>) -> io::Result<FoundOutputs> {
     let mut contents = FoundOutputs::default();
-    let mut folders = vec![(own.to_owned(), String::new())];
-    while let Some((folder, below)) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let inside = match name.to_str() {
-                Some(name) if below.is_empty() => name.to_owned(),
-                Some(name) => format!("{below}/{name}"),
-                None => {
-                    let name = name.to_string_lossy();
-                    contents.bad_names.push(format!("`{name}` is not UTF-8"));
-                    continue;
-                }
-            };
-            let metadata = entry.metadata()?;
-            if metadata.is_dir() {
-                folders.push((entry.path(), inside));
-            } else if let Some((file, metadata)) = regular(own, entry.path(), metadata) {
-                contents.add(&inside, file, &metadata, inputs);
-            }
+    walk(own, |entry| {
+        if entry.kind() == FileType::Directory {
+            return ControlFlow::Continue(());
         }
-    }
+        let path = match entry.inside.to_str().map(FilePath::new) {
+            Some(Ok(path)) if path.is_tmp() => return ControlFlow::Continue(()),
+            Some(Ok(path)) => path,
+            Some(Err(error)) => {
+                contents.tell_bad_name(|| error.to_string());
+                return ControlFlow::Continue(());
+            }
+            None => {
+                let name = || format!("`{}` is not UTF-8", entry.inside.to_string_lossy());
+                contents.tell_bad_name(name);
+                return ControlFlow::Continue(());
+            }
+        };
+        let place = own.join(path.as_str());
+        if let Ok(metadata) = fs::symlink_metadata(&place)
+            && let Some((file, metadata)) = regular(own, place, metadata)
+        {
+            contents.add(path, file, &metadata, inputs);
+        }
+        ControlFlow::Continue(())
+    })?;
     Ok(contents)
 }
 
@@ -207,21 +215,20 @@ fn regular(own: &Path, path: PathBuf, metadata: Metadata) -> Option<(PathBuf, Me
 }
 
 impl FoundOutputs {
-    /// Adds the file at `inside`, its path in the task's folder.
+    fn tell_bad_name(&mut self, why: impl FnOnce() -> String) {
+        self.bad_name.get_or_insert_with(why);
+    }
+
+    /// Adds the file at `path` of the task's folder, which is `file` on this machine.
     fn add(
         &mut self,
-        inside: &str,
+        path: FilePath,
         file: PathBuf,
         metadata: &Metadata,
         inputs: Option<&InputPlacement>,
     ) {
-        let path = match FilePath::new(inside) {
-            Ok(path) if path.is_tmp() => return,
-            Ok(path) => path,
-            Err(error) => return self.bad_names.push(error.to_string()),
-        };
-        if inputs.is_some_and(|inputs| inputs.is_unchanged(inside, &file, metadata)) {
-            return self.unchanged.push(inside.to_owned());
+        if inputs.is_some_and(|inputs| inputs.is_unchanged(path.as_str(), &file, metadata)) {
+            return self.unchanged.push(path.as_str().to_owned());
         }
         self.made.push(OutputFile {
             path,

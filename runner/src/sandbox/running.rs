@@ -4,7 +4,7 @@ use super::ending::{CallEnd, GuestEnd, end_of};
 use super::engine::Sandbox;
 use super::files::TaskFolder;
 use super::follow_ups::FollowUps;
-use super::guest::{Guest, STARTED_AFTER, on_epoch};
+use super::guest::{Guest, STARTED_AFTER, catch_stop, on_epoch};
 use super::http::GuestHttp;
 use super::limits::{self, MemoryLimiter};
 use super::loading::CallOutcome;
@@ -12,8 +12,11 @@ use super::outputs::{OutputError, OutputFiles, find_outputs};
 use super::stdio::{GuestStderr, GuestStdout, GuestStreams};
 use super::stop::{StopReason, StopSwitch};
 use super::work::{Work, WorkFiles};
+use crate::fault::{MachineFault, is_full, is_of_names};
 use crate::inputs::guard::give_up_override;
+use crate::inputs::placement::InputPlacement;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -29,6 +32,9 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiView};
 /// Entries of the guest's table that are not files of its own: three folders, stdin, stdout, stderr
 /// and some spare ones.
 const TABLE_ENTRIES_OF_OURS: usize = 8;
+
+/// A disk with less room is full.
+const ROOM_BYTES_MIN: u64 = 64 << 10;
 
 /// The longest timeout that the clock holds for certain. No document may ask for more.
 const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 86_400);
@@ -53,9 +59,9 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    fn not_started(why: String) -> RunReport {
+    fn not_started(end: GuestEnd) -> RunReport {
         RunReport {
-            end: GuestEnd::Input(why),
+            end,
             stdout: Vec::new(),
             files: None,
             log: Log::default(),
@@ -69,28 +75,32 @@ impl RunReport {
 /// Runs `work` on this thread until it ended. `runtime` belongs to this thread and drives host
 /// calls that wait.
 pub fn run(sandbox: &Sandbox, runtime: &Runtime, work: Work) -> RunReport {
-    let streams = GuestStreams::new(work.attempt.clone(), work.listener.clone());
+    let stop = work.stop.clone();
+    let streams = GuestStreams::new(work.attempt.clone(), work.listener.clone(), stop);
     let streams = Arc::new(streams);
     let folder = match prepare_folder(sandbox, &work) {
         Ok(folder) => folder,
-        Err(why) => return RunReport::not_started(why),
+        Err(end) => return RunReport::not_started(end),
     };
-    let wasi = match context(&work, folder.as_ref(), &streams) {
+    let wasi = match context(sandbox, &work, folder.as_ref(), &streams) {
         Ok(wasi) => wasi,
         Err(error) => {
-            return RunReport::not_started(format!(
-                "the task's folder could not be opened: {error}"
-            ));
+            let what = "the task's folder could not be opened";
+            let fault = MachineFault::of_machine(what, error);
+            return RunReport::not_started(GuestEnd::Machine(fault));
         }
     };
 
-    let watch = folder
-        .as_ref()
-        .map(|folder| sandbox.quota().watch(folder.path(), &work.stop));
+    let watch = folder.as_ref().map(|folder| {
+        let inputs = work.files.inputs.as_ref().map_or(0, InputPlacement::files);
+        sandbox.quota().watch(folder.path(), inputs, &work.stop)
+    });
     let may_use_http = !work.granted.http.is_empty();
     let mut store = open_store(sandbox, &work, wasi, streams.clone());
     let result = {
-        let call = pin!(work.program.call(&mut store, work.input.clone()));
+        let call = pin!(catch_stop(
+            work.program.call(&mut store, work.input.clone())
+        ));
         drive(runtime, call, &work.stop, work.timeout, &streams)
     };
 
@@ -108,6 +118,10 @@ pub fn run(sandbox: &Sandbox, runtime: &Runtime, work: Work) -> RunReport {
         runtime.block_on(tokio::task::yield_now());
     }
 
+    let end = match folder.as_ref().and_then(|folder| full_disk(&end, folder)) {
+        Some(fault) => GuestEnd::Machine(fault),
+        None => end,
+    };
     let (end, files) = give_back(end, folder, &work.files);
     let written = streams.finish();
     RunReport {
@@ -125,13 +139,13 @@ pub fn run(sandbox: &Sandbox, runtime: &Runtime, work: Work) -> RunReport {
     }
 }
 
-/// The task's folder with its inputs in it, where the module could use one. The error is a
-/// sentence.
-fn prepare_folder(sandbox: &Sandbox, work: &Work) -> Result<Option<TaskFolder>, String> {
+/// The task's folder with its inputs in it, where the module could use one.
+fn prepare_folder(sandbox: &Sandbox, work: &Work) -> Result<Option<TaskFolder>, GuestEnd> {
     let folder = if work.program.needs().files {
-        let made = sandbox
-            .make_folder()
-            .map_err(|error| format!("the task's folder could not be made: {error}"))?;
+        let made = sandbox.make_folder().map_err(|error| {
+            let what = "the task's folder could not be made";
+            GuestEnd::Machine(MachineFault::of_machine(what, error))
+        })?;
         Some(made)
     } else {
         None
@@ -141,11 +155,49 @@ fn prepare_folder(sandbox: &Sandbox, work: &Work) -> Result<Option<TaskFolder>, 
     // guest's file operations: they inherit what this thread may do.
     give_up_override();
     if let (Some(folder), Some(inputs)) = (&folder, &work.files.inputs) {
-        inputs.place_into(&folder.own()).map_err(|error| {
-            format!("its inputs could not be put into the task's folder: {error}")
-        })?;
+        inputs
+            .place_into(&folder.own())
+            .map_err(|error| not_placed(&error))?;
     }
     Ok(folder)
+}
+
+fn not_placed(error: &io::Error) -> GuestEnd {
+    let what = "its inputs could not be put into the task's folder";
+    if is_of_names(error) {
+        return GuestEnd::Input(format!("{what}: {error}"));
+    }
+    GuestEnd::Machine(if is_full(error) {
+        MachineFault::under_task(what, error)
+    } else {
+        MachineFault::of_machine(what, error)
+    })
+}
+
+/// The fault of a machine whose disk has no room left, under a guest that failed. A guest cannot
+/// help it that it is given less than it may take.
+fn full_disk(end: &GuestEnd, folder: &TaskFolder) -> Option<MachineFault> {
+    let may_be_why = match end {
+        GuestEnd::Exit(code) => *code != 0,
+        GuestEnd::Trap(..) | GuestEnd::Failed(..) => true,
+        GuestEnd::Timeout
+        | GuestEnd::Memory(_)
+        | GuestEnd::Cancelled
+        | GuestEnd::Module(_)
+        | GuestEnd::Output(_)
+        | GuestEnd::Input(_)
+        | GuestEnd::Machine(_)
+        | GuestEnd::Params(_) => false,
+    };
+    let room = rustix::fs::statvfs(folder.path())
+        .ok()
+        .filter(|_| may_be_why)?;
+    let is_full = room.f_bavail.saturating_mul(room.f_frsize) < ROOM_BYTES_MIN
+        || (room.f_files > 0 && room.f_favail == 0);
+    is_full.then(|| {
+        let what = "the disk of the task's folder is full";
+        MachineFault::under_task(what, folder.path().display())
+    })
 }
 
 /// Finds the files that an attempt gives back. An attempt that did not make what it had to give
@@ -160,6 +212,11 @@ fn give_back(
     }
     match output_files(folder, files) {
         Ok(files) => (end, files),
+        Err(OutputError::Unreadable(error)) => {
+            let what = "the task's folder could not be read";
+            let fault = MachineFault::under_task(what, error);
+            (GuestEnd::Machine(fault), None)
+        }
         Err(error) => (GuestEnd::Output(error.to_string()), None),
     }
 }
@@ -183,6 +240,7 @@ fn output_files(
 }
 
 fn context(
+    sandbox: &Sandbox,
     work: &Work,
     folder: Option<&TaskFolder>,
     streams: &Arc<GuestStreams>,
@@ -218,7 +276,7 @@ fn context(
     }
 
     let mut wasi = wasi.build_p1();
-    let entries = limits::OPEN_FILES_MAX + TABLE_ENTRIES_OF_OURS + work.granted.folders.len();
+    let entries = sandbox.open_files_max() + TABLE_ENTRIES_OF_OURS + work.granted.folders.len();
     wasi.ctx().table.set_max_capacity(entries);
     Ok(wasi)
 }
@@ -230,16 +288,18 @@ fn open_store(
     streams: Arc<GuestStreams>,
 ) -> Store<Guest> {
     let began = Instant::now();
+    let deadline = began.checked_add(work.timeout);
+    work.stop.run_until(deadline.unwrap_or(began + TIMEOUT_MAX));
     let guest = Guest {
         wasi,
+        sees_foreign_files: !work.granted.folders.is_empty(),
         http: GuestHttp::new(work.granted.http.clone(), streams.clone()),
         limiter: MemoryLimiter::new(work.memory_mb),
+        open_files_max: sandbox.open_files_max(),
         stop: work.stop.clone(),
         streams,
         began,
-        deadline: began
-            .checked_add(work.timeout)
-            .unwrap_or(began + TIMEOUT_MAX),
+        next_tell: began,
         started_us: wall_us(),
         called: false,
     };

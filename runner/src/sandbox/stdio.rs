@@ -5,6 +5,7 @@ use super::follow_ups::FollowUps;
 use super::limits::STDOUT_BYTES_MAX;
 use super::live::{LiveEvent, LiveListener};
 use super::log::LogCollector;
+use super::stop::StopSwitch;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,7 @@ const WRITE_BYTES: usize = 64 << 10;
 /// them.
 #[derive(Debug)]
 pub struct GuestStreams {
+    stop: Arc<StopSwitch>,
     out: Mutex<Vec<u8>>,
     err: Mutex<LogCollector>,
     /// Whether the listener knows that the guest has started. Both the guest's epochs and the wait
@@ -53,9 +55,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl GuestStreams {
-    /// Empty streams. `listener` hears what `attempt` writes to stderr.
-    pub fn new(attempt: Attempt, listener: LiveListener) -> GuestStreams {
+    /// Empty streams. `listener` hears what `attempt` writes to stderr, and `stop` ends a guest in
+    /// the middle of a long write.
+    pub fn new(attempt: Attempt, listener: LiveListener, stop: Arc<StopSwitch>) -> GuestStreams {
         GuestStreams {
+            stop,
             out: Mutex::default(),
             err: Mutex::new(LogCollector::new(attempt, listener)),
             told_started: AtomicBool::new(false),
@@ -140,7 +144,12 @@ macro_rules! stream {
 
         #[async_trait]
         impl OutputStream for $name {
+            // wasmtime calls this for each 4 KiB of a command's write, and for each 64 KiB of a
+            // component's. 64 MiB of line ends take a second or two in all.
             fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+                if let Some(reason) = self.0.stop.reason(Instant::now()) {
+                    return Err(StreamError::Trap(reason.into()));
+                }
                 let write: fn(&GuestStreams, &[u8]) -> StreamResult<()> = $write;
                 write(&self.0, &bytes)
             }

@@ -1,13 +1,16 @@
-//! How a running attempt is stopped from outside.
+//! How a running attempt is stopped: from outside, or by its deadline.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// The switch by which a running attempt is stopped. It cannot be switched back.
 #[derive(Debug, Default)]
 pub struct StopSwitch {
     cancelled: AtomicBool,
+    /// When the attempt has run for as long as it may. Unset until its guest starts.
+    deadline: OnceLock<Instant>,
     /// Why the attempt is stopped, where it took too much of the disk.
     quota_excess: OnceLock<String>,
     /// Wakes a guest that is parked in a host call.
@@ -26,6 +29,20 @@ impl StopSwitch {
         // An earlier reason stays.
         let _ = self.quota_excess.set(text);
         self.cancel();
+    }
+
+    /// Lets the attempt run until `deadline`, if none was set before.
+    pub(super) fn run_until(&self, deadline: Instant) {
+        let _ = self.deadline.set(deadline);
+    }
+
+    /// Why the attempt may not go on at `now`, if so.
+    pub(super) fn reason(&self, now: Instant) -> Option<StopReason> {
+        if self.is_cancelled() {
+            return Some(StopReason::Cancelled);
+        }
+        let is_late = self.deadline.get().is_some_and(|deadline| now >= *deadline);
+        is_late.then_some(StopReason::Timeout)
     }
 
     /// Whether the attempt was stopped, for whatever reason.

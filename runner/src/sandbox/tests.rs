@@ -1,3 +1,5 @@
+mod host_calls;
+
 use super::*;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};

@@ -19,6 +19,12 @@ pub struct Master {
     settings: Vec<(String, String)>,
 }
 
+/// A runner, and its disk as it is seen from here.
+pub struct RunnerOnSmallDisk {
+    pub process: Process,
+    pub disk: PathBuf,
+}
+
 impl Master {
     /// `up` with this many slots.
     pub fn up(slots: u32) -> Master {
@@ -84,6 +90,36 @@ impl Master {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         Process::start(folder, &args, &settings)
+    }
+
+    /// `up` whose processes may use `kib` KiB of addresses each, as batch systems limit them.
+    pub fn up_in_address_space(kib: u64) -> Master {
+        let folder = Folder::new();
+        fs::create_dir(folder.join("tasks")).unwrap();
+        let mut shell = Command::new("sh");
+        let limited = format!("ulimit -v {kib} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &limited]).arg(binary());
+        let more = ["--slots".to_owned(), "2".to_owned()];
+        let mut args = vec![
+            "up",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+            "data",
+            "--tasks",
+            "tasks",
+        ];
+        args.extend(more.iter().map(String::as_str));
+        let process = Process::spawn(&folder, isolate(shell, &folder, &[]), &args);
+        let url = Master::ready(&process);
+        Master {
+            folder,
+            url,
+            role: "up",
+            more: more.into(),
+            process,
+            settings: Vec::new(),
+        }
     }
 
     /// A master whose data folder is a disk of its own with `mib` MiB: a tmpfs in a name space that
@@ -165,6 +201,11 @@ impl Master {
         let mut args = vec!["runner", "--name", name, "--cache", "runner-cache"];
         args.extend(more);
         let runner = Process::start(&self.folder, &args, &[("TASKMASTER_URL", &self.url)]);
+        self.wait_for_runner(name);
+        runner
+    }
+
+    fn wait_for_runner(&self, name: &str) {
         until("the runner's name in the list", || {
             let ran = self.run(&["runners", "list", "-o", "json"]);
             ran.code == 0
@@ -175,7 +216,25 @@ impl Master {
                     .iter()
                     .any(|r| r["runner"] == name && r["state"] == "connected")
         });
-        runner
+    }
+
+    /// A runner whose cache is a disk of its own with `mib` MiB, as the data of
+    /// [`Master::on_small_disk`].
+    pub fn runner_on_small_disk(&self, name: &str, mib: u32) -> RunnerOnSmallDisk {
+        fs::create_dir(self.folder.join("small")).unwrap();
+        let mount =
+            format!("mount -t tmpfs -o size={mib}m none small && cd . && exec \"$0\" \"$@\"");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-rm", "sh", "-c", &mount]).arg(binary());
+        let args = [
+            "runner", "--name", name, "--cache", "small", "--url", &self.url,
+        ];
+        let process = Process::spawn(&self.folder, isolate(unshare, &self.folder, &[]), &args);
+        self.wait_for_runner(name);
+        let inside = self.folder.join("small");
+        let disk = PathBuf::from(format!("/proc/{}/root", process.id()))
+            .join(inside.strip_prefix("/").unwrap());
+        RunnerOnSmallDisk { process, disk }
     }
 
     /// A client's command in the background.

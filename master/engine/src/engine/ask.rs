@@ -267,7 +267,9 @@ impl Engine {
                 .clone()
                 .filter(|_| session.role == Role::Runner && session.joined)?;
             let facts = self.core.runner_facts(RunnerKey(no.0))?;
-            let state = if facts.draining {
+            let state = if session.fault.is_some() {
+                "sick"
+            } else if facts.draining {
                 "draining"
             } else if facts.absent {
                 "absent"
@@ -277,6 +279,7 @@ impl Engine {
             Some(RunnerView {
                 runner: offer.name.clone(),
                 state: state.into(),
+                fault: session.fault.clone(),
                 slots: offer.slots,
                 used: facts.used.min(offer.slots),
                 attempts: facts.attempts as u64,

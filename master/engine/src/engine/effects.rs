@@ -108,9 +108,14 @@ impl Engine {
     /// Closes the connection of a silent runner. Dropping its outbox makes the gateway close it.
     fn hang_up(&mut self, runner: RunnerKey) {
         if let Some(name) = self.runner_name(runner) {
-            self.lost_links.entry(name).or_insert("it was silent");
+            self.lost_links
+                .entry(name)
+                .or_insert("it was silent".into());
         }
-        self.connections.remove(&ConnectionId(runner.0));
+        let closed = self.connections.remove(&ConnectionId(runner.0));
+        if closed.is_some_and(|closed| closed.fault.is_some()) {
+            self.sick_runners.lose();
+        }
     }
 
     fn runner_stuck(&mut self, runner: RunnerKey) {
@@ -118,7 +123,7 @@ impl Engine {
             return;
         };
         tracing::warn!(runner = %name, "the runner lives and answers nothing; its tasks run elsewhere");
-        self.lost_links.insert(name, "it answered nothing");
+        self.lost_links.insert(name, "it answered nothing".into());
         let text = "you have not answered `task:recall`; your tasks run elsewhere: connect again when you listen";
         let refused = Refused {
             reference: None,
@@ -367,8 +372,7 @@ impl Engine {
         let how = self
             .lost_links
             .get(name)
-            .copied()
-            .unwrap_or("it did not come back");
+            .map_or("it did not come back", |how| &**how);
         format!(
             "attempt {} on `{name}`, sent at {}, lost at {}: {how}",
             attempt.n, last.sent, self.now.wall

@@ -9,7 +9,7 @@ use taskmaster_core::{Event, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{
     Attempt, Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Started,
 };
-use taskmaster_protocol::{AttemptId, EventKind, EventView, FromMaster, Json, Wall};
+use taskmaster_protocol::{AttemptId, ErrorKind, EventKind, EventView, FromMaster, Json, Wall};
 
 /// The attempts that a runner says it holds.
 #[derive(Default)]
@@ -33,6 +33,12 @@ impl Engine {
         let runner = RunnerKey(connection.0);
         let process = here.name.clone();
         let joins = !std::mem::replace(&mut here.joined, true);
+        let before = std::mem::replace(&mut here.fault, request.fault.clone());
+        let credits = if request.fault.is_some() {
+            0
+        } else {
+            request.credits
+        };
         if joins {
             let announced = self.modules.announced();
             self.send_now(connection, FromMaster::Announce(announced));
@@ -42,7 +48,7 @@ impl Engine {
                 runner,
                 process,
                 offer: Box::new(offer),
-                credits: request.credits,
+                credits,
                 held: held.open,
             });
             if !held.void.is_empty() {
@@ -52,9 +58,35 @@ impl Engine {
         if !joins || request.draining {
             self.tell(Event::RunnerUpdated {
                 runner,
-                credits: request.credits,
+                credits,
                 draining: request.draining,
             });
+        }
+        if before != request.fault {
+            self.health_changed(connection, before.is_some(), request.fault);
+        }
+    }
+
+    /// What is known of the machine of a runner has changed: operators are told.
+    fn health_changed(&mut self, connection: ConnectionId, was_sick: bool, fault: Option<String>) {
+        let runner = RunnerKey(connection.0);
+        let Some(name) = self.runner_name(runner) else {
+            return;
+        };
+        match &fault {
+            Some(fault) => {
+                tracing::warn!(runner = %name, %fault, "a runner is sick and takes nothing");
+                if !was_sick {
+                    self.sick_runners.add();
+                }
+                let data = || Json::of(&serde_json::json!({ "fault": fault }));
+                self.show(EventKind::RunnerSick, None, Some(runner), data);
+            }
+            None => {
+                tracing::warn!(runner = %name, "a sick runner is well again");
+                self.sick_runners.lose();
+                self.show(EventKind::RunnerWell, None, Some(runner), Json::null);
+            }
         }
     }
 
@@ -114,8 +146,17 @@ impl Engine {
             run_us: report.stats.run_us,
             random: self.random(),
         };
+        let machine_failed = report.error.kind == ErrorKind::RunnerLost;
+        let name = self.runner_name(runner).filter(|_| machine_failed);
+        if let Some(name) = &name {
+            let how = report.error.message.clone().into();
+            self.lost_links.insert(name.clone(), how);
+        }
         let report = AttemptReport::Failed(report);
         self.tell_with(event, Some(RunnerReport { runner, report }));
+        if let Some(name) = &name {
+            self.lost_links.remove(name);
+        }
     }
 
     /// Takes reports of attempts that ended without a result.

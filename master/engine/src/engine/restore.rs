@@ -54,6 +54,7 @@ impl Engine {
             stopping: false,
             idle_waiter: None,
             retention_us: super::RETENTION_US,
+            sick_runners: Default::default(),
             turn: Turn {
                 first_seq: restored.watermarks.seq + 1,
                 ..Turn::default()

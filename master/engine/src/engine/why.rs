@@ -9,6 +9,9 @@ use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{Capabilities, ModuleName, TaskState, Wall};
 use taskmaster_store::record::ModuleRecord;
 
+/// Sick runners that one sentence names.
+const SICK_SHOWN_MAX: usize = 3;
+
 impl Engine {
     /// Why a task that the core has is in its state: `{"state":…,"why":"one sentence"}`.
     pub(super) fn why(&self, key: TaskKey) -> TaskReason {
@@ -180,13 +183,27 @@ impl Engine {
                     ),
                 };
                 format!(
-                    "it waits for {for_what}: {used} of {} on {} are taken, and {} may come before it",
+                    "it waits for {for_what}: {used} of {} on {} are taken, and {} may come before \
+                     it{}",
                     counted(slots, "slot"),
                     counted(runners as u64, "runner"),
                     counted(ahead, "task"),
+                    self.sick_ones(),
                 )
             }
         }
+    }
+
+    /// A clause for each of the first runners that take nothing because their machines are sick.
+    fn sick_ones(&self) -> String {
+        let sick = self.connections.values().filter_map(|connection| {
+            let name = connection.runner.as_ref()?;
+            let fault = connection.fault.as_ref()?;
+            Some(format!(
+                "; runner `{name}` is sick and takes nothing: {fault}"
+            ))
+        });
+        sick.take(SICK_SHOWN_MAX).collect()
     }
 
     /// Why no version of a module may be used.

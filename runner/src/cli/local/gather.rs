@@ -47,7 +47,7 @@ pub async fn gather(
 
     let fetch: FetchFile = Arc::new(move |hash, to| {
         let copied = copy(places.get(&hash), &to);
-        Box::pin(async move { copied.map_err(|error| FetchError(error.to_string())) })
+        Box::pin(async move { copied.map_err(|error| FetchError::Local(error.to_string())) })
     });
     let cache = TaskInputs::open(folder, u64::MAX, fetch)
         .map_err(|error| LocalRunError::Failed(format!("{}: {error}", folder.display())))?;
