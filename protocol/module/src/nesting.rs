@@ -82,8 +82,8 @@ impl Walk {
                 reader.read::<ComponentExternName<'_>>()?;
                 reader.read::<ComponentTypeRef>().map(drop)
             }
-            // What no validator knows ends the walk: so many bytes are never there.
-            _ => reader.read_bytes(usize::MAX).map(drop),
+            // What no validator knows ends the walk: so many bytes are not there.
+            _ => reader.read_bytes(reader.bytes_remaining() + 1).map(drop),
         }
     }
 }
