@@ -6,7 +6,6 @@ pub const EXCEPTIONS: &[(&str, &str)] = &[
     ("./taskmaster-data", "a master makes it"),
     ("--ignored", "an option of cargo test"),
     ("API_KEY", "an example of a secret"),
-    ("MemoryDenyWriteExecute", "a setting of systemd"),
     ("NAME.wasm", "NAME stands for a name"),
     ("NAME.wat", "NAME stands for a name"),
     ("TimeoutStopSec", "a setting of systemd"),
