@@ -240,7 +240,10 @@ mod tests {
             ),
             (format!(r#"{{"module":"echo","id":"{long}"}}"#), "128"),
             (format!(r#"{{"module":"{long}"}}"#), "128"),
-            (format!(r#"{{"module":"echo","start":"{long}"}}"#), "yyy"),
+            (
+                format!(r#"{{"module":"echo","not_before":"{long}"}}"#),
+                "yyy",
+            ),
         ] {
             let refusal = TaskDocument::parse(&document).unwrap_err();
             let field = refusal.field.clone().unwrap_or_default();

@@ -381,7 +381,7 @@ fn whoever_is_no_peer_is_told_why() {
         )
         .is_ok()
     );
-    // The reason reaches whoever types a command, and a name that nobody knows has its own.
+    // The reason reaches whoever types a command.
     let by_another_name = master.url.replace("127.0.0.1", "127.1");
     master
         .run(&["--url", &by_another_name, "tasks", "list"])

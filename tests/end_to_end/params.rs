@@ -36,16 +36,20 @@ fn what_is_longer_than_a_message_travels_in_parts() {
     master.run_with(&["feed", "-", "--wait"], &feed).with(0);
     let ids: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
     let params = json!({ "$results": ids }).to_string();
-    let sum = master
-        .run(&["call", "echo", "--id", "sum", "--params", &params])
+    master
+        .run(&["add", "echo", "--id", "sum", "--params", &params])
         .with(0);
+    master.wait_state("sum", "done");
+    let sum = master.run(&["tasks", "result", "sum"]).with(0);
     let results: Vec<String> = serde_json::from_str(&sum.out).unwrap();
     assert_eq!(results.len(), count);
     assert!(results.iter().all(|result| *result == value));
     let lost = master.process.said();
     assert!(!lost.contains("connection to the master is gone"), "{lost}");
     // So do the rows of a list.
-    let list = master.run(&["tasks", "list", "-o", "jsonl"]).with(0);
+    let list = master
+        .run(&["tasks", "list", "--limit", "1000", "-o", "jsonl"])
+        .with(0);
     assert_eq!(list.out.lines().count(), count + 1);
 }
 

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_too_many_strangers_the_one_that_has_waited_longest_goes_and_nobody_who_leave_strangers() {
+    fn of_too_many_strangers_the_one_that_has_waited_longest_goes_and_nobody_who_is_known() {
         let strangers = Strangers::new(2);
         let address = "127.0.0.1:1".parse().unwrap();
         let enter = || strangers.enter(address, None);

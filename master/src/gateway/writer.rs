@@ -25,6 +25,10 @@ const OUTBOX_MESSAGES: usize = 512;
 const MERGED_ENTRIES_MAX: usize = 1_000;
 const MERGED_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of refusals in one message. Clients expect those of a batch together, and only the refusals
+/// of very many unknown names have more.
+const REJECTED_BYTES_MAX: usize = limits::MESSAGE_BYTES_MAX / 2;
+
 /// A write that takes longer is one to somebody who is gone. 32 MiB must get through a slow line.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(limits::STALLED_MS_MAX);
 
@@ -192,26 +196,46 @@ impl SessionWriter {
 }
 
 /// Joins neighbours of one kind, because many small messages cost a reader more than one of the
-/// same length.
+/// same length, and cuts a message that is too long into parts.
 fn merge(messages: Vec<FromMaster>) -> Vec<FromMaster> {
-    let mut merged: Vec<FromMaster> = Vec::with_capacity(messages.len());
-    // Bytes of params in the last message of `merged`.
-    let mut last_bytes = 0;
-    for message in messages.into_iter().flat_map(parts) {
-        let bytes = params_bytes(&message);
-        let unmerged = match merged.last_mut() {
-            Some(last) if last_bytes + bytes <= MERGED_BYTES_MAX => join(last, message),
+    let mut merged = MergedMessages {
+        messages: Vec::with_capacity(messages.len()),
+        last_bytes: 0,
+    };
+    for message in messages {
+        let bytes = bytes_of(&message);
+        if bytes <= MERGED_BYTES_MAX {
+            merged.push(message, bytes);
+        } else {
+            for part in parts(message) {
+                let bytes = bytes_of(&part);
+                merged.push(part, bytes);
+            }
+        }
+    }
+    merged.messages
+}
+
+struct MergedMessages {
+    messages: Vec<FromMaster>,
+    /// [`bytes_of`] the last message.
+    last_bytes: usize,
+}
+
+impl MergedMessages {
+    fn push(&mut self, message: FromMaster, bytes: usize) {
+        let unmerged = match self.messages.last_mut() {
+            Some(last) if self.last_bytes + bytes <= MERGED_BYTES_MAX => join(last, message),
             Some(_) | None => Some(message),
         };
         match unmerged {
             Some(message) => {
-                last_bytes = bytes;
-                merged.push(message);
+                self.last_bytes = bytes;
+                self.messages.push(message);
             }
-            None => last_bytes += bytes,
+            None => self.last_bytes += bytes,
         }
     }
-    merged
 }
 
 /// A message in parts that are not too long. In one turn the engine may send one runner as much as
@@ -219,27 +243,29 @@ fn merge(messages: Vec<FromMaster>) -> Vec<FromMaster> {
 /// short.
 fn parts(message: FromMaster) -> Vec<FromMaster> {
     match message {
-        FromMaster::Send(sends) => in_parts(sends, bytes_of)
+        FromMaster::Send(sends) => in_parts(sends, MERGED_BYTES_MAX, bytes_of_assignment)
             .into_iter()
             .map(FromMaster::Send)
             .collect(),
-        FromMaster::Rejected(Rejected { batch, tasks }) => in_parts(tasks, bytes_of_rejection)
-            .into_iter()
-            .map(|tasks| FromMaster::Rejected(Rejected { batch, tasks }))
-            .collect(),
+        FromMaster::Rejected(Rejected { batch, tasks }) => {
+            in_parts(tasks, REJECTED_BYTES_MAX, bytes_of_rejection)
+                .into_iter()
+                .map(|tasks| FromMaster::Rejected(Rejected { batch, tasks }))
+                .collect()
+        }
         other => vec![other],
     }
 }
 
 /// The entries in lists that end with the entry that makes them too long.
-fn in_parts<T>(entries: Vec<T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+fn in_parts<T>(entries: Vec<T>, bytes_max: usize, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
     let mut bytes = 0;
     for entry in entries {
         bytes += bytes_of(&entry);
         part.push(entry);
-        if bytes >= MERGED_BYTES_MAX {
+        if bytes >= bytes_max {
             parts.push(std::mem::take(&mut part));
             bytes = 0;
         }
@@ -250,27 +276,22 @@ fn in_parts<T>(entries: Vec<T>, bytes_of: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     parts
 }
 
-fn bytes_of_rejection(rejection: &Rejection) -> usize {
-    let error = &rejection.error;
-    let ids: usize = error.ids.iter().map(|id| id.as_str().len()).sum();
-    error.message.len() + ids
+/// Bytes of what may be long in a message.
+fn bytes_of(message: &FromMaster) -> usize {
+    match message {
+        FromMaster::Send(sends) => sends.iter().map(bytes_of_assignment).sum(),
+        FromMaster::Rejected(rejected) => rejected.tasks.iter().map(bytes_of_rejection).sum(),
+        _ => 0,
+    }
 }
 
-/// Bytes of what may be long in a message. Only `task:send` has any.
-fn params_bytes(message: &FromMaster) -> usize {
-    let FromMaster::Send(sends) = message else {
-        return 0;
-    };
-    sends.iter().map(bytes_of).sum()
-}
-
-fn bytes_of(send: &Assignment) -> usize {
+fn bytes_of_assignment(send: &Assignment) -> usize {
+    /// A hash and the signs around it.
+    const HASH: usize = 70;
     let results = send.results.values().map(|result| match result {
         ResultRef::Json(json) => json.get().len(),
         ResultRef::Blob(_) => 0,
     });
-    /// A hash and the signs around it.
-    const HASH: usize = 70;
     let params = send.params.as_ref().map_or(0, |params| params.get().len());
     let args = send.args.iter().map(String::len);
     let env = send
@@ -283,6 +304,12 @@ fn bytes_of(send: &Assignment) -> usize {
         + args.sum::<usize>()
         + env.sum::<usize>()
         + inputs.sum::<usize>()
+}
+
+fn bytes_of_rejection(rejection: &Rejection) -> usize {
+    let error = &rejection.error;
+    let ids: usize = error.ids.iter().map(|id| id.as_str().len()).sum();
+    error.message.len() + ids
 }
 
 /// Puts `next` into `last` where they are of one kind and fit; gives it back otherwise. Two

@@ -4,7 +4,10 @@ use super::*;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(10);
+
+/// Who takes nothing for so long takes nothing more.
+const STALL: Duration = Duration::from_millis(300);
 
 /// A frame of a client, with a mask of zeros.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -33,7 +36,7 @@ async fn upgrade(world: &World) -> TcpStream {
 async fn flood(stream: &mut TcpStream, piece: &[u8], most: usize) -> usize {
     let mut sent = 0;
     while sent < most {
-        match timeout(SOON, stream.write_all(piece)).await {
+        match timeout(STALL, stream.write_all(piece)).await {
             Ok(Ok(())) => sent += piece.len(),
             Ok(Err(_)) | Err(_) => break,
         }
@@ -78,11 +81,21 @@ async fn a_hello_that_is_too_long_is_refused_with_a_sentence() {
     let world = World::new(None).await;
     let stream = TcpStream::connect(world.address.authority()).await.unwrap();
     let url = format!("{}/", world.address);
-    let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
-    let _ = socket.send(Frame::text("x".repeat(8 << 20))).await;
-    let (_, refusal) = refusal(&mut socket).await;
-    assert_eq!(refusal.code, RefusalCode::TooLarge);
-    assert!(refusal.message.contains("65536"), "{refusal}");
+    let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
+    let (mut sink, mut stream) = socket.split();
+    let sending = tokio::spawn(async move {
+        let _ = sink.send(Frame::text("x".repeat(8 << 20))).await;
+    });
+    let heard = timeout(SOON, stream.next()).await.unwrap();
+    let Some(Ok(Frame::Text(text))) = heard else {
+        panic!("{heard:?}");
+    };
+    let FromMaster::Refused(refused) = FromMaster::decode(&text).unwrap() else {
+        panic!("{text}");
+    };
+    assert_eq!(refused.error.code, RefusalCode::TooLarge);
+    assert!(refused.error.message.contains("65536"), "{text}");
+    sending.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
