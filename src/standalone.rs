@@ -67,6 +67,7 @@ impl Default for StandaloneRunner {
             labels: BTreeMap::new(),
             env: Vec::new(),
             grants: Grants::default(),
+            compile: CompileArgs::default(),
         }
     }
 }

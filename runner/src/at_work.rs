@@ -12,6 +12,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use taskmaster_console::long_lived;
 use taskmaster_protocol::message::Attempt;
 
 /// How long an attempt is at work before it is written. It bounds the number of writes to some
@@ -97,9 +98,7 @@ impl AttemptsAtWork {
             path,
         });
         let watched = at_work.clone();
-        std::thread::Builder::new()
-            .name("at-work".into())
-            .spawn(move || watched.watch())?;
+        long_lived::spawn("at-work", move || watched.watch())?;
         Ok(Opened { at_work, lost })
     }
 
@@ -216,7 +215,7 @@ fn take_file_of_dead(path: &Path, name: &str) -> Option<Vec<Attempt>> {
     (&file).take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
 
     let mut places = bytes.chunks(PLACE_BYTES);
-    let owner: Option<String> = places.next().and_then(|place| read_place(place));
+    let owner: Option<String> = places.next().and_then(read_place);
     if owner.as_deref() != Some(name) {
         let changed = file.metadata().and_then(|metadata| metadata.modified());
         let age = changed.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
@@ -226,7 +225,7 @@ fn take_file_of_dead(path: &Path, name: &str) -> Option<Vec<Attempt>> {
         return None;
     }
     let _ = std::fs::remove_file(path);
-    Some(places.filter_map(|place| read_place(place)).collect())
+    Some(places.filter_map(read_place).collect())
 }
 
 /// What stands in a place; `None` if it is empty, or was being written when the machine stopped.

@@ -44,6 +44,9 @@ impl PrepareError {
     pub fn fault(&self) -> Option<MachineFault> {
         match self {
             PrepareError::Input(error) => error.fault(),
+            PrepareError::Module(_, error) if error.is_of_the_runner() => {
+                Some(MachineFault::of_machine("no module can be executed", error))
+            }
             PrepareError::Grants(..) | PrepareError::Module(..) | PrepareError::Params(_) => None,
         }
     }

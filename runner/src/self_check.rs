@@ -1,7 +1,7 @@
 //! Tries out whether this machine can run tasks: what a task needs of it is done once, in small.
 
 use crate::inputs::TaskInputs;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Program, Sandbox};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 /// Bytes that are written, so that a disk on which nothing but names fits does not pass.
 const PROBE_BYTES: usize = 1 << 20;
+
+/// A module that does nothing.
+const SMALL_MODULE: &[u8] = br#"(module (func (export "_start")))"#;
 
 /// What is tried out.
 #[derive(Clone)]
@@ -39,6 +42,8 @@ impl SelfCheck {
             fs::read_dir(granted)
                 .map_err(|error| format!("the folder {granted:?} cannot be read: {error}"))?;
         }
+        Program::compile(&self.sandbox, SMALL_MODULE)
+            .map_err(|error| format!("no module can be executed: {error}"))?;
         Ok(())
     }
 }

@@ -195,13 +195,15 @@ fn a_runner_with_a_full_disk_is_sick_and_fails_nobody() {
     let feed: String = (0..10)
         .map(|n| format!("{{\"id\":\"t{n}\",\"module\":\"writes\",\"outputs\":[]}}\n"))
         .collect();
-    master.run_with(&["feed", "-"], &feed).with(0);
+    master
+        .run_with(&["feed", "-", "--job", "work"], &feed)
+        .with(0);
     until("the runner to be sick", || {
         let list = master.json(&["runners", "list"]);
         list[0]["state"] == "sick"
     });
-    let job = |state: &str| master.job("default")[state].as_u64().unwrap();
+    let job = |state: &str| master.job("work")[state].as_u64().unwrap();
     assert_eq!(job("failed"), 0);
     fs::remove_file(&filler).unwrap();
-    until("all tasks to be done", || job("done") == 11);
+    until("all tasks to be done", || job("done") == 10);
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use taskmaster_harness::wat::says;
-use taskmaster_harness::{Master, until};
+use taskmaster_harness::{Master, Process, until};
 
 /// A command that has a folder, because it imports a function of files, and looks for its input.
 pub const LOOKS: &str = r#"(module
@@ -78,7 +78,7 @@ fn a_runner_with_a_broken_disk_takes_nothing_says_so_and_comes_back() {
         })
         .collect();
     master.folder.write("feed.jsonl", &feed);
-    master.run(&["feed", "feed.jsonl"]).with(0);
+    master.run(&["feed", "feed.jsonl", "--job", "work"]).with(0);
     until("the runner to say that it is sick", || {
         runner(&master, "sick")["state"] == "sick"
     });
@@ -107,9 +107,11 @@ fn a_runner_with_a_broken_disk_takes_nothing_says_so_and_comes_back() {
     assert!(waiting["error"].is_null(), "{waiting}");
 
     // Another runner is well, and does all of it.
-    let well = master.runner("well", &["--slots", "2", "--cache", "other-cache"]);
+    let args = ["runner", "--name", "well", "--cache", "other-cache"];
+    let settings = [("TASKMASTER_URL", master.url.as_str())];
+    let well = Process::start(&master.folder, &args, &settings);
     until("all tasks to be done elsewhere", || {
-        master.job("default")["done"].as_u64() == Some(21)
+        master.job("work")["done"].as_u64() == Some(20)
     });
     drop(well);
     assert_eq!(runner(&master, "sick")["state"], "sick");

@@ -46,11 +46,9 @@ pub(super) fn start(
     blobs: Blobs,
     store: OpenedStore,
 ) -> Result<StartedThreads, MasterError> {
-    let OpenedStore {
-        store,
-        restored,
-        synced,
-    } = store;
+    let synced = store.synced;
+    let restored = store.restored;
+    let store = store.store;
     let data_error = |error| MasterError::Data(config.data.clone(), error);
     let (inbox, inputs) = channel();
     let (turns, ended_turns) = sync_channel(TURNS_WAITING_MAX);
@@ -92,9 +90,9 @@ pub(super) fn start(
         stop_measuring,
     };
     let disk_thread = DiskThread {
+        file: StoreFile::find(&config.data).map_err(data_error)?,
         room: room.clone(),
         data: config.data.clone(),
-        file: StoreFile::find(&config.data).map_err(data_error)?,
         failing,
         stopped: measuring_stopped,
     };

@@ -33,14 +33,17 @@ const COMMAND: &str = "confined";
 /// that no sound input comes near this.
 const STACK_BYTES: usize = 16 << 20;
 
+/// Does a piece of work on some bytes, with arguments. The error says what is wrong with the bytes,
+/// as a sentence.
+pub type WorkFunction = fn(&[String], &[u8]) -> Result<Vec<u8>, String>;
+
 /// A piece of work that can be done in a process of its own.
 #[derive(Debug)]
 pub struct Work {
     /// The name by which the new process finds the work.
     pub name: &'static str,
-    /// Does the work on some bytes, with arguments. The error says what is wrong with the bytes, as
-    /// a sentence.
-    pub run: fn(&[String], &[u8]) -> Result<Vec<u8>, String>,
+    /// What the new process does with its input.
+    pub run: WorkFunction,
 }
 
 /// Whether this program begins with [`answer`].

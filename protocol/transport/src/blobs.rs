@@ -10,7 +10,6 @@ use hyper::http::request::Builder;
 use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use taskmaster_protocol::{Hash, Json, limits};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// A client of the master's HTTP interface. Each request has a connection of its own, because

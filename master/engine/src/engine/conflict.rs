@@ -71,6 +71,7 @@ mod tests {
             job: JobName::new("j").unwrap(),
             ordinal: 1,
             created: Wall(0),
+            lineage: None,
         })
     }
 

@@ -7,6 +7,7 @@ use taskmaster_core::{Due, TaskKey};
 use taskmaster_core::{Explanation, WaitsFor};
 use taskmaster_protocol::message::Offer;
 use taskmaster_protocol::{Capabilities, ModuleName, TaskState, Wall};
+use taskmaster_store::body::TaskBody;
 use taskmaster_store::record::ModuleRecord;
 
 /// Sick runners that one sentence names.
@@ -113,40 +114,15 @@ impl Engine {
                 "older tasks of its job `{}` are being cancelled; it goes on when all are",
                 body.job
             ),
-            WaitsFor::ModuleClosed => match self.modules.get(&body.module) {
-                Some(record) if record.present && !record.paused => {
-                    match self.modules.in_use(&body.module, record) {
-                        Some(_) => self.not_compiled(&body.module),
-                        None => self.not_approved(&body.module, record),
-                    }
-                }
-                Some(record) if record.present => {
-                    format!(
-                        "its module `{0}` is paused; `modules resume {0}` lets it go on",
-                        body.module
-                    )
-                }
-                _ => format!(
-                    "the file of its module `{}` is gone from the task folder",
-                    body.module
-                ),
-            },
+            WaitsFor::ModuleClosed => self.module_closed(&body.module),
             WaitsFor::NoRunner => "no runner is connected".into(),
-            WaitsFor::NoneSuits { connected } => {
-                let wants = body
-                    .requires
-                    .as_ref()
-                    .map(|requires| serde_json::to_string(requires).unwrap_or_default());
-                let wants = wants
-                    .filter(|wants| wants != "{}")
-                    .map_or(String::new(), |wants| format!(" and requires {wants}"));
-                format!(
-                    "none of {} takes it: it runs `{}`{}{wants}",
-                    counted(connected as u64, "connected runner"),
-                    body.module,
-                    self.not_offered(&body.module)
-                )
-            }
+            WaitsFor::NoneSuits { connected } => format!(
+                "none of {} takes it: it runs `{}`{}{}",
+                counted(connected as u64, "connected runner"),
+                body.module,
+                self.not_offered(&body.module),
+                required(&body),
+            ),
             WaitsFor::Reserved {
                 runner,
                 needs,
@@ -175,22 +151,31 @@ impl Engine {
                 short_of_memory,
                 ahead,
             } => {
-                let for_what = match short_of_memory {
-                    0 => "a slot".to_owned(),
-                    1 => "memory: 1 runner has a slot free, and not the memory".to_owned(),
-                    _ => format!(
-                        "memory: {short_of_memory} runners have a slot free, and not the memory"
-                    ),
-                };
                 format!(
-                    "it waits for {for_what}: {used} of {} on {} are taken, and {} may come before \
-                     it{}",
+                    "it waits for {}: {used} of {} on {} are taken, and {} may come before it{}",
+                    slot_or_memory(short_of_memory),
                     counted(slots, "slot"),
                     counted(runners as u64, "runner"),
                     counted(ahead, "task"),
                     self.sick_ones(),
                 )
             }
+        }
+    }
+
+    /// Why no task of a module is sent.
+    fn module_closed(&self, module: &ModuleName) -> String {
+        match self.modules.get(module) {
+            Some(record) if record.present && !record.paused => {
+                match self.modules.in_use(module, record) {
+                    Some(_) => self.not_compiled(module),
+                    None => self.not_approved(module, record),
+                }
+            }
+            Some(record) if record.present => {
+                format!("its module `{module}` is paused; `modules resume {module}` lets it go on")
+            }
+            _ => format!("the file of its module `{module}` is gone from the task folder"),
         }
     }
 
@@ -309,5 +294,22 @@ fn counted(n: u64, what: &str) -> String {
         format!("1 {what}")
     } else {
         format!("{n} {plural}")
+    }
+}
+
+/// What a task requires, as the end of a sentence.
+fn required(body: &TaskBody) -> String {
+    let requires = body.requires.as_ref();
+    let text = requires.map(|requires| serde_json::to_string(requires).unwrap_or_default());
+    text.filter(|text| text != "{}")
+        .map_or(String::new(), |text| format!(" and requires {text}"))
+}
+
+/// What a task waits for where so many runners have the slots for it and not the memory.
+fn slot_or_memory(short_of_memory: usize) -> String {
+    match short_of_memory {
+        0 => "a slot".into(),
+        1 => "memory: 1 runner has a slot free, and not the memory".into(),
+        _ => format!("memory: {short_of_memory} runners have a slot free, and not the memory"),
     }
 }
