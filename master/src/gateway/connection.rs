@@ -6,8 +6,8 @@
 
 use super::socket_owner;
 use futures_util::task::AtomicWaker;
+use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -198,13 +198,10 @@ impl Strangers {
     }
 }
 
-/// How many files this process may have open, if the system tells.
+/// How many files this process may have open, if there is a limit.
 fn open_files_max() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    let limit = getrlimit(Resource::Nofile).current?;
+    usize::try_from(limit).ok()
 }
 
 #[cfg(test)]
