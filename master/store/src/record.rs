@@ -281,6 +281,41 @@ pub struct JobRecord {
     pub cancelled_up_to: u64,
 }
 
+impl JobRecord {
+    /// Takes in a change of the job. Other records change nothing here.
+    pub fn take(&mut self, record: &Record) {
+        match record {
+            Record::JobOpened { run, .. } => {
+                self.open = true;
+                self.run = *run;
+            }
+            Record::JobDone { .. } => {
+                self.open = false;
+                self.holders.clear();
+            }
+            Record::JobHeld { by, held, .. } => {
+                self.holders.retain(|holder| holder != by);
+                if *held {
+                    self.holders.push(by.clone());
+                }
+            }
+            Record::JobPaused { paused, .. } => self.paused = *paused,
+            Record::JobCancelled { up_to, .. } => self.cancelled_up_to = *up_to,
+            Record::Started { .. }
+            | Record::Added(_)
+            | Record::Ended(_)
+            | Record::Retrying(_)
+            | Record::Reopened { .. }
+            | Record::Set { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. }
+            | Record::Module { .. }
+            | Record::Continued { .. }
+            | Record::Rights { .. } => {}
+        }
+    }
+}
+
 /// The index of a final state in [`JobRecord::ended`].
 pub fn final_state_index(state: TaskState) -> usize {
     (state as usize).saturating_sub(TaskState::Done as usize)

@@ -25,7 +25,7 @@ use crate::body::TaskBody;
 use crate::codec::{self, DecodeError};
 use crate::kv::{KeyValue, KvStore, StoreError, VALUE_BYTES_MAX, get_parts};
 use crate::packed::StoredBody;
-use crate::record::{Ended, JobRecord, ModuleRecord, TaskEnd};
+use crate::record::{Ended, JobRecord, ModuleRecord, Retrying, TaskEnd};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId, Wall};
@@ -72,7 +72,8 @@ pub struct OpenTask {
 }
 
 impl OpenTask {
-    fn new(body: Arc<TaskBody>, fence: AttemptId) -> OpenTask {
+    /// A task that was added, or goes on with this body. Attempts up to `fence` are void.
+    pub fn new(body: Arc<TaskBody>, fence: AttemptId) -> OpenTask {
         OpenTask {
             priority: body.priority,
             body: StoredBody::Whole(body),
@@ -81,6 +82,29 @@ impl OpenTask {
             fence,
             due: None,
         }
+    }
+
+    /// A task that was opened again. Whoever opens a task again wants it at once, so a delay in the
+    /// document is over.
+    pub fn reopened(body: Arc<TaskBody>, fence: AttemptId) -> OpenTask {
+        OpenTask {
+            due: Some(Wall(0)),
+            ..OpenTask::new(body, fence)
+        }
+    }
+
+    /// Takes in that an attempt has failed and another one follows.
+    pub fn retry(&mut self, retrying: &Retrying) {
+        self.tries = retrying.tries;
+        self.lost = retrying.lost;
+        self.due = Some(retrying.due);
+        self.fence = retrying.fence.unwrap_or(self.fence).max(self.fence);
+    }
+
+    /// Takes in that a client has changed the task.
+    pub fn set(&mut self, priority: i32, due: Option<Wall>) {
+        self.priority = priority;
+        self.due = due.or(self.due);
     }
 
     fn unpack(bytes: &[u8]) -> Result<OpenTask, StoreError> {

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId, Wall};
+use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::journal;
 use taskmaster_store::kv::SharedStore;
-use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord, JournalEntry, ModuleRecord, Record, Rights};
 use taskmaster_store::view::{EndedTask, OpenTask, Watermarks};
 
@@ -20,6 +19,7 @@ enum Fate {
 /// A record of a job, and the commit that has it.
 struct JobChange {
     commit: u64,
+    job: JobName,
     record: Record,
 }
 
@@ -71,11 +71,15 @@ impl Fates {
             Record::Rights { name, rights, .. } => {
                 self.rights.insert(name, rights);
             }
-            Record::JobOpened { .. }
-            | Record::JobDone { .. }
-            | Record::JobHeld { .. }
-            | Record::JobPaused { .. }
-            | Record::JobCancelled { .. } => self.jobs.push(JobChange { commit, record }),
+            Record::JobOpened { ref job, .. }
+            | Record::JobDone { ref job, .. }
+            | Record::JobHeld { ref job, .. }
+            | Record::JobPaused { ref job, .. }
+            | Record::JobCancelled { ref job, .. } => self.jobs.push(JobChange {
+                commit,
+                job: job.clone(),
+                record,
+            }),
             Record::Retrying(_)
             | Record::Set { .. }
             | Record::RunnerJoined { .. }
@@ -109,13 +113,10 @@ impl Fates {
     ) -> BTreeMap<JobName, JobRecord> {
         let stored: BTreeMap<JobName, JobRecord> = stored.into_iter().collect();
         let mut jobs = stored.clone();
-        for JobChange { commit, record } in std::mem::take(&mut self.jobs) {
-            let Some(name) = job_of(&record) else {
-                continue;
-            };
+        for change in std::mem::take(&mut self.jobs) {
             // All changes of a job are needed where its record is lost.
-            if commit > marks.folded || !stored.contains_key(name) {
-                change(jobs.entry(name.clone()).or_default(), &record);
+            if change.commit > marks.folded || !stored.contains_key(&change.job) {
+                jobs.entry(change.job).or_default().take(&change.record);
             }
         }
         jobs
@@ -161,30 +162,48 @@ impl Fates {
 
     /// Notes what a record says of an open task.
     fn follow(&self, record: Record, open: &mut BTreeMap<u64, OpenTask>) {
-        if let Some(body) = opened_body(&record)
-            && self.is_open(&body.id)
-        {
-            let task = open_task(body.clone(), &record);
-            open.insert(task.ordinal, task.task);
+        let none = AttemptId { epoch: 0, n: 0 };
+        let opened = match record {
+            Record::Added(body) => OpenTask::new(body, none),
+            Record::Continued { body, fence } => OpenTask::new(body, fence),
+            Record::Reopened { body, fence, .. } => OpenTask::reopened(body, fence),
+            Record::Retrying(retrying) => {
+                if let Some(task) = open.get_mut(&retrying.ordinal) {
+                    task.retry(&retrying);
+                }
+                return;
+            }
+            Record::Set {
+                ordinal,
+                priority,
+                due,
+            } => {
+                if let Some(task) = open.get_mut(&ordinal) {
+                    task.set(priority, due);
+                }
+                return;
+            }
+            Record::Started { .. }
+            | Record::Ended(_)
+            | Record::JobOpened { .. }
+            | Record::JobDone { .. }
+            | Record::JobHeld { .. }
+            | Record::JobPaused { .. }
+            | Record::JobCancelled { .. }
+            | Record::RunnerJoined { .. }
+            | Record::RunnerLost { .. }
+            | Record::Module { .. }
+            | Record::Rights { .. } => return,
+        };
+        if let Some(place) = self.place_if_open(&opened) {
+            open.insert(place, opened);
         }
-        if let Record::Retrying(retrying) = &record
-            && let Some(task) = open.get_mut(&retrying.ordinal)
-        {
-            task.tries = retrying.tries;
-            task.lost = retrying.lost;
-            task.due = Some(retrying.due);
-            task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
-        }
-        if let Record::Set {
-            ordinal,
-            priority,
-            due,
-        } = record
-            && let Some(task) = open.get_mut(&ordinal)
-        {
-            task.priority = priority;
-            task.due = due.or(task.due);
-        }
+    }
+
+    /// The place of a task in the order of adding, if its last record leaves it open.
+    fn place_if_open(&self, task: &OpenTask) -> Option<u64> {
+        let body = task.body.whole().ok()?;
+        self.is_open(&body.id).then_some(body.ordinal)
     }
 }
 
@@ -210,33 +229,6 @@ fn opened_body(record: &Record) -> Option<&Arc<TaskBody>> {
     }
 }
 
-/// An open task with its place in the order of adding.
-struct PlacedTask {
-    ordinal: u64,
-    task: OpenTask,
-}
-
-/// The task as it is after the record that opens it, as a fold makes it.
-fn open_task(body: Arc<TaskBody>, record: &Record) -> PlacedTask {
-    let none = AttemptId { epoch: 0, n: 0 };
-    let (fence, due) = match record {
-        Record::Reopened { fence, .. } => (*fence, Some(Wall(0))),
-        Record::Continued { fence, .. } => (*fence, None),
-        _ => (none, None),
-    };
-    PlacedTask {
-        ordinal: body.ordinal,
-        task: OpenTask {
-            priority: body.priority,
-            body: StoredBody::Whole(body),
-            tries: 0,
-            lost: 0,
-            fence,
-            due,
-        },
-    }
-}
-
 /// Calls `visit` with each sound commit and its number, in order.
 fn each_commit(
     store: &SharedStore,
@@ -255,39 +247,5 @@ fn each_commit(
             Ok(None) => lose(format!("commit {commit} of the journal is missing")),
             Err(error) => lose(error.to_string()),
         }
-    }
-}
-
-fn job_of(record: &Record) -> Option<&JobName> {
-    match record {
-        Record::JobOpened { job, .. }
-        | Record::JobDone { job, .. }
-        | Record::JobHeld { job, .. }
-        | Record::JobPaused { job, .. }
-        | Record::JobCancelled { job, .. } => Some(job),
-        _ => None,
-    }
-}
-
-/// Changes the record of a job as a fold does.
-fn change(job: &mut JobRecord, record: &Record) {
-    match record {
-        Record::JobOpened { run, .. } => {
-            job.open = true;
-            job.run = *run;
-        }
-        Record::JobDone { .. } => {
-            job.open = false;
-            job.holders.clear();
-        }
-        Record::JobHeld { by, held, .. } => {
-            job.holders.retain(|holder| holder != by);
-            if *held {
-                job.holders.push(by.clone());
-            }
-        }
-        Record::JobPaused { paused, .. } => job.paused = *paused,
-        Record::JobCancelled { up_to, .. } => job.cancelled_up_to = *up_to,
-        _ => {}
     }
 }

@@ -169,25 +169,11 @@ impl Fold {
                 due,
             } => self.set(*ordinal, *priority, *due)?,
             Record::Continued { body, fence } => self.go_on(body, *fence)?,
-            Record::JobOpened { job, run } => {
-                let record = self.job(job)?;
-                record.open = true;
-                record.run = *run;
-            }
-            Record::JobDone { job, .. } => {
-                let record = self.job(job)?;
-                record.open = false;
-                record.holders.clear();
-            }
-            Record::JobHeld { job, by, held } => {
-                let record = self.job(job)?;
-                record.holders.retain(|holder| holder != by);
-                if *held {
-                    record.holders.push(by.clone());
-                }
-            }
-            Record::JobPaused { job, paused } => self.job(job)?.paused = *paused,
-            Record::JobCancelled { job, up_to } => self.job(job)?.cancelled_up_to = *up_to,
+            Record::JobOpened { job, .. }
+            | Record::JobDone { job, .. }
+            | Record::JobHeld { job, .. }
+            | Record::JobPaused { job, .. }
+            | Record::JobCancelled { job, .. } => self.job(job)?.take(record),
             Record::RunnerJoined { name } => self.put(prefixed_key(RUNNERS, name), name),
             Record::RunnerLost { name } => {
                 let key = prefixed_key(RUNNERS, name);
@@ -218,18 +204,14 @@ impl Fold {
 
     fn retry(&mut self, retrying: &Retrying) -> Result<(), StoreError> {
         if let Some(task) = self.open_task(retrying.ordinal)? {
-            task.tries = retrying.tries;
-            task.lost = retrying.lost;
-            task.due = Some(retrying.due);
-            task.fence = retrying.fence.unwrap_or(task.fence).max(task.fence);
+            task.retry(retrying);
         }
         Ok(())
     }
 
     fn set(&mut self, ordinal: u64, priority: i32, due: Option<Wall>) -> Result<(), StoreError> {
         if let Some(task) = self.open_task(ordinal)? {
-            task.priority = priority;
-            task.due = due.or(task.due);
+            task.set(priority, due);
         }
         Ok(())
     }
@@ -251,11 +233,7 @@ impl Fold {
         }
         self.watermarks.ended_count = self.watermarks.ended_count.saturating_sub(1);
 
-        // Whoever opens a task again wants it at once, so a delay in the document is over.
-        let reopened = OpenTask {
-            due: Some(Wall(0)),
-            ..OpenTask::new(body.clone(), task.fence)
-        };
+        let reopened = OpenTask::reopened(body.clone(), task.fence);
         self.open.insert(body.ordinal, Some(reopened));
         Ok(())
     }
