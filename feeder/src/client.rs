@@ -32,12 +32,12 @@ pub use target::Target;
 
 use connection::MasterConnection;
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 use taskmaster_protocol::message::{
     Cancel, ChangeTask, Operate, Operation, Query, Question, Retry, Welcome,
 };
-use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster, limits};
+use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster};
 use taskmaster_transport::BlobClient;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// Cancels these tasks, or every open task of `job` where it is given. Running tasks are
-    /// stopped.
+    /// stopped. One message names at most [`IDS_MAX`](taskmaster_protocol::limits::IDS_MAX) tasks.
     ///
     /// # Errors
     ///
@@ -200,52 +200,30 @@ impl Client {
         ids: Vec<TaskId>,
         job: Option<JobName>,
     ) -> Result<Json, ClientError> {
-        let message = |reference, ids: &[TaskId]| {
+        self.request(|reference| {
             ToMaster::Cancel(Cancel {
                 reference,
-                ids: ids.to_vec(),
+                ids: ids.clone(),
                 job: job.clone(),
             })
-        };
-        self.request_in_parts(&ids, message).await
+        })
+        .await
     }
 
-    /// A request about tasks, in several messages where the tasks are too many for one. The answers'
-    /// counts are added up. Where a part is refused, the parts before it are done.
-    async fn request_in_parts(
-        &mut self,
-        ids: &[TaskId],
-        message: impl Fn(u64, &[TaskId]) -> ToMaster,
-    ) -> Result<Json, ClientError> {
-        let first = ids.len().min(limits::IDS_MAX);
-        let (first, others) = ids.split_at(first);
-        let answer = self.request(|reference| message(reference, first)).await?;
-        if others.is_empty() {
-            return Ok(answer);
-        }
-        let mut sums: BTreeMap<String, u64> = read_answer(&answer)?;
-        for part in others.chunks(limits::IDS_MAX) {
-            let answer = self.request(|reference| message(reference, part)).await?;
-            for (what, count) in read_answer::<BTreeMap<String, u64>>(&answer)? {
-                *sums.entry(what).or_default() += count;
-            }
-        }
-        Ok(Json::of(&sums))
-    }
-
-    /// Opens failed or cancelled tasks again, and what was skipped because of them.
+    /// Opens failed or cancelled tasks again, and what was skipped because of them. One message names
+    /// at most [`IDS_MAX`](taskmaster_protocol::limits::IDS_MAX) tasks.
     ///
     /// # Errors
     ///
     /// Those of [`Client::request`].
     pub async fn retry(&mut self, ids: Vec<TaskId>) -> Result<Json, ClientError> {
-        let message = |reference, ids: &[TaskId]| {
+        self.request(|reference| {
             ToMaster::Retry(Retry {
                 reference,
-                ids: ids.to_vec(),
+                ids: ids.clone(),
             })
-        };
-        self.request_in_parts(&ids, message).await
+        })
+        .await
     }
 
     /// Changes an open task: its priority, its earliest start in milliseconds from now, or both.
