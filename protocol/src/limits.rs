@@ -193,5 +193,8 @@ pub const PREFETCH_US: u64 = 5_000;
 /// The time after which attempts that wait on a runner are recalled, if no slot of it becomes free.
 pub const RECALL_AFTER_MS: u64 = 50;
 
+/// Seconds for which an answer may be kept: 366 days, like all durations.
+pub const CACHE_TTL_S_MAX: u64 = DURATION_MS_MAX / 1_000;
+
 /// Rows in one page of a list. A longer list is fetched page by page.
 pub const PAGE_ROWS_MAX: usize = 1_000;

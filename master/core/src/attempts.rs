@@ -10,6 +10,7 @@ use crate::one_or_many::OneOrMany;
 use crate::retry;
 use crate::runners::InFlight;
 use crate::scheduler::Scheduler;
+use crate::sharing::MemberEnd;
 use crate::state::{FinalState, State};
 use crate::task::{Task, TaskDetail};
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
@@ -246,11 +247,12 @@ impl Scheduler {
         effects: &mut Vec<Effect>,
     ) {
         if self.take_report(reported, Some(run_us.max(1)), effects) {
-            self.end_by(
+            self.end_with_others(
                 reported.task,
                 FinalState::Done,
                 EndReason::Report,
                 reported.attempt,
+                MemberEnd::ForAll,
                 effects,
             );
         }
@@ -285,8 +287,10 @@ impl Scheduler {
             dependencies,
             due,
             retries,
+            is_cached: _,
             origin: _,
         } = next;
+        self.member_continued(key);
         if self.tasks.expect(key).state != State::Assigned {
             self.enter(key, State::Assigned, effects);
         }
@@ -303,6 +307,7 @@ impl Scheduler {
             n: last_attempt,
         };
         let fence = reported.attempt.max(newest);
+        let shared_run = task.detail.as_ref().and_then(|detail| detail.shared_run);
         // Attempts of lost runners are void, because they are not greater than the fence.
         *task.detail_mut() = TaskDetail {
             due,
@@ -312,9 +317,12 @@ impl Scheduler {
             last_attempt,
             fence,
             open_attempts: OneOrMany::None,
+            is_cached: false,
+            shared_run,
         };
         self.ready.class_mut(last_class).tasks -= 1;
         self.ready.class_mut(class).tasks += 1;
+        self.inherit_again(key);
         effects.push(Effect::Store(DurableChange::Continued(key, fence)));
         self.count_dependencies(key, &dependencies, effects);
     }
@@ -359,7 +367,14 @@ impl Scheduler {
         let policy = task.retries().unwrap_or(&default_policy);
         match retry::wait_us(policy, &failure.error, tries, failure.random) {
             Some(wait_us) => self.retry_later(key, attempt, wait_us, effects),
-            None => self.end_by(key, FinalState::Failed, EndReason::Report, attempt, effects),
+            None => self.end_with_others(
+                key,
+                FinalState::Failed,
+                EndReason::Report,
+                attempt,
+                MemberEnd::of_failure(&failure.error),
+                effects,
+            ),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::due::Due;
 use crate::jobs::StoredJob;
-use crate::keys::{RunnerKey, TaskKey};
+use crate::keys::{RunnerKey, SharedRunKey, TaskKey};
 use crate::state::FinalState;
 use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
@@ -69,6 +69,9 @@ pub struct NewTask {
     pub due: Option<Due>,
     /// The task's own retry policy; `None` stands for the default policy.
     pub retries: Option<Box<Retries>>,
+    /// Whether [`Effect::LookUpAnswer`](crate::Effect::LookUpAnswer) is wanted whenever the task
+    /// becomes ready.
+    pub is_cached: bool,
     /// Why the core is told of the task.
     pub origin: Origin,
 }
@@ -78,6 +81,20 @@ pub struct NewTask {
 pub enum Event {
     /// A task is open from now on. [`NewTask::origin`] says why.
     TaskOpened(Box<NewTask>),
+    /// A kept answer was found for a task, which is done by it.
+    AnswerFound {
+        /// The task that is answered.
+        task: TaskKey,
+    },
+    /// No answer is kept for a task. It is ready, and shares one run with all tasks of this key.
+    AnswerMissed {
+        /// The task that needs a run.
+        task: TaskKey,
+        /// The key of the run.
+        run: SharedRunKey,
+        /// How long an attempt of the task may run, in milliseconds.
+        timeout_ms: u64,
+    },
     /// A client asked for an open task to be cancelled.
     CancelRequested {
         /// The task to cancel.

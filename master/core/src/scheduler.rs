@@ -12,6 +12,7 @@ use crate::keys::RunnerKey;
 use crate::priorities::InheritedPriorities;
 use crate::ready::ReadyIndex;
 use crate::runners::Runner;
+use crate::sharing::SharedRuns;
 use crate::tasks::TaskTable;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Scheduler {
     pub(crate) notifications: VecDeque<Notification>,
     /// What urgent tasks pass on to those that they wait for.
     pub(crate) priorities: InheritedPriorities,
+    /// Runs that equal tasks share.
+    pub(crate) sharing: SharedRuns,
     /// Cancels of jobs that are being carried out, some tasks in each turn.
     pub(crate) job_cancels: VecDeque<JobCancel>,
     /// Modules whose tasks cannot be sent.
@@ -66,6 +69,7 @@ impl Scheduler {
             deadlines: Deadlines::default(),
             notifications: VecDeque::new(),
             priorities: InheritedPriorities::default(),
+            sharing: SharedRuns::default(),
             job_cancels: VecDeque::new(),
             closed_modules: BTreeSet::new(),
             module_needs: BTreeMap::new(),
@@ -89,6 +93,12 @@ impl Scheduler {
         };
         match event {
             Event::TaskOpened(task) => self.open_task(*task, effects),
+            Event::AnswerFound { task } => self.answer_task(task, effects),
+            Event::AnswerMissed {
+                task,
+                run,
+                timeout_ms,
+            } => self.share_run(task, run, timeout_ms, effects),
             Event::CancelRequested { task } => self.cancel(task, effects),
             Event::JobCancelRequested {
                 job,
@@ -191,6 +201,7 @@ impl Scheduler {
         let has_work = !self.notifications.is_empty()
             || !self.job_cancels.is_empty()
             || self.priorities.has_work()
+            || self.sharing.has_work()
             || self.ready.left_over;
         if has_work {
             return Some(now.mono_us);
@@ -203,6 +214,7 @@ impl Scheduler {
         self.jobs.drop_closed();
         self.fire_deadlines(effects);
         self.notify_some(effects);
+        self.share_some(effects);
         self.cancel_some(effects);
         self.close_idle(effects);
         self.raise_some();

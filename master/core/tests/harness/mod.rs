@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::{
     DependsOn, Due, DurableChange, Effect, Event, FinalState, NewTask, Origin, RunnerKey,
-    Scheduler, TaskKey,
+    Scheduler, SharedRunKey, State, TaskKey,
 };
 use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_protocol::message::Offer;
@@ -37,6 +37,10 @@ pub struct Wanted {
     pub after: Vec<(String, When)>,
     pub due: Option<Due>,
     pub retries: Option<Box<Retries>>,
+    /// Tasks with the same word here are equal: an answer of one is an answer of all.
+    pub equal: Option<String>,
+    /// How long an attempt may run, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 impl Wanted {
@@ -51,6 +55,8 @@ impl Wanted {
             after: Vec::new(),
             due: None,
             retries: None,
+            equal: None,
+            timeout_ms: 0,
         }
     }
 }
@@ -107,6 +113,13 @@ pub struct World {
     events: u64,
     /// Whether the core is being restored, and was not told of all tasks yet.
     restoring: bool,
+    /// Words of equal tasks for which an answer is kept.
+    pub answers: BTreeSet<String>,
+    /// The shared run of equal tasks, by their word.
+    pub runs: BTreeMap<String, SharedRunKey>,
+    last_run: u64,
+    /// Tasks for which an answer was looked for since this was cleared.
+    pub looked_up: BTreeSet<String>,
 }
 
 pub fn job_name(text: &str) -> JobName {
@@ -139,6 +152,10 @@ impl World {
             last_connection: 0,
             events: 0,
             restoring: false,
+            answers: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            last_run: 0,
+            looked_up: BTreeSet::new(),
         }
     }
 
@@ -150,6 +167,16 @@ impl World {
         self.core.handle(event, self.now, &mut effects);
         effects.iter().for_each(|effect| self.keep(effect));
         self.events += 1;
+        let looked_up: Vec<TaskKey> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::LookUpAnswer(key) => Some(*key),
+                _ => None,
+            })
+            .collect();
+        for key in looked_up {
+            effects.extend(self.look_up(key));
+        }
         // The totals of jobs are right only when the core was told of all tasks.
         if self.restoring {
             return effects;
@@ -161,8 +188,33 @@ impl World {
         effects
     }
 
+    /// Tells the core whether an answer is kept for a task.
+    fn look_up(&mut self, task: TaskKey) -> Vec<Effect> {
+        let is_looking = |task: &taskmaster_core::Task| task.state() == State::LookingUp;
+        if !self.core.task(task).is_some_and(is_looking) {
+            // The task was cancelled within the same turn.
+            return Vec::new();
+        }
+        self.looked_up.insert(self.names[&task].clone());
+        let wanted = &self.record_of(task).wanted;
+        let timeout_ms = wanted.timeout_ms;
+        let equal = wanted.equal.clone().expect("only cached tasks look for answers");
+        if self.answers.contains(&equal) {
+            return self.event(Event::AnswerFound { task });
+        }
+        let next = SharedRunKey(self.last_run + 1);
+        let run = *self.runs.entry(equal).or_insert(next);
+        self.last_run = self.last_run.max(run.0);
+        self.event(Event::AnswerMissed {
+            task,
+            run,
+            timeout_ms,
+        })
+    }
+
     fn keep(&mut self, effect: &Effect) {
         match effect {
+            Effect::ForgetSharedRun(run) => self.runs.retain(|_, other| other != run),
             Effect::Forget(key) => {
                 // The effects of a restart are shown only after the last of them, with the names that
                 // the keys had. So these keys are not used again.
@@ -183,7 +235,8 @@ impl World {
                 record.last = *attempt;
             }
             Effect::Store(change) => self.store(change),
-            Effect::Recall { .. }
+            Effect::LookUpAnswer(_)
+            | Effect::Recall { .. }
             | Effect::Stop { .. }
             | Effect::Disconnect { .. }
             | Effect::Announce { .. } => {}
@@ -349,6 +402,7 @@ impl World {
             dependencies: self.dependencies(&wanted.after),
             due: wanted.due,
             retries: wanted.retries.clone(),
+            is_cached: wanted.equal.is_some(),
             origin,
         }
     }
@@ -490,6 +544,7 @@ impl World {
         self.core = Scheduler::new(self.epoch);
         self.now.mono_us = 0;
         self.names.clear();
+        self.runs.clear();
         self.runners.clear();
         self.free_keys.clear();
         self.keys = 0;
