@@ -13,8 +13,8 @@ use std::io::Read;
 use std::path::Path;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument,
-    TaskId, TaskView, ToMaster, When, limits, splice,
+    CacheMode, CachePolicy, Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires,
+    Retries, TaskDocument, TaskId, TaskView, ToMaster, When, limits, splice,
 };
 use taskmaster_transport::BlobError;
 use tokio::time::Instant;
@@ -181,8 +181,25 @@ pub fn document(options: &TaskOptions) -> Result<TaskDocument, CommandError> {
     });
     document.delay_ms = options.delay.map(|span| span.ms());
     document.not_before = options.not_before;
+    document.cache = cache_policy(options);
     check(&mut document)?;
     Ok(document)
+}
+
+/// What the options say about kept answers; `None` leaves it to the manifest of the module.
+fn cache_policy(options: &TaskOptions) -> Option<CachePolicy> {
+    if options.no_cache {
+        return Some(CachePolicy::OFF);
+    }
+    let mode = if options.refresh {
+        CacheMode::Refresh
+    } else {
+        CacheMode::Use
+    };
+    options.cache.map(|time| CachePolicy {
+        mode,
+        ttl_s: time.ms().div_ceil(1_000),
+    })
 }
 
 fn after_done(id: &TaskId) -> Dependency {

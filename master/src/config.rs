@@ -42,6 +42,8 @@ pub struct MasterConfig {
     pub memory_mb: u32,
     /// Memory that tasks which have not ended may take, bytes.
     pub queue_bytes: u64,
+    /// Bytes that kept answers may have together, with their blobs.
+    pub cache_bytes: u64,
     /// How long running attempts may go on at a stop.
     pub grace: Duration,
 }
@@ -136,6 +138,7 @@ impl MasterConfig {
             task_timeout: of_flag("--task-timeout", read_time(&args.task_timeout))?,
             memory_mb: args.memory_mb,
             queue_bytes,
+            cache_bytes: args.cache_mb << 20,
             grace: of_flag("--grace", read_time(&args.grace))?,
         })
     }
@@ -434,6 +437,7 @@ mod tests {
             task_timeout: "1h".into(),
             memory_mb: 512,
             queue_mb: None,
+            cache_mb: 1,
             grace: "30s".into(),
         }
     }

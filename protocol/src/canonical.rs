@@ -265,12 +265,24 @@ mod tests {
     #[test]
     fn equal_values_have_equal_forms() {
         for (one, other) in [
-            (r#"{"a":1,"b":[2,"x"]}"#, "{ \"b\" : [ 2,\n\"x\" ],\t\"a\" :1}"),
+            (
+                r#"{"a":1,"b":[2,"x"]}"#,
+                "{ \"b\" : [ 2,\n\"x\" ],\t\"a\" :1}",
+            ),
             (r#""\u0041\/""#, r#""A/""#),
-            (r#"{"\u0061":1,"b":{"d":1,"c":2}}"#, r#"{"b":{"c":2,"d":1},"a":1}"#),
+            (
+                r#"{"\u0061":1,"b":{"d":1,"c":2}}"#,
+                r#"{"b":{"c":2,"d":1},"a":1}"#,
+            ),
             (r#"{"$literal":{"b":1,"a":2}}"#, r#"{"a":2,"b":1}"#),
-            (r#"[{"$result":"x"},{"$result":"y"}]"#, r#"[{"$result":"p"},{"$result":"q"}]"#),
-            (r#"{"$results":["x","y","x"]}"#, r#"{"$results":["1","2","1"]}"#),
+            (
+                r#"[{"$result":"x"},{"$result":"y"}]"#,
+                r#"[{"$result":"p"},{"$result":"q"}]"#,
+            ),
+            (
+                r#"{"$results":["x","y","x"]}"#,
+                r#"{"$results":["1","2","1"]}"#,
+            ),
         ] {
             assert_eq!(form(one).unwrap(), form(other).unwrap(), "{one} {other}");
         }

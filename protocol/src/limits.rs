@@ -193,6 +193,10 @@ pub const PREFETCH_US: u64 = 5_000;
 /// The time after which attempts that wait on a runner are recalled, if no slot of it becomes free.
 pub const RECALL_AFTER_MS: u64 = 50;
 
+/// Bytes that kept answers and their blobs have together, unless the master is told otherwise: 1 GiB,
+/// which a small disk can spare.
+pub const ANSWERS_BYTES_DEFAULT: u64 = 1 << 30;
+
 /// Seconds for which an answer may be kept: 366 days, like all durations.
 pub const CACHE_TTL_S_MAX: u64 = DURATION_MS_MAX / 1_000;
 

@@ -106,9 +106,24 @@ pub struct TaskView {
     pub outputs: BTreeMap<FilePath, Hash>,
     /// What the last attempt cost.
     pub stats: Option<TaskStats>,
+    /// Where the answer comes from. Only for a task that is done, or failed, without a run of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached: Option<AnswerSource>,
     /// Why no connected runner can take the task now. Only for a ready task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// Where the answer of a task comes from that did not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnswerSource {
+    /// The task that ran.
+    pub from: TaskId,
+    /// Seconds from the end of the run to this answer.
+    pub age_s: u64,
+    /// Whether this task waited for the run to end, because an equal task was at work.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
 }
 
 impl TaskView {

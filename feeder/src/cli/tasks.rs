@@ -117,6 +117,16 @@ pub struct TaskOptions {
     /// Start no earlier than this moment, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "MOMENT", value_parser = time)]
     pub not_before: Option<Wall>,
+    /// Take the answer of an equal task that is at most this old, join one that is at work, or run
+    /// and keep the answer for this long
+    #[arg(long, value_name = "TIME", conflicts_with = "no_cache")]
+    pub cache: Option<TimeSpan>,
+    /// With --cache: run in any case, and keep the new answer in the place of an older one
+    #[arg(long, requires = "cache")]
+    pub refresh: bool,
+    /// Run in any case, and keep nothing, whatever the module's manifest says
+    #[arg(long)]
+    pub no_cache: bool,
     /// Wait at most this long, then exit with 5; the task goes on
     #[arg(long, value_name = "TIME")]
     pub wait_timeout: Option<TimeSpan>,

@@ -12,7 +12,7 @@ use crate::runners::InFlight;
 use crate::scheduler::Scheduler;
 use crate::sharing::MemberEnd;
 use crate::state::{FinalState, State};
-use crate::task::{Task, TaskDetail};
+use crate::task::{OpenAttempt, Task, TaskDetail};
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
 /// The longest run time that is believed, in microseconds: long enough to tell long attempts from
@@ -215,6 +215,16 @@ impl Scheduler {
     pub fn report_counts(&self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
         let reported = Reported::new(runner, key, attempt);
         self.may_report(reported) && self.counts(key, attempt)
+    }
+
+    /// Whether a runner holds another attempt of a task than this one. Then a task that would go on as
+    /// another one does not, because the other attempt will report the same.
+    pub fn is_held_elsewhere(&self, key: TaskKey, attempt: AttemptId) -> bool {
+        let Some(task) = self.tasks.get(key) else {
+            return false;
+        };
+        let is_other = |open: &OpenAttempt| open.attempt != attempt && open.runner.is_some();
+        task.open_attempts().iter().any(is_other)
     }
 
     /// Takes a report: the attempt has ended, and its runner is charged no longer. Returns whether

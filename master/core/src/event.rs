@@ -86,12 +86,12 @@ pub enum Event {
         /// The task that is answered.
         task: TaskKey,
     },
-    /// No answer is kept for a task. It is ready, and shares one run with all tasks of this key.
+    /// No answer is kept for a task, which is ready.
     AnswerMissed {
         /// The task that needs a run.
         task: TaskKey,
-        /// The key of the run.
-        run: SharedRunKey,
+        /// The run that it shares with equal tasks; `None` where nobody can tell which are equal.
+        run: Option<SharedRunKey>,
         /// How long an attempt of the task may run, in milliseconds.
         timeout_ms: u64,
     },

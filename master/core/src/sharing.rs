@@ -118,11 +118,11 @@ impl MemberEnd {
 }
 
 impl Scheduler {
-    /// No answer was found for a task, which is equal to all others of this run: it is ready.
+    /// No answer was found for a task: it is ready. It is equal to all others of the run.
     pub(crate) fn share_run(
         &mut self,
         key: TaskKey,
-        run: SharedRunKey,
+        run: Option<SharedRunKey>,
         timeout_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
@@ -132,16 +132,18 @@ impl Scheduler {
         if task.state() != State::LookingUp {
             return;
         }
-        let last = task.detail_mut().shared_run.replace(run);
-        if last.is_some_and(|last| last != run) {
+        let last = std::mem::replace(&mut task.detail_mut().shared_run, run);
+        if last != run {
             self.remove_member(key, last);
         }
-        let member = Member {
-            timeout_ms,
-            continued: false,
-        };
-        let shared = self.sharing.runs.entry(run).or_default();
-        shared.members.insert(key, member);
+        if let Some(run) = run {
+            let member = Member {
+                timeout_ms,
+                continued: false,
+            };
+            let shared = self.sharing.runs.entry(run).or_default();
+            shared.members.insert(key, member);
+        }
         self.enter(key, State::Ready { reserved: false }, effects);
         // The turn may have ended already, and another one must send the task.
         self.ready.left_over = true;
@@ -263,7 +265,10 @@ impl Scheduler {
 
     /// Takes a task out of its run.
     fn leave_run(&mut self, key: TaskKey) {
-        let detail = self.tasks.get_mut(key).and_then(|task| task.detail.as_mut());
+        let detail = self
+            .tasks
+            .get_mut(key)
+            .and_then(|task| task.detail.as_mut());
         let run = detail.and_then(|detail| detail.shared_run.take());
         self.remove_member(key, run);
     }
@@ -379,7 +384,9 @@ impl Scheduler {
             let shared = run.and_then(|run| self.sharing.runs.get(&run));
             let is_joined = task.state() == State::Joined;
             if is_joined != shared.is_some_and(|shared| shared.joined.contains(&key)) {
-                broken.push(format!("{key:?} is joined: {is_joined}, its run says otherwise"));
+                broken.push(format!(
+                    "{key:?} is joined: {is_joined}, its run says otherwise"
+                ));
             }
             let (Some(run), Some(shared)) = (run, shared) else {
                 continue;
@@ -398,7 +405,9 @@ impl Scheduler {
         for (run, shared) in &self.sharing.runs {
             let is_gone = |key: &&TaskKey| self.shared_run_of(**key) != Some(*run);
             for key in shared.members.keys().filter(is_gone) {
-                broken.push(format!("{run:?} has the member {key:?}, which is not in it"));
+                broken.push(format!(
+                    "{run:?} has the member {key:?}, which is not in it"
+                ));
             }
             if shared.outcome.is_some() != self.sharing.ended.contains(run) {
                 broken.push(format!("{run:?} has ended, and its members are not told"));

@@ -140,7 +140,9 @@ impl State {
             (Ready { .. }, Joined) => true,
             (Delayed | LookingUp | Joined | Assigned, Joined) => false,
             (Delayed | Ready { .. } | LookingUp | Joined, Blocked { .. }) => false,
-            (Delayed | Ready { .. } | LookingUp | Joined, Delayed | Ready { .. } | LookingUp) => true,
+            (Delayed | Ready { .. } | LookingUp | Joined, Delayed | Ready { .. } | LookingUp) => {
+                true
+            }
             // A runner that was lost comes back with an attempt, or reports one late.
             (Delayed | Ready { .. } | LookingUp | Joined, Assigned | Ended(Done | Failed)) => true,
 

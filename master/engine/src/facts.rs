@@ -21,8 +21,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{FinalState, TaskKey};
-use taskmaster_protocol::{JobName, TaskId, TaskState, Wall};
+use taskmaster_protocol::{Hash, JobName, TaskId, TaskState, Wall};
 use taskmaster_store::body::TaskBody;
+use taskmaster_store::cache::CacheEntry;
 use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord};
@@ -156,6 +157,11 @@ impl Facts {
             view::ended_task_by_index(self.store.as_ref(), &mut self.places.borrow_mut(), id);
         let is_pruned = |stored: &EndedTask| self.pruning.get(id) == Some(&stored.ended.seq);
         Ok(self.told(read)?.filter(|stored| !is_pruned(stored)))
+    }
+
+    /// The kept answer of this key that the view has.
+    pub fn answer_in_view(&self, key: &Hash) -> Result<Option<CacheEntry>, Unreadable> {
+        self.told(view::cache_entry(self.store.as_ref(), key))
     }
 
     /// The state of the newest task of this id.

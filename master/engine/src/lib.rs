@@ -7,6 +7,7 @@
 //! `taskmaster-store`.
 
 pub mod answer;
+pub mod cache;
 pub mod clock;
 pub mod committing;
 pub mod components;

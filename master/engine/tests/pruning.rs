@@ -36,6 +36,7 @@ fn body(ordinal: u64) -> Arc<TaskBody> {
         ordinal,
         created: Wall(0),
         lineage: None,
+        cache: None,
     }))
 }
 

@@ -95,6 +95,7 @@ impl World {
             ordinal: self.ordinal,
             created: Wall(0),
             lineage: None,
+            cache: None,
         }))
     }
 

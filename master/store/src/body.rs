@@ -1,5 +1,6 @@
 //! A task as its feeder described it, in the form in which memory, journal and view hold it.
 
+use crate::cache::CacheRequest;
 use crate::codec::as_json;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,6 +100,9 @@ pub struct BodyExtras {
     /// Where the task comes from, if another task added it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
+    /// What the document says about kept answers; `None` where it says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheRequest>,
 }
 
 /// Where a task comes from that another task added.
@@ -156,6 +160,8 @@ pub struct AddedTask {
     pub created: Wall,
     /// Where the task comes from, if another task added it.
     pub lineage: Option<Lineage>,
+    /// What the document says about kept answers, with its part of their key.
+    pub cache: Option<CacheRequest>,
 }
 
 impl TaskBody {
@@ -197,6 +203,7 @@ impl TaskBody {
             outputs,
             continued: false,
             lineage: task.lineage,
+            cache: task.cache,
         };
 
         TaskBody {
@@ -231,6 +238,11 @@ impl TaskBody {
             depth: own.depth.saturating_add(1),
             ..own
         }
+    }
+
+    /// What the document says about kept answers.
+    pub fn cache(&self) -> Option<&CacheRequest> {
+        self.extras.as_ref()?.cache.as_ref()
     }
 
     /// The number of a runner's slots that an attempt occupies.

@@ -149,6 +149,7 @@ mod tests {
                 ordinal: 3,
                 created: Wall(5),
                 lineage: None,
+                cache: None,
             }));
             let mut stored = StoredBody::Whole(body.clone());
             let written_whole = codec::pack(&stored);

@@ -8,7 +8,9 @@
 //! - `i`: the index of ended tasks by the hash of their id ([`ended_index`]).
 //! - `d`, a cause's id, 0, a task's id: the task was skipped because of the cause.
 //! - `j`: jobs, `m`: modules, `g`: rights of modules, `r`: runners, each by name.
+//! - `c`: kept answers by their keys ([`answers`]).
 
+mod answers;
 mod block;
 mod digest;
 mod ended_index;
@@ -16,6 +18,7 @@ mod fold;
 mod restoring;
 pub mod sound;
 
+pub use answers::{cache_entries, cache_entries_after, cache_entry};
 pub use digest::verify;
 pub use ended_index::EndedIndex;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
@@ -53,6 +56,9 @@ const RIGHTS: u8 = b'g';
 
 /// Prefix of the runners.
 const RUNNERS: u8 = b'r';
+
+/// Prefix of the kept answers.
+const CACHE: u8 = b'c';
 
 /// An open task as the view keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -44,6 +44,10 @@ pub struct Done {
     pub started_us: i64,
     /// What the attempt cost.
     pub stats: TaskStats,
+    /// For how many seconds the attempt says that its result may be used again. Absent: it says
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_s: Option<u64>,
     /// The log of the attempt.
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,

@@ -149,10 +149,7 @@ mod tests {
             policy(r#"{"ttl_s":9,"mode":"refresh"}"#),
             of(CacheMode::Refresh, 9)
         );
-        assert_eq!(
-            policy(r#"{"ttl_s":9,"mode":"off"}"#),
-            of(CacheMode::Off, 0)
-        );
+        assert_eq!(policy(r#"{"ttl_s":9,"mode":"off"}"#), of(CacheMode::Off, 0));
     }
 
     #[test]

@@ -179,6 +179,7 @@ fn attempt(
         memory_mb: document.memory_mb.unwrap_or(limits::MEMORY_MB_DEFAULT),
         slots: 1,
         capabilities: None,
+        is_cached: false,
     })
 }
 

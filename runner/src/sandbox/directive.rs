@@ -68,12 +68,6 @@ pub enum DirectiveError {
     /// What should be a number of seconds is not.
     #[error("`::cache {0}`: expected a number of seconds")]
     Seconds(String),
-    /// Results are not kept for other tasks yet.
-    #[error(
-        "`::cache` is not known to this version: what was computed is computed again, and the \
-         result counts"
-    )]
-    NotCached,
     /// Watchers cannot be told that much in that time.
     #[error("`::partial` results come too fast, one was not passed on")]
     TooFast,

@@ -170,7 +170,8 @@ impl LogCollector {
             Directive::Add(task) => return self.follow_ups.add(&self.attempt.id, &task).map(Some),
             // The last one counts, as with `exec`.
             Directive::Then(task) => self.follow_ups.then = Some(task),
-            Directive::Cache(_) => return Err(DirectiveError::NotCached),
+            // The last one counts here, too.
+            Directive::Cache(seconds) => self.follow_ups.cache_s = Some(seconds),
         }
         Ok(None)
     }
@@ -328,7 +329,6 @@ mod tests {
                 "did you mean `params`",
             ),
             ("::cache soon", "a number of seconds"),
-            ("::cache 60", "not known to this version"),
         ] {
             let (mut collector, _) = collector();
             collector.write(format!("{line}\n").as_bytes());

@@ -198,13 +198,17 @@ impl World {
         self.looked_up.insert(self.names[&task].clone());
         let wanted = &self.record_of(task).wanted;
         let timeout_ms = wanted.timeout_ms;
-        let equal = wanted.equal.clone().expect("only cached tasks look for answers");
+        let equal = wanted
+            .equal
+            .clone()
+            .expect("only cached tasks look for answers");
         if self.answers.contains(&equal) {
             return self.event(Event::AnswerFound { task });
         }
         let next = SharedRunKey(self.last_run + 1);
         let run = *self.runs.entry(equal).or_insert(next);
         self.last_run = self.last_run.max(run.0);
+        let run = Some(run);
         self.event(Event::AnswerMissed {
             task,
             run,
@@ -426,7 +430,8 @@ impl World {
             key,
             Origin::Added,
         );
-        if self.core.report_counts(runner, key, attempt) {
+        let goes_on = !self.core.is_held_elsewhere(key, attempt);
+        if goes_on && self.core.report_counts(runner, key, attempt) {
             let due = wanted.due.map(|due| self.by_wall(due));
             self.record_of(key).wanted = Wanted { due, ..wanted };
         }

@@ -185,12 +185,18 @@ impl Play {
                     equal.is_some_and(|equal| self.world.answers.contains(equal)),
                     "{name} is done by an answer that is not kept"
                 );
-                assert!(record.wanted.after.iter().all(met), "{name} is done too early");
+                assert!(
+                    record.wanted.after.iter().all(met),
+                    "{name} is done too early"
+                );
             }
             (FinalState::Done | FinalState::Failed, EndReason::SharedRun(by)) => {
                 let by = &self.world.tasks[&self.world.names[&by]];
                 assert_eq!(by.ended, Some(how), "{name} ends as the task that ran");
-                assert!(record.wanted.equal.is_some(), "{name} shares a run with nobody");
+                assert!(
+                    record.wanted.equal.is_some(),
+                    "{name} shares a run with nobody"
+                );
                 assert_eq!(by.wanted.equal, record.wanted.equal, "{name} is not equal");
                 assert!(record.wanted.after.iter().all(met), "{name} ends too early");
             }

@@ -113,6 +113,7 @@ impl Engine {
             error: last.and_then(crate::facts::LastAttempt::error).cloned(),
             outputs: Default::default(),
             stats: None,
+            cached: None,
             note: None,
         }
     }

@@ -72,6 +72,7 @@ mod tests {
             ordinal: 1,
             created: Wall(0),
             lineage: None,
+            cache: None,
         })
     }
 

@@ -177,6 +177,16 @@ impl ModuleTable {
             .unwrap_or_default()
     }
 
+    /// What stands for a version in the keys of answers.
+    pub fn cache_version(&self, _: &ModuleName, version: &Hash) -> String {
+        version.to_string()
+    }
+
+    /// What an operator has set, so that older answers of a module are found no more.
+    pub fn salt(&self, name: &ModuleName) -> Option<&str> {
+        self.rights.get(name)?.salt.as_deref()
+    }
+
     /// The version that an attempt runs: the version that its task pins, or else the version in use.
     pub fn version(&self, name: &ModuleName, pin: Option<&str>) -> Option<AttemptVersion> {
         let record = self.records.get(name)?;

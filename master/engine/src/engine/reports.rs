@@ -1,7 +1,7 @@
 //! Messages of runners: what they hold, results, failures, and live output.
 
 use super::failed_compilations::FailedCompilation;
-use super::{AttemptReport, Engine, RunnerReport};
+use super::{AttemptReport, Engine, RunnerReport, Told};
 use crate::facts::{Known, began};
 use crate::inbox::{ConnectionId, DoneReport};
 use std::sync::Arc;
@@ -133,7 +133,7 @@ impl Engine {
             run_us: report.stats.run_us,
         };
         let report = AttemptReport::Done(report);
-        self.tell_with(event, Some(RunnerReport { runner, report }));
+        self.tell_with(event, Some(Told::Report(RunnerReport { runner, report })));
     }
 
     /// Tells the core that an attempt failed.
@@ -153,7 +153,7 @@ impl Engine {
             self.lost_links.insert(name.clone(), how);
         }
         let report = AttemptReport::Failed(report);
-        self.tell_with(event, Some(RunnerReport { runner, report }));
+        self.tell_with(event, Some(Told::Report(RunnerReport { runner, report })));
         if let Some(name) = &name {
             self.lost_links.remove(name);
         }

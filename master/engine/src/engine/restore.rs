@@ -1,8 +1,10 @@
 //! Makes an engine from what the view has.
 
 use super::add::{due_of, stored_job};
+use super::answers::Answers;
 use super::modules::ModuleTable;
 use super::{Engine, EngineConfig, Turn};
+use crate::cache::UncheckedBlobs;
 use crate::disk_space::DiskSpace;
 use crate::events::EventFeed;
 use crate::facts::{Facts, LastAttempt};
@@ -28,6 +30,7 @@ impl Engine {
     ) -> Result<Engine, StoreError> {
         let epoch = restored.watermarks.epoch + 1;
         let require_approved = config.require_approved;
+        let cache_bytes = config.cache_bytes;
         let mut engine = Engine {
             core: Scheduler::new(epoch),
             epoch,
@@ -55,11 +58,13 @@ impl Engine {
             idle_waiter: None,
             retention_us: super::RETENTION_US,
             sick_runners: Default::default(),
+            answers: Answers::new(cache_bytes, Box::new(UncheckedBlobs)),
             turn: Turn {
                 first_seq: restored.watermarks.seq + 1,
                 ..Turn::default()
             },
         };
+        super::answers::restore(store.as_ref(), &mut engine.answers)?;
         engine.persist(Record::Started { epoch });
         engine.restore_modules();
         let open_jobs: Vec<(JobName, JobRecord)> = restored

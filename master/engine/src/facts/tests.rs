@@ -97,6 +97,7 @@ impl World {
             ordinal: self.ordinal,
             created: Wall(0),
             lineage: None,
+            cache: None,
         }));
         let was_pruned = self.facts.stop_pruning(&id);
         self.record(Record::Added(body.clone()));

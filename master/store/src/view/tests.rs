@@ -25,6 +25,7 @@ fn body(ordinal: u64, name: &str) -> Arc<TaskBody> {
         ordinal,
         created: Wall(0),
         lineage: None,
+        cache: None,
     }))
 }
 
