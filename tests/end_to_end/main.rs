@@ -13,6 +13,7 @@
     reason = "a test: a broken promise ends it"
 )]
 
+mod answers;
 mod bad_input;
 mod capabilities;
 mod components;
