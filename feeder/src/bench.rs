@@ -14,9 +14,9 @@ use crate::output::table::TextTable;
 use crate::output::text::thousands;
 use crate::output::{Printer, notice};
 use load::BenchLoad;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::message::{Follow, JobRef, Query, Status};
+use taskmaster_protocol::message::{Follow, JobRef, Page, Query, Status};
 use taskmaster_protocol::shape::{ModuleState, ModuleView, RunnerView};
 use taskmaster_protocol::{Json, ModuleName, RefusalCode, TaskView, ToMaster};
 use taskmaster_transport::BlobError;
@@ -131,10 +131,6 @@ async fn upload_module(client: &Client) -> Result<(), CommandError> {
 
 /// Takes the module out of the task folder again, unless another bench still needs it.
 async fn remove_module(client: &mut Client) -> Result<(), CommandError> {
-    #[derive(Deserialize)]
-    struct Page {
-        rows: Vec<TaskView>,
-    }
     let query = Query::Tasks {
         job: None,
         state: None,
@@ -143,7 +139,7 @@ async fn remove_module(client: &mut Client) -> Result<(), CommandError> {
         after: None,
     };
     // Open tasks come first in a list.
-    let page: Page = client.ask(query).await?;
+    let page: Page<TaskView> = client.ask(query).await?;
     if page.rows.iter().any(|task| !task.state.is_final()) {
         return Ok(());
     }
@@ -162,7 +158,7 @@ async fn wait_until_ready(client: &mut Client) -> Result<(), CommandError> {
     let end = Instant::now() + READY_WITHIN;
     let mut told = false;
     loop {
-        let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
+        let runners: Vec<RunnerView> = client.ask_list(Query::RUNNERS).await?;
         let has_runner = runners.iter().any(|runner| runner.state == "connected");
         let unready = why_unready(client, &module).await?;
         let reason = match unready {

@@ -35,7 +35,7 @@ use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::Duration;
 use taskmaster_protocol::message::{
-    Cancel, ChangeTask, Operate, Operation, Query, Question, Retry, Welcome,
+    Cancel, ChangeTask, Operate, Operation, Page, Query, Question, Retry, Welcome,
 };
 use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster};
 use taskmaster_transport::BlobClient;
@@ -156,6 +156,26 @@ impl Client {
             })
         })
         .await
+    }
+
+    /// Asks for a list and reads each of its rows as `T`. The list comes page by page.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::ask`].
+    pub async fn ask_list<T: DeserializeOwned>(
+        &mut self,
+        mut query: Query,
+    ) -> Result<Vec<T>, ClientError> {
+        let mut rows = Vec::new();
+        loop {
+            let page: Page<T> = self.ask(query.clone()).await?;
+            rows.extend(page.rows);
+            if page.next.is_none() {
+                return Ok(rows);
+            }
+            query = query.at(page.next);
+        }
     }
 
     /// Like [`Client::ask_raw`], but a broken connection is an error: for callers who have more to

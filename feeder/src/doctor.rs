@@ -103,8 +103,8 @@ fn check_protocol(protocol: u32) -> Finding {
 
 async fn check_master(client: &mut Client) -> Result<Vec<Finding>, ClientError> {
     let status = client.ask(Query::Status).await?;
-    let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
-    let modules: Vec<ModuleView> = client.ask(Query::Modules).await?;
+    let runners: Vec<RunnerView> = client.ask_list(Query::RUNNERS).await?;
+    let modules: Vec<ModuleView> = client.ask_list(Query::MODULES).await?;
     let mut findings = vec![
         check_store(&status),
         check_runners(&runners),

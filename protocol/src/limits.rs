@@ -83,8 +83,8 @@ pub const RESULTS_MAX: usize = 256;
 /// Tasks that one message may cancel, open again or follow. A longer list goes in several messages.
 pub const IDS_MAX: usize = 4_096;
 
-/// Bytes of one page of a list of tasks: with their results and errors, a thousand tasks may have
-/// more than a message. A page ends with the row that reaches this.
+/// Bytes of one page of a list: a thousand tasks with their results and errors, or a thousand runners
+/// with their labels, may have more than a message. A page ends with the row that reaches this.
 pub const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of a task's log that are kept from its beginning, and as many from its end.

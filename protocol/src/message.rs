@@ -227,7 +227,7 @@ mod tests {
             ToMaster::decode(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#).unwrap(),
             ToMaster::Ask(Question {
                 reference: 1,
-                query: Query::Jobs
+                query: Query::JOBS
             })
         );
     }

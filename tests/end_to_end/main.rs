@@ -33,6 +33,7 @@ mod large;
 mod limits;
 mod lines;
 mod links;
+mod lists;
 mod main_job;
 mod manifests;
 mod modules;

@@ -11,6 +11,7 @@ mod children;
 mod conflict;
 mod effects;
 mod failed_compilations;
+mod lists;
 mod modules;
 mod operate;
 mod reports;

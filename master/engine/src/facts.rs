@@ -19,6 +19,7 @@ use crate::store_damage::StoreDamage;
 use live::LiveTasks;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use taskmaster_core::{FinalState, TaskKey};
 use taskmaster_protocol::{Hash, JobName, TaskId, TaskState, Wall};
@@ -457,10 +458,11 @@ impl Facts {
         self.idle_jobs.get(name).map(|job| &job.record)
     }
 
-    /// Names of the jobs that the core does not have, and whose newest record the view does not have
-    /// yet.
-    pub fn idle_jobs_in_memory(&self) -> impl Iterator<Item = &JobName> {
-        self.idle_jobs.keys()
+    /// Names behind `name`, in order, of the jobs that the core does not have, and whose newest
+    /// record the view does not have yet.
+    pub fn idle_jobs_after(&self, name: &str) -> impl Iterator<Item = &JobName> {
+        let jobs = self.idle_jobs.range::<str, _>((Excluded(name), Unbounded));
+        jobs.map(|(name, _)| name)
     }
 
     /// The core does not have this job, whose record is `record`. The view has the record when it

@@ -21,6 +21,7 @@ pub mod inbox;
 pub mod interests;
 pub mod lanes;
 pub mod lookup;
+pub mod page;
 pub mod prepare;
 mod recorded_end;
 pub mod settings;

@@ -265,7 +265,7 @@ fn check_jobs(
     mut open_of: BTreeMap<JobName, u64>,
     report: &mut CheckReport,
 ) -> Result<(), StoreError> {
-    for (name, job) in view::jobs(store.as_ref(), usize::MAX)? {
+    for (name, job) in view::jobs_after(store.as_ref(), "", usize::MAX)? {
         report.jobs += 1;
         let total = job.total;
         let open = open_of.remove(&name).unwrap_or(0);

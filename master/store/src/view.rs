@@ -367,9 +367,13 @@ pub fn modules(store: &dyn KvStore) -> Result<Vec<(ModuleName, ModuleRecord)>, S
     Ok(modules)
 }
 
-/// The first `limit` jobs with their names, in the order of the names.
-pub fn jobs(store: &dyn KvStore, limit: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
-    let pairs = store.scan(&[JOBS], &[JOBS + 1], false, limit)?;
+/// The first `limit` jobs whose names come behind `after`, in the order of the names. There are fewer
+/// only where no more such jobs exist.
+pub fn jobs_after(
+    store: &dyn KvStore,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
     let is_first_part = |pair: &&KeyValue| pair.key.ends_with(&[0, 0]);
     let job_of = |pair: &KeyValue| {
         let damaged = |why| corrupt(&String::from_utf8_lossy(&pair.key), why);
@@ -381,7 +385,22 @@ pub fn jobs(store: &dyn KvStore, limit: usize) -> Result<Vec<(JobName, JobRecord
         };
         Ok((name, record))
     };
-    pairs.iter().filter(is_first_part).map(job_of).collect()
+    let mut jobs = Vec::new();
+    // Behind all parts of `after`: a part's number begins with 0, and a name has no such byte.
+    let mut from = prefixed_key(JOBS, after);
+    from.push(1);
+    while jobs.len() < limit {
+        let pairs = store.scan(&from, &[JOBS + 1], false, limit - jobs.len())?;
+        let Some(last) = pairs.last() else {
+            break;
+        };
+        from.clone_from(&last.key);
+        from.push(0);
+        for pair in pairs.iter().filter(is_first_part) {
+            jobs.push(job_of(pair)?);
+        }
+    }
+    Ok(jobs)
 }
 
 /// Calls `visit` with the body and the state of every open task, in the order of adding. Only one

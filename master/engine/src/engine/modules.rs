@@ -5,6 +5,7 @@ use super::Engine;
 use super::failed_compilations::{FailedCompilation, FailedCompilations};
 use crate::components::Components;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use taskmaster_core::Event;
 use taskmaster_protocol::message::{Announce, ModuleVersion};
@@ -101,6 +102,11 @@ impl ModuleTable {
 
     pub fn iter(&self) -> impl Iterator<Item = (&ModuleName, &ModuleRecord)> {
         self.records.iter()
+    }
+
+    /// The records of modules whose names come behind `name`, in the order of their names.
+    pub fn after(&self, name: &str) -> impl Iterator<Item = (&ModuleName, &ModuleRecord)> {
+        self.records.range::<str, _>((Excluded(name), Unbounded))
     }
 
     /// Whether tasks of a module can be sent.

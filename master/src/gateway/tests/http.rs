@@ -204,3 +204,35 @@ async fn a_backup_is_sent_and_no_path_of_the_master_is_written() {
     assert!(world.http(&post).await.starts_with("HTTP/1.1 405"));
     assert!(!there.exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_over_http_is_one_array_that_is_asked_for_page_by_page() {
+    let world = World::new(None).await;
+    let host = world.address.authority();
+    let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let head = format!("GET /api/jobs HTTP/1.0\r\nHost: {host}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let job: JobView = serde_json::from_str(JOB).unwrap();
+    let two = vec![job.clone(), job.clone()];
+    let pages = [
+        (vec![], Some("a")),
+        (two, Some("b")),
+        (vec![], Some("c")),
+        (vec![job], None),
+    ];
+    let mut asked = Vec::new();
+    for (rows, next) in pages {
+        let Input::Ask { query, reply } = world.input() else {
+            panic!()
+        };
+        asked.push(query);
+        reply.send(Reply::Answer(jobs(rows, next))).unwrap();
+    }
+    let all = message::Query::JOBS;
+    let at = |name: &str| all.clone().at(Some(name.to_owned()));
+    assert_eq!(asked, [all.clone(), at("a"), at("b"), at("c")]);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(body, format!("[{JOB},{JOB},{JOB}]"));
+}
