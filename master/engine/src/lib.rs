@@ -13,6 +13,7 @@ pub mod committing;
 pub mod components;
 pub mod disk_monitor;
 pub mod disk_space;
+pub mod durable_commit;
 pub mod engine;
 pub mod events;
 mod facts;

@@ -18,6 +18,7 @@ use taskmaster_engine::cache::BlobIndex;
 use taskmaster_engine::committing::{self, CommitLag, CommitWriter, TURNS_WAITING_MAX};
 use taskmaster_engine::components::Components;
 use taskmaster_engine::disk_monitor::{DiskMonitor, MeasureEnd, PatientStore};
+use taskmaster_engine::durable_commit::DurableCommit;
 use taskmaster_engine::engine::{Engine, EngineConfig, Turn};
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::folding::Folding;
@@ -29,7 +30,6 @@ use taskmaster_protocol::Now;
 use taskmaster_store::disk::StoreFile;
 use taskmaster_store::journal::{AppendError, KvJournal};
 use taskmaster_store::kv::{SharedStore, StoreError};
-use taskmaster_store::record::JournalEntry;
 use tokio::sync::mpsc;
 
 /// The threads of a master, and what others need of them.
@@ -159,7 +159,7 @@ fn commit_first(
     turn: Turn,
     journal: &mut KvJournal,
     events: &EventFeed,
-    folds: &Sender<Arc<JournalEntry>>,
+    folds: &Sender<DurableCommit>,
 ) -> Result<(), MasterError> {
     committing::commit_first(turn, journal, events, folds).map_err(|error| match error {
         AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
@@ -185,7 +185,7 @@ struct JournalThread {
     durability: Durability,
     events: EventFeed,
     /// To the fold.
-    folds: Sender<Arc<JournalEntry>>,
+    folds: Sender<DurableCommit>,
     room: DiskMonitor,
     behind: CommitLag,
     /// Told when the journal has failed.
@@ -253,7 +253,7 @@ fn start_disk(thread: DiskThread) -> io::Result<JoinHandle<()>> {
 
 fn start_fold(
     mut folding: Folding,
-    commits: Receiver<Arc<JournalEntry>>,
+    commits: Receiver<DurableCommit>,
     room: DiskMonitor,
 ) -> io::Result<JoinHandle<()>> {
     spawn("fold", move || {
