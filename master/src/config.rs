@@ -223,26 +223,15 @@ pub struct Invitation {
     pub lacks_address: bool,
 }
 
-/// Half of this machine's memory, or of the limit of this process's group where that is less.
-/// 2 GiB where neither is known.
+/// Memory that is reckoned with where the system tells of none, bytes.
+const MEMORY_BYTES_DEFAULT: u64 = 4 << 30;
+
+/// Half of the memory that this process may use.
 fn half_of_memory() -> u64 {
-    let known = [memory_of_machine(), memory_of_group()];
-    let bytes = known.into_iter().flatten().min();
-    bytes.unwrap_or(4 << 30) / 2
-}
-
-fn memory_of_machine() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let total = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib << 10)
-}
-
-fn memory_of_group() -> Option<u64> {
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?;
-    limit.trim().parse().ok()
+    match taskmaster_machine::memory_bytes() {
+        0 => MEMORY_BYTES_DEFAULT / 2,
+        bytes => bytes / 2,
+    }
 }
 
 /// The address under which other machines most likely see this one: that from which it would send
