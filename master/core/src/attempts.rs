@@ -308,6 +308,7 @@ impl Scheduler {
         self.enter(key, State::Blocked { open: 0 }, effects);
 
         let epoch = self.epoch;
+        let before = self.effective_priority(key);
         let task = self.tasks.expect(key);
         let last_class = std::mem::replace(&mut task.class, class);
         task.priority = priority;
@@ -332,7 +333,7 @@ impl Scheduler {
         };
         self.ready.class_mut(last_class).tasks -= 1;
         self.ready.class_mut(class).tasks += 1;
-        self.inherit_again(key);
+        self.own_priority_changed(key, before.unwrap_or(priority));
         effects.push(Effect::Store(DurableChange::Continued(key, fence)));
         self.count_dependencies(key, &dependencies, effects);
     }

@@ -217,7 +217,7 @@ impl Scheduler {
         self.share_some(effects);
         self.cancel_some(effects);
         self.close_idle(effects);
-        self.raise_some();
+        self.pass_on_some();
         self.dispatch(effects);
         self.jobs.turn_ended();
     }

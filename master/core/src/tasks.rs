@@ -217,7 +217,7 @@ impl Scheduler {
             }
             State::Blocked { open } => {
                 if open > 0 && !matches!(next, State::Blocked { .. }) {
-                    self.priorities.task_unblocked(key);
+                    self.stop_waiting(key);
                 }
             }
             State::LookingUp | State::Joined | State::Assigned | State::Ended(_) => {}
@@ -367,17 +367,17 @@ impl Scheduler {
         if in_index {
             self.remove_ready(key);
         }
+        let before = self.effective_priority(key);
         let task = self.tasks.expect(key);
         task.priority = priority.unwrap_or(task.priority);
         let priority = task.priority;
-        self.inherit_again(key);
+        self.own_priority_changed(key, before.unwrap_or(priority));
         if let Some(due) = due {
             self.set_due(key, due);
         }
         if in_index {
             self.insert_ready(key);
         }
-        self.raise_what_it_waits_for(key);
 
         effects.push(Effect::Store(DurableChange::Set {
             task: key,
