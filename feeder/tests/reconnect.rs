@@ -118,6 +118,7 @@ fn ended(name: &str, state: TaskState) -> TaskView {
         error: None,
         outputs: Default::default(),
         stats: None,
+        cached: None,
         note: None,
     }
 }

@@ -77,7 +77,10 @@ fn an_answer_is_given_again_until_it_is_too_old_and_after_a_restart() {
 fn log_says(master: &Master, id: &str, words: &[&str]) {
     let log = master.run(&["tasks", "logs", id]).with(0).out;
     for word in words {
-        assert!(log.contains(word), "`{word}` is not in the log of {id}: {log}");
+        assert!(
+            log.contains(word),
+            "`{word}` is not in the log of {id}: {log}"
+        );
     }
 }
 
@@ -206,7 +209,11 @@ fn a_task_sets_or_shortens_its_own_time() {
 
     let plain = json!({ "id": "plain", "module": "speak", "args": ["::cache 100"] });
     feed(&master, &[plain]).with(0);
-    log_says(&master, "plain", &["the answer is not kept", "`cache = {}`"]);
+    log_says(
+        &master,
+        "plain",
+        &["the answer is not kept", "`cache = {}`"],
+    );
 }
 
 #[test]
@@ -285,12 +292,20 @@ fn what_is_in_doubt_runs_and_says_so() {
         let line = doubtful.replace("ID", id);
         master.run_with(&["feed", "--wait"], &line).with(0);
         assert_eq!(master.task(id)["attempt"], 1);
-        log_says(&master, id, &["the answer is not kept", "the key `a` stands twice"]);
+        log_says(
+            &master,
+            id,
+            &["the answer is not kept", "the key `a` stands twice"],
+        );
     }
     let adds = json!({ "id": "adds", "module": "speak", "cache": { "ttl_s": 60 },
                        "args": [r#"::add {"module":"echo"}"#] });
     feed(&master, &[adds]).with(0);
-    log_says(&master, "adds", &["the answer is not kept", "it added tasks"]);
+    log_says(
+        &master,
+        "adds",
+        &["the answer is not kept", "it added tasks"],
+    );
 }
 
 #[test]

@@ -184,6 +184,8 @@ impl Model {
             Record::Module { name, record, .. } => {
                 drop(self.modules.insert(name.clone(), (**record).clone()))
             }
+            // Nothing in this world is cached.
+            Record::AnswersDropped { .. } => return Err("answers are dropped".into()),
             Record::Rights { .. }
             | Record::JobOpened { .. }
             | Record::JobDone { .. }
@@ -242,7 +244,8 @@ impl Model {
             | Record::Set { .. }
             | Record::RunnerJoined { .. }
             | Record::RunnerLost { .. }
-            | Record::Module { .. } => {}
+            | Record::Module { .. }
+            | Record::AnswersDropped { .. } => {}
         }
         Ok(())
     }

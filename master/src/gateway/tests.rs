@@ -468,6 +468,7 @@ async fn a_report_is_told_together_with_the_tasks_that_it_adds() {
         outputs: Default::default(),
         started_us: 0,
         stats: Default::default(),
+        cache_s: None,
         log: Default::default(),
         adds: Vec::new(),
         then: None,

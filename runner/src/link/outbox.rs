@@ -158,6 +158,7 @@ mod tests {
             outputs: Default::default(),
             started_us: 0,
             stats: TaskStats::default(),
+            cache_s: None,
             log: Log::default(),
             adds: Vec::new(),
             then: None,

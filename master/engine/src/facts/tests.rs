@@ -123,6 +123,7 @@ impl World {
         let attempt = AttemptId { epoch: 1, n: 0 };
         let skipped = skipped_for.map(|on| EndExtras {
             skipped_for: Some(on),
+            ..EndExtras::default()
         });
         let end = TaskEnd {
             extras: skipped.map(Box::new),
