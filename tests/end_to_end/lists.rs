@@ -51,7 +51,7 @@ fn many_runners_with_many_labels_are_listed_in_pages() {
     let _runners: Vec<Socket> = (0..RUNNERS).map(connect).collect();
     let names: BTreeSet<String> = (0..RUNNERS).map(|no| format!("runner-{no:03}")).collect();
     let listed = || -> BTreeSet<String> {
-        let rows = master.json(&["runners", "list", "-o", "json"]);
+        let rows = master.json(&["runners", "list"]);
         let rows = rows.as_array().unwrap().iter();
         rows.map(|row| row["runner"].as_str().unwrap().to_owned())
             .collect()
@@ -78,7 +78,7 @@ fn more_jobs_than_a_page_are_all_listed_while_they_are_open_and_when_they_are_do
     let lines: String = (0..JOBS).map(line).collect();
     master.run_with(&["feed", "--job", "fed"], &lines).with(0);
     let listed = |master: &Master| -> Vec<(String, bool)> {
-        let rows = master.json(&["jobs", "list", "-o", "json"]);
+        let rows = master.json(&["jobs", "list"]);
         let row = |row: &Value| {
             let name = row["job"].as_str().unwrap().to_owned();
             (name, row["open"].as_bool().unwrap())
