@@ -204,7 +204,7 @@ impl Scheduler {
         let Some(task) = self.tasks.get(key) else {
             return false;
         };
-        if self.is_being_cancelled(task) {
+        if self.is_being_cancelled(key, task) {
             return false;
         }
         let sent_before = attempt > task.fence() && self.is_of_earlier_epoch(attempt);
@@ -243,7 +243,7 @@ impl Scheduler {
         let counts = self.counts(key, reported.attempt);
         self.remove_in_flight(reported, run_us);
         self.close_attempt(key, reported.attempt, effects);
-        let is_being_cancelled = |task: &Task| self.is_being_cancelled(task);
+        let is_being_cancelled = |task: &Task| self.is_being_cancelled(key, task);
         if self.tasks.get(key).is_some_and(is_being_cancelled) {
             self.cancel(key, effects);
         }

@@ -76,6 +76,18 @@ pub struct NewTask {
     pub origin: Origin,
 }
 
+/// Where the request to cancel a job comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelOrigin {
+    /// A client asked for it now.
+    Client,
+    /// The request is durable already: the master restarted before it was carried out.
+    Restored {
+        /// Tasks that were opened again after the request, so that it does not concern them.
+        reopened: Vec<TaskKey>,
+    },
+}
+
 /// What has happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -106,9 +118,8 @@ pub enum Event {
         job: JobName,
         /// The ordinal of the newest task concerned. Tasks that are added later stay open.
         up_to: u64,
-        /// Whether the request is durable already, because the master restarted before it was
-        /// carried out.
-        restored: bool,
+        /// Where the request comes from.
+        origin: CancelOrigin,
     },
     /// A client changed an open task.
     TaskSet {

@@ -48,7 +48,7 @@ mod tasks;
 
 pub use due::Due;
 pub use effect::{DurableChange, Effect, EndReason};
-pub use event::{DependsOn, Event, NewTask, Origin};
+pub use event::{CancelOrigin, DependsOn, Event, NewTask, Origin};
 pub use explain::{Explanation, WaitsFor};
 pub use jobs::{Job, JobCounts, StoredJob};
 pub use keys::{ClassKey, JobKey, RunnerKey, SharedRunKey, TaskKey};

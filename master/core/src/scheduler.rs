@@ -100,11 +100,9 @@ impl Scheduler {
                 timeout_ms,
             } => self.share_run(task, run, timeout_ms, effects),
             Event::CancelRequested { task } => self.cancel(task, effects),
-            Event::JobCancelRequested {
-                job,
-                up_to,
-                restored,
-            } => self.cancel_job(&job, up_to, restored, effects),
+            Event::JobCancelRequested { job, up_to, origin } => {
+                self.cancel_job(&job, up_to, origin, effects)
+            }
             Event::TaskSet {
                 task,
                 priority,

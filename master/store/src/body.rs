@@ -103,6 +103,10 @@ pub struct BodyExtras {
     /// What the document says about kept answers; `None` where it says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheRequest>,
+    /// If the task was opened again while its job was being cancelled, the ordinal up to which that
+    /// cancel goes: it does not concern the task, whose own ordinal is below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reopened_under: Option<u64>,
 }
 
 /// Where a task comes from that another task added.
@@ -204,6 +208,7 @@ impl TaskBody {
             continued: false,
             lineage: task.lineage,
             cache: task.cache,
+            reopened_under: None,
         };
 
         TaskBody {
@@ -256,6 +261,30 @@ impl TaskBody {
     /// that were added after it.
     pub fn is_continued(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.continued)
+    }
+
+    /// The ordinal up to which the cancel of the job goes that was under way when the task was opened
+    /// again.
+    pub fn reopened_under(&self) -> Option<u64> {
+        self.extras
+            .as_ref()
+            .and_then(|extras| extras.reopened_under)
+    }
+
+    /// The body of the task when it is opened again while its job is being cancelled up to an
+    /// ordinal, or is not.
+    pub fn reopened(self: &Arc<TaskBody>, under: Option<u64>) -> Arc<TaskBody> {
+        if self.reopened_under() == under {
+            return self.clone();
+        }
+        let extras = BodyExtras {
+            reopened_under: under,
+            ..self.extras.as_deref().cloned().unwrap_or_default()
+        };
+        Arc::new(TaskBody {
+            extras: (extras != BodyExtras::default()).then(|| Box::new(extras)),
+            ..TaskBody::clone(self)
+        })
     }
 
     /// The tasks that the task waits for.

@@ -15,8 +15,8 @@ pub use phrases::{phrase, time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::{
-    DependsOn, Due, DurableChange, Effect, Event, FinalState, NewTask, Origin, RunnerKey,
-    Scheduler, SharedRunKey, State, TaskKey,
+    CancelOrigin, DependsOn, Due, DurableChange, Effect, Event, FinalState, NewTask, Origin,
+    RunnerKey, Scheduler, SharedRunKey, State, TaskKey,
 };
 use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_protocol::message::Offer;
@@ -77,6 +77,8 @@ pub struct Record {
     pub lost: u32,
     /// This attempt and older ones are void for the next master.
     pub fence: AttemptId,
+    /// The ordinal up to which its job was being cancelled when the task was opened again.
+    pub reopened_under: Option<u64>,
 }
 
 /// What is durable of a job.
@@ -456,6 +458,7 @@ impl World {
             last: AttemptId { epoch: 0, n: 0 },
             tries: 0,
             lost: 0,
+            reopened_under: None,
             fence: AttemptId {
                 epoch: self.epoch,
                 n: 0,
@@ -498,6 +501,10 @@ impl World {
         record.tries = 0;
         record.lost = 0;
         record.wanted.due = None;
+        let under = self.jobs.get(&record.wanted.job);
+        record.reopened_under = under
+            .map(|job| job.cancelled_up_to)
+            .filter(|up_to| *up_to > 0);
         let record = record.clone();
         self.names.insert(key, name.into());
         let event = self.task_opened(
@@ -592,7 +599,9 @@ impl World {
             let event = Event::JobCancelRequested {
                 job: job_name(name),
                 up_to: job.cancelled_up_to,
-                restored: true,
+                origin: CancelOrigin::Restored {
+                    reopened: self.reopened_under(name, job.cancelled_up_to),
+                },
             };
             effects.extend(self.event(event));
         }
@@ -657,11 +666,23 @@ impl World {
     }
 
     pub fn cancel_job(&mut self, job: &str) -> Vec<Effect> {
+        // No other cancel goes up to this ordinal.
+        self.last_ordinal += 1;
         self.event(Event::JobCancelRequested {
             job: job_name(job),
             up_to: self.last_ordinal,
-            restored: false,
+            origin: CancelOrigin::Client,
         })
+    }
+
+    /// Open tasks that were opened again while their job was being cancelled.
+    fn reopened_under(&self, job: &str, up_to: u64) -> Vec<TaskKey> {
+        self.tasks
+            .values()
+            .filter(|task| task.wanted.job == job && task.reopened_under == Some(up_to))
+            .filter(|task| task.ended.is_none())
+            .filter_map(|task| task.key)
+            .collect()
     }
 
     pub fn turn(&mut self) -> Vec<Effect> {
