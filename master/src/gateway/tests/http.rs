@@ -236,3 +236,41 @@ async fn a_list_over_http_is_one_array_that_is_asked_for_page_by_page() {
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     assert_eq!(body, format!("[{JOB},{JOB},{JOB}]"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_said_all_and_shuts_down_that_half_is_answered_all_the_same() {
+    let world = World::new(None).await;
+    let host = world.address.authority();
+    let half_closed = async |request: String| {
+        let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        stream
+    };
+    let mut asking = half_closed(format!("GET /api/jobs HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+    let Input::Ask { reply, .. } = world.input() else {
+        panic!()
+    };
+    // The answer takes its time, and meanwhile nothing more can come from the peer.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    reply.send(Reply::Answer(jobs(Vec::new(), None))).unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("[]"), "{answer}");
+
+    let bytes = vec![7; 100_000];
+    let head = format!(
+        "PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n",
+        Hash::of(&bytes),
+        bytes.len()
+    );
+    let mut putting = tokio::net::TcpStream::connect(&host).await.unwrap();
+    putting.write_all(head.as_bytes()).await.unwrap();
+    putting.write_all(&bytes).await.unwrap();
+    putting.shutdown().await.unwrap();
+    let mut answer = String::new();
+    putting.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(world.blobs.exists(&Hash::of(&bytes)));
+}
