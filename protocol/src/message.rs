@@ -19,7 +19,7 @@ pub use assignment::{Announce, Assignment, Attempt, ResultRef};
 pub use feed::{Add, Added, Follow, JobRef, Rejected, Rejection, TasksEnded};
 pub use hello::{Hello, Role, Welcome};
 pub use operate::{Cancel, ChangeTask, Operate, Operation, Retry};
-pub use question::{Answer, Page, Query, Question, Refused, Status};
+pub use question::{Answer, Page, Query, Question, Refused, Status, Trouble, TroubleKind};
 pub use report::{Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Log, Started};
 pub use watch::{Gap, Watch};
 

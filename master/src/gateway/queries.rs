@@ -7,26 +7,30 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::io;
-use taskmaster_protocol::message::{Page, Query};
+use taskmaster_protocol::message::{Page, Query, Trouble, TroubleKind};
 use taskmaster_protocol::{JobName, Json, Refusal, RefusalCode, TaskId};
 
 /// Neither a full disk nor a task folder that cannot be read nor a sick runner is a reason to start a
 /// master anew, so the status stays 200. A damaged store is a reason to call its keeper.
 pub(super) async fn health(State(state): State<GatewayState>) -> (StatusCode, String) {
     let room = &state.handle.room;
-    if let Some(damage) = room.damage().found() {
-        let text = format!("the store is damaged, and adds are refused: {damage}\n");
+    if let Some(why) = room.damage().found() {
+        let kind = TroubleKind::DamagedStore;
+        let text = format!("{}\n", Trouble { kind, why });
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
+    let kind = TroubleKind::RefusedAdds;
     let disk = room.disk();
-    let mut troubles = Vec::new();
-    troubles.extend(disk.refusal().map(|why| format!("adds are refused: {why}")));
-    troubles.extend(state.folder.trouble());
-    match state.handle.sick_runners.count() {
-        0 => {}
-        1 => troubles.push("1 runner is sick and takes no tasks".into()),
-        count => troubles.push(format!("{count} runners are sick and take no tasks")),
-    }
+    let refused = disk.refusal().map(|why| Trouble {
+        kind,
+        why: why.to_owned(),
+    });
+    let others = questions::troubles_of_others(&state);
+    let troubles: Vec<String> = refused
+        .into_iter()
+        .chain(others)
+        .map(|trouble| trouble.to_string())
+        .collect();
     let text = if troubles.is_empty() {
         "ok\n".into()
     } else {

@@ -9,6 +9,7 @@ use crate::{JobName, Json, ModuleName, Refusal, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// A question. The comment on each variant names the shape of its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -149,16 +150,56 @@ pub struct Status {
     pub runners: u64,
     /// The slots of all connected runners.
     pub slots: u64,
-    /// Why the master adds no tasks now; `null` while it does.
+    /// What does not work and wants somebody to look at it. Empty while all is well.
     #[serde(default)]
-    pub refusing: Option<String>,
-    /// What does not work and wants somebody to look at it, such as a task folder that cannot be
-    /// read; a sentence each. Empty while all is well.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub troubles: Vec<String>,
-    /// What was found to be wrong with the store on the disk; `null` while nothing is known to be.
-    #[serde(default)]
-    pub damaged: Option<String>,
+    pub troubles: Vec<Trouble>,
+}
+
+impl Status {
+    /// What keeps the master from adding tasks, if anything.
+    pub fn why_no_adds(&self) -> Option<&Trouble> {
+        let refuses = |trouble: &&Trouble| match trouble.kind {
+            TroubleKind::DamagedStore | TroubleKind::RefusedAdds => true,
+            TroubleKind::TaskFolder | TroubleKind::SickRunners => false,
+        };
+        self.troubles.iter().find(refuses)
+    }
+}
+
+/// Something that does not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Trouble {
+    /// What it is.
+    pub kind: TroubleKind,
+    /// The reason, in words.
+    pub why: String,
+}
+
+/// The kinds of trouble that a master tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleKind {
+    /// The store on the disk is damaged, and no tasks are added.
+    DamagedStore,
+    /// No tasks are added now, for want of space on the disk or in memory.
+    RefusedAdds,
+    /// The task folder cannot be read.
+    TaskFolder,
+    /// Runners are there that can run no tasks.
+    SickRunners,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = &self.why;
+        match self.kind {
+            TroubleKind::DamagedStore => {
+                write!(f, "the store is damaged, and adds are refused: {why}")
+            }
+            TroubleKind::RefusedAdds => write!(f, "adds are refused: {why}"),
+            TroubleKind::TaskFolder | TroubleKind::SickRunners => f.write_str(why),
+        }
+    }
 }
 
 /// From a client or a runner: a question.

@@ -12,7 +12,7 @@ use crate::lookup::{Lookup, TaskFilter, job_view};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::TaskKey;
-use taskmaster_protocol::message::{Offer, Query, Status};
+use taskmaster_protocol::message::{Offer, Query, Status, Trouble, TroubleKind};
 use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{
     JobName, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
@@ -200,15 +200,21 @@ impl Engine {
             jobs: self.core.jobs().filter(|job| job.open).count() as u64,
             runners: slots.len() as u64,
             slots: slots.iter().sum(),
-            damaged: match &self.disk {
-                DiskSpace::Damaged(why) => Some(why.clone()),
-                DiskSpace::Ample | DiskSpace::Low(_) | DiskSpace::Full(_) => None,
-            },
-            refusing: self
-                .disk_refusal()
-                .or_else(|| self.queue_full(0))
-                .map(|refusal| refusal.message),
-            troubles: Vec::new(),
+            troubles: self.why_no_adds().into_iter().collect(),
         }
+    }
+
+    fn why_no_adds(&self) -> Option<Trouble> {
+        if let DiskSpace::Damaged(why) = &self.disk {
+            return Some(Trouble {
+                kind: TroubleKind::DamagedStore,
+                why: why.clone(),
+            });
+        }
+        let refusal = self.disk_refusal().or_else(|| self.queue_full(0))?;
+        Some(Trouble {
+            kind: TroubleKind::RefusedAdds,
+            why: refusal.message,
+        })
     }
 }
