@@ -90,6 +90,7 @@ async fn measure(target: Target, tasks: u32) -> Result<BenchReport, CommandError
         job: Some(load.job().clone()),
         ids: Vec::new(),
         since: Some(client.welcome().seq),
+        partials: false,
     }));
     load.run(&mut client, WARM_UP_TASKS.min(tasks)).await?;
 

@@ -24,10 +24,12 @@
 mod backoff;
 mod connection;
 mod error;
+mod partials;
 mod target;
 
 pub(crate) use backoff::Backoff;
 pub use error::ClientError;
+pub use partials::SeenPartials;
 pub use target::Target;
 
 use connection::MasterConnection;
@@ -114,6 +116,21 @@ impl Client {
         self.connection.send(message.encode());
     }
 
+    /// Queues a question and gives its reference. The caller takes the answer, or the refusal, from
+    /// [`Client::receive`], among all other messages: many questions may be on their way at a time.
+    pub fn send_question(&mut self, query: Query) -> u64 {
+        self.send_change(|reference| ToMaster::Ask(Question { reference, query }))
+    }
+
+    /// Queues the message that `message` makes of a reference, as [`Client::send_question`] does
+    /// with a question.
+    pub fn send_change(&mut self, message: impl FnOnce(u64) -> ToMaster) -> u64 {
+        self.last_reference += 1;
+        let reference = self.last_reference;
+        self.send(&message(reference));
+        reference
+    }
+
     /// Queues a message that is JSON already.
     pub fn send_text(&self, text: impl Into<Utf8Bytes>) {
         self.connection.send(text);
@@ -130,6 +147,13 @@ impl Client {
         match self.pending.pop_front() {
             Some(text) => Ok(text),
             None => self.connection.receive().await,
+        }
+    }
+
+    /// Has [`Client::receive`] give these messages again, before all others.
+    pub(crate) fn put_back(&mut self, messages: Vec<Utf8Bytes>) {
+        for message in messages.into_iter().rev() {
+            self.pending.push_front(message);
         }
     }
 

@@ -2,6 +2,7 @@
 //! notices and errors.
 
 pub mod moments;
+pub mod status_line;
 pub mod table;
 pub mod text;
 

@@ -120,6 +120,7 @@ fn ended(name: &str, state: TaskState) -> TaskView {
         stats: None,
         cached: None,
         note: None,
+        partial: None,
     }
 }
 
@@ -150,6 +151,7 @@ async fn feed(url: &str, lines: &str, wait: bool) -> u8 {
         job: JobName::new("j").ok(),
         wait,
         follow: false,
+        partials: false,
         fetch: None,
     };
     let global = GlobalOptions {

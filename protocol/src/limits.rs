@@ -44,6 +44,10 @@ pub const PARAMS_DEPTH_MAX: usize = 1_000;
 /// is a blob.
 pub const RESULT_INLINE_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of a partial result, as many as of a result that travels inline. The newest one of each open
+/// task is in the master's memory.
+pub const PARTIAL_BYTES_MAX: usize = RESULT_INLINE_BYTES_MAX;
+
 /// Bytes of one blob that a runner or client may send. It bounds what one upload takes from the
 /// disk.
 pub const BLOB_BYTES_MAX: u64 = 4 << 30;

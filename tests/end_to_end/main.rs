@@ -15,6 +15,7 @@
 
 mod answers;
 mod bad_input;
+mod calls;
 mod capabilities;
 mod components;
 mod config;
@@ -40,6 +41,7 @@ mod modules;
 mod object_store;
 mod outputs;
 mod params;
+mod partials;
 mod programs;
 mod requirements;
 mod samples;

@@ -23,6 +23,9 @@ pub(super) const CALL_HELP: &str = "\
 Examples:
   taskmaster call echo --params '{\"a\": 1}'
   taskmaster call resize --params '{\"width\": 200}' > small.png
+  taskmaster call search --params '\"owls\"' --partials
+
+Ctrl-C cancels the task, unless --detach or --id was given.
 
 Exit codes:
   0  done, the result is on stdout     4  it was cancelled
@@ -166,6 +169,13 @@ pub struct CallOptions {
     /// The task.
     #[command(flatten)]
     pub task: TaskOptions,
+    /// Print each partial result as one line of JSON, before the result
+    #[arg(long)]
+    pub partials: bool,
+    /// At Ctrl-C let the task go on, and say how to come back to it; without this, and without
+    /// --id, Ctrl-C cancels it
+    #[arg(long)]
+    pub detach: bool,
     /// Write the files that it gives back to DIR/ID/PATH, before its result is printed
     #[arg(long, value_name = "DIR")]
     pub fetch: Option<PathBuf>,
@@ -186,6 +196,9 @@ pub struct FeedOptions {
     /// Print each task as one JSON line when it has ended
     #[arg(long, conflicts_with = "wait")]
     pub follow: bool,
+    /// With --follow: print each partial result, too, as {"id":…,"partial":…,"n":…,"attempt":…}
+    #[arg(long, requires = "follow", conflicts_with = "wait")]
+    pub partials: bool,
     /// With --follow or --wait: write the files that a task gives back to DIR/ID/PATH, before it is
     /// printed
     #[arg(long, value_name = "DIR")]

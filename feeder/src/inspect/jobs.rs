@@ -72,6 +72,7 @@ fn follow(client: &Client, job: &JobName) {
         job: Some(job.clone()),
         ids: Vec::new(),
         since: None,
+        partials: false,
     }));
 }
 

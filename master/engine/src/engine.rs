@@ -444,9 +444,7 @@ impl Engine {
             ToMaster::Progress(output) => {
                 self.live_output(connection, EventKind::TaskProgress, output)
             }
-            ToMaster::Partial(output) => {
-                self.live_output(connection, EventKind::TaskPartial, output)
-            }
+            ToMaster::Partial(partials) => self.partials(connection, partials),
             ToMaster::Log(output) => self.live_output(connection, EventKind::TaskLog, output),
             ToMaster::Compiled(compiled) => self.compiled(connection, compiled),
             ToMaster::Compiling(compiling) => self.compiling(connection, compiling),

@@ -11,6 +11,7 @@ pub use recent::{CommitEnds, EndInterest};
 
 use crate::durable_commit::DurableCommit;
 use crate::interests::{Interest, Interests};
+use crate::partials::Partials;
 use crate::store_damage::StoreDamage;
 use live::LiveBytes;
 use recent::RecentCommits;
@@ -69,6 +70,7 @@ pub struct EventFeed {
     /// Has the journal with older events.
     store: SharedStore,
     interests: Interests,
+    partials: Partials,
     /// Hears of damage in the journal.
     damage: StoreDamage,
 }
@@ -77,6 +79,11 @@ impl EventFeed {
     /// A new follower, who waits for nothing yet.
     pub fn interest(&self) -> Interest {
         self.interests.new_follower()
+    }
+
+    /// The partial results of open tasks.
+    pub fn partials(&self) -> &Partials {
+        &self.partials
     }
 
     /// A feed whose newest durable event is `latest`. Older events are read from `store`.
@@ -89,6 +96,7 @@ impl EventFeed {
             live_bytes: LiveBytes::default(),
             store,
             interests: Interests::default(),
+            partials: Partials::default(),
             damage: StoreDamage::default(),
         }
     }

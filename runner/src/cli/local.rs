@@ -195,7 +195,7 @@ fn listener() -> LiveListener {
             tell_raw(for_stderr(&lines.unwrap_or_default()).as_bytes());
         }
         LiveEvent::Progress(json) => tell(format_args!("progress {}", json.get())),
-        LiveEvent::Partial(json) => tell(format_args!("partial {}", json.get())),
+        LiveEvent::Partial { value, .. } => tell(format_args!("partial {}", value.get())),
         LiveEvent::Started(_) => {}
     })
 }

@@ -105,6 +105,7 @@ impl Engine {
             stats: None,
             cached: None,
             note: None,
+            partial: self.events.partials().newest(&body.id),
         }
     }
 

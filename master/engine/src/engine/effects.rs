@@ -497,6 +497,7 @@ impl Engine {
     }
 
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
+        self.events.partials().forget(&ended.id);
         self.facts.ended(key, ended.clone());
         self.finished[final_state_index(ended.end.state)] += 1;
         self.persist(Record::Ended(ended));

@@ -26,6 +26,8 @@ impl Engine {
             .map(|waits| self.waits(key, waits));
         TaskView {
             note,
+            // With them, a page would have a few rows.
+            partial: None,
             ..self.task_view(key)
         }
     }

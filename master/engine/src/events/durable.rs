@@ -250,5 +250,6 @@ pub fn ended_view(ended: &Ended) -> TaskView {
         cached: ended.end.cached().cloned(),
         stats: ended.end.stats,
         note: None,
+        partial: None,
     }
 }
