@@ -4,6 +4,8 @@
 //! master knows it again after a break: a batch that is sent twice with one number is added once,
 //! and a job that the session holds open stays open.
 //!
+//! [`Calls`] has many tasks in flight on one connection and matches their answers by id.
+//!
 //! A client has one connection at a time. Messages that are no answer to a question (`task:added`,
 //! `task:final`, events) wait in memory until [`Client::receive`] takes them, in the order in which
 //! they came.
@@ -22,12 +24,14 @@
 //! ```
 
 mod backoff;
+mod calls;
 mod connection;
 mod error;
 mod partials;
 mod target;
 
 pub(crate) use backoff::Backoff;
+pub use calls::{CallNews, Calls, RefusedCall};
 pub use error::ClientError;
 pub use partials::SeenPartials;
 pub use target::Target;

@@ -1,8 +1,11 @@
 //! `call` as people use it: what it says while it waits, and what becomes of the task when they go.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+use taskmaster_feeder::client::{CallNews, Calls, Client as FeederClient, Target};
 use taskmaster_harness::wat::{SLEEP, echo, says_and_sleeps};
 use taskmaster_harness::{Master, Process, on_terminal, until, wait_for};
+use taskmaster_protocol::{JobName, Json, ModuleRef, TaskDocument, TaskState};
 
 /// A master with two runners of one slot each, and the modules that are called here.
 struct Cluster {
@@ -173,4 +176,60 @@ fn away_from_a_terminal_a_call_says_nothing_while_it_waits() {
         .run(&["call", "sleep", "--params", "900"])
         .with(0);
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("900\n", ""));
+}
+
+/// A call of `module` with these params.
+fn task(module: &str, params: u32) -> TaskDocument {
+    let mut document = TaskDocument::new(ModuleRef::parse(module).unwrap());
+    document.params = Some(Json::of(&params));
+    document
+}
+
+#[test]
+fn many_calls_are_in_flight_on_one_connection_and_are_matched_by_id() {
+    let mut cluster = Cluster::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let target = Target::parse(&cluster.master.url, None).unwrap();
+        let client = FeederClient::connect(target).await.unwrap();
+        let mut calls = Calls::new(client, JobName::new("calls").unwrap());
+        let mut wanted = BTreeMap::new();
+        for n in 0..1_000 {
+            wanted.insert(calls.call(task("echo", n)).unwrap(), n.to_string());
+        }
+        let unknown = calls.call(task("ecco", 1)).unwrap();
+        let endless = calls.call(task("sleep", 600_000)).unwrap();
+        assert_eq!(calls.open(), 1_002);
+
+        let (mut refused, mut cancelled) = (0, 0);
+        let mut was_killed = false;
+        while let Some(news) = calls.next().await.unwrap() {
+            match news {
+                CallNews::Ended(ended) if ended.id == endless => {
+                    assert_eq!(ended.state, TaskState::Cancelled);
+                    cancelled += 1;
+                }
+                CallNews::Ended(ended) => {
+                    let result = ended.result.as_ref().map(Json::get);
+                    assert_eq!(result, wanted.remove(&ended.id).as_deref(), "{}", ended.id);
+                }
+                CallNews::Refused(call) => {
+                    assert_eq!(call.id, unknown);
+                    refused += 1;
+                }
+                CallNews::Partial(partial) => panic!("{partial:?}"),
+            }
+            if wanted.len() == 500 && !std::mem::replace(&mut was_killed, true) {
+                cluster.master.process.kill();
+                cluster.master.start_again();
+            }
+            if wanted.is_empty() && cancelled == 0 {
+                calls.cancel(endless.clone());
+            }
+        }
+        assert_eq!((wanted.len(), refused, cancelled), (0, 1, 1));
+    });
 }
