@@ -1,5 +1,6 @@
 //! `call` as people use it: what it says while it waits, and what becomes of the task when they go.
 
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use taskmaster_feeder::client::{CallNews, Calls, Client as FeederClient, Target};
@@ -176,6 +177,24 @@ fn away_from_a_terminal_a_call_says_nothing_while_it_waits() {
         .run(&["call", "sleep", "--params", "900"])
         .with(0);
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("900\n", ""));
+}
+
+#[test]
+fn a_bench_measures_a_chain_and_a_fan() {
+    let cluster = Cluster::new();
+    for (shape, tasks) in [("chain", 20), ("fan", 22)] {
+        let report = cluster.master.json(&["bench", &format!("--{shape}"), "20"]);
+        assert_eq!(
+            (&report["shape"], &report["tasks"]),
+            (&json!(shape), &json!(tasks))
+        );
+        assert!(report["seconds"].as_f64().unwrap() > 0.0, "{report}");
+    }
+    let ran = cluster
+        .master
+        .run(&["bench", "--chain", "2", "--tasks", "9"])
+        .with(2);
+    ran.says(&["--chain"]);
 }
 
 /// A call of `module` with these params.

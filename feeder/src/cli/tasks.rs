@@ -3,6 +3,7 @@
 use super::values::{TimeSpan, pair, time};
 use clap::Args;
 use std::path::PathBuf;
+use taskmaster_protocol::limits::DEPENDENCIES_MAX;
 use taskmaster_protocol::{FilePath, Glob, JobName, ModuleRef, TaskId, Wall};
 use taskmaster_transport::local::parse_input;
 
@@ -60,6 +61,8 @@ pub(super) const BENCH_HELP: &str = "\
 Examples:
   taskmaster bench
   taskmaster bench --tasks 1000000 -o json
+  taskmaster bench --chain 200        each task waits for the one before it
+  taskmaster bench --fan 1000         one task, then 1000 that wait for it, then one that waits for them
 
 Exit codes:
   0  measured      1  a result was wrong, or an error      69 no master answers";
@@ -222,12 +225,25 @@ pub struct BenchOptions {
         value_parser = clap::value_parser!(u32).range(1..=TASKS_MAX)
     )]
     pub tasks: u32,
+    /// Measure a chain of N tasks instead, each of which waits for the one before it
+    #[arg(long, value_name = "N", conflicts_with = "tasks", value_parser = shaped())]
+    pub chain: Option<u32>,
+    /// Measure one task, then N that wait for it, then one that waits for all of these
+    #[arg(long, value_name = "N", conflicts_with_all = ["tasks", "chain"], value_parser = shaped())]
+    pub fan: Option<u32>,
+}
+
+/// Tasks of a chain or a fan: one task may wait for no more.
+fn shaped() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=DEPENDENCIES_MAX as i64)
 }
 
 impl Default for BenchOptions {
     fn default() -> BenchOptions {
         BenchOptions {
             tasks: TASKS_DEFAULT,
+            chain: None,
+            fan: None,
         }
     }
 }
