@@ -25,8 +25,9 @@ pub(super) const LIVE_EVERY: Duration = Duration::from_millis(100);
 /// the log instead; and of partial results the newest waits.
 const LIVE_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes that a partial result counts for beside its own: a thousand are told in [`LIVE_EVERY`].
-const PARTIAL_FIELDS_BYTES: usize = 256;
+/// Bytes that a partial result counts for beside its own: 256 are told in [`LIVE_EVERY`], because
+/// the master passes each on to all who follow it.
+const PARTIAL_FIELDS_BYTES: usize = 1 << 10;
 
 /// Collects one guest's log and obeys its directives.
 pub struct LogCollector {
