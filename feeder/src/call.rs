@@ -13,8 +13,8 @@ use crate::waiting::{Awaited, passed, stop_signal, timed_out};
 use status::CallStatus;
 use std::pin::pin;
 use std::time::Duration;
-use taskmaster_protocol::RefusalCode;
 use taskmaster_protocol::message::PartialResult;
+use taskmaster_protocol::{Json, RefusalCode};
 use tokio::time::Instant;
 
 /// How long the end of a task that was cancelled is waited for.
@@ -73,7 +73,15 @@ impl Call<'_> {
     ) -> Result<SubmittedTaskEnd, CommandError> {
         let is_shown = self.status.is_shown();
         let watch = is_shown.then(|| watch_progress(&task.client, &task.id));
-        task.add().await?;
+        // Whoever chose the id wants to find the task under it.
+        if self.options.task.id.is_some() {
+            task.add().await?;
+        } else if let Some(answer) = task.add_or_answer().await? {
+            return Ok(SubmittedTaskEnd {
+                json: Json::of(&answer),
+                view: answer,
+            });
+        }
         let deadline = task.deadline;
         let mut followed = FollowedTask::begin(&mut task.client, &task.id, self.options.partials);
         if let Some(watch) = watch {

@@ -84,7 +84,17 @@ impl SubmittedTask {
 
     /// Adds the task and waits until it is durable.
     pub async fn add(&mut self) -> Result<(), CommandError> {
-        add(&mut self.client, self.document.clone()).await.map(drop)
+        let wish = AddWish::TaskIsDurable;
+        send(&mut self.client, self.document.clone(), wish)
+            .await
+            .map(drop)
+    }
+
+    /// Adds the task and waits until it is durable, unless an answer is kept for it: then nothing is
+    /// added, and the answer is given.
+    pub async fn add_or_answer(&mut self) -> Result<Option<TaskView>, CommandError> {
+        let wish = AddWish::AnswerIsEnough;
+        send(&mut self.client, self.document.clone(), wish).await
     }
 
     /// Cancels the task, unless it has ended, and waits for its end.
@@ -113,15 +123,35 @@ impl SubmittedTask {
     }
 }
 
-/// Adds a task and waits until it is durable. Where the connection breaks, the batch is sent again
-/// with the number that it had, so that it is added once.
+/// What whoever adds a task wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AddWish {
+    /// The task, under its id.
+    TaskIsDurable,
+    /// The answer. Where one is kept, the task need not be there.
+    AnswerIsEnough,
+}
+
+/// Adds a task and waits until it is durable.
 pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<TaskId, CommandError> {
     let id = take_id(&mut document)?;
+    send(client, document, AddWish::TaskIsDurable).await?;
+    Ok(id)
+}
+
+/// Adds a task and waits until it is durable, or gives the kept answer. Where the connection breaks,
+/// the batch is sent again with the number that it had, so that it is added once.
+async fn send(
+    client: &mut Client,
+    mut document: TaskDocument,
+    wish: AddWish,
+) -> Result<Option<TaskView>, CommandError> {
     put_params(client, &mut document).await?;
     let message = ToMaster::Add(Add {
         batch: 1,
         job: None,
         hold: false,
+        answers: wish == AddWish::AnswerIsEnough,
         tasks: vec![Json::of(&document)],
     });
     client.send(&message);
@@ -141,10 +171,10 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
             Ok(FromMaster::Rejected(rejected)) => {
                 rejection = rejected.tasks.into_iter().next().map(|task| task.error);
             }
-            Ok(FromMaster::Added(_)) => {
+            Ok(FromMaster::Added(added)) => {
                 client.put_back(others);
                 return match rejection {
-                    None => Ok(id),
+                    None => Ok(added.answers.into_iter().next()),
                     Some(refusal) => Err(refusal.into()),
                 };
             }

@@ -181,6 +181,7 @@ fn take(message: &ToMaster) -> Vec<FromMaster> {
                 ids: ids_of(&add.tasks),
                 known: Vec::new(),
                 ended: Vec::new(),
+                answers: Vec::new(),
             })]
         }
         ToMaster::Ask(ask) if matches!(ask.query, Query::Job { .. }) => {

@@ -59,6 +59,7 @@ pub async fn feed(client: &mut Client, job: &DemoJob) -> Result<JobRun, DemoErro
         batch: 1,
         job: Some(name),
         hold: false,
+        answers: false,
         tasks: job.tasks.clone(),
     }));
     let ended = ended_tasks(client, job).await?;

@@ -162,6 +162,27 @@ fn a_refresh_runs_and_its_answer_takes_the_place_of_the_older_one() {
 }
 
 #[test]
+fn a_call_that_a_kept_answer_ends_adds_no_task() {
+    let (master, _runners) = master();
+    let call = |more: &[&str]| {
+        let args = ["call", "echo", "--params", "[1,2]", "--cache", "1m"];
+        master.run(&[&args, more].concat()).with(0).out
+    };
+    let added = || master.json(&["tasks", "list"]).as_array().unwrap().len();
+    assert_eq!(call(&[]).trim(), "[1,2]");
+    assert_eq!(added(), 1);
+    assert_eq!(call(&[]).trim(), "[1,2]");
+    assert_eq!(added(), 1, "the answer was there");
+    assert_eq!(call(&["--id", "mine"]).trim(), "[1,2]");
+    assert_eq!(
+        master.task("mine")["attempt"],
+        0,
+        "whoever names a task finds it"
+    );
+    assert_eq!(added(), 2);
+}
+
+#[test]
 fn failures_are_shared_and_never_kept() {
     let (master, _runners) = master();
     master.drop_module("refuses.wat", says("", "no such slice\n", 64));

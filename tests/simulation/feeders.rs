@@ -155,6 +155,7 @@ impl World {
             batch: feeder.next_batch,
             job: feeder.job.clone(),
             hold,
+            answers: false,
             tasks,
         };
         feeder.next_batch += 1;

@@ -417,6 +417,7 @@ impl World {
                     batch: add.batch,
                     job: add.job,
                     hold: add.hold,
+                    answers: false,
                     tasks,
                     permit: None,
                 }

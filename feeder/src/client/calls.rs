@@ -76,6 +76,8 @@ pub struct Calls {
 
 struct QueuedCall {
     id: TaskId,
+    /// Whether the caller chose the id, and so wants to find the task under it.
+    has_own_id: bool,
     document: Json,
 }
 
@@ -107,6 +109,7 @@ impl Calls {
     ///
     /// [`ClientError::Refused`] where the document is not one that a master takes.
     pub fn call(&mut self, mut document: TaskDocument) -> Result<TaskId, ClientError> {
+        let has_own_id = document.id.is_some();
         let id = match document.id.take() {
             Some(id) => id,
             None => TaskId::new(&uuid::Uuid::now_v7().to_string())
@@ -126,6 +129,7 @@ impl Calls {
         self.open.insert(id.clone());
         self.queued.push_back(QueuedCall {
             id: id.clone(),
+            has_own_id,
             document,
         });
         Ok(id)
@@ -173,13 +177,16 @@ impl Calls {
     }
 
     fn send_queued(&mut self) {
-        while !self.queued.is_empty() {
+        while let Some(first) = self.queued.front() {
+            let has_own_id = first.has_own_id;
             let mut ids = Vec::new();
             let mut tasks = Vec::new();
             let mut bytes = 0;
             while tasks.len() < limits::BATCH_TASKS_MAX
                 && bytes < BATCH_BYTES
-                && let Some(call) = self.queued.pop_front()
+                && let Some(call) = self
+                    .queued
+                    .pop_front_if(|call| call.has_own_id == has_own_id)
             {
                 bytes += call.document.get().len();
                 ids.push(call.id);
@@ -190,6 +197,7 @@ impl Calls {
                 batch: self.last_batch,
                 job: None,
                 hold: false,
+                answers: !has_own_id,
                 tasks,
             });
             let message = add.encode();
@@ -261,6 +269,7 @@ impl Calls {
     /// followed the job, so it is asked for.
     fn added(&mut self, added: Added) {
         self.unanswered.remove(&added.batch);
+        added.answers.into_iter().for_each(|task| self.ended(task));
         for ids in added.known.chunks(limits::IDS_MAX) {
             self.client.send(&ToMaster::Follow(Follow {
                 job: None,

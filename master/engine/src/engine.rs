@@ -248,6 +248,7 @@ impl Engine {
                 batch,
                 job,
                 hold,
+                answers,
                 tasks,
                 permit,
             } => {
@@ -255,6 +256,7 @@ impl Engine {
                     number: batch,
                     job,
                     hold,
+                    answers,
                     tasks,
                 };
                 self.add(connection, batch);

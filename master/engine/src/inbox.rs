@@ -64,6 +64,8 @@ pub enum Input {
         job: Option<JobName>,
         /// Whether the client holds that job open from now on.
         hold: bool,
+        /// Whether a kept answer is enough, so that a task that has one is not added.
+        answers: bool,
         /// The documents in order. Documents that are wrong on their own are refused already.
         tasks: Vec<Result<Box<PreparedTask>, Refusal>>,
         /// Counts the batch against a limit until the permit is dropped. `None` in tests.

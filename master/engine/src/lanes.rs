@@ -147,6 +147,7 @@ mod tests {
             batch,
             job: None,
             hold: false,
+            answers: false,
             tasks: Vec::new(),
             permit: Some(permit),
         }

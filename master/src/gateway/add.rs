@@ -21,6 +21,8 @@ pub(super) struct ParsedAdd {
     pub(super) job: Option<JobName>,
     /// Whether the session holds that job.
     pub(super) hold: bool,
+    /// Whether a kept answer is enough.
+    pub(super) answers: bool,
     pub(super) tasks: PreparedBatch,
 }
 
@@ -30,6 +32,7 @@ pub(super) async fn read(state: &GatewayState, add: Add) -> Result<ParsedAdd, Re
         batch,
         job,
         hold,
+        answers,
         tasks,
     } = add;
     if tasks.len() > limits::BATCH_TASKS_MAX {
@@ -45,6 +48,7 @@ pub(super) async fn read(state: &GatewayState, add: Add) -> Result<ParsedAdd, Re
         number: batch,
         job,
         hold,
+        answers,
         tasks: parse_all(state, tasks).await?,
     })
 }

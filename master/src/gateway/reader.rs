@@ -189,6 +189,7 @@ impl SessionReader {
                     batch: batch.number,
                     job: batch.job,
                     hold: batch.hold,
+                    answers: batch.answers,
                     tasks: batch.tasks,
                     permit: admission,
                 });

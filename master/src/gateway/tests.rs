@@ -166,6 +166,7 @@ fn added(batch: u64) -> FromMaster {
         ids: Vec::new(),
         known: Vec::new(),
         ended: Vec::new(),
+        answers: Vec::new(),
     })
 }
 

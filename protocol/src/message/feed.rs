@@ -16,6 +16,11 @@ pub struct Add {
     /// Whether this session holds the job open until `job:release`.
     #[serde(default)]
     pub hold: bool,
+    /// Whether a kept answer is enough: a task for which one is kept is not added, and `answers` of
+    /// `task:added` has its end. Nothing of it is written, so it costs no sync. Nothing can depend on
+    /// such a task.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers: bool,
     /// Task documents, at most [`BATCH_TASKS_MAX`](crate::limits::BATCH_TASKS_MAX). Each is checked
     /// on its own; a wrong one does not stop the others.
     pub tasks: Vec<Json>,
@@ -34,6 +39,10 @@ pub struct Added {
     /// Those of `known` whose tasks have ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<TaskId>,
+    /// The ends of the tasks that were not added, because a kept answer was enough. Their ids are not
+    /// among `ids`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<TaskView>,
 }
 
 /// To a client: tasks of a batch that were not added. It comes before the `task:added` of the

@@ -74,6 +74,7 @@ impl Feed {
             ids: Vec::new(),
             known: Vec::new(),
             ended: Vec::new(),
+            answers: Vec::new(),
         })
     }
 }

@@ -12,8 +12,8 @@ use taskmaster_core::{DependsOn, Due, Event, FinalState, NewTask, Origin, TaskKe
 use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
-    CacheMode, Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall,
-    When,
+    CacheMode, Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState,
+    TaskView, Wall, When,
 };
 use taskmaster_store::body::{AddedTask, TaskBody};
 use taskmaster_store::cache::CacheRequest;
@@ -30,6 +30,8 @@ pub(super) struct AddedBatch {
     pub job: Option<JobName>,
     /// Whether the client holds that job open from now on.
     pub hold: bool,
+    /// Whether a kept answer is enough.
+    pub answers: bool,
     /// The documents in order. Documents that are wrong on their own are refused already.
     pub tasks: PreparedBatch,
 }
@@ -41,6 +43,8 @@ pub(super) struct AdmittedTask {
     is_known: bool,
     /// Whether the same task was added earlier, and has ended.
     has_ended: bool,
+    /// How it ended, if it was not added because an answer is kept for it.
+    answer: Option<Box<TaskView>>,
 }
 
 /// Why a task was not accepted.
@@ -67,6 +71,8 @@ impl From<Unreadable> for NotAdmitted {
 struct BatchInProgress {
     /// The job of tasks whose documents name none.
     job: Option<JobName>,
+    /// Whether a kept answer is enough.
+    answers: bool,
     /// The ids of all tasks of the batch.
     ids: BTreeSet<TaskId>,
     /// Documents that wait for other tasks of the batch.
@@ -91,7 +97,7 @@ impl Engine {
             .any(|(_, other)| other.name == client);
         let holds = batch.hold && !is_replaced && self.disk_refusal().is_none();
         let held = batch.job.clone().filter(|_| holds);
-        let outcomes = self.admit_all(batch.tasks, batch.job);
+        let outcomes = self.admit_all(batch.tasks, batch.job, batch.answers);
         if let Some(job) = held {
             self.hold_if_open(job, client);
         }
@@ -121,14 +127,19 @@ impl Engine {
             ids: Vec::with_capacity(outcomes.len()),
             known: Vec::new(),
             ended: Vec::new(),
+            answers: Vec::new(),
         };
         let mut rejections = Vec::new();
         for (index, outcome) in outcomes.into_iter().enumerate() {
             match outcome {
                 Ok(AdmittedTask {
+                    answer: Some(view), ..
+                }) => added.answers.push(*view),
+                Ok(AdmittedTask {
                     id,
                     is_known,
                     has_ended,
+                    answer: None,
                 }) => {
                     if is_known {
                         added.known.push(id.clone());
@@ -165,9 +176,11 @@ impl Engine {
         &mut self,
         tasks: PreparedBatch,
         job: Option<JobName>,
+        answers: bool,
     ) -> Vec<Result<AdmittedTask, Refusal>> {
         let mut admission = BatchInProgress {
             job,
+            answers,
             ids: tasks.iter().flatten().map(|task| task.id.clone()).collect(),
             deferred: DeferredDocuments::default(),
         };
@@ -201,7 +214,7 @@ impl Engine {
         task: Box<PreparedTask>,
         admission: &mut BatchInProgress,
     ) -> Option<Result<AdmittedTask, Refusal>> {
-        match self.admit(task, admission.job.as_ref()) {
+        match self.admit(task, admission) {
             Ok(admitted) => Some(Ok(admitted)),
             Err(NotAdmitted::Refused(refusal)) => Some(Err(refusal)),
             Err(NotAdmitted::UnknownDependencies(unknown, task)) => {
@@ -223,7 +236,7 @@ impl Engine {
     fn admit(
         &mut self,
         task: Box<PreparedTask>,
-        job: Option<&JobName>,
+        batch: &BatchInProgress,
     ) -> Result<AdmittedTask, NotAdmitted> {
         if let Some(known) = self.known_document(&task)? {
             return Ok(known);
@@ -255,10 +268,20 @@ impl Engine {
         let job = document
             .job
             .clone()
-            .or_else(|| job.cloned())
+            .or_else(|| batch.job.clone())
             .or_else(|| task.default_job.clone())
             .or_else(|| JobName::new(DEFAULT_JOB).ok())
             .ok_or_else(|| Refusal::new(RefusalCode::Internal, "no job"))?;
+        if batch.answers
+            && let Some(view) = self.answer_at_once(&task, &job)
+        {
+            return Ok(AdmittedTask {
+                id: task.id,
+                is_known: false,
+                has_ended: true,
+                answer: Some(Box::new(view)),
+            });
+        }
         Ok(self.add_task(*task, job)?)
     }
 
@@ -311,6 +334,7 @@ impl Engine {
             id,
             is_known: false,
             has_ended: false,
+            answer: None,
         })
     }
 
@@ -333,6 +357,7 @@ impl Engine {
                 id: id.clone(),
                 is_known: true,
                 has_ended,
+                answer: None,
             }));
         }
         let difference = match different_field(&body, &task.document) {

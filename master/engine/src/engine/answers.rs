@@ -5,15 +5,19 @@ use super::{Engine, Told};
 use crate::cache::BlobIndex;
 use crate::cache::index::{AnswerIndex, Found};
 use crate::cache::key::{self, ModulePart};
+use crate::events::ended_view;
+use crate::prepare::PreparedTask;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use taskmaster_core::{Event, SharedRunKey, State, TaskKey};
 use taskmaster_protocol::message::{Log, ResultRef};
 use taskmaster_protocol::shape::AnswerSource;
-use taskmaster_protocol::{CacheMode, Hash, Wall};
+use taskmaster_protocol::{
+    AttemptId, CacheMode, Hash, JobName, ModuleName, ModuleRef, TaskState, TaskView, Wall,
+};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::cache::{CacheEntry, CacheRequest, CacheTerms};
-use taskmaster_store::record::{EndExtras, Record, TaskEnd, TaskOutput};
+use taskmaster_store::record::{EndExtras, Ended, Record, TaskEnd, TaskOutput};
 use taskmaster_store::view;
 
 /// The release that makes answers, for whoever looks at them later.
@@ -182,6 +186,46 @@ impl Engine {
         });
     }
 
+    /// How a task ends that is not added, because an answer is kept for it. `None` if it has to be
+    /// added.
+    pub(super) fn answer_at_once(
+        &mut self,
+        task: &PreparedTask,
+        job: &JobName,
+    ) -> Option<TaskView> {
+        let document = &task.document;
+        let request = task.cache.as_ref()?;
+        let waits = !document.dependencies.is_empty()
+            || !task.references.is_empty()
+            || document.delay_ms.is_some()
+            || document.not_before.is_some();
+        if waits || request.mode != CacheMode::Use {
+            return None;
+        }
+        let ModuleRef { name, pin } = &document.module;
+        let own = request.document?;
+        let make = |module: &ModulePart<'_>| key::whole(module, &own, &[]);
+        let key = self.with_module_part(name, pin.as_deref(), make).ok()?;
+        let entry = self.kept_answer(&key)?;
+        self.answers.counts.hits += 1;
+        let attempt = AttemptId {
+            epoch: self.epoch,
+            n: 0,
+        };
+        let mut end = TaskEnd::new(TaskState::Done, attempt, self.now.wall);
+        end.priority = document.priority;
+        answer_with(&mut end, &entry, self.now.wall);
+        Some(ended_view(&Ended {
+            seq: 0,
+            id: task.id.clone(),
+            ordinal: 0,
+            module: name.clone(),
+            job: job.clone(),
+            created: self.now.wall,
+            end,
+        }))
+    }
+
     /// The answer of this key, if one is kept that is young enough and whose blobs are there.
     fn kept_answer(&mut self, key: &Hash) -> Option<Arc<CacheEntry>> {
         let entry = match self.answers.index.get(key, self.now.wall) {
@@ -255,19 +299,22 @@ impl Engine {
             return Err(doubt().unwrap_or_else(|| "its document says nothing of it".into()));
         };
         let results = self.result_hashes(body)?;
-        let key = self.with_module_part(body, |module| key::whole(module, &document, &results))?;
+        let key = self.with_module_part(&body.module, body.pin.as_deref(), |module| {
+            key::whole(module, &document, &results)
+        })?;
         Ok(AnswerKey { key, results })
     }
 
     /// Gives `make` the parts of the key that the master adds.
     fn with_module_part<T>(
         &self,
-        body: &TaskBody,
+        module: &ModuleName,
+        pin: Option<&str>,
         make: impl FnOnce(&ModulePart<'_>) -> T,
     ) -> Result<T, String> {
-        let version = self.modules.version(&body.module, body.pin.as_deref());
+        let version = self.modules.version(module, pin);
         let version = version.ok_or("no version of its module can run")?.version;
-        let granted = self.modules.granted(&body.module);
+        let granted = self.modules.granted(module);
         let values = [
             ("variables", granted.env.is_empty()),
             ("secrets", granted.secrets.is_empty()),
@@ -279,10 +326,10 @@ impl Engine {
             ));
         }
         Ok(make(&ModulePart {
-            name: &body.module,
-            version: &self.modules.cache_version(&body.module, &version),
+            name: module,
+            version: &self.modules.cache_version(module, &version),
             granted: &granted,
-            salt: self.modules.salt(&body.module),
+            salt: self.modules.salt(module),
         }))
     }
 
@@ -416,7 +463,9 @@ impl Engine {
             timeout_ms: self.timeout_ms(body),
             memory_mb: self.memory_mb(body.extras.as_ref().and_then(|extras| extras.memory_mb)),
             engine: ENGINE.into(),
-            parts: self.with_module_part(body, |module| key::parts(module, body, &results))?,
+            parts: self.with_module_part(&body.module, body.pin.as_deref(), |module| {
+                key::parts(module, body, &results)
+            })?,
             blob_bytes: bytes,
         })
     }

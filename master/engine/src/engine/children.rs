@@ -117,7 +117,10 @@ impl Engine {
             .into_iter()
             .map(|child| child.inherited(priority, lineage))
             .collect();
-        let outcomes = self.admit_all(tasks, Some(job)).into_iter().enumerate();
+        let outcomes = self
+            .admit_all(tasks, Some(job), false)
+            .into_iter()
+            .enumerate();
         outcomes
             .filter_map(|(i, outcome)| {
                 Some(format!("task {} was not added: {}", i + 1, outcome.err()?))
