@@ -68,9 +68,7 @@ impl TaskFolders {
         };
         match fs::create_dir(&folder.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let lock = make_base(&self.base)?;
-                *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
-                tracing::warn!("{} was gone, and is made anew", self.base.display());
+                self.make_base_anew()?;
                 fs::create_dir(&folder.path)?;
             }
             made => made?,
@@ -78,6 +76,20 @@ impl TaskFolders {
         fs::create_dir(folder.own())?;
         fs::create_dir(folder.tmp())?;
         Ok(folder)
+    }
+
+    /// Makes the folder of this process anew, unless another slot has done so meanwhile. Two at a
+    /// time would wait for each other: a process does not get a lock that it has.
+    fn make_base_anew(&self) -> io::Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.base.is_dir() {
+            return Ok(());
+        }
+        // The locked file may still be there, beside the folder that is gone.
+        lock.unlock()?;
+        *lock = make_base(&self.base)?;
+        tracing::warn!("{} was gone, and is made anew", self.base.display());
+        Ok(())
     }
 }
 
@@ -183,5 +195,41 @@ mod tests {
         drop(made);
         drop(folders);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn slots_that_find_the_folder_gone_at_the_same_time_do_not_wait_for_each_other() {
+        const SLOTS: usize = 8;
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("work");
+        let folders = std::sync::Arc::new(TaskFolders::open(&path).unwrap());
+        let mut kept = Vec::new();
+        for round in 0..20 {
+            // The whole, or the folder alone, beside which the locked file stays.
+            let gone = if round % 2 == 0 {
+                &path
+            } else {
+                folders.base()
+            };
+            fs::remove_dir_all(gone).unwrap();
+            let begin = std::sync::Arc::new(std::sync::Barrier::new(SLOTS));
+            let (made, all) = mpsc::channel();
+            for _ in 0..SLOTS {
+                let folders = folders.clone();
+                let begin = begin.clone();
+                let made = made.clone();
+                std::thread::spawn(move || {
+                    begin.wait();
+                    made.send(folders.make()).unwrap();
+                });
+            }
+            for _ in 0..SLOTS {
+                let patience = std::time::Duration::from_secs(20);
+                let folder = all.recv_timeout(patience).expect("nobody waits for ever");
+                let folder = folder.unwrap();
+                assert!(folder.own().is_dir());
+                kept.push(folder);
+            }
+        }
     }
 }
