@@ -59,6 +59,11 @@ impl InheritedPriorities {
         self.waits_for.insert(key, waits_for);
     }
 
+    /// A blocked task waits for one more task.
+    pub fn task_waits_also(&mut self, key: TaskKey, waited_for: WaitedFor) {
+        self.waits_for.entry(key).or_default().push(waited_for);
+    }
+
     /// A task waits for no other task any more.
     pub fn task_unblocked(&mut self, key: TaskKey) {
         self.waits_for.remove(&key);

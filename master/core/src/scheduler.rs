@@ -8,7 +8,7 @@ use crate::effect::Effect;
 use crate::event::Event;
 use crate::jobs::JobTable;
 use crate::joining::Joining;
-use crate::keys::RunnerKey;
+use crate::keys::{RunnerKey, TaskKey};
 use crate::priorities::InheritedPriorities;
 use crate::ready::ReadyIndex;
 use crate::runners::Runner;
@@ -36,6 +36,9 @@ pub struct Scheduler {
     pub(crate) deadlines: Deadlines,
     /// Ended tasks with dependents that have not been notified yet.
     pub(crate) notifications: VecDeque<Notification>,
+    /// How many dependencies of a blocked task the engine is going to tell of; only for tasks that have
+    /// any.
+    pub(crate) told: BTreeMap<TaskKey, u32>,
     /// What urgent tasks pass on to those that they wait for.
     pub(crate) priorities: InheritedPriorities,
     /// Cancels of jobs that are being carried out, some tasks in each turn.
@@ -65,6 +68,7 @@ impl Scheduler {
             runners: BTreeMap::new(),
             deadlines: Deadlines::default(),
             notifications: VecDeque::new(),
+            told: BTreeMap::new(),
             priorities: InheritedPriorities::default(),
             job_cancels: VecDeque::new(),
             closed_modules: BTreeSet::new(),
@@ -89,6 +93,7 @@ impl Scheduler {
         };
         match event {
             Event::TaskOpened(task) => self.open_task(*task, effects),
+            Event::DependencyTold { task, is } => self.dependency_told(task, is, effects),
             Event::CancelRequested { task } => self.cancel(task, effects),
             Event::JobCancelRequested {
                 job,

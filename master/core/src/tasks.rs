@@ -213,6 +213,7 @@ impl Scheduler {
             State::Blocked { open } => {
                 if open > 0 && !matches!(next, State::Blocked { .. }) {
                     self.priorities.task_unblocked(key);
+                    self.told.remove(&key);
                 }
             }
             State::Assigned | State::Ended(_) => {}

@@ -10,6 +10,7 @@ mod children;
 mod conflict;
 mod effects;
 mod failed_compilations;
+mod job_results;
 mod modules;
 mod operate;
 mod reports;
@@ -26,7 +27,9 @@ use crate::inbox::{AdmissionPermit, ConnectionId, Input, Outbox, Reply};
 use crate::lanes;
 use crate::sick_runners::SickRunners;
 use crate::store_damage::StoreDamage;
+use crate::waits::Waits;
 use add::AddedBatch;
+use effects::EndWithoutReport;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -180,6 +183,10 @@ pub struct Engine {
     /// still ask for them.
     retention_us: i64,
     sick_runners: SickRunners,
+    /// What blocked tasks wait for beside tasks.
+    waits: Waits,
+    /// Why a task is skipped, while the core is told that a dependency is not met.
+    why_skipped: Option<EndWithoutReport>,
 }
 
 impl Engine {
@@ -282,7 +289,14 @@ impl Engine {
     /// Ends the turn. The caller makes durable what the turn has made, and then releases it.
     pub fn end_turn(&mut self, now: Now) -> Turn {
         self.now = now;
-        self.tell(Event::TurnEnded);
+        self.settle_waits();
+        loop {
+            self.tell(Event::TurnEnded);
+            // A job may have ended with the turn.
+            if !self.settle_waits() {
+                break;
+            }
+        }
         let is_idle = self.core.attempts_in_flight() == 0;
         if let Some(waiter) = self.idle_waiter.take_if(|_| is_idle) {
             // The waiter may have given up, because the master shuts down already.

@@ -96,6 +96,7 @@ mod tests {
             job: JobName::new("j").unwrap(),
             ordinal: 1,
             created: Wall(0),
+            job_results: Vec::new(),
             lineage: None,
         }));
         let fence = AttemptId { epoch: 1, n: 1 };

@@ -7,18 +7,21 @@
 //! - `o`: open tasks by ordinal, and `e`: ended tasks by seq. Both lie in blocks ([`block`]).
 //! - `i`: the index of ended tasks by the hash of their id ([`ended_index`]).
 //! - `d`, a cause's id, 0, a task's id: the task was skipped because of the cause.
+//! - `k`, a job's name, 0, a seq: the ends of the job's tasks from this event on ([`job_ends`]).
 //! - `j`: jobs, `m`: modules, `g`: rights of modules, `r`: runners, each by name.
 
 mod block;
 mod digest;
 mod ended_index;
 mod fold;
+mod job_ends;
 mod restoring;
 pub mod sound;
 
 pub use digest::verify;
 pub use ended_index::EndedIndex;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
+pub use job_ends::{JobEnd, RunEnds, job_ends};
 pub use restoring::{RestoredView, restore};
 
 use crate::body::TaskBody;
@@ -41,6 +44,9 @@ const ENDED: u8 = b'e';
 
 /// Prefix of the ids of skipped tasks.
 const SKIPPED: u8 = b'd';
+
+/// Prefix of the ends of tasks by job.
+const JOB_ENDS: u8 = b'k';
 
 /// Prefix of the jobs.
 const JOBS: u8 = b'j';

@@ -90,6 +90,7 @@ fn change_phrase(world: &World, change: &DurableChange) -> String {
                     name(task),
                     was.task_state().as_str()
                 ),
+                EndReason::ToldDependency => format!("{} {how}, as told", name(task)),
                 EndReason::Poison => format!("{} {how}, poison", name(task)),
             }
         }

@@ -14,7 +14,7 @@ use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
     Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
 };
-use taskmaster_store::body::{AddedTask, TaskBody};
+use taskmaster_store::body::{AddedTask, JobRun, TaskBody};
 use taskmaster_store::record::JobRecord;
 
 /// The job of tasks for which neither document, batch nor manifest names one.
@@ -232,7 +232,7 @@ impl Engine {
             .dependencies
             .iter()
             .map(|dependency| &dependency.on)
-            .chain(&task.references);
+            .chain(&task.references.tasks);
         let mut unknown = self.facts.unknown_of(dependencies)?;
         unknown.dedup();
         if !unknown.is_empty() {
@@ -257,7 +257,11 @@ impl Engine {
             .or_else(|| task.default_job.clone())
             .or_else(|| JobName::new(DEFAULT_JOB).ok())
             .ok_or_else(|| Refusal::new(RefusalCode::Internal, "no job"))?;
-        Ok(self.add_task(*task, job)?)
+        let jobs = self.bind_jobs(&task.references.jobs, &job)?;
+        let dependencies = task.document.dependencies.iter();
+        let dependencies = dependencies.map(|dependency| &dependency.on);
+        self.refuse_own_job(&job, dependencies.chain(&task.references.tasks))?;
+        Ok(self.add_task(*task, job, jobs)?)
     }
 
     /// Checks everything that may refuse a new task, except its dependencies and requirements.
@@ -280,7 +284,12 @@ impl Engine {
     }
 
     /// Adds a task that passed all checks.
-    fn add_task(&mut self, task: PreparedTask, job: JobName) -> Result<AdmittedTask, Unreadable> {
+    fn add_task(
+        &mut self,
+        task: PreparedTask,
+        job: JobName,
+        job_results: Vec<JobRun>,
+    ) -> Result<AdmittedTask, Unreadable> {
         self.open_job(&job)?;
         self.last_ordinal += 1;
         let PreparedTask {
@@ -294,7 +303,8 @@ impl Engine {
         let body = TaskBody::new(AddedTask {
             document,
             fingerprint,
-            references,
+            references: references.tasks,
+            job_results,
             id: id.clone(),
             job,
             ordinal: self.last_ordinal,
@@ -372,7 +382,9 @@ impl Engine {
                 }
             })
         };
-        body.dependencies().iter().map(depends_on).collect()
+        let tasks = body.dependencies().iter().map(depends_on);
+        let jobs = body.job_results().iter().map(|_| Ok(DependsOn::Told));
+        tasks.chain(jobs).collect()
     }
 
     /// Gives the core an open task. `due` counts instead of the time in the document.
@@ -395,6 +407,7 @@ impl Engine {
         if was_pruned {
             self.facts.reopened(body.id.clone(), self.last_seq);
         }
+        self.remember_waits(key, &body);
         Ok(key)
     }
 

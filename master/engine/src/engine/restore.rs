@@ -55,6 +55,8 @@ impl Engine {
             idle_waiter: None,
             retention_us: super::RETENTION_US,
             sick_runners: Default::default(),
+            waits: Default::default(),
+            why_skipped: None,
             turn: Turn {
                 first_seq: restored.watermarks.seq + 1,
                 ..Turn::default()
