@@ -273,7 +273,7 @@ mod tests {
         for (params, field) in [
             (r#"{"$result":1}"#, "params.$result"),
             (r#"{"$results":"a"}"#, "params.$results"),
-            (r#"{"$results":{"job":"no name"}}"#, "params.$results.job"),
+            (r#"{"$results":{"job":"no name"}}"#, "params.$results"),
             (r#"{"$results":{"jobs":"j"}}"#, "params.$results.jobs"),
             (r#"{"$results":{}}"#, "params.$results.job"),
         ] {
