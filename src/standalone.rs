@@ -9,7 +9,7 @@ use taskmaster_console::long_lived;
 use taskmaster_engine::settings::Durability;
 use taskmaster_master::config::MasterConfig;
 use taskmaster_master::master::{Master, MasterError};
-use taskmaster_protocol::limits::MEMORY_MB_DEFAULT;
+use taskmaster_protocol::limits::{ANSWERS_BYTES_DEFAULT, MEMORY_MB_DEFAULT};
 use taskmaster_protocol::message::Offer;
 use taskmaster_runner::cli::{CompileArgs, offer};
 use taskmaster_runner::grants::Grants;
@@ -140,6 +140,7 @@ impl Standalone {
             task_timeout: TEMPORARY_TASK_TIMEOUT,
             memory_mb: MEMORY_MB_DEFAULT,
             queue_bytes: u64::MAX,
+            cache_bytes: ANSWERS_BYTES_DEFAULT,
             grace: TEMPORARY_GRACE,
         };
         Standalone::start(config, StandaloneRunner::default(), |_| {}).await

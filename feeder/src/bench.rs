@@ -13,10 +13,10 @@ use crate::exit;
 use crate::output::table::TextTable;
 use crate::output::text::thousands;
 use crate::output::{Printer, notice};
-use load::BenchLoad;
-use serde::{Deserialize, Serialize};
+use load::{BenchLoad, LoadShape};
+use serde::Serialize;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::message::{Follow, JobRef, Query, Status};
+use taskmaster_protocol::message::{Follow, JobRef, Page, Query, Status};
 use taskmaster_protocol::shape::{ModuleState, ModuleView, RunnerView};
 use taskmaster_protocol::{Json, ModuleName, RefusalCode, TaskView, ToMaster};
 use taskmaster_transport::BlobError;
@@ -33,6 +33,9 @@ const WARM_UP_TASKS: u32 = 2_000;
 
 /// Tasks whose time is taken, one after another. Two of them are above the 99th percentile.
 const SINGLE_TASKS: usize = 200;
+
+/// How often a chain or a fan is measured. Each takes a fraction of a second, and the median counts.
+const SHAPED_ROUNDS: usize = 5;
 
 /// How long a runner and the module are waited for.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -54,6 +57,10 @@ struct BenchReport {
     p99_ms: f64,
     /// `sync` or `interval:<ms>`, as the master says.
     durability: String,
+    /// `chain` or `fan`; absent where no task waits for another. Then `seconds` is the median of
+    /// some rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shape: Option<&'static str>,
 }
 
 impl BenchReport {
@@ -63,6 +70,7 @@ impl BenchReport {
         printer.show(&Json::of(self), &rate, || {
             let single = format!("p50 {:.2} ms, p99 {:.2} ms", self.p50_ms, self.p99_ms);
             let mut block = TextTable::block();
+            block.pair_if("shape", self.shape);
             block.pair("tasks", thousands(u64::from(self.tasks)));
             block.pair("seconds", format!("{:.3}", self.seconds));
             block.pair("tasks/s", &rate);
@@ -75,12 +83,19 @@ impl BenchReport {
 
 /// Runs `bench` and gives the exit code.
 pub async fn run(options: &BenchOptions, global: &GlobalOptions) -> Result<u8, CommandError> {
-    let report = measure(global.target()?, options.tasks).await?;
+    let shape = match (options.chain, options.fan) {
+        (Some(tasks), _) => LoadShape::Chain { tasks },
+        (None, Some(width)) => LoadShape::Fan { width },
+        (None, None) => LoadShape::Independent {
+            tasks: options.tasks,
+        },
+    };
+    let report = measure(global.target()?, shape).await?;
     report.print(&global.printer())?;
     Ok(exit::OK)
 }
 
-async fn measure(target: Target, tasks: u32) -> Result<BenchReport, CommandError> {
+async fn measure(target: Target, shape: LoadShape) -> Result<BenchReport, CommandError> {
     let mut client = Client::connect(target).await?;
     upload_module(&client).await?;
     wait_until_ready(&mut client).await?;
@@ -90,17 +105,26 @@ async fn measure(target: Target, tasks: u32) -> Result<BenchReport, CommandError
         job: Some(load.job().clone()),
         ids: Vec::new(),
         since: Some(client.welcome().seq),
+        partials: false,
     }));
-    load.run(&mut client, WARM_UP_TASKS.min(tasks)).await?;
+    let single = LoadShape::Independent { tasks: 1 };
+    let warm_up = LoadShape::Independent {
+        tasks: WARM_UP_TASKS.min(shape.tasks().max(SINGLE_TASKS as u32)),
+    };
+    load.run(&mut client, warm_up).await?;
 
-    let began = Instant::now();
-    load.run(&mut client, tasks).await?;
-    let seconds = began.elapsed().as_secs_f64();
+    let mut rounds_s = Vec::new();
+    for _ in 0..shape.rounds() {
+        let began = Instant::now();
+        load.run(&mut client, shape).await?;
+        rounds_s.push(began.elapsed().as_secs_f64());
+    }
+    let seconds = percentile(&mut rounds_s, 50);
 
     let mut singles_ms = Vec::with_capacity(SINGLE_TASKS);
     for _ in 0..SINGLE_TASKS {
         let began = Instant::now();
-        load.run(&mut client, 1).await?;
+        load.run(&mut client, single).await?;
         singles_ms.push(began.elapsed().as_secs_f64() * 1e3);
     }
     client.send(&ToMaster::Release(JobRef {
@@ -109,6 +133,7 @@ async fn measure(target: Target, tasks: u32) -> Result<BenchReport, CommandError
     remove_module(&mut client).await?;
 
     let status: Status = client.ask(Query::Status).await?;
+    let tasks = shape.tasks();
     Ok(BenchReport {
         tasks,
         seconds: round(seconds, 1e6),
@@ -116,7 +141,26 @@ async fn measure(target: Target, tasks: u32) -> Result<BenchReport, CommandError
         p50_ms: round(percentile(&mut singles_ms, 50), 1e3),
         p99_ms: round(percentile(&mut singles_ms, 99), 1e3),
         durability: status.durability,
+        shape: shape.name(),
     })
+}
+
+impl LoadShape {
+    fn rounds(self) -> usize {
+        match self {
+            LoadShape::Independent { .. } => 1,
+            LoadShape::Chain { .. } | LoadShape::Fan { .. } => SHAPED_ROUNDS,
+        }
+    }
+
+    /// As the report has it.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            LoadShape::Independent { .. } => None,
+            LoadShape::Chain { .. } => Some("chain"),
+            LoadShape::Fan { .. } => Some("fan"),
+        }
+    }
 }
 
 async fn upload_module(client: &Client) -> Result<(), CommandError> {
@@ -131,10 +175,6 @@ async fn upload_module(client: &Client) -> Result<(), CommandError> {
 
 /// Takes the module out of the task folder again, unless another bench still needs it.
 async fn remove_module(client: &mut Client) -> Result<(), CommandError> {
-    #[derive(Deserialize)]
-    struct Page {
-        rows: Vec<TaskView>,
-    }
     let query = Query::Tasks {
         job: None,
         state: None,
@@ -143,7 +183,7 @@ async fn remove_module(client: &mut Client) -> Result<(), CommandError> {
         after: None,
     };
     // Open tasks come first in a list.
-    let page: Page = client.ask(query).await?;
+    let page: Page<TaskView> = client.ask(query).await?;
     if page.rows.iter().any(|task| !task.state.is_final()) {
         return Ok(());
     }
@@ -162,7 +202,7 @@ async fn wait_until_ready(client: &mut Client) -> Result<(), CommandError> {
     let end = Instant::now() + READY_WITHIN;
     let mut told = false;
     loop {
-        let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
+        let runners: Vec<RunnerView> = client.ask_list(Query::RUNNERS).await?;
         let has_runner = runners.iter().any(|runner| runner.state == "connected");
         let unready = why_unready(client, &module).await?;
         let reason = match unready {
@@ -236,11 +276,16 @@ mod tests {
             p50_ms: 0.1,
             p99_ms: 0.2,
             durability: "sync".into(),
+            shape: None,
         };
         let text = concat!(
             r#"{"tasks":1,"seconds":0.5,"tasks_per_s":2.0,"p50_ms":0.1,"p99_ms":0.2,"#,
             r#""durability":"sync"}"#,
         );
         assert_eq!(Json::of(&report).get(), text);
+        let shape = LoadShape::Chain { tasks: 1 }.name();
+        let chain = BenchReport { shape, ..report };
+        let text = text.replace("\"}", "\",\"shape\":\"chain\"}");
+        assert_eq!(Json::of(&chain).get(), text);
     }
 }

@@ -4,6 +4,8 @@
 //! master knows it again after a break: a batch that is sent twice with one number is added once,
 //! and a job that the session holds open stays open.
 //!
+//! [`Calls`] has many tasks in flight on one connection and matches their answers by id.
+//!
 //! A client has one connection at a time. Messages that are no answer to a question (`task:added`,
 //! `task:final`, events) wait in memory until [`Client::receive`] takes them, in the order in which
 //! they came.
@@ -22,12 +24,16 @@
 //! ```
 
 mod backoff;
+mod calls;
 mod connection;
 mod error;
+mod partials;
 mod target;
 
 pub(crate) use backoff::Backoff;
+pub use calls::{CallNews, Calls, RefusedCall};
 pub use error::ClientError;
+pub use partials::SeenPartials;
 pub use target::Target;
 
 use connection::MasterConnection;
@@ -35,7 +41,7 @@ use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::Duration;
 use taskmaster_protocol::message::{
-    Cancel, ChangeTask, Operate, Operation, Query, Question, Retry, Welcome,
+    Cancel, ChangeTask, Operate, Operation, Page, Query, Question, Retry, Welcome,
 };
 use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster};
 use taskmaster_transport::BlobClient;
@@ -114,6 +120,21 @@ impl Client {
         self.connection.send(message.encode());
     }
 
+    /// Queues a question and gives its reference. The caller takes the answer, or the refusal, from
+    /// [`Client::receive`], among all other messages: many questions may be on their way at a time.
+    pub fn send_question(&mut self, query: Query) -> u64 {
+        self.send_change(|reference| ToMaster::Ask(Question { reference, query }))
+    }
+
+    /// Queues the message that `message` makes of a reference, as [`Client::send_question`] does
+    /// with a question.
+    pub fn send_change(&mut self, message: impl FnOnce(u64) -> ToMaster) -> u64 {
+        self.last_reference += 1;
+        let reference = self.last_reference;
+        self.send(&message(reference));
+        reference
+    }
+
     /// Queues a message that is JSON already.
     pub fn send_text(&self, text: impl Into<Utf8Bytes>) {
         self.connection.send(text);
@@ -130,6 +151,13 @@ impl Client {
         match self.pending.pop_front() {
             Some(text) => Ok(text),
             None => self.connection.receive().await,
+        }
+    }
+
+    /// Has [`Client::receive`] give these messages again, before all others.
+    pub(crate) fn put_back(&mut self, messages: Vec<Utf8Bytes>) {
+        for message in messages.into_iter().rev() {
+            self.pending.push_front(message);
         }
     }
 
@@ -156,6 +184,26 @@ impl Client {
             })
         })
         .await
+    }
+
+    /// Asks for a list and reads each of its rows as `T`. The list comes page by page.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::ask`].
+    pub async fn ask_list<T: DeserializeOwned>(
+        &mut self,
+        mut query: Query,
+    ) -> Result<Vec<T>, ClientError> {
+        let mut rows = Vec::new();
+        loop {
+            let page: Page<T> = self.ask(query.clone()).await?;
+            rows.extend(page.rows);
+            if page.next.is_none() {
+                return Ok(rows);
+            }
+            query = query.at(page.next);
+        }
     }
 
     /// Like [`Client::ask_raw`], but a broken connection is an error: for callers who have more to

@@ -11,7 +11,7 @@ use crate::output::table::TextTable;
 use crate::output::text::span;
 use crate::output::{ListRows, OutputFormat, Printer};
 use serde::Serialize;
-use taskmaster_protocol::message::{Query, Status};
+use taskmaster_protocol::message::{Query, Status, Trouble, TroubleKind};
 use taskmaster_protocol::shape::{ModuleState, ModuleView, RunnerView};
 use taskmaster_protocol::{Json, PROTOCOL_VERSION};
 
@@ -103,34 +103,30 @@ fn check_protocol(protocol: u32) -> Finding {
 
 async fn check_master(client: &mut Client) -> Result<Vec<Finding>, ClientError> {
     let status = client.ask(Query::Status).await?;
-    let runners: Vec<RunnerView> = client.ask(Query::Runners).await?;
-    let modules: Vec<ModuleView> = client.ask(Query::Modules).await?;
+    let runners: Vec<RunnerView> = client.ask_list(Query::RUNNERS).await?;
+    let modules: Vec<ModuleView> = client.ask_list(Query::MODULES).await?;
     let mut findings = vec![
         check_store(&status),
         check_runners(&runners),
         check_modules(&modules),
     ];
-    let advice = "look at what it names; the master's log has more";
-    let troubles = status.troubles.into_iter();
-    findings.extend(troubles.map(|trouble| Finding::bad("trouble", trouble, advice)));
+    let folder = |trouble: &&Trouble| trouble.kind == TroubleKind::TaskFolder;
+    findings.extend(status.troubles.iter().filter(folder).map(|trouble| {
+        let advice = "look at what it names; the master's log has more";
+        Finding::bad("task folder", trouble.to_string(), advice)
+    }));
     Ok(findings)
 }
 
 fn check_store(status: &Status) -> Finding {
-    if let Some(why) = &status.damaged {
-        return Finding::bad(
-            "store",
-            format!("it is damaged, and adds are refused: {why}"),
+    if let Some(trouble) = status.why_no_adds() {
+        let advice = if trouble.kind == TroubleKind::DamagedStore {
             "stop the master and see what `taskmaster store check` says; what is sound comes out \
-             with `store export` and goes into a new store with `store import`",
-        );
-    }
-    if let Some(why) = &status.refusing {
-        return Finding::bad(
-            "store",
-            format!("adds are refused: {why}"),
-            "free space on the master's disk, or let tasks that are queued end",
-        );
+             with `store export` and goes into a new store with `store import`"
+        } else {
+            "free space on the master's disk, or let tasks that are queued end"
+        };
+        return Finding::bad("store", trouble.to_string(), advice);
     }
     let up = span(status.uptime_ms.saturating_mul(1_000));
     let found = format!(

@@ -9,6 +9,7 @@ use crate::output::text::{bytes, span};
 use crate::output::{Printer, notice};
 use serde_json::json;
 use taskmaster_console::terminal::plain;
+use taskmaster_protocol::shape::PartialView;
 use taskmaster_protocol::{RefusalCode, TaskState, TaskView};
 
 /// The exit code that an ended task stands for.
@@ -93,6 +94,12 @@ pub fn block(task: &TaskView) -> TextTable {
     block.pair("finished", moment_and_age(task.finished));
     block.pair_if("result", task.result.as_ref().map(|result| result.get()));
     block.pair_if("result blob", task.result_blob);
+    if let Some(partial) = &task.partial {
+        let PartialView { attempt, n, .. } = partial;
+        let given = moment_and_age(Some(partial.time));
+        block.pair("partial", partial.value.get());
+        block.pair("given", format!("{given}, number {n} of attempt {attempt}"));
+    }
     if let Some(error) = &task.error {
         let kind = error.kind.as_str();
         block.pair("error", format!("{kind}: {}", error.message));

@@ -62,6 +62,7 @@ pub async fn run(options: &FeedOptions, global: &GlobalOptions) -> Result<u8, Co
         job,
         job_is_new,
         goal,
+        partials: options.partials,
         hasher,
         input,
         fetching,

@@ -18,6 +18,7 @@ mod ended;
 mod error;
 mod feed;
 mod fetch;
+mod followed_task;
 mod inspect;
 mod new;
 mod output;

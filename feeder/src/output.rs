@@ -2,6 +2,7 @@
 //! notices and errors.
 
 pub mod moments;
+pub mod status_line;
 pub mod table;
 pub mod text;
 
@@ -197,6 +198,16 @@ pub struct ListRows<T> {
     pub raw: Vec<Json>,
     /// Each row as this version reads it, for people.
     pub typed: Vec<T>,
+}
+
+impl<T> ListRows<T> {
+    /// The rows in the order of their keys. Rows with equal keys stay in order.
+    pub fn sorted_by_key<K: Ord>(self, key: impl Fn(&T) -> K) -> ListRows<T> {
+        let mut both: Vec<(Json, T)> = self.raw.into_iter().zip(self.typed).collect();
+        both.sort_by_key(|(_, row)| key(row));
+        let (raw, typed) = both.into_iter().unzip();
+        ListRows { raw, typed }
+    }
 }
 
 /// Writes a line for people to stderr. A closed stderr is no reason to end.

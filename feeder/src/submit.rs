@@ -6,6 +6,7 @@ use crate::client::{Client, ClientError, Target, read_answer};
 use crate::error::CommandError;
 use crate::feed::new_id;
 use crate::fetch;
+use crate::followed_task::task_end;
 use crate::uploads;
 use crate::waiting::{self, Awaited, reconnect};
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use std::io::Read;
 use std::path::Path;
 use taskmaster_protocol::message::Add;
 use taskmaster_protocol::{
-    Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires, Retries, TaskDocument,
-    TaskId, TaskView, ToMaster, When, limits, splice,
+    CacheMode, CachePolicy, Dependency, FromMaster, Hash, Json, Refusal, RefusalCode, Requires,
+    Retries, TaskDocument, TaskId, TaskView, ToMaster, When, limits, splice,
 };
 use taskmaster_transport::BlobError;
 use tokio::time::Instant;
@@ -22,15 +23,16 @@ use tokio::time::Instant;
 /// Characters of wrong params that an error shows.
 const SHOWN_CHARS: usize = 40;
 
-/// A task that is durable at a master, with the client that added it.
+/// A task of the command line, with the client that adds it.
 pub struct SubmittedTask {
     /// The id of the task.
     pub id: TaskId,
-    /// The client that added it.
+    /// The client that adds it.
     pub client: Client,
-    target: Target,
     /// Until when to wait for its end.
-    deadline: Option<Instant>,
+    pub deadline: Option<Instant>,
+    target: Target,
+    document: TaskDocument,
 }
 
 /// A task that has ended.
@@ -41,47 +43,80 @@ pub struct SubmittedTaskEnd {
     pub view: TaskView,
 }
 
+impl SubmittedTaskEnd {
+    /// Reads a task that has ended.
+    pub fn read(json: Json) -> Result<SubmittedTaskEnd, CommandError> {
+        let view = read_answer(&json)?;
+        Ok(SubmittedTaskEnd { json, view })
+    }
+}
+
 impl SubmittedTask {
-    /// Adds the task that the options describe. `--wait-timeout` counts from here.
+    /// Adds the task that the options describe, and waits until it is durable.
     pub async fn submit(
         options: &TaskOptions,
         global: &GlobalOptions,
     ) -> Result<SubmittedTask, CommandError> {
-        let mut document = document(options)?;
+        let document = document(options)?;
+        let mut task = SubmittedTask::prepare(document, options, global).await?;
+        task.add().await?;
+        Ok(task)
+    }
+
+    /// Connects, and puts the inputs. Nothing is added yet. `--wait-timeout` counts from the end of
+    /// this.
+    pub async fn prepare(
+        mut document: TaskDocument,
+        options: &TaskOptions,
+        global: &GlobalOptions,
+    ) -> Result<SubmittedTask, CommandError> {
         let target = global.target()?;
-        let mut client = Client::connect(target.clone()).await?;
+        let client = Client::connect(target.clone()).await?;
         document.inputs = uploads::of_options(target.clone(), &options.inputs).await?;
-        let deadline = waiting::deadline(options.wait_timeout);
-        let id = add(&mut client, document).await?;
         Ok(SubmittedTask {
-            id,
+            id: take_id(&mut document)?,
             client,
+            deadline: waiting::deadline(options.wait_timeout),
             target,
-            deadline,
+            document,
         })
+    }
+
+    /// Adds the task and waits until it is durable.
+    pub async fn add(&mut self) -> Result<(), CommandError> {
+        add(&mut self.client, self.document.clone()).await.map(drop)
+    }
+
+    /// Cancels the task, unless it has ended, and waits for its end.
+    pub async fn cancel(&mut self) -> Result<SubmittedTaskEnd, CommandError> {
+        self.client.cancel(vec![self.id.clone()], None).await?;
+        let json = task_end(&mut self.client, &self.id).await?;
+        SubmittedTaskEnd::read(json)
+    }
+
+    /// Brings the files of the ended task into `folder`, where that is given.
+    pub async fn fetch(&self, end: &TaskView, folder: Option<&Path>) -> Result<(), CommandError> {
+        if let Some(folder) = folder {
+            fetch::fetch_outputs(&self.target, folder, &end.id, &end.outputs).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the task has ended, and brings its files into `folder` where that is given.
     pub async fn wait(&mut self, folder: Option<&Path>) -> Result<SubmittedTaskEnd, CommandError> {
         let what = Awaited::task(&self.id);
-        let end = waiting::task_end(&mut self.client, &self.id);
+        let end = task_end(&mut self.client, &self.id);
         let json = waiting::before(self.deadline, &what, end).await?;
-        let view: TaskView = read_answer(&json)?;
-        if let Some(folder) = folder {
-            fetch::fetch_outputs(&self.target, folder, &view.id, &view.outputs).await?;
-        }
-        Ok(SubmittedTaskEnd { json, view })
+        let end = SubmittedTaskEnd::read(json)?;
+        self.fetch(&end.view, folder).await?;
+        Ok(end)
     }
 }
 
 /// Adds a task and waits until it is durable. Where the connection breaks, the batch is sent again
 /// with the number that it had, so that it is added once.
 pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<TaskId, CommandError> {
-    let id = match document.id.take() {
-        Some(id) => id,
-        None => TaskId::new(&new_id()).map_err(|error| CommandError::Local(error.to_string()))?,
-    };
-    document.id = Some(id.clone());
+    let id = take_id(&mut document)?;
     put_params(client, &mut document).await?;
     let message = ToMaster::Add(Add {
         batch: 1,
@@ -91,6 +126,7 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
     });
     client.send(&message);
     let mut rejection: Option<Refusal> = None;
+    let mut others = Vec::new();
     loop {
         let text = match client.receive().await {
             Ok(text) => text,
@@ -106,15 +142,26 @@ pub async fn add(client: &mut Client, mut document: TaskDocument) -> Result<Task
                 rejection = rejected.tasks.into_iter().next().map(|task| task.error);
             }
             Ok(FromMaster::Added(_)) => {
+                client.put_back(others);
                 return match rejection {
                     None => Ok(id),
                     Some(refusal) => Err(refusal.into()),
                 };
             }
             Ok(FromMaster::Refused(refused)) => return Err(refused.error.into()),
-            _ => {}
+            _ => others.push(text),
         }
     }
+}
+
+/// The id of a document, which gets one where it has none.
+fn take_id(document: &mut TaskDocument) -> Result<TaskId, CommandError> {
+    let id = match document.id.take() {
+        Some(id) => id,
+        None => TaskId::new(&new_id()).map_err(|error| CommandError::Local(error.to_string()))?,
+    };
+    document.id = Some(id.clone());
+    Ok(id)
 }
 
 /// Puts large params as a blob, so that the document only names them.
@@ -181,8 +228,25 @@ pub fn document(options: &TaskOptions) -> Result<TaskDocument, CommandError> {
     });
     document.delay_ms = options.delay.map(|span| span.ms());
     document.not_before = options.not_before;
+    document.cache = cache_policy(options);
     check(&mut document)?;
     Ok(document)
+}
+
+/// What the options say about kept answers; `None` leaves it to the manifest of the module.
+fn cache_policy(options: &TaskOptions) -> Option<CachePolicy> {
+    if options.no_cache {
+        return Some(CachePolicy::OFF);
+    }
+    let mode = if options.refresh {
+        CacheMode::Refresh
+    } else {
+        CacheMode::Use
+    };
+    options.cache.map(|time| CachePolicy {
+        mode,
+        ttl_s: time.ms().div_ceil(1_000),
+    })
 }
 
 fn after_done(id: &TaskId) -> Dependency {

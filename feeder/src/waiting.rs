@@ -1,12 +1,10 @@
-//! Waits for the end of a task, however long it takes: a connection that breaks is made again.
+//! Waiting: until when, what cuts it short, and what people are told then.
 
 use crate::cli::TimeSpan;
 use crate::client::{Client, ClientError};
 use crate::error::CommandError;
 use crate::output::notice;
-use crate::wire::{FinalMessage, FinalTask, HotMessage, read_hot};
-use taskmaster_protocol::message::Follow;
-use taskmaster_protocol::{FromMaster, JobName, Json, TaskId, ToMaster};
+use taskmaster_protocol::{JobName, TaskId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -59,24 +57,29 @@ pub async fn before<T>(
     what: &Awaited,
     future: impl Future<Output = Result<T, ClientError>>,
 ) -> Result<T, CommandError> {
-    let passed = async {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         biased;
         result = future => Ok(result?),
-        () = passed => {
-            let goes_on = what.goes_on();
-            Err(CommandError::TimedOut(format!("--wait-timeout passed; {goes_on}")))
-        }
+        () = passed(deadline) => Err(timed_out(what)),
         signal = stop_signal() => Err(CommandError::Interrupted {
             signal,
             text: what.goes_on(),
         }),
     }
+}
+
+/// Waits until `deadline` has passed. `None`: for ever.
+pub async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The error of a wait whose deadline has passed.
+pub fn timed_out(what: &Awaited) -> CommandError {
+    let goes_on = what.goes_on();
+    CommandError::TimedOut(format!("--wait-timeout passed; {goes_on}"))
 }
 
 /// Waits for Ctrl-C or SIGTERM, and gives the signal's number. Without a listener there is none to
@@ -103,40 +106,4 @@ pub async fn reconnect(client: &mut Client, lost: &ClientError) -> Result<(), Cl
     client.reconnect().await?;
     notice("connected again");
     Ok(())
-}
-
-/// Waits until a task has ended, and gives it as the master wrote it.
-pub async fn task_end(client: &mut Client, id: &TaskId) -> Result<Json, ClientError> {
-    let follow = ToMaster::Follow(Follow {
-        job: None,
-        ids: vec![id.clone()],
-        since: None,
-    });
-    client.send(&follow);
-    loop {
-        let text = match client.receive().await {
-            Ok(text) => text,
-            Err(lost @ ClientError::Lost(_)) => {
-                reconnect(client, &lost).await?;
-                client.send(&follow);
-                continue;
-            }
-            Err(other) => return Err(other),
-        };
-        if let Some(HotMessage::Final(message)) = read_hot(&text) {
-            if let Some(task) = find(id, &message) {
-                return Ok(task);
-            }
-        } else if let Ok(FromMaster::Refused(refused)) = FromMaster::decode(&text) {
-            return Err(refused.error.into());
-        }
-    }
-}
-
-fn find(id: &TaskId, message: &FinalMessage<'_>) -> Option<Json> {
-    let task = message.tasks.iter().find(|task| {
-        serde_json::from_str::<FinalTask<'_>>(task.get())
-            .is_ok_and(|ended| ended.id.0 == id.as_str())
-    })?;
-    Json::parse(task.get()).ok()
 }

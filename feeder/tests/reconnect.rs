@@ -118,7 +118,9 @@ fn ended(name: &str, state: TaskState) -> TaskView {
         error: None,
         outputs: Default::default(),
         stats: None,
+        cached: None,
         note: None,
+        partial: None,
     }
 }
 
@@ -149,6 +151,7 @@ async fn feed(url: &str, lines: &str, wait: bool) -> u8 {
         job: JobName::new("j").ok(),
         wait,
         follow: false,
+        partials: false,
         fetch: None,
     };
     let global = GlobalOptions {

@@ -7,7 +7,7 @@ pub use store::{DataArgs, StoreCommand};
 use clap::Args;
 use std::path::PathBuf;
 use taskmaster_blobs::CACHE_BYTES_DEFAULT;
-use taskmaster_protocol::limits::{MEMORY_MB_DEFAULT, MEMORY_MB_MAX};
+use taskmaster_protocol::limits::{ANSWERS_BYTES_DEFAULT, MEMORY_MB_DEFAULT, MEMORY_MB_MAX};
 
 /// The options of a master.
 #[derive(Debug, Clone, Args)]
@@ -104,6 +104,12 @@ pub struct MasterArgs {
     /// on by itself. Tasks with a priority above 0 may take an eighth more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub queue_mb: Option<u32>,
+
+    /// Memory and disk that kept answers may take together with their files, MiB
+    ///
+    /// Beyond it those go that were not used for longest. An answer that alone has more is not kept.
+    #[arg(long, value_name = "N", default_value_t = ANSWERS_BYTES_DEFAULT >> 20)]
+    pub cache_mb: u64,
 
     /// How long running tasks may go on when the master is asked to stop (SIGTERM, Ctrl-C, SIGHUP);
     /// 0s: not at all

@@ -84,6 +84,8 @@ enum RoundPosition {
     Open { from: u64 },
     /// It reads ended tasks, from this seq on.
     Ended { from: u64 },
+    /// It reads kept answers, those behind this key.
+    Answers { after: Option<Hash> },
     /// It waits, and has done so for a number of steps.
     Idle { steps: u32 },
     /// It removes what is not needed, from this index of [`Round::expired`] on.
@@ -209,6 +211,7 @@ impl Collector for BlobCollector {
                 RoundPosition::Idle { .. } => CollectorStep::Pause,
                 RoundPosition::Open { .. }
                 | RoundPosition::Ended { .. }
+                | RoundPosition::Answers { .. }
                 | RoundPosition::Removing { .. } => CollectorStep::More,
             },
         })
@@ -270,6 +273,7 @@ impl Round {
         match self.position {
             RoundPosition::Open { from } => self.mark_open(blobs, store, from),
             RoundPosition::Ended { from } => self.mark_ended(blobs, store, from),
+            RoundPosition::Answers { after } => self.mark_answers(blobs, store, after),
             RoundPosition::Idle { steps } if steps < IDLE_STEPS => {
                 self.position = RoundPosition::Idle { steps: steps + 1 };
                 Ok(Ok(()))
@@ -305,6 +309,24 @@ impl Round {
         Ok(self.mark_all(blobs, references))
     }
 
+    /// Marks the blobs of a page of kept answers.
+    fn mark_answers(
+        &mut self,
+        blobs: &Blobs,
+        store: &SharedStore,
+        after: Option<Hash>,
+    ) -> Result<io::Result<()>, StoreError> {
+        let page = view::cache_entries_after(store.as_ref(), after.as_ref(), PAGE_TASKS)?;
+        self.position = match page.last() {
+            Some(entry) => RoundPosition::Answers {
+                after: Some(entry.key),
+            },
+            None => RoundPosition::Idle { steps: 0 },
+        };
+        let references: Vec<Reference> = page.iter().flat_map(references::of_answer).collect();
+        Ok(self.mark_all(blobs, references))
+    }
+
     /// Marks the blobs of a page of ended tasks. After the last page, marks those of the modules.
     fn mark_ended(
         &mut self,
@@ -326,7 +348,7 @@ impl Round {
             for (_, record) in view::modules(store.as_ref())? {
                 references.extend(references::of_module(&record));
             }
-            RoundPosition::Idle { steps: 0 }
+            RoundPosition::Answers { after: None }
         };
         Ok(self.mark_all(blobs, references))
     }

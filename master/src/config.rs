@@ -42,6 +42,8 @@ pub struct MasterConfig {
     pub memory_mb: u32,
     /// Memory that tasks which have not ended may take, bytes.
     pub queue_bytes: u64,
+    /// Bytes that kept answers may have together, with their blobs.
+    pub cache_bytes: u64,
     /// How long running attempts may go on at a stop.
     pub grace: Duration,
 }
@@ -136,6 +138,7 @@ impl MasterConfig {
             task_timeout: of_flag("--task-timeout", read_time(&args.task_timeout))?,
             memory_mb: args.memory_mb,
             queue_bytes,
+            cache_bytes: args.cache_mb << 20,
             grace: of_flag("--grace", read_time(&args.grace))?,
         })
     }
@@ -220,26 +223,15 @@ pub struct Invitation {
     pub lacks_address: bool,
 }
 
-/// Half of this machine's memory, or of the limit of this process's group where that is less.
-/// 2 GiB where neither is known.
+/// Memory that is reckoned with where the system tells of none, bytes.
+const MEMORY_BYTES_DEFAULT: u64 = 4 << 30;
+
+/// Half of the memory that this process may use.
 fn half_of_memory() -> u64 {
-    let known = [memory_of_machine(), memory_of_group()];
-    let bytes = known.into_iter().flatten().min();
-    bytes.unwrap_or(4 << 30) / 2
-}
-
-fn memory_of_machine() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let total = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = total.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib << 10)
-}
-
-fn memory_of_group() -> Option<u64> {
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok()?;
-    limit.trim().parse().ok()
+    match taskmaster_machine::memory_bytes() {
+        0 => MEMORY_BYTES_DEFAULT / 2,
+        bytes => bytes / 2,
+    }
 }
 
 /// The address under which other machines most likely see this one: that from which it would send
@@ -434,6 +426,7 @@ mod tests {
             task_timeout: "1h".into(),
             memory_mb: 512,
             queue_mb: None,
+            cache_mb: 1,
             grace: "30s".into(),
         }
     }

@@ -28,6 +28,7 @@ mod reader;
 mod reports;
 mod requests;
 mod runner_names;
+mod serving;
 mod session;
 mod socket_owner;
 mod subscriptions;
@@ -114,10 +115,8 @@ pub async fn serve(listener: TcpListener, config: GatewayConfig) -> io::Result<(
         module_checks: Arc::new(Semaphore::new(push::CHECKS_AT_A_TIME)),
         stop: config.stop,
     };
-    let service = router(state).into_make_service_with_connect_info::<PeerConnection>();
-    axum::serve(TimedListener::new(listener), service)
-        .with_graceful_shutdown(stopped(stop))
-        .await
+    serving::serve(TimedListener::new(listener), router(state), stop).await;
+    Ok(())
 }
 
 /// Returns when the flag is true, or when nobody can set it any more.

@@ -119,6 +119,15 @@ pub struct EventView {
     pub data: Json,
 }
 
+impl EventView {
+    /// About how many bytes the event has in a message. What waits for watchers is bounded by it.
+    pub fn bytes(&self) -> usize {
+        /// The other fields, with long names.
+        const FIELDS: usize = 256;
+        FIELDS + self.data.get().len() + self.runner.as_ref().map_or(0, String::len)
+    }
+}
+
 /// Which events a watcher wants. Every field that is given must match.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -72,9 +72,32 @@ impl Json {
         serde_json::value::to_raw_value(value).map_or_else(|_| Json::null(), |raw| Json(raw.into()))
     }
 
+    /// How many bytes [`Json::of`] gives, without writing them.
+    pub fn bytes_of<T: Serialize + ?Sized>(value: &T) -> usize {
+        let mut count = ByteCount(0);
+        match serde_json::to_writer(&mut count, value) {
+            Ok(()) => count.0,
+            Err(_) => RawValue::NULL.get().len(),
+        }
+    }
+
     /// Reads the value as `T`.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.get())
+    }
+}
+
+/// Counts what is written into it.
+struct ByteCount(usize);
+
+impl std::io::Write for ByteCount {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 
 #![deny(missing_docs)]
 
+pub mod canonical;
 pub mod capabilities;
 pub mod event;
 pub mod excerpt;
@@ -40,7 +41,7 @@ pub use offer::Offer;
 pub use outcome::{ErrorKind, TaskError, TaskStats};
 pub use refusal::{Refusal, RefusalCode};
 pub use shape::{ModuleKind, TaskState, TaskView};
-pub use task::{Dependency, Requires, Retries, TaskDocument, When};
+pub use task::{CacheMode, CachePolicy, Dependency, Requires, Retries, TaskDocument, When};
 pub use time::{Now, Wall};
 
 /// The version of the protocol. A peer names its version in `hello`, and `welcome` answers with the

@@ -44,6 +44,10 @@ pub const PARAMS_DEPTH_MAX: usize = 1_000;
 /// is a blob.
 pub const RESULT_INLINE_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of a partial result, as many as of a result that travels inline. The newest one of each open
+/// task is in the master's memory.
+pub const PARTIAL_BYTES_MAX: usize = RESULT_INLINE_BYTES_MAX;
+
 /// Bytes of one blob that a runner or client may send. It bounds what one upload takes from the
 /// disk.
 pub const BLOB_BYTES_MAX: u64 = 4 << 30;
@@ -83,8 +87,8 @@ pub const RESULTS_MAX: usize = 256;
 /// Tasks that one message may cancel, open again or follow. A longer list goes in several messages.
 pub const IDS_MAX: usize = 4_096;
 
-/// Bytes of one page of a list of tasks: with their results and errors, a thousand tasks may have
-/// more than a message. A page ends with the row that reaches this.
+/// Bytes of one page of a list: a thousand tasks with their results and errors, or a thousand runners
+/// with their labels, may have more than a message. A page ends with the row that reaches this.
 pub const PAGE_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of a task's log that are kept from its beginning, and as many from its end.
@@ -199,6 +203,13 @@ pub const PREFETCH_US: u64 = 5_000;
 
 /// The time after which attempts that wait on a runner are recalled, if no slot of it becomes free.
 pub const RECALL_AFTER_MS: u64 = 50;
+
+/// Bytes that kept answers and their blobs have together, unless the master is told otherwise: 1 GiB,
+/// which a small disk can spare.
+pub const ANSWERS_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Seconds for which an answer may be kept: 366 days, like all durations.
+pub const CACHE_TTL_S_MAX: u64 = DURATION_MS_MAX / 1_000;
 
 /// Rows in one page of a list. A longer list is fetched page by page.
 pub const PAGE_ROWS_MAX: usize = 1_000;

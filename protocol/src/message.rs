@@ -16,11 +16,13 @@ mod watch;
 pub use crate::offer::Offer;
 pub use crate::shape::ModuleVersion;
 pub use assignment::{Announce, Assignment, Attempt, ResultRef};
-pub use feed::{Add, Added, Follow, JobRef, Rejected, Rejection, TasksEnded};
+pub use feed::{Add, Added, Follow, JobRef, PartialResult, Rejected, Rejection, TasksEnded};
 pub use hello::{Hello, Role, Welcome};
 pub use operate::{Cancel, ChangeTask, Operate, Operation, Retry};
-pub use question::{Answer, Page, Query, Question, Refused, Status};
-pub use report::{Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Log, Started};
+pub use question::{Answer, Page, Query, Question, Refused, Status, Trouble, TroubleKind};
+pub use report::{
+    Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Log, PartialOutput, Started,
+};
 pub use watch::{Gap, Watch};
 
 use crate::excerpt::excerpt;
@@ -127,8 +129,8 @@ messages! {
         Returned = "task:returned": Vec<Attempt>,
         /// For watchers: how far modules are.
         Progress = "task:progress": Vec<LiveOutput>,
-        /// For watchers: first parts of results.
-        Partial = "task:partial": Vec<LiveOutput>,
+        /// For followers and watchers: partial results.
+        Partial = "task:partial": Vec<PartialOutput>,
         /// For watchers: lines of logs.
         Log = "task:log": Vec<LiveOutput>,
         /// Modules that a runner compiled, or failed to compile.
@@ -181,6 +183,8 @@ messages! {
         Added = "task:added": Added,
         /// Tasks of a batch that were not added.
         Rejected = "task:rejected": Rejected,
+        /// Partial results of open tasks.
+        Partials = "task:partial": Vec<PartialResult>,
         /// Tasks that ended.
         Final = "task:final": TasksEnded,
         /// Events, the oldest first.
@@ -227,7 +231,7 @@ mod tests {
             ToMaster::decode(r#"{"event":"query","data":{"ref":1,"what":"jobs"}}"#).unwrap(),
             ToMaster::Ask(Question {
                 reference: 1,
-                query: Query::Jobs
+                query: Query::JOBS
             })
         );
     }

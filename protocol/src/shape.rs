@@ -106,9 +106,41 @@ pub struct TaskView {
     pub outputs: BTreeMap<FilePath, Hash>,
     /// What the last attempt cost.
     pub stats: Option<TaskStats>,
+    /// Where the answer comes from. Only for a task that is done, or failed, without a run of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached: Option<AnswerSource>,
     /// Why no connected runner can take the task now. Only for a ready task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The newest partial result. Only for an open task that gave one, and only while the master has
+    /// it in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<PartialView>,
+}
+
+/// The newest partial result of an open task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartialView {
+    /// The number of the attempt that gave it.
+    pub attempt: u32,
+    /// Its number among those that the attempt gave, from 1.
+    pub n: u64,
+    /// When it came, by the master's clock.
+    pub time: Wall,
+    /// The partial result, as the module gave it.
+    pub value: Json,
+}
+
+/// Where the answer of a task comes from that did not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnswerSource {
+    /// The task that ran.
+    pub from: TaskId,
+    /// Seconds from the end of the run to this answer.
+    pub age_s: u64,
+    /// Whether this task waited for the run to end, because an equal task was at work.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
 }
 
 impl TaskView {
@@ -128,7 +160,8 @@ impl TaskView {
             .map(|path| path.as_str().len() + HASH)
             .sum();
         let note = self.note.as_ref().map_or(0, String::len);
-        FIELDS + result + error + outputs + note
+        let partial = self.partial.as_ref().map_or(0, |it| it.value.get().len());
+        FIELDS + result + error + outputs + note + partial
     }
 }
 

@@ -2,10 +2,12 @@
 //! error.
 
 mod bounds;
+mod cache;
 mod dependency;
 mod requires;
 mod retries;
 
+pub use cache::{CacheMode, CachePolicy};
 pub use dependency::{Dependency, When};
 pub use requires::Requires;
 pub use retries::Retries;
@@ -78,9 +80,10 @@ pub struct TaskDocument {
     /// The earliest start, as a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Wall>,
-    /// Reserved: how long a result may be used again. Refused today.
+    /// Whether the answer may be used again by equal tasks, and for how long: an object, or `false`.
+    /// Absent: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<Json>,
+    pub cache: Option<CachePolicy>,
     /// The job that the task belongs to. Absent: the job of the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobName>,
@@ -143,15 +146,13 @@ impl TaskDocument {
 
     /// Fields whose names are reserved for a later version.
     fn check_supported(&self) -> Result<(), Refusal> {
-        let reserved = [("cache", &self.cache), ("limits", &self.limits)];
-        match reserved.iter().find(|(_, value)| value.is_some()) {
-            Some((field, _)) => {
-                let text =
-                    format!("field `{field}` is not supported by this version yet; leave it out");
-                Err(Refusal::new(RefusalCode::Unsupported, text).at(*field))
-            }
-            None => Ok(()),
+        if self.limits.is_some() {
+            let field = "limits";
+            let text =
+                format!("field `{field}` is not supported by this version yet; leave it out");
+            return Err(Refusal::new(RefusalCode::Unsupported, text).at(field));
         }
+        Ok(())
     }
 
     fn check_sizes(&self) -> Result<(), Refusal> {
@@ -212,6 +213,7 @@ impl TaskDocument {
         within("timeout_ms", self.timeout_ms, 1, limits::DURATION_MS_MAX)?;
         within("delay_ms", self.delay_ms, 0, limits::DURATION_MS_MAX)?;
         within("memory_mb", memory_mb, 1, memory_mb_max)?;
+        self.cache.as_ref().map_or(Ok(()), CachePolicy::check)?;
         self.retries.as_ref().map_or(Ok(()), Retries::check)
     }
 }
@@ -283,7 +285,7 @@ mod tests {
             ("retries.factor", r#"{"module":"m","retries":{"factor":0}}"#),
             ("requires.slots", r#"{"module":"m","requires":{"slots":0}}"#),
             ("env", r#"{"module":"m","env":{"a=b":"c"}}"#),
-            ("cache", r#"{"module":"m","cache":{"ttl_s":1}}"#),
+            ("limits", r#"{"module":"m","limits":[{"key":"smtp"}]}"#),
             ("inputs.a", r#"{"module":"m","inputs":{"a":"b"}}"#),
             (
                 "inputs",

@@ -127,6 +127,7 @@ fn task(n: u32) -> Result<Assignment, Failure> {
         memory_mb: 64,
         slots: 1,
         capabilities: None,
+        is_cached: false,
     })
 }
 

@@ -27,6 +27,14 @@ const CODE_TIMES: usize = 32;
 /// Bytes of machine code that no module may exceed. They are in the runner's memory once.
 const CODE_BYTES_MAX: usize = 1 << 30;
 
+/// The limits of a compilation beside its memory. What was found under others need not hold.
+pub fn limits_in_words() -> String {
+    format!(
+        "{PROCESSOR_S} s and {PROCESSOR_S_PER_MIB} s for each MiB; {CODE_BYTES} bytes of code and \
+         {CODE_TIMES} times the module, {CODE_BYTES_MAX} at the most"
+    )
+}
+
 /// Compiles a module, binary or text. The argument is the hash of the engine that will run it.
 pub static COMPILE: Work = Work {
     name: "compile",

@@ -16,7 +16,6 @@ pub mod grants;
 pub mod inputs;
 mod leaving;
 pub mod link;
-mod machine_memory;
 pub mod modules;
 pub mod outcome;
 pub mod prepare;

@@ -1,15 +1,16 @@
 //! Modules by version: fetched once, compiled once, then kept in memory and on disk.
 
 pub mod disk;
+mod refused;
 
 use crate::cache::{LoadAbandoned, SingleFlightCache};
 use crate::compile::{CompileError, compile};
 use crate::fetch::{FetchBytes, FetchError};
-use crate::sandbox::{LoadError, Program, Sandbox};
+use crate::sandbox::{LoadError, Program, Sandbox, engine};
 use disk::ModuleDiskCache;
-use std::collections::BTreeMap;
+use refused::RefusedModules;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 use taskmaster_protocol::{Hash, limits};
 use tokio::sync::Semaphore;
@@ -24,10 +25,6 @@ const COMPILATIONS_MAX: usize = 8;
 
 /// Modules compiled at a time, on a machine with fewer processors.
 const COMPILATIONS_MIN: usize = 2;
-
-/// Versions of which it is remembered that they cannot be compiled. To find it out may take a minute
-/// each time.
-const UNCOMPILED_MAX: usize = 1_024;
 
 /// A module, ready to run.
 #[derive(Clone)]
@@ -92,7 +89,7 @@ pub struct ModuleCache {
     compiling: Semaphore,
     compile_memory_mb: u64,
     /// Versions that took more than a compilation may take.
-    uncompiled: Mutex<BTreeMap<Hash, LoadError>>,
+    refused: Arc<RefusedModules>,
 }
 
 impl ModuleCache {
@@ -105,6 +102,8 @@ impl ModuleCache {
         compile_memory_mb: u64,
     ) -> std::io::Result<ModuleCache> {
         let disk = ModuleDiskCache::open(folder, sandbox.engine())?;
+        let engine = engine::hash(sandbox.engine());
+        let refused = RefusedModules::new(folder, engine, compile_memory_mb);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(ModuleCache {
             sandbox,
@@ -113,7 +112,7 @@ impl ModuleCache {
             loaded: SingleFlightCache::new(IN_MEMORY_MAX),
             compiling: Semaphore::new(processors.clamp(COMPILATIONS_MIN, COMPILATIONS_MAX)),
             compile_memory_mb,
-            uncompiled: Mutex::default(),
+            refused: Arc::new(refused),
         })
     }
 
@@ -135,27 +134,24 @@ impl ModuleCache {
         self.loaded.join_or_begin(version, load).result().await
     }
 
-    fn uncompiled(&self) -> MutexGuard<'_, BTreeMap<Hash, LoadError>> {
-        self.uncompiled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn fetch_and_compile(&self, version: Hash) -> Result<LoadedModule, ModuleError> {
         let sandbox = self.sandbox.clone();
         let disk = self.disk.clone();
+        let refused = self.refused.clone();
         let on_disk = blocking(move || {
-            disk.read(sandbox.engine(), &version)
-                .map_err(|error| ModuleError::Machine(error.to_string()))
+            let compiled = disk
+                .read(sandbox.engine(), &version)
+                .map_err(|error| ModuleError::Machine(error.to_string()))?;
+            match refused.why(&version).filter(|_| compiled.is_none()) {
+                Some(error) => Err(error.into()),
+                None => Ok(compiled),
+            }
         });
         if let Some(compiled) = on_disk.await? {
             return Ok(LoadedModule {
                 program: Arc::new(Program::link(&self.sandbox, &compiled)?),
                 compile_us: 0,
             });
-        }
-        if let Some(error) = self.uncompiled().get(&version) {
-            return Err(error.clone().into());
         }
 
         let bytes = (self.fetch)(version).await.map_err(ModuleError::Fetch)?;
@@ -168,29 +164,11 @@ impl ModuleCache {
         let job = Compilation {
             sandbox: self.sandbox.clone(),
             disk: self.disk.clone(),
+            refused: self.refused.clone(),
             memory_mb: self.compile_memory_mb,
             version,
         };
-        let loaded = blocking(move || job.run(&bytes)).await;
-        if let Err(ModuleError::Load(error)) = &loaded {
-            self.remember(version, error);
-        }
-        loaded
-    }
-
-    /// Remembers a version that is not worth another try.
-    fn remember(&self, version: Hash, error: &LoadError) {
-        if !matches!(
-            error,
-            LoadError::TooCostly(_) | LoadError::CompilerFailed(_)
-        ) {
-            return;
-        }
-        let mut uncompiled = self.uncompiled();
-        if uncompiled.len() >= UNCOMPILED_MAX {
-            uncompiled.pop_first();
-        }
-        uncompiled.insert(version, error.clone());
+        blocking(move || job.run(&bytes)).await
     }
 }
 
@@ -198,6 +176,7 @@ impl ModuleCache {
 struct Compilation {
     sandbox: Arc<Sandbox>,
     disk: Arc<ModuleDiskCache>,
+    refused: Arc<RefusedModules>,
     memory_mb: u64,
     version: Hash,
 }
@@ -205,7 +184,11 @@ struct Compilation {
 impl Compilation {
     fn run(&self, bytes: &[u8]) -> Result<LoadedModule, ModuleError> {
         let began = Instant::now();
-        let code = compile(self.sandbox.engine(), bytes, self.memory_mb)?;
+        let code = compile(self.sandbox.engine(), bytes, self.memory_mb).inspect_err(|error| {
+            if let CompileError::Module(error) = error {
+                self.refused.remember(self.version, error);
+            }
+        })?;
         // 0 would mean that the module was not compiled.
         let compile_us = u64::try_from(began.elapsed().as_micros())
             .unwrap_or(u64::MAX)

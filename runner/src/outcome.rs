@@ -113,6 +113,7 @@ pub fn outcome(attempt: Attempt, timeout: Duration, report: RunReport) -> Outcom
         outputs: BTreeMap::new(),
         started_us: report.started_us.unwrap_or_default(),
         stats: report.stats,
+        cache_s: follow_ups.cache_s,
         log: report.log,
         adds: follow_ups.adds,
         then: follow_ups.then,

@@ -222,13 +222,15 @@ impl WorkParts {
 }
 
 /// The task's own variables first, then ours. A task cannot replace ours, nor those that its module
-/// is given.
+/// is given. An answer that is given to other tasks must not depend on what only this one is, so ours
+/// are empty then.
 fn environment(send: &Assignment, granted: &Granted) -> Vec<(String, String)> {
+    let own = |value: String| if send.is_cached { String::new() } else { value };
     let ours = [
-        ("TASKMASTER_TASK_ID", send.id.to_string()),
-        ("TASKMASTER_ATTEMPT", send.attempt.n.to_string()),
+        ("TASKMASTER_TASK_ID", own(send.id.to_string())),
+        ("TASKMASTER_ATTEMPT", own(send.attempt.n.to_string())),
         ("TASKMASTER_MODULE", send.module.to_string()),
-        ("TASKMASTER_JOB", send.job.to_string()),
+        ("TASKMASTER_JOB", own(send.job.to_string())),
     ];
     let is_given = |key: &str| granted.variables().any(|(name, _)| name == key);
     let own = send

@@ -53,6 +53,7 @@ pub async fn feed(client: &mut Client, job: &DemoJob) -> Result<JobRun, DemoErro
         job: Some(name.clone()),
         ids: Vec::new(),
         since,
+        partials: false,
     }));
     client.send(&ToMaster::Add(Add {
         batch: 1,

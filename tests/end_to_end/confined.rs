@@ -108,7 +108,7 @@ fn what_takes_too_much_memory_to_compile_is_told_with_the_option_that_raises_it(
     );
     assert!(most_mib < 600, "{most_mib} MiB");
     let began = Instant::now();
-    let ran = master.run(&["call", "bomb"]).with(3);
+    let ran = master.run(&["call", "bomb", "--retries", "0"]).with(3);
     assert!(
         ran.err.contains("--compile-memory raises it"),
         "{}",
@@ -121,6 +121,53 @@ fn what_takes_too_much_memory_to_compile_is_told_with_the_option_that_raises_it(
     master.run(&["doctor"]).with(1);
     master.drop_module("echo.wat", echo());
     master.still_works();
+}
+
+/// The file in which a runner remembers that it could not compile a module.
+fn verdict(master: &Master) -> Option<std::path::PathBuf> {
+    let folder = master.folder.join("runner-cache").join("modules");
+    let files = std::fs::read_dir(folder).ok()?.flatten();
+    files
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|is| is == "refused"))
+}
+
+#[test]
+fn what_could_not_be_compiled_is_tried_again_after_a_start_only_with_more_memory() {
+    let master = Master::with("master", &[]);
+    let start = |memory: &str| {
+        let options = ["--slots", "1", "--compile-memory", memory];
+        master.runner("mill", &options)
+    };
+    let call = |words: &str| {
+        wait_for("the failure", || {
+            let ran = master.run(&["call", "bomb", "--retries", "0"]).with(3);
+            ran.err.contains(words).then_some(())
+        })
+    };
+    let mut runner = start("256");
+    master.drop_module(
+        "bomb.wasm",
+        command(40_000, &loops_over_locals(40_000, 2_000)),
+    );
+    call("more than 256 MiB");
+    let first = verdict(&master).unwrap();
+    let written = || {
+        std::fs::metadata(verdict(&master).unwrap())
+            .unwrap()
+            .modified()
+    };
+    let then = written().unwrap();
+    assert_eq!(runner.terminate(), Some(0));
+
+    runner = start("256");
+    call("more than 256 MiB");
+    assert_eq!(verdict(&master), Some(first));
+    assert_eq!(written().unwrap(), then, "it was compiled again");
+    assert_eq!(runner.terminate(), Some(0));
+
+    let _runner = start("300");
+    call("more than 300 MiB");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use crate::many;
 use serde_json::json;
 use std::collections::HashSet;
+use taskmaster_harness::socket::Socket;
 use taskmaster_harness::wat::{SLEEP, TRAP, echo};
 use taskmaster_harness::{Folder, Master, Process, json_lines, run, until};
 
@@ -323,4 +324,46 @@ fn a_task_under_which_master_and_runner_die_together_fails_in_the_end() {
     // A task that was not at work is not to blame.
     master.drop_module("echo.wat", echo());
     master.still_works();
+}
+
+#[test]
+fn what_is_retried_while_its_job_is_cancelled_stays_open_over_a_restart() {
+    let mut master = Master::with("master", &[]);
+    master.drop_module("echo.wat", echo());
+    master
+        .run(&["add", "echo", "--id", "wanted", "--job", "large"])
+        .with(0);
+    master.run(&["tasks", "cancel", "wanted"]).with(0);
+    let others = "{\"module\":\"echo\"}\n".repeat(many());
+    master
+        .run_with(&["feed", "--job", "large"], &others)
+        .with(0);
+    // 256 tasks are cancelled in a turn, so the cancel is under way when the master dies.
+    let mut client = Socket::client(&master.url);
+    for (event, data) in [
+        ("task:cancel", json!({"ref": 1, "job": "large"})),
+        ("task:retry", json!({"ref": 2, "ids": ["wanted"]})),
+    ] {
+        client.text(&json!({"event": event, "data": data}).to_string());
+    }
+    let cancelled = client.wait("answer");
+    assert_eq!(cancelled["data"]["cancelled"], many(), "{cancelled}");
+    let reopened = client.wait("answer");
+    assert_eq!(reopened["data"]["reopened"], 1, "{reopened}");
+    master.process.kill();
+    master.start_again();
+    until("the end of the cancel", || {
+        let job = master.job("large");
+        job["ready"].as_u64().unwrap() + job["assigned"].as_u64().unwrap() <= 1
+    });
+    assert_eq!(master.task("wanted")["state"], "ready");
+    let job = master.job("large");
+    assert_eq!(
+        (&job["cancelled"], &job["ready"]),
+        (&json!(many()), &json!(1)),
+        "{job}"
+    );
+    // A cancel that comes later is meant for it.
+    master.run(&["jobs", "cancel", "large"]).with(0);
+    master.wait_state("wanted", "cancelled");
 }

@@ -110,7 +110,7 @@ fn what_cannot_be_added_is_told_in_the_log_and_fails_nobody() {
     for words in [
         "taskmaster: `::add nothing`: not JSON",
         "taskmaster: `::then `: not JSON",
-        "taskmaster: `::cache` is not known to this version",
+        "taskmaster: the answer is not kept: `::cache` counts only for a task with `cache`",
         "task 1 was not added: unknown module `ecco` (did you mean `echo`?)",
         "task 2 was not added: unknown dependency `nobody`",
         "task 3 was not added: dependency cycle",

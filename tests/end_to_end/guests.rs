@@ -226,3 +226,23 @@ fn a_runner_in_a_small_address_space_runs_tasks() {
     );
     master.still_works();
 }
+
+#[test]
+fn memory_that_the_machine_does_not_have_is_named_as_memory_and_not_as_a_trap() {
+    // The task may have more than the runner has addresses for.
+    let master = Master::up_in_address_space(1_200_000);
+    master.drop_module("hoard.wat", taskmaster_harness::wat::HOARD);
+    let wanted = [
+        "add",
+        "hoard",
+        "--memory-mb",
+        "2048",
+        "--wait",
+        "-o",
+        "json",
+    ];
+    let task = master.run(&wanted).with(3).json();
+    assert_eq!(task["error"]["kind"], "memory", "{task}");
+    let message = task["error"]["message"].as_str().unwrap();
+    assert!(message.contains("`ulimit -v`"), "{message}");
+}

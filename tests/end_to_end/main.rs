@@ -13,7 +13,9 @@
     reason = "a test: a broken promise ends it"
 )]
 
+mod answers;
 mod bad_input;
+mod calls;
 mod capabilities;
 mod components;
 mod config;
@@ -33,12 +35,14 @@ mod large;
 mod limits;
 mod lines;
 mod links;
+mod lists;
 mod main_job;
 mod manifests;
 mod modules;
 mod object_store;
 mod outputs;
 mod params;
+mod partials;
 mod programs;
 mod requirements;
 mod samples;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use taskmaster_engine::committing;
 use taskmaster_engine::disk_monitor::TRY_EVERY;
+use taskmaster_engine::durable_commit::DurableCommit;
 use taskmaster_engine::engine::Turn;
 use taskmaster_engine::inbox::Input;
 use taskmaster_store::codec;
@@ -181,7 +182,7 @@ impl World {
             return self.kill_master(true);
         }
         master.listens = true;
-        master.events.publish(&entry);
+        master.events.publish(&DurableCommit::of(entry.clone()));
         master.folds.push_back(entry.clone());
         self.plan_fold();
         let Some(master) = &mut self.master else {

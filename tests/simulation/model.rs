@@ -184,6 +184,8 @@ impl Model {
             Record::Module { name, record, .. } => {
                 drop(self.modules.insert(name.clone(), (**record).clone()))
             }
+            // Nothing in this world is cached.
+            Record::AnswersDropped { .. } => return Err("answers are dropped".into()),
             Record::Rights { .. }
             | Record::JobOpened { .. }
             | Record::JobDone { .. }
@@ -242,7 +244,8 @@ impl Model {
             | Record::Set { .. }
             | Record::RunnerJoined { .. }
             | Record::RunnerLost { .. }
-            | Record::Module { .. } => {}
+            | Record::Module { .. }
+            | Record::AnswersDropped { .. } => {}
         }
         Ok(())
     }
@@ -395,7 +398,8 @@ impl Model {
         claim(!self.tasks.contains_key(&body.id), || {
             format!("{} is added twice", body.id)
         })?;
-        claim(body.ordinal == self.no + 1, || {
+        // The cancel of a job takes a number, too.
+        claim(body.ordinal > self.no, || {
             format!("{} has number {} after {}", body.id, body.ordinal, self.no)
         })?;
         for dependency in body.dependencies() {

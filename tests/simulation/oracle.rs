@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_engine::engine::{DeferredEffect, Turn};
 use taskmaster_engine::events::durable_events;
-use taskmaster_protocol::message::{Attempt, Done, Query, Status};
+use taskmaster_protocol::message::{Attempt, Done, Page, Query, Status};
 use taskmaster_protocol::shape::RunnerView;
 use taskmaster_protocol::{EventKind, EventView, FromMaster, TaskId, TaskState, ToMaster, Wall};
 use taskmaster_runner_session::Ending;
@@ -561,8 +561,9 @@ impl World {
         if status.runners != self.runners.len() as u64 || status.jobs != 0 {
             return Some(format!("the master says {status:?}"));
         }
-        let runners: Vec<RunnerView> = self.ask(Query::Runners).ok()?.read().ok()?;
+        let runners: Page<RunnerView> = self.ask(Query::RUNNERS).ok()?.read().ok()?;
         runners
+            .rows
             .iter()
             .find(|runner| runner.used > 0 || runner.attempts > 0)
             .map(|runner| format!("{runner:?} is not free"))

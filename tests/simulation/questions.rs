@@ -174,7 +174,7 @@ impl World {
             let json = self
                 .ask(query)
                 .map_err(|refusal| format!("a list is not told: {refusal}"))?;
-            let page: Page = json.read().map_err(|error| error.to_string())?;
+            let page: Page<TaskView> = json.read().map_err(|error| error.to_string())?;
             rows.extend(page.rows);
             match page.next {
                 None => break,

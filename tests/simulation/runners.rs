@@ -472,6 +472,7 @@ impl World {
             outputs: Default::default(),
             started_us,
             stats,
+            cache_s: None,
             log: Default::default(),
             adds: Default::default(),
             then: Default::default(),

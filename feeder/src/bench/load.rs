@@ -7,6 +7,7 @@ use crate::wire::{JsonStr, read_final, starts_as_added};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::fmt::Write;
+use std::ops::Range;
 use taskmaster_protocol::{FromMaster, JobName, RefusalCode, TaskState, limits};
 
 /// Tasks of one batch, as `feed` has it.
@@ -21,6 +22,37 @@ const MESSAGE_BYTES: usize = 128;
 
 /// Bytes of a task beside its prefix and its module, about.
 const TASK_BYTES: usize = 48;
+
+/// Which tasks wait for which.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum LoadShape {
+    /// None waits for another.
+    Independent { tasks: u32 },
+    /// Each waits for the one before it.
+    Chain { tasks: u32 },
+    /// All but the first wait for the first, and the last waits for all others.
+    Fan { width: u32 },
+}
+
+impl LoadShape {
+    /// How many tasks it has.
+    pub(super) fn tasks(self) -> u32 {
+        match self {
+            LoadShape::Independent { tasks } | LoadShape::Chain { tasks } => tasks,
+            LoadShape::Fan { width } => width + 2,
+        }
+    }
+
+    /// For which of the tasks before it the task `index` waits.
+    fn dependencies(self, index: u32) -> Range<u32> {
+        match self {
+            LoadShape::Independent { .. } => 0..0,
+            LoadShape::Chain { .. } => index.saturating_sub(1)..index,
+            LoadShape::Fan { width } if index == width + 1 => 1..index,
+            LoadShape::Fan { .. } => 0..index.min(1),
+        }
+    }
+}
 
 /// Adds numbered tasks to a job of their own and checks their results. Task 7 has the id `<job>-7`
 /// and the params `7`, and its result must be `7`.
@@ -81,12 +113,13 @@ impl BenchLoad {
         &self.job
     }
 
-    /// Adds `count` tasks and waits until all of them are durably done and checked.
+    /// Adds tasks and waits until all of them are durably done and checked.
     pub(super) async fn run(
         &mut self,
         client: &mut Client,
-        count: u32,
+        shape: LoadShape,
     ) -> Result<(), CommandError> {
+        let count = shape.tasks();
         let end = self.next + count;
         self.first = self.next;
         self.ended.clear();
@@ -97,7 +130,7 @@ impl BenchLoad {
                 && self.open < OPEN_TASKS_MAX
             {
                 let batch_end = end.min(self.next + BATCH_TASKS);
-                client.send_text(self.batch(batch_end));
+                client.send_text(self.batch(shape, batch_end));
             }
             let text = client.receive().await?;
             self.take(&text)?;
@@ -106,7 +139,7 @@ impl BenchLoad {
     }
 
     /// The message that adds the next tasks, up to the number `end`.
-    fn batch(&mut self, end: u32) -> String {
+    fn batch(&mut self, shape: LoadShape, end: u32) -> String {
         self.batches += 1;
         let batch = self.batches;
         let job = &self.job;
@@ -125,8 +158,19 @@ impl BenchLoad {
             let comma = if number == self.next { "" } else { "," };
             let _ = write!(
                 text,
-                r#"{comma}{{"id":"{prefix}{number}","module":"{module}","params":{number}}}"#
+                r#"{comma}{{"id":"{prefix}{number}","module":"{module}","params":{number}"#
             );
+            let first = self.first;
+            for (nth, on) in shape.dependencies(number - first).enumerate() {
+                let begin = if nth == 0 {
+                    r#","dependencies":["#
+                } else {
+                    ","
+                };
+                let _ = write!(text, r#"{begin}"{prefix}{}""#, first + on);
+            }
+            let ends_list = !shape.dependencies(number - first).is_empty();
+            text.push_str(if ends_list { "]}" } else { "}" });
         }
         text.push_str("]}}");
 
@@ -205,10 +249,43 @@ mod tests {
     use taskmaster_protocol::{TaskDocument, ToMaster};
 
     fn sent(n: u32) -> (BenchLoad, String) {
+        sent_as(LoadShape::Independent { tasks: n })
+    }
+
+    fn sent_as(shape: LoadShape) -> (BenchLoad, String) {
         let mut load = BenchLoad::new("echo").unwrap();
-        load.ended.resize(n as usize, false);
-        let text = load.batch(n);
+        load.ended.resize(shape.tasks() as usize, false);
+        let text = load.batch(shape, shape.tasks());
         (load, text)
+    }
+
+    #[test]
+    fn in_a_chain_and_a_fan_each_task_waits_for_those_that_it_should() {
+        let chain: &[&[&str]] = &[&[], &["0"], &["1"]];
+        let fan: &[&[&str]] = &[&[], &["0"], &["0"], &["1", "2"]];
+        for (shape, expected) in [
+            (LoadShape::Chain { tasks: 3 }, chain),
+            (LoadShape::Fan { width: 2 }, fan),
+        ] {
+            let (load, text) = sent_as(shape);
+            let ToMaster::Add(add) = ToMaster::decode(&text).unwrap() else {
+                panic!("not an add")
+            };
+            let numbers = |task: &taskmaster_protocol::Json| {
+                let document = TaskDocument::parse(task.get()).unwrap();
+                let on = document.dependencies.iter();
+                on.map(|it| {
+                    it.on
+                        .as_str()
+                        .strip_prefix(&load.prefix)
+                        .unwrap()
+                        .to_owned()
+                })
+                .collect::<Vec<_>>()
+            };
+            let all: Vec<Vec<String>> = add.tasks.iter().map(numbers).collect();
+            assert_eq!(all, expected);
+        }
     }
 
     fn ended(load: &mut BenchLoad, i: u32, state: &str, result: &str) -> Result<(), CommandError> {

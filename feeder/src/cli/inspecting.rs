@@ -154,7 +154,7 @@ pub enum TasksCommand {
 /// `jobs`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum JobsCommand {
-    /// List jobs: open ones, then those done last
+    /// List jobs: open ones, then those that are done, each by name
     #[command(after_help = "Example:\n  taskmaster jobs list -o json")]
     List,
     /// Show one job with its counts

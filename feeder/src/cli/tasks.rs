@@ -3,6 +3,7 @@
 use super::values::{TimeSpan, pair, time};
 use clap::Args;
 use std::path::PathBuf;
+use taskmaster_protocol::limits::DEPENDENCIES_MAX;
 use taskmaster_protocol::{FilePath, Glob, JobName, ModuleRef, TaskId, Wall};
 use taskmaster_transport::local::parse_input;
 
@@ -23,6 +24,9 @@ pub(super) const CALL_HELP: &str = "\
 Examples:
   taskmaster call echo --params '{\"a\": 1}'
   taskmaster call resize --params '{\"width\": 200}' > small.png
+  taskmaster call search --params '\"owls\"' --partials
+
+Ctrl-C cancels the task, unless --detach or --id was given.
 
 Exit codes:
   0  done, the result is on stdout     4  it was cancelled
@@ -57,6 +61,8 @@ pub(super) const BENCH_HELP: &str = "\
 Examples:
   taskmaster bench
   taskmaster bench --tasks 1000000 -o json
+  taskmaster bench --chain 200        each task waits for the one before it
+  taskmaster bench --fan 1000         one task, then 1000 that wait for it, then one that waits for them
 
 Exit codes:
   0  measured      1  a result was wrong, or an error      69 no master answers";
@@ -117,6 +123,16 @@ pub struct TaskOptions {
     /// Start no earlier than this moment, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "MOMENT", value_parser = time)]
     pub not_before: Option<Wall>,
+    /// Take the answer of an equal task that is at most this old, join one that is at work, or run
+    /// and keep the answer for this long
+    #[arg(long, value_name = "TIME", conflicts_with = "no_cache")]
+    pub cache: Option<TimeSpan>,
+    /// With --cache: run in any case, and keep the new answer in the place of an older one
+    #[arg(long, requires = "cache")]
+    pub refresh: bool,
+    /// Run in any case, and keep nothing, whatever the module's manifest says
+    #[arg(long)]
+    pub no_cache: bool,
     /// Wait at most this long, then exit with 5; the task goes on
     #[arg(long, value_name = "TIME")]
     pub wait_timeout: Option<TimeSpan>,
@@ -156,6 +172,13 @@ pub struct CallOptions {
     /// The task.
     #[command(flatten)]
     pub task: TaskOptions,
+    /// Print each partial result as one line of JSON, before the result
+    #[arg(long)]
+    pub partials: bool,
+    /// At Ctrl-C let the task go on, and say how to come back to it; without this, and without
+    /// --id, Ctrl-C cancels it
+    #[arg(long)]
+    pub detach: bool,
     /// Write the files that it gives back to DIR/ID/PATH, before its result is printed
     #[arg(long, value_name = "DIR")]
     pub fetch: Option<PathBuf>,
@@ -176,6 +199,9 @@ pub struct FeedOptions {
     /// Print each task as one JSON line when it has ended
     #[arg(long, conflicts_with = "wait")]
     pub follow: bool,
+    /// With --follow: print each partial result, too, as {"id":…,"partial":…,"n":…,"attempt":…}
+    #[arg(long, requires = "follow", conflicts_with = "wait")]
+    pub partials: bool,
     /// With --follow or --wait: write the files that a task gives back to DIR/ID/PATH, before it is
     /// printed
     #[arg(long, value_name = "DIR")]
@@ -199,12 +225,25 @@ pub struct BenchOptions {
         value_parser = clap::value_parser!(u32).range(1..=TASKS_MAX)
     )]
     pub tasks: u32,
+    /// Measure a chain of N tasks instead, each of which waits for the one before it
+    #[arg(long, value_name = "N", conflicts_with = "tasks", value_parser = shaped())]
+    pub chain: Option<u32>,
+    /// Measure one task, then N that wait for it, then one that waits for all of these
+    #[arg(long, value_name = "N", conflicts_with_all = ["tasks", "chain"], value_parser = shaped())]
+    pub fan: Option<u32>,
+}
+
+/// Tasks of a chain or a fan: one task may wait for no more.
+fn shaped() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=DEPENDENCIES_MAX as i64)
 }
 
 impl Default for BenchOptions {
     fn default() -> BenchOptions {
         BenchOptions {
             tasks: TASKS_DEFAULT,
+            chain: None,
+            fan: None,
         }
     }
 }

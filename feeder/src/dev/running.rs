@@ -7,8 +7,9 @@ use crate::client::{Client, ClientError, Target, read_answer};
 use crate::ended::print_result;
 use crate::error::CommandError;
 use crate::exit;
+use crate::followed_task::task_end;
 use crate::output::{Printer, notice};
-use crate::{submit, uploads, waiting};
+use crate::{submit, uploads};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 use taskmaster_console::terminal::plain;
@@ -76,7 +77,7 @@ impl ProjectRunner {
         let began = Instant::now();
         let id = submit::add(client, document).await?;
         self.abandoned = Some(id.clone());
-        let task = waiting::task_end(client, &id).await?;
+        let task = task_end(client, &id).await?;
         self.abandoned = None;
         let took = began.elapsed();
 

@@ -2,19 +2,19 @@
 //! that ends, once.
 
 use super::ledger::Ledger;
-use crate::client::Client;
+use crate::client::{Client, SeenPartials};
 use crate::error::CommandError;
 use crate::fetch::{FetchQueue, OutputHashes};
 use crate::output::text::clip;
 use crate::output::{OutputFormat, Printer};
 use crate::wire::{FinalMessage, FinalTask};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Stdout, Write};
 use taskmaster_console::terminal::one_line;
-use taskmaster_protocol::message::Follow;
-use taskmaster_protocol::{JobName, TaskId, TaskView, ToMaster};
+use taskmaster_protocol::message::{Follow, PartialResult};
+use taskmaster_protocol::{JobName, Json, TaskId, TaskView, ToMaster};
 
 /// Ids that are asked for in one message: some 40 KiB.
 const IDS_PER_MESSAGE: usize = 1_000;
@@ -30,6 +30,8 @@ pub(super) struct FeedFollower {
     jobs: HashMap<JobName, u64>,
     /// Tasks that were asked for by id and whose end was not told.
     asked: HashSet<TaskId>,
+    /// For `--partials`.
+    partials: Option<SeenPartials>,
     /// Prints ended tasks, for `--follow`.
     printer: Option<FollowPrinter>,
     /// Where files are brought to, for `--fetch`. A task is printed when its files are here.
@@ -40,9 +42,10 @@ pub(super) struct FeedFollower {
 
 impl FeedFollower {
     /// Follows from `first_seq`, the seq of the first `welcome`. Each task that ends is given to the
-    /// printer, where there is one.
+    /// printer, where there is one; and each partial result, with `partials`.
     pub(super) fn new(
         first_seq: u64,
+        partials: bool,
         printer: Option<FollowPrinter>,
         fetching: Option<FetchQueue>,
     ) -> FeedFollower {
@@ -50,6 +53,7 @@ impl FeedFollower {
             first_seq,
             jobs: HashMap::new(),
             asked: HashSet::new(),
+            partials: partials.then(SeenPartials::default),
             printer,
             fetching,
             unfetched: 0,
@@ -59,24 +63,44 @@ impl FeedFollower {
     /// Follows a job, unless it is followed already.
     pub(super) fn follow(&mut self, client: &Client, job: JobName) {
         if !self.jobs.contains_key(&job) {
-            send_follow_job(client, &job, self.first_seq);
+            self.send_follow_job(client, &job, self.first_seq);
             self.jobs.insert(job, self.first_seq);
         }
     }
 
     /// Asks for tasks that were there before the feed began.
     pub(super) fn ask_for(&mut self, client: &Client, ids: Vec<TaskId>) {
-        send_follow_ids(client, &ids);
+        self.send_follow_ids(client, &ids);
         self.asked.extend(ids);
     }
 
     /// Tells the master again what is followed, after a reconnect.
     pub(super) fn restore(&self, client: &Client) {
         for (job, since) in &self.jobs {
-            send_follow_job(client, job, *since);
+            self.send_follow_job(client, job, *since);
         }
         let asked: Vec<TaskId> = self.asked.iter().cloned().collect();
-        send_follow_ids(client, &asked);
+        self.send_follow_ids(client, &asked);
+    }
+
+    fn send_follow_job(&self, client: &Client, job: &JobName, since: u64) {
+        client.send(&ToMaster::Follow(Follow {
+            job: Some(job.clone()),
+            ids: Vec::new(),
+            since: Some(since),
+            partials: self.partials.is_some(),
+        }));
+    }
+
+    fn send_follow_ids(&self, client: &Client, ids: &[TaskId]) {
+        for ids in ids.chunks(IDS_PER_MESSAGE) {
+            client.send(&ToMaster::Follow(Follow {
+                job: None,
+                ids: ids.to_vec(),
+                since: None,
+                partials: self.partials.is_some(),
+            }));
+        }
     }
 
     /// Follows everything from the beginning again. The ledger knows what was told already.
@@ -112,6 +136,9 @@ impl FeedFollower {
                 last_job = JobName::new(&ended.job.0).ok();
                 self.known_up_to(last_job.as_ref(), message.seq);
             }
+            if let Some(seen) = &mut self.partials {
+                seen.forget(&ended.id.0);
+            }
             if ledger.task_ended(&ended.id.0, ended.state) {
                 self.print_when_fetched(task.get())?;
             }
@@ -120,6 +147,25 @@ impl FeedFollower {
         if message.tasks.is_empty() && self.jobs.len() == 1 {
             let job = self.jobs.keys().next().cloned();
             self.known_up_to(job.as_ref(), message.seq);
+        }
+        Ok(())
+    }
+
+    /// Prints the partial results of tasks of this feed.
+    pub(super) fn take_partials(
+        &mut self,
+        partials: Vec<PartialResult>,
+        ledger: &Ledger,
+    ) -> Result<(), CommandError> {
+        let (Some(seen), Some(printer)) = (&mut self.partials, &mut self.printer) else {
+            return Ok(());
+        };
+        for partial in partials {
+            if ledger.is_open(partial.id.as_str())
+                && let Some(partial) = seen.take(partial)
+            {
+                printer.print_partial(&partial)?;
+            }
         }
         Ok(())
     }
@@ -196,6 +242,22 @@ impl FollowPrinter {
         }
     }
 
+    /// Prints a partial result: as a JSON line that no ended task has, or as a line for people.
+    fn print_partial(&mut self, partial: &PartialResult) -> Result<(), CommandError> {
+        let line = match self.printer.format() {
+            OutputFormat::Json | OutputFormat::Jsonl => {
+                let line = Json::of(&PartialLine::new(partial));
+                self.printer.one_line(line.get()).into_owned()
+            }
+            OutputFormat::Table => {
+                let line = format!("{:<9}  {}  {}", "partial", partial.id, partial.value.get());
+                for_terminal(&line, self.printer.columns())
+            }
+            OutputFormat::Quiet => return Ok(()),
+        };
+        self.write_line(&line)
+    }
+
     fn print(&mut self, task: &str) -> Result<(), CommandError> {
         let line = match self.printer.format() {
             OutputFormat::Json | OutputFormat::Jsonl => self.printer.one_line(task),
@@ -205,6 +267,10 @@ impl FollowPrinter {
                 Cow::Owned(ended.id.0.into_owned())
             }
         };
+        self.write_line(&line)
+    }
+
+    fn write_line(&mut self, line: &str) -> Result<(), CommandError> {
         self.out.write_all(line.as_bytes())?;
         self.out.write_all(b"\n")?;
         self.unflushed = true;
@@ -230,9 +296,40 @@ fn for_people(task: &str, columns: Option<usize>) -> Result<String, CommandError
         (None, None) => String::new(),
     };
     let line = format!("{:<9}  {}  {end}", task.state.as_str(), task.id);
-    let line = one_line(&line);
+    Ok(for_terminal(&line, columns))
+}
+
+/// One line, cut to the terminal's width.
+fn for_terminal(line: &str, columns: Option<usize>) -> String {
+    let line = one_line(line);
     let width = columns.unwrap_or(usize::MAX);
-    Ok(clip(line.trim_end(), width).into_owned())
+    clip(line.trim_end(), width).into_owned()
+}
+
+/// A partial result as `feed --follow --partials` prints it. The fields are read by scripts.
+#[derive(Serialize)]
+struct PartialLine<'a> {
+    id: &'a TaskId,
+    partial: &'a Json,
+    n: u64,
+    attempt: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    restart: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<u64>,
+}
+
+impl PartialLine<'_> {
+    fn new(partial: &PartialResult) -> PartialLine<'_> {
+        PartialLine {
+            id: &partial.id,
+            partial: &partial.value,
+            n: partial.n,
+            attempt: partial.attempt,
+            restart: partial.restart,
+            missed: Some(partial.missed).filter(|missed| *missed > 0),
+        }
+    }
 }
 
 fn read<'a, T: Deserialize<'a>>(task: &'a str) -> Result<T, CommandError> {
@@ -249,22 +346,4 @@ struct TaskFiles {
     id: TaskId,
     #[serde(default)]
     outputs: OutputHashes,
-}
-
-fn send_follow_job(client: &Client, job: &JobName, since: u64) {
-    client.send(&ToMaster::Follow(Follow {
-        job: Some(job.clone()),
-        ids: Vec::new(),
-        since: Some(since),
-    }));
-}
-
-fn send_follow_ids(client: &Client, ids: &[TaskId]) {
-    for ids in ids.chunks(IDS_PER_MESSAGE) {
-        client.send(&ToMaster::Follow(Follow {
-            job: None,
-            ids: ids.to_vec(),
-            since: None,
-        }));
-    }
 }

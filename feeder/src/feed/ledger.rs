@@ -396,7 +396,8 @@ impl Ledger {
         }
     }
 
-    fn is_open(&self, id: &str) -> bool {
+    /// Whether this feed waits for a task.
+    pub(super) fn is_open(&self, id: &str) -> bool {
         self.open
             .as_ref()
             .is_some_and(|open| open.contains(&self.hasher.hash(id)))

@@ -2,23 +2,18 @@
 
 use super::ledger::Ledger;
 use crate::exit::EndCounts;
+use crate::output::status_line::StatusLine;
 use crate::output::text::thousands;
 use serde::Serialize;
-use std::io::IsTerminal;
 use std::time::Instant;
-use taskmaster_console::lines::tell_raw;
 use taskmaster_protocol::JobName;
 
 /// Characters of the bar.
 const BAR_CHARS: usize = 24;
 
-/// Goes to the beginning of the terminal's line and empties it.
-const CLEAR_LINE: &str = "\r\u{1b}[K";
-
 /// The line on the terminal. Nothing is drawn where stderr is not a terminal.
 pub(super) struct ProgressLine {
-    is_drawn: bool,
-    is_terminal: bool,
+    line: StatusLine,
     waits: bool,
     began: Instant,
 }
@@ -27,8 +22,7 @@ impl ProgressLine {
     /// Begins to measure the time. `waits`: the feed waits until its tasks have ended.
     pub(super) fn new(waits: bool) -> ProgressLine {
         ProgressLine {
-            is_drawn: false,
-            is_terminal: std::io::stderr().is_terminal(),
+            line: StatusLine::new(),
             waits,
             began: Instant::now(),
         }
@@ -36,28 +30,21 @@ impl ProgressLine {
 
     /// Rewrites the line.
     pub(super) fn draw(&mut self, ledger: &Ledger) {
-        if self.is_terminal {
+        if self.line.is_terminal() {
             let line = line(ledger, self.waits, self.seconds());
-            write(&format!("{CLEAR_LINE}{line}"));
-            self.is_drawn = true;
+            self.line.draw(&line);
         }
     }
 
     /// Removes the line, before anything else is written.
     pub(super) fn clear(&mut self) {
-        if std::mem::take(&mut self.is_drawn) {
-            write(CLEAR_LINE);
-        }
+        self.line.clear();
     }
 
     /// Seconds since the beginning.
     pub(super) fn seconds(&self) -> f64 {
         self.began.elapsed().as_secs_f64()
     }
-}
-
-fn write(text: &str) {
-    tell_raw(text.as_bytes());
 }
 
 fn line(ledger: &Ledger, waits: bool, seconds: f64) -> String {

@@ -50,6 +50,8 @@ pub(super) struct SessionSetup {
     /// Whether the job's name was made up, so that people have to be told it.
     pub(super) job_is_new: bool,
     pub(super) goal: FeedGoal,
+    /// Whether partial results are printed, too.
+    pub(super) partials: bool,
     /// Hashes ids as the input does.
     pub(super) hasher: IdHasher,
     pub(super) input: mpsc::Receiver<InputChunk>,
@@ -93,7 +95,9 @@ impl FeedSession {
         let ledger = Ledger::new(setup.job.clone(), setup.hasher, waits, welcome);
         let prints = setup.goal == FeedGoal::TasksEnded;
         let printer = prints.then(|| FollowPrinter::new(setup.printer));
-        let follower = waits.then(|| FeedFollower::new(welcome.seq, printer, setup.fetching));
+        let partials = setup.partials;
+        let follower =
+            waits.then(|| FeedFollower::new(welcome.seq, partials, printer, setup.fetching));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         FeedSession {
@@ -293,6 +297,14 @@ impl FeedSession {
                         follower.follow(&self.client, job);
                     }
                     follower.ask_for(&self.client, outcome.known);
+                }
+            }
+            Ok(FromMaster::Partials(partials)) => {
+                if let Some(follower) = &mut self.follower {
+                    if follower.shares_terminal() {
+                        self.progress.clear();
+                    }
+                    follower.take_partials(partials, &self.ledger)?;
                 }
             }
             // A message of this feed was not understood. It is not known which, so nothing can be

@@ -5,13 +5,12 @@ use crate::cli::{GlobalOptions, JobsCommand};
 use crate::client::{Client, ClientError, read_answer};
 use crate::error::CommandError;
 use crate::exit::{self, EndCounts};
-use crate::output::notice;
 use crate::output::table::TextTable;
 use crate::waiting::{self, Awaited};
 use crate::wire::{HotMessage, read_hot};
 use taskmaster_protocol::message::{Follow, Operation, Query};
 use taskmaster_protocol::shape::JobView;
-use taskmaster_protocol::{FromMaster, JobName, Json, ToMaster, limits};
+use taskmaster_protocol::{FromMaster, JobName, Json, ToMaster};
 
 /// Runs a `jobs` command and gives the exit code.
 pub async fn run(command: JobsCommand, global: &GlobalOptions) -> Result<u8, CommandError> {
@@ -20,14 +19,9 @@ pub async fn run(command: JobsCommand, global: &GlobalOptions) -> Result<u8, Com
     let client = &mut client;
     match command {
         JobsCommand::List => {
-            let jobs = ask_rows(client, Query::Jobs).await?;
-            printer.list(&jobs, |job: &JobView| job.job.to_string(), table)?;
-            let done = jobs.typed.iter().filter(|job| !job.open).count();
-            if done >= limits::PAGE_ROWS_MAX {
-                notice(&format!(
-                    "of the jobs that are done, the last {done} are listed; `jobs show` knows others"
-                ));
-            }
+            let jobs = ask_rows(client, Query::JOBS).await?;
+            let open_first = jobs.sorted_by_key(|job: &JobView| !job.open);
+            printer.list(&open_first, |job| job.job.to_string(), table)?;
         }
         JobsCommand::Show { job } => {
             let answer = client.ask_raw(Query::Job { job: job.clone() }).await?;
@@ -78,6 +72,7 @@ fn follow(client: &Client, job: &JobName) {
         job: Some(job.clone()),
         ids: Vec::new(),
         since: None,
+        partials: false,
     }));
 }
 

@@ -1,8 +1,7 @@
 //! Lists of tasks as the master gives them: page by page.
 
 use crate::client::{Client, ClientError};
-use serde::Deserialize;
-use taskmaster_protocol::message::Query;
+use taskmaster_protocol::message::{Page, Query};
 use taskmaster_protocol::{JobName, Json, ModuleName, TaskState, limits};
 
 /// Which tasks a list has: those that match all that is given.
@@ -11,14 +10,6 @@ pub(super) struct TaskListFilter {
     pub(super) job: Option<JobName>,
     pub(super) state: Option<TaskState>,
     pub(super) module: Option<ModuleName>,
-}
-
-/// One page of a list.
-#[derive(Deserialize)]
-struct TaskListPage {
-    rows: Vec<Json>,
-    /// Where the next page begins; `None` on the last.
-    next: Option<String>,
 }
 
 /// The pages of a list that are not read yet.
@@ -65,7 +56,7 @@ impl TaskPages {
             limit: limit.min(limits::PAGE_ROWS_MAX),
             after: self.after.take(),
         };
-        let page: TaskListPage = client.ask(query).await?;
+        let page: Page<Json> = client.ask(query).await?;
         self.is_over = page.next.is_none();
         self.after = page.next;
         Ok(Some(page.rows))

@@ -24,7 +24,7 @@ pub async fn run(command: ModulesCommand, global: &GlobalOptions) -> Result<u8, 
         ModulesCommand::Check { file } => check(&file, &printer),
         ModulesCommand::Wrap { core, out } => wrap::run(&core, &out, &printer),
         ModulesCommand::List => {
-            let modules = ask_rows(&mut connect(global).await?, Query::Modules).await?;
+            let modules = ask_rows(&mut connect(global).await?, Query::MODULES).await?;
             let name = |module: &ModuleView| module.name.to_string();
             printer.list(&modules, name, blocks::table)?;
             Ok(exit::OK)

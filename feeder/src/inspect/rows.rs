@@ -6,12 +6,12 @@ use serde::de::DeserializeOwned;
 use taskmaster_protocol::Json;
 use taskmaster_protocol::message::Query;
 
-/// Asks for a list that comes whole.
+/// Asks for a list, with all of its pages.
 pub(super) async fn ask_rows<T: DeserializeOwned>(
     client: &mut Client,
     query: Query,
 ) -> Result<ListRows<T>, ClientError> {
-    read_rows(client.ask(query).await?)
+    read_rows(client.ask_list(query).await?)
 }
 
 /// Reads each row of a list.

@@ -18,11 +18,11 @@ pub async fn run(command: RunnersCommand, global: &GlobalOptions) -> Result<u8, 
     let mut client = Client::connect(global.target()?).await?;
     match command {
         RunnersCommand::List => {
-            let runners = ask_rows(&mut client, Query::Runners).await?;
+            let runners = ask_rows(&mut client, Query::RUNNERS).await?;
             printer.list(&runners, |runner: &RunnerView| runner.runner.clone(), table)?;
         }
         RunnersCommand::Show { runner } => {
-            let runners = ask_rows(&mut client, Query::Runners).await?;
+            let runners = ask_rows(&mut client, Query::RUNNERS).await?;
             show(&runner, &runners, &printer)?;
         }
         RunnersCommand::Drain { runner } => {

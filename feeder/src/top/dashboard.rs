@@ -3,11 +3,12 @@
 use crate::client::{Client, ClientError, read_answer};
 use crate::watch::event_line;
 use crate::wire::{HotMessage, read_hot};
+use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::time::Instant;
-use taskmaster_protocol::EventView;
-use taskmaster_protocol::message::{Query, Status};
+use taskmaster_protocol::message::{Page, Query, Status};
 use taskmaster_protocol::shape::{JobView, RunnerView};
+use taskmaster_protocol::{EventView, limits};
 
 /// Events and rates that are kept: more than any terminal has lines or columns to show.
 const KEPT_MAX: usize = 200;
@@ -20,9 +21,9 @@ const RATE_SECONDS_MIN: f64 = 1e-3;
 pub(super) struct Dashboard {
     /// The master at a glance.
     pub(super) status: Option<Status>,
-    /// All runners.
+    /// The first runners, more than any terminal shows.
     pub(super) runners: Vec<RunnerView>,
-    /// All jobs, open ones first.
+    /// The first jobs, more than any terminal shows, open ones before others.
     pub(super) jobs: Vec<JobView>,
     /// Tasks that ended per second, since the refresh before.
     pub(super) rate: f64,
@@ -47,8 +48,11 @@ impl Dashboard {
     /// again here: on a new one the events must be asked for, too.
     pub(super) async fn refresh(&mut self, client: &mut Client) -> Result<(), ClientError> {
         let status: Status = read_answer(&client.ask_once(Query::Status).await?)?;
-        self.runners = read_answer(&client.ask_once(Query::Runners).await?)?;
-        self.jobs = read_answer(&client.ask_once(Query::Jobs).await?)?;
+        self.runners = first_page(client, Query::RUNNERS).await?;
+        self.jobs = first_page(client, jobs(true)).await?;
+        if self.jobs.len() < limits::PAGE_ROWS_MAX {
+            self.jobs.extend(first_page(client, jobs(false)).await?);
+        }
         let refresh = Refresh {
             at: Instant::now(),
             ended: ended_tasks(&status),
@@ -82,6 +86,22 @@ impl Dashboard {
         let more = self.events.len().saturating_sub(KEPT_MAX);
         self.events.drain(..more);
     }
+}
+
+/// The jobs that are open, or that are done.
+fn jobs(are_open: bool) -> Query {
+    Query::Jobs {
+        open: Some(are_open),
+        after: None,
+    }
+}
+
+async fn first_page<T: DeserializeOwned>(
+    client: &mut Client,
+    query: Query,
+) -> Result<Vec<T>, ClientError> {
+    let page: Page<T> = read_answer(&client.ask_once(query).await?)?;
+    Ok(page.rows)
 }
 
 fn ended_tasks(status: &Status) -> u64 {

@@ -49,10 +49,10 @@ fn table_lines(rows: usize, rows_max: u16) -> u16 {
 fn draw_head(frame: &mut Frame<'_>, area: Rect, dashboard: &Dashboard) {
     let status = dashboard.status.as_ref();
     let title = status.map_or("taskmaster".to_owned(), title);
-    let refusing = status.and_then(|status| status.refusing.as_deref());
-    let note = match (dashboard.problem.as_str(), refusing) {
+    let refused = status.and_then(|status| status.why_no_adds());
+    let note = match (dashboard.problem.as_str(), refused) {
         ("", None) => Line::from("q quits").dim(),
-        ("", Some(why)) => Line::from(format!("adds are refused: {why}")).red(),
+        ("", Some(trouble)) => Line::from(trouble.to_string()).red(),
         (problem, _) => Line::from(problem).red(),
     };
     let lines = vec![Line::from(title).bold(), note];

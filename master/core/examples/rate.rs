@@ -124,6 +124,7 @@ impl Run {
                 dependencies,
                 due: None,
                 retries: None,
+                is_cached: false,
                 origin: Origin::Added,
             };
             self.tell(Event::TaskOpened(Box::new(task)));

@@ -10,8 +10,9 @@ use crate::one_or_many::OneOrMany;
 use crate::retry;
 use crate::runners::InFlight;
 use crate::scheduler::Scheduler;
+use crate::sharing::MemberEnd;
 use crate::state::{FinalState, State};
-use crate::task::{Task, TaskDetail};
+use crate::task::{OpenAttempt, Task, TaskDetail};
 use taskmaster_protocol::{AttemptId, ErrorKind, Retries, TaskError, limits};
 
 /// The longest run time that is believed, in microseconds: long enough to tell long attempts from
@@ -203,7 +204,7 @@ impl Scheduler {
         let Some(task) = self.tasks.get(key) else {
             return false;
         };
-        if self.is_being_cancelled(task) {
+        if self.is_being_cancelled(key, task) {
             return false;
         }
         let sent_before = attempt > task.fence() && self.is_of_earlier_epoch(attempt);
@@ -214,6 +215,16 @@ impl Scheduler {
     pub fn report_counts(&self, runner: RunnerKey, key: TaskKey, attempt: AttemptId) -> bool {
         let reported = Reported::new(runner, key, attempt);
         self.may_report(reported) && self.counts(key, attempt)
+    }
+
+    /// Whether a runner holds another attempt of a task than this one. Then a task that would go on as
+    /// another one does not, because the other attempt will report the same.
+    pub fn is_held_elsewhere(&self, key: TaskKey, attempt: AttemptId) -> bool {
+        let Some(task) = self.tasks.get(key) else {
+            return false;
+        };
+        let is_other = |open: &OpenAttempt| open.attempt != attempt && open.runner.is_some();
+        task.open_attempts().iter().any(is_other)
     }
 
     /// Takes a report: the attempt has ended, and its runner is charged no longer. Returns whether
@@ -232,7 +243,7 @@ impl Scheduler {
         let counts = self.counts(key, reported.attempt);
         self.remove_in_flight(reported, run_us);
         self.close_attempt(key, reported.attempt, effects);
-        let is_being_cancelled = |task: &Task| self.is_being_cancelled(task);
+        let is_being_cancelled = |task: &Task| self.is_being_cancelled(key, task);
         if self.tasks.get(key).is_some_and(is_being_cancelled) {
             self.cancel(key, effects);
         }
@@ -246,11 +257,12 @@ impl Scheduler {
         effects: &mut Vec<Effect>,
     ) {
         if self.take_report(reported, Some(run_us.max(1)), effects) {
-            self.end_by(
+            self.end_with_others(
                 reported.task,
                 FinalState::Done,
                 EndReason::Report,
                 reported.attempt,
+                MemberEnd::ForAll,
                 effects,
             );
         }
@@ -285,8 +297,10 @@ impl Scheduler {
             dependencies,
             due,
             retries,
+            is_cached: _,
             origin: _,
         } = next;
+        self.member_continued(key);
         if self.tasks.expect(key).state != State::Assigned {
             self.enter(key, State::Assigned, effects);
         }
@@ -294,6 +308,7 @@ impl Scheduler {
         self.enter(key, State::Blocked { open: 0 }, effects);
 
         let epoch = self.epoch;
+        let before = self.effective_priority(key);
         let task = self.tasks.expect(key);
         let last_class = std::mem::replace(&mut task.class, class);
         task.priority = priority;
@@ -303,6 +318,7 @@ impl Scheduler {
             n: last_attempt,
         };
         let fence = reported.attempt.max(newest);
+        let shared_run = task.detail.as_ref().and_then(|detail| detail.shared_run);
         // Attempts of lost runners are void, because they are not greater than the fence.
         *task.detail_mut() = TaskDetail {
             due,
@@ -312,9 +328,12 @@ impl Scheduler {
             last_attempt,
             fence,
             open_attempts: OneOrMany::None,
+            is_cached: false,
+            shared_run,
         };
         self.ready.class_mut(last_class).tasks -= 1;
         self.ready.class_mut(class).tasks += 1;
+        self.own_priority_changed(key, before.unwrap_or(priority));
         effects.push(Effect::Store(DurableChange::Continued(key, fence)));
         self.count_dependencies(key, &dependencies, effects);
     }
@@ -359,7 +378,14 @@ impl Scheduler {
         let policy = task.retries().unwrap_or(&default_policy);
         match retry::wait_us(policy, &failure.error, tries, failure.random) {
             Some(wait_us) => self.retry_later(key, attempt, wait_us, effects),
-            None => self.end_by(key, FinalState::Failed, EndReason::Report, attempt, effects),
+            None => self.end_with_others(
+                key,
+                FinalState::Failed,
+                EndReason::Report,
+                attempt,
+                MemberEnd::of_failure(&failure.error),
+                effects,
+            ),
         }
     }
 

@@ -28,6 +28,7 @@ impl Scheduler {
         self.slots_are_kept_for_ready_tasks_alone(&mut broken);
         self.what_is_named_is_there(&mut broken);
         self.priorities_are_passed_on(&mut broken);
+        self.joined_tasks_wait_for_somebody(&mut broken);
         broken
     }
 

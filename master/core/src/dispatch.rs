@@ -19,6 +19,8 @@ enum DispatchStep {
     Nothing,
     /// The task goes to this runner.
     Send(RunnerKey, TaskKey),
+    /// The task waits for an equal one that is at work.
+    Join(TaskKey),
     /// The task needs more slots or memory than any runner has free. This runner keeps what it has
     /// for the task.
     Reserve(RunnerKey, TaskKey),
@@ -32,6 +34,7 @@ impl Scheduler {
         if self.roster_wait_until.is_some() || self.stopping {
             return;
         }
+        self.join_reserved(effects);
         self.send_reserved(effects);
 
         let groups: Vec<GroupKey> = self.ready.groups.keys().copied().collect();
@@ -46,6 +49,7 @@ impl Scheduler {
                 match step {
                     DispatchStep::Nothing => break,
                     DispatchStep::Send(runner, task) => self.send(runner, task, effects),
+                    DispatchStep::Join(task) => self.enter(task, State::Joined, effects),
                     DispatchStep::Reserve(runner, task) => self.reserve(runner, task, effects),
                 }
                 left -= 1;
@@ -72,6 +76,9 @@ impl Scheduler {
             return DispatchStep::Nothing;
         };
 
+        if self.is_run_by_other(task) {
+            return DispatchStep::Join(task);
+        }
         let class = self.ready.class(class);
         let needs = class.requires.slots();
         if let Some(with_room) = self.runner_with_room(group, class) {
@@ -106,6 +113,7 @@ impl Scheduler {
         let process = self.runner(runner).process.clone();
         let epoch = self.epoch;
         self.enter(key, State::Assigned, effects);
+        self.join_reserved(effects);
 
         let detail = self.tasks.expect(key).detail_mut();
         detail.last_attempt += 1;
@@ -137,6 +145,17 @@ impl Scheduler {
         self.runner(runner).reserved_for = Some(task);
         self.ready.reservations.insert(task, runner);
         self.update_availability(runner);
+    }
+
+    /// Lets tasks join that runners keep their slots for, where an equal task is at work by now. The
+    /// slots are free for others, in a turn that begins at once.
+    fn join_reserved(&mut self, effects: &mut Vec<Effect>) {
+        let reserved = self.ready.reservations.keys().copied();
+        let joining: Vec<TaskKey> = reserved.filter(|key| self.is_run_by_other(*key)).collect();
+        for key in joining {
+            self.enter(key, State::Joined, effects);
+            self.ready.left_over = true;
+        }
     }
 
     /// Gives the slots free that a runner keeps for a task. Only [`Scheduler::enter`] calls this,
@@ -180,6 +199,10 @@ impl Scheduler {
             .map(|(task, runner)| (*task, *runner))
             .collect();
         for (task, runner_key) in reservations {
+            // The task may have joined an equal one that was just sent.
+            if self.tasks.expect(task).state() != (State::Ready { reserved: true }) {
+                continue;
+            }
             let class_key = self.tasks.expect(task).class;
             let class = self.ready.class(class_key);
             let runner = &self.runners[&runner_key];

@@ -2,7 +2,7 @@
 //! out in order. A [`Effect::Store`] is committed before anything tells the outside that it is
 //! safe.
 
-use crate::keys::{RunnerKey, TaskKey};
+use crate::keys::{RunnerKey, SharedRunKey, TaskKey};
 use crate::state::FinalState;
 use std::sync::Arc;
 use taskmaster_protocol::{AttemptId, EventKind, JobName};
@@ -23,6 +23,10 @@ pub enum EndReason {
     ToldDependency,
     /// Too many runners were lost while they worked on the task.
     Poison,
+    /// An answer was kept for the task.
+    KeptAnswer,
+    /// An equal task, which the core holds, ended so.
+    SharedRun(TaskKey),
 }
 
 /// A change that must be durable before anybody is told of it.
@@ -147,6 +151,12 @@ pub enum Effect {
         /// The runner concerned, if any.
         runner: Option<RunnerKey>,
     },
+    /// Look for a kept answer of a task, if it is still [`State::LookingUp`](crate::State), and tell of it before anything else by
+    /// [`Event::AnswerFound`](crate::Event::AnswerFound) or
+    /// [`Event::AnswerMissed`](crate::Event::AnswerMissed).
+    LookUpAnswer(TaskKey),
+    /// Name no further tasks of this shared run: it has ended.
+    ForgetSharedRun(SharedRunKey),
     /// Let go of a task: the core holds it no longer, and its key is free.
     Forget(TaskKey),
 }

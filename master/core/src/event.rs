@@ -3,7 +3,7 @@
 
 use crate::due::Due;
 use crate::jobs::StoredJob;
-use crate::keys::{RunnerKey, TaskKey};
+use crate::keys::{RunnerKey, SharedRunKey, TaskKey};
 use crate::state::FinalState;
 use std::sync::Arc;
 use taskmaster_protocol::message::Offer;
@@ -72,8 +72,23 @@ pub struct NewTask {
     pub due: Option<Due>,
     /// The task's own retry policy; `None` stands for the default policy.
     pub retries: Option<Box<Retries>>,
+    /// Whether [`Effect::LookUpAnswer`](crate::Effect::LookUpAnswer) is wanted whenever the task
+    /// becomes ready.
+    pub is_cached: bool,
     /// Why the core is told of the task.
     pub origin: Origin,
+}
+
+/// Where the request to cancel a job comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelOrigin {
+    /// A client asked for it now.
+    Client,
+    /// The request is durable already: the master restarted before it was carried out.
+    Restored {
+        /// Tasks that were opened again after the request, so that it does not concern them.
+        reopened: Vec<TaskKey>,
+    },
 }
 
 /// What has happened.
@@ -88,6 +103,20 @@ pub enum Event {
         /// What the dependency is from now on.
         is: DependsOn,
     },
+    /// A kept answer was found for a task, which is done by it.
+    AnswerFound {
+        /// The task that is answered.
+        task: TaskKey,
+    },
+    /// No answer is kept for a task, which is ready.
+    AnswerMissed {
+        /// The task that needs a run.
+        task: TaskKey,
+        /// The run that it shares with equal tasks; `None` where nobody can tell which are equal.
+        run: Option<SharedRunKey>,
+        /// How long an attempt of the task may run, in milliseconds.
+        timeout_ms: u64,
+    },
     /// A client asked for an open task to be cancelled.
     CancelRequested {
         /// The task to cancel.
@@ -99,9 +128,8 @@ pub enum Event {
         job: JobName,
         /// The ordinal of the newest task concerned. Tasks that are added later stay open.
         up_to: u64,
-        /// Whether the request is durable already, because the master restarted before it was
-        /// carried out.
-        restored: bool,
+        /// Where the request comes from.
+        origin: CancelOrigin,
     },
     /// A client changed an open task.
     TaskSet {

@@ -26,6 +26,11 @@ pub enum Explanation {
     },
     /// The task waits for a slot.
     Ready(WaitsFor),
+    /// The task waits for the answer of an equal task.
+    Joined {
+        /// The equal task; `None` while an answer is looked for.
+        of: Option<TaskKey>,
+    },
     /// A runner holds an attempt of the task.
     Assigned {
         /// The attempts that may still report. `None` stands for a runner that was lost.
@@ -94,7 +99,13 @@ impl Scheduler {
                 until: task.due()?,
                 tries: task.tries(),
             },
+            State::Ready { .. } if self.is_run_by_other(key) => Explanation::Joined {
+                of: self.run_waited_for(key),
+            },
             State::Ready { .. } => Explanation::Ready(self.waits_for(key, task)),
+            State::LookingUp | State::Joined => Explanation::Joined {
+                of: self.run_waited_for(key),
+            },
             State::Assigned => Explanation::Assigned {
                 held: task
                     .open_attempts()

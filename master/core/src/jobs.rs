@@ -8,6 +8,7 @@ use crate::ready::{JobQueueKey, JobUsage};
 use crate::ready_queues::ReadyQueues;
 use crate::scheduler::Scheduler;
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use taskmaster_protocol::{JobName, TaskState};
 
@@ -237,6 +238,12 @@ impl Scheduler {
     /// Every job that the core holds.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.iter().map(|(_, job)| job)
+    }
+
+    /// The jobs that the core holds and whose names come behind `name`, in the order of their names.
+    pub fn jobs_after(&self, name: &str) -> impl Iterator<Item = &Job> {
+        let names = self.jobs.names.range::<str, _>((Excluded(name), Unbounded));
+        names.map(|(_, key)| self.jobs.get(*key))
     }
 
     /// The job of a key, which is that of a task in the core.

@@ -19,6 +19,11 @@ pub struct JobKey(pub(crate) u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClassKey(pub(crate) u32);
 
+/// Names a run that equal tasks share. The engine chooses it, and uses no number twice in a master's
+/// life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SharedRunKey(pub u64);
+
 /// Names a group: the runners that serve the same classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct GroupKey(pub u32);

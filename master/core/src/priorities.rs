@@ -1,5 +1,7 @@
-//! Priority inheritance: what an urgent task waits for becomes as urgent. A task that waits names
-//! the tasks that it waits for, so that a raise goes from task to task and nothing is searched.
+//! Priority inheritance: what an urgent task waits for becomes as urgent, and as long as it does. A
+//! task that waits names the tasks that it waits for, so that a raise goes from task to task and
+//! nothing is searched. When a task asks for less, or has ended, those that it waited for are counted
+//! anew: what the greatest of their dependents ask for is what they inherit.
 
 use crate::keys::TaskKey;
 use crate::one_or_many::OneOrMany;
@@ -32,17 +34,50 @@ struct Raise {
 pub(crate) struct InheritedPriorities {
     /// What each blocked task waits for.
     waits_for: BTreeMap<TaskKey, OneOrMany<WaitedFor>>,
-    /// The inherited priority of each open task that has one greater than its own. It lasts until the
-    /// task ends, also when the urgent task is cancelled first.
+    /// The inherited priority of each open task that has one greater than its own.
     raised: BTreeMap<TaskKey, i32>,
     /// Raises that are not carried out yet.
     pending: BTreeSet<Raise>,
+    /// Tasks that may inherit less than before, or more, and are to be counted.
+    uncertain: BTreeSet<WaitedFor>,
+    /// The task whose dependents are being counted.
+    recount: Option<Recount>,
+}
+
+/// The count of what the dependents of a task ask for. It may take many turns.
+#[derive(Debug)]
+struct Recount {
+    of: WaitedFor,
+    /// The place of the dependent that is looked at next.
+    next: usize,
+    /// The greatest priority that was asked for so far, also by a task which has begun to wait, or
+    /// has become more urgent, since it was looked at.
+    greatest: Option<i32>,
 }
 
 impl InheritedPriorities {
-    /// Whether raises are left for the next turn.
+    /// Whether anything is left for the next turn.
     pub fn has_work(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.uncertain.is_empty() || self.recount.is_some()
+    }
+
+    /// Whether the dependents of this task are being counted.
+    fn is_counted(&self, waited_for: &WaitedFor) -> bool {
+        self.recount
+            .as_ref()
+            .is_some_and(|recount| recount.of == *waited_for)
+    }
+
+    /// The count that was begun, or that of the next task.
+    fn next_recount(&mut self) -> Option<Recount> {
+        self.recount.take().or_else(|| {
+            let of = self.uncertain.pop_first()?;
+            Some(Recount {
+                of,
+                next: 0,
+                greatest: None,
+            })
+        })
     }
 
     /// The priority by which a task is sent.
@@ -62,11 +97,6 @@ impl InheritedPriorities {
     /// A blocked task waits for one more task.
     pub fn task_waits_also(&mut self, key: TaskKey, waited_for: WaitedFor) {
         self.waits_for.entry(key).or_default().push(waited_for);
-    }
-
-    /// A task waits for no other task any more.
-    pub fn task_unblocked(&mut self, key: TaskKey) {
-        self.waits_for.remove(&key);
     }
 
     /// A task has ended.
@@ -110,19 +140,23 @@ impl Scheduler {
         if self.priorities.has_work() {
             return;
         }
+        let mut asked: BTreeMap<TaskKey, i32> = BTreeMap::new();
         for (key, waits_for) in &self.priorities.waits_for {
-            let own = self.effective_priority(*key);
             for on in waits_for.iter() {
                 let is_it = |task: &&Task| task.generation == on.generation;
                 let other = self.tasks.get(on.task).filter(is_it);
-                let is_open = other.is_some_and(|task| task.state().is_open());
-                if is_open && self.effective_priority(on.task) < own {
-                    broken.push(format!(
-                        "{:?} is less urgent than {key:?}, which waits",
-                        on.task
-                    ));
+                let own = other.filter(|task| task.state().is_open());
+                if let Some((own, asks)) = own.zip(self.effective_priority(*key))
+                    && asks > own.priority
+                {
+                    let greatest = asked.entry(on.task).or_insert(asks);
+                    *greatest = asks.max(*greatest);
                 }
             }
+        }
+        if asked != self.priorities.raised {
+            let raised = &self.priorities.raised;
+            broken.push(format!("{raised:?} is inherited, and {asked:?} asked for"));
         }
     }
 
@@ -141,44 +175,145 @@ impl Scheduler {
         let Some(waits_for) = self.priorities.waits_for.get(&key) else {
             return;
         };
-        let is_less_urgent = |waited_for: &WaitedFor| {
-            self.effective_priority(waited_for.task)
-                .is_some_and(|other| other < priority)
+        // What is being counted may have been looked at before this task asked for so much.
+        let is_asked = |waited_for: &WaitedFor| {
+            self.priorities.is_counted(waited_for)
+                || self
+                    .effective_priority(waited_for.task)
+                    .is_some_and(|other| other < priority)
         };
-        if waits_for.iter().any(is_less_urgent) {
+        if waits_for.iter().any(is_asked) {
             self.priorities.raise_dependencies_of(key, priority);
         }
     }
 
-    /// The own priority of a task has changed. It still inherits from the tasks that wait for it. At
-    /// most [`TOUCHED_PER_TURN_MAX`] of these are asked; hardly any task has more.
-    pub(crate) fn inherit_again(&mut self, key: TaskKey) {
-        let Some(task) = self.tasks.get(key) else {
+    /// A task waits for no other task any more. What it waited for may have been urgent only for its
+    /// sake.
+    pub(crate) fn stop_waiting(&mut self, key: TaskKey) {
+        let Some(waits_for) = self.priorities.waits_for.remove(&key) else {
             return;
         };
-        let dependents = task.dependents.iter().take(TOUCHED_PER_TURN_MAX);
-        let greatest = dependents
-            .filter_map(|dependent| {
-                let waiting = self.tasks.get(dependent.task)?;
-                let waits = matches!(waiting.state(), State::Blocked { .. });
-                let is_it = waiting.generation == dependent.generation;
-                (waits && is_it).then(|| self.priorities.of(dependent.task, waiting))
-            })
-            .max();
-        if let Some(greatest) = greatest.filter(|greatest| *greatest > task.priority) {
-            let raised = self.priorities.raised.entry(key).or_insert(greatest);
-            *raised = greatest.max(*raised);
+        if let Some(asked) = self.effective_priority(key) {
+            self.asks_less(&waits_for, asked);
         }
     }
 
-    /// Carries out raises, [`TOUCHED_PER_TURN_MAX`] at most.
-    pub(crate) fn raise_some(&mut self) {
-        for _ in 0..TOUCHED_PER_TURN_MAX {
-            let Some(raise) = self.priorities.pending.pop_first() else {
-                return;
-            };
-            self.raise(raise);
+    /// The own priority of a task has changed. Until now the task was sent by the priority `before`.
+    pub(crate) fn own_priority_changed(&mut self, key: TaskKey, before: i32) {
+        let Some(task) = self.tasks.get(key) else {
+            return;
+        };
+        let own = task.priority;
+        let inherits = self.priorities.raised.get(&key).copied();
+        if inherits.is_some_and(|inherited| inherited <= own) {
+            self.priorities.raised.remove(&key);
         }
+        let now = self.priorities.of(key, task);
+        // Those that wait for the task may ask for more than what it has now. As long as it had as
+        // much by itself, nobody counted what they ask for.
+        if inherits.is_none() && now < before && !task.dependents.is_empty() {
+            let waited_for = WaitedFor {
+                task: key,
+                generation: task.generation,
+            };
+            self.priorities.uncertain.insert(waited_for);
+        }
+        self.effective_priority_changed(key, before);
+    }
+
+    /// The priority by which a task is sent was `before` until now: what the task waits for follows.
+    fn effective_priority_changed(&mut self, key: TaskKey, before: i32) {
+        let now = self.effective_priority(key).unwrap_or(before);
+        if now > before {
+            self.raise_what_it_waits_for(key);
+        } else if now < before
+            && let Some(waits_for) = self.priorities.waits_for.get(&key).cloned()
+        {
+            self.asks_less(&waits_for, before);
+        }
+    }
+
+    /// A task asked that these be as urgent as `asked`, and asks no more. Those of which it may have
+    /// been the only one that asked for so much are counted anew.
+    fn asks_less(&mut self, waits_for: &[WaitedFor], asked: i32) {
+        let priorities = &self.priorities;
+        if priorities.raised.is_empty() && !priorities.has_work() {
+            return;
+        }
+        let is_uncertain = |waited_for: &WaitedFor| match priorities.raised.get(&waited_for.task) {
+            Some(inherited) => *inherited <= asked || priorities.is_counted(waited_for),
+            // A raise may be on its way.
+            None => priorities.has_work(),
+        };
+        let uncertain: Vec<WaitedFor> = waits_for.iter().copied().filter(is_uncertain).collect();
+        self.priorities.uncertain.extend(uncertain);
+    }
+
+    /// Carries out raises, and then counts anew what tasks inherit: [`TOUCHED_PER_TURN_MAX`] tasks
+    /// are looked at.
+    pub(crate) fn pass_on_some(&mut self) {
+        let mut left = TOUCHED_PER_TURN_MAX;
+        while left > 0 {
+            if let Some(raise) = self.priorities.pending.pop_first() {
+                self.raise(raise);
+                left -= 1;
+            } else if let Some(recount) = self.priorities.next_recount() {
+                left = self.count_some(recount, left);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Looks at `most` dependents at most. Returns how many more may be looked at in this turn.
+    fn count_some(&mut self, mut recount: Recount, most: usize) -> usize {
+        let left = most - 1;
+        let WaitedFor {
+            task: key,
+            generation,
+        } = recount.of;
+        let is_it = |task: &&Task| task.generation == generation && task.state().is_open();
+        let Some(task) = self.tasks.get(key).filter(is_it) else {
+            return left;
+        };
+        let rest = task.dependents.get(recount.next..).unwrap_or_default();
+        let looked_at = rest.len().min(most);
+        let ask = rest.iter().take(looked_at).filter_map(|dependent| {
+            let waiting = self.tasks.get(dependent.task)?;
+            let waits = matches!(waiting.state(), State::Blocked { .. });
+            let is_it = waiting.generation == dependent.generation;
+            (waits && is_it).then(|| self.priorities.of(dependent.task, waiting))
+        });
+        recount.greatest = ask.chain(recount.greatest).max();
+        recount.next += looked_at;
+        if recount.next < task.dependents.len() {
+            self.priorities.recount = Some(recount);
+            return 0;
+        }
+        self.inherit(key, recount.greatest);
+        left.saturating_sub(looked_at)
+    }
+
+    /// A task inherits this priority, where it is greater than its own.
+    fn inherit(&mut self, key: TaskKey, inherited: Option<i32>) {
+        let Some(task) = self.tasks.get(key) else {
+            return;
+        };
+        let before = self.priorities.of(key, task);
+        let inherited = inherited.filter(|inherited| *inherited > task.priority);
+        // The ready index goes by the priority.
+        let in_index = task.state() == State::Ready { reserved: false };
+        if in_index {
+            self.remove_ready(key);
+        }
+        match inherited {
+            Some(inherited) => self.priorities.raised.insert(key, inherited),
+            None => self.priorities.raised.remove(&key),
+        };
+        if in_index {
+            self.insert_ready(key);
+        }
+        self.effective_priority_changed(key, before);
     }
 
     fn raise(&mut self, raise: Raise) {
@@ -187,21 +322,16 @@ impl Scheduler {
         let Some(task) = self.tasks.get(key) else {
             return;
         };
-        let is_another = task.generation != raise.waited_for.generation;
-        let is_urgent = self.priorities.of(key, task) >= priority;
-        if is_another || is_urgent || !task.state().is_open() {
+        if task.generation != raise.waited_for.generation || !task.state().is_open() {
             return;
         }
-
-        // The ready index goes by the priority.
-        let in_index = task.state() == State::Ready { reserved: false };
-        if in_index {
-            self.remove_ready(key);
+        if let Some(recount) = self.priorities.recount.as_mut()
+            && recount.of == raise.waited_for
+        {
+            recount.greatest = recount.greatest.max(Some(priority));
         }
-        self.priorities.raised.insert(key, priority);
-        if in_index {
-            self.insert_ready(key);
+        if self.priorities.of(key, task) < priority {
+            self.inherit(key, Some(priority));
         }
-        self.priorities.raise_dependencies_of(key, priority);
     }
 }

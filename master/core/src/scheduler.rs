@@ -12,6 +12,7 @@ use crate::keys::{RunnerKey, TaskKey};
 use crate::priorities::InheritedPriorities;
 use crate::ready::ReadyIndex;
 use crate::runners::Runner;
+use crate::sharing::SharedRuns;
 use crate::tasks::TaskTable;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Scheduler {
     pub(crate) told: BTreeMap<TaskKey, u32>,
     /// What urgent tasks pass on to those that they wait for.
     pub(crate) priorities: InheritedPriorities,
+    /// Runs that equal tasks share.
+    pub(crate) sharing: SharedRuns,
     /// Cancels of jobs that are being carried out, some tasks in each turn.
     pub(crate) job_cancels: VecDeque<JobCancel>,
     /// Modules whose tasks cannot be sent.
@@ -70,6 +73,7 @@ impl Scheduler {
             notifications: VecDeque::new(),
             told: BTreeMap::new(),
             priorities: InheritedPriorities::default(),
+            sharing: SharedRuns::default(),
             job_cancels: VecDeque::new(),
             closed_modules: BTreeSet::new(),
             module_needs: BTreeMap::new(),
@@ -94,12 +98,16 @@ impl Scheduler {
         match event {
             Event::TaskOpened(task) => self.open_task(*task, effects),
             Event::DependencyTold { task, is } => self.dependency_told(task, is, effects),
+            Event::AnswerFound { task } => self.answer_task(task, effects),
+            Event::AnswerMissed {
+                task,
+                run,
+                timeout_ms,
+            } => self.share_run(task, run, timeout_ms, effects),
             Event::CancelRequested { task } => self.cancel(task, effects),
-            Event::JobCancelRequested {
-                job,
-                up_to,
-                restored,
-            } => self.cancel_job(&job, up_to, restored, effects),
+            Event::JobCancelRequested { job, up_to, origin } => {
+                self.cancel_job(&job, up_to, origin, effects)
+            }
             Event::TaskSet {
                 task,
                 priority,
@@ -196,6 +204,7 @@ impl Scheduler {
         let has_work = !self.notifications.is_empty()
             || !self.job_cancels.is_empty()
             || self.priorities.has_work()
+            || self.sharing.has_work()
             || self.ready.left_over;
         if has_work {
             return Some(now.mono_us);
@@ -208,9 +217,10 @@ impl Scheduler {
         self.jobs.drop_closed();
         self.fire_deadlines(effects);
         self.notify_some(effects);
+        self.share_some(effects);
         self.cancel_some(effects);
         self.close_idle(effects);
-        self.raise_some();
+        self.pass_on_some();
         self.dispatch(effects);
         self.jobs.turn_ended();
     }

@@ -75,6 +75,19 @@ pub enum State {
         /// Whether a runner keeps its slots for the task.
         reserved: bool,
     },
+    /// The task waits for a slot, unless an answer is kept for it, which the engine is looking for.
+    /// For the protocol the task is ready. It is in no index.
+    ///
+    /// Entered instead of ready by a task whose answer may be kept. Left within the same turn: to done
+    /// if an answer was found, else to ready.
+    LookingUp,
+    /// An equal task is at work, and its answer will be the answer of this task. For the protocol
+    /// the task is ready. It is in no index.
+    ///
+    /// Entered instead of assigned, when the task would be sent. Left when the equal task ends (to
+    /// done or failed, or to be looked up anew if its end says nothing about this task), when a later
+    /// start is set (to delayed), and when an earlier attempt of this task turns up (to assigned).
+    Joined,
     /// A runner holds an attempt of the task.
     ///
     /// Entered when an attempt is sent, or found on a runner that comes back. Left by a result (to
@@ -94,7 +107,7 @@ impl State {
         match self {
             State::Blocked { .. } => TaskState::Blocked,
             State::Delayed => TaskState::Delayed,
-            State::Ready { .. } => TaskState::Ready,
+            State::Ready { .. } | State::LookingUp | State::Joined => TaskState::Ready,
             State::Assigned => TaskState::Assigned,
             State::Ended(how) => how.task_state(),
         }
@@ -108,7 +121,8 @@ impl State {
     /// Whether the task waits for no other task: an attempt of it may be at work somewhere.
     pub(crate) fn may_have_attempts(self) -> bool {
         match self {
-            State::Delayed | State::Ready { .. } | State::Assigned => true,
+            State::Delayed | State::Assigned => true,
+            State::Ready { .. } | State::LookingUp | State::Joined => true,
             State::Blocked { .. } | State::Ended(_) => false,
         }
     }
@@ -116,25 +130,31 @@ impl State {
     /// Whether a task may move from this state to `next`.
     pub fn may_become(self, next: State) -> bool {
         use FinalState::{Cancelled, Done, Failed, Skipped};
-        use State::{Assigned, Blocked, Delayed, Ended, Ready};
+        use State::{Assigned, Blocked, Delayed, Ended, Joined, LookingUp, Ready};
 
         match (self, next) {
-            (Blocked { .. }, Blocked { .. } | Delayed | Ready { .. }) => true,
+            (Blocked { .. }, Blocked { .. } | Delayed | Ready { .. } | LookingUp) => true,
             (Blocked { .. }, Ended(Cancelled | Skipped)) => true,
-            (Blocked { .. }, Assigned | Ended(Done | Failed)) => false,
+            (Blocked { .. }, Joined | Assigned | Ended(Done | Failed)) => false,
 
-            (Delayed | Ready { .. }, Blocked { .. }) => false,
-            (Delayed | Ready { .. }, Delayed | Ready { .. }) => true,
+            (Ready { .. }, Joined) => true,
+            (Delayed | LookingUp | Joined | Assigned, Joined) => false,
+            (Delayed | Ready { .. } | LookingUp | Joined, Blocked { .. }) => false,
+            (Delayed | Ready { .. } | LookingUp | Joined, Delayed | Ready { .. } | LookingUp) => {
+                true
+            }
             // A runner that was lost comes back with an attempt, or reports one late.
-            (Delayed | Ready { .. }, Assigned | Ended(Done | Failed)) => true,
+            (Delayed | Ready { .. } | LookingUp | Joined, Assigned | Ended(Done | Failed)) => true,
 
             // The task goes on as another one, which may wait for other tasks.
             (Assigned, Blocked { .. }) => true,
-            (Assigned, Delayed | Ready { .. } | Assigned | Ended(Done | Failed)) => true,
+            (Assigned, Delayed | Ready { .. } | LookingUp | Assigned) => true,
+            (Assigned, Ended(Done | Failed)) => true,
 
-            (Delayed | Ready { .. } | Assigned, Ended(Cancelled)) => true,
-            (Delayed | Ready { .. } | Assigned, Ended(Skipped)) => false,
-            (Ended(_), Blocked { .. } | Delayed | Ready { .. } | Assigned | Ended(_)) => false,
+            (Delayed | Ready { .. } | LookingUp | Joined | Assigned, Ended(Cancelled)) => true,
+            (Delayed | Ready { .. } | LookingUp | Joined | Assigned, Ended(Skipped)) => false,
+            (Ended(_), Blocked { .. } | Delayed | Ready { .. } | LookingUp) => false,
+            (Ended(_), Joined | Assigned | Ended(_)) => false,
         }
     }
 }

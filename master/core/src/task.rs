@@ -1,7 +1,7 @@
 //! The record of a task, which is all that the core keeps of it.
 
 use crate::due::Due;
-use crate::keys::{ClassKey, JobKey, RunnerKey, TaskKey};
+use crate::keys::{ClassKey, JobKey, RunnerKey, SharedRunKey, TaskKey};
 use crate::one_or_many::OneOrMany;
 use crate::state::State;
 use std::sync::Arc;
@@ -50,6 +50,10 @@ pub(crate) struct TaskDetail {
     pub fence: AttemptId,
     /// Attempts that may still report.
     pub open_attempts: OneOrMany<OpenAttempt>,
+    /// Whether the engine looks for a kept answer when the task becomes ready.
+    pub is_cached: bool,
+    /// The run that the task shares with equal ones.
+    pub shared_run: Option<SharedRunKey>,
 }
 
 /// All that the core keeps of a task: no id, no parameters, no results. Tasks are visited in any
@@ -123,6 +127,18 @@ impl Task {
         }
     }
 
+    /// Whether the engine looks for a kept answer when the task becomes ready.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.detail.as_ref().is_some_and(|detail| detail.is_cached)
+    }
+
+    /// Whether the task may share a run with equal ones.
+    pub(crate) fn may_share(&self) -> bool {
+        self.detail
+            .as_ref()
+            .is_some_and(|detail| detail.shared_run.is_some())
+    }
+
     /// Attempts that may still report.
     pub fn open_attempts(&self) -> &[OpenAttempt] {
         self.detail
@@ -163,6 +179,8 @@ impl Task {
                 last_attempt: 0,
                 fence,
                 open_attempts: OneOrMany::None,
+                is_cached: false,
+                shared_run: None,
             })
         })
     }

@@ -6,10 +6,11 @@ use crate::event::{NewTask, Origin};
 use crate::keys::{ClassKey, JobKey, TaskKey};
 use crate::one_or_many::OneOrMany;
 use crate::scheduler::Scheduler;
+use crate::sharing::MemberEnd;
 use crate::state::{FinalState, State};
 use crate::task::{Task, TaskDetail};
 use crate::task_map::TaskMap;
-use taskmaster_protocol::{AttemptId, EventKind};
+use taskmaster_protocol::{AttemptId, EventKind, TaskState};
 
 /// The tasks that the core holds, by key.
 #[derive(Debug, Default)]
@@ -146,7 +147,7 @@ impl Scheduler {
             notifies_dependents: false,
         };
 
-        let has_terms = new.due.is_some() || new.retries.is_some();
+        let has_terms = new.due.is_some() || new.retries.is_some() || new.is_cached;
         if has_terms || tries + lost + fence.n > 0 {
             *task.detail_mut() = TaskDetail {
                 due: new.due,
@@ -156,6 +157,8 @@ impl Scheduler {
                 last_attempt: tries.max(fence.n),
                 fence,
                 open_attempts: OneOrMany::None,
+                is_cached: new.is_cached,
+                shared_run: None,
             };
         }
         task
@@ -165,9 +168,11 @@ impl Scheduler {
     /// earliest start, or is ready.
     pub(crate) fn unblock(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
         let now = self.now;
-        let due = self.tasks.expect(key).due();
-        let next = if due.is_some_and(|due| !due.has_passed(now)) {
+        let task = self.tasks.expect(key);
+        let next = if task.due().is_some_and(|due| !due.has_passed(now)) {
             State::Delayed
+        } else if task.is_cached() {
+            State::LookingUp
         } else {
             State::Ready { reserved: false }
         };
@@ -212,14 +217,18 @@ impl Scheduler {
             }
             State::Blocked { open } => {
                 if open > 0 && !matches!(next, State::Blocked { .. }) {
-                    self.priorities.task_unblocked(key);
+                    self.stop_waiting(key);
                     self.told.remove(&key);
                 }
             }
-            State::Assigned | State::Ended(_) => {}
+            State::LookingUp | State::Joined | State::Assigned | State::Ended(_) => {}
         }
 
-        self.tasks.expect(key).state = next;
+        let task = self.tasks.expect(key);
+        task.state = next;
+        if task.may_share() {
+            self.member_moved(key, last, next);
+        }
         self.jobs
             .get_mut(job)
             .counts
@@ -228,13 +237,11 @@ impl Scheduler {
         match next {
             State::Ready { reserved: false } => {
                 self.insert_ready(key);
-                if !matches!(last, State::Ready { .. }) {
-                    effects.push(Effect::Announce {
-                        kind: EventKind::TaskReady,
-                        task: Some(key),
-                        runner: None,
-                    });
-                }
+                announce_ready(key, last, effects);
+            }
+            State::LookingUp => {
+                announce_ready(key, last, effects);
+                effects.push(Effect::LookUpAnswer(key));
             }
             State::Delayed => {
                 if let Some(due) = due {
@@ -242,7 +249,10 @@ impl Scheduler {
                 }
             }
             State::Ended(_) => self.priorities.task_ended(key),
-            State::Ready { reserved: true } | State::Blocked { .. } | State::Assigned => {}
+            State::Ready { reserved: true }
+            | State::Joined
+            | State::Blocked { .. }
+            | State::Assigned => {}
         }
     }
 
@@ -271,6 +281,21 @@ impl Scheduler {
         attempt: AttemptId,
         effects: &mut Vec<Effect>,
     ) {
+        self.end_with_others(key, how, why, attempt, MemberEnd::Alone, effects);
+    }
+
+    /// Ends a task by a certain attempt, as [`Scheduler::end_by`] does. `others` says what the end
+    /// means for equal tasks.
+    pub(crate) fn end_with_others(
+        &mut self,
+        key: TaskKey,
+        how: FinalState,
+        why: EndReason,
+        attempt: AttemptId,
+        others: MemberEnd,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.member_ended(key, how, others, effects);
         self.enter(key, State::Ended(how), effects);
         let task = self.tasks.expect(key);
         task.retain_attempts(|open| open.runner.is_some());
@@ -303,6 +328,9 @@ impl Scheduler {
             return;
         };
         if task.state.is_open() || task.notifies_dependents || !task.open_attempts().is_empty() {
+            return;
+        }
+        if self.sharing.keeps(key) {
             return;
         }
         let job = task.job;
@@ -340,17 +368,17 @@ impl Scheduler {
         if in_index {
             self.remove_ready(key);
         }
+        let before = self.effective_priority(key);
         let task = self.tasks.expect(key);
         task.priority = priority.unwrap_or(task.priority);
         let priority = task.priority;
-        self.inherit_again(key);
+        self.own_priority_changed(key, before.unwrap_or(priority));
         if let Some(due) = due {
             self.set_due(key, due);
         }
         if in_index {
             self.insert_ready(key);
         }
-        self.raise_what_it_waits_for(key);
 
         effects.push(Effect::Store(DurableChange::Set {
             task: key,
@@ -359,17 +387,28 @@ impl Scheduler {
         }));
         let Some(due) = due else { return };
         match state {
-            State::Delayed if due.has_passed(now) => {
-                self.enter(key, State::Ready { reserved: false }, effects);
-            }
-            State::Ready { .. } if !due.has_passed(now) => {
+            State::Delayed if due.has_passed(now) => self.unblock(key, effects),
+            State::Ready { .. } | State::LookingUp | State::Joined if !due.has_passed(now) => {
                 self.enter(key, State::Delayed, effects);
             }
             State::Blocked { .. }
             | State::Delayed
             | State::Ready { .. }
+            | State::LookingUp
+            | State::Joined
             | State::Assigned
             | State::Ended(_) => {}
         }
+    }
+}
+
+/// Tells watchers of a task that waits for a slot from now on.
+fn announce_ready(key: TaskKey, last: State, effects: &mut Vec<Effect>) {
+    if last.task_state() != TaskState::Ready {
+        effects.push(Effect::Announce {
+            kind: EventKind::TaskReady,
+            task: Some(key),
+            runner: None,
+        });
     }
 }

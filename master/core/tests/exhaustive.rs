@@ -374,6 +374,8 @@ impl Play {
                 Effect::Store(_)
                 | Effect::Recall { .. }
                 | Effect::Announce { .. }
+                | Effect::LookUpAnswer(_)
+                | Effect::ForgetSharedRun(_)
                 | Effect::Forget(_) => {}
             }
         }

@@ -113,5 +113,5 @@ macro_rules! files {
 }
 
 files! {
-    states dependencies retries continues cancels runners restarts fairness slots classes capabilities prefetch jobs clocks memory priorities
+    states dependencies retries continues cancels runners restarts fairness slots classes capabilities prefetch jobs clocks memory priorities sharing
 }

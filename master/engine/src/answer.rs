@@ -18,19 +18,19 @@ pub enum QueryAnswer {
     /// What a task wrote to stderr.
     Log(Box<Log>),
     /// A page of tasks.
-    Tasks(Page),
+    Tasks(Page<TaskView>),
     /// Results by task. Tasks that have none are left out.
     Results(BTreeMap<TaskId, ResultRef>),
     /// One job.
     Job(Box<JobView>),
-    /// Jobs.
-    Jobs(Vec<JobView>),
+    /// A page of jobs.
+    Jobs(Page<JobView>),
     /// One module.
     Module(Box<ModuleView>),
-    /// Modules.
-    Modules(Vec<ModuleView>),
-    /// Connected runners.
-    Runners(Vec<RunnerView>),
+    /// A page of modules.
+    Modules(Page<ModuleView>),
+    /// A page of connected runners.
+    Runners(Page<RunnerView>),
     /// The master in numbers.
     Status(Box<Status>),
 }

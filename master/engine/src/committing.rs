@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::disk_monitor::{DiskMonitor, TRY_EVERY};
+use crate::durable_commit::DurableCommit;
 use crate::engine::{DeferredEffect, Turn};
 use crate::events::EventFeed;
 use crate::folding::Backlog;
@@ -25,15 +26,16 @@ const COMMIT_RECORDS_MAX: usize = 4_096;
 pub const TURNS_WAITING_MAX: usize = 64;
 
 /// Pause before the engine continues a long job (e.g. cancelling a million tasks), for each turn
-/// that is not durable yet and for each [`PACE_RECORDS`] records that are not folded yet. A commit
+/// that is not durable yet and for each [`PACE_WEIGHT`] of what is not folded yet. A commit
 /// takes about as long. The pause keeps the commit queue short for new requests and leaves a core
 /// to other threads.
 const PACE: Duration = Duration::from_millis(4);
 
-/// Unfolded records that lengthen the pause before a long job continues by one [`PACE`].
-const PACE_RECORDS: usize = 25_000;
+/// The weight of unfolded commits that lengthens the pause before a long job continues by one
+/// [`PACE`].
+const PACE_WEIGHT: usize = 25_000;
 
-/// The most that unfolded records lengthen the pause, in steps of [`PACE`]. While many clients keep
+/// The most that unfolded commits lengthen the pause, in steps of [`PACE`]. While many clients keep
 /// the fold busy, a long job must still go on.
 const PACE_FOLD_MAX: usize = 4;
 
@@ -42,12 +44,12 @@ const PACE_FOLD_MAX: usize = 4;
 pub struct CommitLag {
     /// Turns that have ended and are not durable yet.
     pub(crate) turns: Arc<AtomicUsize>,
-    /// Records that are durable and not folded yet.
+    /// Commits that are durable and not folded yet.
     backlog: Backlog,
 }
 
 impl CommitLag {
-    /// A lag with no turns that wait to become durable; `backlog` counts the unfolded records.
+    /// A lag with no turns that wait to become durable; `backlog` counts what is not folded.
     pub fn new(backlog: Backlog) -> CommitLag {
         CommitLag {
             turns: Arc::default(),
@@ -57,7 +59,7 @@ impl CommitLag {
 
     /// How long the engine pauses before it continues a long job.
     pub(crate) fn pace(&self) -> Duration {
-        let fold_steps = (self.backlog.records() / PACE_RECORDS).min(PACE_FOLD_MAX);
+        let fold_steps = (self.backlog.weight() / PACE_WEIGHT).min(PACE_FOLD_MAX);
         let steps = self.turns.load(Relaxed) + fold_steps;
         let steps = u32::try_from(steps).unwrap_or(u32::MAX);
         PACE * steps.min(TURNS_WAITING_MAX as u32)
@@ -75,12 +77,12 @@ pub struct CommitWriter<'a> {
     /// Publishes the events of a commit when it is durable.
     pub events: &'a EventFeed,
     /// Takes the commits to the folding thread.
-    pub folds: &'a Sender<Arc<JournalEntry>>,
+    pub folds: &'a Sender<DurableCommit>,
     /// Hears from the writer whether the disk is full.
     pub disk: &'a DiskMonitor,
     /// Turns that ended while a commit waited for disk space, oldest first.
     pub postponed: VecDeque<Turn>,
-    /// Counts the turns that are not durable yet and the records that are not folded yet.
+    /// Counts the turns that are not durable yet and what is not folded yet.
     pub lag: &'a CommitLag,
 }
 
@@ -111,12 +113,18 @@ impl CommitWriter<'_> {
                 self.release(turns);
                 continue;
             };
-            if !self.append(&codec::encode(entry.as_ref()), &mut turns)? {
+            let bytes = codec::encode(entry.as_ref());
+            if !self.append(&bytes, &mut turns)? {
                 return self.journal.sync();
             }
-            let records = entry.records.len();
-            sync_and_publish(
+            let commit = DurableCommit {
                 entry,
+                bytes: bytes.len(),
+            };
+            drop(bytes);
+            let weight = commit.weight();
+            sync_and_publish(
+                commit,
                 self.journal,
                 self.durability,
                 self.events,
@@ -124,7 +132,7 @@ impl CommitWriter<'_> {
             )?;
             is_unsynced = true;
             let permits = self.release(turns);
-            self.lag.backlog.add(records, permits);
+            self.lag.backlog.add(weight, permits);
         }
     }
 
@@ -226,18 +234,18 @@ fn merge_records(turns: &mut [Turn]) -> Option<Arc<JournalEntry>> {
 
 /// Makes an appended commit durable, as `durability` says, and publishes its events.
 fn sync_and_publish(
-    entry: Arc<JournalEntry>,
+    commit: DurableCommit,
     journal: &mut dyn Journal,
     durability: Durability,
     events: &EventFeed,
-    folds: &Sender<Arc<JournalEntry>>,
+    folds: &Sender<DurableCommit>,
 ) -> Result<(), AppendError> {
     if durability == Durability::Sync {
         journal.sync()?;
     }
-    events.publish(&entry);
+    events.publish(&commit);
     // The folding thread ends after this one.
-    let _ = folds.send(entry);
+    let _ = folds.send(commit);
     Ok(())
 }
 
@@ -247,13 +255,18 @@ pub fn commit_first(
     mut turn: Turn,
     journal: &mut dyn Journal,
     events: &EventFeed,
-    folds: &Sender<Arc<JournalEntry>>,
+    folds: &Sender<DurableCommit>,
 ) -> Result<(), AppendError> {
     let Some(entry) = merge_records(std::slice::from_mut(&mut turn)) else {
         return Ok(());
     };
-    journal.append(journal.end() + 1, &codec::encode(entry.as_ref()))?;
-    sync_and_publish(entry, journal, Durability::Sync, events, folds)
+    let bytes = codec::encode(entry.as_ref());
+    journal.append(journal.end() + 1, &bytes)?;
+    let commit = DurableCommit {
+        entry,
+        bytes: bytes.len(),
+    };
+    sync_and_publish(commit, journal, Durability::Sync, events, folds)
 }
 
 /// Sends what waited for these turns to become durable, in order.

@@ -3,6 +3,7 @@
 //! has no clock and no thread. [`crate::turns`] drives it.
 
 mod add;
+mod answers;
 mod approval;
 mod ask;
 mod capacity;
@@ -11,6 +12,7 @@ mod conflict;
 mod effects;
 mod failed_compilations;
 mod job_results;
+mod lists;
 mod modules;
 mod operate;
 mod reports;
@@ -37,6 +39,7 @@ use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
 use taskmaster_protocol::message::{Done, Failed, Offer, Role};
 use taskmaster_protocol::{EventKind, FromMaster, JobName, Now, Requires, ToMaster, Wall};
+use taskmaster_store::cache::CacheEntry;
 use taskmaster_store::record::Record;
 use taskmaster_store::view::EndedTask;
 use tokio::sync::oneshot;
@@ -54,6 +57,9 @@ pub struct EngineConfig {
     pub durability: String,
     /// Whether only modules are used whose hash is on the list in the task folder.
     pub require_approved: bool,
+    /// Bytes that kept answers may have together, with their blobs. Above it, those go that were not
+    /// used for longest.
+    pub cache_bytes: u64,
     /// Seed of the jitter of back-offs. It must differ between two starts.
     pub seed: u64,
 }
@@ -67,6 +73,7 @@ impl Default for EngineConfig {
             queue_bytes: u64::MAX,
             durability: "sync".into(),
             require_approved: false,
+            cache_bytes: limits::ANSWERS_BYTES_DEFAULT,
             seed: 1,
         }
     }
@@ -134,6 +141,15 @@ struct RunnerReport {
     report: AttemptReport,
 }
 
+/// What the end of a task is made from, beside what the core says.
+#[derive(Debug)]
+enum Told {
+    /// A runner has reported the end of an attempt.
+    Report(RunnerReport),
+    /// An answer was kept.
+    Answer(Arc<CacheEntry>),
+}
+
 /// How long ended tasks are kept at least, µs: one hour. A follower that lost its connection finds
 /// what it missed for this long, unless the operator keeps ended tasks for less.
 const RETENTION_US: i64 = 3_600_000_000;
@@ -187,6 +203,7 @@ pub struct Engine {
     waits: Waits,
     /// Why a task is skipped, while the core is told that a dependency is not met.
     why_skipped: Option<EndWithoutReport>,
+    answers: answers::Answers,
 }
 
 impl Engine {
@@ -194,6 +211,11 @@ impl Engine {
     pub fn keep_ended_for(&mut self, time: Duration) {
         let time_us = i64::try_from(time.as_micros()).unwrap_or(RETENTION_US);
         self.retention_us = time_us.min(RETENTION_US);
+    }
+
+    /// Lets kept answers count only while their blobs are in `blobs`.
+    pub fn look_for_blobs_in(&mut self, blobs: Box<dyn crate::cache::BlobIndex>) {
+        self.answers.look_for_blobs_in(blobs);
     }
 
     /// Tells `damage` of what the engine cannot read from the store.
@@ -258,7 +280,10 @@ impl Engine {
                 let answer = self.answer(query);
                 self.turn.after.push(DeferredEffect::Reply(reply, answer));
             }
-            Input::Folded { seq } => self.facts.view_has(seq),
+            Input::Folded { seq } => {
+                self.facts.view_has(seq);
+                self.answers.index.view_has(seq);
+            }
             Input::Prune { tasks, reply } => {
                 let tasks = self.prunable(tasks);
                 self.turn.after.push(DeferredEffect::Pruned(reply, tasks));
@@ -297,6 +322,8 @@ impl Engine {
                 break;
             }
         }
+        self.tell(Event::TurnEnded);
+        self.sweep_answers();
         let is_idle = self.core.attempts_in_flight() == 0;
         if let Some(waiter) = self.idle_waiter.take_if(|_| is_idle) {
             // The waiter may have given up, because the master shuts down already.
@@ -313,7 +340,8 @@ impl Engine {
 
     /// When the next turn is due even if no input comes, by the monotonic clock, µs.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        self.core.next_deadline(now)
+        let core = self.core.next_deadline(now);
+        core.into_iter().chain(self.next_sweep()).min()
     }
 
     /// The core's invariants that do not hold, as sentences. For tests.
@@ -327,14 +355,15 @@ impl Engine {
     }
 
     /// Gives the core an event, and carries out its effects. If the event says that an attempt has
-    /// ended, the effects take what they need from `report`.
-    fn tell_with(&mut self, event: Event, mut report: Option<RunnerReport>) {
+    /// ended, or that an answer was found, the effects take what they need from `told`.
+    fn tell_with(&mut self, event: Event, mut told: Option<Told>) {
         let mut effects = std::mem::take(&mut self.effects);
         self.core.handle(event, self.now, &mut effects);
         for effect in effects.drain(..) {
-            self.carry_out(effect, &mut report);
+            self.carry_out(effect, &mut told);
         }
         self.effects = effects;
+        self.look_up_answers();
     }
 
     /// A random number for the jitter of back-offs (xorshift64*, because its quality does not
@@ -430,9 +459,7 @@ impl Engine {
             ToMaster::Progress(output) => {
                 self.live_output(connection, EventKind::TaskProgress, output)
             }
-            ToMaster::Partial(output) => {
-                self.live_output(connection, EventKind::TaskPartial, output)
-            }
+            ToMaster::Partial(partials) => self.partials(connection, partials),
             ToMaster::Log(output) => self.live_output(connection, EventKind::TaskLog, output),
             ToMaster::Compiled(compiled) => self.compiled(connection, compiled),
             ToMaster::Compiling(compiling) => self.compiling(connection, compiling),

@@ -2,20 +2,25 @@
 //! events are not stored, and go to whoever watches at the time.
 
 mod durable;
+mod live;
 mod recent;
 
 pub use durable::{DurableEvent, durable_events, ended_view};
+pub use live::{LiveEvent, LiveEvents};
 pub use recent::{CommitEnds, EndInterest};
 
+use crate::durable_commit::DurableCommit;
 use crate::interests::{Interest, Interests};
+use crate::partials::Partials;
 use crate::store_damage::StoreDamage;
+use live::LiveBytes;
 use recent::RecentCommits;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use taskmaster_protocol::{EventView, JobName};
 use taskmaster_store::journal;
 use taskmaster_store::kv::SharedStore;
-use taskmaster_store::record::{self, JournalEntry};
+use taskmaster_store::record;
 use tokio::sync::{broadcast, watch};
 
 /// Live events by which a watcher of all jobs may lag before it misses some.
@@ -26,6 +31,9 @@ const LIVE_OF_JOB_MAX: usize = 256;
 
 /// Durable events that one read returns at most.
 const READ_EVENTS_MAX: usize = 1_000;
+
+/// Bytes of commits that one read from the journal takes into memory, about. A commit is read whole.
+const READ_BYTES_MAX: usize = 8 << 20;
 
 /// Some of the events asked for are no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +51,7 @@ pub struct EndEvents {
     pub seq: u64,
 }
 
-type LiveEvents = broadcast::Sender<Arc<EventView>>;
+type LiveChannel = broadcast::Sender<LiveEvent>;
 
 /// The events of a master: recent durable events in memory, older ones in the journal, and the
 /// channels of live events. Clones share it.
@@ -53,13 +61,16 @@ pub struct EventFeed {
     /// The seq of the newest durable event.
     latest: watch::Sender<u64>,
     /// Carries the live events of all jobs.
-    live: LiveEvents,
+    live: LiveChannel,
     /// Carries the live events of each job that somebody watches. Without these channels, each event
     /// of any job would go to a thousand watchers of one job each.
-    live_by_job: Arc<Mutex<HashMap<JobName, LiveEvents>>>,
+    live_by_job: Arc<Mutex<HashMap<JobName, LiveChannel>>>,
+    /// The bytes of the live events that some watcher has not taken yet.
+    live_bytes: LiveBytes,
     /// Has the journal with older events.
     store: SharedStore,
     interests: Interests,
+    partials: Partials,
     /// Hears of damage in the journal.
     damage: StoreDamage,
 }
@@ -70,6 +81,11 @@ impl EventFeed {
         self.interests.new_follower()
     }
 
+    /// The partial results of open tasks.
+    pub fn partials(&self) -> &Partials {
+        &self.partials
+    }
+
     /// A feed whose newest durable event is `latest`. Older events are read from `store`.
     pub fn new(latest: u64, store: SharedStore) -> EventFeed {
         EventFeed {
@@ -77,8 +93,10 @@ impl EventFeed {
             latest: watch::Sender::new(latest),
             live: broadcast::Sender::new(LIVE_EVENTS_MAX),
             live_by_job: Arc::default(),
+            live_bytes: LiveBytes::default(),
             store,
             interests: Interests::default(),
+            partials: Partials::default(),
             damage: StoreDamage::default(),
         }
     }
@@ -98,13 +116,14 @@ impl EventFeed {
     }
 
     /// Publishes the events of a commit, which is durable.
-    pub fn publish(&self, entry: &Arc<JournalEntry>) {
+    pub fn publish(&self, commit: &DurableCommit) {
+        let entry = &commit.entry;
         let events = record::events_of(&entry.records);
         if events == 0 {
             return;
         }
         let last = entry.first_seq + events - 1;
-        self.recent().push(entry, last);
+        self.recent().push(commit, last);
         self.interests.wake(entry, last);
         self.latest
             .send_if_modified(|latest| std::mem::replace(latest, last) != last);
@@ -115,7 +134,7 @@ impl EventFeed {
         self.live.receiver_count() > 0 || !self.live_by_job().is_empty()
     }
 
-    fn live_by_job(&self) -> MutexGuard<'_, HashMap<JobName, LiveEvents>> {
+    fn live_by_job(&self) -> MutexGuard<'_, HashMap<JobName, LiveChannel>> {
         self.live_by_job
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -123,8 +142,9 @@ impl EventFeed {
 
     /// Sends a live event to those who watch now.
     pub fn show(&self, event: EventView) {
-        let event = Arc::new(event);
-        if let Some(job) = &event.job {
+        let job = event.job.clone();
+        let event = self.live_bytes.take(event);
+        if let Some(job) = &job {
             let mut channels = self.live_by_job();
             let is_unwatched = channels
                 .get(job)
@@ -137,7 +157,7 @@ impl EventFeed {
     }
 
     /// Live events of one job from now on.
-    pub fn live_of(&self, job: &JobName) -> broadcast::Receiver<Arc<EventView>> {
+    pub fn live_of(&self, job: &JobName) -> LiveEvents {
         let mut channels = self.live_by_job();
         channels.retain(|_, channel| channel.receiver_count() > 0);
         channels
@@ -147,7 +167,7 @@ impl EventFeed {
     }
 
     /// Live events of all jobs from now on.
-    pub fn live(&self) -> broadcast::Receiver<Arc<EventView>> {
+    pub fn live(&self) -> LiveEvents {
         self.live.subscribe()
     }
 
@@ -257,10 +277,13 @@ fn from_journal(
     };
     let start = journal::commit_at(store, seq + 1)?;
     let mut events: Vec<DurableEvent> = Vec::new();
+    let mut bytes = 0;
     for commit in start.. {
-        let Some(entry) = journal::entry(store, commit)? else {
+        let Some(encoded) = journal::read(store, commit)? else {
             break;
         };
+        bytes += encoded.len();
+        let entry = journal::decode(commit, &encoded)?;
         if commit == first && entry.first_seq > seq + 1 {
             return Ok(Err(EventsPruned {
                 first: entry.first_seq,
@@ -271,7 +294,8 @@ fn from_journal(
             durable_events(&entry).filter(|event| event.seq() > seq && event.seq() <= last),
         );
         let is_complete = events.last().is_some_and(|event| event.seq() >= last);
-        if events.len() >= READ_EVENTS_MAX || is_complete {
+        let is_enough = events.len() >= READ_EVENTS_MAX || bytes >= READ_BYTES_MAX;
+        if is_complete || is_enough && !events.is_empty() {
             break;
         }
     }
@@ -284,12 +308,12 @@ fn from_journal(
 
 #[cfg(test)]
 mod tests {
-    use super::recent::RECENT_EVENTS_MAX;
+    use super::recent::{RECENT_BYTES_MAX, RECENT_EVENTS_MAX};
     use super::*;
     use std::collections::VecDeque;
     use taskmaster_protocol::Wall;
     use taskmaster_store::kv::memory::MemoryStore;
-    use taskmaster_store::record::Record;
+    use taskmaster_store::record::{JournalEntry, Record};
 
     fn entry(first_seq: u64, events: u64) -> Arc<JournalEntry> {
         let records = (0..events)
@@ -304,6 +328,41 @@ mod tests {
         })
     }
 
+    fn publish(feed: &EventFeed, entry: &Arc<JournalEntry>) {
+        feed.publish(&DurableCommit::of(entry.clone()));
+    }
+
+    #[tokio::test]
+    async fn large_events_are_kept_in_memory_up_to_a_number_of_bytes() {
+        let feed = EventFeed::new(0, Arc::new(MemoryStore::default()));
+        for seq in 1..=200 {
+            let name = "x".repeat(1 << 20);
+            let records = vec![Record::RunnerJoined { name }];
+            let large = JournalEntry {
+                first_seq: seq,
+                time: Wall(0),
+                records,
+            };
+            publish(&feed, &Arc::new(large));
+            let kept = seq + 1 - feed.recent().first().unwrap();
+            assert!(kept << 20 <= RECENT_BYTES_MAX as u64, "{kept} MiB are kept");
+        }
+        let events = feed.after(150).await.unwrap();
+        assert_eq!(events.len(), 50, "the last ones are there");
+        // One that is too large by itself is there until the next one comes.
+        let name = "x".repeat(2 * RECENT_BYTES_MAX);
+        let records = vec![Record::RunnerJoined { name }];
+        let largest = JournalEntry {
+            first_seq: 201,
+            time: Wall(0),
+            records,
+        };
+        publish(&feed, &Arc::new(largest));
+        assert_eq!(feed.after(200).await.unwrap().len(), 1);
+        publish(&feed, &entry(202, 1));
+        assert_eq!(feed.recent().first(), Some(202));
+    }
+
     #[tokio::test]
     async fn what_waits_to_be_folded_is_read_in_memory_and_what_is_folded_is_not_kept() {
         // The journal behind it is empty: whatever is read comes from memory.
@@ -311,7 +370,7 @@ mod tests {
         let mut waiting: VecDeque<Arc<JournalEntry>> = VecDeque::new();
         for commit in 0..100 {
             waiting.push_back(entry(commit * 1_000 + 1, 1_000));
-            feed.publish(&waiting[commit as usize]);
+            publish(&feed, &waiting[commit as usize]);
         }
         for seq in [0, 1, 999, 1_000, 49_999, 99_500] {
             let events = feed.after(seq).await.unwrap();
@@ -330,7 +389,7 @@ mod tests {
             "it was folded, and memory holds it still"
         );
         assert!(feed.after(60_000).await.is_ok());
-        feed.publish(&entry(100_001, 1));
+        publish(&feed, &entry(100_001, 1));
         waiting.clear();
         assert!(
             feed.after(100_001 - RECENT_EVENTS_MAX).await.is_ok(),

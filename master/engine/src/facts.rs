@@ -21,10 +21,12 @@ use job_ends::UnfoldedJobEnds;
 use live::LiveTasks;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use taskmaster_core::{FinalState, TaskKey};
-use taskmaster_protocol::{JobName, TaskId, TaskState, Wall, limits};
+use taskmaster_protocol::{Hash, JobName, TaskId, TaskState, Wall, limits};
 use taskmaster_store::body::TaskBody;
+use taskmaster_store::cache::CacheEntry;
 use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord};
@@ -161,6 +163,11 @@ impl Facts {
             view::ended_task_by_index(self.store.as_ref(), &mut self.places.borrow_mut(), id);
         let is_pruned = |stored: &EndedTask| self.pruning.get(id) == Some(&stored.ended.seq);
         Ok(self.told(read)?.filter(|stored| !is_pruned(stored)))
+    }
+
+    /// The kept answer of this key that the view has.
+    pub fn answer_in_view(&self, key: &Hash) -> Result<Option<CacheEntry>, Unreadable> {
+        self.told(view::cache_entry(self.store.as_ref(), key))
     }
 
     /// The state of the newest task of this id.
@@ -483,10 +490,11 @@ impl Facts {
         self.idle_jobs.get(name).map(|job| &job.record)
     }
 
-    /// Names of the jobs that the core does not have, and whose newest record the view does not have
-    /// yet.
-    pub fn idle_jobs_in_memory(&self) -> impl Iterator<Item = &JobName> {
-        self.idle_jobs.keys()
+    /// Names behind `name`, in order, of the jobs that the core does not have, and whose newest
+    /// record the view does not have yet.
+    pub fn idle_jobs_after(&self, name: &str) -> impl Iterator<Item = &JobName> {
+        let jobs = self.idle_jobs.range::<str, _>((Excluded(name), Unbounded));
+        jobs.map(|(name, _)| name)
     }
 
     /// The core does not have this job, whose record is `record`. The view has the record when it

@@ -1,6 +1,7 @@
 //! Folds durable commits into the view, in the background and preferably while the master is idle.
 //! Also prunes ended tasks that are kept no longer, and trims the journal.
 
+use crate::durable_commit::DurableCommit;
 use crate::inbox::{AdmissionPermit, Input};
 use crate::settings::Keep;
 use std::collections::VecDeque;
@@ -10,20 +11,21 @@ use std::time::Duration;
 use taskmaster_protocol::Wall;
 use taskmaster_store::journal;
 use taskmaster_store::kv::{KvStore, SharedStore, StoreError};
-use taskmaster_store::record::{JournalEntry, Record};
+use taskmaster_store::record::Record;
 use taskmaster_store::view::{self, EndedTask, FOLD_WEIGHT_MAX, Fold};
 
-/// Records that may wait to be folded while commits come in. Folding costs more than the journal,
-/// and most bursts are over before the fold has to begin. This many records take some hundred MB of
-/// memory, and a few seconds of a restart.
-const WAITING_RECORDS_MAX: usize = 400_000;
+/// What may wait to be folded while commits come in, by the weight of the commits: one for a usual
+/// record ([`DurableCommit::weight`]). Folding costs more than the journal, and most bursts are over
+/// before the fold has to begin. This much takes some hundred MB of memory, and a few seconds of a
+/// restart.
+const WAITING_WEIGHT_MAX: usize = 400_000;
 
-/// Unfolded records above which large batches wait. There are only more when commits come faster
-/// than they can be folded.
+/// The weight of unfolded commits above which large batches wait. It is only greater when commits
+/// come faster than they can be folded.
 const BACKLOG_GOOD: usize = 500_000;
 
-/// Unfolded records above which every commit waits. Large batches wait earlier, so there are only
-/// more when other inputs make too many records.
+/// The weight of unfolded commits above which every commit waits. Large batches wait earlier, so it
+/// is only greater when other inputs make too many records.
 const BACKLOG_MAX: usize = 800_000;
 
 /// How long one commit waits for the fold at most. Even with the largest commits, the fold takes
@@ -47,50 +49,51 @@ const PRUNED_PAGE: usize = 64;
 /// threads.
 const COLLECT_EVERY: Duration = Duration::from_millis(2);
 
-/// Counts the records that are durable and not folded yet, which are all in memory. Clones share it.
+/// Weighs the commits that are durable and not folded yet, which are all in memory. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Backlog(Arc<SharedBacklog>);
 
 #[derive(Debug, Default)]
 struct SharedBacklog {
-    unfolded: Mutex<UnfoldedRecords>,
-    /// Notified when records have been folded.
+    unfolded: Mutex<UnfoldedCommits>,
+    /// Notified when commits have been folded.
     folded: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct UnfoldedRecords {
-    count: usize,
-    /// Permits of large batches that are durable. They are kept while too many records wait, so
-    /// that fewer large batches come in.
+struct UnfoldedCommits {
+    weight: usize,
+    /// Permits of large batches that are durable. They are kept while too much waits, so that fewer
+    /// large batches come in.
     permits: Vec<AdmissionPermit>,
     /// Whether the fold has ended with an error, so that nobody waits for it any more.
     given_up: bool,
 }
 
 impl Backlog {
-    fn lock(&self) -> MutexGuard<'_, UnfoldedRecords> {
+    fn lock(&self) -> MutexGuard<'_, UnfoldedCommits> {
         self.0
             .unfolded
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the records of a commit, and keeps the permits of its large batches while too many
-    /// records wait. If there are far too many, the commit writer waits here too, but not for long:
-    /// the fold may itself wait for the engine, and the engine for the commit writer.
-    pub fn add(&self, records: usize, permits: Vec<AdmissionPermit>) {
+    /// Adds the weight of a commit, and keeps the permits of its large batches while too much waits.
+    /// If it is far too much, the commit writer waits here too, but not for long: the fold may itself
+    /// wait for the engine, and the engine for the commit writer.
+    pub fn add(&self, weight: usize, permits: Vec<AdmissionPermit>) {
         let mut unfolded = self.lock();
         if unfolded.given_up {
             return;
         }
-        unfolded.count += records;
-        if unfolded.count > BACKLOG_GOOD {
+        unfolded.weight += weight;
+        if unfolded.weight > BACKLOG_GOOD {
             unfolded.permits.extend(permits);
         }
-        if unfolded.count > BACKLOG_MAX {
-            let is_too_long =
-                |unfolded: &mut UnfoldedRecords| unfolded.count > BACKLOG_MAX && !unfolded.given_up;
+        if unfolded.weight > BACKLOG_MAX {
+            let is_too_long = |unfolded: &mut UnfoldedCommits| {
+                unfolded.weight > BACKLOG_MAX && !unfolded.given_up
+            };
             let waited = self
                 .0
                 .folded
@@ -99,9 +102,9 @@ impl Backlog {
         }
     }
 
-    /// How many records are not folded yet.
-    pub fn records(&self) -> usize {
-        self.lock().count
+    /// The weight of all commits that are not folded yet.
+    pub fn weight(&self) -> usize {
+        self.lock().weight
     }
 
     /// Whether large batches wait for the fold. Then there may be no commit that would make the
@@ -119,12 +122,12 @@ impl Backlog {
         self.0.folded.notify_all();
     }
 
-    /// Takes away records that have been folded.
-    fn take(&self, records: usize) {
+    /// Takes away the weight of a commit that has been folded.
+    fn take(&self, weight: usize) {
         let mut unfolded = self.lock();
-        // The first commit of a master is never added, so the count may be too small.
-        unfolded.count = unfolded.count.saturating_sub(records);
-        if unfolded.count <= BACKLOG_GOOD {
+        // The first commit of a master is never added, so the weight may be too small.
+        unfolded.weight = unfolded.weight.saturating_sub(weight);
+        if unfolded.weight <= BACKLOG_GOOD {
             unfolded.permits.clear();
         }
         drop(unfolded);
@@ -163,9 +166,9 @@ pub struct Folding {
     keep: Keep,
     engine: Sender<Input>,
     /// Commits that wait to be folded, oldest first.
-    waiting: VecDeque<Arc<JournalEntry>>,
-    /// Records in these commits.
-    waiting_records: usize,
+    waiting: VecDeque<DurableCommit>,
+    /// The weight of these commits.
+    waiting_weight: usize,
     backlog: Backlog,
     /// Ended tasks whose end has a smaller seq were looked at for pruning.
     prune_from: u64,
@@ -189,7 +192,7 @@ impl Folding {
             keep,
             engine,
             waiting: VecDeque::new(),
-            waiting_records: 0,
+            waiting_weight: 0,
             backlog: Backlog::default(),
             prune_from: 0,
             oldest: None,
@@ -205,7 +208,7 @@ impl Folding {
         }
     }
 
-    /// The count of unfolded records, to which the commit writer adds.
+    /// The weight of unfolded commits, to which the commit writer adds.
     pub fn backlog(&self) -> Backlog {
         self.backlog.clone()
     }
@@ -213,19 +216,19 @@ impl Folding {
     /// Folds until the commit writer ends. The next master folds what is left then.
     pub fn run(
         &mut self,
-        commits: &Receiver<Arc<JournalEntry>>,
+        commits: &Receiver<DurableCommit>,
         wall: impl Fn() -> Wall,
     ) -> Result<(), StoreError> {
         let mut patience = IDLE;
         loop {
             match commits.recv_timeout(patience) {
-                Ok(entry) => {
-                    self.waiting_records += entry.records.len();
+                Ok(commit) => {
+                    self.waiting_weight += commit.weight();
                     if let Some(collector) = &mut self.collector {
-                        collector.committed(&entry.records);
+                        collector.committed(&commit.entry.records);
                     }
-                    self.waiting.push_back(entry);
-                    if self.waiting_records > WAITING_RECORDS_MAX {
+                    self.waiting.push_back(commit);
+                    if self.waiting_weight > WAITING_WEIGHT_MAX {
                         self.fold_some(wall())?;
                         // The collector must get on even if the load never pauses.
                         self.collect()?;
@@ -257,7 +260,8 @@ impl Folding {
         let Some(collector) = &mut self.collector else {
             return Ok(CollectorStep::Rest);
         };
-        let mut unfolded = self.waiting.iter().map(|entry| entry.records.as_slice());
+        let waiting = self.waiting.iter();
+        let mut unfolded = waiting.map(|commit| commit.entry.records.as_slice());
         collector.step(&mut unfolded)
     }
 
@@ -267,12 +271,12 @@ impl Folding {
         let mut fold = Fold::begin(self.store.clone())?;
         let before = fold.ended_count();
         while fold.weight() < FOLD_WEIGHT_MAX {
-            let Some(entry) = self.waiting.front() else {
+            let Some(commit) = self.waiting.front() else {
                 break;
             };
-            if fold.take_until(entry, FOLD_WEIGHT_MAX)? {
-                self.waiting_records -= entry.records.len();
-                self.backlog.take(entry.records.len());
+            if fold.take_until(&commit.entry, FOLD_WEIGHT_MAX)? {
+                self.waiting_weight -= commit.weight();
+                self.backlog.take(commit.weight());
                 self.waiting.pop_front();
             }
         }

@@ -2,10 +2,8 @@
 //! records concerns. If every commit woke a thousand followers of a job each, all clients would wait
 //! for them.
 
+use crate::follower_map::FollowerMap;
 use crate::recorded_end::RecordedEnd;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use taskmaster_protocol::{JobName, TaskId};
 use taskmaster_store::record::JournalEntry;
@@ -18,11 +16,11 @@ pub struct Interests(Arc<Mutex<InterestTable>>);
 #[derive(Debug, Default)]
 struct InterestTable {
     /// Followers of the end of a job, and of the ends of its tasks.
-    jobs: HashMap<JobName, Vec<Arc<UnseenEvents>>>,
+    jobs: FollowerMap<JobName, UnseenEvents>,
     /// Followers of every event of a job.
-    watched: HashMap<JobName, Vec<Arc<UnseenEvents>>>,
+    watched: FollowerMap<JobName, UnseenEvents>,
     /// Followers of the end of a task.
-    tasks: HashMap<TaskId, Vec<Arc<UnseenEvents>>>,
+    tasks: FollowerMap<TaskId, UnseenEvents>,
 }
 
 /// The range of events that one follower has not read yet.
@@ -81,22 +79,17 @@ impl Interests {
         if table.jobs.is_empty() && table.watched.is_empty() && table.tasks.is_empty() {
             return;
         }
-        let wake = |followers: Option<&Vec<Arc<UnseenEvents>>>| {
-            followers
-                .into_iter()
-                .flatten()
-                .for_each(|unseen| unseen.add(entry.first_seq, last));
-        };
+        let wake = |unseen: &Arc<UnseenEvents>| unseen.add(entry.first_seq, last);
         for record in &entry.records {
             if let Some(job) = record.job().filter(|_| !table.watched.is_empty()) {
-                wake(table.watched.get(job));
+                table.watched.of(job).for_each(wake);
             }
             match RecordedEnd::of(record) {
                 Some(RecordedEnd::Task(ended)) => {
-                    wake(table.jobs.get(&ended.job));
-                    wake(table.tasks.get(&ended.id));
+                    table.jobs.of(&ended.job).for_each(wake);
+                    table.tasks.of(&ended.id).for_each(wake);
                 }
-                Some(RecordedEnd::Job { job, .. }) => wake(table.jobs.get(job)),
+                Some(RecordedEnd::Job { job, .. }) => table.jobs.of(job).for_each(wake),
                 None => {}
             }
         }
@@ -119,21 +112,21 @@ pub struct Interest {
 impl Interest {
     /// From now on the follower waits for every event of a job.
     pub fn watch_job(&mut self, job: &JobName) {
-        if add(&mut lock(&self.all.0).watched, job, &self.unseen) {
+        if lock(&self.all.0).watched.add(job, &self.unseen) {
             self.watched.push(job.clone());
         }
     }
 
     /// From now on the follower waits for the end of a job and for the ends of its tasks.
     pub fn follow_job(&mut self, job: &JobName) {
-        if add(&mut lock(&self.all.0).jobs, job, &self.unseen) {
+        if lock(&self.all.0).jobs.add(job, &self.unseen) {
             self.jobs.push(job.clone());
         }
     }
 
     /// From now on the follower waits for the end of a task.
     pub fn follow_task(&mut self, task: &TaskId) {
-        if add(&mut lock(&self.all.0).tasks, task, &self.unseen) {
+        if lock(&self.all.0).tasks.add(task, &self.unseen) {
             self.tasks.push(task.clone());
         }
     }
@@ -165,43 +158,14 @@ impl Interest {
 impl Drop for Interest {
     fn drop(&mut self) {
         let mut table = lock(&self.all.0);
-        self.jobs
-            .iter()
-            .for_each(|job| remove(&mut table.jobs, job, &self.unseen));
-        self.watched
-            .iter()
-            .for_each(|job| remove(&mut table.watched, job, &self.unseen));
-        self.tasks
-            .iter()
-            .for_each(|task| remove(&mut table.tasks, task, &self.unseen));
-    }
-}
-
-/// Adds a follower of `key`. Returns whether it is new there.
-fn add<K: Clone + Eq + Hash>(
-    table: &mut HashMap<K, Vec<Arc<UnseenEvents>>>,
-    key: &K,
-    follower: &Arc<UnseenEvents>,
-) -> bool {
-    let followers = table.entry(key.clone()).or_default();
-    let is_new = !followers.iter().any(|other| Arc::ptr_eq(other, follower));
-    if is_new {
-        followers.push(follower.clone());
-    }
-    is_new
-}
-
-fn remove<K: Clone + Eq + Hash>(
-    table: &mut HashMap<K, Vec<Arc<UnseenEvents>>>,
-    key: &K,
-    follower: &Arc<UnseenEvents>,
-) {
-    if let MapEntry::Occupied(mut followers) = table.entry(key.clone()) {
-        followers
-            .get_mut()
-            .retain(|other| !Arc::ptr_eq(other, follower));
-        if followers.get().is_empty() {
-            followers.remove();
+        for job in &self.jobs {
+            table.jobs.remove(job, &self.unseen);
+        }
+        for job in &self.watched {
+            table.watched.remove(job, &self.unseen);
+        }
+        for task in &self.tasks {
+            table.tasks.remove(task, &self.unseen);
         }
     }
 }

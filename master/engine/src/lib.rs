@@ -7,19 +7,24 @@
 //! `taskmaster-store`.
 
 pub mod answer;
+pub mod cache;
 pub mod clock;
 pub mod committing;
 pub mod components;
 pub mod disk_monitor;
 pub mod disk_space;
+pub mod durable_commit;
 pub mod engine;
 pub mod events;
 mod facts;
 pub mod folding;
+mod follower_map;
 pub mod inbox;
 pub mod interests;
 pub mod lanes;
 pub mod lookup;
+pub mod page;
+pub mod partials;
 pub mod prepare;
 mod recorded_end;
 pub mod settings;

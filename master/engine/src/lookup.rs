@@ -2,6 +2,7 @@
 
 use crate::answer::{QueryAnswer, TaskReason};
 use crate::events::ended_view;
+use crate::page::GrowingPage;
 use crate::store_damage::StoreDamage;
 use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_protocol::message::{Page, ResultRef};
@@ -44,8 +45,8 @@ pub enum Lookup {
     },
     /// A job that is done.
     Job(JobName),
-    /// Jobs; memory had these.
-    Jobs(Vec<JobView>),
+    /// A page of jobs.
+    Jobs(JobPage),
 }
 
 /// What a list of tasks is narrowed to.
@@ -72,11 +73,7 @@ impl TaskFilter {
 #[derive(Debug)]
 pub struct TaskPage {
     /// So far.
-    pub rows: Vec<TaskView>,
-    /// About how many bytes the rows have.
-    pub bytes: usize,
-    /// The most rows.
-    pub limit: usize,
+    pub rows: GrowingPage<TaskView>,
     /// What belongs on it.
     pub wanted: TaskFilter,
 }
@@ -86,18 +83,55 @@ impl TaskPage {
     pub fn take(&mut self, task: impl FnOnce() -> TaskView) -> bool {
         let task = task();
         if self.wanted.fits(&task) {
-            self.bytes += task.bytes();
-            self.rows.push(task);
+            let bytes = task.bytes();
+            self.rows.take(task, bytes);
         }
-        self.rows.len() >= self.limit || self.bytes >= limits::PAGE_BYTES_MAX
+        self.rows.is_full()
     }
 
     /// The page, and where the next one begins.
     pub fn page(self, next: Option<String>) -> QueryAnswer {
-        QueryAnswer::Tasks(Page {
-            rows: self.rows,
-            next,
-        })
+        QueryAnswer::Tasks(self.rows.end(next))
+    }
+}
+
+/// A page of jobs on its way.
+#[derive(Debug)]
+pub struct JobPage {
+    /// The page has jobs whose names come behind this one.
+    pub after: String,
+    /// Only open jobs, or only those that are done.
+    pub open: Option<bool>,
+    /// Those that memory had. Of a job that the view has too, memory knows the newest.
+    pub known: BTreeMap<JobName, JobView>,
+    /// Memory may have had more jobs behind this one.
+    pub known_to: Option<JobName>,
+}
+
+impl JobPage {
+    /// Merges what memory had with what the view has, as far as both are known.
+    fn merged(self, folded: Vec<(JobName, JobRecord)>) -> Page<JobView> {
+        let rows_max = limits::PAGE_ROWS_MAX;
+        let folded_to = folded.get(rows_max - 1).map(|(name, _)| name.clone());
+        let view = |(name, record)| {
+            let view = job_view(&name, &record, &[0; 8]);
+            (name, view)
+        };
+        let mut jobs: BTreeMap<JobName, JobView> = folded.into_iter().map(view).collect();
+        jobs.extend(self.known);
+        let both_to = [self.known_to, folded_to].into_iter().flatten().min();
+        let is_known = |name: &JobName| both_to.as_ref().is_none_or(|to| name <= to);
+        jobs.retain(|name, _| is_known(name));
+        let next = match jobs.keys().nth(rows_max - 1) {
+            Some(last) => Some(last.clone()),
+            None => both_to,
+        };
+        let is_wanted = |job: &JobView| self.open.is_none_or(|open| open == job.open);
+        let rows = jobs.into_values().take(rows_max).filter(is_wanted);
+        Page {
+            rows: rows.collect(),
+            next: next.map(|name| name.as_str().to_owned()),
+        }
     }
 }
 
@@ -153,15 +187,9 @@ impl Lookup {
             Lookup::Job(name) => view::job(store, &name)?
                 .map(|record| QueryAnswer::Job(Box::new(job_view(&name, &record, &[0; 8]))))
                 .ok_or_else(|| unknown_job(&name)),
-            Lookup::Jobs(mut views) => {
-                let known: Vec<JobName> = views.iter().map(|view| view.job.clone()).collect();
-                let folded = view::jobs(store, limits::PAGE_ROWS_MAX)?.into_iter();
-                views.extend(
-                    folded
-                        .filter(|(name, _)| !known.contains(name))
-                        .map(|(name, record)| job_view(&name, &record, &[0; 8])),
-                );
-                Ok(QueryAnswer::Jobs(views))
+            Lookup::Jobs(page) => {
+                let folded = view::jobs_after(store, &page.after, limits::PAGE_ROWS_MAX)?;
+                Ok(QueryAnswer::Jobs(page.merged(folded)))
             }
         })
     }
@@ -175,7 +203,7 @@ fn ended_page(
 ) -> Result<QueryAnswer, StoreError> {
     let mut looked = 0;
     // As many as the page wants, where all fit; then more at a time.
-    let mut most = rows.limit.min(READ_AT_ONCE);
+    let mut most = rows.rows.rows_max().min(READ_AT_ONCE);
     loop {
         let tasks = view::ended_before(
             reader.as_ref(),
@@ -247,4 +275,74 @@ pub fn unknown_task(id: &TaskId) -> Refusal {
 /// The refusal for a job that nobody knows.
 pub fn unknown_job(job: &JobName) -> Refusal {
     Refusal::new(RefusalCode::UnknownJob, format!("unknown job `{job}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(no: usize) -> JobName {
+        JobName::new(&format!("job-{no:06}")).unwrap()
+    }
+
+    fn open_job(name: &JobName) -> JobView {
+        let record = JobRecord {
+            open: true,
+            ..JobRecord::default()
+        };
+        job_view(name, &record, &[0; 8])
+    }
+
+    /// All pages of a list of jobs, of which memory has some and the view has some.
+    fn listed(memory: &[JobName], view: &[JobName], open: Option<bool>) -> Vec<JobView> {
+        let rows_max = limits::PAGE_ROWS_MAX;
+        let mut rows = Vec::new();
+        let mut after = String::new();
+        loop {
+            let behind = |name: &&JobName| name.as_str() > after.as_str();
+            let held: Vec<&JobName> = memory.iter().filter(behind).take(rows_max).collect();
+            let folded = view.iter().filter(behind).take(rows_max);
+            let page = JobPage {
+                after: after.clone(),
+                open,
+                known_to: held.get(rows_max - 1).copied().cloned(),
+                known: held
+                    .into_iter()
+                    .map(|name| (name.clone(), open_job(name)))
+                    .collect(),
+            };
+            let folded = folded.map(|name| (name.clone(), JobRecord::default()));
+            let page = page.merged(folded.collect());
+            assert!(page.rows.len() <= rows_max);
+            rows.extend(page.rows);
+            match page.next {
+                Some(next) => after = next,
+                None => return rows,
+            }
+        }
+    }
+
+    #[test]
+    fn jobs_of_memory_and_of_the_view_are_one_list() {
+        let names: Vec<JobName> = (0..4_500).map(name).collect();
+        let few = &names[2_000..2_010];
+        let odd: Vec<JobName> = names.iter().skip(1).step_by(2).cloned().collect();
+        for (memory, view) in [
+            (names.as_slice(), [].as_slice()),
+            (&[], &names),
+            (&odd, &names),
+            (&names, few),
+            (few, &names),
+            (&names[..3_000], &names[1_000..]),
+        ] {
+            let rows = listed(memory, view, None);
+            assert!(rows.iter().map(|row| &row.job).eq(&names));
+            // What memory has is newer.
+            let open = rows.iter().filter(|row| row.open).map(|row| &row.job);
+            assert!(open.eq(memory));
+            let done = listed(memory, view, Some(false));
+            assert_eq!(done.len(), names.len() - memory.len());
+        }
+        assert!(listed(&[], &[], None).is_empty());
+    }
 }

@@ -1,6 +1,7 @@
 //! Reads a task document, and checks everything that can be checked without the engine's state. The
 //! gateway's threads do this, so that the engine does not spend time on parsing.
 
+use crate::cache::key;
 use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use std::borrow::Cow;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use taskmaster_module::manifest::Manifest;
 use taskmaster_protocol::splice::{self, References};
 use taskmaster_protocol::{
-    Hash, JobName, Json, ModuleName, ModuleRef, Refusal, RefusalCode, TaskDocument, TaskId, limits,
+    CacheMode, CachePolicy, Hash, JobName, Json, ModuleName, ModuleRef, Refusal, RefusalCode,
+    TaskDocument, TaskId, limits,
 };
 use taskmaster_store::body::{Fingerprint, Lineage};
+use taskmaster_store::cache::CacheRequest;
 
 /// A document that is valid on its own.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct PreparedTask {
     /// Where the task comes from, if an attempt of another task adds it. The engine has checked then
     /// that the attempt may add tasks.
     pub lineage: Option<Lineage>,
+    /// What the document says about kept answers, with its part of their key.
+    pub cache: Option<CacheRequest>,
 }
 
 /// The documents of one batch, in order, with a refusal in the place of each invalid one.
@@ -126,7 +131,11 @@ fn read(text: &Json, document: TaskDocument) -> Result<PreparedTask, Refusal> {
         None => TaskId::new(&uuid::Uuid::now_v7().to_string())
             .map_err(|error| Refusal::new(RefusalCode::Internal, error.to_string()))?,
     };
+    let cache = document
+        .cache
+        .map(|policy| cache_request(policy, &document));
     Ok(PreparedTask {
+        cache,
         document,
         id,
         fingerprint: Fingerprint::of(text.get()),
@@ -137,6 +146,20 @@ fn read(text: &Json, document: TaskDocument) -> Result<PreparedTask, Refusal> {
         default_job: None,
         lineage: None,
     })
+}
+
+/// What a document says about kept answers, with the part of the key that it makes.
+fn cache_request(policy: CachePolicy, document: &TaskDocument) -> CacheRequest {
+    let key = match policy.mode {
+        CacheMode::Off => Ok(None),
+        CacheMode::Use | CacheMode::Refresh => key::of_document(document).map(Some),
+    };
+    CacheRequest {
+        mode: policy.mode,
+        ttl_s: policy.ttl_s,
+        document: key.as_ref().ok().copied().flatten(),
+        doubt: key.err(),
+    }
 }
 
 /// Checks the dependencies of a document, with the `references` in its params.

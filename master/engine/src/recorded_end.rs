@@ -34,7 +34,8 @@ impl<'a> RecordedEnd<'a> {
             | Record::RunnerLost { .. }
             | Record::Module { .. }
             | Record::Continued { .. }
-            | Record::Rights { .. } => None,
+            | Record::Rights { .. }
+            | Record::AnswersDropped { .. } => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 use std::sync::Arc;
+use taskmaster_engine::durable_commit::DurableCommit;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_protocol::Wall;
 use taskmaster_store::codec;
@@ -57,6 +58,6 @@ fn the_journal_tells_of_no_event_that_is_not_published() {
         events.iter().map(|event| event.seq()).collect::<Vec<_>>(),
         [1]
     );
-    feed.publish(&entry(2));
+    feed.publish(&DurableCommit::of(entry(2)));
     assert_eq!(told(&feed), [1, 2]);
 }

@@ -37,6 +37,7 @@ fn body(ordinal: u64) -> Arc<TaskBody> {
         created: Wall(0),
         job_results: Vec::new(),
         lineage: None,
+        cache: None,
     }))
 }
 

@@ -96,6 +96,7 @@ impl World {
             created: Wall(0),
             job_results: Vec::new(),
             lineage: None,
+            cache: None,
         }))
     }
 

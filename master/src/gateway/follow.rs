@@ -1,6 +1,8 @@
-//! `task:follow`: tells a feeder of tasks that end, by job from a seq on, or by ids each once.
+//! `task:follow`: tells a feeder of tasks that end, by job from a seq on, or by ids each once; and of
+//! their partial results, where it asks for them.
 
 pub(super) mod jobs;
+pub(super) mod partials;
 pub(super) mod tasks;
 
 use taskmaster_protocol::FromMaster;

@@ -3,8 +3,7 @@
 //! limited, and such a peer would keep one for ever.
 
 use super::connection::{Connection, Phase, Strangers};
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -106,12 +105,6 @@ fn is_of_peer(error: &Error) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct PeerConnection(pub(super) Arc<Connection>);
 
-impl Connected<IncomingStream<'_, TimedListener>> for PeerConnection {
-    fn connect_info(stream: IncomingStream<'_, TimedListener>) -> PeerConnection {
-        PeerConnection(stream.io().connection.clone())
-    }
-}
-
 /// A connection that is closed when nothing useful comes.
 pub(super) struct TimedConnection {
     stream: TcpStream,
@@ -139,6 +132,11 @@ impl TimedConnection {
             allowance: None,
             stalled: None,
         }
+    }
+
+    /// What is known of the peer.
+    pub(super) fn peer(&self) -> PeerConnection {
+        PeerConnection(self.connection.clone())
     }
 
     /// Fails where a peer of whom too little is known has had its time or its bytes.

@@ -107,7 +107,7 @@ fn metrics_of(status: &Status, is_disk_full: bool) -> [Metric; 8] {
         Metric {
             name: "taskmaster_adds_refused",
             kind: "gauge",
-            value: u64::from(status.refusing.is_some()),
+            value: u64::from(status.why_no_adds().is_some()),
             help: "1: adds are refused, for want of room on the disk or in memory.",
         },
     ]

@@ -99,6 +99,7 @@ impl AnswerPermits {
             | FromMaster::Drain(())
             | FromMaster::Announce(_)
             | FromMaster::Rejected(_)
+            | FromMaster::Partials(_)
             | FromMaster::Final(_)
             | FromMaster::Events(_)
             | FromMaster::Gap(_) => {}

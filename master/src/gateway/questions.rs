@@ -3,7 +3,7 @@
 
 use super::GatewayState;
 use taskmaster_engine::answer::QueryAnswer;
-use taskmaster_protocol::message::{Answer, Query, Question, Refused};
+use taskmaster_protocol::message::{Answer, Query, Question, Refused, Trouble, TroubleKind};
 use taskmaster_protocol::shape::ModuleView;
 use taskmaster_protocol::{FromMaster, Json, Refusal, RefusalCode, limits};
 
@@ -40,11 +40,29 @@ pub(super) async fn ask_master(state: &GatewayState, query: Query) -> Result<Jso
     Ok(match state.handle.ask(query).await? {
         QueryAnswer::Module(view) => Json::of(&with_contents(state, *view).await),
         QueryAnswer::Status(mut status) => {
-            status.troubles.extend(state.folder.trouble());
+            status.troubles.extend(troubles_of_others(state));
             Json::of(&status)
         }
         answer => Json::of(&answer),
     })
+}
+
+/// What does not work of that which the engine does not know.
+pub(super) fn troubles_of_others(state: &GatewayState) -> impl Iterator<Item = Trouble> {
+    let folder = state.folder.trouble().map(|why| Trouble {
+        kind: TroubleKind::TaskFolder,
+        why,
+    });
+    let sick = match state.handle.sick_runners.count() {
+        0 => None,
+        1 => Some("1 runner is sick and takes no tasks".into()),
+        count => Some(format!("{count} runners are sick and take no tasks")),
+    };
+    let sick = sick.map(|why| Trouble {
+        kind: TroubleKind::SickRunners,
+        why,
+    });
+    folder.into_iter().chain(sick)
 }
 
 /// Adds what is in the module's version, and what its manifest says it is for.

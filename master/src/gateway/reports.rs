@@ -7,7 +7,9 @@
 use super::{follow_ups, heavy};
 use std::collections::BTreeMap;
 use taskmaster_blobs::{Blobs, is_unavailable};
-use taskmaster_protocol::message::{Compiled, Done, Failed, LiveOutput, Log, Query, ResultRef};
+use taskmaster_protocol::message::{
+    Compiled, Done, Failed, LiveOutput, Log, PartialOutput, Query, ResultRef,
+};
 use taskmaster_protocol::{
     ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits,
 };
@@ -38,9 +40,8 @@ pub(super) fn check_count(message: &ToMaster) -> Result<(), Refusal> {
         ToMaster::Done(list) => (list.len(), REPORTS_MAX),
         ToMaster::Failed(list) => (list.len(), REPORTS_MAX),
         ToMaster::Started(list) => (list.len(), REPORTS_MAX),
-        ToMaster::Progress(list) | ToMaster::Partial(list) | ToMaster::Log(list) => {
-            (list.len(), REPORTS_MAX)
-        }
+        ToMaster::Progress(list) | ToMaster::Log(list) => (list.len(), REPORTS_MAX),
+        ToMaster::Partial(list) => (list.len(), REPORTS_MAX),
         ToMaster::Compiled(list) => (list.len(), REPORTS_MAX),
         ToMaster::Compiling(list) => (list.len(), REPORTS_MAX),
         ToMaster::Returned(list) => (list.len(), ATTEMPTS_MAX),
@@ -73,8 +74,8 @@ pub(super) fn check_count(message: &ToMaster) -> Result<(), Refusal> {
     Err(Refusal::new(RefusalCode::TooLarge, text).at("data"))
 }
 
-/// Cuts texts of a message to size. Live events that are too large are left out, and watchers miss
-/// them.
+/// Cuts texts of a message to size. Live events and partial results that are too large are left out,
+/// and watchers and followers miss them.
 pub(super) fn trim(message: &mut ToMaster) {
     match message {
         ToMaster::Done(done) => {
@@ -83,8 +84,12 @@ pub(super) fn trim(message: &mut ToMaster) {
             }
         }
         ToMaster::Failed(failed) => failed.iter_mut().for_each(trim_failed),
-        ToMaster::Progress(said) | ToMaster::Partial(said) | ToMaster::Log(said) => {
+        ToMaster::Progress(said) | ToMaster::Log(said) => {
             said.retain(|said: &LiveOutput| said.data.get().len() <= LIVE_BYTES_MAX);
+        }
+        ToMaster::Partial(partials) => {
+            let is_allowed = |it: &PartialOutput| it.data.get().len() <= limits::PARTIAL_BYTES_MAX;
+            partials.retain(is_allowed);
         }
         ToMaster::Compiled(compiled) => {
             for Compiled { error, .. } in compiled {

@@ -1,10 +1,12 @@
 //! What a session watches and follows.
 
 use super::follow::jobs::{FollowJob, follow_jobs};
+use super::follow::partials::SessionPartials;
 use super::follow::tasks::follow_tasks;
 use super::watch;
 use crate::handle::MasterHandle;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use taskmaster_protocol::excerpt::excerpt;
 use taskmaster_protocol::message::{Follow, Watch};
 use taskmaster_protocol::{EventKind, FromMaster, JobName, Refusal, RefusalCode, near};
@@ -29,6 +31,8 @@ pub(super) struct Subscriptions {
     /// To the task that follows jobs, once one is followed.
     to_follower: Option<mpsc::Sender<FollowJob>>,
     jobs: BTreeSet<JobName>,
+    /// Once partial results are asked for.
+    partials: Option<Arc<SessionPartials>>,
 }
 
 impl Subscriptions {
@@ -40,6 +44,7 @@ impl Subscriptions {
             groups: Vec::new(),
             to_follower: None,
             jobs: BTreeSet::new(),
+            partials: None,
         }
     }
 
@@ -75,25 +80,47 @@ impl Subscriptions {
             );
             return Err(Refusal::new(RefusalCode::TooLarge, text));
         }
-        let Follow { job, ids, since } = follow;
+        let Follow {
+            job,
+            ids,
+            since,
+            partials,
+        } = follow;
         if job.is_none() && ids.is_empty() {
             let text = "`task:follow` names neither a `job` nor `ids`";
             return Err(Refusal::new(RefusalCode::MissingField, text).at("job"));
         }
 
+        let partials = partials.then(|| self.partials(tasks));
         // The seq is read in the order of this session's messages, so tasks that the session adds
         // after this message end after this seq.
         let latest = self.handle.events.latest();
         if let Some(job) = job {
             self.jobs.insert(job.clone());
             let since = since.map_or(latest, |since| since.min(latest));
-            self.follow_job(FollowJob { job, since }, tasks).await;
+            let job = FollowJob {
+                job,
+                since,
+                partials: partials.clone(),
+            };
+            self.follow_job(job, tasks).await;
         }
         if !ids.is_empty() {
-            let following = follow_tasks(self.handle.clone(), ids, latest, self.side.clone());
+            let handle = self.handle.clone();
+            let following = follow_tasks(handle, ids, latest, partials, self.side.clone());
             self.groups.push(tasks.spawn(following));
         }
         Ok(())
+    }
+
+    /// The partial results of the session. The first call starts the task that sends them.
+    fn partials(&mut self, tasks: &mut JoinSet<()>) -> Arc<SessionPartials> {
+        let made = self.partials.get_or_insert_with(|| {
+            let partials = SessionPartials::new(&self.handle.events, self.side.clone());
+            tasks.spawn(partials.clone().run());
+            partials
+        });
+        made.clone()
     }
 
     /// Hands a job to the task that follows jobs, and starts that task for the first one.

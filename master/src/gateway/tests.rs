@@ -468,6 +468,7 @@ async fn a_report_is_told_together_with_the_tasks_that_it_adds() {
         outputs: Default::default(),
         started_us: 0,
         stats: Default::default(),
+        cache_s: None,
         log: Default::default(),
         adds: Vec::new(),
         then: None,
@@ -525,6 +526,13 @@ async fn a_feeder_that_outruns_the_master_is_not_read() {
     }
 }
 
+fn jobs(rows: Vec<JobView>, next: Option<&str>) -> QueryAnswer {
+    QueryAnswer::Jobs(message::Page {
+        rows,
+        next: next.map(str::to_owned),
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_are_answered_by_their_ref() {
     let world = World::new(None).await;
@@ -539,15 +547,13 @@ async fn questions_are_answered_by_their_ref() {
         panic!()
     };
     let job: JobView = serde_json::from_str(JOB).unwrap();
-    reply
-        .send(Reply::Answer(QueryAnswer::Jobs(vec![job])))
-        .unwrap();
+    reply.send(Reply::Answer(jobs(vec![job], None))).unwrap();
     let FromMaster::Answer(answer) = hear(&mut socket).await else {
         panic!()
     };
     assert_eq!(
         (answer.reference, answer.data.get()),
-        (9, format!("[{JOB}]").as_str())
+        (9, format!(r#"{{"rows":[{JOB}],"next":null}}"#).as_str())
     );
     say(
         &mut socket,

@@ -2,8 +2,7 @@
 
 use super::feed;
 use std::collections::VecDeque;
-use std::sync::Arc;
-use taskmaster_engine::events::{DurableEvent, EventFeed, EventsPruned};
+use taskmaster_engine::events::{DurableEvent, EventFeed, EventsPruned, LiveEvent};
 use taskmaster_engine::interests::Interest;
 use taskmaster_protocol::message::{Gap, Watch};
 use taskmaster_protocol::{EventFilter, EventView, FromMaster};
@@ -30,6 +29,9 @@ struct Watcher {
     waiting_bytes: usize,
     /// Live events dropped since the watcher was last told of a gap.
     missed: u64,
+    /// What the watcher is to be told of durable events that are no longer kept. No others are read
+    /// until then.
+    pruned: Option<FromMaster>,
 }
 
 /// Durable events that were read, and the seq up to which reading has come.
@@ -55,6 +57,7 @@ pub(super) async fn run(
         waiting: VecDeque::new(),
         waiting_bytes: 0,
         missed: 0,
+        pruned: None,
     };
     let mut live = match &job {
         Some(job) => events.live_of(job),
@@ -76,18 +79,21 @@ pub(super) async fn run(
                 Err(_) => return,
             },
             event = live.recv(), if !has_live_ended => match event {
-                Ok(event) => watcher.take_live(&event),
+                Ok(LiveEvent::Event(event)) => watcher.take_live(&event),
+                Ok(LiveEvent::LeftOut) => watcher.missed += 1,
                 Err(RecvError::Lagged(count)) => watcher.missed += count,
                 Err(RecvError::Closed) => has_live_ended = true,
             },
-            read = &mut durable, if watcher.has_space(2) => {
+            read = &mut durable, if watcher.takes_durable() => {
                 match read {
-                    Ok(read) => watcher.take_durable(&read),
-                    Err(pruned) => {
-                        let gap = feed::skip_pruned(&mut watcher.seq, pruned);
-                        if side.send(gap).await.is_err() {
-                            return;
+                    Ok(read) => {
+                        watcher.take_durable(&read);
+                        if let Some(interest) = interest.as_ref().filter(|_| watcher.seq < read.seq) {
+                            interest.mark(watcher.seq + 1, read.seq);
                         }
+                    }
+                    Err(pruned) => {
+                        watcher.pruned = Some(feed::skip_pruned(&mut watcher.seq, pruned));
                     }
                 }
                 durable.set(next(&events, interest.as_ref(), watcher.seq));
@@ -131,10 +137,13 @@ async fn read_after(events: &EventFeed, seq: u64) -> Result<DurableEvents, Event
 
 impl Watcher {
     fn has_something(&self) -> bool {
-        !self.waiting.is_empty() || self.missed > 0
+        !self.waiting.is_empty() || self.pruned.is_some() || self.missed > 0
     }
 
     fn next_message(&mut self) -> FromMaster {
+        if let Some(gap) = self.pruned.take_if(|_| self.waiting.is_empty()) {
+            return gap;
+        }
         if self.waiting.is_empty() {
             return FromMaster::Gap(Gap {
                 missed: std::mem::take(&mut self.missed),
@@ -148,7 +157,7 @@ impl Watcher {
             && bytes < MESSAGE_BYTES
             && let Some(event) = self.waiting.pop_front()
         {
-            bytes += bytes_of(&event);
+            bytes += event.bytes();
             events.push(event);
         }
         self.waiting_bytes -= bytes;
@@ -161,26 +170,35 @@ impl Watcher {
     }
 
     fn push(&mut self, event: EventView) {
-        self.waiting_bytes += bytes_of(&event);
+        self.waiting_bytes += event.bytes();
         self.waiting.push_back(event);
     }
 
     /// Once a live event is dropped, all are dropped until the watcher is told of the gap: the gap
     /// stands where they would have stood.
-    fn take_live(&mut self, event: &Arc<EventView>) {
+    fn take_live(&mut self, event: &EventView) {
         if !self.watch.filter.matches(event) {
             return;
         }
         if self.missed > 0 || !self.has_space(1) {
             self.missed += 1;
         } else {
-            self.push(EventView::clone(event));
+            self.push(event.clone());
         }
     }
 
+    /// Whether durable events are to be read. There is space for a part of what one read gives.
+    fn takes_durable(&self) -> bool {
+        self.pruned.is_none() && self.has_space(2)
+    }
+
+    /// Takes events that were read, until there is no space for more: those are read again.
     fn take_durable(&mut self, read: &DurableEvents) {
-        self.seq = read.seq;
         for event in &read.events {
+            if !self.has_space(1) {
+                return;
+            }
+            self.seq = event.seq();
             if self.may_match(event) {
                 let view = event.view();
                 if self.watch.filter.matches(&view) {
@@ -188,6 +206,7 @@ impl Watcher {
                 }
             }
         }
+        self.seq = read.seq;
     }
 
     /// Whether the filter may take an event. To make a view of the event costs much more than this
@@ -200,17 +219,14 @@ impl Watcher {
     }
 }
 
-/// About how many bytes an event has in a message.
-fn bytes_of(event: &EventView) -> usize {
-    const FIELDS: usize = 256;
-    FIELDS + event.data.get().len()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::modules::scratch::fake_engine;
+    use std::sync::Arc;
+    use taskmaster_engine::events::durable_events;
     use taskmaster_protocol::{EventKind, Json, Wall};
+    use taskmaster_store::record::{JournalEntry, Record};
 
     #[tokio::test]
     async fn a_slow_watcher_is_told_how_much_it_missed() {
@@ -293,5 +309,42 @@ mod tests {
         }
         assert!(missed > 0, "30 MB waited for a watcher who did not read");
         watching.abort();
+    }
+
+    #[test]
+    fn large_durable_events_wait_within_a_bound_and_the_others_are_read_again() {
+        let all = 1_000;
+        let records = (0..all)
+            .map(|no| Record::RunnerJoined {
+                name: format!("{no}-{}", "x".repeat(64 << 10)),
+            })
+            .collect();
+        let entry = Arc::new(JournalEntry {
+            first_seq: 1,
+            time: Wall(0),
+            records,
+        });
+        let mut watcher = Watcher {
+            watch: Watch::default(),
+            seq: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            missed: 0,
+            pruned: None,
+        };
+        let mut seen = Vec::new();
+        while watcher.seq < all {
+            let unread = |event: &DurableEvent| event.seq() > watcher.seq;
+            let read = DurableEvents {
+                events: durable_events(&entry).filter(unread).collect(),
+                seq: all,
+            };
+            watcher.take_durable(&read);
+            assert!(watcher.waiting_bytes < WAITING_BYTES_MAX + (65 << 10));
+            while let FromMaster::Events(events) = watcher.next_message() {
+                seen.extend(events.iter().filter_map(|event| event.seq));
+            }
+        }
+        assert!(seen.into_iter().eq(1..=all), "each came once, in order");
     }
 }

@@ -14,9 +14,11 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use taskmaster_blobs::Blobs;
 use taskmaster_console::long_lived::spawn;
+use taskmaster_engine::cache::BlobIndex;
 use taskmaster_engine::committing::{self, CommitLag, CommitWriter, TURNS_WAITING_MAX};
 use taskmaster_engine::components::Components;
 use taskmaster_engine::disk_monitor::{DiskMonitor, MeasureEnd, PatientStore};
+use taskmaster_engine::durable_commit::DurableCommit;
 use taskmaster_engine::engine::{Engine, EngineConfig, Turn};
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::folding::Folding;
@@ -28,7 +30,6 @@ use taskmaster_protocol::Now;
 use taskmaster_store::disk::StoreFile;
 use taskmaster_store::journal::{AppendError, KvJournal};
 use taskmaster_store::kv::{SharedStore, StoreError};
-use taskmaster_store::record::JournalEntry;
 use tokio::sync::mpsc;
 
 /// The threads of a master, and what others need of them.
@@ -63,6 +64,7 @@ pub(super) fn start(
     let mut engine = Engine::restore(restored, engine_config, store.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
     engine.report_damage_to(room.damage());
+    engine.look_for_blobs_in(Box::new(LocalBlobs(blobs.clone())));
     let components = engine.components();
     let handle = MasterHandle {
         inbox: inbox.clone(),
@@ -125,6 +127,20 @@ fn folding(
     Folding::new(patient, config.keep, engine).with_collector(Box::new(collector))
 }
 
+/// The blobs in the folder. Nobody asks a bucket for each answer that is given: what lies there
+/// counts as there, because answers keep their blobs from being removed.
+struct LocalBlobs(Blobs);
+
+impl BlobIndex for LocalBlobs {
+    fn size(&self, hash: &taskmaster_protocol::Hash) -> Option<u64> {
+        match std::fs::metadata(self.0.path(hash)) {
+            Ok(file) => Some(file.len()),
+            Err(_) if self.0.bucket_name().is_some() => Some(0),
+            Err(_) => None,
+        }
+    }
+}
+
 fn engine_config(config: &MasterConfig, now: Now) -> EngineConfig {
     let timeout_ms = u64::try_from(config.task_timeout.as_millis()).unwrap_or(u64::MAX);
     EngineConfig {
@@ -133,6 +149,7 @@ fn engine_config(config: &MasterConfig, now: Now) -> EngineConfig {
         queue_bytes: config.queue_bytes,
         durability: config.durability.to_string(),
         require_approved: config.require_approved,
+        cache_bytes: config.cache_bytes,
         seed: now.wall.0.unsigned_abs() ^ u64::from(std::process::id()),
     }
 }
@@ -142,7 +159,7 @@ fn commit_first(
     turn: Turn,
     journal: &mut KvJournal,
     events: &EventFeed,
-    folds: &Sender<Arc<JournalEntry>>,
+    folds: &Sender<DurableCommit>,
 ) -> Result<(), MasterError> {
     committing::commit_first(turn, journal, events, folds).map_err(|error| match error {
         AppendError::Unavailable(why) => MasterError::Store(StoreError::Full(why)),
@@ -168,7 +185,7 @@ struct JournalThread {
     durability: Durability,
     events: EventFeed,
     /// To the fold.
-    folds: Sender<Arc<JournalEntry>>,
+    folds: Sender<DurableCommit>,
     room: DiskMonitor,
     behind: CommitLag,
     /// Told when the journal has failed.
@@ -236,7 +253,7 @@ fn start_disk(thread: DiskThread) -> io::Result<JoinHandle<()>> {
 
 fn start_fold(
     mut folding: Folding,
-    commits: Receiver<Arc<JournalEntry>>,
+    commits: Receiver<DurableCommit>,
     room: DiskMonitor,
 ) -> io::Result<JoinHandle<()>> {
     spawn("fold", move || {

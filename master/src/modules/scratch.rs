@@ -2,6 +2,7 @@
 
 use crate::handle::MasterHandle;
 use std::sync::Arc;
+use taskmaster_engine::durable_commit::DurableCommit;
 use taskmaster_engine::events::EventFeed;
 use taskmaster_engine::inbox::Input;
 use taskmaster_protocol::{JobName, Wall};
@@ -30,9 +31,10 @@ pub(crate) fn log_job_done(handle: &MasterHandle, job: &str, run: u32) {
         job: JobName::new(job).unwrap(),
         run,
     }];
-    handle.events.publish(&Arc::new(JournalEntry {
+    let entry = JournalEntry {
         first_seq: handle.events.latest() + 1,
         time: Wall(0),
         records,
-    }));
+    };
+    handle.events.publish(&DurableCommit::of(entry.into()));
 }

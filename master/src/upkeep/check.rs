@@ -220,7 +220,8 @@ fn note_state(record: &Record, seq: u64, states: &mut HashMap<TaskId, JournalSta
         | Record::RunnerLost { .. }
         | Record::Module { .. }
         | Record::Continued { .. }
-        | Record::Rights { .. } => {}
+        | Record::Rights { .. }
+        | Record::AnswersDropped { .. } => {}
     }
 }
 
@@ -249,6 +250,9 @@ fn read_view(
         Ok(())
     })?;
     check_jobs(store, open_of, report)?;
+    view::cache_entries(store.as_ref(), &mut |entry| {
+        facts.references.extend(references::of_answer(&entry));
+    })?;
     for (_, module) in view::restore(store.as_ref())?.modules {
         facts.references.extend(references::of_module(&module));
     }
@@ -261,7 +265,7 @@ fn check_jobs(
     mut open_of: BTreeMap<JobName, u64>,
     report: &mut CheckReport,
 ) -> Result<(), StoreError> {
-    for (name, job) in view::jobs(store.as_ref(), usize::MAX)? {
+    for (name, job) in view::jobs_after(store.as_ref(), "", usize::MAX)? {
         report.jobs += 1;
         let total = job.total;
         let open = open_of.remove(&name).unwrap_or(0);

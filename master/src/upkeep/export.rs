@@ -135,7 +135,7 @@ impl<'a> Exporter<'a> {
         }
         each_ended(store, &mut |task| self.ended(task))?;
         view::open_tasks(store, &mut |body, task| self.open(body, task))?;
-        for (name, record) in view::jobs(store, usize::MAX)? {
+        for (name, record) in view::jobs_after(store, "", usize::MAX)? {
             self.line(&ExportLine::Job { name, record })?;
         }
         self.end()

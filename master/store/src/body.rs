@@ -1,5 +1,6 @@
 //! A task as its feeder described it, in the form in which memory, journal and view hold it.
 
+use crate::cache::CacheRequest;
 use crate::codec::as_json;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +103,13 @@ pub struct BodyExtras {
     /// Where the task comes from, if another task added it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
+    /// What the document says about kept answers; `None` where it says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheRequest>,
+    /// If the task was opened again while its job was being cancelled, the ordinal up to which that
+    /// cancel goes: it does not concern the task, whose own ordinal is below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reopened_under: Option<u64>,
 }
 
 /// A run of a job.
@@ -169,6 +177,8 @@ pub struct AddedTask {
     pub created: Wall,
     /// Where the task comes from, if another task added it.
     pub lineage: Option<Lineage>,
+    /// What the document says about kept answers, with its part of their key.
+    pub cache: Option<CacheRequest>,
 }
 
 impl TaskBody {
@@ -211,6 +221,8 @@ impl TaskBody {
             outputs,
             continued: false,
             lineage: task.lineage,
+            cache: task.cache,
+            reopened_under: None,
         };
 
         TaskBody {
@@ -247,6 +259,11 @@ impl TaskBody {
         }
     }
 
+    /// What the document says about kept answers.
+    pub fn cache(&self) -> Option<&CacheRequest> {
+        self.extras.as_ref()?.cache.as_ref()
+    }
+
     /// The number of a runner's slots that an attempt occupies.
     pub fn slots(&self) -> u32 {
         self.requires
@@ -258,6 +275,30 @@ impl TaskBody {
     /// that were added after it.
     pub fn is_continued(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.continued)
+    }
+
+    /// The ordinal up to which the cancel of the job goes that was under way when the task was opened
+    /// again.
+    pub fn reopened_under(&self) -> Option<u64> {
+        self.extras
+            .as_ref()
+            .and_then(|extras| extras.reopened_under)
+    }
+
+    /// The body of the task when it is opened again while its job is being cancelled up to an
+    /// ordinal, or is not.
+    pub fn reopened(self: &Arc<TaskBody>, under: Option<u64>) -> Arc<TaskBody> {
+        if self.reopened_under() == under {
+            return self.clone();
+        }
+        let extras = BodyExtras {
+            reopened_under: under,
+            ..self.extras.as_deref().cloned().unwrap_or_default()
+        };
+        Arc::new(TaskBody {
+            extras: (extras != BodyExtras::default()).then(|| Box::new(extras)),
+            ..TaskBody::clone(self)
+        })
     }
 
     /// The tasks that the task waits for.

@@ -140,8 +140,12 @@ pub fn entry(store: &SharedStore, commit: u64) -> Result<Option<JournalEntry>, S
     let Some(bytes) = read(store, commit)? else {
         return Ok(None);
     };
-    let damaged = |why: DecodeError| damaged(commit, why);
-    codec::decode(&bytes).map(Some).map_err(damaged)
+    decode(commit, &bytes).map(Some)
+}
+
+/// The entry of a commit from what [`read`] gives. A damaged entry is an error that names the commit.
+pub fn decode(commit: u64, bytes: &[u8]) -> Result<JournalEntry, StoreError> {
+    codec::decode(bytes).map_err(|why: DecodeError| damaged(commit, why))
 }
 
 pub(crate) fn damaged(commit: u64, why: impl Display) -> StoreError {

@@ -6,6 +6,7 @@
 //! disk. Nothing in this crate decides what a task does.
 
 pub mod body;
+pub mod cache;
 pub mod codec;
 pub mod disk;
 pub mod journal;

@@ -150,6 +150,7 @@ mod tests {
                 created: Wall(5),
                 job_results: Vec::new(),
                 lineage: None,
+                cache: None,
             }));
             let mut stored = StoredBody::Whole(body.clone());
             let written_whole = codec::pack(&stored);

@@ -6,12 +6,13 @@
 //! task documents have are written as JSON inside it ([`BodyExtras`](crate::body::BodyExtras)).
 
 use crate::body::TaskBody;
+use crate::cache::CacheTerms;
 use crate::codec::as_json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmaster_protocol::message::{Log, ResultRef};
-use taskmaster_protocol::shape::TaskState;
+use taskmaster_protocol::shape::{AnswerSource, TaskState};
 use taskmaster_protocol::{
     AttemptId, Capabilities, EventKind, FilePath, Hash, JobName, Json, ModuleKind, ModuleName,
     TaskError, TaskId, TaskStats, Wall,
@@ -50,6 +51,14 @@ impl TaskOutput {
             TaskOutput::Json(json) => ResultRef::Json(json.clone()),
             TaskOutput::Blob(hash) => ResultRef::Blob(*hash),
             TaskOutput::Files(result_and_files) => result_and_files.0.clone(),
+        }
+    }
+
+    /// The files; `None` where there are none.
+    pub fn outputs(&self) -> Option<&OutputBlobs> {
+        match self {
+            TaskOutput::Files(result_and_files) => Some(&result_and_files.1),
+            TaskOutput::Json(_) | TaskOutput::Blob(_) => None,
         }
     }
 }
@@ -111,6 +120,12 @@ pub struct EndExtras {
     /// The dependency because of whose end the task was skipped; `None` where it was not skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_for: Option<TaskId>,
+    /// Where the answer comes from; `None` where the task ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached: Option<AnswerSource>,
+    /// On which terms the answer is kept; `None` where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Box<CacheTerms>>,
 }
 
 impl Ended {
@@ -153,6 +168,11 @@ impl TaskEnd {
         self.extras.as_ref()?.skipped_for.as_ref()
     }
 
+    /// Where the answer comes from; `None` where the task ran.
+    pub fn cached(&self) -> Option<&AnswerSource> {
+        self.extras.as_ref()?.cached.as_ref()
+    }
+
     /// The result, either as JSON or as the hash of its blob. At most one of them is present.
     pub fn result_parts(&self) -> (Option<&Json>, Option<Hash>) {
         match &self.result {
@@ -168,10 +188,7 @@ impl TaskEnd {
 
     /// The files that the task returned; `None` where there are none.
     pub fn outputs(&self) -> Option<&OutputBlobs> {
-        match &self.result {
-            Some(TaskOutput::Files(result_and_files)) => Some(&result_and_files.1),
-            Some(TaskOutput::Json(_) | TaskOutput::Blob(_)) | None => None,
-        }
+        self.result.as_ref().and_then(TaskOutput::outputs)
     }
 }
 
@@ -241,6 +258,10 @@ pub struct Rights {
     pub granted: Arc<Capabilities>,
     /// The newest file with what its manifest asks for; `None` where it asks for nothing.
     pub newest: Option<RequestedCapabilities>,
+    /// A word that an operator has set. It is a part of the keys of the module's answers, so that
+    /// another word makes older ones unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
 }
 
 /// A version of a module, with what its manifest asks for.
@@ -311,7 +332,8 @@ impl JobRecord {
             | Record::RunnerLost { .. }
             | Record::Module { .. }
             | Record::Continued { .. }
-            | Record::Rights { .. } => {}
+            | Record::Rights { .. }
+            | Record::AnswersDropped { .. } => {}
         }
     }
 }
@@ -420,6 +442,11 @@ pub enum Record {
         #[serde(with = "as_json")]
         rights: Option<Box<Rights>>,
     },
+    /// Kept answers are kept no longer.
+    AnswersDropped {
+        /// The keys of the answers.
+        keys: Vec<Hash>,
+    },
 }
 
 impl Record {
@@ -441,7 +468,8 @@ impl Record {
             | Record::Set { .. }
             | Record::JobHeld { .. }
             | Record::JobPaused { .. }
-            | Record::JobCancelled { .. } => None,
+            | Record::JobCancelled { .. }
+            | Record::AnswersDropped { .. } => None,
         }
     }
 
@@ -463,7 +491,8 @@ impl Record {
             | Record::RunnerJoined { .. }
             | Record::RunnerLost { .. }
             | Record::Module { .. }
-            | Record::Rights { .. } => None,
+            | Record::Rights { .. }
+            | Record::AnswersDropped { .. } => None,
         }
     }
 }
@@ -523,6 +552,7 @@ mod tests {
             created: Wall(5),
             job_results: Vec::new(),
             lineage: None,
+            cache: None,
         })
     }
 

@@ -2,8 +2,10 @@
 //! an export.
 
 use crate::body::TaskBody;
+use crate::cache::CacheEntry;
 use crate::record::{Ended, ModuleRecord, Record};
 use taskmaster_protocol::Hash;
+use taskmaster_protocol::message::ResultRef;
 
 /// A blob that a record refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +43,23 @@ pub fn of_ended(ended: &Ended) -> impl Iterator<Item = Reference> {
     result.into_iter().chain(files.copied()).map(to_blob)
 }
 
+/// The blobs with a kept answer and with its files.
+pub fn of_answer(entry: &CacheEntry) -> Vec<Reference> {
+    let blob = match entry.result.result() {
+        ResultRef::Blob(hash) => Some(hash),
+        ResultRef::Json(_) => None,
+    };
+    let files = entry
+        .result
+        .outputs()
+        .into_iter()
+        .flat_map(|outputs| outputs.values());
+    blob.into_iter()
+        .chain(files.copied())
+        .map(to_blob)
+        .collect()
+}
+
 /// The blobs with the versions of a module.
 pub fn of_module(record: &ModuleRecord) -> impl Iterator<Item = Reference> {
     record
@@ -68,7 +87,8 @@ pub fn of_record(record: &Record) -> Vec<Reference> {
         | Record::JobCancelled { .. }
         | Record::RunnerJoined { .. }
         | Record::RunnerLost { .. }
-        | Record::Rights { .. } => Vec::new(),
+        | Record::Rights { .. }
+        | Record::AnswersDropped { .. } => Vec::new(),
     }
 }
 
@@ -98,6 +118,7 @@ mod tests {
             created: Wall(0),
             job_results: Vec::new(),
             lineage: None,
+            cache: None,
         }));
         let fence = AttemptId { epoch: 1, n: 1 };
         let records = [

@@ -9,7 +9,9 @@
 //! - `d`, a cause's id, 0, a task's id: the task was skipped because of the cause.
 //! - `k`, a job's name, 0, a seq: the ends of the job's tasks from this event on ([`job_ends`]).
 //! - `j`: jobs, `m`: modules, `g`: rights of modules, `r`: runners, each by name.
+//! - `c`: kept answers by their keys ([`answers`]).
 
+mod answers;
 mod block;
 mod digest;
 mod ended_index;
@@ -18,6 +20,7 @@ mod job_ends;
 mod restoring;
 pub mod sound;
 
+pub use answers::{cache_entries, cache_entries_after, cache_entry};
 pub use digest::verify;
 pub use ended_index::EndedIndex;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
@@ -59,6 +62,9 @@ const RIGHTS: u8 = b'g';
 
 /// Prefix of the runners.
 const RUNNERS: u8 = b'r';
+
+/// Prefix of the kept answers.
+const CACHE: u8 = b'c';
 
 /// An open task as the view keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -367,9 +373,13 @@ pub fn modules(store: &dyn KvStore) -> Result<Vec<(ModuleName, ModuleRecord)>, S
     Ok(modules)
 }
 
-/// The first `limit` jobs with their names, in the order of the names.
-pub fn jobs(store: &dyn KvStore, limit: usize) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
-    let pairs = store.scan(&[JOBS], &[JOBS + 1], false, limit)?;
+/// The first `limit` jobs whose names come behind `after`, in the order of the names. There are fewer
+/// only where no more such jobs exist.
+pub fn jobs_after(
+    store: &dyn KvStore,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
     let is_first_part = |pair: &&KeyValue| pair.key.ends_with(&[0, 0]);
     let job_of = |pair: &KeyValue| {
         let damaged = |why| corrupt(&String::from_utf8_lossy(&pair.key), why);
@@ -381,7 +391,22 @@ pub fn jobs(store: &dyn KvStore, limit: usize) -> Result<Vec<(JobName, JobRecord
         };
         Ok((name, record))
     };
-    pairs.iter().filter(is_first_part).map(job_of).collect()
+    let mut jobs = Vec::new();
+    // Behind all parts of `after`: a part's number begins with 0, and a name has no such byte.
+    let mut from = prefixed_key(JOBS, after);
+    from.push(1);
+    while jobs.len() < limit {
+        let pairs = store.scan(&from, &[JOBS + 1], false, limit - jobs.len())?;
+        let Some(last) = pairs.last() else {
+            break;
+        };
+        from.clone_from(&last.key);
+        from.push(0);
+        for pair in pairs.iter().filter(is_first_part) {
+            jobs.push(job_of(pair)?);
+        }
+    }
+    Ok(jobs)
 }
 
 /// Calls `visit` with the body and the state of every open task, in the order of adding. Only one

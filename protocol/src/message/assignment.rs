@@ -70,6 +70,10 @@ pub struct Assignment {
     /// attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Arc<Capabilities>>,
+    /// Whether the answer may be given to other tasks. Then the module is not told the id and the job
+    /// of the task, nor the number of the attempt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cached: bool,
 }
 
 fn one() -> u32 {

@@ -1,6 +1,6 @@
 //! Tasks that a client adds, and how it learns that they ended.
 
-use crate::{JobName, Json, Refusal, TaskId, TaskView};
+use crate::{JobName, Json, Refusal, TaskId, TaskView, Wall};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +74,44 @@ pub struct Follow {
     /// The number of the last event that the client knows. Absent: from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
+    /// Asks for the partial results of these tasks, too. The newest ones come at once, where the
+    /// master has them, and the others as they come.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub partials: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// To a client: a partial result of an open task that it follows with `partials`. Those of one task
+/// come in the order in which the module gave them, and before the task's `task:final`. They are
+/// never stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartialResult {
+    /// The id of the task.
+    pub id: TaskId,
+    /// The number of the attempt that gave it, as in the shape of a task. Once a newer attempt has
+    /// given one, those of older attempts are not passed on.
+    pub attempt: u32,
+    /// Its number among those that the attempt gave, from 1.
+    pub n: u64,
+    /// Whether it is the first one that is passed on of an attempt that follows another. What older
+    /// attempts gave is void then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub restart: bool,
+    /// How many the client was not told before this one, because they came faster than they could be
+    /// passed on or read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
+    /// When it came, by the master's clock.
+    pub time: Wall,
+    /// The partial result, as the module gave it.
+    pub value: Json,
 }
 
 /// To a client: tasks that ended.

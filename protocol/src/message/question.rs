@@ -2,11 +2,14 @@
 
 #[cfg(doc)]
 use super::{Log, ResultRef};
-use crate::shape::{TaskState, TaskView};
+use crate::shape::TaskState;
+#[cfg(doc)]
+use crate::shape::TaskView;
 use crate::{JobName, Json, ModuleName, Refusal, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// A question. The comment on each variant names the shape of its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,8 +20,8 @@ pub enum Query {
         /// The id of the task.
         id: TaskId,
     },
-    /// Answered by a [`Page`]: open tasks in the order in which they were added, then ended tasks,
-    /// the newest first.
+    /// Answered by a [`Page`] of [`TaskView`]s: open tasks in the order in which they were added,
+    /// then ended tasks, the newest first.
     Tasks {
         /// Only tasks of this job.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,31 +53,80 @@ pub enum Query {
         /// The ids of the tasks.
         ids: Vec<TaskId>,
     },
-    /// Answered by an array of at most 1,000 `JobView`s: open jobs, then those that were done last.
-    Jobs,
+    /// Answered by a [`Page`] of `JobView`s, in the order of their names.
+    Jobs {
+        /// Only open jobs, or only those that are done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        open: Option<bool>,
+        /// The `next` of the page before. Absent: the first page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// Answered by a `JobView`.
     Job {
         /// The name of the job.
         job: JobName,
     },
-    /// Answered by an array of `ModuleView`s without versions.
-    Modules,
+    /// Answered by a [`Page`] of `ModuleView`s without versions, in the order of their names.
+    Modules {
+        /// The `next` of the page before. Absent: the first page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// Answered by a `ModuleView` with its versions.
     Module {
         /// The name of the module.
         name: ModuleName,
     },
-    /// Answered by an array of `RunnerView`s.
-    Runners,
+    /// Answered by a [`Page`] of `RunnerView`s, in the order of their names.
+    Runners {
+        /// The `next` of the page before. Absent: the first page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// Answered by a [`Status`].
     Status,
 }
 
-/// One page of a list of tasks.
+impl Query {
+    /// All jobs, from the first page on.
+    pub const JOBS: Query = Query::Jobs {
+        open: None,
+        after: None,
+    };
+
+    /// All modules, from the first page on.
+    pub const MODULES: Query = Query::Modules { after: None };
+
+    /// All runners, from the first page on.
+    pub const RUNNERS: Query = Query::Runners { after: None };
+
+    /// The question for the page that begins at `next`; for what does not come in pages, the same
+    /// question again.
+    pub fn at(mut self, next: Option<String>) -> Query {
+        match &mut self {
+            Query::Tasks { after, .. }
+            | Query::Jobs { after, .. }
+            | Query::Modules { after }
+            | Query::Runners { after } => *after = next,
+            Query::Task { .. }
+            | Query::Why { .. }
+            | Query::Logs { .. }
+            | Query::Results { .. }
+            | Query::Job { .. }
+            | Query::Module { .. }
+            | Query::Status => {}
+        }
+        self
+    }
+}
+
+/// One page of a list: at most [`PAGE_ROWS_MAX`](crate::limits::PAGE_ROWS_MAX) rows and about
+/// [`PAGE_BYTES_MAX`](crate::limits::PAGE_BYTES_MAX) bytes. It may be empty, and not the last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Page {
-    /// The tasks of this page.
-    pub rows: Vec<TaskView>,
+pub struct Page<T> {
+    /// What is on this page.
+    pub rows: Vec<T>,
     /// What to give as `after` for the next page; `null` on the last page.
     pub next: Option<String>,
 }
@@ -98,16 +150,56 @@ pub struct Status {
     pub runners: u64,
     /// The slots of all connected runners.
     pub slots: u64,
-    /// Why the master adds no tasks now; `null` while it does.
+    /// What does not work and wants somebody to look at it. Empty while all is well.
     #[serde(default)]
-    pub refusing: Option<String>,
-    /// What does not work and wants somebody to look at it, such as a task folder that cannot be
-    /// read; a sentence each. Empty while all is well.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub troubles: Vec<String>,
-    /// What was found to be wrong with the store on the disk; `null` while nothing is known to be.
-    #[serde(default)]
-    pub damaged: Option<String>,
+    pub troubles: Vec<Trouble>,
+}
+
+impl Status {
+    /// What keeps the master from adding tasks, if anything.
+    pub fn why_no_adds(&self) -> Option<&Trouble> {
+        let refuses = |trouble: &&Trouble| match trouble.kind {
+            TroubleKind::DamagedStore | TroubleKind::RefusedAdds => true,
+            TroubleKind::TaskFolder | TroubleKind::SickRunners => false,
+        };
+        self.troubles.iter().find(refuses)
+    }
+}
+
+/// Something that does not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Trouble {
+    /// What it is.
+    pub kind: TroubleKind,
+    /// The reason, in words.
+    pub why: String,
+}
+
+/// The kinds of trouble that a master tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TroubleKind {
+    /// The store on the disk is damaged, and no tasks are added.
+    DamagedStore,
+    /// No tasks are added now, for want of space on the disk or in memory.
+    RefusedAdds,
+    /// The task folder cannot be read.
+    TaskFolder,
+    /// Runners are there that can run no tasks.
+    SickRunners,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = &self.why;
+        match self.kind {
+            TroubleKind::DamagedStore => {
+                write!(f, "the store is damaged, and adds are refused: {why}")
+            }
+            TroubleKind::RefusedAdds => write!(f, "adds are refused: {why}"),
+            TroubleKind::TaskFolder | TroubleKind::SickRunners => f.write_str(why),
+        }
+    }
 }
 
 /// From a client or a runner: a question.

@@ -44,6 +44,10 @@ pub struct Done {
     pub started_us: i64,
     /// What the attempt cost.
     pub stats: TaskStats,
+    /// For how many seconds the attempt says that its result may be used again. Absent: it says
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_s: Option<u64>,
     /// The log of the attempt.
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,
@@ -110,16 +114,32 @@ pub struct Started {
     pub started_us: i64,
 }
 
-/// From a runner, for watchers: what a module tells while it runs (`task:progress`, `task:partial`,
-/// `task:log`). It is never stored.
+/// From a runner, for followers and watchers: a partial result that a module gives while it runs. It
+/// is never stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartialOutput {
+    /// The id of the task.
+    pub id: TaskId,
+    /// The number of the attempt.
+    pub attempt: AttemptId,
+    /// Its number among those that the attempt gave, from 1. A runner that does not pass on all of
+    /// them leaves numbers out. Absent: the next number.
+    #[serde(default)]
+    pub n: u64,
+    /// The partial result, at most
+    /// [`PARTIAL_BYTES_MAX`](crate::limits::PARTIAL_BYTES_MAX) bytes.
+    pub data: Json,
+}
+
+/// From a runner, for watchers: what a module tells while it runs (`task:progress`, `task:log`). It
+/// is never stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LiveOutput {
     /// The id of the task.
     pub id: TaskId,
     /// The number of the attempt.
     pub attempt: AttemptId,
-    /// `{"fraction":0.4,"note":"…"}` for progress, the partial result itself, or `{"text":"…"}` for
-    /// a line of the log.
+    /// `{"fraction":0.4,"note":"…"}` for progress, `{"text":"…"}` for lines of the log.
     pub data: Json,
 }
 

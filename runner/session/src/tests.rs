@@ -30,6 +30,7 @@ fn send(n: u32, slots: u32) -> Assignment {
         memory_mb: 1,
         slots,
         capabilities: None,
+        is_cached: false,
     }
 }
 
@@ -42,6 +43,7 @@ fn done(n: u32) -> Ending {
         outputs: BTreeMap::new(),
         started_us: 0,
         stats: TaskStats::default(),
+        cache_s: None,
         log: Log::default(),
         adds: Vec::new(),
         then: None,

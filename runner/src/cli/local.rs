@@ -180,6 +180,7 @@ fn attempt(
         memory_mb: document.memory_mb.unwrap_or(limits::MEMORY_MB_DEFAULT),
         slots: 1,
         capabilities: None,
+        is_cached: false,
     })
 }
 
@@ -195,7 +196,7 @@ fn listener() -> LiveListener {
             tell_raw(for_stderr(&lines.unwrap_or_default()).as_bytes());
         }
         LiveEvent::Progress(json) => tell(format_args!("progress {}", json.get())),
-        LiveEvent::Partial(json) => tell(format_args!("partial {}", json.get())),
+        LiveEvent::Partial { value, .. } => tell(format_args!("partial {}", value.get())),
         LiveEvent::Started(_) => {}
     })
 }

@@ -209,9 +209,8 @@ impl Drop for Executor {
 fn live_bytes(event: &LiveEvent) -> usize {
     match event {
         LiveEvent::Started(_) => 0,
-        LiveEvent::Progress(json) | LiveEvent::Partial(json) | LiveEvent::Log(json) => {
-            json.get().len()
-        }
+        LiveEvent::Partial { value, .. } => value.get().len(),
+        LiveEvent::Progress(json) | LiveEvent::Log(json) => json.get().len(),
     }
 }
 

@@ -5,7 +5,7 @@ use super::socket::ping;
 use crate::sandbox::LiveEvent;
 use std::collections::VecDeque;
 use taskmaster_protocol::message::{
-    Attempt, Done, Failed, LiveOutput, Log, ResultRef, Started, ToMaster,
+    Attempt, Done, Failed, LiveOutput, Log, PartialOutput, ResultRef, Started, ToMaster,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -23,7 +23,7 @@ pub struct LinkOutbox {
     messages: Vec<ToMaster>,
     started: Vec<Started>,
     progress: Vec<LiveOutput>,
-    partial: Vec<LiveOutput>,
+    partial: Vec<PartialOutput>,
     log: Vec<LiveOutput>,
     /// Whether one of the four lists above has something.
     has_live: bool,
@@ -67,7 +67,12 @@ impl LinkOutbox {
                 started_us,
             }),
             LiveEvent::Progress(data) => self.progress.push(LiveOutput { id, attempt, data }),
-            LiveEvent::Partial(data) => self.partial.push(LiveOutput { id, attempt, data }),
+            LiveEvent::Partial { n, value } => self.partial.push(PartialOutput {
+                id,
+                attempt,
+                n,
+                data: value,
+            }),
             LiveEvent::Log(data) => self.log.push(LiveOutput { id, attempt, data }),
         }
     }
@@ -91,7 +96,8 @@ impl LinkOutbox {
         pack(started, |_| ENTRY_BYTES, ToMaster::Started, &mut out);
         let said = |said: &LiveOutput| ENTRY_BYTES + said.data.get().len();
         pack(progress, said, ToMaster::Progress, &mut out);
-        pack(partial, said, ToMaster::Partial, &mut out);
+        let given = |given: &PartialOutput| ENTRY_BYTES + given.data.get().len();
+        pack(partial, given, ToMaster::Partial, &mut out);
         pack(log, said, ToMaster::Log, &mut out);
         for message in messages {
             match message {
@@ -158,6 +164,7 @@ mod tests {
             outputs: Default::default(),
             started_us: 0,
             stats: TaskStats::default(),
+            cache_s: None,
             log: Log::default(),
             adds: Vec::new(),
             then: None,

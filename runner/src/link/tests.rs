@@ -222,6 +222,7 @@ fn send(id: &str, module: &str, params: &str) -> Assignment {
         memory_mb: 16,
         slots: 1,
         capabilities: None,
+        is_cached: false,
     }
 }
 

@@ -82,24 +82,22 @@ impl ModuleDiskCache {
     pub fn write(&self, code: &NativeCode, version: &Hash) -> io::Result<()> {
         let path = self.path(version);
         let sum = Hash::of(code.bytes()).to_string();
-        self.write_whole(&path.with_extension("sum"), sum.as_bytes())?;
-        self.write_whole(&path, code.bytes())
+        write_whole(&path.with_extension("sum"), sum.as_bytes())?;
+        write_whole(&path, code.bytes())
     }
+}
 
-    /// Writes a file beside `path` and renames it, so that nobody reads a part of it.
-    fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let aside = self
-            .folder
-            .join(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
-        let mut file = fs::File::create(&aside)?;
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| fs::rename(&aside, path));
-        if written.is_err() {
-            let _ = fs::remove_file(&aside);
-        }
-        written
+/// Writes a file beside `path` and renames it, so that nobody reads a part of it.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_file_name(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
+    let mut file = fs::File::create(&aside)?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
     }
+    written
 }
 
 fn remove_unused(folder: &Path) {

@@ -114,3 +114,16 @@ async fn a_failure_is_told_and_tried_again() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_runner_could_not_compile_is_not_even_fetched() {
+    let folder = folder();
+    let version = Hash::of(ECHO.as_bytes());
+    let first = world(folder.clone(), Ok(ECHO));
+    let costly = LoadError::TooCostly(taskmaster_confined::Excess::Memory(3 << 30));
+    first.modules.refused.remember(version, &costly);
+    let second = world(folder, Ok(ECHO));
+    let error = second.modules.load(version).await.err().unwrap();
+    assert_eq!(error.to_string(), costly.to_string());
+    assert_eq!(second.fetched.load(Ordering::SeqCst), 0);
+}

@@ -8,6 +8,9 @@ use taskmaster_protocol::{Hash, Json, TaskDocument, TaskId, limits};
 /// within some hundredths of a second.
 const TEXT_BYTES_MAX: usize = limits::ADDS_BYTES_MAX;
 
+/// The words of the directives.
+const WORDS: [&str; 5] = ["progress", "partial", "add", "then", "cache"];
+
 /// Characters of a wrong directive that its warning repeats.
 const SHOWN_BYTES_MAX: usize = 80;
 
@@ -45,12 +48,14 @@ pub enum DirectiveError {
     },
     /// The text is longer than any use of it. Nothing of it is read, because a guest cannot be
     /// stopped while it is.
-    #[error("`::{word}`: {bytes} bytes, at most {TEXT_BYTES_MAX} are allowed")]
+    #[error("`::{word}`: {bytes} bytes, at most {max} are allowed")]
     TooLong {
         /// The directive.
         word: &'static str,
         /// The length of what was given.
         bytes: usize,
+        /// The most that is read.
+        max: usize,
     },
     /// What should be a task document is wrong.
     #[error("`::{word} {shown}`: {why}")]
@@ -68,15 +73,6 @@ pub enum DirectiveError {
     /// What should be a number of seconds is not.
     #[error("`::cache {0}`: expected a number of seconds")]
     Seconds(String),
-    /// Results are not kept for other tasks yet.
-    #[error(
-        "`::cache` is not known to this version: what was computed is computed again, and the \
-         result counts"
-    )]
-    NotCached,
-    /// Watchers cannot be told that much in that time.
-    #[error("`::partial` results come too fast, one was not passed on")]
-    TooFast,
     /// The attempt has asked for more tasks than it may.
     #[error("{0}")]
     TooManyTasks(String),
@@ -103,12 +99,22 @@ impl Directive {
         })
     }
 
+    /// The word of the directive that a line begins with, if it begins with one.
+    pub fn word_of(line: &[u8]) -> Option<&'static str> {
+        let rest = line.strip_prefix(b"::")?;
+        let begins = |word: &&str| {
+            rest.strip_prefix(word.as_bytes())
+                .is_some_and(|rest| rest.starts_with(b" "))
+        };
+        WORDS.into_iter().find(begins)
+    }
+
     /// `fraction` is from 0 to 1; `note` is for people and may be empty.
     pub fn progress(fraction: f64, note: &str) -> Result<Directive, DirectiveError> {
         if !(0.0..=1.0).contains(&fraction) {
             return Err(DirectiveError::Fraction);
         }
-        check_length("progress", note)?;
+        check_length("progress", note, TEXT_BYTES_MAX)?;
         let data = match note.trim() {
             "" => serde_json::json!({ "fraction": fraction }),
             note => serde_json::json!({ "fraction": fraction, "note": note }),
@@ -118,7 +124,7 @@ impl Directive {
 
     /// `value` is JSON.
     pub fn partial(value: &str) -> Result<Directive, DirectiveError> {
-        json("partial", value).map(Directive::Partial)
+        json("partial", value, limits::PARTIAL_BYTES_MAX).map(Directive::Partial)
     }
 
     /// `task` is a task document.
@@ -165,16 +171,16 @@ pub(super) fn child(
     Ok((id, with_id.map_err(|error| failed(&error))?))
 }
 
-fn check_length(word: &'static str, text: &str) -> Result<(), DirectiveError> {
+fn check_length(word: &'static str, text: &str, max: usize) -> Result<(), DirectiveError> {
     let bytes = text.len();
-    if bytes > TEXT_BYTES_MAX {
-        return Err(DirectiveError::TooLong { word, bytes });
+    if bytes > max {
+        return Err(DirectiveError::TooLong { word, bytes, max });
     }
     Ok(())
 }
 
-fn json(word: &'static str, text: &str) -> Result<Json, DirectiveError> {
-    check_length(word, text)?;
+fn json(word: &'static str, text: &str, max: usize) -> Result<Json, DirectiveError> {
+    check_length(word, text, max)?;
     Json::parse(text).map_err(|error| DirectiveError::NotJson {
         word,
         shown: shown(text).into_owned(),
@@ -183,7 +189,7 @@ fn json(word: &'static str, text: &str) -> Result<Json, DirectiveError> {
 }
 
 fn document(word: &'static str, text: &str) -> Result<Json, DirectiveError> {
-    let json = json(word, text)?;
+    let json = json(word, text, TEXT_BYTES_MAX)?;
     match TaskDocument::parse(json.get()) {
         Ok(_) => Ok(json),
         Err(refusal) => Err(DirectiveError::Document {

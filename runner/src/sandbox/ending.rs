@@ -140,6 +140,12 @@ fn memory_text(denied: DeniedGrowth, limiter: &MemoryLimiter) -> String {
             bytes.div_ceil(MIB),
             limiter.limit_bytes() / MIB
         ),
+        DeniedGrowth::MachineMemory { bytes } => format!(
+            "the module asked for {} MiB of memory, within its limit (`memory_mb`) of {}, and this \
+             machine did not have them: `ulimit -v` may allow the runner too few addresses",
+            bytes.div_ceil(MIB),
+            limiter.limit_bytes() / MIB
+        ),
         DeniedGrowth::Table { elements } => format!(
             "the module asked for a table of {elements} elements, at most {} are allowed",
             limits::TABLE_ELEMENTS_MAX

@@ -3,13 +3,15 @@
 use super::directive::{DirectiveError, child};
 use taskmaster_protocol::{Json, TaskId, limits};
 
-/// The tasks that one attempt asked for.
+/// What one attempt asked for beside its result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FollowUps {
     /// Task documents to add, each with an id.
     pub adds: Vec<Json>,
     /// The task as which this one goes on.
     pub then: Option<Json>,
+    /// For how many seconds the result may be used again, as the attempt has said last.
+    pub cache_s: Option<u64>,
     /// Why the attempt asked for too much, if it did. The attempt fails of it, as nothing may be
     /// lost in silence.
     pub excess: Option<String>,

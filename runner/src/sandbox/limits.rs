@@ -119,6 +119,9 @@ pub fn open_files_each(of_process: Option<u64>, slots: u32) -> usize {
         .clamp(OPEN_FILES_MIN, OPEN_FILES_MAX)
 }
 
+/// What the system says where it has no more memory or addresses for a process.
+const NO_MEMORY_ERROR: &str = "os error 12";
+
 /// How often running guests look at their stop switch and their deadline, ms. A guest must stop
 /// within 100 ms.
 pub const EPOCH_MS: u64 = 2;
@@ -126,8 +129,13 @@ pub const EPOCH_MS: u64 = 2;
 /// Growth that a guest asked for and was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeniedGrowth {
-    /// Linear memory.
+    /// Linear memory, beyond the limit of the task.
     Memory {
+        /// Bytes that all memories of the guest would have had together.
+        bytes: usize,
+    },
+    /// Linear memory within the limit of the task, which this machine did not have.
+    MachineMemory {
         /// Bytes that all memories of the guest would have had together.
         bytes: usize,
     },
@@ -146,6 +154,15 @@ pub struct MemoryLimiter {
     used_bytes: usize,
     peak_bytes: usize,
     denied: Option<DeniedGrowth>,
+    /// The last growth that was allowed here. The machine may still fail it.
+    allowed: Option<AllowedGrowth>,
+}
+
+/// What is to be taken back when an allowed growth fails.
+#[derive(Debug)]
+struct AllowedGrowth {
+    used_bytes_before: usize,
+    peak_bytes_before: usize,
 }
 
 impl MemoryLimiter {
@@ -159,6 +176,7 @@ impl MemoryLimiter {
             used_bytes: 0,
             peak_bytes: 0,
             denied: None,
+            allowed: None,
         }
     }
 
@@ -197,9 +215,27 @@ impl ResourceLimiter for MemoryLimiter {
             self.denied = Some(DeniedGrowth::Memory { bytes: all });
             return Ok(false);
         }
+        self.allowed = Some(AllowedGrowth {
+            used_bytes_before: self.used_bytes,
+            peak_bytes_before: self.peak_bytes,
+        });
         self.used_bytes = all;
         self.peak_bytes = self.peak_bytes.max(all);
         Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // The engine also says so of what it refuses without asking here, as beyond 32 bits.
+        if !error.root_cause().to_string().contains(NO_MEMORY_ERROR) {
+            return Ok(());
+        }
+        if let Some(allowed) = self.allowed.take() {
+            let bytes = self.used_bytes;
+            self.denied = Some(DeniedGrowth::MachineMemory { bytes });
+            self.used_bytes = allowed.used_bytes_before;
+            self.peak_bytes = allowed.peak_bytes_before;
+        }
+        Ok(())
     }
 
     fn table_growing(
@@ -223,6 +259,31 @@ impl ResourceLimiter for MemoryLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn growth_that_the_machine_fails_is_refused_memory_and_is_not_counted() {
+        const MIB: usize = 1 << 20;
+        let no_memory = || wasmtime::Error::msg("Cannot allocate memory (os error 12)");
+        let mut limiter = MemoryLimiter::new(64);
+        assert!(limiter.memory_growing(0, 8 * MIB, None).unwrap());
+        assert!(limiter.memory_growing(8 * MIB, 40 * MIB, None).unwrap());
+        limiter.memory_grow_failed(no_memory()).unwrap();
+        let bytes = 40 * MIB;
+        assert_eq!(
+            limiter.denied(),
+            Some(DeniedGrowth::MachineMemory { bytes })
+        );
+        assert_eq!(limiter.peak_bytes(), 8 << 20);
+        // As much as was free before is still allowed.
+        assert!(limiter.memory_growing(8 * MIB, 64 * MIB, None).unwrap());
+
+        // What the type of a memory forbids is no matter of the machine.
+        let mut limiter = MemoryLimiter::new(64);
+        assert!(limiter.memory_growing(0, 8 * MIB, None).unwrap());
+        let beyond = wasmtime::Error::msg("memory growth exceeds memory type's limits");
+        limiter.memory_grow_failed(beyond).unwrap();
+        assert_eq!((limiter.denied(), limiter.peak_bytes()), (None, 8 << 20));
+    }
 
     #[test]
     fn tasks_share_what_the_process_can_spare() {

@@ -11,8 +11,14 @@ pub enum LiveEvent {
     Started(i64),
     /// `{"fraction":0.4,"note":"…"}`.
     Progress(Json),
-    /// A partial result.
-    Partial(Json),
+    /// A partial result, with its number in the attempt, from 1. Numbers of results that came too
+    /// fast are left out.
+    Partial {
+        /// The number.
+        n: u64,
+        /// The result.
+        value: Json,
+    },
     /// `{"text":"…"}`: lines of the log.
     Log(Json),
 }

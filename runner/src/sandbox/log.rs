@@ -6,12 +6,12 @@ use super::follow_ups::FollowUps;
 use super::live::{LiveEvent, LiveListener};
 use std::fmt;
 use std::time::{Duration, Instant};
-use taskmaster_protocol::limits::LOG_PART_BYTES_MAX;
+use taskmaster_protocol::limits::{LOG_PART_BYTES_MAX, PARTIAL_BYTES_MAX};
 use taskmaster_protocol::message::{Attempt, Log};
 use taskmaster_protocol::{Json, TaskId};
 
-/// A longer line is no directive and is logged in pieces, so that what a guest can make us keep is
-/// bounded. The value is that of the largest partial result that is worth a line.
+/// A longer line is logged in pieces, and a longer directive is not obeyed, so that what a guest can
+/// make us keep is bounded.
 const LINE_BYTES_MAX: usize = 256 << 10;
 
 /// Live text is told when this much has gathered.
@@ -19,11 +19,15 @@ const LIVE_BYTES: usize = 8 << 10;
 
 /// Live text is told when it has waited this long, even if it is short. People read it; programs
 /// wait for the result.
-const LIVE_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LIVE_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes that one attempt may tell live in [`LIVE_EVERY`]. Beyond that watchers miss some, and read
-/// the log instead.
+/// the log instead; and of partial results the newest waits.
 const LIVE_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes that a partial result counts for beside its own: 256 are told in [`LIVE_EVERY`], because
+/// the master passes each on to all who follow it.
+const PARTIAL_FIELDS_BYTES: usize = 1 << 10;
 
 /// Collects one guest's log and obeys its directives.
 pub struct LogCollector {
@@ -33,6 +37,8 @@ pub struct LogCollector {
     line: Vec<u8>,
     /// Whether the beginning of that line has been logged already, because it is long.
     torn: bool,
+    /// That line, if it is a directive.
+    too_long: Option<LongDirective>,
     log: BoundedLog,
     /// Bytes that the guest wrote, directives included.
     bytes: u64,
@@ -40,11 +46,28 @@ pub struct LogCollector {
     live: String,
     /// The newest progress that the listener has not been told yet.
     progress: Option<Json>,
+    /// Partial results that the guest gave.
+    partials: u64,
+    /// The newest partial result, if it came too fast to be told at once.
+    held_partial: Option<HeldPartial>,
     /// When the current span of [`LIVE_EVERY`] began.
     window: Option<Instant>,
     /// Bytes told live in the current span.
     told_bytes: usize,
     follow_ups: FollowUps,
+}
+
+/// A directive that is too long to be obeyed.
+struct LongDirective {
+    word: &'static str,
+    /// Bytes so far of the whole line.
+    bytes: usize,
+}
+
+/// A partial result that waits, and its number.
+struct HeldPartial {
+    n: u64,
+    value: Json,
 }
 
 impl fmt::Debug for LogCollector {
@@ -64,10 +87,13 @@ impl LogCollector {
             listener,
             line: Vec::new(),
             torn: false,
+            too_long: None,
             log: BoundedLog::default(),
             bytes: 0,
             live: String::new(),
             progress: None,
+            partials: 0,
+            held_partial: None,
             window: None,
             told_bytes: 0,
             follow_ups: FollowUps::default(),
@@ -91,7 +117,7 @@ impl LogCollector {
 
         if self.line.len() > LINE_BYTES_MAX {
             let piece = std::mem::take(&mut self.line);
-            self.append(&String::from_utf8_lossy(&piece));
+            self.take_piece(&piece);
             self.torn = true;
         }
         if self.live.len() >= LIVE_BYTES {
@@ -106,21 +132,19 @@ impl LogCollector {
 
     /// Tells what waits. With `now`, only if it has waited long enough by then.
     pub fn flush_live(&mut self, now: Option<Instant>) {
-        if self.live.is_empty() && self.progress.is_none() {
+        if !self.has_untold() {
             return;
         }
-        let at = now.unwrap_or_else(Instant::now);
-        let new_window = self
-            .window
-            .is_none_or(|begin| at.duration_since(begin) >= LIVE_EVERY);
-        if now.is_some() && !new_window {
+        let is_new = self.begin_window(now.unwrap_or_else(Instant::now));
+        if now.is_some() && !is_new {
             return;
-        }
-        if new_window {
-            self.window = Some(at);
-            self.told_bytes = 0;
         }
 
+        if let Some(held) = self.held_partial.take() {
+            let HeldPartial { n, value } = held;
+            self.may_tell(PARTIAL_FIELDS_BYTES + value.get().len());
+            self.tell(LiveEvent::Partial { n, value });
+        }
         if let Some(progress) = self.progress.take() {
             self.tell(LiveEvent::Progress(progress));
         }
@@ -129,6 +153,23 @@ impl LogCollector {
             let lines = Json::of(&serde_json::json!({ "text": live }));
             self.tell(LiveEvent::Log(lines));
         }
+    }
+
+    /// Whether something waits to be told.
+    pub fn has_untold(&self) -> bool {
+        !self.live.is_empty() || self.progress.is_some() || self.held_partial.is_some()
+    }
+
+    /// Begins a new span of [`LIVE_EVERY`] if the last one is over. Returns whether it does.
+    fn begin_window(&mut self, now: Instant) -> bool {
+        let is_over = self
+            .window
+            .is_none_or(|begin| now.duration_since(begin) >= LIVE_EVERY);
+        if is_over {
+            self.window = Some(now);
+            self.told_bytes = 0;
+        }
+        is_over
     }
 
     /// Ends the log and takes it, with the number of bytes that the guest wrote.
@@ -162,15 +203,13 @@ impl LogCollector {
                 }
             }
             Directive::Partial(partial) => {
-                if !self.may_tell(partial.get().len()) {
-                    return Err(DirectiveError::TooFast);
-                }
-                self.tell(LiveEvent::Partial(partial));
+                self.give_partial(partial);
             }
             Directive::Add(task) => return self.follow_ups.add(&self.attempt.id, &task).map(Some),
             // The last one counts, as with `exec`.
             Directive::Then(task) => self.follow_ups.then = Some(task),
-            Directive::Cache(_) => return Err(DirectiveError::NotCached),
+            // The last one counts here, too.
+            Directive::Cache(seconds) => self.follow_ups.cache_s = Some(seconds),
         }
         Ok(None)
     }
@@ -183,6 +222,21 @@ impl LogCollector {
         }
     }
 
+    /// Tells a partial result at once, or holds it where results come too fast: a newer one replaces
+    /// it then.
+    fn give_partial(&mut self, value: Json) {
+        self.partials += 1;
+        let n = self.partials;
+        let is_new = self.begin_window(Instant::now());
+        let may_tell = self.may_tell(PARTIAL_FIELDS_BYTES + value.get().len());
+        if may_tell && (is_new || self.held_partial.is_none()) {
+            self.held_partial = None;
+            self.tell(LiveEvent::Partial { n, value });
+        } else {
+            self.held_partial = Some(HeldPartial { n, value });
+        }
+    }
+
     fn may_tell(&mut self, bytes: usize) -> bool {
         self.told_bytes += bytes;
         self.told_bytes <= LIVE_BYTES_MAX
@@ -190,11 +244,31 @@ impl LogCollector {
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        if std::mem::take(&mut self.torn) {
-            self.append(&String::from_utf8_lossy(&line));
-            self.append("\n");
-        } else {
+        if !std::mem::take(&mut self.torn) {
             self.take_line(&line);
+            return;
+        }
+        self.take_piece(&line);
+        if let Some(LongDirective { word, bytes }) = self.too_long.take() {
+            let max = match word {
+                "partial" => PARTIAL_BYTES_MAX,
+                _ => LINE_BYTES_MAX,
+            };
+            self.obey_or_warn(Err(DirectiveError::TooLong { word, bytes, max }));
+        } else {
+            self.append("\n");
+        }
+    }
+
+    /// Takes in a piece of a line that is too long. A directive is counted, anything else is logged.
+    fn take_piece(&mut self, piece: &[u8]) {
+        let word = Directive::word_of(piece).filter(|_| !self.torn && self.too_long.is_none());
+        if let Some(word) = word {
+            self.too_long = Some(LongDirective { word, bytes: 0 });
+        }
+        match &mut self.too_long {
+            Some(long) => long.bytes += piece.len(),
+            None => self.append(&String::from_utf8_lossy(piece)),
         }
     }
 
@@ -298,7 +372,10 @@ mod tests {
         assert!(heard.contains(&LiveEvent::Progress(
             Json::parse(r#"{"fraction":0.4,"note":"half way"}"#).unwrap()
         )));
-        assert!(heard.contains(&LiveEvent::Partial(Json::parse(r#"{"a": 1}"#).unwrap())));
+        assert!(heard.contains(&LiveEvent::Partial {
+            n: 1,
+            value: Json::parse(r#"{"a": 1}"#).unwrap()
+        }));
         let text: String = heard
             .iter()
             .filter_map(|event| {
@@ -328,7 +405,6 @@ mod tests {
                 "did you mean `params`",
             ),
             ("::cache soon", "a number of seconds"),
-            ("::cache 60", "not known to this version"),
         ] {
             let (mut collector, _) = collector();
             collector.write(format!("{line}\n").as_bytes());
@@ -339,6 +415,60 @@ mod tests {
                 log.head
             );
         }
+    }
+
+    #[test]
+    fn a_partial_result_that_is_too_long_is_a_warning_and_not_the_log() {
+        for length in [
+            PARTIAL_BYTES_MAX - 1,
+            PARTIAL_BYTES_MAX,
+            LINE_BYTES_MAX,
+            9 * LINE_BYTES_MAX,
+        ] {
+            let (mut collector, heard) = collector();
+            let line = format!("::partial \"{}\"\nnext\n", "x".repeat(length - 1));
+            for piece in line.as_bytes().chunks(50_000) {
+                collector.write(piece);
+            }
+            let (log, _) = collector.finish();
+            let is_told = |it: &LiveEvent| matches!(it, LiveEvent::Partial { .. });
+            let told = heard.lock().unwrap().iter().any(is_told);
+            assert_eq!(told, length < PARTIAL_BYTES_MAX, "{length}");
+            if told {
+                assert_eq!(log.head, "next\n");
+            } else {
+                let begins = log.head.starts_with("taskmaster: `::partial`: ");
+                let ends = log
+                    .head
+                    .ends_with(" bytes, at most 65536 are allowed\nnext\n");
+                assert!(begins && ends && log.tail.is_empty(), "{}", log.head);
+            }
+        }
+    }
+
+    #[test]
+    fn of_partial_results_that_come_too_fast_the_newest_is_told() {
+        let (mut collector, heard) = collector();
+        let all = 30_000;
+        for n in 1..=all {
+            collector.write(format!("::partial {n}\n").as_bytes());
+        }
+        let (log, _) = collector.finish();
+        assert!(log.is_empty(), "{}", log.head);
+        let heard = heard.lock().unwrap();
+        let told: Vec<u64> = heard
+            .iter()
+            .filter_map(|event| match event {
+                LiveEvent::Partial { n, value } => {
+                    assert_eq!(value.get(), n.to_string());
+                    Some(*n)
+                }
+                LiveEvent::Started(_) | LiveEvent::Progress(_) | LiveEvent::Log(_) => None,
+            })
+            .collect();
+        assert!(told.is_sorted_by(|a, b| a < b));
+        assert!(told.starts_with(&[1, 2, 3]) && told.last() == Some(&all));
+        assert!(told.len() < all as usize, "{}", told.len());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::guest::{Guest, STARTED_AFTER, catch_stop, on_epoch};
 use super::http::GuestHttp;
 use super::limits::{self, MemoryLimiter};
 use super::loading::CallOutcome;
+use super::log::LIVE_EVERY;
 use super::outputs::{OutputError, OutputFiles, find_outputs};
 use super::stdio::{GuestStderr, GuestStdout, GuestStreams};
 use super::stop::{StopReason, StopSwitch};
@@ -354,6 +355,9 @@ fn drive(
                 () = &mut deadline => return Err(StopReason::Timeout.into()),
                 () = stop.woken() => {}
                 result = &mut call => return result,
+                () = tokio::time::sleep(LIVE_EVERY), if streams.has_untold() => {
+                    streams.flush_live(Instant::now());
+                }
                 () = &mut started, if !told => {
                     told = true;
                     let ran_us = i64::try_from(began.elapsed().as_micros()).unwrap_or(0);

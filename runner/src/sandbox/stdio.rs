@@ -78,6 +78,11 @@ impl GuestStreams {
         lock(&self.err).flush_live(Some(now));
     }
 
+    /// Whether something waits to be told.
+    pub fn has_untold(&self) -> bool {
+        lock(&self.err).has_untold()
+    }
+
     /// Tells the listener everything, because the guest may be silent for long from now on.
     pub fn flush_live_now(&self) {
         lock(&self.err).flush_live(None);

@@ -27,6 +27,7 @@ fuzz_target!(|data: &[u8]| {
             ordinal: 1,
             created: Wall(1),
             lineage: None,
+            cache: None,
         });
         let read: TaskBody = unpack(&pack(&body)).expect("what was written is read");
         assert_eq!(read, body);

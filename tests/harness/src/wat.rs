@@ -72,6 +72,67 @@ pub fn speak() -> String {
     )
 }
 
+/// Gives `count` partial results, one every `every_ms` milliseconds: the time at which it gives it,
+/// nanoseconds since 1970. Its result is the number 7.
+pub fn stamps(count: u32, every_ms: u64) -> String {
+    let head = HEAD.replace(
+        "(memory",
+        "(import \"wasi_snapshot_preview1\" \"clock_time_get\" (func $clock (param i32 i64 i32) (result i32)))
+ (import \"wasi_snapshot_preview1\" \"poll_oneoff\" (func $poll (param i32 i32 i32 i32) (result i32)))
+ (memory",
+    );
+    let every_ns = every_ms * 1_000_000;
+    format!(
+        "{head}
+ (data (i32.const 512) \"::partial ???????????????????\\0a7\")
+ (func $stamp (local $time i64) (local $at i32)
+  (drop (call $clock (i32.const 0) (i64.const 0) (i32.const 64)))
+  (local.set $time (i64.load (i32.const 64)))
+  (local.set $at (i32.const 540))
+  (loop $next
+   (i32.store8 (local.get $at)
+    (i32.add (i32.const 48) (i32.wrap_i64 (i64.rem_u (local.get $time) (i64.const 10)))))
+   (local.set $time (i64.div_u (local.get $time) (i64.const 10)))
+   (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+   (br_if $next (i32.ge_u (local.get $at) (i32.const 522))))
+  (i32.store (i32.const 0) (i32.const 512)) (i32.store (i32.const 4) (i32.const 30))
+  (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8))))
+ (func (export \"_start\") (local $left i32)
+  (local.set $left (i32.const {count}))
+  (i32.store (i32.const 144) (i32.const 1)) (i64.store (i32.const 152) (i64.const {every_ns}))
+  (loop $next
+   (call $stamp)
+   (drop (call $poll (i32.const 128) (i32.const 192) (i32.const 1) (i32.const 8)))
+   (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+   (br_if $next (local.get $left)))
+  (i32.store (i32.const 0) (i32.const 542)) (i32.store (i32.const 4) (i32.const 1))
+  (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"
+    )
+}
+
+/// Writes `line` to stderr, sleeps for `ms` milliseconds, and has the number 7 as its result.
+pub fn says_and_sleeps(line: &str, ms: u64) -> String {
+    let head = HEAD.replace(
+        "(memory",
+        "(import \"wasi_snapshot_preview1\" \"poll_oneoff\" (func $poll (param i32 i32 i32 i32) (result i32)))
+ (memory",
+    );
+    format!(
+        "{head}
+ (data (i32.const 512) \"7\") (data (i32.const 1024) \"{}\")
+ (func (export \"_start\")
+  (i32.store (i32.const 0) (i32.const 1024)) (i32.store (i32.const 4) (i32.const {}))
+  (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+  (i32.store (i32.const 144) (i32.const 1)) (i64.store (i32.const 152) (i64.const {}))
+  (drop (call $poll (i32.const 128) (i32.const 192) (i32.const 1) (i32.const 8)))
+  (i32.store (i32.const 0) (i32.const 512)) (i32.store (i32.const 4) (i32.const 1))
+  (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))",
+        escaped(&format!("{line}\n")),
+        line.len() + 1,
+        ms * 1_000_000,
+    )
+}
+
 /// Ends with 0 and `text` as its result: a version that can be told from others.
 pub fn constant(text: &str) -> String {
     says(text, "", 0)

@@ -15,8 +15,8 @@ pub use phrases::{phrase, time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_core::{
-    DependsOn, Due, DurableChange, Effect, Event, FinalState, NewTask, Origin, RunnerKey,
-    Scheduler, TaskKey,
+    CancelOrigin, DependsOn, Due, DurableChange, Effect, Event, FinalState, NewTask, Origin,
+    RunnerKey, Scheduler, SharedRunKey, State, TaskKey,
 };
 use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_protocol::message::Offer;
@@ -39,6 +39,10 @@ pub struct Wanted {
     pub told: usize,
     pub due: Option<Due>,
     pub retries: Option<Box<Retries>>,
+    /// Tasks with the same word here are equal: an answer of one is an answer of all.
+    pub equal: Option<String>,
+    /// How long an attempt may run, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 impl Wanted {
@@ -54,6 +58,8 @@ impl Wanted {
             told: 0,
             due: None,
             retries: None,
+            equal: None,
+            timeout_ms: 0,
         }
     }
 }
@@ -74,6 +80,8 @@ pub struct Record {
     pub lost: u32,
     /// This attempt and older ones are void for the next master.
     pub fence: AttemptId,
+    /// The ordinal up to which its job was being cancelled when the task was opened again.
+    pub reopened_under: Option<u64>,
 }
 
 /// What is durable of a job.
@@ -110,6 +118,13 @@ pub struct World {
     events: u64,
     /// Whether the core is being restored, and was not told of all tasks yet.
     restoring: bool,
+    /// Words of equal tasks for which an answer is kept.
+    pub answers: BTreeSet<String>,
+    /// The shared run of equal tasks, by their word.
+    pub runs: BTreeMap<String, SharedRunKey>,
+    last_run: u64,
+    /// Tasks for which an answer was looked for since this was cleared.
+    pub looked_up: BTreeSet<String>,
 }
 
 pub fn job_name(text: &str) -> JobName {
@@ -142,6 +157,10 @@ impl World {
             last_connection: 0,
             events: 0,
             restoring: false,
+            answers: BTreeSet::new(),
+            runs: BTreeMap::new(),
+            last_run: 0,
+            looked_up: BTreeSet::new(),
         }
     }
 
@@ -153,6 +172,16 @@ impl World {
         self.core.handle(event, self.now, &mut effects);
         effects.iter().for_each(|effect| self.keep(effect));
         self.events += 1;
+        let looked_up: Vec<TaskKey> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::LookUpAnswer(key) => Some(*key),
+                _ => None,
+            })
+            .collect();
+        for key in looked_up {
+            effects.extend(self.look_up(key));
+        }
         // The totals of jobs are right only when the core was told of all tasks.
         if self.restoring {
             return effects;
@@ -164,8 +193,37 @@ impl World {
         effects
     }
 
+    /// Tells the core whether an answer is kept for a task.
+    fn look_up(&mut self, task: TaskKey) -> Vec<Effect> {
+        let is_looking = |task: &taskmaster_core::Task| task.state() == State::LookingUp;
+        if !self.core.task(task).is_some_and(is_looking) {
+            // The task was cancelled within the same turn.
+            return Vec::new();
+        }
+        self.looked_up.insert(self.names[&task].clone());
+        let wanted = &self.record_of(task).wanted;
+        let timeout_ms = wanted.timeout_ms;
+        let equal = wanted
+            .equal
+            .clone()
+            .expect("only cached tasks look for answers");
+        if self.answers.contains(&equal) {
+            return self.event(Event::AnswerFound { task });
+        }
+        let next = SharedRunKey(self.last_run + 1);
+        let run = *self.runs.entry(equal).or_insert(next);
+        self.last_run = self.last_run.max(run.0);
+        let run = Some(run);
+        self.event(Event::AnswerMissed {
+            task,
+            run,
+            timeout_ms,
+        })
+    }
+
     fn keep(&mut self, effect: &Effect) {
         match effect {
+            Effect::ForgetSharedRun(run) => self.runs.retain(|_, other| other != run),
             Effect::Forget(key) => {
                 // The effects of a restart are shown only after the last of them, with the names that
                 // the keys had. So these keys are not used again.
@@ -186,7 +244,8 @@ impl World {
                 record.last = *attempt;
             }
             Effect::Store(change) => self.store(change),
-            Effect::Recall { .. }
+            Effect::LookUpAnswer(_)
+            | Effect::Recall { .. }
             | Effect::Stop { .. }
             | Effect::Disconnect { .. }
             | Effect::Announce { .. } => {}
@@ -353,6 +412,7 @@ impl World {
             dependencies: self.dependencies(wanted),
             due: wanted.due,
             retries: wanted.retries.clone(),
+            is_cached: wanted.equal.is_some(),
             origin,
         }
     }
@@ -376,7 +436,8 @@ impl World {
             key,
             Origin::Added,
         );
-        if self.core.report_counts(runner, key, attempt) {
+        let goes_on = !self.core.is_held_elsewhere(key, attempt);
+        if goes_on && self.core.report_counts(runner, key, attempt) {
             let due = wanted.due.map(|due| self.by_wall(due));
             self.record_of(key).wanted = Wanted { due, ..wanted };
         }
@@ -401,6 +462,7 @@ impl World {
             last: AttemptId { epoch: 0, n: 0 },
             tries: 0,
             lost: 0,
+            reopened_under: None,
             fence: AttemptId {
                 epoch: self.epoch,
                 n: 0,
@@ -443,6 +505,10 @@ impl World {
         record.tries = 0;
         record.lost = 0;
         record.wanted.due = None;
+        let under = self.jobs.get(&record.wanted.job);
+        record.reopened_under = under
+            .map(|job| job.cancelled_up_to)
+            .filter(|up_to| *up_to > 0);
         let record = record.clone();
         self.names.insert(key, name.into());
         let event = self.task_opened(
@@ -494,6 +560,7 @@ impl World {
         self.core = Scheduler::new(self.epoch);
         self.now.mono_us = 0;
         self.names.clear();
+        self.runs.clear();
         self.runners.clear();
         self.free_keys.clear();
         self.keys = 0;
@@ -536,7 +603,9 @@ impl World {
             let event = Event::JobCancelRequested {
                 job: job_name(name),
                 up_to: job.cancelled_up_to,
-                restored: true,
+                origin: CancelOrigin::Restored {
+                    reopened: self.reopened_under(name, job.cancelled_up_to),
+                },
             };
             effects.extend(self.event(event));
         }
@@ -601,11 +670,23 @@ impl World {
     }
 
     pub fn cancel_job(&mut self, job: &str) -> Vec<Effect> {
+        // No other cancel goes up to this ordinal.
+        self.last_ordinal += 1;
         self.event(Event::JobCancelRequested {
             job: job_name(job),
             up_to: self.last_ordinal,
-            restored: false,
+            origin: CancelOrigin::Client,
         })
+    }
+
+    /// Open tasks that were opened again while their job was being cancelled.
+    fn reopened_under(&self, job: &str, up_to: u64) -> Vec<TaskKey> {
+        self.tasks
+            .values()
+            .filter(|task| task.wanted.job == job && task.reopened_under == Some(up_to))
+            .filter(|task| task.ended.is_none())
+            .filter_map(|task| task.key)
+            .collect()
     }
 
     pub fn turn(&mut self) -> Vec<Effect> {

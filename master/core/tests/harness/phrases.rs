@@ -56,6 +56,8 @@ pub fn phrase(world: &World, effect: &Effect) -> String {
                 kind.as_str().replace("runner:", "")
             )
         }
+        Effect::LookUpAnswer(key) => format!("{} looked up", task(key)),
+        Effect::ForgetSharedRun(_) => "run over".into(),
         Effect::Forget(key) => format!("{} forgotten", task(key)),
         Effect::Store(change) => change_phrase(world, change),
     }
@@ -92,6 +94,8 @@ fn change_phrase(world: &World, change: &DurableChange) -> String {
                 ),
                 EndReason::ToldDependency => format!("{} {how}, as told", name(task)),
                 EndReason::Poison => format!("{} {how}, poison", name(task)),
+                EndReason::KeptAnswer => format!("{} {how} by a kept answer", name(task)),
+                EndReason::SharedRun(by) => format!("{} {how} by {}", name(task), name(by)),
             }
         }
         DurableChange::Retrying {

@@ -56,6 +56,8 @@ impl Play {
                     }
                 }
                 Effect::Store(_)
+                | Effect::LookUpAnswer(_)
+                | Effect::ForgetSharedRun(_)
                 | Effect::Recall { .. }
                 | Effect::Announce { .. }
                 | Effect::Forget(_) => {}
@@ -177,6 +179,27 @@ impl Play {
                 );
             }
             (FinalState::Cancelled, EndReason::Cancelled) => {}
+            (FinalState::Done, EndReason::KeptAnswer) => {
+                let equal = record.wanted.equal.as_ref();
+                assert!(
+                    equal.is_some_and(|equal| self.world.answers.contains(equal)),
+                    "{name} is done by an answer that is not kept"
+                );
+                assert!(
+                    record.wanted.after.iter().all(met),
+                    "{name} is done too early"
+                );
+            }
+            (FinalState::Done | FinalState::Failed, EndReason::SharedRun(by)) => {
+                let by = &self.world.tasks[&self.world.names[&by]];
+                assert_eq!(by.ended, Some(how), "{name} ends as the task that ran");
+                assert!(
+                    record.wanted.equal.is_some(),
+                    "{name} shares a run with nobody"
+                );
+                assert_eq!(by.wanted.equal, record.wanted.equal, "{name} is not equal");
+                assert!(record.wanted.after.iter().all(met), "{name} ends too early");
+            }
             other => panic!("{name} ended so: {other:?}"),
         }
     }
@@ -195,6 +218,8 @@ impl Play {
                 .tasks
                 .iter()
                 .filter(|(other, _)| self.priority(other) > priority)
+                // The answer of such a task was looked for when the others had been sent.
+                .filter(|(other, _)| !self.world.looked_up.contains(*other))
             {
                 let waits = record
                     .key
@@ -240,6 +265,7 @@ impl Play {
     pub fn turn(&mut self) {
         self.sent.clear();
         let were_reserved = self.reserved();
+        self.world.looked_up.clear();
         self.event(Event::TurnEnded);
         self.deliver();
         self.judge_order(&were_reserved);

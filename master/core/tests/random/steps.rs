@@ -38,6 +38,10 @@ impl Play {
                 Due::Wall(now.wall.plus_us(us))
             });
         }
+        if random.one_in(3) {
+            wanted.equal = Some(["x", "y", "z"][random.below(3)].to_owned());
+            wanted.timeout_ms = random.below(2) as u64;
+        }
         if random.one_in(2) {
             let max = random.below(3) as u32;
             let backoff_ms = random.below(500) as u64;
@@ -64,7 +68,7 @@ impl Play {
 
     /// One thing happens.
     pub fn step(&mut self) {
-        match self.random.below(40) {
+        match self.random.below(42) {
             0..10 => {
                 let wanted = self.wanted();
                 let shown = format!("add {wanted:?}");
@@ -96,6 +100,12 @@ impl Play {
             35 => self.nonsense(),
             36 if self.random.one_in(3) => self.restart(),
             37 => self.reopen(),
+            40 => {
+                let word = ["x", "y", "z"][self.random.below(3)];
+                if !self.world.answers.remove(word) && self.random.one_in(4) {
+                    self.world.answers.insert(word.to_owned());
+                }
+            }
             _ => self.hear(),
         }
     }
@@ -197,7 +207,9 @@ impl Play {
                 random,
             }
         };
-        let event = match self.random.below(10) {
+        let event = match self.random.below(12) {
+            10 => failed(ErrorKind::Timeout, None),
+            11 => return self.go_on(runner, &name, attempt),
             0 => failed(ErrorKind::Exit, Some(1)),
             1 => failed(ErrorKind::Exit, Some(64)),
             2 => failed(ErrorKind::Cancelled, None),
@@ -214,6 +226,21 @@ impl Play {
             },
         };
         self.event(event);
+    }
+
+    /// The attempt's task goes on as another one.
+    fn go_on(&mut self, runner: RunnerKey, name: &str, attempt: AttemptId) {
+        let mut wanted = self.wanted();
+        // A task that goes on may wait for any other one, which could make a cycle.
+        wanted.after.clear();
+        let wanted = Wanted {
+            name: name.to_owned(),
+            equal: self.world.tasks[name].wanted.equal.clone(),
+            ..wanted
+        };
+        let shown = format!("{name} goes on as {wanted:?}");
+        let effects = self.world.go_on(runner, attempt, wanted);
+        self.judge(&shown, &effects);
     }
 
     fn change_a_task(&mut self) {

@@ -88,6 +88,10 @@ impl Play {
                     .collect();
                 held.join(", ")
             }
+            Explanation::Joined { of: Some(of) } => {
+                format!("waits for the answer of {}", self.world.names[of])
+            }
+            Explanation::Joined { of: None } => "is about to be ready".into(),
             Explanation::Ended(how) => how.task_state().as_str().into(),
             Explanation::Ready(WaitsFor::Reserved {
                 runner,

@@ -46,6 +46,8 @@ impl Play {
         wanted.after = line.all("after").into_iter().map(dependency).collect();
         wanted.told = line.number("told").unwrap_or(0);
         wanted.due = self.due(line);
+        wanted.equal = line.text("equal").map(Into::into);
+        wanted.timeout_ms = line.number("timeout").unwrap_or(0);
         wanted.retries = line
             .text("retries")
             .map(|text| Box::new(policy(text, line)));
@@ -203,6 +205,14 @@ impl Play {
                     credits: 1,
                     held: Vec::new(),
                 }
+            }
+            "keep" => {
+                self.world.answers.insert(line.word(1).into());
+                return Outcome::Effects(Vec::new());
+            }
+            "drop" => {
+                self.world.answers.remove(line.word(1));
+                return Outcome::Effects(Vec::new());
             }
             "end" => Event::TurnEnded,
             "cancel" => match self.world.key(line.word(1)) {

@@ -12,9 +12,11 @@ use taskmaster_core::{DependsOn, Due, Event, FinalState, NewTask, Origin, TaskKe
 use taskmaster_core::{JobCounts, StoredJob};
 use taskmaster_protocol::message::{Added, Rejected, Rejection};
 use taskmaster_protocol::{
-    Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall, When,
+    CacheMode, Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState, Wall,
+    When,
 };
 use taskmaster_store::body::{AddedTask, JobRun, TaskBody};
+use taskmaster_store::cache::CacheRequest;
 use taskmaster_store::record::JobRecord;
 
 /// The job of tasks for which neither document, batch nor manifest names one.
@@ -298,6 +300,7 @@ impl Engine {
             fingerprint,
             references,
             lineage,
+            cache,
             ..
         } = task;
         let body = TaskBody::new(AddedTask {
@@ -310,6 +313,7 @@ impl Engine {
             ordinal: self.last_ordinal,
             created: self.now.wall,
             lineage,
+            cache,
         });
         let priority = body.priority;
         self.open_task(Arc::new(body), priority, Origin::Added, None)?;
@@ -435,6 +439,7 @@ impl Engine {
             retries: extras
                 .and_then(|extras| extras.retries.clone())
                 .map(Box::new),
+            is_cached: !body.is_continued() && body.cache().is_some_and(is_looked_up),
             origin,
         }
     }
@@ -481,6 +486,11 @@ impl Engine {
             self.tell(Event::JobReleased { job, by });
         }
     }
+}
+
+/// Whether an answer is looked up for such a task.
+fn is_looked_up(request: &CacheRequest) -> bool {
+    request.mode != CacheMode::Off && request.document.is_some()
 }
 
 /// A job as the core takes it, with the counts of its ended tasks. Open tasks count when the core

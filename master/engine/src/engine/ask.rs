@@ -8,19 +8,16 @@ use crate::disk_space::DiskSpace;
 use crate::events::ended_view;
 use crate::facts::Known;
 use crate::inbox::Reply;
-use crate::lookup::{Lookup, TaskFilter, TaskPage, job_view};
+use crate::lookup::{Lookup, TaskFilter, job_view};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use taskmaster_core::{RunnerKey, TaskKey};
-use taskmaster_protocol::message::{Offer, Query, Role, Status};
-use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
+use taskmaster_core::TaskKey;
+use taskmaster_protocol::message::{Offer, Query, Status, Trouble, TroubleKind};
+use taskmaster_protocol::shape::{JobView, TaskView};
 use taskmaster_protocol::{
     JobName, ModuleName, Refusal, RefusalCode, TaskId, TaskState, limits, near,
 };
 use taskmaster_store::record::TaskOutput;
-
-/// Tasks looked at for one page of a list, so that no turn is long.
-const LOOKED_AT_MAX: usize = 5_000;
 
 impl Engine {
     pub(super) fn answer(&self, query: Query) -> Reply {
@@ -43,25 +40,18 @@ impl Engine {
                 after,
             } => {
                 let wanted = TaskFilter { job, state, module };
-                self.tasks_page(
-                    wanted,
-                    limit.clamp(1, limits::PAGE_ROWS_MAX),
-                    after.as_deref(),
-                )
+                let rows_max = limit.clamp(1, limits::PAGE_ROWS_MAX);
+                self.tasks_page(wanted, rows_max, after.as_deref())
             }
             Query::Results { ids } => self.results(ids),
-            Query::Jobs => Reply::FromStore(Lookup::Jobs(self.job_views())),
+            Query::Jobs { open, after } => self.jobs_page(open, after.unwrap_or_default()),
             Query::Job { job } => match self.job_in_memory(&job) {
                 Some(view) => Reply::Answer(QueryAnswer::Job(Box::new(view))),
                 None => Reply::FromStore(Lookup::Job(job)),
             },
-            Query::Modules => {
-                let view = |(name, record)| self.modules.view(name, record, &self.runners_of(name));
-                let views: Vec<ModuleView> = self.modules.iter().map(view).collect();
-                Reply::Answer(QueryAnswer::Modules(views))
-            }
+            Query::Modules { after } => self.modules_page(after.as_deref().unwrap_or_default()),
             Query::Module { name } => self.module(&name),
-            Query::Runners => Reply::Answer(QueryAnswer::Runners(self.runners())),
+            Query::Runners { after } => self.runners_page(after.as_deref().unwrap_or_default()),
             Query::Status => Reply::Answer(QueryAnswer::Status(Box::new(self.status()))),
         }
     }
@@ -113,73 +103,10 @@ impl Engine {
             error: last.and_then(crate::facts::LastAttempt::error).cloned(),
             outputs: Default::default(),
             stats: None,
+            cached: None,
             note: None,
+            partial: self.events.partials().newest(&body.id),
         }
-    }
-
-    /// As a list shows it: of a task that no connected runner can take, with the reason.
-    fn task_listed(&self, key: TaskKey) -> TaskView {
-        let note = self
-            .core
-            .why_no_runner(key)
-            .map(|waits| self.waits(key, waits));
-        TaskView {
-            note,
-            ..self.task_view(key)
-        }
-    }
-
-    /// A page: open tasks by `no`, then ended ones that memory has, the newest first, then those of
-    /// the view.
-    fn tasks_page(&self, wanted: TaskFilter, limit: usize, after: Option<&str>) -> Reply {
-        let mut rows = TaskPage {
-            rows: Vec::new(),
-            bytes: 0,
-            limit,
-            wanted,
-        };
-        let (part, at) = after.map_or(("o", 0), |after| {
-            after
-                .split_at_checked(1)
-                .map_or(("o", 0), |(p, n)| (p, n.parse().unwrap_or(0)))
-        });
-        let mut looked = 0;
-        if part == "o" {
-            for (no, key) in self.facts.open_from(at + 1).take(LOOKED_AT_MAX) {
-                looked += 1;
-                if rows.take(|| self.task_listed(key)) || looked == LOOKED_AT_MAX {
-                    return Reply::Answer(rows.page(Some(format!("o{no}"))));
-                }
-            }
-        }
-        // While nothing can be written, what ended and is not safe is left out.
-        let safe = if self.is_full() {
-            self.events.latest() + 1
-        } else {
-            u64::MAX
-        };
-        let before = if part == "f" { at.min(safe) } else { safe };
-        for ended in self
-            .facts
-            .unfolded_ends()
-            .filter(|ended| ended.seq < before)
-        {
-            looked += 1;
-            // It may have been opened again since, and ended anew.
-            if !self.facts.is_last_end(ended) {
-                continue;
-            }
-            if rows.take(|| ended_view(ended)) || looked >= LOOKED_AT_MAX {
-                return Reply::Answer(rows.page(Some(format!("f{}", ended.seq))));
-            }
-        }
-        let before = before.min(self.facts.first_unfolded_end().unwrap_or(u64::MAX));
-        let open_again = self.facts.reopened_ids().cloned().collect();
-        Reply::FromStore(Lookup::Ended {
-            before,
-            rows,
-            open_again,
-        })
     }
 
     fn results(&self, ids: Vec<TaskId>) -> Reply {
@@ -204,7 +131,7 @@ impl Engine {
         }
     }
 
-    fn job_in_memory(&self, name: &JobName) -> Option<JobView> {
+    pub(super) fn job_in_memory(&self, name: &JobName) -> Option<JobView> {
         // The core holds one that is done until its last attempt is given back, and hears no more
         // of it.
         let open = self.core.job(name).filter(|job| job.open);
@@ -216,23 +143,8 @@ impl Engine {
         })
     }
 
-    fn job_views(&self) -> Vec<JobView> {
-        let mut names: Vec<&JobName> = self
-            .core
-            .jobs()
-            .map(|job| &job.name)
-            .chain(self.facts.idle_jobs_in_memory())
-            .collect();
-        names.sort();
-        names.dedup();
-        names
-            .into_iter()
-            .filter_map(|name| self.job_in_memory(name))
-            .collect()
-    }
-
     /// The names of the connected runners that take a module.
-    fn runners_of(&self, module: &ModuleName) -> BTreeSet<Arc<str>> {
+    pub(super) fn runners_of(&self, module: &ModuleName) -> BTreeSet<Arc<str>> {
         let takes = |offer: &Offer| offer.modules.is_empty() || offer.modules.contains(module);
         self.connections
             .values()
@@ -260,37 +172,6 @@ impl Engine {
         Reply::Answer(QueryAnswer::Module(Box::new(view)))
     }
 
-    fn runners(&self) -> Vec<RunnerView> {
-        let view = |(no, session): (&crate::inbox::ConnectionId, &super::Connection)| {
-            let offer = session
-                .offer
-                .clone()
-                .filter(|_| session.role == Role::Runner && session.joined)?;
-            let facts = self.core.runner_facts(RunnerKey(no.0))?;
-            let state = if session.fault.is_some() {
-                "sick"
-            } else if facts.draining {
-                "draining"
-            } else if facts.absent {
-                "absent"
-            } else {
-                "connected"
-            };
-            Some(RunnerView {
-                runner: offer.name.clone(),
-                state: state.into(),
-                fault: session.fault.clone(),
-                slots: offer.slots,
-                used: facts.used.min(offer.slots),
-                attempts: facts.attempts as u64,
-                finished: facts.finished,
-                offer,
-                joined: session.since,
-            })
-        };
-        self.connections.iter().filter_map(view).collect()
-    }
-
     fn status(&self) -> Status {
         let mut tasks: BTreeMap<String, u64> = TaskState::ALL
             .iter()
@@ -307,7 +188,10 @@ impl Engine {
                 self.finished[taskmaster_store::record::final_state_index(state)],
             );
         }
-        let runners = self.runners();
+        let slots: Vec<u64> = self
+            .runners()
+            .map(|runner| u64::from(runner.offer.slots))
+            .collect();
         Status {
             epoch: self.epoch,
             seq: self.last_seq,
@@ -315,17 +199,23 @@ impl Engine {
             uptime_ms: (self.now.mono_us - self.started.mono_us) / 1_000,
             tasks,
             jobs: self.core.jobs().filter(|job| job.open).count() as u64,
-            runners: runners.len() as u64,
-            slots: runners.iter().map(|runner| u64::from(runner.slots)).sum(),
-            damaged: match &self.disk {
-                DiskSpace::Damaged(why) => Some(why.clone()),
-                DiskSpace::Ample | DiskSpace::Low(_) | DiskSpace::Full(_) => None,
-            },
-            refusing: self
-                .disk_refusal()
-                .or_else(|| self.queue_full(0))
-                .map(|refusal| refusal.message),
-            troubles: Vec::new(),
+            runners: slots.len() as u64,
+            slots: slots.iter().sum(),
+            troubles: self.why_no_adds().into_iter().collect(),
         }
+    }
+
+    fn why_no_adds(&self) -> Option<Trouble> {
+        if let DiskSpace::Damaged(why) = &self.disk {
+            return Some(Trouble {
+                kind: TroubleKind::DamagedStore,
+                why: why.clone(),
+            });
+        }
+        let refusal = self.disk_refusal().or_else(|| self.queue_full(0))?;
+        Some(Trouble {
+            kind: TroubleKind::RefusedAdds,
+            why: refusal.message,
+        })
     }
 }

@@ -30,11 +30,11 @@ impl Engine {
             Query::Task { id } | Query::Why { id } | Query::Logs { id } => self.is_durable(id),
             Query::Results { ids } => ids.iter().all(|id| self.is_durable(id)),
             Query::Tasks { .. }
-            | Query::Jobs
+            | Query::Jobs { .. }
             | Query::Job { .. }
-            | Query::Modules
+            | Query::Modules { .. }
             | Query::Module { .. }
-            | Query::Runners
+            | Query::Runners { .. }
             | Query::Status => true,
         };
         let answer = match self.disk_refusal().filter(|_| !is_durable) {

@@ -36,6 +36,11 @@ impl Engine {
         if let Err(error) = self.may_add_children(task, follow_ups.adds.len()) {
             return self.attempt_failed(runner, task, failed_report(report, error));
         }
+        if !follow_ups.adds.is_empty()
+            && let Some(last) = self.facts.live_mut(task).last.as_mut()
+        {
+            last.adds_tasks = true;
+        }
         // The tasks are added before the attempt ends, so that its job is not done in between.
         let refusals = self.add_children(task, follow_ups.adds);
         refusals
@@ -150,6 +155,7 @@ impl Engine {
             ordinal: last.ordinal,
             created: last.created,
             lineage: last.lineage(),
+            cache: None,
         });
         let extras = body.extras.get_or_insert_default();
         extras.continued = true;
@@ -164,9 +170,11 @@ impl Engine {
         let dependencies = self.dependencies_of(&body)?;
         let due = due_of(&body, self.now);
         let next = self.new_task(key, &body, dependencies, due, Origin::Added);
-        self.facts.continued(key, &last, body.clone());
-        if let Some(last) = self.facts.live_mut(key).last.as_mut() {
-            last.failures = None;
+        if !self.core.is_held_elsewhere(key, report.attempt) {
+            self.facts.continued(key, &last, body.clone());
+            if let Some(last) = self.facts.live_mut(key).last.as_mut() {
+                last.failures = None;
+            }
         }
         self.tell(Event::AttemptContinued {
             runner,
@@ -269,7 +277,7 @@ fn failed_report(report: Done, error: TaskError) -> Failed {
 }
 
 /// Adds a line to the end of a log, unless the log is too long already.
-fn write_line(log: &mut Log, line: &str) {
+pub(super) fn write_line(log: &mut Log, line: &str) {
     let end = if log.tail.is_empty() {
         &mut log.head
     } else {

@@ -73,6 +73,7 @@ mod tests {
             created: Wall(0),
             job_results: Vec::new(),
             lineage: None,
+            cache: None,
         })
     }
 

@@ -1,8 +1,9 @@
 //! Carries out the core's effects: makes records with the bodies of tasks, and sends messages to
 //! runners.
 
+use super::answers::{SentAttempt, answer_with};
 use super::modules::AttemptVersion;
-use super::{AttemptReport, Engine, RunnerReport};
+use super::{AttemptReport, Engine, RunnerReport, Told};
 use crate::facts::began;
 use crate::inbox::ConnectionId;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
     TaskError, TaskId, Wall,
 };
+use taskmaster_store::cache::CacheEntry;
 use taskmaster_store::record::{
     EndExtras, Ended, JobRecord, Record, Retrying, TaskEnd, TaskOutput, final_state_index,
 };
@@ -55,11 +57,13 @@ struct EndingTask {
 }
 
 impl Engine {
-    /// Carries out an effect of the core. `report` is the report of which the core was told; an
-    /// effect that ends the task takes it.
-    pub(super) fn carry_out(&mut self, effect: Effect, report: &mut Option<RunnerReport>) {
+    /// Carries out an effect of the core. `told` is the report or the answer of which the core was
+    /// told; an effect that ends the task takes it.
+    pub(super) fn carry_out(&mut self, effect: Effect, told: &mut Option<Told>) {
         match effect {
-            Effect::Store(change) => self.store_change(change, report),
+            Effect::Store(change) => self.store_change(change, told),
+            Effect::LookUpAnswer(task) => self.answers.wanted(task),
+            Effect::ForgetSharedRun(run) => self.answers.forget_run(run),
             Effect::Send {
                 runner,
                 task,
@@ -135,7 +139,7 @@ impl Engine {
         self.show(EventKind::RunnerStuck, None, Some(runner), data);
     }
 
-    fn store_change(&mut self, change: DurableChange, report: &mut Option<RunnerReport>) {
+    fn store_change(&mut self, change: DurableChange, told: &mut Option<Told>) {
         match change {
             DurableChange::Added(task) => self.persist(Record::Added(self.facts.body(task))),
             // `Engine::reopen` makes the record, because it knows how the task had ended.
@@ -158,7 +162,7 @@ impl Engine {
                     why,
                     attempt,
                 };
-                self.ended(ending, report);
+                self.ended(ending, told);
             }
             DurableChange::Retrying {
                 task,
@@ -168,11 +172,12 @@ impl Engine {
                 wait_us,
                 runner_lost,
             } => {
-                let reported = match report.as_ref().map(|report| &report.report) {
-                    Some(AttemptReport::Failed(failed)) if !runner_lost => {
-                        Some(failed.error.clone())
-                    }
-                    Some(AttemptReport::Failed(_) | AttemptReport::Done(_)) | None => None,
+                let reported = match told.as_ref() {
+                    Some(Told::Report(RunnerReport {
+                        report: AttemptReport::Failed(failed),
+                        ..
+                    })) if !runner_lost => Some(failed.error.clone()),
+                    Some(Told::Report(_) | Told::Answer(_)) | None => None,
                 };
                 let error = reported.unwrap_or_else(|| self.lost_runner(task, attempt));
                 self.retrying(PlannedRetry {
@@ -257,6 +262,7 @@ impl Engine {
         let job_results = self.tasks_of_jobs(&body);
         let of_jobs = job_results.values().flatten();
         let results = self.results_in_memory(body.references().iter().chain(of_jobs));
+        let cache_key = self.key_of_attempt(&body);
         let params = match forbidden {
             // The runner cannot resolve this reference, so the attempt fails with the reason.
             Some(why) => Some(Json::of(&serde_json::json!({ "$result": why }))),
@@ -284,6 +290,7 @@ impl Engine {
             memory_mb: self.memory_mb(extras.and_then(|extras| extras.memory_mb)),
             slots: body.slots(),
             capabilities: (!granted.is_empty()).then_some(granted),
+            is_cached: cache_key.is_some(),
         };
         let now = self.now.wall;
         let last = self.facts.live_mut(key).last.get_or_insert_default();
@@ -292,6 +299,8 @@ impl Engine {
         last.started = None;
         last.n = attempt.n;
         last.sent = now;
+        last.cache_key = cache_key;
+        last.adds_tasks = false;
         self.send_assignment(ConnectionId(runner.0), assignment);
     }
 
@@ -411,21 +420,27 @@ impl Engine {
         TaskError::new(ErrorKind::RunnerLost, text)
     }
 
-    /// A task has ended. It takes `report` if this report ended the task.
-    fn ended(&mut self, ending: EndingTask, report: &mut Option<RunnerReport>) {
+    /// A task has ended. It takes `told` if this report or answer ended the task.
+    fn ended(&mut self, ending: EndingTask, told: &mut Option<Told>) {
         let EndingTask {
             key,
             state,
             why,
             attempt,
         } = ending;
-        let report = match why {
-            EndReason::Report => report.take(),
+        let told = match why {
+            EndReason::Report | EndReason::KeptAnswer => told.take(),
             EndReason::Cancelled
             | EndReason::Dependency(..)
             | EndReason::EarlierDependency(..)
             | EndReason::ToldDependency
+            | EndReason::SharedRun(_)
             | EndReason::Poison => None,
+        };
+        let (report, answer) = match told {
+            Some(Told::Report(report)) => (Some(report), None),
+            Some(Told::Answer(entry)) => (None, Some(entry)),
+            None => (None, None),
         };
         let EndWithoutReport { error, skipped_for } = self.end_without_report(key, why, attempt);
         let runner = report
@@ -446,6 +461,7 @@ impl Engine {
         };
         let skipped = skipped_for.map(|on| EndExtras {
             skipped_for: Some(on),
+            ..EndExtras::default()
         });
         let mut end = TaskEnd {
             state: state.task_state(),
@@ -462,8 +478,23 @@ impl Engine {
             log: None,
             extras: skipped.map(Box::new),
         };
+        let sent_attempt = SentAttempt {
+            key: last.cache_key.filter(|_| last.n == attempt.n),
+            adds_tasks: last.adds_tasks,
+        };
         if let Some(report) = report {
+            let own_ttl_s = ttl_of(&report.report);
+            let is_done = matches!(report.report, AttemptReport::Done(_));
             add_report(&mut end, report.report);
+            if is_done {
+                self.keep_answer(&body, &mut end, sent_attempt, own_ttl_s);
+            }
+        }
+        if let Some(entry) = answer {
+            answer_with(&mut end, &entry, finished);
+        }
+        if let EndReason::SharedRun(by) = why {
+            self.shared_answer(&mut end, by);
         }
         let run_us = end.stats.map_or(0, |stats| stats.run_us);
         let run_us = i64::try_from(run_us).unwrap_or(i64::MAX);
@@ -471,10 +502,15 @@ impl Engine {
         end.started = end.started.map(|said| began(said, sent, latest));
         let ended = Ended::new(seq, &body, end);
         self.forget_waits(key, &body);
+        let kept = CacheEntry::of(&ended);
         self.remember(key, Arc::new(ended));
+        if let Some(entry) = kept {
+            self.answer_kept(entry);
+        }
     }
 
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
+        self.events.partials().forget(&ended.id);
         self.facts.ended(key, ended.clone());
         let run = self.core.job(&ended.job).map_or(0, |job| job.run);
         self.facts.ended_in_run(run, ended.clone());
@@ -503,7 +539,9 @@ impl Engine {
             skipped_for: None,
         };
         match why {
-            EndReason::Report => EndWithoutReport::default(),
+            EndReason::Report | EndReason::KeptAnswer | EndReason::SharedRun(_) => {
+                EndWithoutReport::default()
+            }
             EndReason::Cancelled => {
                 failed(TaskError::new(ErrorKind::Cancelled, "it was cancelled"))
             }
@@ -543,6 +581,14 @@ impl Engine {
             runner,
             data: data(),
         });
+    }
+}
+
+/// How long the answer may be used again, in seconds, as the attempt itself has said.
+fn ttl_of(report: &AttemptReport) -> Option<u64> {
+    match report {
+        AttemptReport::Done(done) => done.cache_s,
+        AttemptReport::Failed(_) => None,
     }
 }
 

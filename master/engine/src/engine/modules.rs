@@ -5,6 +5,7 @@ use super::Engine;
 use super::failed_compilations::{FailedCompilation, FailedCompilations};
 use crate::components::Components;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use taskmaster_core::Event;
 use taskmaster_protocol::message::{Announce, ModuleVersion};
@@ -103,6 +104,11 @@ impl ModuleTable {
         self.records.iter()
     }
 
+    /// The records of modules whose names come behind `name`, in the order of their names.
+    pub fn after(&self, name: &str) -> impl Iterator<Item = (&ModuleName, &ModuleRecord)> {
+        self.records.range::<str, _>((Excluded(name), Unbounded))
+    }
+
     /// Whether tasks of a module can be sent.
     pub fn is_open(&self, name: &ModuleName) -> bool {
         self.records.get(name).is_some_and(|record| {
@@ -175,6 +181,16 @@ impl ModuleTable {
             .get(name)
             .map(|rights| rights.granted.clone())
             .unwrap_or_default()
+    }
+
+    /// What stands for a version in the keys of answers.
+    pub fn cache_version(&self, _: &ModuleName, version: &Hash) -> String {
+        version.to_string()
+    }
+
+    /// What an operator has set, so that older answers of a module are found no more.
+    pub fn salt(&self, name: &ModuleName) -> Option<&str> {
+        self.rights.get(name)?.salt.as_deref()
     }
 
     /// The version that an attempt runs: the version that its task pins, or else the version in use.

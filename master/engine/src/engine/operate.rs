@@ -7,7 +7,7 @@ use crate::facts::{DependencyState, Known, Unreadable, final_of};
 use crate::inbox::ConnectionId;
 use crate::lookup::{unknown_job, unknown_task};
 use std::collections::{BTreeSet, VecDeque};
-use taskmaster_core::{Due, Event, Origin, RunnerKey, TaskKey};
+use taskmaster_core::{CancelOrigin, Due, Event, Origin, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{
     Answer, Cancel, ChangeTask, Operate, Operation, Refused, Retry, Role,
 };
@@ -52,10 +52,12 @@ impl Engine {
                 .map(|_| serde_json::json!({ "cancelled": 0 }))
                 .ok_or_else(|| unknown_job(job));
         };
+        // No other cancel goes up to this ordinal, and no task has it.
+        self.last_ordinal += 1;
         self.tell(Event::JobCancelRequested {
             job: job.clone(),
             up_to: self.last_ordinal,
-            restored: false,
+            origin: CancelOrigin::Client,
         });
         Ok(serde_json::json!({ "cancelled": open }))
     }
@@ -190,6 +192,7 @@ impl Engine {
         // What cannot be read is found before anything is changed.
         self.dependencies_of(&body)?;
         self.open_job(&body.job)?;
+        let body = body.reopened(self.core.cancelled_up_to(&body.job));
         let was = ended.end.state;
         self.persist(Record::Reopened {
             body: body.clone(),

@@ -1,13 +1,14 @@
 //! Messages of runners: what they hold, results, failures, and live output.
 
 use super::failed_compilations::FailedCompilation;
-use super::{AttemptReport, Engine, RunnerReport};
+use super::{AttemptReport, Engine, RunnerReport, Told};
 use crate::facts::{Known, began};
 use crate::inbox::{ConnectionId, DoneReport};
+use crate::partials::GivenPartial;
 use std::sync::Arc;
 use taskmaster_core::{Event, RunnerKey, TaskKey};
 use taskmaster_protocol::message::{
-    Attempt, Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, Started,
+    Attempt, Compiled, Compiling, CreditRequest, Done, Failed, LiveOutput, PartialOutput, Started,
 };
 use taskmaster_protocol::{AttemptId, ErrorKind, EventKind, EventView, FromMaster, Json, Wall};
 
@@ -133,7 +134,7 @@ impl Engine {
             run_us: report.stats.run_us,
         };
         let report = AttemptReport::Done(report);
-        self.tell_with(event, Some(RunnerReport { runner, report }));
+        self.tell_with(event, Some(Told::Report(RunnerReport { runner, report })));
     }
 
     /// Tells the core that an attempt failed.
@@ -153,7 +154,7 @@ impl Engine {
             self.lost_links.insert(name.clone(), how);
         }
         let report = AttemptReport::Failed(report);
-        self.tell_with(event, Some(RunnerReport { runner, report }));
+        self.tell_with(event, Some(Told::Report(RunnerReport { runner, report })));
         if let Some(name) = &name {
             self.lost_links.remove(name);
         }
@@ -232,6 +233,36 @@ impl Engine {
         for LiveOutput { id, data, .. } in output {
             if let Some(key) = self.facts.key(&id) {
                 self.show(kind, Some(key), Some(runner), || data);
+            }
+        }
+    }
+
+    /// Passes partial results on to followers and watchers, where the attempt counts that gave them.
+    pub(super) fn partials(&mut self, connection: ConnectionId, partials: Vec<PartialOutput>) {
+        let runner = RunnerKey(connection.0);
+        self.tell(Event::RunnerHeard { runner });
+        for PartialOutput {
+            id,
+            attempt,
+            n,
+            data,
+        } in partials
+        {
+            let Some(key) = self.facts.key(&id) else {
+                continue;
+            };
+            if !self.core.report_counts(runner, key, attempt) {
+                continue;
+            }
+            let given = GivenPartial {
+                attempt,
+                n,
+                time: self.now.wall,
+                value: data.clone(),
+            };
+            let job = self.facts.body(key).job.clone();
+            if self.events.partials().publish(&job, &id, given) {
+                self.show(EventKind::TaskPartial, Some(key), Some(runner), || data);
             }
         }
     }

@@ -1,14 +1,16 @@
 //! Makes an engine from what the view has.
 
 use super::add::{due_of, stored_job};
+use super::answers::Answers;
 use super::modules::ModuleTable;
 use super::{Engine, EngineConfig, Turn};
+use crate::cache::UncheckedBlobs;
 use crate::disk_space::DiskSpace;
 use crate::events::EventFeed;
 use crate::facts::{Facts, LastAttempt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use taskmaster_core::{Due, Event, Origin, Scheduler};
+use taskmaster_core::{CancelOrigin, Due, Event, Origin, Scheduler, TaskKey};
 use taskmaster_protocol::{JobName, Now, TaskId, Wall};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::journal;
@@ -28,6 +30,7 @@ impl Engine {
     ) -> Result<Engine, StoreError> {
         let epoch = restored.watermarks.epoch + 1;
         let require_approved = config.require_approved;
+        let cache_bytes = config.cache_bytes;
         let mut engine = Engine {
             core: Scheduler::new(epoch),
             epoch,
@@ -57,11 +60,13 @@ impl Engine {
             sick_runners: Default::default(),
             waits: Default::default(),
             why_skipped: None,
+            answers: Answers::new(cache_bytes, Box::new(UncheckedBlobs)),
             turn: Turn {
                 first_seq: restored.watermarks.seq + 1,
                 ..Turn::default()
             },
         };
+        super::answers::restore(store.as_ref(), &mut engine.answers)?;
         engine.persist(Record::Started { epoch });
         engine.restore_modules();
         let open_jobs: Vec<(JobName, JobRecord)> = restored
@@ -70,16 +75,8 @@ impl Engine {
             .filter(|(_, record)| record.open)
             .collect();
         engine.restore_jobs(&open_jobs);
-        engine.restore_tasks(&store)?;
-        for (job, record) in open_jobs {
-            if record.cancelled_up_to > 0 {
-                engine.tell(Event::JobCancelRequested {
-                    job,
-                    up_to: record.cancelled_up_to,
-                    restored: true,
-                });
-            }
-        }
+        let reopened = engine.restore_tasks(&store)?;
+        engine.restore_cancels(open_jobs, &reopened);
         engine.tell(Event::Started {
             roster: restored.roster,
         });
@@ -116,24 +113,50 @@ impl Engine {
         }
     }
 
+    /// Goes on with cancels of jobs. They do not concern tasks that were opened again since.
+    fn restore_cancels(&mut self, open_jobs: Vec<(JobName, JobRecord)>, reopened: &[ReopenedTask]) {
+        // A later cancel must not go up to the same ordinal as an earlier one.
+        let unders = reopened.iter().map(|task| task.under);
+        self.last_ordinal = unders.fold(self.last_ordinal, u64::max);
+        for (job, record) in open_jobs {
+            let up_to = record.cancelled_up_to;
+            if up_to == 0 {
+                continue;
+            }
+            self.last_ordinal = self.last_ordinal.max(up_to);
+            let is_since = |task: &&ReopenedTask| task.under == up_to && task.job == job;
+            let since = reopened.iter().filter(is_since).map(|task| task.key);
+            let origin = CancelOrigin::Restored {
+                reopened: since.collect(),
+            };
+            self.tell(Event::JobCancelRequested { job, up_to, origin });
+        }
+    }
+
     /// Opens the tasks that were open when the last commit was made.
-    fn restore_tasks(&mut self, store: &SharedStore) -> Result<(), StoreError> {
+    /// Returns those that were opened again while their job was being cancelled.
+    fn restore_tasks(&mut self, store: &SharedStore) -> Result<Vec<ReopenedTask>, StoreError> {
         let committed = last_time(store)?.unwrap_or(self.now.wall);
         let mut postponed = PostponedTasks::default();
+        let mut reopened = Vec::new();
         view::open_tasks(store.as_ref(), &mut |body, task| {
             if let Some(restored) = postponed.postpone(RestoredTask { body, task }) {
-                self.restore_task(restored, committed)?;
+                reopened.extend(self.restore_task(restored, committed)?);
             }
             Ok(())
         })?;
         for restored in postponed.in_order() {
-            self.restore_task(restored, committed)?;
+            reopened.extend(self.restore_task(restored, committed)?);
         }
-        Ok(())
+        Ok(reopened)
     }
 
     /// Opens a task that was open when the last commit was made, at the time `committed`.
-    fn restore_task(&mut self, restored: RestoredTask, committed: Wall) -> Result<(), StoreError> {
+    fn restore_task(
+        &mut self,
+        restored: RestoredTask,
+        committed: Wall,
+    ) -> Result<Option<ReopenedTask>, StoreError> {
         let RestoredTask { body, task } = restored;
         let OpenTask {
             body: _,
@@ -162,11 +185,13 @@ impl Engine {
             });
         }
         let origin = Origin::Restored { tries, lost, fence };
+        let job = body.job.clone();
+        let under = body.reopened_under();
         let key = self.open_task(body, priority, origin, start)?;
         // The core may have skipped the task at once, if its dependency failed before the restart.
         // Then there is nothing left to update.
         let Some(live) = self.facts.live_if_held(key) else {
-            return Ok(());
+            return Ok(None);
         };
         live.body.pack();
         live.last = (tries + lost > 0).then(|| {
@@ -175,8 +200,16 @@ impl Engine {
                 ..LastAttempt::default()
             })
         });
-        Ok(())
+        Ok(under.map(|under| ReopenedTask { key, job, under }))
     }
+}
+
+/// A task that was opened again while its job was being cancelled.
+struct ReopenedTask {
+    key: TaskKey,
+    job: JobName,
+    /// The ordinal up to which that cancel went.
+    under: u64,
 }
 
 /// An open task of the view.

@@ -42,6 +42,11 @@ impl Engine {
                 }
             }
             Explanation::Ready(waits) => self.waits(key, waits),
+            Explanation::Joined { of: Some(of) } => format!(
+                "an equal task, `{}`, is at work; its answer will be the answer of this one",
+                self.facts.body(of).id
+            ),
+            Explanation::Joined { of: None } => "a kept answer is looked for".into(),
             Explanation::Assigned { held } => {
                 let on = |runner| {
                     self.runner_name(runner)

@@ -2,7 +2,7 @@
 
 use crate::recorded_end::RecordedEnd;
 use std::sync::Arc;
-use taskmaster_protocol::shape::TaskView;
+use taskmaster_protocol::shape::{AnswerSource, TaskView};
 use taskmaster_protocol::{EventKind, EventView, JobName, Json, ModuleName, TaskId, Wall};
 use taskmaster_store::record::{Ended, JournalEntry, OutputBlobs, Record};
 
@@ -76,7 +76,8 @@ impl DurableEvent {
             | Record::RunnerJoined { .. }
             | Record::RunnerLost { .. }
             | Record::Module { .. }
-            | Record::Rights { .. } => None,
+            | Record::Rights { .. }
+            | Record::AnswersDropped { .. } => None,
         }
     }
 
@@ -96,7 +97,8 @@ impl DurableEvent {
             | Record::JobPaused { .. }
             | Record::JobCancelled { .. }
             | Record::RunnerJoined { .. }
-            | Record::RunnerLost { .. } => None,
+            | Record::RunnerLost { .. }
+            | Record::AnswersDropped { .. } => None,
         }
     }
 
@@ -116,7 +118,8 @@ impl DurableEvent {
             | Record::JobCancelled { .. }
             | Record::Module { .. }
             | Record::Continued { .. }
-            | Record::Rights { .. } => None,
+            | Record::Rights { .. }
+            | Record::AnswersDropped { .. } => None,
         }
     }
 
@@ -156,7 +159,8 @@ impl DurableEvent {
             | Record::JobCancelled { .. }
             | Record::RunnerJoined { .. }
             | Record::RunnerLost { .. }
-            | Record::Continued { .. } => Json::null(),
+            | Record::Continued { .. }
+            | Record::AnswersDropped { .. } => Json::null(),
         }
     }
 
@@ -203,6 +207,8 @@ struct EndedData<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     outputs: Option<&'a OutputBlobs>,
     stats: Option<taskmaster_protocol::TaskStats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cached: Option<&'a AnswerSource>,
 }
 
 impl<'a> EndedData<'a> {
@@ -217,6 +223,7 @@ impl<'a> EndedData<'a> {
             error: ended.end.error.as_ref(),
             outputs: ended.end.outputs(),
             stats: ended.end.stats,
+            cached: ended.end.cached(),
         }
     }
 }
@@ -240,7 +247,9 @@ pub fn ended_view(ended: &Ended) -> TaskView {
         result_blob,
         error: ended.end.error.clone(),
         outputs: ended.end.outputs().cloned().unwrap_or_default(),
+        cached: ended.end.cached().cloned(),
         stats: ended.end.stats,
         note: None,
+        partial: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The newest commits with events, in memory.
 
 use super::READ_EVENTS_MAX;
+use crate::durable_commit::DurableCommit;
 use crate::recorded_end::RecordedEnd;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,6 +12,9 @@ use taskmaster_store::record::JournalEntry;
 /// the disk.
 pub(super) const RECENT_EVENTS_MAX: u64 = 32_768;
 
+/// Bytes of durable events kept in memory, where they are large.
+pub(super) const RECENT_BYTES_MAX: usize = 64 << 20;
+
 /// Commits that a follower looks through before it lets others go on.
 const COMMITS_LOOKED_THROUGH: usize = 64;
 
@@ -20,6 +24,7 @@ pub(super) struct Commit {
     pub entry: Arc<JournalEntry>,
     /// The seq of the last event of the commit.
     pub last: u64,
+    bytes: usize,
     /// What ends in the commit. The first follower that asks computes it, and thousands may ask.
     ends: OnceLock<CommitEnds>,
 }
@@ -93,8 +98,11 @@ impl EndInterest for BTreeSet<TaskId> {
 /// The newest commits that have events, oldest first.
 #[derive(Default)]
 pub(super) struct RecentCommits {
-    /// The newest commits, with [`RECENT_EVENTS_MAX`] events or a few more.
+    /// The newest commits, with [`RECENT_EVENTS_MAX`] events or a few more, or with
+    /// [`RECENT_BYTES_MAX`] bytes.
     kept: VecDeque<Arc<Commit>>,
+    /// Bytes of these commits.
+    kept_bytes: usize,
     /// The commits before these, which are in memory as long as they wait to be folded. Under a load
     /// that outruns its followers, followers would otherwise read and decode them from the disk, and
     /// lag still more.
@@ -108,19 +116,17 @@ struct UnfoldedCommit {
 }
 
 impl RecentCommits {
-    pub fn push(&mut self, entry: &Arc<JournalEntry>, last: u64) {
+    pub fn push(&mut self, commit: &DurableCommit, last: u64) {
+        self.kept_bytes += commit.bytes;
         self.kept.push_back(Arc::new(Commit {
-            entry: entry.clone(),
+            entry: commit.entry.clone(),
             last,
+            bytes: commit.bytes,
             ends: OnceLock::new(),
         }));
-        // The oldest commit goes when the others have enough events without it.
-        while self
-            .kept
-            .get(1)
-            .is_some_and(|next| last - next.entry.first_seq >= RECENT_EVENTS_MAX)
-        {
+        while self.has_enough_without_the_oldest(last) {
             if let Some(commit) = self.kept.pop_front() {
+                self.kept_bytes -= commit.bytes;
                 self.unfolded.push_back(UnfoldedCommit {
                     first_seq: commit.entry.first_seq,
                     entry: Arc::downgrade(&commit.entry),
@@ -134,6 +140,13 @@ impl RecentCommits {
         {
             self.unfolded.pop_front();
         }
+    }
+
+    /// Whether the oldest commit can go. The newest one always stays.
+    fn has_enough_without_the_oldest(&self, last: u64) -> bool {
+        self.kept.get(1).is_some_and(|next| {
+            last - next.entry.first_seq >= RECENT_EVENTS_MAX || self.kept_bytes > RECENT_BYTES_MAX
+        })
     }
 
     /// The seq from which on all events are in memory for certain.

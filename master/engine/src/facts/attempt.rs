@@ -16,6 +16,10 @@ pub(crate) struct LastAttempt {
     pub n: u32,
     /// When the attempt was sent.
     pub sent: Wall,
+    /// The key by which the answer of the attempt may be kept.
+    pub cache_key: Option<Hash>,
+    /// Whether the attempt adds tasks, so that its answer is not all that it does.
+    pub adds_tasks: bool,
     /// What went wrong with this attempt and those before; most tasks have no failures.
     pub failures: Option<Box<Failures>>,
 }

@@ -98,6 +98,7 @@ impl World {
             created: Wall(0),
             job_results: Vec::new(),
             lineage: None,
+            cache: None,
         }));
         let was_pruned = self.facts.stop_pruning(&id);
         self.record(Record::Added(body.clone()));
@@ -123,6 +124,7 @@ impl World {
         let attempt = AttemptId { epoch: 1, n: 0 };
         let skipped = skipped_for.map(|on| EndExtras {
             skipped_for: Some(on),
+            ..EndExtras::default()
         });
         let end = TaskEnd {
             extras: skipped.map(Box::new),

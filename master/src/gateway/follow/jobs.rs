@@ -1,8 +1,10 @@
 //! Everything that ends in the jobs that a session follows, and the jobs' own ends.
 
 use super::super::feed;
+use super::partials::SessionPartials;
 use super::{MESSAGE_BYTES, MESSAGE_TASKS, SessionOver, Side, send, send_final};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_engine::events::{CommitEnds, DurableEvent, EndEvents, EndInterest, EventFeed};
 use taskmaster_engine::interests::Interest;
@@ -18,10 +20,12 @@ const PROGRESS_EVENTS: u64 = 10_000;
 /// A follower is told of such progress at most once per this time.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A job to follow, and the seq after which its ends are told.
+/// A job to follow, the seq after which its ends are told, and where its partial results go, if they
+/// are asked for.
 pub(in crate::gateway) struct FollowJob {
     pub(in crate::gateway) job: JobName,
     pub(in crate::gateway) since: u64,
+    pub(in crate::gateway) partials: Option<Arc<SessionPartials>>,
 }
 
 /// The jobs that a session follows. One reader serves all of them, so each event is looked at once,
@@ -82,6 +86,7 @@ pub(in crate::gateway) async fn follow_jobs(
             seq: first.since,
             told: HashMap::new(),
         },
+        partials: None,
         side,
     };
     follower.next_wanted = Some(first);
@@ -101,6 +106,8 @@ struct JobFollower {
     /// The follower was told of everything up to this seq, at this time.
     progress_seq: u64,
     progress_at: Instant,
+    /// Once the partial results of one of the jobs are asked for.
+    partials: Option<Arc<SessionPartials>>,
     side: Side,
 }
 
@@ -128,6 +135,10 @@ impl JobFollower {
             .or_else(|| self.wanted.try_recv().ok())
         {
             self.interest.follow_job(&job.job);
+            if let Some(partials) = &job.partials {
+                partials.follow_job(&job.job);
+                self.partials = Some(partials.clone());
+            }
             self.upto = self.upto.max(self.events.latest());
             self.jobs.follow(job);
         }
@@ -191,6 +202,10 @@ impl JobFollower {
         }
         self.progress_seq = ends.seq;
         self.progress_at = Instant::now();
+        if let Some(partials) = &self.partials {
+            partials.send_all().await?;
+            partials.tasks_ended(events.iter().filter_map(|event| event.task()));
+        }
         for message in messages(&events, ends.seq) {
             send_final(&self.side, message).await?;
         }
@@ -250,6 +265,7 @@ mod tests {
         let wanted = |name: &str, since| FollowJob {
             job: job(name),
             since,
+            partials: None,
         };
         let seqs = |jobs: &FollowedJobs| {
             (

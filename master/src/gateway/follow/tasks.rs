@@ -1,10 +1,12 @@
 //! A group of tasks that a session follows by their ids.
 
 use super::super::feed;
+use super::partials::SessionPartials;
 use super::{MESSAGE_BYTES, MESSAGE_TASKS, SessionOver, Side, send, send_final};
 use crate::handle::MasterHandle;
 use futures_util::StreamExt;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use taskmaster_engine::answer::QueryAnswer;
 use taskmaster_engine::events::{DurableEvent, EndEvents, EventsPruned};
 use taskmaster_protocol::message::{Query, Refused, TasksEnded};
@@ -20,12 +22,14 @@ pub(in crate::gateway) async fn follow_tasks(
     handle: MasterHandle,
     ids: Vec<TaskId>,
     seq: u64,
+    partials: Option<Arc<SessionPartials>>,
     side: Side,
 ) {
     let mut follower = TaskFollower {
         handle,
         waiting: ids.into_iter().collect(),
         seq,
+        partials,
         side,
     };
     // The session is over, or every task was told.
@@ -38,6 +42,8 @@ struct TaskFollower {
     waiting: BTreeSet<TaskId>,
     /// Events up to this seq have been read.
     seq: u64,
+    /// Where their partial results go, if they are asked for.
+    partials: Option<Arc<SessionPartials>>,
     side: Side,
 }
 
@@ -47,6 +53,9 @@ impl TaskFollower {
         let mut interest = events.interest();
         for id in &self.waiting {
             interest.follow_task(id);
+            if let Some(partials) = &self.partials {
+                partials.follow_task(id);
+            }
         }
         interest.mark(self.seq + 1, events.latest());
         self.ask().await?;
@@ -146,6 +155,9 @@ impl TaskFollower {
             Err(refusal) if refusal.code == RefusalCode::Unavailable => Ok(None),
             Err(refusal) => {
                 self.waiting.remove(&id);
+                if let Some(partials) = &self.partials {
+                    partials.tasks_ended([&id].into_iter());
+                }
                 let refused = FromMaster::Refused(Refused {
                     reference: None,
                     error: refusal.about(vec![id]),
@@ -157,6 +169,10 @@ impl TaskFollower {
     }
 
     async fn tell(&self, tasks: Vec<TaskView>) -> Result<(), SessionOver> {
+        if let Some(partials) = self.partials.as_ref().filter(|_| !tasks.is_empty()) {
+            partials.send_all().await?;
+            partials.tasks_ended(tasks.iter().map(|task| &task.id));
+        }
         let mut tasks = tasks.into_iter().peekable();
         while tasks.peek().is_some() {
             let mut bytes = 0;

@@ -204,3 +204,73 @@ async fn a_backup_is_sent_and_no_path_of_the_master_is_written() {
     assert!(world.http(&post).await.starts_with("HTTP/1.1 405"));
     assert!(!there.exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_over_http_is_one_array_that_is_asked_for_page_by_page() {
+    let world = World::new(None).await;
+    let host = world.address.authority();
+    let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let head = format!("GET /api/jobs HTTP/1.0\r\nHost: {host}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let job: JobView = serde_json::from_str(JOB).unwrap();
+    let two = vec![job.clone(), job.clone()];
+    let pages = [
+        (vec![], Some("a")),
+        (two, Some("b")),
+        (vec![], Some("c")),
+        (vec![job], None),
+    ];
+    let mut asked = Vec::new();
+    for (rows, next) in pages {
+        let Input::Ask { query, reply } = world.input() else {
+            panic!()
+        };
+        asked.push(query);
+        reply.send(Reply::Answer(jobs(rows, next))).unwrap();
+    }
+    let all = message::Query::JOBS;
+    let at = |name: &str| all.clone().at(Some(name.to_owned()));
+    assert_eq!(asked, [all.clone(), at("a"), at("b"), at("c")]);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(body, format!("[{JOB},{JOB},{JOB}]"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_said_all_and_shuts_down_that_half_is_answered_all_the_same() {
+    let world = World::new(None).await;
+    let host = world.address.authority();
+    let half_closed = async |request: String| {
+        let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        stream
+    };
+    let mut asking = half_closed(format!("GET /api/jobs HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+    let Input::Ask { reply, .. } = world.input() else {
+        panic!()
+    };
+    // The answer takes its time, and meanwhile nothing more can come from the peer.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    reply.send(Reply::Answer(jobs(Vec::new(), None))).unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("[]"), "{answer}");
+
+    let bytes = vec![7; 100_000];
+    let head = format!(
+        "PUT /blobs/{} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n",
+        Hash::of(&bytes),
+        bytes.len()
+    );
+    let mut putting = tokio::net::TcpStream::connect(&host).await.unwrap();
+    putting.write_all(head.as_bytes()).await.unwrap();
+    putting.write_all(&bytes).await.unwrap();
+    putting.shutdown().await.unwrap();
+    let mut answer = String::new();
+    putting.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(world.blobs.exists(&Hash::of(&bytes)));
+}

@@ -57,6 +57,8 @@ impl Fates {
     fn take(&mut self, commit: u64, record: Record, seq: u64) {
         match record {
             Record::Started { epoch } => self.epoch = self.epoch.max(epoch),
+            // An export has no kept answers but those of the tasks in it.
+            Record::AnswersDropped { .. } => {}
             Record::Added(body)
             | Record::Reopened { body, .. }
             | Record::Continued { body, .. } => {
@@ -193,7 +195,8 @@ impl Fates {
             | Record::RunnerJoined { .. }
             | Record::RunnerLost { .. }
             | Record::Module { .. }
-            | Record::Rights { .. } => return,
+            | Record::Rights { .. }
+            | Record::AnswersDropped { .. } => return,
         };
         if let Some(place) = self.place_if_open(&opened) {
             open.insert(place, opened);
@@ -225,7 +228,8 @@ fn opened_body(record: &Record) -> Option<&Arc<TaskBody>> {
         | Record::RunnerJoined { .. }
         | Record::RunnerLost { .. }
         | Record::Module { .. }
-        | Record::Rights { .. } => None,
+        | Record::Rights { .. }
+        | Record::AnswersDropped { .. } => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Folding takes in the commits of the journal in their order, and then writes what they changed to
 //! the view as one batch.
 
+use super::answers::{answer_key, written};
 use super::block::{Blocks, Item};
 use super::digest::ViewDigest;
 use super::ended_index::{self, IndexEntry};
@@ -10,6 +11,7 @@ use super::{
     Watermarks, WrittenEnd, prefixed_key, read_record, skipped_key, watermarks,
 };
 use crate::body::TaskBody;
+use crate::cache::CacheEntry;
 use crate::codec;
 use crate::journal;
 use crate::kv::{SharedStore, StoreError, VALUE_BYTES_MAX, WriteBatch, part_key};
@@ -18,7 +20,7 @@ use crate::record::{self, Ended, JobRecord, JournalEntry, Record, Retrying, fina
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use taskmaster_protocol::{AttemptId, JobName, ModuleName, TaskId, TaskState, Wall};
+use taskmaster_protocol::{AttemptId, Hash, JobName, ModuleName, TaskId, TaskState, Wall};
 
 /// About how many values one batch of the view holds. The bound is low, because no commit is written
 /// while a batch is.
@@ -47,6 +49,8 @@ pub struct Fold {
     jobs: BTreeMap<JobName, JobRecord>,
     /// Ends of tasks that this fold has taken in, by job.
     job_ends: FoldedJobEnds,
+    /// Answers that are kept or dropped in this fold, by their keys.
+    answers: BTreeMap<Hash, Option<CacheEntry>>,
     /// The ordinal of the first task that was added in this fold. Ordinals grow for ever, so the view
     /// does not know any task from this one on.
     fresh_from: Option<u64>,
@@ -82,6 +86,7 @@ impl Fold {
             ended_blocks: Blocks::new(ENDED, store.clone()),
             jobs: BTreeMap::new(),
             job_ends: FoldedJobEnds::default(),
+            answers: BTreeMap::new(),
             fresh_from: None,
             batch: WriteBatch::default(),
             store,
@@ -136,6 +141,7 @@ impl Fold {
             + self.ended_blocks.len()
             + self.jobs.len()
             + self.job_ends.len()
+            + self.answers.len()
             + self.batch.entries.len()
     }
 
@@ -193,6 +199,9 @@ impl Fold {
                 self.put_named(RIGHTS, name, record);
             }
             Record::Module { name, record, .. } => self.put_named(MODULES, name, record),
+            Record::AnswersDropped { keys } => {
+                self.answers.extend(keys.iter().map(|key| (*key, None)));
+            }
         }
         Ok(())
     }
@@ -262,6 +271,9 @@ impl Fold {
             body: task.body,
             ended: ended.clone(),
         };
+        if let Some(entry) = CacheEntry::of(ended) {
+            self.answers.insert(entry.key, Some(entry));
+        }
         self.ended.insert(ended.seq, folded);
         self.watermarks.ended_count += 1;
         Ok(())
@@ -352,12 +364,31 @@ impl Fold {
             let key = prefixed_key(JOBS, name.as_str());
             self.put(key, &NamedRecord { name, record });
         }
+        self.put_answers()?;
         let watermarks = std::mem::take(&mut self.watermarks);
         self.put(WATERMARKS_KEY.to_vec(), &watermarks);
         self.digest
             .put_changed(self.store.as_ref(), &mut self.batch)?;
         self.store.write(self.batch)?;
         Ok(watermarks.folded)
+    }
+
+    fn put_answers(&mut self) -> Result<(), StoreError> {
+        for (hash, entry) in std::mem::take(&mut self.answers) {
+            let key = answer_key(&hash);
+            // An answer in whose place another one is kept may have had more parts.
+            let end = [key.as_slice(), &[0xff, 0xff]].concat();
+            for part in self
+                .store
+                .scan(&part_key(&key, 0), &end, false, usize::MAX)?
+            {
+                self.batch.remove(part.key);
+            }
+            if let Some(entry) = entry {
+                self.batch.put_parts(&key, &codec::encode(&written(&entry)));
+            }
+        }
+        Ok(())
     }
 
     fn put_open(&mut self) -> Result<(), StoreError> {

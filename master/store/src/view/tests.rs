@@ -26,6 +26,7 @@ fn body(ordinal: u64, name: &str) -> Arc<TaskBody> {
         created: Wall(0),
         job_results: Vec::new(),
         lineage: None,
+        cache: None,
     }))
 }
 
@@ -39,6 +40,7 @@ fn ended(
     let attempt = AttemptId { epoch: 1, n: 1 };
     let extras = skipped_for.map(|on| EndExtras {
         skipped_for: Some(id(on)),
+        ..EndExtras::default()
     });
     let end = TaskEnd {
         result: Some(TaskOutput::Json(Json::string(result))),
@@ -583,6 +585,45 @@ fn a_part_of_the_index_that_is_lost_is_told_and_not_looked_for_without_end() {
         .unwrap_err()
         .to_string();
     assert!(told.contains("is missing"), "{told}");
+}
+
+#[test]
+fn every_kept_task_is_found_where_most_are_pruned_before_their_index_is_merged() {
+    const ADDED: u64 = 3_000;
+    const KEPT: usize = 100;
+    let store: SharedStore = Arc::new(MemoryStore::default());
+    let mut journal = KvJournal::open(store.clone()).unwrap();
+    for round in 0..40 {
+        let bodies: Vec<_> = (1..=ADDED)
+            .map(|n| body(round * ADDED + n, &format!("r{round}-{n}")))
+            .collect();
+        let first_seq = round * 2 * ADDED + 1;
+        let mut records: Vec<Record> = bodies.iter().cloned().map(Record::Added).collect();
+        records.extend(
+            bodies
+                .iter()
+                .zip(first_seq + ADDED..)
+                .map(|(body, seq)| Record::Ended(ended(seq, body, TaskState::Done, "r", None))),
+        );
+        let entry = JournalEntry {
+            first_seq,
+            time: Wall(0),
+            records,
+        };
+        journal.append(round + 1, &codec::encode(&entry)).unwrap();
+        catch_up(&store).unwrap();
+
+        let mut old = ended_from(store.as_ref(), 0, usize::MAX).unwrap();
+        old.truncate(old.len() - KEPT);
+        let mut fold = Fold::begin(store.clone()).unwrap();
+        fold.prune(&old).unwrap();
+        fold.write().unwrap();
+        for n in ADDED - KEPT as u64 + 1..=ADDED {
+            let name = format!("r{round}-{n}");
+            let found = ended_task(store.as_ref(), &id(&name)).unwrap();
+            assert!(found.is_some(), "{name}, kept and not found");
+        }
+    }
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn what_it_says_is_heard_as_a_commands_directives_are() {
         &|event| matches!(event, LiveEvent::Progress(json) if json.get() == r#"{"fraction":0.5,"note":"half way"}"#)
     ));
     assert!(
-        has(&|event| matches!(event, LiveEvent::Partial(json) if json.get() == "[1]")),
+        has(&|event| matches!(event, LiveEvent::Partial { n: 1, value } if value.get() == "[1]")),
         "{heard:?}"
     );
 }

@@ -7,6 +7,7 @@ use super::{
 use crate::kv::{KvStore, StoreError, WriteBatch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Runs of one level that are merged into one run of the next level.
 const RUNS_OF_A_MERGE: usize = 4;
@@ -76,14 +77,15 @@ fn advance(
     oldest_seq: u64,
     batch: &mut WriteBatch,
 ) -> Result<usize, StoreError> {
-    // An input has fewer buckets than the output, so the last one of each is kept.
+    // Where an input has fewer buckets than the output, several of the output are read from one of the
+    // input, so the last one of each is kept.
     let mut last_read = vec![InputBucket::default(); merge.inputs.len()];
     let mut buckets = 0;
     let mut entries_moved = 0;
     while entries_moved < entries_max && !merge.is_complete() {
         let mut entries = read_inputs(store, merge, &mut last_read)?;
         entries.retain(|entry| entry.seq >= oldest_seq);
-        entries_moved += entries.len().max(1);
+        entries_moved += entries.len().max(reads_of_a_bucket(merge));
         entries.sort_unstable();
         let entries = without_stale(store, entries)?;
 
@@ -95,6 +97,28 @@ fn advance(
     Ok(buckets)
 }
 
+/// How many buckets are read for one of the output at most.
+fn reads_of_a_bucket(merge: &RunMerge) -> usize {
+    let buckets = |input: &IndexRun| buckets_behind(input, merge.output.bucket_bits, 0).len();
+    merge.inputs.iter().map(buckets).sum()
+}
+
+/// The buckets of an input that hold the entries of a bucket of the output. The input has fewer buckets
+/// than the output, or more where most of its tasks were pruned before it was written: then its
+/// number of entries is small for its number of buckets.
+fn buckets_behind(input: &IndexRun, output_bits: u8, bucket: u32) -> Range<u32> {
+    match output_bits.checked_sub(input.bucket_bits) {
+        Some(coarser_by) => {
+            let number = bucket >> coarser_by;
+            number..number + 1
+        }
+        None => {
+            let finer_by = input.bucket_bits - output_bits;
+            (bucket << finer_by)..((bucket + 1) << finer_by)
+        }
+    }
+}
+
 /// All entries of the inputs that belong into the next bucket of the output.
 fn read_inputs(
     store: &dyn KvStore,
@@ -104,17 +128,16 @@ fn read_inputs(
     let output_bits = merge.output.bucket_bits;
     let mut found = Vec::new();
     for (input, last) in merge.inputs.iter().zip(last_read) {
-        let number = merge.next_bucket >> (output_bits - input.bucket_bits);
-        if last.number != Some(number) {
-            last.number = Some(number);
-            last.entries = read_bucket(store, input.number, number)?
-                .ok_or_else(|| missing_bucket(input.number))?;
+        for number in buckets_behind(input, output_bits, merge.next_bucket) {
+            if last.number != Some(number) {
+                last.number = Some(number);
+                last.entries = read_bucket(store, input.number, number)?
+                    .ok_or_else(|| missing_bucket(input.number))?;
+            }
+            let belongs =
+                |entry: &&IndexEntry| bucket_of(entry.hash, output_bits) == merge.next_bucket;
+            found.extend(last.entries.iter().filter(belongs));
         }
-        found.extend(
-            last.entries
-                .iter()
-                .filter(|entry| bucket_of(entry.hash, output_bits) == merge.next_bucket),
-        );
     }
     Ok(found)
 }

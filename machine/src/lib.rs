@@ -1,6 +1,6 @@
 //! How much memory this process may use: the least of what the machine has, what the control groups
 //! of the process may have, and what `ulimit` allows. A runner that offered more would be sent tasks
-//! of which the system kills it.
+//! of which the system kills it, and a master that queued more would be killed itself.
 //!
 //! A process is in one group of each hierarchy, and the limits of all groups above it hold, too.
 //! Where a hierarchy is mounted, and which part of it, is told by the system: inside a container it
