@@ -5,7 +5,7 @@
 //! The form is made to be hashed, and is not JSON itself.
 
 use crate::TaskId;
-use crate::placeholder::{Located, PlaceholderKind, Placeholders};
+use crate::placeholder::{AskedFor, Located, PlaceholderKind, Placeholders};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -29,6 +29,9 @@ pub enum NotComparable {
     /// The text is nested deeper than [`DEPTH_MAX`].
     #[error("they are nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
+    /// Which results a whole job will have is not known before it has ended.
+    #[error("they ask for the results of a whole job")]
+    WholeJob,
     /// The text is no JSON value, or a string in it is no text.
     #[error("a part of them cannot be read")]
     Unreadable,
@@ -176,8 +179,11 @@ impl<'a> Form<'a> {
             self.at = placeholder.value.start;
             self.value()?;
         } else {
-            let ids = placeholder.ids(self.text);
-            let ids = ids.map_err(|_| NotComparable::Unreadable)?;
+            let asked_for = placeholder.asked_for(self.text);
+            let ids = match asked_for.map_err(|_| NotComparable::Unreadable)? {
+                AskedFor::Tasks(ids) => ids,
+                AskedFor::Job(_) => return Err(NotComparable::WholeJob),
+            };
             if placeholder.kind == PlaceholderKind::Results {
                 self.bytes.push(RESULTS);
                 self.push_number(ids.len() as u64);
@@ -333,6 +339,8 @@ mod tests {
         assert_eq!(form(r#"{"a":1,"a":1}"#), repeated("a"));
         assert_eq!(form(r#"[{"b":1,"a":1,"\u0062":1}]"#), repeated("b"));
         assert_eq!(form(r#""\ud800""#), Err(NotComparable::Unreadable));
+        let of_job = r#"{"$results":{"job":"j"}}"#;
+        assert_eq!(form(of_job), Err(NotComparable::WholeJob));
         let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(form(&deep(DEPTH_MAX)).is_ok());
         assert_eq!(form(&deep(DEPTH_MAX + 1)), Err(NotComparable::TooDeep));

@@ -116,6 +116,13 @@ pub const DEPENDENCIES_MAX: usize = 10_000;
 /// added. The batches of a feed have 1 MiB and cannot name more.
 pub const BATCH_DEPENDENCIES_MAX: usize = 300_000;
 
+/// Jobs whose results one task may ask for. Each is looked up in the turn in which the task is added.
+pub const RESULT_JOBS_MAX: usize = 16;
+
+/// Tasks of the jobs whose results one task asks for. Their ids travel with the attempt, and with the
+/// longest ids they have half the bytes of a message.
+pub const JOB_RESULTS_MAX: usize = 100_000;
+
 /// Bytes of `args`, and of `env`, together. Operating systems have such a limit, too.
 pub const ARGS_BYTES_MAX: usize = 128 << 10;
 

@@ -9,7 +9,7 @@
 //! Params come from outside and may have megabytes. They are read once and without recursion, and
 //! nothing is remembered but the places that were found.
 
-use crate::{Refusal, RefusalCode, TaskId, limits};
+use crate::{JobName, Refusal, RefusalCode, TaskId, limits};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -26,7 +26,7 @@ pub fn may_refer(params: &str) -> bool {
 pub enum Placeholder<'a> {
     /// `{"$result":"id"}`: the result of a task.
     Result,
-    /// `{"$results":["id",…]}`: an array of the results of tasks.
+    /// `{"$results":["id",…]}` or `{"$results":{"job":"name"}}`: an array of the results of tasks.
     Results,
     /// `{"$literal":value}`: the value itself, in which nothing is a placeholder.
     Literal(&'a RawValue),
@@ -45,6 +45,15 @@ pub(crate) enum PlaceholderKind {
     Literal,
     Result,
     Results,
+}
+
+/// Whose results a placeholder asks for.
+#[derive(Debug)]
+pub(crate) enum AskedFor {
+    /// These tasks, in the order of the text.
+    Tasks(Vec<TaskId>),
+    /// All tasks of a run of this job, in the order of adding.
+    Job(JobName),
 }
 
 /// One placeholder and its place in the text, in bytes.
@@ -180,16 +189,17 @@ impl PlaceholderKind {
 }
 
 impl Located {
-    /// The tasks whose results the placeholder asks for, in the order of the text.
-    pub(crate) fn ids(&self, text: &str) -> Result<Vec<TaskId>, Refusal> {
+    /// Whose results the placeholder asks for.
+    pub(crate) fn asked_for(&self, text: &str) -> Result<AskedFor, Refusal> {
         let value = text.get(self.value.clone()).unwrap_or_default().trim();
         match self.kind {
-            PlaceholderKind::Literal => Ok(Vec::new()),
-            PlaceholderKind::Result => read_field(value, "params.$result").map(|id| vec![id]),
+            PlaceholderKind::Literal => Ok(AskedFor::Tasks(Vec::new())),
+            PlaceholderKind::Result => {
+                read_field(value, "params.$result").map(|id| AskedFor::Tasks(vec![id]))
+            }
             PlaceholderKind::Results if value.starts_with('{') => {
-                let text =
-                    "`$results` of a whole job is not supported yet: name the ids in an array";
-                Err(Refusal::new(RefusalCode::Unsupported, text).at("params.$results"))
+                let whole: WholeJob = read_field(value, "params.$results")?;
+                Ok(AskedFor::Job(whole.job))
             }
             PlaceholderKind::Results => {
                 // Counted before the ids are read, because an id in memory is longer than a short
@@ -199,10 +209,17 @@ impl Located {
                     let text = format!("field `params.$results`: it names more than {max} tasks");
                     return Err(Refusal::new(RefusalCode::TooLarge, text).at("params.$results"));
                 }
-                read_field(value, "params.$results")
+                read_field(value, "params.$results").map(AskedFor::Tasks)
             }
         }
     }
+}
+
+/// The value of a `$results` that asks for a whole job.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WholeJob {
+    job: JobName,
 }
 
 fn read_field<'a, T: Deserialize<'a>>(value: &'a str, field: &str) -> Result<T, Refusal> {

@@ -1,10 +1,11 @@
-//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}` and `{"$literal":value}` are
-//! replaced by what they stand for; and params that are kept as a blob, `{"$blob":"sha256"}`.
+//! Results inside params: `{"$result":"id"}`, `{"$results":["id",…]}`, `{"$results":{"job":"name"}}`
+//! and `{"$literal":value}` are replaced by what they stand for; and params that are kept as a blob,
+//! `{"$blob":"sha256"}`.
 //!
 //! Everything else keeps its bytes: numbers are not rounded, keys are not re-ordered.
 
-use crate::placeholder::{PlaceholderKind, Placeholders};
-use crate::{Hash, Json, Refusal, RefusalCode, TaskId, limits};
+use crate::placeholder::{AskedFor, PlaceholderKind, Placeholders};
+use crate::{Hash, JobName, Json, Refusal, RefusalCode, TaskId, limits};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
@@ -14,33 +15,63 @@ pub use crate::placeholder::may_refer;
 /// Characters of a wrong blob's name that stand in the sentence about it.
 const SHOWN_MAX: usize = 80;
 
-/// The ids of the tasks whose results `params` asks for, in the order of the text, each once. At
-/// most [`limits::DEPENDENCIES_MAX`].
-pub fn references(params: &str) -> Result<Vec<TaskId>, Refusal> {
-    let mut ids = Vec::new();
-    let mut seen = BTreeSet::new();
-    for located in Placeholders::find(params)?.iter() {
-        for id in located.ids(params)? {
-            if seen.insert(id.clone()) {
-                ids.push(id);
-            }
-        }
-        if ids.len() > limits::DEPENDENCIES_MAX {
-            let max = limits::DEPENDENCIES_MAX;
-            let text = format!("field `params`: it asks for the results of more than {max} tasks");
-            return Err(Refusal::new(RefusalCode::TooLarge, text).at("params"));
-        }
-    }
-    Ok(ids)
+/// Whose results params ask for, each once, in the order of the text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct References {
+    /// Single tasks. At most [`limits::DEPENDENCIES_MAX`].
+    pub tasks: Vec<TaskId>,
+    /// Whole jobs. At most [`limits::RESULT_JOBS_MAX`].
+    pub jobs: Vec<JobName>,
 }
 
-/// `params` with every placeholder replaced; `result_of` gives the result of a task as JSON text.
-/// Refused where the outcome is longer than `bytes_max` bytes, since a short text may ask for a
-/// long result many times.
+impl References {
+    /// How many dependencies the references imply.
+    pub fn count(&self) -> usize {
+        self.tasks.len() + self.jobs.len()
+    }
+}
+
+/// Whose results `params` asks for.
+pub fn references(params: &str) -> Result<References, Refusal> {
+    let too_many = |max: usize, what: &str| {
+        let text = format!("field `params`: it asks for the results of more than {max} {what}");
+        Refusal::new(RefusalCode::TooLarge, text).at("params")
+    };
+    let mut references = References::default();
+    let mut seen = BTreeSet::new();
+    for located in Placeholders::find(params)?.iter() {
+        let ids = match located.asked_for(params)? {
+            AskedFor::Tasks(ids) => ids,
+            AskedFor::Job(job) => {
+                if !references.jobs.contains(&job) {
+                    references.jobs.push(job);
+                }
+                if references.jobs.len() > limits::RESULT_JOBS_MAX {
+                    return Err(too_many(limits::RESULT_JOBS_MAX, "jobs"));
+                }
+                continue;
+            }
+        };
+        for id in ids {
+            if seen.insert(id.clone()) {
+                references.tasks.push(id);
+            }
+        }
+        if references.tasks.len() > limits::DEPENDENCIES_MAX {
+            return Err(too_many(limits::DEPENDENCIES_MAX, "tasks"));
+        }
+    }
+    Ok(references)
+}
+
+/// `params` with every placeholder replaced; `result_of` gives the result of a task as JSON text, and
+/// `tasks_of` the tasks of a job. Refused where the outcome is longer than `bytes_max` bytes, since a
+/// short text may ask for a long result many times.
 pub fn splice<'r>(
     params: &str,
     bytes_max: usize,
     result_of: impl Fn(&TaskId) -> Result<&'r str, Refusal>,
+    tasks_of: impl Fn(&JobName) -> Result<&'r [TaskId], Refusal>,
 ) -> Result<String, Refusal> {
     let mut spliced = String::with_capacity(params.len());
     let mut push = |text: &str| {
@@ -58,22 +89,22 @@ pub fn splice<'r>(
     for located in Placeholders::find(params)?.iter() {
         push(&params[copied..located.object.start])?;
         copied = located.object.end;
-        match located.kind {
-            PlaceholderKind::Literal => push(params[located.value.clone()].trim())?,
-            PlaceholderKind::Result => {
-                for id in located.ids(params)? {
-                    push(result_of(&id)?)?;
-                }
-            }
-            PlaceholderKind::Results => {
-                push("[")?;
-                for (index, id) in located.ids(params)?.iter().enumerate() {
-                    push(if index == 0 { "" } else { "," })?;
-                    push(result_of(id)?)?;
-                }
-                push("]")?;
-            }
+        if located.kind == PlaceholderKind::Literal {
+            push(params[located.value.clone()].trim())?;
+            continue;
         }
+        let asked_for = located.asked_for(params)?;
+        let ids = match &asked_for {
+            AskedFor::Tasks(ids) => ids.as_slice(),
+            AskedFor::Job(job) => tasks_of(job)?,
+        };
+        let is_array = located.kind == PlaceholderKind::Results;
+        push(if is_array { "[" } else { "" })?;
+        for (index, id) in ids.iter().enumerate() {
+            push(if index == 0 { "" } else { "," })?;
+            push(result_of(id)?)?;
+        }
+        push(if is_array { "]" } else { "" })?;
     }
     push(&params[copied..])?;
     Ok(spliced)
@@ -120,6 +151,7 @@ mod tests {
 
     #[test]
     fn results_take_their_place_and_the_rest_keeps_its_bytes() {
+        let tasks = [TaskId::new("b").unwrap(), TaskId::new("a").unwrap()];
         for (params, expected) in [
             (r#"{"$result":"a"}"#, "<a>"),
             (
@@ -131,6 +163,7 @@ mod tests {
                 r#"{"all":[<a>,<b>],"n":1e400}"#,
             ),
             (r#"{"$results":[]}"#, "[]"),
+            (r#"[{"$results":{"job":"j"}}]"#, "[[<b>,<a>]]"),
             (r#"{"$literal":{"$result":"a"}}"#, r#"{"$result":"a"}"#),
             (
                 r#"{"$result":"a","other":1}"#,
@@ -154,10 +187,8 @@ mod tests {
             (r#"{"$re\u0073ult":"a"}"#, "<a>"),
             (r#"[{"$results":[ ]},{"$literal": {} }]"#, "[[],{}]"),
         ] {
-            let out = splice(params, 1_000, |id| {
-                Ok(if id.as_str() == "a" { "<a>" } else { "<b>" })
-            })
-            .unwrap();
+            let result_of = |id: &TaskId| Ok(if id.as_str() == "a" { "<a>" } else { "<b>" });
+            let out = splice(params, 1_000, result_of, |_| Ok(&tasks)).unwrap();
             assert_eq!(out, expected, "{params}");
         }
     }
@@ -168,15 +199,15 @@ mod tests {
             format!("{}{inner}{}", open.repeat(n), close.repeat(n))
         };
         let arrays = deep("[", r#"{"$result":"a"}"#, "]", 2_000_000);
-        assert_eq!(references(&arrays).unwrap().len(), 1);
+        assert_eq!(references(&arrays).unwrap().tasks.len(), 1);
         let objects = deep(r#"{"$result":"#, "1", "}", 1_000_000);
         assert_eq!(
             references(&objects).unwrap_err().code,
             RefusalCode::TooLarge
         );
         let wide = format!("[{}]", vec![r#"{"$result":"a"}"#; 200_000].join(","));
-        assert_eq!(references(&wide).unwrap().len(), 1);
-        let refused = splice(&wide, 1 << 20, |_| Ok("0123456789")).unwrap_err();
+        assert_eq!(references(&wide).unwrap().count(), 1);
+        let refused = splice(&wide, 1 << 20, |_| Ok("0123456789"), |_| Ok(&[])).unwrap_err();
         assert!(
             refused.code == RefusalCode::TooLarge && refused.message.contains("1048576"),
             "{refused}"
@@ -226,14 +257,15 @@ mod tests {
 
     #[test]
     fn references_are_found_once_each_in_order() {
-        let ids =
-            references(r#"[{"$result":"b"},{"$results":["a","b"]},{"$literal":{"$result":"c"}}]"#)
-                .unwrap();
-        assert_eq!(
-            ids.iter().map(TaskId::as_str).collect::<Vec<_>>(),
-            ["b", "a"]
-        );
-        assert_eq!(references(r#"{"a":1}"#).unwrap(), []);
+        let found = references(
+            r#"[{"$result":"b"},{"$results":["a","b"]},{"$literal":{"$result":"c"}},
+                {"$results":{"job":"j"}},[{"$results":{"job":"i"}},{"$results":{"job":"j"}}]]"#,
+        )
+        .unwrap();
+        let tasks: Vec<&str> = found.tasks.iter().map(TaskId::as_str).collect();
+        let jobs: Vec<&str> = found.jobs.iter().map(JobName::as_str).collect();
+        assert_eq!((tasks, jobs), (vec!["b", "a"], vec!["j", "i"]));
+        assert_eq!(references(r#"{"a":1}"#).unwrap(), References::default());
     }
 
     #[test]
@@ -241,6 +273,9 @@ mod tests {
         for (params, field) in [
             (r#"{"$result":1}"#, "params.$result"),
             (r#"{"$results":"a"}"#, "params.$results"),
+            (r#"{"$results":{"job":"no name"}}"#, "params.$results"),
+            (r#"{"$results":{"jobs":"j"}}"#, "params.$results.jobs"),
+            (r#"{"$results":{}}"#, "params.$results.job"),
         ] {
             assert_eq!(
                 references(params).unwrap_err().field.as_deref(),
@@ -248,9 +283,10 @@ mod tests {
                 "{params}"
             );
         }
-        assert_eq!(
-            references(r#"{"$results":{"job":"x"}}"#).unwrap_err().code,
-            RefusalCode::Unsupported
-        );
+        let jobs: Vec<String> = (0..17)
+            .map(|n| format!(r#"{{"$results":{{"job":"j{n}"}}}}"#))
+            .collect();
+        let refusal = references(&format!("[{}]", jobs.join(","))).unwrap_err();
+        assert!(refusal.message.contains("more than 16 jobs"), "{refusal}");
     }
 }

@@ -118,6 +118,7 @@ fn task(n: u32) -> Result<Assignment, Failure> {
         job: JobName::new("bench")?,
         params: Some(Json::parse(&format!("{{\"n\":{n}}}"))?),
         results: BTreeMap::new(),
+        job_results: BTreeMap::new(),
         args: Vec::new(),
         env: BTreeMap::new(),
         inputs: BTreeMap::new(),

@@ -16,7 +16,7 @@ use crate::inputs::{InputError, TaskInputs};
 use crate::modules::{ModuleCache, ModuleError};
 use crate::sandbox::{LiveListener, Program, StopSwitch, Work, WorkFiles};
 use bytes::Bytes;
-use params::ParamsReader;
+use params::{GivenResults, ParamsReader};
 use std::sync::Arc;
 use std::time::Duration;
 use taskmaster_protocol::message::{Assignment, Attempt};
@@ -143,7 +143,13 @@ impl Preparer {
             .map_err(|error| PrepareError::Module(send.module.clone(), error))?;
         let input = match &send.params {
             None => Bytes::new(),
-            Some(params) => self.params.read(params, &send.results).await?,
+            Some(params) => {
+                let given = GivenResults {
+                    results: &send.results,
+                    of_jobs: &send.job_results,
+                };
+                self.params.read(params, given).await?
+            }
         };
         let inputs = if send.inputs.is_empty() {
             None

@@ -22,6 +22,7 @@ mod config;
 mod confined;
 mod crashes;
 mod damage;
+mod dependencies;
 mod directives;
 mod disk;
 mod feeds;

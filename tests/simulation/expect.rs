@@ -329,7 +329,7 @@ fn needs(task: &PreparedTask) -> impl Iterator<Item = &TaskId> {
         .dependencies
         .iter()
         .map(|dependency| &dependency.on)
-        .chain(&task.references)
+        .chain(&task.references.tasks)
 }
 
 impl Expected {

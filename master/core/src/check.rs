@@ -61,7 +61,7 @@ impl Scheduler {
     }
 
     fn open_dependencies_are_those_that_name_the_task(&self, broken: &mut Vec<String>) {
-        let mut waiting: BTreeMap<TaskKey, u32> = BTreeMap::new();
+        let mut waiting: BTreeMap<TaskKey, u32> = self.told.clone();
         let of_open = self.tasks.iter().map(|(_, task)| &task.dependents);
         let of_ended = self
             .notifications
@@ -81,10 +81,17 @@ impl Scheduler {
                 && waiting.get(&key) != Some(&open)
             {
                 broken.push(format!(
-                    "{key:?} counts {open} open dependencies, {:?} tasks name it",
+                    "{key:?} counts {open} open dependencies, {:?} tasks name it or are told of",
                     waiting.get(&key)
                 ));
             }
+        }
+        let is_blocked = |key: &TaskKey| {
+            let task = self.tasks.get(*key);
+            task.is_some_and(|task| matches!(task.state(), State::Blocked { .. }))
+        };
+        for key in self.told.keys().filter(|key| !is_blocked(key)) {
+            broken.push(format!("{key:?} is to be told of, and not blocked"));
         }
     }
 

@@ -9,6 +9,7 @@ use crate::priorities::WaitedFor;
 use crate::scheduler::{Scheduler, TOUCHED_PER_TURN_MAX};
 use crate::state::{FinalState, State};
 use crate::task::Dependent;
+use taskmaster_protocol::When;
 
 /// The dependents of an ended task that have not been notified of the end yet. The ended task keeps
 /// its key until all are.
@@ -33,6 +34,7 @@ impl Scheduler {
     ) {
         let generation = self.tasks.expect(key).generation;
         let mut open = 0;
+        let mut told = 0;
         let mut waits_for = OneOrMany::None;
 
         for (index, dependency) in dependencies.iter().enumerate() {
@@ -64,13 +66,86 @@ impl Scheduler {
                         return self.end(key, FinalState::Skipped, why, effects);
                     }
                 }
+                DependsOn::Told => {
+                    open += 1;
+                    told += 1;
+                }
             }
         }
 
+        if told > 0 {
+            self.told.insert(key, told);
+        }
         if open > 0 {
             self.enter(key, State::Blocked { open }, effects);
             self.priorities.task_waits(key, waits_for);
             self.raise_what_it_waits_for(key);
+        } else {
+            self.unblock(key, effects);
+        }
+    }
+
+    /// The engine tells what has become of a dependency of a blocked task that only the engine knows.
+    /// The engine may not know yet that the task has ended.
+    pub(crate) fn dependency_told(
+        &mut self,
+        key: TaskKey,
+        is: DependsOn,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(told) = self.told.get_mut(&key) else {
+            return;
+        };
+        let (how, when) = match is {
+            DependsOn::Told => return,
+            DependsOn::Ended(how, when) => (how, when),
+            DependsOn::Open(on, when) => {
+                *told -= 1;
+                return self.wait_for_task(key, on, when, effects);
+            }
+        };
+        *told -= 1;
+        if how.meets(when) {
+            self.dependency_met(key, effects);
+        } else {
+            self.end(key, FinalState::Skipped, EndReason::ToldDependency, effects);
+        }
+    }
+
+    /// A blocked task, which counts one more open dependency than tasks name it, waits for an open
+    /// task from now on.
+    fn wait_for_task(&mut self, key: TaskKey, on: TaskKey, when: When, effects: &mut Vec<Effect>) {
+        let dependent = Dependent {
+            task: key,
+            generation: self.tasks.expect(key).generation,
+            when,
+        };
+        match self.wait_for(on, dependent) {
+            None => {
+                let generation = self.tasks.expect(on).generation;
+                let waited_for = WaitedFor {
+                    task: on,
+                    generation,
+                };
+                self.priorities.task_waits_also(key, waited_for);
+                self.raise_what_it_waits_for(key);
+            }
+            Some(how) if how.meets(when) => self.dependency_met(key, effects),
+            Some(how) => {
+                let why = EndReason::Dependency(on, how);
+                self.end(key, FinalState::Skipped, why, effects);
+            }
+        }
+    }
+
+    /// One open dependency of a blocked task is met.
+    fn dependency_met(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
+        let State::Blocked { open } = self.tasks.expect(key).state else {
+            return;
+        };
+        assert!(open > 0, "task {key:?} has no open dependency left to meet");
+        if open > 1 {
+            self.enter(key, State::Blocked { open: open - 1 }, effects);
         } else {
             self.unblock(key, effects);
         }
@@ -147,9 +222,9 @@ impl Scheduler {
         };
         // The dependent may have been cancelled, or skipped for another dependency, and its key
         // given to another task.
-        let State::Blocked { open } = task.state else {
+        if !matches!(task.state, State::Blocked { .. }) {
             return;
-        };
+        }
         if task.generation != dependent.generation {
             return;
         }
@@ -158,11 +233,6 @@ impl Scheduler {
             let why = EndReason::Dependency(ended, how);
             return self.end(key, FinalState::Skipped, why, effects);
         }
-        assert!(open > 0, "task {key:?} has no open dependency left to meet");
-        if open > 1 {
-            self.enter(key, State::Blocked { open: open - 1 }, effects);
-        } else {
-            self.unblock(key, effects);
-        }
+        self.dependency_met(key, effects);
     }
 }

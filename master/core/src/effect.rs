@@ -18,6 +18,9 @@ pub enum EndReason {
     Dependency(TaskKey, FinalState),
     /// The dependency of this index had ended in another way before the core was told of the task.
     EarlierDependency(usize, FinalState),
+    /// A dependency of which the engine told with the event in hand ended in another way than the task
+    /// waited for.
+    ToldDependency,
     /// Too many runners were lost while they worked on the task.
     Poison,
     /// An answer was kept for the task.

@@ -18,6 +18,9 @@ pub enum DependsOn {
     Open(TaskKey, When),
     /// The task waited for has ended.
     Ended(FinalState, When),
+    /// Something that the core does not know, as the end of a job. The engine tells of it with
+    /// [`Event::DependencyTold`].
+    Told,
 }
 
 /// Why the engine tells the core of a task.
@@ -93,6 +96,13 @@ pub enum CancelOrigin {
 pub enum Event {
     /// A task is open from now on. [`NewTask::origin`] says why.
     TaskOpened(Box<NewTask>),
+    /// The engine has learned what has become of a dependency that was [`DependsOn::Told`].
+    DependencyTold {
+        /// The task that waits.
+        task: TaskKey,
+        /// What the dependency is from now on.
+        is: DependsOn,
+    },
     /// A kept answer was found for a task, which is done by it.
     AnswerFound {
         /// The task that is answered.

@@ -94,6 +94,11 @@ impl InheritedPriorities {
         self.waits_for.insert(key, waits_for);
     }
 
+    /// A blocked task waits for one more task.
+    pub fn task_waits_also(&mut self, key: TaskKey, waited_for: WaitedFor) {
+        self.waits_for.entry(key).or_default().push(waited_for);
+    }
+
     /// A task has ended.
     pub fn task_ended(&mut self, key: TaskKey) {
         if !self.raised.is_empty() {

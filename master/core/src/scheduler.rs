@@ -8,7 +8,7 @@ use crate::effect::Effect;
 use crate::event::Event;
 use crate::jobs::JobTable;
 use crate::joining::Joining;
-use crate::keys::RunnerKey;
+use crate::keys::{RunnerKey, TaskKey};
 use crate::priorities::InheritedPriorities;
 use crate::ready::ReadyIndex;
 use crate::runners::Runner;
@@ -37,6 +37,9 @@ pub struct Scheduler {
     pub(crate) deadlines: Deadlines,
     /// Ended tasks with dependents that have not been notified yet.
     pub(crate) notifications: VecDeque<Notification>,
+    /// How many dependencies of a blocked task the engine is going to tell of; only for tasks that have
+    /// any.
+    pub(crate) told: BTreeMap<TaskKey, u32>,
     /// What urgent tasks pass on to those that they wait for.
     pub(crate) priorities: InheritedPriorities,
     /// Runs that equal tasks share.
@@ -68,6 +71,7 @@ impl Scheduler {
             runners: BTreeMap::new(),
             deadlines: Deadlines::default(),
             notifications: VecDeque::new(),
+            told: BTreeMap::new(),
             priorities: InheritedPriorities::default(),
             sharing: SharedRuns::default(),
             job_cancels: VecDeque::new(),
@@ -93,6 +97,7 @@ impl Scheduler {
         };
         match event {
             Event::TaskOpened(task) => self.open_task(*task, effects),
+            Event::DependencyTold { task, is } => self.dependency_told(task, is, effects),
             Event::AnswerFound { task } => self.answer_task(task, effects),
             Event::AnswerMissed {
                 task,

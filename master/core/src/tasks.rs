@@ -218,6 +218,7 @@ impl Scheduler {
             State::Blocked { open } => {
                 if open > 0 && !matches!(next, State::Blocked { .. }) {
                     self.stop_waiting(key);
+                    self.told.remove(&key);
                 }
             }
             State::LookingUp | State::Joined | State::Assigned | State::Ended(_) => {}

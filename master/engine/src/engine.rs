@@ -11,6 +11,7 @@ mod children;
 mod conflict;
 mod effects;
 mod failed_compilations;
+mod job_results;
 mod lists;
 mod modules;
 mod operate;
@@ -28,7 +29,9 @@ use crate::inbox::{AdmissionPermit, ConnectionId, Input, Outbox, Reply};
 use crate::lanes;
 use crate::sick_runners::SickRunners;
 use crate::store_damage::StoreDamage;
+use crate::waits::Waits;
 use add::AddedBatch;
+use effects::EndWithoutReport;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -196,6 +199,10 @@ pub struct Engine {
     /// still ask for them.
     retention_us: i64,
     sick_runners: SickRunners,
+    /// What blocked tasks wait for beside tasks.
+    waits: Waits,
+    /// Why a task is skipped, while the core is told that a dependency is not met.
+    why_skipped: Option<EndWithoutReport>,
     answers: answers::Answers,
 }
 
@@ -309,6 +316,14 @@ impl Engine {
     /// Ends the turn. The caller makes durable what the turn has made, and then releases it.
     pub fn end_turn(&mut self, now: Now) -> Turn {
         self.now = now;
+        self.settle_waits();
+        loop {
+            self.tell(Event::TurnEnded);
+            // A job may have ended with the turn.
+            if !self.settle_waits() {
+                break;
+            }
+        }
         self.tell(Event::TurnEnded);
         self.sweep_answers();
         let is_idle = self.core.attempts_in_flight() == 0;

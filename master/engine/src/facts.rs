@@ -5,6 +5,7 @@
 //! file has to know in which order to look.
 
 mod attempt;
+mod job_ends;
 mod live;
 mod order;
 #[cfg(test)]
@@ -16,19 +17,20 @@ pub(crate) use live::{Known, Live};
 pub(crate) use unreadable::Unreadable;
 
 use crate::store_damage::StoreDamage;
+use job_ends::UnfoldedJobEnds;
 use live::LiveTasks;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use taskmaster_core::{FinalState, TaskKey};
-use taskmaster_protocol::{Hash, JobName, TaskId, TaskState, Wall};
+use taskmaster_protocol::{Hash, JobName, TaskId, TaskState, Wall, limits};
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::cache::CacheEntry;
 use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord};
-use taskmaster_store::view::{self, EndedIndex, EndedTask};
+use taskmaster_store::view::{self, EndedIndex, EndedTask, RunEnds};
 
 /// The state of a task as the tasks that depend on it see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub(crate) struct Facts {
     packed_ordinal: u64,
     /// Ends of tasks that the view does not have yet, oldest first.
     unfolded_ends: VecDeque<Arc<Ended>>,
+    /// Ends of tasks that the view does not have yet, by job.
+    job_ends: UnfoldedJobEnds,
     /// Skipped tasks whose ends the view does not have yet, by the dependency for which they were
     /// skipped.
     skipped: HashMap<TaskId, Vec<TaskId>>,
@@ -112,6 +116,7 @@ impl Facts {
             unfolded_turns: VecDeque::new(),
             packed_ordinal: last_ordinal,
             unfolded_ends: VecDeque::new(),
+            job_ends: UnfoldedJobEnds::default(),
             skipped: HashMap::new(),
             reopened: HashMap::new(),
             pruning: HashMap::new(),
@@ -375,6 +380,7 @@ impl Facts {
                 self.forget_skipped(cause, &ended.id);
             }
         }
+        self.job_ends.view_has(seq);
         self.idle_jobs.retain(|_, job| job.since > seq);
         let renewed = self.places.get_mut().renew(self.store.as_ref());
         self.unreadable_index = self.told(renewed).err();
@@ -408,6 +414,7 @@ impl Facts {
             task.ended.end.finished < ended_before
                 && !is_job_open(&task.ended.job)
                 && !self.live.is_named(&task.ended.id)
+                && !self.live.is_job_named(&task.ended.job)
                 && self.known(&task.ended.id).is_none()
         });
         self.pruning = tasks
@@ -443,6 +450,31 @@ impl Facts {
     pub fn is_unchanged_since(&self, id: &TaskId, seq: u64) -> bool {
         let is_end_older = self.last_end(id).is_none_or(|ended| ended.seq <= seq);
         is_end_older && self.reopened.get(id).is_none_or(|since| *since <= seq)
+    }
+
+    /// The event of this seq opened a job for this run.
+    pub fn run_began(&mut self, job: &JobName, run: u32, seq: u64) {
+        self.job_ends.run_began(job, run, seq);
+    }
+
+    /// A task has ended in this run of its job.
+    pub fn ended_in_run(&mut self, run: u32, ended: Arc<Ended>) {
+        self.job_ends.ended(run, ended);
+    }
+
+    /// The ends of the tasks of a run of a job. There may be more than can be used of a run with more
+    /// than [`limits::JOB_RESULTS_MAX`] tasks, and then they need not begin at the beginning. An end
+    /// may be there twice.
+    pub fn run_ends(&self, job: &JobName, run: u32) -> Result<RunEnds, Unreadable> {
+        let mut ends = self.job_ends.of_run(job, run);
+        if !ends.from_beginning {
+            let max = limits::JOB_RESULTS_MAX;
+            let folded = view::job_ends(self.store.as_ref(), job, run, max);
+            let folded = self.told(folded)?;
+            ends.ends.extend(folded.ends);
+            ends.from_beginning = folded.from_beginning;
+        }
+        Ok(ends)
     }
 
     /// A job that the core does not have.

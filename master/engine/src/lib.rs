@@ -32,3 +32,4 @@ pub mod sick_runners;
 pub mod steady;
 pub mod store_damage;
 pub mod turns;
+mod waits;

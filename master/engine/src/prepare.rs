@@ -8,9 +8,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use taskmaster_module::manifest::Manifest;
+use taskmaster_protocol::splice::{self, References};
 use taskmaster_protocol::{
     CacheMode, CachePolicy, Hash, JobName, Json, ModuleName, ModuleRef, Refusal, RefusalCode,
-    TaskDocument, TaskId, limits, splice,
+    TaskDocument, TaskId, limits,
 };
 use taskmaster_store::body::{Fingerprint, Lineage};
 use taskmaster_store::cache::CacheRequest;
@@ -24,8 +25,8 @@ pub struct PreparedTask {
     pub id: TaskId,
     /// Fingerprint of the document's text as it was sent.
     pub fingerprint: Fingerprint,
-    /// Tasks whose results the params ask for.
-    pub references: Vec<TaskId>,
+    /// Tasks and jobs whose results the params ask for.
+    pub references: References,
     /// The blob that holds the params. Its bytes have not been read yet.
     pub blob: Option<Hash>,
     /// The manifest against which the params in that blob must be checked.
@@ -123,7 +124,7 @@ fn read(text: &Json, document: TaskDocument) -> Result<PreparedTask, Refusal> {
         .map(Json::get)
         .filter(|params| splice::may_refer(params));
     let blob = params.map_or(Ok(None), splice::blob)?;
-    let references = params.map_or(Ok(Vec::new()), splice::references)?;
+    let references = params.map_or(Ok(References::default()), splice::references)?;
     waits_for(&document, &references)?;
     let id = match &document.id {
         Some(id) => id.clone(),
@@ -162,8 +163,8 @@ fn cache_request(policy: CachePolicy, document: &TaskDocument) -> CacheRequest {
 }
 
 /// Checks the dependencies of a document, with the `references` in its params.
-pub fn waits_for(document: &TaskDocument, references: &[TaskId]) -> Result<(), Refusal> {
-    let wanted = document.dependencies.len() + references.len();
+pub fn waits_for(document: &TaskDocument, references: &References) -> Result<(), Refusal> {
+    let wanted = document.dependencies.len() + references.count();
     if wanted > limits::DEPENDENCIES_MAX {
         let most = limits::DEPENDENCIES_MAX;
         let text = format!(
@@ -172,7 +173,7 @@ pub fn waits_for(document: &TaskDocument, references: &[TaskId]) -> Result<(), R
         return Err(Refusal::new(RefusalCode::TooLarge, text).at("dependencies"));
     }
     if let Some(id) = document.id.as_ref()
-        && (references.contains(id)
+        && (references.tasks.contains(id)
             || document
                 .dependencies
                 .iter()

@@ -35,6 +35,7 @@ fn body(ordinal: u64) -> Arc<TaskBody> {
         job: JobName::new("j").unwrap(),
         ordinal,
         created: Wall(0),
+        job_results: Vec::new(),
         lineage: None,
         cache: None,
     }))

@@ -94,6 +94,7 @@ impl World {
             job: JobName::new("j").unwrap(),
             ordinal: self.ordinal,
             created: Wall(0),
+            job_results: Vec::new(),
             lineage: None,
             cache: None,
         }))

@@ -107,7 +107,7 @@ fn check_dependencies(batch: &PreparedBatch) -> Result<(), Refusal> {
     let dependencies: usize = batch
         .iter()
         .flatten()
-        .map(|task| task.document.dependencies.len() + task.references.len())
+        .map(|task| task.document.dependencies.len() + task.references.count())
         .sum();
     let most = limits::BATCH_DEPENDENCIES_MAX;
     if dependencies <= most {

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read};
 use taskmaster_blobs::{Blobs, is_unavailable};
 use taskmaster_engine::prepare::{PreparedBatch, PreparedTask, waits_for};
-use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
+use taskmaster_protocol::splice::{self, References};
+use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, limits};
 
 /// Batches with large params that are worked on at a time. Each takes up to twice
 /// [`limits::PARAMS_BYTES_MAX`] of memory.
@@ -54,7 +55,7 @@ struct ParamsStore {
     /// Nothing is put, because the engine will refuse the task.
     is_disk_full: bool,
     /// The results that blobs ask for. Many tasks of a batch may name the same blob.
-    references: BTreeMap<Hash, Vec<TaskId>>,
+    references: BTreeMap<Hash, References>,
     /// The blob that was read last. A schema is checked just after the references were read.
     last_read: Option<(Hash, Json)>,
     /// Results that the tasks so far ask for.
@@ -84,7 +85,7 @@ impl ParamsStore {
             let params = self.read(hash)?;
             manifest.check(&task.document.module.name, Some(&params))?;
         }
-        self.references_count += task.references.len();
+        self.references_count += task.references.count();
         // A document of a hundred bytes may name a blob that asks for 10,000 results.
         let most = limits::BATCH_DEPENDENCIES_MAX;
         if self.references_count > most {
@@ -103,7 +104,7 @@ impl ParamsStore {
         })
     }
 
-    fn references(&mut self, hash: Hash) -> Result<Vec<TaskId>, Refusal> {
+    fn references(&mut self, hash: Hash) -> Result<References, Refusal> {
         if let Some(known) = self.references.get(&hash) {
             return Ok(known.clone());
         }

@@ -288,6 +288,8 @@ fn bytes_of(message: &FromMaster) -> usize {
 fn bytes_of_assignment(send: &Assignment) -> usize {
     /// A hash and the signs around it.
     const HASH: usize = 70;
+    /// The signs around an id.
+    const QUOTES: usize = 3;
     let results = send.results.values().map(|result| match result {
         ResultRef::Json(json) => json.get().len(),
         ResultRef::Blob(_) => 0,
@@ -299,8 +301,11 @@ fn bytes_of_assignment(send: &Assignment) -> usize {
         .iter()
         .map(|(name, value)| name.len() + value.len());
     let inputs = send.inputs.keys().map(|path| path.as_str().len() + HASH);
+    let of_jobs = send.job_results.values().flatten();
+    let of_jobs = of_jobs.map(|id| id.as_str().len() + QUOTES);
     params
         + results.sum::<usize>()
+        + of_jobs.sum::<usize>()
         + args.sum::<usize>()
         + env.sum::<usize>()
         + inputs.sum::<usize>()

@@ -72,6 +72,9 @@ pub struct BodyExtras {
     /// Tasks whose results replace references in the params.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<TaskId>,
+    /// Jobs whose results replace references in the params.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub job_results: Vec<JobRun>,
     /// Milliseconds that one attempt may take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -107,6 +110,14 @@ pub struct BodyExtras {
     /// cancel goes: it does not concern the task, whose own ordinal is below.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reopened_under: Option<u64>,
+}
+
+/// A run of a job.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct JobRun {
+    pub job: JobName,
+    /// The number of the run, from 1 on.
+    pub run: u32,
 }
 
 /// Where a task comes from that another task added.
@@ -154,6 +165,8 @@ pub struct AddedTask {
     pub fingerprint: Fingerprint,
     /// Tasks whose results replace references in the params.
     pub references: Vec<TaskId>,
+    /// Jobs whose results replace references in the params.
+    pub job_results: Vec<JobRun>,
     /// The task's id. The master makes one where the document has none.
     pub id: TaskId,
     /// The task's job. The master chooses one where the document has none.
@@ -198,6 +211,7 @@ impl TaskBody {
             args,
             env,
             references: task.references,
+            job_results: task.job_results,
             timeout_ms,
             memory_mb,
             retries,
@@ -300,6 +314,13 @@ impl TaskBody {
     /// Files and folders that are put into the task's folder, with their path in it.
     pub fn inputs(&self) -> impl Iterator<Item = (&FilePath, &InputRef)> {
         self.extras.iter().flat_map(|extras| &extras.inputs)
+    }
+
+    /// Jobs whose results replace references in the params.
+    pub fn job_results(&self) -> &[JobRun] {
+        self.extras
+            .as_ref()
+            .map_or(&[], |extras| &extras.job_results)
     }
 
     /// Tasks whose results replace references in the params.

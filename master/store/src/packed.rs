@@ -148,6 +148,7 @@ mod tests {
                 job: JobName::new("j").unwrap(),
                 ordinal: 3,
                 created: Wall(5),
+                job_results: Vec::new(),
                 lineage: None,
                 cache: None,
             }));

@@ -116,6 +116,7 @@ mod tests {
             job: JobName::new("j").unwrap(),
             ordinal: 1,
             created: Wall(0),
+            job_results: Vec::new(),
             lineage: None,
             cache: None,
         }));

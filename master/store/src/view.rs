@@ -7,6 +7,7 @@
 //! - `o`: open tasks by ordinal, and `e`: ended tasks by seq. Both lie in blocks ([`block`]).
 //! - `i`: the index of ended tasks by the hash of their id ([`ended_index`]).
 //! - `d`, a cause's id, 0, a task's id: the task was skipped because of the cause.
+//! - `k`, a job's name, 0, a seq: the ends of the job's tasks from this event on ([`job_ends`]).
 //! - `j`: jobs, `m`: modules, `g`: rights of modules, `r`: runners, each by name.
 //! - `c`: kept answers by their keys ([`answers`]).
 
@@ -15,6 +16,7 @@ mod block;
 mod digest;
 mod ended_index;
 mod fold;
+mod job_ends;
 mod restoring;
 pub mod sound;
 
@@ -22,6 +24,7 @@ pub use answers::{cache_entries, cache_entries_after, cache_entry};
 pub use digest::verify;
 pub use ended_index::EndedIndex;
 pub use fold::{FOLD_WEIGHT_MAX, Fold, catch_up};
+pub use job_ends::{JobEnd, RunEnds, job_ends};
 pub use restoring::{RestoredView, restore};
 
 use crate::body::TaskBody;
@@ -44,6 +47,9 @@ const ENDED: u8 = b'e';
 
 /// Prefix of the ids of skipped tasks.
 const SKIPPED: u8 = b'd';
+
+/// Prefix of the ends of tasks by job.
+const JOB_ENDS: u8 = b'k';
 
 /// Prefix of the jobs.
 const JOBS: u8 = b'j';

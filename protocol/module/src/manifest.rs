@@ -327,7 +327,11 @@ properties.name = { type = "string", maxLength = 3 }
             let params = Json::parse(params).unwrap();
             let refusal = manifest.check(&name, Some(&params)).unwrap_err();
             assert!(refusal.message.contains("width"), "{params:?}: {refusal}");
-            assert_eq!(splice::references(params.get()).unwrap(), [], "{params:?}");
+            assert_eq!(
+                splice::references(params.get()).unwrap().count(),
+                0,
+                "{params:?}"
+            );
         }
         let last_counts = Json::parse(r#"{"width":0,"width":{"$result":"a"}}"#).unwrap();
         manifest.check(&name, Some(&last_counts)).unwrap();

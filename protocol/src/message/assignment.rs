@@ -43,6 +43,9 @@ pub struct Assignment {
     /// for the others with `query` and `what: results`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<TaskId, ResultRef>,
+    /// The tasks of the jobs whose results the params ask for, in the order of adding.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub job_results: BTreeMap<JobName, Vec<TaskId>>,
     /// The arguments of the program, without its name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,

@@ -21,6 +21,7 @@ fn send(n: u32, slots: u32) -> Assignment {
         job: JobName::new("j").unwrap(),
         params: None,
         results: BTreeMap::new(),
+        job_results: BTreeMap::new(),
         args: Vec::new(),
         env: BTreeMap::new(),
         inputs: BTreeMap::new(),

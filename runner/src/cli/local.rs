@@ -171,6 +171,7 @@ fn attempt(
         job: JobName::new(LOCAL).map_err(LocalRunError::failed)?,
         params: None,
         results: BTreeMap::new(),
+        job_results: BTreeMap::new(),
         args: document.args,
         env: document.env,
         inputs,

@@ -213,6 +213,7 @@ fn send(id: &str, module: &str, params: &str) -> Assignment {
         job: JobName::new("j").unwrap(),
         params: Json::parse(params).ok(),
         results: BTreeMap::new(),
+        job_results: BTreeMap::new(),
         args: Vec::new(),
         env: BTreeMap::new(),
         inputs: BTreeMap::new(),

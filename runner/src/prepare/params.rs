@@ -3,13 +3,13 @@
 
 use crate::fetch::{FetchBytes, FetchError};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::str::Utf8Error;
 use std::sync::Arc;
 use taskmaster_protocol::message::ResultRef;
-use taskmaster_protocol::{Hash, Json, Refusal, RefusalCode, TaskId, limits, splice};
+use taskmaster_protocol::{Hash, JobName, Json, Refusal, RefusalCode, TaskId, limits, splice};
 use tokio::sync::Semaphore;
 
 /// Params and results fetched at a time, over all attempts. Each may be large.
@@ -20,6 +20,15 @@ const PARAMS_BYTES_MAX: usize = 256 << 20;
 
 /// Results by task.
 pub type TaskResults = BTreeMap<TaskId, ResultRef>;
+
+/// What came with an attempt for the references in its params.
+#[derive(Clone, Copy)]
+pub(super) struct GivenResults<'a> {
+    /// Results that the master had in memory.
+    pub results: &'a TaskResults,
+    /// The tasks of the jobs whose results the params ask for.
+    pub of_jobs: &'a BTreeMap<JobName, Vec<TaskId>>,
+}
 
 /// Why the master gave no results, in one sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +57,9 @@ pub enum ParamsError {
     /// The master did not answer.
     #[error(transparent)]
     Question(#[from] AskError),
+    /// The attempt came without the tasks of a job.
+    #[error("the tasks of job `{0}` are not there")]
+    NoJob(JobName),
     /// The master's answer lacks a result.
     #[error("the result of task `{0}` is not there")]
     NoResult(TaskId),
@@ -94,11 +106,10 @@ impl ParamsReader {
     }
 
     /// What the module reads: `params`, or the blob that they name, with every reference replaced.
-    /// `given` are the results that came with the attempt.
     pub(super) async fn read(
         &self,
         params: &Json,
-        given: &TaskResults,
+        given: GivenResults<'_>,
     ) -> Result<Bytes, ParamsError> {
         let Some(hash) = splice::blob(params.get()).map_err(bad_reference)? else {
             return self.spliced(params.get(), given).await.map(Bytes::from);
@@ -119,12 +130,17 @@ impl ParamsReader {
     }
 
     /// `params` with every reference replaced.
-    async fn spliced(&self, params: &str, given: &TaskResults) -> Result<String, ParamsError> {
-        let ids = splice::references(params).map_err(bad_reference)?;
+    async fn spliced(&self, params: &str, given: GivenResults<'_>) -> Result<String, ParamsError> {
+        let references = splice::references(params).map_err(bad_reference)?;
+        let mut ids: BTreeSet<&TaskId> = references.tasks.iter().collect();
+        for job in &references.jobs {
+            let tasks = given.of_jobs.get(job);
+            ids.extend(tasks.ok_or_else(|| ParamsError::NoJob(job.clone()))?);
+        }
         let missing: Vec<TaskId> = ids
             .iter()
-            .filter(|id| !given.contains_key(*id))
-            .cloned()
+            .filter(|id| !given.results.contains_key(**id))
+            .map(|id| (*id).clone())
             .collect();
         let mut asked = TaskResults::new();
         // One answer with all of them may be longer than a message.
@@ -134,8 +150,8 @@ impl ParamsReader {
 
         let mut texts = BTreeMap::new();
         let mut bytes = params.len();
-        for id in &ids {
-            let Some(result) = given.get(id).or_else(|| asked.get(id)) else {
+        for id in ids {
+            let Some(result) = given.results.get(id).or_else(|| asked.get(id)) else {
                 return Err(ParamsError::NoResult(id.clone()));
             };
             let text = self.result_text(id, result).await?;
@@ -146,14 +162,16 @@ impl ParamsReader {
             texts.insert(id.clone(), text);
         }
 
-        let text_of = |id: &TaskId| match texts.get(id) {
-            Some(text) => Ok(text.as_str()),
-            None => Err(Refusal::new(
-                RefusalCode::Internal,
-                format!("the result of `{id}` is gone"),
-            )),
+        let gone = |what: String| Refusal::new(RefusalCode::Internal, format!("{what} is gone"));
+        let text_of = |id: &TaskId| {
+            let text = texts.get(id).map(String::as_str);
+            text.ok_or_else(|| gone(format!("the result of `{id}`")))
         };
-        splice::splice(params, PARAMS_BYTES_MAX, text_of).map_err(bad_reference)
+        let tasks_of = |job: &JobName| {
+            let tasks = given.of_jobs.get(job).map(Vec::as_slice);
+            tasks.ok_or_else(|| gone(format!("job `{job}`")))
+        };
+        splice::splice(params, PARAMS_BYTES_MAX, text_of, tasks_of).map_err(bad_reference)
     }
 
     /// A result as JSON. Text that is not JSON becomes a JSON string without its last newline.

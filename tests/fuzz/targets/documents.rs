@@ -20,7 +20,8 @@ fuzz_target!(|data: &[u8]| {
         let body = TaskBody::new(AddedTask {
             document: prepared.document,
             fingerprint: prepared.fingerprint,
-            references: prepared.references,
+            references: prepared.references.tasks,
+            job_results: Vec::new(),
             id: prepared.id,
             job: JobName::new("j").expect("a name"),
             ordinal: 1,
@@ -38,7 +39,7 @@ const RESULT: &str = r#"{"$result":"not looked into"}"#;
 
 fn params(text: &str) {
     let references = splice::references(text);
-    let spliced = splice::splice(text, 1 << 20, |_| Ok(RESULT));
+    let spliced = splice::splice(text, 1 << 20, |_| Ok(RESULT), |_| Ok(&[]));
     let _ = splice::blob(text);
     let Ok(value) = serde_json::from_str::<Value>(text) else {
         return;

@@ -35,6 +35,8 @@ pub struct Wanted {
     pub memory_mb: u32,
     pub priority: i32,
     pub after: Vec<(String, When)>,
+    /// Dependencies that the engine tells of.
+    pub told: usize,
     pub due: Option<Due>,
     pub retries: Option<Box<Retries>>,
     /// Tasks with the same word here are equal: an answer of one is an answer of all.
@@ -53,6 +55,7 @@ impl Wanted {
             memory_mb: 0,
             priority: 0,
             after: Vec::new(),
+            told: 0,
             due: None,
             retries: None,
             equal: None,
@@ -380,7 +383,7 @@ impl World {
         })
     }
 
-    fn dependencies(&self, after: &[(String, When)]) -> Vec<DependsOn> {
+    fn dependencies(&self, wanted: &Wanted) -> Vec<DependsOn> {
         let fact = |(on, when): &(String, When)| {
             let record = self.tasks.get(on).unwrap_or_else(|| panic!("no task {on}"));
             match (record.ended, record.key) {
@@ -388,7 +391,8 @@ impl World {
                 (None, key) => DependsOn::Open(key.expect("an open task has a key"), *when),
             }
         };
-        after.iter().map(fact).collect()
+        let told = std::iter::repeat_n(DependsOn::Told, wanted.told);
+        wanted.after.iter().map(fact).chain(told).collect()
     }
 
     fn task_opened(&self, record: &Record, key: TaskKey, origin: Origin) -> Event {
@@ -405,7 +409,7 @@ impl World {
             requires: wanted.requires.clone().into(),
             memory_mb: wanted.memory_mb,
             priority: wanted.priority,
-            dependencies: self.dependencies(&wanted.after),
+            dependencies: self.dependencies(wanted),
             due: wanted.due,
             retries: wanted.retries.clone(),
             is_cached: wanted.equal.is_some(),

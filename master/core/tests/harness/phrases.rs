@@ -92,6 +92,7 @@ fn change_phrase(world: &World, change: &DurableChange) -> String {
                     name(task),
                     was.task_state().as_str()
                 ),
+                EndReason::ToldDependency => format!("{} {how}, as told", name(task)),
                 EndReason::Poison => format!("{} {how}, poison", name(task)),
                 EndReason::KeptAnswer => format!("{} {how} by a kept answer", name(task)),
                 EndReason::SharedRun(by) => format!("{} {how} by {}", name(task), name(by)),

@@ -3,9 +3,9 @@
 use crate::harness::{Wanted, World, job_name, module_name};
 use crate::line::{Line, attempt, dependency, error_kind, policy};
 use std::sync::Arc;
-use taskmaster_core::{Due, Effect, Event, RunnerKey};
+use taskmaster_core::{DependsOn, Due, Effect, Event, FinalState, RunnerKey};
 use taskmaster_protocol::message::Offer;
-use taskmaster_protocol::{AttemptId, TaskError, Wall, time};
+use taskmaster_protocol::{AttemptId, TaskError, Wall, When, time};
 
 /// What comes of a line.
 pub enum Outcome {
@@ -44,6 +44,7 @@ impl Play {
         wanted.requires.memory_mb = line.number("mem");
         wanted.memory_mb = line.number("memory").unwrap_or(0);
         wanted.after = line.all("after").into_iter().map(dependency).collect();
+        wanted.told = line.number("told").unwrap_or(0);
         wanted.due = self.due(line);
         wanted.equal = line.text("equal").map(Into::into);
         wanted.timeout_ms = line.number("timeout").unwrap_or(0);
@@ -218,6 +219,15 @@ impl Play {
                 Some(task) => Event::CancelRequested { task },
                 None => return Outcome::Effects(Vec::new()),
             },
+            "told" => {
+                let task = self.world.key(line.word(1)).expect("a task of the core");
+                let is = match (line.word(2), self.world.key(line.word(2))) {
+                    ("done", _) => DependsOn::Ended(FinalState::Done, When::Done),
+                    ("failed", _) => DependsOn::Ended(FinalState::Failed, When::Done),
+                    (_, on) => DependsOn::Open(on.expect("an open task"), When::Done),
+                };
+                Event::DependencyTold { task, is }
+            }
             "set" => {
                 let task = self.world.key(line.word(1)).expect("an open task");
                 Event::TaskSet {

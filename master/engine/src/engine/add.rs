@@ -15,7 +15,7 @@ use taskmaster_protocol::{
     CacheMode, Dependency, FromMaster, JobName, Now, Refusal, RefusalCode, TaskId, TaskState,
     TaskView, Wall, When,
 };
-use taskmaster_store::body::{AddedTask, TaskBody};
+use taskmaster_store::body::{AddedTask, JobRun, TaskBody};
 use taskmaster_store::cache::CacheRequest;
 use taskmaster_store::record::JobRecord;
 
@@ -247,7 +247,7 @@ impl Engine {
             .dependencies
             .iter()
             .map(|dependency| &dependency.on)
-            .chain(&task.references);
+            .chain(&task.references.tasks);
         let mut unknown = self.facts.unknown_of(dependencies)?;
         unknown.dedup();
         if !unknown.is_empty() {
@@ -282,7 +282,11 @@ impl Engine {
                 answer: Some(Box::new(view)),
             });
         }
-        Ok(self.add_task(*task, job)?)
+        let jobs = self.bind_jobs(&task.references.jobs, &job)?;
+        let dependencies = task.document.dependencies.iter();
+        let dependencies = dependencies.map(|dependency| &dependency.on);
+        self.refuse_own_job(&job, dependencies.chain(&task.references.tasks))?;
+        Ok(self.add_task(*task, job, jobs)?)
     }
 
     /// Checks everything that may refuse a new task, except its dependencies and requirements.
@@ -305,7 +309,12 @@ impl Engine {
     }
 
     /// Adds a task that passed all checks.
-    fn add_task(&mut self, task: PreparedTask, job: JobName) -> Result<AdmittedTask, Unreadable> {
+    fn add_task(
+        &mut self,
+        task: PreparedTask,
+        job: JobName,
+        job_results: Vec<JobRun>,
+    ) -> Result<AdmittedTask, Unreadable> {
         self.open_job(&job)?;
         self.last_ordinal += 1;
         let PreparedTask {
@@ -320,7 +329,8 @@ impl Engine {
         let body = TaskBody::new(AddedTask {
             document,
             fingerprint,
-            references,
+            references: references.tasks,
+            job_results,
             id: id.clone(),
             job,
             ordinal: self.last_ordinal,
@@ -401,7 +411,9 @@ impl Engine {
                 }
             })
         };
-        body.dependencies().iter().map(depends_on).collect()
+        let tasks = body.dependencies().iter().map(depends_on);
+        let jobs = body.job_results().iter().map(|_| Ok(DependsOn::Told));
+        tasks.chain(jobs).collect()
     }
 
     /// Gives the core an open task. `due` counts instead of the time in the document.
@@ -424,6 +436,7 @@ impl Engine {
         if was_pruned {
             self.facts.reopened(body.id.clone(), self.last_seq);
         }
+        self.remember_waits(key, &body);
         Ok(key)
     }
 

@@ -196,7 +196,8 @@ impl Engine {
         let document = &task.document;
         let request = task.cache.as_ref()?;
         let waits = !document.dependencies.is_empty()
-            || !task.references.is_empty()
+            || !task.references.tasks.is_empty()
+            || !task.references.jobs.is_empty()
             || document.delay_ms.is_some()
             || document.not_before.is_some();
         if waits || request.mode != CacheMode::Use {

@@ -140,6 +140,8 @@ impl Engine {
         let lineage = self.facts.body(key).lineage_of_child();
         let then = then.inherited(priority, lineage)?;
         self.check_continuation(key, &then)?;
+        let job = self.facts.body(key).job.clone();
+        let job_results = self.bind_jobs(&then.references.jobs, &job)?;
         let PreparedTask {
             document,
             references,
@@ -149,7 +151,8 @@ impl Engine {
         let mut body = TaskBody::new(AddedTask {
             document,
             fingerprint: last.fingerprint,
-            references,
+            references: references.tasks,
+            job_results,
             id: last.id.clone(),
             job: last.job.clone(),
             ordinal: last.ordinal,
@@ -171,7 +174,7 @@ impl Engine {
         let due = due_of(&body, self.now);
         let next = self.new_task(key, &body, dependencies, due, Origin::Added);
         if !self.core.is_held_elsewhere(key, report.attempt) {
-            self.facts.continued(key, &last, body);
+            self.facts.continued(key, &last, body.clone());
             if let Some(last) = self.facts.live_mut(key).last.as_mut() {
                 last.failures = None;
             }
@@ -182,6 +185,7 @@ impl Engine {
             run_us: report.stats.run_us,
             next: Box::new(next),
         });
+        self.remember_waits(key, &body);
         Ok(())
     }
 
@@ -196,7 +200,7 @@ impl Engine {
             .dependencies
             .iter()
             .map(|dependency| &dependency.on)
-            .chain(&then.references)
+            .chain(&then.references.tasks)
             .collect();
         let unknown = self.facts.unknown_of(dependencies.iter().copied())?;
         if !unknown.is_empty() {

@@ -64,13 +64,14 @@ mod tests {
             .as_ref()
             .map_or("null", |params| params.get());
         TaskBody::new(AddedTask {
-            references: splice::references(params).unwrap(),
+            references: splice::references(params).unwrap().tasks,
             document,
             fingerprint: Fingerprint::of(text),
             id: TaskId::new("t").unwrap(),
             job: JobName::new("j").unwrap(),
             ordinal: 1,
             created: Wall(0),
+            job_results: Vec::new(),
             lineage: None,
             cache: None,
         })

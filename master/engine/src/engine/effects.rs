@@ -41,10 +41,10 @@ struct PlannedRetry {
 
 /// Why a task ended without a report.
 #[derive(Default)]
-struct EndWithoutReport {
-    error: Option<TaskError>,
+pub(super) struct EndWithoutReport {
+    pub error: Option<TaskError>,
     /// The dependency for which the task was skipped.
-    skipped_for: Option<TaskId>,
+    pub skipped_for: Option<TaskId>,
 }
 
 /// A task that ends, as the core tells it.
@@ -197,7 +197,11 @@ impl Engine {
             } => self.task_set(task, priority, wait_us),
             DurableChange::JobOpened(job) => {
                 let run = self.core.job(&job).map_or(1, |job| job.run);
-                self.persist(Record::JobOpened { job, run });
+                self.persist(Record::JobOpened {
+                    job: job.clone(),
+                    run,
+                });
+                self.facts.run_began(&job, run, self.last_seq);
             }
             DurableChange::JobDone(job) => self.job_done(job),
             DurableChange::JobHeld { job, by, held } => {
@@ -240,6 +244,7 @@ impl Engine {
             job: name.clone(),
             run,
         });
+        self.waits.job_ended(&name);
         self.facts.set_idle_job(name, self.last_seq, record);
     }
 
@@ -254,7 +259,9 @@ impl Engine {
             return;
         };
         let granted = self.modules.granted(&body.module);
-        let results = self.results_in_memory(body.references());
+        let job_results = self.tasks_of_jobs(&body);
+        let of_jobs = job_results.values().flatten();
+        let results = self.results_in_memory(body.references().iter().chain(of_jobs));
         let cache_key = self.key_of_attempt(&body);
         let params = match forbidden {
             // The runner cannot resolve this reference, so the attempt fails with the reason.
@@ -270,6 +277,7 @@ impl Engine {
             job: body.job.clone(),
             params,
             results,
+            job_results,
             args: extras.map(|extras| extras.args.clone()).unwrap_or_default(),
             env: extras.map(|extras| extras.env.clone()).unwrap_or_default(),
             inputs: extras
@@ -313,7 +321,10 @@ impl Engine {
     }
 
     /// Results that memory has, as many as are sent together with an attempt.
-    fn results_in_memory(&self, references: &[TaskId]) -> BTreeMap<TaskId, ResultRef> {
+    fn results_in_memory<'a>(
+        &self,
+        references: impl Iterator<Item = &'a TaskId>,
+    ) -> BTreeMap<TaskId, ResultRef> {
         let mut left = RESULTS_BYTES_MAX;
         let mut results = BTreeMap::new();
         for id in references {
@@ -422,6 +433,7 @@ impl Engine {
             EndReason::Cancelled
             | EndReason::Dependency(..)
             | EndReason::EarlierDependency(..)
+            | EndReason::ToldDependency
             | EndReason::SharedRun(_)
             | EndReason::Poison => None,
         };
@@ -489,6 +501,7 @@ impl Engine {
         let latest = Wall(finished.0.saturating_sub(run_us));
         end.started = end.started.map(|said| began(said, sent, latest));
         let ended = Ended::new(seq, &body, end);
+        self.forget_waits(key, &body);
         let kept = CacheEntry::of(&ended);
         self.remember(key, Arc::new(ended));
         if let Some(entry) = kept {
@@ -499,12 +512,14 @@ impl Engine {
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
         self.events.partials().forget(&ended.id);
         self.facts.ended(key, ended.clone());
+        let run = self.core.job(&ended.job).map_or(0, |job| job.run);
+        self.facts.ended_in_run(run, ended.clone());
         self.finished[final_state_index(ended.end.state)] += 1;
         self.persist(Record::Ended(ended));
     }
 
     fn end_without_report(
-        &self,
+        &mut self,
         key: TaskKey,
         why: EndReason,
         attempt: AttemptId,
@@ -536,6 +551,7 @@ impl Engine {
                 let on = body.dependencies().get(index);
                 on.map_or_else(EndWithoutReport::default, |on| skipped(&on.on, how))
             }
+            EndReason::ToldDependency => self.why_skipped.take().unwrap_or_default(),
             EndReason::Poison => failed(self.poison_error(key, attempt)),
         }
     }

@@ -58,6 +58,8 @@ impl Engine {
             idle_waiter: None,
             retention_us: super::RETENTION_US,
             sick_runners: Default::default(),
+            waits: Default::default(),
+            why_skipped: None,
             answers: Answers::new(cache_bytes, Box::new(UncheckedBlobs)),
             turn: Turn {
                 first_seq: restored.watermarks.seq + 1,

@@ -71,7 +71,7 @@ impl DeferredDocuments {
                 .dependencies
                 .iter()
                 .map(|dependency| &dependency.on)
-                .chain(&task.references);
+                .chain(&task.references.tasks);
             wanted.filter(|id| !known(id)).cloned().collect()
         };
         let missing: BTreeMap<&TaskId, Vec<TaskId>> = self

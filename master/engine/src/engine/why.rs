@@ -89,6 +89,7 @@ impl Engine {
                     Err(error) => Some(format!("`{}` ({error})", dependency.on)),
                 },
             )
+            .chain(self.waits_beside_tasks(key, &body))
             .take(3)
             .collect();
         let more = if open as usize > waits_for.len() {

@@ -9,8 +9,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use taskmaster_core::{TaskKey, TaskMap};
-use taskmaster_protocol::{Dependency, TaskId};
-use taskmaster_store::body::TaskBody;
+use taskmaster_protocol::{JobName, TaskId};
+use taskmaster_store::body::{JobRun, TaskBody};
 use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::Ended;
 use taskmaster_store::view::EndedTask;
@@ -88,6 +88,8 @@ pub(crate) struct LiveTasks {
     pub open: AddingOrder,
     /// How many open tasks depend on an id with this hash. Such tasks are not pruned.
     named: HashTable<(IdHash, u32)>,
+    /// How many open tasks take the results of this job. Its ended tasks are not pruned.
+    named_jobs: BTreeMap<JobName, u32>,
     /// How many open tasks descend from the task of this ordinal.
     descendants: BTreeMap<u64, usize>,
     /// Memory that open tasks take, bytes, estimated.
@@ -176,7 +178,7 @@ impl LiveTasks {
         if let Some(lineage) = body.lineage() {
             *self.descendants.entry(lineage.root).or_default() += 1;
         }
-        self.count_named(body.dependencies());
+        self.count_named(&body);
         self.tasks.insert(
             key,
             Live {
@@ -198,13 +200,16 @@ impl LiveTasks {
         live.priority = body.priority;
         live.body = StoredBody::Whole(body.clone());
         self.bytes = self.bytes - bytes_of(last) + bytes_of(&body);
-        self.uncount_named(last.dependencies());
-        self.count_named(body.dependencies());
+        self.uncount_named(last);
+        self.count_named(&body);
     }
 
-    /// Counts the dependencies of a task that opens.
-    fn count_named(&mut self, dependencies: &[Dependency]) {
-        for dependency in dependencies {
+    /// Counts what a task that opens depends on.
+    fn count_named(&mut self, body: &TaskBody) {
+        for JobRun { job, .. } in body.job_results() {
+            *self.named_jobs.entry(job.clone()).or_default() += 1;
+        }
+        for dependency in body.dependencies() {
             let named = self.hash(&dependency.on);
             let same = |(of, _): &(IdHash, u32)| *of == named;
             self.named
@@ -227,7 +232,7 @@ impl LiveTasks {
                 count.remove();
             }
         }
-        self.uncount_named(body.dependencies());
+        self.uncount_named(body);
     }
 
     /// How many open tasks descend from the task of this ordinal.
@@ -235,8 +240,16 @@ impl LiveTasks {
         self.descendants.get(&root).copied().unwrap_or(0)
     }
 
-    fn uncount_named(&mut self, dependencies: &[Dependency]) {
-        for dependency in dependencies {
+    fn uncount_named(&mut self, body: &TaskBody) {
+        for JobRun { job, .. } in body.job_results() {
+            if let Entry::Occupied(mut count) = self.named_jobs.entry(job.clone()) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+        for dependency in body.dependencies() {
             let named = self.hash(&dependency.on);
             let Ok(mut entry) = self.named.find_entry(named.wide(), |(of, _)| *of == named) else {
                 continue;
@@ -254,6 +267,11 @@ impl LiveTasks {
         self.named
             .find(named.wide(), |(of, _)| *of == named)
             .is_some()
+    }
+
+    /// Whether an open task takes the results of this job.
+    pub fn is_job_named(&self, job: &JobName) -> bool {
+        self.named_jobs.contains_key(job)
     }
 
     /// Removes the task of this key, so that another task can get the key.

@@ -5,6 +5,7 @@ use super::answers::{answer_key, written};
 use super::block::{Blocks, Item};
 use super::digest::ViewDigest;
 use super::ended_index::{self, IndexEntry};
+use super::job_ends::{self, FoldedJobEnds};
 use super::{
     ENDED, EndedTask, JOBS, MODULES, NamedRecord, OPEN, OpenTask, RIGHTS, RUNNERS, WATERMARKS_KEY,
     Watermarks, WrittenEnd, prefixed_key, read_record, skipped_key, watermarks,
@@ -46,6 +47,8 @@ pub struct Fold {
     ended_blocks: Blocks,
     /// Jobs that this fold has read or changed.
     jobs: BTreeMap<JobName, JobRecord>,
+    /// Ends of tasks that this fold has taken in, by job.
+    job_ends: FoldedJobEnds,
     /// Answers that are kept or dropped in this fold, by their keys.
     answers: BTreeMap<Hash, Option<CacheEntry>>,
     /// The ordinal of the first task that was added in this fold. Ordinals grow for ever, so the view
@@ -82,6 +85,7 @@ impl Fold {
             ended: BTreeMap::new(),
             ended_blocks: Blocks::new(ENDED, store.clone()),
             jobs: BTreeMap::new(),
+            job_ends: FoldedJobEnds::default(),
             answers: BTreeMap::new(),
             fresh_from: None,
             batch: WriteBatch::default(),
@@ -114,8 +118,8 @@ impl Fold {
             if self.weight() >= weight_max {
                 break;
             }
-            self.take_record(record)?;
             seq += u64::from(record.event().is_some());
+            self.take_record(record, seq)?;
             records_folded += 1;
         }
 
@@ -136,6 +140,7 @@ impl Fold {
             + self.open_blocks.len()
             + self.ended_blocks.len()
             + self.jobs.len()
+            + self.job_ends.len()
             + self.answers.len()
             + self.batch.entries.len()
     }
@@ -150,7 +155,11 @@ impl Fold {
         self.watermarks.ended_count
     }
 
-    fn take_record(&mut self, record: &Record) -> Result<(), StoreError> {
+    /// Takes in a record. `seq` is that of its event, or of the last event before it.
+    fn take_record(&mut self, record: &Record, seq: u64) -> Result<(), StoreError> {
+        if let Record::JobOpened { job, run } = record {
+            self.job_ends.run_began(job, *run, seq);
+        }
         match record {
             Record::Started { epoch } => self.watermarks.epoch = *epoch,
             Record::Added(body) => self.add(body)?,
@@ -254,7 +263,10 @@ impl Fold {
         let Some(Some(task)) = self.open.insert(ended.ordinal, None) else {
             return Ok(());
         };
-        self.job(&ended.job)?.ended[final_state_index(ended.end.state)] += 1;
+        let job = self.job(&ended.job)?;
+        job.ended[final_state_index(ended.end.state)] += 1;
+        let run = job.run;
+        self.job_ends.ended(run, ended);
         let folded = FoldedEnd {
             body: task.body,
             ended: ended.clone(),
@@ -335,6 +347,7 @@ impl Fold {
         for EndedTask { ended, .. } in tasks {
             self.remove_ended(ended.seq, &ended.id, ended.end.skipped_for())?;
         }
+        job_ends::prune(self.store.as_ref(), tasks, &mut self.batch)?;
         let count = tasks.len() as u64;
         self.watermarks.ended_count = self.watermarks.ended_count.saturating_sub(count);
         Ok(())
@@ -346,6 +359,7 @@ impl Fold {
     pub fn write(mut self) -> Result<u64, StoreError> {
         self.put_open()?;
         self.put_ended()?;
+        std::mem::take(&mut self.job_ends).put(&mut self.batch);
         for (name, record) in std::mem::take(&mut self.jobs) {
             let key = prefixed_key(JOBS, name.as_str());
             self.put(key, &NamedRecord { name, record });

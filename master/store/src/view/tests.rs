@@ -24,6 +24,7 @@ fn body(ordinal: u64, name: &str) -> Arc<TaskBody> {
         job: JobName::new("j").unwrap(),
         ordinal,
         created: Wall(0),
+        job_results: Vec::new(),
         lineage: None,
         cache: None,
     }))
@@ -657,4 +658,69 @@ fn a_journal_with_a_hole_is_folded_by_nobody() {
         told.contains("ends at commit 1, and the view at commit 2"),
         "{told}"
     );
+}
+
+#[test]
+fn the_ends_of_a_run_are_found_by_job_until_one_of_them_is_pruned() {
+    let job = JobName::new("j").unwrap();
+    let bodies: Vec<_> = (1..=300)
+        .map(|ordinal| body(ordinal, &format!("task-{ordinal}")))
+        .collect();
+    let opened = |run| Record::JobOpened {
+        job: job.clone(),
+        run,
+    };
+    let done = |run| Record::JobDone {
+        job: job.clone(),
+        run,
+    };
+    // Two runs: of 100 tasks, and of 200 in two folds.
+    let mut commits = Vec::new();
+    let mut seq = 0;
+    for (run, bodies) in [(1, &bodies[..100]), (2, &bodies[100..])] {
+        let added = bodies.iter().map(|body| Record::Added(body.clone()));
+        commits.push([opened(run)].into_iter().chain(added).collect());
+        seq += 1 + bodies.len() as u64;
+        for bodies in bodies.chunks(100) {
+            let ends = bodies.iter().map(|body| {
+                seq += 1;
+                Record::Ended(ended(seq, body, TaskState::Done, "r", None))
+            });
+            commits.push(ends.collect());
+        }
+        commits.push(vec![done(run)]);
+        seq += 1;
+    }
+    let store = world(commits);
+    catch_up(&store).unwrap();
+    let of_run = |run| {
+        let found = job_ends(store.as_ref(), &job, run, usize::MAX).unwrap();
+        let mut ordinals: Vec<u64> = found.ends.iter().map(|end| end.ordinal).collect();
+        ordinals.sort_unstable();
+        let is_named = |end: &JobEnd| end.id.as_str() == format!("task-{}", end.ordinal);
+        assert!(found.ends.iter().all(is_named));
+        (ordinals, found.from_beginning)
+    };
+    assert_eq!(of_run(1), ((1..=100).collect(), true));
+    assert_eq!(of_run(2), ((101..=300).collect(), true));
+
+    let prune = |range: std::ops::Range<usize>| {
+        let ended: Vec<EndedTask> = bodies[range]
+            .iter()
+            .map(|body| ended_task(store.as_ref(), &body.id).unwrap().unwrap())
+            .collect();
+        let mut fold = Fold::begin(store.clone()).unwrap();
+        fold.prune(&ended).unwrap();
+        fold.write().unwrap();
+        verify(store.as_ref()).unwrap();
+    };
+    prune(0..1);
+    assert!(!of_run(1).1);
+    assert_eq!(of_run(2), ((101..=300).collect(), true));
+    prune(1..100);
+    assert_eq!(of_run(1), (vec![], false));
+    assert_eq!(of_run(2), ((101..=300).collect(), true));
+    prune(100..300);
+    let left = store.scan(b"k", b"l", false, usize::MAX).unwrap();
+    assert_eq!(left, []);
 }
