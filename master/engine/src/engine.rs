@@ -39,7 +39,7 @@ use std::time::Duration;
 use taskmaster_core::{Effect, Event, RunnerKey, Scheduler};
 use taskmaster_protocol::message::{Done, Failed, Offer, Role};
 use taskmaster_protocol::{EventKind, FromMaster, JobName, Now, Requires, ToMaster, Wall};
-use taskmaster_store::cache::CacheEntry;
+use taskmaster_store::cache_entry::CacheEntry;
 use taskmaster_store::record::Record;
 use taskmaster_store::view::EndedTask;
 use tokio::sync::oneshot;

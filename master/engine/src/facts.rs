@@ -26,7 +26,7 @@ use std::sync::Arc;
 use taskmaster_core::{FinalState, TaskKey};
 use taskmaster_protocol::{Hash, JobName, TaskId, TaskState, Wall, limits};
 use taskmaster_store::body::TaskBody;
-use taskmaster_store::cache::CacheEntry;
+use taskmaster_store::cache_entry::CacheEntry;
 use taskmaster_store::kv::{SharedStore, StoreError};
 use taskmaster_store::packed::StoredBody;
 use taskmaster_store::record::{Ended, JobRecord};

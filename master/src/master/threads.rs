@@ -47,21 +47,23 @@ pub(super) fn start(
     blobs: Blobs,
     store: OpenedStore,
 ) -> Result<StartedThreads, MasterError> {
-    let synced = store.synced;
-    let restored = store.restored;
-    let store = store.store;
+    let OpenedStore {
+        synced,
+        restored,
+        store,
+    } = store;
     let data_error = |error| MasterError::Data(config.data.clone(), error);
     let (inbox, inputs) = channel();
     let (turns, ended_turns) = sync_channel(TURNS_WAITING_MAX);
     let (folds, commits) = channel();
     let (failing, failed) = mpsc::channel(1);
     let room = DiskMonitor::new(inbox.clone());
-    let events =
-        EventFeed::new(restored.watermarks.seq, store.clone()).reporting_damage_to(room.damage());
+    let events = EventFeed::new(restored.watermarks.seq, store.clone());
+    let events = events.reporting_damage_to(room.damage());
     let epoch = restored.watermarks.epoch + 1;
     let now = clock::now();
-    let engine_config = engine_config(config, now);
-    let mut engine = Engine::restore(restored, engine_config, store.clone(), events.clone(), now)?;
+    let settings = engine_config(config, now);
+    let mut engine = Engine::restore(restored, settings, store.clone(), events.clone(), now)?;
     engine.keep_ended_for(config.keep.time);
     engine.report_damage_to(room.damage());
     engine.look_for_blobs_in(Box::new(LocalBlobs(blobs.clone())));
@@ -105,12 +107,13 @@ pub(super) fn start(
         start_disk(disk_thread),
         start_fold(folding, commits, room),
     ];
-    let threads: io::Result<Vec<_>> = threads.into_iter().collect();
+    let threads = threads.into_iter().collect::<io::Result<Vec<_>>>();
+    let threads = threads.map_err(data_error)?;
     Ok(StartedThreads {
         handle,
         components,
         failed,
-        threads: threads.map_err(data_error)?,
+        threads,
     })
 }
 

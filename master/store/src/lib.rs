@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod cache;
+pub mod cache_entry;
 pub mod codec;
 pub mod disk;
 pub mod journal;

@@ -2,7 +2,7 @@
 //! an export.
 
 use crate::body::TaskBody;
-use crate::cache::CacheEntry;
+use crate::cache_entry::CacheEntry;
 use crate::record::{Ended, ModuleRecord, Record};
 use taskmaster_protocol::Hash;
 use taskmaster_protocol::message::ResultRef;

@@ -157,7 +157,7 @@ mod tests {
         for (cache, words) in [
             ("true", "`false` or an object"),
             ("300", "`false` or an object"),
-            (r#"{"ttl":300}"#, "unknown field `ttl`"),
+            (r#"{"ttl":300}"#, "unknown field `cache.ttl`"),
             (r#"{"ttl_s":0}"#, "at least 1"),
             (r#"{"ttl_s":-1}"#, "integer `-1`"),
             (r#"{"ttl_s":99999999999}"#, "366 days"),

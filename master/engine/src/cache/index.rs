@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use taskmaster_protocol::{Hash, Wall};
-use taskmaster_store::cache::CacheEntry;
+use taskmaster_store::cache_entry::CacheEntry;
 
 /// Bytes of answers that stay in memory beside the view. Newer ones stay, too, until the view has
 /// them.

@@ -16,7 +16,8 @@ use taskmaster_protocol::{
     AttemptId, CacheMode, Hash, JobName, ModuleName, ModuleRef, TaskState, TaskView, Wall,
 };
 use taskmaster_store::body::TaskBody;
-use taskmaster_store::cache::{CacheEntry, CacheRequest, CacheTerms};
+use taskmaster_store::cache::{CacheRequest, CacheTerms};
+use taskmaster_store::cache_entry::CacheEntry;
 use taskmaster_store::record::{EndExtras, Ended, Record, TaskEnd, TaskOutput};
 use taskmaster_store::view;
 

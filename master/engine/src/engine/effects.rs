@@ -14,7 +14,8 @@ use taskmaster_protocol::{
     AttemptId, ErrorKind, EventKind, EventView, FromMaster, JobName, Json, Refusal, RefusalCode,
     TaskError, TaskId, Wall,
 };
-use taskmaster_store::cache::CacheEntry;
+use taskmaster_store::body::TaskBody;
+use taskmaster_store::cache_entry::CacheEntry;
 use taskmaster_store::record::{
     EndExtras, Ended, JobRecord, Record, Retrying, TaskEnd, TaskOutput, final_state_index,
 };
@@ -437,15 +438,11 @@ impl Engine {
             | EndReason::SharedRun(_)
             | EndReason::Poison => None,
         };
-        let (report, answer) = match told {
-            Some(Told::Report(report)) => (Some(report), None),
-            Some(Told::Answer(entry)) => (None, Some(entry)),
-            None => (None, None),
-        };
         let EndWithoutReport { error, skipped_for } = self.end_without_report(key, why, attempt);
-        let runner = report
-            .as_ref()
-            .and_then(|report| self.runner_name(report.runner));
+        let runner = match &told {
+            Some(Told::Report(report)) => self.runner_name(report.runner),
+            Some(Told::Answer(_)) | None => None,
+        };
         let seq = self.last_seq + 1;
         let finished = self.now.wall;
         let epoch = self.epoch;
@@ -482,16 +479,12 @@ impl Engine {
             key: last.cache_key.filter(|_| last.n == attempt.n),
             adds_tasks: last.adds_tasks,
         };
-        if let Some(report) = report {
-            let own_ttl_s = ttl_of(&report.report);
-            let is_done = matches!(report.report, AttemptReport::Done(_));
-            add_report(&mut end, report.report);
-            if is_done {
-                self.keep_answer(&body, &mut end, sent_attempt, own_ttl_s);
+        match told {
+            Some(Told::Report(report)) => {
+                self.take_report(&body, &mut end, report.report, sent_attempt);
             }
-        }
-        if let Some(entry) = answer {
-            answer_with(&mut end, &entry, finished);
+            Some(Told::Answer(entry)) => answer_with(&mut end, &entry, finished),
+            None => {}
         }
         if let EndReason::SharedRun(by) = why {
             self.shared_answer(&mut end, by);
@@ -502,14 +495,28 @@ impl Engine {
         end.started = end.started.map(|said| began(said, sent, latest));
         let ended = Ended::new(seq, &body, end);
         self.forget_waits(key, &body);
-        let kept = CacheEntry::of(&ended);
         self.remember(key, Arc::new(ended));
-        if let Some(entry) = kept {
-            self.answer_kept(entry);
+    }
+
+    /// Adds what a runner has reported to the end of a task, and keeps the answer where it may be.
+    fn take_report(
+        &mut self,
+        body: &TaskBody,
+        end: &mut TaskEnd,
+        report: AttemptReport,
+        sent: SentAttempt,
+    ) {
+        let own_ttl_s = ttl_of(&report);
+        add_report(end, report);
+        if end.result.is_some() {
+            self.keep_answer(body, end, sent, own_ttl_s);
         }
     }
 
     fn remember(&mut self, key: TaskKey, ended: Arc<Ended>) {
+        if let Some(entry) = CacheEntry::of(&ended) {
+            self.answer_kept(entry);
+        }
         self.events.partials().forget(&ended.id);
         self.facts.ended(key, ended.clone());
         let run = self.core.job(&ended.job).map_or(0, |job| job.run);

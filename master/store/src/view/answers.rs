@@ -1,7 +1,7 @@
 //! Kept answers in the view, by their keys.
 
 use super::{CACHE, StoreError, corrupt, for_each_value};
-use crate::cache::CacheEntry;
+use crate::cache_entry::CacheEntry;
 use crate::codec::{self, DecodeError};
 use crate::kv::{KvStore, VALUE_BYTES_MAX, get_parts};
 use taskmaster_protocol::Hash;

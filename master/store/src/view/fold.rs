@@ -11,7 +11,7 @@ use super::{
     Watermarks, WrittenEnd, prefixed_key, read_record, skipped_key, watermarks,
 };
 use crate::body::TaskBody;
-use crate::cache::CacheEntry;
+use crate::cache_entry::CacheEntry;
 use crate::codec;
 use crate::journal;
 use crate::kv::{SharedStore, StoreError, VALUE_BYTES_MAX, WriteBatch, part_key};
