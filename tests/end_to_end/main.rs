@@ -15,6 +15,7 @@
 
 mod answers;
 mod bad_input;
+mod cache;
 mod capabilities;
 mod components;
 mod config;

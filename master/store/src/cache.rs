@@ -41,6 +41,9 @@ pub struct CacheTerms {
     /// Bytes of the blobs that the answer names.
     #[serde(default)]
     pub blob_bytes: u64,
+    /// Until when the answer was kept whose place this one takes; `None` where it takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_expires: Option<Wall>,
 }
 
 /// An answer that is kept.
@@ -92,6 +95,7 @@ impl CacheEntry {
             engine,
             parts,
             blob_bytes,
+            former_expires: _,
         } = terms;
         let ttl_us = ttl_s.saturating_mul(1_000_000);
         Some(CacheEntry {
