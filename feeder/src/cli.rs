@@ -1,18 +1,20 @@
 //! What people type: the clap types of every client command, with the text of their help.
 
+mod cache;
 mod inspecting;
 mod projects;
 mod tasks;
 mod values;
 
 pub use crate::output::OutputFormat;
+pub use cache::{CacheCommand, KeptAnswerOptions};
 pub use inspecting::{
     DoctorOptions, JobsCommand, ModulesCommand, RunnersCommand, TasksCommand, TopOptions,
     WatchOptions,
 };
 pub use projects::{DevOptions, Language, NewOptions};
 pub use tasks::{AddOptions, BenchOptions, CallOptions, FeedOptions, TaskOptions};
-pub use values::TimeSpan;
+pub use values::{PastTime, TimeSpan};
 
 use crate::client::{ClientError, Target};
 use crate::output::Printer;
@@ -119,6 +121,9 @@ pub enum ClientCommand {
     /// List, show and drain runners
     #[command(subcommand)]
     Runners(RunnersCommand),
+    /// List, explain and drop kept answers
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Print events as JSON lines, live
     ///
     /// Reconnects when the master goes away and goes on where it was; events that are no longer

@@ -9,6 +9,7 @@ use crate::output::text::{bytes, span};
 use crate::output::{Printer, notice};
 use serde_json::json;
 use taskmaster_console::terminal::plain;
+use taskmaster_protocol::shape::AnswerSource;
 use taskmaster_protocol::shape::PartialView;
 use taskmaster_protocol::{RefusalCode, TaskState, TaskView};
 
@@ -100,6 +101,7 @@ pub fn block(task: &TaskView) -> TextTable {
         block.pair("partial", partial.value.get());
         block.pair("given", format!("{given}, number {n} of attempt {attempt}"));
     }
+    block.pair_if("answer", task.cached.as_ref().map(source));
     if let Some(error) = &task.error {
         let kind = error.kind.as_str();
         block.pair("error", format!("{kind}: {}", error.message));
@@ -112,6 +114,20 @@ pub fn block(task: &TaskView) -> TextTable {
         block.pair("memory", bytes(stats.memory_bytes));
     }
     block
+}
+
+/// Where the answer of a task comes from that did not run.
+fn source(cached: &AnswerSource) -> String {
+    let AnswerSource {
+        from,
+        age_s,
+        joined,
+    } = cached;
+    if *joined {
+        format!("shared with task {from}, which ran")
+    } else {
+        format!("kept from task {from}, {age_s} s old")
+    }
 }
 
 /// A JSON string as its text, any other JSON as it is.

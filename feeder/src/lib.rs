@@ -55,6 +55,7 @@ async fn run_command(command: ClientCommand, global: &GlobalOptions) -> u8 {
         ClientCommand::Jobs(command) => inspect::jobs::run(command, global).await,
         ClientCommand::Modules(command) => inspect::modules::run(command, global).await,
         ClientCommand::Runners(command) => inspect::runners::run(command, global).await,
+        ClientCommand::Cache(command) => inspect::cache::run(command, global).await,
         ClientCommand::Watch(options) => watch::run(&options, global).await,
         ClientCommand::Top(options) => top::run(&options, global).await,
         ClientCommand::Bench(options) => bench::run(&options, global).await,

@@ -132,6 +132,11 @@ name!(
     /// The name of a module, which is the stem of its file in the task folder.
     ModuleName, "the module's name", "._-"
 );
+name!(
+    /// A word that an operator sets for a module. It is a part of the keys of the module's answers,
+    /// so that another word makes older answers unknown.
+    Salt, "the salt", "._:-"
+);
 
 /// The SHA-256 of some bytes: the name of a blob, or the version of a module.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

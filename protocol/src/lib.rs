@@ -34,7 +34,7 @@ pub use capabilities::Capabilities;
 pub use event::{EventFilter, EventKind, EventView};
 pub use files::{FilePath, InputRef, Listing};
 pub use glob::Glob;
-pub use id::{AttemptId, Hash, JobName, ModuleName, ModuleRef, TaskId};
+pub use id::{AttemptId, Hash, JobName, ModuleName, ModuleRef, Salt, TaskId};
 pub use json::Json;
 pub use message::{FromMaster, ToMaster};
 pub use offer::Offer;

@@ -87,6 +87,10 @@ pub const RESULTS_MAX: usize = 256;
 /// Tasks that one message may cancel, open again or follow. A longer list goes in several messages.
 pub const IDS_MAX: usize = 4_096;
 
+/// Kept answers that one message may drop. More go in several messages, so that no turn of the
+/// master is long.
+pub const KEYS_DROPPED_MAX: usize = 1_000;
+
 /// Bytes of one page of a list: a thousand tasks with their results and errors, or a thousand runners
 /// with their labels, may have more than a message. A page ends with the row that reaches this.
 pub const PAGE_BYTES_MAX: usize = 8 << 20;

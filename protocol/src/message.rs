@@ -6,6 +6,7 @@
 //! connection.
 
 mod assignment;
+mod cache;
 mod feed;
 mod hello;
 mod operate;
@@ -16,6 +17,10 @@ mod watch;
 pub use crate::offer::Offer;
 pub use crate::shape::ModuleVersion;
 pub use assignment::{Announce, Assignment, Attempt, ResultRef};
+pub use cache::{
+    BadKeyPrefix, CacheOutcome, CacheReason, CacheStats, KeptAnswerFilter, KeptAnswerView,
+    KeptAnswersPageQuery, KeyPrefix,
+};
 pub use feed::{Add, Added, Follow, JobRef, PartialResult, Rejected, Rejection, TasksEnded};
 pub use hello::{Hello, Role, Welcome};
 pub use operate::{Cancel, ChangeTask, Operate, Operation, Retry};

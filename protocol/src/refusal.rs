@@ -45,6 +45,8 @@ pub enum RefusalCode {
     UnknownJob,
     /// The master knows no runner of this name.
     UnknownRunner,
+    /// No kept answer has this key.
+    UnknownAnswer,
     /// The task, job, module or runner is in a state in which this cannot be done.
     WrongState,
     /// The master cannot do it now (its disk is full, or its start not finished). Nothing was done,

@@ -259,6 +259,9 @@ pub struct ModuleView {
     /// The newest version and why it is not in use. Absent where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<ModuleWaiting>,
+    /// The word that an operator has set, by which older answers are found no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
     /// What the module is for, by its manifest. Only where a single module is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

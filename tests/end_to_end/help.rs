@@ -63,6 +63,18 @@ const COMMANDS: &[(&str, &str)] = &[
     ("runners list", ""),
     ("runners show", ""),
     ("runners drain", ""),
+    (
+        "cache list",
+        "--module --key --runner --since --until --limit",
+    ),
+    ("cache show", ""),
+    ("cache why", ""),
+    ("cache stats", ""),
+    (
+        "cache purge",
+        "--module --key --runner --since --until --all",
+    ),
+    ("cache salt", "--remove"),
     ("watch", "--since --filter"),
     ("top", ""),
     ("bench", "--tasks"),

@@ -15,6 +15,7 @@
 
 mod answers;
 mod bad_input;
+mod cache;
 mod calls;
 mod capabilities;
 mod components;

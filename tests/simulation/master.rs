@@ -213,6 +213,7 @@ impl World {
                 kind: ModuleKind::Command,
                 bytes: 100,
                 wants: Some(Default::default()),
+                cache_version: None,
             };
             self.tell_master(Input::Module {
                 name: module,

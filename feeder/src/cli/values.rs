@@ -1,5 +1,6 @@
 //! Values of options that clap has no type for. Their errors are sentences with an example.
 
+use crate::output::moments::now;
 use std::time::Duration;
 use taskmaster_protocol::time::parse_duration_us;
 use taskmaster_protocol::{TaskState, Wall, near};
@@ -41,6 +42,40 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 /// Reads an RFC 3339 time.
 pub fn time(text: &str) -> Result<Wall, String> {
     Wall::parse(text)
+}
+
+/// A time in the past: one that is named, or one that is so long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PastTime {
+    /// The time.
+    At(Wall),
+    /// How long ago it is.
+    Ago(TimeSpan),
+}
+
+impl PastTime {
+    /// The time, by the clock of this machine.
+    pub fn wall(self) -> Wall {
+        match self {
+            PastTime::At(time) => time,
+            PastTime::Ago(span) => {
+                let us = i64::try_from(span.us).unwrap_or(i64::MAX);
+                Wall(now().0.saturating_sub(us))
+            }
+        }
+    }
+}
+
+/// Reads an RFC 3339 time, or a time span, which counts back from now.
+pub fn past_time(text: &str) -> Result<PastTime, String> {
+    if let Ok(span) = text.parse() {
+        return Ok(PastTime::Ago(span));
+    }
+    Wall::parse(text).map(PastTime::At).map_err(|_| {
+        format!(
+            "`{text}` is no time: give one as 2026-12-01T09:30:00Z, or how long ago it is, as 2h"
+        )
+    })
 }
 
 /// Reads the state of a task. The error of an unknown one has the names that are near.

@@ -41,7 +41,7 @@ fn shown(time: Wall, zone: TimeZone, format: &str) -> String {
     time.to_zoned_datetime(zone).strftime(format).to_string()
 }
 
-fn now() -> Wall {
+pub fn now() -> Wall {
     Wall(Timestamp::now().as_microsecond())
 }
 

@@ -4,7 +4,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use taskmaster_protocol::TaskId;
 use taskmaster_protocol::TaskState;
-use taskmaster_protocol::message::{Log, Page, ResultRef, Status};
+use taskmaster_protocol::message::{
+    CacheReason, CacheStats, KeptAnswerView, Log, Page, ResultRef, Status,
+};
 use taskmaster_protocol::shape::{JobView, ModuleView, RunnerView, TaskView};
 
 /// What a question is answered with. As JSON, each is its content alone.
@@ -33,6 +35,14 @@ pub enum QueryAnswer {
     Runners(Page<RunnerView>),
     /// The master in numbers.
     Status(Box<Status>),
+    /// A page of kept answers.
+    KeptAnswers(Page<KeptAnswerView>),
+    /// One kept answer.
+    KeptAnswer(Box<KeptAnswerView>),
+    /// Why a task was a hit or a miss.
+    CacheReason(Box<CacheReason>),
+    /// What is kept, and what became of look-ups.
+    CacheStats(CacheStats),
 }
 
 /// Why a task is where it is, in one sentence.

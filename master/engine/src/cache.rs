@@ -2,6 +2,7 @@
 
 pub(crate) mod index;
 pub(crate) mod key;
+pub(crate) mod unfolded;
 
 use taskmaster_protocol::Hash;
 

@@ -284,7 +284,7 @@ impl Engine {
             }
             Input::Folded { seq } => {
                 self.facts.view_has(seq);
-                self.answers.index.view_has(seq);
+                self.answers.view_has(seq);
             }
             Input::Prune { tasks, reply } => {
                 let tasks = self.prunable(tasks);

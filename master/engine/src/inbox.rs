@@ -174,6 +174,8 @@ pub enum ModuleFile {
         /// The capabilities that the manifest beside the file asks for. `None` if the manifest
         /// cannot be read; then the capabilities known before still count.
         wants: Option<Arc<Capabilities>>,
+        /// What stands in for the hash of the file in the keys of answers, by the same manifest.
+        cache_version: Option<Arc<str>>,
     },
     /// A file that is no valid module.
     Unsound {

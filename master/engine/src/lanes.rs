@@ -4,6 +4,7 @@
 use crate::inbox::{AdmissionPermit, ConnectionId, Input};
 use std::collections::{HashMap, VecDeque};
 use taskmaster_protocol::ToMaster;
+use taskmaster_protocol::message::Operation;
 
 /// The two lanes in which inputs wait for the engine.
 #[derive(Default)]
@@ -92,6 +93,10 @@ fn entries(message: &ToMaster) -> usize {
         ToMaster::Compiled(compiled) => compiled.len(),
         ToMaster::Compiling(compiling) => compiling.len(),
         ToMaster::Request(request) => request.held.as_ref().map_or(0, Vec::len),
+        ToMaster::Operate(operate) => match &operate.operation {
+            Operation::DropAnswers { keys } => keys.len(),
+            _ => 1,
+        },
         ToMaster::Cancel(cancel) => cancel.ids.len(),
         ToMaster::Retry(retry) => retry.ids.len(),
         ToMaster::Hello(_)
@@ -100,7 +105,6 @@ fn entries(message: &ToMaster) -> usize {
         | ToMaster::Release(_)
         | ToMaster::Follow(_)
         | ToMaster::Set(_)
-        | ToMaster::Operate(_)
         | ToMaster::Watch(_)
         | ToMaster::Ask(_) => 1,
     }

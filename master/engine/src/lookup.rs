@@ -1,5 +1,9 @@
 //! The part of an answer that memory does not have: read from the view by the asker's own thread.
 
+mod answers;
+
+pub use answers::{AnswerLookup, AnswersPageLookup, MissLookup, first_after};
+
 use crate::answer::{QueryAnswer, TaskReason};
 use crate::events::ended_view;
 use crate::page::GrowingPage;
@@ -47,6 +51,12 @@ pub enum Lookup {
     Job(JobName),
     /// A page of jobs.
     Jobs(JobPage),
+    /// A page of kept answers.
+    KeptAnswers(Box<AnswersPageLookup>),
+    /// One kept answer.
+    KeptAnswer(Box<AnswerLookup>),
+    /// Why no answer was kept for a task.
+    Miss(Box<MissLookup>),
 }
 
 /// What a list of tasks is narrowed to.
@@ -145,7 +155,10 @@ impl Lookup {
             | Lookup::Ended { .. }
             | Lookup::Results { .. }
             | Lookup::Job(_)
-            | Lookup::Jobs(_) => QueryAnswer::Task(Box::new(ended_view(ended))),
+            | Lookup::Jobs(_)
+            | Lookup::KeptAnswers(_)
+            | Lookup::KeptAnswer(_)
+            | Lookup::Miss(_) => QueryAnswer::Task(Box::new(ended_view(ended))),
         }
     }
 
@@ -191,6 +204,12 @@ impl Lookup {
                 let folded = view::jobs_after(store, &page.after, limits::PAGE_ROWS_MAX)?;
                 Ok(QueryAnswer::Jobs(page.merged(folded)))
             }
+            Lookup::KeptAnswers(page) => Ok(QueryAnswer::KeptAnswers(page.read(store)?)),
+            Lookup::KeptAnswer(one) => {
+                let view = one.read(store)?;
+                view.map(|view| QueryAnswer::KeptAnswer(Box::new(view)))
+            }
+            Lookup::Miss(miss) => Ok(QueryAnswer::CacheReason(Box::new(miss.read(store)?))),
         })
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn status_of(refusal: &Refusal) -> StatusCode {
         | RefusalCode::UnknownBlob
         | RefusalCode::UnknownJob
         | RefusalCode::UnknownModule
-        | RefusalCode::UnknownRunner => StatusCode::NOT_FOUND,
+        | RefusalCode::UnknownRunner
+        | RefusalCode::UnknownAnswer => StatusCode::NOT_FOUND,
         RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         RefusalCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RefusalCode::MalformedJson

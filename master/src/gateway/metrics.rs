@@ -6,27 +6,40 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use taskmaster_engine::answer::QueryAnswer;
-use taskmaster_protocol::message::{Query, Status};
+use taskmaster_protocol::message::{CacheStats, Query, Status};
 use taskmaster_protocol::{Refusal, RefusalCode};
 
 pub(super) async fn metrics(State(state): State<GatewayState>) -> Response {
-    match status(&state).await {
-        Ok(status) => {
+    match numbers(&state).await {
+        Ok(Numbers { status, cache }) => {
             let is_disk_full = state.handle.room.disk().refusal().is_some();
             let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-            (headers, text(&status, is_disk_full)).into_response()
+            let metrics = metrics_of(&status, is_disk_full);
+            let metrics = metrics.into_iter().chain(cache_metrics(&cache));
+            (headers, text(&status, metrics)).into_response()
         }
         Err(refusal) => (status_of(&refusal), format!("{refusal}\n")).into_response(),
     }
 }
 
-async fn status(state: &GatewayState) -> Result<Status, Refusal> {
-    match state.handle.ask(Query::Status).await? {
-        QueryAnswer::Status(status) => Ok(*status),
-        other => {
-            let text = format!("the engine answered a question for its status with {other:?}");
-            Err(Refusal::new(RefusalCode::Internal, text))
-        }
+/// What the engine counts.
+struct Numbers {
+    status: Status,
+    cache: CacheStats,
+}
+
+async fn numbers(state: &GatewayState) -> Result<Numbers, Refusal> {
+    let wrong = |other| {
+        let text = format!("the engine answered a question for its numbers with {other:?}");
+        Err(Refusal::new(RefusalCode::Internal, text))
+    };
+    let status = match state.handle.ask(Query::Status).await? {
+        QueryAnswer::Status(status) => *status,
+        other => return wrong(other),
+    };
+    match state.handle.ask(Query::CacheStats).await? {
+        QueryAnswer::CacheStats(cache) => Ok(Numbers { status, cache }),
+        other => wrong(other),
     }
 }
 
@@ -38,7 +51,7 @@ struct Metric {
     help: &'static str,
 }
 
-fn text(status: &Status, is_disk_full: bool) -> String {
+fn text(status: &Status, metrics: impl Iterator<Item = Metric>) -> String {
     let mut text = String::from(concat!(
         "# HELP taskmaster_tasks Tasks by state; final ones since this start.\n",
         "# TYPE taskmaster_tasks gauge\n",
@@ -46,7 +59,7 @@ fn text(status: &Status, is_disk_full: bool) -> String {
     for (state, count) in &status.tasks {
         text.push_str(&format!("taskmaster_tasks{{state=\"{state}\"}} {count}\n"));
     }
-    for metric in metrics_of(status, is_disk_full) {
+    for metric in metrics {
         let Metric {
             name,
             kind,
@@ -110,5 +123,63 @@ fn metrics_of(status: &Status, is_disk_full: bool) -> [Metric; 8] {
             value: u64::from(status.why_no_adds().is_some()),
             help: "1: adds are refused, for want of room on the disk or in memory.",
         },
+    ]
+}
+
+fn cache_metrics(stats: &CacheStats) -> [Metric; 9] {
+    let metric = |name, kind, value, help| Metric {
+        name,
+        kind,
+        value,
+        help,
+    };
+    let now = |name, value, help| metric(name, "gauge", value, help);
+    let total = |name, value, help| metric(name, "counter", value, help);
+    [
+        now(
+            "taskmaster_cache_entries",
+            stats.entries,
+            "Answers that are kept.",
+        ),
+        now(
+            "taskmaster_cache_bytes",
+            stats.bytes,
+            "Bytes of kept answers, with their blobs.",
+        ),
+        now(
+            "taskmaster_cache_bytes_max",
+            stats.bytes_max,
+            "The most bytes of kept answers (--cache-mb).",
+        ),
+        total(
+            "taskmaster_cache_hits_total",
+            stats.hits,
+            "Tasks that a kept answer ended, since this start.",
+        ),
+        total(
+            "taskmaster_cache_misses_total",
+            stats.misses,
+            "Tasks for which no answer was kept, since this start.",
+        ),
+        total(
+            "taskmaster_cache_joined_total",
+            stats.joined,
+            "Tasks that shared the run of an equal one, since this start.",
+        ),
+        total(
+            "taskmaster_cache_kept_total",
+            stats.kept,
+            "Answers that runs have left, since this start.",
+        ),
+        total(
+            "taskmaster_cache_doubtful_total",
+            stats.doubtful,
+            "Answers that were not kept because of a doubt, since this start.",
+        ),
+        total(
+            "taskmaster_cache_evicted_total",
+            stats.evicted,
+            "Answers that went for want of room or because of their age, since this start.",
+        ),
     ]
 }

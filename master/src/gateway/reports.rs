@@ -8,7 +8,7 @@ use super::{follow_ups, heavy};
 use std::collections::BTreeMap;
 use taskmaster_blobs::{Blobs, is_unavailable};
 use taskmaster_protocol::message::{
-    Compiled, Done, Failed, LiveOutput, Log, PartialOutput, Query, ResultRef,
+    Compiled, Done, Failed, LiveOutput, Log, Operation, PartialOutput, Query, ResultRef,
 };
 use taskmaster_protocol::{
     ErrorKind, FilePath, Hash, Refusal, RefusalCode, TaskError, ToMaster, limits,
@@ -56,12 +56,15 @@ pub(super) fn check_count(message: &ToMaster) -> Result<(), Refusal> {
             Query::Results { ids } => (ids.len(), limits::RESULTS_MAX),
             _ => return Ok(()),
         },
+        ToMaster::Operate(operate) => match &operate.operation {
+            Operation::DropAnswers { keys } => (keys.len(), limits::KEYS_DROPPED_MAX),
+            _ => return Ok(()),
+        },
         // A batch has a limit of its own, and the others are about one thing.
         ToMaster::Hello(_)
         | ToMaster::Add(_)
         | ToMaster::Release(_)
         | ToMaster::Set(_)
-        | ToMaster::Operate(_)
         | ToMaster::Watch(_) => return Ok(()),
     };
     if count <= most {

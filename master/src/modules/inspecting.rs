@@ -102,6 +102,7 @@ fn inspect(
             kind,
             bytes: stamp.bytes(),
             wants: None,
+            cache_version: None,
         },
         (_, Some(error)) => ModuleFile::Unsound { error },
         (None, None) => ModuleFile::Unsound {

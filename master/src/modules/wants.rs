@@ -10,6 +10,14 @@ use std::time::Instant;
 use taskmaster_engine::inbox::ModuleFile;
 use taskmaster_protocol::{Capabilities, ModuleName};
 
+/// What the engine is told of a manifest.
+struct ManifestTerms {
+    /// What it asks for; `None` where that is not known.
+    wants: Option<Arc<Capabilities>>,
+    /// What stands in for the hash of the module where answers are kept.
+    cache_version: Option<Arc<str>>,
+}
+
 /// What the modules of a folder ask for.
 pub(super) struct WantedCapabilities {
     folder: Arc<Path>,
@@ -45,18 +53,30 @@ impl WantedCapabilities {
             kind,
             bytes,
             wants: _,
+            cache_version: _,
         } = seen
         else {
             self.uncertain.remove(name);
             return Some(seen);
         };
         let told = match told {
-            Some(ModuleFile::Sound { wants, .. }) => Some(wants.clone()),
+            Some(ModuleFile::Sound {
+                wants,
+                cache_version,
+                ..
+            }) => Some(ManifestTerms {
+                wants: wants.clone(),
+                cache_version: cache_version.clone(),
+            }),
             Some(ModuleFile::Unsound { .. } | ModuleFile::Gone) | None => None,
         };
-        let wants = if self.is_certain(name, now) {
+        let terms = if self.is_certain(name, now) {
             self.uncertain.remove(name);
-            self.read(name).or_else(|| told.flatten())
+            // Answers of a module whose manifest cannot be read are kept by its hash.
+            self.read(name).unwrap_or_else(|| ManifestTerms {
+                wants: told.and_then(|told| told.wants),
+                cache_version: None,
+            })
         } else {
             self.uncertain.insert(name.clone());
             told?
@@ -65,15 +85,21 @@ impl WantedCapabilities {
             version,
             kind,
             bytes,
-            wants,
+            wants: terms.wants,
+            cache_version: terms.cache_version,
         })
     }
 
-    /// What the manifest asks for. `None` where it cannot be read.
-    fn read(&self, name: &ModuleName) -> Option<Arc<Capabilities>> {
+    /// What the manifest says. `None` where it cannot be read.
+    fn read(&self, name: &ModuleName) -> Option<ManifestTerms> {
         let manifest = self.manifests.of(&self.folder, name).ok()?;
+        let manifest = manifest.as_ref();
         let capabilities = manifest.map(|manifest| manifest.capabilities.clone());
-        Some(Arc::new(capabilities.unwrap_or_default()))
+        let cache_version = manifest.and_then(|manifest| manifest.cache_version.as_deref());
+        Some(ManifestTerms {
+            wants: Some(Arc::new(capabilities.unwrap_or_default())),
+            cache_version: cache_version.map(Arc::from),
+        })
     }
 
     /// Whether a module's manifest, or that there is none, has been so for a while.

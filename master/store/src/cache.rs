@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use taskmaster_protocol::{CacheMode, Hash};
+use taskmaster_protocol::{CacheMode, Hash, Wall};
 
 /// What a document asks for, with the part of the key that the document makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,4 +40,7 @@ pub struct CacheTerms {
     /// Bytes of the blobs that the answer names.
     #[serde(default)]
     pub blob_bytes: u64,
+    /// Until when the answer was kept whose place this one takes; `None` where it takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_expires: Option<Wall>,
 }

@@ -54,6 +54,7 @@ impl CacheEntry {
             engine,
             parts,
             blob_bytes,
+            former_expires: _,
         } = terms;
         let ttl_us = ttl_s.saturating_mul(1_000_000);
         Some(CacheEntry {

@@ -9,6 +9,9 @@
 //! timeout_ms = 5000
 //! outputs = ["*.png"]
 //!
+//! [cache]
+//! version = "3"
+//!
 //! [capabilities]
 //! http = ["images.example.org"]
 //! secrets = ["IMAGES_TOKEN"]
@@ -33,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use taskmaster_protocol::capabilities::BadCapability;
 use taskmaster_protocol::placeholder::Placeholders;
 use taskmaster_protocol::{
-    Capabilities, Json, ModuleName, Refusal, RefusalCode, TaskDocument, refusal,
+    Capabilities, Json, ModuleName, Refusal, RefusalCode, TaskDocument, limits, refusal,
 };
 
 /// Bytes of a manifest: a page or two of text, and a schema.
@@ -51,9 +54,40 @@ struct ManifestText {
     #[serde(default)]
     defaults: Map<String, Value>,
     #[serde(default)]
+    cache: CacheText,
+    #[serde(default)]
     capabilities: RequestedCapabilities,
     #[serde(default)]
     schema: Option<Schema>,
+}
+
+/// Characters of `cache.version`: as many as a name has.
+const CACHE_VERSION_CHARS_MAX: usize = limits::NAME_BYTES_MAX;
+
+/// What the module says about keeping its answers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheText {
+    #[serde(default)]
+    version: Option<String>,
+}
+
+impl CacheText {
+    /// What stands in for the hash of the module.
+    fn checked(self) -> Result<Option<String>, Refusal> {
+        let Some(version) = self.version else {
+            return Ok(None);
+        };
+        let characters = version.chars().count();
+        if (1..=CACHE_VERSION_CHARS_MAX).contains(&characters) {
+            return Ok(Some(version));
+        }
+        let text = format!(
+            "field `cache.version` has {characters} characters, it must have from 1 to \
+             {CACHE_VERSION_CHARS_MAX}"
+        );
+        Err(Refusal::new(RefusalCode::InvalidValue, text).at("cache.version"))
+    }
 }
 
 /// [`Capabilities`] as people write them. A field that is not known is an error here.
@@ -99,6 +133,9 @@ pub struct Manifest {
     pub description: String,
     /// What the module asks for beyond its folder, a clock and random numbers.
     pub capabilities: Capabilities,
+    /// What stands in for the hash of the module where answers are kept, so that another build of the
+    /// same source finds them. `None`: the hash counts.
+    pub cache_version: Option<String>,
     /// The JSON of each field that has a default, by its name.
     defaults: BTreeMap<String, String>,
     /// What params must be; `None` where they may be anything.
@@ -126,9 +163,11 @@ impl Manifest {
         let ManifestText {
             description,
             defaults,
+            cache,
             capabilities,
             schema,
         } = refusal::read(&value.to_string())?;
+        let cache_version = cache.checked()?;
         let capabilities = capabilities.checked()?;
         check_defaults(&defaults)?;
         let defaults = defaults
@@ -138,6 +177,7 @@ impl Manifest {
         Ok(Manifest {
             description,
             capabilities,
+            cache_version,
             defaults,
             schema,
         })
@@ -233,6 +273,9 @@ timeout_ms = 5000
 outputs = ["*.png"]
 retries = { max = 1 }
 
+[cache]
+version = "3"
+
 [capabilities]
 folders = ["fonts", "fonts"]
 
@@ -249,6 +292,7 @@ properties.name = { type = "string", maxLength = 3 }
         let manifest = Manifest::parse(RESIZE).unwrap();
         assert_eq!(manifest.description, "Makes a picture smaller");
         assert_eq!(manifest.capabilities.to_string(), "folder fonts");
+        assert_eq!(manifest.cache_version.as_deref(), Some("3"));
         for (document, expected) in [
             (
                 r#"{"module":"m","params":1.50}"#,
@@ -371,6 +415,18 @@ properties.name = { type = "string", maxLength = 3 }
                 "[capabilities]\nfolders = 'data'",
                 "capabilities.folders",
                 "string",
+            ),
+            ("[cache]\nversion = ''", "cache.version", "0 characters"),
+            ("[cache]\nversion = 3", "cache.version", "string"),
+            (
+                "[cache]\nverison = '3'",
+                "cache.verison",
+                "did you mean `version`",
+            ),
+            (
+                "[defaults]\ncache = {ttl_s = 0}",
+                "defaults.cache",
+                "at least 1",
             ),
             ("[schema]\ntype = 'objekt'", "schema.type", "object"),
             (

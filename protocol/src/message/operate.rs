@@ -1,7 +1,7 @@
 //! What people change: tasks, jobs, modules and runners. Each is answered by exactly one `answer` or
 //! `refused` with the client's number.
 
-use crate::{Capabilities, JobName, ModuleName, TaskId};
+use crate::{Capabilities, Hash, JobName, ModuleName, Salt, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +96,19 @@ pub enum Operation {
     DrainRunner {
         /// The name of the runner.
         runner: String,
+    },
+    /// Keep these answers no longer. Keys of which no answer is kept are passed over.
+    DropAnswers {
+        /// The keys, at most [`KEYS_DROPPED_MAX`](crate::limits::KEYS_DROPPED_MAX).
+        keys: Vec<Hash>,
+    },
+    /// Find the answers that a module has given so far no more, or find them again.
+    SaltModule {
+        /// The name of the module.
+        name: ModuleName,
+        /// The word that becomes a part of the keys. Absent: no word, as at the beginning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        salt: Option<Salt>,
     },
 }
 

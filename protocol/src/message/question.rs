@@ -1,5 +1,6 @@
 //! Questions of clients, and their answers.
 
+use super::cache::{KeptAnswersPageQuery, KeyPrefix};
 #[cfg(doc)]
 use super::{Log, ResultRef};
 use crate::shape::TaskState;
@@ -86,6 +87,21 @@ pub enum Query {
     },
     /// Answered by a [`Status`].
     Status,
+    /// Answered by a [`Page`] of [`KeptAnswerView`](super::KeptAnswerView)s, in the order of their
+    /// keys.
+    KeptAnswers(KeptAnswersPageQuery),
+    /// Answered by a [`KeptAnswerView`](super::KeptAnswerView).
+    KeptAnswer {
+        /// The beginning of its key. Refused where several answers have it.
+        key: KeyPrefix,
+    },
+    /// Answered by a [`CacheReason`](super::CacheReason).
+    CacheWhy {
+        /// The id of the task.
+        id: TaskId,
+    },
+    /// Answered by [`CacheStats`](super::CacheStats).
+    CacheStats,
 }
 
 impl Query {
@@ -108,14 +124,18 @@ impl Query {
             Query::Tasks { after, .. }
             | Query::Jobs { after, .. }
             | Query::Modules { after }
-            | Query::Runners { after } => *after = next,
+            | Query::Runners { after }
+            | Query::KeptAnswers(KeptAnswersPageQuery { after, .. }) => *after = next,
             Query::Task { .. }
             | Query::Why { .. }
             | Query::Logs { .. }
             | Query::Results { .. }
             | Query::Job { .. }
             | Query::Module { .. }
-            | Query::Status => {}
+            | Query::Status
+            | Query::KeptAnswer { .. }
+            | Query::CacheWhy { .. }
+            | Query::CacheStats => {}
         }
         self
     }

@@ -36,6 +36,7 @@ pub fn module(module: &ModuleView) -> TextTable {
     block.pair_if("error", module.error.as_ref());
     block.pair_if("failure", module.failure.as_ref());
     block.pair_if("waiting", waiting.map(|waiting| &waiting.why));
+    block.pair_if("salt", module.salt.as_ref());
     block.pair_if("description", module.description.as_ref());
     block.pair("has", listed(&module.capabilities));
     block.pairs("versions", module.versions.iter().map(version));

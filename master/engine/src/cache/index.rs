@@ -98,9 +98,19 @@ impl AnswerIndex {
         self.by_key.len()
     }
 
-    /// Bytes of all answers.
+    /// Bytes of all answers, with their blobs.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The most bytes that all answers may have.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Until when an answer of this key is kept, or was kept if it is too old by now.
+    pub fn expires(&self, key: &Hash) -> Option<Wall> {
+        self.slot(self.slot_of(key)?).map(|slot| slot.expires)
     }
 
     /// Whether answers of this size are kept at all.
@@ -138,16 +148,14 @@ impl AnswerIndex {
         found
     }
 
-    /// Keeps an answer of which the blobs have `blob_bytes`, in the place of another one of its key.
-    /// Returns the keys of the answers that have to go for it.
-    pub fn insert(&mut self, entry: Arc<CacheEntry>, blob_bytes: u64) -> Vec<Hash> {
+    /// Keeps an answer in the place of another one of its key. Returns the keys of the answers that have to go for it.
+    pub fn insert(&mut self, entry: Arc<CacheEntry>) -> Vec<Hash> {
         self.remove(&entry.key);
-        let inline = inline_bytes(&entry);
         self.put(Slot {
             key: entry.key,
             expires: entry.expires,
             seq: entry.seq,
-            bytes: ENTRY_BYTES + inline as u64 + blob_bytes,
+            bytes: entry_bytes(&entry),
             entry: Some(entry),
             newer: NONE,
             older: NONE,
@@ -156,12 +164,12 @@ impl AnswerIndex {
     }
 
     /// Keeps an answer that the view has.
-    pub fn restore(&mut self, entry: &CacheEntry, blob_bytes: u64) {
+    pub fn restore(&mut self, entry: &CacheEntry) {
         self.put(Slot {
             key: entry.key,
             expires: entry.expires,
             seq: entry.seq,
-            bytes: ENTRY_BYTES + inline_bytes(entry) as u64 + blob_bytes,
+            bytes: entry_bytes(entry),
             entry: None,
             newer: NONE,
             older: NONE,
@@ -310,6 +318,11 @@ impl AnswerIndex {
     }
 }
 
+/// Bytes of an answer, with its blobs.
+pub(crate) fn entry_bytes(entry: &CacheEntry) -> u64 {
+    ENTRY_BYTES + inline_bytes(entry) as u64 + entry.blob_bytes
+}
+
 /// Bytes of the part of an answer that is no blob.
 fn inline_bytes(entry: &CacheEntry) -> usize {
     use taskmaster_protocol::message::ResultRef;
@@ -347,12 +360,19 @@ mod tests {
         })
     }
 
+    fn with_blob(entry: Arc<CacheEntry>, blob_bytes: u64) -> Arc<CacheEntry> {
+        Arc::new(CacheEntry {
+            blob_bytes,
+            ..entry.as_ref().clone()
+        })
+    }
+
     #[test]
     fn an_answer_is_found_until_it_is_too_old() {
         let mut index = AnswerIndex::new(u64::MAX);
         let answer = entry("a", 1, 100, 10);
         assert_eq!(index.get(&answer.key, Wall(0)), Found::Nothing);
-        assert_eq!(index.insert(answer.clone(), 0), []);
+        assert_eq!(index.insert(answer.clone()), []);
         assert_eq!(
             index.get(&answer.key, Wall(99)),
             Found::Answer(answer.clone())
@@ -371,12 +391,12 @@ mod tests {
             .map(|name| entry(name, 1, 100, 10))
             .collect();
         for answer in &answers[..3] {
-            assert_eq!(index.insert(answer.clone(), 0), []);
+            assert_eq!(index.insert(answer.clone()), []);
         }
         index.get(&answers[0].key, Wall(0));
-        assert_eq!(index.insert(answers[3].clone(), 0), [answers[1].key]);
+        assert_eq!(index.insert(answers[3].clone()), [answers[1].key]);
         assert_eq!(
-            index.insert(answers[4].clone(), 10),
+            index.insert(with_blob(answers[4].clone(), 10)),
             [answers[2].key, answers[0].key]
         );
         assert!(!index.has_room_for(3 * (ENTRY_BYTES + 10)));
@@ -386,9 +406,9 @@ mod tests {
     #[test]
     fn a_newer_answer_takes_the_place_of_an_older_one() {
         let mut index = AnswerIndex::new(u64::MAX);
-        index.insert(entry("a", 1, 100, 10), 5);
+        index.insert(with_blob(entry("a", 1, 100, 10), 5));
         let newer = entry("a", 2, 200, 20);
-        assert_eq!(index.insert(newer.clone(), 7), []);
+        assert_eq!(index.insert(with_blob(newer.clone(), 7)), []);
         assert_eq!(
             index.get(&newer.key, Wall(150)),
             Found::Answer(newer.clone())
@@ -409,7 +429,7 @@ mod tests {
             .map(|(name, seq)| entry(name, seq, 100, big))
             .collect();
         for answer in &answers {
-            index.insert(answer.clone(), 0);
+            index.insert(answer.clone());
         }
         index.view_has(0);
         let get = |index: &mut AnswerIndex, i: usize| index.get(&answers[i].key, Wall(0));

@@ -1,10 +1,13 @@
 //! Kept answers: looks them up for tasks that would be ready, and keeps those of tasks that are done.
 
+mod asked;
+
 use super::children::write_line;
 use super::{Engine, Told};
 use crate::cache::BlobIndex;
 use crate::cache::index::{AnswerIndex, Found};
 use crate::cache::key::{self, ModulePart};
+use crate::cache::unfolded::UnfoldedAnswers;
 use crate::events::ended_view;
 use crate::prepare::PreparedTask;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -39,6 +42,8 @@ const SWEPT_MAX: usize = 20_000;
 /// Answers, runs that equal tasks share, and what has become of look-ups.
 pub(super) struct Answers {
     pub(super) index: AnswerIndex,
+    /// What the view does not know yet of the answers.
+    unfolded: UnfoldedAnswers,
     blobs: Box<dyn BlobIndex>,
     /// Tasks for which an answer has to be looked up.
     waiting: VecDeque<TaskKey>,
@@ -84,6 +89,7 @@ impl Answers {
     pub fn new(bytes_max: u64, blobs: Box<dyn BlobIndex>) -> Answers {
         Answers {
             index: AnswerIndex::new(bytes_max),
+            unfolded: UnfoldedAnswers::default(),
             blobs,
             waiting: VecDeque::new(),
             is_looking: false,
@@ -102,6 +108,12 @@ impl Answers {
     /// An answer has to be looked up for this task.
     pub fn wanted(&mut self, task: TaskKey) {
         self.waiting.push_back(task);
+    }
+
+    /// The view has all events up to `seq`.
+    pub fn view_has(&mut self, seq: u64) {
+        self.index.view_has(seq);
+        self.unfolded.view_has(seq);
     }
 
     /// No further task joins this run.
@@ -256,7 +268,7 @@ impl Engine {
         keys.retain(|key| self.answers.index.remove(key));
         let dropped = keys.len();
         if dropped > 0 {
-            self.persist(Record::AnswersDropped { keys });
+            self.persist_dropped(keys);
         }
         dropped
     }
@@ -269,7 +281,11 @@ impl Engine {
         }
         self.answers.last_sweep_us = self.now.mono_us;
         let keys = self.answers.index.sweep(self.now.wall, SWEPT_MAX);
-        self.evicted(keys);
+        if !keys.is_empty() {
+            self.answers.counts.evicted += keys.len() as u64;
+            // Whoever reads the view passes over what is too old, so nobody else need know.
+            self.persist(Record::AnswersDropped { keys });
+        }
     }
 
     /// When old answers are looked for again, by the monotonic clock, µs.
@@ -281,8 +297,14 @@ impl Engine {
     fn evicted(&mut self, keys: Vec<Hash>) {
         if !keys.is_empty() {
             self.answers.counts.evicted += keys.len() as u64;
-            self.persist(Record::AnswersDropped { keys });
+            self.persist_dropped(keys);
         }
+    }
+
+    fn persist_dropped(&mut self, keys: Vec<Hash>) {
+        // This record has no event, so the view has it when it has the next one.
+        self.answers.unfolded.dropped(&keys, self.last_seq + 1);
+        self.persist(Record::AnswersDropped { keys });
     }
 
     fn timeout_ms(&self, body: &TaskBody) -> u64 {
@@ -469,13 +491,15 @@ impl Engine {
                 key::parts(module, body, &results)
             })?,
             blob_bytes: bytes,
+            former_expires: self.answers.index.expires(&key),
         })
     }
 
     /// Takes in an answer that a task has left.
     pub(super) fn answer_kept(&mut self, entry: CacheEntry) {
-        let blob_bytes = entry.blob_bytes;
-        let gone = self.answers.index.insert(Arc::new(entry), blob_bytes);
+        let entry = Arc::new(entry);
+        self.answers.unfolded.kept(entry.clone());
+        let gone = self.answers.index.insert(entry);
         self.evicted(gone);
     }
 
@@ -532,6 +556,6 @@ pub(super) fn restore(
     answers: &mut Answers,
 ) -> Result<(), taskmaster_store::kv::StoreError> {
     view::cache_entries(store, &mut |entry| {
-        answers.index.restore(&entry, entry.blob_bytes);
+        answers.index.restore(&entry);
     })
 }

@@ -116,7 +116,9 @@ impl Engine {
                 kind,
                 bytes,
                 wants,
+                cache_version,
             } => {
+                self.modules.set_stand_in(&name, version, cache_version);
                 let may_be_used = take_request(&mut rights, version, wants);
                 let seen = VersionRecord {
                     version,

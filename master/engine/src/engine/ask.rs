@@ -53,6 +53,10 @@ impl Engine {
             Query::Module { name } => self.module(&name),
             Query::Runners { after } => self.runners_page(after.as_deref().unwrap_or_default()),
             Query::Status => Reply::Answer(QueryAnswer::Status(Box::new(self.status()))),
+            Query::KeptAnswers(query) => self.kept_answers(query),
+            Query::KeptAnswer { key } => self.one_kept_answer(key),
+            Query::CacheWhy { id } => self.cache_why(id),
+            Query::CacheStats => Reply::Answer(QueryAnswer::CacheStats(self.cache_stats())),
         }
     }
 

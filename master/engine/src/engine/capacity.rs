@@ -27,7 +27,10 @@ impl Engine {
     /// with the reason.
     pub(super) fn answer_when_full(&mut self, query: Query, reply: oneshot::Sender<Reply>) {
         let is_durable = match &query {
-            Query::Task { id } | Query::Why { id } | Query::Logs { id } => self.is_durable(id),
+            Query::Task { id }
+            | Query::Why { id }
+            | Query::Logs { id }
+            | Query::CacheWhy { id } => self.is_durable(id),
             Query::Results { ids } => ids.iter().all(|id| self.is_durable(id)),
             Query::Tasks { .. }
             | Query::Jobs { .. }
@@ -35,7 +38,9 @@ impl Engine {
             | Query::Modules { .. }
             | Query::Module { .. }
             | Query::Runners { .. }
-            | Query::Status => true,
+            | Query::Status
+            | Query::CacheStats => true,
+            Query::KeptAnswers(_) | Query::KeptAnswer { .. } => self.are_answers_durable(),
         };
         let answer = match self.disk_refusal().filter(|_| !is_durable) {
             Some(_) if inbox::waits_for_disk_space(&query) => {

@@ -42,8 +42,18 @@ pub(super) struct ModuleTable {
     /// Versions of which a runner has told since this start how their compilation ended.
     tried: BTreeSet<Hash>,
     failed: FailedCompilations,
+    /// What stands in for the hash of a module in the keys of answers. It is not durable, because
+    /// it is read from the task folder at each start.
+    stand_ins: BTreeMap<ModuleName, StandIn>,
     /// The versions of components, shared with the gateway.
     components: Components,
+}
+
+/// What stands in for the hash of a module's newest version.
+#[derive(Debug)]
+struct StandIn {
+    version: Hash,
+    text: Arc<str>,
 }
 
 /// Changes of a module.
@@ -87,6 +97,7 @@ impl ModuleTable {
             compiled: BTreeMap::new(),
             tried: BTreeSet::new(),
             failed: FailedCompilations::default(),
+            stand_ins: BTreeMap::new(),
             components,
         }
     }
@@ -183,9 +194,28 @@ impl ModuleTable {
             .unwrap_or_default()
     }
 
-    /// What stands for a version in the keys of answers.
-    pub fn cache_version(&self, _: &ModuleName, version: &Hash) -> String {
-        version.to_string()
+    /// What stands for a version in the keys of answers. An older version counts by its hash, because
+    /// the manifest is that of the newest one.
+    pub fn cache_version(&self, name: &ModuleName, version: &Hash) -> String {
+        let stand_in = self.stand_ins.get(name);
+        match stand_in.filter(|stand_in| stand_in.version == *version) {
+            // No hash begins so.
+            Some(stand_in) => format!("={}", stand_in.text),
+            None => version.to_string(),
+        }
+    }
+
+    /// The manifest of a module's newest version says what stands in for its hash.
+    pub fn set_stand_in(&mut self, name: &ModuleName, version: Hash, text: Option<Arc<str>>) {
+        match text {
+            Some(text) => {
+                self.stand_ins
+                    .insert(name.clone(), StandIn { version, text });
+            }
+            None => {
+                self.stand_ins.remove(name);
+            }
+        }
     }
 
     /// What an operator has set, so that older answers of a module are found no more.
@@ -288,6 +318,7 @@ impl ModuleTable {
             versions: Vec::new(),
             capabilities: self.granted(name).as_ref().clone(),
             waiting,
+            salt: self.salt(name).map(str::to_owned),
             description: None,
             check: None,
         }

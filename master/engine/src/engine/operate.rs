@@ -273,6 +273,8 @@ impl Engine {
                 capabilities,
             } => self.approve_module(name, version.as_deref(), capabilities.as_ref()),
             Operation::DrainRunner { runner } => self.drain(&runner),
+            Operation::DropAnswers { keys } => Ok(self.drop_answers_by_key(keys)),
+            Operation::SaltModule { name, salt } => self.salt_module(name, salt.as_ref()),
         }
     }
 
