@@ -47,11 +47,9 @@ pub(super) fn start(
     blobs: Blobs,
     store: OpenedStore,
 ) -> Result<StartedThreads, MasterError> {
-    let OpenedStore {
-        synced,
-        restored,
-        store,
-    } = store;
+    let synced = store.synced;
+    let restored = store.restored;
+    let store = store.store;
     let data_error = |error| MasterError::Data(config.data.clone(), error);
     let (inbox, inputs) = channel();
     let (turns, ended_turns) = sync_channel(TURNS_WAITING_MAX);
@@ -64,9 +62,7 @@ pub(super) fn start(
     let now = clock::now();
     let settings = engine_config(config, now);
     let mut engine = Engine::restore(restored, settings, store.clone(), events.clone(), now)?;
-    engine.keep_ended_for(config.keep.time);
-    engine.report_damage_to(room.damage());
-    engine.look_for_blobs_in(Box::new(LocalBlobs(blobs.clone())));
+    connect(&mut engine, config, &room, &blobs);
     let components = engine.components();
     let handle = MasterHandle {
         inbox: inbox.clone(),
@@ -128,6 +124,13 @@ fn folding(
     let patient: SharedStore = Arc::new(PatientStore::new(store, room.clone()));
     let collector = BlobCollector::new(blobs, patient.clone(), room.clone());
     Folding::new(patient, config.keep, engine).with_collector(Box::new(collector))
+}
+
+/// Tells the engine what it has to know of the parts around it.
+fn connect(engine: &mut Engine, config: &MasterConfig, room: &DiskMonitor, blobs: &Blobs) {
+    engine.keep_ended_for(config.keep.time);
+    engine.report_damage_to(room.damage());
+    engine.look_for_blobs_in(Box::new(LocalBlobs(blobs.clone())));
 }
 
 /// The blobs in the folder. Nobody asks a bucket for each answer that is given: what lies there

@@ -407,8 +407,8 @@ mod tests {
     fn a_newer_answer_takes_the_place_of_an_older_one() {
         let mut index = AnswerIndex::new(u64::MAX);
         index.insert(with_blob(entry("a", 1, 100, 10), 5));
-        let newer = entry("a", 2, 200, 20);
-        assert_eq!(index.insert(with_blob(newer.clone(), 7)), []);
+        let newer = with_blob(entry("a", 2, 200, 20), 7);
+        assert_eq!(index.insert(newer.clone()), []);
         assert_eq!(
             index.get(&newer.key, Wall(150)),
             Found::Answer(newer.clone())

@@ -429,15 +429,7 @@ impl Engine {
             why,
             attempt,
         } = ending;
-        let told = match why {
-            EndReason::Report | EndReason::KeptAnswer => told.take(),
-            EndReason::Cancelled
-            | EndReason::Dependency(..)
-            | EndReason::EarlierDependency(..)
-            | EndReason::ToldDependency
-            | EndReason::SharedRun(_)
-            | EndReason::Poison => None,
-        };
+        let told = told.take_if(|_| ends_by_what_was_told(why));
         let EndWithoutReport { error, skipped_for } = self.end_without_report(key, why, attempt);
         let runner = match &told {
             Some(Told::Report(report)) => self.runner_name(report.runner),
@@ -588,6 +580,19 @@ impl Engine {
             runner,
             data: data(),
         });
+    }
+}
+
+/// Whether a task that ends for this reason ends by the report or the answer of which the core was told.
+fn ends_by_what_was_told(why: EndReason) -> bool {
+    match why {
+        EndReason::Report | EndReason::KeptAnswer => true,
+        EndReason::Cancelled
+        | EndReason::Dependency(..)
+        | EndReason::EarlierDependency(..)
+        | EndReason::ToldDependency
+        | EndReason::SharedRun(_)
+        | EndReason::Poison => false,
     }
 }
 
