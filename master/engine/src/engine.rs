@@ -143,6 +143,10 @@ struct RunnerReport {
 
 /// What the end of a task is made from, beside what the core says.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are reports, and a report on the heap would cost an allocation each"
+)]
 enum Told {
     /// A runner has reported the end of an attempt.
     Report(RunnerReport),
