@@ -277,7 +277,19 @@ impl World {
                 let ids: Vec<String> = many.iter().map(|id| format!("\"{id}\"")).collect();
                 fields.push(format!("\"params\":{{\"$results\":[{}]}}", ids.join(",")));
             }
+            _ if chance.permille(250) => fields.push(format!("\"params\":{}", chance.below(2))),
             _ => {}
+        }
+        if chance.permille(300) {
+            let mode = if chance.permille(100) {
+                "refresh"
+            } else {
+                "use"
+            };
+            let ttl_s = chance.within(1, 20);
+            fields.push(format!(
+                "\"cache\":{{\"ttl_s\":{ttl_s},\"mode\":\"{mode}\"}}"
+            ));
         }
         let text = format!("{{{}}}", fields.join(","));
         self.feeders[index]

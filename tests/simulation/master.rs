@@ -411,7 +411,13 @@ impl World {
                 let tasks = add
                     .tasks
                     .iter()
-                    .map(|task| prepare(task).map(Box::new))
+                    .map(|task| {
+                        let mut task = prepare(task)?;
+                        if let Some(planted) = self.planted {
+                            planted::misprepare(planted, &mut task);
+                        }
+                        Ok(Box::new(task))
+                    })
                     .collect();
                 Input::Add {
                     connection: session,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmaster_protocol::{
-    AttemptId, ErrorKind, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When,
+    AttemptId, ErrorKind, Hash, JobName, ModuleName, TaskError, TaskId, TaskState, Wall, When,
 };
 use taskmaster_store::body::TaskBody;
 use taskmaster_store::record::{Ended, ModuleRecord, Record, Retrying, final_state_index};
@@ -52,6 +52,13 @@ pub struct JobFate {
     pub holders: BTreeSet<Arc<str>>,
 }
 
+/// An answer that is kept.
+#[derive(Debug, Clone)]
+struct Answer {
+    body: Arc<TaskBody>,
+    ended: Arc<Ended>,
+}
+
 /// What the records of a journal say.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
@@ -69,6 +76,8 @@ pub struct Model {
     revived: BTreeSet<TaskId>,
     pub roster: BTreeSet<String>,
     pub modules: BTreeMap<ModuleName, ModuleRecord>,
+    /// The kept answers by their keys, each with the task that came to it.
+    answers: BTreeMap<Hash, Answer>,
     /// Ended tasks that may be forgotten, with the seq of their end. Their ids are free for other
     /// tasks.
     pub leaving: BTreeMap<TaskId, u64>,
@@ -184,8 +193,14 @@ impl Model {
             Record::Module { name, record, .. } => {
                 drop(self.modules.insert(name.clone(), (**record).clone()))
             }
-            // Nothing in this world is cached.
-            Record::AnswersDropped { .. } => return Err("answers are dropped".into()),
+            Record::AnswersDropped { keys } => {
+                for key in keys {
+                    let dropped = self.answers.remove(key);
+                    claim(dropped.is_some(), || {
+                        format!("{key} is dropped, and not kept")
+                    })?;
+                }
+            }
             Record::Rights { .. }
             | Record::JobOpened { .. }
             | Record::JobDone { .. }
@@ -461,6 +476,87 @@ impl Model {
         Ok(())
     }
 
+    /// A task ends with what another one came to. That one must be equal, and its answer kept and young
+    /// enough, unless the task has waited for it.
+    fn answered(&self, body: &TaskBody, ended: &Ended) -> Verdict {
+        self.may_run(body)?;
+        let Some(source) = ended.end.cached() else {
+            return Ok(());
+        };
+        let id = &ended.id;
+        let from = if source.joined {
+            let fates = [self.tasks.get(&source.from), self.gone.get(&source.from)];
+            let ends = fates.into_iter().flatten();
+            ends.filter_map(|fate| Some((fate.body.clone(), fate.ends.last()?.clone())))
+                .next()
+        } else {
+            let kept = self.answers.values();
+            kept.map(|answer| (answer.body.clone(), answer.ended.clone()))
+                .find(|(_, ended)| ended.id == source.from)
+        };
+        let (of, end) = from.ok_or_else(|| format!("{id} has an answer of nobody: {source:?}"))?;
+        let same = end.end.state == ended.end.state
+            && end.end.result == ended.end.result
+            && end.end.cached().is_none();
+        claim(same, || format!("{id} is told {ended:?} of {end:?}"))?;
+        let equal = of.module == body.module && self.spliced(&of) == self.spliced(body);
+        claim(equal || of.is_continued(), || {
+            format!("{id} has the answer of {}, which is not equal", end.id)
+        })?;
+        if source.joined {
+            return Ok(());
+        }
+        claim(end.end.state == TaskState::Done, || {
+            format!("{id} has the kept failure of {}", end.id)
+        })?;
+        let current = self
+            .modules
+            .get(&body.module)
+            .and_then(|record| record.current);
+        claim(current == end.end.version, || {
+            format!("{id} has the answer of another version than {current:?}: {end:?}")
+        })?;
+        let ttl_us = of.cache().map_or(0, |request| request.ttl_s * 1_000_000);
+        claim(
+            ended.end.finished < end.end.finished.plus_us(ttl_us),
+            || format!("{id} has an answer that is too old: {end:?}"),
+        )
+    }
+
+    /// The params of a task, with the results in the places of the ids.
+    fn spliced(&self, body: &TaskBody) -> Option<String> {
+        let mut text = body.params.as_ref()?.get().to_owned();
+        for id in body.references() {
+            let ends = self.known(id).filter_map(|fate| fate.ends.last());
+            let result = ends.filter_map(|ended| ended.end.result.as_ref()).next();
+            text = text.replace(&format!("\"{id}\""), &format!("{result:?}"));
+        }
+        Some(text)
+    }
+
+    /// The answer of a task is kept if its end says so, and the task must have come to it itself.
+    fn keep_answer(&mut self, body: &Arc<TaskBody>, ended: &Arc<Ended>) -> Verdict {
+        let kept = ended
+            .end
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.kept.as_ref());
+        let Some(terms) = kept else { return Ok(()) };
+        let may_be = ended.end.state == TaskState::Done
+            && ended.end.cached().is_none()
+            && !body.is_continued()
+            && body.cache().is_some_and(|request| request.ttl_s > 0);
+        claim(may_be, || {
+            format!("the answer of {} is kept: {ended:?}", ended.id)
+        })?;
+        let answer = Answer {
+            body: body.clone(),
+            ended: ended.clone(),
+        };
+        self.answers.insert(terms.key, answer);
+        Ok(())
+    }
+
     fn ended(&mut self, ended: &Arc<Ended>) -> Verdict {
         let id = &ended.id;
         let seq = self.seq;
@@ -471,6 +567,7 @@ impl Model {
         let void = !fate.may_succeed(ended.end.attempt);
         let body = fate.body.clone();
         match ended.end.state {
+            _ if ended.end.cached().is_some() => self.answered(&body, ended)?,
             TaskState::Done => {
                 claim(!void, || {
                     format!(
@@ -518,6 +615,7 @@ impl Model {
                 return Err(format!("{id} ends as {state:?}, which is no end"));
             }
         }
+        self.keep_answer(&body, ended)?;
         let fate = self.open(id, "ends")?;
         fate.open = false;
         fate.ends.push(ended.clone());

@@ -174,6 +174,10 @@ impl Oracle {
     /// A task that is done must have the result with which the guest code of this attempt ended.
     fn judge_end(&mut self, record: &Record) {
         let Record::Ended(ended) = record else { return };
+        if ended.end.cached().is_some() {
+            // The model judges an answer that another task came to.
+            return;
+        }
         let attempt = Attempt {
             id: ended.id.clone(),
             attempt: ended.end.attempt,

@@ -4,8 +4,9 @@
 
 use crate::chance::Chance;
 use std::sync::Arc;
+use taskmaster_engine::prepare::PreparedTask;
 use taskmaster_protocol::message::Done;
-use taskmaster_protocol::{TaskId, TaskState, ToMaster};
+use taskmaster_protocol::{Hash, TaskId, TaskState, ToMaster};
 use taskmaster_store::record::{Ended, Record, TaskEnd, TaskOutput};
 use taskmaster_store::view::RestoredView;
 
@@ -40,10 +41,16 @@ pub enum Planted {
     WatcherGap,
     /// The pause of a job is in memory only.
     PauseLost,
+    /// The key of an answer does not have the params.
+    HalfAKey,
+    /// A starting master keeps answers for a thousand times as long.
+    AnswerTooOld,
+    /// The end of a task that waited for an equal one is in memory only.
+    JoinLost,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 17] = [
         Planted::EarlyAcknowledgement,
         Planted::StaleCommit,
         Planted::RaceOfCancelAndDone,
@@ -58,6 +65,9 @@ impl Planted {
         Planted::ResultLost,
         Planted::WatcherGap,
         Planted::PauseLost,
+        Planted::HalfAKey,
+        Planted::AnswerTooOld,
+        Planted::JoinLost,
     ];
 }
 
@@ -84,6 +94,14 @@ pub fn spoil(
                         name: "nobody".into(),
                     };
                 }
+                (Planted::JoinLost, _) if has_joined(&ended) => {
+                    records[at] = Record::RunnerLost {
+                        name: "nobody".into(),
+                    };
+                }
+                (Planted::AnswerTooOld, _) => {
+                    records[at] = Record::Ended(Arc::new(kept_for_longer(&ended)));
+                }
                 (Planted::DoubleDelivery, TaskState::Done) if chance.permille(100) => {
                     records.insert(at, Record::Ended(ended));
                     at += 1;
@@ -92,6 +110,27 @@ pub fn spoil(
             }
         }
         at += 1;
+    }
+}
+
+fn has_joined(ended: &Ended) -> bool {
+    ended.end.cached().is_some_and(|source| source.joined)
+}
+
+fn kept_for_longer(ended: &Ended) -> Ended {
+    let mut ended = ended.clone();
+    let extras = ended.end.extras.as_deref_mut();
+    if let Some(terms) = extras.and_then(|extras| extras.kept.as_deref_mut()) {
+        terms.ttl_s *= 1_000;
+    }
+    ended
+}
+
+/// Spoils a document that the gateway has read.
+pub fn misprepare(planted: Planted, task: &mut PreparedTask) {
+    if let (Planted::HalfAKey, Some(request)) = (planted, &mut task.cache) {
+        let module = task.document.module.name.as_str();
+        request.document = Some(Hash::of(module.as_bytes()));
     }
 }
 
