@@ -279,7 +279,8 @@ mod tests {
             queue.push(vec![b'x'; BYTES_WAITING_MAX / 4]);
         }
         let waiting = queue.lock();
-        assert!(waiting.dropped >= 14, "{}", waiting.dropped);
+        // Four lines fit, one may be in the writer's hands, and one is let in beyond the bound.
+        assert!(waiting.dropped >= 12, "{}", waiting.dropped);
         assert!(waiting.bytes < 2 * BYTES_WAITING_MAX);
     }
 

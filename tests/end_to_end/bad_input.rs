@@ -119,10 +119,16 @@ fn bad_lines_of_a_feed_are_named_and_stop_nobody() {
             &["0"],
         ),
         (
-            r#"{"module":"echo","cache":{"ttl_s":1}}"#,
+            r#"{"module":"echo","limits":[{"key":"smtp"}]}"#,
             "unsupported",
-            "cache",
-            &["cache"],
+            "limits",
+            &["limits"],
+        ),
+        (
+            r#"{"module":"echo","cache":{"ttl_s":99999999999}}"#,
+            "invalid_value",
+            "cache.ttl_s",
+            &["99999999999", "366 days"],
         ),
         (
             r#"{"module":"echo","not_before":"soon"}"#,

@@ -152,7 +152,7 @@ fn no_command_is_forgotten_here() {
     for name in listed("") {
         if matches!(
             name.as_str(),
-            "tasks" | "jobs" | "modules" | "runners" | "store"
+            "tasks" | "jobs" | "modules" | "runners" | "store" | "cache"
         ) {
             for inner in listed(&name) {
                 assert!(

@@ -70,6 +70,8 @@ pub struct Calls {
     unanswered: BTreeMap<u64, SentBatch>,
     last_batch: u64,
     open: BTreeSet<TaskId>,
+    /// Calls that were cancelled and have not ended.
+    cancelled: BTreeSet<TaskId>,
     seen: SeenPartials,
     news: VecDeque<CallNews>,
 }
@@ -97,6 +99,7 @@ impl Calls {
             unanswered: BTreeMap::new(),
             last_batch: 0,
             open: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
             seen: SeenPartials::default(),
             news: VecDeque::new(),
         }
@@ -138,10 +141,15 @@ impl Calls {
     /// Cancels the task of a call. Its end is told as any other.
     pub fn cancel(&mut self, id: TaskId) {
         self.send_queued();
+        self.send_cancel(vec![id.clone()]);
+        self.cancelled.insert(id);
+    }
+
+    fn send_cancel(&mut self, ids: Vec<TaskId>) {
         self.client.send_change(|reference| {
             ToMaster::Cancel(Cancel {
                 reference,
-                ids: vec![id],
+                ids,
                 job: None,
             })
         });
@@ -225,6 +233,11 @@ impl Calls {
         for batch in self.unanswered.values() {
             self.client.send_text(batch.message.clone());
         }
+        // The connection may have broken before the master read of them.
+        let cancelled: Vec<TaskId> = self.cancelled.iter().cloned().collect();
+        for ids in cancelled.chunks(limits::IDS_MAX) {
+            self.send_cancel(ids.to_vec());
+        }
         Ok(())
     }
 
@@ -260,6 +273,7 @@ impl Calls {
 
     fn ended(&mut self, task: TaskView) {
         if self.open.remove(&task.id) {
+            self.cancelled.remove(&task.id);
             self.seen.forget(task.id.as_str());
             self.news.push_back(CallNews::Ended(Box::new(task)));
         }

@@ -92,6 +92,12 @@ impl Subscriptions {
         }
 
         let partials = partials.then(|| self.partials(tasks));
+        // Partial results are followed before the next message of this session is read: a task that
+        // the session adds behind this message may give its only one within a millisecond.
+        if let Some(partials) = &partials {
+            job.iter().for_each(|job| partials.follow_job(job));
+            ids.iter().for_each(|id| partials.follow_task(id));
+        }
         // The seq is read in the order of this session's messages, so tasks that the session adds
         // after this message end after this seq.
         let latest = self.handle.events.latest();

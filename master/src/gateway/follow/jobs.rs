@@ -136,7 +136,6 @@ impl JobFollower {
         {
             self.interest.follow_job(&job.job);
             if let Some(partials) = &job.partials {
-                partials.follow_job(&job.job);
                 self.partials = Some(partials.clone());
             }
             self.upto = self.upto.max(self.events.latest());

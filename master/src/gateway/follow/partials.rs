@@ -35,11 +35,11 @@ impl SessionPartials {
         }
     }
 
-    pub(super) fn follow_job(&self, job: &JobName) {
+    pub(in crate::gateway) fn follow_job(&self, job: &JobName) {
         self.follower.follow_job(job);
     }
 
-    pub(super) fn follow_task(&self, id: &TaskId) {
+    pub(in crate::gateway) fn follow_task(&self, id: &TaskId) {
         self.follower.follow_task(id);
     }
 

@@ -53,9 +53,6 @@ impl TaskFollower {
         let mut interest = events.interest();
         for id in &self.waiting {
             interest.follow_task(id);
-            if let Some(partials) = &self.partials {
-                partials.follow_task(id);
-            }
         }
         interest.mark(self.seq + 1, events.latest());
         self.ask().await?;
