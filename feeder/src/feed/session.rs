@@ -96,8 +96,12 @@ impl FeedSession {
         let prints = setup.goal == FeedGoal::TasksEnded;
         let printer = prints.then(|| FollowPrinter::new(setup.printer));
         let partials = setup.partials;
-        let follower =
+        let mut follower =
             waits.then(|| FeedFollower::new(welcome.seq, partials, printer, setup.fetching));
+        // A task may give its partial results before its batch is durable.
+        if let Some(follower) = follower.as_mut().filter(|_| partials) {
+            follower.follow(&setup.client, setup.job.clone());
+        }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         FeedSession {
