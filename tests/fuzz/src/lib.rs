@@ -22,6 +22,23 @@ pub mod values;
 #[path = "../../../feeder/src/wire.rs"]
 pub mod wire;
 
+#[path = "."]
+pub mod cache {
+    #[path = "../../../master/engine/src/cache/key.rs"]
+    pub mod key;
+}
+
+pub mod output {
+    pub mod moments {
+        use taskmaster_protocol::Wall;
+
+        /// The same moment each time: an input must do the same whenever it is played.
+        pub fn now() -> Wall {
+            Wall(0)
+        }
+    }
+}
+
 pub use taskmaster_store::{body, codec, packed, record};
 
 /// The input as text, as far as it is some.
