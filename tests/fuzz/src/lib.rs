@@ -5,10 +5,10 @@
 
 #[path = "../../../runner/src/sandbox/directive.rs"]
 pub mod directive;
-#[path = "../../../feeder/src/feed/line.rs"]
-pub mod line;
 #[path = "../../../runner/src/sandbox/follow_ups.rs"]
 pub mod follow_ups;
+#[path = "../../../feeder/src/feed/line.rs"]
+pub mod line;
 #[path = "../../../runner/src/sandbox/live.rs"]
 pub mod live;
 #[path = "../../../runner/src/sandbox/log.rs"]

@@ -6,9 +6,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use taskmaster_fuzz::prepare::prepare;
 use taskmaster_fuzz::body::{AddedTask, TaskBody};
 use taskmaster_fuzz::codec::{pack, unpack};
+use taskmaster_fuzz::prepare::prepare;
 use taskmaster_fuzz::text;
 use taskmaster_protocol::{JobName, Json, TaskId, Wall, splice};
 
@@ -54,13 +54,22 @@ fn params(text: &str) {
             let spliced: Value = serde_json::from_str(spliced).expect("still JSON");
             assert_eq!(spliced, expected);
             // The model's objects are sorted by key.
-            let mut references = references.expect("what can be spliced has references");
-            (references.sort(), found.sort());
-            assert_eq!(references, found);
+            // More jobs than a document may name have no references, and could be spliced.
+            let Ok(references) = references else { return };
+            let mut tasks = references.tasks;
+            (tasks.sort(), found.sort());
+            assert_eq!(tasks, found);
         }
         (None, Err(_)) => {}
         (plain, spliced) => panic!("{plain:?}, and {spliced:?}"),
     }
+}
+
+fn is_job(value: Option<&Value>) -> bool {
+    let members = value.and_then(Value::as_object);
+    let name = members.filter(|members| members.len() == 1);
+    let name = name.and_then(|members| members.get("job")?.as_str());
+    name.is_some_and(|name| JobName::new(name).is_ok())
 }
 
 /// The same by recursion over values; `None`: a reference is wrong.
@@ -78,6 +87,10 @@ fn plain(value: &Value, found: &mut Vec<TaskId>) -> Option<Value> {
         }
         Value::Object(members) if members.len() == 1 && members.contains_key("$result") => {
             result(&members["$result"])
+        }
+        // A whole job, which has no results here.
+        Value::Object(members) if members.len() == 1 && is_job(members.get("$results")) => {
+            Some(Value::Array(Vec::new()))
         }
         Value::Object(members) if members.len() == 1 && members.contains_key("$results") => members
             ["$results"]
