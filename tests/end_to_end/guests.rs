@@ -230,7 +230,7 @@ fn a_runner_in_a_small_address_space_runs_tasks() {
 #[test]
 fn memory_that_the_machine_does_not_have_is_named_as_memory_and_not_as_a_trap() {
     // The task may have more than the runner has addresses for.
-    let master = Master::up_in_address_space(1_200_000);
+    let master = Master::up_in_address_space(1_500_000);
     master.drop_module("hoard.wat", taskmaster_harness::wat::HOARD);
     let wanted = [
         "add",
