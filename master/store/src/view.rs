@@ -29,7 +29,7 @@ pub use restoring::{RestoredView, restore};
 
 use crate::body::TaskBody;
 use crate::codec::{self, DecodeError};
-use crate::kv::{KeyValue, KvStore, StoreError, VALUE_BYTES_MAX, get_parts};
+use crate::kv::{KeyValue, KvStore, StoreError, VALUE_BYTES_MAX, get_parts, part_key};
 use crate::packed::StoredBody;
 use crate::record::{Ended, JobRecord, ModuleRecord, Retrying, TaskEnd};
 use serde::{Deserialize, Serialize};
@@ -380,33 +380,16 @@ pub fn jobs_after(
     after: &str,
     limit: usize,
 ) -> Result<Vec<(JobName, JobRecord)>, StoreError> {
-    let is_first_part = |pair: &&KeyValue| pair.key.ends_with(&[0, 0]);
-    let job_of = |pair: &KeyValue| {
+    let from = behind(&prefixed_key(JOBS, after));
+    let job_of = |pair: KeyValue| {
         let damaged = |why| corrupt(&String::from_utf8_lossy(&pair.key), why);
-        let NamedRecord { name, record } = if pair.value.len() < VALUE_BYTES_MAX {
-            codec::decode(&pair.value).map_err(damaged)?
-        } else {
-            let whole = get_parts(store, &pair.key[..pair.key.len() - 2])?;
-            codec::decode(&whole.unwrap_or_default()).map_err(damaged)?
-        };
+        let NamedRecord { name, record } = codec::decode(&pair.value).map_err(damaged)?;
         Ok((name, record))
     };
-    let mut jobs = Vec::new();
-    // Behind all parts of `after`: a part's number begins with 0, and a name has no such byte.
-    let mut from = prefixed_key(JOBS, after);
-    from.push(1);
-    while jobs.len() < limit {
-        let pairs = store.scan(&from, &[JOBS + 1], false, limit - jobs.len())?;
-        let Some(last) = pairs.last() else {
-            break;
-        };
-        from.clone_from(&last.key);
-        from.push(0);
-        for pair in pairs.iter().filter(is_first_part) {
-            jobs.push(job_of(pair)?);
-        }
-    }
-    Ok(jobs)
+    values_from(store, from, JOBS, limit)?
+        .into_iter()
+        .map(job_of)
+        .collect()
 }
 
 /// Calls `visit` with the body and the state of every open task, in the order of adding. Only one
@@ -421,37 +404,70 @@ pub fn open_tasks(
     })
 }
 
-/// Calls `visit` with the key and the value of everything under a prefix, in order. The parts of a
-/// value are put together, and its key has no part number.
+/// The first `limit` values under a prefix from the key `from` on, in the order of their keys. The
+/// parts of a value are put together, and its key has no part number. There are fewer only where no
+/// more exist.
+fn values_from(
+    store: &dyn KvStore,
+    mut from: Vec<u8>,
+    prefix: u8,
+    limit: usize,
+) -> Result<Vec<KeyValue>, StoreError> {
+    let mut values = Vec::new();
+    while values.len() < limit {
+        let pairs = store.scan(&from, &[prefix + 1], false, limit - values.len())?;
+        let Some(last) = pairs.last() else {
+            break;
+        };
+        from.clone_from(&last.key);
+        from.push(0);
+
+        for KeyValue { key, value } in pairs {
+            // Later parts of a value are read together with its first part.
+            let Some((key, [0, 0])) = key.split_last_chunk() else {
+                continue;
+            };
+            let value = if value.len() == VALUE_BYTES_MAX {
+                get_parts(store, key)?.unwrap_or_default()
+            } else {
+                value
+            };
+            let key = key.to_vec();
+            values.push(KeyValue { key, value });
+        }
+    }
+    Ok(values)
+}
+
+/// Calls `visit` with the key and the value of everything under a prefix, in order. The key has no part
+/// number.
 fn for_each_value(
     store: &dyn KvStore,
     prefix: u8,
     visit: &mut impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    /// Pairs that are read at once.
-    const PAIRS_OF_A_SCAN: usize = 512;
+    /// Values that are in memory at once.
+    const VALUES_AT_ONCE: usize = 512;
 
     let mut from = vec![prefix];
     loop {
-        let pairs = store.scan(&from, &[prefix + 1], false, PAIRS_OF_A_SCAN)?;
-        let Some(last) = pairs.last() else {
+        let values = values_from(store, from, prefix, VALUES_AT_ONCE)?;
+        let Some(last) = values.last() else {
             return Ok(());
         };
-        from.clone_from(&last.key);
-        from.push(0);
-
-        for pair in pairs {
-            // Later parts of a value are read together with its first part.
-            let Some((key, [0, 0])) = pair.key.split_last_chunk() else {
-                continue;
-            };
-            if pair.value.len() == VALUE_BYTES_MAX {
-                visit(key, &get_parts(store, key)?.unwrap_or_default())?;
-            } else {
-                visit(key, &pair.value)?;
-            }
-        }
+        from = behind(&last.key);
+        values
+            .iter()
+            .try_for_each(|pair| visit(&pair.key, &pair.value))?;
     }
+}
+
+/// Where the values behind one begin. `key` has no part number. Later parts of the same value may come
+/// first, and begin no value.
+fn behind(key: &[u8]) -> Vec<u8> {
+    let mut from = part_key(key, 0);
+    from.push(0);
+    from
 }
 
 /// Calls `visit` with every record under a prefix, in the order of their keys.

@@ -1,9 +1,9 @@
 //! Kept answers in the view, by their keys.
 
-use super::{CACHE, StoreError, corrupt, for_each_value};
+use super::{CACHE, StoreError, behind, corrupt, for_each_value, values_from};
 use crate::cache_entry::CacheEntry;
 use crate::codec::{self, DecodeError};
-use crate::kv::{KvStore, VALUE_BYTES_MAX, get_parts};
+use crate::kv::{KvStore, get_parts};
 use taskmaster_protocol::Hash;
 
 /// The key under which an answer lies.
@@ -56,32 +56,13 @@ pub fn cache_entries_after(
     after: Option<&Hash>,
     limit: usize,
 ) -> Result<Vec<CacheEntry>, StoreError> {
-    let mut found = Vec::new();
-    let mut from = match after {
-        // Behind all parts of the value.
-        Some(key) => [answer_key(key), vec![0xff, 0xff, 0xff]].concat(),
+    let from = match after {
+        Some(key) => behind(&answer_key(key)),
         None => vec![CACHE],
     };
-    while found.len() < limit {
-        let pairs = store.scan(&from, &[CACHE + 1], false, limit)?;
-        let Some(last) = pairs.last() else {
-            break;
-        };
-        from.clone_from(&last.key);
-        from.push(0);
-        for pair in &pairs {
-            let Some((key, [0, 0])) = pair.key.split_last_chunk() else {
-                continue;
-            };
-            if pair.value.len() < VALUE_BYTES_MAX {
-                found.push(read(key, &pair.value)?);
-            } else {
-                found.push(read(key, &get_parts(store, key)?.unwrap_or_default())?);
-            }
-            if found.len() == limit {
-                break;
-            }
-        }
-    }
-    Ok(found)
+    let values = values_from(store, from, CACHE, limit)?;
+    values
+        .iter()
+        .map(|pair| read(&pair.key, &pair.value))
+        .collect()
 }
