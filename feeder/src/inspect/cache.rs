@@ -1,5 +1,6 @@
 //! `cache list|show|why|stats|purge|salt`.
 
+use super::listing::{ListFilter, ListPages};
 use super::rows::read_rows;
 use crate::cli::{CacheCommand, GlobalOptions, KeptAnswerOptions};
 use crate::client::{Client, read_answer};
@@ -14,8 +15,7 @@ use serde_json::json;
 use taskmaster_console::lines::tell;
 use taskmaster_console::terminal::plain;
 use taskmaster_protocol::message::{
-    CacheOutcome, CacheReason, CacheStats, KeptAnswerFilter, KeptAnswerView, KeptAnswersPageQuery,
-    Operation, Page, Query,
+    CacheOutcome, CacheReason, CacheStats, KeptAnswerFilter, KeptAnswerView, Operation, Query,
 };
 use taskmaster_protocol::shape::ModuleView;
 use taskmaster_protocol::{Hash, Json, ModuleName, Salt, TaskId, limits};
@@ -70,44 +70,6 @@ fn filter(which: KeptAnswerOptions) -> KeptAnswerFilter {
     }
 }
 
-/// The pages of a list of kept answers that are not read yet.
-struct KeptAnswerPages {
-    filter: KeptAnswerFilter,
-    /// Where the next page begins; `None` before the first.
-    after: Option<String>,
-    is_over: bool,
-}
-
-impl KeptAnswerPages {
-    fn new(filter: KeptAnswerFilter) -> KeptAnswerPages {
-        KeptAnswerPages {
-            filter,
-            after: None,
-            is_over: false,
-        }
-    }
-
-    /// The next page, of at most `limit` rows; it may be empty. `None` behind the last.
-    async fn next(
-        &mut self,
-        client: &mut Client,
-        limit: usize,
-    ) -> Result<Option<Vec<Json>>, CommandError> {
-        if self.is_over {
-            return Ok(None);
-        }
-        let query = Query::KeptAnswers(KeptAnswersPageQuery {
-            filter: self.filter.clone(),
-            limit: limit.min(limits::PAGE_ROWS_MAX),
-            after: self.after.take(),
-        });
-        let page: Page<Json> = client.ask(query).await?;
-        self.is_over = page.next.is_none();
-        self.after = page.next;
-        Ok(Some(page.rows))
-    }
-}
-
 /// Prints the list, and says on stderr where it was cut.
 async fn list(
     client: &mut Client,
@@ -115,7 +77,7 @@ async fn list(
     limit: usize,
     printer: &Printer,
 ) -> Result<(), CommandError> {
-    let mut pages = KeptAnswerPages::new(filter);
+    let mut pages = ListPages::new(ListFilter::KeptAnswers(filter));
     let mut raw = Vec::new();
     // One more than is printed tells whether there are more.
     while raw.len() <= limit {
@@ -247,7 +209,7 @@ async fn purge(
         dropped: u64,
     }
     let mut dropped = 0;
-    let mut pages = KeptAnswerPages::new(filter);
+    let mut pages = ListPages::new(ListFilter::KeptAnswers(filter));
     while let Some(rows) = pages.next(client, limits::KEYS_DROPPED_MAX).await? {
         if rows.is_empty() {
             continue;

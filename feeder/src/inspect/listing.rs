@@ -1,7 +1,7 @@
-//! Lists of tasks as the master gives them: page by page.
+//! Lists of tasks and of kept answers as the master gives them: page by page.
 
 use crate::client::{Client, ClientError};
-use taskmaster_protocol::message::{Page, Query};
+use taskmaster_protocol::message::{KeptAnswerFilter, KeptAnswersPageQuery, Page, Query};
 use taskmaster_protocol::{JobName, Json, ModuleName, TaskState, limits};
 
 /// Which tasks a list has: those that match all that is given.
@@ -12,9 +12,36 @@ pub(super) struct TaskListFilter {
     pub(super) module: Option<ModuleName>,
 }
 
+/// What a list is of.
+#[derive(Debug, Clone)]
+pub(super) enum ListFilter {
+    Tasks(TaskListFilter),
+    KeptAnswers(KeptAnswerFilter),
+}
+
+impl ListFilter {
+    /// The question for the page that begins at `after`.
+    fn query(&self, limit: usize, after: Option<String>) -> Query {
+        match self {
+            ListFilter::Tasks(filter) => Query::Tasks {
+                job: filter.job.clone(),
+                state: filter.state,
+                module: filter.module.clone(),
+                limit,
+                after,
+            },
+            ListFilter::KeptAnswers(filter) => Query::KeptAnswers(KeptAnswersPageQuery {
+                filter: filter.clone(),
+                limit,
+                after,
+            }),
+        }
+    }
+}
+
 /// The pages of a list that are not read yet.
-pub(super) struct TaskPages {
-    filter: TaskListFilter,
+pub(super) struct ListPages {
+    filter: ListFilter,
     /// Where the next page begins; `None` before the first.
     after: Option<String>,
     is_over: bool,
@@ -30,10 +57,10 @@ pub(super) enum RestOfList {
     Unknown,
 }
 
-impl TaskPages {
+impl ListPages {
     /// From the beginning of the list.
-    pub(super) fn new(filter: TaskListFilter) -> TaskPages {
-        TaskPages {
+    pub(super) fn new(filter: ListFilter) -> ListPages {
+        ListPages {
             filter,
             after: None,
             is_over: false,
@@ -49,13 +76,8 @@ impl TaskPages {
         if self.is_over {
             return Ok(None);
         }
-        let query = Query::Tasks {
-            job: self.filter.job.clone(),
-            state: self.filter.state,
-            module: self.filter.module.clone(),
-            limit: limit.min(limits::PAGE_ROWS_MAX),
-            after: self.after.take(),
-        };
+        let limit = limit.min(limits::PAGE_ROWS_MAX);
+        let query = self.filter.query(limit, self.after.take());
         let page: Page<Json> = client.ask(query).await?;
         self.is_over = page.next.is_none();
         self.after = page.next;

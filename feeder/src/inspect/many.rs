@@ -1,7 +1,7 @@
 //! Changes many tasks at once: those that are named, or all of a list. They go to the master in
 //! parts, so that no turn of the master is long, and what was left as it was is told.
 
-use super::listing::{TaskListFilter, TaskPages};
+use super::listing::{ListFilter, ListPages, TaskListFilter};
 use crate::client::{Client, ClientError, read_answer};
 use crate::error::CommandError;
 use crate::exit;
@@ -151,7 +151,7 @@ async fn listed(
         changed: 0,
         left: 0,
     };
-    let mut pages = TaskPages::new(filter);
+    let mut pages = ListPages::new(ListFilter::Tasks(filter));
     while let Some(rows) = pages.next(client, TASKS_PER_MESSAGE).await? {
         let ids = rows.iter().map(|row| Ok(read_answer::<TaskView>(row)?.id));
         let ids: Vec<TaskId> = ids.collect::<Result<_, ClientError>>()?;

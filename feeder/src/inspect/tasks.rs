@@ -1,6 +1,6 @@
 //! `tasks list|show|result|logs|files|cancel|retry|set|why`.
 
-use super::listing::{RestOfList, TaskListFilter, TaskPages};
+use super::listing::{ListFilter, ListPages, RestOfList, TaskListFilter};
 use super::many::{self, ChosenTasks, ManyAction};
 use super::rows::read_rows;
 use crate::cli::{GlobalOptions, TasksCommand};
@@ -85,7 +85,7 @@ async fn list(
     limit: usize,
     printer: &Printer,
 ) -> Result<(), CommandError> {
-    let mut pages = TaskPages::new(filter);
+    let mut pages = ListPages::new(ListFilter::Tasks(filter));
     let mut raw = Vec::new();
     while raw.len() < limit {
         match pages.next(client, limit - raw.len()).await? {
