@@ -148,7 +148,8 @@ impl AnswerIndex {
         found
     }
 
-    /// Keeps an answer in the place of another one of its key. Returns the keys of the answers that have to go for it.
+    /// Keeps an answer in the place of another one of its key. Returns the keys of the answers that have
+    /// to go for it.
     pub fn insert(&mut self, entry: Arc<CacheEntry>) -> Vec<Hash> {
         self.remove(&entry.key);
         self.put(Slot {

@@ -474,6 +474,14 @@ impl Engine {
         in_document.unwrap_or(self.config.memory_mb)
     }
 
+    /// How long an attempt of a task may run, in milliseconds.
+    pub(super) fn timeout_ms(&self, body: &TaskBody) -> u64 {
+        let extras = body.extras.as_deref();
+        extras
+            .and_then(|extras| extras.timeout_ms)
+            .unwrap_or(self.config.timeout_ms)
+    }
+
     /// Lets a task share the allocations of its job, module and requirements with other tasks. That
     /// takes less memory, and less time to read it.
     pub(super) fn share_values(&self, body: &mut TaskBody) {

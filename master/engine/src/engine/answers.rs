@@ -307,13 +307,6 @@ impl Engine {
         self.persist(Record::AnswersDropped { keys });
     }
 
-    fn timeout_ms(&self, body: &TaskBody) -> u64 {
-        let extras = body.extras.as_deref();
-        extras
-            .and_then(|extras| extras.timeout_ms)
-            .unwrap_or(self.config.timeout_ms)
-    }
-
     /// The key by which the answer of a task is kept now, or why it has none, as the end of a
     /// sentence.
     fn answer_key(&self, body: &TaskBody) -> Result<AnswerKey, String> {

@@ -285,9 +285,7 @@ impl Engine {
                 .map(|extras| extras.inputs.clone())
                 .unwrap_or_default(),
             outputs: extras.and_then(|extras| extras.outputs.clone()),
-            timeout_ms: extras
-                .and_then(|extras| extras.timeout_ms)
-                .unwrap_or(self.config.timeout_ms),
+            timeout_ms: self.timeout_ms(&body),
             memory_mb: self.memory_mb(extras.and_then(|extras| extras.memory_mb)),
             slots: body.slots(),
             capabilities: (!granted.is_empty()).then_some(granted),

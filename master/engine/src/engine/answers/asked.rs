@@ -3,7 +3,6 @@
 use super::AnswerKey;
 use crate::answer::QueryAnswer;
 use crate::cache::key::{self, ModulePart};
-
 use crate::engine::Engine;
 use crate::engine::modules::{Changed, ModuleChange};
 use crate::facts::Known;
