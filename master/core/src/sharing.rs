@@ -234,24 +234,21 @@ impl Scheduler {
             return;
         };
         let limits = self.limits_of(key, run_key);
-        if end == MemberEnd::Alone {
-            self.leave_run(key);
-        } else if let Some(run) = self.sharing.runs.get_mut(&run_key)
-            && run.outcome.is_none()
-        {
-            run.members.remove(&key);
-            run.at_work.remove(&key);
-            run.outcome = Some(Outcome {
-                by: key,
-                how,
-                within: limits.filter(|_| end == MemberEnd::ForEqualLimits),
-            });
-            self.sharing.kept.insert(key);
-            self.sharing.ended.push_back(run_key);
-            effects.push(Effect::ForgetSharedRun(run_key));
-        } else {
-            self.leave_run(key);
-        }
+        let run = self.sharing.runs.get_mut(&run_key);
+        let counts = |run: &&mut SharedRun| end != MemberEnd::Alone && run.outcome.is_none();
+        let Some(run) = run.filter(counts) else {
+            return self.leave_run(key);
+        };
+        run.members.remove(&key);
+        run.at_work.remove(&key);
+        run.outcome = Some(Outcome {
+            by: key,
+            how,
+            within: limits.filter(|_| end == MemberEnd::ForEqualLimits),
+        });
+        self.sharing.kept.insert(key);
+        self.sharing.ended.push_back(run_key);
+        effects.push(Effect::ForgetSharedRun(run_key));
     }
 
     fn limits_of(&self, key: TaskKey, run: SharedRunKey) -> Option<RunLimits> {
